@@ -223,10 +223,10 @@ def by_deed(engine: Engine, base: Path, neighbour: str) -> Rows:
     with bait() as of_host:
         tries = [
             *attempts.calls(None), *attempts.families(None), *attempts.terminals(None),
-            *attempts.capabilities(None), *attempts.masked(MASKED_PATHS),
+            *attempts.capabilities(None), *attempts.masked_reads(MASKED_PATHS),
             *attempts.writes(READONLY_PATHS, None), *attempts.devices(None),
             *connections.network(of_host["abstract"], of_host["loopback"], NetworkTargets()),
-            *attempts.others(of_host["file"], os.getpid(), of_host["memory"], pids=None, ipc=None),
+            *attempts.host_objects(of_host["file"], os.getpid(), of_host["memory"], pids=None, ipc=None),
             *reach(neighbour, of_host["every"]),
         ]  # fmt: skip
         entries = attempts.table(tries)
@@ -238,7 +238,7 @@ def by_deed(engine: Engine, base: Path, neighbour: str) -> Rows:
             capture_output=True, text=True,
         )  # fmt: skip
         answers = program.read(done.stdout, len(entries))
-    found = results.outcomes(tries, answers)
+    found = results.evaluate(tries, answers)
     rows: Rows = {}
     for group in dict.fromkeys(each.attempt.group for each in found):
         mine = [each for each in found if each.attempt.group == group]
@@ -267,7 +267,7 @@ def reach(neighbour: str, port: int) -> list[attempts.Attempt]:
         fine = connections.UNREACHED
         if name.startswith("another"):
             fine -= {111}  # a refusal of the port is an answer
-        found.append(attempts.Attempt(group="reach", name=name, steps=steps, fine=fine))
+        found.append(attempts.Attempt(group="reach", name=name, steps=steps, refusals=fine))
     return found
 
 

@@ -21,10 +21,9 @@ import report
 from engines import IMAGE, Engine
 from traffic import PORT, connecting, round_trip, throughput
 
-from jaula.kernel.links import add_address, add_default_route, add_veth, set_link
 from jaula.kernel.namespaces import CLONE, open_namespace, setns, unshare
-from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.netlink import in_netns
+from jaula.kernel.rtnetlink import Rtnetlink, add_address, add_default_route, add_veth, set_link
 
 HERE = Path(__file__).resolve().parent
 HOST, OUTSIDE = "198.51.100.1", "198.51.100.2"  # TEST-NET-2
@@ -77,7 +76,7 @@ def wire(host: int, outside: int) -> None:
 
 def prepare(place: Place, archive: Path) -> None:
     engine = place.engine
-    with visiting(place.host):
+    with in_netns(place.host):
         engine.start()
     engine.import_image(archive)
     engine.run("network", "create", "bench", stdout=subprocess.DEVNULL)
@@ -103,7 +102,7 @@ def look_up(place: Place) -> float:
     """Microseconds for the answer to a question for a container's name: the median."""
     words = b"".join(bytes([len(w)]) + w for w in (b"bench-one",)) + b"\0"
     taken = []
-    with visiting(place.spaces[1]):
+    with in_netns(place.spaces[1]):
         asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with asking:
         asking.settimeout(5)

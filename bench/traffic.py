@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from jaula.kernel.netlink import visiting
+from jaula.kernel.netlink import in_netns
 
 PORT = 5201
 PIECE = 1 << 18
@@ -21,7 +21,7 @@ ROUND_TRIPS, CONNECTIONS = 2000, 300
 @contextmanager
 def serving(netns: int, serve: Callable[[socket.socket], None]) -> Iterator[None]:
     """A process that serves each connection to PORT in a namespace."""
-    with visiting(netns):
+    with in_netns(netns):
         listening = socket.create_server(("0.0.0.0", PORT), backlog=64)
     pid = os.fork()
     if pid == 0:
@@ -55,7 +55,7 @@ def echo(near: socket.socket) -> None:
 
 
 def dial(netns: int, target: tuple[str, int]) -> socket.socket:
-    with visiting(netns):
+    with in_netns(netns):
         made = socket.socket()
     made.settimeout(10)
     made.connect(target)
@@ -92,7 +92,7 @@ def connecting(source: int, target: tuple[str, int], server: int) -> float:
     taken = []
     with serving(server, lambda near: None):
         for _ in range(CONNECTIONS):
-            with visiting(source):
+            with in_netns(source):
                 near = socket.socket()
             with near:
                 near.settimeout(10)

@@ -187,7 +187,7 @@ class Session:
     def _serve(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                kind, stream, length = protocol.head(self._read(protocol.HEAD_SIZE))
+                kind, stream, length = protocol.decode_header(self._read(protocol.HEADER_SIZE))
                 self._answer(kind, stream, self._read(length))
 
     def _answer(self, kind: SessionRequestKind, stream: int, payload: bytes) -> None:
@@ -199,7 +199,7 @@ class Session:
             SessionRequestKind.SSH,
         ):
             return
-        id = protocol.asked(payload)
+        id = protocol.decode_request(payload)
         self.asked.append((kind.name.lower(), id))
         if kind is SessionRequestKind.SSH and self.agent is not None:
             return
@@ -211,9 +211,11 @@ class Session:
             self._say(SessionRequestKind.FAIL, stream, protocol.UNKNOWN.encode())
             return
         content = known[id]
-        for start in range(0, len(content), protocol.PIECE):
-            self._say(SessionRequestKind.DATA, stream, content[start : start + protocol.PIECE])
+        for start in range(0, len(content), protocol.PAYLOAD_LIMIT):
+            self._say(
+                SessionRequestKind.DATA, stream, content[start : start + protocol.PAYLOAD_LIMIT]
+            )
         self._say(SessionRequestKind.END, stream, b"")
 
     def _say(self, kind: SessionRequestKind, stream: int, payload: bytes) -> None:
-        self._sock.sendall(protocol.frame(kind, stream, payload))
+        self._sock.sendall(protocol.encode_frame(kind, stream, payload))

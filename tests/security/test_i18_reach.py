@@ -30,9 +30,8 @@ from integration.network.conftest import (
     talks,
     udp_frame,
 )
-from jaula.kernel.links import add_address, mac_bytes
-from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.netlink import in_netns
+from jaula.kernel.rtnetlink import Rtnetlink, add_address, mac_bytes
 from jaula.network import PortRequest
 from jaula.network.firewall import bridge_rules
 
@@ -48,7 +47,7 @@ class Town:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.first, self.second = lab.box(), lab.box()
-        with visiting(lab.host):
+        with in_netns(lab.host):
             self.watch = lab.manager.watch()
             lab.manager.publish(self.first.endpoint, [PortRequest(80, host_port=PUBLISHED)])
         with Rtnetlink(lab.outside) as far:
@@ -95,12 +94,12 @@ class Town:
         """What an administrator's firewall does when it is reloaded; then the engine's answer."""
         run_nft(self.lab.host, "flush", "ruleset")
         assert select.select([self.watch], [], [], 5)[0], "the engine is told"
-        with visiting(self.lab.host):
+        with in_netns(self.lab.host):
             assert self.lab.manager.repair()
 
 
 def run_ip(netns: int, *words: str) -> None:
-    with visiting(netns):
+    with in_netns(netns):
         subprocess.run(["ip", *words], check=True, timeout=10)
 
 
@@ -182,7 +181,7 @@ def reaches_loopback(town: Town) -> bool:
 
 
 def mac_of_bridge(town: Town) -> str:
-    with visiting(town.lab.host), open("/proc/net/dev") as _:
+    with in_netns(town.lab.host), open("/proc/net/dev") as _:
         done = subprocess.run(
             ["ip", "-br", "link", "show", "jltbr0"], capture_output=True, text=True, check=True
         )
@@ -265,7 +264,7 @@ def test_no_router_advertisement_goes_from_one_to_another(town: Town, cve: str) 
 @pytest.mark.skipif(not os.path.isdir("/proc/sys/net/ipv6"), reason="a kernel without IPv6")
 def test_there_is_no_ipv6_on_either_side(town: Town) -> None:
     def addresses(netns: int) -> list[str]:
-        with visiting(netns), open("/proc/thread-self/net/if_inet6") as file:
+        with in_netns(netns), open("/proc/thread-self/net/if_inet6") as file:
             found = [line.split() for line in file]
         return [f"{word[5]} {word[0]}" for word in found if word[5] in ("eth0", "jltbr0")]
 
@@ -274,7 +273,7 @@ def test_there_is_no_ipv6_on_either_side(town: Town) -> None:
         with socket_in(box.net) as client, pytest.raises(OSError, match=r"unreachable|assign"):
             client.connect(("2001:db8::1", 80))
     assert addresses(town.lab.host) == []
-    with visiting(town.first.net), open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "w") as file:
+    with in_netns(town.first.net), open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "w") as file:
         file.write("0")
     import time
 
@@ -285,7 +284,7 @@ def test_there_is_no_ipv6_on_either_side(town: Town) -> None:
 
 
 def socket_in(netns: int) -> socket.socket:
-    with visiting(netns):
+    with in_netns(netns):
         return socket.socket(socket.AF_INET6)
 
 
@@ -302,7 +301,7 @@ def test_a_container_without_a_network_reaches_nobody(town: Town) -> None:
     alone = new_namespace()
     try:
         for target in ("first", "second", "host", "gateway", "outside", "metadata"):
-            with visiting(alone):
+            with in_netns(alone):
                 client = socket.socket()
             with client, pytest.raises(OSError, match="unreachable"):
                 client.connect((town.address(target), 80))

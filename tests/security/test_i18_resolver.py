@@ -15,7 +15,7 @@ import pytest
 from harness import containers
 from harness.containers import running, unique
 from harness.engine import PrivateEngine
-from jaula.kernel.netlink import visiting
+from jaula.kernel.netlink import in_netns
 from jaula.network.dns import message
 
 RESOLVER = ("127.0.0.11", 53)
@@ -32,7 +32,7 @@ def code(answer: bytes) -> int:
 
 
 def client(netns: int, kind: int = socket.SOCK_DGRAM) -> socket.socket:
-    with visiting(netns):
+    with in_netns(netns):
         made = socket.socket(socket.AF_INET, kind)
     made.settimeout(8)
     made.connect(RESOLVER)

@@ -9,7 +9,7 @@ import pytest
 
 from harness import containers, probing
 from harness.engine import PrivateEngine
-from jaula.audit.escape.attempts import call, text
+from jaula.audit.escape.attempts import call, path_bytes
 
 NAMESPACED = (
     ("net.ipv4.ip_unprivileged_port_start", "0"),
@@ -166,7 +166,7 @@ WRITES = ("kernel/core_pattern", "vm/overcommit_memory", "kernel/panic", "fs/sui
 
 
 def opened(engine: PrivateEngine, image: str, *flags: str) -> dict[str, int]:
-    calls = {name: (call("open", text(f"/proc/sys/{name}"), 1),) for name in WRITES}
+    calls = {name: (call("open", path_bytes(f"/proc/sys/{name}"), 1),) for name in WRITES}
     return {
         name: probing.last(answer)
         for name, answer in probing.answers(engine, image, calls, flags).items()

@@ -12,7 +12,7 @@ import pytest
 from harness.engine import PrivateEngine
 from jaula.audit import host
 from jaula.audit.host import Host, kernel_version
-from jaula.audit.host.kernel_cves import HOLES, KernelCve, Version
+from jaula.audit.host.kernel_cves import KERNEL_CVES, KernelCve, Version
 from jaula.audit.model.result import Verdict
 
 
@@ -27,7 +27,7 @@ def test_the_kernel_that_runs_is_told_and_judged_by_its_own_number(engine: Priva
     assert row["evidence"].startswith(("uname", "/proc/version_signature"))
     assert row["effective"].split(":")[0].split(".")[:2] == release.split(".")[:2]
     assert row["verdict"] in ("holds", "FAILS", "unknown")
-    assert f"{len(HOLES)} known holes" in row["requested"]
+    assert f"{len(KERNEL_CVES)} known CVEs" in row["requested"]
 
 
 def before(release: Version) -> Version | None:
@@ -36,7 +36,7 @@ def before(release: Version) -> Version | None:
 
 
 CASES = [
-    (hole, release) for hole in HOLES for release in (*hole.stable, hole.fixed)
+    (hole, release) for hole in KERNEL_CVES for release in (*hole.stable, hole.fixed)
 ]  # the first releases without the hole
 
 

@@ -1,1 +1,1 @@
-"""What a person can check for themselves: the proof of a container, the host, the process tree."""
+"""Audit of isolation: ``jaula verify``, ``jaula check`` and ``jaula tree``."""

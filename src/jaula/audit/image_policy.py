@@ -1,8 +1,8 @@
-"""The rules about images, and what is known of one image, read from the files that say so.
+"""Read the image policy and the evidence for an image from their files.
 
-The engine is asked only where these files are. Manifests are read from the image layout and
-compared with their digests, signatures are verified anew, so an engine that runs what its own
-policy refuses is found out.
+The engine only reports where these files are. Manifests are read from the image layout and
+compared with their digests, and signatures are verified again. An engine that runs images which its
+own policy refuses is therefore detected.
 """
 
 from __future__ import annotations
@@ -24,57 +24,60 @@ from jaula.images.trust.signature_store import SignatureStore
 from jaula.spec.image import MANIFESTS, Index, Manifest, decode
 
 
-class ImageRules:
-    """Where an engine's rules are; ``told`` is what it answers about its policy."""
+class ImagePolicyReader:
+    """Reader of an engine's image policy; ``document`` is the engine's answer about it."""
 
-    def __init__(self, told: Mapping[str, Any]) -> None:
-        self.path = str(told.get("Path") or "")
-        self._evidence = Path(str(told.get("Evidence") or "/nonexistent"))
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.path = str(document.get("Path") or "")
+        self._evidence = Path(str(document.get("Evidence") or "/nonexistent"))
         self._layout = self._evidence.parent / "images"
 
     @cached_property
     def rules(self) -> TrustRules:
-        """The rules as they are in the file. Raises :class:`InvalidRequest`."""
+        """The rules in the file.
+
+        :raises InvalidRequest: when the file is not valid.
+        """
         return RulesFile(self.path).read(required=False) if self.path else TrustRules()
 
-    def rule_of(self, asked: str, rules: TrustRules) -> TrustRule:
-        """The rule for a container's image; the general one where it was named by its id."""
+    def rule_of(self, reference: str, rules: TrustRules) -> TrustRule:
+        """Return the rule for a container's image; the general rule if it was named by id."""
         try:
-            return rules.general if could_be_id(asked) else rules.of(parse(asked))
+            return rules.general if could_be_id(reference) else rules.of(parse(reference))
         except InvalidRequest:
             return rules.general
 
-    def judged(self, rule: TrustRule, asked: str, id: str) -> tuple[bool, str, str]:
-        """Whether an image is as the rule wants it, in words, and which file says so."""
+    def evaluate(self, rule: TrustRule, image_name: str, id: str) -> tuple[bool, str, str]:
+        """Return whether an image satisfies the rule, the result in words, and the evidence."""
         if rule.verdict is not Verdict.SIGNED_BY:
             return rule.verdict is Verdict.ACCEPT, str(rule.verdict), self.path
-        store, reason = SignatureStore(self._evidence), "no signature of it is kept"
-        reference = parse(asked)
+        store, reason = SignatureStore(self._evidence), "no signature is stored"
+        reference = parse(image_name)
         for manifest in self._manifests(id):
             try:
-                found = vouched(store, manifest, rule, reference)
+                signature = vouched(store, manifest, rule, reference)
             except UnsignedImage as error:
                 reason = error.message or reason
                 continue
-            told = f"{manifest[:19]}... signed by {found.key} (sha256:{found.fingerprint[:12]}...)"
-            return True, told, str(store.path(manifest))
+            key = f"{signature.key} (sha256:{signature.fingerprint[:12]}...)"
+            return True, f"{manifest[:19]}... signed by {key}", str(store.path(manifest))
         return False, reason, str(self._evidence)
 
     def _manifests(self, id: str) -> list[str]:
-        """Digests of the manifests that lead to a configuration."""
+        """Return the digests of the manifests of a configuration."""
         return [manifest for manifest, config in self._configurations.items() if config == id]
 
     @cached_property
     def _configurations(self) -> dict[str, str]:
-        """Of each manifest, compared with its digest, the digest of its configuration."""
+        """Configuration digest of each manifest whose blob matches its digest."""
         data = (self._layout / "index.json").read_bytes()
         listed = decode(data, Index, "the index of images").manifests
-        found = {}
+        configurations = {}
         for digest in dict.fromkeys(d.digest for d in listed if d.media_type in MANIFESTS):
             try:
                 blob = (self._layout / "blobs" / "sha256" / hex_of(digest)).read_bytes()
             except FileNotFoundError:
                 continue
             if "sha256:" + hashlib.sha256(blob).hexdigest() == digest:
-                found[digest] = decode(blob, Manifest, f"manifest {digest}").config.digest
-        return found
+                configurations[digest] = decode(blob, Manifest, f"manifest {digest}").config.digest
+        return configurations

@@ -1,8 +1,8 @@
-"""``jaula tree``: processes as the host sees them, with the namespaces that change at each one.
+"""``jaula tree``: host processes, with the namespaces in which each differs from its parent.
 
-In the manner of ``pstree -S``: behind a name stand the pid and the namespaces in which the process
-differs from its parent. Evidence: /proc/<pid>/stat and the links in /proc/<pid>/ns. A process whose
-links may not be read shows ``?``.
+The format is that of ``pstree -S``: after the name stand the pid and the changed namespaces.
+Evidence: /proc/<pid>/stat and the links in /proc/<pid>/ns. A process whose links are not readable
+shows ``?``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
 class ProcessEntry(msgspec.Struct, frozen=True):
-    """``namespaces`` is None where they may not be read."""
+    """A process; ``namespaces`` is None if they are not readable."""
 
     pid: int
     parent: int
@@ -25,23 +25,23 @@ class ProcessEntry(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A process to draw: its text and what is below it."""
+    """A process to draw: its text and its children."""
 
     text: str
     children: tuple[Node, ...] = ()
 
 
 def processes(proc_root: str = "/proc") -> dict[int, ProcessEntry]:
-    """Every process; those that end meanwhile are left out."""
-    found = {}
+    """Return every process, except those that exit."""
+    entries = {}
     for name in os.listdir(proc_root):
         if name.isascii() and name.isdigit():
             try:
                 entry = _read(proc_root, int(name))
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            found[entry.pid] = entry
-    return found
+            entries[entry.pid] = entry
+    return entries
 
 
 def _read(proc_root: str, pid: int) -> ProcessEntry:
@@ -63,65 +63,65 @@ def _read(proc_root: str, pid: int) -> ProcessEntry:
 
 
 def build(entries: Mapping[int, ProcessEntry], roots: Sequence[int] = ()) -> tuple[Node, ...]:
-    """What to draw: everything below process 1, or ``roots`` with their ancestors and all below.
+    """Return the trees to draw: all below process 1, or ``roots`` with ancestors and descendants.
 
     A root that does not exist gives no node.
     """
-    below: dict[int, list[int]] = {}
+    children: dict[int, list[int]] = {}
     for entry in entries.values():
-        below.setdefault(entry.parent, []).append(entry.pid)
-    shown: set[int] | None = None
+        children.setdefault(entry.parent, []).append(entry.pid)
+    selected: set[int] | None = None
     if roots:
-        shown = set()
+        selected = set()
         for root in roots:
             if root in entries:
-                shown |= set(_ancestors(entries, root)) | set(_descendants(below, root))
+                selected |= set(_ancestors(entries, root)) | set(_descendants(children, root))
     tops = sorted(
         pid
         for pid, entry in entries.items()
-        if (shown is None or pid in shown)
-        and (entry.parent not in entries or (shown is not None and entry.parent not in shown))
+        if (selected is None or pid in selected)
+        and (entry.parent not in entries or (selected is not None and entry.parent not in selected))
     )
-    if shown is None:
+    if selected is None:
         tops = [pid for pid in tops if entries[pid].name != "kthreadd"]
-    return tuple(_node(entries, below, shown, top) for top in tops)
+    return tuple(_node(entries, children, selected, top) for top in tops)
 
 
 def _ancestors(entries: Mapping[int, ProcessEntry], pid: int) -> Iterable[int]:
-    seen: set[int] = set()
-    while pid in entries and pid not in seen:
-        seen.add(pid)
+    visited: set[int] = set()
+    while pid in entries and pid not in visited:
+        visited.add(pid)
         yield pid
         pid = entries[pid].parent
 
 
-def _descendants(below: Mapping[int, Sequence[int]], pid: int) -> Iterable[int]:
-    waiting, seen = [pid], set()
-    while waiting:
-        at = waiting.pop()
-        if at not in seen:
-            seen.add(at)
-            yield at
-            waiting += below.get(at, ())
+def _descendants(children: Mapping[int, Sequence[int]], pid: int) -> Iterable[int]:
+    pending, visited = [pid], set()
+    while pending:
+        current = pending.pop()
+        if current not in visited:
+            visited.add(current)
+            yield current
+            pending += children.get(current, ())
 
 
 def _node(
     entries: Mapping[int, ProcessEntry],
-    below: Mapping[int, Sequence[int]],
-    shown: set[int] | None,
+    children: Mapping[int, Sequence[int]],
+    selected: set[int] | None,
     pid: int,
 ) -> Node:
     entry = entries[pid]
-    children = tuple(
-        _node(entries, below, shown, child)
-        for child in sorted(below.get(pid, ()), key=lambda c: (entries[c].name, c))
-        if (shown is None or child in shown) and child != pid
+    child_nodes = tuple(
+        _node(entries, children, selected, child)
+        for child in sorted(children.get(pid, ()), key=lambda c: (entries[c].name, c))
+        if (selected is None or child in selected) and child != pid
     )
-    return Node(f"{entry.name}({','.join((str(pid), *changes(entries, entry)))})", children)
+    return Node(f"{entry.name}({','.join((str(pid), *changes(entries, entry)))})", child_nodes)
 
 
 def changes(entries: Mapping[int, ProcessEntry], entry: ProcessEntry) -> tuple[str, ...]:
-    """Namespaces in which a process differs from its parent, by name."""
+    """Return the namespaces in which a process differs from its parent."""
     parent = entries.get(entry.parent)
     if parent is None or parent.namespaces is None:
         return ()
@@ -137,7 +137,7 @@ def changes(entries: Mapping[int, ProcessEntry], entry: ProcessEntry) -> tuple[s
 
 
 def draw(node: Node) -> list[str]:
-    """Lines in pstree's ASCII form."""
+    """Return the lines in pstree's ASCII form."""
     if not node.children:
         return [node.text]
     lines = []
@@ -159,6 +159,6 @@ def draw(node: Node) -> list[str]:
 
 
 def render(roots: Sequence[int] = (), proc_root: str = "/proc") -> str:
-    """The tree as text; see :func:`build` for ``roots``."""
+    """Return the tree as text; :func:`build` describes ``roots``."""
     nodes = build(processes(proc_root), roots)
     return "\n".join(line for node in nodes for line in draw(node))

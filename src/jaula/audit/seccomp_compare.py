@@ -1,9 +1,9 @@
-"""What system call filters answer, by running them here: is one as strict as another? Pure.
+"""Compare system call filters by interpreting them: is one as strict as another? Pure.
 
-Two programs can differ in every instruction and refuse the same: another runtime compiles with
-libseccomp, another version of this engine lays its tree out anew. So where a program is not the
-expected one byte by byte, both are asked about every call of every ABI, and about arguments at
-each value that either of them compares with.
+Two programs can differ in every instruction and still refuse the same calls: another runtime
+compiles with libseccomp, another version of this engine emits another tree. If a program is not the
+expected one byte by byte, both are evaluated for every call of every ABI, and for arguments at each
+value that either of them compares with.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ ABIS: tuple[tuple[str, int, int], ...] = (
 )
 """(name, audit token of struct seccomp_data, bit that is set in every number)."""
 
-HIGHEST = 700  # above every number of Linux 6.18, so that calls of tomorrow are asked about too
+SYSCALL_LIMIT = 700  # above every number of Linux 6.18, to include future calls
 ARGUMENTS_AT = 16  # offset of the arguments in struct seccomp_data
 ALLOWED = severity(SECCOMP_RET_ALLOW)
 Code = Sequence[tuple[int, int, int, int]]
 
 
 def decode(program: bytes) -> Code:
-    """Instructions as (code, jt, jf, k)."""
+    """Return the instructions as (code, jt, jf, k)."""
     return list(struct.iter_unpack("=HBBI", program))
 
 
 def run(code: Code, data: bytes) -> tuple[int, bool]:
-    """The answer to a ``struct seccomp_data``, and whether an argument was looked at.
+    """Return the result for a ``struct seccomp_data``, and whether an argument was read.
 
-    Raises ``ValueError`` for an instruction that no compiler of filters writes.
+    :raises ValueError: for an instruction that no filter compiler emits.
     """
-    accumulator, index, at, looked = 0, 0, 0, False
+    accumulator, index, pc, argument_read = 0, 0, 0, False
     memory = [0] * 16
-    while at < len(code):
-        operation, jt, jf, k = code[at]
-        at += 1
+    while pc < len(code):
+        operation, jt, jf, k = code[pc]
+        pc += 1
         if operation == 0x20:  # ld [k]
             (accumulator,) = struct.unpack_from("=I", data, k)
-            looked = looked or k >= ARGUMENTS_AT
+            argument_read = argument_read or k >= ARGUMENTS_AT
         elif operation == 0x06:  # ret k
-            return k, looked
+            return k, argument_read
         elif operation == 0x05:  # ja
-            at += k
+            pc += k
         elif operation in _JUMPS:
-            at += jt if _JUMPS[operation](accumulator, k) else jf
+            pc += jt if _JUMPS[operation](accumulator, k) else jf
         elif operation == 0x54:  # and
             accumulator &= k
         elif operation == 0x02:  # st M[k]
@@ -64,8 +64,8 @@ def run(code: Code, data: bytes) -> tuple[int, bool]:
         elif operation == 0x87:  # txa
             accumulator = index
         else:
-            raise ValueError(f"instruction {operation:#x} of a filter is not known here")
-    raise ValueError("a filter ends without an answer")
+            raise ValueError(f"unknown filter instruction {operation:#x}")
+    raise ValueError("a filter ends without a return instruction")
 
 
 _JUMPS: dict[int, Callable[[int, int], bool]] = {
@@ -76,23 +76,25 @@ _JUMPS: dict[int, Callable[[int, int], bool]] = {
 }
 
 
-def more_permissive(wanted: bytes, found: Sequence[bytes]) -> list[str]:
-    """Calls that ``wanted`` refuses and all of ``found`` together let through.
+def more_permissive(expected: bytes, loaded: Sequence[bytes]) -> list[str]:
+    """Return calls that ``expected`` refuses and the ``loaded`` filters together allow.
 
-    Of several filters the kernel takes the most restrictive answer.
+    Of several filters the kernel applies the most restrictive result.
     """
-    expected, actual = decode(wanted), [decode(program) for program in found]
-    told: dict[str, None] = {}
-    values = sorted({pair for code in (expected, *actual) for pair in _compared(code)})
+    expected_code, actual = decode(expected), [decode(program) for program in loaded]
+    differences: dict[str, None] = {}
+    values = sorted({pair for code in (expected_code, *actual) for pair in _compared(code)})
     for abi, token, bit in ABIS:
-        for number in range(HIGHEST):
-            for arguments in _samples(expected, actual, token, number | bit, values):
+        for number in range(SYSCALL_LIMIT):
+            for arguments in _samples(expected_code, actual, token, number | bit, values):
                 data = struct.pack("=IIQ6Q", number | bit, token, 0, *arguments)
-                answer = severity(run(expected, data)[0])
-                together = min((severity(run(code, data)[0]) for code in actual), default=ALLOWED)
-                if together == ALLOWED and answer < ALLOWED:
-                    told[f"{abi} {number}"] = None
-    return list(told)
+                expected_result = severity(run(expected_code, data)[0])
+                actual_result = min(
+                    (severity(run(code, data)[0]) for code in actual), default=ALLOWED
+                )
+                if actual_result == ALLOWED and expected_result < ALLOWED:
+                    differences[f"{abi} {number}"] = None
+    return list(differences)
 
 
 def _samples(
@@ -102,7 +104,7 @@ def _samples(
     number: int,
     values: Sequence[tuple[int, int]],
 ) -> Iterator[list[int]]:
-    """Arguments to ask about; more than one set where a program looks at them."""
+    """Yield arguments to evaluate; more than one set if a program reads arguments."""
     nothing = [0] * 6
     yield nothing
     data = struct.pack("=IIQ6Q", number, token, 0, *nothing)
@@ -113,7 +115,7 @@ def _samples(
 
 
 def _compared(code: Code) -> Iterator[tuple[int, int]]:
-    """(index of an argument, value that its lower half is compared with)."""
+    """Yield (index of an argument, value that its lower half is compared with)."""
     offset = 0
     for operation, _, _, k in code:
         if operation == 0x20:

@@ -1,7 +1,8 @@
-"""``jaula verify``: the isolation that was asked for, held against the kernel's own evidence.
+"""``jaula verify``: compare the requested isolation with the kernel's state.
 
-Follows design statements I5 to I10 and I19. Each check is a file in :mod:`jaula.audit.checks`; a
-check that cannot read its evidence gives a row with the verdict ``unknown``, which is not a proof.
+Implements design statements I5 to I10 and I19. Each check is a file in :mod:`jaula.audit.checks`. A
+check that cannot read its evidence returns a row with the verdict ``unknown``, so the report is not
+a proof.
 """
 
 from __future__ import annotations
@@ -26,30 +27,31 @@ def verify(
     inspect: Mapping[str, Any],
     spec: Spec,
     proc_root: str = "/proc",
-    readings: HostSnapshot | None = None,
+    snapshot: HostSnapshot | None = None,
 ) -> list[Result]:
-    """Every row of the proof of a running container.
+    """Return every row of the report on a running container.
 
-    ``inspect`` is the engine's inspect document and ``spec`` what the runtime was given; see
-    :mod:`jaula.audit.model.container` for what is used of them. ``readings`` are shared by the containers
-    of one report. Raises ``Conflict`` where the container does not run or ends while it is being
-    looked at.
+    ``inspect`` is the engine's inspect document and ``spec`` the spec that the runtime received;
+    :mod:`jaula.audit.model.container` lists what is used of them. ``snapshot`` is shared by the
+    containers of one report.
+
+    :raises Conflict: when the container is not running, or exits during verification.
     """
-    subject = AuditedContainer(inspect, spec, proc_root, readings)
-    found: list[Result] = []
+    container = AuditedContainer(inspect, spec, proc_root, snapshot)
+    rows: list[Result] = []
     try:
-        started = subject.started()
-        for about, check in TABLE:
-            found += rows_of(about.id, about.layer, partial(check, subject))
-        if subject.started() != started:
-            raise Conflict("the container ended while it was being verified")
+        started = container.started()
+        for info, check in TABLE:
+            rows += run_check(info.id, info.layer, partial(check, container))
+        if container.started() != started:
+            raise Conflict("the container exited during verification")
     finally:
-        subject.close()
-    return found
+        container.close()
+    return rows
 
 
-def rows_of(name: str, layer: str, rows: Callable[[], Iterable[Result]]) -> Iterable[Result]:
-    """The rows of one check, which may fail to read its evidence: then one that says so."""
+def run_check(name: str, layer: str, rows: Callable[[], Iterable[Result]]) -> Iterable[Result]:
+    """Return the rows of one check; if its evidence cannot be read, a row with the error."""
     try:
         for row in rows():
             yield msgspec.structs.replace(row, check=name)
@@ -58,7 +60,7 @@ def rows_of(name: str, layer: str, rows: Callable[[], Iterable[Result]]) -> Iter
 
 
 def render(rows: Sequence[Result]) -> str:
-    """A table, and a line that sums it up."""
+    """Return a table and a summary."""
     text = table(
         ("LAYER", "CHECK", "REQUESTED", "IN EFFECT", "EVIDENCE", "VERDICT"),
         [(r.layer, r.id, r.requested, r.effective, r.evidence, str(r.verdict)) for r in rows],
@@ -67,7 +69,7 @@ def render(rows: Sequence[Result]) -> str:
     counts = {v: sum(row.verdict is v for row in rows) for v in Verdict}
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     details = [
-        plain(f"{row.id}: asked for {row.requested or 'nothing'}; in effect: {row.effective}")
+        plain(f"{row.id}: requested: {row.requested or 'nothing'}; in effect: {row.effective}")
         for row in rows
         if row.verdict in (Verdict.FAILS, Verdict.UNKNOWN)
     ]

@@ -1,10 +1,10 @@
-"""Cgroups: limits, figures, pause and removal of a container's processes, on v1 and v2.
+"""Cgroups v1 and v2: limits, statistics, freezing and removal of a container's processes.
 
-:func:`detect` looks at the host and gives the driver; what it can do is in
-:mod:`jaula.cgroups.protocol`. :func:`select` gives the one that a caller of ``jaula-runtime`` asks
-for. Knows no containers, only paths and OCI resources.
+:func:`detect` returns the driver for the host; :mod:`jaula.cgroups.protocol` describes its
+interface. :func:`select` returns the driver that a caller of ``jaula-runtime`` requests. The
+package knows paths and OCI resources, not containers.
 
-Only the version that the host has is loaded, which is done by asking for a driver.
+Only the version of the host is imported, at the request for a driver.
 """
 
 from __future__ import annotations
@@ -35,45 +35,49 @@ __all__ = [
     "driver",
     "enter",
     "select",
-    "unified",
+    "unified_mount",
 ]
 
 ENGINE_LEAF = "engine"
-"""Where an ordinary user's engine itself is, in the cgroup that is delegated to it."""
+"""The leaf cgroup of a rootless engine, in the cgroup that is delegated to it."""
 
 
 def detect() -> CgroupDriver:
-    """The driver for this host. Raises ``Unsupported`` where no cgroups are mounted."""
-    return driver(_mounted())
+    """Return the driver for this host.
+
+    :raises Unsupported: when no cgroup hierarchy is mounted.
+    """
+    return driver(_hierarchies())
 
 
 def delegated(reason: str = "") -> CgroupDriver:
-    """The driver of an ordinary user's engine: the subtree that it was given, or none at all.
+    """Return the driver of a rootless engine: its delegated subtree, or a driver without cgroups.
 
-    The engine is in the leaf :data:`ENGINE_LEAF` of a delegated cgroup of v2; containers are beside
-    it. v1 knows no safe delegation. ``reason`` says why there is no such cgroup, if that is known.
+    The engine is in the leaf :data:`ENGINE_LEAF` of a delegated v2 cgroup, and its containers are
+    next to that leaf. v1 has no safe delegation. ``reason`` says why there is no delegated cgroup,
+    if known.
     """
     from jaula.cgroups import null_driver
     from jaula.cgroups.v2.driver import V2Driver
 
-    tree = unified()
+    tree = unified_mount()
     if tree is not None:
         with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             base = delegated_base(tree, own_cgroup(file.read()))
         if base is not None:
             return null_driver.NullDriver(V2Driver(f"{tree}{base}", rootless=True))
-    hint = "jaula doctor tells how a user gets one"
+    hint = "jaula doctor shows how a user gets one"
     return null_driver.NullDriver(None, reason or "the engine has no delegated cgroup", hint)
 
 
-def unified() -> str | None:
-    """Where the v2 tree is, if every controller is in it; None on hosts with v1."""
-    found = _mounted()
-    return found.unified if not found.legacy else None
+def unified_mount() -> str | None:
+    """Return the mount point of the v2 hierarchy, or None on hosts with v1 controllers."""
+    mounts = _hierarchies()
+    return mounts.unified if not mounts.legacy else None
 
 
 def delegated_base(tree: str, own: str) -> str | None:
-    """The cgroup above the leaf ``own``, if that is an engine's in a tree that we may write to."""
+    """Return the parent of ``own`` if that is an engine's leaf in a writable tree, else None."""
     base, _, leaf = own.rpartition("/")
     file = f"{tree}{base}/cgroup.subtree_control"
     if leaf == ENGINE_LEAF and os.access(file, os.W_OK, effective_ids=True):
@@ -81,58 +85,61 @@ def delegated_base(tree: str, own: str) -> str | None:
     return None
 
 
-def driver(found: hierarchies.Hierarchies) -> CgroupDriver:
-    """v1 wherever it has a controller (hybrid hosts), else v2."""
-    return _files(found, rootless=False, named=())
+def driver(mounts: hierarchies.Hierarchies) -> CgroupDriver:
+    """Return the v1 driver if v1 has a controller (hybrid hosts), else the v2 driver."""
+    return _cgroupfs_driver(mounts, rootless=False, named=())
 
 
 def select(
     *, systemd: bool, rootless: bool, annotations: Mapping[str, str] | None = None
 ) -> CgroupDriver:
-    """The driver that an OCI runtime's flags ask for.
+    """Return the driver that the flags of an OCI runtime select.
 
     ``annotations`` are the spec's: with systemd they may set properties of the unit. ``rootless``
-    holds inside a user namespace too; there no device rules are made, and where no cgroup can be
-    made, there is none. Raises ``Unsupported``, or ``InvalidRequest`` for bad annotations.
-    """
-    found = _mounted()
-    if not systemd:
-        if not rootless:  # as other runtimes do: an init system inside looks for its hierarchy
-            return _files(found, rootless=False, named=(hierarchies.SYSTEMD,))
-        from jaula.cgroups import null_driver as cgroup_null_driver
+    also applies inside a user namespace. A rootless driver sets no device rules, and where no
+    cgroup can be created it runs the container without one.
 
-        mounted = bool(found.legacy) or found.unified is not None
-        return cgroup_null_driver.NullDriver(
-            _files(found, rootless=True, named=()) if mounted else None
+    :raises Unsupported: when the host does not support the selected driver.
+    :raises InvalidRequest: when an annotation is not valid.
+    """
+    mounts = _hierarchies()
+    if not systemd:
+        if not rootless:  # as other runtimes do: an init system inside needs its hierarchy
+            return _cgroupfs_driver(mounts, rootless=False, named=(hierarchies.SYSTEMD,))
+        from jaula.cgroups import null_driver
+
+        mounted = bool(mounts.legacy) or mounts.unified is not None
+        return null_driver.NullDriver(
+            _cgroupfs_driver(mounts, rootless=True, named=()) if mounted else None
         )
-    from jaula.cgroups.systemd import annotations as texts  # 15 ms that only those pay who ask
+    from jaula.cgroups.systemd import annotations as unit_annotations  # costs 15 ms
     from jaula.cgroups.systemd.driver import SystemdDriver
 
     return SystemdDriver(
-        _files(found, rootless=rootless, named=(hierarchies.SYSTEMD, "")),
+        _cgroupfs_driver(mounts, rootless=rootless, named=(hierarchies.SYSTEMD, "")),
         user=rootless,
-        properties=texts.properties(annotations or {}),
+        properties=unit_annotations.properties(annotations or {}),
         without_device_rules=rootless,
     )
 
 
-def _mounted() -> hierarchies.Hierarchies:
+def _hierarchies() -> hierarchies.Hierarchies:
     return hierarchies.find(mountinfo.read())
 
 
-def _files(
-    found: hierarchies.Hierarchies, *, rootless: bool, named: tuple[str, ...]
+def _cgroupfs_driver(
+    mounts: hierarchies.Hierarchies, *, rootless: bool, named: tuple[str, ...]
 ) -> V1Driver | V2Driver:
-    if found.legacy:
-        mounts = {hierarchies.SYSTEMD: found.named, "": found.unified}
-        extra = [(name, mount) for name in named if (mount := mounts[name])]
+    if mounts.legacy:
+        mount_points = {hierarchies.SYSTEMD: mounts.named, "": mounts.unified}
+        extra = [(name, mount) for name in named if (mount := mount_points[name])]
         from jaula.cgroups.v1.driver import V1Driver
 
-        return V1Driver(found.legacy, extra)
-    if found.unified is not None:
+        return V1Driver(mounts.legacy, extra)
+    if mounts.unified is not None:
         from jaula.cgroups.v2.driver import V2Driver
 
-        return V2Driver(found.unified, rootless=rootless)
+        return V2Driver(mounts.unified, rootless=rootless)
     raise Unsupported(
         "no cgroup hierarchy is mounted", hint="mount cgroup2 on /sys/fs/cgroup and try again"
     )

@@ -1,50 +1,53 @@
-"""Where a container's cgroup is, from what its spec says. Pure: text in, path out.
+"""Path of a container's cgroup: grammar, and resolution of a spec's ``cgroupsPath``. Pure.
 
-Source: OCI config-linux.md "Cgroups Path": an absolute path is taken from the mount point; for a
-relative one, or none, the place is the runtime's to choose. Chosen here:
+Source: OCI config-linux.md "Cgroups Path": an absolute path starts at the mount point. For a
+relative or absent one the runtime chooses the parent:
 
-* root: below ``/jaula-runtime``;
-* rootless: beside the caller's own cgroup, for that holds the caller and so cannot give
-  controllers to cgroups below it (cgroup-v2.rst "No Internal Process Constraint").
+* root: ``/jaula-runtime``;
+* rootless: the parent of the caller's own cgroup. The own cgroup holds the caller, so it cannot
+  enable controllers for children (cgroup-v2.rst "No Internal Process Constraint").
 
-With systemd the path reads ``slice:prefix:name``, as podman, containerd's CRI and CRI-O write it,
-and means the unit ``prefix-name.scope`` in that slice; a name that ends in ``.slice`` is a slice of
-its own. The path that is given back is below the service manager's own cgroup, which is the root of
-the tree for the system's manager and ``user@UID.service`` for a user's.
+With systemd the path has the form ``slice:prefix:name``, as podman, containerd's CRI and CRI-O
+write it. It means the unit ``prefix-name.scope`` in that slice; a name that ends in ``.slice`` is
+itself a slice. The result is relative to the service manager's own cgroup, which is the root for
+the system manager and ``user@UID.service`` for a user's.
 """
 
 from __future__ import annotations
 
-from jaula.cgroups import paths
 from jaula.errors import InvalidRequest, Unsupported
 
 BASE = "/jaula-runtime"
 PREFIX = "jaula"
-"""What the scope of a container is called after where the spec names none: ``jaula-ID.scope``."""
+"""Name prefix of a container's scope if the spec sets none: ``jaula-ID.scope``."""
 
 _SLICE = ".slice"
 
 
-def place(
+def resolve(
     cgroups_path: str | None, container: str, *, systemd: bool, rootless: bool, own: str
 ) -> str:
-    """The path of the container's cgroup below the mount point, for :class:`CgroupDriver`.
+    """Return the path of the container's cgroup below the mount point, for :class:`CgroupDriver`.
 
-    ``own`` is the text of ``/proc/self/cgroup``. Raises ``InvalidRequest`` for a path that is none.
+    ``own`` is the text of ``/proc/self/cgroup``.
+
+    :raises InvalidRequest: when the path is not valid.
     """
     if systemd:
-        return _of_unit(cgroups_path or "", container, rootless)
+        return _unit_path(cgroups_path or "", container, rootless)
     if cgroups_path and cgroups_path.startswith("/"):
-        return "/" + paths.relative(cgroups_path)
-    relative = paths.relative(cgroups_path or container)
-    base = _beside(own) if rootless else BASE
-    return f"{base}/{relative}"
+        return "/" + relative(cgroups_path)
+    name = relative(cgroups_path or container)
+    base = _parent_of_own(own) if rootless else BASE
+    return f"{base}/{name}"
 
 
-def expand(slice_name: str) -> str:
-    """The path of a slice: ``a-b.slice`` is ``/a.slice/a-b.slice``, ``-.slice`` is the root, "".
+def expand_slice(slice_name: str) -> str:
+    """Return the path of a slice: ``a-b.slice`` is ``/a.slice/a-b.slice``, ``-.slice`` is "".
 
-    Source: systemd.slice(5). Raises ``InvalidRequest``.
+    Source: systemd.slice(5).
+
+    :raises InvalidRequest: when the name is not a slice name.
     """
     stem = slice_name.removesuffix(_SLICE)
     if stem == slice_name or "/" in slice_name:
@@ -54,30 +57,30 @@ def expand(slice_name: str) -> str:
     parts = stem.split("-")
     if not all(parts):
         raise InvalidRequest(
-            f"invalid slice name: {slice_name}", hint="a dash stands between two names"
+            f"invalid slice name: {slice_name}", hint="a dash must separate two names"
         )
     path = "".join("/" + "-".join(parts[: n + 1]) + _SLICE for n in range(len(parts)))
-    return "/" + paths.relative(path)
+    return "/" + relative(path)
 
 
 def own_cgroup(text: str) -> str:
-    """The path of the v2 cgroup in ``/proc/self/cgroup``, or of the first where there is no v2."""
-    found = [line.split(":", 2)[2] for line in text.splitlines() if line.count(":") >= 2]
+    """Return the path of the v2 cgroup in ``/proc/self/cgroup``, or of the first without v2."""
+    paths = [line.split(":", 2)[2] for line in text.splitlines() if line.count(":") >= 2]
     unified = [line[3:] for line in text.splitlines() if line.startswith("0::")]
-    return next(iter(unified or found), "/")
+    return next(iter(unified or paths), "/")
 
 
-def _beside(own: str) -> str:
-    path = own_cgroup(own)
-    if ".." in path.split("/"):
+def _parent_of_own(own: str) -> str:
+    own_path = own_cgroup(own)
+    if ".." in own_path.split("/"):
         raise Unsupported(
-            f"the own cgroup {path} lies outside of the cgroup namespace",
-            hint="give an absolute cgroupsPath",
+            f"the caller's cgroup {own_path} is outside the cgroup namespace",
+            hint="set an absolute cgroupsPath",
         )
-    return path.rpartition("/")[0]
+    return own_path.rpartition("/")[0]
 
 
-def _of_unit(cgroups_path: str, container: str, rootless: bool) -> str:
+def _unit_path(cgroups_path: str, container: str, rootless: bool) -> str:
     if not cgroups_path:
         slice_name, prefix, name = "", PREFIX, container
     else:
@@ -91,13 +94,41 @@ def _of_unit(cgroups_path: str, container: str, rootless: bool) -> str:
     if not name:
         raise InvalidRequest(f'the unit in cgroupsPath "{cgroups_path}" has no name')
     if name.endswith(_SLICE):
-        path = expand(name)
-        above = path.rpartition("/")[0]
-        if slice_name and above != expand(slice_name):
-            raise InvalidRequest(f"slice {name} lies in {above or '-.slice'}, not in {slice_name}")
+        path = expand_slice(name)
+        parent = path.rpartition("/")[0]
+        if slice_name and parent != expand_slice(slice_name):
+            raise InvalidRequest(f"slice {name} is in {parent or '-.slice'}, not in {slice_name}")
         return path
-    above = expand(slice_name or ("user.slice" if rootless else "system.slice"))
+    parent = expand_slice(slice_name or ("user.slice" if rootless else "system.slice"))
     unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
     if "/" in unit:
-        raise InvalidRequest(f'bad unit name "{unit}": a slash')
-    return "/" + paths.relative(f"{above}/{unit}")
+        raise InvalidRequest(f'bad unit name "{unit}": it has a slash')
+    return "/" + relative(f"{parent}/{unit}")
+
+
+_NAME_MAX = 255  # bytes
+
+
+def relative(path: str) -> str:
+    """Validate ``path`` and return it without the leading slash.
+
+    :raises InvalidRequest: when a component is empty, a dot, not printable ASCII, too long, or
+        reads as an interface file.
+    """
+    parts = path.removeprefix("/").split("/")
+    for part in parts:
+        if not part or part in (".", ".."):
+            raise InvalidRequest(f"bad cgroup path {path!r}: empty or dot part")
+        if len(part.encode("utf-8", "replace")) > _NAME_MAX:
+            raise InvalidRequest(f"bad cgroup path: a part is longer than {_NAME_MAX} bytes")
+        if not part.isprintable() or not part.isascii():
+            raise InvalidRequest(f"bad cgroup path {path!r}: only printable ASCII is allowed")
+        if part.startswith(("cgroup.", "-")):
+            raise InvalidRequest(f"bad cgroup path {path!r}: {part!r} reads as an interface file")
+    return "/".join(parts)
+
+
+def ancestors(path: str) -> list[str]:
+    """Return the parents of a relative path, topmost first: ``a/b/c`` gives ``a``, ``a/b``."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]

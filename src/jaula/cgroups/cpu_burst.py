@@ -1,29 +1,28 @@
-"""When the CFS burst of a cgroup is written: it may never be more than the quota, at any moment.
+"""Order of writes for the CFS burst, which must never exceed the quota.
 
-Source: kernel ``scheduler/sched-bwc.rst`` "Burst". So one that falls goes before the quota, which
-may fall as well, and one that rises goes behind.
+Source: kernel ``scheduler/sched-bwc.rst`` "Burst". A lower burst is written before the quota, which
+may be lowered too; a higher one is written after it.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader, number
+from jaula.cgroups.files import FileWrite, Reader, Step, number
 
-_NO_BURST = "this kernel has no cfs burst, it is not in force"
+_NO_BURST = "this kernel has no cfs burst, it is not in effect"
 
 
 class Burst(msgspec.Struct, frozen=True):
-    """Writes before and behind that of the quota."""
+    """Writes before and after the quota's."""
 
     before: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
 
 
-def step(wanted: int | None, file: str, current: Reader) -> Burst:
-    """``wanted`` is microseconds, None to leave it."""
-    if wanted is None:
+def step(burst: int | None, file: str, current: Reader) -> Burst:
+    """Return the writes that set the burst to ``burst`` microseconds; None leaves it."""
+    if burst is None:
         return Burst()
-    write = FileWrite(file, str(wanted), missing=_NO_BURST)
-    return Burst(before=(write,)) if wanted < number(current(file)) else Burst(after=(write,))
+    write = FileWrite(file, str(burst), missing=_NO_BURST)
+    return Burst(before=(write,)) if burst < number(current(file)) else Burst(after=(write,))

@@ -1,7 +1,12 @@
-"""Device rules in the form that both versions work from. Pure.
+"""Device rules in the form that both versions use, and the default rules of a runtime. Pure.
 
-Source: OCI config-linux.md "Device allow list": absent type is ``a``, absent numbers are any,
+Source: OCI config-linux.md "Device allow list": an absent type is ``a``, absent numbers match any,
 and the access letters are ``r``, ``w``, ``m`` (mknod).
+
+OCI config-linux.md "Default Devices": the runtime supplies these nodes, so the list of a spec does
+not name them. :data:`DEFAULT_DEVICES` also allows mknod of any node, as other runtimes do and
+images expect (a package that runs mknod). Opening a node needs a rule. The engine writes complete
+lists of its own, without mknod, and does not use the default.
 """
 
 from __future__ import annotations
@@ -13,11 +18,11 @@ import msgspec
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import DeviceCgroup
 
-_HIGHEST = 2**32 - 1
+_MAX_NUMBER = 2**32 - 1
 
 
 class DeviceRule(msgspec.Struct, frozen=True):
-    """``kinds`` is one or both of ``c`` and ``b``; ``access`` is in the order ``rwm``."""
+    """A rule; ``kinds`` is one or both of ``c`` and ``b``, ``access`` is in the order ``rwm``."""
 
     allow: bool
     kinds: tuple[str, ...]
@@ -27,7 +32,7 @@ class DeviceRule(msgspec.Struct, frozen=True):
 
     @property
     def everything(self) -> bool:
-        """Whether it speaks of every device and every access."""
+        """Whether the rule matches every device and every access."""
         return (
             len(self.kinds) == 2
             and self.major is None
@@ -36,8 +41,11 @@ class DeviceRule(msgspec.Struct, frozen=True):
         )
 
 
-def normal(devices: Iterable[DeviceCgroup]) -> tuple[DeviceRule, ...]:
-    """Checked rules in the same order; raises ``InvalidRequest``."""
+def normalize(devices: Iterable[DeviceCgroup]) -> tuple[DeviceRule, ...]:
+    """Return validated rules in the same order.
+
+    :raises InvalidRequest: when a rule is not valid.
+    """
     return tuple(_rule(device) for device in devices)
 
 
@@ -60,6 +68,40 @@ def _rule(device: DeviceCgroup) -> DeviceRule:
 def _number(what: str, value: int | None) -> int | None:
     if value is None or value == -1:  # runtimes write -1 for "any" too
         return None
-    if not 0 <= value <= _HIGHEST:
-        raise InvalidRequest(f"bad device {what} {value}", hint=f"0 to {_HIGHEST}, or absent")
+    if not 0 <= value <= _MAX_NUMBER:
+        raise InvalidRequest(f"bad device {what} {value}", hint=f"0 to {_MAX_NUMBER}, or absent")
     return value
+
+
+_DENY_ALL = DeviceCgroup(allow=False, access="rwm")
+
+DEFAULT_DEVICES: tuple[DeviceCgroup, ...] = (
+    DeviceCgroup(allow=True, type="c", access="m"),
+    DeviceCgroup(allow=True, type="b", access="m"),
+    *(
+        DeviceCgroup(allow=True, type="c", major=major, minor=minor, access="rwm")
+        for major, minor in (
+            (1, 3),  # null
+            (1, 5),  # zero
+            (1, 7),  # full
+            (1, 8),  # random
+            (1, 9),  # urandom
+            (5, 0),  # tty
+            (5, 1),  # console
+            (5, 2),  # ptmx
+            (136, None),  # pts
+        )
+    ),
+)
+
+
+def with_default_devices(devices: Iterable[DeviceCgroup]) -> tuple[DeviceCgroup, ...]:
+    """Return ``devices`` followed by the default rules, which therefore always apply.
+
+    If the first rule does not match every device, the result begins with a rule that denies all.
+
+    :raises InvalidRequest: when the first rule is not valid.
+    """
+    rules = tuple(devices)
+    complete = bool(rules) and normalize(rules[:1])[0].everything
+    return (*(() if complete else (_DENY_ALL,)), *rules, *DEFAULT_DEVICES)

@@ -1,8 +1,7 @@
-"""The figures of a cgroup in the form of ``events --stats``. Pure.
+"""Statistics of a cgroup in the form of ``events --stats``. Pure.
 
-The names are those of runc's document, which callers decode: in ``cpu`` nanoseconds, elsewhere
-bytes and counts. A limit that is none is the largest number there is in ``memory`` and 0 in
-``pids``.
+Names and units are those of runc's document, which callers decode: nanoseconds in ``cpu``,
+otherwise bytes and counts. An absent limit is the largest integer in ``memory`` and 0 in ``pids``.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ Document = dict[str, Any]
 
 
 def events_document(stats: Stats) -> Document:
-    """The value of ``data`` in an event of type ``stats``; wants ``stats(detailed=True)``."""
+    """Return the ``data`` of an event of type ``stats``; needs ``stats(detailed=True)``."""
     return {
         "cpu": _cpu(stats.cpu),
         "cpuset": _cpuset(stats.cpuset),
         "memory": _memory(stats.memory),
-        "pids": _given({"current": stats.pids.current, "limit": stats.pids.limit}),
+        "pids": _non_empty({"current": stats.pids.current, "limit": stats.pids.limit}),
         "blkio": _blkio(stats.blkio),
         "hugetlb": {
-            size: _given({"usage": huge.usage, "max": huge.peak}) | {"failcnt": huge.failures}
+            size: _non_empty({"usage": huge.usage, "max": huge.peak}) | {"failcnt": huge.failures}
             for size, huge in stats.hugetlb.items()
         },
         "intel_rdt": {},
@@ -55,13 +54,13 @@ def events_document(stats: Stats) -> Document:
     }
 
 
-def _given(values: Document) -> Document:
-    """Without what is zero or empty, which readers take for granted."""
+def _non_empty(values: Document) -> Document:
+    """Drop zero and empty values, which readers take as default."""
     return {name: value for name, value in values.items() if value}
 
 
 def _cpu(cpu: CpuStats) -> Document:
-    usage = _given(
+    usage = _non_empty(
         {
             "total": cpu.usage,
             "percpu": list(cpu.by_cpu),
@@ -69,7 +68,7 @@ def _cpu(cpu: CpuStats) -> Document:
             "percpu_user": list(cpu.by_cpu_user),
         }
     )
-    throttling = _given(
+    throttling = _non_empty(
         {
             "periods": cpu.periods,
             "throttledPeriods": cpu.throttled_periods,
@@ -84,52 +83,52 @@ def _cpu(cpu: CpuStats) -> Document:
 
 
 def _cpuset(cpuset: CpusetStats) -> Document:
-    lists = _given({"cpus": list(cpuset.cpus), "mems": list(cpuset.mems)})
+    lists = _non_empty({"cpus": list(cpuset.cpus), "mems": list(cpuset.mems)})
     return lists | {name: cpuset.flags.get(name, 0) for name in FLAGS}
 
 
 def _memory(memory: MemoryStats) -> Document:
     details = memory.details
     usage = MemoryCounter(memory.usage, memory.limit, memory.peak, memory.failures)
-    document = _given({"cache": details.get("cache", details.get("file", 0))}) | {
+    document = _non_empty({"cache": details.get("cache", details.get("file", 0))}) | {
         "usage": _counter(usage),
         "swap": _counter(memory.with_swap),
         "kernel": _counter(memory.kernel),
         "kernelTCP": _counter(memory.kernel_tcp),
     }
-    document |= _given({"raw": details}) | _psi(memory.pressure)
+    document |= _non_empty({"raw": details}) | _psi(memory.pressure)
     return document | {"event_count": memory.events}
 
 
 def _counter(counter: MemoryCounter) -> Document:
     limit = _NO_LIMIT if counter.limit is None else counter.limit
-    seen = _given({"usage": counter.usage, "max": counter.peak})
-    return {"limit": limit} | seen | {"failcnt": counter.failures}
+    values = _non_empty({"usage": counter.usage, "max": counter.peak})
+    return {"limit": limit} | values | {"failcnt": counter.failures}
 
 
 def _blkio(blkio: BlkioStats) -> Document:
     lists = blkio.lists or _as_lists(blkio)
-    return _given(
+    return _non_empty(
         {_LISTS[name]: [_count(count) for count in counts] for name, counts in lists.items()}
     ) | _psi(blkio.pressure)
 
 
 def _as_lists(blkio: BlkioStats) -> dict[str, tuple[IoCount, ...]]:
-    """v2 has one line a device; bytes and operations are the lists of v1 that say the same."""
-    moved: list[IoCount] = []
-    served: list[IoCount] = []
+    """Return v2's per-device counters as the v1 lists with the same content."""
+    byte_counts: list[IoCount] = []
+    operation_counts: list[IoCount] = []
     for entry in blkio.devices:
-        for found, reads, writes in (
-            (moved, entry.read_bytes, entry.write_bytes),
-            (served, entry.read_operations, entry.write_operations),
+        for counts, reads, writes in (
+            (byte_counts, entry.read_bytes, entry.write_bytes),
+            (operation_counts, entry.read_operations, entry.write_operations),
         ):
-            found.append(IoCount(entry.major, entry.minor, "Read", reads))
-            found.append(IoCount(entry.major, entry.minor, "Write", writes))
-    return {"io_service_bytes": tuple(moved), "io_serviced": tuple(served)}
+            counts.append(IoCount(entry.major, entry.minor, "Read", reads))
+            counts.append(IoCount(entry.major, entry.minor, "Write", writes))
+    return {"io_service_bytes": tuple(byte_counts), "io_serviced": tuple(operation_counts)}
 
 
 def _count(count: IoCount) -> Document:
-    return _given(
+    return _non_empty(
         {"major": count.major, "minor": count.minor, "op": count.operation, "value": count.value}
     )
 

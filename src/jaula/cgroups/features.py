@@ -1,6 +1,6 @@
-"""Which limits a host's cgroups can keep, and the line that says one is missing.
+"""Limits that the host's cgroups support, and the warning for each missing one.
 
-The names of the lines follow ``docker info``, which tools look for.
+The warnings are those of ``docker info``, which tools search for.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FEATURES: dict[str, str] = {
     "freezer": "No freezer support: containers cannot be paused",
 }
 
-_V2_SILENT = frozenset({"oom.control"})  # v2 has no such knob on any kernel: not worth a line
+_V2_SILENT = frozenset({"oom.control"})  # no kernel has it on v2: no warning
 
 
 def warnings(features: Collection[str], version: int) -> tuple[str, ...]:
-    """A line for each feature that is missing."""
+    """Return a warning for each missing feature."""
     silent = _V2_SILENT if version == 2 else frozenset()
     return tuple(
         f"WARNING: {line}"

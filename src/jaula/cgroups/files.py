@@ -1,28 +1,33 @@
-"""A cgroup's interface files: read, written and parsed by (directory descriptor, file name).
+"""Interface files of a cgroup: read, planned write and error text of one file.
 
 Source: Linux ``Documentation/admin-guide/cgroup-v2.rst`` ("Interface Files", "Format") and
-``admin-guide/cgroup-v1/``. Everything here raises ``OSError``; what a refusal means to the caller
-is said by :mod:`jaula.cgroups.file_writes`.
+``admin-guide/cgroup-v1/``. A controller decides which writes a spec needs and returns them as
+values (pure); :func:`perform` executes them in order. Functions that read or write a file raise
+``OSError``; :func:`write_error` turns it into an error of this program.
 
-Facts about these files: a write is one message, so a value goes out in one ``write(2)``; the file
-is generated at open or at the first read, so it is opened afresh for every look; descriptors are
-raw because a Python file object costs three times the kernel's own work here.
+Facts about these files: a write is one message, so a value is written in one ``write(2)``. The
+kernel generates the content at open or at the first read, so a file is opened for every read.
+Descriptors are raw because a Python file object costs three times the kernel's own work here.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound, Unsupported
 
 Reader = Callable[[str], "str | None"]
-"""Gives the text of one file of a cgroup, stripped, or None where there is no such file."""
+"""A function that returns the stripped text of a cgroup's file, or None if the file is absent."""
 
-_CHUNK = 65536
+_CHUNK = 65536  # bytes
 
 
 def read(directory: int, name: str) -> str:
-    """The whole text of ``name``, without the newline at its end."""
+    """Return the whole text of ``name``, without the final newline."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
         data = os.read(descriptor, _CHUNK)
@@ -44,12 +49,12 @@ def write(directory: int, name: str, value: str) -> None:
 
 
 def exists(directory: int, name: str) -> bool:
-    """Whether the kernel offers the file ``name`` in this cgroup."""
+    """Return whether the kernel has the file ``name`` in this cgroup."""
     return os.access(name, os.F_OK, dir_fd=directory)
 
 
 def reader(directory: int | None) -> Reader:
-    """A :data:`Reader` of one cgroup directory; one that finds nothing where there is none."""
+    """Return a :data:`Reader` of a cgroup directory; None gives a reader without files."""
 
     def get(name: str) -> str | None:
         if directory is None:
@@ -65,7 +70,7 @@ def reader(directory: int | None) -> Reader:
 
 
 def flat_keyed(text: str | None) -> dict[str, int]:
-    """``key value`` lines (cgroup-v2.rst: "flat keyed"); others are passed over."""
+    """Parse ``key value`` lines (cgroup-v2.rst: "flat keyed"); skip other lines."""
     values: dict[str, int] = {}
     for line in (text or "").splitlines():
         key, _, value = line.partition(" ")
@@ -75,12 +80,12 @@ def flat_keyed(text: str | None) -> dict[str, int]:
 
 
 def number(text: str | None) -> int:
-    """A single counter; 0 where the file is missing or says something else."""
+    """Parse a counter; 0 if the file is missing or not a number."""
     return int(text) if text is not None and text.isdigit() else 0
 
 
 def limit(text: str | None, unlimited: int | None = None) -> int | None:
-    """A limit in the file's unit, None for ``max`` or a value of ``unlimited`` and above."""
+    """Parse a limit in the file's unit; None for ``max`` or a value of at least ``unlimited``."""
     if text is None or not text.isdigit():
         return None
     value = int(text)
@@ -88,5 +93,75 @@ def limit(text: str | None, unlimited: int | None = None) -> int | None:
 
 
 def pids(text: str) -> list[int]:
-    """The lines of ``cgroup.procs``; a 0 stands for a process of a namespace we cannot see."""
+    """Parse ``cgroup.procs``; skip 0, which stands for a process outside the pid namespace."""
     return [pid for pid in map(int, text.split()) if pid]
+
+
+class FileWrite(msgspec.Struct, frozen=True):
+    """One value for one file of a controller.
+
+    ``missing`` is the warning to return if the kernel does not have the file and the container may
+    run without it. If empty, a missing file is an error.
+    """
+
+    file: str
+    value: str
+    missing: str = ""
+
+    def describe(self) -> str:
+        """Return the write in words."""
+        return f"write {self.value!r} to {self.file}"
+
+
+class WriteWarning(msgspec.Struct, frozen=True):
+    """A requested limit that this cgroup version lacks and a container can run without."""
+
+    text: str
+
+    def describe(self) -> str:
+        return self.text
+
+
+Step = FileWrite | WriteWarning
+
+
+def perform(directory: int, path: str, steps: Iterable[Step]) -> list[str]:
+    """Execute writes in the cgroup ``directory`` (``path`` is for messages); return warnings."""
+    warnings: list[str] = []
+    for step in steps:
+        if isinstance(step, WriteWarning):
+            warnings.append(step.text)
+            continue
+        try:
+            write(directory, step.file, step.value)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EOPNOTSUPP) and step.missing:
+                warnings.append(step.missing)
+                continue
+            raise write_error(path, step, error) from error
+    return warnings
+
+
+def write_error(path: str, step: FileWrite, error: OSError) -> JaulaError:
+    """Return the error for a failed write: the requested value and the kernel's reason."""
+    prefix = f"cannot set {step.file} of cgroup {path} to {step.value!r}"
+    if error.errno == errno.ENOENT:
+        return Unsupported(f"{prefix}: this kernel has no such limit")
+    if error.errno in (errno.EOPNOTSUPP, errno.ENODEV):
+        return Unsupported(f"{prefix}: {error.strerror}")
+    if error.errno in (errno.EINVAL, errno.ERANGE, errno.E2BIG):
+        return InvalidRequest(f"{prefix}: the kernel rejects the value")
+    if error.errno in (errno.EBUSY, errno.ENOSPC, errno.EAGAIN):
+        return Conflict(f"{prefix}: current usage or a child cgroup exceeds the value")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NotAuthorized(
+            f"{prefix}: {error.strerror}", hint="the parent cgroup forbids it, or root is needed"
+        )
+    if error.errno == errno.ENOTDIR:
+        return NotFound(f"cgroup {path} no longer exists")
+    return JaulaError(f"{prefix}: {error.strerror}")
+
+
+def is_removed(error: OSError) -> bool:
+    """Return whether the error means that the cgroup was removed concurrently."""
+    return error.errno in (errno.ENODEV, errno.ENOENT)

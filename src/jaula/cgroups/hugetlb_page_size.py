@@ -1,4 +1,4 @@
-"""The names that hugetlb's files give to page sizes: ``64KB``, ``2MB``, ``1GB``."""
+"""Huge page sizes in the names of hugetlb files: ``64KB``, ``2MB``, ``1GB``."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import os
 from jaula.errors import InvalidRequest
 
 
-def checked(page_size: str) -> str:
-    """``page_size`` itself; raises ``InvalidRequest`` where it is not a number and a unit."""
+def validate(page_size: str) -> str:
+    """Return ``page_size`` unchanged.
+
+    :raises InvalidRequest: when it is not a number with a unit.
+    """
     if page_size[-2:] in ("KB", "MB", "GB") and page_size[:-2].isdecimal() and page_size.isascii():
         return page_size
     raise InvalidRequest(f"bad huge page size {page_size!r}", hint="for example 2MB")
 
 
-def of_host() -> tuple[str, ...]:
-    """The sizes that this kernel has, smallest first; () where it has no huge pages."""
+def host_sizes() -> tuple[str, ...]:
+    """Return the page sizes of the kernel, smallest first; () without huge pages."""
     try:
         names = os.listdir("/sys/kernel/mm/hugepages")
     except FileNotFoundError:
         return ()
     sizes = sorted(int(name.removeprefix("hugepages-").removesuffix("kB")) for name in names)
-    return tuple(named(size) for size in sizes)
+    return tuple(format_size(size) for size in sizes)
 
 
-def named(kib: int) -> str:
-    """A size in KiB by its name: 64 is ``64KB``, 2048 is ``2MB``."""
+def format_size(kib: int) -> str:
+    """Format a size in KiB: 64 is ``64KB``, 2048 is ``2MB``."""
     for unit, amount in (("GB", 1 << 20), ("MB", 1 << 10)):
         if kib >= amount:
             return f"{kib // amount}{unit}"

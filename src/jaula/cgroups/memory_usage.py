@@ -1,6 +1,7 @@
-"""``checkBeforeUpdate`` of a memory limit: not below what is in use. Pure.
+"""``checkBeforeUpdate`` of a memory limit: reject a limit below the current usage. Pure.
 
-Source: OCI config-linux.md "Memory". v2 takes a limit below the use and kills until it holds.
+Source: OCI config-linux.md "Memory". v2 accepts a limit below the usage and kills processes until
+it holds.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from jaula.spec.runtime import Memory
 
 
 def check(memory: Memory, current: Reader, usage: str, peak: str) -> None:
-    """Raise ``Conflict`` for a limit below the number in the file ``usage``; bytes."""
+    """Check the new limit against the file ``usage``, in bytes.
+
+    :raises Conflict: when the limit is below the current usage.
+    """
     if not memory.check_before_update or not memory.limit or memory.limit < 0:
         return
-    used = number(current(usage))
-    if memory.limit < used:
+    current_usage = number(current(usage))
+    if memory.limit < current_usage:
         raise Conflict(
             f"unable to set memory limit to {memory.limit} "
-            f"(current usage: {used}, peak usage: {number(current(peak))})"
+            f"(current usage: {current_usage}, peak usage: {number(current(peak))})"
         )

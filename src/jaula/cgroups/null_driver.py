@@ -1,8 +1,8 @@
-"""Where no cgroup can be made: a user without a delegated tree, above all on v1.
+"""Driver for hosts without a cgroup for this user: no delegated subtree, mostly on v1.
 
-:class:`NullDriver` goes to the host's driver first. Where the kernel forbids it a cgroup, it gives a
-:class:`NullCgroup` that holds nothing: the container runs with the caller's own limits, and one that
-asks for limits of its own is refused.
+:class:`NullDriver` tries the host's driver first. If the kernel does not permit a cgroup, it
+returns a :class:`NullCgroup` without processes. The container then runs with the caller's limits,
+and one that requests limits of its own is refused.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ IN_SCOPE = "run it in a delegated cgroup: systemd-run --user --scope -p Delegate
 
 
 class NullCgroup:
-    """Keeps the contract of :class:`jaula.cgroups.protocol.Cgroup` for want of a cgroup.
+    """A :class:`jaula.cgroups.protocol.Cgroup` for a container without a cgroup.
 
-    Processes are not found by it: ``pids`` is empty, ``kill`` and ``destroy`` have nothing to do.
+    It does not know the container's processes: ``pids`` is empty, ``kill`` and ``destroy`` do
+    nothing.
     """
 
     def __init__(self, path: str, reason: str = "no permission", hint: str = IN_SCOPE) -> None:
@@ -32,8 +33,11 @@ class NullCgroup:
         self._hint = hint
 
     def apply(self, resources: Resources) -> tuple[str, ...]:
-        """Device rules alone are passed over: without root there is no node they could open up."""
-        if names := limits_asked(resources):
+        """Accept device rules, which do nothing without root: no device node can be created.
+
+        :raises Unsupported: when another limit is requested.
+        """
+        if names := requested_limits(resources):
             raise Unsupported(
                 f"cannot limit {', '.join(names)}: the container has no cgroup ({self._reason})",
                 hint=self._hint,
@@ -41,16 +45,16 @@ class NullCgroup:
         return ()
 
     def add(self, pid: int) -> None:
-        """The process stays where it is."""
+        """Leave the process in its cgroup."""
 
-    def entry(self) -> tuple[int, ...]:
+    def open_attach_fds(self) -> tuple[int, ...]:
         return ()
 
     def directory_fd(self) -> int | None:
         return None
 
-    def settle(self) -> None:
-        """Nothing was held."""
+    def release_pause_process(self) -> None:
+        """Do nothing: there is no pause process."""
 
     def stats(self, *, detailed: bool = False) -> Stats:
         return Stats()
@@ -68,10 +72,10 @@ class NullCgroup:
         return False
 
     def kill(self) -> None:
-        """There is no list of processes."""
+        """Do nothing: the processes are not known."""
 
     def destroy(self, timeout: float = 2.0) -> None:
-        """There is no directory."""
+        """Do nothing: there is no directory."""
 
     def oom_kills(self) -> int:
         return 0
@@ -89,7 +93,7 @@ class NullCgroup:
         return {}
 
     def close(self) -> None:
-        """There is no descriptor."""
+        """Do nothing: there is no descriptor."""
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +103,7 @@ class NullCgroup:
 
 
 class NullDriver:
-    """The host's driver as far as it may be used; ``host`` is None where no cgroup is mounted."""
+    """The host's driver as far as permitted; ``host`` is None if no cgroup is mounted."""
 
     def __init__(
         self,
@@ -139,15 +143,15 @@ class NullDriver:
         return features.warnings(self.features(), self.version)
 
 
-def limits_asked(resources: Resources) -> tuple[str, ...]:
-    """The names in the spec of the limits that ask for something, devices apart. Pure."""
+def requested_limits(resources: Resources) -> tuple[str, ...]:
+    """Return the names of the spec's limits that have a value, except devices. Pure."""
     document: dict[str, Any] = msgspec.to_builtins(resources)
-    return tuple(name for name, value in document.items() if name != "devices" and _asks(value))
+    return tuple(name for name, value in document.items() if name != "devices" and _is_limit(value))
 
 
-def _asks(value: Any) -> bool:
+def _is_limit(value: Any) -> bool:
     if isinstance(value, dict):
-        return any(_asks(part) for part in value.values())
+        return any(_is_limit(part) for part in value.values())
     if isinstance(value, list | tuple):
-        return any(_asks(part) for part in value)
-    return bool(value) and value != -1  # -1 is "no limit", which holds
+        return any(_is_limit(part) for part in value)
+    return bool(value) and value != -1  # -1 means no limit

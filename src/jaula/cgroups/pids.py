@@ -1,28 +1,30 @@
-"""The ``pids`` controller, which has the same files in both versions.
+"""The ``pids`` controller, with the same files in both versions.
 
-Source: kernel ``admin-guide/cgroup-v1/pids.rst`` and ``admin-guide/cgroup-v2.rst`` "PID". OCI: zero
-and less mean no limit.
+Source: kernel ``admin-guide/cgroup-v1/pids.rst`` and ``admin-guide/cgroup-v2.rst`` "PID". In OCI,
+zero and negative values mean no limit.
 """
 
 from __future__ import annotations
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader, limit, number
+from jaula.cgroups.files import FileWrite, Reader, Step, limit, number
 from jaula.cgroups.protocol import PidsStats
 from jaula.spec.runtime import Resources
 
 
 class Pids:
+    """The ``pids`` controller."""
+
     name = "pids"
+    section = "pids"
     limits = ("pids.max",)
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
         if resources.pids is None:
             return ()
-        wanted = resources.pids.limit
-        return (FileWrite("pids.max", str(wanted) if wanted > 0 else "max"),)
+        value = resources.pids.limit
+        return (FileWrite("pids.max", str(value) if value > 0 else "max"),)
 
 
 def stats(read: Reader) -> PidsStats:
-    """Tasks now, threads included, and how many there may be."""
+    """Return the number of tasks, including threads, and its limit."""
     return PidsStats(current=number(read("pids.current")), limit=limit(read("pids.max")))

@@ -1,20 +1,21 @@
-"""What a cgroup driver and a cgroup can do: the contract that v1 and v2 both keep.
+"""Interfaces of a cgroup driver and a cgroup, which v1 and v2 implement.
 
-The suite in ``tests/integration/cgroups/test_contract.py`` is run against every driver. Units are
-the kernel's unless a name says otherwise: bytes, nanoseconds, counts. ``None`` is "no limit".
+The suite in ``tests/integration/cgroups/test_contract.py`` runs against every driver. Units are the
+kernel's unless a name says otherwise: bytes, nanoseconds, counts. ``None`` means no limit.
 
 Paths are those of the OCI ``linux.cgroupsPath``: ``/<parent>/<id>``, below the mount point of each
-hierarchy. A driver never touches a cgroup that lies outside the path it was given, with the
-exception of ancestors, which it makes and for which it switches controllers on.
+hierarchy. A driver does not touch a cgroup outside the path it is passed, except ancestors, which
+it creates and on which it enables controllers.
 
-How a process gets in:
+How a process enters a cgroup:
 
-* v2: ``directory_fd()`` and ``CLONE_INTO_CGROUP``; the process is born there.
-* v1: ``entry()`` opens one file per hierarchy; the new process itself, while it has one thread,
-  writes ``0`` to each (:func:`jaula.cgroups.attach.enter`). This takes 0.15 ms. ``add(pid)`` from
-  outside takes a lock that waits for an RCU grace period when nobody took it lately: 7-15 ms.
-* A cgroup namespace has its root at the cgroup its creator is in, so it is unshared after entry
-  (v1) or made in the same ``clone3`` (v2).
+* v2: ``directory_fd()`` and ``CLONE_INTO_CGROUP``; the process starts in the cgroup.
+* v1: ``open_attach_fds()`` opens one file per hierarchy. The new process itself, while it has one
+  thread, writes ``0`` to each (:func:`jaula.cgroups.attach.enter`). This takes 0.15 ms.
+  ``add(pid)`` from outside takes a lock that waits for an RCU grace period if it was not taken
+  recently: 7-15 ms.
+* The root of a cgroup namespace is the cgroup of its creator, so the namespace is unshared after
+  the process has entered (v1) or created in the same ``clone3`` (v2).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from jaula.spec.runtime import Resources
 
 
 class PressureLine(msgspec.Struct, frozen=True):
-    """Percent of time over the last 10, 60 and 300 seconds; microseconds in all."""
+    """Percent of time over the last 10, 60 and 300 seconds; ``total`` in microseconds."""
 
     avg10: float = 0.0
     avg60: float = 0.0
@@ -43,7 +44,7 @@ class Pressure(msgspec.Struct, frozen=True):
 
 
 class CpuStats(msgspec.Struct, frozen=True):
-    """Nanoseconds since the cgroup was made; periods are those of the CFS quota."""
+    """CPU time in nanoseconds since the cgroup was created; periods are those of the CFS quota."""
 
     usage: int = 0
     user: int = 0
@@ -51,14 +52,14 @@ class CpuStats(msgspec.Struct, frozen=True):
     periods: int = 0
     throttled_periods: int = 0
     throttled: int = 0
-    by_cpu: tuple[int, ...] = ()  # these three by number of the CPU, v1 only
+    by_cpu: tuple[int, ...] = ()  # these three by CPU number, v1 only
     by_cpu_user: tuple[int, ...] = ()
     by_cpu_system: tuple[int, ...] = ()
     pressure: Pressure | None = None
 
 
 class MemoryCounter(msgspec.Struct, frozen=True):
-    """Bytes, and how often the limit was hit."""
+    """Bytes, and the number of failures to allocate because of the limit."""
 
     usage: int = 0
     limit: int | None = None
@@ -67,14 +68,14 @@ class MemoryCounter(msgspec.Struct, frozen=True):
 
 
 class MemoryStats(msgspec.Struct, frozen=True):
-    """Bytes. ``details`` is the kernel's ``memory.stat``; keys differ between v1 and v2."""
+    """Memory use in bytes; keys of ``details`` (``memory.stat``) differ between v1 and v2."""
 
     usage: int = 0
     limit: int | None = None
     peak: int = 0
     swap: int = 0
     failures: int = 0
-    inactive_file: int = 0  # page cache that the kernel would drop first; Docker subtracts it
+    inactive_file: int = 0  # page cache that the kernel reclaims first; Docker subtracts it
     details: dict[str, int] = {}
     with_swap: MemoryCounter = MemoryCounter()  # memory and swap together
     kernel: MemoryCounter = MemoryCounter()
@@ -89,7 +90,7 @@ class PidsStats(msgspec.Struct, frozen=True):
 
 
 class IoEntry(msgspec.Struct, frozen=True):
-    """One device's counters; bytes and operations."""
+    """Bytes and operations of one device."""
 
     major: int
     minor: int
@@ -100,7 +101,7 @@ class IoEntry(msgspec.Struct, frozen=True):
 
 
 class IoCount(msgspec.Struct, frozen=True):
-    """One number of one device; ``operation`` is ``Read``, ``Write``, ``Total`` and so on."""
+    """One counter of one device; ``operation`` is ``Read``, ``Write``, ``Total`` and so on."""
 
     major: int
     minor: int
@@ -109,7 +110,7 @@ class IoCount(msgspec.Struct, frozen=True):
 
 
 class BlkioStats(msgspec.Struct, frozen=True):
-    """``lists`` are v1's counters with what is below, by the name of their file."""
+    """Block I/O. ``lists`` are v1's recursive counters by file name."""
 
     devices: tuple[IoEntry, ...] = ()
     lists: dict[str, tuple[IoCount, ...]] = {}
@@ -125,7 +126,7 @@ class BlkioStats(msgspec.Struct, frozen=True):
 
 
 class HugetlbStats(msgspec.Struct, frozen=True):
-    """Bytes, and how often the limit was hit."""
+    """Bytes, and the number of failures to allocate because of the limit."""
 
     usage: int = 0
     peak: int = 0
@@ -133,7 +134,7 @@ class HugetlbStats(msgspec.Struct, frozen=True):
 
 
 class CpusetStats(msgspec.Struct, frozen=True):
-    """Numbers of CPUs and memory nodes; ``flags`` are v1's other files by their name."""
+    """CPU and memory node numbers; ``flags`` are v1's other files by name."""
 
     cpus: tuple[int, ...] = ()
     mems: tuple[int, ...] = ()
@@ -141,7 +142,7 @@ class CpusetStats(msgspec.Struct, frozen=True):
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """One look at a cgroup; a controller that the host lacks counts zero."""
+    """Statistics of a cgroup at one moment; a controller that the host lacks counts zero."""
 
     cpu: CpuStats = CpuStats()
     memory: MemoryStats = MemoryStats()
@@ -153,96 +154,101 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 class Cgroup(Protocol):
-    """One cgroup, on every hierarchy that matters. Holds descriptors: close it, or use ``with``."""
+    """One cgroup in all hierarchies. Holds descriptors: close it, or use ``with``."""
 
     path: str
 
     def apply(self, resources: Resources) -> tuple[str, ...]:
-        """Write the limits; returns warnings for what the kernel lacks and one may live without.
+        """Write the limits; return a warning for each optional limit that the kernel lacks.
 
-        Raises ``InvalidRequest`` where the kernel refuses a value, ``Conflict`` where the current
-        use forbids it, ``Unsupported`` where a controller that a limit needs is not there.
+        :raises InvalidRequest: when the kernel rejects a value.
+        :raises Conflict: when the current usage does not allow a limit.
+        :raises Unsupported: when a limit needs a controller that is not available.
         """
         ...
 
     def add(self, pid: int) -> None:
-        """Move a process with all its threads in. On v1 see the module's docstring for the cost."""
+        """Move a process with all its threads into the cgroup; the module has its cost on v1."""
         ...
 
-    def entry(self) -> tuple[int, ...]:
-        """Descriptors for :func:`jaula.cgroups.attach.enter`; the caller closes them."""
+    def open_attach_fds(self) -> tuple[int, ...]:
+        """Open the descriptors for :func:`jaula.cgroups.attach.enter`; the caller closes them."""
         ...
 
-    def settle(self) -> None:
-        """Say that the container's process is in; what kept an empty cgroup alive may go.
+    def release_pause_process(self) -> None:
+        """End the process that keeps an empty cgroup alive; call it after the container entered.
 
-        Only systemd removes a cgroup for being empty, so elsewhere this does nothing. ``close``
-        does it too.
+        Only systemd removes an empty cgroup, so other drivers do nothing. ``close`` does it too.
         """
         ...
 
     def directory_fd(self) -> int | None:
-        """The directory for ``CLONE_INTO_CGROUP``, owned by this object; None on v1."""
+        """Return the directory for ``CLONE_INTO_CGROUP``, owned by this object; None on v1."""
         ...
 
     def stats(self, *, detailed: bool = False) -> Stats:
-        """What is used now.
+        """Return the current usage.
 
-        ``detailed`` adds what takes many more files: by CPU, by kind of memory and of block I/O,
-        huge pages, the cpuset and pressure.
+        ``detailed`` adds values that need many more files: by CPU, by kind of memory and of block
+        I/O, huge pages, the cpuset and pressure.
         """
         ...
 
     def pids(self) -> tuple[int, ...]:
-        """Every process in it and in cgroups below it, in the reader's pid namespace, sorted."""
+        """Return every process in the cgroup and below, in the reader's pid namespace, sorted."""
         ...
 
     def freeze(self) -> None:
-        """Stop every process; returns when they have stopped, raises ``Unavailable`` after 2 s."""
+        """Freeze every process and wait for it.
+
+        :raises Unavailable: when processes still run after 2 seconds.
+        """
         ...
 
     def thaw(self) -> None:
-        """Let every process go on; no error where none is stopped."""
+        """Thaw every process; a cgroup that is not frozen is not an error."""
         ...
 
     def frozen(self) -> bool:
-        """Whether every process has stopped."""
+        """Return whether every process is frozen."""
         ...
 
     def kill(self) -> None:
-        """SIGKILL to every process, those that are being forked included; thaws a frozen cgroup."""
+        """Send SIGKILL to every process, including concurrent forks; thaws a frozen cgroup."""
         ...
 
     def destroy(self, timeout: float = 2.0) -> None:
-        """Remove it and the cgroups below; waits ``timeout`` seconds for dying processes.
+        """Remove the cgroup and those below; wait ``timeout`` seconds for exiting processes.
 
-        No error if it is gone already. Raises ``Conflict`` naming the processes that stay.
+        A cgroup that does not exist is not an error.
+
+        :raises Conflict: when processes remain; the error names them.
         """
         ...
 
     def oom_kills(self) -> int:
-        """Processes killed for want of memory so far."""
+        """Return the number of processes that the OOM killer has killed."""
         ...
 
     def peak_memory(self) -> int:
-        """The most memory ever in use at once, bytes; 0 where the kernel does not record it."""
+        """Return the peak memory usage in bytes; 0 if the kernel does not record it."""
         ...
 
     def oom_fd(self) -> int | None:
-        """A descriptor that becomes readable when memory runs out; the caller closes it.
+        """Return a descriptor that becomes readable on OOM, or None; the caller closes it.
 
-        It may also wake for less (v1: removal of the cgroup; v2: any event of memory.events), so
-        a reader drains it with ``os.read`` and compares ``oom_kills()``. None where the kernel
-        cannot tell.
+        It may also become readable for other reasons (v1: removal of the cgroup; v2: any event of
+        memory.events), so a reader drains it with ``os.read`` and compares ``oom_kills()``. None if
+        the kernel has no notification.
         """
         ...
 
     def limits(self) -> dict[str, str]:
-        """The kernel's own limit files with their text, for proof; those that exist only."""
+        """Return the text of each limit file that exists, as evidence."""
         ...
 
     def locations(self) -> dict[str, str]:
-        """Controller name to host directory."""
+        """Return the host directory of each controller."""
         ...
 
     def close(self) -> None:
@@ -255,30 +261,34 @@ class Cgroup(Protocol):
 
 
 class CgroupDriver(Protocol):
-    """The host's cgroup tree. Cheap to make; holds a descriptor per hierarchy that forks share."""
+    """The host's cgroup hierarchies. Cheap to create; forks share its descriptors."""
 
     name: str  # 'cgroupfs'
     version: int  # 1 or 2
 
     def create(self, path: str) -> Cgroup:
-        """Make an empty cgroup; one left over without processes is made anew.
+        """Create an empty cgroup; a leftover one without processes is replaced.
 
-        Raises ``Conflict`` where it holds processes, ``InvalidRequest`` for a bad path.
+        :raises Conflict: when the cgroup holds processes.
+        :raises InvalidRequest: when the path is not valid.
         """
         ...
 
     def open(self, path: str) -> Cgroup:
-        """An existing cgroup; raises ``NotFound``."""
+        """Open an existing cgroup.
+
+        :raises NotFound: when the cgroup does not exist.
+        """
         ...
 
     def controllers(self) -> frozenset[str]:
-        """Names as v2 has them (``io`` for blkio), with ``devices`` and ``freezer``."""
+        """Return controller names as on v2 (``io`` for blkio), with ``devices`` and ``freezer``."""
         ...
 
     def features(self) -> frozenset[str]:
-        """What limits work: of :data:`jaula.cgroups.features.FEATURES`."""
+        """Return the supported limits, as keys of :data:`jaula.cgroups.features.FEATURES`."""
         ...
 
     def warnings(self) -> tuple[str, ...]:
-        """One line for each feature that is missing, in the words of ``docker info``."""
+        """Return a line for each missing feature, in the words of ``docker info``."""
         ...

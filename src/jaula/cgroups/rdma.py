@@ -1,19 +1,21 @@
-"""The ``rdma`` controller, which has the same file in both versions.
+"""The ``rdma`` controller, with the same file in both versions.
 
-Source: OCI config-linux.md "RDMA"; kernel ``admin-guide/cgroup-v1/rdma.rst``: a line is
-``DEVICE hca_handle=N hca_object=N``, and what is not named stays as it is.
+Source: OCI config-linux.md "RDMA"; kernel ``admin-guide/cgroup-v1/rdma.rst``: a line is ``DEVICE
+hca_handle=N hca_object=N``; keys that are absent stay unchanged.
 """
 
 from __future__ import annotations
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Resources
 
 
 class Rdma:
+    """The ``rdma`` controller."""
+
     name = "rdma"
+    section = "rdma"
     limits = ("rdma.max",)
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:

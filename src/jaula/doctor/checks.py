@@ -294,7 +294,7 @@ def kernel_features(rows: Sequence[SupportRow]) -> list[Finding]:
         Finding(
             f"kernel: {row.feature}",
             State.HINDERS if row.fatal else State.COSTS,
-            f"missing ({_why(row)}): {row.lost}",
+            f"missing ({_why(row)}): {row.consequence}",
         )
         for row in rows
         if row.support == "no"

@@ -220,7 +220,7 @@ def _writable(path: str) -> bool:
 
 def _unified() -> str | None:
     try:
-        return cgroups.unified()
+        return cgroups.unified_mount()
     except OSError:
         return None
 

@@ -1,1 +1,1 @@
-"""One module per kernel facility, with the kernel's names; raises ``OSError``, decides nothing."""
+"""Kernel interfaces, one module per facility, under the kernel's names; raise ``OSError``."""

@@ -1,20 +1,23 @@
-"""What AppArmor says about profiles, as text (security/apparmor/apparmorfs.c, lib.c)."""
+"""AppArmor's text formats (security/apparmor/apparmorfs.c, lib.c)."""
 
 from __future__ import annotations
 
 
 def parse_profiles(text: str) -> dict[str, str]:
-    """Names and modes of /sys/kernel/security/apparmor/profiles: ``name (mode)`` a line."""
-    found = {}
+    """Return name and mode of each profile in /sys/kernel/security/apparmor/profiles.
+
+    A line has the form ``name (mode)``.
+    """
+    profiles = {}
     for line in text.splitlines():
         name, space, mode = line.rpartition(" (")
         if space and mode.endswith(")"):
-            found[name] = mode[:-1]
-    return found
+            profiles[name] = mode[:-1]
+    return profiles
 
 
 def parse_current(text: str) -> tuple[str, str]:
-    """Profile and mode of /proc/PID/attr/apparmor/current; unconfined has no mode."""
+    """Return profile and mode in /proc/PID/attr/apparmor/current; unconfined has no mode."""
     plain = text.rstrip("\0\n")
     name, space, mode = plain.rpartition(" (")
     return (name, mode[:-1]) if space and mode.endswith(")") else (plain, "")

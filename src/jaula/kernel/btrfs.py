@@ -1,15 +1,15 @@
-"""Subvolumes and quota groups of btrfs, through ioctl(2).
+"""btrfs subvolumes and quota groups, by ioctl(2).
 
-Source: ``linux/btrfs.h`` and ``linux/btrfs_tree.h``. A descriptor is of any directory of the file
-system where nothing else is said; names are a directory entry each, never a path.
+Source: ``linux/btrfs.h`` and ``linux/btrfs_tree.h``. Unless stated otherwise, a descriptor is of
+any directory of the file system. Names are single directory entries, never paths.
 
-Facts about subvolumes: each is an inode 256 with a device number of its own; rename(2) moves one,
-rmdir(2) removes an empty one; whoever may write to a directory can make one in it, so a container
-can. A subvolume that holds others cannot be destroyed before them.
+Facts about subvolumes: each is an inode 256 with its own device number. rename(2) moves one and
+rmdir(2) removes an empty one. A process with write access to a directory can create one in it, so a
+container can. A subvolume that contains others can be destroyed only after them.
 
-Facts about simple quotas (Linux 6.7): an extent counts for the subvolume that wrote it first, so
-that a snapshot starts with nothing, and what is made below a subvolume joins its groups by itself.
-In full accounting it does not.
+Facts about simple quotas (Linux 6.7): an extent is charged to the subvolume that wrote it first, so
+a snapshot starts with no usage. A subvolume created below another joins its groups. With full
+accounting it does not.
 """
 
 from __future__ import annotations
@@ -57,26 +57,29 @@ def _ioctl(what: str, fd: int, request: int, argument: bytearray) -> None:
 
 
 def subvol_create(parent_fd: int, name: str) -> None:
-    """Make an empty subvolume."""
-    _ioctl("subvol_create", parent_fd, _SUBVOL_CREATE, _named(0, name))
+    """Create an empty subvolume."""
+    _ioctl("subvol_create", parent_fd, _SUBVOL_CREATE, _volume_args(0, name))
 
 
 def snap_create(source_fd: int, parent_fd: int, name: str, *, read_only: bool = False) -> None:
-    """Make a snapshot of the subvolume whose root ``source_fd`` is."""
+    """Create a snapshot of the subvolume with root ``source_fd``."""
     flags = _RDONLY if read_only else 0
     argument = bytearray(_vol_args_v2.pack(source_fd, 0, flags, os.fsencode(name)))
     _ioctl("snap_create", parent_fd, _SNAP_CREATE_V2, argument)
 
 
 def snap_destroy(fd: int, subvol_id: int) -> None:
-    """Remove a subvolume of the file system with all its files; ``ENOTEMPTY``: it holds others."""
+    """Delete a subvolume with all its files.
+
+    :raises OSError: ENOTEMPTY when it contains other subvolumes.
+    """
     argument = bytearray(_vol_args_v2.pack(0, 0, _SPEC_BY_ID, b""))
     argument[56:64] = subvol_id.to_bytes(8, "little")
     _ioctl("snap_destroy", fd, _SNAP_DESTROY_V2, argument)
 
 
 def set_read_only(fd: int) -> None:
-    """Make the subvolume whose root ``fd`` is unchangeable."""
+    """Make the subvolume with root ``fd`` read-only."""
     flags = bytearray(8)
     _ioctl("subvol_getflags", fd, _SUBVOL_GETFLAGS, flags)
     flags[0] |= _RDONLY
@@ -84,20 +87,20 @@ def set_read_only(fd: int) -> None:
 
 
 def subvol_id(fd: int) -> int:
-    """The id of the subvolume that ``fd`` lies in."""
+    """Return the id of the subvolume that contains ``fd``."""
     argument = bytearray(_ino_lookup.pack(0, FIRST_FREE_OBJECTID))
     _ioctl("ino_lookup", fd, _INO_LOOKUP, argument)
     return int.from_bytes(argument[:8], "little")
 
 
 def is_subvol(fd: int) -> bool:
-    """Whether ``fd``, on btrfs, is the root of a subvolume."""
+    """Return whether ``fd``, on btrfs, is the root of a subvolume."""
     return os.fstat(fd).st_ino == FIRST_FREE_OBJECTID
 
 
 def children(fd: int, subvol_id: int) -> list[int]:
-    """Ids of the subvolumes directly below one; needs ``CAP_SYS_ADMIN``."""
-    found: list[int] = []
+    """Return the ids of the subvolumes directly below one; needs ``CAP_SYS_ADMIN``."""
+    ids: list[int] = []
     offset = 0
     while True:
         argument = bytearray(
@@ -108,18 +111,18 @@ def children(fd: int, subvol_id: int) -> list[int]:
         )
         _ioctl("tree_search", fd, _TREE_SEARCH, argument)
         count = int.from_bytes(argument[64:68], "little")
-        place = _SEARCH_BUFFER
+        position = _SEARCH_BUFFER
         for _ in range(count):
-            _, _, child, _, length = _search_header.unpack_from(argument, place)
-            found.append(child)
-            place += _search_header.size + length
+            _, _, child, _, length = _search_header.unpack_from(argument, position)
+            ids.append(child)
+            position += _search_header.size + length
         if not count:
-            return found
-        offset = found[-1] + 1
+            return ids
+        offset = ids[-1] + 1
 
 
 def quota_enable(fd: int) -> None:
-    """Begin accounting on the whole file system: simple quotas where the kernel has them."""
+    """Enable quota accounting on the file system: simple quotas if the kernel supports them."""
     argument = bytearray(struct.pack("=QQ", _QUOTA_ENABLE_SIMPLE, 0))
     try:
         _ioctl("quota_enable", fd, _QUOTA_CTL, argument)
@@ -130,31 +133,37 @@ def quota_enable(fd: int) -> None:
 
 
 def qgroup_create(fd: int, group: int) -> None:
-    """Make a quota group; ``ENOTCONN``: the file system keeps no quota."""
+    """Create a quota group.
+
+    :raises OSError: ENOTCONN when quotas are disabled on the file system.
+    """
     _ioctl("qgroup_create", fd, _QGROUP_CREATE, bytearray(struct.pack("=QQ", 1, group)))
 
 
 def qgroup_remove(fd: int, group: int) -> None:
-    """Remove a group; ``EBUSY``: it has members, or its subvolume is there."""
+    """Remove a quota group.
+
+    :raises OSError: EBUSY when it has members or its subvolume exists.
+    """
     _ioctl("qgroup_remove", fd, _QGROUP_CREATE, bytearray(struct.pack("=QQ", 0, group)))
 
 
 def qgroup_assign(fd: int, group: int, parent: int, *, assign: bool = True) -> None:
-    """Make a group a member of one of a higher level, or no more."""
+    """Add a group to a group of a higher level, or remove it."""
     argument = bytearray(struct.pack("=QQQ", assign, group, parent))
     _ioctl("qgroup_assign", fd, _QGROUP_ASSIGN, argument)
 
 
-def qgroup_limit(fd: int, group: int, most: int) -> None:
-    """Bytes that a group may have for itself alone, or :data:`UNLIMITED`."""
-    limit = struct.pack("=QQQQQQ", group, _LIMIT_MAX_EXCL, 0, most, 0, 0)
+def qgroup_limit(fd: int, group: int, size: int) -> None:
+    """Limit the exclusive bytes of a group to ``size``; :data:`UNLIMITED` removes the limit."""
+    limit = struct.pack("=QQQQQQ", group, _LIMIT_MAX_EXCL, 0, size, 0, 0)
     _ioctl("qgroup_limit", fd, _QGROUP_LIMIT, bytearray(limit))
 
 
 def qgroup(level: int, number: int) -> int:
-    """The id of a group ``level/number``."""
+    """Return the id of the group ``level/number``."""
     return level << 48 | number
 
 
-def _named(fd: int, name: str) -> bytearray:
+def _volume_args(fd: int, name: str) -> bytearray:
     return bytearray(_vol_args.pack(fd, os.fsencode(name)))

@@ -1,16 +1,16 @@
 """Capabilities of the calling process: capget(2), capset(2), and their prctl(2) options.
 
-Follows capabilities(7) and include/uapi/linux/capability.h. Sets are integers, bit N for
-capability N, as in /proc/<pid>/status. What a container should have is decided elsewhere.
+Source: capabilities(7) and include/uapi/linux/capability.h. Sets are integers with bit N for
+capability N, as in /proc/<pid>/status. :mod:`jaula.security.capabilities` decides what a container
+gets.
 
-Facts about the order of dropping: the bounding and ambient sets are changed by prctl and need
-CAP_SETPCAP or a permitted capability, so they come before capset. setresuid away from 0 clears the
-effective and, without PR_SET_KEEPCAPS, the permitted set; setting them to what they should be comes
-after it. A change of user to a uid other than 0 followed by execve of a plain file leaves nothing
-but the ambient set.
+Facts about the order of dropping: prctl changes the bounding and ambient sets and needs CAP_SETPCAP
+or a permitted capability, so it comes before capset. setresuid away from 0 clears the effective set
+and, without PR_SET_KEEPCAPS, the permitted set; set them to their final value after it. A change to
+a uid other than 0 followed by execve of a plain file leaves only the ambient set.
 
-Facts about the number of capabilities: the kernel has no call for it; PR_CAPBSET_READ answers
-EINVAL for a number that it does not know, and needs no /proc.
+Facts about the number of capabilities: the kernel has no call for it. PR_CAPBSET_READ answers
+EINVAL for an unknown number and needs no /proc.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ _LOW = 0xFFFFFFFF
 
 
 def capget(pid: int = 0) -> tuple[int, int, int]:
-    """(effective, permitted, inheritable) of a thread; 0 is the caller."""
+    """Return (effective, permitted, inheritable) of a thread; 0 is the caller."""
     header = cap_user_header(_LINUX_CAPABILITY_VERSION_3, pid)
     data = (cap_user_data * 2)()
     _capget(ctypes.addressof(header), ctypes.addressof(data))
@@ -129,7 +129,7 @@ _last: int | None = None
 
 
 def last_cap() -> int:
-    """The highest capability number of the running kernel."""
+    """Return the highest capability number of the running kernel."""
     global _last
     if _last is None:
         number = 0
@@ -144,15 +144,15 @@ def last_cap() -> int:
 
 
 def bounding() -> int:
-    """The calling thread's bounding set."""
+    """Return the calling thread's bounding set."""
     return sum(1 << n for n in range(last_cap() + 1) if prctl(PR_CAPBSET_READ, n))
 
 
 def drop_bounding(mask_to_keep: int) -> None:
     """Remove every capability outside ``mask_to_keep`` from the bounding set.
 
-    Needs CAP_SETPCAP in the caller's user namespace. What is absent already is left alone, so a
-    mask that keeps everything there is needs no capability.
+    Needs CAP_SETPCAP in the caller's user namespace. Absent capabilities are skipped, so a mask
+    that keeps the whole set needs no capability.
     """
     for number in range(last_cap() + 1):
         if not mask_to_keep >> number & 1 and prctl(PR_CAPBSET_READ, number):
@@ -165,21 +165,21 @@ def clear_ambient() -> None:
 
 
 def raise_ambient(mask: int) -> None:
-    """Add to the ambient set; each must be permitted and inheritable already."""
+    """Add capabilities to the ambient set; each must be permitted and inheritable."""
     for number in range(last_cap() + 1):
         if mask >> number & 1:
             prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
 
 
 def keep_on_setuid(keep: bool) -> None:
-    """PR_SET_KEEPCAPS: whether the permitted set survives a change to a uid other than 0."""
+    """Set PR_SET_KEEPCAPS: whether the permitted set survives a change to a uid other than 0."""
     prctl(PR_SET_KEEPCAPS, int(keep))
 
 
-def masks_of_status(text: str) -> dict[str, int]:
-    """The five sets from the text of /proc/<pid>/status, by the names in ``SETS``.
+def parse_status_masks(text: str) -> dict[str, int]:
+    """Return the five sets in the text of /proc/<pid>/status, by the names in ``SETS``.
 
-    Raises ``ValueError`` where one is missing.
+    :raises ValueError: when a set is missing.
     """
     masks: dict[str, int] = {}
     for line in text.splitlines():
@@ -192,6 +192,6 @@ def masks_of_status(text: str) -> dict[str, int]:
 
 
 def read_status_masks(pid: int | str, proc_root: str = "/proc") -> dict[str, int]:
-    """The five sets of a process as the kernel shows them, by the names in ``SETS``."""
+    """Return the five sets of a process from its /proc status, by the names in ``SETS``."""
     with open(f"{proc_root}/{pid}/status", encoding="ascii", errors="replace") as status:
-        return masks_of_status(status.read())
+        return parse_status_masks(status.read())

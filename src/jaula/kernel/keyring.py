@@ -21,7 +21,7 @@ KEY_SPEC_USER_KEYRING = -4
 KEY_POS_ALL = 0x3F000000
 KEY_USR_ALL = 0x003F0000
 PAYLOAD_LIMIT = 32767
-"""Bytes of a key of the type ``user``."""
+"""Maximum payload of a key of type ``user``, in bytes."""
 
 _add_key = syscall(
     "add_key",
@@ -37,10 +37,10 @@ _read = syscall("keyctl", NR_keyctl, ctypes.c_int, ctypes.c_long, ctypes.c_void_
 
 
 def join_new_session() -> None:
-    """A new, empty session keyring, so that the host's cannot be read through possession.
+    """Join a new, empty session keyring, so that possession does not give access to the host's.
 
-    A kernel without keyrings (ENOSYS), or a user over the key quota (EDQUOT), leaves nothing to
-    inherit that is worse than before and is not an error.
+    A kernel without keyrings (ENOSYS) or a user over the key quota (EDQUOT) is not an error: the
+    process inherits nothing that it did not have before.
     """
     try:
         _join(KEYCTL_JOIN_SESSION_KEYRING, None)
@@ -50,39 +50,43 @@ def join_new_session() -> None:
 
 
 def add_key(description: str, payload: bytes, keyring: int) -> int:
-    """A key of the type ``user``, in place of one that is called so; its serial number."""
-    held = ctypes.create_string_buffer(
-        payload, len(payload)
-    )  # errors show arguments that are bytes
-    return _add_key(b"user", description.encode(), ctypes.addressof(held), len(payload), keyring)
+    """Add or replace the key of type ``user`` with this description; return its serial number."""
+    # Passed by address: an error would include an argument of type bytes in its text.
+    buffer = ctypes.create_string_buffer(payload, len(payload))
+    return _add_key(b"user", description.encode(), ctypes.addressof(buffer), len(payload), keyring)
 
 
 def setperm(key: int, permissions: int) -> None:
-    """keyctl(2), ``KEYCTL_SETPERM``."""
+    """Set the permissions of a key: keyctl(2), ``KEYCTL_SETPERM``."""
     _numbers(KEYCTL_SETPERM, key, permissions)
 
 
 def search(keyring: int, description: str) -> int:
-    """The serial number of a key of the type ``user``. ENOKEY: there is none."""
+    """Return the serial number of a key of type ``user``.
+
+    :raises OSError: ENOKEY when the keyring has no such key.
+    """
     return _search(KEYCTL_SEARCH, keyring, b"user", description.encode(), 0)
 
 
 def read(key: int) -> bytes:
-    """A key's payload."""
+    """Return the payload of a key."""
     buffer = ctypes.create_string_buffer(PAYLOAD_LIMIT)
     size = _read(KEYCTL_READ, key, ctypes.addressof(buffer), PAYLOAD_LIMIT)
     return buffer.raw[: min(size, PAYLOAD_LIMIT)]
 
 
 def unlink(key: int, keyring: int) -> None:
-    """Take a key out of a keyring; without another link it is gone."""
+    """Remove a key from a keyring; the kernel frees a key without links."""
     _numbers(KEYCTL_UNLINK, key, keyring)
 
 
 def persistent() -> int:
-    """This user's persistent keyring, linked to the process's own so that it can be used.
+    """Return the user's persistent keyring, linked to the process keyring so that it can be used.
 
-    It outlives logins and expires when it was not used for three days
-    (``/proc/sys/kernel/keys/persistent_keyring_expiry``). EOPNOTSUPP where the kernel has none.
+    It outlives logins and expires three days after its last use
+    (``/proc/sys/kernel/keys/persistent_keyring_expiry``).
+
+    :raises OSError: EOPNOTSUPP when the kernel has no persistent keyrings.
     """
     return _numbers(KEYCTL_GET_PERSISTENT, -1, KEY_SPEC_PROCESS_KEYRING)

@@ -1,28 +1,28 @@
-"""Landlock: a process and its descendants confined to file hierarchies and TCP ports of their own.
+"""Landlock: restrict a process and its descendants to file hierarchies and TCP ports.
 
-Follows landlock(7), Documentation/userspace-api/landlock.rst and include/uapi/linux/landlock.h.
-What is to be confined is decided elsewhere.
+Source: landlock(7), Documentation/userspace-api/landlock.rst and include/uapi/linux/landlock.h.
+:mod:`jaula.security.landlock` decides what is restricted.
 
-Facts about domains: a domain is entered by the calling thread, inherited over fork and exec, and
-never left. It can be entered only with no_new_privs or CAP_SYS_ADMIN in one's user namespace.
-Nothing outside can read or hand over a domain: /proc shows none, and two processes share one only
-by descent.
+Facts about domains: the calling thread enters a domain, and children inherit it over fork and exec.
+A thread cannot leave a domain. Entering one needs no_new_privs or CAP_SYS_ADMIN in the user
+namespace. No other process can read a domain or pass it on: /proc does not show it, and two
+processes share one only by descent.
 
-Facts about file hierarchies: a rule marks an inode, and an access is allowed where the rules met on
-the walk from the file up to the root of the mount tree grant it together. A file whose walk meets
-no rule is refused, however its descriptor was come by. Only opening, making, removing, renaming,
-linking, truncating and ioctls on devices are checked; stat, chdir, chmod, chown, utime, and what
-was open before, are not. Pipes, sockets, memfds and nsfs are never refused.
+Facts about file hierarchies: a rule marks an inode. An access is allowed if the rules on the walk
+from the file up to the root of the mount tree grant it together. A file whose walk meets no rule is
+refused, however the process obtained its descriptor. Landlock checks opening, creating, removing,
+renaming, linking, truncating and ioctls on devices. It does not check stat, chdir, chmod, chown,
+utime or descriptors that were opened before. It never refuses pipes, sockets, memfds and nsfs.
 
-Facts about side effects: whoever is in a domain that handles any file access cannot mount, unmount,
-remount or pivot (EPERM), whatever its capabilities. A process can trace, and open ``exe``, ``fd``,
-``environ``, ``root`` and the like below /proc of, only those in its own domain or one nested in it
-(who has CAP_PERFMON on the host can still read maps and environ, since Linux 6.15).
-A rename or link between directories is refused (EXDEV) unless REFER is handled and granted.
+Facts about side effects: a process in a domain that handles any file access cannot mount, unmount,
+remount or pivot (EPERM), whatever its capabilities. It can trace only processes in its own or a
+nested domain, and the same holds for ``exe``, ``fd``, ``environ``, ``root`` and similar files below
+/proc. Since Linux 6.15, CAP_PERFMON on the host still gives access to maps and environ. A rename or
+link between directories is refused (EXDEV) unless REFER is handled and granted.
 
-Facts about versions: 1 is Linux 5.13; 2 (5.19) adds REFER; 3 (6.2) TRUNCATE; 4 (6.7) TCP ports;
-5 (6.10) IOCTL_DEV; 6 (6.12) scopes; 7 (6.15) flags for audit records. A right that the kernel does
-not know is answered with EINVAL.
+Facts about versions: 1 is Linux 5.13; 2 (5.19) adds REFER; 3 (6.2) TRUNCATE; 4 (6.7) TCP ports; 5
+(6.10) IOCTL_DEV; 6 (6.12) scopes; 7 (6.15) flags for audit records. The kernel answers EINVAL for a
+right that it does not support.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LANDLOCK_RULE_NET_PORT = 2
 
 
 class LANDLOCK_ACCESS_FS(IntFlag):
-    """What may be done beneath a path."""
+    """Rights beneath a path."""
 
     EXECUTE = 1 << 0
     WRITE_FILE = 1 << 1
@@ -64,28 +64,28 @@ class LANDLOCK_ACCESS_FS(IntFlag):
 
 
 class LANDLOCK_ACCESS_NET(IntFlag):
-    """What may be done with a TCP port."""
+    """Rights on a TCP port."""
 
     BIND_TCP = 1 << 0
     CONNECT_TCP = 1 << 1
 
 
 class LANDLOCK_SCOPE(IntFlag):
-    """What is kept within the domain."""
+    """Operations that are restricted to the domain."""
 
     ABSTRACT_UNIX_SOCKET = 1 << 0
     SIGNAL = 1 << 1
 
 
 class LANDLOCK_RESTRICT_SELF(IntFlag):
-    """Which refusals are written to the audit log."""
+    """Denials that are written to the audit log."""
 
     LOG_SAME_EXEC_OFF = 1 << 0
     LOG_NEW_EXEC_ON = 1 << 1
     LOG_SUBDOMAINS_OFF = 1 << 2
 
 
-_SINCE: tuple[tuple[int, int, int, int], ...] = (  # version: all rights on files, ports, scopes
+_SINCE: tuple[tuple[int, int, int, int], ...] = (  # version, rights on files, ports, scopes
     (1, (1 << 13) - 1, 0, 0),
     (2, (1 << 14) - 1, 0, 0),
     (3, (1 << 15) - 1, 0, 0),
@@ -95,8 +95,8 @@ _SINCE: tuple[tuple[int, int, int, int], ...] = (  # version: all rights on file
 )
 
 
-class Known(NamedTuple):
-    """All that one version of the interface can handle."""
+class SupportedRights(NamedTuple):
+    """The rights that one version of the interface can handle."""
 
     access_fs: int
     access_net: int
@@ -104,13 +104,13 @@ class Known(NamedTuple):
     restrict_self: int
 
 
-def known(abi: int) -> Known:
-    """What a version knows; nothing for version 0, and no more than is named here for a new one."""
+def supported_rights(abi: int) -> SupportedRights:
+    """Return the rights of an ABI version: none for 0, at most those of version 7."""
     fs = net = scoped = 0
     for since, *rights in _SINCE:
         if abi >= since:
             fs, net, scoped = rights
-    return Known(fs, net, scoped, 7 if abi >= 7 else 0)
+    return SupportedRights(fs, net, scoped, 7 if abi >= 7 else 0)
 
 
 class landlock_ruleset_attr(ctypes.Structure):
@@ -132,7 +132,7 @@ class landlock_path_beneath_attr(ctypes.Structure):
 
 
 class landlock_net_port_attr(ctypes.Structure):
-    """A port, in the host's byte order, and what may be done with it."""
+    """struct landlock_net_port_attr: a port in host byte order, and the rights on it."""
 
     _fields_ = [("allowed_access", ctypes.c_uint64), ("port", ctypes.c_uint64)]
 
@@ -158,15 +158,18 @@ _restrict_self = syscall(
 
 
 def abi_version() -> int:
-    """The version of Landlock; ``OSError`` where the kernel has none or it is switched off."""
+    """Return the Landlock ABI version.
+
+    :raises OSError: when the kernel has no Landlock or it is disabled.
+    """
     return _create_ruleset(None, 0, LANDLOCK_CREATE_RULESET_VERSION)
 
 
 def create_ruleset(handled_access_fs: int, handled_access_net: int = 0, scoped: int = 0) -> int:
-    """A descriptor (close-on-exec) of an empty set of rules.
+    """Create an empty ruleset; return its descriptor (close-on-exec).
 
-    Raises ``OSError``: EINVAL for a right that this kernel does not know, ENOMSG where nothing is
-    handled, ENOSYS or EOPNOTSUPP without Landlock.
+    :raises OSError: EINVAL for a right that the kernel does not support, ENOMSG when no right is
+        handled, ENOSYS or EOPNOTSUPP without Landlock.
     """
     attr = landlock_ruleset_attr(handled_access_fs, handled_access_net, scoped)
     return _create_ruleset(ctypes.addressof(attr), ctypes.sizeof(attr), 0)
@@ -175,23 +178,23 @@ def create_ruleset(handled_access_fs: int, handled_access_net: int = 0, scoped: 
 def add_path_beneath(ruleset_fd: int, parent_fd: int, allowed_access: int) -> None:
     """Allow rights beneath a directory, or on a file.
 
-    Raises ``OSError``: EINVAL for a right that is not handled, or one of directories on a file;
-    EBADFD for a file system that has no paths, such as a pipe's.
+    :raises OSError: EINVAL for a right that is not handled or that needs a directory, EBADFD for a
+        file system without paths, such as that of pipes.
     """
     attr = landlock_path_beneath_attr(allowed_access, parent_fd)
     _add_rule(ruleset_fd, LANDLOCK_RULE_PATH_BENEATH, ctypes.addressof(attr), 0)
 
 
 def add_net_port(ruleset_fd: int, port: int, allowed_access: int) -> None:
-    """Allow rights on a TCP port; 0 is the port of a bind that leaves the choice to the kernel."""
+    """Allow rights on a TCP port; port 0 stands for a bind to a port that the kernel selects."""
     attr = landlock_net_port_attr(allowed_access, port)
     _add_rule(ruleset_fd, LANDLOCK_RULE_NET_PORT, ctypes.addressof(attr), 0)
 
 
 def restrict_self(ruleset_fd: int, flags: int = 0) -> None:
-    """Confine the calling thread and its children to come, for good.
+    """Enter the domain: restrict the calling thread and its future children permanently.
 
-    Raises ``OSError``: EPERM without no_new_privs and without CAP_SYS_ADMIN in the user namespace,
-    E2BIG at the sixteenth domain within another.
+    :raises OSError: EPERM without no_new_privs and CAP_SYS_ADMIN in the user namespace, E2BIG at
+        the sixteenth nested domain.
     """
     _restrict_self(ruleset_fd, flags)

@@ -1,4 +1,4 @@
-"""The loopback interface of the caller's network namespace: netdevice(7), ioctls of a socket."""
+"""The loopback interface of the caller's network namespace: netdevice(7), socket ioctls."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _REQUEST = 40  # bytes of struct ifreq: 16 of name, then the flags as a short
 
 
 def set_up() -> None:
-    """Switch it on; a new namespace has it off. Needs CAP_NET_ADMIN there."""
-    asker = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    """Set ``lo`` up, which a new namespace has down. Needs CAP_NET_ADMIN in the namespace."""
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         request = bytearray(b"lo".ljust(_REQUEST, b"\0"))
-        fcntl.ioctl(asker.fileno(), SIOCGIFFLAGS, request)
+        fcntl.ioctl(sock.fileno(), SIOCGIFFLAGS, request)
         request[16] |= IFF_UP
-        fcntl.ioctl(asker.fileno(), SIOCSIFFLAGS, request)
+        fcntl.ioctl(sock.fileno(), SIOCSIFFLAGS, request)
     finally:
-        asker.close()
+        sock.close()

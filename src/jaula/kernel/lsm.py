@@ -1,6 +1,6 @@
-"""Which security modules are in force: lsm_list_modules(2), Linux 6.8, and securityfs.
+"""Active security modules: lsm_list_modules(2), Linux 6.8.
 
-Follows include/uapi/linux/lsm.h for the ids. The call works where securityfs is not mounted.
+Source of the ids: include/uapi/linux/lsm.h. The call works without a mounted securityfs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _lsm_list_modules = syscall(
 
 
 def list_modules() -> tuple[str, ...]:
-    """Names of the modules in their order; a number stands for an id that has no name here."""
+    """Return the names of the active modules in order; an unknown id is returned as a number."""
     size = ctypes.c_uint32(8 * 64)
     ids = (ctypes.c_uint64 * 64)()
     count = _lsm_list_modules(ctypes.addressof(ids), ctypes.addressof(size), 0)

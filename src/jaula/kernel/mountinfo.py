@@ -36,7 +36,7 @@ def read(
     ``errors`` says what becomes of bytes that are not UTF-8.
 
     :raises OSError: the file cannot be read.
-    :raises ValueError: a line is malformed.
+    :raises ValueError: when a line is malformed.
     """
     with open(path, "rb") as file:
         return parse(file.read(limit).decode("utf-8", errors))
@@ -45,7 +45,7 @@ def read(
 def parse(text: str) -> tuple[MountInfo, ...]:
     """Return the mount of each line, in the kernel's order.
 
-    :raises ValueError: a line is malformed.
+    :raises ValueError: when a line is malformed.
     """
     return tuple(_mount(line) for line in text.split("\n") if line)
 
@@ -90,7 +90,7 @@ def unescape(path: str) -> str:
 
 
 def top(mounts: tuple[MountInfo, ...], target: str) -> MountInfo | None:
-    """Return the mount that is visible at exactly ``target``: the last one there."""
+    """Return the visible mount at exactly ``target``, which is the last one there, or None."""
     for mount in reversed(mounts):
         if mount.target == target:
             return mount

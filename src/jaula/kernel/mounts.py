@@ -2,13 +2,13 @@
 
 fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2).
 
-Facts about detached mounts: what fsmount and open_tree(OPEN_TREE_CLONE) return is in no mount
-namespace; it can be walked through the descriptor, attached once, and is gone when the last
-descriptor closes. Nothing made that way can leak.
+Facts about detached mounts: fsmount and open_tree(OPEN_TREE_CLONE) return a mount that is in no
+mount namespace. It can be traversed by its descriptor and attached once. The kernel removes it when
+the last descriptor closes, so a detached mount cannot leak.
 
-Facts about overlayfs over id-mapped layers: the mounting task's fsuid and fsgid must be ids that
-the map knows, or the mount comes up read-only without a word; setfsuid drops the file capabilities
-from the effective set, which have to be raised again before the mount is made.
+Facts about overlayfs on id-mapped layers: fsuid and fsgid of the mounting task must be mapped ids.
+Otherwise the mount is silently read-only. setfsuid drops the file capabilities from the effective
+set; raise them again before making the mount.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import errno
 import os
 from collections.abc import Sequence
 
-from jaula.kernel.flags import IntEnum, IntFlag
 from jaula.kernel.libc import (
+    IntEnum,
+    IntFlag,
     NR_fsconfig,
     NR_fsmount,
     NR_fsopen,
@@ -122,7 +123,7 @@ PROC_SUPER_MAGIC = 0x9FA0  # linux/magic.h
 
 
 class statfs(ctypes.Structure):
-    """struct statfs of 64-bit Linux, as far as it is read here."""
+    """struct statfs of 64-bit Linux; only ``f_type`` is used."""
 
     _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 256)]
 
@@ -163,17 +164,17 @@ def mount(
     flags: MS | int = 0,
     data: str | None = None,
 ) -> None:
-    """mount(2)."""
+    """Mount a file system: mount(2)."""
     _mount(_bytes(source), _bytes(target), _bytes(fstype), int(flags), _bytes(data))
 
 
 def umount2(target: str, flags: MNT | int = 0) -> None:
-    """umount2(2)."""
+    """Unmount a file system: umount2(2)."""
     _umount2(_bytes(target), int(flags))
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
-    """pivot_root(2)."""
+    """Change the root mount: pivot_root(2)."""
     _pivot_root(_bytes(new_root), _bytes(put_old))
 
 
@@ -181,19 +182,19 @@ _fstatfs = function("fstatfs", ctypes.c_int, ctypes.c_void_p)
 
 
 def filesystem_magic(fd: int) -> int:
-    """``f_type`` of fstatfs(2): which kind of file system a descriptor is of."""
-    facts = statfs()
-    _fstatfs(fd, ctypes.addressof(facts))
-    return int(facts.f_type) & 0xFFFFFFFF
+    """Return the file system type of a descriptor: ``f_type`` of fstatfs(2)."""
+    buffer = statfs()
+    _fstatfs(fd, ctypes.addressof(buffer))
+    return int(buffer.f_type) & 0xFFFFFFFF
 
 
 def fsopen(fstype: str) -> int:
-    """A configuration context for a file system."""
+    """Open a configuration context for a file system."""
     return _fsopen(_bytes(fstype), FSOPEN_CLOEXEC)
 
 
 def fsconfig_set_string(fd: int, key: str, value: str) -> None:
-    """Set ``key=value``; a refusal carries the kernel's own explanation where it gives one."""
+    """Set ``key=value``; an error includes the kernel's message if there is one."""
     try:
         _fsconfig(fd, FSCONFIG.SET_STRING, _bytes(key), _bytes(value), 0)
     except OSError as error:
@@ -214,31 +215,31 @@ def fsconfig_set_fd(fd: int, key: str, value: int) -> None:
 
 
 def fsconfig_create(fd: int) -> None:
-    """Make the superblock."""
+    """Create the superblock."""
     try:
         _fsconfig(fd, FSCONFIG.CMD_CREATE, None, None, 0)
     except OSError as error:
         raise _explained(fd, error, "create") from None
 
 
-def _explained(fd: int, error: OSError, about: str) -> OSError:
-    """The messages that the kernel queued on the context, added to the error."""
+def _explained(fd: int, error: OSError, parameter: str) -> OSError:
+    """Return the error with the messages that the kernel queued on the context."""
     try:
         text = os.read(fd, 4096).decode(errors="replace").strip()
     except OSError:
         text = ""
-    return OSError(error.errno, f"fsconfig {about}: {text or os.strerror(error.errno or 0)}")
+    return OSError(error.errno, f"fsconfig {parameter}: {text or os.strerror(error.errno or 0)}")
 
 
 def fsmount(fd: int, attributes: MOUNT_ATTR | int = 0) -> int:
-    """A detached mount of a configured file system."""
+    """Return a detached mount of a configured file system."""
     return _fsmount(fd, FSMOUNT_CLOEXEC, int(attributes))
 
 
 def open_tree(
     path: str, *, dir_fd: int = AT_FDCWD, recursive: bool = False, clone: bool = True
 ) -> int:
-    """A detached copy of the mount at ``path`` (with ``clone``), or a descriptor of the path."""
+    """Return a detached copy of the mount at ``path``; without ``clone`` open the path."""
     flags = OPEN_TREE.CLOEXEC | AT_EMPTY_PATH
     if clone:
         flags |= OPEN_TREE.CLONE
@@ -248,7 +249,7 @@ def open_tree(
 
 
 def move_mount(from_fd: int, to: str, *, to_fd: int = AT_FDCWD) -> None:
-    """Attach a detached mount; with an empty ``to`` on the directory of ``to_fd`` itself."""
+    """Attach a detached mount at ``to``; an empty ``to`` means the directory ``to_fd`` itself."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if to else MOVE_MOUNT_T_EMPTY_PATH)
     _move_mount(from_fd, b"", to_fd, _bytes(to), flags)
 
@@ -263,41 +264,44 @@ def mount_setattr(
     userns_fd: int = 0,
     recursive: bool = False,
 ) -> None:
-    """Change attributes, propagation or the id map of a mount or, ``recursive``, of its tree."""
+    """Change attributes, propagation or id map of a mount; ``recursive`` includes its submounts."""
     attributes = mount_attr(int(set), int(clear), int(propagation), userns_fd)
     flags = (AT_EMPTY_PATH if not path else 0) | (AT_RECURSIVE if recursive else 0)
     _mount_setattr(fd, _bytes(path), flags, ctypes.addressof(attributes), ctypes.sizeof(attributes))
 
 
 def mount_id(fd: int) -> int:
-    """The mount that a descriptor is on (proc_pid_fdinfo(5)), in this thread's namespace."""
+    """Return the id of the mount of a descriptor (proc_pid_fdinfo(5)) in the thread's namespace.
+
+    :raises OSError: ENOSYS when the kernel does not report mount ids.
+    """
     with open(f"/proc/thread-self/fdinfo/{fd}", "rb") as file:
         for line in file:
             if line.startswith(b"mnt_id:"):
                 return int(line[7:])
-    raise OSError(errno.ENOSYS, "the kernel tells no mount's number")
+    raise OSError(errno.ENOSYS, "fdinfo has no mnt_id")
 
 
 def is_mount_point(path: str) -> bool:
-    """Whether something is mounted at ``path``, a bind of its own file system too."""
-    place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    """Return whether ``path`` is a mount point, including a bind mount of its own file system."""
+    target_fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        above = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
+        parent_fd = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
         try:
-            return mount_id(place) != mount_id(above)
+            return mount_id(target_fd) != mount_id(parent_fd)
         finally:
-            os.close(above)
+            os.close(parent_fd)
     finally:
-        os.close(place)
+        os.close(target_fd)
 
 
 def idmap(fd: int, userns_fd: int, *, recursive: bool = False) -> None:
-    """Give a detached mount the id map of a user namespace."""
+    """Set the id map of a detached mount to that of a user namespace."""
     mount_setattr(fd, set=MOUNT_ATTR.IDMAP, userns_fd=userns_fd, recursive=recursive)
 
 
 def clone_tree(path: str, *, recursive: bool = False, dir_fd: int = AT_FDCWD) -> int:
-    """A detached bind mount of ``path``."""
+    """Return a detached bind mount of ``path``."""
     return open_tree(path, dir_fd=dir_fd, recursive=recursive)
 
 
@@ -309,13 +313,12 @@ def overlay(
     options: Sequence[tuple[str, str | None]] = (),
     attributes: MOUNT_ATTR | int = 0,
 ) -> int:
-    """A detached overlay mount; ``lowers`` from the topmost to the base.
+    """Return a detached overlay mount; ``lowers`` go from the topmost layer to the base.
 
-    An option whose value is None is a flag.
-
-    Paths may be ``/proc/self/fd/N`` of detached mounts. Layers are added one by one
-    (``lowerdir+``, Linux 6.7) so that their number is not bounded by a page; older kernels get one
-    ``lowerdir`` string. One lower and no upper gives a read-only bind mount of it.
+    An option with value None is a flag. Paths may be ``/proc/self/fd/N`` of detached mounts. Layers
+    are added one by one (``lowerdir+``, Linux 6.7), so that a page does not bound their number;
+    older kernels get one ``lowerdir`` string. One lower without upper returns a read-only bind
+    mount of it.
     """
     if upper is None and len(lowers) == 1:  # overlayfs wants two directories at least
         tree = clone_tree(lowers[0])
@@ -372,4 +375,4 @@ def _mounted(
     return fsmount(context, attributes)
 
 
-__all__ = [name for name in dir() if not name.startswith("_") and name != "failed"]
+__all__ = [name for name in dir() if not name.startswith("_") and name != "errno_error"]

@@ -1,7 +1,7 @@
 """Namespaces: clone3(2), unshare(2), setns(2), user_namespaces(7).
 
-Facts about forking here: clone3 is called raw, so Python's own after-fork hooks do not run in the
-child. That is sound only in a process that has one thread, which zygote and shim are.
+Facts about forking: clone3 is called raw, so Python's after-fork hooks do not run in the child.
+That is safe only in a process with one thread, which the zygote and the shim are.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 
-from jaula.kernel.flags import IntFlag
-from jaula.kernel.libc import NR_clone3, function, syscall
+from jaula.kernel.libc import IntFlag, NR_clone3, function, syscall
 from jaula.kernel.process import PR_SET_PDEATHSIG, prctl
 
 
@@ -44,13 +43,16 @@ KINDS: dict[str, CLONE] = {
     "cgroup": CLONE.NEWCGROUP,
     "time": CLONE.NEWTIME,
 }
-"""Entries of /proc/<pid>/ns and the flag of each."""
+"""Entries of /proc/<pid>/ns and the clone flag of each."""
 
 NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
 
 
 def nstype(fd: int) -> CLONE:
-    """The type of the namespace that a descriptor refers to; ENOTTY where it is none."""
+    """Return the type of the namespace of a descriptor.
+
+    :raises OSError: ENOTTY when the descriptor does not refer to a namespace.
+    """
     return CLONE(fcntl.ioctl(fd, NS_GET_NSTYPE))
 
 
@@ -81,9 +83,9 @@ _setns = function("setns", ctypes.c_int, ctypes.c_int)
 
 
 def clone3(flags: CLONE, *, cgroup: int | None = None) -> tuple[int, int]:
-    """Fork with new namespaces: ``(pid, pidfd)`` in the parent, ``(0, -1)`` in the child.
+    """Fork into new namespaces: return ``(pid, pidfd)`` in the parent, ``(0, -1)`` in the child.
 
-    The descriptor is close-on-exec. ``cgroup`` is a cgroup v2 directory descriptor.
+    The pidfd is close-on-exec. ``cgroup`` is a descriptor of a cgroup v2 directory.
     """
     pidfd = ctypes.c_int(-1)
     args = clone_args(flags=flags | CLONE.PIDFD, pidfd=ctypes.addressof(pidfd))
@@ -102,22 +104,22 @@ def unshare(flags: CLONE) -> None:
 
 
 def setns(fd: int, flags: CLONE | int = 0) -> None:
-    """Join the namespace of ``fd``, or with a pidfd the namespaces named by ``flags``."""
+    """Join the namespace of ``fd``; with a pidfd, join that process's namespaces in ``flags``."""
     _setns(fd, int(flags))
 
 
 def open_namespace(pid: int | str, kind: str) -> int:
-    """A descriptor of a process's namespace; ``kind`` is an entry of /proc/<pid>/ns."""
+    """Open a namespace of a process; ``kind`` is an entry of /proc/<pid>/ns."""
     return os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def identity(pid: int | str, kind: str) -> str:
-    """What the kernel calls the namespace, such as ``net:[4026531840]``."""
+def namespace_id(pid: int | str, kind: str) -> str:
+    """Return the kernel's name of the namespace, such as ``net:[4026531840]``."""
     return os.readlink(f"/proc/{pid}/ns/{kind}")
 
 
 def map_text(mappings: Sequence[tuple[int, int, int]]) -> bytes:
-    """Lines of (inside, outside, length) for uid_map and gid_map."""
+    """Format (inside, outside, length) rows for uid_map and gid_map."""
     return b"".join(b"%d %d %d\n" % row for row in mappings)
 
 
@@ -126,7 +128,7 @@ def write_maps(
     uids: Sequence[tuple[int, int, int]],
     gids: Sequence[tuple[int, int, int]],
 ) -> None:
-    """Write the id maps of a process in a new user namespace; one write each, as required."""
+    """Write the id maps of a process in a new user namespace, each in one write as required."""
     for name, rows in (("uid_map", uids), ("gid_map", gids)):
         fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -135,7 +137,7 @@ def write_maps(
             os.close(fd)
 
 
-def make(
+def create_namespaces(
     flags: CLONE,
     uids: Sequence[tuple[int, int, int]],
     gids: Sequence[tuple[int, int, int]],
@@ -143,10 +145,11 @@ def make(
     write: Callable[[int, list[tuple[int, int, int]], list[tuple[int, int, int]]], None]
     | None = None,
 ) -> dict[str, int]:
-    """Make a user namespace with these maps, and the others in ``flags`` owned by it.
+    """Create a user namespace with these id maps, and the namespaces in ``flags`` owned by it.
 
-    Returns descriptors by /proc/<pid>/ns name, ``user`` among them. No process stays behind, also
-    when the caller dies meanwhile. ``write`` writes the maps in another way than directly.
+    Return descriptors by /proc/<pid>/ns name, including ``user``. The helper process ends with this
+    call, and also when the caller dies. ``write`` replaces the direct write of the maps, for
+    example with newuidmap(1).
     """
     parent = os.getpid()
     pid, pidfd = clone3(CLONE.NEWUSER | flags)
@@ -178,12 +181,12 @@ def _end(pid: int) -> None:
         pass  # a caller that ignores SIGCHLD leaves nothing to reap
 
 
-def make_within(user_fd: int, flags: CLONE) -> dict[str, int]:
-    """Make the namespaces in ``flags``, owned by an existing user namespace.
+def create_in_userns(user_fd: int, flags: CLONE) -> dict[str, int]:
+    """Create the namespaces in ``flags``, owned by an existing user namespace.
 
-    Returns descriptors by /proc/<pid>/ns name. No process stays behind.
+    Return descriptors by /proc/<pid>/ns name. The helper process ends with this call.
     """
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
     pid, pidfd = clone3(CLONE(0))
     if pid == 0:
@@ -191,20 +194,39 @@ def make_within(user_fd: int, flags: CLONE) -> dict[str, int]:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             setns(user_fd, CLONE.NEWUSER)
             unshare(flags)
-            os.write(writing, b"\0")
+            os.write(write_fd, b"\0")
         except OSError as error:
-            os.write(writing, (error.errno or 0).to_bytes(1, "big"))
+            os.write(write_fd, (error.errno or 0).to_bytes(1, "big"))
         while os.getppid() in (parent, 0):
             signal.pause()
         os._exit(1)
     try:
-        os.close(writing)
-        answer = os.read(reading, 1)
+        os.close(write_fd)
+        answer = os.read(read_fd, 1)
         if answer != b"\0":
             number = answer[0] if answer else 0
-            raise OSError(number, f"namespaces within another's: {os.strerror(number)}")
+            raise OSError(number, f"cannot create namespaces: {os.strerror(number)}")
         return {k: open_namespace(pid, k) for k, bit in KINDS.items() if bit & flags}
     finally:
-        os.close(reading)
+        os.close(read_fd)
         os.close(pidfd)
         _end(pid)
+
+
+WHOLE_ID_MAP = [0, 0, 0xFFFFFFFF]
+"""The id map of the initial user namespace: every id maps to itself."""
+
+_initial: list[bool] = []
+
+
+def is_initial_userns() -> bool:
+    """Return whether the process is in the initial user namespace: every id maps to itself.
+
+    Root then has the rights of the host's root. The answer is cached: a process that enters another
+    user namespace executes itself again afterwards.
+    """
+    if not _initial:
+        with open("/proc/self/uid_map", "rb") as file:
+            rows = [[int(number) for number in line.split()] for line in file]
+        _initial.append(rows == [WHOLE_ID_MAP])
+    return _initial[0]

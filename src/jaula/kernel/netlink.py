@@ -1,15 +1,15 @@
-"""Messages of netlink(7), over a socket that sends a batch of requests in one system call.
+"""netlink(7) messages, over a socket that sends a batch of requests in one system call.
 
-What the families have in common: headers, attributes, requests as values, answers. Numbers come
-from include/uapi/linux/netlink.h. Links, addresses and routes are asked for by requests of
-:mod:`jaula.kernel.links`, and their tables are read by :mod:`jaula.kernel.rtnetlink`.
+This module has what the families share: headers, attributes, requests as values, replies.
+:mod:`jaula.kernel.rtnetlink` builds the requests about links, addresses and routes and reads their
+tables. Source of the numbers: include/uapi/linux/netlink.h.
 
-Why not pyroute2, which is complete: it loads 310 modules and 21 MiB, and an idle engine has 45 MiB
-in all. An attach here is two sends.
+Why not pyroute2, which is complete: it loads 310 modules and 21 MiB, and an idle engine has a
+budget of 45 MiB. Attaching a container takes two sends here.
 
-Facts about netlink: a batch goes on after a message that fails, so every acknowledgement is read
-before the first error is raised. A netlink socket belongs for ever to the network namespace in
-which it was opened, so a thread visits a namespace only to open one there.
+Facts about netlink: the kernel continues a batch after a message that fails, so every
+acknowledgement is read before the first error is raised. A netlink socket always belongs to the
+network namespace in which it was opened, so a thread enters a namespace only to open one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class NLM_F(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One message, not yet sent; ``about`` is what an error names."""
+    """One message to send; ``about`` names it in errors."""
 
     type: int
     flags: int
@@ -57,31 +57,31 @@ class Request:
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
-    """A routing attribute, padded to four bytes."""
+    """Return a routing attribute, padded to four bytes."""
     length = _attribute.size + len(payload)
     return _attribute.pack(length, kind) + payload + bytes(-length % 4)
 
 
 def nest(kind: int, *attributes: bytes) -> bytes:
-    """An attribute that holds attributes."""
+    """Return an attribute that contains attributes."""
     return attribute(kind | NLA_F_NESTED, b"".join(attributes))
 
 
 @contextmanager
-def visiting(netns: int) -> Iterator[None]:
-    """Put the calling thread in a network namespace for the length of a block.
+def in_netns(netns: int) -> Iterator[None]:
+    """Run a block with the calling thread in a network namespace.
 
-    Only the calling thread moves. /proc/sys/net follows the thread, as a netlink socket does.
+    Only the calling thread moves. /proc/sys/net and new netlink sockets follow the thread.
     """
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    original = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(netns, CLONE.NEWNET)
         try:
             yield
         finally:
-            setns(home, CLONE.NEWNET)
+            setns(original, CLONE.NEWNET)
     finally:
-        os.close(home)
+        os.close(original)
 
 
 class Netlink:
@@ -91,7 +91,7 @@ class Netlink:
         if netns is None:
             self._socket = _open(protocol)
         else:
-            with visiting(netns):
+            with in_netns(netns):
                 self._socket = _open(protocol)
         self._sequence = 0
 
@@ -105,27 +105,28 @@ class Netlink:
         self._socket.close()
 
     def send(self, *requests: Request, ignore: Sequence[int] = ()) -> None:
-        """Send a batch in one call and wait for every answer.
+        """Send a batch of requests in one call and wait for every acknowledgement.
 
-        Raises ``OSError`` for the first request that the kernel refused, naming it and the
-        kernel's own explanation; errno values in ``ignore`` count as done.
+        ``ignore`` lists errno values that count as success.
+
+        :raises OSError: for the first request that failed, with its name and the kernel's message.
         """
         first = self._sequence + 1
         batch = []
         for request in requests:
             self._sequence += 1
-            wanted = request.flags | NLM_F.REQUEST | NLM_F.ACK
+            header_flags = request.flags | NLM_F.REQUEST | NLM_F.ACK
             length = _header.size + len(request.body)
-            head = _header.pack(length, request.type, wanted, self._sequence, 0)
+            head = _header.pack(length, request.type, header_flags, self._sequence, 0)
             batch.append(head + request.body + bytes(-length % 4))
         self._socket.send(b"".join(batch))
         failures: dict[int, OSError] = {}
-        waiting = set(range(first, self._sequence + 1))
-        while waiting:
+        unacknowledged = set(range(first, self._sequence + 1))
+        while unacknowledged:
             for kind, flags, sequence, body in _messages(self._socket.recv(65536)):
-                if kind != NLMSG_ERROR or sequence not in waiting:
+                if kind != NLMSG_ERROR or sequence not in unacknowledged:
                     continue
-                waiting.discard(sequence)
+                unacknowledged.discard(sequence)
                 number = -struct.unpack_from("=i", body)[0]
                 if number and number not in ignore:
                     about = requests[sequence - first].about
@@ -134,7 +135,10 @@ class Netlink:
             raise failures[min(failures)]
 
     def ask(self, kind: int, body: bytes, *, about: str, absent: int) -> bytes | None:
-        """The answer to a request for one entry, None where the errno value is ``absent``."""
+        """Return the reply to a request for one entry, or None if the kernel answers ``absent``.
+
+        ``absent`` is the errno value for an entry that does not exist.
+        """
         self._sequence += 1
         length = _header.size + len(body)
         self._socket.send(_header.pack(length, kind, NLM_F.REQUEST, self._sequence, 0) + body)
@@ -150,11 +154,11 @@ class Netlink:
                 raise _refusal(number, f"get {about}", payload, flags)
 
     def dump(self, kind: int, body: bytes, *, about: str) -> Iterator[bytes]:
-        """The body of each entry of a table that a request of type ``kind`` asks for."""
+        """Yield the body of each entry of the table that a request of type ``kind`` reads."""
         self._sequence += 1
         length = _header.size + len(body)
-        wanted = NLM_F.REQUEST | NLM_F.DUMP
-        self._socket.send(_header.pack(length, kind, wanted, self._sequence, 0) + body)
+        dump_flags = NLM_F.REQUEST | NLM_F.DUMP
+        self._socket.send(_header.pack(length, kind, dump_flags, self._sequence, 0) + body)
         while True:
             for answer, flags, sequence, payload in _messages(self._socket.recv(1 << 18)):
                 if sequence != self._sequence:
@@ -168,14 +172,14 @@ class Netlink:
 
 
 def _open(protocol: int) -> socket.socket:
-    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
-    made.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
-    made.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
-    return made
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    sock.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+    sock.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+    return sock
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(type, flags, sequence, payload) of each message of a datagram."""
+    """Yield (type, flags, sequence, payload) of each message in a datagram."""
     offset = 0
     while offset + _header.size <= len(data):
         length, kind, flags, sequence, _ = _header.unpack_from(data, offset)
@@ -186,27 +190,27 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes in a message, by number; what is cut short is left out."""
-    found = {}
+    """Return the attributes of a message by number; a truncated one is left out."""
+    values = {}
     offset = 0
     while offset + _attribute.size <= len(data):
         length, kind = _attribute.unpack_from(data, offset)
         if length < _attribute.size:
             break
-        found[kind & NLA_TYPE_MASK] = data[offset + _attribute.size : offset + length]
+        values[kind & NLA_TYPE_MASK] = data[offset + _attribute.size : offset + length]
         offset += (length + 3) & ~3
-    return found
+    return values
 
 
 def _refusal(number: int, about: str, body: bytes, flags: int) -> OSError:
-    """The error of a request, with the kernel's sentence when it sent one (NLM_F_ACK_TLVS)."""
-    said = ""
+    """Return the error of a request, with the kernel's message if it sent one (NLM_F_ACK_TLVS)."""
+    message = ""
     if flags & 0x200:
-        said = text(attributes(body[4 + _header.size :]).get(NLMSGERR_ATTR_MSG, b""))
-    reason = os.strerror(number) + (f" ({said})" if said else "")
+        message = text(attributes(body[4 + _header.size :]).get(NLMSGERR_ATTR_MSG, b""))
+    reason = os.strerror(number) + (f" ({message})" if message else "")
     return OSError(number, f"netlink: {about}: {reason}")
 
 
 def text(raw: bytes) -> str:
-    """A name in an attribute, without its final zero."""
+    """Decode a name in an attribute, without its final NUL."""
     return raw.rstrip(b"\0").decode("utf-8", "surrogateescape")

@@ -1,7 +1,7 @@
-"""Paths that cannot escape: openat2(2).
+"""Race-free path resolution: openat2(2).
 
-A path in a container or a volume is a (directory descriptor, relative path) pair; the kernel
-resolves it once, inside that root, while a hostile process swaps what it likes.
+A path in a container or a volume is a directory descriptor and a relative path. The kernel resolves
+it once, inside that root, while a hostile process may rename entries.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import errno
 import os
 import stat
 
-from jaula.kernel.flags import IntFlag
-from jaula.kernel.libc import NR_openat2, syscall
+from jaula.kernel.libc import IntFlag, NR_openat2, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +48,10 @@ _openat2 = syscall(
 def openat2(
     dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: RESOLVE | int = 0
 ) -> int:
-    """openat2(2), close-on-exec always; retried while the kernel sees a racing rename."""
+    """Open a path, always close-on-exec: openat2(2).
+
+    Retried while the kernel reports a racing rename (EAGAIN).
+    """
     how = open_how(flags | os.O_CLOEXEC, mode, int(resolve))
     for attempt in range(128):
         try:
@@ -65,31 +67,29 @@ def open_in_root(root_fd: int, path: str | bytes, flags: int, mode: int = 0) -> 
     return openat2(root_fd, path, flags, mode, RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS)
 
 
-def parts(path: str) -> list[str]:
-    """The components of a path; ``.`` and empty ones dropped, ``..`` kept."""
+def components(path: str) -> list[str]:
+    """Return the components of a path; ``.`` and empty ones are dropped, ``..`` is kept."""
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
 def make_directory_in_root(
     root_fd: int, path: str, mode: int = 0o755, *, made: Callable[[int], object] | None = None
 ) -> int:
-    """Open a directory below ``root_fd``, making what is missing; returns an ``O_PATH`` descriptor.
+    """Open a directory below ``root_fd`` as ``O_PATH``, creating missing components.
 
-    Links are followed inside the root, and where one leads to nothing, that place is made. A
-    component that is made is made in the directory that was resolved just before, by descriptor,
-    and ``made`` is called with its own.
+    Symbolic links are followed inside the root; a dangling link creates its target. Each component
+    is created by descriptor, in the directory that was resolved just before. ``made`` is called
+    with the descriptor of each created component.
     """
     current = openat2(root_fd, ".", os.O_PATH | os.O_DIRECTORY)
-    waiting = parts(path)[::-1]
+    pending = components(path)[::-1]
     done: list[str] = []
     links = 0
     try:
-        while waiting:
-            part = waiting.pop()
+        while pending:
+            part = pending.pop()
             try:
-                following = open_in_root(
-                    root_fd, "/".join((*done, part)), os.O_PATH | os.O_DIRECTORY
-                )
+                next_fd = open_in_root(root_fd, "/".join((*done, part)), os.O_PATH | os.O_DIRECTORY)
             except FileNotFoundError:
                 if part == "..":
                     raise
@@ -98,7 +98,7 @@ def make_directory_in_root(
                     links += 1
                     if links > _LINKS_LIMIT:
                         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
-                    waiting += parts(target)[::-1]
+                    pending += components(target)[::-1]
                     if target.startswith("/"):
                         done.clear()
                         os.close(current)
@@ -106,7 +106,7 @@ def make_directory_in_root(
                         current = openat2(root_fd, ".", os.O_PATH | os.O_DIRECTORY)
                     continue
                 os.mkdir(part, mode, dir_fd=current)
-                following = openat2(
+                next_fd = openat2(
                     current,
                     part,
                     os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW,
@@ -114,13 +114,13 @@ def make_directory_in_root(
                 )
                 done.append(part)
                 os.close(current)
-                current = following
+                current = next_fd
                 if made is not None:
                     made(current)
                 continue
             done.append(part)
             os.close(current)
-            current = following
+            current = next_fd
         return current
     except BaseException:
         if current >= 0:
@@ -129,7 +129,7 @@ def make_directory_in_root(
 
 
 def _link_at(directory: int, name: str) -> str | None:
-    """What the symbolic link ``name`` says; None where there is no link of that name."""
+    """Return the target of the symbolic link ``name``, or None if it is absent or not a link."""
     try:
         return os.readlink(name, dir_fd=directory)
     except OSError as error:
@@ -139,16 +139,16 @@ def _link_at(directory: int, name: str) -> str | None:
 
 
 def make_file_in_root(root_fd: int, path: str, mode: int = 0o644) -> int:
-    """Open a file below ``root_fd`` as ``O_PATH``, making it and its parents when missing.
+    """Open a file below ``root_fd`` as ``O_PATH``, creating it and its parents if absent.
 
-    A link that leads to nothing is followed, as by :func:`make_directory_in_root`.
+    A dangling link is followed as in :func:`make_directory_in_root`.
     """
     for _ in range(_LINKS_LIMIT):
         try:
             return open_in_root(root_fd, path, os.O_PATH)
         except FileNotFoundError:
             pass
-        names = parts(path)
+        names = components(path)
         parent = make_directory_in_root(root_fd, "/".join(names[:-1]))
         try:
             target = _link_at(parent, names[-1])
@@ -172,21 +172,22 @@ def _make_file(parent: int, name: str, mode: int) -> int:
 
 
 def read_file_in_root(root_fd: int, path: str, limit: int) -> bytes:
-    """The content of a regular file below ``root_fd``; nothing else is read.
+    """Return the content of a regular file below ``root_fd``; other file types are refused.
 
-    Raises ``OSError`` (EFBIG) where the file is larger than ``limit`` bytes.
+    :raises OSError: EINVAL when the path is not a regular file, EFBIG when it exceeds ``limit``
+        bytes.
     """
     fd = open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(22, "not a regular file", path)
         chunks: list[bytes] = []
-        room = limit + 1
-        while chunk := os.read(fd, min(1 << 20, room)):
+        remaining = limit + 1
+        while chunk := os.read(fd, min(1 << 20, remaining)):
             chunks.append(chunk)
-            room -= len(chunk)
-            if not room:
+            remaining -= len(chunk)
+            if not remaining:
                 raise OSError(27, f"larger than {limit} bytes", path)
         return b"".join(chunks)
     finally:

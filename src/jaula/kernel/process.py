@@ -37,7 +37,7 @@ _setdomainname = function("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 
 
 def prctl(option: int, *args: int) -> int:
-    """prctl(2)."""
+    """Call prctl(2); missing arguments are 0."""
     return _prctl(option, *(*args, 0, 0, 0, 0)[:4])
 
 
@@ -45,12 +45,12 @@ _personality = function("personality", ctypes.c_ulong)
 
 
 def personality(persona: int) -> int:
-    """Set the execution domain, personality(2); 0xffffffff only asks. Returns the former one."""
+    """Set the execution domain, personality(2); 0xffffffff only reads. Return the previous one."""
     return _personality(persona)
 
 
 def set_name(name: str) -> None:
-    """The name that ps shows (15 bytes are kept)."""
+    """Set the process name that ps shows; the kernel keeps 15 bytes."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
@@ -60,8 +60,8 @@ def close_on_exec_from(first: int) -> None:
     _close_range(first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
 
 
-def close_others(keep: Iterable[int]) -> None:
-    """Close every descriptor but 0 to 2 and those in ``keep``."""
+def close_fds_except(keep: Iterable[int]) -> None:
+    """Close every descriptor except 0 to 2 and those in ``keep``."""
     first = 3
     for fd in sorted({fd for fd in keep if fd > 2}):
         if fd > first:
@@ -71,50 +71,53 @@ def close_others(keep: Iterable[int]) -> None:
 
 
 def pidfd_open(pid: int) -> int:
-    """A descriptor of a process, close-on-exec."""
+    """Return a descriptor of a process, close-on-exec."""
     return _pidfd_open(pid, 0)
 
 
 def pidfd_send_signal(pidfd: int, signum: int) -> None:
-    """Send a signal to exactly that process."""
+    """Send a signal to the process of a pidfd."""
     _pidfd_send_signal(pidfd, signum, None, 0)
 
 
 def setfsuid(uid: int) -> int:
-    """The id for file system checks; returns the former one and never fails, so read it back."""
+    """Set the uid for file system checks and return the previous one.
+
+    The call never fails, so read the id back.
+    """
     return _setfsuid(uid)
 
 
 def setfsgid(gid: int) -> int:
-    """As :func:`setfsuid`, for the group."""
+    """Set the gid for file system checks as :func:`setfsuid` does the uid."""
     return _setfsgid(gid)
 
 
 def sethostname(name: str) -> None:
-    """sethostname(2)."""
+    """Set the host name: sethostname(2)."""
     encoded = name.encode()
     _sethostname(encoded, len(encoded))
 
 
 def setdomainname(name: str) -> None:
-    """setdomainname(2)."""
+    """Set the NIS domain name: setdomainname(2)."""
     encoded = name.encode()
     _setdomainname(encoded, len(encoded))
 
 
 def exit_code(status: int) -> tuple[int, int]:
-    """A wait status as (exit code in the manner of shells and Docker, signal or 0)."""
+    """Convert a wait status to (exit code as in shells and Docker, signal or 0)."""
     code = os.waitstatus_to_exitcode(status)
     return (128 - code, -code) if code < 0 else (code, 0)
 
 
 def reset_signals() -> None:
-    """Default dispositions and an empty mask, as a program expects to be started."""
+    """Set every signal to its default disposition and empty the mask, as a new program expects."""
     for number in range(1, signal.NSIG):
         if number in (signal.SIGKILL, signal.SIGSTOP):
             continue
         try:
             signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):  # numbers that glibc keeps for itself
+        except (OSError, ValueError):  # signals that glibc reserves
             continue
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,11 +1,11 @@
-"""Reading the system call filters of another process: ptrace(2).
+"""Read the system call filters of another process: ptrace(2).
 
 Source: ptrace(2) (PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_SECCOMP_GET_FILTER); ``linux/ptrace.h``.
 
-Facts about stopping: a seized process gets no signal and is not reparented, but it must be stopped
-to be asked. A system call in which it waits is interrupted and begun anew by the kernel; the few
-that never are (epoll_wait, semop, sigtimedwait) return EINTR, as after any stop and continuation.
-A tracer that ends lets go of what it traces.
+Facts about stopping: a seized process gets no signal and keeps its parent, but it must be stopped
+for the request. The kernel interrupts and restarts a system call in which it waits. A few calls
+never restart (epoll_wait, semop, sigtimedwait) and return EINTR, as after any stop and continue.
+The kernel detaches the tracees of a tracer that exits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import errno
 import os
 import time
 
-from jaula.kernel.libc import failed, libc
+from jaula.kernel.libc import errno_error, libc
 
 PTRACE_DETACH = 17
 PTRACE_SEIZE = 0x4206
@@ -34,52 +34,55 @@ def _ptrace(request: int, pid: int, addr: int = 0, data: int = 0) -> int:
     ctypes.set_errno(0)
     result: int = _pointer(request, pid, addr, data)
     if result == -1:
-        raise failed("ptrace", request, pid)
+        raise errno_error("ptrace", request, pid)
     return result
 
 
 def seccomp_filters(pid: int, *, seconds: float = 0.5) -> tuple[bytes, ...]:
-    """The classic BPF programs of a process, the newest first. Stops it for some 50 microseconds.
+    """Return the classic BPF programs of a process, newest first.
 
-    Raises ``OSError``: EPERM where it is traced by another or may not be, EACCES without
-    CAP_SYS_ADMIN or from within a filter, EIO on a kernel without CONFIG_CHECKPOINT_RESTORE,
-    ETIMEDOUT where it does not stop (it is frozen, or waits for a device).
+    Stops the process for some 50 microseconds; ``seconds`` is the time to wait for the stop.
+
+    :raises OSError: EPERM when another tracer is attached or tracing is not permitted, EACCES
+        without CAP_SYS_ADMIN or from within a filter, EIO on a kernel without
+        CONFIG_CHECKPOINT_RESTORE, ETIMEDOUT when the process does not stop (frozen, or in
+        uninterruptible sleep).
     """
     _ptrace(PTRACE_SEIZE, pid)
-    deliver, stopped = 0, False
+    signum, stopped = 0, False
     try:
         _ptrace(PTRACE_INTERRUPT, pid)
-        deliver = _wait(pid, seconds)
+        signum = _wait(pid, seconds)
         stopped = True
         return tuple(_filters(pid))
     finally:
         if stopped:
-            _ptrace(PTRACE_DETACH, pid, 0, deliver)
+            _ptrace(PTRACE_DETACH, pid, 0, signum)
 
 
 def _wait(pid: int, seconds: float) -> int:
-    """Wait for the stop; the signal that it had better get when it goes on, or 0."""
+    """Wait for the stop; return the signal to deliver when the process continues, or 0."""
     deadline = time.monotonic() + seconds
     while True:
-        found, status = os.waitpid(pid, os.WNOHANG | WALL)
-        if found == pid:
+        waited, status = os.waitpid(pid, os.WNOHANG | WALL)
+        if waited == pid:
             if not os.WIFSTOPPED(status):
-                raise OSError(errno.ESRCH, f"ptrace: process {pid} ended")
+                raise OSError(errno.ESRCH, f"ptrace: process {pid} exited")
             return 0 if status >> 16 == PTRACE_EVENT_STOP else os.WSTOPSIG(status)
         if time.monotonic() > deadline:
-            raise OSError(errno.ETIMEDOUT, f"ptrace: process {pid} does not stop")
+            raise OSError(errno.ETIMEDOUT, f"ptrace: process {pid} did not stop")
         time.sleep(0.0001)
 
 
 def _filters(pid: int) -> list[bytes]:
-    found: list[bytes] = []
+    programs: list[bytes] = []
     while True:
         try:
-            count = _ptrace(PTRACE_SECCOMP_GET_FILTER, pid, len(found), 0)
+            count = _ptrace(PTRACE_SECCOMP_GET_FILTER, pid, len(programs), 0)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINVAL):  # no more; no filter at all
-                return found
+            if error.errno in (errno.ENOENT, errno.EINVAL):  # past the last; without a filter
+                return programs
             raise
         buffer = ctypes.create_string_buffer(count * INSTRUCTION)
-        _ptrace(PTRACE_SECCOMP_GET_FILTER, pid, len(found), ctypes.addressof(buffer))
-        found.append(buffer.raw)
+        _ptrace(PTRACE_SECCOMP_GET_FILTER, pid, len(programs), ctypes.addressof(buffer))
+        programs.append(buffer.raw)

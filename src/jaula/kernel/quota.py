@@ -1,11 +1,11 @@
-"""Project quotas: ioctl_fs(2)'s ``FS_IOC_FSSETXATTR`` and quotactl_fd(2).
+"""Project quotas: ioctl_fs(2) ``FS_IOC_FSSETXATTR`` and quotactl_fd(2).
 
-Source: ``linux/fs.h``, ``linux/quota.h``, ``linux/dqblk_xfs.h``; quotactl_fd is in Linux 5.14.
+Source: ``linux/fs.h``, ``linux/quota.h``, ``linux/dqblk_xfs.h``. quotactl_fd is in Linux 5.14.
 
-Facts about project quotas: a file counts for the project that is its attribute; with
-``FS_XFLAG_PROJINHERIT`` on a directory new ones in it get the same. Only ext4 and xfs have them
-among common file systems, when mounted with ``prjquota``. ext4 counts without that option too, but
-limits nothing; what is enforced is told by ``Q_XGETQSTATV``.
+Facts about project quotas: a file is charged to the project in its attribute. With
+``FS_XFLAG_PROJINHERIT`` on a directory, new entries inherit the project. Of the common file systems
+only ext4 and xfs support them, mounted with ``prjquota``. ext4 also accounts without that option
+but enforces nothing; ``Q_XGETQSTATV`` returns what is enforced.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class if_dqblk(ctypes.Structure):
 
 
 def set_project(fd: int, project: int) -> None:
-    """Count a directory, and what is made in it from now on, for a project; needs root."""
+    """Charge a directory, and entries created in it from now on, to a project; needs root."""
     data = bytearray(_fsxattr.size)
     fcntl.ioctl(fd, _FSGETXATTR, data)
     flags, extent, extents, _, cow = _fsxattr.unpack(data)
@@ -63,33 +63,39 @@ def set_project(fd: int, project: int) -> None:
 
 
 def project(fd: int) -> int:
-    """The project of a file or directory."""
+    """Return the project of a file or directory."""
     data = bytearray(_fsxattr.size)
     fcntl.ioctl(fd, _FSGETXATTR, data)
     return int(_fsxattr.unpack(data)[3])
 
 
 def is_enforced(fd: int) -> bool:
-    """Whether the file system limits projects. Raises ``OSError`` where it knows no quota."""
+    """Return whether the file system enforces project limits.
+
+    :raises OSError: when the file system has no quota.
+    """
     data = ctypes.create_string_buffer(bytes((_STATV_VERSION,)), 256)
     _quotactl_fd(fd, _command(_Q_XGETQSTATV), 0, ctypes.addressof(data))
     return bool(_fs_quota_statv.unpack_from(data)[1] & FS_QUOTA_PDQ_ENFD)
 
 
 def get(fd: int, project: int) -> if_dqblk:
-    """What a project uses and may; ``ENOENT`` from xfs for one that nobody has used."""
-    found = if_dqblk()
-    _quotactl_fd(fd, _command(_Q_GETQUOTA), project, ctypes.addressof(found))
-    return found
+    """Return usage and limits of a project.
+
+    :raises OSError: ENOENT from xfs for a project without usage.
+    """
+    usage = if_dqblk()
+    _quotactl_fd(fd, _command(_Q_GETQUOTA), project, ctypes.addressof(usage))
+    return usage
 
 
-def set_limit(fd: int, project: int, most: int) -> None:
-    """Bytes that a project may have, rounded up to KiB; 0: as many as there are."""
-    blocks = -(-most // QIF_DQBLKSIZE)
-    wanted = if_dqblk(dqb_bhardlimit=blocks, dqb_bsoftlimit=blocks, dqb_valid=_QIF_BLIMITS)
-    _quotactl_fd(fd, _command(_Q_SETQUOTA), project, ctypes.addressof(wanted))
+def set_limit(fd: int, project: int, limit: int) -> None:
+    """Set the block limit of a project to ``limit`` bytes, rounded up to KiB; 0 removes it."""
+    blocks = -(-limit // QIF_DQBLKSIZE)
+    request = if_dqblk(dqb_bhardlimit=blocks, dqb_bsoftlimit=blocks, dqb_valid=_QIF_BLIMITS)
+    _quotactl_fd(fd, _command(_Q_SETQUOTA), project, ctypes.addressof(request))
 
 
 def _command(number: int) -> int:
-    """QCMD of linux/quota.h."""
+    """Return the QCMD value of linux/quota.h."""
     return number << 8 | PRJQUOTA

@@ -1,62 +1,295 @@
-"""The tables of links, addresses and routes of a network namespace, as rtnetlink(7) shows them.
+"""Links, addresses and routes of a network namespace: rtnetlink(7).
 
-Numbers come from include/uapi/linux/{rtnetlink,if_link,if_addr}.h; what changes the tables is in
-:mod:`jaula.kernel.links`.
+Two parts: requests that change the tables, as values (pure), and :class:`Rtnetlink`, a socket that
+reads them. Only what bridges and interfaces on the host need is here; :mod:`jaula.network` decides
+what links are for.
+
+Source of the numbers: include/uapi/linux/{rtnetlink,if_link,if_addr,veth}.h.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import struct
 import sys
 from dataclasses import dataclass
 
-from jaula.kernel.links import (
-    IFA_ADDRESS,
-    IFA_LOCAL,
-    IFF_UP,
-    IFLA_ADDRESS,
-    IFLA_IFNAME,
-    IFLA_INFO_KIND,
-    IFLA_LINK,
-    IFLA_LINKINFO,
-    IFLA_MASTER,
-    IFLA_MTU,
-    IFLA_OPERSTATE,
-    RTA_DST,
-    RTA_GATEWAY,
-    RTA_OIF,
-    RTA_TABLE,
-    RTM_GETADDR,
-    RTM_GETLINK,
-    RTM_GETROUTE,
-    ifaddrmsg,
-    ifinfomsg,
-    named,
-    rtmsg,
-)
-from jaula.kernel.netlink import Netlink, attributes, text
+from jaula.kernel.netlink import NLM_F, Netlink, Request, attribute, attributes, nest, text
 
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
+IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 26, 27, 28
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
+IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
+IFLA_MACVLAN_MODE, IFLA_VLAN_ID = 1, 1
+IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS = 1, 2
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_F_NODAD = 1, 2, 4, 2
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
+RT_TABLE_MAIN, RT_TABLE_LOCAL, RTPROT_BOOT, RTN_UNICAST = 254, 255, 3, 1
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+IFF_UP = 1
 IF_OPER_UP = 6  # RFC 2863
+
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+
+ifinfomsg = struct.Struct("=BxHiII")  # family, type, index, flags, change
+ifaddrmsg = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
+rtmsg = struct.Struct("=BBBBBBBBI")  # family, dst, src, tos, table, protocol, scope, type, flags
+
+
+def mac_bytes(mac: str) -> bytes:
+    """Return ``02:42:ac:11:00:02`` as six bytes.
+
+    :raises ValueError: when ``mac`` is not a MAC address.
+    """
+    raw = bytes.fromhex(mac.replace(":", ""))
+    if len(raw) != 6 or len(mac) != 17:
+        raise ValueError(f"{mac!r} is not a MAC address")
+    return raw
+
+
+def ifname_attribute(name: str) -> bytes:
+    """Return the IFLA_IFNAME attribute of an interface name.
+
+    :raises OSError: EINVAL when ``name`` is not an interface name.
+    """
+    raw = os.fsencode(name)
+    if not 0 < len(raw) < 16 or b"/" in raw or b"\0" in raw:
+        raise OSError(errno.EINVAL, f"rtnetlink: {name!r} is not an interface name")
+    return attribute(IFLA_IFNAME, raw + b"\0")
+
+
+def _u32(value: int) -> bytes:
+    return struct.pack("=I", value)
+
+
+def add_bridge(name: str, *, mac: str, mtu: int, group: int = 0) -> Request:
+    """Create a bridge, down, in an interface group; EEXIST if the name is taken."""
+    body = (
+        ifinfomsg.pack(0, 0, 0, 0, 0)
+        + ifname_attribute(name)
+        + attribute(IFLA_ADDRESS, mac_bytes(mac))
+        + attribute(IFLA_MTU, _u32(mtu))
+        + (attribute(IFLA_GROUP, _u32(group)) if group else b"")
+        + nest(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, b"bridge\0"))
+    )
+    return Request(RTM_NEWLINK, NLM_F.CREATE | NLM_F.EXCL, body, f"add bridge {name}")
+
+
+def add_dummy(name: str) -> Request:
+    """Create a dummy link, down; EEXIST if the name is taken."""
+    return _add(name, "dummy", b"")
+
+
+def add_vlan(name: str, *, parent: int, tag: int) -> Request:
+    """Create a link for an IEEE 802.1Q tag (1 to 4094) on the link with index ``parent``."""
+    return _add(name, "vlan", attribute(IFLA_VLAN_ID, tag.to_bytes(2, sys.byteorder)), parent)
+
+
+def add_macvlan(
+    name: str, *, parent: int, netns: int, mode: str, mac: str | None, mtu: int = 0
+) -> Request:
+    """Create a macvlan link on ``parent`` in the namespace ``netns``, down, with its own MAC."""
+    data = attribute(IFLA_MACVLAN_MODE, _u32(MACVLAN_MODES[mode]))
+    return _add(name, "macvlan", data, parent, netns, mac, mtu)
+
+
+def add_ipvlan(
+    name: str, *, parent: int, netns: int, mode: str, flag: str, mtu: int = 0
+) -> Request:
+    """Create an ipvlan link on ``parent`` in the namespace ``netns``, down; it shares the MAC."""
+    data = attribute(IFLA_IPVLAN_MODE, IPVLAN_MODES[mode].to_bytes(2, sys.byteorder))
+    data += attribute(IFLA_IPVLAN_FLAGS, IPVLAN_FLAGS[flag].to_bytes(2, sys.byteorder))
+    return _add(name, "ipvlan", data, parent, netns, None, mtu)
+
+
+def _add(
+    name: str,
+    kind: str,
+    data: bytes,
+    parent: int = 0,
+    netns: int | None = None,
+    mac: str | None = None,
+    mtu: int = 0,
+) -> Request:
+    body = ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(name)
+    if parent:
+        body += attribute(IFLA_LINK, _u32(parent))
+    if netns is not None:
+        body += attribute(IFLA_NET_NS_FD, _u32(netns))
+    if mac is not None:
+        body += attribute(IFLA_ADDRESS, mac_bytes(mac))
+    if mtu:
+        body += attribute(IFLA_MTU, _u32(mtu))
+    info = attribute(IFLA_INFO_KIND, kind.encode() + b"\0")
+    body += nest(IFLA_LINKINFO, info, *([nest(IFLA_INFO_DATA, data)] if data else []))
+    return Request(RTM_NEWLINK, NLM_F.CREATE | NLM_F.EXCL, body, f"add {kind} {name}")
+
+
+def add_veth(
+    name: str,
+    *,
+    mtu: int,
+    peer_name: str,
+    master: int = 0,
+    group: int = 0,
+    peer_netns: int | None = None,
+    peer_mac: str | None = None,
+) -> Request:
+    """Create a veth pair, both ends down; the peer is created in the namespace ``peer_netns``.
+
+    ``master`` is the index of the bridge of the near end, ``group`` its interface group.
+    """
+    peer = (
+        ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(peer_name) + attribute(IFLA_MTU, _u32(mtu))
+    )
+    if peer_mac is not None:
+        peer += attribute(IFLA_ADDRESS, mac_bytes(peer_mac))
+    if peer_netns is not None:
+        peer += attribute(IFLA_NET_NS_FD, _u32(peer_netns))
+    body = ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(name) + attribute(IFLA_MTU, _u32(mtu))
+    if master:
+        body += attribute(IFLA_MASTER, _u32(master))
+    if group:
+        body += attribute(IFLA_GROUP, _u32(group))
+    body += nest(
+        IFLA_LINKINFO,
+        attribute(IFLA_INFO_KIND, b"veth\0"),
+        nest(IFLA_INFO_DATA, nest(VETH_INFO_PEER, peer)),
+    )
+    return Request(RTM_NEWLINK, NLM_F.CREATE | NLM_F.EXCL, body, f"add veth {name}")
+
+
+def set_link(
+    link: str | int,
+    *,
+    up: bool | None = None,
+    master: int | None = None,
+    mtu: int | None = None,
+    mac: str | None = None,
+    name: str | None = None,
+    group: int | None = None,
+    no_link_local: bool = False,
+    hairpin: bool | None = None,
+    isolated: bool | None = None,
+) -> Request:
+    """Change a link, given by name or index; parameters that are None stay unchanged.
+
+    ``no_link_local`` sets the IPv6 address generation mode to none and must precede ``up``.
+    ``hairpin`` and ``isolated`` apply to a bridge port: a frame may leave by the port it came in,
+    and no frame passes between isolated ports.
+    """
+    index = link if isinstance(link, int) else 0
+    change = IFF_UP if up is not None else 0
+    body = ifinfomsg.pack(0, 0, index, IFF_UP if up else 0, change)
+    if isinstance(link, str):
+        body += ifname_attribute(link)
+    elif name is not None:
+        body += ifname_attribute(name)
+    if master is not None:
+        body += attribute(IFLA_MASTER, _u32(master))
+    if mtu is not None:
+        body += attribute(IFLA_MTU, _u32(mtu))
+    if mac is not None:
+        body += attribute(IFLA_ADDRESS, mac_bytes(mac))
+    if group is not None:
+        body += attribute(IFLA_GROUP, _u32(group))
+    if no_link_local:
+        mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
+        body += nest(IFLA_AF_SPEC, nest(socket.AF_INET6, mode))
+    port = b"".join(
+        attribute(number, bytes([value]))
+        for number, value in ((IFLA_BRPORT_MODE, hairpin), (IFLA_BRPORT_ISOLATED, isolated))
+        if value is not None
+    )
+    if port:
+        slave = attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0") + nest(IFLA_INFO_SLAVE_DATA, port)
+        body += nest(IFLA_LINKINFO, slave)
+    kind = RTM_NEWLINK if port else RTM_SETLINK  # only RTM_NEWLINK reads slave data
+    return Request(kind, 0, body, f"set link {link}")
+
+
+def delete_link(name: str) -> Request:
+    """Delete a link; deleting one end of a veth pair deletes the other. ENODEV if absent."""
+    return Request(
+        RTM_DELLINK,
+        0,
+        ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(name),
+        f"delete link {name}",
+    )
+
+
+def add_address(index: int, address: str, prefix: int) -> Request:
+    """Add an address, for IPv4 with its broadcast address; EEXIST if the link has it.
+
+    An IPv6 address is usable at once: duplicate address detection is disabled for it.
+    """
+    description = f"add address {address}/{prefix}"
+    flags = NLM_F.CREATE | NLM_F.EXCL
+    if ":" in address:
+        raw = socket.inet_pton(socket.AF_INET6, address)
+        head = ifaddrmsg.pack(socket.AF_INET6, prefix, IFA_F_NODAD, RT_SCOPE_UNIVERSE, index)
+        return Request(RTM_NEWADDR, flags, head + attribute(IFA_ADDRESS, raw), description)
+    raw = socket.inet_aton(address)
+    host_bits = (1 << (32 - prefix)) - 1
+    broadcast = _be32(int.from_bytes(raw, "big") | host_bits)
+    body = (
+        ifaddrmsg.pack(socket.AF_INET, prefix, 0, RT_SCOPE_UNIVERSE, index)
+        + attribute(IFA_LOCAL, raw)
+        + attribute(IFA_ADDRESS, raw)
+        + attribute(IFA_BROADCAST, broadcast)
+    )
+    return Request(RTM_NEWADDR, flags, body, description)
+
+
+def _be32(value: int) -> bytes:
+    return value.to_bytes(4, "big")
+
+
+def add_default_route(gateway: str) -> Request:
+    """Add the default route; EEXIST if there is one, ENETUNREACH if no link reaches the gateway."""
+    family = socket.AF_INET6 if ":" in gateway else socket.AF_INET
+    hop = attribute(RTA_GATEWAY, socket.inet_pton(family, gateway))
+    return _default_route(family, RT_SCOPE_UNIVERSE, hop, f"via {gateway}")
+
+
+def add_default_device_route(index: int, family: int) -> Request:
+    """Add the default route on a link whose addresses are all on-link, without a gateway."""
+    return _default_route(family, RT_SCOPE_LINK, attribute(RTA_OIF, _u32(index)), f"on {index}")
+
+
+def _default_route(family: int, scope: int, hop: bytes, description: str) -> Request:
+    body = rtmsg.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0) + hop
+    flags = NLM_F.CREATE | NLM_F.EXCL
+    return Request(RTM_NEWROUTE, flags, body, f"add default route {description}")
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One entry of the table of links."""
+    """One entry of the link table."""
 
     index: int
     name: str
     flags: int
     mac: str
     mtu: int
-    master: int  # 0: none
-    parent: int  # the link below; 0: none
+    master: int  # index; 0: none
+    parent: int  # index of the lower link; 0: none
     kind: str  # 'veth', 'bridge', ...; '' for hardware and loopback
-    operstate: int  # RFC 2863; IF_OPER_UP when it carries frames
+    operstate: int  # RFC 2863; IF_OPER_UP when the link carries frames
 
     @property
     def up(self) -> bool:
-        """Whether it was set up; it carries frames only when ``operstate`` says so."""
+        """Whether the link is administratively up; it carries frames only in ``IF_OPER_UP``."""
         return bool(self.flags & IFF_UP)
 
 
@@ -72,7 +305,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route; ``destination`` is '' for a default route, ``index`` 0 without an interface."""
+    """One route; ``destination`` is '' for a default route, ``index`` is 0 without an interface."""
 
     family: int
     destination: str
@@ -83,50 +316,50 @@ class Route:
 
 
 class Rtnetlink(Netlink):
-    """A socket of the routing family. Not thread safe."""
+    """A routing socket (NETLINK_ROUTE). Not thread safe."""
 
     def link(self, name: str) -> Link | None:
-        """The link of that name, None if there is none.
+        """Return the link with this name, or None.
 
-        Since Linux 6.8 this also lets the kernel finish a change of carrier that it had put off.
+        Since Linux 6.8 the request also makes the kernel complete a deferred carrier change.
         """
-        body = ifinfomsg.pack(0, 0, 0, 0, 0) + named(name)
-        found = self.ask(RTM_GETLINK, body, about=f"link {name}", absent=errno.ENODEV)
-        return None if found is None else _parse_link(found)
+        body = ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(name)
+        reply = self.ask(RTM_GETLINK, body, about=f"link {name}", absent=errno.ENODEV)
+        return None if reply is None else _parse_link(reply)
 
     def links(self) -> list[Link]:
-        """Every link of the namespace."""
+        """Return every link of the namespace."""
         body = ifinfomsg.pack(0, 0, 0, 0, 0)
         return [_parse_link(x) for x in self.dump(RTM_GETLINK, body, about="links")]
 
     def addresses(self) -> list[Address]:
-        """Every IPv4 and IPv6 address of the namespace."""
+        """Return every IPv4 and IPv6 address of the namespace."""
         rows = []
-        wanted = ifaddrmsg.pack(0, 0, 0, 0, 0)
-        for body in self.dump(RTM_GETADDR, wanted, about="addresses"):
+        request = ifaddrmsg.pack(0, 0, 0, 0, 0)
+        for body in self.dump(RTM_GETADDR, request, about="addresses"):
             family, prefix, _, _, index = ifaddrmsg.unpack_from(body)
-            found = attributes(body[ifaddrmsg.size :])
-            raw = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
+            values = attributes(body[ifaddrmsg.size :])
+            raw = values.get(IFA_LOCAL, values.get(IFA_ADDRESS, b""))
             rows.append(Address(index, family, _ip(family, raw), prefix))
         return rows
 
     def routes(self) -> list[Route]:
-        """Every IPv4 and IPv6 route of every table of the namespace."""
+        """Return the IPv4 and IPv6 routes of all tables of the namespace."""
         rows = []
-        wanted = rtmsg.pack(*[0] * 9)
-        for body in self.dump(RTM_GETROUTE, wanted, about="routes"):
+        request = rtmsg.pack(*[0] * 9)
+        for body in self.dump(RTM_GETROUTE, request, about="routes"):
             family, prefix, _, _, table, _, _, _, _ = rtmsg.unpack_from(body)
             if family not in (socket.AF_INET, socket.AF_INET6):
                 continue
-            found = attributes(body[rtmsg.size :])
+            values = attributes(body[rtmsg.size :])
             rows.append(
                 Route(
                     family,
-                    _ip(family, found.get(RTA_DST, b"")),
+                    _ip(family, values.get(RTA_DST, b"")),
                     prefix,
-                    _ip(family, found.get(RTA_GATEWAY, b"")),
-                    _number(found.get(RTA_OIF)),
-                    _number(found.get(RTA_TABLE)) or table,
+                    _ip(family, values.get(RTA_GATEWAY, b"")),
+                    _number(values.get(RTA_OIF)),
+                    _number(values.get(RTA_TABLE)) or table,
                 )
             )
         return rows
@@ -134,17 +367,17 @@ class Rtnetlink(Netlink):
 
 def _parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = ifinfomsg.unpack_from(body)
-    found = attributes(body[ifinfomsg.size :])
+    values = attributes(body[ifinfomsg.size :])
     return Link(
         index,
-        text(found.get(IFLA_IFNAME, b"")),
+        text(values.get(IFLA_IFNAME, b"")),
         flags,
-        found.get(IFLA_ADDRESS, b"").hex(":"),
-        _number(found.get(IFLA_MTU)),
-        _number(found.get(IFLA_MASTER)),
-        _number(found.get(IFLA_LINK)),
-        text(attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
-        found.get(IFLA_OPERSTATE, b"\0")[0],
+        values.get(IFLA_ADDRESS, b"").hex(":"),
+        _number(values.get(IFLA_MTU)),
+        _number(values.get(IFLA_MASTER)),
+        _number(values.get(IFLA_LINK)),
+        text(attributes(values.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
+        values.get(IFLA_OPERSTATE, b"\0")[0],
     )
 
 

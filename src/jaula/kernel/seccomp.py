@@ -1,17 +1,17 @@
-"""System call filters: seccomp(2), and the numbers of system calls on each architecture.
+"""System call filters: seccomp(2), and the system call numbers of each architecture.
 
-Follows seccomp(2), include/uapi/linux/seccomp.h and, for the numbers, libseccomp's
-``seccomp_syscall_resolve_name_arch(3)``. What is allowed is decided elsewhere; here a finished
-classic BPF program is handed to the kernel.
+Source: seccomp(2), include/uapi/linux/seccomp.h and, for the numbers, libseccomp's
+``seccomp_syscall_resolve_name_arch(3)``. :mod:`jaula.security.seccomp` decides what a filter
+allows; this module passes a finished classic BPF program to the kernel.
 
 Facts about loading: without no_new_privs the caller needs CAP_SYS_ADMIN in its user namespace. A
-filter applies from the return of the call on, so every call between it and execve must be allowed
-by it (execve itself, and close_range or write where they come later).
+filter is in effect when the call returns. Every later call up to execve must be allowed by it:
+execve itself, and close_range or write if they come later.
 
-Facts about numbers: system calls from 424 on have the same number everywhere, so a libseccomp that
-is older than such a call does not matter; :data:`UNIFORM` names them. i386 has direct socket and
-IPC calls (Linux 4.3 and 5.1), for some of which libseccomp answers a pseudo number, since it also
-means socketcall(2) or ipc(2); here a name always means the direct call.
+Facts about numbers: system calls from 424 on have the same number on every architecture, so they do
+not need a recent libseccomp; :data:`UNIFORM` lists them. i386 has direct socket and IPC calls since
+Linux 4.3 and 5.1. For some of these libseccomp returns a pseudo number, because the name also means
+socketcall(2) or ipc(2); here a name always means the direct call.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from __future__ import annotations
 import ctypes
 import errno
 
-from jaula.kernel.flags import IntFlag
-from jaula.kernel.libc import MACHINE, syscall
+from jaula.kernel.libc import MACHINE, IntFlag, syscall
 
 NR_seccomp = {"x86_64": 317, "aarch64": 277, "riscv64": 277}.get(MACHINE, 277)
 
@@ -76,7 +75,7 @@ ARCHITECTURES: dict[str, int] = {
     "SCMP_ARCH_S390": 0x00000016,
     "SCMP_ARCH_S390X": 0x80000016,
 }
-"""libseccomp's names and tokens. All but X32 are the kernel's AUDIT_ARCH_* (linux/audit.h)."""
+"""libseccomp's architecture names and tokens. All but X32 are AUDIT_ARCH_* of linux/audit.h."""
 
 NATIVE: str = {
     "x86_64": "SCMP_ARCH_X86_64",
@@ -97,7 +96,7 @@ lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat
 removexattrat open_tree_attr file_getattr file_setattr
 """
 UNIFORM: dict[str, int] = {name: number for number, name in enumerate(_UNIFORM.split(), 424)}
-"""System calls that have one number on every architecture (include/uapi/asm-generic/unistd.h)."""
+"""System calls with the same number on every architecture (include/uapi/asm-generic/unistd.h)."""
 
 _I386_SOCKET = """
 socket socketpair bind connect listen accept4 getsockopt setsockopt getsockname getpeername sendto
@@ -108,7 +107,7 @@ I386_DIRECT: dict[str, int] = {
     **{name: number for number, name in enumerate(_I386_SOCKET.split(), 359)},
     **{name: number for number, name in enumerate(_I386_IPC.split(), 393)},
 }
-"""Calls that i386 also has through socketcall and ipc (arch/x86/entry/syscalls/syscall_32.tbl)."""
+"""Calls that i386 also has by socketcall and ipc (arch/x86/entry/syscalls/syscall_32.tbl)."""
 
 
 class sock_fprog(ctypes.Structure):
@@ -120,39 +119,40 @@ class sock_fprog(ctypes.Structure):
 _seccomp = syscall("seccomp", NR_seccomp, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p)
 
 
-class Prepared:
-    """A program laid out as the kernel wants it, so that loading it is one system call."""
+class FilterProgram:
+    """A BPF program in the kernel's memory layout, so that loading it takes one system call."""
 
     __slots__ = ("_buffer", "address", "fprog")
 
     def __init__(self, program: bytes) -> None:
         if not program or len(program) % 8 or len(program) // 8 > BPF_MAXINSNS:
-            raise ValueError(f"{len(program)} bytes are not a BPF program")
+            raise ValueError(f"{len(program)} bytes are not a valid BPF program")
         self._buffer = ctypes.create_string_buffer(program, len(program))
         self.fprog = sock_fprog(len(program) // 8, ctypes.addressof(self._buffer))
         self.address = ctypes.addressof(self.fprog)
 
 
-def install(program: bytes | Prepared, flags: int = 0, listener: bool = False) -> int | None:
-    """Confine the calling thread with a filter, now.
+def install(program: bytes | FilterProgram, flags: int = 0, listener: bool = False) -> int | None:
+    """Apply a filter to the calling thread.
 
-    ``flags`` are SECCOMP_FILTER_FLAG bits. With ``listener`` the descriptor of the user
-    notification listener (close-on-exec) is returned, otherwise None. Raises ``OSError``: EACCES
-    without no_new_privs and CAP_SYS_ADMIN, EINVAL for a program that the kernel does not accept.
+    ``flags`` are SECCOMP_FILTER_FLAG bits. Return the descriptor of the user notification listener
+    (close-on-exec) with ``listener``, otherwise None.
+
+    :raises OSError: EACCES without no_new_privs and CAP_SYS_ADMIN, EINVAL for an invalid program.
     """
-    prepared = program if isinstance(program, Prepared) else Prepared(program)
+    prepared = program if isinstance(program, FilterProgram) else FilterProgram(program)
     if listener:
         flags |= SECCOMP_FILTER_FLAG.NEW_LISTENER
     result = _seccomp(SECCOMP_SET_MODE_FILTER, int(flags), prepared.address)
     if listener:
         return result
-    if result > 0:  # TSYNC: a thread that could not be confined
+    if result > 0:  # TSYNC: id of a thread that could not be synchronised
         raise OSError(1, f"seccomp: thread {result} cannot be synchronised")
     return None
 
 
 def action_available(action: int) -> bool:
-    """Whether the kernel knows a SECCOMP_RET_* action (the data bits must be zero)."""
+    """Return whether the kernel supports a SECCOMP_RET_* action; its data bits must be zero."""
     value = ctypes.c_uint32(action)
     try:
         _seccomp(SECCOMP_GET_ACTION_AVAIL, 0, ctypes.addressof(value))
@@ -162,8 +162,11 @@ def action_available(action: int) -> bool:
 
 
 def filter_flag_available(flag: int) -> bool:
-    """Whether the kernel knows a SECCOMP_FILTER_FLAG: it looks at flags before the program."""
-    if flag & SECCOMP_FILTER_FLAG.WAIT_KILLABLE_RECV:  # has no meaning without a listener
+    """Return whether the kernel supports a SECCOMP_FILTER_FLAG.
+
+    It checks the flags before it reads the program, which is missing here.
+    """
+    if flag & SECCOMP_FILTER_FLAG.WAIT_KILLABLE_RECV:  # valid with a listener only
         flag |= SECCOMP_FILTER_FLAG.NEW_LISTENER
     try:
         _seccomp(SECCOMP_SET_MODE_FILTER, int(flag), None)
@@ -176,20 +179,26 @@ _library: ctypes.CDLL | None = None
 
 
 def library() -> ctypes.CDLL:
-    """libseccomp, loaded at the first use. Raises ``OSError`` where it is not installed."""
+    """Return libseccomp, loaded at the first call.
+
+    :raises OSError: when libseccomp is not installed.
+    """
     global _library
     if _library is None:
-        loaded = ctypes.CDLL("libseccomp.so.2", use_errno=True)
-        loaded.seccomp_syscall_resolve_name_arch.argtypes = (ctypes.c_uint32, ctypes.c_char_p)
-        loaded.seccomp_syscall_resolve_name_arch.restype = ctypes.c_int
-        _library = loaded
+        library_handle = ctypes.CDLL("libseccomp.so.2", use_errno=True)
+        library_handle.seccomp_syscall_resolve_name_arch.argtypes = (
+            ctypes.c_uint32,
+            ctypes.c_char_p,
+        )
+        library_handle.seccomp_syscall_resolve_name_arch.restype = ctypes.c_int
+        _library = library_handle
     return _library
 
 
 def resolve(name: str, architecture: str) -> int | None:
-    """The number of a system call, or None where the architecture has none of that name.
+    """Return the number of a system call, or None if the architecture does not have it.
 
-    ``architecture`` is a key of :data:`ARCHITECTURES`; x32 numbers carry ``X32_SYSCALL_BIT``.
+    ``architecture`` is a key of :data:`ARCHITECTURES`; x32 numbers include ``X32_SYSCALL_BIT``.
     """
     bit = X32_SYSCALL_BIT if architecture == "SCMP_ARCH_X32" else 0
     if (uniform := UNIFORM.get(name)) is not None and not architecture.startswith("SCMP_ARCH_MIPS"):

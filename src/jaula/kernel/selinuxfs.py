@@ -1,6 +1,6 @@
-"""What a loaded SELinux policy answers, through /sys/fs/selinux.
+"""Queries to the loaded SELinux policy through /sys/fs/selinux.
 
-Follows security/selinux/selinuxfs.c: a question is written to a file, and the answer read from the
+Source: security/selinux/selinuxfs.c. A query is written to a file, and the answer is read from the
 same open file.
 """
 
@@ -12,22 +12,26 @@ import os
 ROOT = "/sys/fs/selinux"
 
 
-def _ask(name: str, question: str) -> str:
+def _ask(name: str, query: str) -> str:
+    """Write a query to a selinuxfs file and return the answer."""
     fd = os.open(f"{ROOT}/{name}", os.O_RDWR | os.O_CLOEXEC)
     try:
-        os.write(fd, question.encode() + b"\0")
+        os.write(fd, query.encode() + b"\0")
         return os.read(fd, 4096).decode(errors="replace").rstrip("\0")
     finally:
         os.close(fd)
 
 
 def canonical(context: str) -> str:
-    """The context as the kernel writes it. Raises ``OSError``, EINVAL for one that is none."""
+    """Return the context in the kernel's form.
+
+    :raises OSError: EINVAL when the policy does not accept the context.
+    """
     return _ask("context", context)
 
 
 def check_context(context: str) -> bool:
-    """Whether the policy knows user, role, type and level, and lets them go together."""
+    """Return whether the policy accepts this combination of user, role, type and level."""
     try:
         _ask("context", context)
     except OSError as error:
@@ -38,9 +42,9 @@ def check_context(context: str) -> bool:
 
 
 def allowed(source: str, target: str, kind: str, permission: str) -> bool:
-    """Whether ``source`` has a permission of class ``kind`` on ``target``.
+    """Return whether ``source`` has a permission of class ``kind`` on ``target``.
 
-    Raises ``OSError``, ENOENT for a class or permission that the policy does not have.
+    :raises OSError: ENOENT when the policy does not have the class or permission.
     """
     number = int(_read(f"class/{kind}/index"))
     bit = int(_read(f"class/{kind}/perms/{permission}"))

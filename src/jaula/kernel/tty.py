@@ -12,20 +12,20 @@ TIOCSPTLCK = 0x40045431
 
 
 def set_size(fd: int, height: int, width: int) -> None:
-    """TIOCSWINSZ; rows and columns are capped to 16 bits by the kernel's structure."""
+    """Set rows and columns (TIOCSWINSZ); the kernel's structure has 16 bits for each."""
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", height & 0xFFFF, width & 0xFFFF, 0, 0))
 
 
 def get_size(fd: int) -> tuple[int, int]:
-    """(rows, columns)."""
+    """Return (rows, columns)."""
     rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, b"\0" * 8))
     return rows, columns
 
 
 def unlock_pair(master: int) -> tuple[int, int]:
-    """Master and slave of an opened ptmx; closes it on failure.
+    """Return (master, slave) of an opened ptmx; close the master on failure.
 
-    The slave is opened from the master (TIOCGPTPEER), so that no path below /dev/pts is trusted.
+    The slave is opened by TIOCGPTPEER from the master, so no path below /dev/pts is trusted.
     """
     try:
         fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
@@ -37,5 +37,5 @@ def unlock_pair(master: int) -> tuple[int, int]:
 
 
 def make_controlling(fd: int) -> None:
-    """TIOCSCTTY; the caller must lead a session that has no terminal."""
+    """Make a terminal the controlling one (TIOCSCTTY); the caller leads a session without one."""
     fcntl.ioctl(fd, termios.TIOCSCTTY, 0)

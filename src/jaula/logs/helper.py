@@ -65,7 +65,7 @@ def _run(work: Callable[[], None], keep: Iterable[int]) -> None:
     """The process. Does not return."""
     code = 1
     try:
-        process.close_others(keep)
+        process.close_fds_except(keep)
         work()
         code = 0
     finally:

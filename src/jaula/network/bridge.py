@@ -21,14 +21,15 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import msgspec
 
 from jaula.errors import Conflict, InvalidRequest
-from jaula.kernel.links import (
+from jaula.kernel.rtnetlink import (
+    IF_OPER_UP,
+    Rtnetlink,
     add_address,
     add_bridge,
     add_veth,
     delete_link,
     set_link,
 )
-from jaula.kernel.rtnetlink import IF_OPER_UP, Rtnetlink
 from jaula.network import endpoint_config, host_routes, sysctl
 from jaula.network.ipam.addresses import Addresses, mac_of
 from jaula.network.ipam.plan import IpamPlan

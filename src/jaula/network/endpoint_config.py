@@ -10,22 +10,22 @@ from __future__ import annotations
 import errno
 import socket
 
-from jaula.kernel.links import (
+from jaula.kernel.netlink import Request, in_netns
+from jaula.kernel.rtnetlink import (
+    Rtnetlink,
     add_address,
+    add_default_device_route,
     add_default_route,
-    add_default_route_on,
     delete_link,
     set_link,
 )
-from jaula.kernel.netlink import Request, visiting
-from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import sysctl
 from jaula.spec.endpoint import Endpoint
 
 
 def configure(endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> None:
     """Set up the interface that was born there, and loopback. Raises ``OSError``."""
-    with visiting(netns_fd):
+    with in_netns(netns_fd):
         _set_ipv6(endpoint)
         inside = Rtnetlink()
     with inside:
@@ -72,5 +72,5 @@ def _address6(index: int, endpoint: Endpoint) -> tuple[Request, ...]:
 def _default_routes(endpoint: Endpoint, index: int) -> list[Request]:
     if endpoint.on_link:
         families = (socket.AF_INET, *([socket.AF_INET6] if endpoint.ipv6 else []))
-        return [add_default_route_on(index, family) for family in families]
+        return [add_default_device_route(index, family) for family in families]
     return [add_default_route(gw) for gw in (endpoint.gateway, endpoint.gateway6) if gw]

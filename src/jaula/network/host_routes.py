@@ -6,8 +6,7 @@ import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 
-from jaula.kernel.links import RT_TABLE_LOCAL
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.rtnetlink import RT_TABLE_LOCAL, Rtnetlink
 
 DEFAULT_MTU = 1500
 LEAST_MTU = 576  # RFC 791

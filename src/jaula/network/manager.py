@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
-from jaula.kernel.links import mac_bytes
+from jaula.kernel.rtnetlink import mac_bytes
 from jaula.network import default_network
 from jaula.network.drivers.bridge import BridgeNetwork
 from jaula.network.firewall import bridge_rules

@@ -23,7 +23,7 @@ from jaula.network.ipam.addresses import Subnet
 from jaula.network.ipam.pools import AddressPool
 from jaula.network.network import Network
 from jaula.spec.endpoint import Endpoint
-from jaula.spec.network import PARENTED, NetworkRecord
+from jaula.spec.network import PARENT_DRIVERS, NetworkRecord
 
 BRIDGE = "bridge"
 """Name of the default network."""
@@ -111,12 +111,12 @@ class Networks:
 
     def expect(self, network: NetworkRecord) -> None:
         """Let a network of a former engine, whose parent is not there now, be set up when it is."""
-        if network.driver in PARENTED and network.name not in self._by_name:
+        if network.driver in PARENT_DRIVERS and network.name not in self._by_name:
             self._by_name[network.name] = self._new(network)
 
     def _new(self, network: NetworkRecord) -> Network:
         addresses6 = config.addresses6(network)
-        if network.driver in PARENTED:
+        if network.driver in PARENT_DRIVERS:
             self._check_parent(network)
             return MacvlanNetwork(
                 network.name,
@@ -166,7 +166,7 @@ class Networks:
 
     def clear(self, network: NetworkRecord) -> None:
         """Remove what a creation or a removal that was cut off has left of a network."""
-        if network.driver in PARENTED:
+        if network.driver in PARENT_DRIVERS:
             if not self.parented(network.parent):
                 parent = ParentInterface(config.parent_plan(network))
                 try:

@@ -15,7 +15,7 @@ from jaula.kernel import capabilities, seccomp
 from jaula.runtime.create import mount_plan
 from jaula.runtime.validation.linux import NAMESPACES
 from jaula.security.seccomp import constants
-from jaula.spec.landlock import ANNOTATION as LANDLOCK
+from jaula.spec.annotations import LANDLOCK_ANNOTATION
 from jaula.spec.runtime import OCI_VERSION, Hooks
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ def features() -> dict[str, Any]:
             "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": _annotations(),
-        "potentiallyUnsafeConfigAnnotations": [UNIT_PROPERTIES, LANDLOCK],
+        "potentiallyUnsafeConfigAnnotations": [UNIT_PROPERTIES, LANDLOCK_ANNOTATION],
     }
 
 

@@ -26,9 +26,8 @@ from typing import NoReturn
 import msgspec
 
 from jaula.kernel import namespaces, process
-from jaula.kernel.links import set_link
 from jaula.kernel.namespaces import CLONE
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.rtnetlink import Rtnetlink, set_link
 from jaula.rootless.port_forwarder import TcpForward, UdpForward
 from jaula.rootless.port_protocol import (
     Answer,
@@ -174,7 +173,7 @@ def serve(directory: str, ready: int, go: int, held: int) -> NoReturn:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(null, 1)
-        process.close_others((ready, go, held))
+        process.close_fds_except((ready, go, held))
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for a connection
         outside = HostSockets()

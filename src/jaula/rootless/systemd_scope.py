@@ -34,14 +34,14 @@ def unit_name(keeper: int, started: str) -> str:
 
 def enter(keeper: int, *, new: bool) -> str:
     """Put this process, and a ``new`` keeper, where it may make cgroups; "" or why that failed."""
-    tree = cgroups.unified()
+    tree = cgroups.unified_mount()
     if tree is None:
         return "cgroup v1 is not delegated to users: that takes cgroup v2"
     if cgroups.delegated_base(tree, _cgroup("self")) is not None:
         return ""
     try:
         from jaula.cgroups.systemd.bus import Address, Connection
-        from jaula.cgroups.systemd.properties import of_scope
+        from jaula.cgroups.systemd.properties import scope_properties
     except ImportError as error:
         return f"systemd cannot be asked for a cgroup: {error}"
     unit = ""
@@ -50,7 +50,7 @@ def enter(keeper: int, *, new: bool) -> str:
             if new:
                 unit = unit_name(keeper, _started(keeper))
                 about = "containers of jaula"
-                systemd.start(unit, of_scope(unit, "app.slice", keeper, about, 2))
+                systemd.start(unit, scope_properties(unit, "app.slice", keeper, about, 2))
                 _move(tree, _cgroup(str(keeper)), KEEPER_LEAF, keeper)
             base = _cgroup(str(keeper)).removesuffix(f"/{KEEPER_LEAF}")
             unit = base.rpartition("/")[2]

@@ -34,7 +34,7 @@ def different_namespaces(pid: int) -> CLONE:
     flags = CLONE(0)
     for kind, flag in namespaces.KINDS.items():
         try:
-            if namespaces.identity(pid, kind) != namespaces.identity("self", kind):
+            if namespaces.namespace_id(pid, kind) != namespaces.namespace_id("self", kind):
                 flags |= flag
         except FileNotFoundError:  # this kernel does not have the namespace
             continue

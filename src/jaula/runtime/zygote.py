@@ -35,7 +35,7 @@ def main(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> No
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims
         os.chdir("/")
-        process.close_others((engine.fileno(),))  # drop the engine's lock and sockets
+        process.close_fds_except((engine.fileno(),))  # drop the engine's lock and sockets
         interfaces = load_interfaces()
         gc.collect()
         gc.freeze()
@@ -84,9 +84,9 @@ def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
         gids = rows(request.gid_mappings) or uids
         try:
             if request.within:
-                fds_by_type = namespaces.make_within(fds[1], CLONE.NEWNET)
+                fds_by_type = namespaces.create_in_userns(fds[1], CLONE.NEWNET)
             else:
-                fds_by_type = namespaces.make(
+                fds_by_type = namespaces.create_namespaces(
                     CLONE.NEWNET if request.network else CLONE(0), uids, gids
                 )
         except OSError as error:

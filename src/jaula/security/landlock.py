@@ -1,7 +1,7 @@
 """Landlock for containers: which file hierarchies and TCP ports their processes can reach.
 
 Follows landlock(7); the kernel's side is :mod:`jaula.kernel.landlock`. Decisions only: the result
-is a :class:`~jaula.spec.landlock.Ruleset`, which travels in the spec and is entered by the runtime.
+is a :class:`~jaula.spec.annotations.Ruleset`, which travels in the spec and is entered by the runtime.
 
 What it is for: everything below the container's own root is allowed, read-only mounts stay
 read-only by their own flag, and nothing else is reachable. A descriptor of a directory of the host
@@ -32,10 +32,17 @@ from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import LANDLOCK_ACCESS_NET as NET
 from jaula.kernel.landlock import LANDLOCK_SCOPE as SCOPE
-from jaula.kernel.landlock import known
+from jaula.kernel.landlock import supported_rights
 from jaula.security.lsm import detect
 from jaula.security.lsm.interface import LabelRequest
-from jaula.spec.landlock import ANNOTATION, PathRule, PortRule, Ruleset, decode, encode
+from jaula.spec.annotations import (
+    LANDLOCK_ANNOTATION,
+    PathRule,
+    PortRule,
+    Ruleset,
+    decode_ruleset,
+    encode_ruleset,
+)
 from jaula.spec.runtime import Mount, Seccomp, Spec
 
 READ = FS.EXECUTE | FS.READ_FILE | FS.READ_DIR | FS.IOCTL_DEV
@@ -126,7 +133,7 @@ def _may_mount(seccomp: Seccomp | None) -> bool:
 
 def decide(mounts: Sequence[Mount], *, root_readonly: bool, options: Options, abi: int) -> Ruleset:
     """The rules for a container. Raises ``InvalidRequest`` for what this version cannot do."""
-    can = known(abi)
+    can = supported_rights(abi)
     if not can.access_fs:
         raise InvalidRequest("--security-opt landlock: this kernel has no Landlock")
     net = 0
@@ -230,11 +237,13 @@ class Landlock:
             return spec
         readonly = spec.root is not None and spec.root.readonly
         rules = decide(spec.mounts, root_readonly=readonly, options=options, abi=self.abi)
-        return structs.replace(spec, annotations={**spec.annotations, ANNOTATION: encode(rules)})
+        return structs.replace(
+            spec, annotations={**spec.annotations, LANDLOCK_ANNOTATION: encode_ruleset(rules)}
+        )
 
     def requested(self, spec: Spec) -> str:
-        text = spec.annotations.get(ANNOTATION)
-        return describe(decode(text)) if text is not None else ""
+        text = spec.annotations.get(LANDLOCK_ANNOTATION)
+        return describe(decode_ruleset(text)) if text is not None else ""
 
     def in_effect(self, pid: int) -> str | None:
         """The kernel tells nobody; the runtime holds each process to it before its program runs."""

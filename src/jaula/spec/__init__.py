@@ -1,1 +1,1 @@
-"""What crosses a border (files, sockets, the API): typed documents, and Docker's words. No I/O."""
+"""Typed documents of files, sockets and the API, and parsers of Docker's notations. No I/O."""

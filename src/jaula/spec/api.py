@@ -1,14 +1,11 @@
-"""Documents that clients of the Docker Engine API send, and how they are read.
+"""Documents that clients of the Docker Engine API send.
 
 Source: the Docker Engine API, version 1.45 (``swagger.yaml``: ContainerConfig, HostConfig,
-Resources, NetworkingConfig, ExecConfig, VolumeCreateOptions ...). Field names are the document's
-own.
+Resources, NetworkingConfig, ExecConfig, VolumeCreateOptions ...). Field names are the document's.
 
-Where absent and empty differ for the engine the field is ``... | None`` with None for absent. How a
-body is read is in :mod:`jaula.spec.decoding`, documents about networks in
-:mod:`jaula.spec.api_networks`.
-
-What the fields may hold (limits, names, grammars) is the engine's to check.
+A field is ``... | None``, with None for absent, if the engine distinguishes absent from empty.
+:mod:`jaula.spec.decode` decodes bodies; :mod:`jaula.spec.api_networks` has the documents about
+networks. The engine checks values (limits, names, grammars).
 """
 
 from __future__ import annotations
@@ -16,11 +13,11 @@ from __future__ import annotations
 import msgspec
 
 from jaula.spec.api_networks import NetworkingConfig
-from jaula.spec.decoding import Document, Empty, Int64, UInt16, UInt32, UInt64
+from jaula.spec.decode import Document, Empty, Int64, UInt16, UInt32, UInt64
 
 
 class Healthcheck(Document, frozen=True, kw_only=True):
-    """Durations are nanoseconds; 0 takes the image's value, then the default."""
+    """A health check in nanoseconds; 0 selects the image's value, then the default."""
 
     test: tuple[str, ...] = ()
     interval: Int64 = 0
@@ -112,7 +109,7 @@ class Mount(Document, frozen=True, kw_only=True):
 
 
 class Resources(Document, frozen=True, kw_only=True):
-    """Limits that ``HostConfig`` and the update body share. 0 means 'not set'."""
+    """Limits that ``HostConfig`` and the update body share; 0 means not set."""
 
     cpu_shares: Int64 = 0
     memory: Int64 = 0  # bytes
@@ -152,10 +149,10 @@ class Resources(Document, frozen=True, kw_only=True):
 
 
 class SecretReference(Document, frozen=True, kw_only=True):
-    """A secret or config that a container is to have; ``id`` is the engine's to fill in."""
+    """A secret or config of a container; the engine sets ``id``."""
 
     source: str = ""  # name or id
-    target: str = ""  # a name or an absolute path; empty: as it is called
+    target: str = ""  # a name or an absolute path; empty: the secret's name
     uid: str = msgspec.field(name="UID", default="0")
     gid: str = msgspec.field(name="GID", default="0")
     mode: UInt32 | None = None  # None: 0444
@@ -245,7 +242,7 @@ class ContainerCreate(Document, frozen=True, kw_only=True):
 
 
 class ContainerUpdate(Resources, frozen=True, kw_only=True):
-    """``POST /containers/{id}/update``; 0, "" and None leave a limit as it is."""
+    """``POST /containers/{id}/update``; 0, "" and None leave a limit unchanged."""
 
     restart_policy: RestartPolicy = RestartPolicy()
 
@@ -271,7 +268,7 @@ class ExecCreate(Document, frozen=True, kw_only=True):
 
 
 class ExecStart(Document, frozen=True, kw_only=True):
-    """``POST /exec/{id}/start``; it comes before the hijacked stream."""
+    """``POST /exec/{id}/start``, sent before the hijacked stream."""
 
     detach: bool = False
     tty: bool = False
@@ -282,7 +279,7 @@ class ExecStart(Document, frozen=True, kw_only=True):
 
 
 class VolumeCreate(Document, frozen=True, kw_only=True):
-    """``POST /volumes/create``; an empty name asks for a random one."""
+    """``POST /volumes/create``; an empty name requests a random one."""
 
     name: str = ""
     driver: str = ""
@@ -291,7 +288,7 @@ class VolumeCreate(Document, frozen=True, kw_only=True):
 
 
 class SecretSpec(Document, frozen=True, kw_only=True):
-    """``POST /secrets/create`` and the like; ``data`` is base64."""
+    """``POST /secrets/create`` and ``POST /configs/create``; ``data`` is base64."""
 
     name: str = ""
     labels: dict[str, str] = {}
@@ -303,7 +300,7 @@ class SecretSpec(Document, frozen=True, kw_only=True):
 class RegistryAuth(msgspec.Struct, frozen=True, kw_only=True):
     """The ``X-Registry-Auth`` header's document and the body of ``POST /auth``.
 
-    The wire names are lower case, without a separator. Never shown: it holds a password.
+    Wire names are lower case without a separator. Never printed, because it holds a password.
     """
 
     username: str = ""
@@ -318,7 +315,7 @@ class RegistryAuth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ManifestListAdd(Document, frozen=True, kw_only=True):
-    """``PUT /jaula/manifests/{name}``: a list, and the names of what it lists, with digests."""
+    """``PUT /jaula/manifests/{name}``: a manifest list, and its members by digest."""
 
     content: bytes
     media_type: str
@@ -326,9 +323,9 @@ class ManifestListAdd(Document, frozen=True, kw_only=True):
 
 
 class SignatureAdd(Document, frozen=True, kw_only=True):
-    """``POST /jaula/signatures/{name}``: what was signed, and by which signature.
+    """``POST /jaula/signatures/{name}``: the signed payload and its signature.
 
-    ``referring``: it becomes a manifest that refers to the image, not a tag beside it.
+    ``referring`` stores it as a manifest that refers to the image instead of a tag.
     """
 
     payload: bytes

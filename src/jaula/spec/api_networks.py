@@ -1,14 +1,14 @@
 """Documents about networks that clients of the Docker Engine API send.
 
 Source: the Docker Engine API, version 1.45 (``swagger.yaml``: NetworkingConfig, EndpointSettings,
-IPAM, NetworkCreateRequest ...). See :mod:`jaula.spec.api` for what all documents have in common.
+IPAM, NetworkCreateRequest ...). :mod:`jaula.spec.api` describes the common rules.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from jaula.spec.decoding import Document
+from jaula.spec.decode import Document
 
 
 class EndpointIPAMConfig(Document, frozen=True, kw_only=True):

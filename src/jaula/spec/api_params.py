@@ -1,7 +1,7 @@
-"""What API and engine hand each other that is no document of a client: queries read, results told.
+"""Values between the API and the engine that are not client documents: parsed queries and results.
 
-The queries are those of the Docker Engine API 1.45 (attach, logs); the results are what its answers
-are made of.
+The queries are those of the Docker Engine API 1.45 (attach, logs); the responses are built from the
+results.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from jaula.spec.api import ContainerCreate
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Who is at the other end of a unix socket (``SO_PEERCRED``, when it connected).
+    """The client process of a unix socket (``SO_PEERCRED`` at the time of the connect).
 
-    ``groups`` are the supplementary ones (``SO_PEERGROUPS``); ``login_uid`` who logged in
-    (``/proc/PID/loginuid``, None where nobody did), ``command`` the process's name.
+    ``groups`` are its supplementary groups (``SO_PEERGROUPS``). ``login_uid`` is the audit login
+    uid (``/proc/PID/loginuid``), None if unset. ``command`` is the process name.
     """
 
     pid: int
@@ -27,11 +27,11 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Remote(msgspec.Struct, frozen=True):
-    """Who is at the other end of a TCP connection, as far as a certificate proved it.
+    """The client of a TCP connection, as far as its certificate identifies it.
 
-    ``fingerprint`` is ``sha256:`` and the digest of the certificate, ``name`` the one common name
-    of its subject, if it has one. Both are empty for a client without TLS. ``address`` is the
-    client's.
+    ``fingerprint`` is ``sha256:`` and the digest of the certificate; ``name`` is the common name of
+    its subject, if there is exactly one. Both are empty for a client without TLS. ``address`` is
+    the client's.
     """
 
     address: str
@@ -40,14 +40,14 @@ class Remote(msgspec.Struct, frozen=True):
 
 
 Origin = Peer | Remote
-"""Who a connection comes from; None where the kernel could not say."""
+"""The client of a connection; None if the kernel could not identify it."""
 
 
 class AttachOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The query of an attach request.
 
-    ``stream`` asks for live output (and input where ``stdin``), ``logs`` for what was written
-    before. ``detach_keys`` is decoded (see :mod:`jaula.spec.detach_keys`); None takes the default.
+    ``stream`` requests live output (and input with ``stdin``), ``logs`` the output so far.
+    ``detach_keys`` is decoded (see :mod:`jaula.spec.detach_keys`); None selects the default.
     ``early`` holds bytes of stdin that arrived together with the request's head.
     """
 
@@ -58,11 +58,11 @@ class AttachOptions(msgspec.Struct, frozen=True, kw_only=True):
     stderr: bool = False
     detach_keys: bytes | None = None
     early: bytes = b""
-    framed: bool = True  # with Docker's header before each piece, unless there is a terminal
+    framed: bool = True  # with Docker's stream headers, unless there is a terminal
 
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The query of a logs request: times in nanoseconds since the epoch, both inclusive.
+    """The query of a logs request; times are nanoseconds since the epoch, both inclusive.
 
     ``tail`` is None for all lines. With ``timestamps`` the engine starts each line with its RFC
     3339 time and a blank.
@@ -75,11 +75,11 @@ class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
     tail: int | None = None
     follow: bool = False
     timestamps: bool = False
-    details: bool = False  # with the container's attributes before each line
+    details: bool = False  # with the container's log attributes before each line
 
 
 class CommitOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The query of a commit request, and its body: a configuration that goes before the own."""
+    """The query of a commit request; ``config`` is its body, which overrides the container's."""
 
     repo: str = ""
     tag: str = ""
@@ -91,14 +91,14 @@ class CommitOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WaitResult(msgspec.Struct, frozen=True):
-    """How a container ended; ``error`` says why it could not be waited for."""
+    """The exit of a container; ``error`` is set when waiting failed."""
 
     status_code: int
     error: str | None = None
 
 
 class ContainerCreated(msgspec.Struct, frozen=True):
-    """The answer to ``POST /containers/create``."""
+    """The response to ``POST /containers/create``."""
 
     id: str
     warnings: tuple[str, ...] = ()

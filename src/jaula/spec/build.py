@@ -1,7 +1,7 @@
-"""What is asked of a build: the query of ``POST /build``, read.
+"""Options of a build: the parsed query of ``POST /build``.
 
-Source: Docker Engine API 1.45, ``ImageBuild``. Our own: ``session`` (:mod:`.buildsession`),
-``progress``, ``allow`` and ``buildcontexts``.
+Source: Docker Engine API 1.45, ``ImageBuild``. jaula's own parameters: ``session``
+(:mod:`.build_session`), ``progress``, ``allow`` and ``buildcontexts``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from jaula.spec.api import HostConfig, RegistryAuth
 
 
 class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """``host`` holds the limits and modes of all RUN steps; None of a build argument unsets it.
+    """Options of one build.
 
-    ``names`` are those that the image gets; ``dockerfile`` is '' for the usual name. ``remote`` is
-    where the context comes from if it is not the body. ``steps`` asks for messages about each step.
-    ``allow`` are entitlements, as of ``docker buildx build --allow``. ``contexts`` are further
-    contexts: name to ``docker-image://NAME`` or an address, or '' for a directory of the client's.
+    ``host`` holds the limits and modes of all RUN steps. A build argument with value None is unset.
+    ``names`` are the image's names. ``dockerfile`` is '' for the default name. ``remote`` is the
+    address of the context if the body does not hold it. ``steps`` requests progress messages for
+    each step. ``allow`` lists entitlements, as ``docker buildx build --allow`` does. ``contexts``
+    maps the name of a further context to ``docker-image://NAME`` or an address, or to '' for a
+    directory of the client.
     """
 
     names: tuple[str, ...] = ()
@@ -44,7 +46,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PruneOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """``all``: what images share as well. ``keep`` is the number of bytes that may stay."""
+    """``all`` includes the cache that images share; ``keep`` is the number of bytes to keep."""
 
     all: bool = False
     keep: int = 0

@@ -1,27 +1,28 @@
-"""What the engine and a client say on the session of a build.
+"""Protocol of a build session between the engine and the client.
 
-The client sends ``POST /build/session?session=ID`` with ``Upgrade: jaula-build``, ID being 32 to 64
-hexadecimal digits that it made up, and afterwards ``POST /build?session=ID``. On the first
-connection the engine asks for what a build needs of the client's machine and nothing else may have:
-the bytes of a secret, a connection to its ssh agent, a directory.
+The client sends ``POST /build/session?session=ID`` with ``Upgrade: jaula-build``. ID is 32 to 64
+hexadecimal digits of the client's choice. Then it sends ``POST /build?session=ID``. On the first
+connection the engine requests what only the client's machine has: the bytes of a secret, a
+connection to the ssh agent, a directory.
 
-Both send frames: a kind (1 byte), the number of a stream (4 bytes), the length of the payload (4
-bytes), all big-endian, then the payload, :data:`PIECE` bytes at most. The engine opens streams,
-with numbers of its choice, and the client answers on them:
+Both sides send frames: a kind (1 byte), a stream number (4 bytes), the length of the payload (4
+bytes), all big-endian, then the payload of at most :data:`PAYLOAD_LIMIT` bytes. The engine opens
+streams with numbers of its choice, and the client answers on them:
 
-=======  ========  ===========================================================================
+=======  ========  ==========================================================================
 kind     sender    payload
-=======  ========  ===========================================================================
-SECRET   engine    JSON, :class:`SessionRequest`: send the secret's bytes as DATA, then END
-SSH      engine    JSON, :class:`SessionRequest`: connect to the agent; DATA goes both ways until an END
-CONTEXT  engine    JSON, :class:`SessionRequest`: send the directory as a tar, as of ``/build``, then END
+=======  ========  ==========================================================================
+SECRET   engine    JSON, :class:`SessionRequest`: send the secret as DATA, then END
+SSH      engine    JSON, :class:`SessionRequest`: connect to the agent; DATA both ways to END
+CONTEXT  engine    JSON, :class:`SessionRequest`: send the directory as a tar, then END
 DATA     both      bytes of the stream
-END      both      nothing more comes from the sender; each side sends one, a failed stream none
-FAIL     both      text for people: the stream cannot be had; it is over
-=======  ========  ===========================================================================
+END      both      end of the sender's data; each side sends one, except on a failed stream
+FAIL     both      error text: the stream failed and is closed
+=======  ========  ==========================================================================
 
-A stream that the client does not have (no ``--secret``, ``--ssh``, ``--build-context`` named it) is
-answered by FAIL with the text :data:`UNKNOWN`. What lies outside of this ends the connection.
+If the client does not have the requested item (no ``--secret``, ``--ssh`` or ``--build-context``
+names it), it answers FAIL with the text :data:`UNKNOWN`. Any other frame ends the connection. The
+tar of CONTEXT has the form of a ``/build`` body.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ from enum import IntEnum
 import msgspec
 
 PROTOCOL = "jaula-build"
-"""The word in ``Upgrade``."""
+"""The protocol name in ``Upgrade``."""
 
-PIECE = 64 * 1024  # bytes of a payload at most
-SECRET_LIMIT = 512 * 1024  # bytes of a secret at most
+PAYLOAD_LIMIT = 64 * 1024  # bytes
+SECRET_LIMIT = 512 * 1024  # bytes
 UNKNOWN = "unknown"
 
 _HEAD = struct.Struct("!BII")
-HEAD_SIZE = _HEAD.size
+HEADER_SIZE = _HEAD.size
 
 
 class SessionRequestKind(IntEnum):
-    """What a frame is."""
+    """Frame kinds."""
 
     SECRET = 1
     SSH = 2
@@ -54,42 +55,51 @@ class SessionRequestKind(IntEnum):
 
 
 class SessionRequest(msgspec.Struct, frozen=True):
-    """What a stream is to be: the ``id`` of a secret or an agent, the name of a context."""
+    """Payload of an opening frame: the id of a secret or agent, or the name of a context."""
 
     id: str
 
 
 class BadFrame(ValueError):
-    """The other side does not keep to the protocol."""
+    """A frame that violates the protocol."""
 
 
-def frame(kind: SessionRequestKind, stream: int, payload: bytes = b"") -> bytes:
-    """One frame."""
-    if len(payload) > PIECE:
-        raise BadFrame(f"a payload has {len(payload)} bytes, {PIECE} at most")
+def encode_frame(kind: SessionRequestKind, stream: int, payload: bytes = b"") -> bytes:
+    """Encode one frame.
+
+    :raises BadFrame: when the payload exceeds :data:`PAYLOAD_LIMIT`.
+    """
+    if len(payload) > PAYLOAD_LIMIT:
+        raise BadFrame(f"a payload has {len(payload)} bytes, {PAYLOAD_LIMIT} at most")
     return _HEAD.pack(kind, stream, len(payload)) + payload
 
 
-def ask(kind: SessionRequestKind, stream: int, id: str) -> bytes:
-    """The frame that opens a stream."""
-    return frame(kind, stream, msgspec.json.encode(SessionRequest(id)))
+def encode_request(kind: SessionRequestKind, stream: int, id: str) -> bytes:
+    """Encode the frame that opens a stream."""
+    return encode_frame(kind, stream, msgspec.json.encode(SessionRequest(id)))
 
 
-def asked(payload: bytes) -> str:
-    """The id in the payload of one."""
+def decode_request(payload: bytes) -> str:
+    """Return the id in the payload of a frame that opens a stream.
+
+    :raises BadFrame: when the payload is not a request.
+    """
     try:
         return msgspec.json.decode(payload, type=SessionRequest).id
     except msgspec.DecodeError as error:
         raise BadFrame(f"an opening frame is damaged: {error}") from None
 
 
-def head(data: bytes) -> tuple[SessionRequestKind, int, int]:
-    """Kind, stream and length of the payload from :data:`HEAD_SIZE` bytes; raises BadFrame."""
+def decode_header(data: bytes) -> tuple[SessionRequestKind, int, int]:
+    """Return kind, stream and payload length from :data:`HEADER_SIZE` bytes.
+
+    :raises BadFrame: when the kind is unknown or the length exceeds the limit.
+    """
     number, stream, length = _HEAD.unpack(data)
     try:
         kind = SessionRequestKind(number)
     except ValueError:
         raise BadFrame(f"a frame of the unknown kind {number}") from None
-    if length > PIECE:
-        raise BadFrame(f"a payload has {length} bytes, {PIECE} at most")
+    if length > PAYLOAD_LIMIT:
+        raise BadFrame(f"a payload has {length} bytes, {PAYLOAD_LIMIT} at most")
     return kind, stream, length

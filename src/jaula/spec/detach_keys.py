@@ -1,4 +1,4 @@
-"""The key sequence that leaves an attached terminal, as Docker writes it.
+"""Key sequence to detach from a container, in Docker's notation.
 
 Source: moby ``pkg/term`` ``ToBytes`` and the ``--detach-keys`` page: a comma separated list of
 single characters and of ``ctrl-`` with a letter or one of ``@ [ \\ ] ^ _``.
@@ -10,16 +10,19 @@ from jaula.errors import InvalidRequest
 
 DEFAULT = b"\x10\x11"  # ctrl-p,ctrl-q
 
-_LIMIT = 64
+_LIMIT = 64  # keys
 
 
 def parse(text: str) -> bytes:
-    """The bytes that a terminal sends for ``text``; raises :class:`InvalidRequest`."""
+    """Return the bytes that a terminal sends for ``text``.
+
+    :raises InvalidRequest: when ``text`` is not a valid key sequence.
+    """
     keys = bytearray()
     for key in text.split(","):
         keys.append(_byte(key, text))
     if len(keys) > _LIMIT:
-        raise InvalidRequest(f"detach keys hold {len(keys)} keys, at most {_LIMIT} are possible")
+        raise InvalidRequest(f"detach keys hold {len(keys)} keys, at most {_LIMIT} are allowed")
     return bytes(keys)
 
 

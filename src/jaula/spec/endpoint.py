@@ -1,7 +1,7 @@
-"""A container's place in a network: what the network gives and the database keeps.
+"""A container's endpoint in a network, as the database stores it.
 
-Everything that the host holds for a container (link, address, firewall elements, reserved ports)
-can be made again or taken away from this document alone.
+Everything that the host holds for an endpoint (link, address, firewall elements, allocated ports)
+can be recreated or removed from this document alone.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import msgspec
 
 ANY, ANY6 = "0.0.0.0", "::"
-"""Every IPv4 and every IPv6 address of the host."""
+"""All IPv4 and all IPv6 addresses of the host."""
 
 
 class PublishedPort(msgspec.Struct, frozen=True):
-    """What arrives at the host's port goes to the container's."""
+    """A port of the host whose traffic is forwarded to a container's port."""
 
     container_port: int
     protocol: str
@@ -22,10 +22,10 @@ class PublishedPort(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One interface of a container while it runs.
+    """One network interface of a running container.
 
-    ``endpoint_id`` is 64 hex digits, new with every attach; ``container_id`` is the name that the
-    network knows the container by, which may be that of a sandbox prepared before it.
+    ``endpoint_id`` is 64 hex digits, new for every attach. ``container_id`` is the id by which the
+    network knows the container; it may be that of a sandbox created before the container.
     """
 
     network: str
@@ -42,8 +42,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     ipv6: str = ""  # empty: the interface has no IPv6
     prefix6: int = 0
     gateway6: str = ""
-    names: tuple[str, ...] = ()  # what other containers of the network may call it
-    links: dict[str, str] = {}  # what this container alone calls others: their names by alias
-    internal: bool = False  # the network leads nowhere else
-    on_link: bool = False  # every address is reached on the interface, without a gateway
-    publishes: bool = True  # ports of the host can lead here
+    names: tuple[str, ...] = ()  # DNS names for the other containers of the network
+    links: dict[str, str] = {}  # container name by alias, for this container alone
+    internal: bool = False  # the network has no route to the outside
+    on_link: bool = False  # every address is on-link, without a gateway
+    publishes: bool = True  # ports of the host can be published to it

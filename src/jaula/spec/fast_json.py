@@ -1,8 +1,8 @@
-"""JSON without importing ``json``: the scanner and encoder of its C accelerator, used directly.
+"""JSON without importing ``json``: direct use of the scanner and encoder of its C accelerator.
 
-``json`` pulls in ``re`` and costs 5 ms of a client that should take 20. The constructors of
-``_json`` are the ones that ``json.decoder`` and ``json.encoder`` call, unchanged from Python 3.11
-to 3.14; an interpreter without the accelerator gets the module itself.
+``json`` imports ``re`` and costs 5 ms of a client that should take 20. ``json.decoder`` and
+``json.encoder`` call the same constructors of ``_json``, unchanged from Python 3.11 to 3.14. An
+interpreter without the accelerator uses the ``json`` module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WHITESPACE = " \t\r\n"
 
 
 class _Settings:
-    """What ``_json.make_scanner`` reads from the decoder that owns it."""
+    """The attributes that ``_json.make_scanner`` reads from its decoder."""
 
     strict = False
     object_hook = None
@@ -45,7 +45,10 @@ except ImportError:
 
 
 def decode(data: bytes | str) -> Any:
-    """The one JSON value in ``data``. Raises ValueError where there is none, or more."""
+    """Decode the single JSON value in ``data``.
+
+    :raises ValueError: when there is no valid value or more than one.
+    """
     text = data if isinstance(data, str) else data.decode("utf-8", "surrogateescape")
     value, end = _next(text, 0)
     if text[end:].strip(WHITESPACE):
@@ -64,7 +67,7 @@ def _next(text: str, start: int) -> tuple[Any, int]:
 
 
 def decode_lines(chunks: Iterable[bytes]) -> Iterator[Any]:
-    """The values of a stream that sends one JSON document a line, as they come."""
+    """Yield the values of a newline-delimited JSON stream as they arrive."""
     pending = b""
     for chunk in chunks:
         *lines, pending = (pending + chunk).split(b"\n")
@@ -84,7 +87,7 @@ def _values(line: bytes) -> Iterator[Any]:
 
 
 def encode(value: object) -> str:
-    """``value`` as compact JSON, text kept as it is."""
+    """Encode ``value`` as compact JSON; non-ASCII text is kept."""
     if make_encoder is None:
         import json
 
@@ -98,7 +101,7 @@ def _refuse(value: object) -> object:
 
 
 def pretty(value: object, indent: str = "    ", level: int = 0) -> str:
-    """``value`` over several lines, in the manner of ``docker inspect``."""
+    """Encode ``value`` over several lines in the format of ``docker inspect``."""
     if isinstance(value, dict) and value:
         inner = indent * (level + 1)
         rows = [

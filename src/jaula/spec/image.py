@@ -1,16 +1,15 @@
-"""The documents of container images: configuration, manifest, index, descriptors.
+"""Documents of container images: configuration, manifest, index, descriptors.
 
 Sources: opencontainers/image-spec 1.1 (``config.md``, ``manifest.md``, ``image-index.md``,
-``descriptor.md``, ``image-layout.md``), the Docker image specification 1.2 (``manifest.json`` of an
-archive made by ``docker save``) and the Docker v2 schema 2 media types, which have the same shape.
+``descriptor.md``, ``image-layout.md``), the Docker image specification 1.2 (``manifest.json`` of a
+``docker save`` archive) and the Docker v2 schema 2 media types, which have the same structure.
 
-Facts about real documents: Go writes ``null`` for what is empty, so null means 'absent'
-everywhere; Docker adds members of its own to the configuration (``ArgsEscaped``, ``Healthcheck``,
-``OnBuild``, ``Shell``, ``docker_version``, ``container_config``). Unknown members are ignored here
-and kept in the blob, which is never rewritten.
+Facts about real documents: Go writes ``null`` for empty values, so null means absent everywhere.
+Docker adds members of its own to the configuration (``ArgsEscaped``, ``Healthcheck``, ``OnBuild``,
+``Shell``, ``docker_version``, ``container_config``). Unknown members are ignored here; they stay in
+the blob, which is never rewritten.
 
-Digests are sha256 only. A document is decoded only after its digest was checked; that is the
-caller's work.
+Only sha256 digests are supported. The caller verifies the digest of a document before decoding it.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ INDEXES = frozenset({INDEX, DOCKER_LIST})
 LAYERS = frozenset({LAYER_TAR, LAYER_GZIP, LAYER_ZSTD, DOCKER_LAYER_GZIP, DOCKER_LAYER_TAR})
 
 DOCUMENT_LIMIT = 4 << 20
-"""Bytes; a larger manifest, index or configuration is refused (registries set the same bound)."""
+"""Maximum size in bytes of a manifest, index or configuration (registries have the same limit)."""
 
 LAYERS_LIMIT = 500
-"""Layers of one image: what overlayfs takes."""
+"""Maximum number of layers of an image: the limit of overlayfs."""
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -85,7 +84,7 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 class Healthcheck(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
-    """Durations are nanoseconds."""
+    """A health check; durations are in nanoseconds."""
 
     test: tuple[str, ...] = ()
     interval: int = 0
@@ -96,7 +95,7 @@ class Healthcheck(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=Tr
 
 
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
-    """What a container made from the image runs with (the ``config`` member)."""
+    """The ``config`` member: the defaults of a container created from the image."""
 
     user: str = ""
     exposed_ports: dict[str, EmptyObject] = {}
@@ -129,7 +128,7 @@ class History(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ImageDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The whole image configuration; its digest is the image's id."""
+    """The image configuration; its digest is the image id."""
 
     architecture: str = ""
     os: str = ""
@@ -145,7 +144,7 @@ class ImageDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class ArchiveImage(msgspec.Struct, frozen=True, rename="pascal"):
-    """One member of a Docker archive's ``manifest.json``."""
+    """One entry of ``manifest.json`` in a Docker archive."""
 
     config: str
     repo_tags: tuple[str, ...] = ()
@@ -166,7 +165,10 @@ def _without_nulls(value: Any) -> Any:
 
 
 def decode(data: bytes | memoryview, kind: type[_Kind], what: str) -> _Kind:
-    """Parse a document named ``what`` in messages; raises :class:`InvalidRequest`."""
+    """Decode a document; ``what`` names it in errors.
+
+    :raises InvalidRequest: when the document is too large or not valid.
+    """
     if len(data) > DOCUMENT_LIMIT:
         raise InvalidRequest(
             f"{what} holds {len(data)} bytes, at most {DOCUMENT_LIMIT} are accepted"
@@ -178,5 +180,5 @@ def decode(data: bytes | memoryview, kind: type[_Kind], what: str) -> _Kind:
 
 
 def encode(document: msgspec.Struct | tuple[ArchiveImage, ...]) -> bytes:
-    """The document as JSON, in a fixed order, so that equal documents have equal digests."""
+    """Encode a document as JSON in a fixed order, so that equal documents have equal digests."""
     return msgspec.json.encode(document, order="deterministic")

@@ -1,6 +1,6 @@
-"""A network that a user made: what the database keeps, and what the kernel's objects follow from.
+"""A user-defined network, as the database stores it; the kernel objects follow from this record.
 
-The names of options are Docker's (``docker network create``, bridge driver).
+Option names are Docker's (``docker network create``, bridge driver).
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ ICC_OPTION = f"{_OPTION}enable_icc"
 MASQUERADE_OPTION = f"{_OPTION}enable_ip_masquerade"
 BINDING_OPTION = f"{_OPTION}host_binding_ipv4"
 MTU_OPTION = "com.docker.network.driver.mtu"
-PAST_OPTION = "io.jaula.publish_past_firewall"
-"""The engine's own: published ports are open whatever the host's input rules say."""
+BYPASS_FIREWALL_OPTION = "io.jaula.publish_past_firewall"
+"""jaula's own option: published ports are reachable regardless of the host's input rules."""
 PARENT_OPTION, MACVLAN_MODE_OPTION = "parent", "macvlan_mode"
 IPVLAN_MODE_OPTION, IPVLAN_FLAG_OPTION = "ipvlan_mode", "ipvlan_flag"
-PARENTED = ("macvlan", "ipvlan")
-"""Drivers whose networks lie on an interface of the host."""
+PARENT_DRIVERS = ("macvlan", "ipvlan")
+"""Drivers whose networks use an interface of the host as parent."""
 
 
 class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One subnet, as CIDR, with its gateway's address.
+    """One subnet in CIDR notation, with its gateway address.
 
-    ``ip_range`` is the part from which addresses are handed out, '' for all of it; ``auxiliary``
+    ``ip_range`` is the sub-range for container addresses, '' for the whole subnet. ``auxiliary``
     are addresses by name that no container gets.
     """
 
@@ -35,13 +35,14 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One network. ``created`` is in nanoseconds since the epoch, ``mtu`` 0 that of the host.
+    """One network.
 
-    ``pools`` are none until the network has been set up, and then one for IPv4 and at most one
-    for IPv6. ``asked_pools`` says that a person chose the subnet, so that fixed addresses can be
-    relied upon. ``driver_options`` is what was asked, for those who look. Either ``bridge`` or
-    ``parent`` is the name of the host's interface, but for a network that is settings alone
-    (``config_only``). ``config_from`` is the one from whose settings this was made.
+    ``created`` is in nanoseconds since the epoch; ``mtu`` 0 means the host's. ``pools`` is empty
+    until the network has been set up, and then holds one IPv4 and at most one IPv6 pool.
+    ``asked_pools`` records that the user chose the subnet, which fixed container addresses require.
+    ``driver_options`` are the options of the request, for inspect. Either ``bridge`` or ``parent``
+    names the host's interface; a configuration-only network (``config_only``) has neither.
+    ``config_from`` names the network whose configuration this one was created from.
     """
 
     name: str
@@ -56,11 +57,11 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     attachable: bool = False
     icc: bool = True
     masquerade: bool = True
-    host_binding: str = ""  # where ports are published by default; '': where the engine says
-    past_firewall: bool | None = None  # of published ports; None: as the engine says
+    host_binding: str = ""  # default host address of published ports; '': the engine's default
+    past_firewall: bool | None = None  # published ports bypass it; None: the engine's default
     mtu: int = 0
     parent: str = ""
-    made_parent: bool = False  # it came with the network, and goes with it
+    made_parent: bool = False  # the parent is created and deleted with the network
     mode: str = ""  # macvlan_mode, ipvlan_mode
     flag: str = ""  # ipvlan_flag
     driver_options: dict[str, str] = {}
@@ -70,10 +71,10 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def ipv4_pool(self) -> Pool | None:
-        """The IPv4 subnet; None before it was chosen."""
+        """The IPv4 pool; None before the network is set up."""
         return next((pool for pool in self.pools if ":" not in pool.subnet), None)
 
     @property
     def ipv6_pool(self) -> Pool | None:
-        """The IPv6 subnet, if it has one."""
+        """The IPv6 pool, if there is one."""
         return next((pool for pool in self.pools if ":" in pool.subnet), None)

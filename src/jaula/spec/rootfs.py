@@ -1,7 +1,7 @@
-"""How a container's root file system is made: the value that joins storage and runtime.
+"""Sources of a container's root file system: the value that storage passes to the runtime.
 
-A storage driver answers with one of these; the runtime turns it into a detached mount. Nothing is
-mounted in a namespace of the host's, so nothing can be left behind.
+A storage driver returns one of these types, and the runtime turns it into a detached mount. Nothing
+is mounted in a namespace of the host, so no mount can leak.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import msgspec
 class OverlayRoot(msgspec.Struct, frozen=True, tag="overlay"):
     """An overlay of read-only layers below a writable directory.
 
-    ``lowers`` are ordered from the topmost layer to the base, as overlayfs orders ``lowerdir``.
-    All paths are absolute host paths that the engine made. ``upper`` and ``work`` are None for a
-    read-only view. ``id_mapped`` is as for :class:`DirectoryRoot`. ``user_xattr`` says that
-    overlayfs's own attributes are of the user namespace (``user.overlay.*``), since those of the
-    other kind are the host root's. ``volatile`` says that nothing is ever forced to the disk,
-    neither by a program nor when it is unmounted; such an upper directory is mounted once.
+    ``lowers`` are ordered from the topmost layer to the base, as in overlayfs ``lowerdir``. All
+    paths are absolute host paths that the engine created. ``upper`` and ``work`` are None for a
+    read-only view. ``id_mapped`` is as in :class:`DirectoryRoot`. ``user_xattr`` makes overlayfs
+    use attributes that a user namespace may set (``user.overlay.*``), because ``trusted.*`` needs
+    the host's root. ``volatile`` disables every sync to disk, by programs and at unmount; such an
+    upper directory is mounted only once.
     """
 
     lowers: tuple[str, ...]
@@ -29,16 +29,16 @@ class OverlayRoot(msgspec.Struct, frozen=True, tag="overlay"):
 
     @property
     def options(self) -> tuple[tuple[str, str | None], ...]:
-        """Further options of the mount; None: a flag."""
+        """Further mount options; a value of None marks a flag."""
         flags = (("userxattr", self.user_xattr), ("volatile", self.volatile and bool(self.upper)))
-        return tuple((name, None) for name, wanted in flags if wanted)
+        return tuple((name, None) for name, enabled in flags if enabled)
 
 
 class DirectoryRoot(msgspec.Struct, frozen=True, tag="directory"):
-    """A plain directory (or subvolume) that holds the whole file system.
+    """A plain directory (or subvolume) with the whole file system.
 
-    ``id_mapped`` shows its files' owners as ids inside the container's user namespace; false leaves
-    them the host's ids.
+    ``id_mapped`` maps the owners of files into the container's user namespace; without it they keep
+    the host's ids.
     """
 
     path: str

@@ -1,10 +1,11 @@
-"""The OCI runtime specification's ``config.json``, version 1.2, for Linux.
+"""``config.json`` of the OCI runtime specification, version 1.2, for Linux.
 
 Source: opencontainers/runtime-spec, ``config.md`` and ``config-linux.md``. Field names are the
-document's own (camelCase on the wire through ``rename``). Unknown fields are ignored, as the
-specification asks of runtimes (``extensibility``).
+document's (camelCase on the wire by ``rename``). Unknown fields are ignored, as the specification
+requires of runtimes (``extensibility``).
 
-Annotations are types here, not texts of types that msgspec would have to compile: 1.3 ms less.
+Annotations are evaluated types, not strings, because msgspec would have to compile strings: this
+saves 1.3 ms.
 """
 
 import msgspec
@@ -29,7 +30,7 @@ class User(_Document, frozen=True):
 
 
 class Capabilities(_Document, frozen=True):
-    """Names with the ``CAP_`` prefix."""
+    """Capability sets; names have the ``CAP_`` prefix."""
 
     bounding: tuple[str, ...] = ()
     effective: tuple[str, ...] = ()
@@ -60,7 +61,7 @@ class Scheduler(_Document, frozen=True):
 
 
 class ExecCPUAffinity(_Document, frozen=True):
-    """Lists of CPUs, ``0-3,7``, of an exec'd process before and after it enters the cgroup."""
+    """CPU lists (``0-3,7``) of an exec'd process before and after it enters the cgroup."""
 
     initial: str | None = None
     final: str | None = None
@@ -129,7 +130,7 @@ class DeviceCgroup(_Document, frozen=True):
 
 
 class Memory(_Document, frozen=True):
-    """Bytes; -1 means unlimited."""
+    """Memory limits in bytes; -1 means unlimited."""
 
     limit: int | None = None
     reservation: int | None = None
@@ -137,7 +138,7 @@ class Memory(_Document, frozen=True):
     kernel: int | None = None
     swappiness: int | None = None
     disable_oom_killer: bool = msgspec.field(name="disableOOMKiller", default=False)
-    check_before_update: bool = False  # refuse a limit below what is used now
+    check_before_update: bool = False  # refuse a limit below the current usage
 
 
 class CPU(_Document, frozen=True):
@@ -199,7 +200,7 @@ class InterfacePriority(_Document, frozen=True):
 
 
 class Network(_Document, frozen=True):
-    """The v1 controllers net_cls and net_prio."""
+    """Settings of the v1 controllers net_cls and net_prio."""
 
     class_id: int | None = msgspec.field(name="classID", default=None)
     priorities: tuple[InterfacePriority, ...] = ()
@@ -294,7 +295,7 @@ class Hooks(_Document, frozen=True):
 
 
 class Spec(_Document, frozen=True):
-    """A whole ``config.json``."""
+    """The ``config.json`` document."""
 
     oci_version: str = OCI_VERSION
     process: Process | None = None
@@ -308,7 +309,7 @@ class Spec(_Document, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True, rename="camel"):
-    """The state of a container, runtime.md "State": what hooks read and ``state`` prints."""
+    """State of a container (runtime.md, "State"), as hooks read and ``state`` prints it."""
 
     id: str
     status: str  # creating created running stopped; paused is an extension of runtimes
@@ -319,7 +320,7 @@ class State(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ContainerProcessState(msgspec.Struct, frozen=True, rename="camel"):
-    """What a seccomp agent reads beside the listener's descriptor."""
+    """The document that a seccomp agent receives with the listener's descriptor."""
 
     state: State
     oci_version: str = OCI_VERSION
@@ -329,7 +330,7 @@ class ContainerProcessState(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def encode(spec: Spec) -> bytes:
-    """The document as JSON; ``ociVersion`` is always present."""
+    """Encode the document as JSON; ``ociVersion`` is always present."""
     document = msgspec.to_builtins(spec)
     document["ociVersion"] = spec.oci_version
     return msgspec.json.encode(document)
@@ -339,5 +340,8 @@ _decode = msgspec.json.Decoder(Spec).decode
 
 
 def decode(data: bytes) -> Spec:
-    """Parse and type-check a ``config.json``; raises ``msgspec.ValidationError``."""
+    """Decode and type-check a ``config.json``.
+
+    :raises msgspec.DecodeError: when it is not valid JSON (``ValidationError``: a wrong type).
+    """
     return _decode(data)

@@ -1,4 +1,4 @@
-"""Signal names as clients write them: ``SIGTERM``, ``TERM``, ``15``, ``RTMIN+3``."""
+"""Signal names in requests: ``SIGTERM``, ``TERM``, ``15``, ``RTMIN+3``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from jaula.errors import InvalidRequest
 
 
 def parse(text: str) -> int:
-    """The number of a signal.
+    """Return the number of a signal.
 
-    :raises InvalidRequest: there is no such signal.
+    :raises InvalidRequest: when the signal does not exist.
     """
     plain = text.strip().upper()[:20]  # longer than any name or number
     if plain.isascii() and plain.isdigit():

@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 
-from jaula.kernel import paths, userns
+from jaula.kernel import namespaces, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ def is_opaque(descriptor: int) -> bool:
 
 def opaque() -> str:
     """The attribute that counts here."""
-    return OPAQUE if userns.is_initial() else USER_OPAQUE
+    return OPAQUE if namespaces.is_initial_userns() else USER_OPAQUE
 
 
 def may_make(kind: int, number: int) -> bool:
     """Whether a node can be made: in a user namespace no device can, but a whiteout is none."""
-    return kind == stat.S_IFIFO or number == 0 or userns.is_initial()
+    return kind == stat.S_IFIFO or number == 0 or namespaces.is_initial_userns()
 
 
 def set_attribute(where: int | bytes, attribute: str, value: bytes, *, follow: bool = True) -> None:
@@ -63,7 +63,7 @@ def set_attribute(where: int | bytes, attribute: str, value: bytes, *, follow: b
         os.setxattr(where, attribute, value, follow_symlinks=follow)
     except PermissionError:
         reserved = attribute.startswith(("trusted.", "security."))
-        if userns.is_initial() or not reserved or attribute == "security.capability":
+        if namespaces.is_initial_userns() or not reserved or attribute == "security.capability":
             raise
 
 

@@ -1,4 +1,4 @@
-"""What scanners read through ``docker inspect`` is true: the CIS Docker Benchmark, parts 4 and 5.
+"""Scanners get true values from ``docker inspect``: the CIS Docker Benchmark, parts 4 and 5.
 
 The templates ask for the fields that scanners for Docker read, docker-bench-security among them,
 and are put to the real ``docker`` command. Each is held against three containers: one that follows
@@ -80,7 +80,7 @@ BROKEN = (
 
 @pytest.fixture(scope="module")
 def told(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
-    """What the docker command prints for every template, by container."""
+    """Return what the docker command prints for every template, by container."""
     socket = ("-v", f"{engine.socket}:/engine.sock")
     parent = containers.unique("elsewhere")
     broken_flags = BROKEN.format(parent=parent).split()
@@ -112,7 +112,7 @@ def test_a_scanner_gets_a_true_answer(told: dict[str, list[str]], number: int) -
 
 
 def test_the_answers_are_what_the_kernel_has_in_effect(engine: PrivateEngine, busybox: str) -> None:
-    """Limits and privileges that inspect states, against the container's own files in /proc."""
+    """Compare limits and privileges in inspect with the container's files in /proc."""
     flags = ("-m", "32m", "--pids-limit", "77", "--read-only", "--cap-drop", "ALL")
     with containers.running(engine, busybox, flags=flags) as limited:
         found = json.loads(engine.cli("docker", "inspect", limited).stdout)[0]
@@ -133,7 +133,7 @@ def test_the_answers_are_what_the_kernel_has_in_effect(engine: PrivateEngine, bu
         assert mine != theirs and found["HostConfig"]["UsernsMode"] != "host"
 
 
-def test_published_ports_are_told_with_their_address(engine: PrivateEngine, busybox: str) -> None:
+def test_published_ports_have_their_address(engine: PrivateEngine, busybox: str) -> None:
     """5.8, 5.13 and 5.14: ``docker port``, and the addresses of the bindings."""
     flags = ("-p", "127.0.0.1::80", "-p", "0.0.0.0::81")
     with containers.running(engine, busybox, flags=flags) as name:
@@ -147,9 +147,7 @@ def test_published_ports_are_told_with_their_address(engine: PrivateEngine, busy
         assert bindings["81/tcp"][0]["HostIp"] == "0.0.0.0"
 
 
-def test_images_tell_their_user_health_check_and_history(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_images_have_user_health_check_and_history(engine: PrivateEngine, busybox: str) -> None:
     """4.1, 4.6, 4.7 and 4.9: fields of an image, and ``docker history``."""
     name = containers.unique("bench")
     changes = ("-c", "USER 1000", "-c", "HEALTHCHECK CMD true")
@@ -166,7 +164,7 @@ def test_images_tell_their_user_health_check_and_history(
         engine.cli("docker", "rmi", f"{name}:1")
 
 
-def test_the_engine_tells_its_protections(engine: PrivateEngine) -> None:
+def test_info_lists_the_engine_s_protections(engine: PrivateEngine) -> None:
     """2.x and 5.1 read ``docker info``: user namespaces, filter, no swarm."""
     form = "{{json .SecurityOptions}}|{{.Swarm.LocalNodeState}}|{{.LiveRestoreEnabled}}"
     done = engine.cli("docker", "info", "--format", form)

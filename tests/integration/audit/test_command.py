@@ -1,4 +1,4 @@
-"""``jaula verify``: what it takes, which forms it writes, and what it leaves as a status."""
+"""``jaula verify``: arguments, formats and exit status."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_it_lists_every_check_without_an_engine(jaula) -> None:  # type: ignore[
         (("nobody",), 1, "No such container"),
     ],
 )
-def test_what_it_cannot_do_is_said(
+def test_invalid_arguments_are_errors(
     engine: PrivateEngine, words: tuple[str, ...], status: int, said: str
 ) -> None:
     done = engine.cli("jaula", "verify", *words)
@@ -60,22 +60,22 @@ def test_every_container_and_the_host_are_in_one_report(
 
 def test_the_host_is_verified_without_an_engine(jaula, tmp_path) -> None:  # type: ignore[no-untyped-def]
     done = jaula("--host", f"unix://{tmp_path}/nothing.sock", "verify", "--host")
-    assert "known holes" in done.stdout, done.stderr
+    assert "known CVEs" in done.stdout, done.stderr
     assert "no engine runs" in done.stdout
 
 
-def test_a_row_that_fails_leaves_1_in_every_form(engine: PrivateEngine, busybox: str) -> None:
+def test_a_failing_row_gives_status_1_in_every_format(engine: PrivateEngine, busybox: str) -> None:
     from jaula.kernel import mounts, namespaces
 
     def strip() -> None:
         namespaces.setns(namespaces.open_namespace(pid, "mnt"))
         mounts.umount2("/proc/keys")
 
-    from jaula.audit.kernel.probes import in_child
+    from jaula.audit.kernel.probes import failure_in_child
 
     with containers.running(engine, busybox) as name:
         pid = containers.pid(engine, name)
-        assert in_child(strip) is None
+        assert failure_in_child(strip) is None
         for form, word in (
             ("table", "FAILS"), ("json", '"FAILS"'), ("sarif", '"level": "error"'),
             ("html", 'class="verdict fails">'),
@@ -85,7 +85,7 @@ def test_a_row_that_fails_leaves_1_in_every_form(engine: PrivateEngine, busybox:
             assert word in done.stdout
 
 
-def test_nothing_is_stopped_where_that_was_asked_for(engine: PrivateEngine, busybox: str) -> None:
+def test_no_trace_stops_no_process(engine: PrivateEngine, busybox: str) -> None:
     with containers.running(engine, busybox) as name:
         assert "seccomp program" in engine.cli("jaula", "verify", name).stdout
         done = engine.cli("jaula", "verify", "--no-trace", name)
@@ -93,10 +93,8 @@ def test_nothing_is_stopped_where_that_was_asked_for(engine: PrivateEngine, busy
     assert "seccomp program" not in done.stdout
 
 
-def test_a_report_of_several_containers_takes_little_time(
-    engine: PrivateEngine, busybox: str
-) -> None:
-    """Ten containers, with room for a busy machine; docs/security.md has the time of a hundred."""
+def test_a_report_on_ten_containers_is_fast(engine: PrivateEngine, busybox: str) -> None:
+    """Ten containers, with a margin for a busy machine; docs/security.md has the time of 100."""
     names = [containers.unique("many") for _ in range(10)]
     try:
         for name in names:

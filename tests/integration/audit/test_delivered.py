@@ -1,4 +1,4 @@
-"""verify of what the engine itself mounts for a container: secrets, and volumes with options."""
+"""verify of mounts that the engine makes: secrets, and volumes with options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def failing(engine: PrivateEngine, name: str) -> set[str]:
 
 
 def mounted(engine: PrivateEngine, name: str, act: Callable[[], None]) -> None:
-    """Do something to the container's mounts behind the engine's back."""
+    """Change the container's mounts without the engine."""
     pid = int(containers.inspect(engine, name)["State"]["Pid"])
 
     def work() -> None:
@@ -43,30 +43,28 @@ def mounted(engine: PrivateEngine, name: str, act: Callable[[], None]) -> None:
     child(work)
 
 
-def test_they_hold(engine: PrivateEngine, box: str) -> None:
+def test_secrets_and_volumes_hold(engine: PrivateEngine, box: str) -> None:
     assert failing(engine, box) == set()
 
 
 @pytest.mark.parametrize("place", ["/run/secrets", "/etc/pw"])
-def test_one_that_was_made_writable_is_found(engine: PrivateEngine, box: str, place: str) -> None:
+def test_a_writable_secret_fails(engine: PrivateEngine, box: str, place: str) -> None:
     flags = MS.REMOUNT | MS.BIND | MS.NOSUID | MS.NODEV | MS.NOEXEC
     mounted(engine, box, lambda: mounts.mount("", place, None, flags))
     assert "secrets and configs" in failing(engine, box)
 
 
-def test_one_that_lies_on_the_disk_is_found(engine: PrivateEngine, box: str) -> None:
+def test_a_secret_on_disk_fails(engine: PrivateEngine, box: str) -> None:
     mounted(engine, box, lambda: mounts.umount2("/etc/pw"))
     assert "secrets and configs" in failing(engine, box)
 
 
-def test_a_volume_that_is_another_file_system_is_found(engine: PrivateEngine, box: str) -> None:
+def test_a_volume_replaced_by_another_file_system_fails(engine: PrivateEngine, box: str) -> None:
     mounted(engine, box, lambda: mounts.mount("x", "/m", "tmpfs", MS.NOSUID | MS.NODEV))
     assert "volume /m" in failing(engine, box)
 
 
-def test_a_part_of_the_host_that_a_volume_shows_is_named(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_a_volume_that_binds_a_host_directory_is_named(engine: PrivateEngine, busybox: str) -> None:
     volume = containers.unique("vol")
     options = ("-o", "type=none", "-o", "device=/etc", "-o", "o=bind")
     assert engine.cli("jaula", "volume", "create", *options, volume).returncode == 0

@@ -1,4 +1,4 @@
-"""Networks of a user's own: their options are in the rules that verify expects, and so missed."""
+"""User-defined networks: verify expects the rules of their options."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def rows(engine: PrivateEngine, name: str) -> dict[str, dict[str, str]]:
 
 
 def bridge(engine: PrivateEngine, network: str) -> str:
-    """The name of a network's bridge, which is in the row of its rules."""
+    """Return the bridge of a network, which is in the row of its rules."""
     document = engine.request("GET", f"/networks/{network}").json()
     named = (document.get("Options") or {}).get("com.docker.network.bridge.name")
     return str(named or f"br-{document['Id'][:12]}")
 
 
-def test_the_rules_follow_from_the_options_and_one_that_is_gone_is_missed(
+def test_rules_follow_the_options_and_a_deleted_rule_fails(
     engine: PrivateEngine, busybox: str, network: str
 ) -> None:
     with containers.running(engine, busybox, flags=("--network", network)) as name:
@@ -64,8 +64,8 @@ def test_the_rules_follow_from_the_options_and_one_that_is_gone_is_missed(
     assert "missing in ip a rule of forward" in found["firewall"]["effective"]
 
 
-def test_a_network_that_was_opened_is_found(engine: PrivateEngine, busybox: str) -> None:
-    """The rules of a network without limits, in the place of an internal one's."""
+def test_an_internal_network_with_open_rules_fails(engine: PrivateEngine, busybox: str) -> None:
+    """Replace the rules of an internal network by those of an open one."""
     name = containers.unique("net")
     assert engine.cli("jaula", "network", "create", "--internal", name).returncode == 0
     try:

@@ -1,4 +1,4 @@
-"""A twin's deeds: refused by default, told where a flag asked for them; nothing is left behind."""
+"""Escape attempts of a twin: refused by default, relaxed by a flag; nothing remains."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GROUPS = {
 
 
 class Api:
-    """The engine's API, in the form that a twin wants."""
+    """The engine's API, in the form that a twin uses."""
 
     def __init__(self, engine: PrivateEngine) -> None:
         self.engine = engine
@@ -84,7 +84,7 @@ def wrong(rows: dict[str, Result]) -> dict[str, str]:
 
 
 NO_LABELS = ("--security-opt", "apparmor=unconfined", "--security-opt", "label=disable")
-"""Without mandatory access control, which stops some of what others should have stopped."""
+"""Without mandatory access control, which also stops attempts meant for other layers."""
 
 MANY_LIMITS = (
     "--cpus 0.2 --cpuset-cpus 0 --tmpfs /small:size=1m --shm-size 2m --ulimit nofile=64:64 "
@@ -104,7 +104,9 @@ MANY_LIMITS = (
     ],
     ids=" ".join,
 )
-def test_everything_is_refused(engine: PrivateEngine, busybox: str, flags: tuple[str, ...]) -> None:
+def test_every_attempt_is_refused(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...]
+) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
         rows = tried(engine, name)
     assert wrong(rows) == {}
@@ -139,7 +141,7 @@ def test_everything_is_refused(engine: PrivateEngine, busybox: str, flags: tuple
         ((*NO_LABELS, "-v", "/tmp:/tmp"), {}, {"tried: others"}, "a file of the host"),
     ],
 )  # fmt: skip
-def test_a_protection_that_is_missing_is_seen_by_deed(
+def test_a_missing_protection_lets_an_attempt_succeed(
     engine: PrivateEngine,
     busybox: str,
     flags: tuple[str, ...],
@@ -167,7 +169,7 @@ def test_a_protection_that_is_missing_is_seen_by_deed(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_a_flag_asked_for_is_relaxed_and_names_it(
+def test_a_relaxed_row_names_its_flag(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], flag: str
 ) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
@@ -177,8 +179,8 @@ def test_what_a_flag_asked_for_is_relaxed_and_names_it(
     assert flag.lower() in named.lower()
 
 
-def test_a_ceiling_that_was_raised_is_seen(engine: PrivateEngine, busybox: str) -> None:
-    """The judge is told of smaller limits than the twin has."""
+def test_a_raised_limit_is_detected(engine: PrivateEngine, busybox: str) -> None:
+    """The evaluation gets smaller limits than the twin has."""
     flags = ("-m", "256m", "--pids-limit", "200")
     with containers.running(engine, busybox, flags=flags) as name:
         asked = {"Memory": 16 << 20, "MemorySwap": 16 << 20, "PidsLimit": 50}
@@ -189,7 +191,7 @@ def test_a_ceiling_that_was_raised_is_seen(engine: PrivateEngine, busybox: str) 
 
 
 def smaller(spec: runtime.Spec) -> runtime.Spec:
-    """The spec with limits that nobody set."""
+    """Return the spec with limits that are not set."""
     mounts = tuple(
         msgspec.structs.replace(mount, options=(*mount.options, "size=4096"))
         if mount.destination == "/dev/shm"
@@ -205,14 +207,14 @@ def smaller(spec: runtime.Spec) -> runtime.Spec:
     return msgspec.structs.replace(spec, mounts=mounts, process=process)
 
 
-def test_every_limit_that_is_not_in_effect_is_seen(engine: PrivateEngine, busybox: str) -> None:
-    """The judge is told of limits; the twin has the kernel's own, or none."""
+def test_every_limit_that_is_not_in_effect_is_detected(engine: PrivateEngine, busybox: str) -> None:
+    """The evaluation gets limits; the twin has the kernel's defaults, or none."""
     flags = ("--ulimit", "nofile=1024:1024", "--ulimit", "fsize=1000000")
     with containers.running(engine, busybox, flags=flags) as name:
         asked = {"NanoCpus": 50_000_000, "CpusetCpus": "0"}
         row = tried(engine, name, asked, smaller)["tried: ceilings"]
     assert row.verdict is Verdict.FAILS
-    through = row.effective.partition("let through: ")[2]
+    through = row.effective.partition("allowed: ")[2]
     expected = ["more than 0.05 processors", "8 KB in /dev/shm", "raising nofile",
                 "raising fsize"]  # fmt: skip
     if (os.cpu_count() or 1) > 1:
@@ -221,13 +223,15 @@ def test_every_limit_that_is_not_in_effect_is_seen(engine: PrivateEngine, busybo
 
 
 def namespaced(spec: runtime.Spec) -> runtime.Spec:
-    """The spec with a user namespace that it does not have."""
+    """Return the spec with a user namespace that it does not have."""
     assert spec.linux is not None
     own = (*spec.linux.namespaces, runtime.Namespace(type="user"))
     return msgspec.structs.replace(spec, linux=msgspec.structs.replace(spec.linux, namespaces=own))
 
 
-def test_ids_that_are_another_containers_too_are_seen(engine: PrivateEngine, busybox: str) -> None:
+def test_ids_shared_with_another_container_are_detected(
+    engine: PrivateEngine, busybox: str
+) -> None:
     with containers.running(engine, busybox, flags=(*NO_LABELS, "--userns", "host")) as name:
         row = tried(engine, name, {"UsernsMode": ""}, namespaced)["tried: others"]
     assert row.verdict is Verdict.FAILS
@@ -249,7 +253,7 @@ def metadata() -> Iterator[None]:
 
 
 class Renamed(Api):
-    """The engine's API, by whose word every network is internal."""
+    """The engine's API, which reports every network as internal."""
 
     def document(self, method: str, path: str, query: Any = (), body: object = None) -> Any:
         found = super().document(method, path, query, body)
@@ -259,7 +263,7 @@ class Renamed(Api):
 
 
 @pytest.mark.usefixtures("metadata")
-def test_the_metadata_address_is_out_of_reach_of_an_internal_network(
+def test_an_internal_network_cannot_reach_the_metadata_address(
     engine: PrivateEngine, busybox: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = containers.unique("net")
@@ -277,7 +281,7 @@ def test_the_metadata_address_is_out_of_reach_of_an_internal_network(
     assert "metadata address (" in row.effective
 
 
-def test_ipv6_of_a_network_is_named_as_asked_for(engine: PrivateEngine, busybox: str) -> None:
+def test_ipv6_of_a_network_is_a_relaxation(engine: PrivateEngine, busybox: str) -> None:
     name = containers.unique("net")
     assert engine.cli("jaula", "network", "create", "--ipv6", name).returncode == 0
     try:
@@ -290,7 +294,7 @@ def test_ipv6_of_a_network_is_named_as_asked_for(engine: PrivateEngine, busybox:
         assert f"--network={name}, which has IPv6" in row.requested
 
 
-def test_a_twin_leaves_nothing_and_writes_to_no_volume(
+def test_a_twin_leaves_nothing_and_writes_no_volume(
     new_engine: Callable[..., PrivateEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = new_engine()  # in which no other test keeps a container
@@ -337,7 +341,7 @@ def left(engine: PrivateEngine) -> dict[str, list[str]]:
     }
 
 
-def test_the_command_shows_the_rows(engine: PrivateEngine, busybox: str) -> None:
+def test_the_command_prints_the_rows(engine: PrivateEngine, busybox: str) -> None:
     with containers.running(engine, busybox) as name:
         done = engine.cli("jaula", "verify", "--probe", name)
     assert done.returncode == 0, done.stdout + done.stderr

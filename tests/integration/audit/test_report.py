@@ -8,7 +8,7 @@ import re
 from harness.engine import PrivateEngine
 
 
-def test_the_report_finds_what_a_container_needs(engine: PrivateEngine) -> None:
+def test_the_host_supports_every_needed_feature(engine: PrivateEngine) -> None:
     links = sorted(os.listdir("/sys/class/net"))
     done = engine.cli("jaula", "check")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Nothing is trusted twice: what was changed behind the engine is found, by the right row."""
+"""A change in the kernel without the engine fails in the right row."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def failing(rows: dict[str, Result]) -> set[str]:
 
 @pytest.fixture
 def own(engine: PrivateEngine, busybox: str) -> Iterator[tuple[str, int, Look]]:
-    """A container of the test's own: name, process, and how to look at it."""
+    """A container of the test: name, process, and its rows."""
     with containers.running(engine, busybox, flags=("-p", "127.0.0.1::80")) as name:
         yield name, containers.pid(engine, name), lambda: look_at(engine, name)
 
@@ -62,7 +62,7 @@ def nft(commands: str) -> str:
         (("-a",), "has no filter"),
     ],
 )
-def test_a_process_that_was_put_inside_is_found(
+def test_an_injected_process_fails(
     own: tuple[str, int, Look], flags: tuple[str, ...], told: str
 ) -> None:
     _, pid, look = own
@@ -84,7 +84,7 @@ def test_a_process_that_was_put_inside_is_found(
     containers.eventually(lambda: failing(look()) == set(), "it is well again")
 
 
-def test_a_privileged_exec_is_named_as_asked_for(
+def test_a_privileged_exec_is_a_relaxation(
     engine: PrivateEngine, own: tuple[str, int, Look]
 ) -> None:
     name, _, look = own
@@ -99,7 +99,7 @@ def test_a_privileged_exec_is_named_as_asked_for(
 # -- the filter ------------------------------------------------------------------------------
 
 
-def test_a_filter_that_is_not_the_specs_is_found(
+def test_a_filter_other_than_the_spec_s_fails(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
     """A container that runs under another filter than its documents say, as a broken engine's."""
@@ -122,7 +122,7 @@ def test_a_filter_that_is_not_the_specs_is_found(
         assert rows["seccomp program"].verdict is Verdict.FAILS
 
 
-def test_a_program_that_confines_itself_further_is_none_the_worse(
+def test_a_program_may_add_a_filter(
     engine: PrivateEngine,
 ) -> None:
     from harness import images
@@ -144,7 +144,7 @@ def test_a_program_that_confines_itself_further_is_none_the_worse(
         assert rows["seccomp program"].verdict is Verdict.HOLDS
 
 
-def test_reading_the_filter_disturbs_nothing(own: tuple[str, int, Look]) -> None:
+def test_reading_the_filter_does_not_disturb_the_program(own: tuple[str, int, Look]) -> None:
     _, pid, look = own
     before = containers.status(pid)
     for _ in range(20):
@@ -157,7 +157,7 @@ def test_reading_the_filter_disturbs_nothing(own: tuple[str, int, Look]) -> None
     assert after["SigPnd"] == after["ShdPnd"] == "0" * 16
 
 
-def test_a_process_that_another_traces_is_told_without_its_program(
+def test_a_traced_process_is_reported_without_its_program(
     own: tuple[str, int, Look],
 ) -> None:
     _, pid, look = own
@@ -171,7 +171,7 @@ def test_a_process_that_another_traces_is_told_without_its_program(
             assert tracer.stdout.readline() == b"traced\n"
             rows = look()
             assert "seccomp program" not in rows
-            assert "the kernel does not show it" in rows["seccomp"].effective
+            assert "the program is not readable" in rows["seccomp"].effective
         finally:
             tracer.kill()
     containers.eventually(lambda: "seccomp program" in look(), "it can be read again")
@@ -195,7 +195,7 @@ def test_a_paused_container_is_verified_without_waiting(
 
 @pytest.fixture
 def table(engine: PrivateEngine) -> Iterator[str]:
-    """The name of the engine's tables. Deleted afterwards: the engine puts them back, complete."""
+    """Yield the name of the engine's tables; delete them, so that the engine restores them."""
     name = bridge_rules.table_name(engine.bridge)
     yield name
     nft(f"delete table ip {name}\ndelete table bridge {name}\n")
@@ -219,7 +219,7 @@ def table(engine: PrivateEngine) -> Iterator[str]:
         ("add chain ip {t} sneak {{ type filter hook input priority 0; }}", "chain sneak"),
     ],
 )
-def test_a_rule_that_is_missing_or_foreign_is_found(
+def test_a_missing_or_foreign_rule_fails(
     own: tuple[str, int, Look], table: str, command: str, told: str
 ) -> None:
     _, _, look = own
@@ -230,7 +230,7 @@ def test_a_rule_that_is_missing_or_foreign_is_found(
     assert told in rows["firewall"].effective
 
 
-def test_a_port_that_nobody_published_is_found(
+def test_an_unpublished_port_fails(
     engine: PrivateEngine, own: tuple[str, int, Look], table: str
 ) -> None:
     name, _, look = own
@@ -242,7 +242,7 @@ def test_a_port_that_nobody_published_is_found(
     assert "0.0.0.0 tcp 60999 -> 22" in rows["published ports"].effective
 
 
-def test_a_published_port_that_is_gone_is_found(own: tuple[str, int, Look], table: str) -> None:
+def test_a_missing_published_port_fails(own: tuple[str, int, Look], table: str) -> None:
     _, _, look = own
     nft(f"flush map ip {table} published\n")
     rows = look()
@@ -250,9 +250,7 @@ def test_a_published_port_that_is_gone_is_found(own: tuple[str, int, Look], tabl
     assert "missing: 127.0.0.1 tcp" in rows["published ports"].effective
 
 
-def test_an_address_that_is_held_to_no_port_is_found(
-    own: tuple[str, int, Look], table: str
-) -> None:
+def test_an_address_without_endpoint_element_fails(own: tuple[str, int, Look], table: str) -> None:
     _, _, look = own
     nft(f"flush set bridge {table} endpoints\n")
     rows = look()
@@ -270,7 +268,7 @@ def inside_network(pid: int, name: str, value: str) -> None:
     )
 
 
-def test_a_sysctl_that_was_changed_is_found(engine: PrivateEngine, busybox: str) -> None:
+def test_a_changed_sysctl_fails(engine: PrivateEngine, busybox: str) -> None:
     flags = ("--sysctl", "net.ipv4.ip_unprivileged_port_start=1000")
     with containers.running(engine, busybox, flags=flags) as name:
         assert look_at(engine, name)["sysctls"].verdict is Verdict.HOLDS
@@ -282,7 +280,7 @@ def test_a_sysctl_that_was_changed_is_found(engine: PrivateEngine, busybox: str)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/sys/net/ipv6"), reason="a kernel without IPv6")
-def test_ipv6_that_was_switched_on_is_found(own: tuple[str, int, Look]) -> None:
+def test_enabled_ipv6_fails(own: tuple[str, int, Look]) -> None:
     _, pid, look = own
     inside_network(pid, "net/ipv6/conf/eth0/disable_ipv6", "0")
     containers.eventually(lambda: "ipv6" in failing(look()), "the address is found")
@@ -290,8 +288,8 @@ def test_ipv6_that_was_switched_on_is_found(own: tuple[str, int, Look]) -> None:
 
 
 @pytest.mark.skipif(not detect.selinux(), reason="there are labels under SELinux only")
-def test_labels_that_are_not_the_specs_are_found(engine: PrivateEngine, busybox: str) -> None:
-    """Files have theirs by the mount and processes by their exec: neither can be changed later."""
+def test_labels_other_than_the_spec_s_fail(engine: PrivateEngine, busybox: str) -> None:
+    """Mount and exec set the labels of files and processes; they cannot be changed later."""
     with containers.running(engine, busybox) as name:
         found = containers.inspect(engine, name)
         reply = engine.request("GET", f"/jaula/containers/{found['Id']}/spec")
@@ -314,8 +312,8 @@ def test_labels_that_are_not_the_specs_are_found(engine: PrivateEngine, busybox:
     not (detect.selinux() or detect.apparmor()),
     reason="processes have labels under a module that gives them",
 )
-def test_a_process_with_another_label_is_found(own: tuple[str, int, Look]) -> None:
-    """It has no more capabilities than the container, and its filter is of no interest here."""
+def test_a_process_with_another_label_fails(own: tuple[str, int, Look]) -> None:
+    """It has no more capabilities than the container; its filter is ignored."""
     _, pid, look = own
     script = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "/bin/sleep", "100")
     words = ["nsenter", "-t", str(pid), "-p", "-U", *script]

@@ -33,7 +33,7 @@ Start = Callable[..., "Proof"]
 
 
 class Proof:
-    """A running container with the two documents that say what was asked for."""
+    """A running container with the two documents of its request."""
 
     def __init__(self, engine: PrivateEngine, container_id: str) -> None:
         self.inspect: dict[str, Any] = engine.request(
@@ -121,7 +121,7 @@ def test_every_row_holds_for_a_default_container(start: Start) -> None:
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_every_row_holds_for_a_container_that_asks_for_more_limits(
+def test_every_row_holds_for_a_container_with_more_limits(
     start: Start, flags: tuple[str, ...]
 ) -> None:
     rows = start(*flags).rows()
@@ -155,7 +155,7 @@ def test_every_row_holds_for_a_container_that_asks_for_more_limits(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip
-def test_a_relaxation_that_was_asked_for_is_named_and_nothing_else(
+def test_only_the_requested_relaxations_are_relaxed(
     start: Start, flags: tuple[str, ...], expected: set[str]
 ) -> None:
     proof = start(*flags)
@@ -189,14 +189,14 @@ def cgroup_file(proof: Proof, controller: str, name: str) -> Path:
     return unified
 
 
-def test_a_mask_that_is_taken_away_fails(start: Start) -> None:
+def test_a_removed_mask_fails(start: Start) -> None:
     proof = start()
     proof.unmount("/proc/keys")
     assert proof.failing() == {"masked paths"}
     assert "/proc/keys" in proof.rows()["masked paths"].effective
 
 
-def test_a_mask_that_shows_something_fails(start: Start) -> None:
+def test_a_mask_with_content_fails(start: Start) -> None:
     proof = start()
     proof.mount("/proc/version", "/proc/keys", None, MS.BIND)
     assert "masked paths" in proof.failing()
@@ -208,7 +208,7 @@ def test_a_read_only_path_that_is_made_writable_fails(start: Start) -> None:
     assert proof.failing() == {"read-only paths"}
 
 
-def test_a_mount_that_nobody_asked_for_fails(start: Start) -> None:
+def test_an_unrequested_mount_fails(start: Start) -> None:
     proof = start()
     proof.mount("extra", "/home", "tmpfs", MS.NOSUID)
     assert proof.failing() == {"mount inventory"}
@@ -233,7 +233,7 @@ def test_a_volume_that_loses_its_flags_fails(start: Start) -> None:
     assert proof.failing() == {"volume /data"}
 
 
-def test_a_bind_that_is_exchanged_fails(start: Start, tmp_path: Path) -> None:
+def test_a_replaced_bind_fails(start: Start, tmp_path: Path) -> None:
     (tmp_path / "asked").mkdir()
     proof = start("-v", f"{tmp_path}/asked:/b:ro")
     assert proof.failing() == set()
@@ -247,7 +247,7 @@ def test_a_bind_that_is_made_writable_fails(start: Start, tmp_path: Path) -> Non
     assert proof.failing() == {"bind /b"}
 
 
-def test_a_device_node_that_nobody_asked_for_fails(start: Start) -> None:
+def test_an_unrequested_device_node_fails(start: Start) -> None:
     proof = start()
     path = f"/proc/{proof.pid}/root/dev/memory"
     os.mknod(path, 0o20666, os.makedev(1, 1))
@@ -268,7 +268,7 @@ def test_a_device_node_that_nobody_asked_for_fails(start: Start) -> None:
         ("devices", "devices.allow", "", "a", "device rules"),
     ],
 )  # fmt: skip
-def test_a_limit_that_is_lifted_fails(
+def test_a_removed_limit_fails(
     start: Start, controller: str, v1: str, v2: str, value: str, row: str
 ) -> None:
     proof = start("-m", "64m", "--cpus", "0.5", "--pids-limit", "50")
@@ -295,7 +295,7 @@ def test_a_process_moved_out_of_its_cgroup_fails(start: Start) -> None:
         elsewhere.rmdir()
 
 
-def test_an_interface_that_nobody_asked_for_fails(start: Start) -> None:
+def test_an_unrequested_interface_fails(start: Start) -> None:
     proof = start("--network", "none")
     subprocess.run(
         ["nsenter", "-t", str(proof.pid), "-n", "ip", "link", "add", "sneak", "type", "bridge"],
@@ -305,7 +305,7 @@ def test_an_interface_that_nobody_asked_for_fails(start: Start) -> None:
     assert proof.failing() == {"interfaces"}
 
 
-def test_an_address_that_nobody_gave_fails(start: Start) -> None:
+def test_an_unassigned_address_fails(start: Start) -> None:
     proof = start()
     enter = ["nsenter", "-t", str(proof.pid), "-n"]
     subprocess.run(
@@ -337,8 +337,8 @@ def change(proof: Proof, key: str, value: Any) -> Proof:
     return other
 
 
-def test_a_container_without_a_layer_that_was_asked_for_fails(start: Start) -> None:
-    """A container relaxed by flags, held against requests that do not have these flags."""
+def test_a_container_without_a_requested_layer_fails(start: Start) -> None:
+    """Compare a container relaxed by flags with requests without these flags."""
     proof = start("--privileged", "--userns=host", "--pid=host", "--network=host", "--ipc=host",
                   "--uts=host", "--cgroupns=host", "--pids-limit=-1")  # fmt: skip
     expected = {
@@ -386,14 +386,14 @@ def test_an_id_map_other_than_the_specs_fails(start: Start) -> None:
     assert proof.failing() == {"uid_map"}
 
 
-def test_a_container_that_ended_cannot_be_verified(start: Start) -> None:
+def test_an_exited_container_cannot_be_verified(start: Start) -> None:
     proof = start(command=("true",))
     proof.inspect["State"]["Pid"] = 2**22 - 1
-    with pytest.raises(Conflict, match="gone"):
+    with pytest.raises(Conflict, match="no longer exists"):
         verify(proof.inspect, proof.spec)
 
 
-def test_an_open_file_that_leads_outside_fails(tmp_path: Path) -> None:
+def test_an_open_file_outside_the_container_fails(tmp_path: Path) -> None:
     from jaula.audit.checks import open_files
     from jaula.audit.model.container import AuditedContainer
 
@@ -405,8 +405,8 @@ def test_an_open_file_that_leads_outside_fails(tmp_path: Path) -> None:
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
-            subject = AuditedContainer({"State": {"Pid": process.pid}}, Spec())
-            (row,) = open_files.check(subject)
+            container = AuditedContainer({"State": {"Pid": process.pid}}, Spec())
+            (row,) = open_files.check(container)
             assert row.verdict is Verdict.FAILS
             assert "host-file" in row.effective
         finally:

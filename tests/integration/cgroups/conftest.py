@@ -1,4 +1,4 @@
-"""A driver for the host's cgroups, cgroups of a test's own, and processes to put in them."""
+"""A driver for the host's cgroups, cgroups for tests, and processes in them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
     ],
 )
 def driver(request: pytest.FixtureRequest) -> CgroupDriver:
-    """The suite runs against the version that the host has; with ``-m vm`` that must be v2."""
+    """Return the driver for the host's version; with ``-m vm`` that must be v2."""
     if request.param == "systemd":
         return cgroups.select(systemd=True, rootless=False)
     found = cgroups.detect()
@@ -61,11 +61,11 @@ def cgroup(driver: CgroupDriver, path: str) -> Iterator[Cgroup]:
 
 @pytest.fixture
 def start(driver: CgroupDriver) -> Iterator[Start]:
-    """Runs a Python program as a process that entered ``cgroup`` by itself before its exec."""
+    """Run a Python program as a process that entered ``cgroup`` before its exec."""
     running: list[subprocess.Popen[bytes]] = []
 
     def run(cgroup: Cgroup, program: str, settle: bool = True) -> subprocess.Popen[bytes]:
-        descriptors = cgroup.entry()
+        descriptors = cgroup.open_attach_fds()
         try:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", program],
@@ -78,7 +78,7 @@ def start(driver: CgroupDriver) -> Iterator[Start]:
                 os.close(descriptor)
         running.append(process)
         if settle:
-            cgroup.settle()
+            cgroup.release_pause_process()
         return process
 
     yield run

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cgroups.default_devices import with_default_devices
+from jaula.cgroups.device_rules import with_default_devices
 from jaula.cgroups.events import events_document
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
@@ -68,18 +68,18 @@ def test_a_new_cgroup_is_empty_and_can_be_opened_by_its_path(
         assert directory.endswith(path)
 
 
-def test_a_cgroup_that_is_not_there_is_not_found(driver: CgroupDriver, path: str) -> None:
+def test_opening_a_missing_cgroup_is_not_found(driver: CgroupDriver, path: str) -> None:
     with pytest.raises(NotFound, match="no such cgroup"):
         driver.open(path)
 
 
 @pytest.mark.parametrize("bad", ["", "/", "/a/../b", "/a//b", "/a\nb", "/./x", "/" + "x" * 300])
-def test_a_bad_path_makes_nothing(driver: CgroupDriver, bad: str) -> None:
+def test_a_bad_path_creates_nothing(driver: CgroupDriver, bad: str) -> None:
     with pytest.raises(InvalidRequest):
         driver.create(bad)
 
 
-def test_processes_enter_by_themselves_and_from_outside(cgroup: Cgroup, start: Start) -> None:
+def test_processes_enter_themselves_or_are_moved_from_outside(cgroup: Cgroup, start: Start) -> None:
     inside = start(cgroup, SLEEP)
     up(inside)
     with subprocess.Popen(["sleep", "60"]) as outside:
@@ -92,23 +92,21 @@ def test_processes_enter_by_themselves_and_from_outside(cgroup: Cgroup, start: S
             outside.kill()
 
 
-def test_a_process_is_born_inside_where_the_kernel_can_do_that(
-    driver: CgroupDriver, cgroup: Cgroup
-) -> None:
+def test_clone_into_cgroup_starts_a_process_inside(driver: CgroupDriver, cgroup: Cgroup) -> None:
     directory = cgroup.directory_fd()
     assert (directory is None) == (driver.version == 1)
     if directory is not None:
         assert os.path.samestat(os.fstat(directory), os.stat(cgroup.locations()["memory"]))
 
 
-def test_a_process_that_is_gone_cannot_be_added(cgroup: Cgroup) -> None:
+def test_an_exited_process_cannot_be_added(cgroup: Cgroup) -> None:
     process = subprocess.Popen(["true"])
     process.wait()
     with pytest.raises(NotFound, match="no such process"):
         cgroup.add(process.pid)
 
 
-def test_limits_are_those_that_the_kernel_has_then(driver: CgroupDriver, cgroup: Cgroup) -> None:
+def test_limits_reach_the_kernel(driver: CgroupDriver, cgroup: Cgroup) -> None:
     warnings = cgroup.apply(
         Resources(
             memory=Memory(limit=64 * MIB, swap=96 * MIB, reservation=32 * MIB),
@@ -134,7 +132,7 @@ def test_limits_are_those_that_the_kernel_has_then(driver: CgroupDriver, cgroup:
     assert (stats.memory.limit, stats.pids.limit) == (64 * MIB, 77)
 
 
-def test_limits_can_be_raised_lowered_and_lifted_in_any_order(cgroup: Cgroup) -> None:
+def test_limits_can_be_raised_lowered_and_removed_in_any_order(cgroup: Cgroup) -> None:
     for limit, swap in ((64, 64), (128, 256), (32, 32), (512, 512), (16, 64), (-1, -1)):
         factor = MIB if limit > 0 else 1
         cgroup.apply(Resources(memory=Memory(limit=limit * factor, swap=swap * factor)))
@@ -168,7 +166,7 @@ def test_memory_plus_swap_below_memory_changes_nothing(cgroup: Cgroup) -> None:
         Resources(unified={"cgroup.procs": "1"}),
     ],
 )
-def test_a_value_that_the_kernel_refuses_is_a_clear_error(
+def test_a_value_that_the_kernel_rejects_is_an_invalid_request(
     cgroup: Cgroup, resources: Resources
 ) -> None:
     with pytest.raises(JaulaError) as caught:
@@ -177,7 +175,7 @@ def test_a_value_that_the_kernel_refuses_is_a_clear_error(
     assert not isinstance(caught.value.__cause__, UnicodeError)
 
 
-def test_more_processes_than_the_limit_cannot_be_made(cgroup: Cgroup, start: Start) -> None:
+def test_the_pids_limit_stops_forks(cgroup: Cgroup, start: Start) -> None:
     cgroup.apply(Resources(pids=Pids(limit=3)))
     program = """
 import os, time
@@ -198,9 +196,7 @@ time.sleep(60)
     assert len(cgroup.pids()) == 3
 
 
-def test_a_program_over_its_memory_is_killed_and_counted_and_told(
-    cgroup: Cgroup, start: Start
-) -> None:
+def test_an_oom_kill_is_counted_and_notified(cgroup: Cgroup, start: Start) -> None:
     cgroup.apply(Resources(memory=Memory(limit=32 * MIB, swap=32 * MIB)))
     event = cgroup.oom_fd()
     assert event is not None
@@ -217,9 +213,7 @@ def test_a_program_over_its_memory_is_killed_and_counted_and_told(
     assert 28 * MIB <= cgroup.peak_memory() <= 33 * MIB
 
 
-def test_a_frozen_process_does_not_run_and_goes_on_when_thawed(
-    cgroup: Cgroup, start: Start
-) -> None:
+def test_a_frozen_process_does_not_run_until_thawed(cgroup: Cgroup, start: Start) -> None:
     process = start(cgroup, "print('up', flush=True)\nwhile True: pass")
     up(process)
     assert not cgroup.frozen()
@@ -253,7 +247,7 @@ def test_kill_reaches_a_frozen_process(cgroup: Cgroup, start: Start) -> None:
     assert process.wait(timeout=20) == -9
 
 
-def test_kill_of_nothing_is_well(cgroup: Cgroup) -> None:
+def test_kill_without_processes_does_nothing(cgroup: Cgroup) -> None:
     cgroup.kill()
     cgroup.destroy()
     cgroup.kill()
@@ -262,9 +256,7 @@ def test_kill_of_nothing_is_well(cgroup: Cgroup) -> None:
     assert cgroup.limits() == {}
 
 
-def test_destroy_takes_the_cgroups_below_along_and_may_be_repeated(
-    driver: CgroupDriver, path: str
-) -> None:
+def test_destroy_removes_children_and_is_idempotent(driver: CgroupDriver, path: str) -> None:
     cgroup = driver.create(path)
     directories = set(cgroup.locations().values())
     for directory in directories:
@@ -274,7 +266,7 @@ def test_destroy_takes_the_cgroups_below_along_and_may_be_repeated(
     assert not any(os.path.exists(directory) for directory in directories)
 
 
-def test_processes_of_cgroups_below_are_listed_frozen_and_killed(
+def test_processes_of_child_cgroups_are_listed_frozen_and_killed(
     cgroup: Cgroup, start: Start
 ) -> None:
     """As of a container that makes cgroups of its own: systemd or a container engine in it."""
@@ -306,7 +298,7 @@ def fill_cpuset(level: Path) -> None:
             (level / name).write_text((level.parent / name).read_text())
 
 
-def test_a_partial_update_leaves_the_other_limits(cgroup: Cgroup, start: Start) -> None:
+def test_a_partial_update_keeps_the_other_limits(cgroup: Cgroup, start: Start) -> None:
     cgroup.apply(
         Resources(
             memory=Memory(limit=64 * MIB, swap=64 * MIB),
@@ -326,7 +318,7 @@ def test_a_partial_update_leaves_the_other_limits(cgroup: Cgroup, start: Start) 
     assert (limits.get("cpu.cfs_quota_us") or limits["cpu.max"].split()[0]) == "20000"
 
 
-def test_memory_below_the_use_is_refused_where_that_is_asked(cgroup: Cgroup, start: Start) -> None:
+def test_check_before_update_refuses_a_limit_below_the_usage(cgroup: Cgroup, start: Start) -> None:
     program = "x = bytearray(20 << 20)\nprint('up', flush=True)\nimport time; time.sleep(60)"
     up(start(cgroup, program))
     with pytest.raises(Conflict, match=r"unable to set memory limit to 4194304 \(current usage"):
@@ -334,14 +326,14 @@ def test_memory_below_the_use_is_refused_where_that_is_asked(cgroup: Cgroup, sta
     assert cgroup.stats().memory.limit is None
 
 
-def test_everything_is_allowed_to_the_privileged(cgroup: Cgroup, start: Start) -> None:
+def test_a_privileged_container_may_use_every_device(cgroup: Cgroup, start: Start) -> None:
     cgroup.apply(Resources(devices=(DENY_ALL,)))
     cgroup.apply(Resources(devices=(DeviceCgroup(allow=True, access="rwm"),)))
     process = start(cgroup, "import os\nos.open('/dev/zero', os.O_RDWR)\nprint('up', flush=True)")
     assert process.communicate(timeout=60)[0] == b"up\n"
 
 
-def test_the_default_devices_open_and_any_node_can_be_made(
+def test_default_devices_open_and_mknod_is_allowed(
     cgroup: Cgroup, start: Start, tmp_path: Path
 ) -> None:
     cgroup.apply(Resources(devices=with_default_devices((DENY_ALL,))))
@@ -362,7 +354,7 @@ for name in ('loop', 'tun'):
     assert process.communicate(timeout=60)[0] == b"refused\nrefused\n"
 
 
-def test_figures_can_be_had_in_detail_as_other_runtimes_give_them(
+def test_detailed_statistics_have_the_form_of_other_runtimes(
     driver: CgroupDriver, cgroup: Cgroup, start: Start
 ) -> None:
     cgroup.apply(Resources(pids=Pids(limit=9)))
@@ -384,7 +376,7 @@ def test_figures_can_be_had_in_detail_as_other_runtimes_give_them(
             assert document["cpu"]["psi"]["some"]["avg10"] >= 0.0
 
 
-def test_an_idle_cgroup_takes_shares_without_complaint(cgroup: Cgroup) -> None:
+def test_shares_of_an_idle_cgroup_are_not_an_error(cgroup: Cgroup) -> None:
     cgroup.apply(Resources(cpu=CPU(idle=1)))
     assert cgroup.limits()["cpu.idle"] == "1"
     cgroup.apply(Resources(cpu=CPU(shares=512)))
@@ -392,19 +384,19 @@ def test_an_idle_cgroup_takes_shares_without_complaint(cgroup: Cgroup) -> None:
     assert cgroup.limits()["cpu.idle"] == "0"
 
 
-def test_a_burst_follows_its_quota_up_and_down(cgroup: Cgroup) -> None:
+def test_a_burst_follows_its_quota(cgroup: Cgroup) -> None:
     for quota, burst in ((50_000, 40_000), (20_000, 10_000), (90_000, 80_000)):
         cgroup.apply(Resources(cpu=CPU(quota=quota, period=100_000, burst=burst)))
         limits = cgroup.limits()
         assert (limits.get("cpu.cfs_burst_us") or limits.get("cpu.max.burst")) == str(burst)
 
 
-def test_a_limit_of_a_device_that_is_not_there_is_a_clear_error(cgroup: Cgroup) -> None:
+def test_a_limit_of_a_missing_device_is_an_error(cgroup: Cgroup) -> None:
     with pytest.raises(JaulaError, match="rdma"):
         cgroup.apply(Resources(rdma={"none0": Rdma(hca_handles=2)}))
 
 
-def test_destroy_names_the_processes_that_stay(cgroup: Cgroup, start: Start) -> None:
+def test_destroy_names_the_remaining_processes(cgroup: Cgroup, start: Start) -> None:
     process = start(cgroup, SLEEP)
     up(process)
     with pytest.raises(Conflict, match=rf"in use by {process.pid}\b"):
@@ -412,7 +404,7 @@ def test_destroy_names_the_processes_that_stay(cgroup: Cgroup, start: Start) -> 
     assert cgroup.pids() == (process.pid,)
 
 
-def test_create_refuses_one_in_use_and_renews_one_left_over(
+def test_create_refuses_a_used_cgroup_and_replaces_a_leftover(
     driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
 ) -> None:
     cgroup.apply(Resources(pids=Pids(limit=9)))
@@ -428,7 +420,7 @@ def test_create_refuses_one_in_use_and_renews_one_left_over(
         assert again.stats().pids.limit != 9
 
 
-def test_devices_open_by_the_list_only(cgroup: Cgroup, start: Start) -> None:
+def test_only_listed_devices_open(cgroup: Cgroup, start: Start) -> None:
     cgroup.apply(
         Resources(
             devices=(
@@ -457,7 +449,7 @@ print(opens('/dev/null', os.O_RDWR), opens('/dev/zero', os.O_RDONLY),
     )
 
 
-def test_device_rules_are_replaced_by_those_of_later(cgroup: Cgroup, start: Start) -> None:
+def test_later_device_rules_replace_earlier_ones(cgroup: Cgroup, start: Start) -> None:
     for minor in (5, 3):
         cgroup.apply(
             Resources(devices=(DENY_ALL, DeviceCgroup(allow=True, type="c", major=1, minor=minor)))
@@ -501,13 +493,13 @@ def test_no_descriptor_is_left_open(driver: CgroupDriver, path: str) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_the_host_says_what_it_can_limit(driver: CgroupDriver, cgroup: Cgroup) -> None:
+def test_the_driver_lists_its_features(driver: CgroupDriver, cgroup: Cgroup) -> None:
     assert {"cpu", "memory", "pids", "devices", "freezer"} <= driver.controllers()
     assert {"memory", "cpu.quota", "pids", "freezer", "devices"} <= driver.features()
     assert all(line.startswith("WARNING: No ") for line in driver.warnings())
 
 
-def test_a_fresh_parent_serves_many_and_stays(driver: CgroupDriver, parent: str) -> None:
+def test_a_new_parent_serves_many_children_and_stays(driver: CgroupDriver, parent: str) -> None:
     suffix = ".scope" if driver.name == "systemd" else ""
     made = [driver.create(f"{parent}/many-{number}{suffix}") for number in range(5)]
     for cgroup in made:

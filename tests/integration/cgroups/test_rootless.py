@@ -1,4 +1,4 @@
-"""Users without a delegated cgroup: containers without one, clear words where one is needed."""
+"""Users without a delegated cgroup: containers without a cgroup, and errors for limits."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 NOBODY = 65534
 PROGRAM = """
 from jaula import cgroups
-from jaula.cgroups.cgroup_path import place
+from jaula.cgroups.cgroup_path import resolve
 from jaula.errors import JaulaError
 from jaula.spec.runtime import DeviceCgroup, Memory, Resources
 
 driver = cgroups.select(systemd=False, rootless=True)
 own = open('/proc/self/cgroup').read()
-path = place(None, 'jlt-nobody', systemd=False, rootless=True, own=own)
+path = resolve(None, 'jlt-nobody', systemd=False, rootless=True, own=own)
 with driver.create(path) as cgroup:
     print(cgroup.apply(Resources(devices=(DeviceCgroup(allow=False, access='rwm'),))))
-    print(cgroup.entry(), cgroup.pids(), cgroup.locations())
+    print(cgroup.open_attach_fds(), cgroup.pids(), cgroup.locations())
     try:
         cgroup.apply(Resources(memory=Memory(limit=1 << 20)))
     except JaulaError as error:
@@ -29,7 +29,7 @@ with driver.open(path) as again:
 """
 
 
-def test_a_user_without_a_cgroup_gets_none_and_is_told_when_it_matters() -> None:
+def test_a_user_without_a_cgroup_cannot_set_limits() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         user=NOBODY,
@@ -44,6 +44,6 @@ def test_a_user_without_a_cgroup_gets_none_and_is_told_when_it_matters() -> None
     first, second, refused, last = done.stdout.splitlines()
     assert (first, second, last) == ("()", "() () {}", "()")
     assert refused.startswith(
-        "cannot limit memory: the container has no cgroup (cannot make cgroup"
+        "cannot limit memory: the container has no cgroup (cannot create cgroup"
     )
     assert "systemd-run --user --scope" in refused

@@ -1,4 +1,4 @@
-"""What only systemd's cgroups have: units with properties. Run by ``./test --vm``."""
+"""Cgroups of systemd: units with properties. Run by ``./test --vm``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jaula import cgroups
-from jaula.cgroups.cgroup_path import place
+from jaula.cgroups.cgroup_path import resolve
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.cgroups.systemd.annotations import PREFIX
 from jaula.errors import Conflict, InvalidRequest
@@ -31,7 +31,7 @@ def driver() -> CgroupDriver:
 @pytest.fixture
 def path() -> str:
     name = uuid.uuid4().hex
-    return place(f"jlt-sub.slice:jlt:{name}", name, systemd=True, rootless=False, own="")
+    return resolve(f"jlt-sub.slice:jlt:{name}", name, systemd=True, rootless=False, own="")
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def started(start: Start, cgroup: Cgroup) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_a_scope_lies_in_its_slice_and_is_delegated(cgroup: Cgroup, start: Start) -> None:
+def test_a_scope_is_in_its_slice_and_delegated(cgroup: Cgroup, start: Start) -> None:
     assert cgroup.path.startswith("/jlt.slice/jlt-sub.slice/jlt-")
     process = started(start, cgroup)
     unit = cgroup.path.rpartition("/")[2]
@@ -72,7 +72,7 @@ def test_a_scope_lies_in_its_slice_and_is_delegated(cgroup: Cgroup, start: Start
     assert cgroup.pids() == (process.pid,)
 
 
-def test_limits_outlive_a_reload_of_systemd(cgroup: Cgroup, start: Start) -> None:
+def test_limits_survive_a_daemon_reload(cgroup: Cgroup, start: Start) -> None:
     started(start, cgroup)
     cgroup.apply(
         Resources(
@@ -128,7 +128,7 @@ def test_annotations_set_properties_of_the_unit(path: str) -> None:
         made.destroy()
 
 
-def test_a_property_that_systemd_does_not_know_makes_no_unit(path: str) -> None:
+def test_an_unknown_property_creates_no_unit(path: str) -> None:
     annotations = {PREFIX + "NoSuchThing": "5"}
     driver = cgroups.select(systemd=True, rootless=False, annotations=annotations)
     with pytest.raises(InvalidRequest, match="NoSuchThing"):
@@ -138,7 +138,7 @@ def test_a_property_that_systemd_does_not_know_makes_no_unit(path: str) -> None:
         os.waitpid(-1, os.WNOHANG)  # the process that was to hold the unit
 
 
-def test_a_unit_goes_when_its_last_process_does(
+def test_a_unit_ends_with_its_last_process(
     driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
 ) -> None:
     process = started(start, cgroup)
@@ -151,8 +151,8 @@ def test_a_unit_goes_when_its_last_process_does(
     assert shown(path.rpartition("/")[2], "LoadState", "ActiveState")["ActiveState"] == "inactive"
 
 
-def test_a_slice_may_be_asked_for_in_place_of_a_scope(driver: CgroupDriver) -> None:
-    path = place("::jlt-own.slice", "x", systemd=True, rootless=False, own="")
+def test_a_slice_can_replace_a_scope(driver: CgroupDriver) -> None:
+    path = resolve("::jlt-own.slice", "x", systemd=True, rootless=False, own="")
     with driver.create(path) as made:
         assert made.path == "/jlt.slice/jlt-own.slice"
         assert os.path.isdir(next(iter(made.locations().values())))

@@ -1,4 +1,4 @@
-"""What only hierarchies of version 1 have."""
+"""Cgroup v1 only."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ def cpusets(driver: CgroupDriver) -> Path:
     return mounts[0]
 
 
-def test_a_parent_that_somebody_has_just_made_is_filled(
-    driver: CgroupDriver, cpusets: Path
-) -> None:
+def test_a_concurrently_created_parent_is_filled(driver: CgroupDriver, cpusets: Path) -> None:
     """Two containers start at once; the one makes their parent, the other is the first to need it.
 
     A new cpuset takes no process, nor do those below it, until it has processors and memory.

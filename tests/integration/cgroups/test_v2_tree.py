@@ -1,4 +1,4 @@
-"""What only v2 has: no processes beside limited cgroups. Run by ``./test --vm``."""
+"""Cgroup v2 only: the no internal process constraint. Run by ``./test --vm``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def started(start: Start, cgroup: Cgroup) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_somebody_else_s_cgroup_with_processes_is_no_parent(
+def test_a_cgroup_with_processes_cannot_be_a_parent(
     driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
 ) -> None:
     process = started(start, cgroup)
@@ -43,9 +43,7 @@ def test_somebody_else_s_cgroup_with_processes_is_no_parent(
     assert cgroup.pids() == (process.pid,)
 
 
-def test_processes_at_the_top_of_what_is_delegated_move_to_a_leaf(
-    cgroup: Cgroup, start: Start
-) -> None:
+def test_processes_at_the_delegated_root_move_to_a_leaf(cgroup: Cgroup, start: Start) -> None:
     process = started(start, cgroup)
     delegated = V2Driver(cgroup.locations()["pids"])
     with delegated.create("/parent/one") as inner:
@@ -65,7 +63,7 @@ def test_a_raw_v2_file_can_be_set_by_name(cgroup: Cgroup) -> None:
 def test_a_kernel_without_cgroup_kill_is_worked_around(
     driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
 ) -> None:
-    """Where the file is there, the other way has to work as well."""
+    """Killing one by one works on kernels with the file too."""
     process = started(start, cgroup)
     with driver.open(path) as again:
         assert isinstance(again, V2Cgroup)
@@ -73,6 +71,6 @@ def test_a_kernel_without_cgroup_kill_is_worked_around(
     assert process.wait(timeout=20) == -9
 
 
-def test_marks_on_packets_are_refused(cgroup: Cgroup) -> None:
+def test_network_class_and_priorities_are_refused_on_v2(cgroup: Cgroup) -> None:
     with pytest.raises(Unsupported, match="need cgroup v1"):
         cgroup.apply(Resources(network=Network(class_id=5)))

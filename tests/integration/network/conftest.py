@@ -18,10 +18,16 @@ from pathlib import Path
 import pytest
 
 from jaula.config import EngineConfig, Paths
-from jaula.kernel.links import add_address, add_default_route, add_veth, mac_bytes, set_link
-from jaula.kernel.namespaces import CLONE, make, open_namespace, setns, unshare
-from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.namespaces import CLONE, create_namespaces, open_namespace, setns, unshare
+from jaula.kernel.netlink import in_netns
+from jaula.kernel.rtnetlink import (
+    Rtnetlink,
+    add_address,
+    add_default_route,
+    add_veth,
+    mac_bytes,
+    set_link,
+)
 from jaula.network import NetworkManager, sysctl
 from jaula.spec.endpoint import Endpoint
 from jaula.spec.network import NetworkRecord
@@ -70,9 +76,9 @@ class Lab:
 
     def box(self, **options: str) -> Box:
         base = 500000 + 65536 * len(self.boxes)
-        made = make(CLONE.NEWNET, [(0, base, 65536)], [(0, base, 65536)])
+        made = create_namespaces(CLONE.NEWNET, [(0, base, 65536)], [(0, base, 65536)])
         container_id = secrets.token_hex(32)
-        with visiting(self.host):
+        with in_netns(self.host):
             endpoint = self.manager.attach("bridge", container_id, made["net"], **options)
         box = Box(container_id, made["net"], made["user"], endpoint)
         self.boxes.append(box)
@@ -81,7 +87,7 @@ class Lab:
     def new_manager(self) -> NetworkManager:
         """An engine that starts after the last one was killed."""
         self.manager.close()
-        with visiting(self.host):
+        with in_netns(self.host):
             self.manager = NetworkManager(self.config.paths, self.config)
         return self.manager
 
@@ -97,7 +103,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         assert link is not None
         assert other is not None
         for netns, name in ((host, "up0"), (outside, "eth0")):
-            with visiting(netns):
+            with in_netns(netns):
                 sysctl.write(f"ipv6/conf/{name}/accept_dad", "0")  # usable at once
         near.send(
             set_link(link.index, up=True),
@@ -115,11 +121,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         near.send(add_default_route(OUTSIDE))
     paths = Paths(tmp_path / "root", tmp_path / "run")
     config = EngineConfig(paths=paths, bridge="jltbr0", address_pool="172.30.0.0/15")
-    with visiting(host):
+    with in_netns(host):
         manager = NetworkManager(paths, config)
     made = Lab(host, outside, manager, config)
     yield made
-    with visiting(host):
+    with in_netns(host):
         made.manager.teardown(force=True)
         made.manager.close()
     for fd in (host, outside, *(fd for box in made.boxes for fd in (box.net, box.user))):
@@ -128,7 +134,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 def listen(netns: int, address: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
     family = _family(address)
-    with visiting(netns):
+    with in_netns(netns):
         server = socket.socket(family, kind)
     if family == socket.AF_INET6:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -150,7 +156,7 @@ def client(
     timeout: float = 0.8,
     family: int = socket.AF_INET,
 ) -> socket.socket:
-    with visiting(netns):
+    with in_netns(netns):
         made = socket.socket(family, kind)
     made.settimeout(timeout)
     return made
@@ -205,9 +211,9 @@ def network(name: str, **options: object) -> NetworkRecord:
 def join(lab: Lab, name: str, **options: object) -> Box:
     """A further container, on a network that was defined."""
     base = 500000 + 65536 * len(lab.boxes)
-    made = make(CLONE.NEWNET, [(0, base, 65536)], [(0, base, 65536)])
+    made = create_namespaces(CLONE.NEWNET, [(0, base, 65536)], [(0, base, 65536)])
     container_id = secrets.token_hex(32)
-    with visiting(lab.host):
+    with in_netns(lab.host):
         endpoint = lab.manager.attach(name, container_id, made["net"], **options)  # type: ignore[arg-type]
     box = Box(container_id, made["net"], made["user"], endpoint)
     lab.boxes.append(box)
@@ -216,14 +222,14 @@ def join(lab: Lab, name: str, **options: object) -> Box:
 
 def run_nft(netns: int, *words: str) -> str:
     """The nft program in a namespace."""
-    with visiting(netns):
+    with in_netns(netns):
         done = subprocess.run(("nft", *words), capture_output=True, text=True, check=True)
     return done.stdout
 
 
 def raw(netns: int, interface: str, protocol: int = 0x0003) -> socket.socket:
     """A packet socket on an interface: what a container with CAP_NET_RAW can open."""
-    with visiting(netns):
+    with in_netns(netns):
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))
         made.bind((interface, protocol))
     made.settimeout(0.3)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from jaula.kernel.netlink import visiting
+from jaula.kernel.netlink import in_netns
 from jaula.network import NetworkManager, PortRequest
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.nftables import FirewallError, Library
@@ -36,7 +36,7 @@ OPEN, CLOSED = 8080, 9090
 @pytest.fixture
 def box(lab: Lab) -> Iterator[Box]:
     """A container with two published ports of each protocol, in both families."""
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(network("six", ipv6=True))
     made = join(lab, "six")
     publish(lab, made)
@@ -44,7 +44,7 @@ def box(lab: Lab) -> Iterator[Box]:
 
 
 def publish(lab: Lab, made: Box) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(
             made.endpoint,
             [
@@ -77,11 +77,11 @@ def test_without_rules_of_the_host_ports_are_open_and_senders_are_seen(lab: Lab,
 
 @pytest.mark.parametrize("kind", FIREWALLS)
 def test_a_port_is_reached_if_the_hosts_firewall_lets_it_in(lab: Lab, box: Box, kind: str) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         FIREWALLS[kind](OPEN)
     assert reached(lab, box, OPEN) == EVERYTHING
     assert reached(lab, box, CLOSED) == NOTHING
-    with visiting(lab.host):
+    with in_netns(lab.host):
         FIREWALLS[kind](0)
     assert reached(lab, box, OPEN) == NOTHING
 
@@ -89,7 +89,7 @@ def test_a_port_is_reached_if_the_hosts_firewall_lets_it_in(lab: Lab, box: Box, 
 @pytest.mark.parametrize("kind", FIREWALLS)
 def test_datagrams_that_are_never_answered_keep_arriving(lab: Lab, box: Box, kind: str) -> None:
     """Though the host forwards established connections only, and so as Docker's ports do."""
-    with visiting(lab.host):
+    with in_netns(lab.host):
         FIREWALLS[kind](OPEN)
     for every, host in (("0.0.0.0", HOST_OUTER), ("::", HOST_OUTER6)):
         with (
@@ -105,7 +105,7 @@ def test_datagrams_that_are_never_answered_keep_arriving(lab: Lab, box: Box, kin
 def test_the_hosts_own_programs_reach_ports_whatever_is_let_in(
     lab: Lab, box: Box, kind: str
 ) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         FIREWALLS[kind](0)
     with listen(box.net, "0.0.0.0", 80) as server:
         assert talks(lab.host, ("127.0.0.1", OPEN), server) is not None
@@ -116,7 +116,7 @@ def test_containers_of_other_networks_are_judged_like_anybody(lab: Lab, box: Box
     other = lab.box()
     with listen(box.net, "0.0.0.0", 80) as server:
         assert talks(other.net, (HOST_OUTER, OPEN), server) is not None
-        with visiting(lab.host):
+        with in_netns(lab.host):
             FIREWALLS["nftables"](OPEN)
         assert talks(other.net, (HOST_OUTER, OPEN), server) is not None
         assert talks(other.net, (HOST_OUTER, CLOSED), server) is None
@@ -162,7 +162,7 @@ def test_a_firewall_that_tracks_no_connections_to_a_port_still_leads_there(
 
 
 def test_a_first_datagram_larger_than_the_bridges_mtu_arrives(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(network("small", mtu=1280))
     made = join(lab, "small")
     publish(lab, made)
@@ -188,7 +188,7 @@ def bridge_of(lab: Lab) -> str:
 
 def test_past_the_firewall_ports_are_open_whatever_it_says(lab: Lab) -> None:
     """As Docker's are: in a network with the option, or for a whole engine."""
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(network("open", ipv6=True, past_firewall=True))
         FIREWALLS["nftables"](0)
         run_nft(lab.host, "flush chain inet filter forward")
@@ -200,7 +200,7 @@ def test_past_the_firewall_ports_are_open_whatever_it_says(lab: Lab) -> None:
 
 def test_an_engine_can_publish_past_the_firewall_by_default(lab: Lab) -> None:
     lab.manager.close()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager = NetworkManager(
             lab.config.paths, replace(lab.config, publish_past_firewall=True)
         )
@@ -213,7 +213,7 @@ def test_an_engine_can_publish_past_the_firewall_by_default(lab: Lab) -> None:
 
 
 def test_an_internal_network_gets_no_port_by_the_address_of_its_gateway(lab: Lab, box: Box) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(network("vault", internal=True))
         gateway = str(lab.manager.ensure("vault").gateway)
     inner = join(lab, "vault")
@@ -239,5 +239,5 @@ def test_where_the_kernel_cannot_show_packets_to_the_rules_nothing_comes_from_ou
         assert talks(lab.host, ("127.0.0.1", OPEN), server) is not None
         assert talks(lab.host, (HOST_OUTER, OPEN), server) is not None
         assert talks(lab.outside, (HOST_OUTER, OPEN), server) is None
-    with visiting(lab.host):
+    with in_netns(lab.host):
         assert any("are reached from this host only" in line for line in lab.manager.warnings())

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized
-from jaula.kernel.links import add_address, add_default_route
-from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.netlink import in_netns
+from jaula.kernel.rtnetlink import Rtnetlink, add_address, add_default_route
 from jaula.network import PortRequest
 from jaula.network.config import check_pools
 from jaula.spec.network import Pool
@@ -43,7 +42,7 @@ def town(lab: Lab) -> Town:
     kinds = {"a": {}, "b": {}, "inner": {"internal": True}, "apart": {"icc": False}}
     kinds["bare"] = {"masquerade": False}
     boxes = {}
-    with visiting(lab.host):
+    with in_netns(lab.host):
         for kind, options in kinds.items():
             lab.manager.define(network(kind, **options))
     for kind in (*kinds, "bridge"):
@@ -101,7 +100,7 @@ def test_a_published_port_is_reached_by_all_but_internal_networks(
     town: Town, source: str, reached: bool
 ) -> None:
     box = town.boxes["a1"]
-    with visiting(town.lab.host):
+    with in_netns(town.lab.host):
         town.lab.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18080)])
     with listen(box.net, "0.0.0.0", PORT) as server:
         seen = talks(town.netns(source), (HOST_OUTER, 18080), server)
@@ -110,7 +109,7 @@ def test_a_published_port_is_reached_by_all_but_internal_networks(
 
 def test_the_gateways_address_does_not_lead_an_internal_network_to_others(town: Town) -> None:
     box = town.boxes["a1"]
-    with visiting(town.lab.host):
+    with in_netns(town.lab.host):
         town.lab.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18081)])
         gateway = str(town.lab.manager.ensure("inner").gateway)
     with listen(box.net, "0.0.0.0", PORT) as server:
@@ -123,7 +122,7 @@ def test_published_ports_of_containers_that_are_apart_are_reached_from_elsewhere
     town: Town,
 ) -> None:
     box = town.boxes["apart1"]
-    with visiting(town.lab.host):
+    with in_netns(town.lab.host):
         town.lab.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18083)])
     with listen(box.net, "0.0.0.0", PORT) as server:
         assert talks(town.netns("a1"), (HOST_OUTER, 18083), server) is not None
@@ -135,7 +134,7 @@ def test_a_container_of_two_networks_is_reached_on_both_and_leads_nobody_across(
     town: Town,
 ) -> None:
     middle = town.boxes["a1"]
-    with visiting(town.lab.host):
+    with in_netns(town.lab.host):
         second = town.lab.manager.attach(
             "b", middle.id, middle.net, interface="eth1", default_route=False
         )
@@ -145,7 +144,7 @@ def test_a_container_of_two_networks_is_reached_on_both_and_leads_nobody_across(
     with listen(town.netns("b1"), "0.0.0.0", PORT) as server:
         assert talks(middle.net, (town.address("b1"), PORT), server) == second.ipv4
         assert talks(town.netns("a2"), (town.address("b1"), PORT), server) is None
-    with visiting(town.lab.host):
+    with in_netns(town.lab.host):
         with pytest.raises(NotAuthorized, match="already exists in network b"):
             town.lab.manager.attach("b", middle.id, middle.net, interface="eth2")
         town.lab.manager.detach(second, delete_interface=True)
@@ -170,9 +169,9 @@ def test_another_containers_address_cannot_be_spoken_with(town: Town) -> None:
 
 
 def talks6(source: int, target: str, server_ns: int) -> bool:
-    with visiting(server_ns):
+    with in_netns(server_ns):
         server = socket.create_server(("::", PORT), family=socket.AF_INET6)
-    with visiting(source):
+    with in_netns(source):
         near = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
     near.settimeout(1)
     with server, near:
@@ -184,7 +183,7 @@ def talks6(source: int, target: str, server_ns: int) -> bool:
 
 
 def test_ipv6_reaches_the_same_network_and_nothing_else(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         made = [
             lab.manager.define(network(name, ipv6=True, internal=name == "in"))
             for name in ("six", "other", "in")
@@ -204,19 +203,19 @@ def test_ipv6_reaches_the_same_network_and_nothing_else(lab: Lab) -> None:
     assert not talks6(inner.net, first.endpoint.ipv6, first.net)
     assert not talks6(first.net, inner.endpoint.ipv6, inner.net)
     assert talks6(inner.net, inner2.endpoint.ipv6, inner2.net)
-    with visiting(four.net), open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6") as file:
+    with in_netns(four.net), open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6") as file:
         assert file.read().strip() == "1"
-    with visiting(first.net), open("/proc/sys/net/ipv6/conf/eth0/accept_ra") as file:
+    with in_netns(first.net), open("/proc/sys/net/ipv6/conf/eth0/accept_ra") as file:
         assert file.read().strip() == "0"
 
 
 def test_ipv6_leaves_by_the_hosts_address(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(network("six", ipv6=True))
     box = join(lab, "six")
-    with visiting(lab.outside):
+    with in_netns(lab.outside):
         server = socket.create_server(("::", PORT), family=socket.AF_INET6)
-    with visiting(box.net):
+    with in_netns(box.net):
         near6 = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
     near6.settimeout(2)
     with server, near6:
@@ -234,7 +233,7 @@ def test_asked_subnets_ranges_gateways_and_reserved_addresses_hold(lab: Lab) -> 
         [],
         ipv6=False,
     )
-    with visiting(lab.host):
+    with in_netns(lab.host):
         made = lab.manager.define(network("asked", pools=pools, mtu=1300))
     assert made.pools == pools
     first = join(lab, "asked")
@@ -258,7 +257,7 @@ def test_asked_subnets_ranges_gateways_and_reserved_addresses_hold(lab: Lab) -> 
 
 def test_networks_get_subnets_of_their_own_until_the_pool_is_used_up(lab: Lab) -> None:
     made = []
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.ensure()
         for number in range(31):  # a /15 holds 32 of /20, and one is the default network's
             made.append(lab.manager.define(network(f"n{number}")))
@@ -276,10 +275,10 @@ def test_networks_get_subnets_of_their_own_until_the_pool_is_used_up(lab: Lab) -
 
 
 def test_a_network_with_somebody_on_it_stays(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(network("full"))
     box = join(lab, "full")
-    with visiting(lab.host):
+    with in_netns(lab.host):
         with pytest.raises(Conflict, match="active endpoints"):
             lab.manager.undefine("full")
         lab.manager.detach(box.endpoint)
@@ -287,11 +286,11 @@ def test_a_network_with_somebody_on_it_stays(lab: Lab) -> None:
 
 
 def test_the_next_engine_takes_over_networks_and_who_is_on_them(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         made = lab.manager.define(network("kept", ipv6=True))
     first, second = join(lab, "kept"), join(lab, "kept")
     manager = lab.new_manager()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         assert manager.define(made) == made
         assert manager.restore([first.endpoint, second.endpoint]) == []
         assert manager.sweep({first.id, second.id}) == []
@@ -305,11 +304,11 @@ def test_the_next_engine_takes_over_networks_and_who_is_on_them(lab: Lab) -> Non
 
 
 def test_flushed_tables_of_every_network_are_put_back(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(network("one", ipv6=True))
         lab.manager.define(network("two", internal=True))
     box = join(lab, "two")
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.watch()
         run_nft(lab.host, "flush", "ruleset")
         assert lab.manager.repair() is True
@@ -321,10 +320,10 @@ def test_flushed_tables_of_every_network_are_put_back(lab: Lab) -> None:
 
 
 def test_what_a_cut_off_creation_left_is_cleared(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         made = lab.manager.define(network("half", ipv6=True))
     manager = lab.new_manager()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         assert manager.has_interface(made.bridge)
         manager.clear(made)
         assert not manager.has_interface(made.bridge)
@@ -334,6 +333,6 @@ def test_what_a_cut_off_creation_left_is_cleared(lab: Lab) -> None:
 
 def test_the_hosts_own_namespace_is_not_touched(lab: Lab) -> None:
     before = {link.name for link in Rtnetlink().links()}
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(network("elsewhere"))
     assert {link.name for link in Rtnetlink().links()} - before == set()

@@ -11,9 +11,8 @@ import threading
 import pytest
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
-from jaula.kernel.links import add_bridge, add_veth
-from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.netlink import in_netns
+from jaula.kernel.rtnetlink import Rtnetlink, add_bridge, add_veth
 from jaula.network import NetworkManager, PortRequest, PortUnavailable
 
 from .conftest import (
@@ -70,25 +69,25 @@ def test_a_failed_attach_leaves_nothing(lab: Lab) -> None:
     try:
         with Rtnetlink(taken) as inside:
             inside.send(add_veth("eth0", mtu=1500, peer_name="x"))
-        with visiting(lab.host), pytest.raises(JaulaError, match="failed to set up network"):
+        with in_netns(lab.host), pytest.raises(JaulaError, match="failed to set up network"):
             lab.manager.attach("bridge", "f" * 64, taken)
-        with visiting(lab.host), pytest.raises(NotFound):
+        with in_netns(lab.host), pytest.raises(NotFound):
             lab.manager.attach("other", "f" * 64, taken)
     finally:
         os.close(taken)
-    with open("/dev/null") as file, visiting(lab.host), pytest.raises(JaulaError):
+    with open("/dev/null") as file, in_netns(lab.host), pytest.raises(JaulaError):
         lab.manager.attach("bridge", "f" * 64, file.fileno())
     assert (link_names(lab), lab.manager.endpoints()) == before
 
 
 def test_visiting_comes_home_after_an_error(lab: Lab) -> None:
     home = os.readlink("/proc/thread-self/ns/net")
-    with visiting(lab.host):
+    with in_netns(lab.host):
         assert os.readlink("/proc/thread-self/ns/net") != home
-    with pytest.raises(ZeroDivisionError), visiting(lab.host):
+    with pytest.raises(ZeroDivisionError), in_netns(lab.host):
         raise ZeroDivisionError
     assert os.readlink("/proc/thread-self/ns/net") == home
-    with open("/dev/null") as file, pytest.raises(OSError), visiting(file.fileno()):
+    with open("/dev/null") as file, pytest.raises(OSError), in_netns(file.fileno()):
         pass
     assert os.readlink("/proc/thread-self/ns/net") == home
 
@@ -97,7 +96,7 @@ def test_teardown_waits_for_the_last_container_and_leaves_nothing(lab: Lab) -> N
     tables = run_nft(lab.host, "list", "ruleset")
     links = link_names(lab)
     box = lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
         assert lab.manager.teardown() is False
         lab.manager.detach(box.endpoint)
@@ -113,7 +112,7 @@ def test_teardown_waits_for_the_last_container_and_leaves_nothing(lab: Lab) -> N
 
 def test_detaching_a_container_that_lives_on_removes_its_interface(lab: Lab) -> None:
     box = lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.detach(box.endpoint, delete_interface=True)
     assert box.endpoint.host_interface not in link_names(lab)
     with Rtnetlink(box.net) as inside:
@@ -122,7 +121,7 @@ def test_detaching_a_container_that_lives_on_removes_its_interface(lab: Lab) -> 
 
 def test_a_port_of_another_container_is_refused_in_the_words_of_docker(lab: Lab) -> None:
     one, two = lab.box(container_name="one"), lab.box(container_name="two")
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(one.endpoint, [PortRequest(80, host_port=8080)])
         with pytest.raises(PortUnavailable) as refusal:
             lab.manager.publish(
@@ -141,7 +140,7 @@ def test_a_port_of_another_program_is_refused_and_a_published_one_is_kept_from_i
     lab: Lab,
 ) -> None:
     box = lab.box(container_name="web")
-    with visiting(lab.host):
+    with in_netns(lab.host):
         with listen(lab.host, "127.0.0.1", 8080), pytest.raises(PortUnavailable) as refusal:
             lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
         assert refusal.value.message.endswith(
@@ -165,7 +164,7 @@ def test_a_port_with_a_connection_in_time_wait_can_be_published_and_is_kept(lab:
     far.close()
     server.close()
     near.close()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
     with pytest.raises(OSError):
         listen(lab.host, "0.0.0.0", 8080)
@@ -184,20 +183,20 @@ def test_a_udp_client_that_keeps_its_port_follows_the_published_port(lab: Lab) -
         assert host.recv(32) == b"to the host"
         host.close()
         for box, server in ((one, first), (two, second)):
-            with visiting(lab.host):
+            with in_netns(lab.host):
                 lab.manager.publish(box.endpoint, request)
             sender.sendto(b"to a container", (HOST_OUTER, 5353))
             data, whence = server.recvfrom(32)
             assert (data, whence[0]) == (b"to a container", OUTSIDE)
             server.sendto(b"back", whence)
             assert sender.recvfrom(32) == (b"back", (HOST_OUTER, 5353))
-            with visiting(lab.host):
+            with in_netns(lab.host):
                 lab.manager.unpublish(box.id)
 
 
 def test_a_prepared_endpoint_is_claimed_by_one_container(lab: Lab) -> None:
     box, other = lab.box(), lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         claimed = lab.manager.claim(box.endpoint, "c" * 64, "web")
         assert (claimed.ipv4, claimed.container_name) == (box.address, "web")
         lab.manager.publish(claimed, [PortRequest(80, host_port=8080)])
@@ -211,7 +210,7 @@ def test_a_prepared_endpoint_is_claimed_by_one_container(lab: Lab) -> None:
 
 def test_free_ports_differ_and_a_range_gives_its_first_free_one(lab: Lab) -> None:
     box, other = lab.box(), lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         one, two = lab.manager.publish(box.endpoint, [PortRequest(80), PortRequest(81)])
         assert 49153 <= one.host_port <= 65535
         assert 49153 <= two.host_port <= 65535
@@ -228,7 +227,7 @@ def test_free_ports_differ_and_a_range_gives_its_first_free_one(lab: Lab) -> Non
 
 def test_an_unpublished_port_refuses_and_is_free_again(lab: Lab) -> None:
     box = lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
         lab.manager.unpublish(box.id)
         lab.manager.unpublish(box.id)
@@ -240,12 +239,12 @@ def test_an_unpublished_port_refuses_and_is_free_again(lab: Lab) -> None:
 
 def test_the_next_engine_takes_over_from_records(lab: Lab) -> None:
     box, dead = lab.box(), lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         for one, port in ((box, 8080), (dead, 8081)):
             lab.manager.publish(one.endpoint, [PortRequest(80, host_port=port)])
         records = [lab.manager.endpoint(box.id), lab.manager.endpoint(dead.id)]
     manager = lab.new_manager()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         assert manager.restore(record for record in records[:1] if record) == []
         swept = manager.sweep({box.id})
         assert swept == [dead.endpoint.host_interface]
@@ -260,12 +259,12 @@ def test_the_next_engine_takes_over_from_records(lab: Lab) -> None:
 
 def test_restoring_tells_of_a_port_that_was_taken_meanwhile(lab: Lab) -> None:
     box = lab.box(container_name="web")
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
         record = lab.manager.endpoint(box.id)
     assert record is not None
     manager = lab.new_manager()
-    with listen(lab.host, "0.0.0.0", 8080) as server, visiting(lab.host):
+    with listen(lab.host, "0.0.0.0", 8080) as server, in_netns(lab.host):
         problems = manager.restore([record])
         assert len(problems) == 1
         assert problems[0].startswith("web: failed to bind port 0.0.0.0:8080/tcp")
@@ -274,7 +273,7 @@ def test_restoring_tells_of_a_port_that_was_taken_meanwhile(lab: Lab) -> None:
 
 def test_a_flushed_firewall_is_noticed_and_put_back(lab: Lab) -> None:
     box = lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         watch = lab.manager.watch()
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
         lab.manager.repair()
@@ -292,7 +291,7 @@ def test_work_goes_on_where_the_firewall_was_flushed_unnoticed(lab: Lab) -> None
     box = lab.box()
     run_nft(lab.host, "flush", "ruleset")
     other = lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(other.endpoint, [PortRequest(80, host_port=8080)])
         run_nft(lab.host, "flush", "ruleset")
         lab.manager.detach(box.endpoint)
@@ -307,7 +306,7 @@ def test_a_firewall_that_drops_is_told(lab: Lab) -> None:
         "add table ip other; add chain ip other fw { type filter hook forward"
         " priority 0; policy drop; }",
     )
-    with visiting(lab.host):
+    with in_netns(lab.host):
         told = lab.manager.warnings()
     assert any("ip other fw" in line and "jltbr0" in line for line in told)
 
@@ -315,7 +314,7 @@ def test_a_firewall_that_drops_is_told(lab: Lab) -> None:
 def test_an_interface_of_the_bridge_s_name_that_is_no_bridge_is_left_alone(lab: Lab) -> None:
     with Rtnetlink(lab.host) as host:
         host.send(add_veth("jltbr0", mtu=1500, peer_name="x"))
-    with visiting(lab.host):
+    with in_netns(lab.host):
         with pytest.raises(Conflict, match="not a bridge"):
             lab.manager.ensure()
         lab.manager.teardown()
@@ -325,7 +324,7 @@ def test_an_interface_of_the_bridge_s_name_that_is_no_bridge_is_left_alone(lab: 
 def test_the_subnet_avoids_what_the_host_has(lab: Lab, tmp_path) -> None:
     lab.box()
     config = type(lab.config)(paths=lab.config.paths, bridge="jltbr1")
-    with visiting(lab.host):
+    with in_netns(lab.host):
         second = NetworkManager(lab.config.paths, config)
         try:
             assert not second.ensure().subnet.overlaps(lab.manager.ensure().subnet)
@@ -339,7 +338,7 @@ def test_engines_that_start_together_get_different_subnets(lab: Lab) -> None:
     barrier = threading.Barrier(4)
 
     def start(number: int) -> None:
-        with visiting(lab.host):
+        with in_netns(lab.host):
             config = type(lab.config)(paths=lab.config.paths, bridge=f"jltbr{number}")
             manager = NetworkManager(lab.config.paths, config)
             managers.append(manager)
@@ -351,7 +350,7 @@ def test_engines_that_start_together_get_different_subnets(lab: Lab) -> None:
         thread.start()
     for thread in threads:
         thread.join(20)
-    with visiting(lab.host):
+    with in_netns(lab.host):
         subnets = {manager.ensure().subnet for manager in managers}
         for manager in managers:
             manager.teardown(force=True)
@@ -366,7 +365,7 @@ def test_many_threads_may_attach_and_detach(lab: Lab) -> None:
     def work() -> None:
         namespace = new_namespace()
         try:
-            with visiting(lab.host):
+            with in_netns(lab.host):
                 for _ in range(3):
                     name = os.urandom(32).hex()
                     endpoint = lab.manager.attach("bridge", name, namespace)
@@ -401,21 +400,21 @@ def test_the_nft_program_does_where_the_library_is_missing(
 ) -> None:
     monkeypatch.setattr("jaula.network.firewall.nftables.LIBRARY", "libjlt-missing.so.1")
     box = lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
         assert all("forwarding was off" in line for line in lab.manager.warnings())
     with listen(box.net, "0.0.0.0", 80) as server:
         assert talks(lab.host, ("127.0.0.1", 8080), server) is not None
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.unpublish(box.id)
     assert " 8080 " not in run_nft(lab.host, "list", "ruleset")
 
 
 def test_the_rules_of_a_killed_engine_stand_until_the_next_one_has_its_own(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         made = lab.manager.define(network("shop"))
     box, plain = join(lab, "shop"), lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
         known = lab.manager.endpoints()
     manager = lab.new_manager()
@@ -425,14 +424,14 @@ def test_the_rules_of_a_killed_engine_stand_until_the_next_one_has_its_own(lab: 
             outside = talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
             return outside and talks(lab.host, (plain.address, 80), other) is not None
 
-        with visiting(lab.host):
+        with in_netns(lab.host):
             manager.take_over()
             manager.define(made)
             manager.ensure()
         assert serves(), "nothing was replaced by rules that know no endpoint"
-        with visiting(lab.host):
+        with in_netns(lab.host):
             assert manager.restore(known) == []
         assert serves()
-        with visiting(lab.host):
+        with in_netns(lab.host):
             manager.define(network("new"))
         assert serves()

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from jaula.kernel.links import add_default_route
-from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.netlink import in_netns
+from jaula.kernel.rtnetlink import Rtnetlink, add_default_route
 from jaula.network import PortRequest
 from jaula.network.config import check_pools
 from jaula.spec.network import Pool
@@ -157,7 +156,7 @@ def town(lab: Lab) -> Town:
         ipv6=True,
     )
     boxes, gateways = {}, {}
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.watch()
         lab.manager.define(network("a", ipv6=True))
         lab.manager.define(network("b", ipv6=True))
@@ -173,7 +172,7 @@ def town(lab: Lab) -> Town:
     assert made.ipv4_pool is not None
     assert made.ipv6_pool is not None
     gateways["inner"] = made.ipv4_pool.gateway, made.ipv6_pool.gateway
-    with visiting(lab.host):
+    with in_netns(lab.host):
         for name, port in PUBLISHED.items():
             request = PortRequest(PORT, host_port=port)
             lab.manager.publish(boxes[name].endpoint, [request])
@@ -196,7 +195,7 @@ def wrong(town: Town) -> list[str]:
 def test_the_whole_table_before_and_after_the_firewall_was_flushed(town: Town) -> None:
     assert wrong(town) == []
     run_nft(town.lab.host, "flush", "ruleset")
-    with visiting(town.lab.host):
+    with in_netns(town.lab.host):
         watch = town.lab.manager.watch()
         assert select.select([watch], [], [], 5)[0], "the engine is told"
         assert town.lab.manager.repair()

@@ -7,14 +7,14 @@ import socket
 
 import pytest
 
-from jaula.kernel.netlink import visiting
+from jaula.kernel.netlink import in_netns
 from jaula.network import PortRequest
 
 from .conftest import HOST_OUTER, HOST_SECOND, OUTSIDE, Box, Lab, listen, talks, talks_udp
 
 
 def publish(lab: Lab, box: Box, *requests: PortRequest) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(box.endpoint, requests)
 
 
@@ -33,7 +33,7 @@ def test_a_container_reaches_outside_as_the_host(lab: Lab) -> None:
 @pytest.mark.parametrize("bridge_netfilter", ["0", "1"])
 def test_a_published_port_is_reached_from_everywhere(lab: Lab, bridge_netfilter: str) -> None:
     setting = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-    with visiting(lab.host):
+    with in_netns(lab.host):
         if os.path.exists(setting):
             with open(setting, "w") as file:
                 file.write(bridge_netfilter)

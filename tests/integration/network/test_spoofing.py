@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from jaula.kernel.netlink import visiting
+from jaula.kernel.netlink import in_netns
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
 
@@ -58,7 +58,7 @@ def test_a_container_cannot_send_to_the_loopback_of_the_host(lab: Lab) -> None:
 
 def test_a_port_published_on_loopback_is_not_given_to_a_neighbour_of_the_host(lab: Lab) -> None:
     box = lab.box()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(53, "udp", "127.0.0.1", 5353)])
     with Rtnetlink(lab.host) as host:
         link = host.link("up0")
@@ -135,7 +135,7 @@ def test_a_detached_interface_says_nothing_any_more(lab: Lab) -> None:
         frame = arp_frame(box.endpoint.mac, box.address, other.address)
         out.send(frame)
         assert received(heard, frame)
-        with visiting(lab.host):
+        with in_netns(lab.host):
             lab.manager.detach(box.endpoint)
         out.send(frame)
         assert not received(heard, frame)
@@ -144,7 +144,7 @@ def test_a_detached_interface_says_nothing_any_more(lab: Lab) -> None:
 def test_the_host_still_speaks_to_outside(lab: Lab) -> None:
     lab.box()
     with listen(lab.outside, OUTSIDE, 9, socket.SOCK_DGRAM) as server:
-        with visiting(lab.host):
+        with in_netns(lab.host):
             out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with out:
             out.sendto(b"x", (OUTSIDE, 9))

@@ -25,7 +25,7 @@ x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the i386 and x3
 
 
 def confine() -> None:
-    kernel.install(kernel.Prepared(seccomp.build(seccomp.default_profile(DEFAULT))))
+    kernel.install(kernel.FilterProgram(seccomp.build(seccomp.default_profile(DEFAULT))))
 
 
 def test_the_sets_that_were_set_are_read_back() -> None:
@@ -64,7 +64,7 @@ def test_ambient_capabilities_survive_a_program_of_another_user() -> None:
         said = subprocess.run(
             ["cat", "/proc/self/status"], capture_output=True, text=True, check=True
         )
-        assert capabilities.masks_of_status(said.stdout)["effective"] == one
+        assert capabilities.parse_status_masks(said.stdout)["effective"] == one
 
     child(act)
 
@@ -146,8 +146,8 @@ def test_x32_calls_are_as_on_a_kernel_without_them() -> None:
 
 def test_a_program_that_is_none_is_not_loaded() -> None:
     for program in (b"", b"1234567", b"\0" * 8 * 4097):
-        with pytest.raises(ValueError, match="not a BPF program"):
-            kernel.Prepared(program)
+        with pytest.raises(ValueError, match="not a valid BPF program"):
+            kernel.FilterProgram(program)
     with pytest.raises(OSError, match="seccomp"):
         kernel.install(b"\xff" * 8)
 

@@ -19,7 +19,7 @@ from jaula.kernel.libc import libc
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime.init import landlock as runtime
 from jaula.security.landlock import Options, decide, parse
-from jaula.spec.landlock import ANNOTATION, Ruleset, encode
+from jaula.spec.annotations import LANDLOCK_ANNOTATION, Ruleset, encode_ruleset
 from jaula.spec.runtime import Mount
 
 
@@ -36,7 +36,7 @@ VOLUME = Mount("/data", "bind", "/srv", ("rbind", "rw"))
 
 
 def enter(rules: Ruleset, *, joining: bool = False) -> None:
-    prepared = runtime.prepare({ANNOTATION: encode(rules)}, for_exec=joining)
+    prepared = runtime.prepare({LANDLOCK_ANNOTATION: encode_ruleset(rules)}, for_exec=joining)
     assert prepared is not None
     runtime.restrict(prepared, runtime.open_rules(prepared))
 
@@ -218,7 +218,7 @@ def test_a_program_may_confine_itself_further(root: Path) -> None:
     def act() -> None:
         pivot(root)
         enter(rules())
-        own = kernel.create_ruleset(kernel.known(ABI).access_fs)
+        own = kernel.create_ruleset(kernel.supported_rights(ABI).access_fs)
         kernel.restrict_self(own)
         refused(errno.EACCES, lambda: read("/etc/passwd"))
 
@@ -309,17 +309,20 @@ def test_scopes_keep_signals_and_abstract_sockets_within() -> None:
 
 
 def test_rules_for_others_are_not_those_of_a_process_that_joins() -> None:
-    text = {ANNOTATION: encode(rules())}
+    text = {LANDLOCK_ANNOTATION: encode_ruleset(rules())}
     assert runtime.prepare(text, for_exec=False) is not None
     assert runtime.prepare(text, for_exec=True) is None
-    assert runtime.prepare({ANNOTATION: encode(rules("exec"))}, for_exec=True) is not None
+    assert (
+        runtime.prepare({LANDLOCK_ANNOTATION: encode_ruleset(rules("exec"))}, for_exec=True)
+        is not None
+    )
     assert runtime.prepare({}) is None
 
 
 def test_rights_of_a_later_kernel_are_refused_and_not_left_out() -> None:
-    later = Ruleset(handled_access_fs=kernel.known(ABI).access_fs + 1 << 1)
+    later = Ruleset(handled_access_fs=kernel.supported_rights(ABI).access_fs + 1 << 1)
     with pytest.raises(JaulaError, match="Landlock ABI"):
-        runtime.prepare({ANNOTATION: encode(later)})
+        runtime.prepare({LANDLOCK_ANNOTATION: encode_ruleset(later)})
 
 
 def test_a_domain_that_is_not_in_force_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaula.errors import InvalidRequest
 from jaula.spec import detach_keys
 from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, PortBinding
-from jaula.spec.decoding import decode
+from jaula.spec.decode import decode
 
 DOCKER_RUN = b"""{"Hostname":"h","ExposedPorts":{"80/tcp":{}},"Env":["A=b"],"Cmd":["sleep","60"],
 "Healthcheck":{"Test":["CMD-SHELL","true"],"Interval":30000000000},"Image":"busybox",

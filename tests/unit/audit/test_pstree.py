@@ -1,4 +1,4 @@
-"""The drawing of process trees and the namespaces that change."""
+"""Drawing of process trees with changed namespaces."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_a_root_that_does_not_exist_draws_nothing() -> None:
     assert drawn(999) == []
 
 
-def test_namespaces_that_may_not_be_read_are_a_question() -> None:
+def test_unreadable_namespaces_are_a_question_mark() -> None:
     tree = entries(ProcessEntry(1, 0, "init", HOST), ProcessEntry(2, 1, "x", None))
     assert [line for node in build(tree) for line in draw(node)] == ["init(1)---x(2,?)"]
 
 
-def test_a_parent_that_may_not_be_read_shows_no_changes() -> None:
+def test_an_unreadable_parent_shows_no_changes() -> None:
     tree = entries(ProcessEntry(1, 0, "init", None), ProcessEntry(2, 1, "x", OWN))
     assert [line for node in build(tree) for line in draw(node)] == ["init(1)---x(2)"]
 

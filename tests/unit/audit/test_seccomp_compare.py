@@ -1,4 +1,4 @@
-"""Filters are compared by what they answer: another text may be as strict, and a hole is named."""
+"""Filters are compared by their results, not by their instructions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def program(table: dict[int, list[SyscallRule]]) -> bytes:
 
 
 def linear(numbers: set[int]) -> bytes:
-    """The same by a chain of comparisons, as another compiler would write it."""
+    """Compile the profile to a chain of comparisons, as another compiler does."""
     import struct
 
     code = [(0x20, 0, 0, 4), (0x15, 1, 0, 0xC000003E), (0x06, 0, 0, 0x80000000), (0x20, 0, 0, 0)]
@@ -37,7 +37,7 @@ def linear(numbers: set[int]) -> bytes:
     return b"".join(struct.pack("=HBBI", *line) for line in code)
 
 
-def test_another_text_with_the_same_answers_is_as_strict() -> None:
+def test_other_instructions_with_the_same_results_are_as_strict() -> None:
     numbers = {0, 1, 3, 60, 231}
     ours = program({number: [ALLOW] for number in numbers})
     assert ours != linear(numbers)
@@ -45,13 +45,13 @@ def test_another_text_with_the_same_answers_is_as_strict() -> None:
 
 
 @pytest.mark.parametrize("extra", [2, 321, 165, 699])
-def test_a_call_that_is_let_through_is_named(extra: int) -> None:
+def test_an_allowed_call_is_named(extra: int) -> None:
     ours = program({number: [ALLOW] for number in (0, 1)})
     assert more_permissive(ours, [linear({0, 1, extra})]) == [f"x86_64 {extra}"]
     assert more_permissive(ours, [linear({0})]) == [], "refusing more is no fault"
 
 
-def test_a_hole_in_an_argument_is_found() -> None:
+def test_an_unchecked_argument_is_detected() -> None:
     family = ArgCondition(0, "SCMP_CMP_EQ", 2)
     ours = program({41: [SyscallRule(SECCOMP_RET_ALLOW, (family,))]})
     wider = ArgCondition(0, "SCMP_CMP_LE", 38)
@@ -92,6 +92,6 @@ def test_the_default_profile_is_as_strict_as_itself_and_stricter_than_with_a_cal
 
 
 @pytest.mark.parametrize("code", [b"", b"\xff\0\0\0\0\0\0\0", b"\x20\0\0\0\0\0\0\0"])
-def test_what_is_no_filter_is_refused(code: bytes) -> None:
+def test_an_invalid_filter_is_refused(code: bytes) -> None:
     with pytest.raises(ValueError, match="filter"):
         run(decode(code), bytes(64))

@@ -1,4 +1,4 @@
-"""Every security statement has a module of tests, and a row in the document that claims it."""
+"""Every security statement has a module of tests and a row in docs/security.md."""
 
 from __future__ import annotations
 

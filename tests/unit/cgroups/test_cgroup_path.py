@@ -1,4 +1,4 @@
-"""Where a container's cgroup is, from what its spec says."""
+"""Resolution of a container's cgroupsPath."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.cgroups import paths
-from jaula.cgroups.cgroup_path import expand, own_cgroup, place
-from jaula.cgroups.v2 import migrate
+from jaula.cgroups import cgroup_path
+from jaula.cgroups.cgroup_path import expand_slice, own_cgroup, resolve
+from jaula.cgroups.v2 import driver as v2driver
 from jaula.errors import InvalidRequest, Unsupported
 
 USER = "/user.slice/user-1000.slice/user@1000.service"
@@ -17,11 +17,11 @@ HYBRID = "9:name=systemd:/a\n4:memory:/b:c\n0::/d\n"
 
 
 def of(path: str | None, *, rootless: bool = False, own: str = OWN_V2) -> str:
-    return place(path, "id1", systemd=False, rootless=rootless, own=own)
+    return resolve(path, "id1", systemd=False, rootless=rootless, own=own)
 
 
 def of_unit(path: str | None, *, rootless: bool = False) -> str:
-    return place(path, "id1", systemd=True, rootless=rootless, own=OWN_V2)
+    return resolve(path, "id1", systemd=True, rootless=rootless, own=OWN_V2)
 
 
 @pytest.mark.parametrize(
@@ -34,25 +34,25 @@ def of_unit(path: str | None, *, rootless: bool = False) -> str:
         ("/machine.slice/libpod-1.scope", "/machine.slice/libpod-1.scope"),
     ],
 )
-def test_an_absolute_path_is_taken_and_others_are_below_a_place_of_our_own(
+def test_an_absolute_path_is_kept_and_a_relative_one_gets_a_parent(
     path: str | None, found: str
 ) -> None:
     assert of(path) == found
 
 
-def test_without_root_the_place_is_beside_the_caller() -> None:
+def test_a_rootless_path_has_the_parent_of_the_caller() -> None:
     assert of(None, rootless=True) == f"{USER}/app.slice/id1"
     assert of("x/y", rootless=True) == f"{USER}/app.slice/x/y"
     assert of(None, rootless=True, own="0::/\n") == "/id1"
     assert of(f"{USER}/z", rootless=True) == f"{USER}/z"
 
 
-def test_a_caller_outside_of_its_cgroup_namespace_has_no_place_beside_it() -> None:
-    with pytest.raises(Unsupported, match="outside of the cgroup namespace"):
+def test_a_caller_outside_the_cgroup_namespace_is_an_error() -> None:
+    with pytest.raises(Unsupported, match="outside the cgroup namespace"):
         of(None, rootless=True, own="0::/../../x\n")
 
 
-def test_the_own_cgroup_is_that_of_v2_where_there_is_one() -> None:
+def test_own_cgroup_prefers_v2() -> None:
     assert own_cgroup(HYBRID) == "/d"
     assert own_cgroup("4:memory:/b:c\n") == "/b:c"
     assert own_cgroup("nonsense\n") == "/"
@@ -91,16 +91,16 @@ def test_a_hostile_path_is_refused(path: str) -> None:
         ("::a-b.slice", "/a.slice/a-b.slice"),
     ],
 )
-def test_slice_prefix_and_name_are_a_unit_in_a_slice(path: str | None, found: str) -> None:
+def test_slice_prefix_and_name_give_a_unit_in_a_slice(path: str | None, found: str) -> None:
     assert of_unit(path) == found
 
 
-def test_without_root_the_default_slice_is_the_user_s() -> None:
+def test_the_default_slice_of_a_rootless_container_is_the_user_s() -> None:
     assert of_unit(None, rootless=True) == "/user.slice/jaula-id1.scope"
 
 
 @pytest.mark.parametrize("path", ["/a/b", "a:b", "a:b:c:d", "abc"])
-def test_another_form_is_refused_in_words_that_callers_know(path: str) -> None:
+def test_another_form_is_refused_with_runc_s_words(path: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         of_unit(path)
     assert caught.value.message == (
@@ -120,24 +120,22 @@ def test_a_bad_slice_or_unit_is_refused(path: str) -> None:
         of_unit(path)
 
 
-def test_a_slice_lies_below_those_that_its_dashes_name() -> None:
-    assert expand("a-b-c.slice") == "/a.slice/a-b.slice/a-b-c.slice"
-    assert expand("-.slice") == ""
+def test_a_slice_is_below_the_slices_of_its_prefixes() -> None:
+    assert expand_slice("a-b-c.slice") == "/a.slice/a-b.slice/a-b-c.slice"
+    assert expand_slice("-.slice") == ""
 
 
 @given(st.text(max_size=60), st.booleans(), st.booleans())
-def test_whatever_is_asked_the_place_is_a_clean_path_or_a_clear_error(
-    path: str, systemd: bool, rootless: bool
-) -> None:
+def test_any_input_gives_a_valid_path_or_an_error(path: str, systemd: bool, rootless: bool) -> None:
     try:
-        found = place(path, "id1", systemd=systemd, rootless=rootless, own=OWN_V2)
+        found = resolve(path, "id1", systemd=systemd, rootless=rootless, own=OWN_V2)
     except InvalidRequest:
         return
-    assert found == "/" + paths.relative(found)
+    assert found == "/" + cgroup_path.relative(found)
 
 
-def test_the_closest_cgroup_above_two() -> None:
-    assert migrate.common("/a/b/c", "/a/b/d/e") == "/a/b"
-    assert migrate.common("/a/b", "/a/b/c") == "/a/b"
-    assert migrate.common("/", "/a") == ""
-    assert migrate.common("/ab", "/a") == ""
+def test_common_ancestor() -> None:
+    assert v2driver.common_ancestor("/a/b/c", "/a/b/d/e") == "/a/b"
+    assert v2driver.common_ancestor("/a/b", "/a/b/c") == "/a/b"
+    assert v2driver.common_ancestor("/", "/a") == ""
+    assert v2driver.common_ancestor("/ab", "/a") == ""

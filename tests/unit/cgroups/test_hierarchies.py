@@ -1,11 +1,11 @@
-"""Finding cgroup trees in mountinfo, and the grammar of paths."""
+"""Cgroup hierarchies in mountinfo, and the grammar of paths."""
 
 from __future__ import annotations
 
 import pytest
 
 from jaula import cgroups
-from jaula.cgroups import hierarchies, paths
+from jaula.cgroups import cgroup_path, hierarchies
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.kernel import mountinfo
 
@@ -39,7 +39,7 @@ def test_odd_characters_of_a_mount_point_are_read() -> None:
     assert mounted(SPACED).unified == "/a b\\c"
 
 
-def test_a_host_without_cgroups_is_told_so() -> None:
+def test_a_host_without_cgroups_is_unsupported() -> None:
     with pytest.raises(Unsupported, match="no cgroup hierarchy is mounted"):
         cgroups.driver(mounted(""))
 
@@ -50,10 +50,10 @@ def test_a_host_without_cgroups_is_told_so() -> None:
 )
 def test_a_bad_path_is_refused(path: str) -> None:
     with pytest.raises(InvalidRequest):
-        paths.relative(path)
+        cgroup_path.relative(path)
 
 
 def test_a_good_path_loses_its_slash_only() -> None:
-    assert paths.relative("/jaula/0123abc") == "jaula/0123abc"
-    assert paths.relative("system.slice/x") == "system.slice/x"
-    assert paths.ancestors("a/b/c") == ["a", "a/b"]
+    assert cgroup_path.relative("/jaula/0123abc") == "jaula/0123abc"
+    assert cgroup_path.relative("system.slice/x") == "system.slice/x"
+    assert cgroup_path.ancestors("a/b/c") == ["a", "a/b"]

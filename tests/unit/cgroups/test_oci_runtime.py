@@ -1,13 +1,13 @@
-"""What an OCI runtime adds: default devices, no cgroup at all, figures by other names."""
+"""Cgroups of an OCI runtime: default devices, the null driver, the events document."""
 
 from __future__ import annotations
 
 import pytest
 
-from jaula.cgroups import device_rules, hugetlb_page_size, null_driver, pressure
-from jaula.cgroups.default_devices import DEFAULT, with_default_devices
+from jaula.cgroups import device_rules, hugetlb_page_size, null_driver
+from jaula.cgroups.device_rules import DEFAULT_DEVICES, with_default_devices
 from jaula.cgroups.events import events_document
-from jaula.cgroups.file_writes import FileWrite
+from jaula.cgroups.files import FileWrite
 from jaula.cgroups.protocol import (
     BlkioStats,
     CpuStats,
@@ -21,10 +21,10 @@ from jaula.cgroups.protocol import (
     Stats,
 )
 from jaula.cgroups.rdma import Rdma as RdmaController
-from jaula.cgroups.v1 import blkio, cpuacct
+from jaula.cgroups.v1 import blkio, cpu
 from jaula.cgroups.v1.hugetlb import Hugetlb
 from jaula.cgroups.v1.network import NetCls, NetPrio
-from jaula.cgroups.v2 import unified
+from jaula.cgroups.v2 import pressure, unified
 from jaula.errors import InvalidRequest, NotAuthorized, Unsupported
 from jaula.spec.runtime import (
     CPU,
@@ -42,15 +42,15 @@ DENY_ALL = DeviceCgroup(allow=False, access="rwm")
 NOTHING = {}.get
 
 
-def test_default_devices_come_behind_the_spec_s_rules() -> None:
+def test_default_devices_follow_the_spec_s_rules() -> None:
     own = (DENY_ALL, DeviceCgroup(allow=True, type="c", major=10, minor=200, access="rw"))
-    assert with_default_devices(own) == (*own, *DEFAULT)
-    assert with_default_devices(()) == (DENY_ALL, *DEFAULT)
-    assert with_default_devices(own[1:]) == (DENY_ALL, *own[1:], *DEFAULT)
-    assert not any(rule.everything for rule in device_rules.normal(DEFAULT))
+    assert with_default_devices(own) == (*own, *DEFAULT_DEVICES)
+    assert with_default_devices(()) == (DENY_ALL, *DEFAULT_DEVICES)
+    assert with_default_devices(own[1:]) == (DENY_ALL, *own[1:], *DEFAULT_DEVICES)
+    assert not any(rule.everything for rule in device_rules.normalize(DEFAULT_DEVICES))
 
 
-def test_the_privileged_stay_so_with_default_devices() -> None:
+def test_allow_all_stays_with_default_devices() -> None:
     everything = (DeviceCgroup(allow=True, access="rwm"),)
     assert with_default_devices(everything)[0] == everything[0]
 
@@ -70,10 +70,10 @@ def test_without_a_cgroup_a_container_runs_but_not_with_limits() -> None:
         cgroup.freeze()
     cgroup.kill()
     cgroup.destroy()
-    assert (cgroup.entry(), cgroup.pids(), cgroup.directory_fd()) == ((), (), None)
+    assert (cgroup.open_attach_fds(), cgroup.pids(), cgroup.directory_fd()) == ((), (), None)
 
 
-def test_a_host_without_cgroups_and_one_that_forbids_them_give_none() -> None:
+def test_a_host_without_or_with_forbidden_cgroups_gives_a_null_cgroup() -> None:
     class Forbidding(null_driver.NullDriver):
         def create(self, path: str) -> null_driver.NullCgroup:
             raise NotAuthorized(f"cannot make cgroup {path}: Permission denied")
@@ -85,7 +85,7 @@ def test_a_host_without_cgroups_and_one_that_forbids_them_give_none() -> None:
         made.apply(Resources(pids=Pids(limit=5)))
 
 
-def test_rdma_names_only_what_is_asked() -> None:
+def test_rdma_writes_only_values_that_are_set() -> None:
     asked = {
         "mlx5_0": Rdma(hca_handles=2, hca_objects=2000),
         "m1": Rdma(hca_objects=0),
@@ -109,7 +109,7 @@ def test_network_class_and_priorities() -> None:
         NetPrio().decide(Resources(network=bad), NOTHING)
 
 
-def test_v1_limits_reserved_huge_pages_where_the_kernel_can() -> None:
+def test_v1_limits_reserved_huge_pages_if_supported() -> None:
     asked = Resources(hugepage_limits=(HugepageLimit(page_size="2MB", limit=5),))
     plain = FileWrite("hugetlb.2MB.limit_in_bytes", "5")
     assert Hugetlb().decide(asked, NOTHING) == (plain,)
@@ -118,13 +118,13 @@ def test_v1_limits_reserved_huge_pages_where_the_kernel_can() -> None:
 
 
 def test_page_sizes_have_the_names_of_the_kernel() -> None:
-    assert [hugetlb_page_size.named(kib) for kib in (64, 2048, 32768, 1048576)] == [
+    assert [hugetlb_page_size.format_size(kib) for kib in (64, 2048, 32768, 1048576)] == [
         "64KB",
         "2MB",
         "32MB",
         "1GB",
     ]
-    assert all(hugetlb_page_size.checked(size) == size for size in hugetlb_page_size.of_host())
+    assert all(hugetlb_page_size.validate(size) == size for size in hugetlb_page_size.host_sizes())
 
 
 @pytest.mark.parametrize(
@@ -179,11 +179,11 @@ def test_v1_time_by_cpu() -> None:
         "cpuacct.usage_percpu": "5 7 ",
         "cpuacct.usage_all": "cpu user system\n0 1 2\n1 3 4\nodd\n",
     }
-    assert cpuacct.by_cpu(files.get) == ((5, 7), (1, 3), (2, 4))
-    assert cpuacct.by_cpu(NOTHING) == ((), (), ())
+    assert cpu.by_cpu(files.get) == ((5, 7), (1, 3), (2, 4))
+    assert cpu.by_cpu(NOTHING) == ((), (), ())
 
 
-def test_figures_by_the_names_that_callers_read() -> None:
+def test_the_events_document_has_runc_s_names() -> None:
     stats = Stats(
         cpu=CpuStats(10, 6, 4, 3, 2, 1, (10,), (6,), (4,), Pressure()),
         memory=MemoryStats(

@@ -9,10 +9,10 @@ from jaula.engine.oci_spec import spec as oci_spec_spec
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.engine.resolved_request import resolve
 from jaula.errors import InvalidRequest
-from jaula.kernel.landlock import known
+from jaula.kernel.landlock import supported_rights
 from jaula.security.id_ranges import IdRange, mappings
+from jaula.spec.annotations import LANDLOCK_ANNOTATION, Ruleset, decode_ruleset
 from jaula.spec.api import ContainerCreate, HostConfig
-from jaula.spec.landlock import ANNOTATION, Ruleset, decode
 from jaula.spec.runtime import Spec
 from jaula.state.records import ResolvedRequest
 
@@ -39,21 +39,21 @@ def spec(*options: str, abi: int = 7, **host: object) -> Spec:
 
 
 def rules(*options: str, abi: int = 7, **host: object) -> Ruleset | None:
-    text = spec(*options, abi=abi, **host).annotations.get(ANNOTATION)
-    return None if text is None else decode(text)
+    text = spec(*options, abi=abi, **host).annotations.get(LANDLOCK_ANNOTATION)
+    return None if text is None else decode_ruleset(text)
 
 
 @pytest.mark.parametrize("abi", range(2, 8))
 def test_every_container_has_rules_by_default(abi: int) -> None:
     found = rules(abi=abi)
     assert found is not None
-    assert found.handled_access_fs == known(abi).access_fs
+    assert found.handled_access_fs == supported_rights(abi).access_fs
     assert not found.joined
 
 
 def test_annotations_of_the_user_stay() -> None:
     made = spec(annotations={"mine": "1"})
-    assert made.annotations.keys() == {"mine", ANNOTATION}
+    assert made.annotations.keys() == {"mine", LANDLOCK_ANNOTATION}
 
 
 @pytest.mark.parametrize(
@@ -112,4 +112,4 @@ def test_another_runtime_is_not_trusted_to_obey() -> None:
 
 def test_no_annotation_of_a_user_is_taken_for_the_engines_word() -> None:
     with pytest.raises(InvalidRequest, match="the engine's own"):
-        check(annotations={ANNOTATION: '{"handledAccessFs":1}'})
+        check(annotations={LANDLOCK_ANNOTATION: '{"handledAccessFs":1}'})

@@ -10,7 +10,7 @@ import pytest
 
 from jaula.engine import relaxations
 from jaula.engine.resolved_request import resolve
-from jaula.spec import decoding
+from jaula.spec import decode
 from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig
 from jaula.spec.api_networks import NetworkCreate
 
@@ -19,7 +19,7 @@ def of(**host: Any) -> list[str]:
     document = json.dumps({"Image": "x", "HostConfig": host}).encode()
     return [
         str(ask)
-        for ask in relaxations.of_request(resolve(decoding.decode(document, ContainerCreate)))
+        for ask in relaxations.of_request(resolve(decode.decode(document, ContainerCreate)))
     ]
 
 
@@ -72,7 +72,7 @@ def test_a_mount_by_another_runtime_is_marked() -> None:
 def test_a_network_with_addresses_or_options_of_ones_own_asks() -> None:
     document = b"""{"Name": "n", "Options": {"mtu": "9000"}, "EnableIPv6": true,
         "IPAM": {"Config": [{"Subnet": "1.1.1.0/24"}, {"Gateway": "1.2.3.4"}]}}"""
-    body = decoding.decode(document, NetworkCreate)
+    body = decode.decode(document, NetworkCreate)
     assert [str(ask) for ask in relaxations.of_network(body)] == [
         "network-option=subnet=1.1.1.0/24",
         "network-option=mtu",

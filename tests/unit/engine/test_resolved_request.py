@@ -35,7 +35,7 @@ from jaula.engine.volumes import mount_spec
 from jaula.errors import CorruptState, InvalidRequest, NotAuthorized, NotFound
 from jaula.runtime.protocol import StartRequest
 from jaula.spec.api import ContainerCreate, HostConfig
-from jaula.spec.decoding import decode
+from jaula.spec.decode import decode
 from jaula.spec.image import ImageConfig, Platform
 from jaula.spec.runtime import Spec
 from jaula.spec.runtime import decode as decode_spec

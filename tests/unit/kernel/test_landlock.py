@@ -1,4 +1,4 @@
-"""Landlock's structures and versions, as the kernel's header has them."""
+"""Landlock's structures and ABI versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaula.kernel.landlock import LANDLOCK_ACCESS_FS, LANDLOCK_ACCESS_NET, LANDL
         (landlock.landlock_net_port_attr, 16, (0, 8)),
     ],
 )
-def test_structures_lie_in_memory_as_the_kernel_reads_them(
+def test_structures_have_the_kernel_s_layout(
     structure: type[ctypes.Structure], size: int, offsets: tuple[int, ...]
 ) -> None:
     assert ctypes.sizeof(structure) == size
@@ -39,18 +39,18 @@ def test_structures_lie_in_memory_as_the_kernel_reads_them(
         (99, LANDLOCK_ACCESS_FS.IOCTL_DEV, 3, 3, 7),
     ],
 )
-def test_each_version_knows_all_rights_up_to_its_newest(
+def test_each_version_supports_all_rights_up_to_its_newest(
     abi: int, newest: int, net: int, scoped: int, flags: int
 ) -> None:
-    assert landlock.known(abi) == ((int(newest) << 1) - 1, net, scoped, flags)
+    assert landlock.supported_rights(abi) == ((int(newest) << 1) - 1, net, scoped, flags)
 
 
-def test_no_landlock_knows_nothing() -> None:
-    assert landlock.known(0) == (0, 0, 0, 0)
+def test_no_landlock_supports_nothing() -> None:
+    assert landlock.supported_rights(0) == (0, 0, 0, 0)
 
 
-def test_the_newest_version_knows_every_right_that_has_a_name() -> None:
-    known = landlock.known(7)
+def test_the_newest_version_supports_every_named_right() -> None:
+    known = landlock.supported_rights(7)
     assert known.access_fs == sum(LANDLOCK_ACCESS_FS)
     assert known.access_net == sum(LANDLOCK_ACCESS_NET)
     assert known.scoped == sum(LANDLOCK_SCOPE)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.kernel import links, netlink, rtnetlink
+from jaula.kernel import netlink, rtnetlink
 
 
 def test_an_attribute_is_padded_but_its_length_is_not() -> None:
@@ -23,18 +23,18 @@ def test_a_nested_attribute_carries_its_flag() -> None:
 @pytest.mark.parametrize("name", ["", "sixteen_letters_", "a/b", "a\0b"])
 def test_a_name_that_no_interface_can_have_is_refused(name: str) -> None:
     with pytest.raises(OSError, match="not an interface name"):
-        links.delete_link(name)
+        rtnetlink.delete_link(name)
 
 
 @pytest.mark.parametrize("mac", ["", "02:42", "02:42:ac:11:00:0g", "02:42:ac:11:00:02:03", "x"])
 def test_a_malformed_mac_is_refused(mac: str) -> None:
     with pytest.raises(ValueError):
-        links.mac_bytes(mac)
+        rtnetlink.mac_bytes(mac)
 
 
 def test_a_request_says_what_it_is_about() -> None:
-    assert links.add_address(3, "172.30.0.2", 20).about == "add address 172.30.0.2/20"
-    assert b"\xac\x1e\x0f\xff" in links.add_address(3, "172.30.0.2", 20).body  # broadcast
+    assert rtnetlink.add_address(3, "172.30.0.2", 20).about == "add address 172.30.0.2/20"
+    assert b"\xac\x1e\x0f\xff" in rtnetlink.add_address(3, "172.30.0.2", 20).body  # broadcast
 
 
 def test_a_truncated_message_is_an_error() -> None:

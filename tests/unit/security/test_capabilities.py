@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.kernel.capabilities import NAMES, masks_of_status
+from jaula.kernel.capabilities import NAMES, parse_status_masks
 from jaula.security import capabilities
 
 
@@ -81,4 +81,4 @@ def test_a_mask_that_is_none_is_refused(text: str) -> None:
 
 def test_a_process_status_without_a_set_is_an_error() -> None:
     with pytest.raises(ValueError, match="ambient"):
-        masks_of_status("CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nCapBnd:\t1ff\n")
+        parse_status_masks("CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nCapBnd:\t1ff\n")

@@ -7,15 +7,15 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
-from jaula.kernel.landlock import known
+from jaula.kernel.landlock import supported_rights
 from jaula.security import capabilities
 from jaula.security.landlock import READ, Landlock, Options, decide, describe, objection, parse
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
 from jaula.security.seccomp import seccomp
-from jaula.spec.landlock import ANNOTATION, PathRule, PortRule, decode
+from jaula.spec.annotations import LANDLOCK_ANNOTATION, PathRule, PortRule, decode_ruleset
 from jaula.spec.runtime import Linux, Mount, Namespace, Process, Root, Seccomp, Spec, Syscall
 
-ALL = known(7).access_fs
+ALL = supported_rights(7).access_fs
 MOUNTS = (
     Mount("/proc", "proc", "proc", ("nosuid",)),
     Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "mode=755")),
@@ -76,7 +76,7 @@ def test_beneath_a_read_only_root_only_writable_mounts_are_written() -> None:
 @pytest.mark.parametrize("readonly", [False, True])
 def test_no_version_is_asked_for_what_it_does_not_know(abi: int, readonly: bool) -> None:
     rules = decide(MOUNTS, root_readonly=readonly, options=Options(), abi=abi)
-    assert rules.handled_access_fs == known(abi).access_fs
+    assert rules.handled_access_fs == supported_rights(abi).access_fs
     for rule in rules.paths:
         assert rule.access
         assert not rule.access & ~rules.handled_access_fs
@@ -123,7 +123,10 @@ def test_an_option_that_does_not_exist_is_refused(words: str) -> None:
 def test_a_default_container_is_confined(abi: int) -> None:
     assert objection(spec(), abi=abi) == ""
     made = Landlock(abi).confine(spec(), LabelRequest())
-    assert decode(made.annotations[ANNOTATION]).handled_access_fs == known(abi).access_fs
+    assert (
+        decode_ruleset(made.annotations[LANDLOCK_ANNOTATION]).handled_access_fs
+        == supported_rights(abi).access_fs
+    )
     assert made.annotations["mine"] == "kept"
 
 
@@ -153,7 +156,7 @@ def test_the_default_leaves_alone_what_it_would_break(made: Spec, abi: int, why:
 def test_privileged_is_left_alone_unless_it_asks() -> None:
     assert Landlock(7).confine(spec(), LabelRequest(privileged=True)) == spec()
     asked = Landlock(7).confine(spec(caps=("all",)), LabelRequest(("on",), privileged=True))
-    assert ANNOTATION in asked.annotations
+    assert LANDLOCK_ANNOTATION in asked.annotations
 
 
 def test_off_is_off() -> None:

@@ -24,26 +24,26 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_is_encoded_is_decoded_again(value: object) -> None:
+def test_documents_round_trip(value: object) -> None:
     assert fast_json.decode(fast_json.encode(value).encode()) == value
     assert json.loads(fast_json.encode(value)) == value
     assert json.loads(fast_json.pretty(value)) == value
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"a":}', b"{} {}", b"\xff", b"[1,]", b"<html>"])
-def test_what_is_not_one_document_is_refused(data: bytes) -> None:
+def test_input_other_than_one_document_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         fast_json.decode(data)
 
 
-def test_lines_are_found_in_any_cut() -> None:
+def test_lines_are_decoded_at_any_chunk_boundary() -> None:
     data = b'{"a":1}\r\n{"b":[2]}\n\n{"c":"\xc3\xa9"}'
     for cut in range(1, len(data)):
         pieces = [data[at : at + cut] for at in range(0, len(data), cut)]
         assert list(fast_json.decode_lines(pieces)) == [{"a": 1}, {"b": [2]}, {"c": "é"}]
 
 
-def test_documents_without_a_line_end_between_them_are_found() -> None:
+def test_documents_without_a_newline_are_decoded() -> None:
     assert list(fast_json.decode_lines([b'{"a":1}{"b":2}'])) == [{"a": 1}, {"b": 2}]
 
 

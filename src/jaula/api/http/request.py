@@ -12,8 +12,8 @@ from jaula.api.http.errors import TooLarge
 from jaula.api.http.query import Query
 from jaula.api.http.response import Answer
 from jaula.errors import InvalidRequest
-from jaula.spec import decoding
 from jaula.spec.api_params import Origin
+from jaula.spec.decode import decode
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
 
@@ -71,14 +71,14 @@ class Request:
         if not data:
             if required:
                 raise InvalidRequest("invalid JSON: got EOF while reading request body")
-            return decoding.decode(b"", kind)
+            return decode(b"", kind)
         media, _, _ = self.header(b"content-type").partition(";")
         if media.strip().lower() not in ("", "application/json"):
             raise InvalidRequest(
                 f"unsupported Content-Type header ({media[:80]}): must be 'application/json'"
             )
         try:
-            return decoding.decode(data, kind)
+            return decode(data, kind)
         except msgspec.ValidationError as problem:
             raise InvalidRequest(f"invalid request body: {problem}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as problem:

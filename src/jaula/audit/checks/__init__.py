@@ -1,8 +1,8 @@
-"""The checks of ``jaula verify``: one file and one line in :data:`TABLE` each.
+"""The checks of ``jaula verify``: each has a file and a line in :data:`TABLE`.
 
-A check takes the :class:`~jaula.audit.model.container.AuditedContainer` and gives its rows. It reads the kernel,
-never the engine, and lets ``OSError``, ``ValueError`` and ``KeyError`` pass where the kernel does
-not tell.
+A check takes the :class:`~jaula.audit.model.container.AuditedContainer` and yields its rows. It
+reads the kernel, never the engine. It raises ``OSError``, ``ValueError`` or ``KeyError`` if the
+kernel's state cannot be read.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ from jaula.audit.model.result import Result
 
 
 class Check(NamedTuple):
-    """What a check is for, and the function that gives its rows."""
+    """A check's description, and the function that yields its rows."""
 
-    about: CheckInfo
+    info: CheckInfo
     rows: Callable[[AuditedContainer], Iterable[Result]]
 
 
 TABLE: tuple[Check, ...] = (
-    Check(namespaces.ABOUT, namespaces.check),
-    Check(id_maps.ABOUT, id_maps.check),
-    Check(cgroups.ABOUT, cgroups.check),
-    Check(capabilities.ABOUT, capabilities.check),
-    Check(processes.ABOUT, processes.check),
-    Check(seccomp.ABOUT, seccomp.check),
-    Check(no_new_privs.ABOUT, no_new_privs.check),
-    Check(lsm_labels.ABOUT, lsm_labels.check),
-    Check(landlock.ABOUT, landlock.check),
-    Check(masked_paths.ABOUT, masked_paths.check),
-    Check(rootfs.ABOUT, rootfs.check),
-    Check(mounts.ABOUT, mounts.check),
-    Check(bind_sources.ABOUT, bind_sources.check),
-    Check(devices.ABOUT, devices.check),
-    Check(network.ABOUT, network.check),
-    Check(firewall.ABOUT, firewall.check),
-    Check(sysctls.ABOUT, sysctls.check),
-    Check(rlimits.ABOUT, rlimits.check),
-    Check(open_files.ABOUT, open_files.check),
-    Check(profile.ABOUT, profile.check),
-    Check(image_policy.ABOUT, image_policy.check),
+    Check(namespaces.INFO, namespaces.check),
+    Check(id_maps.INFO, id_maps.check),
+    Check(cgroups.INFO, cgroups.check),
+    Check(capabilities.INFO, capabilities.check),
+    Check(processes.INFO, processes.check),
+    Check(seccomp.INFO, seccomp.check),
+    Check(no_new_privs.INFO, no_new_privs.check),
+    Check(lsm_labels.INFO, lsm_labels.check),
+    Check(landlock.INFO, landlock.check),
+    Check(masked_paths.INFO, masked_paths.check),
+    Check(rootfs.INFO, rootfs.check),
+    Check(mounts.INFO, mounts.check),
+    Check(bind_sources.INFO, bind_sources.check),
+    Check(devices.INFO, devices.check),
+    Check(network.INFO, network.check),
+    Check(firewall.INFO, firewall.check),
+    Check(sysctls.INFO, sysctls.check),
+    Check(rlimits.INFO, rlimits.check),
+    Check(open_files.INFO, open_files.check),
+    Check(profile.INFO, profile.check),
+    Check(image_policy.INFO, image_policy.check),
 )
-"""In the order of the report."""
+"""All checks, in the order of the report."""

@@ -1,8 +1,8 @@
-"""The five capability sets of the first process (statement I7).
+"""The five capability sets of the init process (statement I7).
 
-Evidence: the Cap lines of /proc/<pid>/status (capabilities(7)). A program may give up what it was
-given, and one that runs as another user than root has nothing effective, so less than was asked
-for holds and is told; more never does. Inheritable and ambient must be empty.
+Evidence: the Cap lines of /proc/<pid>/status (capabilities(7)). A program may drop capabilities,
+and a user other than root has none effective. So fewer than requested holds and is reported; more
+never holds. Inheritable and ambient must be empty.
 """
 
 from __future__ import annotations
@@ -11,54 +11,56 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
-from jaula.kernel.capabilities import SETS, masks_of_status
+from jaula.audit.model.result import Result, Verdict, verdict_of
+from jaula.kernel.capabilities import SETS, parse_status_masks
 from jaula.security.capabilities import DEFAULT, decode, mask
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="capabilities",
     layer="capabilities",
     title="Capabilities",
     reason=(
-        "Each capability opens a part of what root can do; a set that is larger than asked "
-        "for is a privilege that nobody decided."
+        "Each capability permits a part of what root can do; a set larger than requested is an "
+        "unintended privilege."
     ),
     references=("I7", "CIS 5.4", "CIS 5.5", "capabilities(7)"),
     evidence="/proc/<pid>/status, Cap lines",
     advice=(
-        "start it with --cap-drop all and add by name what the program asks for; without "
-        "--privileged"
+        "start it with --cap-drop all, without --privileged, and add by name the capabilities "
+        "that the program needs"
     ),
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """One row for each set."""
-    found = masks_of_status(subject.read("status"))
-    asked, given = subject.capabilities, subject.spec_capabilities
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for each set."""
+    masks = parse_status_masks(container.read("status"))
+    requested_sets, spec_sets = container.capabilities, container.spec_capabilities
     for name in SETS:
-        wanted = mask(getattr(asked, name))
-        in_spec = mask(getattr(given, name))
-        actual = found[name]
-        extra = actual & ~wanted
-        by = _flag(subject) if wanted & ~mask(DEFAULT) else None
+        expected = mask(getattr(requested_sets, name))
+        in_spec = mask(getattr(spec_sets, name))
+        actual = masks[name]
+        extra = actual & ~expected
+        by = _flag(container) if expected & ~mask(DEFAULT) else None
         effective = f"{actual:016x}"
         if extra:
             effective += f", too much: {', '.join(decode(extra))}"
-        elif in_spec & ~wanted:
-            effective += f"; the spec has {', '.join(decode(in_spec & ~wanted))} more"
-        elif actual != wanted:
-            root = subject.process.user.uid == 0
-            effective += " (given up by the program)" if root else " (the user is not root)"
-        verdict = judge(not extra and not in_spec & ~wanted, by)
-        requested = f"{wanted:016x}" + (f" ({by})" if by and verdict is Verdict.RELAXED else "")
+        elif in_spec & ~expected:
+            effective += f"; the spec has {', '.join(decode(in_spec & ~expected))} more"
+        elif actual != expected:
+            root = container.process.user.uid == 0
+            effective += " (dropped by the program)" if root else " (the user is not root)"
+        verdict = verdict_of(not extra and not in_spec & ~expected, by)
+        requested = f"{expected:016x}" + (f" ({by})" if by and verdict is Verdict.RELAXED else "")
         yield Result(
-            f"capabilities {name}", "capabilities", requested, effective, subject.path("status"),
+            f"capabilities {name}", "capabilities", requested, effective, container.path("status"),
             verdict,
         )  # fmt: skip
 
 
-def _flag(subject: AuditedContainer) -> str:
+def _flag(container: AuditedContainer) -> str:
     return (
-        "--privileged" if subject.privileged else "--cap-add " + ",".join(subject.names("CapAdd"))
+        "--privileged"
+        if container.privileged
+        else "--cap-add " + ",".join(container.names("CapAdd"))
     )

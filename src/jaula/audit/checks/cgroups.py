@@ -1,8 +1,8 @@
-"""Cgroup limits: what the kernel enforces, against what was asked for (statement I19).
+"""Cgroup limits: the kernel's values compared with the requested ones (statement I19).
 
-Evidence: /proc/<pid>/cgroup says where the process is in each tree (cgroups(7)); the limit files
-there say the rest. Both versions are read. The numbers asked for are those of the inspect document,
-since an update changes them while the spec stays.
+Evidence: /proc/<pid>/cgroup has the process's path in each hierarchy (cgroups(7)), and the limit
+files there have the values. Both versions are supported. The requested values are those of the
+inspect document, because an update changes them and not the spec.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer, integer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.cgroups.v2.cpu import weight
 from jaula.spec import cpuset
 
-UNLIMITED_V1 = 1 << 62
+UNLIMITED_V1 = 1 << 62  # bytes; a v1 limit at or above it is unlimited
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class Cgroups:
-    """Where a process is in each cgroup tree, as directories of the reader's."""
+class CgroupDirs:
+    """Directories of a process's cgroups, as the reader sees them."""
 
-    def __init__(self, subject: AuditedContainer) -> None:
+    def __init__(self, container: AuditedContainer) -> None:
         self._legacy: dict[str, str] = {}
         self._unified: str | None = None
-        for line in subject.read("cgroup").splitlines():
+        for line in container.read("cgroup").splitlines():
             _, names, path = line.split(":", 2)
-            for mount in subject.host_mounts:
+            for mount in container.host_mounts:
                 if names and mount.fstype == "cgroup":
                     shared = set(names.split(",")) & set(mount.super_options)
                     for name in shared:
@@ -37,15 +37,15 @@ class Cgroups:
                     self._unified = self._unified or _join(mount.target, mount.root, path)
 
     def legacy(self, controller: str) -> str | None:
-        """The directory in a v1 tree, or None where the controller is not mounted so."""
+        """Return the directory in a v1 hierarchy, or None if the controller is not on v1."""
         return self._legacy.get(controller)
 
     def unified(self) -> str | None:
-        """The directory in the v2 tree."""
+        """Return the directory in the v2 hierarchy, or None."""
         return self._unified
 
     def read(self, controller: str, v1: str, v2: str) -> tuple[str, str] | None:
-        """(text, file) of a limit, by the name that it has where the controller is."""
+        """Return (text, path) of a limit file on the version that has the controller, or None."""
         if (directory := self.legacy(controller)) is not None:
             path = f"{directory}/{v1}"
         elif (directory := self.unified()) is not None and v2:
@@ -64,37 +64,37 @@ def _join(target: str, root: str, path: str) -> str:
     return f"{target}/{below.lstrip('/')}".rstrip("/")
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="cgroups",
     layer="cgroups",
     title="Limits",
     reason=(
-        "One container without ceilings can take memory, CPU and processes from all others "
-        "and from the host."
+        "One container without limits can take memory, CPU and processes from the others and "
+        "the host."
     ),
     references=("I19", "CIS 5.11", "CIS 5.12", "CIS 5.25", "CIS 5.29", "cgroups(7)"),
     evidence="/proc/<pid>/cgroup and the limit files of that cgroup",
-    advice="set the limit again with jaula update, and find out who changed the file",
+    advice="set the limit again with jaula update, and find the program that changed the file",
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """Membership, then a row for each limit."""
-    groups = Cgroups(subject)
-    yield _membership(subject, groups)
-    yield _tree(subject)
-    yield _memory(subject, groups)
-    yield _swap(subject, groups)
-    yield _cpu(subject, groups)
-    yield _shares(subject, groups)
-    yield _cpuset(subject, groups)
-    yield _pids(subject, groups)
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for membership, then one for each limit."""
+    groups = CgroupDirs(container)
+    yield _membership(container, groups)
+    yield _tree(container)
+    yield _memory(container, groups)
+    yield _swap(container, groups)
+    yield _cpu(container, groups)
+    yield _shares(container, groups)
+    yield _cpuset(container, groups)
+    yield _pids(container, groups)
 
 
-def _membership(subject: AuditedContainer, groups: Cgroups) -> Result:
-    wanted = subject.linux.cgroups_path or f"/{subject.container_id}"
-    places = []
-    for line in subject.read("cgroup").splitlines():
+def _membership(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    expected = container.linux.cgroups_path or f"/{container.container_id}"
+    paths = []
+    for line in container.read("cgroup").splitlines():
         number, names, path = line.split(":", 2)
         limited = any(
             groups.legacy(name) is not None
@@ -102,25 +102,25 @@ def _membership(subject: AuditedContainer, groups: Cgroups) -> Result:
             if name in ("memory", "pids", "cpu", "cpuset", "devices", "freezer")
         )
         if limited or (number == "0" and groups.legacy("memory") is None):
-            places.append((names or "unified", path))
-    wrong = [f"{n} at {p}" for n, p in places if p != wanted and not p.endswith(wanted)]
-    effective = f"{len(places)} trees at {wanted}" if not wrong else "; ".join(wrong)
-    if wrong and subject.rootless is not None:  # limits were refused: there are none to keep
-        by = subject.rootless
+            paths.append((names or "unified", path))
+    wrong = [f"{n} at {p}" for n, p in paths if p != expected and not p.endswith(expected)]
+    effective = f"{len(paths)} trees at {expected}" if not wrong else "; ".join(wrong)
+    if wrong and container.rootless is not None:  # such an engine refuses limits
+        by = container.rootless
         return Result("cgroup", "cgroups", f"none ({by})", f"the engine's: {effective}",
-                   subject.path("cgroup"), judge(True, by))  # fmt: skip
-    return Result("cgroup", "cgroups", wanted, effective, subject.path("cgroup"),
-               judge(bool(places) and not wrong, None))  # fmt: skip
+                   container.path("cgroup"), verdict_of(True, by))  # fmt: skip
+    return Result("cgroup", "cgroups", expected, effective, container.path("cgroup"),
+               verdict_of(bool(paths) and not wrong, None))  # fmt: skip
 
 
-def _tree(subject: AuditedContainer) -> Result:
-    """The container sees its cgroup tree read-only."""
-    mounts = [m for m in subject.mounts if m.fstype in ("cgroup", "cgroup2")]
+def _tree(container: AuditedContainer) -> Result:
+    """Check that the container has its cgroup tree read-only."""
+    mounts = [m for m in container.mounts if m.fstype in ("cgroup", "cgroup2")]
     writable = [m.target for m in mounts if "ro" not in m.options.union(m.super_options)]
-    by = "--privileged" if subject.privileged else None
+    by = "--privileged" if container.privileged else None
     effective = f"writable: {', '.join(writable)}" if writable else f"{len(mounts)} read-only"
     return Result("cgroup tree", "cgroups", f"writable ({by})" if by else "read-only", effective,
-               subject.path("mountinfo"), judge(bool(by) or not writable, by))  # fmt: skip
+               container.path("mountinfo"), verdict_of(bool(by) or not writable, by))  # fmt: skip
 
 
 def _limit(text: str) -> int | None:
@@ -130,121 +130,131 @@ def _limit(text: str) -> int | None:
     return None if value >= UNLIMITED_V1 else value
 
 
-def _memory(subject: AuditedContainer, groups: Cgroups) -> Result:
-    wanted = subject.number("Memory")
-    found = groups.read("memory", "memory.limit_in_bytes", "memory.max")
-    return _bytes("memory limit", wanted, found)
+def _memory(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    requested = container.number("Memory")
+    actual = groups.read("memory", "memory.limit_in_bytes", "memory.max")
+    return _bytes("memory limit", requested, actual)
 
 
-def _swap(subject: AuditedContainer, groups: Cgroups) -> Result:
-    memory, both = subject.number("Memory"), subject.number("MemorySwap")
-    found = groups.read("memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
-    if both == 0 and memory > 0:
-        both = 2 * memory
-    if found is None:
-        asked = subject.number("MemorySwap") > 0
-        resources = subject.linux.resources
-        told = resources is not None and resources.memory is not None and resources.memory.swap
-        verdict = Verdict.FAILS if asked and told else Verdict.HOLDS
-        return Result("memory and swap", "cgroups", str(both or "no limit"),
+def _swap(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    memory, with_swap = container.number("Memory"), container.number("MemorySwap")
+    limit_file = groups.read("memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
+    if with_swap == 0 and memory > 0:
+        with_swap = 2 * memory
+    if limit_file is None:
+        requested = container.number("MemorySwap") > 0
+        resources = container.linux.resources
+        in_spec = resources is not None and resources.memory is not None and resources.memory.swap
+        verdict = Verdict.FAILS if requested and in_spec else Verdict.HOLDS
+        return Result("memory and swap", "cgroups", str(with_swap or "no limit"),
                    "this kernel does not limit swap", "", verdict)  # fmt: skip
-    if groups.legacy("memory") is None and both > 0:
-        both -= memory  # v2 limits swap alone
-        if both == 0:
-            holds = _limit(found[0]) == 0
-            return Result("memory and swap", "cgroups", "no swap", found[0], found[1],
-                       judge(holds, None))  # fmt: skip
-    return _bytes("memory and swap", both, found)
+    if groups.legacy("memory") is None and with_swap > 0:
+        with_swap -= memory  # v2 limits swap alone
+        if with_swap == 0:
+            holds = _limit(limit_file[0]) == 0
+            return Result("memory and swap", "cgroups", "no swap", limit_file[0], limit_file[1],
+                       verdict_of(holds, None))  # fmt: skip
+    return _bytes("memory and swap", with_swap, limit_file)
 
 
-def _bytes(name: str, wanted: int, found: tuple[str, str] | None) -> Result:
-    if found is None:
-        verdict = Verdict.FAILS if wanted > 0 else Verdict.HOLDS
+def _bytes(name: str, requested_bytes: int, limit_file: tuple[str, str] | None) -> Result:
+    if limit_file is None:
+        verdict = Verdict.FAILS if requested_bytes > 0 else Verdict.HOLDS
         return Result(
-            name, "cgroups", str(wanted or "no limit"), "no memory controller", "", verdict
+            name, "cgroups", str(requested_bytes or "no limit"), "no memory controller", "", verdict
         )
-    actual = _limit(found[0])
-    holds = actual is None if wanted <= 0 else actual == wanted - wanted % PAGE
-    requested = f"{wanted} bytes" if wanted > 0 else "no limit"
+    actual = _limit(limit_file[0])
+    holds = (
+        actual is None
+        if requested_bytes <= 0
+        else actual == requested_bytes - requested_bytes % PAGE
+    )
+    requested = f"{requested_bytes} bytes" if requested_bytes > 0 else "no limit"
     effective = "no limit" if actual is None else f"{actual} bytes"
-    return Result(name, "cgroups", requested, effective, found[1], judge(holds, None))
+    return Result(name, "cgroups", requested, effective, limit_file[1], verdict_of(holds, None))
 
 
-def _cpu(subject: AuditedContainer, groups: Cgroups) -> Result:
-    quota, period = subject.number("CpuQuota"), subject.number("CpuPeriod") or 100_000
-    if (nano := subject.number("NanoCpus")) > 0:
+def _cpu(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    quota, period = container.number("CpuQuota"), container.number("CpuPeriod") or 100_000
+    if (nano := container.number("NanoCpus")) > 0:
         quota, period = nano * 100_000 // 1_000_000_000, 100_000
     requested = f"{quota / period:.2f} CPUs" if quota > 0 else "no limit"
-    found = groups.read("cpu", "cpu.cfs_quota_us", "cpu.max")
-    if found is None:
+    limit_file = groups.read("cpu", "cpu.cfs_quota_us", "cpu.max")
+    if limit_file is None:
         verdict = Verdict.FAILS if quota > 0 else Verdict.HOLDS
         return Result("cpu limit", "cgroups", requested, "no cpu quota on this host", "", verdict)
-    text, path = found
+    text, path = limit_file
     if groups.legacy("cpu") is not None:
-        other = groups.read("cpu", "cpu.cfs_period_us", "")
-        text = f"{text} {other[0] if other else 100_000}"
+        period_file = groups.read("cpu", "cpu.cfs_period_us", "")
+        text = f"{text} {period_file[0] if period_file else 100_000}"
     first, _, second = text.partition(" ")
     actual, base = _limit(first), integer(second or "100000")
     holds = actual is None if quota <= 0 else (actual, base) == (quota, period)
     effective = "no limit" if actual is None else f"{actual / base:.2f} CPUs"
-    return Result("cpu limit", "cgroups", requested, effective, path, judge(holds, None))
+    return Result("cpu limit", "cgroups", requested, effective, path, verdict_of(holds, None))
 
 
-def _shares(subject: AuditedContainer, groups: Cgroups) -> Result:
-    shares = subject.number("CpuShares")
-    found = groups.read("cpu", "cpu.shares", "cpu.weight")
-    if found is None:
+def _shares(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    shares = container.number("CpuShares")
+    limit_file = groups.read("cpu", "cpu.shares", "cpu.weight")
+    if limit_file is None:
         verdict = Verdict.FAILS if shares else Verdict.HOLDS
         return Result("cpu shares", "cgroups", str(shares or "default"), "no cpu controller", "",
                    verdict)  # fmt: skip
-    actual = integer(found[0])
+    actual = integer(limit_file[0])
     if groups.legacy("cpu") is None:
-        wanted = weight(shares) if shares else 100
-        requested = f"{shares}, weight {wanted}" if shares else "default"
+        expected = weight(shares) if shares else 100
+        requested = f"{shares}, weight {expected}" if shares else "default"
         return Result(
             "cpu shares",
             "cgroups",
             requested,
             f"weight {actual}",
-            found[1],
-            judge(actual == wanted, None),
+            limit_file[1],
+            verdict_of(actual == expected, None),
         )
     holds = actual == (max(shares, 2) if shares else 1024)
-    return Result("cpu shares", "cgroups", str(shares or "default"), str(actual), found[1],
-               judge(holds, None))  # fmt: skip
+    return Result("cpu shares", "cgroups", str(shares or "default"), str(actual), limit_file[1],
+               verdict_of(holds, None))  # fmt: skip
 
 
-def _cpuset(subject: AuditedContainer, groups: Cgroups) -> Result:
-    wanted = subject.text("CpusetCpus")
-    allowed = subject.status("Cpus_allowed_list")
-    found = groups.read("cpuset", "cpuset.cpus", "cpuset.cpus")
-    if not wanted:
-        return Result("cpuset", "cgroups", "any CPU", allowed,
-                   f"{subject.path('status')} Cpus_allowed_list", judge(True, None))  # fmt: skip
-    if found is None:
-        return Result("cpuset", "cgroups", wanted, "no cpuset controller", "", Verdict.FAILS)
-    holds = _cpus(found[0]) == _cpus(wanted) and _cpus(allowed) <= _cpus(wanted)
-    return Result("cpuset", "cgroups", wanted, f"{found[0]}, allowed {allowed}", found[1],
-               judge(holds, None))  # fmt: skip
+def _cpuset(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    requested = container.text("CpusetCpus")
+    allowed = container.status("Cpus_allowed_list")
+    limit_file = groups.read("cpuset", "cpuset.cpus", "cpuset.cpus")
+    if not requested:
+        evidence = f"{container.path('status')} Cpus_allowed_list"
+        return Result("cpuset", "cgroups", "any CPU", allowed, evidence, verdict_of(True, None))
+    if limit_file is None:
+        return Result("cpuset", "cgroups", requested, "no cpuset controller", "", Verdict.FAILS)
+    holds = _cpus(limit_file[0]) == _cpus(requested) and _cpus(allowed) <= _cpus(requested)
+    return Result("cpuset", "cgroups", requested, f"{limit_file[0]}, allowed {allowed}",
+               limit_file[1], verdict_of(holds, None))  # fmt: skip
 
 
 def _cpus(text: str) -> frozenset[int]:
     return cpuset.parse(text, empty_elements=True)
 
 
-def _pids(subject: AuditedContainer, groups: Cgroups) -> Result:
-    wanted = subject.host_config.get("PidsLimit")
-    resources = subject.linux.resources
-    if wanted is None and resources is not None and resources.pids is not None:
-        wanted = resources.pids.limit
-    found = groups.read("pids", "pids.max", "pids.max")
-    unlimited = wanted is not None and int(wanted) <= 0
-    by = f"--pids-limit={wanted}" if unlimited else None
-    requested = f"no limit ({by})" if by else str(wanted or "a limit")
-    if found is None:
+def _pids(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    requested_limit = container.host_config.get("PidsLimit")
+    resources = container.linux.resources
+    if requested_limit is None and resources is not None and resources.pids is not None:
+        requested_limit = resources.pids.limit
+    limit_file = groups.read("pids", "pids.max", "pids.max")
+    unlimited = requested_limit is not None and int(requested_limit) <= 0
+    by = f"--pids-limit={requested_limit}" if unlimited else None
+    requested = f"no limit ({by})" if by else str(requested_limit or "a limit")
+    if limit_file is None:
         return Result("pids limit", "cgroups", requested, "no pids controller", "",
-                   judge(unlimited, by))  # fmt: skip
-    actual = _limit(found[0])
-    holds = actual is None if unlimited else actual is not None and actual == (wanted or actual)
+                   verdict_of(unlimited, by))  # fmt: skip
+    actual = _limit(limit_file[0])
+    holds = (
+        actual is None
+        if unlimited
+        else actual is not None and actual == (requested_limit or actual)
+    )
     effective = "no limit" if actual is None else str(actual)
-    return Result("pids limit", "cgroups", requested, effective, found[1], judge(holds, by))
+    return Result(
+        "pids limit", "cgroups", requested, effective, limit_file[1], verdict_of(holds, by)
+    )

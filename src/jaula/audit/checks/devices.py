@@ -1,8 +1,8 @@
-"""Device nodes and the devices cgroup: only what is on the allow-list (statement I10).
+"""Device nodes and the devices cgroup: only devices of the allow-list (statement I10).
 
-Evidence: the nodes in the container's /dev (through /proc/<pid>/root); on cgroup v1 devices.list,
-on v2 the BPF programs attached to the cgroup, whose
-instructions are held against those that the spec's rules compile to.
+Evidence: the nodes in the container's /dev (through /proc/<pid>/root); on cgroup v1 devices.list;
+on v2 the BPF programs of the cgroup, whose instructions are compared with the compiled rules of the
+spec.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 import stat
 from collections.abc import Iterator
 
-from jaula.audit.checks.cgroups import Cgroups
+from jaula.audit.checks.cgroups import CgroupDirs
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.config import OWN_RUNTIME
 from jaula.kernel.paths import open_in_root
 from jaula.security.devices import DEFAULT_DEVICES, DEFAULT_RULES
@@ -25,121 +25,123 @@ SEPARATE = ("pts", "shm", "mqueue")
 MAX_NODES = 10_000
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="devices",
     layer="devices",
     title="Devices",
-    reason="A device node leads past every namespace to the hardware or the kernel's memory.",
+    reason="A device node bypasses every namespace and gives access to hardware or kernel memory.",
     references=("I10", "CIS 5.18", "GHSA-g54h-m393-cpwq"),
     evidence=(
         "nodes in /proc/<pid>/root/dev; devices.list (v1), the BPF programs of the cgroup (v2)"
     ),
     advice=(
-        "start it without --device and --device-cgroup-rule, or restart it where rules were added"
+        "start it without --device and --device-cgroup-rule, or restart it if rules were added"
     ),
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """Nodes, then rules."""
-    flags = _flags(subject)
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for the nodes and one for the rules."""
+    flags = _flags(container)
     by = ", ".join(flags) or None
-    wanted = {(d.type, d.major, d.minor) for d in subject.linux.devices}
+    requested_nodes = {(d.type, d.major, d.minor) for d in container.linux.devices}
     default = {(d.type, d.major, d.minor) for d in DEFAULT_DEVICES}
     terminals = {("c", major, minor) for major in range(136, 144) for minor in (-1,)}
-    found = list(_nodes(subject))
+    nodes = list(_nodes(container))
     extra = [
         path
-        for path, node in found
-        if node not in wanted | default
+        for path, node in nodes
+        if node not in requested_nodes | default
         and (node[0], node[1], -1) not in terminals
         and node != ("c", 5, 2)
     ]
-    unasked = wanted - default if not flags else set()
-    effective = f"{len(found)} nodes"
+    unrequested = requested_nodes - default if not flags else set()
+    effective = f"{len(nodes)} nodes"
     if extra:
-        effective += f"; not asked for: {', '.join(extra)}"
-    if unasked:
-        effective += f"; the spec has {len(unasked)} that no flag asked for"
-    requested = f"{len(wanted | default)} nodes" + (f" ({by})" if by else "")
+        effective += f"; not requested: {', '.join(extra)}"
+    if unrequested:
+        effective += f"; the spec has {len(unrequested)} without a flag"
+    requested = f"{len(requested_nodes | default)} nodes" + (f" ({by})" if by else "")
     yield Result(
-        "device nodes", "devices", requested, effective, subject.path("root/dev"),
-        judge(not extra and not unasked, by),
+        "device nodes", "devices", requested, effective, container.path("root/dev"),
+        verdict_of(not extra and not unrequested, by),
     )  # fmt: skip
-    yield _rules(subject, by)
+    yield _rules(container, by)
 
 
-def _flags(subject: AuditedContainer) -> list[str]:
+def _flags(container: AuditedContainer) -> list[str]:
     flags = []
-    if subject.privileged and subject.text("UsernsMode") == "host":
+    if container.privileged and container.text("UsernsMode") == "host":
         flags.append("--privileged")
-    flags += [f"--device {d.get('PathOnHost')}" for d in subject.host_config.get("Devices") or ()]
-    flags += [f"--device-cgroup-rule {rule!r}" for rule in subject.names("DeviceCgroupRules")]
+    flags += [f"--device {d.get('PathOnHost')}" for d in container.host_config.get("Devices") or ()]
+    flags += [f"--device-cgroup-rule {rule!r}" for rule in container.names("DeviceCgroupRules")]
     return flags
 
 
-def _nodes(subject: AuditedContainer) -> Iterator[tuple[str, tuple[str, int, int]]]:
-    """Every device node below /dev, without terminals, shared memory and queues."""
-    top = open_in_root(subject.root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
+def _nodes(container: AuditedContainer) -> Iterator[tuple[str, tuple[str, int, int]]]:
+    """Yield every device node below /dev, except terminals, shared memory and message queues."""
+    top = open_in_root(container.root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
     count = 0
     try:
-        for where, folders, files, fd in os.fwalk(".", dir_fd=top):
-            if where == ".":
-                folders[:] = [name for name in folders if name not in SEPARATE]
+        for directory, directories, files, fd in os.fwalk(".", dir_fd=top):
+            if directory == ".":
+                directories[:] = [name for name in directories if name not in SEPARATE]
             for name in files:
-                facts = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 count += 1
                 if count > MAX_NODES:
                     raise ValueError(f"more than {MAX_NODES} entries in /dev")
-                if stat.S_ISCHR(facts.st_mode) or stat.S_ISBLK(facts.st_mode):
-                    kind = "c" if stat.S_ISCHR(facts.st_mode) else "b"
-                    node = (kind, os.major(facts.st_rdev), os.minor(facts.st_rdev))
-                    yield f"/dev/{where}/{name}".replace("/./", "/"), node
+                if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+                    kind = "c" if stat.S_ISCHR(status.st_mode) else "b"
+                    node = (kind, os.major(status.st_rdev), os.minor(status.st_rdev))
+                    yield f"/dev/{directory}/{name}".replace("/./", "/"), node
     finally:
         os.close(top)
 
 
-def _rules(subject: AuditedContainer, by: str | None) -> Result:
-    resources = subject.linux.resources
+def _rules(container: AuditedContainer, by: str | None) -> Result:
+    resources = container.linux.resources
     rules = [rule for rule in (resources.devices if resources else ()) if rule.allow]
-    wanted = {text(rule) for rule in rules}
-    default = {text(rule) for rule in DEFAULT_RULES}
-    groups = Cgroups(subject)
-    requested = f"{len(wanted)} rules" + (f" ({by})" if by else "")
-    if subject.rootless is not None:
-        return Result("device rules", "devices", f"none ({subject.rootless})",
-                   "no node can be made in its user namespace", subject.path("uid_map"),
-                   judge(True, subject.rootless))  # fmt: skip
+    requested_rules = {format_rule(rule) for rule in rules}
+    default = {format_rule(rule) for rule in DEFAULT_RULES}
+    groups = CgroupDirs(container)
+    requested = f"{len(requested_rules)} rules" + (f" ({by})" if by else "")
+    if container.rootless is not None:
+        return Result("device rules", "devices", f"none ({container.rootless})",
+                   "no node can be created in its user namespace", container.path("uid_map"),
+                   verdict_of(True, container.rootless))  # fmt: skip
     if (directory := groups.legacy("devices")) is not None:
         evidence = f"{directory}/devices.list"
         with open(evidence, encoding="ascii") as file:
-            found = {line.strip() for line in file if line.strip()}
-        extra = sorted(found - wanted)
-        unasked = sorted(wanted - default) if not by else []
-        effective = f"{len(found)} rules"
+            actual = {line.strip() for line in file if line.strip()}
+        extra = sorted(actual - requested_rules)
+        unrequested = sorted(requested_rules - default) if not by else []
+        effective = f"{len(actual)} rules"
         if extra:
-            effective += f"; not asked for: {', '.join(extra)}"
-        if unasked:
-            effective += f"; the spec allows {', '.join(unasked)}"
+            effective += f"; not requested: {', '.join(extra)}"
+        if unrequested:
+            effective += f"; the spec allows {', '.join(unrequested)}"
         return Result("device rules", "devices", requested, effective, evidence,
-                   judge(not extra and not unasked, by))  # fmt: skip
+                   verdict_of(not extra and not unrequested, by))  # fmt: skip
     if (unified := groups.unified()) is None:
-        return Result("device rules", "devices", requested, "no devices controller on this host", "",
-                   Verdict.UNKNOWN)  # fmt: skip
-    return _program(subject, unified, wanted, by)
+        return Result("device rules", "devices", requested, "no devices controller on this host",
+                   "", Verdict.UNKNOWN)  # fmt: skip
+    return _program(container, unified, requested_rules, by)
 
 
-def _program(subject: AuditedContainer, directory: str, wanted: set[str], by: str | None) -> Result:
-    """The BPF programs of a v2 cgroup against the one that the spec's rules compile to."""
+def _program(
+    container: AuditedContainer, directory: str, requested_rules: set[str], by: str | None
+) -> Result:
+    """Compare the BPF programs of a v2 cgroup with the compiled rules of the spec."""
     from jaula.cgroups import device_rules
     from jaula.cgroups.v2 import devices
 
-    resources = subject.linux.resources
-    expected = devices.assemble(device_rules.normal(resources.devices if resources else ()))
-    programs = loaded(directory)
-    ours = [number for number, code, tag in programs if same(expected, code, tag)]
-    runtime = subject.text("Runtime")
-    everything = "a *:* rwm" in wanted and by is not None
+    resources = container.linux.resources
+    expected = devices.assemble(device_rules.normalize(resources.devices if resources else ()))
+    programs = attached_programs(directory)
+    ours = [number for number, code, tag in programs if is_expected(expected, code, tag)]
+    runtime = container.text("Runtime")
+    everything = "a *:* rwm" in requested_rules and by is not None
     effective = "; ".join(
         f"BPF program {number} tag {tag}" + (", the spec's" if number in ours else "")
         for number, _, tag in programs
@@ -147,34 +149,34 @@ def _program(subject: AuditedContainer, directory: str, wanted: set[str], by: st
     holds = bool(ours)
     if not holds and runtime not in ("", OWN_RUNTIME):
         holds, effective = bool(programs), f"{effective}; compiled by {runtime}"
-    requested = f"{len(wanted)} rules" + (f" ({by})" if by else "")
+    requested = f"{len(requested_rules)} rules" + (f" ({by})" if by else "")
     return Result("device rules", "devices", requested, effective or "no program",
                f"BPF_PROG_QUERY, BPF_OBJ_GET_INFO_BY_FD {directory}",
-               judge(holds or everything, by))  # fmt: skip
+               verdict_of(holds or everything, by))  # fmt: skip
 
 
-def loaded(directory: str) -> list[tuple[int, bytes, str]]:
-    """(id, instructions, tag) of the device programs attached to a cgroup itself."""
+def attached_programs(directory: str) -> list[tuple[int, bytes, str]]:
+    """Return (id, instructions, tag) of the device programs attached to a cgroup itself."""
     from jaula.cgroups.v2 import bpf
 
-    found = []
+    programs = []
     group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for number in bpf.attached(group):
             program = bpf.by_id(number)
             try:
-                found.append((number, bpf.instructions(program), bpf.tag(program)))
+                programs.append((number, bpf.instructions(program), bpf.tag(program)))
             finally:
                 os.close(program)
     finally:
         os.close(group)
-    return found
+    return programs
 
 
-def same(expected: bytes, code: bytes, tag: str) -> bool:
-    """Whether a loaded program is the expected one: by its text, else by the kernel's digest.
+def is_expected(expected: bytes, code: bytes, tag: str) -> bool:
+    """Return whether a loaded program is the expected one, by its text or the kernel's digest.
 
-    The digest was SHA-1 until Linux 6.17 and is SHA-256 since (kernel/bpf/core.c), cut to 8 bytes.
+    The digest is SHA-1 up to Linux 6.17 and SHA-256 since (kernel/bpf/core.c), cut to 8 bytes.
     """
     if code:
         return code == expected
@@ -182,8 +184,8 @@ def same(expected: bytes, code: bytes, tag: str) -> bool:
     return tag in [digest.hexdigest()[:16] for digest in digests]
 
 
-def text(rule: DeviceCgroup) -> str:
-    """A rule as devices.list prints it."""
+def format_rule(rule: DeviceCgroup) -> str:
+    """Format a rule as devices.list prints it."""
     major = "*" if rule.major is None or rule.major < 0 else str(rule.major)
     minor = "*" if rule.minor is None or rule.minor < 0 else str(rule.minor)
     access = "".join(letter for letter in "rwm" if letter in (rule.access or "rwm"))

@@ -1,7 +1,7 @@
-"""The user mapping: which host ids the container's ids are, and that its root is nobody here.
+"""User namespace id maps: the container's root must be an unprivileged user of the host.
 
-Evidence: /proc/<pid>/uid_map, gid_map and the Uid and Gid lines of status, which show host ids to
-a reader in the initial user namespace (user_namespaces(7)).
+Evidence: /proc/<pid>/uid_map, gid_map and the Uid and Gid lines of status, which show host ids to a
+reader in the initial user namespace (user_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Iterator, Sequence
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.spec.runtime import IDMapping
 
 Map = list[tuple[int, int, int]]
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="users",
     layer="users",
     title="User mapping",
     reason=(
-        "Root inside that is a nobody on the host has no power over what it reaches by a "
-        "hole in another layer."
+        "Root in the container that is an unprivileged user of the host has no privileges on "
+        "what it reaches by a flaw in another layer."
     ),
     references=("I8", "I9", "CIS 2.9", "CIS 5.31", "user_namespaces(7)"),
     evidence="/proc/<pid>/uid_map, gid_map, status",
@@ -31,68 +31,76 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """Both maps, and who the first process is on the host."""
-    host = subject.text("UsernsMode") == "host"
-    if not host and subject.rootless is not None:
-        yield from _of_user(subject, subject.rootless)
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for both maps, and one for the init process's user on the host."""
+    host = container.text("UsernsMode") == "host"
+    if not host and container.rootless is not None:
+        yield from _rootless(container, container.rootless)
         return
-    for name, wanted in (
-        ("uid_map", subject.linux.uid_mappings),
-        ("gid_map", subject.linux.gid_mappings),
+    for name, mappings in (
+        ("uid_map", container.linux.uid_mappings),
+        ("gid_map", container.linux.gid_mappings),
     ):
-        found = parse(subject.read(name))
-        identity = any(outside == 0 for _, outside, _ in found)
+        actual = parse(container.read(name))
+        identity = any(outside == 0 for _, outside, _ in actual)
         if host:
             requested, holds, by = "the host's ids (--userns=host)", identity, "--userns=host"
         else:
-            requested = _text(_map(wanted)) if wanted else "host ids other than 0"
-            holds, by = not identity and bool(found), None
-            if wanted:
-                holds = holds and found == _map(wanted)
+            requested = _text(_map(mappings)) if mappings else "host ids other than 0"
+            holds, by = not identity and bool(actual), None
+            if mappings:
+                holds = holds and actual == _map(mappings)
         yield Result(
-            name, "users", requested, _text(found) or "no map", subject.path(name), judge(holds, by)
+            name,
+            "users",
+            requested,
+            _text(actual) or "no map",
+            container.path(name),
+            verdict_of(holds, by),
         )
-    uids, gids = subject.status("Uid").split(), subject.status("Gid").split()
+    uids, gids = container.status("Uid").split(), container.status("Gid").split()
     effective = f"uid {uids[1]}, gid {gids[1]}"
     if host:
-        yield Result("host user", "users", "--userns=host", effective, subject.path("status"),
+        yield Result("host user", "users", "--userns=host", effective, container.path("status"),
                   Verdict.RELAXED)  # fmt: skip
         return
     yield Result(
-        "host user", "users", "not root of the host", effective, subject.path("status"),
-        judge("0" not in uids and "0" not in gids, None),
+        "host user", "users", "not root of the host", effective, container.path("status"),
+        verdict_of("0" not in uids and "0" not in gids, None),
     )  # fmt: skip
 
 
-def _of_user(subject: AuditedContainer, by: str) -> Iterator[Result]:
-    """Seen from the engine's user namespace, whose root is the user: root inside is that user."""
-    for name, wanted in (
-        ("uid_map", subject.linux.uid_mappings),
-        ("gid_map", subject.linux.gid_mappings),
+def _rootless(container: AuditedContainer, by: str) -> Iterator[Result]:
+    """Yield the rows of a rootless container: its root is the engine's user.
+
+    They are read from the engine's user namespace.
+    """
+    for name, mappings in (
+        ("uid_map", container.linux.uid_mappings),
+        ("gid_map", container.linux.gid_mappings),
     ):
-        found = parse(subject.read(name))
-        holds = bool(found) and found == _map(wanted)
+        actual = parse(container.read(name))
+        holds = bool(actual) and actual == _map(mappings)
         yield Result(
-            name, "users", f"{_text(_map(wanted))} ({by})", _text(found) or "no map",
-            subject.path(name), judge(holds, by),
+            name, "users", f"{_text(_map(mappings))} ({by})", _text(actual) or "no map",
+            container.path(name), verdict_of(holds, by),
         )  # fmt: skip
-    own = subject.link("ns/user") != os.readlink(f"{subject.proc_root}/self/ns/user")
+    own = container.link("ns/user") != os.readlink(f"{container.proc_root}/self/ns/user")
     yield Result(
         "host user", "users", f"root inside is the user ({by})",
         "a user namespace of its own" if own else "the engine's user namespace",
-        subject.path("ns/user"), judge(own, by),
+        container.path("ns/user"), verdict_of(own, by),
     )  # fmt: skip
 
 
 def parse(text: str) -> Map:
-    """Rows of (inside, outside, length)."""
+    """Return rows of (inside, outside, length)."""
     rows = [line.split() for line in text.splitlines()]
     return [(int(inside), int(outside), int(length)) for inside, outside, length in rows]
 
 
-def _map(wanted: Sequence[IDMapping]) -> Map:
-    return [(row.container_id, row.host_id, row.size) for row in wanted]
+def _map(mappings: Sequence[IDMapping]) -> Map:
+    return [(row.container_id, row.host_id, row.size) for row in mappings]
 
 
 def _text(rows: Map) -> str:

@@ -1,6 +1,6 @@
-"""The image that the container was made from, and the operator's rule about it.
+"""The image of the container, and the operator's rule for it.
 
-Evidence: the policy's file, the image layout, and the signatures that were kept at the pull.
+Evidence: the policy file, the image layout, and the signatures stored at the pull.
 """
 
 from __future__ import annotations
@@ -9,37 +9,39 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.errors import InvalidRequest
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="image",
     layer="image",
     title="Image policy",
-    reason="Isolation holds back what a program does, not who wrote it.",
+    reason="Isolation restricts what a program does, not which program runs.",
     references=("CIS 4.2", "CIS 4.5"),
-    evidence="the policy's table [images], and the signatures, verified anew",
-    advice="restart the container from an image that the rule accepts",
+    evidence="the policy's table [images], and the signatures, verified again",
+    advice="recreate the container from an image that the rule accepts",
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """One row; none where the engine does not tell of a policy."""
-    policy = subject.readings.image_rules
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield one row; none if the engine reports no policy."""
+    policy = container.snapshot.image_rules
     if policy is None:
         return
-    asked = str((subject.inspect.get("Config") or {}).get("Image") or "")
-    place = policy.path or "no policy is configured"
+    image_name = str((container.inspect.get("Config") or {}).get("Image") or "")
+    path = policy.path or "no policy is configured"
     try:
         rules = policy.rules
     except InvalidRequest as error:
-        yield Result("image policy", "image", "rules that can be read", error.message, place,
+        yield Result("image policy", "image", "readable rules", error.message, path,
                   Verdict.FAILS)  # fmt: skip
         return
     if not rules.in_force:
-        yield Result("image policy", "image", "no policy is in force", f"any image may run: {asked}",
-                  place, Verdict.HOLDS)  # fmt: skip
+        yield Result("image policy", "image", "no policy is in effect",
+                  f"any image may run: {image_name}", path, Verdict.HOLDS)  # fmt: skip
         return
-    rule = policy.rule_of(asked, rules)
-    holds, found, evidence = policy.judged(rule, asked, str(subject.inspect.get("Image") or ""))
-    yield Result("image policy", "image", str(rule), found, evidence, judge(holds, None))
+    rule = policy.rule_of(image_name, rules)
+    holds, result, evidence = policy.evaluate(
+        rule, image_name, str(container.inspect.get("Image") or "")
+    )
+    yield Result("image policy", "image", str(rule), result, evidence, verdict_of(holds, None))

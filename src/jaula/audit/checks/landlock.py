@@ -1,9 +1,9 @@
-"""Landlock's rules: that the spec holds those which follow from the flags, on a kernel that has it.
+"""Landlock: the spec has the rules that follow from the flags, on a kernel with Landlock.
 
-Evidence: the version that landlock_create_ruleset(2) answers, and the spec that the runtime was
-given. The kernel shows no domain of another process, in /proc or elsewhere, and none can be left;
-the runtime refuses to run a program whose process was not held by its rules (a mount(2) that it
-tries must fail), which is as far as this can be proven.
+Evidence: the version that landlock_create_ruleset(2) returns, and the spec. The kernel shows the
+domain of no other process, in /proc or elsewhere, and a process cannot leave its domain. The
+runtime refuses to run a program unless its process was restricted: a test mount(2) must fail. That
+is the extent to which this can be proven.
 """
 
 from __future__ import annotations
@@ -14,58 +14,59 @@ from msgspec import structs
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.config import OWN_RUNTIME
 from jaula.security.landlock import DEFAULT_FROM, Landlock, objection, parse
 from jaula.security.lsm.interface import LabelRequest
-from jaula.spec.landlock import ANNOTATION
+from jaula.spec.annotations import LANDLOCK_ANNOTATION
 from jaula.spec.runtime import Spec
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="landlock",
     layer="lsm",
     title="Landlock",
-    reason=(
-        "A second wall, independent of namespaces: what a program may do with files and ports."
-    ),
+    reason=("A restriction of files and ports that is independent of namespaces."),
     references=("I9", "landlock(7)"),
     evidence="landlock_create_ruleset(2), the spec's rules",
     advice="start it without landlock=off",
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """One row."""
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield one row."""
     module = Landlock.of_this_host()
-    bare = _without(subject.spec)
-    runtime = subject.text("Runtime")
-    foreign = runtime not in ("", OWN_RUNTIME)
-    words = ("off",) if foreign else subject.security_option("landlock")
-    request = LabelRequest(words, subject.privileged)
-    wanted, given = module.requested(module.confine(bare, request)), module.requested(subject.spec)
-    options = parse(request.options)
+    bare = _without(container.spec)
+    runtime = container.text("Runtime")
+    is_external = runtime not in ("", OWN_RUNTIME)
+    options = ("off",) if is_external else container.security_option("landlock")
+    request = LabelRequest(options, container.privileged)
+    expected = module.requested(module.confine(bare, request))
+    actual = module.requested(container.spec)
+    parsed = parse(request.options)
     by = None
-    if foreign:
+    if is_external:
         by = f"--runtime {runtime}"
-    elif options.off:
+    elif parsed.off:
         by = "landlock=off"
-    elif not wanted and subject.privileged:
+    elif not expected and container.privileged:
         by = "--privileged"
-    elif not wanted and module.abi >= DEFAULT_FROM:
+    elif not expected and module.abi >= DEFAULT_FROM:
         by = objection(bare, abi=module.abi)
     if not module.enabled():
         effective = "the kernel has no Landlock"
-    elif given:
-        effective = f"{given} (version {module.abi}; held before the program ran)"
+    elif actual:
+        effective = f"{actual} (version {module.abi}; verified before the program ran)"
     else:
         effective = "none"
     yield Result(
-        "landlock", "lsm", wanted or f"none ({by or objection(bare, abi=module.abi)})", effective,
-        "landlock_create_ruleset(2), config.json", judge(given == wanted, by),
+        "landlock", "lsm", expected or f"none ({by or objection(bare, abi=module.abi)})", effective,
+        "landlock_create_ruleset(2), config.json", verdict_of(actual == expected, by),
     )  # fmt: skip
 
 
 def _without(spec: Spec) -> Spec:
-    """The spec as it was before Landlock was decided."""
-    others = {name: text for name, text in spec.annotations.items() if name != ANNOTATION}
-    return structs.replace(spec, annotations=others)
+    """Return the spec without Landlock rules."""
+    annotations = {
+        name: text for name, text in spec.annotations.items() if name != LANDLOCK_ANNOTATION
+    }
+    return structs.replace(spec, annotations=annotations)

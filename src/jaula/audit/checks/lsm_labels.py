@@ -1,7 +1,7 @@
-"""Mandatory access control by labels: of the first process and of its files.
+"""Mandatory access control by labels, of the init process and its files.
 
 Evidence: /proc/<pid>/attr/current, or attr/apparmor/current (proc_pid_attr(5)), and the attribute
-``security.selinux`` of what the process sees as its root.
+``security.selinux`` of the container's root directory.
 """
 
 from __future__ import annotations
@@ -11,98 +11,98 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel.apparmor import parse_current
 from jaula.runtime.init.lsm_labels import runs_under
 from jaula.security.lsm import detect
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="labels",
     layer="lsm",
     title="Mandatory access control",
-    reason="A label confines a process also where it has become root and left its namespaces.",
+    reason="A label confines a process even if it has become root and left its namespaces.",
     references=("I9", "CIS 5.2", "CIS 5.3", "CVE-2019-16884", "CVE-2025-52881"),
     evidence="/proc/<pid>/attr/current, attr/apparmor/current; security.selinux of the files",
-    advice="start it without label=disable and apparmor=unconfined, and load the profile again",
+    advice="start it without label=disable and apparmor=unconfined, and reload the profile",
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """One row for each module that labels, or one that says there is none."""
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for each labelling module, or one that reports its absence."""
     selinux, apparmor = detect.selinux(), detect.apparmor()
     if selinux:
-        yield _selinux(subject)
-        yield _files(subject)
+        yield _selinux(container)
+        yield _files(container)
     if apparmor:
-        yield _apparmor(subject)
+        yield _apparmor(container)
     if not selinux and not apparmor:
-        labelled = subject.process.selinux_label or subject.process.apparmor_profile
+        labelled = container.process.selinux_label or container.process.apparmor_profile
         yield Result(
-            "label", "lsm", labelled or "none: neither SELinux nor AppArmor here",
-            f"modules in force: {', '.join(detect.active()) or 'not told'}",
+            "label", "lsm", labelled or "none: neither SELinux nor AppArmor",
+            f"active modules: {', '.join(detect.active()) or 'unknown'}",
             "/sys/kernel/security/lsm, lsm_list_modules(2)",
-            judge(not labelled or labelled == "unconfined", None),
+            verdict_of(not labelled or labelled == "unconfined", None),
         )  # fmt: skip
 
 
-def _selinux(subject: AuditedContainer) -> Result:
-    wanted = subject.process.selinux_label
-    actual = subject.read("attr/current").rstrip("\0\n")
-    by = lifted(subject)
+def _selinux(container: AuditedContainer) -> Result:
+    expected = container.process.selinux_label
+    actual = container.read("attr/current").rstrip("\0\n")
+    by = selinux_disabled_by(container)
     mode = "" if detect.selinux_enforcing() else ", permissive"
-    holds = actual == wanted if wanted else by is not None
+    holds = actual == expected if expected else by is not None
     return Result(
-        "selinux label", "lsm", wanted or f"none ({by or 'not asked for'})", actual + mode,
-        subject.path("attr/current"), judge(holds and (not mode or by is not None), by),
+        "selinux label", "lsm", expected or f"none ({by or 'not requested'})", actual + mode,
+        container.path("attr/current"), verdict_of(holds and (not mode or by is not None), by),
     )  # fmt: skip
 
 
-def lifted(subject: AuditedContainer) -> str | None:
-    """The flag for which a container runs as the host's privileged ones do, if there is one."""
-    options = subject.security_option("label")
+def selinux_disabled_by(container: AuditedContainer) -> str | None:
+    """Return the flag that gives the container the label of a privileged one, or None."""
+    options = container.security_option("label")
     if "disable" in options:
         return "label=disable"
     if options:
-        return None  # a label that was named
-    if subject.privileged:
+        return None  # an explicit label
+    if container.privileged:
         return "--privileged"
-    shared = [flag for flag, key in _SHARING if subject.text(key) == "host"]
+    shared = [flag for flag, key in _SHARED_NAMESPACES if container.text(key) == "host"]
     return f"{shared[0]} host" if shared else None
 
 
-_SHARING = (("--pid", "PidMode"), ("--ipc", "IpcMode"))
+_SHARED_NAMESPACES = (("--pid", "PidMode"), ("--ipc", "IpcMode"))
 
 
-def _files(subject: AuditedContainer) -> Result:
-    wanted = subject.linux.mount_label
-    value = os.getxattr(f"/proc/self/fd/{subject.root}", "security.selinux")
+def _files(container: AuditedContainer) -> Result:
+    expected = container.linux.mount_label
+    value = os.getxattr(f"/proc/self/fd/{container.root}", "security.selinux")
     actual = value.rstrip(b"\0").decode(errors="replace")
     return Result(
-        "selinux files", "lsm", wanted or "none", actual,
-        f"security.selinux of {subject.path('root')}", judge(actual == wanted, None),
+        "selinux files", "lsm", expected or "none", actual,
+        f"security.selinux of {container.path('root')}", verdict_of(actual == expected, None),
     )  # fmt: skip
 
 
-def _apparmor(subject: AuditedContainer) -> Result:
-    wanted = subject.process.apparmor_profile
-    text = subject.read("attr/apparmor/current")
+def _apparmor(container: AuditedContainer) -> Result:
+    expected = container.process.apparmor_profile
+    text = container.read("attr/apparmor/current")
     actual, mode = parse_current(text)
     by = None
-    if not wanted or wanted == "unconfined":
-        by = unconfined(subject)
+    if not expected or expected == "unconfined":
+        by = apparmor_disabled_by(container)
         holds = by is not None
     else:
-        holds = runs_under(wanted, text) and mode == "enforce"
+        holds = runs_under(expected, text) and mode == "enforce"
     return Result(
-        "apparmor profile", "lsm", wanted or f"none ({by or 'not asked for'})",
+        "apparmor profile", "lsm", expected or f"none ({by or 'not requested'})",
         f"{actual} ({mode})" if mode else actual,
-        subject.path("attr/apparmor/current"), judge(holds, by),
+        container.path("attr/apparmor/current"), verdict_of(holds, by),
     )  # fmt: skip
 
 
-def unconfined(subject: AuditedContainer) -> str | None:
-    """The flag for which there is no profile."""
-    options = subject.security_option("apparmor")
+def apparmor_disabled_by(container: AuditedContainer) -> str | None:
+    """Return the flag that disables the profile, or None."""
+    options = container.security_option("apparmor")
     if "unconfined" in options:
         return "apparmor=unconfined"
-    return "--privileged" if subject.privileged and not options else None
+    return "--privileged" if container.privileged and not options else None

@@ -1,8 +1,8 @@
 """Masked and read-only paths of /proc and /sys (statement I6).
 
-Evidence: the mount table of the first process, and the paths themselves looked at through
-/proc/<pid>/root with openat2. A masked path has a mount of its own over it and holds nothing (an
-empty read-only directory, or a device that reads empty); a read-only one is on a read-only mount.
+Evidence: the mount table of the init process, and the paths, opened through /proc/<pid>/root with
+openat2. A masked path has a mount over it and no content: an empty read-only directory, or a device
+that reads empty. A read-only path is on a read-only mount.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel.mountinfo import top
 from jaula.kernel.paths import open_in_root
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
@@ -21,77 +21,83 @@ from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 NULL = os.makedev(1, 3)
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="masks",
     layer="masks",
     title="Masked and read-only paths",
     reason=(
-        "Parts of /proc and /sys belong to the kernel and have no namespace: what is open "
-        "there is open on the host."
+        "Parts of /proc and /sys are not namespaced: a container that can access them accesses "
+        "the host's kernel."
     ),
     references=("I6", "CVE-2025-31133", "CVE-2020-8694"),
     evidence="/proc/<pid>/mountinfo, the paths through /proc/<pid>/root",
-    advice="start it without systempaths=unconfined; restart it where a mask was unmounted",
+    advice="start it without systempaths=unconfined; restart it if a mask was unmounted",
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """A row for each of the two lists."""
-    yield _row(subject, "masked paths", "MaskedPaths", MASKED_PATHS, subject.linux.masked_paths)
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for each of the two lists."""
+    yield _row(container, "masked paths", "MaskedPaths", MASKED_PATHS, container.linux.masked_paths)
     yield _row(
-        subject, "read-only paths", "ReadonlyPaths", READONLY_PATHS, subject.linux.readonly_paths
+        container,
+        "read-only paths",
+        "ReadonlyPaths",
+        READONLY_PATHS,
+        container.linux.readonly_paths,
     )
 
 
 def _row(
-    subject: AuditedContainer, name: str, key: str, default: Sequence[str], in_spec: Sequence[str]
+    container: AuditedContainer, name: str, key: str, default: Sequence[str], in_spec: Sequence[str]
 ) -> Result:
     by = None
-    if subject.privileged:
+    if container.privileged:
         by = "--privileged"
-    elif "unconfined" in subject.security_option("systempaths"):
+    elif "unconfined" in container.security_option("systempaths"):
         by = "systempaths=unconfined"
-    listed = subject.host_config.get(key)
-    asked = tuple(default if listed is None else listed)
-    missing = [path for path in default if path not in asked]
+    listed = container.host_config.get(key)
+    requested_paths = tuple(default if listed is None else listed)
+    missing = [path for path in default if path not in requested_paths]
     if missing and by is None:
-        by = f"{key} of the request" if asked else "systempaths=unconfined"
-    judged = masked if key == "MaskedPaths" else readonly
-    open_ones = [path for path in asked if path not in in_spec or not judged(subject, path)]
-    count = len(asked) - len(open_ones)
-    effective = f"{count} of {len(asked)} in effect"
-    if open_ones:
-        effective += f"; open: {', '.join(open_ones)}"
-    requested = f"{len(asked)} paths" + (f" ({by})" if by else "")
-    evidence = f"{subject.path('mountinfo')}, {subject.path('root')}"
-    return Result(name, "masks", requested, effective, evidence, judge(not open_ones, by))
+        by = f"{key} of the request" if requested_paths else "systempaths=unconfined"
+    is_effective = is_masked if key == "MaskedPaths" else is_readonly
+    exposed = [
+        path for path in requested_paths if path not in in_spec or not is_effective(container, path)
+    ]
+    count = len(requested_paths) - len(exposed)
+    effective = f"{count} of {len(requested_paths)} in effect"
+    if exposed:
+        effective += f"; exposed: {', '.join(exposed)}"
+    requested = f"{len(requested_paths)} paths" + (f" ({by})" if by else "")
+    evidence = f"{container.path('mountinfo')}, {container.path('root')}"
+    return Result(name, "masks", requested, effective, evidence, verdict_of(not exposed, by))
 
 
-def masked(subject: AuditedContainer, path: str) -> bool:
-    """Whether nothing can be read at ``path``; a path that does not exist counts."""
+def is_masked(container: AuditedContainer, path: str) -> bool:
+    """Return whether nothing can be read at ``path``; a path that does not exist counts."""
     try:
-        fd = open_in_root(subject.root, path, os.O_PATH | os.O_NOFOLLOW)
+        fd = open_in_root(container.root, path, os.O_PATH | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return True
     try:
-        facts = os.fstat(fd)
-        mount = top(subject.mounts, path)
+        status = os.fstat(fd)
+        mount = top(container.mounts, path)
         if mount is None:
             return False
-        if stat.S_ISCHR(facts.st_mode):
-            return facts.st_rdev == NULL
-        if stat.S_ISDIR(facts.st_mode):
+        if stat.S_ISCHR(status.st_mode):
+            return status.st_rdev == NULL
+        if stat.S_ISDIR(status.st_mode):
             readonly_mount = bool(os.fstatvfs(fd).f_flag & os.ST_RDONLY)
             return readonly_mount and mount.fstype == "tmpfs" and not _entries(fd)
-        return stat.S_ISREG(facts.st_mode) and facts.st_size == 0 and mount.fstype == "tmpfs"
+        return stat.S_ISREG(status.st_mode) and status.st_size == 0 and mount.fstype == "tmpfs"
     finally:
         os.close(fd)
 
 
-def readonly(subject: AuditedContainer, path: str) -> bool:
-    """Whether ``path`` is on a read-only mount; a path that does not exist counts."""
+def is_readonly(container: AuditedContainer, path: str) -> bool:
+    """Return whether ``path`` is on a read-only mount; a path that does not exist counts."""
     try:
-        fd = open_in_root(subject.root, path, os.O_PATH | os.O_NOFOLLOW)
+        fd = open_in_root(container.root, path, os.O_PATH | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return True
     try:

@@ -1,9 +1,9 @@
-"""The mounts: nothing but what was asked for, with the flags that were asked for.
+"""Mounts: only those that were requested, with the requested flags.
 
-Evidence: /proc/<pid>/mountinfo, and for binds the identity (device and inode) of the source on the
-host against the destination in the container. A volume with options is a mount that only the shim
-and the engine see, so there the source is looked at with the shim's eyes. Volumes are nosuid and
-nodev always (statement I17). Secrets and configs are read-only and in memory.
+Evidence: /proc/<pid>/mountinfo, and for binds device and inode of the source on the host and of the
+destination in the container. A volume with options is a mount that only the shim and the engine
+see, so its source is read from the shim's root. Volumes are always nosuid and nodev (statement
+I17). Secrets and configs are read-only and in memory.
 """
 
 from __future__ import annotations
@@ -15,202 +15,212 @@ from typing import Any
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.kernel.mountinfo import MountInfo, top
 from jaula.kernel.paths import open_in_root
 
 FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
 _MEMORY_FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
 OPEN_TREES = ("/dev/pts", "/sys/fs/cgroup")
-"""Below these the container's own file systems of the kernel may have mounts of their own."""
+"""Below these paths the container's own kernel file systems may have mounts of their own."""
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="mounts",
     layer="mounts",
     title="Mounts",
     reason=(
-        "A mount that nobody asked for shows files of someone else; one without its flags "
-        "can carry devices and set-user-id programs."
+        "A mount that was not requested exposes files from outside. A mount without its flags "
+        "can contain devices and set-user-id programs."
     ),
     references=("I17", "CIS 5.6", "CIS 5.20", "mount(2)"),
     evidence="/proc/<pid>/mountinfo, device and inode of each source",
-    advice="restart it: the mount table is made anew",
+    advice="restart it: the mount table is created again",
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """The inventory, the flags of the standard mounts, and a row for each mount of the user's."""
-    yield _inventory(subject)
-    asked = {_clean(str(m.get("Destination"))): m for m in subject.inspect.get("Mounts") or ()}
-    yield _flags(subject, asked)
-    for destination, request in asked.items():
-        yield _one(subject, destination, request)
-    yield from _delivered(subject)
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield the inventory, the flags of the standard mounts, and a row for each requested mount."""
+    yield _inventory(container)
+    requested = {
+        _clean(str(m.get("Destination"))): m for m in container.inspect.get("Mounts") or ()
+    }
+    yield _flags(container, requested)
+    for destination, request in requested.items():
+        yield _one(container, destination, request)
+    yield from _delivered(container)
 
 
-def _targets(subject: AuditedContainer) -> list[str]:
-    """Where secrets and configs are to be."""
-    references = [r for key in ("Secrets", "Configs") for r in subject.host_config.get(key) or ()]
+def _targets(container: AuditedContainer) -> list[str]:
+    """Return the paths of secrets and configs."""
+    references = [r for key in ("Secrets", "Configs") for r in container.host_config.get(key) or ()]
     return [_clean(str(reference.get("Target"))) for reference in references]
 
 
-def _delivered(subject: AuditedContainer) -> Iterator[Result]:
-    """One row where there are secrets or configs."""
+def _delivered(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row if there are secrets or configs."""
     wrong = []
-    for target in _targets(subject):
-        found = top(subject.mounts, target) or top(subject.mounts, os.path.dirname(target))
-        if found is None or found.fstype != "tmpfs":
+    for target in _targets(container):
+        mount = top(container.mounts, target) or top(container.mounts, os.path.dirname(target))
+        if mount is None or mount.fstype != "tmpfs":
             wrong.append(f"{target} is not in memory")
-        elif lost := _MEMORY_FLAGS - _effective(found):
-            wrong.append(f"{target} lacks {','.join(sorted(lost))}")
-    if _targets(subject):
+        elif missing := _MEMORY_FLAGS - _effective(mount):
+            wrong.append(f"{target} lacks {','.join(sorted(missing))}")
+    if _targets(container):
         yield Result(
             "secrets and configs", "mounts", f"in memory, {','.join(sorted(_MEMORY_FLAGS))}",
-            "; ".join(wrong) or "all are", subject.path("mountinfo"), judge(not wrong, None),
+            "; ".join(wrong) or "all are", container.path("mountinfo"), verdict_of(not wrong, None),
         )  # fmt: skip
 
 
-def _inventory(subject: AuditedContainer) -> Result:
+def _inventory(container: AuditedContainer) -> Result:
     exact = {"/", "/dev/console"}
-    exact |= {_clean(mount.destination) for mount in subject.spec.mounts}
-    exact |= {_clean(device.path) for device in subject.linux.devices}
-    exact |= {_clean(path) for path in subject.linux.masked_paths}
-    exact |= {_clean(path) for path in subject.linux.readonly_paths}
-    trees = [
+    exact |= {_clean(mount.destination) for mount in container.spec.mounts}
+    exact |= {_clean(device.path) for device in container.linux.devices}
+    exact |= {_clean(path) for path in container.linux.masked_paths}
+    exact |= {_clean(path) for path in container.linux.readonly_paths}
+    allowed_trees = [
         _clean(mount.destination)
-        for mount in subject.spec.mounts
+        for mount in container.spec.mounts
         if "rbind" in mount.options or mount.type in ("cgroup", "cgroup2")
     ]
     extra = [
         mount.target
-        for mount in subject.mounts
+        for mount in container.mounts
         if mount.target not in exact
-        and not any(mount.target.startswith(tree + "/") for tree in trees)
+        and not any(mount.target.startswith(tree + "/") for tree in allowed_trees)
     ]
-    asked_for = [_clean(str(m.get("Destination"))) for m in subject.inspect.get("Mounts") or ()]
-    engine = [
+    requested = [_clean(str(m.get("Destination"))) for m in container.inspect.get("Mounts") or ()]
+    extra_binds = [
         _clean(mount.destination)
-        for mount in subject.spec.mounts
-        if mount.type == "bind" and _clean(mount.destination) not in asked_for
+        for mount in container.spec.mounts
+        if mount.type == "bind" and _clean(mount.destination) not in requested
     ]
-    foreign = [path for path in engine if not _engine_file(subject, path)]
-    effective = f"{len(subject.mounts)} mounts"
+    unexpected_binds = [path for path in extra_binds if not _engine_file(container, path)]
+    effective = f"{len(container.mounts)} mounts"
     if extra:
-        effective += f"; not asked for: {', '.join(extra)}"
-    if foreign:
-        effective += f"; bound from the host though not asked for: {', '.join(foreign)}"
+        effective += f"; not requested: {', '.join(extra)}"
+    if unexpected_binds:
+        effective += f"; bound from the host without a request: {', '.join(unexpected_binds)}"
     return Result(
-        "mount inventory", "mounts", f"at most {len(exact)} places", effective,
-        subject.path("mountinfo"), judge(not extra and not foreign, None),
+        "mount inventory", "mounts", f"at most {len(exact)} paths", effective,
+        container.path("mountinfo"), verdict_of(not extra and not unexpected_binds, None),
     )  # fmt: skip
 
 
-def _engine_file(subject: AuditedContainer, path: str) -> bool:
-    """Whether a bind that the user did not write is one that the engine makes."""
+def _engine_file(container: AuditedContainer, path: str) -> bool:
+    """Return whether the engine itself makes this bind."""
     if path in ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/sbin/docker-init"):
         return True
-    targets = _targets(subject)
+    targets = _targets(container)
     if path in targets or any(os.path.dirname(target) == path for target in targets):
         return True
     shares = {
-        "/proc": subject.text("PidMode"),
-        "/sys": subject.text("NetworkMode"),
-        "/sys/fs/cgroup": subject.text("CgroupnsMode"),
-        "/dev/shm": subject.text("IpcMode"),
-        "/dev/mqueue": subject.text("IpcMode"),
+        "/proc": container.text("PidMode"),
+        "/sys": container.text("NetworkMode"),
+        "/sys/fs/cgroup": container.text("CgroupnsMode"),
+        "/dev/shm": container.text("IpcMode"),
+        "/dev/mqueue": container.text("IpcMode"),
     }
     mode = shares.get(path, "")
     if mode == "host" or mode.startswith("container:") or mode == "shareable":
         return True
-    # sysfs belongs to the owner of the network namespace: bound where that is another's
+    # sysfs belongs to the owner of the network namespace, so it is bound if that is shared.
     return path == "/sys" and any(
-        subject.text(key).startswith("container:") or subject.text(key) == "host"
+        container.text(key).startswith("container:") or container.text(key) == "host"
         for key in ("PidMode", "IpcMode", "NetworkMode", "UsernsMode")
     )
 
 
-def _flags(subject: AuditedContainer, asked: Mapping[str, Any]) -> Result:
-    """Every standard mount has the restrictions that its spec entry names."""
+def _flags(container: AuditedContainer, requested: Mapping[str, Any]) -> Result:
+    """Check that every standard mount has the flags of its spec entry."""
     wrong, count = [], 0
-    for mount in subject.spec.mounts:
+    for mount in container.spec.mounts:
         destination = _clean(mount.destination)
-        if destination in asked or mount.type is None:
+        if destination in requested or mount.type is None:
             continue
-        found = top(subject.mounts, destination)
-        wanted = FLAGS & set(mount.options)
+        actual = top(container.mounts, destination)
+        expected = FLAGS & set(mount.options)
         if "rro" in mount.options:
-            wanted |= {"ro"}
+            expected |= {"ro"}
         count += 1
-        if found is None:
+        if actual is None:
             if not (destination == "/etc/resolv.conf" or mount.type == "mqueue"):
                 wrong.append(f"{destination} is not mounted")
-        elif lost := wanted - _effective(found):
-            wrong.append(f"{destination} lacks {','.join(sorted(lost))}")
+        elif missing := expected - _effective(actual):
+            wrong.append(f"{destination} lacks {','.join(sorted(missing))}")
     return Result(
-        "mount flags", "mounts", f"as the spec says, {count} mounts",
-        "; ".join(wrong) or "all in effect", subject.path("mountinfo"), judge(not wrong, None),
+        "mount flags", "mounts", f"as in the spec, {count} mounts",
+        "; ".join(wrong) or "all in effect", container.path("mountinfo"),
+        verdict_of(not wrong, None),
     )  # fmt: skip
 
 
-def _one(subject: AuditedContainer, destination: str, request: Mapping[str, Any]) -> Result:
+def _one(container: AuditedContainer, destination: str, request: Mapping[str, Any]) -> Result:
     kind = str(request.get("Type"))
-    wanted = set() if request.get("RW", True) else {"ro"}
+    expected = set() if request.get("RW", True) else {"ro"}
     if kind == "volume":
-        wanted |= {"nosuid", "nodev"}
-    in_spec = next((m for m in subject.spec.mounts if _clean(m.destination) == destination), None)
+        expected |= {"nosuid", "nodev"}
+    in_spec = next((m for m in container.spec.mounts if _clean(m.destination) == destination), None)
     if in_spec is not None:
-        wanted |= FLAGS & set(in_spec.options)
+        expected |= FLAGS & set(in_spec.options)
     label = f"{kind} {destination}"
-    requested = ",".join(sorted(wanted)) or "writable"
-    found = top(subject.mounts, destination)
-    evidence = subject.path("mountinfo")
-    if found is None or in_spec is None:
-        missing = "not mounted" if found is None else "not in the spec"
+    requested = ",".join(sorted(expected)) or "writable"
+    actual = top(container.mounts, destination)
+    evidence = container.path("mountinfo")
+    if actual is None or in_spec is None:
+        missing = "not mounted" if actual is None else "not in the spec"
         return Result(label, "mounts", requested, missing, evidence, Verdict.FAILS)
-    lost = wanted - _effective(found)
-    effective = f"{found.fstype} {','.join(sorted(_effective(found) & FLAGS)) or 'writable'}"
-    if lost:
-        effective += f"; lacks {','.join(sorted(lost))}"
+    missing_flags = expected - _effective(actual)
+    effective = f"{actual.fstype} {','.join(sorted(_effective(actual) & FLAGS)) or 'writable'}"
+    if missing_flags:
+        effective += f"; lacks {','.join(sorted(missing_flags))}"
     source = str(request.get("Source") or "")
     same = True
     if kind in ("bind", "volume") and source:
-        same = _same(subject, source, destination)
+        same = _same(container, source, destination)
         evidence += f", {source}"
         if not same:
             effective += f"; it is not {source}"
-    return Result(label, "mounts", requested, effective, evidence, judge(not lost and same, None))
+    return Result(
+        label,
+        "mounts",
+        requested,
+        effective,
+        evidence,
+        verdict_of(not missing_flags and same, None),
+    )
 
 
-def _same(subject: AuditedContainer, source: str, destination: str) -> bool:
-    """Whether the destination is the very file or directory of the host, or of its shim's view."""
-    here = identity(subject, destination)
-    if here == identity_of(os.stat(source)):
+def _same(container: AuditedContainer, source: str, destination: str) -> bool:
+    """Return whether the destination is this file of the host, or of the shim's root."""
+    destination_id = file_identity(container, destination)
+    if destination_id == stat_identity(os.stat(source)):
         return True
     try:
-        return here == identity_of(
-            os.stat(f"{subject.proc_root}/{subject.status('PPid')}/root{source}")
+        return destination_id == stat_identity(
+            os.stat(f"{container.proc_root}/{container.status('PPid')}/root{source}")
         )
     except FileNotFoundError:
         return False
 
 
-def identity(subject: AuditedContainer, destination: str) -> tuple[int, int, int]:
-    """Which file or directory a place of the container is."""
-    fd = open_in_root(subject.root, destination, os.O_PATH)
+def file_identity(container: AuditedContainer, destination: str) -> tuple[int, int, int]:
+    """Return device, inode and file type of a path in the container."""
+    fd = open_in_root(container.root, destination, os.O_PATH)
     try:
-        return identity_of(os.fstat(fd))
+        return stat_identity(os.fstat(fd))
     finally:
         os.close(fd)
 
 
-def identity_of(found: os.stat_result) -> tuple[int, int, int]:
-    """The same, of what stat(2) said."""
-    return found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode)
+def stat_identity(status: os.stat_result) -> tuple[int, int, int]:
+    """Return device, inode and file type of a stat result."""
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode)
 
 
 def _effective(mount: MountInfo) -> frozenset[str]:
-    """Flags of the mount, and ``ro`` of its superblock."""
+    """Return the flags of the mount, and ``ro`` of its superblock."""
     return mount.options | ({"ro"} & set(mount.super_options))
 
 

@@ -1,8 +1,8 @@
-"""Namespaces: each of the seven is the container's own, or is shared because a flag said so.
+"""Namespaces: each of the seven is the container's own, or shared because of a flag.
 
-Evidence: the links in /proc/<pid>/ns against those of the host's first process (namespaces(7)), and
-for own ones the user namespace that owns them (ioctl_nsfs(2), NS_GET_USERNS): power over a
-namespace belongs to its owner's root.
+Evidence: the links in /proc/<pid>/ns compared with those of the host's process 1 (namespaces(7)),
+and for own ones the owning user namespace (ioctl_nsfs(2), NS_GET_USERNS), whose root controls the
+namespace.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 
 NS_GET_USERNS = 0xB701
 
@@ -29,13 +29,13 @@ KINDS: tuple[tuple[str, str, str, str], ...] = (
 """(entry of /proc/<pid>/ns, OCI type, HostConfig key, flag)."""
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="namespaces",
     layer="namespaces",
     title="Namespaces",
     reason=(
-        "A namespace that is shared with the host is no boundary: its processes, "
-        "interfaces, names or queues can be seen and changed from inside."
+        "A namespace shared with the host is not a boundary: its processes, interfaces, names "
+        "or queues are visible and can be changed from the container."
     ),
     references=("I9", "CIS 5.10", "CIS 5.16", "CIS 5.17", "CIS 5.21", "CIS 5.31", "namespaces(7)"),
     evidence="links in /proc/<pid>/ns, ioctl_nsfs(2) NS_GET_USERNS",
@@ -46,65 +46,65 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """One row for each kind."""
-    listed = {namespace.type: namespace for namespace in subject.linux.namespaces}
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for each kind."""
+    listed = {namespace.type: namespace for namespace in container.linux.namespaces}
     for kind, oci, key, flag in KINDS:
-        mode = subject.text(key) if key else ""
+        mode = container.text(key) if key else ""
         entry = listed.get(oci)
-        found = subject.link(f"ns/{kind}")
-        host = _host(subject, kind)
-        evidence = subject.path(f"ns/{kind}")
+        actual = container.link(f"ns/{kind}")
+        host = _host(container, kind)
+        evidence = container.path(f"ns/{kind}")
         shares_host = mode == "host"
         joins = mode.startswith("container:")
         if shares_host:
             requested, relaxed_by = f"the host's ({flag}=host)", f"{flag}=host"
-            holds = found == host and entry is None
+            holds = actual == host and entry is None
         elif joins or (entry is not None and entry.path):
             requested = f"{mode or 'joined'} ({flag})" if joins else "of a joined container"
             relaxed_by = f"{flag}={mode}" if joins else "joining a container"
-            holds = found != host and entry is not None and bool(entry.path)
+            holds = actual != host and entry is not None and bool(entry.path)
             if holds and entry is not None and entry.path and os.path.exists(entry.path):
-                holds = os.stat(entry.path).st_ino == int(found.rpartition("[")[2].rstrip("]"))
+                holds = os.stat(entry.path).st_ino == int(actual.rpartition("[")[2].rstrip("]"))
             if not joins and not any(
-                subject.text(k).startswith("container:") for _, _, k, _ in KINDS if k
+                container.text(k).startswith("container:") for _, _, k, _ in KINDS if k
             ):
-                holds = False  # nothing that the user wrote asked for it
+                holds = False  # no flag requested it
         else:
             requested, relaxed_by = "its own", None
-            holds = found != host and entry is not None
-            if holds and subject.own_user_namespace and not _owned(subject, kind):
+            holds = actual != host and entry is not None
+            if holds and container.own_user_namespace and not _owned(container, kind):
                 yield Result(
                     f"namespace {kind}", "namespaces", "its own, owned by its user namespace",
-                    f"{found}, owned by another user namespace", f"NS_GET_USERNS {evidence}",
+                    f"{actual}, owned by another user namespace", f"NS_GET_USERNS {evidence}",
                     Verdict.FAILS,
                 )  # fmt: skip
                 continue
-        effective = f"{found}, " + ("the host's" if found == host else f"host {host}")
+        effective = f"{actual}, " + ("the host's" if actual == host else f"host {host}")
         yield Result(
             f"namespace {kind}", "namespaces", requested, effective, evidence,
-            judge(holds, relaxed_by),
+            verdict_of(holds, relaxed_by),
         )  # fmt: skip
 
 
-def _host(subject: AuditedContainer, kind: str) -> str:
-    """The host's namespace: that of its first process, or where this may not be read of ours."""
+def _host(container: AuditedContainer, kind: str) -> str:
+    """Return the host's namespace: that of process 1, or of this process if not readable."""
     try:
-        return os.readlink(f"{subject.proc_root}/1/ns/{kind}")
+        return os.readlink(f"{container.proc_root}/1/ns/{kind}")
     except PermissionError:  # process 1 has a capability that the reader lacks
-        return os.readlink(f"{subject.proc_root}/self/ns/{kind}")
+        return os.readlink(f"{container.proc_root}/self/ns/{kind}")
 
 
-def _owned(subject: AuditedContainer, kind: str) -> bool:
-    """Whether the container's user namespace owns its namespace of this kind."""
+def _owned(container: AuditedContainer, kind: str) -> bool:
+    """Return whether the container's user namespace owns its namespace of this kind."""
     if kind == "user":
         return True
-    fd = os.open(subject.path(f"ns/{kind}"), os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(container.path(f"ns/{kind}"), os.O_RDONLY | os.O_CLOEXEC)
     try:
         owner = fcntl.ioctl(fd, NS_GET_USERNS)
     finally:
         os.close(fd)
     try:
-        return os.fstat(owner).st_ino == os.stat(subject.path("ns/user")).st_ino
+        return os.fstat(owner).st_ino == os.stat(container.path("ns/user")).st_ino
     finally:
         os.close(owner)

@@ -1,4 +1,4 @@
-"""The network: interfaces and addresses of the container's own namespace.
+"""Network: interfaces and addresses of the container's namespace.
 
 Evidence: /proc/<pid>/net/dev and fib_trie, which show the network namespace of the process.
 """
@@ -9,72 +9,76 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="network",
     layer="network",
     title="Interfaces and addresses",
-    reason="An interface that nobody asked for is a door to a network that no rule watches.",
+    reason="An interface that was not requested reaches a network without firewall rules.",
     references=("I18", "CIS 5.10", "network_namespaces(7)"),
     evidence="/proc/<pid>/net/dev, fib_trie",
-    advice="restart it: interfaces are made anew",
+    advice="restart it: interfaces are created again",
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """Interfaces, and the address that the engine gave."""
-    mode = subject.text("NetworkMode") or "bridge"
-    settings = (subject.inspect.get("NetworkSettings") or {}).get("Networks") or {}
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for the interfaces and one for the addresses that the engine assigned."""
+    mode = container.text("NetworkMode") or "bridge"
+    settings = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
     members = [name for name, each in settings.items() if each.get("IPAddress")]
-    found = interfaces(subject.read("net/dev"))
-    others = [name for name in found if name != "lo" and not _tunnel(name)]
-    evidence = subject.path("net/dev")
+    names = interfaces(container.read("net/dev"))
+    external = [name for name in names if name != "lo" and not _tunnel(name)]
+    evidence = container.path("net/dev")
     shared = mode == "host" or mode.startswith("container:")
     if shared:
         by = f"--network={mode}"
         requested, holds = f"shared ({by})", True
     elif mode == "none":
-        by, requested, holds = None, "loopback only", not others
+        by, requested, holds = None, "loopback only", not external
     else:
         count = max(1, len(members))
-        where = mode if count == 1 else ", ".join(members)
-        by, requested = None, f"loopback and {'one' if count == 1 else count} on {where}"
-        holds = len(others) == count
-    yield Result("interfaces", "network", requested, ", ".join(found), evidence, judge(holds, by))
+        joined = mode if count == 1 else ", ".join(members)
+        by, requested = None, f"loopback and {'one' if count == 1 else count} on {joined}"
+        holds = len(external) == count
+    yield Result(
+        "interfaces", "network", requested, ", ".join(names), evidence, verdict_of(holds, by)
+    )
     if shared:
         return
-    wanted = sorted(str(n.get("IPAddress")) for n in settings.values() if n.get("IPAddress"))
-    local = sorted(addresses(subject.read("net/fib_trie")))
-    holds = local == wanted and (bool(wanted) or mode == "none")
+    expected = sorted(str(n.get("IPAddress")) for n in settings.values() if n.get("IPAddress"))
+    local = sorted(addresses(container.read("net/fib_trie")))
+    holds = local == expected and (bool(expected) or mode == "none")
     yield Result(
-        "addresses", "network", ", ".join(wanted) or "none", ", ".join(local) or "none",
-        subject.path("net/fib_trie"), judge(holds, None),
+        "addresses", "network", ", ".join(expected) or "none", ", ".join(local) or "none",
+        container.path("net/fib_trie"), verdict_of(holds, None),
     )  # fmt: skip
 
 
 def interfaces(text: str) -> list[str]:
-    """Names in /proc/net/dev."""
+    """Return the names in /proc/net/dev."""
     return [line.partition(":")[0].strip() for line in text.splitlines() if ":" in line]
 
 
 def addresses(text: str) -> set[str]:
-    """Local IPv4 addresses in /proc/net/fib_trie, without the loopback network and broadcasts."""
-    found: set[str] = set()
-    last = ""
+    """Return local IPv4 addresses of /proc/net/fib_trie, without loopback and broadcast."""
+    result: set[str] = set()
+    prefix = ""
     for line in text.splitlines():
         words = line.split()
         if words[:1] == ["|--"]:
-            last = words[1]
+            prefix = words[1]
         elif (
-            words[:1] == ["/32"] and words[1:3] == ["host", "LOCAL"] and not last.startswith("127.")
+            words[:1] == ["/32"]
+            and words[1:3] == ["host", "LOCAL"]
+            and not prefix.startswith("127.")
         ):
-            found.add(last)
-    return found
+            result.add(prefix)
+    return result
 
 
 def _tunnel(name: str) -> bool:
-    """Fallback devices that the kernel makes in every namespace when a tunnel module is loaded."""
+    """Return whether the kernel creates this device in every namespace with a tunnel module."""
     return name in (
         "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"
     )  # fmt: skip

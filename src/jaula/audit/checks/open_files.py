@@ -1,9 +1,9 @@
-"""Open files of the first process that lead out of the container (statement I1).
+"""Open files of the init process that refer outside the container (statement I1).
 
-Evidence: the links in /proc/<pid>/fd and the mount ids in fdinfo. What the program opened since its
-start cannot be told from what it inherited, so the question is where each one leads: a path on a
-mount that the container's table does not have, or a namespace, is a way out. Pipes, sockets, the
-null device and terminals as 0 to 2 are how the engine speaks with the program.
+Evidence: the links in /proc/<pid>/fd and the mount ids in fdinfo. Files that the program opened
+cannot be distinguished from inherited ones, so each target counts: a path on a mount outside the
+container's table, or a namespace, allows an escape. Pipes, sockets, the null device and terminals
+on 0 to 2 connect the program with the engine.
 """
 
 from __future__ import annotations
@@ -14,55 +14,56 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
-NULL = (1, 3)
+NULL = (1, 3)  # major, minor
 TERMINALS = range(136, 144)  # majors of pseudoterminals (Documentation/admin-guide/devices.txt)
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="descriptors",
     layer="descriptors",
     title="Open files",
-    reason="A descriptor that leads outside is a way out that no mount table shows.",
+    reason="A descriptor that refers outside allows an escape that no mount table shows.",
     references=("I1", "CVE-2024-21626", "CVE-2016-9962"),
     evidence="/proc/<pid>/fd, fdinfo",
-    advice="restart it, and report it: the runtime passes nothing beyond 0 to 2",
+    advice="restart it, and report it: the runtime passes only descriptors 0 to 2",
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """One row."""
-    known = {mount.mount_id for mount in subject.mounts}
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield one row."""
+    mount_ids = {mount.mount_id for mount in container.mounts}
     outside, count = [], 0
-    for name in sorted(os.listdir(subject.path("fd")), key=int):
+    for name in sorted(os.listdir(container.path("fd")), key=int):
         try:
-            target = subject.link(f"fd/{name}")
-            mount = _mount_id(subject.read(f"fdinfo/{name}"))
-            facts = os.stat(subject.path(f"fd/{name}"))
-        except FileNotFoundError:  # closed meanwhile
+            target = container.link(f"fd/{name}")
+            mount = _mount_id(container.read(f"fdinfo/{name}"))
+            status = os.stat(container.path(f"fd/{name}"))
+        except FileNotFoundError:  # it has been closed
             continue
         count += 1
-        if stat.S_ISFIFO(facts.st_mode):
-            continue  # a pipe; under SELinux one that has a name, and so a label
-        if leads_out(int(name), target, mount in known, _device(facts)):
+        if stat.S_ISFIFO(status.st_mode):
+            continue  # a pipe; under SELinux it may be named, to have a label
+        if leads_out(int(name), target, mount in mount_ids, _device(status)):
             outside.append(f"{name} -> {target}")
     effective = f"{count} open" + (
         f"; outside: {', '.join(outside)}" if outside else ", none outside"
     )
     yield Result(
-        "descriptors", "descriptors", "none leads outside", effective, subject.path("fd"),
-        judge(not outside, None),
+        "descriptors", "descriptors", "none leads outside", effective, container.path("fd"),
+        verdict_of(not outside, None),
     )  # fmt: skip
 
 
 def leads_out(
     number: int, target: str, mount_known: bool, device: tuple[int, int] | None = None
 ) -> bool:
-    """Whether an open file is a way out of the container; ``device`` where it is a character one.
+    """Return whether an open file refers outside the container.
 
-    The null device and terminals are told by number: on a mount that the reader does not have, the
-    kernel shows only what is left of the path.
+    ``device`` is (major, minor) of a character device, else None. The null device and terminals are
+    recognised by number: on a mount that the reader does not have, the kernel shows only the rest
+    of the path.
     """
     if target.startswith("/"):
         if mount_known or target.startswith("/memfd:"):
@@ -73,10 +74,10 @@ def leads_out(
     return kind in ("mnt", "net", "pid", "user", "uts", "ipc", "cgroup", "time")
 
 
-def _device(facts: os.stat_result) -> tuple[int, int] | None:
-    if not stat.S_ISCHR(facts.st_mode):
+def _device(status: os.stat_result) -> tuple[int, int] | None:
+    if not stat.S_ISCHR(status.st_mode):
         return None
-    return os.major(facts.st_rdev), os.minor(facts.st_rdev)
+    return os.major(status.st_rdev), os.minor(status.st_rdev)
 
 
 def _mount_id(text: str) -> int:

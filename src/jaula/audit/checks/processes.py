@@ -1,10 +1,10 @@
-"""The other processes of the container: none has more than was asked for.
+"""Other processes of the container: none has more privileges than requested.
 
-Evidence: /proc/<pid>/task/<tid>/status of each thread of each process that is in the container's
-mount namespace, or in its process namespace with its user namespace or the host's. A process that
-somebody put there from the host (nsenter(1)) brings the capabilities of the host's root along and
-has no filter; so has one of ``exec --privileged``, which the engine knows. Where labels are given,
-/proc/<pid>/attr says which one a process has.
+Evidence: /proc/<pid>/task/<tid>/status of each thread of each process in the container's mount
+namespace, or in its pid namespace with its own or the host's user namespace. A process that entered
+from the host (nsenter(1)) has the capabilities of the host's root and no filter. So has one of
+``exec --privileged``, which the engine records. With labels, /proc/<pid>/attr has the label of a
+process.
 """
 
 from __future__ import annotations
@@ -14,69 +14,71 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel.apparmor import parse_current
-from jaula.kernel.capabilities import masks_of_status
+from jaula.kernel.capabilities import parse_status_masks
 from jaula.security.capabilities import decode, mask
 from jaula.security.lsm import detect
 
-MOST = 10_000  # threads that are looked at
+MAX_THREADS = 10_000
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="processes",
     layer="capabilities",
     title="Other processes",
-    reason="One process with more power than the container is enough: what runs beside it can "
-    "use it by ptrace, by its descriptors, or by a file that it reads.",
+    reason="One process with more privileges than the container is enough: the others can use it "
+    "by ptrace, by its descriptors, or by a file that it reads.",
     references=("I7", "I22", "CIS 5.23", "CIS 5.24", "CVE-2016-9962", "nsenter(1)"),
     evidence="/proc/<pid>/task/<tid>/status, /proc/<pid>/attr and ns of every process inside",
-    advice="end the process; use jaula exec, which gives what the container has, not nsenter",
+    advice="kill the process; use jaula exec, which gives the container's privileges, not nsenter",
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """One row."""
-    allowed = mask(subject.capabilities.bounding)
-    filtered = subject.linux.seccomp is not None
-    found, wrong = 0, []
-    for pid in inside(subject):
-        label = strange_label(subject, pid)
-        for status in statuses(subject, pid):
-            found += 1
-            if found > MOST:
-                raise ValueError(f"more than {MOST} threads in the container")
-            fault = excess(status, allowed, filtered, subject.process.no_new_privileges)
-            if fault or label:
-                told = ", ".join(filter(None, (fault, label)))
-                wrong.append(f"{_value(status, 'Name')} {pid}: {told}")
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield one row."""
+    allowed = mask(container.capabilities.bounding)
+    filtered = container.linux.seccomp is not None
+    thread_count, wrong = 0, []
+    for pid in pids_inside(container):
+        label = unexpected_label(container, pid)
+        for status in statuses(container, pid):
+            thread_count += 1
+            if thread_count > MAX_THREADS:
+                raise ValueError(f"more than {MAX_THREADS} threads in the container")
+            privileges = excess_privileges(
+                status, allowed, filtered, container.process.no_new_privileges
+            )
+            if privileges or label:
+                excess = ", ".join(filter(None, (privileges, label)))
+                wrong.append(f"{_value(status, 'Name')} {pid}: {excess}")
     by = None
-    if wrong and subject.inspect.get("ExecIDs"):
+    if wrong and container.inspect.get("ExecIDs"):
         by = "exec --privileged"
-    effective = "; ".join(dict.fromkeys(wrong)) or f"{found} other threads, none has more"
+    effective = "; ".join(dict.fromkeys(wrong)) or f"{thread_count} other threads, none has more"
     requested = "no more than the container has" + (f" ({by})" if by else "")
-    verdict = judge(not wrong or by is not None, by)
+    verdict = verdict_of(not wrong or by is not None, by)
     yield Result("processes", "capabilities", requested, effective,
-              f"{subject.proc_root}/*/task/*/status", verdict)  # fmt: skip
+              f"{container.proc_root}/*/task/*/status", verdict)  # fmt: skip
 
 
-def inside(subject: AuditedContainer) -> list[int]:
-    """Processes that are in the container by their namespaces."""
-    mine = {kind: subject.link(f"ns/{kind}") for kind in ("mnt", "pid", "user")}
-    host = os.readlink(f"{subject.proc_root}/self/ns/user")
-    chosen = []
-    for pid, (mounts, pids, users) in subject.readings.processes.items():
-        if mounts == mine["mnt"] or (
-            pids == mine["pid"] and subject.own_pids and users in (mine["user"], host)
+def pids_inside(container: AuditedContainer) -> list[int]:
+    """Return the pids of the container's other processes."""
+    own = {kind: container.link(f"ns/{kind}") for kind in ("mnt", "pid", "user")}
+    host = os.readlink(f"{container.proc_root}/self/ns/user")
+    pids = []
+    for pid, (mnt_ns, pid_ns, user_ns) in container.snapshot.processes.items():
+        if mnt_ns == own["mnt"] or (
+            pid_ns == own["pid"] and container.own_pids and user_ns in (own["user"], host)
         ):
-            chosen.append(pid)
-    return chosen
+            pids.append(pid)
+    return pids
 
 
-def statuses(subject: AuditedContainer, pid: int) -> Iterator[str]:
-    """The status of each thread; the first process and those that ended meanwhile are left out."""
-    directory = f"{subject.proc_root}/{pid}/task"
+def statuses(container: AuditedContainer, pid: int) -> Iterator[str]:
+    """Yield the status of each thread; exited ones and the init process are left out."""
+    directory = f"{container.proc_root}/{pid}/task"
     try:
-        threads = [name for name in os.listdir(directory) if int(name) != subject.pid]
+        threads = [name for name in os.listdir(directory) if int(name) != container.pid]
     except (FileNotFoundError, ProcessLookupError):
         return
     for thread in threads:
@@ -89,25 +91,25 @@ def statuses(subject: AuditedContainer, pid: int) -> Iterator[str]:
             yield text
 
 
-def strange_label(subject: AuditedContainer, pid: int) -> str:
-    """What label a process has that is not the container's; empty: none.
+def unexpected_label(container: AuditedContainer, pid: int) -> str:
+    """Return a description of a label that is not the container's; empty if expected.
 
-    A program may change its SELinux type and its AppArmor profile where the policy says so. Its
-    level, which keeps containers apart, stays, and none becomes unconfined.
+    A program may change its SELinux type and AppArmor profile if the policy permits it. Its level,
+    which separates containers, stays the same, and no process becomes unconfined.
     """
-    level = (subject.process.selinux_label or "").split(":", 3)[3:]
-    profile = subject.process.apparmor_profile or "unconfined"
+    level = (container.process.selinux_label or "").split(":", 3)[3:]
+    profile = container.process.apparmor_profile or "unconfined"
     try:
         if detect.selinux() and level:
-            found = _text(f"{subject.proc_root}/{pid}/attr/current")
-            if found.split(":", 3)[3:] != level:
-                return f"runs as {found}"
+            label = _text(f"{container.proc_root}/{pid}/attr/current")
+            if label.split(":", 3)[3:] != level:
+                return f"runs as {label}"
         if detect.apparmor() and profile != "unconfined":
-            found = _text(f"{subject.proc_root}/{pid}/attr/apparmor/current")
-            if parse_current(found)[0] == "unconfined":
+            label = _text(f"{container.proc_root}/{pid}/attr/apparmor/current")
+            if parse_current(label)[0] == "unconfined":
                 return "runs unconfined"
     except (FileNotFoundError, ProcessLookupError):
-        pass  # it has ended
+        pass  # it has exited
     return ""
 
 
@@ -116,21 +118,21 @@ def _text(path: str) -> str:
         return file.read().rstrip("\0\n")
 
 
-def excess(status: str, allowed: int, filtered: bool, no_new_privileges: bool) -> str:
-    """What a thread has beyond the container, in words; empty: nothing."""
-    found = []
+def excess_privileges(status: str, allowed: int, filtered: bool, no_new_privileges: bool) -> str:
+    """Return in words what a thread has beyond the container; empty if nothing."""
+    descriptions = []
     extra = 0
-    for value in masks_of_status(status).values():
+    for value in parse_status_masks(status).values():
         extra |= value & ~allowed
     if extra:
         names = decode(extra)
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        found.append(f"has {shown}")
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        descriptions.append(f"has {listed}")
     if filtered and _value(status, "Seccomp") == "0":
-        found.append("has no filter")
+        descriptions.append("has no filter")
     if no_new_privileges and _value(status, "NoNewPrivs") == "0":
-        found.append("may gain privileges")
-    return ", ".join(found)
+        descriptions.append("may gain privileges")
+    return ", ".join(descriptions)
 
 
 def _value(status: str, key: str) -> str:

@@ -1,7 +1,7 @@
-"""The preset of confinement, and every relaxation by its name.
+"""The confinement preset, and every relaxation by name.
 
-Evidence: the request, named as the policy and the audit log name it. What each of them comes to in
-the kernel is in the rows of the other checks.
+Evidence: the request, in the names of the policy and the audit log. The rows of the other checks
+show the effect in the kernel.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="profile",
     layer="profile",
     title="Preset and relaxations",
-    reason="Each thing that was asked for beyond the defaults is a hole that somebody should know.",
+    reason="Each relaxation of the defaults weakens isolation and should be known.",
     references=("I16",),
     evidence="the request",
-    advice="start it with --profile strict, and without what it does not need",
+    advice="start it with --profile strict, and without relaxations that it does not need",
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """One row."""
-    found = tuple(str(name) for name in subject.inspect.get("Relaxations") or ())
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield one row."""
+    relaxations = tuple(str(name) for name in container.inspect.get("Relaxations") or ())
     yield Result(
-        "relaxations", "profile", subject.text("Profile") or "default",
-        ", ".join(found) or "none", "the request, in inspect",
-        judge(True, "the request" if found else None),
+        "relaxations", "profile", container.text("Profile") or "default",
+        ", ".join(relaxations) or "none", "the request, in inspect",
+        verdict_of(True, "the request" if relaxations else None),
     )  # fmt: skip

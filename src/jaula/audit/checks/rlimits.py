@@ -1,6 +1,6 @@
-"""Resource limits of the first process: a finite number of open files, and what was asked for.
+"""Resource limits of the init process: a finite number of open files, and requested limits.
 
-Evidence: /proc/<pid>/limits (getrlimit(2)). A program may lower its limits, so less holds.
+Evidence: /proc/<pid>/limits (getrlimit(2)). A program may lower its limits, so a lower value holds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
 LABELS = {
     "RLIMIT_AS": "Max address space",
@@ -31,15 +31,15 @@ LABELS = {
 }
 INFINITY = (1 << 64) - 1
 MAX_FILES = 1 << 20
-"""The kernel's own ceiling for one process (fs.nr_open) by default."""
+"""The kernel's default maximum for one process (fs.nr_open)."""
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="rlimits",
     layer="rlimits",
     title="Resource limits",
     reason=(
-        "Without a ceiling one process can take all descriptors and kernel memory that its "
+        "Without limits one process can use all file descriptors and kernel memory that its "
         "user may have."
     ),
     references=("I19", "CIS 5.19", "getrlimit(2)"),
@@ -48,31 +48,31 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """Open files, and every limit of the spec."""
-    found = parse(subject.read("limits"))
-    asked = {limit.type: limit.hard for limit in subject.process.rlimits}
-    for name in ("RLIMIT_NOFILE", *(n for n in sorted(asked) if n != "RLIMIT_NOFILE")):
-        hard = found[LABELS[name]]
-        wanted = asked.get(name)
-        bound = MAX_FILES if wanted is None else wanted
-        requested = "a finite number" if wanted is None else _text(wanted)
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for open files, and for every limit of the spec."""
+    hard_limits = parse(container.read("limits"))
+    requested_limits = {limit.type: limit.hard for limit in container.process.rlimits}
+    for name in ("RLIMIT_NOFILE", *(n for n in sorted(requested_limits) if n != "RLIMIT_NOFILE")):
+        hard = hard_limits[LABELS[name]]
+        requested_limit = requested_limits.get(name)
+        bound = MAX_FILES if requested_limit is None else requested_limit
+        requested = "a finite number" if requested_limit is None else _text(requested_limit)
         holds = hard <= bound and (name != "RLIMIT_NOFILE" or hard != INFINITY)
         yield Result(
             name.removeprefix("RLIMIT_").lower(), "rlimits", requested, _text(hard),
-            f"{subject.path('limits')} {LABELS[name]}", judge(holds, None),
+            f"{container.path('limits')} {LABELS[name]}", verdict_of(holds, None),
         )  # fmt: skip
 
 
 def parse(text: str) -> dict[str, int]:
-    """Hard limits by the kernel's label."""
-    found = {}
+    """Return hard limits by the kernel's label."""
+    limits = {}
     for line in text.splitlines():
         for label in LABELS.values():
             if line.startswith(label + " "):
                 hard = line[len(label) :].split()[1]
-                found[label] = INFINITY if hard == "unlimited" else int(hard)
-    return found
+                limits[label] = INFINITY if hard == "unlimited" else int(hard)
+    return limits
 
 
 def _text(value: int) -> str:

@@ -1,11 +1,11 @@
-"""The system call filter: a filter is in force (statement I9).
+"""The system call filter is in effect (statement I9).
 
 Evidence: Seccomp (2 is a filter) and Seccomp_filters (Linux 5.9) in /proc/<pid>/status, and the
-program itself, which the kernel shows to a tracer (ptrace(2)): it is compared byte by byte with
-what the spec's profile compiles to, and by its answers where another compiler wrote it. For that
-the first process is stopped for a moment, unless the report is to disturb nothing or the container
-is paused. Where the kernel does not tell, mode and number are the evidence, and ``--probe`` shows
-what is refused. A program may add filters of its own; they only take away.
+program itself, which the kernel gives to a tracer (ptrace(2)). The program is compared byte by byte
+with the compiled profile of the spec, and by its results if another compiler wrote it. This stops
+the init process for a moment, unless tracing is disabled or the container is paused. If the kernel
+does not return the program, mode and number are the evidence, and ``--probe`` shows which calls are
+refused. A program may add filters of its own, which only restrict further.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hashlib import sha256
 from jaula.audit import seccomp_compare
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel import ptrace
 from jaula.kernel.seccomp import resolve
 from jaula.security.seccomp.default_profile import GROUPS
@@ -25,38 +25,38 @@ from jaula.spec.runtime import Seccomp
 MODES = {"0": "off", "1": "strict", "2": "filter"}
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="seccomp",
     layer="seccomp",
     title="System call filter",
     reason=(
-        "The filter keeps code of the kernel that a container does not need out of its "
-        "reach, where most escapes of the last years began."
+        "The filter blocks kernel code that a container does not need, where most escapes of "
+        "recent years began."
     ),
     references=("I9", "I23", "CIS 5.22", "seccomp(2)"),
     evidence="/proc/<pid>/status; PTRACE_SECCOMP_GET_FILTER gives the program itself",
     advice=(
-        "start it without seccomp=unconfined; a program that was exchanged means that the "
-        "engine or the runtime was"
+        "start it without seccomp=unconfined; a replaced program means that the engine or the "
+        "runtime was replaced"
     ),
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
-    """Whether there is a filter, and whether it is the one that the spec asks for."""
-    options = subject.security_option("seccomp")
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield whether there is a filter, and whether it is that of the spec."""
+    options = container.security_option("seccomp")
     by = None
     if options and options[-1] == "unconfined":
         by = "seccomp=unconfined"
-    elif subject.privileged and not options:
+    elif container.privileged and not options:
         by = "--privileged"
-    mode = subject.status("Seccomp")
+    mode = container.status("Seccomp")
     try:
-        filters = int(subject.status("Seccomp_filters"))
+        filters = int(container.status("Seccomp_filters"))
     except KeyError:  # before Linux 5.9
         filters = 1 if mode == "2" else 0
     effective = f"{MODES.get(mode, mode)}, {filters} filter{'s' if filters != 1 else ''}"
-    profile = subject.linux.seccomp
+    profile = container.linux.seccomp
     if by:
         requested, holds = f"off ({by})", True
     else:
@@ -71,45 +71,47 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         elif profile.default_action in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"):
             holds = False
             effective += "; the spec's profile allows by default"
-    evidence = f"{subject.path('status')} Seccomp, Seccomp_filters"
-    found: tuple[bytes, ...] | None = None
-    if profile is not None and mode == "2" and subject.traceable:
+    evidence = f"{container.path('status')} Seccomp, Seccomp_filters"
+    programs: tuple[bytes, ...] | None = None
+    if profile is not None and mode == "2" and container.traceable:
         try:
-            found = ptrace.seccomp_filters(subject.pid)
+            programs = ptrace.seccomp_filters(container.pid)
         except OSError as error:
-            effective += f"; the kernel does not show it: {error}"
-    yield Result("seccomp", "seccomp", requested, effective, evidence, judge(holds, by))
-    if profile is not None and found is not None:
-        yield _program(subject, profile, found)
+            effective += f"; the program is not readable: {error}"
+    yield Result("seccomp", "seccomp", requested, effective, evidence, verdict_of(holds, by))
+    if profile is not None and programs is not None:
+        yield _program(container, profile, programs)
 
 
-def _program(subject: AuditedContainer, profile: Seccomp, found: tuple[bytes, ...]) -> Result:
-    """The program in the kernel against the one of the profile."""
-    wanted = subject.readings.program(profile)
-    requested = f"program {_name(wanted)}"
-    evidence = f"PTRACE_SECCOMP_GET_FILTER {subject.pid}"
-    effective = ", ".join(map(_name, found)) or "none"
-    holds = wanted in found
+def _program(container: AuditedContainer, profile: Seccomp, loaded: tuple[bytes, ...]) -> Result:
+    """Compare the programs in the kernel with the profile."""
+    expected = container.snapshot.program(profile)
+    requested = f"program {_name(expected)}"
+    evidence = f"PTRACE_SECCOMP_GET_FILTER {container.pid}"
+    effective = ", ".join(map(_name, loaded)) or "none"
+    holds = expected in loaded
     if not holds:
-        more = seccomp_compare.more_permissive(wanted, found)
-        holds = bool(found) and not more
-        effective += "; another text, as strict on every call"
+        more = seccomp_compare.more_permissive(expected, loaded)
+        holds = bool(loaded) and not more
+        effective += "; different instructions, as strict on every call"
         if more:
-            shown = ", ".join(map(_call, more[:5])) + (
+            calls = ", ".join(map(_call, more[:5])) + (
                 f" and {len(more) - 5} more" if len(more) > 5 else ""
             )
-            effective = f"{', '.join(map(_name, found)) or 'none'}; lets through {shown}"
-    return Result("seccomp program", "seccomp", requested, effective, evidence, judge(holds, None))
+            effective = f"{', '.join(map(_name, loaded)) or 'none'}; allows {calls}"
+    return Result(
+        "seccomp program", "seccomp", requested, effective, evidence, verdict_of(holds, None)
+    )
 
 
 def _call(text: str) -> str:
-    """``x86_64 16`` with the name of the call, where one of the profile's tables has it."""
+    """Return ``x86_64 16`` with the name of the call, if a table of the profile has it."""
     abi, number = text.split()
     table = {"x86_64": "SCMP_ARCH_X86_64", "i386": "SCMP_ARCH_X86"}.get(abi)
-    known = (*(name for group in GROUPS for name in group.calls), "socket", "socketcall",
+    names = (*(name for group in GROUPS for name in group.calls), "socket", "socketcall",
              "socketpair", "ioctl", "personality")  # fmt: skip
     if table is not None:
-        for name in known:
+        for name in names:
             if resolve(name, table) == int(number):
                 return f"{abi} {name}"
     return text

@@ -1,1 +1,1 @@
-"""``jaula verify --probe``: a disposable twin of a container tries what must fail."""
+"""Escape tests of ``jaula verify --probe``, in a disposable copy of the container."""

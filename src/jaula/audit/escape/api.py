@@ -1,4 +1,4 @@
-"""What probing asks of the engine: the Docker Engine API, in the client's form."""
+"""The Docker Engine API, as far as the escape tests use it, in the client's form."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Api(Protocol):
     """A connection to the engine."""
 
     def request(self, method: str, path: str, query: Query = (), body: object = None) -> bytes:
-        """The body of the answer; raises where the engine refuses."""
+        """Send a request and return the body; raise if the engine refuses."""
         ...
 
     def document(self, method: str, path: str, query: Query = (), body: object = None) -> Any:
-        """The answer's JSON document."""
+        """Send a request and return the JSON document."""
         ...

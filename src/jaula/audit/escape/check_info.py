@@ -1,17 +1,17 @@
-"""What probing is for."""
+"""Description of the escape tests."""
 
 from __future__ import annotations
 
 from jaula.audit.model.check_info import CheckInfo
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="probes",
     layer="probes",
-    title="What a twin tried",
-    reason="A setting that is in place can still be without effect. A twin of the container, with "
-    "a writable layer of its own and volumes it cannot write to, does harmlessly what must fail.",
+    title="Escape attempts of a twin",
+    reason="A setting can be present and still not work. A twin of the container, with its own "
+    "writable layer and read-only volumes, makes harmless attempts that must fail.",
     references=("I6", "I7", "I9", "I10", "I18", "I19", "I23", "CVE-2026-31431"),
-    evidence="what the kernel answered to the twin, call by call",
-    advice="find the layer whose row fails above; if none does, the kernel does not keep what it "
-    "says, which is worth a report to its maintainers",
+    evidence="the kernel's result of each call of the twin",
+    advice="find the layer whose row fails above; if none does, the kernel does not enforce its "
+    "state: report it to its maintainers",
 )

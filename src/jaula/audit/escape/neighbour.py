@@ -1,8 +1,8 @@
-"""A second disposable container, on a network of its own, for a twin to try to reach.
+"""A second disposable container on its own network, as an escape target of the twin.
 
-It has the image of the container under proof and nothing but defaults, sleeps for at most five
-minutes, and is removed with its network. Two files of the host stand for what it owns: one that
-belongs to its root and that nobody else may read, and one with its label (SELinux).
+It has the image of the audited container and default options, sleeps for at most five minutes, and
+is removed with its network. Two files of the host stand for its property: one that only its root
+may read, and one with its label (SELinux).
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ SLEEP = (Entry(BEGIN), call("pause")) * (300 // program.ALARM)
 """Five minutes: each child ends by its alarm."""
 
 OWNED, LABELLED = "/.jaula-probe-owned", "/.jaula-probe-labelled"
-"""Where the twin has the two files."""
+"""Paths of the two files in the twin."""
 
 
 class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
-    """``address`` on a network that the twin is not on; ``directory`` of its files on the host.
+    """The target container.
 
-    ``label`` is what SELinux lets it run under, empty without. ``binds`` are for the twin.
+    ``address`` is on a network that the twin is not on; ``directory`` has its files on the host.
+    ``label`` is its SELinux label, empty without SELinux. ``binds`` are for the twin.
     """
 
     address: str
@@ -42,8 +43,8 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def made(api: Api, inspect: Mapping[str, Any], inside: str) -> Iterator[Neighbour]:
-    """The neighbour while the block lasts. ``inside``: where its program is to be."""
+def create_neighbour(api: Api, inspect: Mapping[str, Any], inside: str) -> Iterator[Neighbour]:
+    """Create the neighbour for the block; ``inside`` is the path of its program."""
     name = f"jaula-probe-{str(inspect.get('Id'))[:12]}-{os.urandom(3).hex()}"
     label = ",z" if detect.selinux() else ""
     network = api.document("POST", "/networks/create", (), {"Name": name})["Id"]
@@ -61,32 +62,32 @@ def made(api: Api, inspect: Mapping[str, Any], inside: str) -> Iterator[Neighbou
                 },
             }
             container = api.document("POST", "/containers/create", (("name", name),), body)
-            where = f"/containers/{container['Id']}"
+            url = f"/containers/{container['Id']}"
             try:
-                api.request("POST", f"{where}/start")
-                found = api.document("GET", f"{where}/json")
-                with _files(found) as binds:
-                    yield _described(found, name, binds)
+                api.request("POST", f"{url}/start")
+                document = api.document("GET", f"{url}/json")
+                with _files(document) as binds:
+                    yield _described(document, name, binds)
             finally:
-                api.request("DELETE", where, (("force", "1"), ("v", "1")))
+                api.request("DELETE", url, (("force", "1"), ("v", "1")))
     finally:
         api.request("DELETE", f"/networks/{network}")
 
 
-def _described(found: Mapping[str, Any], network: str, binds: tuple[str, ...]) -> Neighbour:
-    data = (found.get("GraphDriver") or {}).get("Data") or {}
+def _described(document: Mapping[str, Any], network: str, binds: tuple[str, ...]) -> Neighbour:
+    data = (document.get("GraphDriver") or {}).get("Data") or {}
     return Neighbour(
-        address=str(found["NetworkSettings"]["Networks"][network]["IPAddress"]),
+        address=str(document["NetworkSettings"]["Networks"][network]["IPAddress"]),
         directory=str(data.get("UpperDir") or ""),
-        label=str(found.get("ProcessLabel") or ""),
+        label=str(document.get("ProcessLabel") or ""),
         binds=binds,
     )
 
 
 @contextmanager
-def _files(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The two files, and the binds that show them to a twin."""
-    with open(f"/proc/{found['State']['Pid']}/uid_map", encoding="ascii") as file:
+def _files(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Create the two files, and yield the binds that give them to a twin."""
+    with open(f"/proc/{document['State']['Pid']}/uid_map", encoding="ascii") as file:
         owner = int(file.read().split()[1])
     directory = _directory()
     try:
@@ -96,14 +97,17 @@ def _files(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             yield (f"{owned}:{OWNED}:ro",)
             return
         labelled = _secret(f"{directory}/labelled", 0o644)
-        os.setxattr(labelled, "security.selinux", f"{found.get('MountLabel')}\0".encode())
+        os.setxattr(labelled, "security.selinux", f"{document.get('MountLabel')}\0".encode())
         yield (f"{owned}:{OWNED}:ro,z", f"{labelled}:{LABELLED}:ro")
     finally:
         shutil.rmtree(directory)
 
 
 def _directory() -> str:
-    """A new directory that others may pass; for root below /run, since /tmp may be ``noexec``."""
+    """Create a directory that all users may traverse.
+
+    Root's is below /run, because /tmp may be ``noexec``.
+    """
     directory = tempfile.mkdtemp(
         prefix="jaula-probe-", dir="/run" if os.access("/run", os.W_OK) else None
     )
@@ -120,7 +124,7 @@ def _secret(path: str, mode: int) -> str:
 
 @contextmanager
 def executable(image: bytes) -> Iterator[str]:
-    """A program as a file that any user of any container may execute."""
+    """Create a file of the program that any user of any container may execute."""
     directory = _directory()
     try:
         path = f"{directory}/probe"

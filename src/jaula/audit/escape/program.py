@@ -1,23 +1,23 @@
-"""A static x86_64 program of half a kilobyte: makes system calls from a table, tells the answers.
+"""Static x86_64 program of half a kilobyte that makes system calls from a table. Pure.
 
-It is assembled here: no compiler, no C library, nothing of the image is used. Follows the ELF-64
+It is assembled here and needs no compiler, C library or file of the image. Sources: the ELF-64
 object file format (elf(5)), the System V ABI for x86-64 (registers of a call) and, for the 32-bit
-ABI, ``int 0x80`` as linux/arch/x86/entry describes it. Pure.
+ABI, ``int 0x80`` as in linux/arch/x86/entry.
 
-The table is a list of entries; each group begins with a fork, so that what a call does to its
-process, or the end of it, stays there:
+The table is a list of entries. Each group begins with a fork, so that effects on the process,
+including its end, stay in the child:
 
-    begin    fork; the child takes an alarm of 20 seconds, the parent waits for its status
+    begin    fork; the child sets an alarm of 20 seconds, the parent waits for its status
     call     a 64-bit or x32 call (bit 30 of the number); six arguments
-    call32   the same through int 0x80; arguments are cut to 32 bits, all data lies below 4 GB
-    threads  make threads until one is refused, or as many as asked; they end with the child
-    burn     as many threads as asked, and the process itself, use the processors for so many
-             nanoseconds; the value is the processor time that all of them got, in nanoseconds
-    end      print every answer and leave
+    call32   the same by int 0x80; arguments are cut to 32 bits, all data is below 4 GB
+    threads  create threads until one is refused, or as many as requested; they end with the child
+    burn     use the CPUs by as many threads as requested and the process itself, for a time
+             in nanoseconds; the value is the CPU time of all of them, in nanoseconds
+    end      print every answer and exit
 
-Each entry has 16 bytes of answer: 8 of value (of ``begin``: the wait status), 4 that are 1 where it
-was reached, 4 for the number of threads made. The answers are printed as letters a to p, two for
-a byte, since a log is text.
+Each entry has 16 bytes of answer: 8 of value (for ``begin`` the wait status), 4 that are 1 if it
+was reached, 4 for the number of threads created. The answers are printed as letters a to p, two for
+a byte, because a log is text.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ BEGIN, CALL, CALL32, THREADS, END, BURN = range(6)
 ENTRY, ANSWER = 64, 16  # bytes
 CODE_AT, DATA_AT = 0x400000, 0x800000
 PAGE = 0x1000
-ALARM = 20  # seconds; an emulated machine takes long to make thousands of threads
+ALARM = 20  # seconds; an emulated machine needs long to create thousands of threads
 
 Argument = int | bytes
-"""A number, or bytes that the program's data holds and whose address is passed."""
+"""A number, or bytes in the program's data whose address is passed."""
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One line of the table."""
+    """One entry of the table."""
 
     operation: int
     number: int = 0
@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """``value`` is what the kernel returned, negative for an errno, or a wait status."""
+    """An answer; ``value`` is the call's result, negative for an errno, or a wait status."""
 
     value: int
     reached: bool
@@ -60,7 +60,7 @@ CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID = 1, 2
 
 
 def _clock(a: Assembler, clock: int) -> None:
-    """rax: nanoseconds of a clock; 16 bytes of stack are used."""
+    """Append code for rax = nanoseconds of a clock; uses 16 bytes of stack."""
     a.number("bf", clock)  # mov edi, clock
     a("48 89 e6")  # mov rsi, rsp
     a.number("b8", 228)  # mov eax, SYS_clock_gettime
@@ -70,7 +70,7 @@ def _clock(a: Assembler, clock: int) -> None:
 
 
 def machine_code(entries: int) -> bytes:
-    """The interpreter. rbx: answers; r12: entry; r14: its answer; the kernel keeps these."""
+    """Return the interpreter. rbx: answers; r12: entry; r14: its answer; the kernel keeps these."""
     size = entries * ANSWER
     a = Assembler()
     # mmap(0, size * 3 + 1, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS, -1, 0)
@@ -144,7 +144,7 @@ def machine_code(entries: int) -> bytes:
     a("4d 8b 4c 24 30")  # mov r9, [r12+48]
     a("41 8b 44 24 04")  # mov eax, [r12+4]
     a("0f 05")  # syscall
-    a.label("told")
+    a.label("store")
     a("49 89 06")  # mov [r14], rax
     a("41 c7 46 08 01 00 00 00")  # mov dword [r14+8], 1
     a.jump("step")
@@ -161,7 +161,7 @@ def machine_code(entries: int) -> bytes:
     a("cd 80")  # int 0x80
     a("5d 5b")  # pop rbp; pop rbx
     a("48 98")  # cdqe: the errno of a 32-bit call
-    a.jump("told")
+    a.jump("store")
 
     a.label("threads")
     a("4d 8b 7c 24 08")  # mov r15, [r12+8]
@@ -175,12 +175,12 @@ def machine_code(entries: int) -> bytes:
     a("0f 05")
     a("48 85 c0")  # test rax, rax
     a.jump("idle", JZ)
-    a.jump("told", JS)
+    a.jump("store", JS)
     a("41 ff 46 0c")  # inc dword [r14+12]
     a("49 ff cf")  # dec r15
     a.jump("thread", JNZ)
-    a("31 c0")  # xor eax, eax: as many as asked
-    a.jump("told")
+    a("31 c0")  # xor eax, eax: as many as requested
+    a.jump("store")
     a.label("idle")
     a.number("b8", 34)  # mov eax, SYS_pause
     a("0f 05")
@@ -197,7 +197,7 @@ def machine_code(entries: int) -> bytes:
     a("0f 05")
     a("48 85 c0")  # test rax, rax
     a.jump("spin", JZ)
-    a.jump("told", JS)
+    a.jump("store", JS)
     a("49 ff cf")  # dec r15
     a.jump("burner")
     a.label("spin")
@@ -213,7 +213,7 @@ def machine_code(entries: int) -> bytes:
     a.jump("burns", JB)
     _clock(a, CLOCK_PROCESS_CPUTIME_ID)
     a("48 83 c4 10")  # add rsp, 16
-    a.jump("told")
+    a.jump("store")
 
     a.label("report")
     a("48 89 de")  # mov rsi, rbx
@@ -245,7 +245,7 @@ def machine_code(entries: int) -> bytes:
 
 
 def build(entries: Sequence[Entry]) -> bytes:
-    """An executable that does what the table says."""
+    """Return an executable that executes the table."""
     table = [*entries, Entry(END)]
     code = machine_code(len(entries))
     data = bytearray(ENTRY * len(table))
@@ -263,7 +263,7 @@ def build(entries: Sequence[Entry]) -> bytes:
 
 
 def _executable(code: bytes, data: bytes) -> bytes:
-    """ELF with a segment that runs, one that is written, and a stack that is neither."""
+    """Return an ELF file with a code segment, a data segment and a non-executable stack."""
     headers = 64 + 3 * 56
     data_offset = -(-(headers + len(code)) // PAGE) * PAGE
     entry = CODE_AT + headers
@@ -285,10 +285,13 @@ def _executable(code: bytes, data: bytes) -> bytes:
 
 
 def read(text: str, entries: int) -> list[Answer]:
-    """The answers that the program printed. Raises ``ValueError`` where it was cut short."""
+    """Decode the answers that the program printed.
+
+    :raises ValueError: when the output is incomplete.
+    """
     letters = text.strip()
     if len(letters) != entries * ANSWER * 2 or not set(letters) <= set("abcdefghijklmnop"):
-        raise ValueError(f"the probe said {text[:80]!r}, {entries} answers are due")
+        raise ValueError(f"the probe printed {text[:80]!r} instead of {entries} answers")
     values = [ord(letter) - ord("a") for letter in letters]
     raw = bytes(high << 4 | low for high, low in zip(values[::2], values[1::2], strict=True))
     return [

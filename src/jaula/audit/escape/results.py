@@ -1,4 +1,4 @@
-"""From a twin's answers to rows: one for each group of attempts. Pure."""
+"""Rows from a twin's answers: one for each group of attempts. Pure."""
 
 from __future__ import annotations
 
@@ -9,85 +9,92 @@ from collections.abc import Sequence
 import msgspec
 
 from jaula.audit.escape.attempts import SIGALRM, Attempt
-from jaula.audit.escape.check_info import ABOUT
+from jaula.audit.escape.check_info import INFO
 from jaula.audit.escape.program import ALARM, Answer
 from jaula.audit.model.result import Result, Verdict
 
 
 class AttemptResult(msgspec.Struct, frozen=True):
-    """``refused`` is None where it could not be tried; ``answer`` is what the kernel said."""
+    """Result of an attempt; ``refused`` is None if it was not made, ``answer`` is the kernel's."""
 
     attempt: Attempt
     refused: bool | None
     answer: str
 
 
-def outcomes(attempts: Sequence[Attempt], answers: Sequence[Answer]) -> list[AttemptResult]:
-    """What came of each attempt, in order."""
-    found, at = [], 0
+def evaluate(attempts: Sequence[Attempt], answers: Sequence[Answer]) -> list[AttemptResult]:
+    """Return the result of each attempt, in order."""
+    attempt_results, position = [], 0
     for attempt in attempts:
         length = len(attempt.steps)
-        found.append(outcome(attempt, answers[at], answers[at + 1 : at + 1 + length]))
-        at += 1 + length
-    return found
+        attempt_results.append(
+            evaluate_attempt(
+                attempt, answers[position], answers[position + 1 : position + 1 + length]
+            )
+        )
+        position += 1 + length
+    return attempt_results
 
 
-def outcome(attempt: Attempt, status: Answer, steps: Sequence[Answer]) -> AttemptResult:
-    """One attempt: the status of its process, then the answer of each call."""
+def evaluate_attempt(attempt: Attempt, status: Answer, steps: Sequence[Answer]) -> AttemptResult:
+    """Return the result of an attempt from its process's status and each call's result."""
     if not status.reached:
-        return AttemptResult(attempt, None, f"no process could be made: {_errno(-status.value)}")
+        return AttemptResult(attempt, None, f"cannot fork: {_errno(-status.value)}")
     if signal := status.value & 0x7F:
         if signal in attempt.signals:
             return AttemptResult(attempt, True, f"ended by signal {signal}")
         if signal == SIGALRM:
-            return AttemptResult(attempt, None, f"no answer in {ALARM} seconds")
-    decides = attempt.decides % len(attempt.steps)
-    for number, step in enumerate(steps[: decides + 1]):
+            return AttemptResult(attempt, None, f"no result in {ALARM} seconds")
+    deciding = attempt.deciding % len(attempt.steps)
+    for number, step in enumerate(steps[: deciding + 1]):
         if not step.reached:
             return AttemptResult(
                 attempt, None, f"the process ended by signal {status.value & 0x7F}"
             )
-        if number < decides and -step.value in attempt.waits:
+        if number < deciding and -step.value in attempt.continue_on:
             continue
         if -4096 < step.value < 0:
-            return AttemptResult(attempt, -step.value in attempt.fine, _errno(-step.value))
-        if number == decides and attempt.empty is not None and step.value <= attempt.empty:
-            return AttemptResult(attempt, True, "nothing in it")
-    value = steps[decides].value
-    return AttemptResult(attempt, False, f"it worked ({value if value >= 0 else hex(value)})")
+            return AttemptResult(attempt, -step.value in attempt.refusals, _errno(-step.value))
+        if number == deciding and attempt.max_value is not None and step.value <= attempt.max_value:
+            return AttemptResult(attempt, True, "empty")
+    value = steps[deciding].value
+    return AttemptResult(attempt, False, f"succeeded ({value if value >= 0 else hex(value)})")
 
 
-def rows(found: Sequence[AttemptResult]) -> list[Result]:
-    """A row for each group, which names what went through and why it was allowed to."""
-    groups = dict.fromkeys(each.attempt.group for each in found)
-    return [_row(name, [each for each in found if each.attempt.group == name]) for name in groups]
+def rows(attempt_results: Sequence[AttemptResult]) -> list[Result]:
+    """Return a row for each group, with successful attempts and the flags that allow them."""
+    groups = dict.fromkeys(result.attempt.group for result in attempt_results)
+    return [
+        _row(name, [result for result in attempt_results if result.attempt.group == name])
+        for name in groups
+    ]
 
 
-def _row(group: str, found: Sequence[AttemptResult]) -> Result:
-    through = [each for each in found if each.refused is False]
-    untried = [each for each in found if each.refused is None]
-    unasked = [each for each in through if each.attempt.relaxed is None]
-    flags = sorted({each.attempt.relaxed for each in through if each.attempt.relaxed})
+def _row(group: str, attempt_results: Sequence[AttemptResult]) -> Result:
+    succeeded = [result for result in attempt_results if result.refused is False]
+    not_made = [result for result in attempt_results if result.refused is None]
+    unexpected = [result for result in succeeded if result.attempt.relaxed_by is None]
+    flags = sorted({result.attempt.relaxed_by for result in succeeded if result.attempt.relaxed_by})
     verdict = Verdict.HOLDS
-    if unasked:
+    if unexpected:
         verdict = Verdict.FAILS
-    elif untried:
+    elif not_made:
         verdict = Verdict.UNKNOWN
-    elif through:
+    elif succeeded:
         verdict = Verdict.RELAXED
-    refused = sum(each.refused is True for each in found)
+    refused = sum(result.refused is True for result in attempt_results)
     effective = f"{refused} refused"
-    if through:
-        effective += "; let through: " + ", ".join(map(_text, through))
-    if untried:
-        effective += "; not tried: " + ", ".join(map(_text, untried))
-    requested = f"{len(found)} refused" + (f" ({', '.join(flags)})" if flags else "")
-    return Result(f"tried: {group}", ABOUT.layer, requested, effective, "a twin's system calls",
-               verdict, ABOUT.id)  # fmt: skip
+    if succeeded:
+        effective += "; allowed: " + ", ".join(map(_text, succeeded))
+    if not_made:
+        effective += "; not tried: " + ", ".join(map(_text, not_made))
+    requested = f"{len(attempt_results)} refused" + (f" ({', '.join(flags)})" if flags else "")
+    return Result(f"tried: {group}", INFO.layer, requested, effective, "a twin's system calls",
+               verdict, INFO.id)  # fmt: skip
 
 
-def _text(each: AttemptResult) -> str:
-    return f"{each.attempt.name} ({each.answer})"
+def _text(result: AttemptResult) -> str:
+    return f"{result.attempt.name} ({result.answer})"
 
 
 def _errno(number: int) -> str:

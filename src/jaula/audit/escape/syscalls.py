@@ -1,7 +1,7 @@
-"""Calls that a default container is refused, with arguments that do no harm where they work. Pure.
+"""Calls that a default container must not be able to make, with harmless arguments. Pure.
 
-A call that would change the host gets what makes it fail after the kernel has looked at who asks: a
-magic number that is wrong, a flag that does not exist, a file that is not there, a length of -1.
+A call that would change the host has an argument that makes it fail after the permission check: a
+wrong magic number, an unknown flag, a missing file, a length of -1.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ FAMILIES: tuple[tuple[int, str, int, int], ...] = (
     (43, "AF_SMC", 1, 0),
     (15, "AF_KEY", 3, 2),
 )
-"""(family, name, type, protocol); the kernel may lack it, which is a refusal too."""
+"""(family, name, type, protocol); a kernel without the family counts as a refusal."""
 
 WRITES = (
     "/proc/sysrq-trigger",
@@ -88,7 +88,7 @@ WRITES = (
     "/sys/fs/cgroup/cgroup.procs",
     "/sys/kernel/mm/transparent_hugepage/enabled",
 )
-"""Files of the kernel whose content is a command to the host."""
+"""Kernel files whose content is a command to the host."""
 
 NODES = ((0o020666, 1, 1, "memory"), (0o060666, 8, 0, "disk"), (0o020666, 10, 200, "tun"))
-"""(mode, major, minor, name) of nodes that lead past the container."""
+"""(mode, major, minor, name) of device nodes that bypass the container."""

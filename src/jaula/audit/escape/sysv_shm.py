@@ -1,4 +1,4 @@
-"""A System V shared memory segment of the host, as bait: shmget(2), shmctl(2)."""
+"""A System V shared memory segment of the host, as an escape target: shmget(2), shmctl(2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _shmctl = function("shmctl", ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 
 @contextmanager
 def segment() -> Iterator[int]:
-    """The key of a page that everyone of this ipc namespace may read; it ends with the block."""
+    """Create a page that all processes of this ipc namespace may read; yield its key.
+
+    The segment is removed at the end of the block.
+    """
     key = int.from_bytes(os.urandom(4), "big") & 0x7FFFFFFF | 1
     number = _shmget(key, 4096, IPC_CREAT | IPC_EXCL | 0o444)
     try:

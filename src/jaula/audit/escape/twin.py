@@ -1,9 +1,9 @@
-"""A disposable copy of a container that runs the probing program and is gone.
+"""Twin: a disposable copy of a container that runs the escape tests.
 
-The twin has the container's image, user, environment and host configuration, and so the same spec;
-it has another name, a writable layer of its own, no published ports, and every volume and bind
-read-only. The program comes on a read-only bind of a temporary file of the host. Whatever happens,
-container, anonymous volumes and file are removed.
+The twin has the container's image, user, environment and host configuration, so it has the same
+spec. Its name, writable layer and lack of published ports differ, and every volume and bind is
+read-only. The program is on a read-only bind of a temporary file of the host. Container, anonymous
+volumes and file are always removed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 from jaula.audit.escape import attempts, program, results, select, sysv_shm
 from jaula.audit.escape.api import Api
-from jaula.audit.escape.check_info import ABOUT
-from jaula.audit.escape.neighbour import executable, made
-from jaula.audit.escape.select import HostFile
+from jaula.audit.escape.check_info import INFO
+from jaula.audit.escape.neighbour import create_neighbour, executable
+from jaula.audit.escape.select import HostBait
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, Verdict
 from jaula.errors import Unsupported
@@ -32,27 +32,30 @@ INSIDE = "/.jaula-probe"
 
 
 def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Result]:
-    """Rows of what a twin of the container tried. Raises ``Unsupported`` beside x86_64."""
+    """Return the rows of a twin's attempts.
+
+    :raises Unsupported: on other machines than x86_64.
+    """
     if MACHINE != "x86_64":
-        raise Unsupported(f"--probe has a program for x86_64, this host is {MACHINE}")
-    subject = AuditedContainer(inspect, spec)
+        raise Unsupported(f"--probe needs x86_64; this host is {MACHINE}")
+    container = AuditedContainer(inspect, spec)
     networks = api.document("GET", "/networks")
-    with _bait() as bait, made(api, inspect, INSIDE) as neighbour:
-        tries = select.chosen(subject, bait, neighbour, networks)
-        entries = attempts.table(tries)
+    with _bait() as bait, create_neighbour(api, inspect, INSIDE) as neighbour:
+        selected = select.select_attempts(container, bait, neighbour, networks)
+        entries = attempts.table(selected)
         with executable(program.build(entries)) as path:
-            said = run(api, body(inspect, path, neighbour.binds))
+            output = run(api, body(inspect, path, neighbour.binds))
         try:
-            answers = program.read(said, len(entries))
+            answers = program.read(output, len(entries))
         except ValueError as error:
-            return [Result("tried", ABOUT.layer, f"{len(tries)} attempts", str(error),
-                        "a twin's output", Verdict.UNKNOWN, ABOUT.id)]  # fmt: skip
-    return results.rows(results.outcomes(tries, answers))
+            return [Result("tried", INFO.layer, f"{len(selected)} attempts", str(error),
+                        "a twin's output", Verdict.UNKNOWN, INFO.id)]  # fmt: skip
+    return results.rows(results.evaluate(selected, answers))
 
 
 @contextmanager
-def _bait() -> Iterator[HostFile]:
-    """A file, an abstract socket, a port of the loopback and a shared memory segment."""
+def _bait() -> Iterator[HostBait]:
+    """Create a file, abstract socket, loopback port and shared memory segment of the host."""
     name = b"\0jaula-probe-" + os.urandom(8).hex().encode()
     directory = tempfile.mkdtemp(prefix="jaula-probe-")
     file = f"{directory}/secret"
@@ -68,27 +71,27 @@ def _bait() -> Iterator[HostFile]:
         ):
             unix.bind(name)
             unix.listen()
-            yield HostFile(file, name, inet.getsockname()[1], key)
+            yield HostBait(file, name, inet.getsockname()[1], key)
     finally:
         shutil.rmtree(directory)
 
 
 def run(api: Api, request: Mapping[str, Any]) -> str:
-    """Make the twin, let it end, and give what it printed; nothing of it stays."""
+    """Run the twin, return its output, and remove it."""
     name = f"jaula-probe-{os.urandom(6).hex()}"
-    made = api.document("POST", "/containers/create", (("name", name),), request)
-    where = f"/containers/{made['Id']}"
+    created = api.document("POST", "/containers/create", (("name", name),), request)
+    url = f"/containers/{created['Id']}"
     try:
-        api.request("POST", f"{where}/start")
-        api.request("POST", f"{where}/wait")
-        output = api.request("GET", f"{where}/logs", (("stdout", "1"), ("stderr", "1")))
+        api.request("POST", f"{url}/start")
+        api.request("POST", f"{url}/wait")
+        output = api.request("GET", f"{url}/logs", (("stdout", "1"), ("stderr", "1")))
     finally:
-        api.request("DELETE", where, (("force", "1"), ("v", "1")))
+        api.request("DELETE", url, (("force", "1"), ("v", "1")))
     return _unframed(output)
 
 
 def _unframed(output: bytes) -> str:
-    """The text of a log whose pieces have 8 bytes of heading each."""
+    """Decode a log stream whose frames have a header of 8 bytes."""
     text = b""
     while len(output) >= 8:
         length = int.from_bytes(output[4:8], "big")
@@ -98,9 +101,9 @@ def _unframed(output: bytes) -> str:
 
 
 def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> dict[str, Any]:
-    """The request that makes the twin: the container's, with what would disturb others changed.
+    """Return the request for the twin: the container's, without side effects on others.
 
-    ``path`` is the program, ``binds`` are what it is to try to read besides.
+    ``path`` is the program; ``binds`` are further files that it tries to read.
     """
     config = dict(inspect.get("Config") or {})
     host = dict(inspect.get("HostConfig") or {})
@@ -124,8 +127,8 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
         "Binds": [*map(readonly, host.get("Binds") or ()), f"{path}:{INSIDE}:ro{label}", *binds],
         "Mounts": [{**mount, "ReadOnly": mount.get("Type") != "tmpfs"}
                    for mount in host.get("Mounts") or ()],
-        "VolumesFrom": [f"{each.removesuffix(':rw').removesuffix(':ro')}:ro"
-                        for each in host.get("VolumesFrom") or ()],
+        "VolumesFrom": [f"{source.removesuffix(':rw').removesuffix(':ro')}:ro"
+                        for source in host.get("VolumesFrom") or ()],
         "PortBindings": {},
         "PublishAllPorts": False,
         "RestartPolicy": {"Name": "no"},
@@ -136,8 +139,10 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
 
 
 def readonly(bind: str) -> str:
-    """A bind with ``ro`` among its options, and none that would change the source."""
+    """Return a bind with ``ro``, and without options that change the source."""
     source, _, rest = bind.partition(":")
     target, _, options = rest.partition(":")
-    kept = [word for word in options.split(",") if word not in ("", "rw", "ro", "z", "Z", "U")]
-    return f"{source}:{target}:{','.join(['ro', *kept])}"
+    options_kept = [
+        word for word in options.split(",") if word not in ("", "rw", "ro", "z", "Z", "U")
+    ]
+    return f"{source}:{target}:{','.join(['ro', *options_kept])}"

@@ -1,4 +1,4 @@
-"""The checks of ``jaula verify --host``: one file and one line in :data:`TABLE` each."""
+"""The checks of ``jaula verify --host``: each has a file and a line in :data:`TABLE`."""
 
 from __future__ import annotations
 
@@ -22,53 +22,51 @@ from jaula.audit.host import (
 from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result
-from jaula.audit.verify import rows_of
+from jaula.audit.verify import run_check
 from jaula.config import DEFAULT_ROOT, DEFAULT_RUN, DEFAULT_SOCKET
 
 __all__ = ["TABLE", "Check", "Host", "of_engine", "verify"]
 
 
 class Check(NamedTuple):
-    """What a check is for, and the function that gives its rows."""
+    """A check's description, and the function that yields its rows."""
 
-    about: CheckInfo
+    info: CheckInfo
     rows: Callable[[Host], Iterable[Result]]
 
 
 TABLE: tuple[Check, ...] = (
-    Check(kernel_version.ABOUT, kernel_version.check),
-    Check(sysctls.ABOUT, sysctls.check),
-    Check(lsm.ABOUT, lsm.check),
-    Check(user_namespaces.ABOUT, user_namespaces.check),
-    Check(cgroup_trees.ABOUT, cgroup_trees.check),
-    Check(state_dirs.ABOUT, state_dirs.check),
-    Check(api_socket.ABOUT, api_socket.check),
-    Check(host_image_policy.ABOUT, host_image_policy.check),
+    Check(kernel_version.INFO, kernel_version.check),
+    Check(sysctls.INFO, sysctls.check),
+    Check(lsm.INFO, lsm.check),
+    Check(user_namespaces.INFO, user_namespaces.check),
+    Check(cgroup_trees.INFO, cgroup_trees.check),
+    Check(state_dirs.INFO, state_dirs.check),
+    Check(api_socket.INFO, api_socket.check),
+    Check(host_image_policy.INFO, host_image_policy.check),
 )
-"""In the order of the report."""
+"""All checks, in the order of the report."""
 
 
 def verify(host: Host) -> list[Result]:
-    """Every row of the host's proof."""
+    """Return every row of the report on the host."""
     return [
-        row
-        for about, check in TABLE
-        for row in rows_of(about.id, about.layer, partial(check, host))
+        row for info, check in TABLE for row in run_check(info.id, info.layer, partial(check, host))
     ]
 
 
 def of_engine(address: str, root: str, image_policy: Mapping[str, Any] | None = None) -> Host:
-    """The host as the engine at an address uses it; ``root`` is empty where none runs.
+    """Return the host as the engine at ``address`` uses it; ``root`` is '' if none runs.
 
-    The directory of what does not survive a boot is the socket's, where it holds containers.
+    The runtime directory is the socket's if that contains containers.
     """
     socket = Path(address.removeprefix("unix://"))
     if not address.startswith("unix://"):
         socket = DEFAULT_SOCKET
-    beside = (socket.parent / "containers").is_dir()
+    is_run_dir = (socket.parent / "containers").is_dir()
     return Host(
         root=Path(root) if root else DEFAULT_ROOT,
-        run=socket.parent if beside else DEFAULT_RUN,
+        run=socket.parent if is_run_dir else DEFAULT_RUN,
         socket=socket,
         image_policy=image_policy,
     )

@@ -1,4 +1,4 @@
-"""The host's cgroup trees: which version, and that only root writes to them."""
+"""The host's cgroup hierarchies: their version, and write access by root only."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="host-cgroups",
     layer="host",
     title="Cgroup trees",
     reason="Version 1 has files that start programs as root (release_agent) and no safe "
-    "delegation; a tree that others write to has no limits.",
+    "delegation. A hierarchy that other users can write to enforces no limits.",
     references=("I19", "CIS 5.25", "CVE-2022-0492"),
     evidence="/proc/1/mountinfo, stat(2) of each tree",
     advice="boot with systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all",
@@ -22,18 +22,18 @@ ABOUT = CheckInfo(
 
 
 def check(host: Host) -> Iterator[Result]:
-    """Version, then who may write."""
+    """Yield a row for the version and one for write access."""
     trees = [mount for mount in host.mounts if mount.fstype in ("cgroup", "cgroup2")]
     legacy = [mount for mount in trees if mount.fstype == "cgroup"]
     weak = f"{len(legacy)} trees of version 1" if legacy else None
     yield Result("cgroup version", "host", "2" + (f" ({weak})" if weak else ""),
               "hybrid" if legacy and len(trees) > len(legacy) else "1" if legacy else "2",
-              f"{host.proc}/1/mountinfo", judge(bool(trees), weak))  # fmt: skip
-    open_ones = []
+              f"{host.proc}/1/mountinfo", verdict_of(bool(trees), weak))  # fmt: skip
+    writable = []
     for mount in trees:
-        facts = os.stat(mount.target)
-        if facts.st_uid != 0 or facts.st_mode & 0o022:
-            open_ones.append(f"{mount.target} {facts.st_mode & 0o777:o} of {facts.st_uid}")
-    yield Result("cgroup trees", "host", "written by root only",
-              "; ".join(open_ones) or f"{len(trees)} trees of root", "stat(2)",
-              judge(not open_ones, None))  # fmt: skip
+        status = os.stat(mount.target)
+        if status.st_uid != 0 or status.st_mode & 0o022:
+            writable.append(f"{mount.target} {status.st_mode & 0o777:o} of {status.st_uid}")
+    yield Result("cgroup trees", "host", "writable by root only",
+              "; ".join(writable) or f"{len(trees)} trees of root", "stat(2)",
+              verdict_of(not writable, None))  # fmt: skip

@@ -1,6 +1,6 @@
-"""The host under proof: where the engine keeps its things, and which kernel runs.
+"""The audited host: the engine's directories and the running kernel.
 
-Everything that a check reads goes through here, so that a test can show it another host.
+Every check reads through this class, so a test can substitute another host.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaula.kernel.mountinfo import MountInfo, read
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """``release`` and ``version`` are those of uname(2); ``proc`` and ``sys`` where these are."""
+    """A host; ``release`` and ``version`` are those of uname(2), ``proc`` is the path of /proc."""
 
     root: Path
     run: Path
@@ -25,15 +25,15 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     release: str = msgspec.field(default_factory=lambda: os.uname().release)
     version: str = msgspec.field(default_factory=lambda: os.uname().version)
     proc: Path = Path("/proc")
-    image_policy: Mapping[str, Any] | None = None  # what the engine tells; None: none runs
+    image_policy: Mapping[str, Any] | None = None  # the engine's answer; None: no engine runs
 
     @property
     def name(self) -> str:
-        """What the host calls itself."""
+        """The host name."""
         return os.uname().nodename
 
     def setting(self, name: str) -> str | None:
-        """A sysctl by its path below /proc/sys; None where this kernel has none of that name."""
+        """Return a sysctl by its path below /proc/sys, or None if the kernel does not have it."""
         try:
             return (self.proc / "sys" / name).read_text(encoding="ascii").strip()
         except (FileNotFoundError, NotADirectoryError):
@@ -41,10 +41,10 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def mounts(self) -> tuple[MountInfo, ...]:
-        """The mount table of the host's first process, or of the reader."""
+        """The mount table of process 1, or of this process if not readable."""
         for process in ("1", "self"):
             try:
                 return read(str(self.proc / process / "mountinfo"), errors="replace")
             except PermissionError:
                 continue
-        raise PermissionError(13, f"{self.proc}/self/mountinfo may not be read")
+        raise PermissionError(13, f"{self.proc}/self/mountinfo is not readable")

@@ -1,20 +1,20 @@
-"""Which images the engine lets run: the operator's rules, or none."""
+"""Images that the engine permits to run: the operator's rules, if any."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from jaula.audit.host.host import Host
-from jaula.audit.image_policy import ImageRules
+from jaula.audit.image_policy import ImagePolicyReader
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict
 from jaula.errors import InvalidRequest
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="host-images",
     layer="host",
     title="Image policy",
-    reason="Without rules, whoever may pull may run anybody's image.",
+    reason="Without rules, a user who may pull can run any image.",
     references=("CIS 4.2", "CIS 4.5"),
     evidence="the policy's table [images]",
     advice="see docs/trust.md",
@@ -22,20 +22,20 @@ ABOUT = CheckInfo(
 
 
 def check(host: Host) -> Iterator[Result]:
-    """One row; none where no engine runs that would follow a policy."""
+    """Yield one row; none if no engine runs."""
     if host.image_policy is None:
         return
-    policy = ImageRules(host.image_policy)
-    place = policy.path or "no policy is configured"
+    policy = ImagePolicyReader(host.image_policy)
+    path = policy.path or "no policy is configured"
     try:
         rules = policy.rules
     except InvalidRequest as error:
-        yield Result("image policy", "host", "rules that can be read", error.message, place,
+        yield Result("image policy", "host", "readable rules", error.message, path,
                   Verdict.FAILS)  # fmt: skip
         return
     if rules.in_force:
         count = f"{len(rules.rules)} rules, everything else: {rules.general.verdict}"
-        yield Result("image policy", "host", "rules", count, place, Verdict.HOLDS)
+        yield Result("image policy", "host", "rules", count, path, Verdict.HOLDS)
     else:
-        yield Result("image policy", "host", "no policy is in force", "any image may run", place,
+        yield Result("image policy", "host", "no policy is in effect", "any image may run", path,
                   Verdict.HOLDS)  # fmt: skip

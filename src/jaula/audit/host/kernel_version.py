@@ -1,41 +1,41 @@
-"""The kernel's version against the table of known holes (statement I25)."""
+"""The kernel's version compared with the table of known CVEs (statement I25)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from jaula.audit.host.host import Host
-from jaula.audit.host.kernel_cves import HOLES, affecting, identify
+from jaula.audit.host.kernel_cves import KERNEL_CVES, affecting_cves, identify
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="host-kernel",
     layer="host",
     title="Kernel version",
-    reason="Every container speaks to the host's kernel; a hole in it is a way out of all of them.",
+    reason="All containers use the host's kernel; a flaw in it allows an escape from any of them.",
     references=("I25", "CIS 1.2.1", "CVE-2022-0847", "CVE-2022-0185", "CVE-2026-31431"),
     evidence="uname(2), /proc/version_signature",
-    advice="install the distribution's newest kernel and boot it; until then, no container of "
-    "someone you do not trust",
+    advice="install and boot the distribution's newest kernel; until then, run no untrusted "
+    "containers",
 )
 
 
 def check(host: Host) -> Iterator[Result]:
-    """One row."""
+    """Yield one row."""
     try:
         signature = (host.proc / "version_signature").read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         signature = None
-    known = identify(host.release, host.version, signature)
-    found = affecting(known.version)
-    number = ".".join(map(str, known.version))
+    kernel = identify(host.release, host.version, signature)
+    cves = affecting_cves(kernel.version)
+    number = ".".join(map(str, kernel.version))
     verdict = Verdict.HOLDS
     effective = f"{number}: none"
-    if found:
-        effective = f"{number}: " + "; ".join(f"{hole.cve} {hole.what}" for hole in found)
-        verdict = Verdict.FAILS if known.told else Verdict.UNKNOWN
-        if not known.told:
-            effective += "; this distribution repairs without a new number: ask its advisories"
-    yield Result("kernel", "host", f"none of {len(HOLES)} known holes", effective, known.source,
-              verdict)  # fmt: skip
+    if cves:
+        effective = f"{number}: " + "; ".join(f"{hole.cve} {hole.what}" for hole in cves)
+        verdict = Verdict.FAILS if kernel.reliable else Verdict.UNKNOWN
+        if not kernel.reliable:
+            effective += "; this distribution fixes without a new number: see its advisories"
+    yield Result("kernel", "host", f"none of {len(KERNEL_CVES)} known CVEs", effective,
+              kernel.source, verdict)  # fmt: skip

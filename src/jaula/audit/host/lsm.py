@@ -1,4 +1,4 @@
-"""Which security modules the host has, and that those which label are enforcing."""
+"""Security modules of the host, and whether those with labels enforce."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.security.lsm import detect
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="host-modules",
     layer="host",
     title="Security modules",
-    reason="A label or a Landlock domain confines a process also where a namespace fails.",
+    reason="A label or a Landlock domain confines a process even if a namespace fails.",
     references=("I9", "CIS 5.2", "CIS 5.3"),
     evidence="/sys/kernel/security/lsm, lsm_list_modules(2), /sys/fs/selinux/enforce",
     advice="boot with lsm=landlock,yama,apparmor (or selinux) and load a policy",
@@ -21,9 +21,9 @@ ABOUT = CheckInfo(
 
 
 def check(host: Host) -> Iterator[Result]:
-    """One row for what labels, one for Landlock."""
-    found = detect.active()
-    labelling = [name for name in ("selinux", "apparmor") if name in found]
+    """Yield a row for labels and one for Landlock."""
+    modules = detect.active()
+    labelling = [name for name in ("selinux", "apparmor") if name in modules]
     permissive = "selinux" in labelling and not detect.selinux_enforcing()
     weak = None
     if permissive:
@@ -32,9 +32,9 @@ def check(host: Host) -> Iterator[Result]:
         weak = "this kernel has none"
     evidence = "/sys/kernel/security/lsm, lsm_list_modules(2)"
     yield Result("labels", "host", "SELinux or AppArmor" + (f" ({weak})" if weak else ""),
-              ", ".join(found) or "none told", evidence, judge(True, weak))  # fmt: skip
+              ", ".join(modules) or "unknown", evidence, verdict_of(True, weak))  # fmt: skip
     version = detect.landlock()
     weak = None if version else "this kernel has none"
-    yield Result("landlock", "host", "in force" + (f" ({weak})" if weak else ""),
+    yield Result("landlock", "host", "active" + (f" ({weak})" if weak else ""),
               f"version {version}" if version else "none", "landlock_create_ruleset(2)",
-              judge(True, weak))  # fmt: skip
+              verdict_of(True, weak))  # fmt: skip

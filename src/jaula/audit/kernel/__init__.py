@@ -1,1 +1,1 @@
-"""``jaula check``: kernel features, by probing and by the kernel's configuration."""
+"""``jaula check``: kernel features, by probes and by the kernel's configuration."""

@@ -1,8 +1,8 @@
-"""``jaula check``: what this kernel supports, feature by feature.
+"""``jaula check``: which features this kernel supports.
 
-Two sources for each line, the kernel's configuration and a harmless attempt. The attempt decides
-where there is one: an option may be built in and still be switched off, or be absent from a
-configuration file that is not this kernel's.
+Each row has two sources, the kernel's configuration and a harmless probe. The probe decides if
+there is one: an option may be built in and disabled, or absent from a configuration file of another
+kernel.
 """
 
 from __future__ import annotations
@@ -18,72 +18,77 @@ from jaula.audit.model.result import table
 
 
 class SupportRow(msgspec.Struct, frozen=True):
-    """``support`` is yes, no or unknown; ``fatal``: missing, and nothing runs without it."""
+    """A row; ``support`` is yes, no or unknown.
+
+    ``fatal`` means that the feature is missing and no container can run without it.
+    """
 
     group: str
     feature: str
     support: str
     config: str
     tried: str
-    lost: str  # what is lost without the feature
+    consequence: str  # of a missing feature
     fatal: bool = False
 
 
 def check(features: Sequence[Feature] = FEATURES) -> list[SupportRow]:
-    """Every feature. Makes short-lived child processes; needs root to try all."""
-    found = kconfig.read()
-    options = found[0] if found else None
-    return [judge(feature, options, _try(feature)) for feature in features]
+    """Return a row for every feature. Creates short-lived children; needs root for all probes."""
+    configuration = kconfig.read()
+    options = configuration[0] if configuration else None
+    return [support_row(feature, options, _try(feature)) for feature in features]
 
 
 def _try(feature: Feature) -> str | None:
-    """``works``, what the kernel answered, or None where there is nothing to try."""
+    """Return ``works``, the kernel's error, or None for a feature without a probe."""
     if feature.probe is None:
         return None
     try:
-        said = feature.probe()
+        failure = feature.probe()
     except OSError as error:
-        said = str(error)
-    return said or "works"
+        failure = str(error)
+    return failure or "works"
 
 
-def judge(feature: Feature, options: Mapping[str, str] | None, tried: str | None) -> SupportRow:
-    """The line of one feature."""
-    set_ = {name: (options or {}).get(f"CONFIG_{name}", "n") for name in feature.options}
-    config = " ".join(f"{name}={value}" for name, value in set_.items())
-    if options is None and set_:
-        config = "not told"
-    denied = tried is not None and "not permitted" in tried and os.geteuid() != 0
-    if tried == "works":
+def support_row(
+    feature: Feature, options: Mapping[str, str] | None, probe_result: str | None
+) -> SupportRow:
+    """Return the row of one feature."""
+    values = {name: (options or {}).get(f"CONFIG_{name}", "n") for name in feature.options}
+    config = " ".join(f"{name}={value}" for name, value in values.items())
+    if options is None and values:
+        config = "unknown"
+    denied = probe_result is not None and "not permitted" in probe_result and os.geteuid() != 0
+    if probe_result == "works":
         support = "yes"
-    elif denied or (tried is None and options is None):
+    elif denied or (probe_result is None and options is None):
         support = "unknown"
-    elif tried is not None:
+    elif probe_result is not None:
         support = "no"
     else:
-        support = "no" if "n" in set_.values() else "yes"
+        support = "no" if "n" in values.values() else "yes"
     return SupportRow(
         feature.group,
         feature.name,
         support,
         config or "-",
-        tried or "-",
-        feature.lost,
+        probe_result or "-",
+        feature.consequence,
         fatal=feature.needed and support == "no",
     )
 
 
 def render(rows: Sequence[SupportRow]) -> str:
-    """A table, then what is missing and what that costs."""
-    found = kconfig.read()
-    source = found[1] if found else "no configuration of this kernel was found"
+    """Return a table, then the missing features and their consequences."""
+    configuration = kconfig.read()
+    source = configuration[1] if configuration else "not found"
     text = table(
         ("GROUP", "FEATURE", "SUPPORT", "CONFIG", "TRIED", "LOST WITHOUT IT"),
-        [(r.group, r.feature, r.support, r.config, r.tried, r.lost) for r in rows],
+        [(r.group, r.feature, r.support, r.config, r.tried, r.consequence) for r in rows],
         widest=44,
     )
     missing = [
-        f"{'NEEDED ' if row.fatal else ''}{row.feature}: {row.support}; lost: {row.lost}"
+        f"{'NEEDED ' if row.fatal else ''}{row.feature}: {row.support}; lost: {row.consequence}"
         for row in rows
         if row.support != "yes"
     ]

@@ -1,4 +1,4 @@
-"""How the running kernel was configured: /proc/config.gz, else /boot/config-<release>."""
+"""Configuration of the running kernel: /proc/config.gz, else /boot/config-<release>."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ MAX_BYTES = 8 << 20
 
 
 def parse(text: str) -> dict[str, str]:
-    """``CONFIG_X`` to ``y``, ``m`` or a value; options that are not set are absent."""
-    found = {}
+    """Return ``CONFIG_X`` with ``y``, ``m`` or a value; options that are not set are absent."""
+    options = {}
     for line in text.splitlines():
         name, equals, value = line.partition("=")
         if equals and name.startswith("CONFIG_"):
-            found[name] = value.strip()
-    return found
+            options[name] = value.strip()
+    return options
 
 
 def read(release: str | None = None) -> tuple[Mapping[str, str], str] | None:
-    """(options, file that says so), or None where the host does not tell."""
+    """Return (options, path of the configuration), or None if the host has none."""
     release = release or os.uname().release
     for path in (
         "/proc/config.gz",

@@ -1,18 +1,17 @@
-"""Trying what the kernel can do, without leaving anything behind.
+"""Probes of kernel features, without permanent changes.
 
-Each probe gives None where the thing works, and otherwise says what the kernel answered. What makes
-namespaces or devices is tried in a child process of its own, in namespaces that end with it.
+A probe returns None if the feature works, otherwise the kernel's error. Probes that create
+namespaces or devices run in a child process, in namespaces that end with it.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 
+from jaula.audit.child_process import run_in_child
 from jaula.cgroups import hierarchies
 from jaula.kernel import (
-    links,
     mountinfo,
     mounts,
     namespaces,
@@ -28,51 +27,28 @@ from jaula.security.lsm import detect
 Probe = Callable[[], str | None]
 
 V2_NAMES = {"blkio": "io", "cpuacct": "cpu", "devices": "", "freezer": ""}
-"""Controllers that have another name on v2; with none they need no controller there."""
+"""Controllers with another name on v2; an empty name needs no controller there."""
 
 
-def in_child(act: Callable[[], None]) -> str | None:
-    """Run ``act`` in a forked child; what it raises comes back as text.
+def failure_in_child(act: Callable[[], None]) -> str | None:
+    """Run ``act`` in a forked child; return its exception as text, or None.
 
-    The caller must have one thread, as ``jaula check`` does.
+    The caller must have one thread, as ``jaula check`` has.
     """
 
     def silent() -> str:
         act()
         return ""
 
-    return told_by_child(silent) or None
-
-
-def told_by_child(act: Callable[[], str]) -> str:
-    """What ``act`` says in a forked child, or what it raises, as text of at most 64 KB."""
-    sys.stdout.flush()
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        said = b""
-        try:
-            said = act().encode("utf-8", "surrogateescape")[: 1 << 16]
-        except BaseException as error:  # noqa: BLE001 - told to the parent, which decides
-            said = f"{error}".encode()[:2000] or type(error).__name__.encode()
-        while said:
-            said = said[os.write(writing, said) :]
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as answers:
-        said = answers.read()
-    _, status = os.waitpid(pid, 0)
-    if status:
-        return f"the probe ended with wait status {status}"
-    return said.decode("utf-8", "replace")
+    return run_in_child(silent) or None
 
 
 def namespace(kind: str) -> Probe:
-    """A new namespace of a kind; needs what root has."""
-    return lambda: in_child(lambda: namespaces.unshare(namespaces.KINDS[kind]))
+    """Return a probe that creates a namespace of a kind; needs root's privileges."""
+    return lambda: failure_in_child(lambda: namespaces.unshare(namespaces.KINDS[kind]))
 
 
-def _said(act: Callable[[], object]) -> str | None:
+def _error_of(act: Callable[[], object]) -> str | None:
     try:
         act()
     except OSError as error:
@@ -81,23 +57,25 @@ def _said(act: Callable[[], object]) -> str | None:
 
 
 def overlay() -> str | None:
-    """The file system is known to the kernel (or its module can be loaded)."""
-    return _said(lambda: os.close(mounts.fsopen("overlay")))
+    """Probe overlayfs, including by loading its module."""
+    return _error_of(lambda: os.close(mounts.fsopen("overlay")))
 
 
 def idmapped() -> str | None:
-    """A tmpfs that is in no mount namespace, with the map of a new user namespace."""
+    """Probe an id-mapped detached tmpfs with a new user namespace."""
 
     def act() -> None:
-        made = namespaces.make(CLONE.NEWUSER, [(0, 100000, 65536)], [(0, 100000, 65536)])
+        namespaces_by_kind = namespaces.create_namespaces(
+            CLONE.NEWUSER, [(0, 100000, 65536)], [(0, 100000, 65536)]
+        )
         tree = mounts.new_filesystem("tmpfs")
-        mounts.idmap(tree, made["user"])
+        mounts.idmap(tree, namespaces_by_kind["user"])
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
 def seccomp_filter() -> str | None:
-    """Filters with the actions that a container's has."""
+    """Probe the actions of a container's filter."""
     for action in (seccomp.SECCOMP_RET_ERRNO, seccomp.SECCOMP_RET_KILL_PROCESS):
         if not seccomp.action_available(action):
             return f"action {action:#x} is not available"
@@ -105,17 +83,17 @@ def seccomp_filter() -> str | None:
 
 
 def libseccomp() -> str | None:
-    """The library that knows the numbers of system calls."""
-    return _said(seccomp.library)
+    """Probe libseccomp, which resolves system call numbers."""
+    return _error_of(seccomp.library)
 
 
 def openat2() -> str | None:
-    """openat2(2), Linux 5.6."""
-    return _said(lambda: os.close(paths.openat2(mounts.AT_FDCWD, "/", os.O_PATH)))
+    """Probe openat2(2), Linux 5.6."""
+    return _error_of(lambda: os.close(paths.openat2(mounts.AT_FDCWD, "/", os.O_PATH)))
 
 
 def clone3() -> str | None:
-    """clone3(2) with a pidfd, Linux 5.3."""
+    """Probe clone3(2) with a pidfd, Linux 5.3."""
 
     def act() -> None:
         pid, pidfd = namespaces.clone3(CLONE(0))
@@ -124,47 +102,47 @@ def clone3() -> str | None:
         os.waitpid(pid, 0)
         os.close(pidfd)
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
 def pidfd() -> str | None:
-    """pidfd_open(2), Linux 5.3."""
-    return _said(lambda: os.close(process.pidfd_open(os.getpid())))
+    """Probe pidfd_open(2), Linux 5.3."""
+    return _error_of(lambda: os.close(process.pidfd_open(os.getpid())))
 
 
 def close_range() -> str | None:
-    """close_range(2) with CLOEXEC, Linux 5.11."""
-    return _said(lambda: process.close_on_exec_from(1 << 20))
+    """Probe close_range(2) with CLOEXEC, Linux 5.11."""
+    return _error_of(lambda: process.close_on_exec_from(1 << 20))
 
 
 def mount_api() -> str | None:
-    """fsopen(2) and its kin, Linux 5.2, with a mount that is attached nowhere."""
-    return _said(lambda: os.close(mounts.new_filesystem("tmpfs")))
+    """Probe fsopen(2) and related calls, Linux 5.2, with a detached mount."""
+    return _error_of(lambda: os.close(mounts.new_filesystem("tmpfs")))
 
 
 def _makes_link(request: Callable[[], netlink.Request]) -> str | None:
-    """Whether the kernel makes an interface, in a network namespace that ends at once."""
+    """Return the error of creating an interface in a temporary network namespace, or None."""
 
     def act() -> None:
         namespaces.unshare(CLONE.NEWNET)
         with netlink.Netlink() as link:
             link.send(request())
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
 def veth() -> str | None:
-    """A pair of virtual interfaces."""
-    return _makes_link(lambda: links.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
+    """Probe a veth pair."""
+    return _makes_link(lambda: rtnetlink.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
 
 
 def bridge() -> str | None:
-    """A bridge."""
-    return _makes_link(lambda: links.add_bridge("jprobe0", mac="02:00:00:00:00:01", mtu=1500))
+    """Probe a bridge."""
+    return _makes_link(lambda: rtnetlink.add_bridge("jprobe0", mac="02:00:00:00:00:01", mtu=1500))
 
 
 def nftables() -> str | None:
-    """A table with address translation, in a network namespace that ends at once."""
+    """Probe a table with address translation in a temporary network namespace."""
 
     def act() -> None:
         from jaula.network.firewall import nftables as nft
@@ -176,11 +154,11 @@ def nftables() -> str | None:
             "{ type nat hook postrouting priority srcnat; }; add rule inet jprobe out masquerade"
         )
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
-def judged_ports() -> str | None:
-    """The rules of a bridge, in a network namespace that ends at once."""
+def conntrack_zones() -> str | None:
+    """Probe the rules of a bridge, which need conntrack zones, in a temporary network namespace."""
 
     def act() -> None:
         from ipaddress import IPv4Network
@@ -191,48 +169,48 @@ def judged_ports() -> str | None:
         namespaces.unshare(CLONE.NEWNET)
         nft.open_nft().run(bridge_rules.ruleset("jprobe0", IPv4Network("192.0.2.0/24"), ()))
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
 def _on_parent(request: Callable[[int, int], netlink.Request]) -> str | None:
-    """Whether the kernel makes a link on another, in a network namespace that ends at once.
+    """Return the error of creating a link on a parent in a temporary network namespace, or None.
 
-    ``request`` is given the index of the parent and the namespace.
+    ``request`` is called with the index of the parent and the namespace.
     """
 
     def act() -> None:
         namespaces.unshare(CLONE.NEWNET)
         netns = namespaces.open_namespace("thread-self", "net")
-        with rtnetlink.Rtnetlink() as sockets:
-            sockets.send(links.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
-            parent = sockets.link("jprobe0")
+        with rtnetlink.Rtnetlink() as rtnl:
+            rtnl.send(rtnetlink.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
+            parent = rtnl.link("jprobe0")
             assert parent is not None
-            sockets.send(request(parent.index, netns))
+            rtnl.send(request(parent.index, netns))
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
 def macvlan() -> str | None:
-    """A link with a MAC of its own on another."""
+    """Probe a macvlan link."""
     return _on_parent(
-        lambda parent, netns: links.add_macvlan(
+        lambda parent, netns: rtnetlink.add_macvlan(
             "jprobe2", parent=parent, netns=netns, mode="bridge", mac=None
         )
     )
 
 
 def ipvlan() -> str | None:
-    """A link with the MAC of another."""
+    """Probe an ipvlan link."""
     return _on_parent(
-        lambda parent, netns: links.add_ipvlan(
+        lambda parent, netns: rtnetlink.add_ipvlan(
             "jprobe2", parent=parent, netns=netns, mode="l2", flag="bridge"
         )
     )
 
 
 def vlan() -> str | None:
-    """A link for tagged frames."""
-    return _on_parent(lambda parent, _: links.add_vlan("jprobe0.9", parent=parent, tag=9))
+    """Probe a VLAN link."""
+    return _on_parent(lambda parent, _: rtnetlink.add_vlan("jprobe0.9", parent=parent, tag=9))
 
 
 def _trees() -> hierarchies.Hierarchies:
@@ -240,78 +218,78 @@ def _trees() -> hierarchies.Hierarchies:
 
 
 def controller(name: str) -> Probe:
-    """A cgroup controller on whichever tree the host has it."""
+    """Return a probe of a cgroup controller in any hierarchy of the host."""
 
     def act() -> str | None:
-        trees = _trees()
-        if name in trees.legacy:
+        mounted = _trees()
+        if name in mounted.legacy:
             return None
-        if trees.unified is None:
-            return "no cgroup tree is mounted"
-        second = V2_NAMES.get(name, name)
-        with open(f"{trees.unified}/cgroup.controllers", encoding="ascii") as file:
-            there = file.read().split()
-        if not trees.legacy and (not second or second in there):
+        if mounted.unified is None:
+            return "no cgroup hierarchy is mounted"
+        v2_name = V2_NAMES.get(name, name)
+        with open(f"{mounted.unified}/cgroup.controllers", encoding="ascii") as file:
+            available = file.read().split()
+        if not mounted.legacy and (not v2_name or v2_name in available):
             return None
-        return None if second and second in there else "no tree has it"
+        return None if v2_name and v2_name in available else "no hierarchy has it"
 
     return act
 
 
 def _limit(name: str, legacy: str, unified: str, always: str) -> str | None:
-    """Whether a controller has a limit's file: ``legacy`` on v1, ``unified`` on v2.
+    """Return an error if a limit file is missing: ``legacy`` on v1, ``unified`` on v2.
 
-    The root of v2 has no limits: the first cgroup that has ``always``, a file that comes with the
-    controller, is looked at.
+    The v2 root has no limits, so the first cgroup with ``always`` is read, a file that comes with
+    the controller.
     """
-    trees = _trees()
-    if (directory := trees.legacy.get(name)) is not None:
+    mounted = _trees()
+    if (directory := mounted.legacy.get(name)) is not None:
         return None if os.path.exists(f"{directory}/{legacy}") else f"{legacy} does not exist"
-    if trees.unified is not None:
-        for entry in os.scandir(trees.unified):
+    if mounted.unified is not None:
+        for entry in os.scandir(mounted.unified):
             if entry.is_dir() and os.path.exists(f"{entry.path}/{always}"):
                 exists = os.path.exists(f"{entry.path}/{unified}")
                 return None if exists else f"{unified} does not exist"
-    return f"no {name} controller to look at"
+    return f"no {name} controller"
 
 
 def swap_accounting() -> str | None:
-    """Limits of memory and swap together (v1), or of swap (v2)."""
+    """Probe limits of memory and swap together (v1), or of swap (v2)."""
     return _limit("memory", "memory.memsw.limit_in_bytes", "memory.swap.max", "memory.max")
 
 
 def cpu_quota() -> str | None:
-    """CFS bandwidth control."""
+    """Probe CFS bandwidth control."""
     return _limit("cpu", "cpu.cfs_quota_us", "cpu.max", "cpu.weight")
 
 
 def selinux() -> str | None:
-    """SELinux with a policy."""
-    return None if detect.selinux() else "not in force"
+    """Probe SELinux with a policy."""
+    return None if detect.selinux() else "not active"
 
 
 def apparmor() -> str | None:
-    """AppArmor."""
-    return None if detect.apparmor() else "not in force"
+    """Probe AppArmor."""
+    return None if detect.apparmor() else "not active"
 
 
 def landlock() -> str | None:
-    """Landlock."""
-    return None if detect.landlock() else "not in force"
+    """Probe Landlock."""
+    return None if detect.landlock() else "not active"
 
 
 def user_namespaces_allowed() -> str | None:
-    """The sysctl that bounds them."""
+    """Probe the sysctl that limits user namespaces."""
     with open("/proc/sys/user/max_user_namespaces", encoding="ascii") as file:
         limit = int(file.read())
     return None if limit > 0 else "user.max_user_namespaces is 0"
 
 
 def pressure() -> str | None:
-    """Pressure stall information."""
+    """Probe pressure stall information."""
     return None if os.path.exists("/proc/pressure/memory") else "/proc/pressure does not exist"
 
 
 def mqueue() -> str | None:
-    """POSIX message queues."""
-    return _said(lambda: os.close(mounts.fsopen("mqueue")))
+    """Probe POSIX message queues."""
+    return _error_of(lambda: os.close(mounts.fsopen("mqueue")))

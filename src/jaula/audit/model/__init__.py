@@ -1,1 +1,1 @@
-"""The values of an audit: containers, host snapshot, checks, results."""
+"""Values of an audit: containers, host snapshot, checks, results."""

@@ -1,7 +1,7 @@
-"""What a check is for: the text beside its rows, in every report and in ``verify --list``.
+"""Description of a check, shown with its rows in every report and in ``verify --list``.
 
 References are statements of this project (``I1`` to ``I25``, docs/security.md), numbers of the CIS
-Docker Benchmark 1.6.0 (``CIS 5.4``), CVE and GHSA numbers, and pages of the manual.
+Docker Benchmark 1.6.0 (``CIS 5.4``), CVE and GHSA numbers, and manual pages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import msgspec
 
 
 class CheckInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """``id`` is the check's file name; ``advice`` says what to do where a row does not hold."""
+    """Description of a check; ``advice`` is shown with each row that does not hold.
+
+    ``id`` is stable: it names the check in reports.
+    """
 
     id: str
     layer: str
@@ -21,14 +24,14 @@ class CheckInfo(msgspec.Struct, frozen=True, kw_only=True):
     advice: str
 
 
-def describe(about: CheckInfo) -> str:
-    """A paragraph for ``--list``."""
+def describe(info: CheckInfo) -> str:
+    """Return a paragraph for ``--list``."""
     return "\n".join(
         (
-            f"{about.id} ({about.layer}): {about.title}",
-            f"    why        {about.reason}",
-            f"    evidence   {about.evidence}",
-            f"    references {', '.join(about.references)}",
-            f"    advice     {about.advice}",
+            f"{info.id} ({info.layer}): {info.title}",
+            f"    why        {info.reason}",
+            f"    evidence   {info.evidence}",
+            f"    references {', '.join(info.references)}",
+            f"    advice     {info.advice}",
         )
     )

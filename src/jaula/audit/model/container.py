@@ -1,16 +1,15 @@
-"""The container under proof: what was requested, and its first process as the kernel shows it.
+"""The audited container: what was requested, and its init process as the kernel shows it.
 
-What was requested comes from two documents. Of the engine's inspect document these keys are used,
-and no others: ``Id``; ``State.Pid``; ``Mounts[]`` (Type, Source, Destination, RW, Propagation);
-``NetworkSettings.Networks.*`` (IPAddress, IPPrefixLen,
-MacAddress) and ``NetworkSettings.Ports``; and of ``HostConfig`` Privileged, CapAdd, CapDrop,
-SecurityOpt, UsernsMode, PidMode, IpcMode, UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs,
-MaskedPaths, ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, Memory, MemorySwap, NanoCpus,
-CpuQuota, CpuPeriod, CpuShares, CpusetCpus, PidsLimit, Sysctls. The other document is the OCI spec
-that the runtime was given. They are held against each other too: a spec that is weaker than the
-request fails.
+The request comes from two documents. Of the engine's inspect document only these keys are used:
+``Id``; ``State.Pid``; ``Mounts[]`` (Type, Source, Destination, RW, Propagation);
+``NetworkSettings.Networks.*`` (IPAddress, IPPrefixLen, MacAddress) and ``NetworkSettings.Ports``;
+and of ``HostConfig`` Privileged, CapAdd, CapDrop, SecurityOpt, UsernsMode, PidMode, IpcMode,
+UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs, MaskedPaths, ReadonlyPaths, Runtime, Devices,
+DeviceCgroupRules, Memory, MemorySwap, NanoCpus, CpuQuota, CpuPeriod, CpuShares, CpusetCpus,
+PidsLimit, Sysctls. The other document is the OCI spec that the runtime received. The two are also
+compared: a spec that is weaker than the request fails.
 
-What is in effect is read from /proc and from the cgroup file systems, never asked of the engine.
+The effective state is read from /proc and the cgroup file systems, never requested from the engine.
 """
 
 from __future__ import annotations
@@ -28,31 +27,31 @@ from jaula.rootless import paths
 from jaula.security import capabilities
 from jaula.spec.runtime import Capabilities, Linux, Process, Spec
 
-RESOLVE_LIMIT = 1 << 20
+READ_LIMIT = 1 << 20  # bytes of a /proc file
 
 
 class AuditedContainer:
-    """Requests and readings of one container; readings raise ``OSError``."""
+    """Request and kernel state of one container; methods that read the kernel raise ``OSError``."""
 
     def __init__(
         self,
         inspect: Mapping[str, Any],
         spec: Spec,
         proc_root: str = "/proc",
-        readings: HostSnapshot | None = None,
+        snapshot: HostSnapshot | None = None,
     ) -> None:
         self.inspect = inspect
-        self.readings = readings or HostSnapshot(proc_root)
+        self.snapshot = snapshot or HostSnapshot(proc_root)
         self.spec = spec
         self.proc_root = proc_root
         self.pid = int((inspect.get("State") or {}).get("Pid") or 0)
         if self.pid <= 0:
-            raise Conflict("the container does not run: there is nothing in effect to verify")
+            raise Conflict("the container is not running: there is no state to verify")
         self.host_config: Mapping[str, Any] = inspect.get("HostConfig") or {}
         self.linux = spec.linux or Linux()
         self.process = spec.process or Process(cwd="/")
 
-    # -- what was requested ------------------------------------------------------------------
+    # -- request -----------------------------------------------------------------------------
 
     @property
     def container_id(self) -> str:
@@ -63,29 +62,29 @@ class AuditedContainer:
         return bool(self.host_config.get("Privileged"))
 
     def names(self, key: str) -> tuple[str, ...]:
-        """A list of strings of ``HostConfig``; null is empty."""
+        """Return a list of strings of ``HostConfig``; null is empty."""
         return tuple(str(item) for item in self.host_config.get(key) or ())
 
     def text(self, key: str) -> str:
-        """A string of ``HostConfig``."""
+        """Return a string of ``HostConfig``."""
         return str(self.host_config.get(key) or "")
 
     def number(self, key: str) -> int:
-        """A number of ``HostConfig``; null is 0."""
+        """Return a number of ``HostConfig``; null is 0."""
         return int(self.host_config.get(key) or 0)
 
     def security_option(self, key: str) -> tuple[str, ...]:
-        """Values of one ``--security-opt``; an option without a value gives ``("",)``."""
-        found = []
+        """Return the values of one ``--security-opt``; without a value it gives ``("",)``."""
+        values = []
         for option in self.names("SecurityOpt"):
             cut = min((option.find(c) for c in "=:" if c in option), default=len(option))
             if option[:cut] == key:
-                found.append(option[cut + 1 :])
-        return tuple(found)
+                values.append(option[cut + 1 :])
+        return tuple(values)
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """The sets that follow from the flags."""
+        """The capability sets that the flags request."""
         known = capabilities.mask(self.spec_capabilities.bounding) if self.privileged else -1
         return capabilities.resolve(
             self.names("CapAdd"),
@@ -100,7 +99,7 @@ class AuditedContainer:
 
     @property
     def rootless(self) -> str | None:
-        """What relaxes the proof of a container of an ordinary user's engine: None for root's.
+        """Why the checks are relaxed for a rootless engine's container; None for root's engine.
 
         Such a container is verified from within the engine's user namespace.
         """
@@ -113,26 +112,29 @@ class AuditedContainer:
 
     @property
     def own_pids(self) -> bool:
-        """Whether the process namespace is the container's alone, as far as the request says."""
+        """Whether the request gives the container its own pid namespace."""
         return self.text("PidMode") in ("", "private")
 
-    # -- what the kernel says ----------------------------------------------------------------
+    # -- kernel state ------------------------------------------------------------------------
 
     def path(self, name: str) -> str:
-        """A file of the first process, as evidence."""
+        """Return the path of a file of the init process, as evidence."""
         return f"{self.proc_root}/{self.pid}/{name}"
 
     def read(self, name: str) -> str:
-        """The text of a file of the first process."""
+        """Return the text of a file of the init process."""
         with open(self.path(name), encoding="utf-8", errors="surrogateescape") as file:
-            return file.read(RESOLVE_LIMIT)
+            return file.read(READ_LIMIT)
 
     def link(self, name: str) -> str:
-        """Where a link of the first process points."""
+        """Return the target of a link of the init process."""
         return os.readlink(self.path(name))
 
     def status(self, key: str) -> str:
-        """A value of /proc/<pid>/status; ``KeyError`` where the kernel has none of that name."""
+        """Return a value of /proc/<pid>/status.
+
+        :raises KeyError: when the kernel has no such field.
+        """
         for line in self.read("status").splitlines():
             name, _, value = line.partition(":")
             if name == key:
@@ -141,8 +143,8 @@ class AuditedContainer:
 
     @cached_property
     def mounts(self) -> tuple[MountInfo, ...]:
-        """The mount table; read once."""
-        return mountinfo.read(self.path("mountinfo"), limit=RESOLVE_LIMIT)
+        """The mount table, read once."""
+        return mountinfo.read(self.path("mountinfo"), limit=READ_LIMIT)
 
     @cached_property
     def root(self) -> int:
@@ -151,32 +153,39 @@ class AuditedContainer:
 
     @property
     def host_mounts(self) -> tuple[MountInfo, ...]:
-        """The mount table of whoever verifies, to find cgroup trees."""
-        return self.readings.mounts
+        """The mount table of the verifying process, for cgroup hierarchies."""
+        return self.snapshot.mounts
 
     @property
     def traceable(self) -> bool:
-        """Whether the first process may be stopped for a moment; a frozen one would not."""
-        return self.readings.traced and not (self.inspect.get("State") or {}).get("Paused")
+        """Whether the init process may be stopped briefly; a frozen one does not stop."""
+        return self.snapshot.trace_processes and not (self.inspect.get("State") or {}).get("Paused")
 
     def started(self) -> str:
-        """The start time of the first process, so that a reused pid is noticed."""
+        """Return the start time of the init process, to detect a reused pid.
+
+        :raises Conflict: when the process no longer exists.
+        """
         try:
             return self.read("stat").rpartition(")")[2].split()[19]
         except (OSError, IndexError):
             raise Conflict(
-                f"process {self.pid} of the container is gone", hint="it may have just stopped"
+                f"process {self.pid} of the container no longer exists",
+                hint="the container may have stopped",
             ) from None
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the descriptors."""
         if "root" in self.__dict__:
             os.close(self.__dict__.pop("root"))
 
 
 def integer(text: str) -> int:
-    """A number that a kernel file holds; raises ``InvalidRequest`` naming it."""
+    """Parse a number of a kernel file.
+
+    :raises InvalidRequest: when the text is not a number.
+    """
     try:
         return int(text)
     except ValueError:
-        raise InvalidRequest(f"the kernel answered {text[:40]!r} where a number was due") from None
+        raise InvalidRequest(f"the kernel returned {text[:40]!r} instead of a number") from None

@@ -1,4 +1,4 @@
-"""What the containers of one report have in common, read once for all of them."""
+"""State of the host that the containers of one report share, read once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from jaula.audit.image_policy import ImageRules
+from jaula.audit.child_process import run_in_child
+from jaula.audit.image_policy import ImagePolicyReader
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
 from jaula.network.firewall import antispoof_rules, bridge_rules, nftables
@@ -23,48 +24,53 @@ Rules = dict[tuple[str, str], list[Any]]
 
 
 class HostSnapshot:
-    """The host as it was when a thing was first asked for; readings raise ``OSError``."""
+    """The host at the first access of each property; methods that read it raise ``OSError``."""
 
     def __init__(self, proc_root: str = "/proc") -> None:
         self.proc_root = proc_root
         self._programs: dict[Seccomp, bytes] = {}
         self._expected: dict[tuple[object, ...], Rules] = {}
-        self.networks: Sequence[Mapping[str, Any]] = ()  # what was asked of the engine's networks
-        self.image_rules: ImageRules | None = None
-        self.traced = True  # whether a container's first process may be stopped for a moment
+        self.networks: Sequence[Mapping[str, Any]] = ()  # the engine's network documents
+        self.image_rules: ImagePolicyReader | None = None
+        self.trace_processes = True  # whether an init process may be stopped briefly
 
     @cached_property
     def mounts(self) -> tuple[MountInfo, ...]:
-        """The mount table of whoever verifies, to find cgroup trees."""
+        """The mount table of the verifying process, for cgroup hierarchies."""
         return mountinfo.read(f"{self.proc_root}/self/mountinfo", errors="replace")
 
     @cached_property
     def processes(self) -> dict[int, tuple[str, str, str]]:
-        """Every process with its mount, process and user namespace; those that end are left out."""
-        found = {}
+        """Every process with its mount, pid and user namespace, except those that exit."""
+        processes = {}
         for name in os.listdir(self.proc_root):
             if name.isascii() and name.isdigit():
-                place = f"{self.proc_root}/{name}/ns"
+                directory = f"{self.proc_root}/{name}/ns"
                 try:
-                    mnt, pid, user = (os.readlink(f"{place}/{k}") for k in ("mnt", "pid", "user"))
+                    mnt, pid, user = (
+                        os.readlink(f"{directory}/{k}") for k in ("mnt", "pid", "user")
+                    )
                 except (FileNotFoundError, ProcessLookupError, PermissionError):
-                    continue  # ended, or not to be read by this user
-                found[int(name)] = (mnt, pid, user)
-        return found
+                    continue  # it has exited, or this user may not read it
+                processes[int(name)] = (mnt, pid, user)
+        return processes
 
     def program(self, profile: Seccomp) -> bytes:
-        """The filter that a spec's profile compiles to here. Raises ``InvalidRequest``."""
+        """Return the filter that a spec's profile compiles to on this host.
+
+        :raises InvalidRequest: when the profile is not valid.
+        """
         if profile not in self._programs:
             self._programs[profile] = seccomp.build(profile)
         return self._programs[profile]
 
     @cached_property
     def packet_filter(self) -> list[dict[str, Any]]:
-        """Every object of the kernel's packet filter, as ``nft -j list ruleset`` tells them."""
+        """Every object of the packet filter, as ``nft -j list ruleset`` prints them."""
         return listing()
 
     def network(self, name: str, identity: str) -> Mapping[str, Any]:
-        """The document of a network; empty where it was not given, which means the defaults."""
+        """Return the document of a network, or an empty one for a network with default settings."""
         for document in self.networks:
             if document.get("Id") == identity or document.get("Name") == name:
                 return document
@@ -78,12 +84,12 @@ class HostSnapshot:
         limits: Limits,
         guard: str,
     ) -> Rules:
-        """The rules that an engine makes for a bridge, as this kernel prints them.
+        """Return the rules that an engine loads for a bridge, as this kernel prints them.
 
-        ``guard`` is the bridge that the rules of all bridges' ports are named after.
+        ``guard`` is the bridge that the table of the anti-spoofing rules is named after.
 
-        They are loaded in a network namespace that ends at once, so that what is compared has been
-        through the same kernel and the same nft.
+        The rules are loaded into a temporary network namespace, so that both sides of the
+        comparison have passed through the same kernel and nft.
         """
         key = (bridge, subnet, subnet6, limits, guard)
         if key not in self._expected:
@@ -96,7 +102,10 @@ class HostSnapshot:
 
 
 def listing() -> list[dict[str, Any]]:
-    """Every object of the packet filter of this network namespace. Raises ``OSError``."""
+    """Return every object of the packet filter of this network namespace.
+
+    :raises OSError: when nft fails.
+    """
     nft = nftables.open_nft()
     try:
         return _objects(nft.run("list ruleset", json=True))
@@ -107,8 +116,7 @@ def listing() -> list[dict[str, Any]]:
 
 
 def listing_of(text: str) -> list[dict[str, Any]]:
-    """What the kernel makes of nft commands, in a namespace of their own."""
-    from jaula.audit.kernel.probes import told_by_child
+    """Return the kernel's listing of nft commands, loaded in a temporary namespace."""
     from jaula.kernel.namespaces import CLONE, unshare
 
     def act() -> str:
@@ -117,23 +125,23 @@ def listing_of(text: str) -> list[dict[str, Any]]:
         nft.run(text)
         return nft.run("list ruleset", json=True)
 
-    return _objects(told_by_child(act))
+    return _objects(run_in_child(act))
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
     try:
-        found: list[dict[str, Any]] = json.loads(text)["nftables"]
+        objects: list[dict[str, Any]] = json.loads(text)["nftables"]
     except (ValueError, KeyError):
         raise OSError(os.EX_PROTOCOL, f"nft answered {text[:120]!r}") from None
-    return found
+    return objects
 
 
 def rules(objects: list[dict[str, Any]]) -> Rules:
-    """The chains and rules by table, in order, without what differs from load to load."""
-    found: Rules = {}
+    """Return chains and rules by table, in order, without values that differ between loads."""
+    tables: Rules = {}
     for entry in objects:
         for kind in ("chain", "rule"):
             if kind in entry:
                 body = {k: v for k, v in entry[kind].items() if k not in ("handle", "index")}
-                found.setdefault((body["family"], body["table"]), []).append([kind, body])
-    return found
+                tables.setdefault((body["family"], body["table"]), []).append([kind, body])
+    return tables

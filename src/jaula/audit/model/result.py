@@ -1,4 +1,4 @@
-"""One line of a proof: what was asked for, what the kernel says, where it says so."""
+"""A row of a report: the request, the kernel's state, and the evidence."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import msgspec
 
 
 class Verdict(StrEnum):
-    """What a row comes to."""
+    """Verdict of a row."""
 
     HOLDS = "holds"
-    RELAXED = "relaxed"  # weaker than the default, as the flag named in the row asked for
-    FAILS = "FAILS"  # the kernel's state is not what was asked for
-    UNKNOWN = "unknown"  # the kernel did not tell
+    RELAXED = "relaxed"  # weaker than the default, as requested by the flag in the row
+    FAILS = "FAILS"  # the kernel's state is not as requested
+    UNKNOWN = "unknown"  # the kernel's state could not be read
 
 
 class Result(msgspec.Struct, frozen=True):
-    """``evidence`` is the file or call that was read, so that a person can look as well.
+    """A row; ``evidence`` is the file or call that was read, for a manual check.
 
-    ``check`` names the :class:`~jaula.audit.model.check_info.CheckInfo` that the row belongs to.
+    ``check`` names the :class:`~jaula.audit.model.check_info.CheckInfo` of the row.
     """
 
     id: str
@@ -33,24 +33,24 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def passed(rows: Sequence[Result]) -> bool:
-    """Whether a proof is complete: there are rows, none FAILS and none is unknown."""
+    """Return whether the report is a proof: it has rows, and each holds or is relaxed."""
     return bool(rows) and all(row.verdict in (Verdict.HOLDS, Verdict.RELAXED) for row in rows)
 
 
-def judge(holds: bool, relaxed_by: str | None) -> Verdict:
-    """A verdict on state that is (or is not) as requested, by a flag or by default."""
+def verdict_of(holds: bool, relaxed_by: str | None) -> Verdict:
+    """Return the verdict for a state that is as requested (``holds``), by a flag or by default."""
     if not holds:
         return Verdict.FAILS
     return Verdict.RELAXED if relaxed_by else Verdict.HOLDS
 
 
 def plain(text: str) -> str:
-    """Without control characters: what comes from /proc must not move a terminal's cursor."""
+    """Replace control characters: text from /proc must not control the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], widest: int = 60) -> str:
-    """Columns of text; cells wider than ``widest`` are cut, the last column never is."""
+    """Format columns of text; cells longer than ``widest`` are cut, except in the last column."""
 
     def cut(cell: str) -> str:
         flat = plain(cell)

@@ -1,4 +1,4 @@
-"""The forms of a report: a table for people, JSON, SARIF 2.1.0, one HTML page."""
+"""Report formats: a table for a terminal, JSON, SARIF 2.1.0, one HTML page."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ FORMATS: dict[str, Callable[[Sequence[Report]], str]] = {
     "sarif": sarif.render,
     "html": html.render,
 }
-"""By the word of ``--format``."""
+"""Formats by the value of ``--format``."""

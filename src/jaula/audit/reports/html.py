@@ -1,6 +1,6 @@
-"""A report as one HTML page: nothing is loaded, no script, readable in light and dark, printable.
+"""Report as one HTML page: no external resources, no script, light and dark, printable.
 
-Whatever comes from a container or the kernel is escaped; the page's policy forbids scripts besides.
+All text from containers and the kernel is escaped, and the page's policy forbids scripts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from html import escape
 from jaula import __version__
 from jaula.audit.model.result import Result, Verdict
 from jaula.audit.reports import svg
-from jaula.audit.reports.report import Report, about
+from jaula.audit.reports.report import Report, check_info
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8080800c;
@@ -56,10 +56,10 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def render(reports: Sequence[Report]) -> str:
-    """The whole page."""
+    """Return the page."""
     broken = sum(not report.passed for report in reports)
-    verdict = "everything holds as asked" if not broken else f"{broken} of {len(reports)} fail"
-    moment = max((report.moment for report in reports), default="")
+    verdict = "everything holds as requested" if not broken else f"{broken} of {len(reports)} fail"
+    timestamp = max((report.timestamp for report in reports), default="")
     body = "".join(_section(report, f"r{number}") for number, report in enumerate(reports))
     contents = "".join(
         f'<li><a href="#r{n}">{_text(report.name)}</a>: {_counts(report)}</li>'
@@ -71,8 +71,8 @@ def render(reports: Sequence[Report]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>jaula verify: {escape(verdict)}</title><style>{STYLE}</style></head><body>"
         f"<h1>Isolation in effect: {escape(verdict)}</h1>"
-        f'<p class="summary">Read from the kernel at {escape(moment)} by jaula '
-        f"{escape(__version__)}, and compared with what was asked for.</p>"
+        f'<p class="summary">Read from the kernel at {escape(timestamp)} by jaula '
+        f"{escape(__version__)}, and compared with the request.</p>"
         f"<ul>{contents}</ul>{body}</body></html>\n"
     )
 
@@ -90,15 +90,15 @@ def _section(report: Report, anchor: str) -> str:
     )
     return (
         f'<section id="{anchor}"><h2>{escape(report.kind)} {_text(report.name)}</h2>'
-        f'<p class="summary">{_counts(report)}</p>{_remarkable(report)}{drawing}{tables}</section>'
+        f'<p class="summary">{_counts(report)}</p>{_exceptions(report)}{drawing}{tables}</section>'
     )
 
 
-def _remarkable(report: Report) -> str:
-    """The rows that do not simply hold, first of all; empty where there are none."""
+def _exceptions(report: Report) -> str:
+    """Return the rows that fail, are unknown or relaxed, as a first table; '' without them."""
     rows = [row for row in report.rows if row.verdict is not Verdict.HOLDS]
     rows.sort(key=lambda row: _ORDER.index(row.verdict))
-    return f"<h3>What does not hold, or is weaker than the default</h3>{_table(rows)}" * bool(rows)
+    return f"<h3>Rows that do not hold or are relaxed</h3>{_table(rows)}" * bool(rows)
 
 
 def _counts(report: Report) -> str:
@@ -106,7 +106,7 @@ def _counts(report: Report) -> str:
 
 
 def _layer(layer: str, rows: Sequence[Result], anchor: str) -> str:
-    checks = {row.check: about(row) for row in rows}
+    checks = {row.check: check_info(row) for row in rows}
     notes = "".join(
         f"<details><summary>{escape(each.title)}: why, and what to do</summary>"
         f"<p>{escape(each.reason)}</p><p>{escape(each.advice[:1].upper() + each.advice[1:])}.</p>"
@@ -131,11 +131,11 @@ def _row(row: Result) -> str:
         ("", f"<code>{_text(row.evidence)}</code>"),
         (f' class="verdict {svg.COLOURS[row.verdict]}"', escape(str(row.verdict))),
     )
-    shown = "".join(
+    columns = "".join(
         f'<td data-column="{name}"{kind}><span>{text}</span></td>'
         for name, (kind, text) in zip(COLUMNS, cells, strict=True)
     )
-    return f"<tr>{shown}</tr>"
+    return f"<tr>{columns}</tr>"
 
 
 def _text(value: str) -> str:
@@ -143,5 +143,5 @@ def _text(value: str) -> str:
 
 
 def _plain(value: str) -> str:
-    """With what is not printable replaced: /proc can hold any bytes."""
+    """Replace non-printable characters: /proc can contain any bytes."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)

@@ -1,4 +1,4 @@
-"""A report as JSON, for programs: one flat list of rows, so that one filter finds it."""
+"""Report as JSON for programs: one flat list of rows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaula.audit.model.result import Result
-from jaula.audit.reports.report import Report, about
+from jaula.audit.reports.report import Report, check_info
 
 
 def document(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """Every row of every report, with the name of what it is about."""
+    """Return every row of every report, with the name of its container or host."""
     return [_row(report, row) for report in reports for row in report.rows]
 
 
@@ -26,11 +26,11 @@ def _row(report: Report, row: Result) -> dict[str, Any]:
         "effective": row.effective,
         "evidence": row.evidence,
         "verdict": str(row.verdict),
-        "references": list(about(row).references),
-        "time": report.moment,
+        "references": list(check_info(row).references),
+        "time": report.timestamp,
     }
 
 
 def render(reports: Sequence[Report]) -> str:
-    """Indented JSON, ASCII only: what /proc holds may be no text."""
+    """Return indented ASCII JSON, because /proc may contain bytes that are not text."""
     return json.dumps(document(reports), indent=4)

@@ -1,8 +1,8 @@
-"""A report as SARIF 2.1.0 (OASIS standard), for code scanning and dashboards.
+"""Report as SARIF 2.1.0 (OASIS standard), for code scanning and dashboards.
 
-Each check is a rule, each row a result: ``pass`` where it holds, ``fail`` at level error where it
-does not, ``review`` where a flag asked for less, ``open`` where the kernel did not tell. A result
-is about a container and a file of the kernel: it has a logical and a physical location.
+Each check is a rule, each row a result: ``pass`` if it holds, ``fail`` at level error if not,
+``review`` if it is relaxed, ``open`` if unknown. A result is about a container and a file of the
+kernel, so it has a logical and a physical location.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote
 from jaula import __version__
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict
-from jaula.audit.reports.report import ABOUTS, Report
+from jaula.audit.reports.report import CHECK_INFOS, Report
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
 
@@ -27,14 +27,14 @@ KINDS: dict[Verdict, tuple[str, str]] = {
     Verdict.FAILS: ("fail", "error"),
     Verdict.UNKNOWN: ("open", "none"),
 }
-"""(kind, level): a level other than none is for kind fail only (SARIF 3.27.10)."""
+"""(kind, level); a level other than none is valid with kind fail only (SARIF 3.27.10)."""
 
 
 def document(reports: Sequence[Report]) -> dict[str, Any]:
-    """The log file as Python values, with one run."""
+    """Return the log file as Python values, with one run."""
     used = {row.check for report in reports for row in report.rows}
-    rules = [about for about in ABOUTS if about.id in used]
-    index = {about.id: number for number, about in enumerate(rules)}
+    rules = [info for info in CHECK_INFOS if info.id in used]
+    index = {info.id: number for number, info in enumerate(rules)}
     return {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -45,13 +45,15 @@ def document(reports: Sequence[Report]) -> dict[str, Any]:
                         "name": "jaula verify",
                         "version": __version__,
                         "semanticVersion": _semantic(__version__),
-                        "rules": [_rule(about) for about in rules],
+                        "rules": [_rule(info) for info in rules],
                     }
                 },
                 "invocations": [
                     {
                         "executionSuccessful": True,
-                        "endTimeUtc": max((r.moment for r in reports), default="1970-01-01T00:00Z"),
+                        "endTimeUtc": max(
+                            (r.timestamp for r in reports), default="1970-01-01T00:00Z"
+                        ),
                     }
                 ],
                 "results": [
@@ -66,34 +68,34 @@ def document(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def render(reports: Sequence[Report]) -> str:
-    """Indented JSON."""
+    """Return indented JSON."""
     return json.dumps(document(reports), indent=2)
 
 
-def _rule(about: CheckInfo) -> dict[str, Any]:
+def _rule(info: CheckInfo) -> dict[str, Any]:
     return {
-        "id": about.id,
-        "name": about.title,
-        "shortDescription": {"text": about.title},
-        "fullDescription": {"text": about.reason},
-        "help": {"text": f"{about.advice}\nEvidence: {about.evidence}"},
+        "id": info.id,
+        "name": info.title,
+        "shortDescription": {"text": info.title},
+        "fullDescription": {"text": info.reason},
+        "help": {"text": f"{info.advice}\nEvidence: {info.evidence}"},
         "defaultConfiguration": {"level": "error"},
-        "properties": {"tags": ["security", about.layer, *about.references]},
+        "properties": {"tags": ["security", info.layer, *info.references]},
     }
 
 
 def _result(report: Report, row: Result, number: int) -> dict[str, Any]:
     kind, level = KINDS[row.verdict]
-    asked = row.requested or "nothing"
-    text = f"{report.name}: {row.id}: asked for {asked}; in effect: {row.effective}"
-    place: dict[str, Any] = {
+    requested = row.requested or "nothing"
+    text = f"{report.name}: {row.id}: requested: {requested}; in effect: {row.effective}"
+    location: dict[str, Any] = {
         "logicalLocations": [
             {"name": row.id, "fullyQualifiedName": f"{report.name}/{row.id}", "kind": "resource"}
         ]
     }
     path = next((word for word in row.evidence.replace(",", " ").split() if word[:1] == "/"), "")
     if path:
-        place["physicalLocation"] = {
+        location["physicalLocation"] = {
             "artifactLocation": {"uri": f"file://{quote(os.fsencode(path))}"}
         }
     return {
@@ -102,19 +104,19 @@ def _result(report: Report, row: Result, number: int) -> dict[str, Any]:
         "kind": kind,
         "level": level,
         "message": {"text": text},
-        "locations": [place],
-        "partialFingerprints": {"subjectAndRow/v1": _print(report.name, row.id)},
+        "locations": [location],
+        "partialFingerprints": {"subjectAndRow/v1": _fingerprint(report.name, row.id)},
         "properties": {"verdict": str(row.verdict), "evidence": row.evidence},
     }
 
 
-def _print(*words: str) -> str:
-    """What is the same for one row of one subject in every report."""
+def _fingerprint(*words: str) -> str:
+    """Return a fingerprint of a row that is equal in every report on the same container."""
     return sha256("\n".join(words).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _semantic(version: str) -> str:
-    """A version of three numbers (semver.org), what else there is behind a hyphen."""
+    """Return a version as three numbers (semver.org)."""
     head = version.split("+")[0].split(".")
     numbers = [part for part in head if part.isdigit()][:3]
     return ".".join([*numbers, "0", "0", "0"][:3])

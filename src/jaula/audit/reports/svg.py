@@ -1,6 +1,6 @@
-"""The layers of a container as a drawing: SVG, one box inside the other, outermost first. Pure.
+"""SVG drawing of a container's layers: nested boxes, outermost first. Pure.
 
-A layer that has no line here is in the tables only.
+A layer without an entry here appears in the tables only.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from jaula.audit.model.result import Result, Verdict
 from jaula.audit.reports.report import worst
 
 LAYERS: tuple[tuple[str, str, str], ...] = (
-    ("profile", "profile", "what an operator demands of this container"),
-    ("image", "image", "who vouches for what it runs"),
-    ("cgroups", "cgroups", "ceilings: memory, CPU, processes"),
+    ("profile", "profile", "the operator's requirements"),
+    ("image", "image", "the image policy"),
+    ("cgroups", "cgroups", "limits: memory, CPU, processes"),
     ("namespaces", "namespaces", "own processes, mounts, network, names"),
-    ("users", "user mapping", "root inside is a nobody outside"),
-    ("network", "network", "own interfaces, firewall of the bridge"),
-    ("mounts", "mounts", "own root, nothing of the host"),
-    ("masks", "masks", "the kernel's files covered or read-only"),
+    ("users", "user mapping", "root is unprivileged outside"),
+    ("network", "network", "own interfaces, bridge firewall"),
+    ("mounts", "mounts", "own root, no files of the host"),
+    ("masks", "masks", "kernel files masked or read-only"),
     ("devices", "devices", "an allow-list"),
     ("lsm", "LSM", "labels, Landlock"),
     ("seccomp", "seccomp", "an allow-list of system calls"),
-    ("capabilities", "capabilities", "parts of root's power"),
-    ("no_new_privs", "no_new_privs", "set-user-id programs give nothing"),
-    ("rlimits", "rlimits", "ceilings of one process"),
-    ("descriptors", "descriptors", "no open file leads outside"),
-    ("probes", "probes", "what a twin tried from inside"),
+    ("capabilities", "capabilities", "parts of root's privileges"),
+    ("no_new_privs", "no_new_privs", "set-user-id programs gain nothing"),
+    ("rlimits", "rlimits", "limits of one process"),
+    ("descriptors", "descriptors", "no open file refers outside"),
+    ("probes", "probes", "escape attempts from inside"),
 )
-"""(layer of the rows, name, what it is), from the outside inwards."""
+"""(layer of the rows, title, description), from the outside inwards."""
 
 COLOURS: Mapping[Verdict, str] = {
     Verdict.HOLDS: "holds",
@@ -37,30 +37,30 @@ COLOURS: Mapping[Verdict, str] = {
     Verdict.FAILS: "fails",
     Verdict.UNKNOWN: "unknown",
 }
-"""Classes of the page's style sheet."""
+"""CSS classes of the page."""
 
-WIDTH, STEP, SIDE, CORE = 860, 30, 11, 64
+WIDTH, STEP, SIDE, CORE = 860, 30, 11, 64  # user units
 
 
 def draw(name: str, rows: Sequence[Result], anchor: str) -> str:
-    """An ``svg`` element; each layer links to ``#anchor-layer``."""
+    """Return an ``svg`` element; each layer links to ``#anchor-layer``."""
     present = [entry for entry in LAYERS if any(row.layer == entry[0] for row in rows)]
     height = STEP * len(present) + CORE + SIDE * len(present) + 2
     label = escape(f"layers of {name}", quote=True)
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">']
-    for depth, (layer, title, what) in enumerate(present):
-        mine = [row for row in rows if row.layer == layer]
-        verdict = worst(mine)
+    for depth, (layer, title, description) in enumerate(present):
+        layer_rows = [row for row in rows if row.layer == layer]
+        verdict = worst(layer_rows)
         x, y = SIDE * depth + 1, STEP * depth + 1
         wide, high = WIDTH - 2 * x, height - y - SIDE * depth - 1
-        held = sum(row.verdict is Verdict.HOLDS for row in mine)
+        held = sum(row.verdict is Verdict.HOLDS for row in layer_rows)
         parts.append(
             f'<a href="#{anchor}-{layer}"><g class="{COLOURS[verdict]}">'
             f'<rect x="{x}" y="{y}" width="{wide}" height="{high}" rx="7"/>'
             f'<text x="{x + 12}" y="{y + 20}"><tspan class="title">{escape(title)}</tspan> '
-            f"{escape(what)}</text>"
+            f"{escape(description)}</text>"
             f'<text x="{x + wide - 12}" y="{y + 20}" text-anchor="end">'
-            f"{held} of {len(mine)} hold{_worst_word(verdict)}</text></g></a>"
+            f"{held} of {len(layer_rows)} hold{_worst_word(verdict)}</text></g></a>"
         )
     x, y = SIDE * len(present) + 1, STEP * len(present) + 1
     parts.append(

@@ -1,16 +1,16 @@
-"""A report for a terminal."""
+"""Report for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from jaula.audit.model.result import Verdict
-from jaula.audit.reports.report import Report, about
+from jaula.audit.reports.report import Report, check_info
 from jaula.audit.verify import render as table
 
 
 def render(reports: Sequence[Report]) -> str:
-    """A table for each; with several, a heading each and a line for all."""
+    """Return a table for each report; with several, headings and a summary."""
     parts = []
     for report in reports:
         heading = f"{report.name}:\n" if len(reports) > 1 else ""
@@ -23,6 +23,6 @@ def render(reports: Sequence[Report]) -> str:
 
 
 def _advice(report: Report) -> str:
-    """What to do, once for each check that has a row which fails."""
-    failing = {row.check: about(row) for row in report.rows if row.verdict is Verdict.FAILS}
+    """Return the advice of each check with a failing row, once."""
+    failing = {row.check: check_info(row) for row in report.rows if row.verdict is Verdict.FAILS}
     return "".join(f"\nadvice for {each.id}: {each.advice}" for each in failing.values())

@@ -1,8 +1,8 @@
 """Further properties of a container's unit, from annotations of its spec. Pure.
 
-``org.systemd.property.NAME`` holds a value in GVariant's text form, as runc takes it: ``true``,
-``5``, ``uint64 5``, ``1.5``, ``'text'`` or ``['one', 'two']``. A name that ends in ``Sec`` is in
-seconds and goes to systemd as ``...USec`` in microseconds. Source: GLib "GVariant Text Format".
+``org.systemd.property.NAME`` holds a value in GVariant's text format, as in runc: ``true``, ``5``,
+``uint64 5``, ``1.5``, ``'text'`` or ``['one', 'two']``. A name that ends in ``Sec`` is in seconds
+and is sent to systemd as ``...USec`` in microseconds. Source: GLib "GVariant Text Format".
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
 
 
 def properties(annotations: Mapping[str, str]) -> tuple[UnitProperty, ...]:
-    """Raises ``InvalidRequest`` that names the annotation."""
+    """Return the unit properties of the annotations.
+
+    :raises InvalidRequest: when a name or value is not valid; the error names the annotation.
+    """
     return tuple(
         _property(key, value) for key, value in annotations.items() if key.startswith(PREFIX)
     )
@@ -58,19 +61,22 @@ def _property(key: str, text: str) -> UnitProperty:
         ) from error
     if name.endswith("Sec") and not name.endswith("USec") and signature in "ynqiuxtd":
         if value < 0:
-            raise InvalidRequest(f"annotation {key} has the value {text!r}: less than nothing")
+            raise InvalidRequest(f"annotation {key} has the value {text!r}: negative")
         return UnitProperty(name.removesuffix("Sec") + "USec", "t", int(value * 1_000_000))
     return UnitProperty(name, signature, value)
 
 
 def _value(text: str) -> tuple[str, Any]:
-    """(signature, value); raises ``ValueError``."""
+    """Return (signature, value).
+
+    :raises ValueError: when the text is not a value.
+    """
     if text in ("true", "false"):
         return "b", text == "true"
     if text[:1] in ("'", '"'):
         value, rest = _string(text)
         if rest.strip():
-            raise ValueError(f"{rest.strip()!r} follows the text")
+            raise ValueError(f"{rest.strip()!r} after the string")
         return "s", value
     if text.startswith("["):
         return "as", _strings(text)
@@ -96,42 +102,42 @@ def _typed(signature: str, text: str) -> tuple[str, Any]:
         if not low <= value <= high:
             raise ValueError(f"not from {low} to {high}")
         return signature, value
-    found, other = _value(text)
-    if found != signature:
+    actual, value = _value(text)
+    if actual != signature:
         raise ValueError(f"not of the type {signature!r}")
-    return found, other
+    return actual, value
 
 
 def _string(text: str) -> tuple[str, str]:
-    """(the quoted text at the start, what follows)."""
-    quote, out, at = text[0], "", 1
-    while at < len(text):
-        if text[at] == quote:
-            return out, text[at + 1 :]
-        if text[at] == "\\":
-            at += 1
-            if text[at : at + 1] not in _ESCAPES:
-                raise ValueError("an unknown escape")
-            out += _ESCAPES[text[at]]
+    """Return (the quoted string at the start, the rest)."""
+    quote, out, position = text[0], "", 1
+    while position < len(text):
+        if text[position] == quote:
+            return out, text[position + 1 :]
+        if text[position] == "\\":
+            position += 1
+            if text[position : position + 1] not in _ESCAPES:
+                raise ValueError("unknown escape")
+            out += _ESCAPES[text[position]]
         else:
-            out += text[at]
-        at += 1
-    raise ValueError("the quote is not closed")
+            out += text[position]
+        position += 1
+    raise ValueError("missing closing quote")
 
 
 def _strings(text: str) -> list[str]:
-    found: list[str] = []
+    strings: list[str] = []
     rest = text[1:].strip()
     while not rest.startswith("]"):
         if rest[:1] not in ("'", '"'):
-            raise ValueError("only lists of texts are known")
+            raise ValueError("only lists of strings are supported")
         value, rest = _string(rest)
-        found.append(value)
+        strings.append(value)
         rest = rest.strip()
         if rest.startswith(","):
             rest = rest[1:].strip()
         elif not rest.startswith("]"):
-            raise ValueError("a comma or ] is missing")
+            raise ValueError("missing comma or ]")
     if rest[1:].strip():
-        raise ValueError("something follows the list")
-    return found
+        raise ValueError("text after the list")
+    return strings

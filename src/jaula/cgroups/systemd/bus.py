@@ -1,13 +1,13 @@
-"""Calls to systemd's manager over D-Bus: as many as a container's scope needs.
+"""D-Bus calls to the systemd manager, as far as a container's scope needs them.
 
-Source: org.freedesktop.systemd1(5); D-Bus Specification, "Authentication Protocol". jeepney writes
-and reads the messages; the socket is our own, for two reasons: the manager's private socket, which
-serves where no bus runs, wants no greeting, and inside a user namespace the own user id is not the
-one that the bus sees, so that it has to be left to the bus to find (``EXTERNAL`` without an id).
+Source: org.freedesktop.systemd1(5); D-Bus Specification, "Authentication Protocol". jeepney encodes
+and decodes messages; this module owns the socket, for two reasons. The manager's private socket,
+which works without a bus, has no greeting. Inside a user namespace the process's own uid is not the
+one that the bus sees, so the bus must determine it (``EXTERNAL`` without an id).
 
-Importing jeepney takes 15 ms where nothing else is loaded yet, so it is imported with this module
-and this module only where systemd is asked for. A connection is made for each operation and never
-kept: the processes of the runtime fork, and two that read from one connection would lose answers.
+Importing jeepney takes 15 ms if nothing else is loaded, so only this module imports it, and this
+module is imported only for systemd. A connection lasts for one operation: the processes of the
+runtime fork, and two readers of one connection would lose replies.
 """
 
 from __future__ import annotations
@@ -40,27 +40,31 @@ _JOB_REMOVED = f"type='signal',sender='{_NAME}',interface='{_NAME}.Manager',memb
 
 
 class Address:
-    """Sockets to try, in order: (path or abstract name, whether a bus listens there)."""
+    """Sockets to try in order: (path or abstract name, whether a bus listens there)."""
 
     def __init__(self, *sockets: tuple[str, bool]) -> None:
         self.sockets = sockets
 
     @classmethod
     def system(cls) -> Address:
-        """The system's bus, or the manager itself where there is none."""
-        given = _path(os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", ""))
-        return cls((given or "/run/dbus/system_bus_socket", True), ("/run/systemd/private", False))
+        """Return the system bus, or the manager's private socket without a bus."""
+        configured = _path(os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", ""))
+        return cls(
+            (configured or "/run/dbus/system_bus_socket", True), ("/run/systemd/private", False)
+        )
 
     @classmethod
     def user(cls) -> Address:
-        """The bus of the user's session, or the user's manager itself."""
+        """Return the user's session bus, or the user manager's private socket."""
         directory = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-        given = _path(os.environ.get("DBUS_SESSION_BUS_ADDRESS", ""))
-        return cls((given or f"{directory}/bus", True), (f"{directory}/systemd/private", False))
+        configured = _path(os.environ.get("DBUS_SESSION_BUS_ADDRESS", ""))
+        return cls(
+            (configured or f"{directory}/bus", True), (f"{directory}/systemd/private", False)
+        )
 
 
 def _path(addresses: str) -> str:
-    """The first unix socket of a list of D-Bus addresses; "" where there is none."""
+    """Return the first unix socket in a list of D-Bus addresses, or ""."""
     for address in addresses.split(";"):
         transport, _, rest = address.partition(":")
         keys = dict(pair.partition("=")[::2] for pair in rest.split(","))
@@ -72,7 +76,10 @@ def _path(addresses: str) -> str:
 
 
 class Connection:
-    """One connection; use ``with``. Every method raises ``Unavailable`` after thirty seconds."""
+    """A connection to the manager; use ``with``.
+
+    Every method raises ``Unavailable`` after :data:`TIMEOUT`.
+    """
 
     def __init__(self, address: Address) -> None:
         self._serial = 0
@@ -96,41 +103,41 @@ class Connection:
         self._socket.close()
 
     def manager_property(self, name: str) -> str:
-        """A property of the manager that is text."""
+        """Return a string property of the manager."""
         ((_, value),) = self._call(_PROPERTIES, "Get", "ss", (_MANAGER.interface, name))
         return str(value)
 
     def start(self, unit: str, properties: Iterable[UnitProperty]) -> None:
-        """Make a transient unit and wait until it is there.
+        """Start a transient unit and wait until it is active.
 
-        Raises ``Conflict`` where one of that name exists.
+        :raises Conflict: when a unit with this name exists.
         """
         body: tuple[Any, ...] = (unit, "fail", [p.wire() for p in properties], [])
         (job,) = self._call(_MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", body)
         result = self._wait(job, unit)
         if result != "done":
-            self.forget(unit)
+            self.reset_failed(unit)
             raise JaulaError(f"systemd could not start unit {unit}: {result}")
 
     def set(self, unit: str, properties: Iterable[UnitProperty]) -> None:
-        """Change properties of a unit until the next boot."""
+        """Set runtime properties of a unit, until the next boot."""
         body = (unit, True, [p.wire() for p in properties])
         self._call(_MANAGER, "SetUnitProperties", "sba(sv)", body)
 
     def attach(self, unit: str, below: str, pid: int) -> None:
-        """Move a process of ours into a cgroup below a unit that delegates its own."""
+        """Move a process into a cgroup below a unit with delegation."""
         self._call(_MANAGER, "AttachProcessesToUnit", "ssau", (unit, below, [pid]))
 
     def stop(self, unit: str) -> None:
-        """Stop a unit and wait until it is gone; no error where it is gone already."""
+        """Stop a unit and wait for it; an absent unit is not an error."""
         try:
             (job,) = self._call(_MANAGER, "StopUnit", "ss", (unit, "replace"))
         except NotFound:
             return
         self._wait(job, unit)
 
-    def forget(self, unit: str) -> None:
-        """Have systemd drop a unit that failed."""
+    def reset_failed(self, unit: str) -> None:
+        """Make systemd unload a failed unit."""
         try:
             self._call(_MANAGER, "ResetFailedUnit", "s", (unit,))
         except NotFound:
@@ -154,13 +161,15 @@ class Connection:
             raise _refused(method, answer, body[0] if body else "")
         return tuple(answer.body)
 
-    def _receive(self, deadline: float, what: str) -> Message:
-        """The next message; those that say a job has ended are also taken note of."""
+    def _receive(self, deadline: float, operation: str) -> Message:
+        """Return the next message; record the result of a finished job."""
         while (message := self._parser.get_next_message()) is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise Unavailable(f"systemd did not answer within {TIMEOUT:.0f} seconds: {what}")
-            self._socket.settimeout(left)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise Unavailable(
+                    f"systemd did not answer within {TIMEOUT:.0f} seconds: {operation}"
+                )
+            self._socket.settimeout(remaining)
             data = self._socket.recv(8192)
             if not data:
                 raise ConnectionResetError("the connection was closed")
@@ -194,12 +203,12 @@ def _connect(address: Address) -> tuple[socket.socket, bool]:
         return connection, on_bus
     raise Unavailable(
         f"cannot reach systemd ({'; '.join(problems)})",
-        hint="is systemd the init of this host? without it, do not ask for systemd's cgroups",
+        hint="is systemd the init of this host? if not, do not select systemd cgroups",
     )
 
 
 def _authenticate(connection: socket.socket) -> None:
-    """As whoever the other side sees; no id is named."""
+    """Authenticate as the peer's view of this process; no uid is sent."""
     try:
         connection.sendall(b"\0AUTH EXTERNAL\r\n")
         answer = connection.recv(512)
@@ -213,10 +222,10 @@ def _authenticate(connection: socket.socket) -> None:
         raise Unavailable(f"D-Bus did not answer: {error}") from error
 
 
-def _refused(method: str, answer: Message, about: str) -> JaulaError:
+def _refused(method: str, answer: Message, argument: str) -> JaulaError:
     name = str(answer.header.fields.get(HeaderFields.error_name, ""))
     text = str(answer.body[0]) if answer.body else name
-    message = f"systemd refused {method} {about}: {text}"
+    message = f"systemd refused {method} {argument}: {text}"
     kind = name.rpartition(".")[2]
     if kind == "UnitExists":
         return Conflict(message)

@@ -1,23 +1,22 @@
-"""A cgroup that is a unit of systemd: limits go to the unit first, then to the files."""
+"""A cgroup that is a systemd unit: limits are set on the unit first, then in the files."""
 
 from __future__ import annotations
 
 import time
 from typing import Protocol, Self
 
-from jaula.cgroups.file_writes import Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import Reader, Step
 from jaula.cgroups.protocol import Cgroup as AnyCgroup
 from jaula.cgroups.protocol import Stats
 from jaula.cgroups.systemd.bus import Address, Connection
 from jaula.cgroups.systemd.pause_process import PauseProcess
-from jaula.cgroups.systemd.properties import of_resources
+from jaula.cgroups.systemd.properties import resource_properties
 from jaula.errors import Conflict
 from jaula.spec.runtime import Resources
 
 
-class Inner(AnyCgroup, Protocol):
-    """The same cgroup as its files, on v1 or v2."""
+class CgroupfsCgroup(AnyCgroup, Protocol):
+    """The same cgroup by its files, on v1 or v2."""
 
     def plan(self, resources: Resources) -> list[tuple[str, tuple[Step, ...]]]: ...
 
@@ -25,15 +24,15 @@ class Inner(AnyCgroup, Protocol):
 
 
 class SystemdCgroup:
-    """See :class:`jaula.cgroups.protocol.Cgroup`, whose contract this keeps."""
+    """Implementation of :class:`jaula.cgroups.protocol.Cgroup`."""
 
     def __init__(
         self,
         unit: str,
-        inner: Inner,
+        inner: CgroupfsCgroup,
         version: int,
         address: Address,
-        placeholder: PauseProcess | None,
+        pause_process: PauseProcess | None,
         *,
         without_device_rules: bool,
     ) -> None:
@@ -42,43 +41,43 @@ class SystemdCgroup:
         self._inner = inner
         self._version = version
         self._address = address
-        self._placeholder = placeholder
+        self._pause_process = pause_process
         self._without_device_rules = without_device_rules
 
     def apply(self, resources: Resources) -> tuple[str, ...]:
-        self._inner.plan(resources)  # what cannot be is said before anything is changed
+        self._inner.plan(resources)  # raises for invalid limits before any change
         with Connection(self._address) as systemd:
-            wanted = of_resources(
+            properties = resource_properties(
                 resources,
                 self._inner.reader("memory" if self._version == 2 else "cpu"),
                 version=self._version,
                 systemd=major(systemd.manager_property("Version")),
                 devices=None if self._without_device_rules else _device_table(),
             )
-            if wanted:
-                systemd.set(self.unit, wanted)
+            if properties:
+                systemd.set(self.unit, properties)
         return self._inner.apply(resources)
 
     def add(self, pid: int) -> None:
         self._inner.add(pid)
 
-    def entry(self) -> tuple[int, ...]:
-        return self._inner.entry()
+    def open_attach_fds(self) -> tuple[int, ...]:
+        return self._inner.open_attach_fds()
 
     def directory_fd(self) -> int | None:
         return self._inner.directory_fd()
 
-    def settle(self) -> None:
-        if self._placeholder is not None:
-            self._placeholder.end()
-            self._placeholder = None
+    def release_pause_process(self) -> None:
+        if self._pause_process is not None:
+            self._pause_process.end()
+            self._pause_process = None
 
     def stats(self, *, detailed: bool = False) -> Stats:
         return self._inner.stats(detailed=detailed)
 
     def pids(self) -> tuple[int, ...]:
-        own = self._placeholder.pid if self._placeholder is not None else 0
-        return tuple(pid for pid in self._inner.pids() if pid != own)
+        pause_pid = self._pause_process.pid if self._pause_process is not None else 0
+        return tuple(pid for pid in self._inner.pids() if pid != pause_pid)
 
     def freeze(self) -> None:
         self._inner.freeze()
@@ -91,22 +90,22 @@ class SystemdCgroup:
 
     def kill(self) -> None:
         self._inner.kill()
-        self.settle()
+        self.release_pause_process()
 
     def destroy(self, timeout: float = 2.0) -> None:
-        """Waits for the processes first, since to stop a unit is to kill them."""
+        """Wait for the processes first, because stopping a unit kills them."""
         deadline = time.monotonic() + timeout
-        while found := self.pids():
+        while processes := self.pids():
             if time.monotonic() >= deadline:
-                listed = ", ".join(map(str, found[:8]))
+                listed = ", ".join(map(str, processes[:8]))
                 raise Conflict(
                     f"cannot remove cgroup {self.path}: in use by {listed}", hint="kill them first"
                 )
             time.sleep(0.002)
-        self.settle()
+        self.release_pause_process()
         with Connection(self._address) as systemd:
             systemd.stop(self.unit)
-            systemd.forget(self.unit)
+            systemd.reset_failed(self.unit)
         self._inner.destroy(max(deadline - time.monotonic(), 0.5))
 
     def oom_kills(self) -> int:
@@ -125,7 +124,7 @@ class SystemdCgroup:
         return self._inner.locations()
 
     def close(self) -> None:
-        self.settle()
+        self.release_pause_process()
         self._inner.close()
 
     def __enter__(self) -> Self:
@@ -136,7 +135,7 @@ class SystemdCgroup:
 
 
 def major(version: str) -> int:
-    """``257.9-1~deb13u1`` is 257; 0 for a text without a number. Pure."""
+    """Return the major number: ``257.9-1~deb13u1`` is 257; 0 without a number. Pure."""
     digits = ""
     for character in version.lstrip('"v'):
         if not character.isdigit():

@@ -1,8 +1,8 @@
-"""The systemd driver: the last part of a path is a unit, the one above it the unit's slice.
+"""The systemd driver: the last component of a path is a unit, its parent the unit's slice.
 
-A path is the one that :mod:`jaula.cgroups.cgroup_path` gives: ``/a.slice/a-b.slice/jaula-ID.scope``. For
-a user's manager it is below the manager's own cgroup, and a cgroup's ``path`` has that in front;
-:meth:`SystemdDriver.open` takes both.
+:mod:`jaula.cgroups.cgroup_path` returns such paths: ``/a.slice/a-b.slice/jaula-ID.scope``. For a
+user's manager the path is relative to the manager's own cgroup. A cgroup's ``path`` includes that
+prefix; :meth:`SystemdDriver.open` accepts both.
 """
 
 from __future__ import annotations
@@ -10,41 +10,46 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from jaula.cgroups import paths
+from jaula.cgroups import cgroup_path
 from jaula.cgroups.systemd.bus import Address, Connection
-from jaula.cgroups.systemd.cgroup import Inner, SystemdCgroup
+from jaula.cgroups.systemd.cgroup import CgroupfsCgroup, SystemdCgroup
 from jaula.cgroups.systemd.pause_process import PauseProcess
-from jaula.cgroups.systemd.properties import UnitProperty, of_scope
+from jaula.cgroups.systemd.properties import UnitProperty, scope_properties
 from jaula.errors import Conflict, InvalidRequest, NotFound, Unsupported
 
 
-class Files(Protocol):
-    """The driver of the host's files."""
+class CgroupfsDriver(Protocol):
+    """The driver of the host's cgroup files."""
 
     version: int
 
-    def adopt(self, path: str) -> Inner: ...
-    def open(self, path: str) -> Inner: ...
+    def adopt(self, path: str) -> CgroupfsCgroup: ...
+    def open(self, path: str) -> CgroupfsCgroup: ...
     def controllers(self) -> frozenset[str]: ...
     def features(self) -> frozenset[str]: ...
     def warnings(self) -> tuple[str, ...]: ...
 
 
 class SystemdDriver:
-    """Keeps the contract of :class:`jaula.cgroups.protocol.CgroupDriver`."""
+    """Implementation of :class:`jaula.cgroups.protocol.CgroupDriver`."""
 
     name = "systemd"
 
     def __init__(
         self,
-        host: Files,
+        host: CgroupfsDriver,
         *,
         user: bool = False,
         properties: Iterable[UnitProperty] = (),
         without_device_rules: bool = False,
         address: Address | None = None,
     ) -> None:
-        """``user`` asks the user's own manager; ``properties`` are added to each new unit."""
+        """Select the system manager, or with ``user`` the user's.
+
+        ``properties`` are set on each new unit.
+
+        :raises Unsupported: when ``user`` is set on v1.
+        """
         if user and host.version == 1:
             raise Unsupported("cannot use rootless systemd cgroups on cgroup v1")
         self._host = host
@@ -55,39 +60,39 @@ class SystemdDriver:
         self.version = host.version
 
     def create(self, path: str) -> SystemdCgroup:
-        parent, unit = units(path)
+        parent, unit = split_path(path)
         with Connection(self._address) as systemd:
             full = self._root(systemd) + path
-            placeholder = PauseProcess() if unit.endswith(".scope") else None
+            pause_process = PauseProcess() if unit.endswith(".scope") else None
             try:
-                wanted = (
-                    *of_scope(
+                properties = (
+                    *scope_properties(
                         unit,
                         parent,
-                        placeholder.pid if placeholder else None,
+                        pause_process.pid if pause_process else None,
                         f"container {unit.rpartition('.')[0]}",
                         self.version,
                     ),
                     *self._properties,
                 )
                 try:
-                    systemd.start(unit, wanted)
+                    systemd.start(unit, properties)
                 except Conflict:
                     self._clear(systemd, unit, full)
-                    systemd.start(unit, wanted)
+                    systemd.start(unit, properties)
                 try:
                     inner = self._host.adopt(full)
                 except BaseException:
                     systemd.stop(unit)
                     raise
             except BaseException:
-                if placeholder is not None:
-                    placeholder.end()
+                if pause_process is not None:
+                    pause_process.end()
                 raise
-        return self._cgroup(unit, inner, placeholder)
+        return self._cgroup(unit, inner, pause_process)
 
     def open(self, path: str) -> SystemdCgroup:
-        _, unit = units(path)
+        _, unit = split_path(path)
         try:
             return self._cgroup(unit, self._host.open(path), None)
         except NotFound:
@@ -107,38 +112,46 @@ class SystemdDriver:
         return self._host.warnings()
 
     def _root(self, systemd: Connection) -> str:
-        """Where the manager's own tree begins, without a slash at its end."""
+        """Return the cgroup of the user's manager without a final slash; "" for the system's."""
         return systemd.manager_property("ControlGroup").rstrip("/") if self._user else ""
 
     def _clear(self, systemd: Connection, unit: str, full: str) -> None:
-        """Have an empty or failed unit of that name go; ``Conflict`` where it has processes."""
-        try:
-            with self._host.open(full) as left:
-                found = left.pids()
-        except NotFound:
-            found = ()
-        if found:
-            raise Conflict(f"cgroup {full} is in use by process {found[0]}")
-        systemd.stop(unit)
-        systemd.forget(unit)
+        """Stop and forget an empty or failed unit.
 
-    def _cgroup(self, unit: str, inner: Inner, placeholder: PauseProcess | None) -> SystemdCgroup:
+        :raises Conflict: when the unit has processes.
+        """
+        try:
+            with self._host.open(full) as leftover:
+                processes = leftover.pids()
+        except NotFound:
+            processes = ()
+        if processes:
+            raise Conflict(f"cgroup {full} is in use by process {processes[0]}")
+        systemd.stop(unit)
+        systemd.reset_failed(unit)
+
+    def _cgroup(
+        self, unit: str, inner: CgroupfsCgroup, pause_process: PauseProcess | None
+    ) -> SystemdCgroup:
         return SystemdCgroup(
             unit,
             inner,
             self.version,
             self._address,
-            placeholder,
+            pause_process,
             without_device_rules=self._without_device_rules,
         )
 
 
-def units(path: str) -> tuple[str, str]:
-    """(slice, unit) of a path; raises ``InvalidRequest``. Pure."""
-    *above, unit = paths.relative(path).split("/")
-    parent = above[-1] if above else "-.slice"
+def split_path(path: str) -> tuple[str, str]:
+    """Return (slice, unit) of a path. Pure.
+
+    :raises InvalidRequest: when the path is not that of a unit.
+    """
+    *parents, unit = cgroup_path.relative(path).split("/")
+    parent = parents[-1] if parents else "-.slice"
     if not unit.endswith((".scope", ".slice")) or not parent.endswith((".slice", ".service")):
         raise InvalidRequest(
-            f"{path} is no unit of systemd", hint="as /machine.slice/machine-NAME.scope"
+            f"{path} is not a systemd unit", hint="for example /machine.slice/machine-NAME.scope"
         )
     return parent, unit

@@ -1,6 +1,6 @@
-"""A process that keeps a scope from being empty until the container's first process is in it.
+"""Process that keeps a scope alive until the container's init has entered it.
 
-systemd makes no scope without a process, and removes one that has none any more.
+systemd creates no scope without a process, and removes a scope when it becomes empty.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _prctl = function("prctl", ctypes.c_int, ctypes.c_ulong)
 
 
 class PauseProcess:
-    """Forked at once; ends with :meth:`end`, or with the thread that made it."""
+    """A forked child process; it exits with :meth:`end` or with the thread that created it."""
 
     def __init__(self) -> None:
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            _wait_for_the_end(parent)
+            _pause(parent)
         self._owner = parent
         try:
             self._pidfd: int | None = os.pidfd_open(self.pid)
@@ -34,7 +34,10 @@ class PauseProcess:
             raise
 
     def end(self) -> None:
-        """Returns when it has left its cgroup. Does nothing the second time, or in a fork."""
+        """Kill the process and wait until it has left its cgroup.
+
+        A second call, or a call in a fork, does nothing.
+        """
         if self._pidfd is None:
             return
         pidfd, self._pidfd = self._pidfd, None
@@ -42,18 +45,18 @@ class PauseProcess:
             if os.getpid() == self._owner:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                with suppress(ChildProcessError):  # a subreaper that waits for any child has it
+                with suppress(ChildProcessError):  # a subreaper may have reaped it
                     os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         finally:
             os.close(pidfd)
 
 
-def _wait_for_the_end(parent: int) -> None:
-    """The child: no descriptor, no signal handler, no way back."""
+def _pause(parent: int) -> None:
+    """Wait in the child until the parent exits; never returns."""
     try:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        with suppress(PermissionError):  # without CAP_SYS_RESOURCE it may die of others' hunger
-            _spare()
+        with suppress(PermissionError):  # needs CAP_SYS_RESOURCE
+            _disable_oom_kill()
         os.closerange(0, 1 << 20)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
@@ -63,7 +66,7 @@ def _wait_for_the_end(parent: int) -> None:
         os._exit(0)
 
 
-def _spare() -> None:
-    """Have the OOM killer pass it by: its memory is that of the runtime, and often the largest."""
+def _disable_oom_kill() -> None:
+    """Exempt the process from the OOM killer, which prefers large processes such as this fork."""
     score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     os.write(score, b"-1000")

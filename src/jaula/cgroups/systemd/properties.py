@@ -1,9 +1,9 @@
-"""A container's limits as properties of its unit. Pure.
+"""Limits of a container as properties of its unit. Pure.
 
-Source: systemd.resource-control(5), org.freedesktop.systemd1(5). systemd writes a unit's limits
-again whenever it likes (``daemon-reload``, ``set-property``), so it has to know those that it
-would otherwise put back to a default. What it knows no property for is left alone by it, and only
-written to the cgroup.
+Source: systemd.resource-control(5), org.freedesktop.systemd1(5). systemd may write a unit's limits
+at any time (``daemon-reload``, ``set-property``), so it must know those that it would otherwise
+reset to a default. It does not touch a limit without a property; such a limit is only written to
+the cgroup.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jaula.spec.runtime import Resources
 
 INFINITY = 2**64 - 1
 _PERIOD = 100_000  # microseconds, the kernel's own
-_STEP = 10_000  # microseconds a second: systemd keeps a quota in whole percents
+_STEP = 10_000  # microseconds per second: systemd stores a quota in whole percent
 
 
 class UnitProperty(msgspec.Struct, frozen=True):
@@ -36,14 +36,17 @@ class UnitProperty(msgspec.Struct, frozen=True):
     value: Any
 
     def wire(self) -> tuple[str, tuple[str, Any]]:
-        """The pair that D-Bus calls ``(sv)``."""
+        """Return the D-Bus ``(sv)`` pair."""
         return self.name, (self.signature, self.value)
 
 
-def of_scope(
+def scope_properties(
     unit: str, parent: str, pid: int | None, description: str, version: int
 ) -> tuple[UnitProperty, ...]:
-    """Of a new unit in the slice ``parent``; without ``pid`` for a slice, which holds none."""
+    """Return the properties of a new unit in the slice ``parent``.
+
+    ``pid`` is None for a slice, which holds no process.
+    """
     accounting = ("Memory", "CPU", "IO" if version == 2 else "BlockIO", "Tasks")
     kind: tuple[UnitProperty, ...]
     if unit.endswith(".slice"):
@@ -60,29 +63,31 @@ def of_scope(
     )
 
 
-def of_resources(
+def resource_properties(
     resources: Resources, read: Reader, *, version: int, systemd: int, devices: str | None
 ) -> tuple[UnitProperty, ...]:
-    """Of the limits. ``read`` reads the cgroup as it is, ``version`` is that of its files.
+    """Return the properties for the limits.
 
-    ``devices`` is the text of ``/proc/devices``, None to leave device rules to the cgroup.
-    Raises ``InvalidRequest`` for contradictions.
+    ``read`` reads the current cgroup, ``version`` is its version. ``devices`` is the text of
+    ``/proc/devices``, or None to leave device rules to the cgroup.
+
+    :raises InvalidRequest: when limits contradict each other.
     """
-    found = {
+    by_name = {
         p.name: p
         for p in (
             *_memory(resources, read, version),
             *_cpu(resources, read, version, systemd),
-            *_others(resources, version),
+            *_pids_and_io(resources, version),
             *(_unified(resources.unified, systemd) if version == 2 else ()),
             *(
-                _devices(device_rules.normal(resources.devices), devices)
+                _devices(device_rules.normalize(resources.devices), devices)
                 if devices is not None
                 else ()
             ),
         )
     }
-    return tuple(found.values())
+    return tuple(by_name.values())
 
 
 def _bytes(value: int) -> int:
@@ -101,7 +106,7 @@ def _memory(resources: Resources, read: Reader, version: int) -> Iterator[UnitPr
     if memory.reservation:
         yield UnitProperty("MemoryLow", "t", _bytes(memory.reservation))
     now = limit(read(v2memory.LIMIT))
-    swap = v2memory.swap_alone(memory.limit or None, memory.swap or None, now)
+    swap = v2memory.swap_max(memory.limit or None, memory.swap or None, now)
     if swap is not None:
         yield UnitProperty("MemorySwapMax", "t", INFINITY if swap == "max" else int(swap))
 
@@ -117,7 +122,7 @@ def _cpu(resources: Resources, read: Reader, version: int, systemd: int) -> Iter
     elif cpu.shares:
         yield UnitProperty("CPUShares", "t", cpu.shares)
     if cpu.quota or cpu.period:
-        quota, period = _in_force(read, version)
+        quota, period = _current_bandwidth(read, version)
         yield from _quota(cpu.quota or quota, cpu.period or period, systemd)
     if systemd >= 244:
         for name, text in (("AllowedCPUs", cpu.cpus), ("AllowedMemoryNodes", cpu.mems)):
@@ -125,8 +130,8 @@ def _cpu(resources: Resources, read: Reader, version: int, systemd: int) -> Iter
                 yield UnitProperty(name, "ay", _cpu_mask(text))
 
 
-def _in_force(read: Reader, version: int) -> tuple[int, int]:
-    """(quota, period) microseconds; -1 is no quota."""
+def _current_bandwidth(read: Reader, version: int) -> tuple[int, int]:
+    """Return the current (quota, period) in microseconds; quota -1 means no quota."""
     if version == 2:
         words = (read("cpu.max") or "").split()
     else:
@@ -144,12 +149,12 @@ def _quota(quota: int, period: int, systemd: int) -> Iterator[UnitProperty]:
     if quota < 0:
         yield UnitProperty("CPUQuotaPerSecUSec", "t", INFINITY)
         return
-    # Rounded up, so that what is written to the cgroup afterwards fits below it.
+    # Rounded up, so that the value written to the cgroup afterwards does not exceed it.
     a_second = quota * 1_000_000 // period
     yield UnitProperty("CPUQuotaPerSecUSec", "t", -(-a_second // _STEP) * _STEP)
 
 
-def _others(resources: Resources, version: int) -> Iterator[UnitProperty]:
+def _pids_and_io(resources: Resources, version: int) -> Iterator[UnitProperty]:
     if resources.pids is not None:
         most = resources.pids.limit
         yield UnitProperty("TasksMax", "t", most if most > 0 else INFINITY)
@@ -208,33 +213,35 @@ def _number(name: str, word: str) -> int:
     return int(word)
 
 
-def _devices(given: tuple[DeviceRule, ...], table: str) -> Iterator[UnitProperty]:
-    """The rules where systemd can say them: all allowed, or those allowed of none.
+def _devices(rules: tuple[DeviceRule, ...], table: str) -> Iterator[UnitProperty]:
+    """Yield the rules if systemd can express them: allow all, or an allow-list.
 
-    A list that takes something away again is kept by the cgroup alone.
+    Rules that deny after an allow are applied by the cgroup alone.
     """
-    start = max((n for n, rule in enumerate(given) if rule.everything), default=-1)
+    start = max((n for n, rule in enumerate(rules) if rule.everything), default=-1)
     if start < 0:
         return
-    rest = given[start + 1 :]
-    if given[start].allow and all(rule.allow for rule in rest):
+    rest = rules[start + 1 :]
+    if rules[start].allow and all(rule.allow for rule in rest):
         yield UnitProperty("DevicePolicy", "s", "auto")
         yield UnitProperty("DeviceAllow", "a(ss)", [])
         return
     names = [_device_names(rule, table) for rule in rest]
-    if given[start].allow or not all(rule.allow for rule in rest) or not all(names):
+    if rules[start].allow or not all(rule.allow for rule in rest) or not all(names):
         return
     allowed = [
-        (name, rule.access) for rule, found in zip(rest, names, strict=True) for name in found
+        (name, rule.access)
+        for rule, device_names in zip(rest, names, strict=True)
+        for name in device_names
     ]
     yield UnitProperty("DevicePolicy", "s", "strict")
-    yield UnitProperty("DeviceAllow", "a(ss)", [])  # forget those of before
+    yield UnitProperty("DeviceAllow", "a(ss)", [])  # clear the previous list
     yield UnitProperty("DeviceAllow", "a(ss)", allowed)
 
 
 def _device_names(rule: DeviceRule, table: str) -> tuple[str, ...]:
-    """What systemd calls the rule's devices; () where it has no word for them."""
-    found: list[str] = []
+    """Return systemd's names of the rule's devices; () if it cannot express one."""
+    names: list[str] = []
     for kind in rule.kinds:
         word = "char" if kind == "c" else "block"
         if rule.major is None:
@@ -246,12 +253,15 @@ def _device_names(rule: DeviceRule, table: str) -> tuple[str, ...]:
             name = f"/dev/{word}/{rule.major}:{rule.minor}"
         if not name:
             return ()
-        found.append(name)
-    return tuple(found)
+        names.append(name)
+    return tuple(names)
 
 
 def _group(word: str, major: int, table: str) -> str:
-    """The name of a major number in ``/proc/devices``; the first is what systemd would find."""
+    """Return the driver name of a major number in ``/proc/devices``: the first match.
+
+    systemd uses the first match too.
+    """
     section = ""
     for line in table.splitlines():
         if line.endswith(" devices:"):

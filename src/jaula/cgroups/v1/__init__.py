@@ -1,1 +1,1 @@
-"""cgroup version 1: a hierarchy for each controller (or several sharing one)."""
+"""Cgroup version 1: a hierarchy per controller, or one that several controllers share."""

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.cgroups.protocol import BlkioStats, IoCount, IoEntry
 from jaula.spec.runtime import BlockIO, Resources
 
-_NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in force"
+_NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in effect"
 
 
 class Blkio:
+    """The v1 ``blkio`` controller."""
+
     name = "blkio"
+    section = "block_io"
     limits = (
         "blkio.weight",
         "blkio.bfq.weight",
@@ -71,46 +73,51 @@ LISTS = (
     "time",
     "sectors",
 )
-"""The counters with what is below, ``blkio.*_recursive``; each scheduler has its own of them."""
+"""Recursive counters, ``blkio.*_recursive``; each I/O scheduler has its own."""
 
 
 def stats(read: Reader, *, detailed: bool = False) -> BlkioStats:
-    """Throttle's counters see every request; BFQ's only those of its own devices."""
-    moved = _by_device(read("blkio.throttle.io_service_bytes_recursive"))
-    served = _by_device(read("blkio.throttle.io_serviced_recursive"))
+    """Return statistics from throttling's counters, which include every request.
+
+    BFQ's counters include only requests to its own devices.
+    """
+    byte_counts = _by_device(read("blkio.throttle.io_service_bytes_recursive"))
+    operation_counts = _by_device(read("blkio.throttle.io_serviced_recursive"))
     return BlkioStats(
         devices=tuple(
             IoEntry(
                 major=major,
                 minor=minor,
-                read_bytes=moved.get((major, minor, "Read"), 0),
-                write_bytes=moved.get((major, minor, "Write"), 0),
-                read_operations=served.get((major, minor, "Read"), 0),
-                write_operations=served.get((major, minor, "Write"), 0),
+                read_bytes=byte_counts.get((major, minor, "Read"), 0),
+                write_bytes=byte_counts.get((major, minor, "Write"), 0),
+                read_operations=operation_counts.get((major, minor, "Read"), 0),
+                write_operations=operation_counts.get((major, minor, "Write"), 0),
             )
-            for major, minor in dict.fromkeys((key[0], key[1]) for key in (*moved, *served))
+            for major, minor in dict.fromkeys(
+                (key[0], key[1]) for key in (*byte_counts, *operation_counts)
+            )
         ),
         lists={name: _counts(read, name) for name in LISTS} if detailed else {},
     )
 
 
 def _counts(read: Reader, name: str) -> tuple[IoCount, ...]:
-    """Of the first that counted something: BFQ, CFQ of old kernels, throttling."""
+    """Return a list of the first policy with counters: BFQ, CFQ of old kernels, throttling."""
     for prefix in ("blkio.bfq", "blkio", "blkio.throttle"):
-        found: list[IoCount] = []
+        counts: list[IoCount] = []
         for line in (read(f"{prefix}.{name}_recursive") or "").splitlines():
             fields = line.split()  # "8:0 Read 4096", or "8:0 4096"
             major, _, minor = fields[0].partition(":") if fields else ("", "", "")
             if major.isdigit() and minor.isdigit() and fields[-1].isdigit():
                 operation = fields[1] if len(fields) == 3 else ""
-                found.append(IoCount(int(major), int(minor), operation, int(fields[-1])))
-        if found:
-            return tuple(found)
+                counts.append(IoCount(int(major), int(minor), operation, int(fields[-1])))
+        if counts:
+            return tuple(counts)
     return ()
 
 
 def _by_device(text: str | None) -> dict[tuple[int, int, str], int]:
-    """Lines of ``8:0 Read 4096``; the line ``Total 4096`` has no device and is passed over."""
+    """Parse lines of ``8:0 Read 4096``; the line ``Total 4096`` has no device and is skipped."""
     values: dict[tuple[int, int, str], int] = {}
     for line in (text or "").splitlines():
         fields = line.split()

@@ -1,6 +1,6 @@
-"""A v1 cgroup: the same path in every hierarchy, behind one object.
+"""A v1 cgroup: the same path in every hierarchy, as one object.
 
-The table of controllers below is where one is added. What each writes is decided in its own file.
+:data:`CONTROLLERS` is the table of controllers; each decides its writes in its own module.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import msgspec
 
 from jaula.cgroups import directory as cgroup_directory
 from jaula.cgroups import files, pids
-from jaula.cgroups import kill as cgroup_kill
-from jaula.cgroups.controller import Controller
-from jaula.cgroups.file_writes import Step, gone, perform
-from jaula.cgroups.files import Reader
+from jaula.cgroups.controller import Controller, requested
+from jaula.cgroups.files import Reader, Step, is_removed, perform
 from jaula.cgroups.protocol import CpusetStats, CpuStats, Stats
 from jaula.cgroups.rdma import Rdma
-from jaula.cgroups.v1 import blkio, cpu, cpuacct, cpuset, freezer, hugetlb, memory, oom
+from jaula.cgroups.v1 import blkio, cpu, cpuset, freezer, hugetlb, memory
 from jaula.cgroups.v1.devices import Devices
 from jaula.cgroups.v1.network import NetCls, NetPrio
 from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
@@ -29,7 +27,7 @@ CONTROLLERS: dict[str, Controller] = {
     controller.name: controller
     for controller in (
         cpu.Cpu(),
-        cpuacct.Cpuacct(),
+        cpu.Cpuacct(),
         cpuset.Cpuset(),
         memory.Memory(),
         Devices(),
@@ -47,7 +45,7 @@ FREEZE_TIMEOUT = 2.0  # seconds
 
 
 class Hierarchy(msgspec.Struct, frozen=True):
-    """One mounted tree; ``root`` is a descriptor of its mount point, owned by the driver."""
+    """One mounted hierarchy; ``root`` is a descriptor of the mount point, owned by the driver."""
 
     controllers: tuple[str, ...]
     mount: str
@@ -55,7 +53,7 @@ class Hierarchy(msgspec.Struct, frozen=True):
 
 
 class V1Cgroup:
-    """See :class:`jaula.cgroups.protocol.Cgroup`, whose contract this keeps."""
+    """Implementation of :class:`jaula.cgroups.protocol.Cgroup`."""
 
     def __init__(self, path: str, relative: str, hierarchies: tuple[Hierarchy, ...]) -> None:
         self.path = path
@@ -64,12 +62,13 @@ class V1Cgroup:
         self._directories: dict[str, int] = {}
 
     def plan(self, resources: Resources) -> list[tuple[str, tuple[Step, ...]]]:
-        """The writes by controller; raises what :meth:`apply` raises before it writes."""
+        """Return the writes by controller; raise as :meth:`apply` does, before the first write."""
         if resources.unified:
-            raise InvalidRequest("unified resources need cgroup v2, this host has v1")
+            raise InvalidRequest("unified resources need cgroup v2; this host has v1")
         plans = [
             (name, controller.decide(resources, self.reader(name)))
             for name, controller in CONTROLLERS.items()
+            if requested(controller, resources)
         ]
         for name, steps in plans:
             if steps and self._directory(name) is None:
@@ -87,7 +86,7 @@ class V1Cgroup:
         return tuple(warnings)
 
     def reader(self, controller: str) -> Reader:
-        """Reads the files of one controller."""
+        """Return a reader of one controller's files."""
         return files.reader(self._directory(controller))
 
     def add(self, pid: int) -> None:
@@ -95,12 +94,12 @@ class V1Cgroup:
             directory = self._required(hierarchy.controllers[0])
             cgroup_directory.add(directory, self.path, pid, hint=f"refused in {hierarchy.mount}")
 
-    def entry(self) -> tuple[int, ...]:
+    def open_attach_fds(self) -> tuple[int, ...]:
         opened: list[int] = []
         try:
             for hierarchy in self._hierarchies:
                 directory = self._required(hierarchy.controllers[0])
-                # a hybrid host's v2 tree, which has no name, has no file of single threads
+                # The v2 tree of a hybrid host (name "") has no per-thread file.
                 file = "tasks" if hierarchy.controllers[0] else "cgroup.procs"
                 opened.append(os.open(file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory))
         except BaseException:
@@ -109,19 +108,17 @@ class V1Cgroup:
             raise
         return tuple(opened)
 
-    def settle(self) -> None:
-        """An empty cgroup stays by itself."""
+    def release_pause_process(self) -> None:
+        """Do nothing: an empty cgroup stays."""
 
     def directory_fd(self) -> int | None:
         return None
 
     def stats(self, *, detailed: bool = False) -> Stats:
         read_cpuacct, read = self.reader("cpuacct"), self.reader("memory")
-        times = cpuacct.usage(read_cpuacct)
+        times = cpu.usage(read_cpuacct)
         throttling = cpu.throttling(self.reader("cpu"))
-        by_cpu = (
-            cpuacct.by_cpu(read_cpuacct) if detailed else (cpuacct.totals(read_cpuacct), (), ())
-        )
+        by_cpu = cpu.by_cpu(read_cpuacct) if detailed else (cpu.totals(read_cpuacct), (), ())
         return Stats(
             cpu=CpuStats(*times, *throttling, *by_cpu),
             memory=memory.stats(read, detailed=detailed),
@@ -146,8 +143,8 @@ class V1Cgroup:
         return directory is not None and freezer.frozen(directory)
 
     def kill(self) -> None:
-        """Those that cgroups below have frozen are let go too, else they would not die."""
-        cgroup_kill.kill(self.path, self._pids, self._stop_for_kill, self._thaw_all)
+        """Send SIGKILL to every process; thaw frozen child cgroups so that theirs exit too."""
+        cgroup_directory.kill(self.path, self._pids, self._freeze_for_kill, self._thaw_all)
 
     def destroy(self, timeout: float = 2.0) -> None:
         deadline = time.monotonic() + timeout
@@ -163,16 +160,16 @@ class V1Cgroup:
 
     def oom_fd(self) -> int | None:
         directory = self._directory("memory")
-        return None if directory is None else oom.subscribe(directory)
+        return None if directory is None else memory.subscribe_oom(directory)
 
     def limits(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for name, controller in CONTROLLERS.items():
             read = self.reader(name)
             for file in controller.limits:
                 if (text := read(file)) is not None:
-                    found[file] = text
-        return found
+                    texts[file] = text
+        return texts
 
     def locations(self) -> dict[str, str]:
         return {
@@ -193,7 +190,7 @@ class V1Cgroup:
         self.close()
 
     def _directory(self, controller: str) -> int | None:
-        """The directory of a controller, opened once; None where the host or the path lacks it."""
+        """Return the directory of a controller, opened once; None if it does not exist."""
         directory = self._directories.get(controller)
         if directory is not None:
             return directory
@@ -220,7 +217,7 @@ class V1Cgroup:
             directory = self._directory(name)
             if directory is not None:
                 return cgroup_directory.pids(directory)
-        return set()  # removed since
+        return set()  # removed concurrently
 
     def _thaw_all(self) -> None:
         directory = self._directory("freezer")
@@ -228,10 +225,10 @@ class V1Cgroup:
             try:
                 freezer.thaw(level)
             except OSError as error:
-                if not gone(error):
+                if not is_removed(error):
                     raise
 
-    def _stop_for_kill(self) -> bool:
+    def _freeze_for_kill(self) -> bool:
         directory = self._directory("freezer")
         if directory is None:
             return False
@@ -240,7 +237,7 @@ class V1Cgroup:
         except Unavailable:
             return False
         except OSError as error:
-            if not gone(error):
+            if not is_removed(error):
                 raise
             return False
         return True

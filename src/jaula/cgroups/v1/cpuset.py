@@ -1,15 +1,14 @@
-"""The v1 ``cpuset`` controller: which CPUs and memory nodes.
+"""The v1 ``cpuset`` controller: CPUs and memory nodes.
 
-Source: kernel ``admin-guide/cgroup-v1/cpusets.rst``. A new v1 cpuset is empty and takes no
-process until both its lists are filled; ``cgroup.clone_children`` in the parent makes the kernel
-fill them from the parent's at ``mkdir``, which saves four file accesses a container.
+Source: kernel ``admin-guide/cgroup-v1/cpusets.rst``. A new v1 cpuset is empty and accepts no
+process until both lists are set. With ``cgroup.clone_children`` in the parent the kernel copies the
+parent's lists at ``mkdir``, which saves four file accesses per container.
 """
 
 from __future__ import annotations
 
 from jaula.cgroups import files
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.cgroups.protocol import CpusetStats
 from jaula.spec import cpuset
 from jaula.spec.runtime import Resources
@@ -18,15 +17,18 @@ _LISTS = ("cpuset.cpus", "cpuset.mems")
 
 
 class Cpuset:
+    """The v1 ``cpuset`` controller."""
+
     name = "cpuset"
+    section = "cpu"
     limits = _LISTS
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
         cpu = resources.cpu
         if cpu is None:
             return ()
-        wanted = zip(_LISTS, (cpu.cpus, cpu.mems), strict=True)
-        return tuple(FileWrite(name, value) for name, value in wanted if value)
+        lists = zip(_LISTS, (cpu.cpus, cpu.mems), strict=True)
+        return tuple(FileWrite(name, value) for name, value in lists if value)
 
 
 FLAGS = (
@@ -43,7 +45,7 @@ FLAGS = (
 
 
 def stats(read: Reader) -> CpusetStats:
-    """The lists in force and the numbers in the other files; -1 is a level too."""
+    """Return the effective lists and the numbers in the other files, of which -1 is valid."""
     texts = {name: read(f"cpuset.{name}") for name in FLAGS}
     return CpusetStats(
         cpus=_numbers(read("cpuset.effective_cpus") or read("cpuset.cpus")),
@@ -55,12 +57,12 @@ def stats(read: Reader) -> CpusetStats:
 
 
 def is_empty(directory: int) -> bool:
-    """Whether it takes no process yet, and has nothing to hand on."""
+    """Return whether a list is empty, so that the cpuset accepts no process."""
     return not all(files.read(directory, name) for name in _LISTS)
 
 
 def prepare(parent: int, child: int) -> None:
-    """Fill a new cpuset from its parent's where it is empty, and let its children inherit."""
+    """Copy empty lists of a new cpuset from its parent, and let its children inherit them."""
     for name in _LISTS:
         if not files.read(child, name):
             files.write(child, name, files.read(parent, name))

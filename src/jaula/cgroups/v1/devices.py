@@ -1,22 +1,24 @@
-"""The v1 ``devices`` controller: which device nodes may be opened or made.
+"""The v1 ``devices`` controller: which device nodes may be opened or created.
 
-Source: OCI config-linux.md "Device allow list"; kernel ``admin-guide/cgroup-v1/devices.rst``.
-Rules are written in the document's order; ``a`` clears the list and denies (or allows) all. v2
-has no such files: there :mod:`jaula.cgroups.v2.devices` compiles the same rules to a program.
+Source: OCI config-linux.md "Device allow list"; kernel ``admin-guide/cgroup-v1/devices.rst``. Rules
+are written in the document's order; ``a`` clears the list and denies (or allows) all. v2 has no
+such files: :mod:`jaula.cgroups.v2.devices` compiles the same rules to a program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.cgroups.device_rules import normal
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.device_rules import normalize
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.spec.runtime import Resources
 
 
 class Devices:
+    """The v1 ``devices`` controller."""
+
     name = "devices"
+    section = "devices"
     limits = ("devices.list",)
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
@@ -24,7 +26,7 @@ class Devices:
 
 
 def _writes(resources: Resources) -> Iterator[Step]:
-    for rule in normal(resources.devices):
+    for rule in normalize(resources.devices):
         file = "devices.allow" if rule.allow else "devices.deny"
         if rule.everything:
             yield FileWrite(file, "a")

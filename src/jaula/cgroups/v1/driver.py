@@ -1,7 +1,7 @@
-"""The v1 driver: one directory per hierarchy, for the hierarchies that matter.
+"""The v1 driver: a directory in each hierarchy that a container needs.
 
-Source: kernel ``admin-guide/cgroup-v1/cgroups.rst``. A hybrid host's v2 tree without controllers is
-left alone, and so is systemd's named hierarchy: a container is found by its path in the others.
+Source: kernel ``admin-guide/cgroup-v1/cgroups.rst``. The driver does not touch a hybrid host's v2
+tree without controllers, nor systemd's named hierarchy, unless they are passed as ``named``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from jaula.cgroups import directory, features, files, paths
+from jaula.cgroups import cgroup_path, directory, features, files
 from jaula.cgroups.v1 import cpuset
 from jaula.cgroups.v1.cgroup import CONTROLLERS, Hierarchy, V1Cgroup
 from jaula.errors import NotAuthorized, NotFound
@@ -19,16 +19,16 @@ _V2_NAMES = {"blkio": "io"}
 
 
 class V1Driver:
-    """The hierarchies found on the host, each by a descriptor."""
+    """The hierarchies of the host, each by a descriptor."""
 
     name = "cgroupfs"
     version = 1
 
     def __init__(self, mounts: dict[str, str], named: Iterable[tuple[str, str]] = ()) -> None:
-        """``mounts`` is controller to mount point; controllers with one mount share a hierarchy.
+        """Open the hierarchies of ``mounts`` (controller to mount point; equal ones are shared).
 
-        ``named`` are further hierarchies that limit nothing, (name, mount point), for a service
-        manager's sake.
+        ``named`` are further hierarchies without limits, (name, mount point), which a service
+        manager needs.
         """
         self.hierarchies = tuple(
             Hierarchy(
@@ -43,24 +43,26 @@ class V1Driver:
         )
 
     def create(self, path: str) -> V1Cgroup:
-        relative = paths.relative(path)
-        done: list[Hierarchy] = []
+        relative = cgroup_path.relative(path)
+        created: list[Hierarchy] = []
         try:
             for hierarchy in self.hierarchies:
                 self._make(hierarchy, relative)
-                done.append(hierarchy)
+                created.append(hierarchy)
         except BaseException:
-            for hierarchy in done:
+            for hierarchy in created:
                 os.rmdir(relative, dir_fd=hierarchy.root)
             raise
         return V1Cgroup(f"/{relative}", relative, self.hierarchies)
 
     def adopt(self, path: str) -> V1Cgroup:
-        """One that the service manager made in its hierarchies, processes and all.
+        """Return a cgroup that the service manager created in its hierarchies, with its processes.
 
-        It is made in the others. Raises ``InvalidRequest`` for a bad path.
+        Create it in the other hierarchies.
+
+        :raises InvalidRequest: when the path is not valid.
         """
-        relative = paths.relative(path)
+        relative = cgroup_path.relative(path)
         for hierarchy in self.hierarchies:
             if not files.exists(hierarchy.root, relative):
                 self._make(hierarchy, relative)
@@ -69,7 +71,7 @@ class V1Driver:
         return V1Cgroup(f"/{relative}", relative, self.hierarchies)
 
     def open(self, path: str) -> V1Cgroup:
-        relative = paths.relative(path)
+        relative = cgroup_path.relative(path)
         present = tuple(h for h in self.hierarchies if files.exists(h.root, relative))
         if not present:
             raise NotFound(f"no such cgroup: /{relative}")
@@ -99,7 +101,7 @@ class V1Driver:
         return frozenset(
             feature
             for feature, controller, file in probes
-            if controller in roots and directory.offers(roots[controller], file)
+            if controller in roots and directory.has_file(roots[controller], file)
         )
 
     def warnings(self) -> tuple[str, ...]:
@@ -118,14 +120,14 @@ class V1Driver:
             return
         except PermissionError as error:
             raise NotAuthorized(
-                f"cannot make cgroup /{relative} in {hierarchy.mount}: {error.strerror}",
+                f"cannot create cgroup /{relative} in {hierarchy.mount}: {error.strerror}",
                 hint="the engine needs root",
             ) from error
         if "cpuset" in hierarchy.controllers:
             self._prepare_cpuset(hierarchy, relative)
 
     def _make_parents(self, hierarchy: Hierarchy, relative: str) -> None:
-        for ancestor in paths.ancestors(relative):
+        for ancestor in cgroup_path.ancestors(relative):
             try:
                 os.mkdir(ancestor, 0o755, dir_fd=hierarchy.root)
             except FileExistsError:
@@ -139,7 +141,7 @@ class V1Driver:
             parent = os.open(os.path.dirname(relative) or ".", _DIRECTORY, dir_fd=hierarchy.root)
             try:
                 if cpuset.is_empty(parent) and os.path.dirname(relative):
-                    # Made by a start beside this one, which has not come to fill it.
+                    # A concurrent start created the parent and has not filled it yet.
                     self._prepare_cpuset(hierarchy, os.path.dirname(relative))
                 cpuset.prepare(parent, child)
             finally:

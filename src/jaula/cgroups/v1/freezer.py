@@ -1,8 +1,8 @@
 """The v1 ``freezer`` controller.
 
-Source: kernel ``admin-guide/cgroup-v1/freezer-subsystem.rst``. ``FREEZING`` may last as long as a
-task sits in a place where it cannot be stopped or a fork races the walk; the file is read again,
-which makes the kernel look again, and the request is repeated now and then.
+Source: kernel ``admin-guide/cgroup-v1/freezer-subsystem.rst``. The state is ``FREEZING`` while a
+task cannot be stopped or a fork races the walk. Reading the file makes the kernel check again, and
+the request is repeated from time to time.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from __future__ import annotations
 import time
 
 from jaula.cgroups import files
-from jaula.cgroups.file_writes import Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import Reader, Step
 from jaula.errors import Unavailable
 from jaula.spec.runtime import Resources
 
 STATE = "freezer.state"
-_PAUSES = (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.005)  # seconds, then the last again and again
+_PAUSES = (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.005)  # seconds; the last one repeats
 
 
 class Freezer:
+    """The v1 ``freezer`` controller."""
+
     name = "freezer"
+    section = ""
     limits: tuple[str, ...] = ()
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
@@ -28,7 +30,10 @@ class Freezer:
 
 
 def freeze(directory: int, path: str, timeout: float) -> None:
-    """Stop every task; raises ``Unavailable`` (and thaws) when some run on for ``timeout`` s."""
+    """Freeze every task.
+
+    :raises Unavailable: when tasks still run after ``timeout`` seconds; the cgroup is then thawed.
+    """
     deadline = time.monotonic() + timeout
     attempt = 0
     while True:
@@ -44,10 +49,10 @@ def freeze(directory: int, path: str, timeout: float) -> None:
 
 
 def thaw(directory: int) -> None:
-    """Let every task go on."""
+    """Thaw every task."""
     files.write(directory, STATE, "THAWED")
 
 
 def frozen(directory: int) -> bool:
-    """Whether every task has stopped."""
+    """Return whether every task is frozen."""
     return files.read(directory, STATE) == "FROZEN"

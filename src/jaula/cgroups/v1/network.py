@@ -1,21 +1,23 @@
-"""The v1 controllers ``net_cls`` and ``net_prio``: marks on the packets of a container.
+"""The v1 controllers ``net_cls`` and ``net_prio``: class and priority of a container's packets.
 
 Source: OCI config-linux.md "Network"; kernel ``admin-guide/cgroup-v1/net_cls.rst`` and
-``net_prio.rst``. v2 has neither; there packets are matched by the cgroup itself.
+``net_prio.rst``. v2 has neither; packet filters match the cgroup itself instead.
 """
 
 from __future__ import annotations
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Resources
 
-_INTERFACE_LONGEST = 15  # IFNAMSIZ - 1
+_INTERFACE_NAME_MAX = 15  # bytes, IFNAMSIZ - 1
 
 
 class NetCls:
+    """The ``net_cls`` controller."""
+
     name = "net_cls"
+    section = "network"
     limits = ("net_cls.classid",)
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
@@ -26,7 +28,10 @@ class NetCls:
 
 
 class NetPrio:
+    """The ``net_prio`` controller."""
+
     name = "net_prio"
+    section = "network"
     limits = ("net_prio.ifpriomap",)
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
@@ -34,7 +39,7 @@ class NetPrio:
             return ()
         for interface in resources.network.priorities:
             name = interface.name
-            if not name or len(name) > _INTERFACE_LONGEST or not name.isascii() or " " in name:
+            if not name or len(name) > _INTERFACE_NAME_MAX or not name.isascii() or " " in name:
                 raise InvalidRequest(f"bad network interface name {name!r}")
         return tuple(
             FileWrite("net_prio.ifpriomap", f"{interface.name} {interface.priority}")

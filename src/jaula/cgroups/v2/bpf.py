@@ -1,7 +1,7 @@
-"""The few instructions and calls of BPF that a cgroup's device program needs.
+"""The BPF instructions and commands that a cgroup device program needs.
 
 Source: bpf(2); kernel ``bpf/standardization/instruction-set.rst``; ``linux/bpf.h`` for the
-attributes of each command. An own assembler of six instructions: no compiler, no library.
+attributes of each command. The assembler has eight instructions and needs no compiler or library.
 """
 
 from __future__ import annotations
@@ -34,42 +34,42 @@ def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: 
 
 
 def load_word(dst: int, src: int, offset: int) -> bytes:
-    """``dst = *(u32 *)(src + offset)``"""
+    """Assemble ``dst = *(u32 *)(src + offset)``."""
     return _instruction(0x61, dst, src, offset)
 
 
 def move(dst: int, src: int) -> bytes:
-    """``(u32) dst = (u32) src``"""
+    """Assemble ``(u32) dst = (u32) src``."""
     return _instruction(0xBC, dst, src)
 
 
 def set_value(dst: int, value: int) -> bytes:
-    """``(u32) dst = value``"""
+    """Assemble ``(u32) dst = value``."""
     return _instruction(0xB4, dst, value=value)
 
 
 def and_value(dst: int, value: int) -> bytes:
-    """``(u32) dst &= value``"""
+    """Assemble ``(u32) dst &= value``."""
     return _instruction(0x54, dst, value=value)
 
 
 def shift_right(dst: int, bits: int) -> bytes:
-    """``(u32) dst >>= bits``"""
+    """Assemble ``(u32) dst >>= bits``."""
     return _instruction(0x74, dst, value=bits)
 
 
 def jump_unless_equal(dst: int, value: int, skip: int) -> bytes:
-    """``if ((u32) dst != value) goto pc + 1 + skip``"""
+    """Assemble ``if ((u32) dst != value) goto pc + 1 + skip``."""
     return _instruction(0x56, dst, offset=skip, value=value)
 
 
 def jump_if_equal(dst: int, value: int, skip: int) -> bytes:
-    """``if ((u32) dst == value) goto pc + 1 + skip``"""
+    """Assemble ``if ((u32) dst == value) goto pc + 1 + skip``."""
     return _instruction(0x16, dst, offset=skip, value=value)
 
 
 def exit_() -> bytes:
-    """``return R0``: 1 allows, 0 denies."""
+    """Assemble ``return R0``: 1 allows, 0 denies."""
     return _instruction(0x95)
 
 
@@ -79,7 +79,10 @@ def _call(command: int, attributes: bytes) -> tuple[int, bytes]:
 
 
 def load(program: bytes, name: bytes) -> int:
-    """Load a device program; returns its descriptor. Raises ``OSError`` (EPERM without CAP_BPF)."""
+    """Load a device program and return its descriptor.
+
+    :raises OSError: EPERM without CAP_BPF.
+    """
     code = ctypes.create_string_buffer(program, len(program))
     licence = ctypes.create_string_buffer(b"Apache-2.0")
     attributes = struct.pack(
@@ -99,22 +102,22 @@ def load(program: bytes, name: bytes) -> int:
 
 
 def attach(directory: int, program: int) -> None:
-    """Put ``program`` in force for the cgroup, beside those that are; every one must agree."""
+    """Attach ``program`` to the cgroup in addition to others; all must allow an access."""
     values = (directory, program, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI)
     _call(BPF_PROG_ATTACH, struct.pack("=IIII", *values))
 
 
 def detach(directory: int, program: int) -> None:
-    """Take ``program`` out of force for the cgroup."""
+    """Detach ``program`` from the cgroup."""
     _call(BPF_PROG_DETACH, struct.pack("=IIII", directory, program, BPF_CGROUP_DEVICE, 0))
 
 
 def attached(directory: int) -> tuple[int, ...]:
-    """Ids of the device programs attached to this cgroup itself."""
-    room = 64
-    ids = (ctypes.c_uint32 * room)()
+    """Return the ids of the device programs attached to this cgroup itself."""
+    limit = 64
+    ids = (ctypes.c_uint32 * limit)()
     attributes = struct.pack(
-        "=IIIIQIxxxx", directory, BPF_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), room
+        "=IIIIQIxxxx", directory, BPF_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), limit
     )
     _, answer = _call(BPF_PROG_QUERY, attributes)
     count: int = struct.unpack_from("=I", answer, 24)[0]
@@ -122,28 +125,29 @@ def attached(directory: int) -> tuple[int, ...]:
 
 
 def by_id(program_id: int) -> int:
-    """A descriptor of a loaded program."""
+    """Return a descriptor of a loaded program."""
     return _call(BPF_PROG_GET_FD_BY_ID, struct.pack("=III", program_id, 0, 0))[0]
 
 
 def tag(program: int) -> str:
-    """The kernel's own digest of a program's instructions, as ``bpftool`` prints it."""
+    """Return the kernel's digest of a program's instructions, as ``bpftool`` prints it."""
     info = ctypes.create_string_buffer(64)
     _call(BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, 64, ctypes.addressof(info)))
     return info.raw[8:16].hex()
 
 
-def instructions(program: int, room: int = 1 << 16) -> bytes:
-    """A program as the kernel holds it (``bpftool prog dump xlated``); empty where it hides it.
+def instructions(program: int, limit: int = 1 << 16) -> bytes:
+    """Return a program from the kernel (``bpftool prog dump xlated``); empty if not readable.
 
-    The verifier may have changed what was loaded; it does not change what this package assembles.
+    The verifier may rewrite a program; it does not rewrite those that this package assembles.
+    ``limit`` is the maximum size in bytes.
     """
     size, length_at, pointer_at = 232, 20, 32  # struct bpf_prog_info: xlated_prog_len, _insns
     info = ctypes.create_string_buffer(size)
-    code = ctypes.create_string_buffer(room)
-    struct.pack_into("=I", info, length_at, room)
+    code = ctypes.create_string_buffer(limit)
+    struct.pack_into("=I", info, length_at, limit)
     struct.pack_into("=Q", info, pointer_at, ctypes.addressof(code))
     _call(BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, size, ctypes.addressof(info)))
     length: int = struct.unpack_from("=I", info, length_at)[0]
-    shown = struct.unpack_from("=Q", info, pointer_at)[0] != 0
-    return code.raw[:length] if shown and length <= room else b""
+    readable = struct.unpack_from("=Q", info, pointer_at)[0] != 0
+    return code.raw[:length] if readable and length <= limit else b""

@@ -1,7 +1,7 @@
 """A v2 cgroup: one directory.
 
-The table of controllers below is where one is added. What each writes is decided in its own file;
-devices are no controller with files here and go by a program of their own.
+:data:`CONTROLLERS` is the table of controllers; each decides its writes in its own module. Devices
+have no interface files on v2 and use a BPF program.
 """
 
 from __future__ import annotations
@@ -10,23 +10,13 @@ import os
 import time
 from typing import Self
 
-from jaula.cgroups import (
-    device_rules,
-    files,
-    pids,
-)
-from jaula.cgroups import (
-    directory as cgroup_directory,
-)
-from jaula.cgroups import (
-    kill as cgroup_kill,
-)
-from jaula.cgroups.controller import Controller
-from jaula.cgroups.file_writes import FileWrite, Step, gone, perform
-from jaula.cgroups.files import Reader
+from jaula.cgroups import device_rules, files, pids
+from jaula.cgroups import directory as cgroup_directory
+from jaula.cgroups.controller import Controller, requested
+from jaula.cgroups.files import FileWrite, Reader, Step, is_removed, perform
 from jaula.cgroups.protocol import CpusetStats, Stats
 from jaula.cgroups.rdma import Rdma
-from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, oom, unified
+from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, unified
 from jaula.errors import NotFound, Unavailable, Unsupported
 from jaula.spec.runtime import Resources
 
@@ -44,7 +34,7 @@ FREEZE_TIMEOUT = 2.0  # seconds
 
 
 class V2Cgroup:
-    """See :class:`jaula.cgroups.protocol.Cgroup`, whose contract this keeps."""
+    """Implementation of :class:`jaula.cgroups.protocol.Cgroup`."""
 
     def __init__(
         self,
@@ -56,7 +46,7 @@ class V2Cgroup:
         *,
         without_device_rules: bool = False,
     ) -> None:
-        """Takes ``directory``; ``root`` is the driver's."""
+        """Take ownership of ``directory``; ``root`` stays the driver's."""
         self.path = path
         self._relative = relative
         self._mount = mount
@@ -66,18 +56,19 @@ class V2Cgroup:
         self._without_device_rules = without_device_rules
 
     def plan(self, resources: Resources) -> list[tuple[str, tuple[Step, ...]]]:
-        """The writes by controller; raises what :meth:`apply` raises before it writes."""
+        """Return the writes by controller; raise as :meth:`apply` does, before the first write."""
         if resources.network is not None and (
             resources.network.class_id is not None or resources.network.priorities
         ):
             raise Unsupported(
-                "network class and priorities of a cgroup need cgroup v1, this host has v2"
+                "network class and priorities of a cgroup need cgroup v1; this host has v2"
             )
-        device_rules.normal(resources.devices)
+        device_rules.normalize(resources.devices)
         present = (self._read("cgroup.controllers") or "").split()
         plans = [
             (controller.name, controller.decide(resources, self._read))
             for controller in CONTROLLERS
+            if requested(controller, resources)
         ]
         for name, steps in plans:
             if name not in present and any(isinstance(step, FileWrite) for step in steps):
@@ -93,25 +84,25 @@ class V2Cgroup:
         for _, steps in self.plan(resources):
             warnings += perform(self._directory, self.path, steps)
         if resources.devices and not self._without_device_rules:
-            devices.apply(self._directory, self.path, device_rules.normal(resources.devices))
+            devices.apply(self._directory, self.path, device_rules.normalize(resources.devices))
         return tuple(warnings)
 
     def reader(self, controller: str) -> Reader:
-        """Reads the files of one controller, which lie beside those of the others."""
+        """Return a reader of one controller's files, which are in the same directory on v2."""
         return self._read
 
     def add(self, pid: int) -> None:
         cgroup_directory.add(self._directory, self.path, pid)
 
-    def entry(self) -> tuple[int, ...]:
+    def open_attach_fds(self) -> tuple[int, ...]:
         flags = os.O_WRONLY | os.O_CLOEXEC
         try:
             return (os.open("cgroup.procs", flags, dir_fd=self._directory),)
         except FileNotFoundError as error:
-            raise NotFound(f"cgroup {self.path} is gone") from error
+            raise NotFound(f"cgroup {self.path} no longer exists") from error
 
-    def settle(self) -> None:
-        """An empty cgroup stays by itself."""
+    def release_pause_process(self) -> None:
+        """Do nothing: an empty cgroup stays."""
 
     def directory_fd(self) -> int | None:
         return self._directory
@@ -141,26 +132,29 @@ class V2Cgroup:
         return self._directory >= 0 and freezer.frozen(self._directory)
 
     def kill(self) -> None:
-        """By ``cgroup.kill``, which no fork outruns and no freezing stops, from Linux 5.14 on."""
+        """Kill every process by ``cgroup.kill`` (Linux 5.14).
+
+        It includes concurrent forks and frozen processes.
+        """
         if self._directory < 0:
             return
         try:
             files.write(self._directory, "cgroup.kill", "1")
             self.thaw()
         except OSError as error:
-            if not gone(error):
+            if not is_removed(error):
                 raise
             if files.exists(self._directory, "cgroup.procs"):  # not removed: an older kernel
                 self.kill_one_by_one()
 
     def kill_one_by_one(self) -> None:
-        """What :meth:`kill` does on kernels without ``cgroup.kill``."""
+        """Kill every process on kernels without ``cgroup.kill``."""
         directory = self._directory
-        cgroup_kill.kill(
-            self.path, lambda: cgroup_directory.pids(directory), self._stop_for_kill, self.thaw
+        cgroup_directory.kill(
+            self.path, lambda: cgroup_directory.pids(directory), self._freeze_for_kill, self.thaw
         )
 
-    def _stop_for_kill(self) -> bool:
+    def _freeze_for_kill(self) -> bool:
         try:
             freezer.freeze(self._directory, self.path, 0.1)
         except Unavailable:
@@ -178,17 +172,20 @@ class V2Cgroup:
         return files.number(self._read("memory.peak"))
 
     def oom_fd(self) -> int | None:
-        return oom.subscribe(self._directory)
+        return memory.subscribe_oom(self._directory)
 
     def limits(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for controller in CONTROLLERS:
             for file in controller.limits:
                 if (text := self._read(file)) is not None:
-                    found[file] = text
-        if self._directory >= 0 and (programs := devices.in_force(self._directory)) is not None:
-            found["bpf.cgroup_device"] = programs
-        return found
+                    texts[file] = text
+        if (
+            self._directory >= 0
+            and (programs := devices.attached_programs(self._directory)) is not None
+        ):
+            texts["bpf.cgroup_device"] = programs
+        return texts
 
     def locations(self) -> dict[str, str]:
         directory = f"{self._mount}/{self._relative}"
@@ -199,7 +196,7 @@ class V2Cgroup:
         if self._directory >= 0:
             os.close(self._directory)
             self._directory = -1
-            self._read = files.reader(None)  # the number may soon be another file's
+            self._read = files.reader(None)  # the descriptor number may be reused
 
     def __enter__(self) -> Self:
         return self

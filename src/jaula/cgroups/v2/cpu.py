@@ -1,6 +1,6 @@
 """The v2 ``cpu`` controller: weight and bandwidth.
 
-Source: OCI config-linux.md "CPU"; kernel ``admin-guide/cgroup-v2.rst`` "CPU". Times in
+Source: OCI config-linux.md "CPU"; kernel ``admin-guide/cgroup-v2.rst`` "CPU". Times are in
 microseconds.
 """
 
@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from math import log2
 
-from jaula.cgroups import cpu_burst, pressure
-from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
-from jaula.cgroups.files import Reader, flat_keyed
+from jaula.cgroups import cpu_burst
+from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning, flat_keyed
 from jaula.cgroups.protocol import CpuStats
+from jaula.cgroups.v2 import pressure
 from jaula.spec.runtime import Resources
 
-_LOWEST_SHARES, _HIGHEST_SHARES = 2, 262144
-_DEFAULT_PERIOD = 100_000
-_NO_IDLE = "this kernel has no idle cgroups, cpu.idle is not in force"
-_NO_RT = "real-time limits do not exist in cgroup v2, they are not in force"
+_MIN_SHARES, _MAX_SHARES = 2, 262144
+_DEFAULT_PERIOD = 100_000  # microseconds
+_NO_IDLE = "this kernel has no idle cgroups, cpu.idle is not in effect"
+_NO_RT = "real-time limits do not exist in cgroup v2, they are not in effect"
 
 
 class Cpu:
+    """The v2 ``cpu`` controller."""
+
     name = "cpu"
+    section = "cpu"
     limits = ("cpu.weight", "cpu.max", "cpu.max.burst", "cpu.idle")
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
@@ -32,7 +35,7 @@ class Cpu:
         if cpu.idle is not None:
             steps.append(FileWrite("cpu.idle", str(cpu.idle), missing=_NO_IDLE))
         idle = current("cpu.idle") == "1" if cpu.idle is None else cpu.idle == 1
-        if cpu.shares and not idle:  # an idle cgroup's weight is fixed, a write is refused
+        if cpu.shares and not idle:  # the kernel rejects a write to an idle cgroup's weight
             steps.append(FileWrite("cpu.weight", str(weight(cpu.shares))))
         burst = cpu_burst.step(cpu.burst, "cpu.max.burst", current)
         steps += burst.before
@@ -45,13 +48,13 @@ class Cpu:
 
 
 def weight(shares: int) -> int:
-    """v1 shares (2 to 262144, default 1024) as a v2 weight (1 to 10000, default 100).
+    """Convert v1 shares (2 to 262144, default 1024) to a v2 weight (1 to 10000, default 100).
 
-    Both ends and both defaults meet: a quadratic in the logarithm through these three points, the
-    curve that runtimes use since 2025; the straight line of before gave 39 for the default.
+    The curve maps both ends and the default: a quadratic in the logarithm through these three
+    points, which runtimes use since 2025. The earlier straight line gave 39 for the default.
     """
-    shares = min(max(shares, _LOWEST_SHARES), _HIGHEST_SHARES)
-    if shares == _HIGHEST_SHARES:
+    shares = min(max(shares, _MIN_SHARES), _MAX_SHARES)
+    if shares == _MAX_SHARES:
         return 10_000
     bits = log2(shares)
     exponent = (bits * bits + 125 * bits) / 612 - 7 / 34
@@ -64,14 +67,14 @@ def _ceiling(value: float) -> int:
 
 
 def _bandwidth(quota: int | None, period: int | None, current: Reader) -> str:
-    """``quota period``, with what is not asked taken from the value in force."""
-    now = (current("cpu.max") or f"max {_DEFAULT_PERIOD}").split()
-    first = now[0] if not quota else "max" if quota < 0 else str(quota)
-    return f"{first} {period or now[-1]}"
+    """Return ``quota period``; a value that is not set is taken from the current one."""
+    current_values = (current("cpu.max") or f"max {_DEFAULT_PERIOD}").split()
+    first = current_values[0] if not quota else "max" if quota < 0 else str(quota)
+    return f"{first} {period or current_values[-1]}"
 
 
 def stats(read: Reader, *, detailed: bool = False) -> CpuStats:
-    """Time used and withheld; the files say microseconds."""
+    """Return CPU time used and throttled; the files are in microseconds."""
     stat = flat_keyed(read("cpu.stat"))
     return CpuStats(
         usage=stat.get("usage_usec", 0) * 1000,

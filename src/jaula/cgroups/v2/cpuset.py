@@ -1,32 +1,34 @@
-"""The v2 ``cpuset`` controller. A new cgroup has empty lists, which means the parent's.
+"""The v2 ``cpuset`` controller. A new cgroup has empty lists, which mean the parent's.
 
-Source: kernel ``admin-guide/cgroup-v2.rst`` "Cpuset". A list that the parent does not grant is
-taken without an error and has no effect: ``.effective`` tells, and is shown with the limits.
+Source: kernel ``admin-guide/cgroup-v2.rst`` "Cpuset". The kernel accepts a list that the parent
+does not grant, without an error or effect. ``.effective`` is therefore reported with the limits.
 """
 
 from __future__ import annotations
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.cgroups.protocol import CpusetStats
 from jaula.spec import cpuset
 from jaula.spec.runtime import Resources
 
 
 class Cpuset:
+    """The v2 ``cpuset`` controller."""
+
     name = "cpuset"
+    section = "cpu"
     limits = ("cpuset.cpus", "cpuset.cpus.effective", "cpuset.mems", "cpuset.mems.effective")
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
         cpu = resources.cpu
         if cpu is None:
             return ()
-        wanted = (("cpuset.cpus", cpu.cpus), ("cpuset.mems", cpu.mems))
-        return tuple(FileWrite(name, value) for name, value in wanted if value)
+        lists = (("cpuset.cpus", cpu.cpus), ("cpuset.mems", cpu.mems))
+        return tuple(FileWrite(name, value) for name, value in lists if value)
 
 
 def stats(read: Reader) -> CpusetStats:
-    """The lists in force."""
+    """Return the effective lists."""
     return CpusetStats(
         cpus=_numbers(read("cpuset.cpus.effective")),
         mems=_numbers(read("cpuset.mems.effective")),

@@ -1,13 +1,13 @@
-"""Devices on v2: rules compiled to a BPF program that the kernel asks at each open and mknod.
+"""Device rules on v2: a BPF program that the kernel runs at each open and mknod.
 
 Source: OCI config-linux.md "Device allow list"; kernel ``admin-guide/cgroup-v2.rst`` "Device
-controller"; ``struct bpf_cgroup_dev_ctx`` in ``linux/bpf.h``. The rule that speaks last about a
-device and an access letter decides; what no rule speaks about is denied. For lists that begin
-with "deny all" this is what v1's files do.
+controller"; ``struct bpf_cgroup_dev_ctx`` in ``linux/bpf.h``. The last rule that matches a device
+and an access letter decides; without a match access is denied. For lists that begin with "deny all"
+this is what v1's files do.
 
-The program keeps in R2 the letters that are still to be granted and goes through the rules from
-the last to the first: a denying rule that names one of them ends with 0, an allowing one takes its
-letters away and ends with 1 when none is left.
+The program keeps in R2 the letters that are not yet granted and goes through the rules from the
+last to the first. A denying rule that names one of them returns 0. An allowing rule removes its
+letters and returns 1 when none is left.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ from jaula.errors import JaulaError, Unsupported
 _ACCESS = {"m": 1, "r": 2, "w": 4}  # BPF_DEVCG_ACC_*
 _KIND = {"b": 1, "c": 2}  # BPF_DEVCG_DEV_*
 _NAME = b"jaula_devices"
-_LONGEST = 1000  # rules; a program may have 4096 instructions without CAP_BPF, 1 million with
+_MAX_RULES = 1000  # a program may have 4096 instructions without CAP_BPF, 1 million with it
 
 _DENY = bpf.set_value(bpf.R0, 0) + bpf.exit_()
 _ALLOW = bpf.set_value(bpf.R0, 1) + bpf.exit_()
 
 
 def assemble(rules: Sequence[DeviceRule]) -> bytes:
-    """The program for ``rules``. Pure. Raises ``Unsupported`` for more than a thousand."""
-    if len(rules) > _LONGEST:
-        raise Unsupported(f"{len(rules)} device rules, {_LONGEST} are the most")
+    """Assemble the program for ``rules``. Pure.
+
+    :raises Unsupported: when there are more than a thousand rules.
+    """
+    if len(rules) > _MAX_RULES:
+        raise Unsupported(f"{len(rules)} device rules exceed the maximum of {_MAX_RULES}")
     code = [
         bpf.load_word(bpf.R3, bpf.R1, 0),  # access << 16 | kind
         bpf.move(bpf.R2, bpf.R3),
@@ -44,7 +47,7 @@ def assemble(rules: Sequence[DeviceRule]) -> bytes:
     for rule in reversed(rules):
         code.append(_block(rule))
         if rule.everything:
-            break  # nothing above it can speak
+            break  # earlier rules have no effect
     code.append(_DENY)
     return b"".join(code)
 
@@ -73,18 +76,18 @@ def _block(rule: DeviceRule) -> bytes:
 
 
 def apply(directory: int, path: str, rules: Sequence[DeviceRule]) -> None:
-    """Put the rules in force, in place of those of before; there is no moment without any.
+    """Replace the device programs of the cgroup; at no moment is the cgroup without rules.
 
-    Raises ``Unsupported`` where the kernel lacks such programs or forbids them to the caller.
+    :raises Unsupported: when the kernel lacks such programs or denies them to the caller.
     """
     try:
         program = bpf.load(assemble(rules), _NAME)
     except OSError as error:
         raise _refused(path, "load", error) from error
     try:
-        before = bpf.attached(directory)
+        previous = bpf.attached(directory)
         bpf.attach(directory, program)
-        for program_id in before:
+        for program_id in previous:
             _detach(directory, program_id)
     except OSError as error:
         raise _refused(path, "attach", error) from error
@@ -100,24 +103,24 @@ def _detach(directory: int, program_id: int) -> None:
         os.close(program)
 
 
-def in_force(directory: int) -> str | None:
-    """Ids and digests of the programs in force at this cgroup, or None where none is.
+def attached_programs(directory: int) -> str | None:
+    """Return ids and digests of the cgroup's programs, or None if there are none.
 
-    A digest can be compared with :func:`jaula.cgroups.v2.devices.digest`.
+    A digest can be compared with that of :func:`assemble`.
     """
-    found: list[str] = []
+    programs: list[str] = []
     try:
         for program_id in bpf.attached(directory):
             program = bpf.by_id(program_id)
             try:
-                found.append(f"program {program_id} tag {bpf.tag(program)}")
+                programs.append(f"program {program_id} tag {bpf.tag(program)}")
             finally:
                 os.close(program)
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EINVAL, errno.ENOSYS):
             return None
         raise
-    return ", ".join(found) or None
+    return ", ".join(programs) or None
 
 
 def _refused(path: str, step: str, error: OSError) -> JaulaError:

@@ -1,9 +1,9 @@
-"""The v2 driver: makes a cgroup and switches the controllers on along the way to it.
+"""The v2 driver: creates a cgroup and enables the controllers along its path.
 
 Source: kernel ``admin-guide/cgroup-v2.rst``, "Enabling and Disabling" and "No Internal Process
-Constraint": a cgroup other than the root that holds processes cannot give controllers to those
-below. Where that is the top of what we see (a container, a delegated unit), its processes are moved
-to a leaf beside ours; where it is somebody else's cgroup, that is an error.
+Constraint": a cgroup other than the root that holds processes cannot enable controllers for its
+children. If that is the top of the visible tree (a container, a delegated unit), its processes are
+moved to a leaf next to the new cgroup. In any other cgroup it is an error.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from __future__ import annotations
 import errno
 import os
 
+from jaula.cgroups import cgroup_path, features, files
 from jaula.cgroups import directory as cgroup_directory
-from jaula.cgroups import features, files, paths
-from jaula.cgroups.v2 import migrate
 from jaula.cgroups.v2.cgroup import V2Cgroup
 from jaula.errors import Conflict, JaulaError, NotAuthorized, NotFound, Unsupported
 
 LEAF = "jaula-init"
-"""Where processes of the topmost cgroup go when they are in the way."""
+"""Leaf for the processes of the topmost cgroup."""
 
-_REFUSALS = (
+_ENABLE_ERRNOS = (
     errno.EBUSY,
     errno.EACCES,
     errno.EPERM,
@@ -29,61 +28,66 @@ _REFUSALS = (
     errno.ENOENT,
     errno.EOPNOTSUPP,
 )
-_WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
+_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
 
 
 class V2Driver:
-    """The tree found on the host, by a descriptor of its mount point."""
+    """The v2 hierarchy, by a descriptor of its mount point."""
 
     name = "cgroupfs"
     version = 2
 
     def __init__(self, mount: str, *, rootless: bool = False) -> None:
-        """``rootless``: no device rules, which take a privilege, and a look at who may move in."""
+        """Open the hierarchy; ``rootless`` sets no device rules and checks who may move processes.
+
+        Device rules need a privilege that a rootless engine does not have.
+        """
         self.mount = mount
         self.root = os.open(mount, cgroup_directory.DIRECTORY)
         self._rootless = rootless
 
     def create(self, path: str) -> V2Cgroup:
-        relative = paths.relative(path)
-        above = paths.ancestors(relative)
+        relative = cgroup_path.relative(path)
+        parents = cgroup_path.ancestors(relative)
         self._delegate(self.root, "/")
-        for ancestor in above:
+        for ancestor in parents:
             self._make_ancestor(ancestor)
         self._make(relative)
         if self._rootless:
             try:
-                migrate.check(self.mount, f"/{relative}")
+                check_migration(self.mount, f"/{relative}")
             except BaseException:
                 os.rmdir(relative, dir_fd=self.root)
                 raise
-        return self._opened(relative)
+        return self._open(relative)
 
     def adopt(self, path: str) -> V2Cgroup:
-        """One that the service manager made and keeps a process in; raises ``NotFound``.
+        """Return a cgroup that the service manager created and keeps a process in.
 
-        The manager switches on the controllers that it knows; the others are as far as they can be.
+        The manager enables the controllers that it knows; the others are enabled if possible.
+
+        :raises NotFound: when the cgroup does not exist.
         """
-        relative = paths.relative(path)
-        for ancestor in (".", *paths.ancestors(relative)):
+        relative = cgroup_path.relative(path)
+        for ancestor in (".", *cgroup_path.ancestors(relative)):
             directory = os.open(ancestor, cgroup_directory.DIRECTORY, dir_fd=self.root)
             try:
-                self._enable_what_can_be(directory)
+                self._enable_available(directory)
             finally:
                 os.close(directory)
         adopted = self.open(path)
         if self._rootless:
             try:
-                migrate.check(self.mount, adopted.path)
+                check_migration(self.mount, adopted.path)
             except BaseException:
                 adopted.close()
                 raise
         return adopted
 
     def open(self, path: str) -> V2Cgroup:
-        relative = paths.relative(path)
+        relative = cgroup_path.relative(path)
         try:
-            return self._opened(relative)
+            return self._open(relative)
         except FileNotFoundError as error:
             raise NotFound(f"no such cgroup: /{relative}") from error
 
@@ -94,7 +98,10 @@ class V2Driver:
         }
 
     def features(self) -> frozenset[str]:
-        """From the controllers that are there; ``swap`` by the first cgroup that has the file."""
+        """Return the features of the available controllers.
+
+        ``swap`` and ``io.weight`` depend on the first cgroup that has the file.
+        """
         present = self.controllers()
         provided = {
             "memory": ("memory", "memory.reservation"),
@@ -105,20 +112,22 @@ class V2Driver:
             "devices": ("devices",),
             "freezer": ("freezer",),
         }
-        found = {
+        supported = {
             feature
             for controller, names in provided.items()
             if controller in present
             for feature in names
         }
         probes = (("swap", "memory.swap.max"), ("io.weight", "io.weight"))
-        found |= {feature for feature, file in probes if cgroup_directory.offers(self.root, file)}
-        return frozenset(found)
+        supported |= {
+            feature for feature, file in probes if cgroup_directory.has_file(self.root, file)
+        }
+        return frozenset(supported)
 
     def warnings(self) -> tuple[str, ...]:
         return features.warnings(self.features(), self.version)
 
-    def _opened(self, relative: str) -> V2Cgroup:
+    def _open(self, relative: str) -> V2Cgroup:
         directory = os.open(relative, cgroup_directory.DIRECTORY, dir_fd=self.root)
         return V2Cgroup(
             f"/{relative}",
@@ -152,31 +161,32 @@ class V2Driver:
             raise _forbidden(relative, error) from error
 
     @staticmethod
-    def _enable_what_can_be(directory: int) -> None:
+    def _enable_available(directory: int) -> None:
+        """Enable each available controller for the children, ignoring refusals."""
         available = files.read(directory, "cgroup.controllers").split()
         enabled = files.read(directory, "cgroup.subtree_control").split()
-        for name in _WANTED:
+        for name in _CONTROLLERS:
             if name in available and name not in enabled:
                 try:
                     files.write(directory, "cgroup.subtree_control", f"+{name}")
                 except OSError as error:
-                    if error.errno not in _REFUSALS:
+                    if error.errno not in _ENABLE_ERRNOS:
                         raise
 
     def _delegate(self, directory: int, path: str) -> None:
-        """Switch on for the children of ``path`` what it has and they lack."""
+        """Enable the available controllers for the children of ``path``."""
         available = files.read(directory, "cgroup.controllers").split()
         enabled = files.read(directory, "cgroup.subtree_control").split()
-        missing = [name for name in _WANTED if name in available and name not in enabled]
+        missing = [name for name in _CONTROLLERS if name in available and name not in enabled]
         if not missing:
             return
         try:
             files.write(directory, "cgroup.subtree_control", " ".join(f"+{n}" for n in missing))
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                return  # above what is delegated to us: a limit that needs one is refused by name
+                return  # above the delegated tree; a limit that needs a controller is refused
             if error.errno == errno.EBUSY:
-                self._make_room(directory, path)
+                self._move_processes_to_leaf(directory, path)
                 self._delegate_each(directory, path, missing)
             elif error.errno in (errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL):
                 self._delegate_each(directory, path, missing)
@@ -185,9 +195,9 @@ class V2Driver:
 
     @staticmethod
     def _delegate_each(directory: int, path: str, missing: list[str]) -> None:
-        """One by one, so that a controller that cannot be had does not take the others along.
+        """Enable controllers one by one, so that an unavailable one does not disable the others.
 
-        A limit that needs one which is not on is refused later, by name.
+        A limit that needs an unavailable controller is refused later.
         """
         for name in missing:
             try:
@@ -196,8 +206,11 @@ class V2Driver:
                 if error.errno not in (errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL):
                     raise _not_delegated(path, [name], error) from error
 
-    def _make_room(self, directory: int, path: str) -> None:
-        """Move the processes of the topmost cgroup to a leaf of their own."""
+    def _move_processes_to_leaf(self, directory: int, path: str) -> None:
+        """Move the processes of the topmost cgroup to a leaf of their own.
+
+        :raises Conflict: when ``path`` is not the topmost cgroup.
+        """
         processes = files.pids(files.read(directory, "cgroup.procs"))
         if path != "/":
             listed = ", ".join(map(str, processes[:8])) or "another namespace"
@@ -215,21 +228,53 @@ class V2Driver:
                 try:
                     files.write(leaf, "cgroup.procs", str(pid))
                 except ProcessLookupError:
-                    continue  # it ended meanwhile
+                    continue  # it has exited
         finally:
             os.close(leaf)
 
 
 def _forbidden(relative: str, error: OSError) -> JaulaError:
     return NotAuthorized(
-        f"cannot make cgroup /{relative}: {error.strerror}",
+        f"cannot create cgroup /{relative}: {error.strerror}",
         hint="the engine needs root, or a delegated cgroup",
     )
 
 
 def _not_delegated(path: str, names: list[str], error: OSError) -> JaulaError:
-    wanted = ", ".join(names)
-    message = f"cannot switch on {wanted} below cgroup {path}: {error.strerror}"
+    controllers = ", ".join(names)
+    message = f"cannot enable {controllers} below cgroup {path}: {error.strerror}"
     if error.errno == errno.EBUSY:
         return Conflict(message, hint="it holds processes of its own")
     return Unsupported(message)
+
+
+def common_ancestor(own: str, target: str) -> str:
+    """Return the closest common ancestor of two cgroups, "" for the root. Pure."""
+    shared: list[str] = []
+    for left, right in zip(own.split("/")[1:], target.split("/")[1:], strict=False):
+        if left != right or not left:
+            break
+        shared.append(left)
+    return "".join(f"/{part}" for part in shared)
+
+
+def check_migration(mount: str, target: str) -> None:
+    """Check that the caller may move a process from its own cgroup to ``target``.
+
+    Source: kernel ``admin-guide/cgroup-v2.rst`` "Delegation Containment": the process must be the
+    user's, and ``cgroup.procs`` of both the target and the closest common ancestor must be
+    writable. A user who logged in outside the delegated tree can create cgroups in it but not enter
+    them.
+
+    :raises NotAuthorized: when the caller cannot enter ``target``.
+    """
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as text:
+        own = cgroup_path.own_cgroup(text.read())
+    ancestor = common_ancestor(own, target)
+    if os.access(f"{mount}{ancestor}/cgroup.procs", os.W_OK, effective_ids=True):
+        return
+    raise NotAuthorized(
+        f"cannot move a process from cgroup {own} to {target}: permission denied, "
+        f"cgroup.procs of their common ancestor {ancestor or '/'} is not writable",
+        hint="start the caller in the delegated tree: systemd-run --user --scope COMMAND",
+    )

@@ -1,4 +1,4 @@
-"""Freezing on v2: ``cgroup.freeze``, and ``cgroup.events`` for when it has come true.
+"""Freezing on v2: ``cgroup.freeze``, and ``cgroup.events`` for completion.
 
 Source: kernel ``admin-guide/cgroup-v2.rst`` "Core Interface Files".
 """
@@ -12,11 +12,15 @@ import time
 from jaula.cgroups import files
 from jaula.errors import Unavailable
 
-_POLL = 0.05  # seconds; the event is an edge, so a missed one costs this much
+_POLL_INTERVAL = 0.05  # seconds; the event is edge-triggered, so a missed one costs this much
 
 
 def freeze(directory: int, path: str, timeout: float) -> None:
-    """Stop every process; raises ``Unavailable`` (and thaws) when some run on for ``timeout`` s."""
+    """Freeze every process.
+
+    :raises Unavailable: when processes still run after ``timeout`` seconds; the cgroup is then
+        thawed.
+    """
     deadline = time.monotonic() + timeout
     events = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
@@ -29,16 +33,16 @@ def freeze(directory: int, path: str, timeout: float) -> None:
                 raise Unavailable(f"cgroup {path} did not freeze within {timeout} seconds")
             os.pread(events, 4096, 0)  # arms the event
             if not frozen(directory):
-                poll.poll(_POLL * 1000)
+                poll.poll(_POLL_INTERVAL * 1000)
     finally:
         os.close(events)
 
 
 def thaw(directory: int) -> None:
-    """Let every task go on."""
+    """Thaw every process."""
     files.write(directory, "cgroup.freeze", "0")
 
 
 def frozen(directory: int) -> bool:
-    """Whether every task has stopped."""
+    """Return whether every process is frozen."""
     return files.flat_keyed(files.read(directory, "cgroup.events")).get("frozen") == 1

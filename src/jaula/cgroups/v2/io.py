@@ -1,25 +1,27 @@
 """The v2 ``io`` controller, OCI's ``blockIO``.
 
 Source: OCI config-linux.md "Block IO"; kernel ``admin-guide/cgroup-v2.rst`` "IO". OCI weights are
-10 to 1000 as v1 and BFQ have them; ``io.weight`` is 1 to 10000.
+10 to 1000, as on v1 and in BFQ; ``io.weight`` is 1 to 10000.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.cgroups import pressure
-from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning
 from jaula.cgroups.protocol import BlkioStats, IoEntry
+from jaula.cgroups.v2 import pressure
 from jaula.spec.runtime import BlockIO, Resources
 
-_NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in force"
-_NO_LEAF = "leaf weights do not exist in cgroup v2, they are not in force"
+_NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in effect"
+_NO_LEAF = "leaf weights do not exist in cgroup v2, they are not in effect"
 
 
 class Io:
+    """The v2 ``io`` controller."""
+
     name = "io"
+    section = "block_io"
     limits = ("io.weight", "io.bfq.weight", "io.max")
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
@@ -31,7 +33,7 @@ class Io:
 
 
 def weight(blkio: int) -> int:
-    """10 to 1000 as 1 to 10000, linear."""
+    """Convert a weight of 10 to 1000 linearly to 1 to 10000."""
     return 1 + (min(max(blkio, 10), 1000) - 10) * 9999 // 990
 
 
@@ -61,7 +63,7 @@ def _throttles(block: BlockIO) -> Iterator[Step]:
 
 
 def stats(read: Reader, *, detailed: bool = False) -> BlkioStats:
-    """``io.stat``: ``8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6``."""
+    """Parse ``io.stat``: ``8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6``."""
     entries: list[IoEntry] = []
     for line in (read("io.stat") or "").splitlines():
         device, *pairs = line.split(" ")

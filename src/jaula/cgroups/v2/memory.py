@@ -1,29 +1,45 @@
 """The v2 ``memory`` controller.
 
 Source: OCI config-linux.md "Memory"; kernel ``admin-guide/cgroup-v2.rst`` "Memory". OCI's ``swap``
-is memory plus swap; v2 has a limit for swap alone, so one is taken from the other.
+is memory plus swap. v2 limits swap alone, so the memory limit is subtracted.
+
+OOM notification is inotify on ``memory.events``: a change of a file with events generates a file
+modified event, except in the root cgroup. The file also counts other events, so the reader compares
+``oom_kill``.
 """
 
 from __future__ import annotations
 
-from jaula.cgroups import memory_usage, pressure
-from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
-from jaula.cgroups.files import Reader, flat_keyed, limit, number
+import ctypes
+import os
+
+from jaula.cgroups import memory_usage
+from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning, flat_keyed, limit, number
 from jaula.cgroups.protocol import MemoryCounter, MemoryStats
+from jaula.cgroups.v2 import pressure
 from jaula.errors import InvalidRequest
+from jaula.kernel.libc import function
 from jaula.spec.runtime import Resources
 
 LIMIT = "memory.max"
 SWAP = "memory.swap.max"
 
 _NO_SWAP = "this kernel does not account swap, memory is limited without swap"
-_NO_SWAPPINESS = "swappiness by container does not exist in cgroup v2, it is not in force"
-_NO_KMEM = "a limit of kernel memory does not exist in cgroup v2: memory.max includes it"
+_NO_SWAPPINESS = "swappiness per container does not exist in cgroup v2, it is not in effect"
+_NO_KMEM = "a kernel memory limit does not exist in cgroup v2: memory.max includes it"
 _NO_OOM = "the OOM killer cannot be disabled in cgroup v2"
+
+_IN_MODIFY = 0x2  # linux/inotify.h
+
+_inotify_init1 = function("inotify_init1", ctypes.c_int)
+_inotify_add_watch = function("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
 class Memory:
+    """The v2 ``memory`` controller."""
+
     name = "memory"
+    section = "memory"
     limits = ("memory.max", "memory.swap.max", "memory.low", "memory.high", "memory.oom.group")
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
@@ -32,35 +48,36 @@ class Memory:
             return ()
         memory_usage.check(memory, current, "memory.current", "memory.peak")
         steps: list[Step] = []
-        swap = swap_alone(memory.limit or None, memory.swap or None, limit(current(LIMIT)))
+        swap = swap_max(memory.limit or None, memory.swap or None, limit(current(LIMIT)))
         if swap is not None:
             steps.append(FileWrite(SWAP, swap, missing=_NO_SWAP))
         if memory.limit:
             steps.append(FileWrite(LIMIT, _bytes(memory.limit)))
         if memory.reservation:
             steps.append(FileWrite("memory.low", _bytes(memory.reservation)))
-        for asked, text in (
+        for is_set, text in (
             (memory.swappiness is not None, _NO_SWAPPINESS),
             (memory.kernel, _NO_KMEM),
             (memory.disable_oom_killer, _NO_OOM),
         ):
-            if asked:
+            if is_set:
                 steps.append(WriteWarning(text))
         return tuple(steps)
 
 
-def swap_alone(wanted: int | None, swap: int | None, now: int | None) -> str | None:
-    """The value of memory.swap.max, or None to leave it.
+def swap_max(new_limit: int | None, swap: int | None, current_limit: int | None) -> str | None:
+    """Return the value of memory.swap.max, or None to leave it.
 
-    ``wanted`` is the new memory limit if one is asked, ``now`` the one in force. Raises
-    ``InvalidRequest`` where the sum is smaller than the memory limit, or where there is no
-    memory limit to take from it.
+    ``new_limit`` is the new memory limit if set, ``current_limit`` the one in effect.
+
+    :raises InvalidRequest: when the sum is less than the memory limit, or without a memory limit to
+        subtract.
     """
-    if swap == -1 or (swap is None and wanted == -1):
+    if swap == -1 or (swap is None and new_limit == -1):
         return "max"
     if swap is None:
         return None
-    memory = now if wanted is None else (None if wanted == -1 else wanted)
+    memory = current_limit if new_limit is None else (None if new_limit == -1 else new_limit)
     if memory is None:
         raise InvalidRequest(
             "memory-swap needs a memory limit", hint="it is the sum of memory and swap"
@@ -78,20 +95,20 @@ def _bytes(value: int) -> str:
 
 
 def stats(read: Reader, *, detailed: bool = False) -> MemoryStats:
-    """What the cgroup and those below it use, in bytes; one without swap files counts none."""
+    """Return the usage of the cgroup and those below it, in bytes; an absent file counts zero."""
     details = flat_keyed(read("memory.stat"))
     events = flat_keyed(read("memory.events"))
-    usage, most = number(read("memory.current")), limit(read(LIMIT))
+    usage, max_bytes = number(read("memory.current")), limit(read(LIMIT))
     swap = number(read("memory.swap.current"))
     return MemoryStats(
         usage=usage,
-        limit=most,
+        limit=max_bytes,
         peak=number(read("memory.peak")),
         swap=swap,
         failures=events.get("max", 0),
         inactive_file=details.get("inactive_file", 0),
         details=details,
-        with_swap=_with_swap(read, usage + swap, most) if detailed else MemoryCounter(),
+        with_swap=_with_swap(read, usage + swap, max_bytes) if detailed else MemoryCounter(),
         kernel=MemoryCounter(usage=details.get("kernel", 0)) if detailed else MemoryCounter(),
         kernel_tcp=MemoryCounter(usage=details.get("sock", 0)) if detailed else MemoryCounter(),
         events=events,
@@ -99,16 +116,30 @@ def stats(read: Reader, *, detailed: bool = False) -> MemoryStats:
     )
 
 
-def _with_swap(read: Reader, usage: int, most: int | None) -> MemoryCounter:
-    """v2 limits swap alone; the sum of both limits is what v1 and OCI speak of."""
+def _with_swap(read: Reader, usage: int, memory_limit: int | None) -> MemoryCounter:
+    """Return memory and swap together: v1 and OCI use the sum, v2 has separate limits."""
     swap = limit(read(SWAP))
     return MemoryCounter(
         usage=usage,
-        limit=None if most is None or swap is None else most + swap,
+        limit=None if memory_limit is None or swap is None else memory_limit + swap,
         failures=flat_keyed(read("memory.swap.events")).get("max", 0),
     )
 
 
 def oom_kills(read: Reader) -> int:
-    """Processes killed for want of memory so far."""
+    """Return the number of processes that the OOM killer has killed."""
     return flat_keyed(read("memory.events")).get("oom_kill", 0)
+
+
+def subscribe_oom(directory: int) -> int | None:
+    """Return a non-blocking inotify descriptor, or None if the memory controller is not enabled."""
+    if not os.access("memory.events", os.F_OK, dir_fd=directory):
+        return None
+    watch = _inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        path = f"/proc/self/fd/{directory}/memory.events"
+        _inotify_add_watch(watch, path.encode(), _IN_MODIFY)
+    except BaseException:
+        os.close(watch)
+        raise
+    return watch

@@ -1,15 +1,14 @@
-"""OCI's ``unified``: files of a v2 cgroup by their own names, as they come. Pure.
+"""OCI's ``unified``: values for files of a v2 cgroup by name. Pure.
 
 Source: OCI config-linux.md "Unified"; kernel ``admin-guide/cgroup-v2.rst``. Of the core files only
-those that are limits may be set, since the others move, freeze or kill.
+limits may be set, because the others move, freeze or kill processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.errors import InvalidRequest, Unsupported
 
 _CORE = ("cgroup.max.depth", "cgroup.max.descendants")
@@ -19,17 +18,17 @@ _ANYWHERE = ("cpu.pressure", "memory.pressure", "io.pressure", "irq.pressure")
 def decide(
     resources: Mapping[str, str], controllers: Collection[str], current: Reader
 ) -> tuple[Step, ...]:
-    """One write a line, for files such as ``io.max`` take one device at a time.
+    """Return one write per line, because files such as ``io.max`` take one device at a time.
 
-    Raises ``InvalidRequest`` for a name that is none, ``Unsupported`` for a controller that is not
-    switched on or a file that this kernel lacks.
+    :raises InvalidRequest: when a name or value is not valid.
+    :raises Unsupported: when a controller is not enabled, or the kernel lacks a file.
     """
     steps: list[Step] = []
     for name, value in resources.items():
         _check(name, value, controllers)
         if current(name) is None and not _is_write_only(name):
             raise Unsupported(
-                f"unified resource {name!r} can't be set: no such limit in this kernel"
+                f"unified resource {name!r} can't be set: this kernel has no such limit"
             )
         steps += [FileWrite(name, line) for line in value.strip().splitlines()]
     return tuple(steps)

@@ -87,7 +87,7 @@ class Session:
                     if key.data:
                         self._relay_agent(key.data)
                         continue
-                    data = self._sock.recv(protocol.PIECE)
+                    data = self._sock.recv(protocol.PAYLOAD_LIMIT)
                     if not data:
                         return
                     self._pending += data
@@ -101,19 +101,21 @@ class Session:
 
     def _process_frames(self) -> None:
         """Handle every complete frame in the buffer."""
-        while len(self._pending) >= protocol.HEAD_SIZE:
-            kind, number, length = protocol.head(bytes(self._pending[: protocol.HEAD_SIZE]))
-            end = protocol.HEAD_SIZE + length
+        while len(self._pending) >= protocol.HEADER_SIZE:
+            kind, number, length = protocol.decode_header(
+                bytes(self._pending[: protocol.HEADER_SIZE])
+            )
+            end = protocol.HEADER_SIZE + length
             if len(self._pending) < end:
                 return
-            payload = bytes(self._pending[protocol.HEAD_SIZE : end])
+            payload = bytes(self._pending[protocol.HEADER_SIZE : end])
             del self._pending[:end]
             self._handle(kind, number, payload)
 
     def _handle(self, kind: SessionRequestKind, number: int, payload: bytes) -> None:
         if kind in (SessionRequestKind.SECRET, SessionRequestKind.SSH, SessionRequestKind.CONTEXT):
             try:
-                self._serve(kind, number, protocol.asked(payload))
+                self._serve(kind, number, protocol.decode_request(payload))
             except (CliError, OSError) as error:
                 self._send_failure(number, str(error))
         elif (agent := self._streams.get(number)) is not None:
@@ -128,10 +130,10 @@ class Session:
     def _serve(self, kind: SessionRequestKind, number: int, id: str) -> None:
         if kind is SessionRequestKind.SECRET and id in self._secrets:
             self._send_data(number, self._secrets[id]())
-            self._send(protocol.frame(SessionRequestKind.END, number))
+            self._send(protocol.encode_frame(SessionRequestKind.END, number))
         elif kind is SessionRequestKind.CONTEXT and id in self._contexts:
             self._contexts[id](lambda data: self._send_data(number, data))
-            self._send(protocol.frame(SessionRequestKind.END, number))
+            self._send(protocol.encode_frame(SessionRequestKind.END, number))
         elif kind is SessionRequestKind.SSH and id in self._agents:
             agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -146,14 +148,14 @@ class Session:
 
     def _relay_agent(self, number: int) -> None:
         try:
-            data = self._streams[number].recv(protocol.PIECE)
+            data = self._streams[number].recv(protocol.PAYLOAD_LIMIT)
         except OSError:
             data = b""
         if data:
             self._send_data(number, data)
         else:
             self._close_stream(number)
-            self._send(protocol.frame(SessionRequestKind.END, number))
+            self._send(protocol.encode_frame(SessionRequestKind.END, number))
 
     def _close_stream(self, number: int) -> None:
         agent = self._streams.pop(number)
@@ -162,12 +164,12 @@ class Session:
 
     def _send_data(self, number: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
-        for start in range(0, len(view), protocol.PIECE):
-            chunk = bytes(view[start : start + protocol.PIECE])
-            self._send(protocol.frame(SessionRequestKind.DATA, number, chunk))
+        for start in range(0, len(view), protocol.PAYLOAD_LIMIT):
+            chunk = bytes(view[start : start + protocol.PAYLOAD_LIMIT])
+            self._send(protocol.encode_frame(SessionRequestKind.DATA, number, chunk))
 
     def _send_failure(self, number: int, text: str) -> None:
-        self._send(protocol.frame(SessionRequestKind.FAIL, number, text.encode()[:1000]))
+        self._send(protocol.encode_frame(SessionRequestKind.FAIL, number, text.encode()[:1000]))
 
     def _send(self, frame: bytes) -> None:
         self._sock.sendall(frame)

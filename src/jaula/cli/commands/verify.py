@@ -38,17 +38,16 @@ def run(options: Options) -> int:
 
     site_packages.enable()
     from jaula.audit.reports import FORMATS as FORMS
-    from jaula.audit.reports.report import ABOUTS
+    from jaula.audit.reports.report import CHECK_INFOS
 
     if options.on("list"):
         from jaula.audit.model.check_info import describe
 
-        print("\n\n".join(describe(about) for about in ABOUTS))
+        print("\n\n".join(describe(about) for about in CHECK_INFOS))
         return 0
     client = Client(Settings.host)
-    host = (
-        [_host(client)] if options.on("host") else []
-    )  # before _enter_namespaces: the host's own namespaces
+    # Before _enter_namespaces: the host's own namespaces.
+    host = [_host(client)] if options.on("host") else []
     reports = []
     if options.arguments or options.on("all"):
         if os.geteuid() != 0:
@@ -75,14 +74,14 @@ def _enter_namespaces(client: Client) -> None:
 
 
 def _containers(client: Client, options: Options) -> list[Report]:
-    from jaula.audit.image_policy import ImageRules
+    from jaula.audit.image_policy import ImagePolicyReader
     from jaula.audit.model.host_snapshot import HostSnapshot
     from jaula.audit.reports.report import Report
 
     snapshot = HostSnapshot()
-    snapshot.traced = not options.on("no-trace")
+    snapshot.trace_processes = not options.on("no-trace")
     snapshot.networks = client.get("/networks")
-    snapshot.image_rules = ImageRules(client.get(POLICY))
+    snapshot.image_rules = ImagePolicyReader(client.get(POLICY))
     names = list(options.arguments)
     if options.on("all"):
         running = client.get("/containers/json")
@@ -109,7 +108,7 @@ def _rows(client: Client, document: Any, snapshot: HostSnapshot, *, probe: bool)
     except EngineError as error:
         raise CliError(f"the engine does not return the container's spec: {error.reason}") from None
     try:
-        rows = verify.verify(document, spec, readings=snapshot)
+        rows = verify.verify(document, spec, snapshot=snapshot)
         if probe:
             from jaula.audit.escape import twin
 

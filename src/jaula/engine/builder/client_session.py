@@ -49,13 +49,15 @@ class SessionStream:
 
     async def send(self, data: bytes) -> None:
         """Send bytes to the client."""
-        for start in range(0, len(data), protocol.PIECE):
-            piece = data[start : start + protocol.PIECE]
-            await self._session.send(protocol.frame(SessionRequestKind.DATA, self.number, piece))
+        for start in range(0, len(data), protocol.PAYLOAD_LIMIT):
+            piece = data[start : start + protocol.PAYLOAD_LIMIT]
+            await self._session.send(
+                protocol.encode_frame(SessionRequestKind.DATA, self.number, piece)
+            )
 
     async def end(self) -> None:
         """Say that nothing more comes."""
-        await self._session.send(protocol.frame(SessionRequestKind.END, self.number))
+        await self._session.send(protocol.encode_frame(SessionRequestKind.END, self.number))
 
     def close(self) -> None:
         """Forget it; what still comes is dropped."""
@@ -84,7 +86,7 @@ class ClientSession:
         try:
             while True:
                 await self._take(pending)
-                data = await loop.sock_recv(sock, protocol.PIECE)
+                data = await loop.sock_recv(sock, protocol.PAYLOAD_LIMIT)
                 if not data:
                     return
                 pending += data
@@ -94,12 +96,12 @@ class ClientSession:
             self.close()
 
     async def _take(self, pending: bytearray) -> None:
-        while len(pending) >= protocol.HEAD_SIZE:
-            kind, number, length = protocol.head(bytes(pending[: protocol.HEAD_SIZE]))
-            end = protocol.HEAD_SIZE + length
+        while len(pending) >= protocol.HEADER_SIZE:
+            kind, number, length = protocol.decode_header(bytes(pending[: protocol.HEADER_SIZE]))
+            end = protocol.HEADER_SIZE + length
             if len(pending) < end:
                 return
-            payload = bytes(pending[protocol.HEAD_SIZE : end])
+            payload = bytes(pending[protocol.HEADER_SIZE : end])
             del pending[:end]
             stream = self._streams.get(number)
             if stream is not None:
@@ -137,7 +139,7 @@ class ClientSession:
         self._number += 1
         stream = self._streams[self._number] = SessionStream(self, self._number)
         try:
-            await self.send(protocol.ask(kind, stream.number, id))
+            await self.send(protocol.encode_request(kind, stream.number, id))
         except BaseException:
             stream.close()
             raise

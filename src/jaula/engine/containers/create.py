@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.cgroups import paths as cgroup_paths
+from jaula.cgroups import cgroup_path as cgroup_paths
 from jaula.engine.containers import (
     health,
     image_config,

@@ -11,7 +11,7 @@ import msgspec
 from jaula.engine.containers import health
 from jaula.engine.oci_spec.process import merge_environment
 from jaula.spec.api import ContainerCreate
-from jaula.spec.decoding import Empty
+from jaula.spec.decode import Empty
 from jaula.spec.image import ImageConfig
 
 

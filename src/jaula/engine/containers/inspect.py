@@ -18,8 +18,8 @@ from jaula.engine.oci_spec.security import covered, profile
 from jaula.engine.oci_spec.security import labels as security_labels
 from jaula.logs import timestamp
 from jaula.security import landlock
+from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
 from jaula.spec.api import Resources
-from jaula.spec.landlock import ANNOTATION, decode
 from jaula.state.records import (
     ContainerRecord,
     HealthRecord,
@@ -103,10 +103,10 @@ _annotated = msgspec.json.Decoder(_Annotated)
 def landlock_rules(spec: Path) -> str:
     """The rules of the last start, for people; empty: none, or it never started."""
     try:
-        text = _annotated.decode(spec.read_bytes()).annotations.get(ANNOTATION)
+        text = _annotated.decode(spec.read_bytes()).annotations.get(LANDLOCK_ANNOTATION)
     except FileNotFoundError:
         return ""
-    return landlock.describe(decode(text)) if text is not None else ""
+    return landlock.describe(decode_ruleset(text)) if text is not None else ""
 
 
 def state(record: ContainerRecord) -> dict[str, Any]:

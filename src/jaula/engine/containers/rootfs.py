@@ -25,7 +25,7 @@ from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.runtime.create import id_maps, rootfs
-from jaula.spec import bind_root
+from jaula.spec.annotations import path_below
 from jaula.spec.rootfs import OverlayRoot
 from jaula.spec.runtime import IDMapping
 
@@ -179,7 +179,7 @@ def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
     """A volume or directory of the host at its place; left out where its source is gone."""
     from jaula.runtime.create.rootfs import open_source
 
-    fitting = [b for b in bounds if bind_root.below(mount.source, b) is not None]
+    fitting = [b for b in bounds if path_below(mount.source, b) is not None]
     bound = max(fitting, key=len) if fitting and mount.type == "bind" else None
     if mount.subpath:
         bound = mount.source.removesuffix(f"/{mount.subpath}")

@@ -14,12 +14,13 @@ import msgspec
 
 from jaula.engine.networks import config_only
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
-from jaula.kernel.links import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
+from jaula.kernel.rtnetlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from jaula.network.bridge import check_bridge_name
 from jaula.network.drivers.parent_interface import dummy_name
 from jaula.spec.api_networks import NetworkCreate
 from jaula.spec.network import (
     BINDING_OPTION,
+    BYPASS_FIREWALL_OPTION,
     ICC_OPTION,
     IPVLAN_FLAG_OPTION,
     IPVLAN_MODE_OPTION,
@@ -27,9 +28,8 @@ from jaula.spec.network import (
     MASQUERADE_OPTION,
     MTU_OPTION,
     NAME_OPTION,
+    PARENT_DRIVERS,
     PARENT_OPTION,
-    PARENTED,
-    PAST_OPTION,
     NetworkRecord,
 )
 
@@ -59,7 +59,7 @@ def check(body: NetworkCreate) -> None:
         return  # it is for whatever driver is named by those that are made from it
     if body.driver in ("host", "null"):
         raise NotAuthorized(f'only one instance of "{body.driver}" network is allowed')
-    if body.driver not in ("", "default", "bridge", *PARENTED):
+    if body.driver not in ("", "default", "bridge", *PARENT_DRIVERS):
         raise NotFound(f'plugin "{body.driver}" not found')
 
 
@@ -88,7 +88,7 @@ def network(body: NetworkCreate, identity: str) -> NetworkRecord:
         labels=body.labels,
         config_from=config_only.source(body),
     )
-    if body.driver in PARENTED:
+    if body.driver in PARENT_DRIVERS:
         return _parented(common, body.driver)
     return msgspec.structs.replace(
         common,
@@ -96,7 +96,9 @@ def network(body: NetworkCreate, identity: str) -> NetworkRecord:
         icc=_flag(options, ICC_OPTION),
         masquerade=_flag(options, MASQUERADE_OPTION),
         host_binding=_binding(options.get(BINDING_OPTION, "")),
-        past_firewall=_flag(options, PAST_OPTION) if PAST_OPTION in options else None,
+        past_firewall=_flag(options, BYPASS_FIREWALL_OPTION)
+        if BYPASS_FIREWALL_OPTION in options
+        else None,
     )
 
 

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from jaula.engine.model.names import short
 from jaula.engine.networks import links
 from jaula.errors import InvalidRequest, NotAuthorized
-from jaula.kernel.links import mac_bytes
+from jaula.kernel.rtnetlink import mac_bytes
 from jaula.spec.api import ContainerCreate
 from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.network import NetworkRecord

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaula.engine.networks.store import PREDEFINED
 from jaula.logs import timestamp
-from jaula.spec.network import PAST_OPTION, NetworkRecord, Pool
+from jaula.spec.network import BYPASS_FIREWALL_OPTION, NetworkRecord, Pool
 
 Document = dict[str, Any]
 
@@ -39,7 +39,7 @@ def document(network: NetworkRecord, *, past_firewall: bool = False) -> Document
 def _options(network: NetworkRecord, past_firewall: bool) -> dict[str, str]:
     """What was asked, and what the engine's settings relax."""
     relaxed = past_firewall and network.past_firewall is None and network.driver == "bridge"
-    return {**network.driver_options, **({PAST_OPTION: "true"} if relaxed else {})}
+    return {**network.driver_options, **({BYPASS_FIREWALL_OPTION: "true"} if relaxed else {})}
 
 
 def _pools(network: NetworkRecord) -> list[Document] | None:

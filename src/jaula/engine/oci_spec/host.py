@@ -10,7 +10,7 @@ from collections.abc import Collection
 import msgspec
 
 from jaula.engine.oci_spec.inputs import HostFacts
-from jaula.kernel import capabilities, userns
+from jaula.kernel import capabilities, namespaces
 from jaula.security.lsm import detect, selinux_policy
 from jaula.spec import cpuset
 
@@ -80,7 +80,7 @@ def _grantable(wanted: tuple[int, int]) -> tuple[int, int]:
     Raising it takes CAP_SYS_RESOURCE in the initial user namespace (setrlimit(2)).
     """
     effective = capabilities.read_status_masks(os.getpid())["effective"]
-    if effective >> _SYS_RESOURCE & 1 and userns.is_initial():
+    if effective >> _SYS_RESOURCE & 1 and namespaces.is_initial_userns():
         return wanted
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:

@@ -12,7 +12,7 @@ from jaula.security.landlock import Landlock
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
 from jaula.security.lsm.selinux import SELinux
-from jaula.spec import bind_root
+from jaula.spec import annotations as spec_annotations
 from jaula.spec.api import ContainerCreate, DeviceMapping
 from jaula.spec.runtime import (
     Box,
@@ -88,11 +88,17 @@ def _bounds(facts: SpecInputs) -> dict[str, str]:
         if mount.subpath:
             bounds[mount.source] = mount.source.removesuffix(f"/{mount.subpath}")
         elif mount.type == "bind":
-            fitting = [p for p in facts.beneath if bind_root.below(mount.source, p) is not None]
+            fitting = [
+                p for p in facts.beneath if spec_annotations.path_below(mount.source, p) is not None
+            ]
             bound = max(fitting, key=len, default="/")
             if bound != "/":  # below the root is everything, whatever links say
                 bounds[mount.source] = bound
-    return {bind_root.ANNOTATION: bind_root.encode(bounds)} if bounds else {}
+    return (
+        {spec_annotations.BIND_ROOT_ANNOTATION: spec_annotations.encode_bind_roots(bounds)}
+        if bounds
+        else {}
+    )
 
 
 def _modules(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 
 from jaula.errors import JaulaError
-from jaula.kernel.netlink import visiting
+from jaula.kernel.netlink import in_netns
 from jaula.network.firewall.nftables import open_nft
 
 ADDRESS = "127.0.0.11"
@@ -28,7 +28,7 @@ def open_sockets(netns_fd: int, *, new: bool = False) -> tuple[socket.socket, so
     """
     opened: list[socket.socket] = []
     try:
-        with visiting(netns_fd):
+        with in_netns(netns_fd):
             for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
                 made = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
                 opened.append(made)

@@ -13,7 +13,9 @@ import errno
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unsupported
-from jaula.kernel.links import (
+from jaula.kernel.netlink import Request
+from jaula.kernel.rtnetlink import (
+    Rtnetlink,
     add_dummy,
     add_ipvlan,
     add_macvlan,
@@ -21,8 +23,6 @@ from jaula.kernel.links import (
     delete_link,
     set_link,
 )
-from jaula.kernel.netlink import Request
-from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.spec.endpoint import Endpoint
 
 LAST_TAG = 4094

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import structs
 
 from jaula.cgroups import cgroup_path
-from jaula.cgroups.default_devices import with_default_devices
+from jaula.cgroups.device_rules import with_default_devices
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.oci import bundle as bundles
 from jaula.oci import console, preserve_fds, services
@@ -199,7 +199,7 @@ def _cgroup_path(spec: oci.Spec, container_id: str, settings: Settings) -> str:
     """Return the cgroup's path below each hierarchy's mount point."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         own = file.read()
-    return cgroup_path.place(
+    return cgroup_path.resolve(
         spec.linux.cgroups_path if spec.linux else None,
         container_id,
         systemd=settings.systemd_cgroup,

@@ -85,7 +85,7 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
             pid, master, parent_stdio = _create_init(
                 spec, linux, process_spec, config, options, cgroup, fd_stack
             )
-            cgroup.settle()
+            cgroup.release_pause_process()
         except BaseException:
             cgroup.kill()
             cgroup.destroy()

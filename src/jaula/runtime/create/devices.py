@@ -20,11 +20,11 @@ from jaula.errors import InvalidRequest
 from jaula.kernel import mounts, tty
 from jaula.kernel.paths import (
     RESOLVE,
+    components,
     make_directory_in_root,
     make_file_in_root,
     open_in_root,
     openat2,
-    parts,
 )
 from jaula.runtime.create.mount_options import MountOptions
 from jaula.runtime.init.step import (
@@ -60,7 +60,7 @@ def device_nodes(device_list: Sequence[Device]) -> tuple[Node, ...]:
         for name, major, minor in _DEFAULT_DEVICES
     }
     for device in device_list:
-        names = parts(device.path)
+        names = components(device.path)
         if device.type not in FILE_TYPES:
             raise InvalidRequest(
                 f"device {device.path}: type {device.type!r} must be one of c, b, u, p"
@@ -98,7 +98,7 @@ def make_dev(
     try:
         os.chown(f"/proc/self/fd/{tree}", *owner)
         for node in nodes:
-            names = parts(node.path)
+            names = components(node.path)
             if names[0] == "dev" and len(names) > 1:
                 try:
                     _make_node(tree, names[1:], node, owner)
@@ -166,7 +166,7 @@ class Node(msgspec.Struct, frozen=True):
         return f"device {self.path}"
 
     def execute(self, context: RootfsContext) -> None:
-        names = parts(self.path)
+        names = components(self.path)
         parent = make_directory_in_root(context.root, "/".join(names[:-1]))
         parent = refuse_procfs(parent, self.path)
         try:
@@ -226,7 +226,7 @@ class Link(msgspec.Struct, frozen=True):
     def execute(self, context: RootfsContext) -> None:
         if self.needs and not os.path.exists(self.needs):
             return
-        names = parts(self.path)
+        names = components(self.path)
         try:
             parent = open_in_root(context.root, "/".join(names[:-1]), os.O_PATH | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):

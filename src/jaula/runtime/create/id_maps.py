@@ -47,8 +47,8 @@ def make(linux: Linux, *, unprivileged: bool = False) -> int:
     """
     uids, gids = rows(linux.uid_mappings), rows(linux.gid_mappings)
     if not unprivileged:
-        return namespaces.make(CLONE(0), uids, gids)["user"]
-    return namespaces.make(CLONE(0), uids, gids, write=write_unprivileged)["user"]
+        return namespaces.create_namespaces(CLONE(0), uids, gids)["user"]
+    return namespaces.create_namespaces(CLONE(0), uids, gids, write=write_unprivileged)["user"]
 
 
 def write_unprivileged(pid: int, uids: Rows, gids: Rows) -> None:

@@ -16,7 +16,7 @@ from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.mounts import MOUNT_ATTR, MS
-from jaula.kernel.paths import parts
+from jaula.kernel.paths import components
 from jaula.runtime.create import devices, mount_options
 from jaula.runtime.create.mount_options import (
     PROPAGATION,
@@ -62,7 +62,7 @@ def is_device_directory(mount: Mount) -> bool:
 
     It is created outside, since a user namespace cannot create device nodes.
     """
-    if parts(mount.destination) != ["dev"] or mount.type != "tmpfs":
+    if components(mount.destination) != ["dev"] or mount.type != "tmpfs":
         return False
     return not {"bind", "rbind", "remount", "tmpcopyup"} & set(mount.options)
 
@@ -70,14 +70,15 @@ def is_device_directory(mount: Mount) -> bool:
 def _dev_is_bound(spec: Spec) -> bool:
     """Return whether /dev is a bind mount, which brings its own nodes."""
     return any(
-        parts(m.destination) == ["dev"] and mount_options.for_mount(m).bind for m in spec.mounts
+        components(m.destination) == ["dev"] and mount_options.for_mount(m).bind
+        for m in spec.mounts
     )
 
 
 def _nodes(spec: Spec, nodes: Sequence[devices.Node]) -> tuple[devices.Node, ...]:
     """Return the nodes to create: none below a bind-mounted /dev."""
     bound = _dev_is_bound(spec)
-    return tuple(node for node in nodes if not (bound and parts(node.path)[0] == "dev"))
+    return tuple(node for node in nodes if not (bound and components(node.path)[0] == "dev"))
 
 
 def needs_store(spec: Spec, nodes: Sequence[devices.Node]) -> bool:
@@ -85,7 +86,7 @@ def needs_store(spec: Spec, nodes: Sequence[devices.Node]) -> bool:
     if not any(is_device_directory(mount) for mount in spec.mounts):
         return True
     return any(
-        parts(node.path)[0] != "dev"
+        components(node.path)[0] != "dev"
         or (node.path == "/dev/null" and node.number != devices.NULL_NUMBER)
         for node in nodes
     )
@@ -229,7 +230,7 @@ def _cgroup_directory(mount: Mount, options: MountOptions) -> step.Step:
 
 def _controller_links(mount: Mount, names: Sequence[str]) -> list[step.Step]:
     """Return links from each controller to the hierarchy that it shares with other controllers."""
-    directory = "/".join(parts(mount.destination))
+    directory = "/".join(components(mount.destination))
     return [
         devices.Link(name, f"{directory}/{controller}")
         for name in names
@@ -240,8 +241,8 @@ def _controller_links(mount: Mount, names: Sequence[str]) -> list[step.Step]:
 
 def _covers(destination: str, below: str) -> bool:
     """Return whether a mount at ``destination`` hides ``below``, or is at the same path."""
-    first = parts(destination)
-    return parts(below)[: len(first)] == first
+    first = components(destination)
+    return components(below)[: len(first)] == first
 
 
 _GENERIC = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "favordynmods"})

@@ -55,7 +55,7 @@ def clone_into(
     directory = cgroup.directory_fd()
     entries: tuple[int, ...] = ()
     if directory is None:
-        entries = cgroup.entry()
+        entries = cgroup.open_attach_fds()
         entry_fds.extend(entries)
     pid, pidfd = namespaces.clone3(CLONE(0), cgroup=directory)
     if pid == 0:

@@ -27,7 +27,7 @@ from jaula.runtime.create import devices, mount_options, mount_plan
 from jaula.runtime.create.id_maps import rows
 from jaula.runtime.create.process import FdStack
 from jaula.runtime.init.step import NODES, NULL, set_attributes
-from jaula.spec import bind_root
+from jaula.spec import annotations as spec_annotations
 from jaula.spec.rootfs import DirectoryRoot, OverlayRoot, RootSource
 from jaula.spec.runtime import Mount, Spec
 
@@ -182,7 +182,9 @@ def prepare_mounts(
         owner = (0, 0)
     prepared: dict[int, int] = {}
     nodes = devices.device_nodes(spec.linux.devices)
-    bind_roots = bind_root.decode(spec.annotations.get(bind_root.ANNOTATION, ""))
+    bind_roots = spec_annotations.decode_bind_roots(
+        spec.annotations.get(spec_annotations.BIND_ROOT_ANNOTATION, "")
+    )
     labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
     for index, mount in enumerate(spec.mounts):
         options = mount_options.for_mount(mount)
@@ -232,7 +234,7 @@ def open_source(source: str, bind_root_dir: str | None, *, recursive: bool) -> i
         return mounts.clone_tree(source, recursive=recursive)
     directory = os.open(bind_root_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        relative = bind_root.below(source, bind_root_dir)
+        relative = spec_annotations.path_below(source, bind_root_dir)
         if relative is None:
             raise OSError(errno.EXDEV, f"not below {bind_root_dir}", source)
         try:
@@ -276,7 +278,7 @@ def _idmap(
     userns_fd = -1
     if mount.uid_mappings or mount.gid_mappings:
         uids, gids = rows(mount.uid_mappings), rows(mount.gid_mappings)
-        userns_fd = user_fd = namespaces.make(CLONE(0), uids, gids)["user"]
+        userns_fd = user_fd = namespaces.create_namespaces(CLONE(0), uids, gids)["user"]
     if user_fd is None:
         raise OSError(errno.EINVAL, "an id-mapped mount needs mappings or a user namespace", source)
     try:

@@ -34,7 +34,7 @@ from jaula.runtime.create.process import FdStack
 from jaula.runtime.init.lsm_labels import LabelFds, LabelRequest, write
 from jaula.runtime.init.personality import personality_value
 from jaula.runtime.interfaces import Interfaces
-from jaula.spec.landlock import ANNOTATION as LANDLOCK
+from jaula.spec.annotations import LANDLOCK_ANNOTATION as LANDLOCK
 from jaula.spec.runtime import ContainerProcessState, Linux, Process, Seccomp, State
 
 TYPE_CHECKING = False
@@ -261,7 +261,7 @@ def take_stdio(
         os.dup2(fd, number, inheritable=True)
     if terminal:
         tty.make_controlling(0)
-    process.close_others((*range(3, first), *(fd for fd in moved_fds if fd >= 0)))
+    process.close_fds_except((*range(3, first), *(fd for fd in moved_fds if fd >= 0)))
     return moved_fds
 
 

@@ -1,6 +1,6 @@
 """Enter a Landlock domain: the last step that a process takes with its privileges.
 
-The rules come from an annotation of the spec (:mod:`jaula.spec.landlock`), for init and, if they
+The rules come from an annotation of the spec (:mod:`jaula.spec.annotations`), for init and, if they
 say so, for exec'd processes. :func:`prepare` runs with the host's view and encodes everything. The
 other functions run in the process itself.
 
@@ -30,7 +30,7 @@ from jaula.kernel import landlock, mounts
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import LANDLOCK_RESTRICT_SELF as FLAG
 from jaula.kernel.paths import RESOLVE, openat2
-from jaula.spec.landlock import ANNOTATION, decode
+from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
 
 FILE_RIGHTS = int(FS.EXECUTE | FS.WRITE_FILE | FS.READ_FILE | FS.TRUNCATE | FS.IOCTL_DEV)
 _READ_RIGHTS = int(FS.READ_FILE | FS.IOCTL_DEV)
@@ -70,17 +70,17 @@ def prepare(annotations: Mapping[str, str], *, for_exec: bool = False) -> Compil
     :raises InvalidRequest: when the annotation is malformed.
     :raises RuntimeFailure: when this kernel cannot enforce the rules.
     """
-    text = annotations.get(ANNOTATION)
+    text = annotations.get(LANDLOCK_ANNOTATION)
     if text is None:
         return None
-    rules = decode(text)
+    rules = decode_ruleset(text)
     try:
         abi = landlock.abi_version()
     except OSError:
         raise RuntimeFailure(
             "the spec asks for Landlock, which this kernel does not support"
         ) from None
-    supported = landlock.known(abi)
+    supported = landlock.supported_rights(abi)
     if (
         rules.handled_access_fs & ~supported.access_fs
         or rules.handled_access_net & ~supported.access_net

@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import scheduling
+from jaula.kernel import sched
 from jaula.spec import cpuset
 from jaula.spec.runtime import IOPriority, Process, Scheduler
 
@@ -62,15 +62,15 @@ def cpu_list(text: str) -> frozenset[int]:
 
 
 def _set_scheduler(pid: int, scheduler: Scheduler) -> None:
-    policy = scheduling.POLICIES.get(scheduler.policy)
+    policy = sched.POLICIES.get(scheduler.policy)
     if policy is None:
         raise RuntimeFailure(f"process.scheduler.policy: unknown policy {scheduler.policy!r}")
     flags = 0
     for flag in scheduler.flags:
-        if flag not in scheduling.SCHED_FLAGS:
+        if flag not in sched.SCHED_FLAGS:
             raise RuntimeFailure(f"process.scheduler.flags: unknown flag {flag!r}")
-        flags |= scheduling.SCHED_FLAGS[flag]
-    attributes = scheduling.sched_attr(
+        flags |= sched.SCHED_FLAGS[flag]
+    attributes = sched.sched_attr(
         sched_policy=policy,
         sched_flags=flags,
         sched_nice=scheduler.nice,
@@ -80,7 +80,7 @@ def _set_scheduler(pid: int, scheduler: Scheduler) -> None:
         sched_period=scheduler.period,
     )
     try:
-        scheduling.sched_setattr(pid, attributes)
+        sched.sched_setattr(pid, attributes)
     except OSError as error:
         raise RuntimeFailure(
             f"process.scheduler: {scheduler.policy}: {error.strerror}",
@@ -90,11 +90,11 @@ def _set_scheduler(pid: int, scheduler: Scheduler) -> None:
 
 
 def _set_io_priority(pid: int, io_priority: IOPriority) -> None:
-    class_ = scheduling.IOPRIO_CLASSES.get(io_priority.class_)
+    class_ = sched.IOPRIO_CLASSES.get(io_priority.class_)
     if class_ is None:
         raise RuntimeFailure(f"process.ioPriority.class: unknown class {io_priority.class_!r}")
     try:
-        scheduling.ioprio_set(pid, class_, io_priority.priority)
+        sched.ioprio_set(pid, class_, io_priority.priority)
     except OSError:
         raise RuntimeFailure(
             f"process.ioPriority: {io_priority.class_} priority {io_priority.priority}: ",

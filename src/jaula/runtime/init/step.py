@@ -16,11 +16,7 @@ import stat
 from typing import Protocol
 
 from jaula.kernel import mounts
-from jaula.kernel.paths import (
-    make_directory_in_root,
-    make_file_in_root,
-    parts,
-)
+from jaula.kernel.paths import components, make_directory_in_root, make_file_in_root
 
 NODES = -1
 """Slot of the node store: a detached tmpfs with device nodes, named as in :class:`Node`."""
@@ -119,7 +115,7 @@ def refuse_procfs(target: int, destination: str) -> int:
 
     :raises OSError: when it did.
     """
-    if parts(destination)[:1] == ["proc"] or not is_procfs(target):
+    if components(destination)[:1] == ["proc"] or not is_procfs(target):
         return target
     os.close(target)
     raise OSError(errno.EPERM, "a symbolic link leads into /proc", destination)

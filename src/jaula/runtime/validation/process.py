@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.kernel import scheduling
+from jaula.kernel import sched
 from jaula.kernel.capabilities import NAMES
 from jaula.runtime.init.rlimits import RLIMITS
 from jaula.runtime.validation.field import absolute, between, one_of, quote, refuse
@@ -35,7 +35,7 @@ def check(process: Process) -> tuple[str, ...]:
         between("process.oomScoreAdj", process.oom_score_adj, -1000, 1000)
     if process.io_priority is not None:
         priority = process.io_priority
-        one_of("process.ioPriority.class", priority.class_, tuple(scheduling.IOPRIO_CLASSES))
+        one_of("process.ioPriority.class", priority.class_, tuple(sched.IOPRIO_CLASSES))
         highest = 0 if priority.class_ == "IOPRIO_CLASS_NONE" else 7
         between("process.ioPriority.priority", priority.priority, 0, highest)
     if process.scheduler is not None:
@@ -95,9 +95,9 @@ def _capabilities(sets: Capabilities) -> tuple[str, ...]:
 
 def _scheduler(scheduler: Scheduler) -> None:
     field = "process.scheduler"
-    one_of(f"{field}.policy", scheduler.policy, tuple(scheduling.POLICIES))
+    one_of(f"{field}.policy", scheduler.policy, tuple(sched.POLICIES))
     for index, flag in enumerate(scheduler.flags):
-        one_of(f"{field}.flags[{index}]", flag, tuple(scheduling.SCHED_FLAGS))
+        one_of(f"{field}.flags[{index}]", flag, tuple(sched.SCHED_FLAGS))
     if scheduler.policy in ("SCHED_OTHER", "SCHED_BATCH"):
         between(f"{field}.nice", scheduler.nice, -20, 19)
     elif scheduler.nice:

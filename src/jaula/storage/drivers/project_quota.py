@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaula.errors import Unsupported
-from jaula.kernel import quota, userns
+from jaula.kernel import namespaces, quota
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.store_dir import write_new
 
@@ -74,7 +74,7 @@ def _recorded(parent: int) -> int | None:
 
 
 def _check(folder: int, directory: Path) -> None:
-    if not userns.is_initial():
+    if not namespaces.is_initial_userns():
         raise _impossible(directory, "an ordinary user's engine may not set quotas")
     try:
         enforced = quota.is_enforced(folder)

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from jaula.errors import InvalidRequest
-from jaula.kernel import paths, userns
+from jaula.kernel import namespaces, paths
 from jaula.storage import free_space
 from jaula.storage.errors import file_error
 from jaula.storage.tar.entry import (
@@ -323,7 +323,7 @@ def _explained(entry: TarEntry) -> Iterator[None]:
         yield
     except (OSError, OverflowError, ValueError) as error:
         foreign = isinstance(error, OSError) and error.errno == errno.EINVAL
-        if foreign and not userns.is_initial():
+        if foreign and not namespaces.is_initial_userns():
             raise InvalidRequest(
                 f"cannot unpack entry {name}: one of its owners {entry.uid}:{entry.gid}"
                 " is no id of this engine's user namespace",

@@ -9,7 +9,9 @@ import secrets
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound, Unsupported
-from jaula.kernel.links import (
+from jaula.kernel.netlink import Request, in_netns
+from jaula.kernel.rtnetlink import (
+    Rtnetlink,
     add_default_route,
     add_dummy,
     add_veth,
@@ -17,8 +19,6 @@ from jaula.kernel.links import (
     delete_link,
     set_link,
 )
-from jaula.kernel.netlink import Request, visiting
-from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
 from jaula.network.config import check_pools
 from jaula.network.drivers.parent_interface import dummy_name
@@ -73,7 +73,7 @@ def on_wire(name: str, driver: str = "macvlan", **options: object) -> NetworkRec
 def wire(lab: Lab, request: pytest.FixtureRequest) -> NetworkRecord:
     driver, mode = request.param
     made = on_wire("wire", driver, mode=mode)
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(made)
     try:
         join(lab, "wire")
@@ -125,20 +125,20 @@ def test_no_port_of_the_host_leads_there_and_its_firewall_is_not_asked(
     lab: Lab, wire: NetworkRecord
 ) -> None:
     assert not lab.boxes[0].endpoint.publishes
-    with visiting(lab.host), pytest.raises(Exception, match="no port of the host leads to"):
+    with in_netns(lab.host), pytest.raises(Exception, match="no port of the host leads to"):
         lab.manager.publish(lab.boxes[0].endpoint, [PortRequest(80, host_port=8080)])
 
 
 def test_the_next_engine_goes_on_and_a_container_can_leave(lab: Lab, wire: NetworkRecord) -> None:
     first = lab.boxes[0]
     manager = lab.new_manager()
-    with visiting(lab.host):
+    with in_netns(lab.host):
         assert manager.define(wire) == wire
         assert manager.restore([first.endpoint]) == []
         assert manager.sweep({first.id}) == []
     second = join(lab, "wire")
     assert second.address != first.address
-    with visiting(lab.host):
+    with in_netns(lab.host):
         manager.detach(first.endpoint, delete_interface=True, netns_fd=first.net)
         with Rtnetlink(first.net) as inside:
             assert [link.name for link in inside.links()] == ["lo"]
@@ -149,7 +149,7 @@ def test_the_next_engine_goes_on_and_a_container_can_leave(lab: Lab, wire: Netwo
 
 def test_a_macvlan_network_keeps_ipv6_and_an_internal_one_has_no_way_out(lab: Lab) -> None:
     pools = check_pools([Pool(SUBNET), Pool("2001:db8::/64", "2001:db8::2")], [], ipv6=True)
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(on_wire("six", pools=pools, ipv6=True))
         lab.manager.define(on_wire("inner", internal=True))
     six, inner = join(lab, "six", ip6="2001:db8::77"), join(lab, "inner")
@@ -161,7 +161,7 @@ def test_a_macvlan_network_keeps_ipv6_and_an_internal_one_has_no_way_out(lab: La
 
 
 def test_private_macvlan_containers_do_not_reach_each_other(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(on_wire("apart", mode="private"))
     first, second = join(lab, "apart"), join(lab, "apart")
     with listen(second.net, "0.0.0.0", PORT) as server:
@@ -170,7 +170,7 @@ def test_private_macvlan_containers_do_not_reach_each_other(lab: Lab) -> None:
 
 
 def test_passthru_has_its_parent_alone(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(on_wire("all", mode="passthru"))
         with pytest.raises(NotAuthorized, match="already using parent interface up0"):
             lab.manager.define(on_wire("more"))
@@ -179,7 +179,7 @@ def test_passthru_has_its_parent_alone(lab: Lab) -> None:
 
 
 def test_a_parent_that_is_not_there_and_cannot_be_made_is_an_error(lab: Lab) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         assert lab.manager.parent_comes_with("no0.7")
         assert not lab.manager.parent_comes_with("up0")
         with pytest.raises(NotFound, match=r"no0\.7 is not there, and neither is no0"):
@@ -197,7 +197,7 @@ def test_a_parent_with_a_tag_is_made_and_goes_with_the_last_network(lab: Lab, dr
         link = far.link("eth0")
         assert link is not None
         far.send(add_vlan("eth0.10", parent=link.index, tag=10))
-    with visiting(lab.host):
+    with in_netns(lab.host):
         for name in ("tagged", "second"):
             comes = lab.manager.parent_comes_with("up0.10")
             assert comes
@@ -211,7 +211,7 @@ def test_a_parent_with_a_tag_is_made_and_goes_with_the_last_network(lab: Lab, dr
         parent = host.link("up0.10")
         assert parent is not None
         assert parent.kind == "vlan"
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.detach(box.endpoint, delete_interface=True, netns_fd=box.net)
         lab.manager.undefine("second")
         assert not lab.manager.has_interface("up0.10")
@@ -223,7 +223,7 @@ def test_without_a_parent_the_network_leads_nowhere(lab: Lab, driver: str) -> No
     mode = "bridge" if driver == "macvlan" else "l2"
     made = on_wire("nowhere", driver, mode=mode, parent="", made_parent=True,
                    internal=True)  # fmt: skip
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(made)
     first, second = join(lab, "nowhere"), join(lab, "nowhere")
     with listen(second.net, "0.0.0.0", PORT) as server:
@@ -232,7 +232,7 @@ def test_without_a_parent_the_network_leads_nowhere(lab: Lab, driver: str) -> No
         with Rtnetlink(first.net) as inside, pytest.raises(OSError, match=r"gateway|unreachable"):
             inside.send(add_default_route("10.0.0.1"))
         assert talks(first.net, (OUTSIDE, PORT), server) is None
-    with visiting(lab.host):
+    with in_netns(lab.host):
         for box in (first, second):
             lab.manager.detach(box.endpoint, delete_interface=True, netns_fd=box.net)
         lab.manager.clear(made)
@@ -243,7 +243,7 @@ def test_without_a_parent_the_network_leads_nowhere(lab: Lab, driver: str) -> No
 
 @pytest.mark.parametrize("mode", ["l3", "l3s"])
 def test_ipvlan_that_routes_needs_no_gateway(lab: Lab, mode: str) -> None:
-    with visiting(lab.host):
+    with in_netns(lab.host):
         lab.manager.define(on_wire("routed", "ipvlan", mode=mode))
     try:
         first, second = join(lab, "routed"), join(lab, "routed")
@@ -258,7 +258,7 @@ def test_ipvlan_that_routes_needs_no_gateway(lab: Lab, mode: str) -> None:
 
 def test_a_parent_that_comes_later_or_comes_back_is_used(lab: Lab) -> None:
     plan = on_wire("late", parent="late0")
-    with visiting(lab.host):
+    with in_netns(lab.host):
         with pytest.raises(JaulaError, match="late0 is not there"):
             lab.manager.define(plan)
         lab.manager.expect(plan)

@@ -1,4 +1,4 @@
-"""What a line of the kernel report says for each combination of sources."""
+"""Rows of the kernel report for each combination of sources."""
 
 from __future__ import annotations
 
@@ -28,45 +28,47 @@ def feature(*options: str, needed: bool = False) -> Feature:
         (None, "No such device", "no"),
     ],
 )
-def test_an_attempt_decides_over_the_configuration(
+def test_a_probe_overrides_the_configuration(
     options: dict[str, str] | None, tried: str | None, support: str
 ) -> None:
-    row = check_config.judge(feature("A", needed=True), options, tried)
+    row = check_config.support_row(feature("A", needed=True), options, tried)
     assert row.support == support
     assert row.fatal is (support == "no")
 
 
 def test_only_a_needed_feature_is_fatal() -> None:
-    assert not check_config.judge(feature("A"), {}, None).fatal
+    assert not check_config.support_row(feature("A"), {}, None).fatal
 
 
-def test_what_may_not_be_tried_is_unknown_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_without_permission_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    row = check_config.judge(feature("A"), {"CONFIG_A": "y"}, "unshare: Operation not permitted")
+    row = check_config.support_row(
+        feature("A"), {"CONFIG_A": "y"}, "unshare: Operation not permitted"
+    )
     assert row.support == "unknown"
 
 
-def test_a_missing_feature_is_named_with_what_is_lost() -> None:
+def test_a_missing_feature_is_named_with_its_consequence() -> None:
     text = check_config.render(
-        [check_config.judge(feature("A", needed=True), {}, "No such device")]
+        [check_config.support_row(feature("A", needed=True), {}, "No such device")]
     )
     assert text.endswith("0 of 1 features\nNEEDED name: no; lost: everything")
 
 
-def test_every_feature_says_what_is_lost() -> None:
-    assert all(item.lost and (item.options or item.probe) for item in FEATURES)
+def test_every_feature_has_a_consequence() -> None:
+    assert all(item.consequence and (item.options or item.probe) for item in FEATURES)
     assert len({item.name for item in FEATURES}) == len(FEATURES)
 
 
-def test_a_probe_in_a_child_tells_its_error_and_changes_nothing_here() -> None:
+def test_a_probe_in_a_child_returns_its_error_and_changes_nothing() -> None:
     def fail() -> None:
         os.chdir("/")
         raise OSError(95, "no such luck")
 
     here = os.getcwd()
     before = len(os.listdir("/proc/self/fd"))
-    assert "no such luck" in (probes.in_child(fail) or "")
-    assert probes.in_child(lambda: None) is None
-    assert "status" in (probes.in_child(lambda: os.kill(os.getpid(), 9)) or "")
+    assert "no such luck" in (probes.failure_in_child(fail) or "")
+    assert probes.failure_in_child(lambda: None) is None
+    assert "status" in (probes.failure_in_child(lambda: os.kill(os.getpid(), 9)) or "")
     assert os.getcwd() == here
     assert len(os.listdir("/proc/self/fd")) == before

@@ -38,8 +38,8 @@ def talk(client: Client, ask: Callable[[ClientSession], Awaitable[None]]) -> Non
 
 async def _read(sock: socket.socket) -> tuple[SessionRequestKind, int, bytes]:
     loop = asyncio.get_running_loop()
-    head = await loop.sock_recv(sock, protocol.HEAD_SIZE)
-    kind, stream, length = protocol.head(head)
+    head = await loop.sock_recv(sock, protocol.HEADER_SIZE)
+    kind, stream, length = protocol.decode_header(head)
     return kind, stream, await loop.sock_recv(sock, length) if length else b""
 
 
@@ -48,7 +48,7 @@ def answering(*frames: tuple[SessionRequestKind, bytes]) -> Client:
         while True:
             _, stream, _ = await _read(sock)
             for kind, payload in frames:
-                data = protocol.frame(kind, stream, payload)
+                data = protocol.encode_frame(kind, stream, payload)
                 await asyncio.get_running_loop().sock_sendall(sock, data)
 
     return client
@@ -80,7 +80,7 @@ def test_what_the_client_does_not_have_is_none() -> None:
     ("frames", "error"),
     [
         (((SessionRequestKind.FAIL, b"it burns"),), Unavailable),
-        (((SessionRequestKind.DATA, bytes(protocol.PIECE)),) * 9, InvalidRequest),
+        (((SessionRequestKind.DATA, bytes(protocol.PAYLOAD_LIMIT)),) * 9, InvalidRequest),
     ],
 )
 def test_a_secret_that_cannot_be_had(
@@ -94,7 +94,7 @@ def test_a_secret_that_cannot_be_had(
 
 
 @pytest.mark.parametrize(
-    "last", [b"", b"\xff" * 9, protocol.frame(SessionRequestKind.DATA, 99, b"nobody's")]
+    "last", [b"", b"\xff" * 9, protocol.encode_frame(SessionRequestKind.DATA, 99, b"nobody's")]
 )
 def test_a_client_that_leaves_or_breaks_off_fails_what_is_asked(last: bytes) -> None:
     async def client(sock: socket.socket) -> None:

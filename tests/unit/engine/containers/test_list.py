@@ -15,7 +15,7 @@ from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate
-from jaula.spec.decoding import Empty
+from jaula.spec.decode import Empty
 from jaula.spec.endpoint import PublishedPort
 from jaula.state.database import Database
 from jaula.state.records import ContainerRecord, Status

@@ -8,7 +8,7 @@ from jaula.engine.networks.port_bindings import port_mappings
 from jaula.errors import InvalidRequest
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, HostConfig, PortBinding
-from jaula.spec.decoding import Empty
+from jaula.spec.decode import Empty
 from jaula.state.records import PortMapping
 
 

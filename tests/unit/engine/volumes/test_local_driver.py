@@ -11,7 +11,7 @@ from jaula.engine.volumes import local_driver
 from jaula.engine.volumes.local_driver import VolumeSource
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate
-from jaula.spec.decoding import decode
+from jaula.spec.decode import decode
 
 
 def parse(**options: str) -> VolumeSource:

@@ -14,7 +14,7 @@ from jaula.spec.api import (
     TmpfsOptions,
     VolumeOptions,
 )
-from jaula.spec.decoding import Empty
+from jaula.spec.decode import Empty
 from jaula.state.records import MountRequest
 
 

@@ -67,7 +67,7 @@ def _confine() -> None:
         version = landlock.abi_version()
     except OSError:
         return  # a kernel without it: the user and the mount namespace remain
-    known = landlock.known(version)
+    known = landlock.supported_rights(version)
     rules = landlock.create_ruleset(known.access_fs, 0, known.scoped)
     for path in _READABLE:
         _allow(rules, path, _READ & known.access_fs)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.cgroups.device_rules import normal
+from jaula.cgroups.device_rules import normalize
 from jaula.cgroups.v2.devices import assemble
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.spec.runtime import DeviceCgroup
@@ -50,7 +50,7 @@ def run(program: bytes, kind: str, major: int, minor: int, access: str) -> bool:
 
 
 def model(rules: list[DeviceCgroup], kind: str, major: int, minor: int, access: str) -> bool:
-    """The last rule that speaks about a letter decides it; none speaks: denied."""
+    """Return the decision of the last rule that matches a letter; without a match, deny."""
     for letter in access:
         verdict = False
         for rule in rules:
@@ -85,13 +85,13 @@ rule_lists = st.lists(
 def test_the_program_decides_as_the_rules_say(
     rules: list[DeviceCgroup], kind: str, major: int, minor: int, access: str
 ) -> None:
-    program = assemble(normal(rules))
+    program = assemble(normalize(rules))
     assert run(program, kind, major, minor, access) == model(rules, kind, major, minor, access)
 
 
 def test_numbers_of_32_bits_are_compared_whole() -> None:
     rules = [DeviceCgroup(allow=True, type="c", major=2**32 - 1, minor=2**31, access="r")]
-    program = assemble(normal(rules))
+    program = assemble(normalize(rules))
     assert run(program, "c", 2**32 - 1, 2**31, "r")
     assert not run(program, "c", 2**32 - 1, 0, "r")
 
@@ -113,10 +113,10 @@ def test_no_rules_deny_everything() -> None:
 )
 def test_a_bad_rule_is_refused(rule: DeviceCgroup) -> None:
     with pytest.raises(InvalidRequest):
-        normal([rule])
+        normalize([rule])
 
 
 def test_too_many_rules_are_refused() -> None:
-    rules = normal([DeviceCgroup(allow=True, type="c", major=n) for n in range(1001)])
+    rules = normalize([DeviceCgroup(allow=True, type="c", major=n) for n in range(1001)])
     with pytest.raises(Unsupported):
         assemble(rules)

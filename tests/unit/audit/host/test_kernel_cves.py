@@ -1,4 +1,4 @@
-"""The table of kernel versions with known holes, and how a kernel says which version it is."""
+"""The table of kernel versions with known CVEs, and the identification of a kernel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaula.audit.host import Host, kernel_version
-from jaula.audit.host.kernel_cves import HOLES, Version, affecting, identify
+from jaula.audit.host.kernel_cves import KERNEL_CVES, Version, affecting_cves, identify
 from jaula.audit.model.result import Verdict
 
 
@@ -52,16 +52,16 @@ def number(text: str) -> Version:
          "4.13.16 5.10.254 5.15.204 6.1.170 6.6.137 6.12.85 6.18.22 6.19.12 7.0.0"),
     ],
 )  # fmt: skip
-def test_a_hole_is_told_by_branch(cve: str, affected: str, repaired: str) -> None:
+def test_a_cve_affects_releases_by_branch(cve: str, affected: str, repaired: str) -> None:
     for text in affected.split():
-        assert cve in [hole.cve for hole in affecting(number(text))], text
+        assert cve in [hole.cve for hole in affecting_cves(number(text))], text
     for text in repaired.split():
-        assert cve not in [hole.cve for hole in affecting(number(text))], text
+        assert cve not in [hole.cve for hole in affecting_cves(number(text))], text
 
 
 def test_the_table_is_in_order_and_without_contradictions() -> None:
-    assert len({hole.cve for hole in HOLES}) == len(HOLES)
-    for hole in HOLES:
+    assert len({hole.cve for hole in KERNEL_CVES}) == len(KERNEL_CVES)
+    for hole in KERNEL_CVES:
         assert hole.since < hole.fixed, hole.cve
         assert list(hole.stable) == sorted(hole.stable), hole.cve
         assert all(hole.since <= release < hole.fixed for release in hole.stable), hole.cve
@@ -71,7 +71,7 @@ def test_the_table_is_in_order_and_without_contradictions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "version", "signature", "found", "told"),
+    ("release", "version", "signature", "found", "reliable"),
     [
         ("6.18.44", "#1 SMP", None, (6, 18, 44), True),
         ("6.12.94+deb13-amd64", "#1 SMP Debian 6.12.94-1 (2026-06-01)", None, (6, 12, 94), True),
@@ -85,14 +85,14 @@ def test_the_table_is_in_order_and_without_contradictions() -> None:
     ],
 )  # fmt: skip
 def test_a_kernel_is_identified(
-    release: str, version: str, signature: str | None, found: Version, told: bool
+    release: str, version: str, signature: str | None, found: Version, reliable: bool
 ) -> None:
     known = identify(release, version, signature)
-    assert (known.version, known.told) == (found, told)
+    assert (known.version, known.reliable) == (found, reliable)
 
 
 @pytest.mark.parametrize("release", ["", "linux", "x.y.z"])
-def test_a_release_that_is_no_number_is_an_error(release: str) -> None:
+def test_a_release_without_a_number_is_an_error(release: str) -> None:
     with pytest.raises(ValueError, match="not a number"):
         identify(release, "", None)
 
@@ -104,10 +104,10 @@ def test_a_release_that_is_no_number_is_an_error(release: str) -> None:
         ("5.15.20", Verdict.FAILS, "CVE-2022-0847"),
         ("5.16.1", Verdict.FAILS, "CVE-2022-0185"),
         ("6.12.84", Verdict.FAILS, "CVE-2026-31431"),
-        ("4.18.0-553.el8_10.x86_64", Verdict.UNKNOWN, "ask its advisories"),
+        ("4.18.0-553.el8_10.x86_64", Verdict.UNKNOWN, "see its advisories"),
     ],
 )
-def test_the_row_fails_for_a_kernel_with_a_hole(
+def test_the_row_fails_for_an_affected_kernel(
     tmp_path: Path, release: str, verdict: Verdict, named: str
 ) -> None:
     host = Host(root=tmp_path, run=tmp_path, socket=tmp_path / "s", release=release, version="",

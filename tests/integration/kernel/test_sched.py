@@ -1,4 +1,4 @@
-"""Scheduling of real processes, set from outside and read back from the kernel."""
+"""Scheduling of processes, set from outside and read back from the kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from harness.engine import PROJECT
 from jaula.errors import RuntimeFailure
-from jaula.kernel import process, scheduling
+from jaula.kernel import process, sched
 from jaula.runtime.init.personality import personality_value
 from jaula.runtime.init.rlimits import set_limits
 from jaula.spec.runtime import IOPriority, Personality, Process, Rlimit, Scheduler
@@ -20,7 +20,7 @@ from jaula.spec.runtime import IOPriority, Personality, Process, Rlimit, Schedul
 
 @pytest.fixture
 def pid() -> Iterator[int]:
-    """A process that does nothing."""
+    """Yield the pid of an idle process."""
     sleeper = subprocess.Popen(["sleep", "100"])
     try:
         yield sleeper.pid
@@ -57,31 +57,29 @@ def test_a_policy_and_its_niceness_are_set(pid: int, wanted: Scheduler, policy: 
         ),
     ],
 )
-def test_policies_of_real_time_are_set_or_the_refusal_names_them(
-    pid: int, wanted: Scheduler
-) -> None:
+def test_real_time_policies_are_set_or_named_in_the_error(pid: int, wanted: Scheduler) -> None:
     try:
         set_limits(pid, Process("/", scheduler=wanted))
     except RuntimeFailure as error:  # a cgroup without a share of real time, or a CPU affinity
         refusal = str(error)
     else:
         refusal = ""
-    found = scheduling.sched_getattr(pid)
+    found = sched.sched_getattr(pid)
     if refusal:
         assert refusal.startswith(f"process.scheduler: {wanted.policy}: ")
         assert found.sched_policy == os.SCHED_OTHER
         return
-    assert found.sched_policy == scheduling.POLICIES[wanted.policy]
+    assert found.sched_policy == sched.POLICIES[wanted.policy]
     assert found.sched_priority == wanted.priority
     assert (found.sched_runtime, found.sched_deadline, found.sched_period) == (
         wanted.runtime,
         wanted.deadline,
         wanted.period,
     )
-    assert found.sched_flags == sum(scheduling.SCHED_FLAGS[flag] for flag in wanted.flags)
+    assert found.sched_flags == sum(sched.SCHED_FLAGS[flag] for flag in wanted.flags)
 
 
-def test_what_the_kernel_refuses_is_named(pid: int) -> None:
+def test_a_rejected_policy_is_named(pid: int) -> None:
     with pytest.raises(
         RuntimeFailure, match=r"^process\.scheduler: SCHED_FIFO: .*Invalid argument"
     ):
@@ -100,9 +98,9 @@ def test_what_the_kernel_refuses_is_named(pid: int) -> None:
     ("class_", "priority"),
     [("IOPRIO_CLASS_RT", 2), ("IOPRIO_CLASS_BE", 7), ("IOPRIO_CLASS_IDLE", 0)],
 )
-def test_the_priority_of_disk_access_is_set(pid: int, class_: str, priority: int) -> None:
+def test_the_io_priority_is_set(pid: int, class_: str, priority: int) -> None:
     set_limits(pid, Process("/", io_priority=IOPriority(class_, priority)))
-    assert scheduling.ioprio_get(pid) == (scheduling.IOPRIO_CLASSES[class_], priority)
+    assert sched.ioprio_get(pid) == (sched.IOPRIO_CLASSES[class_], priority)
     name = class_.removeprefix("IOPRIO_CLASS_").lower()
     told = subprocess.run(["ionice", "-p", str(pid)], capture_output=True, text=True, check=True)
     assert name.replace("rt", "realtime").replace("be", "best-effort") in told.stdout
@@ -123,7 +121,7 @@ def test_every_limit_of_the_specification_is_set(pid: int) -> None:
     assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "77\n"
 
 
-def test_a_personality_shows_another_machine() -> None:
+def test_a_personality_changes_the_machine_name() -> None:
     code = (
         "import os; from jaula.kernel import process;"
         f"process.personality({personality_value(Personality('LINUX32'))});"

@@ -1,4 +1,4 @@
-"""Verdicts, tables and the parsers of the kernel's files, hostile content included."""
+"""Verdicts, tables and parsers of kernel files, including hostile content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from jaula.audit.checks import devices, id_maps, network, open_files, rlimits
 from jaula.audit.kernel import kconfig
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge, passed, table
+from jaula.audit.model.result import Result, Verdict, passed, table, verdict_of
 from jaula.audit.verify import render
 from jaula.errors import Conflict
 from jaula.spec.runtime import DeviceCgroup, Spec
@@ -33,15 +33,15 @@ def test_a_proof_is_complete_when_no_row_fails_or_is_unknown(
     assert passed([row(verdict) for verdict in verdicts]) is complete
 
 
-def test_a_flag_relaxes_only_what_is_in_effect_as_asked() -> None:
-    assert judge(True, None) is Verdict.HOLDS
-    assert judge(True, "--privileged") is Verdict.RELAXED
-    assert judge(False, "--privileged") is Verdict.FAILS
+def test_a_flag_relaxes_only_what_is_in_effect_as_requested() -> None:
+    assert verdict_of(True, None) is Verdict.HOLDS
+    assert verdict_of(True, "--privileged") is Verdict.RELAXED
+    assert verdict_of(False, "--privileged") is Verdict.FAILS
 
 
-def test_the_report_ends_with_what_does_not_hold() -> None:
+def test_the_report_ends_with_failing_rows() -> None:
     text = render([row(Verdict.HOLDS), row(Verdict.FAILS)])
-    assert text.endswith("2 rows: 1 holds, 1 FAILS\nid: asked for this; in effect: that")
+    assert text.endswith("2 rows: 1 holds, 1 FAILS\nid: requested: this; in effect: that")
 
 
 def test_a_table_shows_no_control_characters_and_cuts_wide_cells() -> None:
@@ -51,7 +51,7 @@ def test_a_table_shows_no_control_characters_and_cuts_wide_cells() -> None:
     assert max(map(len, text.splitlines())) <= 23
 
 
-def test_a_container_that_does_not_run_is_not_verified() -> None:
+def test_a_stopped_container_is_not_verified() -> None:
     for document in ({}, {"State": None}, {"State": {"Pid": 0}}):
         with pytest.raises(Conflict):
             AuditedContainer(document, Spec())
@@ -59,13 +59,13 @@ def test_a_container_that_does_not_run_is_not_verified() -> None:
 
 def test_security_options_are_read_with_both_separators() -> None:
     options = ["no-new-privileges", "seccomp:unconfined", "label=type:x_t", "seccomp=/a=b"]
-    subject = AuditedContainer(
+    container = AuditedContainer(
         {"State": {"Pid": 1}, "HostConfig": {"SecurityOpt": options}}, Spec()
     )
-    assert subject.security_option("no-new-privileges") == ("",)
-    assert subject.security_option("seccomp") == ("unconfined", "/a=b")
-    assert subject.security_option("label") == ("type:x_t",)
-    assert subject.security_option("apparmor") == ()
+    assert container.security_option("no-new-privileges") == ("",)
+    assert container.security_option("seccomp") == ("unconfined", "/a=b")
+    assert container.security_option("label") == ("type:x_t",)
+    assert container.security_option("apparmor") == ()
 
 
 # -- the kernel's files ----------------------------------------------------------------------
@@ -126,16 +126,16 @@ def test_interfaces_are_read() -> None:
         (8, "anon_inode:[eventpoll]", False, None, False),
     ],
 )
-def test_a_descriptor_leads_out_by_an_unknown_mount_or_a_namespace(
+def test_an_unknown_mount_or_a_namespace_leads_out(
     number: int, target: str, known: bool, device: tuple[int, int] | None, out: bool
 ) -> None:
     assert open_files.leads_out(number, target, known, device) is out
 
 
 def test_device_rules_are_written_as_the_kernel_prints_them() -> None:
-    assert devices.text(DeviceCgroup(True, "c", 1, None, "rwm")) == "c 1:* rwm"
-    assert devices.text(DeviceCgroup(True, None, None, None, None)) == "a *:* rwm"
-    assert devices.text(DeviceCgroup(True, "b", 8, 0, "wr")) == "b 8:0 rw"
+    assert devices.format_rule(DeviceCgroup(True, "c", 1, None, "rwm")) == "c 1:* rwm"
+    assert devices.format_rule(DeviceCgroup(True, None, None, None, None)) == "a *:* rwm"
+    assert devices.format_rule(DeviceCgroup(True, "b", 8, 0, "wr")) == "b 8:0 rw"
 
 
 def test_a_kernel_configuration_is_read() -> None:

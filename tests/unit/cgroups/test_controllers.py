@@ -1,4 +1,4 @@
-"""What each controller decides to write, without a cgroup: pure tables."""
+"""Writes of each controller, without a cgroup."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from jaula.cgroups import features, file_writes, pids
-from jaula.cgroups.controller import Controller
-from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
-from jaula.cgroups.files import Reader
+from jaula.cgroups import features, files, pids
+from jaula.cgroups.controller import Controller, requested
+from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning
 from jaula.cgroups.v1 import blkio, cpu, cpuset, devices, hugetlb, memory
+from jaula.cgroups.v1 import cgroup as v1
+from jaula.cgroups.v2 import cgroup as v2
 from jaula.cgroups.v2 import cpu as cpu2
 from jaula.cgroups.v2 import hugetlb as hugetlb2
 from jaula.cgroups.v2 import io as io2
@@ -57,13 +58,13 @@ def decided(
         (Memory(), MAX, []),
     ],
 )
-def test_v1_memory_writes_in_the_order_that_the_kernel_takes(
+def test_v1_memory_writes_in_the_order_that_the_kernel_accepts(
     asked: Memory, now: str, order: list[tuple[str, str]]
 ) -> None:
     assert decided(memory.Memory(), Resources(memory=asked), {SWAP: now}) == order
 
 
-def test_v1_memory_lives_without_swap_accounting() -> None:
+def test_v1_memory_works_without_swap_accounting() -> None:
     steps = memory.Memory().decide(Resources(memory=Memory(limit=10, swap=20)), having({}))
     assert [step.missing != "" for step in steps if isinstance(step, FileWrite)] == [False, True]
 
@@ -79,23 +80,23 @@ def test_v1_memory_lives_without_swap_accounting() -> None:
         (None, 250, 100, "150"),
     ],
 )
-def test_v2_swap_is_what_is_left_of_the_sum(
+def test_v2_swap_is_the_sum_minus_memory(
     wanted: int | None, swap: int | None, now: int | None, alone: str | None
 ) -> None:
-    assert memory2.swap_alone(wanted, swap, now) == alone
+    assert memory2.swap_max(wanted, swap, now) == alone
 
 
 @pytest.mark.parametrize(("wanted", "swap"), [(100, 50), (None, 50), (-1, 50)])
-def test_v2_swap_without_sense_is_refused(wanted: int | None, swap: int) -> None:
+def test_invalid_v2_swap_is_refused(wanted: int | None, swap: int) -> None:
     with pytest.raises(InvalidRequest):
-        memory2.swap_alone(wanted, swap, None)
+        memory2.swap_max(wanted, swap, None)
 
 
 @pytest.mark.parametrize(
     ("shares", "weight"),
     [(2, 1), (1024, 100), (262144, 10000), (1, 1), (10**9, 10000), (2048, 170), (512, 59)],
 )
-def test_shares_become_weights_with_equal_ends_and_defaults(shares: int, weight: int) -> None:
+def test_shares_convert_to_weights_at_ends_and_default(shares: int, weight: int) -> None:
     assert abs(cpu2.weight(shares) - weight) <= (0 if shares in (2, 1024, 262144) else 8)
 
 
@@ -105,7 +106,7 @@ def test_weights_never_fall_when_shares_rise() -> None:
     assert [io2.weight(10), io2.weight(1000), io2.weight(5000)] == [1, 10000, 10000]
 
 
-def test_v1_quota_is_lifted_before_both_change() -> None:
+def test_v1_quota_is_removed_before_quota_and_period_change() -> None:
     asked = Resources(cpu=CPU(quota=1000, period=2000))
     plain = [("cpu.cfs_period_us", "2000"), ("cpu.cfs_quota_us", "1000")]
     assert decided(cpu.Cpu(), asked, {"cpu.cfs_quota_us": "-1"}) == plain
@@ -122,12 +123,12 @@ def test_v1_quota_is_lifted_before_both_change() -> None:
         (CPU(quota=5, period=9), "5 9"),
     ],
 )
-def test_v2_bandwidth_keeps_what_is_not_asked(asked: CPU, value: str) -> None:
+def test_v2_bandwidth_keeps_values_that_are_not_set(asked: CPU, value: str) -> None:
     now = {"cpu.max": "42 777"}
     assert decided(cpu2.Cpu(), Resources(cpu=asked), now) == [("cpu.max", value)]
 
 
-def test_nothing_asked_is_nothing_written() -> None:
+def test_no_limit_is_no_write() -> None:
     for controller in (
         cpu.Cpu(),
         cpuset.Cpuset(),
@@ -165,7 +166,7 @@ def test_v1_devices_are_written_in_order() -> None:
     ]
 
 
-def test_block_io_has_each_version_s_words() -> None:
+def test_block_io_has_each_version_s_format() -> None:
     asked = Resources(
         block_io=BlockIO(
             weight=500,
@@ -196,7 +197,7 @@ def test_a_bad_page_size_is_refused(size: str) -> None:
             decided(controller, asked)
 
 
-def test_what_v2_cannot_do_is_remarked() -> None:
+def test_missing_v2_limits_are_warnings() -> None:
     asked = Resources(memory=Memory(limit=10, swappiness=1, disable_oom_killer=True))
     assert [name for name, _ in decided(memory2.Memory(), asked)][1:] == ["remark", "remark"]
     assert WriteWarning("x").describe() == "x"
@@ -214,8 +215,8 @@ def test_what_v2_cannot_do_is_remarked() -> None:
         (errno.EIO, JaulaError),
     ],
 )
-def test_a_refusal_says_what_was_asked(number: int, kind: type[JaulaError]) -> None:
-    error = file_writes.refusal("/jaula/x", FileWrite("pids.max", "3"), OSError(number, "why"))
+def test_a_write_error_has_the_requested_value(number: int, kind: type[JaulaError]) -> None:
+    error = files.write_error("/jaula/x", FileWrite("pids.max", "3"), OSError(number, "why"))
     assert type(error) is kind
     assert "cannot set pids.max of cgroup /jaula/x to '3'" in error.message
 
@@ -232,7 +233,17 @@ def test_statistics_of_odd_files_are_zero_not_an_error() -> None:
     assert (found.read_bytes, found.write_bytes) == (5, 6)
 
 
-def test_missing_features_are_named_as_docker_names_them() -> None:
+def test_missing_features_have_docker_s_words() -> None:
     lines = features.warnings(set(features.FEATURES) - {"swap"}, 1)
     assert lines == ("WARNING: No swap limit support",)
     assert features.warnings(set(features.FEATURES) - {"oom.control"}, 2) == ()
+
+
+def test_a_controller_is_asked_only_if_the_spec_has_its_section() -> None:
+    controllers = (*v1.CONTROLLERS.values(), *v2.CONTROLLERS)
+    for controller in controllers:
+        assert not requested(controller, Resources())
+        assert not controller.section or controller.section in Resources.__struct_fields__
+    cpu_only = Resources(cpu=CPU())
+    names = {each.name for each in controllers if requested(each, cpu_only)}
+    assert names == {"cpu", "cpuset"}

@@ -1,4 +1,4 @@
-"""Landlock's row: spec and flags held against each other."""
+"""Landlock's row: the spec compared with the flags."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_the_default_holds() -> None:
     assert verdict(spec()) == (Verdict.HOLDS, "/ rwx")
 
 
-def test_a_spec_that_lost_its_rules_fails() -> None:
+def test_a_spec_without_its_rules_fails() -> None:
     stripped = structs.replace(spec(), annotations={})
     assert verdict(stripped)[0] is Verdict.FAILS
     assert verdict(stripped, "tcp-bind=80")[0] is Verdict.FAILS
 
 
-def test_weaker_rules_than_asked_for_fail() -> None:
+def test_weaker_rules_than_requested_fail() -> None:
     assert verdict(spec(), "tcp-bind=80")[0] is Verdict.FAILS
     assert verdict(spec("tcp-bind=80"), "tcp-bind=80")[0] is Verdict.HOLDS
 
@@ -57,11 +57,11 @@ def test_a_relaxation_names_its_reason() -> None:
     assert verdict(given) == (Verdict.RELAXED, "none (CAP_SYS_ADMIN may mount)")
 
 
-def test_another_runtime_does_not_obey_it() -> None:
+def test_an_external_runtime_relaxes_it() -> None:
     assert verdict(spec("off"), Runtime="runc") == (Verdict.RELAXED, "none (--runtime runc)")
 
 
-def test_a_kernel_without_it_has_nothing_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_landlock_has_no_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Landlock, "of_this_host", lambda: Landlock(0))
     bare = structs.replace(spec(), annotations={})
     assert verdict(bare) == (Verdict.HOLDS, "none (the kernel has no Landlock)")

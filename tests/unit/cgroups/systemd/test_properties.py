@@ -1,4 +1,4 @@
-"""Limits and annotations as unit properties: pure tables."""
+"""Limits and annotations as unit properties."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 
 from jaula.cgroups.systemd import annotations
 from jaula.cgroups.systemd.cgroup import major
-from jaula.cgroups.systemd.driver import units
-from jaula.cgroups.systemd.properties import INFINITY, UnitProperty, of_resources, of_scope
+from jaula.cgroups.systemd.driver import split_path
+from jaula.cgroups.systemd.properties import (
+    INFINITY,
+    UnitProperty,
+    resource_properties,
+    scope_properties,
+)
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import CPU, BlockIO, DeviceCgroup, Memory, Pids, Resources
 
@@ -27,14 +32,14 @@ def decided(
     systemd: int = 257,
     devices: str | None = None,
 ) -> dict[str, Any]:
-    found = of_resources(
+    found = resource_properties(
         resources, (now or {}).get, version=version, systemd=systemd, devices=devices
     )
     return {p.name: p.value for p in found}
 
 
-def test_a_new_scope_is_delegated_and_holds_the_process_that_waits() -> None:
-    found = of_scope("p-n.scope", "a.slice", 77, "container p-n", 2)
+def test_a_new_scope_is_delegated_and_holds_the_pause_process() -> None:
+    found = scope_properties("p-n.scope", "a.slice", 77, "container p-n", 2)
     assert [p.wire() for p in found] == [
         ("Description", ("s", "container p-n")),
         ("Slice", ("s", "a.slice")),
@@ -50,7 +55,7 @@ def test_a_new_scope_is_delegated_and_holds_the_process_that_waits() -> None:
 
 
 def test_a_new_slice_holds_no_process() -> None:
-    names = {p.name for p in of_scope("a-b.slice", "a.slice", None, "x", 1)}
+    names = {p.name for p in scope_properties("a-b.slice", "a.slice", None, "x", 1)}
     assert {"Wants", "BlockIOAccounting"} < names
     assert not {"Slice", "PIDs", "Delegate"} & names
 
@@ -146,7 +151,7 @@ def test_a_bad_unified_value_is_refused(unified: dict[str, str]) -> None:
         decided(Resources(unified=unified))
 
 
-def test_device_rules_that_systemd_can_say() -> None:
+def test_device_rules_as_unit_properties() -> None:
     null = DeviceCgroup(allow=True, type="c", major=1, minor=3, access="rw")
     pts = DeviceCgroup(allow=True, type="c", major=136, access="rwm")
     nodes = DeviceCgroup(allow=True, type="b", access="m")
@@ -168,7 +173,7 @@ def test_device_rules_that_systemd_can_say() -> None:
         (DeviceCgroup(allow=True, type="c", major=1, minor=3, access="w"),),
     ],
 )
-def test_device_rules_that_it_cannot_say_are_left_to_the_cgroup(
+def test_other_device_rules_are_left_to_the_cgroup(
     devices: tuple[DeviceCgroup, ...],
 ) -> None:
     assert decided(Resources(devices=devices), devices=TABLE) == {}
@@ -207,7 +212,7 @@ def test_a_bad_annotation_is_named(name: str, text: str) -> None:
 
 
 @given(st.text(max_size=30))
-def test_any_annotation_is_a_value_or_a_clear_error(text: str) -> None:
+def test_any_annotation_is_a_value_or_an_error(text: str) -> None:
     try:
         (found,) = annotations.properties({annotations.PREFIX + "RuntimeMaxSec": text})
     except InvalidRequest:
@@ -224,9 +229,9 @@ def test_the_version_of_systemd_is_its_first_number() -> None:
     ]
 
 
-def test_a_path_names_a_slice_and_a_unit() -> None:
-    assert units("/a.slice/a-b.slice/x.scope") == ("a-b.slice", "x.scope")
-    assert units("/x.scope") == ("-.slice", "x.scope")
+def test_a_path_splits_into_slice_and_unit() -> None:
+    assert split_path("/a.slice/a-b.slice/x.scope") == ("a-b.slice", "x.scope")
+    assert split_path("/x.scope") == ("-.slice", "x.scope")
     for bad in ("/a.slice/x", "/a/x.scope", "/a.scope/x.scope", "/a.slice/../x.scope"):
         with pytest.raises(InvalidRequest):
-            units(bad)
+            split_path(bad)

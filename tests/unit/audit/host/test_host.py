@@ -1,4 +1,4 @@
-"""The host's rows turn when its settings, directories or socket do."""
+"""The host's rows follow its sysctls, directories and socket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def host(tmp_path: Path) -> Host:
     for setting in sysctls.SETTINGS:
         write(tmp_path / "proc", setting.name, "4096" if "mmap" in setting.name else "2")
         for value in ("2", "1", "0", "65536"):
-            if setting.good(value):
+            if setting.is_hardened(value):
                 write(tmp_path / "proc", setting.name, value)
                 break
     write(tmp_path / "proc", "user/max_user_namespaces", "1000")
@@ -64,8 +64,8 @@ def test_a_good_host_holds(host: Host) -> None:
 
 
 @pytest.mark.parametrize("setting", sysctls.SETTINGS, ids=lambda setting: setting.name)
-def test_a_weak_setting_is_told(host: Host, setting: sysctls.Setting) -> None:
-    bad = next(value for value in ("0", "1", "-1", "3") if not setting.good(value))
+def test_a_weak_sysctl_is_relaxed(host: Host, setting: sysctls.Setting) -> None:
+    bad = next(value for value in ("0", "1", "-1", "3") if not setting.is_hardened(value))
     write(host.proc, setting.name, bad)
     found = verdicts(sysctls.check(host))
     assert found.pop(setting.name.replace("/", ".")) is Verdict.RELAXED
@@ -77,7 +77,7 @@ def test_a_setting_that_the_kernel_lacks_gives_no_row(host: Host) -> None:
     assert "vm.unprivileged_userfaultfd" not in verdicts(sysctls.check(host))
 
 
-def test_user_namespaces_that_are_switched_off_or_open_to_all_are_told(host: Host) -> None:
+def test_disabled_or_unrestricted_user_namespaces_are_reported(host: Host) -> None:
     write(host.proc, "user/max_user_namespaces", "0")
     assert verdicts(user_namespaces.check(host))["user namespaces"] is Verdict.FAILS
     write(host.proc, "user/max_user_namespaces", "1000")
@@ -87,7 +87,7 @@ def test_user_namespaces_that_are_switched_off_or_open_to_all_are_told(host: Hos
 
 @pytest.mark.parametrize("name", ["root", "run"])
 @pytest.mark.parametrize("mode", [0o755, 0o777, 0o722])
-def test_a_directory_that_others_read_or_write_fails(host: Host, name: str, mode: int) -> None:
+def test_a_directory_that_other_users_can_access_fails(host: Host, name: str, mode: int) -> None:
     place = host.root if name == "root" else host.run
     (place / "inner").mkdir(mode=0o700)
     row = "state directory" if name == "root" else "run directory"
@@ -99,7 +99,7 @@ def test_a_directory_that_others_read_or_write_fails(host: Host, name: str, mode
     assert verdicts(state_dirs.check(host))[row] is Verdict.FAILS
 
 
-def test_a_file_that_others_read_fails(host: Host) -> None:
+def test_a_file_that_other_users_can_read_fails(host: Host) -> None:
     (host.root / "jaula.db").write_text("secret")
     (host.root / "jaula.db").chmod(0o600)
     assert verdicts(state_dirs.check(host))["state directory"] is Verdict.HOLDS
@@ -111,7 +111,7 @@ def test_a_file_that_others_read_fails(host: Host) -> None:
     ("mode", "verdict"),
     [(0o600, "holds"), (0o660, "holds"), (0o666, "FAILS"), (0o777, "FAILS")],
 )  # fmt: skip
-def test_a_socket_that_everyone_may_use_fails(host: Host, mode: int, verdict: str) -> None:
+def test_a_world_accessible_socket_fails(host: Host, mode: int, verdict: str) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         here = os.getcwd()
         os.chdir(host.run)  # an address has 107 bytes
@@ -123,13 +123,13 @@ def test_a_socket_that_everyone_may_use_fails(host: Host, mode: int, verdict: st
         assert verdicts(api_socket.check(host))["control socket"] == verdict
 
 
-def test_something_that_is_no_socket_fails(host: Host) -> None:
+def test_a_path_that_is_not_a_socket_fails(host: Host) -> None:
     host.socket.write_text("")
     host.socket.chmod(0o600)
     assert verdicts(api_socket.check(host))["control socket"] is Verdict.FAILS
 
 
-def test_trees_of_version_one_are_told_and_open_ones_fail(host: Host) -> None:
+def test_v1_hierarchies_are_reported_and_writable_ones_fail(host: Host) -> None:
     assert verdicts(cgroup_trees.check(host))["cgroup version"] is Verdict.HOLDS
     tree = host.proc.parent / "tree"
     tree.chmod(0o777)
@@ -140,13 +140,13 @@ def test_trees_of_version_one_are_told_and_open_ones_fail(host: Host) -> None:
     assert verdicts(cgroup_trees.check(legacy))["cgroup version"] is Verdict.RELAXED
 
 
-def test_what_cannot_be_read_is_unknown(host: Host) -> None:
+def test_unreadable_evidence_is_unknown(host: Host) -> None:
     (host.proc / "1" / "mountinfo").write_text("not a mount table\n")
     found = verdicts(package.verify(host))
     assert found["host-cgroups"] is Verdict.UNKNOWN
 
 
-def test_the_directories_follow_from_the_socket(tmp_path: Path) -> None:
+def test_the_directories_are_derived_from_the_socket(tmp_path: Path) -> None:
     (tmp_path / "containers").mkdir()
     found = package.of_engine(f"unix://{tmp_path}/jaula.sock", "/elsewhere")
     assert (found.root, found.run) == (Path("/elsewhere"), tmp_path)

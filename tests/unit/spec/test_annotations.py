@@ -1,22 +1,31 @@
-"""The annotation that carries Landlock's rules."""
+"""jaula's annotations: Landlock rules and bind roots."""
 
 from __future__ import annotations
 
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.spec.landlock import PathRule, PortRule, Ruleset, decode, encode
+from jaula.spec.annotations import (
+    PathRule,
+    PortRule,
+    Ruleset,
+    decode_bind_roots,
+    decode_ruleset,
+    encode_bind_roots,
+    encode_ruleset,
+    path_below,
+)
 
 
 def test_rules_survive_the_annotation() -> None:
     rules = Ruleset(
         0xFFFF, 3, 1, (PathRule("/", 13), PathRule("/data", 0xFFFF)), (PortRule(443, 2),), True
     )
-    assert decode(encode(rules)) == rules
+    assert decode_ruleset(encode_ruleset(rules)) == rules
 
 
-def test_the_text_is_short_where_little_is_asked() -> None:
-    text = encode(Ruleset(8191, paths=(PathRule("/", 8191),)))
+def test_a_small_ruleset_is_a_short_text() -> None:
+    text = encode_ruleset(Ruleset(8191, paths=(PathRule("/", 8191),)))
     assert text == '{"handledAccessFs":8191,"paths":[{"path":"/","access":8191}]}'
 
 
@@ -39,6 +48,20 @@ def test_the_text_is_short_where_little_is_asked() -> None:
         '{"handledAccessNet":1,"ports":[{"port":80,"access":2}]}',
     ],
 )
-def test_an_annotation_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_annotation_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"io\.jaula\.landlock"):
-        decode(text)
+        decode_ruleset(text)
+
+
+def test_bind_roots_round_trip() -> None:
+    roots = {"/srv/a": "/srv", "/srv/b c": "/srv"}
+    assert decode_bind_roots(encode_bind_roots(roots)) == roots
+    assert decode_bind_roots("") == {}
+    with pytest.raises(InvalidRequest, match="without its directory"):
+        decode_bind_roots("/srv/a")
+
+
+def test_a_path_is_below_a_directory_by_components() -> None:
+    assert path_below("/srv/a/b", "/srv/") == "a/b"
+    assert path_below("/srv", "/srv") == ""
+    assert path_below("/srvice", "/srv") is None

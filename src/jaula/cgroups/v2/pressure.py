@@ -1,7 +1,7 @@
 """Pressure stall information of a v2 cgroup.
 
-Source: kernel ``accounting/psi.rst``: lines ``some avg10=0.00 avg60=0.00 avg300=0.00 total=0``;
-averages are percent, the total is microseconds. Not there without CONFIG_PSI or with ``psi=0``.
+Source: kernel ``accounting/psi.rst``: lines ``some avg10=0.00 avg60=0.00 avg300=0.00 total=0``.
+Averages are percent, the total is microseconds. Absent without CONFIG_PSI or with ``psi=0``.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from jaula.cgroups.protocol import Pressure, PressureLine
 
 
 def stats(read: Reader, resource: str) -> Pressure | None:
-    """``resource`` is ``cpu``, ``memory`` or ``io``; None where the kernel does not count it."""
+    """Return the pressure of ``cpu``, ``memory`` or ``io``, or None if it is not counted."""
     try:
         text = read(f"{resource}.pressure")
     except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:  # built in, but switched off
+        if error.errno == errno.EOPNOTSUPP:  # built in but disabled
             return None
         raise
     return None if text is None else parse(text)
 
 
 def parse(text: str) -> Pressure:
-    """The file's text; a line of another form counts as zero."""
+    """Parse the text of a pressure file; a malformed line counts as zero."""
     lines = {"some": PressureLine(), "full": PressureLine()}
     for line in text.splitlines():
         kind, *pairs = line.split()

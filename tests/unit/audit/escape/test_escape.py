@@ -1,4 +1,4 @@
-"""The probing program does what its table says; the judge tells refusal from effect."""
+"""The escape test program, and the evaluation of its answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from jaula.audit.escape import attempts, lsm_labels, network, results, twin
 from jaula.audit.escape.attempts import Attempt, call
-from jaula.audit.escape.limits import LONGEST, RESOURCES, Limits, burning, ceilings
+from jaula.audit.escape.limits import MAX_BURN, RESOURCES, Limits, burn_plan, limit_attempts
 from jaula.audit.escape.network import NetworkTargets, inet6_address, inet_address, unix_address
 from jaula.audit.escape.program import (
     BEGIN,
@@ -106,7 +106,7 @@ def test_threads_are_counted_and_end_with_their_process(tmp_path: Path) -> None:
 
 
 @x86
-def test_processor_time_is_used_and_told(tmp_path: Path) -> None:
+def test_cpu_time_is_used_and_reported(tmp_path: Path) -> None:
     wall = 200_000_000
     found = run(
         tmp_path,
@@ -137,12 +137,12 @@ def test_the_program_runs_without_an_executable_stack_or_writable_code(tmp_path:
 
 
 @pytest.mark.parametrize("text", ["", "abc", "z" * 64, "a" * 63, "a" * 65])
-def test_what_is_no_answer_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="2 answers are due"):
+def test_an_incomplete_answer_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="instead of 2 answers"):
         read(text, 2)
 
 
-# -- the judge -------------------------------------------------------------------------------
+# -- evaluation ------------------------------------------------------------------------------
 
 DONE = Answer(0, True, 0)
 
@@ -165,35 +165,37 @@ def attempt(**values: object) -> Attempt:
         (Answer(-errno.EAGAIN, False, 0), 0, None),
     ],
 )
-def test_a_call_is_judged_by_its_answer(status: Answer, value: int, refused: bool | None) -> None:
+def test_a_call_is_evaluated_by_its_result(
+    status: Answer, value: int, refused: bool | None
+) -> None:
     reached = status is DONE
-    found = results.outcome(attempt(), status, [Answer(value, reached, 0)])
+    found = results.evaluate_attempt(attempt(), status, [Answer(value, reached, 0)])
     assert found.refused is refused
 
 
-def test_a_process_that_a_strange_signal_ended_was_not_tried() -> None:
+def test_an_unexpected_signal_means_not_tried() -> None:
     killed = Answer(9, True, 0)
-    found = results.outcome(attempt(), killed, [Answer(0, False, 0)])
+    found = results.evaluate_attempt(attempt(), killed, [Answer(0, False, 0)])
     assert found.refused is None
     allowed = attempt(signals=frozenset({9}))
-    assert results.outcome(allowed, killed, [Answer(0, False, 0)]).refused is True
+    assert results.evaluate_attempt(allowed, killed, [Answer(0, False, 0)]).refused is True
 
 
-def test_the_first_call_that_fails_decides_and_what_comes_after_the_last_does_not() -> None:
-    three = attempt(steps=(Entry(CALL, 1),) * 3, decides=1)
+def test_the_first_failing_call_up_to_the_deciding_one_counts() -> None:
+    three = attempt(steps=(Entry(CALL, 1),) * 3, deciding=1)
     made, opened, removed = DONE, Answer(-errno.EACCES, True, 0), Answer(-errno.EBUSY, True, 0)
-    assert results.outcome(three, DONE, [made, opened, removed]).refused is True
-    assert results.outcome(three, DONE, [opened, made, removed]).refused is True
-    assert results.outcome(three, DONE, [made, made, opened]).refused is False
+    assert results.evaluate_attempt(three, DONE, [made, opened, removed]).refused is True
+    assert results.evaluate_attempt(three, DONE, [opened, made, removed]).refused is True
+    assert results.evaluate_attempt(three, DONE, [made, made, opened]).refused is False
 
 
-def test_an_answer_that_means_to_wait_is_no_refusal() -> None:
-    knock = network.knock("n", (192, 0, 2, 1), 9, None)
+def test_a_pending_connection_is_not_a_refusal() -> None:
+    knock = network.tcp_attempt("n", (192, 0, 2, 1), 9, None)
     progress, ready = Answer(-errno.EINPROGRESS, True, 0), Answer(1, True, 0)
     socket, silent = Answer(3, True, 0), Answer(0, True, 0)
 
     def refused(*steps: Answer) -> bool | None:
-        return results.outcome(knock, DONE, steps).refused
+        return results.evaluate_attempt(knock, DONE, steps).refused
 
     assert refused(socket, progress, silent, Answer(-errno.EALREADY, True, 0)) is True
     assert refused(socket, progress, ready, Answer(-errno.EHOSTUNREACH, True, 0)) is True
@@ -203,16 +205,22 @@ def test_an_answer_that_means_to_wait_is_no_refusal() -> None:
     assert refused(socket, progress, ready, Answer(0, True, 0)) is False
 
 
-def test_a_file_with_nothing_in_it_is_masked() -> None:
-    reading = attempt(steps=(Entry(CALL, 2), Entry(CALL, 0)), empty=0)
-    assert results.outcome(reading, DONE, [Answer(3, True, 0), Answer(0, True, 0)]).refused is True
-    assert results.outcome(reading, DONE, [Answer(3, True, 0), Answer(1, True, 0)]).refused is False
+def test_an_empty_file_is_masked() -> None:
+    reading = attempt(steps=(Entry(CALL, 2), Entry(CALL, 0)), max_value=0)
+    assert (
+        results.evaluate_attempt(reading, DONE, [Answer(3, True, 0), Answer(0, True, 0)]).refused
+        is True
+    )
+    assert (
+        results.evaluate_attempt(reading, DONE, [Answer(3, True, 0), Answer(1, True, 0)]).refused
+        is False
+    )
 
 
-def test_rows_fail_where_nobody_asked_for_it_and_name_the_flag_where_somebody_did() -> None:
+def test_rows_fail_without_a_flag_and_name_the_flag_otherwise() -> None:
     def verdict(*pairs: tuple[bool | None, str | None]) -> tuple[Verdict, str]:
         found = [
-            results.AttemptResult(attempt(name=f"n{n}", relaxed=flag), refused, "it worked")
+            results.AttemptResult(attempt(name=f"n{n}", relaxed_by=flag), refused, "it worked")
             for n, (refused, flag) in enumerate(pairs)
         ]
         (row,) = results.rows(found)
@@ -234,12 +242,14 @@ def test_rows_fail_where_nobody_asked_for_it_and_name_the_flag_where_somebody_di
 def test_every_attempt_has_a_name_of_its_own_and_fits_the_program() -> None:
     tries = [
         *attempts.calls(None), *attempts.families(None), *attempts.terminals(None),
-        *attempts.capabilities(None), *attempts.masked(["/proc/keys"]),
+        *attempts.capabilities(None), *attempts.masked_reads(["/proc/keys"]),
         *attempts.writes(["/proc/sys"], None), *attempts.devices(None),
-        *network.network(b"\0x", 1, NetworkTargets(alone=True)), network.neighbour("192.0.2.9", None),
-        *attempts.others("/x", 1, 1, pids=None, ipc=None), *lsm_labels.owners("/x", None),
+        *network.network(b"\0x", 1, NetworkTargets(alone=True)),
+        network.neighbour("192.0.2.9", None),
+        *attempts.host_objects("/x", 1, 1, pids=None, ipc=None),
+        *lsm_labels.foreign_files("/x", None),
         *lsm_labels.selinux("a_u:b_r:c_t:s0", None), *lsm_labels.apparmor(None),
-        *ceilings(EVERY, **NO_FLAGS),
+        *limit_attempts(EVERY, **NO_FLAGS),
     ]  # fmt: skip
     names = [(each.group, each.name) for each in tries]
     assert len(set(names)) == len(names)
@@ -249,8 +259,8 @@ def test_every_attempt_has_a_name_of_its_own_and_fits_the_program() -> None:
     assert len(build(entries)) < 1 << 18
 
 
-def test_calls_that_would_change_the_host_are_not_among_them() -> None:
-    """Each of these would do something where it is allowed; none has such arguments."""
+def test_no_attempt_changes_the_host() -> None:
+    """Each of these calls would change the host if allowed; none has such arguments."""
     given = dict(attempts.CALLS)
     assert given["reboot"] == (0, 0, 0, 0), "the magic numbers are wrong on purpose"
     assert given["kexec_load"][3] == 0xFF00, "no such flag"
@@ -262,7 +272,7 @@ def test_calls_that_would_change_the_host_are_not_among_them() -> None:
         assert step.number == attempts.call("open", b"", 0).number, "opened, never written"
 
 
-def test_addresses_are_as_the_kernel_reads_them() -> None:
+def test_addresses_have_the_kernel_s_layout() -> None:
     assert unix_address(b"\0x") == b"\x01\0\0x"
     assert inet_address((127, 0, 0, 1), 0x1234) == b"\x02\0\x12\x34\x7f\0\0\x01" + bytes(8)
     assert len(inet6_address(bytes(16), 9)) == 28
@@ -274,27 +284,27 @@ def test_addresses_are_as_the_kernel_reads_them() -> None:
      (1_100_000, 1_000_000, 8, 4),
      (200_000, 100_000, 2, None), (390_000, 100_000, 4, None), (1_000, 1_000, 1, None)],
 )  # fmt: skip
-def test_a_quota_is_tried_where_the_processors_could_give_more(
+def test_a_quota_is_tried_if_the_cpus_allow_more(
     quota: int, period: int, processors: int, threads: int | None
 ) -> None:
-    found = burning(quota, period, processors)
+    found = burn_plan(quota, period, processors)
     if threads is None:
         assert found is None
         return
     assert found is not None
-    assert found[0] == threads and found[1] <= LONGEST
+    assert found[0] == threads and found[1] <= MAX_BURN
     assert quota / period * found[1] < found[2] < threads * found[1], "between limit and no limit"
 
 
-def test_what_has_no_number_is_not_tried() -> None:
-    names = [each.name for each in ceilings(Limits(), **NO_FLAGS)]
+def test_an_absent_limit_is_not_tried() -> None:
+    names = [each.name for each in limit_attempts(Limits(), **NO_FLAGS)]
     assert all(name.startswith("raising by /sys/fs/cgroup/") for name in names)
     unlimited = Limits(rlimits={"RLIMIT_CORE": (1 << 64) - 1, "RLIMIT_NEW": 5})
-    assert [each.name for each in ceilings(unlimited, **NO_FLAGS)] == names
+    assert [each.name for each in limit_attempts(unlimited, **NO_FLAGS)] == names
 
 
 def test_every_resource_limit_is_tried_by_raising_it() -> None:
-    names = {each.name for each in ceilings(EVERY, **NO_FLAGS)}
+    names = {each.name for each in limit_attempts(EVERY, **NO_FLAGS)}
     assert {f"raising {name.removeprefix('RLIMIT_').lower()}" for name in RESOURCES} <= names
     assert {f"more than {1 << 20} {each}" for each in ("nofile", "fsize", "as", "memlock")} <= names
 
@@ -311,7 +321,7 @@ def test_every_resource_limit_is_tried_by_raising_it() -> None:
         ("bind", ("size=5k",), 0),
     ],
 )
-def test_the_size_of_a_tmpfs_is_read(kind: str, options: tuple[str, ...], size: int) -> None:
+def test_the_size_of_a_tmpfs_is_parsed(kind: str, options: tuple[str, ...], size: int) -> None:
     assert tmpfs_size(Mount(destination="/x", type=kind, options=options)) == size
 
 
@@ -328,7 +338,7 @@ def test_a_twins_binds_are_read_only(bind: str, expected: str) -> None:
     assert twin.readonly(bind) == expected
 
 
-def test_a_twin_disturbs_nobody() -> None:
+def test_a_twin_has_no_side_effects_on_others() -> None:
     inspect = {
         "Image": "sha256:1",
         "Config": {"User": "7", "Env": ["A=b"], "Tty": True, "OpenStdin": True, "Cmd": ["x"],

@@ -1,9 +1,9 @@
-"""How a JSON body of the Docker Engine API is read.
+"""Decode a JSON body of the Docker Engine API.
 
-Facts about Docker's decoder (Go's ``encoding/json``): ``null`` leaves a field as it was, so it
-means 'absent' everywhere; ``Cmd``, ``Entrypoint`` and ``Shell`` may be one string; a ``null``
-member of a map is that map's zero value. :func:`decode` gives the same reading. Unknown fields are
-ignored, a value of a wrong type is refused.
+Facts about Docker's decoder (Go's ``encoding/json``): ``null`` leaves a field unchanged, so it
+means absent everywhere. ``Cmd``, ``Entrypoint`` and ``Shell`` may be a single string. A ``null``
+member of a map is the zero value of the map's type. :func:`decode` gives the same result. Unknown
+fields are ignored; a value of a wrong type is an error.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ UInt64 = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """What all have in common: PascalCase on the wire."""
+    """Base of all documents: PascalCase on the wire."""
 
 
 class Empty(Document, frozen=True, kw_only=True):
-    """The value of a set written as a map: ``{"80/tcp": {}}``."""
+    """Value of a set that is written as a map: ``{"80/tcp": {}}``."""
 
 
 _ZERO_OF_MAP: dict[str, Any] = {
@@ -41,13 +41,13 @@ _ZERO_OF_MAP: dict[str, Any] = {
     "Config": "",
     "AuxiliaryAddresses": "",
 }
-"""Members that are maps keyed by the client: a null in them stands for this value."""
+"""Members that are maps with the client's keys, and the value that a null in them stands for."""
 
 _STRING_OR_LIST = frozenset({"Cmd", "Entrypoint", "Shell"})
 
 
 def _members(document: dict[str, Any], zero: Any) -> dict[str, Any]:
-    """Null members left out, or replaced by ``zero`` where the object is a client's map."""
+    """Drop null members, or replace them by ``zero`` in a map with the client's keys."""
     plain: dict[str, Any] = {}
     for name, value in document.items():
         if value is None:
@@ -68,9 +68,11 @@ _Type = TypeVar("_Type", bound=msgspec.Struct)
 
 
 def decode(data: bytes, kind: type[_Type]) -> _Type:
-    """Read a request's JSON body as Docker does; no body at all is an empty document.
+    """Decode the JSON body of a request as Docker does; an empty body is an empty document.
 
-    Raises ``msgspec.DecodeError`` (``ValidationError`` for a wrong type) and ``RecursionError``.
+    :raises msgspec.DecodeError: when the body is not valid JSON (``ValidationError``: a wrong
+        type).
+    :raises RecursionError: when the document is nested too deeply.
     """
     document = msgspec.json.decode(data) if data.strip() else {}
     if document is None:

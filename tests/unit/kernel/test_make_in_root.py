@@ -1,4 +1,4 @@
-"""Making places below a root whose content is hostile."""
+"""Creation of directories and files below a hostile root."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def place(descriptor: int) -> Path:
         ("other", "etc/other"),
     ],
 )
-def test_a_link_that_leads_to_nothing_is_followed_inside_the_root(
+def test_a_dangling_link_is_followed_inside_the_root(
     root: tuple[Path, int], link: str, made: str
 ) -> None:
     tree, descriptor = root
@@ -60,7 +60,7 @@ def test_a_chain_of_links_is_followed_to_its_end(root: tuple[Path, int]) -> None
 
 
 @pytest.mark.parametrize("links", [{"a": "a"}, {"a": "b", "b": "/a"}, {"a": "b/x", "b": "a/y"}])
-def test_links_in_a_circle_are_an_error(root: tuple[Path, int], links: dict[str, str]) -> None:
+def test_a_loop_of_links_is_an_error(root: tuple[Path, int], links: dict[str, str]) -> None:
     tree, descriptor = root
     for name, target in links.items():
         (tree / name).symlink_to(target)

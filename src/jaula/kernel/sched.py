@@ -1,7 +1,7 @@
-"""Scheduling of CPU and disk time: sched_setattr(2), sched_getattr(2), ioprio_set(2).
+"""CPU and I/O scheduling: sched_setattr(2), sched_getattr(2), ioprio_set(2).
 
-Follows include/uapi/linux/sched.h, sched/types.h and ioprio.h. Policies and flags are under the
-names that the OCI runtime specification has for them.
+Source: include/uapi/linux/sched.h, sched/types.h and ioprio.h. Policies and flags have the names of
+the OCI runtime specification.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POLICIES: dict[str, int] = {
     "SCHED_IDLE": 5,
     "SCHED_DEADLINE": 6,
 }
-"""SCHED_ISO (4), which the specification lists too, was never implemented by Linux."""
+"""Scheduling policies. SCHED_ISO (4), which the specification lists, does not exist in Linux."""
 
 SCHED_FLAGS: dict[str, int] = {
     "SCHED_FLAG_RESET_ON_FORK": 0x01,
@@ -45,7 +45,7 @@ IOPRIO_WHO_PROCESS = 1
 
 
 class sched_attr(ctypes.Structure):
-    """struct sched_attr, version 1 (56 bytes, Linux 5.3). Times are nanoseconds."""
+    """struct sched_attr, version 1 (56 bytes, Linux 5.3). Times are in nanoseconds."""
 
     _fields_ = [
         ("size", ctypes.c_uint32),
@@ -77,24 +77,24 @@ _ioprio_get = syscall("ioprio_get", NR_ioprio_get, *[ctypes.c_int] * 2)
 
 
 def sched_setattr(pid: int, attributes: sched_attr) -> None:
-    """Set policy and parameters of a thread; 0 is the caller. Fills in ``size``."""
+    """Set policy and parameters of a thread; 0 is the caller. Sets ``size``."""
     attributes.size = ctypes.sizeof(sched_attr)
     _sched_setattr(pid, ctypes.addressof(attributes), 0)
 
 
 def sched_getattr(pid: int) -> sched_attr:
-    """Policy and parameters of a thread; 0 is the caller."""
+    """Return policy and parameters of a thread; 0 is the caller."""
     attributes = sched_attr()
     _sched_getattr(pid, ctypes.addressof(attributes), ctypes.sizeof(sched_attr), 0)
     return attributes
 
 
 def ioprio_set(pid: int, class_: int, priority: int) -> None:
-    """Set the class (a value of ``IOPRIO_CLASSES``) and priority of a thread's disk access."""
+    """Set the I/O class (a value of ``IOPRIO_CLASSES``) and priority of a thread."""
     _ioprio_set(IOPRIO_WHO_PROCESS, pid, class_ << IOPRIO_CLASS_SHIFT | priority)
 
 
 def ioprio_get(pid: int) -> tuple[int, int]:
-    """(class, priority) of a thread's disk access."""
+    """Return (class, priority) of a thread's I/O."""
     value = _ioprio_get(IOPRIO_WHO_PROCESS, pid)
     return value >> IOPRIO_CLASS_SHIFT, value & (1 << IOPRIO_CLASS_SHIFT) - 1

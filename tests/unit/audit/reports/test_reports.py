@@ -1,4 +1,4 @@
-"""The forms of a report: complete, escaped, and SARIF as its standard wants it."""
+"""Report formats: complete, escaped, and SARIF according to its standard."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from jaula.audit.reports import (
 from jaula.audit.reports import (
     svg as report_svg,
 )
-from jaula.audit.reports.report import ABOUTS, Report, worst
+from jaula.audit.reports.report import CHECK_INFOS, Report, worst
 
 MOMENT = "2026-01-02T03:04:05Z"
 HOSTILE = '<script>alert("x")</script>\x1b[31m\udc80'
@@ -40,36 +40,36 @@ HOSTILE = '<script>alert("x")</script>\x1b[31m\udc80'
 def row(verdict: Verdict, check: str = "masks", **values: str) -> Result:
     given = {"requested": "10 paths", "effective": "9", "evidence": "/proc/7/mountinfo, /proc/7"}
     given |= values
-    layer = next(about.layer for about in ABOUTS if about.id == check)
+    layer = next(info.layer for info in CHECK_INFOS if info.id == check)
     return Result(f"row of {check}", layer, verdict=verdict, check=check, **given)
 
 
-ALL = tuple(row(verdict, check.id) for check in ABOUTS for verdict in Verdict)
+ALL = tuple(row(verdict, check.id) for check in CHECK_INFOS for verdict in Verdict)
 REPORT = Report("web", "container", MOMENT, ALL)
 
 
-# -- what each check says of itself ----------------------------------------------------------
+# -- descriptions of checks ------------------------------------------------------------------
 
 
-def test_every_check_says_why_by_what_and_what_to_do() -> None:
-    for about in ABOUTS:
+def test_every_check_has_reason_evidence_and_advice() -> None:
+    for info in CHECK_INFOS:
         for field in ("id", "layer", "title", "reason", "evidence", "advice"):
-            value = getattr(about, field)
-            assert value and value == value.strip(), f"{about.id}: {field}"
-        assert about.references, about.id
+            value = getattr(info, field)
+            assert value and value == value.strip(), f"{info.id}: {field}"
+        assert info.references, info.id
         assert all(
             re.fullmatch(r"I\d+|CIS \d+(\.\d+)+|CVE-\d+-\d+|GHSA-[\w-]+|\w+\(\d\).*", reference)
-            for reference in about.references
-        ), about.references
-        assert about.reason.endswith("."), about.id
-        assert about.id in describe(about)
-    assert len({about.id for about in ABOUTS}) == len(ABOUTS)
+            for reference in info.references
+        ), info.references
+        assert info.reason.endswith("."), info.id
+        assert info.id in describe(info)
+    assert len({info.id for info in CHECK_INFOS}) == len(CHECK_INFOS)
 
 
 @pytest.mark.parametrize("package", [jaula.audit.checks, jaula.audit.host])
 def test_every_file_of_checks_is_in_the_table(package: object) -> None:
     directory = Path(str(package.__path__[0]))  # type: ignore[attr-defined]
-    files = {path.stem for path in directory.glob("*.py") if "\nABOUT = " in path.read_text()}
+    files = {path.stem for path in directory.glob("*.py") if "\nINFO = " in path.read_text()}
     listed = {check.rows.__module__.rpartition(".")[2] for check in package.TABLE}  # type: ignore[attr-defined]
     assert files == listed
 
@@ -92,7 +92,7 @@ def test_sarif_is_valid_and_every_result_names_its_rule() -> None:
         assert (result["kind"] == "fail") is (source.verdict is Verdict.FAILS)
 
 
-def test_a_result_is_known_again_in_the_next_report() -> None:
+def test_a_result_has_the_same_fingerprint_in_the_next_report() -> None:
     def prints(*reports: Report) -> list[str]:
         results = sarif.document(reports)["runs"][0]["results"]
         return [result["partialFingerprints"]["subjectAndRow/v1"] for result in results]
@@ -107,7 +107,7 @@ def test_a_result_is_known_again_in_the_next_report() -> None:
 
 
 class Tags(HTMLParser):
-    """Every tag and attribute, and that they close."""
+    """Parser of every tag and attribute; tags must close."""
 
     VOID = ("meta", "rect", "link")
 
@@ -129,7 +129,7 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_one_file_without_scripts_and_its_links_lead_somewhere() -> None:
+def test_the_page_has_no_scripts_and_valid_links() -> None:
     host = Report("host", "host", MOMENT, (row(Verdict.RELAXED, "host-kernel"),))
     tags = Tags(report_html.render([REPORT, host]))
     assert tags.open == []
@@ -142,7 +142,7 @@ def test_the_page_is_one_file_without_scripts_and_its_links_lead_somewhere() -> 
     assert not any(name.startswith("on") for _, values in tags.found for name in values)
 
 
-def test_what_comes_from_a_container_is_text() -> None:
+def test_text_from_a_container_is_escaped() -> None:
     hostile = row(Verdict.FAILS, requested=HOSTILE, effective=HOSTILE, evidence=HOSTILE)
     report = Report(HOSTILE, "container", MOMENT, (hostile,))
     html = report_html.render([report])
@@ -154,7 +154,7 @@ def test_what_comes_from_a_container_is_text() -> None:
     assert Draft4Validator(SCHEMA).is_valid(sarif.document([report]))
 
 
-def test_the_picture_has_a_box_for_each_layer_inside_the_one_before() -> None:
+def test_the_drawing_has_nested_boxes_for_the_layers() -> None:
     svg = ElementTree.fromstring(report_svg.draw("web", ALL, "r0"))
     boxes = [
         tuple(float(rect.attrib[key]) for key in ("x", "y", "width", "height"))
@@ -171,7 +171,7 @@ def test_the_picture_has_a_box_for_each_layer_inside_the_one_before() -> None:
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
-def test_a_layer_is_shown_by_its_worst_row(verdict: Verdict) -> None:
+def test_a_layer_has_its_worst_verdict(verdict: Verdict) -> None:
     assert worst([row(Verdict.HOLDS), row(verdict)]) is verdict
     drawn = report_svg.draw("web", [row(Verdict.HOLDS), row(verdict)], "r0")
     assert f'class="{report_svg.COLOURS[verdict]}"' in drawn
@@ -180,7 +180,7 @@ def test_a_layer_is_shown_by_its_worst_row(verdict: Verdict) -> None:
 # -- the others ------------------------------------------------------------------------------
 
 
-def test_several_reports_are_told_apart_and_summed_up() -> None:
+def test_several_reports_have_headings_and_a_summary() -> None:
     good = Report("a", "container", MOMENT, (row(Verdict.HOLDS),))
     bad = Report("b", "container", MOMENT, (row(Verdict.FAILS),))
     shown = text.render([good, bad])
@@ -191,6 +191,6 @@ def test_several_reports_are_told_apart_and_summed_up() -> None:
     assert [entry["subject"] for entry in report_json.document([good, bad])] == ["a", "b"]
 
 
-def test_every_form_takes_every_report() -> None:
+def test_every_format_renders_every_report() -> None:
     for name, render in FORMATS.items():
         assert ("row of masks" if name == "table" else "web") in render([REPORT])

@@ -1,4 +1,4 @@
-"""Talking to a manager over a real bus of the test's own, on which a small service takes notes."""
+"""Calls to a manager over a real bus, on which a small service records them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIG = """<busconfig><type>session</type><listen>unix:path={socket}</listen>
 
 
 class Manager(threading.Thread):
-    """Answers as its ``answers`` say, by method: a result of a job, or an error's name."""
+    """A manager that replies by method: the result of a job, or the name of an error."""
 
     def __init__(self, socket: str) -> None:
         super().__init__(daemon=True)
@@ -107,7 +107,7 @@ def test_a_unit_is_started_changed_and_stopped(address: str, manager: Manager) -
         systemd.set("a.scope", [UnitProperty("AllowedCPUs", "ay", b"\x03")])
         systemd.set("a.scope", [UnitProperty("DeviceAllow", "a(ss)", [("/dev/null", "r")])])
         systemd.stop("a.scope")
-        systemd.forget("a.scope")
+        systemd.reset_failed("a.scope")
     assert manager.calls == [
         ("Subscribe", ()),
         ("Get", (f"{NAME}.Manager", "Version")),
@@ -135,7 +135,7 @@ def test_a_unit_is_started_changed_and_stopped(address: str, manager: Manager) -
         ("org.freedesktop.DBus.Error.Failed", JaulaError),
     ],
 )
-def test_a_refusal_says_what_was_asked_and_what_was_answered(
+def test_an_error_has_the_request_and_systemd_s_answer(
     address: str, manager: Manager, answer: str, kind: type[JaulaError]
 ) -> None:
     manager.answers["StartTransientUnit"] = answer
@@ -147,23 +147,21 @@ def test_a_refusal_says_what_was_asked_and_what_was_answered(
     )
 
 
-def test_a_job_that_fails_is_an_error_and_the_unit_forgotten(
-    address: str, manager: Manager
-) -> None:
+def test_a_failed_job_is_an_error_and_resets_the_unit(address: str, manager: Manager) -> None:
     manager.answers["StartTransientUnit"] = "failed"
     with connected(address) as systemd, pytest.raises(JaulaError, match=r"start unit a\.scope: f"):
         systemd.start("a.scope", [])
     assert manager.calls[-1] == ("ResetFailedUnit", ("a.scope",))
 
 
-def test_a_unit_that_is_gone_needs_no_stopping(address: str, manager: Manager) -> None:
+def test_stopping_a_missing_unit_does_nothing(address: str, manager: Manager) -> None:
     manager.answers["StopUnit"] = manager.answers["ResetFailedUnit"] = f"{NAME}.NoSuchUnit"
     with connected(address) as systemd:
         systemd.stop("a.scope")
-        systemd.forget("a.scope")
+        systemd.reset_failed("a.scope")
 
 
-def test_a_manager_that_goes_away_is_unavailable(address: str) -> None:
+def test_a_closed_connection_is_unavailable(address: str) -> None:
     with pytest.raises(JaulaError, match="systemd"):  # the bus runs, but nobody has the name
         connected(address)
     with pytest.raises(Unavailable, match="cannot reach systemd"):
