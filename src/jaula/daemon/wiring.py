@@ -87,7 +87,9 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             runtime=runtime,
             runtimes=RuntimeTable(config),
             cgroups=driver,
-            snapshots=driver_driver.choose(paths, config.storage_driver, layers, rootless=rootless),
+            snapshots=driver_driver.select_driver(
+                paths, config.storage_driver, layers, rootless=rootless
+            ),
             layers=layers,
             images=images,
             gate=_gate(config, images),

@@ -225,7 +225,7 @@ def _security(host: HostConfig) -> Iterator[Privilege]:
 
 def _logging(host: HostConfig) -> Iterator[Privilege]:
     """Files of the host that a log driver reads."""
-    for path in syslog.files_of(host.log_config.config):
+    for path in syslog.tls_files(host.log_config.config):
         yield Privilege(Relaxation.HOST_MOUNT, path, writable=False)
 
 

@@ -33,8 +33,8 @@ class Selection(msgspec.Struct, frozen=True):
 
     def bounds(self) -> tuple[str, str]:
         """First and last time as text that compares with a record's."""
-        first = timestamp.text(self.since) if self.since else ""
-        return first, timestamp.text(self.until) if self.until else "~"
+        first = timestamp.format_time(self.since) if self.since else ""
+        return first, timestamp.format_time(self.until) if self.until else "~"
 
 
 EVERYTHING = Selection()
@@ -61,7 +61,7 @@ def select(records: list[LogEntry], selection: Selection) -> list[LogEntry]:
     """Those of ``records`` that are asked for."""
     if selection.since or selection.until:
         first, end = selection.bounds()
-        records = [r for r in records if first <= timestamp.padded(r.time) < end]
+        records = [r for r in records if first <= timestamp.pad_fraction(r.time) < end]
     if not selection.stdout:
         records = [record for record in records if record.stream != "stdout"]
     if not selection.stderr:

@@ -23,7 +23,7 @@ _MAGIC, _DEFLATE, _HAS_EXTRA, _FASTEST, _UNIX, _NAME = b"\x1f\x8b", 8, 4, 4, 3, 
 _RAW, _GZIP = -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS  # what zlib calls window bits
 
 
-def pack(source: int, target: int) -> None:
+def compress(source: int, target: int) -> None:
     """Read ``source`` from its place to its end; the memory it takes is that of a block.
 
     It has reached the disk when this returns: what was packed may then be removed.
@@ -47,7 +47,7 @@ def _put(target: int, data: bytes) -> None:
         data = data[os.write(target, data) :]
 
 
-def origin(descriptor: int) -> int | None:
+def source_inode(descriptor: int) -> int | None:
     """The inode of the plain file, 0 where a packed one does not tell; None of a plain file.
 
     It is told by the first bytes, with which no record begins: names change while logs turn over.
@@ -62,7 +62,7 @@ def origin(descriptor: int) -> int | None:
     return inode if known else 0
 
 
-def unpacked(descriptor: int) -> Iterator[bytes]:
+def decompress(descriptor: int) -> Iterator[bytes]:
     """What was packed, in blocks of at most 64 KiB; of a damaged file what comes before."""
     inflate = zlib.decompressobj(_GZIP)
     offset = 0

@@ -47,7 +47,7 @@ def split(given: Mapping[str, str]) -> tuple[int, dict[str, str]]:
                 "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
             )
         return 0, rest
-    return (options.size("max-buffer-size", size) if size else 0) or BUFFER, rest
+    return (options.parse_size("max-buffer-size", size) if size else 0) or BUFFER, rest
 
 
 class NonBlockingWriter:
@@ -93,7 +93,7 @@ class NonBlockingWriter:
         finally:
             self._socket.settimeout(None)
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         return None  # the process does that
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ def _serve(theirs: socket.socket, make: Callable[[], LogWriter]) -> None:
     """The process: write what comes until the other end is closed."""
     writer = make()
     while True:
-        theirs.settimeout(writer.tend())
+        theirs.settimeout(writer.poll())
         try:
             message = theirs.recv(_PIECE)
         except TimeoutError:

@@ -31,7 +31,7 @@ class Limits(msgspec.Struct, frozen=True):
     compress: bool
 
 
-def known(driver: str, options: Mapping[str, str], names: Collection[str]) -> None:
+def check_names(driver: str, options: Mapping[str, str], names: Collection[str]) -> None:
     """Raises ``InvalidRequest`` for an option that is not in ``names``."""
     for name in options:
         if name not in names:
@@ -41,23 +41,23 @@ def known(driver: str, options: Mapping[str, str], names: Collection[str]) -> No
             )
 
 
-def limits(given: Mapping[str, str], default: Limits) -> Limits:
+def parse_limits(given: Mapping[str, str], default: Limits) -> Limits:
     """``max-size``, ``max-file`` and ``compress``. Raises ``InvalidRequest``."""
     return Limits(
-        size("max-size", given["max-size"]) if "max-size" in given else default.max_size,
-        count("max-file", given["max-file"]) if "max-file" in given else default.max_file,
-        boolean("compress", given["compress"]) if "compress" in given else default.compress,
+        parse_size("max-size", given["max-size"]) if "max-size" in given else default.max_size,
+        parse_count("max-file", given["max-file"]) if "max-file" in given else default.max_file,
+        parse_boolean("compress", given["compress"]) if "compress" in given else default.compress,
     )
 
 
-def boolean(name: str, value: str) -> bool:
+def parse_boolean(name: str, value: str) -> bool:
     """What Go takes for one."""
     if value not in _BOOLEANS:
         raise InvalidRequest(f"invalid boolean value for {name}: {value!r}", hint="true or false")
     return _BOOLEANS[value]
 
 
-def size(name: str, value: str) -> int:
+def parse_size(name: str, value: str) -> int:
     """Bytes of ``10m``, ``1.5g``, ``4096``, ``20MB``; -1 and 0 are no limit and give 0."""
     if value in ("-1", "0"):
         return 0
@@ -75,7 +75,7 @@ def size(name: str, value: str) -> int:
     return result
 
 
-def count(name: str, value: str) -> int:
+def parse_count(name: str, value: str) -> int:
     """A number from 1 to 1000."""
     if not (value.isdecimal() and value.isascii() and len(value) <= 4 and 1 <= int(value) <= 1000):
         raise InvalidRequest(f"bad {name} {value!r}", hint="a number from 1 to 1000")

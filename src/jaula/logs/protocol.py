@@ -26,7 +26,7 @@ class LogWriter(Protocol):
         """Write what is held back, and end soon what goes on beside."""
         ...
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         """Go on with what goes on beside; seconds until the next call, None where nothing does.
 
         The shim calls it in each round of its loop.

@@ -52,8 +52,8 @@ class Rotation:
         """Move every file one number up, so that ``path`` is free; the oldest goes."""
         self._collect()
         directory, base = os.path.split(self._path)
-        for old, new in rotated_files.moves(
-            rotated_files.listed(self._path), base, self._limits.max_file
+        for old, new in rotated_files.plan_renames(
+            rotated_files.list_directory(self._path), base, self._limits.max_file
         ):
             name = os.path.join(directory, old)
             with contextlib.suppress(FileNotFoundError):
@@ -68,7 +68,7 @@ class Rotation:
         if not self._limits.compress or self._worker is not None:
             return
         base = os.path.basename(self._path)
-        number = rotated_files.newest_plain(rotated_files.listed(self._path), base)
+        number = rotated_files.newest_plain(rotated_files.list_directory(self._path), base)
         if not number:
             return
         try:
@@ -77,7 +77,7 @@ class Rotation:
         except OSError as error:
             self._complain(f"cannot compress {self._path}.{number}: {error.strerror}")
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         """Go on with what is being packed: seconds until that is to be done again, if at all."""
         if self._worker is None:
             return None
@@ -131,7 +131,7 @@ def _packing(plain: str, part: str) -> HelperProcess:
             process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == writer:  # it may have ended before that
                 os.nice(_NICE)
-                gzip_file.pack(source, target)
+                gzip_file.compress(source, target)
 
         try:
             return HelperProcess(work, (source, target))

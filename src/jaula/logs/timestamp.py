@@ -24,7 +24,7 @@ class Clock:
         return f"{self._text}.{fraction:09d}Z"
 
 
-def text(nanoseconds: int) -> str:
+def format_time(nanoseconds: int) -> str:
     """Nanoseconds since 1970 as text; times that RFC 3339 cannot say become the nearest it can."""
     second, fraction = divmod(nanoseconds, 1_000_000_000)
     if second < 0:
@@ -34,7 +34,7 @@ def text(nanoseconds: int) -> str:
     return f"{_calendar(second)}.{fraction:09d}Z"
 
 
-def padded(stamp: str) -> str:
+def pad_fraction(stamp: str) -> str:
     """``stamp`` with all nine digits: other writers leave out zeros at the end."""
     if len(stamp) == WIDTH or not stamp.endswith("Z"):
         return stamp

@@ -98,7 +98,7 @@ def _ports(text: str) -> frozenset[int]:
     return frozenset({int(text)})
 
 
-def objection(spec: Spec, *, abi: int) -> str:
+def default_off_reason(spec: Spec, *, abi: int) -> str:
     """Why a container is not confined unless that is asked for; empty: it is."""
     if not abi:
         return "the kernel has no Landlock"
@@ -212,7 +212,7 @@ class Landlock:
         self.abi = abi
 
     @classmethod
-    def of_this_host(cls) -> Landlock:
+    def from_host(cls) -> Landlock:
         return cls(detect.landlock())
 
     def enabled(self) -> bool:
@@ -226,7 +226,7 @@ class Landlock:
         options = parse(request.options)
         if options.off:
             return spec
-        if not options.asked and (request.privileged or objection(spec, abi=self.abi)):
+        if not options.asked and (request.privileged or default_off_reason(spec, abi=self.abi)):
             return spec
         readonly = spec.root is not None and spec.root.readonly
         rules = decide(spec.mounts, root_readonly=readonly, options=options, abi=self.abi)

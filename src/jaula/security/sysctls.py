@@ -36,7 +36,7 @@ the kernel does not show the global ones there, or shows them read-only."""
 _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 
 
-def normal(name: str) -> str:
+def normalize(name: str) -> str:
     """The path below /proc/sys; raises ``InvalidRequest`` for what is none."""
     for letter in name:
         if letter in "./":
@@ -60,7 +60,7 @@ def check(name: str, value: str, shares: Collection[str]) -> None:
 
     ``shares`` names the namespaces that it shares with the host: ``network``, ``ipc``, ``uts``.
     """
-    path = normal(name)
+    path = normalize(name)
     kind = (
         "ipc"
         if path in IPC

@@ -39,7 +39,7 @@ class ResolvedUser(msgspec.Struct, frozen=True):
     name: str = ""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class PasswdEntry(msgspec.Struct, frozen=True):
     """A line of passwd."""
 
     name: str
@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True):
     home: str
 
 
-class Group(msgspec.Struct, frozen=True):
+class GroupEntry(msgspec.Struct, frozen=True):
     """A line of group."""
 
     name: str
@@ -68,7 +68,7 @@ def resolve(root_fd: int, user: str, groups: Sequence[str] = ()) -> ResolvedUser
     if any(not text for text, _ in extra):
         raise InvalidRequest("an additional group is empty")
 
-    entry = _find_entry(read(root_fd, "etc/passwd"), who, wanted_uid)
+    entry = _find_entry(read_file(root_fd, "etc/passwd"), who, wanted_uid)
     if entry is None and who and wanted_uid is None:
         raise InvalidRequest(f"unable to find user {who}: no matching entries in passwd file")
     uid = entry.uid if entry else wanted_uid or 0
@@ -77,7 +77,7 @@ def resolve(root_fd: int, user: str, groups: Sequence[str] = ()) -> ResolvedUser
 
     additional: list[int] = []
     if group or name or extra:
-        listed = list(parse_group(read(root_fd, "etc/group")))
+        listed = list(parse_group(read_file(root_fd, "etc/group")))
         if group:
             gid = _gid(listed, group, wanted_gid)
         elif name:
@@ -89,7 +89,7 @@ def resolve(root_fd: int, user: str, groups: Sequence[str] = ()) -> ResolvedUser
     return ResolvedUser(uid, gid, gids, entry.home if entry else "/", name)
 
 
-def _find_entry(text: str, who: str, number: int | None) -> Entry | None:
+def _find_entry(text: str, who: str, number: int | None) -> PasswdEntry | None:
     uid = 0 if not who else number
     for entry in parse_passwd(text):
         if entry.uid == uid if uid is not None else entry.name == who:
@@ -97,7 +97,7 @@ def _find_entry(text: str, who: str, number: int | None) -> Entry | None:
     return None
 
 
-def _gid(listed: Sequence[Group], text: str, number: int | None) -> int:
+def _gid(listed: Sequence[GroupEntry], text: str, number: int | None) -> int:
     if number is not None:
         return number
     for row in listed:
@@ -125,7 +125,7 @@ def _number(what: str, text: str) -> int | None:
     return None
 
 
-def parse_passwd(text: str) -> Iterator[Entry]:
+def parse_passwd(text: str) -> Iterator[PasswdEntry]:
     """Well-formed lines; others are passed over."""
     for line in text.split("\n"):
         fields = line.split(":")
@@ -137,10 +137,10 @@ def parse_passwd(text: str) -> Iterator[Entry]:
         home = fields[5]
         if not home.startswith("/") or not home.isprintable():
             home = "/"
-        yield Entry(fields[0], uid, gid, home)
+        yield PasswdEntry(fields[0], uid, gid, home)
 
 
-def parse_group(text: str) -> Iterator[Group]:
+def parse_group(text: str) -> Iterator[GroupEntry]:
     """Well-formed lines; others are passed over."""
     for line in text.split("\n"):
         fields = line.split(":")
@@ -148,7 +148,7 @@ def parse_group(text: str) -> Iterator[Group]:
             continue
         if (gid := _id(fields[2])) is not None:
             members = tuple(name for name in fields[3].strip().split(",") if name)
-            yield Group(fields[0], gid, members)
+            yield GroupEntry(fields[0], gid, members)
 
 
 def _id(text: str) -> int | None:
@@ -157,7 +157,7 @@ def _id(text: str) -> int | None:
     return int(text)
 
 
-def read(root_fd: int, path: str) -> str:
+def read_file(root_fd: int, path: str) -> str:
     """A file of the container's, or nothing where there is none.
 
     It is found first and opened only once it is known to be a regular file, through the

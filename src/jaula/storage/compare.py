@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from jaula.storage.trees import is_whiteout, open_folder, walk
+from jaula.storage.trees import is_whiteout, open_subdirectory, walk
 
 _PIECE = 1 << 20
 _LABELS = ("security.selinux", "security.apparmor", "security.SMACK64")
@@ -30,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True):
     problem: str
 
 
-def deviations(
+def compare_trees(
     found: int, wanted: int, *, timed: Collection[bytes], root: bool = True
 ) -> list[Difference]:
     """What of ``found`` is not as in ``wanted``, both descriptors of directories.
@@ -61,7 +61,7 @@ class _Comparing:
         if root:
             yield from self._facts(b"", b".", self._found, self._wanted)
         for path, folder, entries in walk(self._wanted):
-            there = open_folder(self._found, path)
+            there = open_subdirectory(self._found, path)
             try:
                 names = set(map(os.fsencode, os.listdir(there)))
                 for entry in tuple(entries):

@@ -38,7 +38,7 @@ class Compression(StrEnum):
 MAGIC_LENGTH = 6
 
 
-def recognise(head: bytes) -> Compression:
+def detect_compression(head: bytes) -> Compression:
     """The compression of a stream that starts with ``head`` (six bytes suffice)."""
     if head.startswith(b"\x1f\x8b"):
         return Compression.GZIP
@@ -51,7 +51,7 @@ def recognise(head: bytes) -> Compression:
     return Compression.NONE
 
 
-class Plain(io.RawIOBase):
+class PrefixedStream(io.RawIOBase):
     """A stream of which the first bytes were read already."""
 
     def __init__(self, head: bytes, source: Source) -> None:
@@ -87,11 +87,11 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-class Decompressed(io.RawIOBase):
+class DecompressedStream(io.RawIOBase):
     """The plain bytes of a compressed stream, which may consist of several members."""
 
     def __init__(
-        self, source: Plain, make: Callable[[], _Decompressor], damage: type[Exception]
+        self, source: PrefixedStream, make: Callable[[], _Decompressor], damage: type[Exception]
     ) -> None:
         self._source = source
         self._make = make
@@ -130,17 +130,17 @@ class Decompressed(io.RawIOBase):
         return bytes(self._input[: self._source.readinto(self._input)])
 
 
-def plain(source: Source) -> tuple[io.RawIOBase, Compression]:
+def decompress_stream(source: Source) -> tuple[io.RawIOBase, Compression]:
     """``source`` as a stream of plain bytes, and what it was compressed with."""
     head = b""
     while len(head) < MAGIC_LENGTH and (more := source.read(MAGIC_LENGTH - len(head))):
         head += more
-    kind = recognise(head)
-    stream = Plain(head, source)
+    kind = detect_compression(head)
+    stream = PrefixedStream(head, source)
     if kind is Compression.NONE:
         return stream, kind
     make, damage = _decompressor(kind)
-    return Decompressed(stream, make, damage), kind
+    return DecompressedStream(stream, make, damage), kind
 
 
 def _decompressor(kind: Compression) -> tuple[Callable[[], _Decompressor], type[Exception]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jaula.storage.drivers.driver import Change, ChangeKind
-from jaula.storage.trees import is_opaque, is_whiteout, open_folder, walk
+from jaula.storage.trees import is_opaque, is_whiteout, open_subdirectory, walk
 
 
 def overlay_differences(upper: int, below: int) -> dict[bytes, ChangeKind]:
@@ -64,7 +64,7 @@ def _with_parents(found: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
     return found
 
 
-def listed(found: dict[bytes, ChangeKind]) -> list[Change]:
+def sorted_changes(found: dict[bytes, ChangeKind]) -> list[Change]:
     """Differences in order of path, absolute, for people."""
     return [
         Change("/" + path.decode(errors="backslashreplace"), kind)
@@ -72,7 +72,7 @@ def listed(found: dict[bytes, ChangeKind]) -> list[Change]:
     ]
 
 
-def redirects(upper: int) -> bool:
+def has_redirects(upper: int) -> bool:
     """Whether overlayfs moved a directory, or has a file's facts only, by an attribute of its own.
 
     Then the upper directory does not hold what it shows (``redirect_dir``, ``metacopy``).
@@ -96,7 +96,7 @@ def _join(path: bytes, name: bytes) -> bytes:
 def _lower(below: int, path: bytes) -> Iterator[int | None]:
     """The directory that lies below; None where something else or nothing does."""
     try:
-        descriptor = open_folder(below, path)
+        descriptor = open_subdirectory(below, path)
     except OSError:  # also a link in a directory's place: ELOOP
         yield None
         return

@@ -77,7 +77,7 @@ class PathRequest(msgspec.Struct, frozen=True):
         return posixpath.basename(self.path) or "/"
 
 
-def wanted(text: str) -> PathRequest:
+def parse_path(text: str) -> PathRequest:
     """Read a client's path. Raises :class:`InvalidRequest`."""
     if not text:
         raise InvalidRequest("a path is needed", hint="give ?path=/where/in/the/container")
@@ -89,21 +89,21 @@ def wanted(text: str) -> PathRequest:
     return PathRequest(clean, "/" if text.endswith("/") and clean != "/" else "")
 
 
-def is_kernels(descriptor: int) -> bool:
+def on_kernel_filesystem(descriptor: int) -> bool:
     """Whether a descriptor lies on a file system whose content the kernel makes up."""
     return mounts.filesystem_magic(descriptor) in _KERNEL
 
 
-def refuse_kernels(descriptor: int, path: str) -> None:
+def refuse_kernel_filesystem(descriptor: int, path: str) -> None:
     """Raise :class:`InvalidRequest` for a place on a kernel file system."""
-    if is_kernels(descriptor):
+    if on_kernel_filesystem(descriptor):
         raise InvalidRequest(
             f"{path} lies on a kernel file system, from which nothing is copied",
             hint="read or write it in the container, with exec",
         )
 
 
-def open_place(root_fd: int, what: PathRequest) -> int:
+def open_path(root_fd: int, what: PathRequest) -> int:
     """An ``O_PATH`` descriptor of the thing itself. Raises ``OSError``."""
     if what.ending or what.path == "/":
         return paths.open_in_root(root_fd, what.path, os.O_PATH | os.O_DIRECTORY)
@@ -116,20 +116,20 @@ def open_place(root_fd: int, what: PathRequest) -> int:
         os.close(parent)
 
 
-def found(root_fd: int, what: PathRequest, container: str) -> int:
+def open_for_client(root_fd: int, what: PathRequest, container: str) -> int:
     """As :func:`open_place`, with errors for a client.
 
     Raises :class:`NotFound`, and :class:`InvalidRequest` where no path leads on.
     """
     try:
-        return open_place(root_fd, what)
+        return open_path(root_fd, what)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"Could not find the file {what.path} in container {container}") from None
     except OSError as error:
         raise InvalidRequest(f"cannot open {what.path}: {error.strerror}") from error
 
 
-def describe(root_fd: int, place: int, what: PathRequest) -> PathStat:
+def stat_path(root_fd: int, place: int, what: PathRequest) -> PathStat:
     """What is at ``place``, which was opened for ``what``."""
     facts = os.fstat(place)
     target = _target(root_fd, place, what) if stat.S_ISLNK(facts.st_mode) else ""

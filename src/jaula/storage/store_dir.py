@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaula.storage.trees import FOLDER, remove_tree
+from jaula.storage.trees import DIRECTORY_FLAGS, remove_tree
 
 
 @contextmanager
-def opened(path: str | Path, *, dir_fd: int | None = None) -> Iterator[int]:
+def open_directory(path: str | Path, *, dir_fd: int | None = None) -> Iterator[int]:
     """A descriptor of the directory, closed at the end."""
-    descriptor = os.open(path, FOLDER, dir_fd=dir_fd)
+    descriptor = os.open(path, DIRECTORY_FLAGS, dir_fd=dir_fd)
     try:
         yield descriptor
     finally:
@@ -34,10 +34,10 @@ def write_new(parent: int, name: str, data: bytes) -> None:
         os.close(descriptor)
 
 
-def remove_parts(directory: Path, names: Iterable[str]) -> bool:
+def remove_entries(directory: Path, names: Iterable[str]) -> bool:
     """Remove ``names`` from a directory, and itself once it is empty; whether it was there."""
     try:
-        parent = os.open(directory, FOLDER)
+        parent = os.open(directory, DIRECTORY_FLAGS)
     except FileNotFoundError:
         return False
     try:
@@ -52,7 +52,7 @@ def remove_parts(directory: Path, names: Iterable[str]) -> bool:
     return True
 
 
-def marked(directory: Path, *marks: str, before: int | None = None) -> list[str]:
+def list_with_prefix(directory: Path, *marks: str, before: int | None = None) -> list[str]:
     """Names that start with one of ``marks``; last changed ``before`` a moment, in nanoseconds."""
     found = []
     for entry in os.scandir(directory):
@@ -67,10 +67,10 @@ def marked(directory: Path, *marks: str, before: int | None = None) -> list[str]
     return sorted(found)
 
 
-def remove_marked(directory: Path, *marks: str) -> list[str]:
+def remove_with_prefix(directory: Path, *marks: str) -> list[str]:
     """Remove all whose name starts with one of ``marks``: what a crash left half-made."""
-    swept = marked(directory, *marks)
-    with opened(directory) as parent:
+    swept = list_with_prefix(directory, *marks)
+    with open_directory(directory) as parent:
         for name in swept:
             remove_tree(parent, name.encode())
     return swept

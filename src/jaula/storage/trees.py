@@ -24,7 +24,7 @@ OPAQUE = "trusted.overlay.opaque"
 USER_OPAQUE = "user.overlay.opaque"
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags that open a directory itself, never what a link in its place leads to."""
 _BENEATH = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS
 
@@ -37,24 +37,24 @@ def is_whiteout(facts: os.stat_result) -> bool:
 def is_opaque(descriptor: int) -> bool:
     """Whether a directory of an upper or a layer hides what lower layers have."""
     try:
-        return os.getxattr(descriptor, opaque()) == b"y"
+        return os.getxattr(descriptor, opaque_xattr()) == b"y"
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
             return False
         raise
 
 
-def opaque() -> str:
+def opaque_xattr() -> str:
     """The attribute that counts here."""
     return OPAQUE if userns.is_initial() else USER_OPAQUE
 
 
-def may_make(kind: int, number: int) -> bool:
+def can_mknod(kind: int, number: int) -> bool:
     """Whether a node can be made: in a user namespace no device can, but a whiteout is none."""
     return kind == stat.S_IFIFO or number == 0 or userns.is_initial()
 
 
-def set_attribute(where: int | bytes, attribute: str, value: bytes, *, follow: bool = True) -> None:
+def set_xattr(where: int | bytes, attribute: str, value: bytes, *, follow: bool = True) -> None:
     """Set an extended attribute; one that a user namespace cannot have is left out there.
 
     Only file capabilities of the ``security.`` and none of the ``trusted.`` ones can be set in one.
@@ -67,7 +67,7 @@ def set_attribute(where: int | bytes, attribute: str, value: bytes, *, follow: b
             raise
 
 
-def open_folder(root_fd: int, path: bytes) -> int:
+def open_subdirectory(root_fd: int, path: bytes) -> int:
     """A directory of the tree, for reading; fails where a component is a link."""
     return paths.openat2(root_fd, path or b".", os.O_RDONLY | os.O_DIRECTORY, resolve=_BENEATH)
 
@@ -82,7 +82,7 @@ def walk(root_fd: int) -> Iterator[tuple[bytes, int, list[tuple[bytes, os.stat_r
     while waiting:
         path = waiting.pop()
         try:
-            descriptor = open_folder(root_fd, path)
+            descriptor = open_subdirectory(root_fd, path)
         except (FileNotFoundError, NotADirectoryError):
             continue
         try:
@@ -114,14 +114,16 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
             return
     except FileNotFoundError:
         return
-    top = paths.openat2(parent_fd, name, FOLDER, resolve=paths.RESOLVE.NO_XDEV)
+    top = paths.openat2(parent_fd, name, DIRECTORY_FLAGS, resolve=paths.RESOLVE.NO_XDEV)
     try:
         serial = 0
         deeper = _empty(top, top, None)
         while deeper:
             moved: list[bytes] = []
             for folder in deeper:
-                descriptor = paths.openat2(top, folder, FOLDER, resolve=paths.RESOLVE.NO_XDEV)
+                descriptor = paths.openat2(
+                    top, folder, DIRECTORY_FLAGS, resolve=paths.RESOLVE.NO_XDEV
+                )
                 try:
                     for found in _empty(descriptor, top, serial):
                         moved.append(found)
@@ -178,7 +180,7 @@ def size_on_disk(root_fd: int) -> int:
     return total
 
 
-def attributes(descriptor: int, name: bytes | None = None) -> dict[str, bytes]:
+def read_xattrs(descriptor: int, name: bytes | None = None) -> dict[str, bytes]:
     """Extended attributes of a file (or of ``name`` in a directory) but overlayfs's own."""
     where: int | bytes = descriptor
     follow = True
@@ -197,12 +199,12 @@ def attributes(descriptor: int, name: bytes | None = None) -> dict[str, bytes]:
     }
 
 
-def copy_facts(source_fd: int, target_fd: int) -> None:
+def copy_metadata(source_fd: int, target_fd: int) -> None:
     """Owner, mode, attributes and times of a file or directory."""
     facts = os.fstat(source_fd)
     os.fchown(target_fd, facts.st_uid, facts.st_gid)
     os.fchmod(target_fd, stat.S_IMODE(facts.st_mode))
-    for attribute, value in attributes(source_fd).items():
+    for attribute, value in read_xattrs(source_fd).items():
         os.setxattr(target_fd, attribute, value)
     os.utime(target_fd, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
@@ -221,7 +223,7 @@ def copy_tree(
     """
     links: dict[tuple[int, int], bytes] = {}
     for path, folder, entries in walk(source_fd):
-        target = os.dup(target_fd) if not path else open_folder(target_fd, path)
+        target = os.dup(target_fd) if not path else open_subdirectory(target_fd, path)
         try:
             if whiteout is not None and is_opaque(folder):
                 for hidden in os.listdir(target):
@@ -250,9 +252,9 @@ def copy_tree(
 def _copy_folder_facts(source_fd: int, target_fd: int) -> None:
     """Once all is in place, since what is made in a directory changes its times."""
     for path, folder, _ in walk(source_fd):
-        target = os.dup(target_fd) if not path else open_folder(target_fd, path)
+        target = os.dup(target_fd) if not path else open_subdirectory(target_fd, path)
         try:
-            copy_facts(folder, target)
+            copy_metadata(folder, target)
         finally:
             os.close(target)
 
@@ -279,7 +281,7 @@ def _copy_entry(source: int, target: int, name: bytes, facts: os.stat_result) ->
     if kind == stat.S_IFLNK:
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
     elif kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO):
-        if not may_make(kind, facts.st_rdev):
+        if not can_mknod(kind, facts.st_rdev):
             return
         os.mknod(name, kind | 0o600, facts.st_rdev, dir_fd=target)
     else:
@@ -287,7 +289,7 @@ def _copy_entry(source: int, target: int, name: bytes, facts: os.stat_result) ->
     os.chown(name, facts.st_uid, facts.st_gid, dir_fd=target, follow_symlinks=False)
     if kind != stat.S_IFLNK:
         os.chmod(name, stat.S_IMODE(facts.st_mode), dir_fd=target)
-    for attribute, value in attributes(source, name).items():
+    for attribute, value in read_xattrs(source, name).items():
         os.setxattr(
             b"/proc/self/fd/%d/%s" % (target, name), attribute, value, follow_symlinks=False
         )
@@ -308,7 +310,7 @@ def _copy_file(source: int, target: int, name: bytes) -> None:
         )
         try:
             copy_data(reading, writing)
-            copy_facts(reading, writing)
+            copy_metadata(reading, writing)
         finally:
             os.close(writing)
     finally:

@@ -23,7 +23,12 @@ from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.kernel import paths as kernel_paths
 from jaula.kernel.mounts import mount_points
-from jaula.storage.store_dir import marked, opened, remove_marked, write_new
+from jaula.storage.store_dir import (
+    list_with_prefix,
+    open_directory,
+    remove_with_prefix,
+    write_new,
+)
 from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
@@ -77,7 +82,7 @@ class VolumeStore:
         document = _Document(created, labels or {}, options or {})
         half = f"{_HALF_MADE}{secrets.token_hex(8)}"
         try:
-            with opened(self._directory) as parent:
+            with open_directory(self._directory) as parent:
                 os.mkdir(half, 0o700, dir_fd=parent)
                 try:
                     self._fill(parent, half, document)
@@ -93,7 +98,7 @@ class VolumeStore:
         return self._volume(name, document)
 
     def _fill(self, parent: int, half: str, document: _Document) -> None:
-        with opened(half, dir_fd=parent) as top:
+        with open_directory(half, dir_fd=parent) as top:
             os.mkdir("_data", 0o755, dir_fd=top)
             os.chmod("_data", 0o755, dir_fd=top)
             write_new(top, "volume.json", msgspec.json.encode(document))
@@ -135,7 +140,7 @@ class VolumeStore:
         """Bytes of the volume's files; -1 for one that is a mount of something else."""
         if self.get(name).options:
             return -1
-        with opened(self.get(name).path) as descriptor:
+        with open_directory(self.get(name).path) as descriptor:
             return size_on_disk(descriptor)
 
     def remove(self, name: str) -> None:
@@ -149,7 +154,7 @@ class VolumeStore:
                 f"remove {name}: volume is in use - something is mounted in it", hint="unmount it"
             )
         gone = f"{_GOING}{secrets.token_hex(8)}"
-        with opened(self._directory) as parent:
+        with open_directory(self._directory) as parent:
             try:
                 os.rename(name, gone, src_dir_fd=parent, dst_dir_fd=parent)
             except FileNotFoundError:
@@ -158,15 +163,15 @@ class VolumeStore:
 
     # -- what is not as it should be ------------------------------------------------------------
 
-    def is_there(self, name: str) -> bool:
+    def is_on_disk(self, name: str) -> bool:
         """Whether the volume has a directory for its files."""
         return bool(_NAME.fullmatch(name)) and (self._directory / name / "_data").is_dir()
 
-    def undescribed(self) -> Names:
+    def without_metadata(self) -> Names:
         """Volumes with files whose description cannot be read."""
         found = []
         for name in sorted(os.listdir(self._directory)):
-            if self.is_there(name):
+            if self.is_on_disk(name):
                 try:
                     self.get(name)
                 except (NotFound, CorruptState):
@@ -177,13 +182,13 @@ class VolumeStore:
         """Give one of :meth:`undescribed` a new description, without labels."""
         document = _Document(datetime.now(UTC).isoformat(timespec="seconds"))
         half = f".volume-{secrets.token_hex(8)}"
-        with opened(self._directory / name) as top:
+        with open_directory(self._directory / name) as top:
             write_new(top, half, msgspec.json.encode(document))
             os.rename(half, "volume.json", src_dir_fd=top, dst_dir_fd=top)
 
     def empty(self) -> Names:
         """Volumes without a directory for their files."""
-        return [volume.name for volume in self.list() if not self.is_there(volume.name)]
+        return [volume.name for volume in self.list() if not self.is_on_disk(volume.name)]
 
     def strays(self) -> Names:
         """What is no volume: neither files nor a description are there."""
@@ -191,7 +196,7 @@ class VolumeStore:
             name
             for name in sorted(os.listdir(self._directory))
             if not name.startswith((_HALF_MADE, _GOING))
-            and not self.is_there(name)
+            and not self.is_on_disk(name)
             and not self.exists(name)
         ]
 
@@ -201,20 +206,20 @@ class VolumeStore:
 
     def leftovers(self, before: int) -> Names:
         """What was not finished by ``before``, in nanoseconds since the epoch."""
-        return marked(self._directory, _HALF_MADE, _GOING, before=before)
+        return list_with_prefix(self._directory, _HALF_MADE, _GOING, before=before)
 
     def remove_leftover(self, name: str) -> None:
         """Remove one of :meth:`leftovers`."""
-        with opened(self._directory) as parent:
+        with open_directory(self._directory) as parent:
             remove_tree(parent, name.encode())
 
     def sweep(self) -> Names:
         """Remove what a crash left half-made or half-removed."""
-        return remove_marked(self._directory, _HALF_MADE, _GOING)
+        return remove_with_prefix(self._directory, _HALF_MADE, _GOING)
 
     def is_empty(self, name: str) -> bool:
         """Whether nothing has been put into a volume yet."""
-        with opened(self.get(name).path) as directory:
+        with open_directory(self.get(name).path) as directory:
             return not os.listdir(directory)
 
     def populate(self, name: str, root_fd: int, path: str) -> bool:
@@ -230,7 +235,7 @@ class VolumeStore:
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:
-            with self._filling, opened(self.get(name).path) as target:
+            with self._filling, open_directory(self.get(name).path) as target:
                 if os.listdir(target):
                     return False
                 copy_tree(source, target)

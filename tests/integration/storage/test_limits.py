@@ -15,7 +15,7 @@ from harness import disks
 from jaula.config import Paths
 from jaula.errors import Unsupported
 from jaula.kernel import btrfs, capabilities
-from jaula.storage.drivers.driver import SnapshotDriver, driver, open_root
+from jaula.storage.drivers.driver import SnapshotDriver, open_driver, open_root
 from jaula.storage.layers.store import LayerStore
 
 Tar = Callable[..., bytes]
@@ -38,7 +38,7 @@ def make(tmp_path: Path) -> Iterator[Callable[[str, str], SnapshotDriver]]:
         context = disks.mounted(tmp_path, *maker, options=options)
         paths = Paths(context.__enter__() / "root", tmp_path / "run")
         with_disk.append(context)
-        return driver(name, paths, LayerStore(paths))
+        return open_driver(name, paths, LayerStore(paths))
 
     yield made
     for context in with_disk:
@@ -143,7 +143,7 @@ def test_a_subvolume_made_inside_counts_for_its_container(
 def test_where_no_project_is_limited_it_is_refused_and_nothing_is_left(
     layers: LayerStore, paths: Paths, tar: Tar, name: str
 ) -> None:
-    snapshots = driver(name, paths, layers)
+    snapshots = open_driver(name, paths, layers)
     image = (layers.extract(io.BytesIO(tar(("a", "x")))).diff_id,)
     with pytest.raises(Unsupported, match="--storage-opt size= is not possible on") as caught:
         snapshots.create("c", image, size=10 * MEGA)

@@ -12,7 +12,13 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import Conflict, InvalidRequest, NotFound
-from jaula.storage.drivers.driver import DRIVERS, ChangeKind, SnapshotDriver, driver, open_root
+from jaula.storage.drivers.driver import (
+    DRIVERS,
+    ChangeKind,
+    SnapshotDriver,
+    open_driver,
+    open_root,
+)
 from jaula.storage.layers.store import LayerStore
 from jaula.storage.trees import remove_tree
 
@@ -34,7 +40,7 @@ def paths(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Paths:
 
 @pytest.fixture
 def snapshots(kind: str, paths: Paths, layers: LayerStore) -> SnapshotDriver:
-    return driver(kind, paths, layers)
+    return open_driver(kind, paths, layers)
 
 
 @pytest.fixture
@@ -215,7 +221,7 @@ def test_snapshots_survive_the_engine(
     snapshots: SnapshotDriver, image: tuple[str, ...], paths: Paths
 ) -> None:
     snapshots.create(ID, image)
-    again = driver(snapshots.name, paths, LayerStore(paths))
+    again = open_driver(snapshots.name, paths, LayerStore(paths))
     assert again.exists(ID)
     assert again.root(ID) == snapshots.root(ID)
 

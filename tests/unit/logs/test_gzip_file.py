@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.logs.gzip_file import origin, pack, unpacked
+from jaula.logs.gzip_file import compress, decompress, source_inode
 
 LINES = b"".join(b'{"log":"line %d\\n"}\n' % (n * 7919 % 1009) for n in range(2000))
 
@@ -32,14 +32,14 @@ def holding(data: bytes) -> Iterator[int]:
 def packed(data: bytes) -> tuple[bytes, int]:
     """The packed form of ``data``, and the inode that the plain file had."""
     with holding(data) as source, tempfile.TemporaryFile() as target:
-        pack(source, target.fileno())
+        compress(source, target.fileno())
         target.seek(0)
         return target.read(), os.fstat(source).st_ino
 
 
 def read(data: bytes) -> bytes:
     with holding(data) as descriptor:
-        return b"".join(unpacked(descriptor))
+        return b"".join(decompress(descriptor))
 
 
 @given(st.binary(max_size=300))
@@ -48,14 +48,14 @@ def test_any_bytes_come_back_and_other_programs_read_them(data: bytes) -> None:
     assert gzip.decompress(form) == data
     assert read(form) == data
     with holding(form) as descriptor:
-        assert origin(descriptor) == inode
+        assert source_inode(descriptor) == inode
 
 
 def test_what_gzip_made_is_read_and_tells_no_origin() -> None:
     form = gzip.compress(LINES)
     assert read(form) == LINES
     with holding(form) as descriptor:
-        assert origin(descriptor) == 0
+        assert source_inode(descriptor) == 0
 
 
 @pytest.mark.parametrize("cut", [*range(40), 500, 3000, -9, -8, -5, -1])
@@ -86,7 +86,7 @@ def test_hostile_bytes_are_read_as_something_or_nothing(data: bytes) -> None:
     for form in (data, b"\x1f\x8b" + data, packed(b"")[0][:24] + data):
         read(form)
         with holding(form) as descriptor:
-            assert (origin(descriptor) is None) is not form.startswith(b"\x1f\x8b")
+            assert (source_inode(descriptor) is None) is not form.startswith(b"\x1f\x8b")
 
 
 def test_a_bomb_is_unpacked_in_small_blocks() -> None:
@@ -94,7 +94,7 @@ def test_a_bomb_is_unpacked_in_small_blocks() -> None:
     tracemalloc.start()
     try:
         with holding(bomb) as descriptor:
-            assert sum(len(block) for block in unpacked(descriptor)) == 100_000_000
+            assert sum(len(block) for block in decompress(descriptor)) == 100_000_000
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
@@ -106,7 +106,7 @@ def test_packing_takes_the_memory_of_a_block(tmp_path: Path) -> None:
     target = os.open(tmp_path / "packed", os.O_WRONLY | os.O_CREAT)
     tracemalloc.start()
     try:
-        pack(source, target)
+        compress(source, target)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()

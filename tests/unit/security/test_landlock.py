@@ -9,7 +9,15 @@ from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import known
 from jaula.security import capabilities
-from jaula.security.landlock import READ, Landlock, Options, decide, describe, objection, parse
+from jaula.security.landlock import (
+    READ,
+    Landlock,
+    Options,
+    decide,
+    default_off_reason,
+    describe,
+    parse,
+)
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
 from jaula.security.seccomp import seccomp
 from jaula.spec.landlock import ANNOTATION, PathRule, PortRule, decode
@@ -121,7 +129,7 @@ def test_an_option_that_does_not_exist_is_refused(words: str) -> None:
 
 @pytest.mark.parametrize("abi", range(2, 8))
 def test_a_default_container_is_confined(abi: int) -> None:
-    assert objection(spec(), abi=abi) == ""
+    assert default_off_reason(spec(), abi=abi) == ""
     made = Landlock(abi).confine(spec(), LabelRequest())
     assert decode(made.annotations[ANNOTATION]).handled_access_fs == known(abi).access_fs
     assert made.annotations["mine"] == "kept"
@@ -146,7 +154,7 @@ LISTED = Seccomp("SCMP_ACT_ALLOW", syscalls=(Syscall(("ptrace",), "SCMP_ACT_ERRN
     ],
 )
 def test_the_default_leaves_alone_what_it_would_break(made: Spec, abi: int, why: str) -> None:
-    assert why in objection(made, abi=abi)
+    assert why in default_off_reason(made, abi=abi)
     assert Landlock(abi).confine(made, LabelRequest()) == made
 
 
@@ -182,4 +190,4 @@ def test_people_can_read_the_rules() -> None:
 
 def test_a_spec_without_capabilities_of_its_own_is_left_alone() -> None:
     bare = msgspec.structs.replace(spec(), process=Process(cwd="/"))
-    assert "CAP_SYS_ADMIN" in objection(bare, abi=7)
+    assert "CAP_SYS_ADMIN" in default_off_reason(bare, abi=7)

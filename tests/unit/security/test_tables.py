@@ -143,8 +143,8 @@ def test_a_sysctl_of_a_shared_namespace_is_refused(name: str, kind: str) -> None
 
 
 def test_dots_and_slashes_name_the_same_sysctl() -> None:
-    assert sysctls.normal("net.ipv4.conf.eth0/1.forwarding") == "net/ipv4/conf/eth0.1/forwarding"
-    assert sysctls.normal("net/ipv4/conf/eth0.1/forwarding") == "net/ipv4/conf/eth0.1/forwarding"
+    assert sysctls.normalize("net.ipv4.conf.eth0/1.forwarding") == "net/ipv4/conf/eth0.1/forwarding"
+    assert sysctls.normalize("net/ipv4/conf/eth0.1/forwarding") == "net/ipv4/conf/eth0.1/forwarding"
 
 
 # -- security modules ------------------------------------------------------------------------

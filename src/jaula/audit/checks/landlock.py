@@ -16,7 +16,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, judge
 from jaula.config import OWN_RUNTIME
-from jaula.security.landlock import DEFAULT_FROM, Landlock, objection, parse
+from jaula.security.landlock import DEFAULT_FROM, Landlock, default_off_reason, parse
 from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.landlock import ANNOTATION
 from jaula.spec.runtime import Spec
@@ -36,7 +36,7 @@ ABOUT = CheckInfo(
 
 def check(subject: AuditedContainer) -> Iterator[Result]:
     """One row."""
-    module = Landlock.of_this_host()
+    module = Landlock.from_host()
     bare = _without(subject.spec)
     runtime = subject.text("Runtime")
     foreign = runtime not in ("", OWN_RUNTIME)
@@ -52,7 +52,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     elif not wanted and subject.privileged:
         by = "--privileged"
     elif not wanted and module.abi >= DEFAULT_FROM:
-        by = objection(bare, abi=module.abi)
+        by = default_off_reason(bare, abi=module.abi)
     if not module.enabled():
         effective = "the kernel has no Landlock"
     elif given:
@@ -60,7 +60,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     else:
         effective = "none"
     yield Result(
-        "landlock", "lsm", wanted or f"none ({by or objection(bare, abi=module.abi)})", effective,
+        "landlock", "lsm", wanted or f"none ({by or default_off_reason(bare, abi=module.abi)})", effective,
         "landlock_create_ruleset(2), config.json", judge(given == wanted, by),
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, judge
 from jaula.kernel import namespaces
-from jaula.security.sysctls import IPC, UTS, normal
+from jaula.security.sysctls import IPC, UTS, normalize
 
 ABOUT = CheckInfo(
     id="sysctls",
@@ -33,8 +33,8 @@ SEPARATOR = "\x1f"
 
 def check(subject: AuditedContainer) -> Iterator[Result]:
     """One row for what was asked for, one for IPv6 on the container's interfaces."""
-    asked = {normal(name): value for name, value in _asked(subject).items()}
-    names = sorted(asked.keys() | {normal(name) for name in subject.linux.sysctl})
+    asked = {normalize(name): value for name, value in _asked(subject).items()}
+    names = sorted(asked.keys() | {normalize(name) for name in subject.linux.sysctl})
     if names:
         found = readings(subject, names)
         wrong = [name for name in names if _plain(found[name]) != _plain(asked.get(name, ""))]

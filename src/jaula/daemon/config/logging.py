@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from jaula.daemon.config.setting import Setting
 
 
-
 def take(settings: dict[str, object]) -> None:
     """Bring what is about logs into the form of ``EngineConfig``. Raises ``InvalidRequest``."""
     from jaula.errors import InvalidRequest

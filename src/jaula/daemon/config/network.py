@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from jaula.daemon.config.setting import Setting
 
 
-
 def take(settings: dict[str, object]) -> None:
     """Bring what is about networks into the form of ``EngineConfig``. Raises ``InvalidRequest``."""
     import ipaddress

@@ -22,7 +22,7 @@ from jaula.images.build.dockerfile import ast as words
 from jaula.images.build.dockerfile.apply import change, shell_command
 from jaula.images.build.dockerfile.scope import Scope
 from jaula.images.build.dockerfile.stage_graph import Source
-from jaula.storage.store_dir import opened
+from jaula.storage.store_dir import open_directory
 from jaula.storage.trees import copy_tree
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class StageRun:
         path = await build.supplies.context_path(context)
 
         def work() -> Layer | None:
-            with opened(path) as directory:
+            with open_directory(path) as directory:
                 return copy.filled(
                     self._parts,
                     (),

@@ -43,7 +43,7 @@ def take_level(parts: Services, container_id: str, host_config: HostConfig) -> s
     for what, label in (("process", chosen.process), ("file", chosen.mount)):
         if label and not selinuxfs.check_context(label):
             parts.registry.free_level(container_id)
-            raise selinux.refuse_unknown(what, label)
+            raise selinux.unknown_context_error(what, label)
     return level
 
 

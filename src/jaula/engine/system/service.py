@@ -104,7 +104,7 @@ class System:
             "Debug": parts.config.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),
-            "SystemTime": timestamp.text(time.time_ns()),
+            "SystemTime": timestamp.format_time(time.time_ns()),
             "LoggingDriver": parts.config.log_driver,
             "CgroupDriver": parts.cgroups.name,
             "CgroupVersion": str(parts.cgroups.version),

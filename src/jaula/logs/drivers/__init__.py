@@ -10,12 +10,12 @@ from jaula.logs.drivers import local
 from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.drivers.json_file import check as check_json_file
 from jaula.logs.drivers.none import NoneWriter
-from jaula.logs.options import known
+from jaula.logs.options import check_names
 from jaula.logs.protocol import LogWriter
 
 
 def _none(path: str, given: Mapping[str, str]) -> LogWriter:
-    known("none", given, ())
+    check_names("none", given, ())
     return NoneWriter()
 
 
@@ -77,7 +77,7 @@ def validate(driver: str, options: Mapping[str, str]) -> None:
 
         syslog.check(options)
     else:
-        known(driver, options, ())
+        check_names(driver, options, ())
 
 
 def _factory(driver: str) -> Callable[[str, Mapping[str, str]], LogWriter]:

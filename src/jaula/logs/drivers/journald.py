@@ -19,7 +19,7 @@ _PRIORITY = {"stdout": b"6", "stderr": b"3"}  # syslog(3): info, err
 
 def check(given: Mapping[str, str]) -> int:
     """Bytes that may be held back. Raises ``InvalidRequest``."""
-    options.known("journald", given, COMMON)
+    options.check_names("journald", given, COMMON)
     return buffer_size("journald", given)
 
 

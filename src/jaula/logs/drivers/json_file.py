@@ -100,8 +100,8 @@ class JsonFileWriter:
                 self._append(_records(rest, stream, self._clock.now(), self._attributes))
         self._rotation.settle()
 
-    def tend(self) -> float | None:
-        return self._rotation.tend()
+    def poll(self) -> float | None:
+        return self._rotation.poll()
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -158,8 +158,8 @@ class JsonFileWriter:
 
 def check(given: Mapping[str, str]) -> Limits:
     """What the options ask for. Raises ``InvalidRequest``, in Docker's words."""
-    options.known("json-file", given, _OPTIONS)
-    found = options.limits(given, Limits(MAX_SIZE, MAX_FILE, compress=False))
+    options.check_names("json-file", given, _OPTIONS)
+    found = options.parse_limits(given, Limits(MAX_SIZE, MAX_FILE, compress=False))
     if found.compress and (found.max_file < 2 or not found.max_size):
         raise InvalidRequest(
             "compress cannot be true when max-file is less than 2 or max-size is not set"

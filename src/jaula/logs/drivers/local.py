@@ -29,8 +29,8 @@ def check(given: Mapping[str, str]) -> Limits:
 
     One file is packed never: that is refused only where both were asked for.
     """
-    options.known("local", given, ("max-size", "max-file", "compress"))
-    found = options.limits(given, Limits(MAX_SIZE, MAX_FILE, compress=True))
+    options.check_names("local", given, ("max-size", "max-file", "compress"))
+    found = options.parse_limits(given, Limits(MAX_SIZE, MAX_FILE, compress=True))
     if not found.compress or found.max_file > 1:
         return found
     if "compress" in given:

@@ -15,7 +15,7 @@ class NoneWriter:
     def flush(self) -> None:
         pass
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         return None
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ def buffer_size(driver: str, given: Mapping[str, str]) -> int:
         )
     if "max-buffer-size" not in given:
         return BUFFER
-    return options.size("max-buffer-size", given["max-buffer-size"]) or BUFFER
+    return options.parse_size("max-buffer-size", given["max-buffer-size"]) or BUFFER
 
 
 class RemoteWriter:
@@ -67,7 +67,7 @@ class RemoteWriter:
         self._outlet.push()
         self._note()
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         return None
 
     def close(self) -> None:

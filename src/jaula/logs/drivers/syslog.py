@@ -54,14 +54,14 @@ class Settings(msgspec.Struct, frozen=True):
     verify: bool = True
 
 
-def files_of(given: Mapping[str, str]) -> tuple[str, ...]:
+def tls_files(given: Mapping[str, str]) -> tuple[str, ...]:
     """Files of the host that are read for these options."""
     return tuple(given[name] for name in _TLS_FILES if given.get(name))
 
 
 def check(given: Mapping[str, str]) -> Settings:
     """The options, read. Raises ``InvalidRequest``."""
-    options.known("syslog", given, (*_OWN, *COMMON))
+    options.check_names("syslog", given, (*_OWN, *COMMON))
     scheme, place = _address(given.get("syslog-address", ""))
     form = given.get("syslog-format", "")
     if form not in _FORMATS:

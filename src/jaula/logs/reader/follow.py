@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from jaula.kernel.libc import function
 from jaula.logs import timestamp
 from jaula.logs.entry import LogEntry, Selection, select
-from jaula.logs.reader.read import last
+from jaula.logs.reader.read import read_tail
 from jaula.logs.reader.reader import LogReader
 
 _POLL = 0.1  # seconds, without a watch
@@ -50,7 +50,7 @@ async def follow(
         if tail is not None:
             place = source.skip()
             # Packed files are read whole for it, for which other clients shall not wait.
-            stored = await asyncio.to_thread(last, path, tail, selection, place)
+            stored = await asyncio.to_thread(read_tail, path, tail, selection, place)
             if stored:
                 yield stored
         while True:
@@ -59,7 +59,7 @@ async def follow(
             while records := source.more():
                 if chosen := select(records, selection):
                     yield chosen
-                if until and timestamp.padded(records[-1].time) >= end:
+                if until and timestamp.pad_fraction(records[-1].time) >= end:
                     return
                 await asyncio.sleep(0)
             if ending or (until and time.time_ns() >= until):

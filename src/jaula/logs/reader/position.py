@@ -63,7 +63,7 @@ class GzipFileReader:
     def __init__(self, descriptor: int, limit: int | None = None) -> None:
         """With ``limit``, what comes after as many bytes of the plain file is left out."""
         self.descriptor = descriptor
-        pieces = gzip_file.unpacked(descriptor)
+        pieces = gzip_file.decompress(descriptor)
         self._pieces = pieces if limit is None else _first(pieces, limit)
         self._rest = b""
 
@@ -87,10 +87,10 @@ def _first(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
         limit -= len(piece)
 
 
-def cursor(descriptor: int) -> FileReader | GzipFileReader:
+def open_reader(descriptor: int) -> FileReader | GzipFileReader:
     """At the beginning of a file."""
     return (
         FileReader(descriptor)
-        if gzip_file.origin(descriptor) is None
+        if gzip_file.source_inode(descriptor) is None
         else GzipFileReader(descriptor)
     )

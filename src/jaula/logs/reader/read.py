@@ -29,7 +29,7 @@ def read(path: str, selection: Selection = EVERYTHING) -> Iterator[LogEntry]:
             yield from select(records, selection)
 
 
-def last(
+def read_tail(
     path: str, count: int, selection: Selection, upto: Position | None = None
 ) -> list[LogEntry]:
     """The last ``count`` lines, read from the end, so that the cost is that of what is shown.
@@ -40,11 +40,13 @@ def last(
     found: list[LogEntry] = []  # newest first
     lines = 0
     first, _ = selection.bounds()
-    descriptor = _newest(path) if upto is None else rotated_files.beside(path, upto.inode, 0)
+    descriptor = (
+        _newest(path) if upto is None else rotated_files.open_neighbour(path, upto.inode, 0)
+    )
     while count and descriptor is not None:
         try:
             for record in _backwards(descriptor, count - lines, selection, upto):
-                if first and timestamp.padded(record.time) < first:
+                if first and timestamp.pad_fraction(record.time) < first:
                     return found[::-1]
                 if not select([record], selection):
                     continue
@@ -53,7 +55,7 @@ def last(
                 if lines > count:
                     return found[::-1]
                 found.append(record)
-            older = rotated_files.beside(path, os.fstat(descriptor).st_ino, -1)
+            older = rotated_files.open_neighbour(path, os.fstat(descriptor).st_ino, -1)
         finally:
             os.close(descriptor)
         descriptor, upto = older, None
@@ -61,9 +63,9 @@ def last(
 
 
 def _newest(path: str) -> int | None:
-    for name in reversed(rotated_files.files(path)):
+    for name in reversed(rotated_files.log_files(path)):
         try:
-            return rotated_files.opened(name)
+            return rotated_files.open_file(name)
         except FileNotFoundError:
             continue
     return None
@@ -73,7 +75,7 @@ def _backwards(
     descriptor: int, count: int, selection: Selection, upto: Position | None
 ) -> Iterator[LogEntry]:
     """The records of a file, the newest first: all, or at least those of ``count`` lines."""
-    if gzip_file.origin(descriptor) is None:
+    if gzip_file.source_inode(descriptor) is None:
         end = os.fstat(descriptor).st_size if upto is None else upto.offset
         return _plain_backwards(descriptor, end)
     limit = None if upto is None else upto.offset

@@ -10,7 +10,7 @@ import os
 
 from jaula.logs.entry import LogEntry
 from jaula.logs.reader import rotated_files
-from jaula.logs.reader.position import FileReader, GzipFileReader, Position, cursor
+from jaula.logs.reader.position import FileReader, GzipFileReader, Position, open_reader
 
 _TRIES = 10
 
@@ -51,7 +51,7 @@ class LogReader:
             inode = os.fstat(self._cursor.descriptor).st_ino
             if (
                 self._is_last(inode)
-                or (following := rotated_files.beside(self._path, inode, 1)) is None
+                or (following := rotated_files.open_neighbour(self._path, inode, 1)) is None
             ):
                 return []
             if records := self._cursor.more():  # written before there was another file
@@ -67,7 +67,7 @@ class LogReader:
             self._newest = -1
 
     def _begin(self) -> None:
-        for name in rotated_files.files(self._path):
+        for name in rotated_files.log_files(self._path):
             if (descriptor := _open(name)) >= 0:
                 self._take(descriptor)
                 return
@@ -77,7 +77,7 @@ class LogReader:
         if self._end is None or inode == self._end.inode:
             return self._end is not None
         # Not by the origin it tells: the end may have got the inode of an older file.
-        left = rotated_files.apart(self._path, inode, self._end.inode)
+        left = rotated_files.distance(self._path, inode, self._end.inode)
         return left is not None and left <= 0
 
     def _not_beyond(self, following: int) -> int:
@@ -86,7 +86,7 @@ class LogReader:
             return following
         if os.fstat(self._newest).st_nlink:
             return following
-        if rotated_files.apart(self._path, self._end.inode, self._end.inode) is not None:
+        if rotated_files.distance(self._path, self._end.inode, self._end.inode) is not None:
             return following  # packed
         os.close(following)
         return os.dup(self._newest)
@@ -100,13 +100,13 @@ class LogReader:
     def _take(self, descriptor: int) -> None:
         if self._cursor is not None:
             os.close(self._cursor.descriptor)
-        self._cursor = cursor(descriptor) if descriptor >= 0 else None
+        self._cursor = open_reader(descriptor) if descriptor >= 0 else None
 
 
 def _current(path: str) -> int:
     """The file that is written; between two of them there is none for a moment."""
     for _ in range(_TRIES):
-        if (descriptor := _open(path)) >= 0 or len(rotated_files.files(path)) < 2:
+        if (descriptor := _open(path)) >= 0 or len(rotated_files.log_files(path)) < 2:
             return descriptor
     return -1
 
@@ -114,6 +114,6 @@ def _current(path: str) -> int:
 def _open(name: str) -> int:
     """-1 where it does not exist."""
     try:
-        return rotated_files.opened(name)
+        return rotated_files.open_file(name)
     except FileNotFoundError:
         return -1

@@ -2,7 +2,7 @@
 
 Names are Docker's (json-file's ``max-file`` and ``compress``). A file keeps its inode when it is
 renamed, and when it is packed the new one tells the inode of the plain one
-(:func:`jaula.logs.gzip_file.origin`): a reader goes from file to file by that while names move.
+(:func:`jaula.logs.gzip_file.source_inode`): a reader goes from file to file by that while names move.
 
 Facts about crashes: a file that is there in both forms is whole in both. Readers take the plain
 one, the next rotation the packed one.
@@ -21,7 +21,7 @@ PART = ".gz.part"
 _TRIES = 10  # while names move under a reader's feet
 
 
-def number(name: str, base: str) -> tuple[int, bool] | None:
+def parse_name(name: str, base: str) -> tuple[int, bool] | None:
     """Which file of the log ``base`` is called ``name``, and whether packed; None if it is none."""
     if name == base:
         return 0, False
@@ -33,23 +33,23 @@ def number(name: str, base: str) -> tuple[int, bool] | None:
     return int(digits), name.endswith(SUFFIX)
 
 
-def ordered(names: Iterable[str], base: str) -> list[str]:
+def oldest_first(names: Iterable[str], base: str) -> list[str]:
     """Those of the log ``base``, oldest first, each once; ``base`` is always the last."""
     found = {0: base}
     for name in names:
-        if (which := number(name, base)) and (not which[1] or which[0] not in found):
+        if (which := parse_name(name, base)) and (not which[1] or which[0] not in found):
             found[which[0]] = name
     return [found[which] for which in sorted(found, reverse=True)]
 
 
 def newest_plain(names: Iterable[str], base: str) -> int:
     """The number of the newest file that was rotated and not packed; 0 where there is none."""
-    found = [which for name in names if (which := number(name, base)) and which[0]]
+    found = [which for name in names if (which := parse_name(name, base)) and which[0]]
     packed = {which for which, is_packed in found if is_packed}
     return min((which for which, _ in found if which not in packed), default=0)
 
 
-def moves(names: Iterable[str], base: str, max_file: int) -> list[tuple[str, str]]:
+def plan_renames(names: Iterable[str], base: str, max_file: int) -> list[tuple[str, str]]:
     """Renames that make room for a new ``base``, in their order; '' is the name of what goes.
 
     Whichever of them is the last that is done, no record is there twice or in another's place. What
@@ -58,7 +58,7 @@ def moves(names: Iterable[str], base: str, max_file: int) -> list[tuple[str, str
     """
     found: dict[int, list[str]] = {}
     for name in sorted(names):
-        if which := number(name, base):
+        if which := parse_name(name, base):
             found.setdefault(which[0], []).append(name)
     plan: list[tuple[str, str]] = []
     for place in sorted(found, reverse=True):
@@ -69,7 +69,7 @@ def moves(names: Iterable[str], base: str, max_file: int) -> list[tuple[str, str
     return plan
 
 
-def listed(path: str) -> list[str]:
+def list_directory(path: str) -> list[str]:
     """The names in the directory of the log."""
     try:
         return os.listdir(os.path.dirname(path) or ".")
@@ -77,13 +77,13 @@ def listed(path: str) -> list[str]:
         return []
 
 
-def files(path: str) -> list[str]:
+def log_files(path: str) -> list[str]:
     """``path`` and its rotated files that exist, oldest first."""
     directory, base = os.path.split(path)
-    return [os.path.join(directory, name) for name in ordered(listed(path), base)]
+    return [os.path.join(directory, name) for name in oldest_first(list_directory(path), base)]
 
 
-def opened(name: str) -> int:
+def open_file(name: str) -> int:
     """A descriptor to read; of the packed form where it was packed since the name was found."""
     flags = os.O_RDONLY | os.O_CLOEXEC
     try:
@@ -92,7 +92,7 @@ def opened(name: str) -> int:
         return os.open(name.removesuffix(SUFFIX) + SUFFIX, flags)
 
 
-def position(names: list[str], inode: int) -> int | None:
+def index_of(names: list[str], inode: int) -> int | None:
     """Which of ``names`` (oldest first) is the file of ``inode``, or what that was packed into.
 
     The inode must be held open: then a newer file cannot have got the same one.
@@ -105,18 +105,18 @@ def position(names: list[str], inode: int) -> int | None:
             continue  # being rotated at this moment
     for index in reversed(range(len(names))):
         try:
-            descriptor = opened(names[index])
+            descriptor = open_file(names[index])
         except FileNotFoundError:
             continue
         try:
-            if gzip_file.origin(descriptor) == inode:
+            if gzip_file.source_inode(descriptor) == inode:
                 return index
         finally:
             os.close(descriptor)
     return None
 
 
-def beside(path: str, inode: int, step: int) -> int | None:
+def open_neighbour(path: str, inode: int, step: int) -> int | None:
     """A descriptor of the file ``step`` after the one of ``inode``; None where there is none.
 
     After a file that was rotated away altogether comes the oldest that is left.
@@ -129,29 +129,29 @@ def beside(path: str, inode: int, step: int) -> int | None:
         if not 0 <= wanted < len(names):
             return None
         try:
-            descriptor = opened(names[wanted])
+            descriptor = open_file(names[wanted])
         except FileNotFoundError:
             continue
-        if at is None or apart(path, inode, os.fstat(descriptor).st_ino) == step:
+        if at is None or distance(path, inode, os.fstat(descriptor).st_ino) == step:
             return descriptor
         os.close(descriptor)  # names have moved between the look and the opening
     return None
 
 
-def apart(path: str, inode: int, other: int) -> int | None:
+def distance(path: str, inode: int, other: int) -> int | None:
     """How many files ``other`` comes after ``inode``; None where one was rotated away."""
     names, here = _found(path, inode)
-    there = None if here is None else position(names, other)
+    there = None if here is None else index_of(names, other)
     if there is None:
         names, there = _found(path, other)
-        here = None if there is None else position(names, inode)
+        here = None if there is None else index_of(names, inode)
     return None if here is None or there is None else there - here
 
 
 def _found(path: str, inode: int) -> tuple[list[str], int | None]:
     """The files and which of them is the one of ``inode``; it may be missed while names move."""
     for _ in range(_TRIES):
-        names = files(path)
-        if (at := position(names, inode)) is not None:
+        names = log_files(path)
+        if (at := index_of(names, inode)) is not None:
             return names, at
     return names, None

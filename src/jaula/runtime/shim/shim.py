@@ -298,7 +298,7 @@ class Shim:
 
     def _turn(self) -> None:
         """One round of the loop, what the log has to do, and the farewells that are due after."""
-        pauses = (self.streams.tend(), self.farewells.pause())
+        pauses = (self.streams.poll(), self.farewells.pause())
         self.poller.turn(min((pause for pause in pauses if pause is not None), default=None))
         self.farewells.close_due()
 

@@ -196,9 +196,9 @@ class StdioRelay:
         if self.log is not None:
             self.log.flush()
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         """Let the log go on with what it does beside; seconds until the next call, if any."""
-        return None if self.log is None else self.log.tend()
+        return None if self.log is None else self.log.poll()
 
     # clients
 

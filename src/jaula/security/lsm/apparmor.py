@@ -21,7 +21,7 @@ from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.runtime import Process, Spec
 
 UNCONFINED = "unconfined"
-DEFAULT_WORDS = ("", "default", "runtime/default", "docker-default", NAME)
+DEFAULT_NAMES = ("", "default", "runtime/default", "docker-default", NAME)
 _LIMIT = 256
 
 
@@ -52,7 +52,7 @@ def choose(
         return None  # it could not be loaded, which info says; the other layers hold
     if loaded is not None and asked in loaded:
         return asked
-    if asked in DEFAULT_WORDS and (loaded is None or NAME in loaded):
+    if asked in DEFAULT_NAMES and (loaded is None or NAME in loaded):
         return NAME
     if loaded is None:
         return asked

@@ -63,7 +63,7 @@ class Types(NamedTuple):
     privileged: Context = Context("system_u", "system_r", "spc_t", "s0")
 
 
-USUAL = Types()
+DEFAULT_TYPES = Types()
 
 
 def read_types(text: str, *, process: str = "", file: str = "") -> Types:
@@ -171,7 +171,7 @@ class SELinux:
     option = "label"
 
     def __init__(
-        self, *, active: bool, types: Types = USUAL, level: str = "", spc: bool = True
+        self, *, active: bool, types: Types = DEFAULT_TYPES, level: str = "", spc: bool = True
     ) -> None:
         self.active = active
         self.types = types
@@ -191,7 +191,7 @@ class SELinux:
             return spec
         bare = unconfined(spec, request)
         labels = decide(options, self.types, self.level, unconfined=bare, spc=self.spc)
-        return labelled(spec, labels)
+        return with_labels(spec, labels)
 
     def requested(self, spec: Spec) -> str:
         return (spec.process.selinux_label if spec.process else None) or ""
@@ -201,7 +201,7 @@ class SELinux:
             return file.read().rstrip("\0\n")
 
 
-def labelled(spec: Spec, labels: Labels) -> Spec:
+def with_labels(spec: Spec, labels: Labels) -> Spec:
     """The spec with these labels."""
     return structs.replace(
         spec,
@@ -212,7 +212,7 @@ def labelled(spec: Spec, labels: Labels) -> Spec:
     )
 
 
-def refuse_unknown(what: str, label: str) -> Unsupported:
+def unknown_context_error(what: str, label: str) -> Unsupported:
     """The error for a context that the loaded policy does not know."""
     return Unsupported(
         f"the SELinux policy of this host does not know the {what} context {label}",

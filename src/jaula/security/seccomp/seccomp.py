@@ -109,14 +109,14 @@ def build(seccomp: Seccomp) -> bytes:
         tables.append((architecture, {}))
     for syscall in seccomp.syscalls:
         rules = [
-            SyscallRule(answer(syscall.action, syscall.errno_ret), conditions)
+            SyscallRule(return_value(syscall.action, syscall.errno_ret), conditions)
             for conditions in _alternatives(syscall.args)
         ]
         for name in syscall.names:
             for architecture, table in tables:
                 if (number := _resolve(name, architecture)) is not None:
                     table.setdefault(number, []).extend(rules)
-    return assemble(tables, answer(seccomp.default_action, seccomp.default_errno_ret))
+    return assemble(tables, return_value(seccomp.default_action, seccomp.default_errno_ret))
 
 
 def program(seccomp: Seccomp, cache: str | None = None) -> tuple[bytes, int]:
@@ -141,7 +141,7 @@ def program(seccomp: Seccomp, cache: str | None = None) -> tuple[bytes, int]:
     return code, flags
 
 
-def answer(action: str, errno_ret: int | None) -> int:
+def return_value(action: str, errno_ret: int | None) -> int:
     """A SECCOMP_RET_* value; the errno defaults to EPERM, as the specification says."""
     if action not in ACTIONS:
         raise InvalidRequest(f"unknown seccomp action {action!r}", hint=", ".join(ACTIONS))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection
 
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
-from jaula.storage.path_resolve import is_kernels, refuse_kernels
+from jaula.storage.path_resolve import on_kernel_filesystem, refuse_kernel_filesystem
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -27,7 +27,7 @@ from jaula.storage.tar.entry import (
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.tree_archive import TYPES, attributes_of, exactly
+from jaula.storage.tar.tree_archive import TAR_TYPES, portable_xattrs, read_padded
 from jaula.storage.tar.writer import Sink, TarWriter
 from jaula.storage.trees import walk
 
@@ -35,15 +35,15 @@ Owner = Callable[[int, int], tuple[int, int]]
 """Turns the owner that the file system shows into the one to be written."""
 
 
-def unchanged(uid: int, gid: int) -> tuple[int, int]:
+def keep_owner(uid: int, gid: int) -> tuple[int, int]:
     """The owner as it is."""
     return uid, gid
 
 
-class CopyOut:
+class ArchiveWriter:
     """Writes one archive to ``sink``."""
 
-    def __init__(self, sink: Sink, owner: Owner = unchanged) -> None:
+    def __init__(self, sink: Sink, owner: Owner = keep_owner) -> None:
         self._writer = TarWriter(sink)
         self._owner = owner
         self._links: dict[tuple[int, int], bytes] = {}
@@ -56,7 +56,7 @@ class CopyOut:
         the directory at which they are mounted.
         Raises :class:`~jaula.errors.InvalidRequest` on a kernel file system.
         """
-        refuse_kernels(place, f"/{name}")
+        refuse_kernel_filesystem(place, f"/{name}")
         facts = os.fstat(place)
         path = os.fsencode(name)
         if stat.S_ISDIR(facts.st_mode):
@@ -78,11 +78,11 @@ class CopyOut:
         root = paths.openat2(place, ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
             entry = self._entry(path, DIRECTORY, facts)
-            entry.xattrs = attributes_of(place)
+            entry.xattrs = portable_xattrs(place)
             self._writer.add(entry)
             for below, folder, entries in walk(root):
                 here = os.fstat(folder).st_dev
-                if below and (is_kernels(folder) or here in self._without):
+                if below and (on_kernel_filesystem(folder) or here in self._without):
                     entries.clear()
                     continue
                 for name, found in entries:
@@ -92,7 +92,7 @@ class CopyOut:
             os.close(root)
 
     def _add(self, folder: int, name: bytes, path: bytes, found: os.stat_result) -> None:
-        if stat.S_IFMT(found.st_mode) not in TYPES:
+        if stat.S_IFMT(found.st_mode) not in TAR_TYPES:
             return
         resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
         try:
@@ -101,7 +101,7 @@ class CopyOut:
             return  # it went away meanwhile
         try:
             facts = os.fstat(place)
-            hidden = is_kernels(place) or facts.st_dev in self._without
+            hidden = on_kernel_filesystem(place) or facts.st_dev in self._without
             if stat.S_ISDIR(facts.st_mode) or not hidden:
                 self.one(place, path, facts)
         finally:
@@ -109,7 +109,7 @@ class CopyOut:
 
     def one(self, place: int, path: bytes, facts: os.stat_result) -> None:
         """One entry; a directory without what it holds, nothing for a socket."""
-        kind = TYPES.get(stat.S_IFMT(facts.st_mode))
+        kind = TAR_TYPES.get(stat.S_IFMT(facts.st_mode))
         if kind is None:
             return
         entry = self._entry(path, kind, facts)
@@ -122,7 +122,7 @@ class CopyOut:
         if kind == SYMLINK:
             entry.link = os.readlink(b"", dir_fd=place)
         elif kind in (REGULAR, DIRECTORY):
-            entry.xattrs = attributes_of(place)
+            entry.xattrs = portable_xattrs(place)
         if kind != REGULAR:
             self._writer.add(entry)
             return
@@ -130,7 +130,7 @@ class CopyOut:
         reading = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             entry.size = os.fstat(reading).st_size
-            self._writer.add(entry, exactly(reading, entry.size))
+            self._writer.add(entry, read_padded(reading, entry.size))
         finally:
             os.close(reading)
 

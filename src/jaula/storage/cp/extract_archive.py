@@ -27,7 +27,7 @@ from typing import Protocol
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Unavailable
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
-from jaula.storage.path_resolve import is_kernels, refuse_kernels
+from jaula.storage.path_resolve import on_kernel_filesystem, refuse_kernel_filesystem
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -38,8 +38,8 @@ from jaula.storage.tar.entry import (
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.entry import shown as _shown
-from jaula.storage.trees import FOLDER, may_make, remove_tree
+from jaula.storage.tar.entry import quote_name as _shown
+from jaula.storage.trees import DIRECTORY_FLAGS, can_mknod, remove_tree
 
 Owner = Callable[[int, int], tuple[int, int]]
 """Turns an entry's owner into the ids that the kernel is told."""
@@ -61,7 +61,7 @@ _NODES = {FIFO: stat.S_IFIFO, CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBL
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class CopyIn:
+class ArchiveExtractor:
     """Unpacks into ``directory`` below ``root_fd``; ``owner`` None leaves owners to the kernel.
 
     ``parents`` owns the directories that the archive does not mention. Without ``privileges``
@@ -137,7 +137,7 @@ class CopyIn:
     def _remember(self, path: bytes, descriptor: int) -> int:
         """Keep it open for what follows, if it is no directory of the kernel's."""
         try:
-            refuse_kernels(descriptor, _shown(self._whole(path)))
+            refuse_kernel_filesystem(descriptor, _shown(self._whole(path)))
         except BaseException:
             os.close(descriptor)
             raise
@@ -195,7 +195,7 @@ class CopyIn:
         elif entry.type in (SYMLINK, FIFO):
             self._make_node(parent, path, name, entry)
         elif self._devices:
-            if may_make(_NODES[entry.type], os.makedev(entry.major, entry.minor)):
+            if can_mknod(_NODES[entry.type], os.makedev(entry.major, entry.minor)):
                 self._make_node(parent, path, name, entry)
         else:
             raise InvalidRequest(
@@ -210,7 +210,7 @@ class CopyIn:
             except FileExistsError:
                 pass
             try:
-                place = os.open(name, FOLDER, dir_fd=parent)
+                place = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
             except (NotADirectoryError, FileNotFoundError):
                 place = -1
             except OSError as error:
@@ -223,7 +223,7 @@ class CopyIn:
         else:
             raise _busy(name)
         try:
-            if is_kernels(place):
+            if on_kernel_filesystem(place):
                 return
             self._describe(place, entry)
         finally:

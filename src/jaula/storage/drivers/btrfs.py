@@ -23,11 +23,11 @@ from jaula.errors import Unsupported
 from jaula.kernel import btrfs
 from jaula.storage.diff import tree_differences
 from jaula.storage.drivers.driver import ChangeKind
-from jaula.storage.drivers.full_copy import HALF_MADE, FullCopyDriver, chain_of
+from jaula.storage.drivers.full_copy import HALF_MADE, FullCopyDriver, chain_name
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.store_dir import opened, write_new
-from jaula.storage.trees import FOLDER, open_folder, remove_tree
+from jaula.storage.store_dir import open_directory, write_new
+from jaula.storage.trees import DIRECTORY_FLAGS, open_subdirectory, remove_tree
 
 _LIMITED = "limited"
 _NO_GROUP = (errno.ENOENT, errno.ENOTCONN, errno.EINVAL)
@@ -56,7 +56,7 @@ class BtrfsDriver(FullCopyDriver):
     def _probe(self) -> None:
         name = f".probe-{secrets.token_hex(6)}"
         try:
-            with opened(self._paths.root) as parent:
+            with open_directory(self._paths.root) as parent:
                 try:
                     btrfs.subvol_create(parent, name)
                 finally:
@@ -75,7 +75,7 @@ class BtrfsDriver(FullCopyDriver):
                     continue
                 folder, _, name = path.rpartition(b"/")
                 try:
-                    parent = open_folder(tree, folder)
+                    parent = open_subdirectory(tree, folder)
                     try:
                         facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
                     finally:
@@ -93,7 +93,7 @@ class BtrfsDriver(FullCopyDriver):
     def _begin(self, parent: int, name: str, layers: Sequence[str]) -> int:
         for count in range(len(layers) - 1, 0, -1):
             try:
-                with opened(chain_of(layers[:count]), dir_fd=parent) as below:
+                with open_directory(chain_name(layers[:count]), dir_fd=parent) as below:
                     btrfs.snap_create(below, parent, name)
             except FileNotFoundError:
                 continue
@@ -107,12 +107,12 @@ class BtrfsDriver(FullCopyDriver):
         btrfs.snap_create(source, parent, name)
         if size is not None:
             write_new(parent, _LIMITED, b"")
-            with opened(name, dir_fd=parent) as tree:
+            with open_directory(name, dir_fd=parent) as tree:
                 self._limit(tree, size)
 
     def _remove(self, parent: int, name: str) -> None:
         try:
-            tree = os.open(name, FOLDER, dir_fd=parent)
+            tree = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
         except FileNotFoundError:
             return
         try:
@@ -156,7 +156,7 @@ class BtrfsDriver(FullCopyDriver):
             return
         for name in os.listdir(parent):
             if name == "rootfs" or name.startswith(HALF_MADE):
-                with opened(name, dir_fd=parent) as tree:
+                with open_directory(name, dir_fd=parent) as tree:
                     self._forget_group(tree)
         os.unlink(_LIMITED, dir_fd=parent)
 

@@ -45,7 +45,7 @@ class Change(msgspec.Struct, frozen=True, order=True):
     kind: ChangeKind
 
 
-Choice = Callable[[dict[bytes, ChangeKind]], dict[bytes, ChangeKind]]
+ChangeFilter = Callable[[dict[bytes, ChangeKind]], dict[bytes, ChangeKind]]
 """Leaves out differences that are not to be in a layer."""
 
 
@@ -76,7 +76,7 @@ class SnapshotDriver(Protocol):
     def changes(self, id: str) -> list[Change]:
         """What differs from the layers, in order of path."""
 
-    def write_layer(self, id: str, choose: Choice, sink: Callable[..., object]) -> bool:
+    def write_layer(self, id: str, choose: ChangeFilter, sink: Callable[..., object]) -> bool:
         """Write what differs as the tar of a layer; whether there is anything in it.
 
         It may be asked while the container runs; only one that is paused gives one moment's files.
@@ -99,7 +99,7 @@ DRIVERS = ("overlay", "btrfs", "vfs")
 """In the order in which they are tried."""
 
 
-def driver(
+def open_driver(
     name: str, paths: Paths, layers: LayerStore, *, rootless: bool = False
 ) -> SnapshotDriver:
     """The named driver, loaded now. Raises ``Unsupported`` where it cannot work here.
@@ -124,7 +124,7 @@ def driver(
     )
 
 
-def choose(
+def select_driver(
     paths: Paths,
     name: str | None = None,
     layers: LayerStore | None = None,
@@ -137,17 +137,17 @@ def choose(
     """
     layers = layers or LayerStore(paths)
     if name is not None:
-        return driver(name, paths, layers, rootless=rootless)
+        return open_driver(name, paths, layers, rootless=rootless)
     reasons = []
-    for candidate in sorted(DRIVERS, key=lambda known: not in_use(known, paths)):
+    for candidate in sorted(DRIVERS, key=lambda known: not has_trees(known, paths)):
         try:
-            return driver(candidate, paths, layers, rootless=rootless)
+            return open_driver(candidate, paths, layers, rootless=rootless)
         except Unsupported as error:
             reasons.append(error.message)
     raise Unsupported("no storage driver works here: " + "; ".join(reasons))
 
 
-def in_use(name: str, paths: Paths) -> bool:
+def has_trees(name: str, paths: Paths) -> bool:
     """Whether a driver that keeps trees of its own (not overlay) has any in this root directory."""
     try:
         return bool(os.listdir(paths.root / name))

@@ -20,14 +20,14 @@ from contextlib import contextmanager
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.spec.rootfs import DirectoryRoot, RootSource
-from jaula.storage.diff import listed, tree_differences
-from jaula.storage.drivers.driver import Change, Choice
+from jaula.storage.diff import sorted_changes, tree_differences
+from jaula.storage.drivers.driver import Change, ChangeFilter
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.layers.diff_tar import write_layer
-from jaula.storage.layers.store import LayerStore, root_stated_by
-from jaula.storage.store_dir import opened, remove_parts, write_new
+from jaula.storage.layers.store import LayerStore, root_directory_layer
+from jaula.storage.store_dir import open_directory, remove_entries, write_new
 from jaula.storage.tar.writer import Sink
-from jaula.storage.trees import copy_facts, copy_tree, remove_tree
+from jaula.storage.trees import copy_metadata, copy_tree, remove_tree
 
 HALF_MADE = "new-"
 _VIEWED = 600.0  # seconds for which a tree that was asked for without a snapshot is kept
@@ -76,7 +76,7 @@ class FullCopyDriver(ABC):
         with self._lock:
             chain = self._merge(layers)
             top.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with opened(top) as parent, opened(self._merged / chain) as source:
+            with open_directory(top) as parent, open_directory(self._merged / chain) as source:
                 if self.exists(id):
                     raise Conflict(f"snapshot {id} exists already")
                 remove_tree(parent, b"chain")  # of a creation that was cut off
@@ -89,7 +89,7 @@ class FullCopyDriver(ABC):
                     self._unlimited(parent)
                     self._remove(parent, half)
                     remove_tree(parent, b"chain")
-                    raise explained(error, "make a container's files") from error
+                    raise disk_full_error(error, "make a container's files") from error
 
     def root(self, id: str) -> RootSource:
         self._chain(id)
@@ -104,14 +104,14 @@ class FullCopyDriver(ABC):
     def remove(self, id: str) -> None:
         top = self._paths.container(id)
         try:
-            with opened(top) as parent:
+            with open_directory(top) as parent:
                 self._unlimited(parent)
                 for name in os.listdir(parent):
                     if name == "rootfs" or name.startswith(HALF_MADE):
                         self._remove(parent, name)
         except FileNotFoundError:
             return
-        remove_parts(top, ("chain",))
+        remove_entries(top, ("chain",))
         self.sweep()
 
     def exists(self, id: str) -> bool:
@@ -119,9 +119,9 @@ class FullCopyDriver(ABC):
 
     def changes(self, id: str) -> list[Change]:
         with self._pair(id) as (tree, below):
-            return listed(tree_differences(tree, below))
+            return sorted_changes(tree_differences(tree, below))
 
-    def write_layer(self, id: str, choose: Choice, sink: Sink) -> bool:
+    def write_layer(self, id: str, choose: ChangeFilter, sink: Sink) -> bool:
         with self._pair(id) as (tree, below):
             found = choose(tree_differences(tree, below))
             write_layer(tree, found, sink)
@@ -137,7 +137,7 @@ class FullCopyDriver(ABC):
             return [f"{self._merged}/{name}" for name in self._unused()]
 
     def sweep(self) -> None:
-        with self._lock, opened(self._merged) as parent:
+        with self._lock, open_directory(self._merged) as parent:
             for name in self._unused():
                 self._remove(parent, name)
 
@@ -153,25 +153,25 @@ class FullCopyDriver(ABC):
         if not layers:
             raise InvalidRequest("an image without a layer has no root file system to run from")
         sources = [self._layers.path(layer) for layer in layers]
-        chain = chain_of(layers)
+        chain = chain_name(layers)
         if (self._merged / chain).is_dir():
             return chain
-        stated = self._layers.path(root_stated_by(self._layers, tuple(layers)))
+        stated = self._layers.path(root_directory_layer(self._layers, tuple(layers)))
         half = f"{HALF_MADE}{secrets.token_hex(8)}"
-        with opened(self._merged) as parent:
+        with open_directory(self._merged) as parent:
             try:
                 done = self._begin(parent, half, layers)
-                with opened(half, dir_fd=parent) as tree:
+                with open_directory(half, dir_fd=parent) as tree:
                     for path in sources[done:]:
-                        with opened(path) as source:
+                        with open_directory(path) as source:
                             copy_tree(source, tree, whiteout=remove_tree)
-                    with opened(stated) as source:
-                        copy_facts(source, tree)
+                    with open_directory(stated) as source:
+                        copy_metadata(source, tree)
                     self._finished(tree)
                 os.rename(half, chain, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException as error:
                 self._remove(parent, half)
-                raise explained(error, "merge an image's layers") from error
+                raise disk_full_error(error, "merge an image's layers") from error
         return chain
 
     def _begin(self, parent: int, name: str, layers: Sequence[str]) -> int:
@@ -193,18 +193,18 @@ class FullCopyDriver(ABC):
         """Descriptors of a container's tree, and of the merged tree that it was copied from."""
         chain = self._chain(id)
         with (
-            opened(self._paths.container(id) / "rootfs") as tree,
-            opened(self._merged / chain) as below,
+            open_directory(self._paths.container(id) / "rootfs") as tree,
+            open_directory(self._merged / chain) as below,
         ):
             yield tree, below
 
 
-def chain_of(layers: Sequence[str]) -> str:
+def chain_name(layers: Sequence[str]) -> str:
     """The name of a stack of layers."""
     return hashlib.sha256("\n".join(layers).encode()).hexdigest()
 
 
-def explained(error: BaseException, what: str) -> BaseException:
+def disk_full_error(error: BaseException, what: str) -> BaseException:
     """A full disk as an error for a client; anything else as it is."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable(f"cannot {what}: {error.strerror}", hint="free some space and try again")

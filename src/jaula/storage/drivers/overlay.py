@@ -24,13 +24,18 @@ from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unsupported
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot, RootSource
-from jaula.storage.diff import listed, overlay_differences, redirects, tree_differences
+from jaula.storage.diff import (
+    has_redirects,
+    overlay_differences,
+    sorted_changes,
+    tree_differences,
+)
 from jaula.storage.drivers import project_quota
-from jaula.storage.drivers.driver import Change, Choice, open_root
+from jaula.storage.drivers.driver import Change, ChangeFilter, open_root
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.layers.diff_tar import write_layer
-from jaula.storage.layers.store import LayerStore, root_stated_by
-from jaula.storage.store_dir import marked, opened, remove_parts, write_new
+from jaula.storage.layers.store import LayerStore, root_directory_layer
+from jaula.storage.store_dir import list_with_prefix, open_directory, remove_entries, write_new
 from jaula.storage.tar.writer import Sink
 from jaula.storage.trees import remove_tree, size_on_disk
 
@@ -57,10 +62,10 @@ class OverlayDriver:
             raise InvalidRequest("an image without a layer has no root file system to run from")
         for layer in layers:
             self._layers.path(layer)
-        facts = os.stat(self._layers.path(root_stated_by(self._layers, tuple(layers))))
+        facts = os.stat(self._layers.path(root_directory_layer(self._layers, tuple(layers))))
         top = self._paths.container(id)
         top.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with opened(top) as parent:
+        with open_directory(top) as parent:
             try:
                 os.mkdir("upper", 0o700, dir_fd=parent)
             except FileExistsError:
@@ -80,7 +85,10 @@ class OverlayDriver:
                 raise
 
     def _limit(self, parent: int, size: int) -> None:
-        with opened("upper", dir_fd=parent) as upper, opened("work", dir_fd=parent) as work:
+        with (
+            open_directory("upper", dir_fd=parent) as upper,
+            open_directory("work", dir_fd=parent) as work,
+        ):
             project_quota.begin(parent, (upper, work), self._paths.root)
         project_quota.limit(parent, size)
 
@@ -105,11 +113,11 @@ class OverlayDriver:
     def remove(self, id: str) -> None:
         top = self._paths.container(id)
         try:
-            with opened(top) as parent:
+            with open_directory(top) as parent:
                 project_quota.end(parent)
         except FileNotFoundError:
             return
-        remove_parts(top, _PARTS)
+        remove_entries(top, _PARTS)
 
     def exists(self, id: str) -> bool:
         top = self._paths.container(id)
@@ -117,28 +125,31 @@ class OverlayDriver:
 
     def leftovers(self) -> list[str]:
         root = self._paths.root
-        return [f"{root}/{name}" for name in marked(root, _PROBE, before=self._begun)]
+        return [f"{root}/{name}" for name in list_with_prefix(root, _PROBE, before=self._begun)]
 
     def sweep(self) -> None:
-        with opened(self._paths.root) as parent:
-            for name in marked(self._paths.root, _PROBE, before=self._begun):
+        with open_directory(self._paths.root) as parent:
+            for name in list_with_prefix(self._paths.root, _PROBE, before=self._begun):
                 remove_tree(parent, name.encode())
 
     def changes(self, id: str) -> list[Change]:
-        with opened(self._upper(id)) as upper, open_root(self.view(self._layers_of(id))) as below:
-            return listed(overlay_differences(upper, below))
+        with (
+            open_directory(self._upper(id)) as upper,
+            open_root(self.view(self._layers_of(id))) as below,
+        ):
+            return sorted_changes(overlay_differences(upper, below))
 
-    def write_layer(self, id: str, choose: Choice, sink: Sink) -> bool:
+    def write_layer(self, id: str, choose: ChangeFilter, sink: Sink) -> bool:
         layers = self._layers_of(id)
         upper_path = self._upper(id)
         lowers = (str(upper_path), *self._lowers(layers))
         whole = OverlayRoot(lowers, user_xattr=self._rootless)
         with (
-            opened(upper_path) as upper,
+            open_directory(upper_path) as upper,
             open_root(self.view(layers)) as below,
             open_root(whole) as merged,
         ):
-            if redirects(upper):
+            if has_redirects(upper):
                 found = tree_differences(merged, below)
             else:
                 found = overlay_differences(upper, below)
@@ -147,7 +158,7 @@ class OverlayDriver:
         return bool(found)
 
     def usage(self, id: str) -> int:
-        with opened(self._upper(id)) as upper:
+        with open_directory(self._upper(id)) as upper:
             return size_on_disk(upper)
 
     def status(self) -> list[tuple[str, str]]:
@@ -181,7 +192,7 @@ class OverlayDriver:
 def probe(directory: Path, *, user_xattr: bool = False) -> None:
     """Mount a small overlay below ``directory`` and write to it; raises :class:`Unsupported`."""
     name = f"{_PROBE}{secrets.token_hex(6)}"
-    with opened(directory) as parent:
+    with open_directory(directory) as parent:
         try:
             _probe(parent, name, directory / name, user_xattr)
         except OSError as error:

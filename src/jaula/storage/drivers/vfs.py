@@ -12,7 +12,7 @@ from jaula.config import Paths
 from jaula.storage.drivers import project_quota
 from jaula.storage.drivers.full_copy import FullCopyDriver
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.store_dir import opened
+from jaula.storage.store_dir import open_directory
 from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
 
 
@@ -33,7 +33,7 @@ class VfsDriver(FullCopyDriver):
 
     def _copy(self, source: int, parent: int, name: str, size: int | None) -> None:
         os.mkdir(name, 0o700, dir_fd=parent)
-        with opened(name, dir_fd=parent) as tree:
+        with open_directory(name, dir_fd=parent) as tree:
             if size is not None:
                 project_quota.begin(parent, (tree,), self._paths.root)
             copy_tree(source, tree)

@@ -14,7 +14,7 @@ import os
 import stat
 
 from jaula.storage.diff import overlay_differences
-from jaula.storage.drivers.driver import Choice
+from jaula.storage.drivers.driver import ChangeFilter
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -24,9 +24,16 @@ from jaula.storage.tar.entry import (
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.tree_archive import TYPES, attributes_of, exactly
-from jaula.storage.tar.writer import Sink, TarWriter, entry
-from jaula.storage.trees import is_opaque, is_whiteout, opaque, open_folder, remove_tree, walk
+from jaula.storage.tar.tree_archive import TAR_TYPES, portable_xattrs, read_padded
+from jaula.storage.tar.writer import Sink, TarWriter, new_entry
+from jaula.storage.trees import (
+    is_opaque,
+    is_whiteout,
+    opaque_xattr,
+    open_subdirectory,
+    remove_tree,
+    walk,
+)
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -39,7 +46,7 @@ class Redirected(Exception):
     """overlayfs moved a directory, or has a file's facts only: the directory is not the whole."""
 
 
-def prune(upper: int, below: int, choose: Choice) -> bool:
+def prune_unchanged(upper: int, below: int, choose: ChangeFilter) -> bool:
     """Remove what differs from nothing below, or is not chosen; whether anything is left.
 
     ``below`` is a descriptor of the layers' merged root.
@@ -54,7 +61,7 @@ def prune(upper: int, below: int, choose: Choice) -> bool:
     return bool(kept)
 
 
-def write(upper: int, sink: Sink, *, newest: int | None = None, exact: bool = False) -> int:
+def write_upper(upper: int, sink: Sink, *, newest: int | None = None, exact: bool = False) -> int:
     """Write the directory's tar; the bytes of its regular files.
 
     ``newest`` is the latest time that a file may have, in nanoseconds, and with ``exact`` the time
@@ -64,7 +71,7 @@ def write(upper: int, sink: Sink, *, newest: int | None = None, exact: bool = Fa
     writing = _Writing(sink, newest, exact=exact)
     for path, folder, entries in walk(upper):
         if path and is_opaque(folder):
-            writing.tar.add(entry(path + b"/" + _OPAQUE, mode=0))
+            writing.tar.add(new_entry(path + b"/" + _OPAQUE, mode=0))
         for name, facts in entries:
             writing.one(folder, name, path + b"/" + name if path else name, facts)
     writing.tar.finish()
@@ -80,14 +87,14 @@ class _Writing:
         self._links: dict[tuple[int, int], bytes] = {}
 
     def one(self, folder: int, name: bytes, path: bytes, facts: os.stat_result) -> None:
-        kind = TYPES.get(stat.S_IFMT(facts.st_mode))
+        kind = TAR_TYPES.get(stat.S_IFMT(facts.st_mode))
         if kind is None:  # a socket: it has no place in an archive
             os.unlink(name, dir_fd=folder)
             return
         if is_whiteout(facts):
             parent, _, own = path.rpartition(b"/")
             hidden = _WHITEOUT + own
-            self.tar.add(entry(parent + b"/" + hidden if parent else hidden, mode=0))
+            self.tar.add(new_entry(parent + b"/" + hidden if parent else hidden, mode=0))
             return
         told = self._described(path, kind, facts)
         self._settle(folder, name, told.mtime, facts)
@@ -108,7 +115,7 @@ class _Writing:
             if kind == REGULAR:
                 told.size = os.fstat(place).st_size
                 self.size += told.size
-                self.tar.add(told, exactly(place, told.size))
+                self.tar.add(told, read_padded(place, told.size))
             else:
                 self.tar.add(told)
         finally:
@@ -116,7 +123,7 @@ class _Writing:
 
     def _opened(self, folder: int, name: bytes, kind: int) -> int:
         if kind == DIRECTORY:
-            return open_folder(folder, name)
+            return open_subdirectory(folder, name)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(name, flags, dir_fd=folder)
 
@@ -141,9 +148,9 @@ class _Writing:
         """What the archive says; overlayfs's own notes about the lower file are taken away."""
         where = b"/proc/self/fd/%d" % place
         for attribute in os.listxattr(where):
-            if not attribute.startswith(_OVERLAY) or attribute == opaque():
+            if not attribute.startswith(_OVERLAY) or attribute == opaque_xattr():
                 continue
             if attribute.endswith(_MOVED):
                 raise Redirected
             os.removexattr(where, attribute)
-        return attributes_of(place)
+        return portable_xattrs(place)

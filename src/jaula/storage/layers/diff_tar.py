@@ -15,7 +15,7 @@ import posixpath
 
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
-from jaula.storage.cp.create_archive import CopyOut
+from jaula.storage.cp.create_archive import ArchiveWriter
 from jaula.storage.drivers.driver import ChangeKind
 from jaula.storage.tar import writer
 from jaula.storage.tar.writer import Sink
@@ -28,11 +28,11 @@ _WHITEOUT = b".wh."
 
 def write_layer(merged: int, differences: Differences, sink: Sink) -> None:
     """Write the archive; ``merged`` is the container's root as a descriptor."""
-    out = CopyOut(sink)
+    out = ArchiveWriter(sink)
     for path, kind in sorted(differences.items(), key=lambda item: item[0].split(b"/")):
         if kind is ChangeKind.DELETED:
             folder, name = posixpath.split(path)
-            out.add(writer.entry(posixpath.join(folder, _WHITEOUT + name), mode=0))
+            out.add(writer.new_entry(posixpath.join(folder, _WHITEOUT + name), mode=0))
             continue
         resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
         try:

@@ -32,16 +32,16 @@ from jaula.storage.tar.entry import (
     REGULAR,
     SYMLINK,
     TarEntry,
-    shown,
+    quote_name,
 )
 from jaula.storage.tar.reader import TarReader
 from jaula.storage.trees import (
-    FOLDER,
+    DIRECTORY_FLAGS,
+    can_mknod,
     is_whiteout,
-    may_make,
-    opaque,
+    opaque_xattr,
     remove_tree,
-    set_attribute,
+    set_xattr,
     size_on_disk,
 )
 
@@ -136,7 +136,7 @@ class Extractor:
     # -- entries --------------------------------------------------------------------------------
 
     def _unpack(self, entry: TarEntry, reader: TarReader) -> None:
-        path = clean(entry.name)
+        path = clean_path(entry.name)
         if not path:
             self._unpack_root(entry)
             return
@@ -156,7 +156,7 @@ class Extractor:
 
     def _unpack_root(self, entry: TarEntry) -> None:
         if entry.type != DIRECTORY:
-            raise InvalidRequest(f"entry {shown(entry.name)} would replace the root directory")
+            raise InvalidRequest(f"entry {quote_name(entry.name)} would replace the root directory")
         self._describe(self._root, entry)
         self._times[b""] = entry.mtime
         self.states_root = True
@@ -172,7 +172,7 @@ class Extractor:
             os.fchmod(descriptor, entry.mode)
         for attribute, value in entry.xattrs.items():
             if not attribute.startswith(_DROPPED):
-                set_attribute(descriptor, attribute, value)
+                set_xattr(descriptor, attribute, value)
 
     def _file(
         self, parent: int, path: bytes, name: bytes, entry: TarEntry, reader: TarReader
@@ -215,17 +215,17 @@ class Extractor:
                 hides = is_whiteout(facts)
                 parent = self._clear(path, name)
                 os.mkdir(name, entry.mode & 0o777, dir_fd=parent)
-        descriptor = os.open(name, FOLDER, dir_fd=parent)
+        descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
         self._remember(path, descriptor)
         self._describe(descriptor, entry)
         if hides:
-            os.setxattr(descriptor, opaque(), b"y")
+            os.setxattr(descriptor, opaque_xattr(), b"y")
         self._times[path] = entry.mtime
 
     def _hard_link(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
-        target = clean(entry.link)
+        target = clean_path(entry.link)
         if target == path:
-            raise InvalidRequest(f"entry {shown(entry.name)} is a hard link to itself")
+            raise InvalidRequest(f"entry {quote_name(entry.name)} is a hard link to itself")
         folder, _, target_name = target.rpartition(b"/")
         if _exists(parent, name):
             self._clear(path, name)
@@ -242,7 +242,7 @@ class Extractor:
             kind = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}[
                 entry.type
             ]
-            if not may_make(kind, os.makedev(entry.major, entry.minor)):
+            if not can_mknod(kind, os.makedev(entry.major, entry.minor)):
                 return
             os.mknod(name, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
         os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
@@ -251,7 +251,7 @@ class Extractor:
         for attribute, value in entry.xattrs.items():
             if not attribute.startswith(_DROPPED):
                 link = b"/proc/self/fd/%d/%s" % (parent, name)
-                set_attribute(link, attribute, value, follow=False)
+                set_xattr(link, attribute, value, follow=False)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
     def _clear(self, path: bytes, name: bytes) -> int:
@@ -281,7 +281,7 @@ class Extractor:
             return  # aufs kept its own notes under these names
         hidden = name.removeprefix(_PREFIX)
         if hidden in (b"", b".", b".."):
-            raise InvalidRequest(f"whiteout {shown(name)} names nothing that could be hidden")
+            raise InvalidRequest(f"whiteout {quote_name(name)} names nothing that could be hidden")
         parent = self._folder(folder)
         try:
             os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
@@ -293,12 +293,12 @@ class Extractor:
     def _make_opaque(self, folder: bytes) -> None:
         descriptor = paths.open_in_root(self._root, folder or b".", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.setxattr(descriptor, opaque(), b"y")
+            os.setxattr(descriptor, opaque_xattr(), b"y")
         finally:
             os.close(descriptor)
 
 
-def clean(name: bytes) -> bytes:
+def clean_path(name: bytes) -> bytes:
     """A name relative to the layer's root, without empty and ``.`` parts; ``..`` is refused."""
     if b"//" not in name and b"./" not in name and not name.startswith(b"/"):
         path = name.rstrip(b"/")
@@ -306,7 +306,7 @@ def clean(name: bytes) -> bytes:
             return path
     components = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in components:
-        raise InvalidRequest(f"entry {shown(name)} leaves the layer's directory")
+        raise InvalidRequest(f"entry {quote_name(name)} leaves the layer's directory")
     return b"/".join(components)
 
 
@@ -328,16 +328,16 @@ def _explained(entry: TarEntry) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Unavailable(
-                f"cannot unpack {shown(name)}: {reason}", hint="free some space and try again"
+                f"cannot unpack {quote_name(name)}: {reason}", hint="free some space and try again"
             ) from error
         if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS):
-            raise JaulaError(f"cannot unpack {shown(name)}: {reason}") from error
+            raise JaulaError(f"cannot unpack {quote_name(name)}: {reason}") from error
         if error.errno == errno.EINVAL and not userns.is_initial():
             raise InvalidRequest(
-                f"cannot unpack entry {shown(name)}: one of its owners {entry.uid}:{entry.gid}"
+                f"cannot unpack entry {quote_name(name)}: one of its owners {entry.uid}:{entry.gid}"
                 " is no id of this engine's user namespace",
                 hint="give the user more ids in /etc/subuid and /etc/subgid",
             ) from error
-        raise InvalidRequest(f"cannot unpack entry {shown(name)}: {reason}") from error
+        raise InvalidRequest(f"cannot unpack entry {quote_name(name)}: {reason}") from error
     except (OverflowError, ValueError) as error:
-        raise InvalidRequest(f"cannot unpack entry {shown(name)}: {error}") from error
+        raise InvalidRequest(f"cannot unpack entry {quote_name(name)}: {error}") from error

@@ -24,10 +24,15 @@ import msgspec
 
 from jaula.config import Paths
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
-from jaula.storage.compare import Difference, deviations
-from jaula.storage.compression import Plain, Source, plain
+from jaula.storage.compare import Difference, compare_trees
+from jaula.storage.compression import PrefixedStream, Source, decompress_stream
 from jaula.storage.layers.extract import Extractor
-from jaula.storage.store_dir import marked, opened, remove_marked, write_new
+from jaula.storage.store_dir import (
+    list_with_prefix,
+    open_directory,
+    remove_with_prefix,
+    write_new,
+)
 from jaula.storage.tar.reader import Limits, TarReader
 from jaula.storage.trees import remove_tree
 
@@ -74,7 +79,7 @@ class LayerStore:
         ``expected``, :class:`Unavailable` for a full disk; nothing is left of it then.
         """
         digest = hashlib.sha256()
-        source, _ = plain(stream)
+        source, _ = decompress_stream(stream)
         reader = TarReader(source, limits=self._limits, tap=digest.update)
         return self._unpack(reader, lambda: "sha256:" + digest.hexdigest(), expected)
 
@@ -96,12 +101,12 @@ class LayerStore:
         finally:
             reader.close()  # unmapped with its last piece, which a traceback may still hold
 
-    def extract_arriving(self, tar: Source, diff_id: Callable[[], str]) -> LayerInfo:
+    def extract_stream(self, tar: Source, diff_id: Callable[[], str]) -> LayerInfo:
         """Unpack an uncompressed tar that still comes; ``diff_id`` is asked when its end was read.
 
         The caller has computed it, and waits to see whether there was a layer in it at all.
         """
-        reader = TarReader(Plain(b"", tar), limits=self._limits)
+        reader = TarReader(PrefixedStream(b"", tar), limits=self._limits)
         return self._unpack(reader, diff_id, None)
 
     def _unpack(
@@ -119,7 +124,7 @@ class LayerStore:
         """A layer unpacked under a temporary name, and removed if it still has that in the end."""
         name = _HALF_MADE + secrets.token_hex(8)
         try:
-            with opened(self._directory) as parent:
+            with open_directory(self._directory) as parent:
                 os.mkdir(name, 0o700, dir_fd=parent)
                 try:
                     yield self._fill(parent, name, reader, diff_id, expected)
@@ -138,9 +143,9 @@ class LayerStore:
         diff_id: Callable[[], str],
         expected: str | None,
     ) -> NewLayer:
-        with opened(name, dir_fd=parent) as top:
+        with open_directory(name, dir_fd=parent) as top:
             os.mkdir("fs", 0o755, dir_fd=top)
-            with opened("fs", dir_fd=top) as root:
+            with open_directory("fs", dir_fd=top) as root:
                 os.fchmod(root, 0o755)
                 extractor = Extractor(root)
                 extractor.run(reader)
@@ -161,14 +166,14 @@ class LayerStore:
         may have it mounted. Raises :class:`InvalidRequest` where ``stream`` is not its tar.
         """
         digest = hashlib.sha256()
-        source, _ = plain(stream)
+        source, _ = decompress_stream(stream)
         reader = TarReader(source, limits=self._limits, tap=digest.update)
         name = _hex(diff_id)
         with self._fresh(reader, lambda: "sha256:" + digest.hexdigest(), diff_id) as fresh:
-            with opened(f"{fresh.name}/fs", dir_fd=fresh.parent) as wanted:
+            with open_directory(f"{fresh.name}/fs", dir_fd=fresh.parent) as wanted:
                 try:
-                    with opened(f"{name}/fs", dir_fd=fresh.parent) as found:
-                        told = deviations(
+                    with open_directory(f"{name}/fs", dir_fd=fresh.parent) as found:
+                        told = compare_trees(
                             found, wanted, timed=fresh.timed, root=fresh.info.states_root
                         )
                 except (FileNotFoundError, NotADirectoryError):
@@ -203,10 +208,10 @@ class LayerStore:
         tar of which ``info`` has the digest would have given.
         """
         name = _HALF_MADE + secrets.token_hex(8)
-        with opened(self._directory) as parent:
+        with open_directory(self._directory) as parent:
             os.mkdir(name, 0o700, dir_fd=parent)
             try:
-                with opened(name, dir_fd=parent) as top:
+                with open_directory(name, dir_fd=parent) as top:
                     os.rename(path, "fs", dst_dir_fd=top)
                     write_new(top, "layer.json", msgspec.json.encode(info))
                 self._place(parent, name, info)
@@ -256,31 +261,31 @@ class LayerStore:
         name = _hex(diff_id)
         self._known.pop(diff_id, None)
         half = f"{_HALF_MADE}{secrets.token_hex(8)}"  # no longer a layer from the first moment on
-        with opened(self._directory) as parent:
+        with open_directory(self._directory) as parent:
             try:
                 os.rename(name, half, src_dir_fd=parent, dst_dir_fd=parent)
             except FileNotFoundError:
                 return
             remove_tree(parent, half.encode())
 
-    def is_there(self, diff_id: str) -> bool:
+    def is_on_disk(self, diff_id: str) -> bool:
         """Whether the layer is on disk, whatever was known of it before."""
         return (self._directory / _hex(diff_id) / "fs").is_dir() and (
             self._directory / _hex(diff_id) / "layer.json"
         ).exists()
 
-    def half_made(self, before: int) -> Names:
+    def incomplete(self, before: int) -> Names:
         """What was not finished by ``before``, in nanoseconds since the epoch."""
-        return marked(self._directory, _HALF_MADE, before=before)
+        return list_with_prefix(self._directory, _HALF_MADE, before=before)
 
-    def remove_half_made(self, name: str) -> None:
+    def remove_incomplete(self, name: str) -> None:
         """Remove one of :meth:`half_made`."""
-        with opened(self._directory) as parent:
+        with open_directory(self._directory) as parent:
             remove_tree(parent, name.encode())
 
     def sweep(self) -> Names:
         """Remove what a crash left half-made; call it before anything is unpacked."""
-        return remove_marked(self._directory, _HALF_MADE)
+        return remove_with_prefix(self._directory, _HALF_MADE)
 
 
 def _hex(diff_id: str) -> str:
@@ -291,7 +296,7 @@ def _hex(diff_id: str) -> str:
     return name
 
 
-def root_stated_by(layers: LayerStore, diff_ids: tuple[str, ...]) -> str:
+def root_directory_layer(layers: LayerStore, diff_ids: tuple[str, ...]) -> str:
     """The topmost of ``diff_ids`` (base first) whose tar describes '/', else the base."""
     for diff_id in reversed(diff_ids):
         if layers.info(diff_id).states_root:

@@ -36,7 +36,7 @@ class TarEntry:
         self.xattrs: dict[str, bytes] = {}
 
 
-def shown(name: bytes) -> str:
+def quote_name(name: bytes) -> str:
     """A name for a message: printable and short."""
     text = name[:200].decode(errors="backslashreplace")
     return repr(text if len(name) <= 200 else text + "...")

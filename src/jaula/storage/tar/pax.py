@@ -6,10 +6,10 @@ A record replaces what an entry's header says. Everything read is hostile.
 from __future__ import annotations
 
 from jaula.errors import InvalidRequest
-from jaula.storage.tar.entry import TarEntry, shown
+from jaula.storage.tar.entry import TarEntry, quote_name
 
 
-def pax_records(data: bytes) -> dict[bytes, bytes]:
+def parse_records(data: bytes) -> dict[bytes, bytes]:
     """The records of a pax header: ``LENGTH KEY=VALUE\\n``; a later record wins."""
     records: dict[bytes, bytes] = {}
     position = 0
@@ -34,7 +34,7 @@ def pax_records(data: bytes) -> dict[bytes, bytes]:
     return records
 
 
-def apply(entry: TarEntry, records: dict[bytes, bytes]) -> None:
+def apply_records(entry: TarEntry, records: dict[bytes, bytes]) -> None:
     """Put records into an entry; raises :class:`InvalidRequest` for what they cannot say."""
     for key, value in records.items():
         if key == b"path":
@@ -57,13 +57,13 @@ def apply(entry: TarEntry, records: dict[bytes, bytes]) -> None:
                 raise InvalidRequest("a pax header names an attribute that is not UTF-8") from error
         elif key.startswith(b"GNU.sparse"):
             raise InvalidRequest(
-                f"entry {shown(entry.name)} is a sparse file, which layers do not use"
+                f"entry {quote_name(entry.name)} is a sparse file, which layers do not use"
             )
 
 
 def _decimal(value: bytes) -> int:
     if not value.isdigit() or len(value) > 20:
-        raise InvalidRequest(f"a pax header has the number {shown(value)}")
+        raise InvalidRequest(f"a pax header has the number {quote_name(value)}")
     return int(value)
 
 

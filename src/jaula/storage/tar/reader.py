@@ -23,8 +23,8 @@ from typing import Protocol
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.storage.tar.entry import BLOCK, DIRECTORY, HARD_LINK, REGULAR, TarEntry, shown
-from jaula.storage.tar.pax import apply, pax_records
+from jaula.storage.tar.entry import BLOCK, DIRECTORY, HARD_LINK, REGULAR, TarEntry, quote_name
+from jaula.storage.tar.pax import apply_records, parse_records
 
 _WINDOW = 1 << 20
 
@@ -169,10 +169,10 @@ class TarReader:
                 elif entry.type == ord("K"):
                     extended[b"linkpath"] = data.split(b"\0", 1)[0]
                 elif entry.type == ord("x"):
-                    extended.update(pax_records(data))
+                    extended.update(parse_records(data))
                 continue
             if extended:
-                apply(entry, extended)
+                apply_records(entry, extended)
             self._entries += 1
             if self._entries > self._limits.entries:
                 raise InvalidRequest(f"the archive has more than {self._limits.entries} entries")
@@ -184,22 +184,24 @@ class TarReader:
         for path in (entry.name, entry.link):
             if len(path) > self._limits.path:
                 raise InvalidRequest(
-                    f"entry {shown(entry.name)} has a path of {len(path)} bytes, "
+                    f"entry {quote_name(entry.name)} has a path of {len(path)} bytes, "
                     f"at most {self._limits.path} are accepted"
                 )
             if b"\0" in path:
-                raise InvalidRequest(f"entry {shown(entry.name)} has a zero byte in its name")
+                raise InvalidRequest(f"entry {quote_name(entry.name)} has a zero byte in its name")
         if not 0 <= entry.size <= self._limits.bytes:
-            raise InvalidRequest(f"entry {shown(entry.name)} claims a size of {entry.size} bytes")
+            raise InvalidRequest(
+                f"entry {quote_name(entry.name)} claims a size of {entry.size} bytes"
+            )
         if not (0 <= entry.uid < 2**32 - 1 and 0 <= entry.gid < 2**32 - 1):
-            raise InvalidRequest(f"entry {shown(entry.name)} has an owner out of range")
+            raise InvalidRequest(f"entry {quote_name(entry.name)} has an owner out of range")
         if not -_TIMES < entry.mtime < _TIMES:
-            raise InvalidRequest(f"entry {shown(entry.name)} has a time out of range")
+            raise InvalidRequest(f"entry {quote_name(entry.name)} has a time out of range")
         if entry.type in b"\x007":  # old regular file, contiguous file
             entry.type = DIRECTORY if entry.name.endswith(b"/") else REGULAR
         if entry.type not in b"0123456":
             raise InvalidRequest(
-                f"entry {shown(entry.name)} has the type {chr(entry.type)!r}, "
+                f"entry {quote_name(entry.name)} has the type {chr(entry.type)!r}, "
                 "which image layers do not use"
             )
         if entry.type == REGULAR:
@@ -259,25 +261,25 @@ class TarReader:
         if prefix[0] and magic == b"ustar\x0000":
             entry.name = prefix.split(b"\0", 1)[0] + b"/" + entry.name
         entry.type = kind[0]
-        entry.mode = number(mode) & 0o7777
-        entry.uid = number(uid)
-        entry.gid = number(gid)
-        entry.size = number(size)
-        entry.mtime = number(mtime) * 1_000_000_000
+        entry.mode = parse_number(mode) & 0o7777
+        entry.uid = parse_number(uid)
+        entry.gid = parse_number(gid)
+        entry.size = parse_number(size)
+        entry.mtime = parse_number(mtime) * 1_000_000_000
         if entry.type in b"12":
             entry.link = link.split(b"\0", 1)[0]
         elif entry.type in b"34":
-            entry.major = number(major)
-            entry.minor = number(minor)
+            entry.major = parse_number(major)
+            entry.minor = parse_number(minor)
         return entry
 
 
-def is_header(data: memoryview) -> bool:
+def is_tar_header(data: memoryview) -> bool:
     """Whether data begins as an archive of POSIX or GNU does."""
     return len(data) >= BLOCK and bytes(data[257:262]) == b"ustar"
 
 
-def number(field: bytes) -> int:
+def parse_number(field: bytes) -> int:
     """A numeric field: octal digits, or GNU base-256 where the first bit is set."""
     if field[0] & 0x80:
         value = int.from_bytes(field, "big")
@@ -287,11 +289,13 @@ def number(field: bytes) -> int:
     if not digits:
         return 0
     if not digits.isdigit():
-        raise InvalidRequest(f"the archive has a header field {shown(field)} that is no number")
+        raise InvalidRequest(
+            f"the archive has a header field {quote_name(field)} that is no number"
+        )
     try:
         return int(digits, 8)
     except ValueError as error:
-        raise InvalidRequest(f"the archive has a header field {shown(field)}") from error
+        raise InvalidRequest(f"the archive has a header field {quote_name(field)}") from error
 
 
 def _verify(header: memoryview, checksum: bytes) -> None:
@@ -299,7 +303,7 @@ def _verify(header: memoryview, checksum: bytes) -> None:
 
     The low half of Adler-32 is that sum (plus one, modulo 65521) and is computed in C.
     """
-    stated = number(checksum)
+    stated = parse_number(checksum)
     own = sum(checksum) - 8 * 32
     if (zlib.adler32(header) & 0xFFFF) == (1 + stated + own) % _ADLER:
         return

@@ -21,13 +21,13 @@ from jaula.storage.tar.entry import (
     TarEntry,
 )
 from jaula.storage.tar.writer import Sink, TarWriter
-from jaula.storage.trees import attributes, walk
+from jaula.storage.trees import read_xattrs, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TYPES = {
+TAR_TYPES = {
     stat.S_IFREG: REGULAR,
     stat.S_IFLNK: SYMLINK,
     stat.S_IFCHR: CHARACTER,
@@ -48,7 +48,7 @@ def write_tree(root_fd: int, sink: Sink) -> None:
     links: dict[tuple[int, int], bytes] = {}
     for path, folder, entries in walk(root_fd):
         for name, facts in entries:
-            kind = TYPES.get(stat.S_IFMT(facts.st_mode))
+            kind = TAR_TYPES.get(stat.S_IFMT(facts.st_mode))
             if kind is None:
                 continue
             entry = _describe(path + b"/" + name if path else name, kind, facts)
@@ -78,7 +78,7 @@ def _describe(path: bytes, kind: int, facts: os.stat_result) -> TarEntry:
 
 
 def _add(writer: TarWriter, folder: int, name: bytes, entry: TarEntry) -> None:
-    entry.xattrs = attributes(folder, name)
+    entry.xattrs = read_xattrs(folder, name)
     if entry.type == SYMLINK:
         entry.link = os.readlink(name, dir_fd=folder)
         entry.xattrs = {}
@@ -91,12 +91,12 @@ def _add(writer: TarWriter, folder: int, name: bytes, entry: TarEntry) -> None:
         facts = os.fstat(descriptor)
         if stat.S_ISREG(facts.st_mode):
             entry.size = facts.st_size
-            writer.add(entry, exactly(descriptor, entry.size))
+            writer.add(entry, read_padded(descriptor, entry.size))
     finally:
         os.close(descriptor)
 
 
-def exactly(descriptor: int, size: int) -> Iterator[bytes]:
+def read_padded(descriptor: int, size: int) -> Iterator[bytes]:
     """``size`` bytes of a file, padded with zeros where it is shorter by now."""
     while size:
         data = os.read(descriptor, min(size, 1 << 20)) or bytes(min(size, 1 << 20))
@@ -104,7 +104,7 @@ def exactly(descriptor: int, size: int) -> Iterator[bytes]:
         yield data
 
 
-def attributes_of(place: int) -> dict[str, bytes]:
+def portable_xattrs(place: int) -> dict[str, bytes]:
     """File capabilities and attributes of users; labels belong to the host that set them."""
     where = b"/proc/self/fd/%d" % place
     found: dict[str, bytes] = {}

@@ -102,7 +102,7 @@ class TarWriter:
         self._pad(_RECORD)
 
 
-def entry(
+def new_entry(
     name: str | bytes,
     kind: int = REGULAR,
     *,

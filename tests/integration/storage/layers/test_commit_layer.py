@@ -15,9 +15,9 @@ import pytest
 from jaula.kernel import mounts
 from jaula.storage.layers import commit_layer
 from jaula.storage.layers.extract import Extractor
-from jaula.storage.store_dir import opened
+from jaula.storage.store_dir import open_directory
 from jaula.storage.tar.reader import TarReader
-from jaula.storage.trees import attributes, is_opaque, walk
+from jaula.storage.trees import is_opaque, read_xattrs, walk
 
 NEWEST = 1_600_000_000 * 10**9
 
@@ -35,7 +35,7 @@ def upper(tmp_path: Path) -> Iterator[Path]:
         (lower / name / "inside").write_text("x")
     tree = mounts.overlay([str(lower)], str(upper), str(work))
     try:
-        with opened(".", dir_fd=tree) as root:
+        with open_directory(".", dir_fd=tree) as root:
             place = Path(f"/proc/self/fd/{root}")
             (place / "gone").unlink()
             (place / "changed").write_text("new")
@@ -65,13 +65,13 @@ def upper(tmp_path: Path) -> Iterator[Path]:
 def told(path: Path) -> dict[bytes, tuple[object, ...]]:
     """Everything that counts of a tree."""
     found: dict[bytes, tuple[object, ...]] = {}
-    with opened(path) as root:
+    with open_directory(path) as root:
         for above, folder, entries in walk(root):
             for name, facts in entries:
-                kept = {k: v for k, v in attributes(folder, name).items() if k.startswith("user.")}
+                kept = {k: v for k, v in read_xattrs(folder, name).items() if k.startswith("user.")}
                 opaque = False
                 if stat.S_ISDIR(facts.st_mode):
-                    with opened(os.fsdecode(name), dir_fd=folder) as inner:
+                    with open_directory(os.fsdecode(name), dir_fd=folder) as inner:
                         opaque = is_opaque(inner)
                 whole = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_rdev, facts.st_nlink)
                 seconds = facts.st_mtime_ns // 10**9
@@ -83,8 +83,8 @@ def told(path: Path) -> dict[bytes, tuple[object, ...]]:
 
 def archive(upper: Path, **options: object) -> bytes:
     data = bytearray()
-    with opened(upper) as directory:
-        commit_layer.write(directory, data.extend, **options)  # type: ignore[arg-type]
+    with open_directory(upper) as directory:
+        commit_layer.write_upper(directory, data.extend, **options)  # type: ignore[arg-type]
     return bytes(data)
 
 
@@ -92,7 +92,7 @@ def test_its_archive_unpacks_to_the_same(upper: Path, tmp_path: Path) -> None:
     data = archive(upper)
     again = tmp_path / "again"
     again.mkdir()
-    with opened(again) as root:
+    with open_directory(again) as root:
         Extractor(root).run(TarReader(io.BytesIO(data)))
     assert told(again) == told(upper)
     assert archive(upper) == data
@@ -100,11 +100,11 @@ def test_its_archive_unpacks_to_the_same(upper: Path, tmp_path: Path) -> None:
 
 
 def test_only_what_differs_stays(upper: Path, tmp_path: Path) -> None:
-    with opened(upper) as directory, opened(tmp_path / "lower") as below:
-        assert commit_layer.prune(directory, below, lambda found: found)
+    with open_directory(upper) as directory, open_directory(tmp_path / "lower") as below:
+        assert commit_layer.prune_unchanged(directory, below, lambda found: found)
         left = told(upper)
         assert b"/gone" in left and b"folder/inside" in left
-        assert commit_layer.prune(directory, below, lambda found: {}) is False
+        assert commit_layer.prune_unchanged(directory, below, lambda found: {}) is False
     assert not list(upper.iterdir())
 
 

@@ -201,7 +201,7 @@ def test_bad_options_are_refused_before_anything_is_made(
     [("10m", 10**7), ("1.5g", 1_500_000_000), ("4096", 4096), ("20MB", 2 * 10**7), ("1KiB", 1000)],
 )
 def test_sizes_are_decimal_as_docker_has_them(tmp_path: Path, text: str, size: int) -> None:
-    from jaula.logs.options import size as parse
+    from jaula.logs.options import parse_size as parse
 
     assert parse("max-size", text) == size
 

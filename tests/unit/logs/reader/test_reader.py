@@ -12,7 +12,7 @@ import pytest
 from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.entry import LogEntry, Selection
 from jaula.logs.reader.follow import follow
-from jaula.logs.reader.read import last, read
+from jaula.logs.reader.read import read, read_tail
 from jaula.logs.reader.reader import LogReader
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -28,7 +28,7 @@ def write_all(path: str) -> None:
     writer = JsonFileWriter(path, max_size=80_000, max_file=200, compress=True)
     for start in range(0, COUNT, 500):
         writer.write("stdout", b"".join(b"%d\n" % n for n in range(start, start + 500)))
-        writer.tend()
+        writer.poll()
         time.sleep(0.002)
     writer.close()
 
@@ -53,7 +53,7 @@ def test_every_reader_sees_each_record_once_while_names_move(tmp_path: Path) -> 
         while not os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222
             found = numbers(list(read(path)))
             assert found == list(range(len(found)))
-            tail = numbers(await asyncio.to_thread(last, path, 3000, Selection()))
+            tail = numbers(await asyncio.to_thread(read_tail, path, 3000, Selection()))
             assert tail == list(range(tail[0], tail[0] + len(tail))) if tail else not tail
             looks += 1
             await asyncio.sleep(0.003)

@@ -25,7 +25,7 @@ class Log:
     def flush(self) -> None:
         """Nothing is kept back."""
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         """Nothing goes on beside."""
 
     def close(self) -> None:

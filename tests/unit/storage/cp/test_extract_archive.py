@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.storage.cp.create_archive import CopyOut
-from jaula.storage.cp.extract_archive import CopyIn
+from jaula.storage.cp.create_archive import ArchiveWriter
+from jaula.storage.cp.extract_archive import ArchiveExtractor
 from jaula.storage.tar.reader import TarReader
 
 Unpack = Callable[..., None]
@@ -42,7 +42,7 @@ def unpack(tmp_path: Path) -> Unpack:
     def run(data: bytes, directory: str = "/to", **options: bool) -> None:
         root = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
         try:
-            CopyIn(root, directory, **options).run(TarReader(io.BytesIO(data)))
+            ArchiveExtractor(root, directory, **options).run(TarReader(io.BytesIO(data)))
         finally:
             os.close(root)
 
@@ -150,7 +150,7 @@ def test_what_goes_out_comes_in_the_same(tmp_path: Path, unpack: Unpack) -> None
     (source / "l").symlink_to("a")
     place = os.open(source, os.O_PATH)
     written = bytearray()
-    CopyOut(written.extend).write(place, "copy")
+    ArchiveWriter(written.extend).write(place, "copy")
     os.close(place)
     unpack(bytes(written))
     copy = tmp_path / "to/copy"
@@ -163,6 +163,6 @@ def test_nothing_is_read_from_a_kernel_file_system() -> None:
     place = os.open("/proc/self/status", os.O_PATH)
     try:
         with pytest.raises(InvalidRequest, match="kernel file system"):
-            CopyOut(bytearray().extend).write(place, "status")
+            ArchiveWriter(bytearray().extend).write(place, "status")
     finally:
         os.close(place)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
 from jaula.storage.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, TarEntry
-from jaula.storage.tar.pax import pax_records
-from jaula.storage.tar.reader import Limits, TarReader, number
+from jaula.storage.tar.pax import parse_records
+from jaula.storage.tar.reader import Limits, TarReader, parse_number
 
 
 def archive(*members: tarfile.TarInfo, format: int = tarfile.PAX_FORMAT) -> bytes:
@@ -157,11 +157,11 @@ def test_a_pax_record_out_of_range_is_refused(key: str, value: str) -> None:
 )
 def test_a_malformed_pax_header_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match="pax"):
-        pax_records(data)
+        parse_records(data)
 
 
 def test_a_pax_value_may_hold_anything() -> None:
-    assert pax_records(b"12 k=a=b\nc\n\n") == {b"k": b"a=b\nc\n"}
+    assert parse_records(b"12 k=a=b\nc\n\n") == {b"k": b"a=b\nc\n"}
 
 
 def test_a_huge_extended_header_is_refused_before_it_is_read() -> None:
@@ -217,14 +217,14 @@ def test_a_hard_link_has_no_data_whatever_its_size_says() -> None:
 
 
 def test_numbers_are_octal_or_base_256() -> None:
-    assert number(b"0000644\0") == 0o644
-    assert number(b"   644 \0") == 0o644
-    assert number(b"\0" * 8) == 0
-    assert number(b"\x80" + bytes(3) + b"\xff" * 4) == 2**32 - 1
-    assert number(b"\xff" * 8) == -1
+    assert parse_number(b"0000644\0") == 0o644
+    assert parse_number(b"   644 \0") == 0o644
+    assert parse_number(b"\0" * 8) == 0
+    assert parse_number(b"\x80" + bytes(3) + b"\xff" * 4) == 2**32 - 1
+    assert parse_number(b"\xff" * 8) == -1
     for bad in (b"0x12\0\0\0\0", b"1_0\0\0\0\0\0", b"999\0\0\0\0\0", b"-1\0\0\0\0\0\0"):
         with pytest.raises(InvalidRequest):
-            number(bad)
+            parse_number(bad)
 
 
 @given(st.binary(max_size=4096))
