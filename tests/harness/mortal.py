@@ -121,7 +121,7 @@ def discard(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
 
 
 def _driver(paths: Any, layers: Any, name: str) -> Any:
-    from jaula.storage.drivers.driver import open_driver
+    from jaula.storage.drivers.table import open_driver
 
     return open_driver(name, paths, layers)
 

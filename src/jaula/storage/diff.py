@@ -72,6 +72,46 @@ def sorted_changes(found: dict[bytes, ChangeKind]) -> list[Change]:
     ]
 
 
+_MOUNT_POINTS = frozenset(
+    [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/dev/pts",
+        "/dev/shm",
+        "/dev/mqueue",
+        "/dev/console",
+        "/etc/hosts",
+        "/etc/hostname",
+        "/etc/resolv.conf",
+        "/sbin/docker-init",
+    ]
+)
+"""Mount points that a container start creates if the image lacks them."""
+
+
+def without_mount_points(changes: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return ``changes`` without the mount points that a container start created.
+
+    ``changes`` holds paths with Docker's kinds: 0 modified, 1 added, 2 deleted. A directory that
+    changed only because of such a mount point is left out too.
+    """
+    kept = [(path, kind) for path, kind in changes if not (kind == 1 and path in _MOUNT_POINTS)]
+    for parent in ("/etc", "/sbin", "/dev"):
+        if not any(path.startswith(parent + "/") for path, _ in kept) and any(
+            path.startswith(parent + "/") for path, _ in changes
+        ):
+            kept = [(path, kind) for path, kind in kept if path != parent]
+    return kept
+
+
+def layer_differences(differences: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
+    """Return the differences that belong in a layer of an image."""
+    changes = [("/" + os.fsdecode(path), int(kind)) for path, kind in differences.items()]
+    kept = {os.fsencode(path[1:]) for path, _ in without_mount_points(changes)}
+    return {path: kind for path, kind in differences.items() if path in kept}
+
+
 def has_redirects(upper: int) -> bool:
     """Whether overlayfs moved a directory, or has a file's facts only, by an attribute of its own.
 

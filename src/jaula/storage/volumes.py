@@ -23,13 +23,15 @@ from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.kernel import paths as kernel_paths
 from jaula.kernel.mounts import mount_points
-from jaula.storage.store_dir import (
+from jaula.storage.trees import (
+    copy_tree,
     list_with_prefix,
     open_directory,
+    remove_tree,
     remove_with_prefix,
+    size_on_disk,
     write_new,
 )
-from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
 _HALF_MADE = ".new-"

@@ -23,7 +23,7 @@ from jaula.config import Paths
 from jaula.images.archive import load
 from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Verification
-from jaula.storage.drivers.driver import open_driver
+from jaula.storage.drivers.table import open_driver
 from jaula.storage.layers.store import LayerStore
 
 SAMPLES = 12

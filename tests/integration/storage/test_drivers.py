@@ -13,8 +13,9 @@ from jaula.config import Paths
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot
-from jaula.storage.drivers.driver import open_driver, open_root, select_driver
+from jaula.storage.drivers.driver import open_root
 from jaula.storage.drivers.overlay import probe
+from jaula.storage.drivers.table import open_driver, select_driver
 from jaula.storage.layers.store import LayerStore
 
 Tar = Callable[..., bytes]

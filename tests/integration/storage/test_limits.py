@@ -15,7 +15,8 @@ from harness import disks
 from jaula.config import Paths
 from jaula.errors import Unsupported
 from jaula.kernel import btrfs, capabilities
-from jaula.storage.drivers.driver import SnapshotDriver, open_driver, open_root
+from jaula.storage.drivers.driver import SnapshotDriver, open_root
+from jaula.storage.drivers.table import open_driver
 from jaula.storage.layers.store import LayerStore
 
 Tar = Callable[..., bytes]

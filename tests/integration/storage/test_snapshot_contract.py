@@ -12,13 +12,8 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import Conflict, InvalidRequest, NotFound
-from jaula.storage.drivers.driver import (
-    DRIVERS,
-    ChangeKind,
-    SnapshotDriver,
-    open_driver,
-    open_root,
-)
+from jaula.storage.drivers.driver import ChangeKind, SnapshotDriver, open_root
+from jaula.storage.drivers.table import DRIVERS, open_driver
 from jaula.storage.layers.store import LayerStore
 from jaula.storage.trees import remove_tree
 

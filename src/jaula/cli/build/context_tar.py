@@ -13,8 +13,7 @@ import stat
 from jaula.cli.errors import CliError
 from jaula.storage.tar import writer
 from jaula.storage.tar.entry import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, TarEntry
-from jaula.storage.tar.tree_archive import TAR_TYPES, portable_xattrs, read_padded
-from jaula.storage.tar.writer import Sink, TarWriter
+from jaula.storage.tar.writer import TAR_TYPES, Sink, TarWriter, portable_xattrs, read_padded
 from jaula.storage.trees import walk
 
 TYPE_CHECKING = False

@@ -25,7 +25,7 @@ from jaula.images.build.dockerfile.stage_graph import Source, plan
 from jaula.images.platform import shown
 from jaula.images.reference import parse as parse_reference
 from jaula.spec.image import encode
-from jaula.storage.store_dir import open_directory
+from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -13,7 +13,7 @@ from jaula.engine.threads import feed
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import context
 from jaula.spec.build_session import SessionRequestKind
-from jaula.storage.store_dir import open_directory
+from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from jaula.engine.builder.client_session import ClientSession

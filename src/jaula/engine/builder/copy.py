@@ -21,7 +21,7 @@ from jaula.kernel import paths
 from jaula.security import users
 from jaula.spec.rootfs import OverlayRoot
 from jaula.storage.drivers.driver import open_root
-from jaula.storage.store_dir import open_directory
+from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from jaula.engine.builder.image_state import Layer
-from jaula.engine.containers.commit import chosen
 from jaula.spec.image import LAYER_TAR, Descriptor
 from jaula.spec.rootfs import OverlayRoot
+from jaula.storage.diff import layer_differences
 from jaula.storage.drivers.driver import ChangeKind, open_root
 from jaula.storage.layers import commit_layer
 from jaula.storage.layers.store import LayerInfo
-from jaula.storage.store_dir import open_directory
+from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
@@ -46,7 +46,7 @@ def take(
     """
 
     def choose(found: _Found) -> _Found:
-        return without(chosen(found), mount_points)
+        return without(layer_differences(found), mount_points)
 
     source = parts.snapshots.root(snapshot)
     if isinstance(source, OverlayRoot) and source.upper is not None:

@@ -16,7 +16,7 @@ from jaula.engine.builder.context import from_address, from_session
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.images.build.dockerfile.stage_graph import Origin, Source
 from jaula.images.build.sources import Tree
-from jaula.storage.store_dir import open_directory
+from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

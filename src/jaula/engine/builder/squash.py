@@ -10,11 +10,11 @@ import msgspec
 
 from jaula.engine.builder import copy, layers
 from jaula.spec.image import History
-from jaula.storage.store_dir import open_directory
 from jaula.storage.trees import (
     copy_tree,
     is_opaque,
     opaque_xattr,
+    open_directory,
     open_subdirectory,
     remove_tree,
     walk,

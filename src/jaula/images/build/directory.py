@@ -11,7 +11,7 @@ import msgspec
 from jaula.images.build.sources import Archive, Tree, described
 from jaula.kernel import paths
 from jaula.storage.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, TarEntry
-from jaula.storage.tar.tree_archive import TAR_TYPES, read_padded
+from jaula.storage.tar.writer import TAR_TYPES, read_padded
 from jaula.storage.trees import read_xattrs, walk
 
 Keep = Callable[[bytes], bool]

@@ -25,7 +25,7 @@ from jaula.storage.tar.entry import (
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.tree_archive import TAR_TYPES, portable_xattrs, read_padded
+from jaula.storage.tar.writer import TAR_TYPES, portable_xattrs, read_padded
 
 
 class Tree(msgspec.Struct, frozen=True):

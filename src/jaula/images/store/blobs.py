@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.spec.image import DOCUMENT_LIMIT
-from jaula.storage.store_dir import list_with_prefix, remove_with_prefix
+from jaula.storage.trees import list_with_prefix, remove_with_prefix
 
 _HALF_MADE = "new-"
 

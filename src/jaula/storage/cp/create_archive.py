@@ -27,8 +27,7 @@ from jaula.storage.tar.entry import (
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.tree_archive import TAR_TYPES, portable_xattrs, read_padded
-from jaula.storage.tar.writer import Sink, TarWriter
+from jaula.storage.tar.writer import TAR_TYPES, Sink, TarWriter, portable_xattrs, read_padded
 from jaula.storage.trees import walk
 
 Owner = Callable[[int, int], tuple[int, int]]

@@ -26,8 +26,13 @@ from jaula.storage.drivers.driver import ChangeKind
 from jaula.storage.drivers.full_copy import HALF_MADE, FullCopyDriver, chain_name
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.store_dir import open_directory, write_new
-from jaula.storage.trees import DIRECTORY_FLAGS, open_subdirectory, remove_tree
+from jaula.storage.trees import (
+    DIRECTORY_FLAGS,
+    open_directory,
+    open_subdirectory,
+    remove_tree,
+    write_new,
+)
 
 _LIMITED = "limited"
 _NO_GROUP = (errno.ENOENT, errno.ENOTCONN, errno.EINVAL)

@@ -23,11 +23,17 @@ from jaula.spec.rootfs import DirectoryRoot, RootSource
 from jaula.storage.diff import sorted_changes, tree_differences
 from jaula.storage.drivers.driver import Change, ChangeFilter
 from jaula.storage.filesystem_type import filesystem_name
-from jaula.storage.layers.diff_tar import write_layer
+from jaula.storage.layers.commit_layer import write_layer
 from jaula.storage.layers.store import LayerStore, root_directory_layer
-from jaula.storage.store_dir import open_directory, remove_entries, write_new
 from jaula.storage.tar.writer import Sink
-from jaula.storage.trees import copy_metadata, copy_tree, remove_tree
+from jaula.storage.trees import (
+    copy_metadata,
+    copy_tree,
+    open_directory,
+    remove_entries,
+    remove_tree,
+    write_new,
+)
 
 HALF_MADE = "new-"
 _VIEWED = 600.0  # seconds for which a tree that was asked for without a snapshot is kept

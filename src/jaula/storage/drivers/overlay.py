@@ -33,11 +33,17 @@ from jaula.storage.diff import (
 from jaula.storage.drivers import project_quota
 from jaula.storage.drivers.driver import Change, ChangeFilter, open_root
 from jaula.storage.filesystem_type import filesystem_name
-from jaula.storage.layers.diff_tar import write_layer
+from jaula.storage.layers.commit_layer import write_layer
 from jaula.storage.layers.store import LayerStore, root_directory_layer
-from jaula.storage.store_dir import list_with_prefix, open_directory, remove_entries, write_new
 from jaula.storage.tar.writer import Sink
-from jaula.storage.trees import remove_tree, size_on_disk
+from jaula.storage.trees import (
+    list_with_prefix,
+    open_directory,
+    remove_entries,
+    remove_tree,
+    size_on_disk,
+    write_new,
+)
 
 _PROBE = ".probe-"
 _PARTS = ("upper", "work", "layers.json")

@@ -18,7 +18,7 @@ from pathlib import Path
 from jaula.errors import Unsupported
 from jaula.kernel import quota, userns
 from jaula.storage.filesystem_type import filesystem_name
-from jaula.storage.store_dir import write_new
+from jaula.storage.trees import write_new
 
 _FIRST, _LAST = 1 << 20, (1 << 31) - 1
 _UNUSED = (errno.ENOENT, errno.ESRCH)  # xfs, ext4

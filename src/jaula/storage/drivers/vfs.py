@@ -12,8 +12,7 @@ from jaula.config import Paths
 from jaula.storage.drivers import project_quota
 from jaula.storage.drivers.full_copy import FullCopyDriver
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.store_dir import open_directory
-from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
+from jaula.storage.trees import copy_tree, open_directory, remove_tree, size_on_disk
 
 
 class VfsDriver(FullCopyDriver):

@@ -11,10 +11,13 @@ The same files give the same bytes: entries in order of name, no names of owners
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 
+from jaula.kernel.paths import RESOLVE, openat2
+from jaula.storage.cp.create_archive import ArchiveWriter
 from jaula.storage.diff import overlay_differences
-from jaula.storage.drivers.driver import ChangeFilter
+from jaula.storage.drivers.driver import ChangeFilter, ChangeKind
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -24,8 +27,14 @@ from jaula.storage.tar.entry import (
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.tree_archive import TAR_TYPES, portable_xattrs, read_padded
-from jaula.storage.tar.writer import Sink, TarWriter, new_entry
+from jaula.storage.tar.writer import (
+    TAR_TYPES,
+    Sink,
+    TarWriter,
+    new_entry,
+    portable_xattrs,
+    read_padded,
+)
 from jaula.storage.trees import (
     is_opaque,
     is_whiteout,
@@ -34,6 +43,9 @@ from jaula.storage.trees import (
     remove_tree,
     walk,
 )
+
+Differences = dict[bytes, ChangeKind]
+"""Relative paths, parents of changes included."""
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -44,6 +56,26 @@ _MOVED = (".redirect", ".metacopy")
 
 class Redirected(Exception):
     """overlayfs moved a directory, or has a file's facts only: the directory is not the whole."""
+
+
+def write_layer(merged: int, differences: Differences, sink: Sink) -> None:
+    """Write the archive; ``merged`` is the container's root as a descriptor."""
+    out = ArchiveWriter(sink)
+    for path, kind in sorted(differences.items(), key=lambda item: item[0].split(b"/")):
+        if kind is ChangeKind.DELETED:
+            folder, name = posixpath.split(path)
+            out.add(new_entry(posixpath.join(folder, _WHITEOUT + name), mode=0))
+            continue
+        resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
+        try:
+            place = openat2(merged, path, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
+        except FileNotFoundError:
+            continue  # it went away meanwhile, in a container that was not paused
+        try:
+            out.one(place, path, os.fstat(place))
+        finally:
+            os.close(place)
+    out.finish()
 
 
 def prune_unchanged(upper: int, below: int, choose: ChangeFilter) -> bool:

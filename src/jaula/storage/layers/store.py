@@ -27,14 +27,14 @@ from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.storage.compare import Difference, compare_trees
 from jaula.storage.compression import PrefixedStream, Source, decompress_stream
 from jaula.storage.layers.extract import Extractor
-from jaula.storage.store_dir import (
+from jaula.storage.tar.reader import Limits, TarReader
+from jaula.storage.trees import (
     list_with_prefix,
     open_directory,
+    remove_tree,
     remove_with_prefix,
     write_new,
 )
-from jaula.storage.tar.reader import Limits, TarReader
-from jaula.storage.trees import remove_tree
 
 _HALF_MADE = "new-"
 

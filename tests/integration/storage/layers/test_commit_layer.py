@@ -15,9 +15,8 @@ import pytest
 from jaula.kernel import mounts
 from jaula.storage.layers import commit_layer
 from jaula.storage.layers.extract import Extractor
-from jaula.storage.store_dir import open_directory
 from jaula.storage.tar.reader import TarReader
-from jaula.storage.trees import is_opaque, read_xattrs, walk
+from jaula.storage.trees import is_opaque, open_directory, read_xattrs, walk
 
 NEWEST = 1_600_000_000 * 10**9
 

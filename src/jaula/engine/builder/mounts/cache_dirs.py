@@ -14,8 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaula.storage.store_dir import open_directory, remove_with_prefix
-from jaula.storage.trees import size_on_disk
+from jaula.storage.trees import open_directory, remove_with_prefix, size_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.tar.tree_archive import write_tree
+from jaula.storage.tar.writer import write_tree
 
 
 def archive(top: Path) -> bytes:
