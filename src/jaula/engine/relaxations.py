@@ -19,7 +19,7 @@ from jaula.engine.networks import links
 from jaula.engine.oci_spec import namespaces, security
 from jaula.engine.oci_spec.namespaces import NamespaceMode as Had
 from jaula.engine.volumes import local_driver, mount_spec
-from jaula.logs.drivers import syslog
+from jaula.logs import options as log_options
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor_profile
 from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, Resources
@@ -225,7 +225,7 @@ def _security(host: HostConfig) -> Iterator[Privilege]:
 
 def _logging(host: HostConfig) -> Iterator[Privilege]:
     """Files of the host that a log driver reads."""
-    for path in syslog.tls_files(host.log_config.config):
+    for path in log_options.host_files(host.log_config.config):
         yield Privilege(Relaxation.HOST_MOUNT, path, writable=False)
 
 

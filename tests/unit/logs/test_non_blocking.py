@@ -10,7 +10,8 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.logs import open_writer, validate
-from jaula.logs.non_blocking import BUFFER, NonBlockingWriter, split
+from jaula.logs.non_blocking import NonBlockingWriter
+from jaula.logs.options import BUFFER, split_delivery_mode
 from jaula.logs.reader.read import read
 
 # A shim has one thread; the programs that run tests have more.
@@ -76,7 +77,7 @@ def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
 def test_a_process_that_was_killed_is_told_and_costs_the_log_only(tmp_path: Path) -> None:
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
     assert isinstance(writer, NonBlockingWriter)
-    os.kill(writer._worker.pid, 9)
+    os.kill(writer._helper.pid, 9)
     time.sleep(0.1)
     writer.write("stdout", b"lost\n")
     writer.flush()
@@ -90,8 +91,8 @@ def test_a_process_that_somebody_else_reaped_is_let_go(tmp_path: Path) -> None:
     before = children()
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
     assert isinstance(writer, NonBlockingWriter)
-    os.kill(writer._worker.pid, 9)
-    os.waitpid(writer._worker.pid, 0)
+    os.kill(writer._helper.pid, 9)
+    os.waitpid(writer._helper.pid, 0)
     writer.close()
     assert children() == before
 
@@ -114,7 +115,7 @@ def test_a_log_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_the_mode_says_how_much_may_wait(options: dict[str, str], buffer: int) -> None:
-    assert split(options | {"max-file": "2"}) == (buffer, {"max-file": "2"})
+    assert split_delivery_mode(options | {"max-file": "2"}) == (buffer, {"max-file": "2"})
     validate("json-file", options)
     validate("local", options)
 

@@ -68,7 +68,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(600)
 
     monkeypatch.setattr("jaula.logs.gzip_file.compress", pack)
-    monkeypatch.setattr(rotation, "_PATIENCE", 0.2)
+    monkeypatch.setattr(rotation, "_TIMEOUT", 0.2)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -1,4 +1,4 @@
-"""A place in one file of a log, plain or packed, from which records are read on."""
+"""Read the entries of one log file, plain or compressed, from a position on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 from jaula.logs import gzip_file
 from jaula.logs.entry import LogEntry, decode
 
-BLOCK = 64 * 1024
-LONGEST_LINE = 1024 * 1024  # a record is at most 16 KiB of text, escaped six times as long
+BLOCK = 64 * 1024  # bytes
+LONGEST_LINE = 1024 * 1024  # bytes; an entry is at most 16 KiB of text, six times that escaped
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -22,24 +22,24 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class FileReader:
-    """In a plain file, which only grows. Does not own the descriptor."""
+    """Reads a plain file, which only grows. Does not own the descriptor."""
 
     def __init__(self, descriptor: int, offset: int = 0) -> None:
         self.descriptor = descriptor
-        self.offset = offset  # of the first byte that was not handed out
+        self.offset = offset  # of the first byte that was not returned
 
-    def place(self) -> Position:
+    def position(self) -> Position:
         return Position(os.fstat(self.descriptor).st_ino, self.offset)
 
-    def to_end(self) -> None:
-        """Go behind the last whole line."""
+    def seek_end(self) -> None:
+        """Move to the end of the last whole line."""
         size = os.fstat(self.descriptor).st_size
         start = max(size - LONGEST_LINE, 0)
         block = os.pread(self.descriptor, size - start, start)
         self.offset = start + block.rfind(b"\n") + 1
 
-    def more(self) -> list[LogEntry]:
-        """The records of the next block; [] at the end, where half a line may stand."""
+    def next_entries(self) -> list[LogEntry]:
+        """Return the entries of the next block, [] at the end. An unfinished line is left."""
         size = BLOCK
         while True:
             block = os.pread(self.descriptor, size, self.offset)
@@ -50,45 +50,45 @@ class FileReader:
                 if size < LONGEST_LINE:
                     size *= 4
                     continue
-                cut = len(block)  # no record is as long: damaged, go on behind it
+                cut = len(block)  # no entry is that long: the file is damaged, skip the block
             self.offset += cut
-            if records := decode(block[:cut]):
-                return records
-            size = BLOCK  # only damaged lines: go on
+            if entries := decode(block[:cut]):
+                return entries
+            size = BLOCK  # only damaged lines: continue
 
 
 class GzipFileReader:
-    """In a packed file, forwards only. Holds a block and half a line of it."""
+    """Reads a compressed file, forwards only. Buffers one block and an unfinished line."""
 
     def __init__(self, descriptor: int, limit: int | None = None) -> None:
-        """With ``limit``, what comes after as many bytes of the plain file is left out."""
+        """Read at most ``limit`` bytes of the plain file if set."""
         self.descriptor = descriptor
-        pieces = gzip_file.decompress(descriptor)
-        self._pieces = pieces if limit is None else _first(pieces, limit)
+        chunks = gzip_file.decompress(descriptor)
+        self._chunks = chunks if limit is None else _truncate(chunks, limit)
         self._rest = b""
 
-    def more(self) -> list[LogEntry]:
-        """The records of the next block; [] at the end, and where the file is damaged."""
-        for piece in self._pieces:
-            data = self._rest + piece
+    def next_entries(self) -> list[LogEntry]:
+        """Return the entries of the next block, [] at the end and at damage."""
+        for chunk in self._chunks:
+            data = self._rest + chunk
             cut = data.rfind(b"\n") + 1
             self._rest = data[cut:] if len(data) - cut < LONGEST_LINE else b""
-            if records := decode(data[:cut]):
-                return records
+            if entries := decode(data[:cut]):
+                return entries
         rest, self._rest = self._rest, b""
         return decode(rest)
 
 
-def _first(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    for piece in pieces:
+def _truncate(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    for chunk in chunks:
         if limit <= 0:
             return
-        yield piece[:limit]
-        limit -= len(piece)
+        yield chunk[:limit]
+        limit -= len(chunk)
 
 
 def open_reader(descriptor: int) -> FileReader | GzipFileReader:
-    """At the beginning of a file."""
+    """Return a reader at the start of the file."""
     return (
         FileReader(descriptor)
         if gzip_file.source_inode(descriptor) is None

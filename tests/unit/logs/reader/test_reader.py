@@ -77,7 +77,7 @@ def test_a_bounded_walk_ends_where_the_log_did_though_all_was_rotated_away(tmp_p
         writer.write("stdout", b"%d\n" % number)
     writer.close()
     found = []
-    while records := walk.more():
+    while records := walk.next_entries():
         found += numbers(records)
     walk.close()
     assert found[:2] == [1, 2]
