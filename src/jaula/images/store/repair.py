@@ -51,4 +51,4 @@ def unpack(store: ImageStore, blob: str, layer: str) -> None:
     Raises :class:`InvalidRequest` where the blob is not what it was.
     """
     with store.pinned((blob, layer)), store.blobs.open(blob) as file:
-        store.layers.check(file, layer, mend=True)
+        store.layers.check(file, layer, repair=True)

@@ -10,16 +10,19 @@ from jaula.storage.drivers.driver import SnapshotDriver
 from jaula.storage.layers.store import LayerStore
 
 DRIVERS = ("overlay", "btrfs", "vfs")
-"""In the order in which they are tried."""
+"""The drivers, in the order in which they are tried."""
 
 
 def open_driver(
     name: str, paths: Paths, layers: LayerStore, *, rootless: bool = False
 ) -> SnapshotDriver:
-    """The named driver, loaded now. Raises ``Unsupported`` where it cannot work here.
+    """Import and return the named driver.
 
-    ``rootless`` says that we are in a user namespace, whose ids are those of every container: then
-    nothing is id-mapped.
+    ``rootless`` means that the engine runs in a user namespace whose ids all containers share, so
+    mounts are not id-mapped.
+
+    :raises InvalidRequest: when the driver does not exist.
+    :raises Unsupported: when it does not work on this host.
     """
     if name in ("overlay", "overlay2"):  # Docker's name for it
         from jaula.storage.drivers.overlay import OverlayDriver
@@ -34,7 +37,7 @@ def open_driver(
 
         return VfsDriver(paths, layers, rootless=rootless)
     raise InvalidRequest(
-        f"storage driver {name!r} does not exist", hint=f"there are {', '.join(DRIVERS)}"
+        f"storage driver {name!r} does not exist", hint=f"use one of {', '.join(DRIVERS)}"
     )
 
 
@@ -45,24 +48,26 @@ def select_driver(
     *,
     rootless: bool = False,
 ) -> SnapshotDriver:
-    """The driver called ``name``, or the first that works on this kernel and file system.
+    """Return the driver ``name``, or the first that works on this kernel and file system.
 
-    One that has containers here already comes first.
+    Without a name, a driver that has containers in the root directory is tried first.
+
+    :raises Unsupported: when the driver, or every driver, does not work on this host.
     """
     layers = layers or LayerStore(paths)
     if name is not None:
         return open_driver(name, paths, layers, rootless=rootless)
-    reasons = []
+    problems = []
     for candidate in sorted(DRIVERS, key=lambda known: not has_trees(known, paths)):
         try:
             return open_driver(candidate, paths, layers, rootless=rootless)
         except Unsupported as error:
-            reasons.append(error.message)
-    raise Unsupported("no storage driver works here: " + "; ".join(reasons))
+            problems.append(error.message)
+    raise Unsupported("no storage driver works on this host: " + "; ".join(problems))
 
 
 def has_trees(name: str, paths: Paths) -> bool:
-    """Whether a driver that keeps trees of its own (not overlay) has any in this root directory."""
+    """Return whether the driver has merged trees in the root directory (overlay has none)."""
     try:
         return bool(os.listdir(paths.root / name))
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Records of extended headers: POSIX.1-2017, pax, "pax Extended Header". Pure.
+"""Parse pax extended headers (POSIX.1-2017, pax, "pax Extended Header"). Pure.
 
-A record replaces what an entry's header says. Everything read is hostile.
+A record overrides a field of the entry's header. The input is hostile.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from jaula.storage.tar.entry import TarEntry, quote_name
 
 
 def parse_records(data: bytes) -> dict[bytes, bytes]:
-    """The records of a pax header: ``LENGTH KEY=VALUE\\n``; a later record wins."""
+    """Parse the records of a pax header, ``LENGTH KEY=VALUE\\n``. A later record wins.
+
+    :raises InvalidRequest: when a record is malformed.
+    """
     records: dict[bytes, bytes] = {}
     position = 0
     while position < len(data):
         blank = data.find(b" ", position, position + 20)
         digits = data[position:blank] if blank > 0 else b""
         if not digits.isdigit():
-            raise InvalidRequest("a pax header holds a record without a length")
+            raise InvalidRequest("a pax header has a record without a length")
         end = position + int(digits)
         record = data[blank + 1 : end]
         key, equals, value = record.partition(b"=")
@@ -28,14 +31,17 @@ def parse_records(data: bytes) -> dict[bytes, bytes]:
             or not value.endswith(b"\n")
             or not key
         ):
-            raise InvalidRequest("a pax header holds a malformed record")
+            raise InvalidRequest("a pax header has a malformed record")
         records[key] = value[:-1]
         position = end
     return records
 
 
 def apply_records(entry: TarEntry, records: dict[bytes, bytes]) -> None:
-    """Put records into an entry; raises :class:`InvalidRequest` for what they cannot say."""
+    """Apply records to an entry.
+
+    :raises InvalidRequest: when a value is not valid, or the entry is a sparse file.
+    """
     for key, value in records.items():
         if key == b"path":
             entry.name = value
@@ -63,12 +69,12 @@ def apply_records(entry: TarEntry, records: dict[bytes, bytes]) -> None:
 
 def _decimal(value: bytes) -> int:
     if not value.isdigit() or len(value) > 20:
-        raise InvalidRequest(f"a pax header has the number {quote_name(value)}")
+        raise InvalidRequest(f"a pax header has {quote_name(value)} as a number")
     return int(value)
 
 
 def _nanoseconds(value: bytes) -> int:
-    """Seconds with a fraction of any length, perhaps negative, as nanoseconds rounded down."""
+    """Convert seconds with a fraction of any length, perhaps negative, to nanoseconds."""
     seconds, _, fraction = value.partition(b".")
     negative = seconds.startswith(b"-")
     total = _decimal(seconds.removeprefix(b"-") or b"0") * 1_000_000_000
