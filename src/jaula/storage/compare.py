@@ -36,8 +36,8 @@ def compare_trees(
 ) -> list[Difference]:
     """Return how the directory ``actual`` differs from ``expected``. Both are descriptors.
 
-    ``timed_directories`` are the relative paths of the directories whose times are compared; the root's is
-    empty. ``root`` says whether the metadata of the root directory is compared.
+    ``timed_directories`` are the relative paths of the directories whose times are compared; the
+    root's is empty. ``root`` says whether the metadata of the root directory is compared.
     """
     comparison = _Comparison(actual, expected, timed_directories)
     differences: list[Difference] = []

@@ -183,7 +183,7 @@ def test_people_can_read_the_rules() -> None:
     module: MandatoryAccess = Landlock(7)
     assert module.requested(module.confine(spec(), LabelRequest())) == "/ rwx"
     assert module.requested(spec()) == ""
-    assert module.shown() == "name=landlock,abi=7"
+    assert module.security_option() == "name=landlock,abi=7"
     assert module.enabled()
     assert not Landlock(0).enabled()
 

@@ -159,9 +159,9 @@ class System:
             AppArmor(active=host.apparmor, loaded=detect.apparmor_profiles()),
         ):
             if mandatory.enabled():
-                options.append(mandatory.shown())
+                options.append(mandatory.security_option())
         if (module := Landlock(host.landlock)).enabled():
-            options.append(module.shown())
+            options.append(module.security_option())
         return options
 
     def _warnings(self) -> list[str]:

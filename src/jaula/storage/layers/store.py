@@ -160,7 +160,7 @@ class LayerStore:
             actual = diff_id()
             if expected is not None and actual != expected:
                 raise InvalidRequest(
-                    f"the layer has the digest {actual}, the image says {expected}"
+                    f"the layer's content has the digest {actual}, the image says {expected}"
                 )
             info = LayerInfo(actual, extractor.size, reader.consumed, extractor.states_root)
             write_new(top, "layer.json", msgspec.json.encode(info))

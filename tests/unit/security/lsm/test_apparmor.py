@@ -124,8 +124,8 @@ def test_a_spec_gets_the_profile() -> None:
     module = AppArmor(active=True, loaded=LOADED)
     done = module.confine(Spec(process=Process(cwd="/")), LabelRequest())
     assert module.requested(done) == "jaula-default"
-    assert module.shown() == "name=apparmor,profile=jaula-default"
-    assert AppArmor(active=True, loaded={}).shown() == "name=apparmor,profile=unconfined"
+    assert module.security_option() == "name=apparmor,profile=jaula-default"
+    assert AppArmor(active=True, loaded={}).security_option() == "name=apparmor,profile=unconfined"
 
 
 def test_the_kernels_list_is_read() -> None:

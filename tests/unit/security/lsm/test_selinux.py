@@ -164,7 +164,7 @@ def test_every_pair_is_given_once_and_then_it_is_said() -> None:
 
 
 def test_a_random_source_that_repeats_is_no_obstacle() -> None:
-    assert selinux_mcs.choose({(0, 1)}, count=4, number=lambda _: 0) == (0, 2)
+    assert selinux_mcs.choose({(0, 1)}, count=4, random_below=lambda _: 0) == (0, 2)
 
 
 @pytest.mark.parametrize(
