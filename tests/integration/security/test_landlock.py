@@ -1,4 +1,4 @@
-"""Landlock's rules as the kernel enforces them, in child processes with a root of their own."""
+"""Landlock rules as the kernel enforces them, in child processes with their own root."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rules(*words: str, readonly: bool = False, mounted: tuple[Mount, ...] = (VOL
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A directory that becomes a root, with a volume, and a tree beside it that plays the host."""
+    """A directory that becomes the root, with a volume, and a tree that stands for the host."""
     for name in ("root/etc", "root/tmp", "root/data", "root/proc", "host/etc"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "root/etc/passwd").write_text("inside")
@@ -85,7 +85,7 @@ def write(path: str, dir_fd: int | None = None) -> None:
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_PATH])
-def test_a_leaked_descriptor_of_the_host_opens_nothing(root: Path, flags: int) -> None:
+def test_a_leaked_descriptor_of_the_host_gives_no_access(root: Path, flags: int) -> None:
     def act() -> None:
         leaked = os.open(root.parent / "host", flags | os.O_DIRECTORY)
         pivot(root)
@@ -140,7 +140,7 @@ def test_pipes_memory_files_and_namespaces_open_again_by_their_number(root: Path
     child(act)
 
 
-def test_a_standard_descriptor_opens_again_in_its_own_mode_and_nothing_beside_it(
+def test_a_standard_descriptor_is_reopened_in_its_mode_only(
     root: Path,
 ) -> None:
     def act() -> None:
@@ -160,9 +160,9 @@ def test_a_standard_descriptor_opens_again_in_its_own_mode_and_nothing_beside_it
     child(act)
 
 
-def test_beneath_a_read_only_root_only_its_writable_mounts_are_written(root: Path) -> None:
+def test_below_a_read_only_root_only_writable_mounts_are_written(root: Path) -> None:
     def act() -> None:
-        pivot(root)  # the root's own flag does not say so: it is Landlock that refuses
+        pivot(root)  # the root is not mounted read-only: Landlock refuses
         enter(rules(readonly=True))
         assert read("/etc/passwd") == b"inside"
         refused(errno.EACCES, lambda: write("/etc/new"))
@@ -175,7 +175,7 @@ def test_beneath_a_read_only_root_only_its_writable_mounts_are_written(root: Pat
     child(act)
 
 
-def test_a_path_that_is_missing_gets_no_rights_and_one_of_a_file_those_of_files(
+def test_a_missing_path_gets_no_rights_and_a_file_gets_those_of_files(
     root: Path,
 ) -> None:
     def act() -> None:
@@ -190,7 +190,7 @@ def test_a_path_that_is_missing_gets_no_rights_and_one_of_a_file_those_of_files(
 
 
 @pytest.mark.parametrize("target", ["/proc/self/root/etc", "/../../host", "/proc/1/root/etc"])
-def test_no_path_of_a_rule_leads_out_of_the_root(root: Path, target: str) -> None:
+def test_no_path_of_a_rule_leaves_the_root(root: Path, target: str) -> None:
     def act() -> None:
         leaked = os.open(root.parent / "host", os.O_PATH)
         pivot(root)
@@ -225,7 +225,7 @@ def test_a_program_may_confine_itself_further(root: Path) -> None:
     child(act)
 
 
-def test_no_new_privileges_serves_where_capabilities_are_missing(root: Path) -> None:
+def test_no_new_privileges_replaces_missing_capabilities(root: Path) -> None:
     def act() -> None:
         pivot(root)
         os.setresuid(65534, 65534, 65534)
@@ -254,7 +254,7 @@ def test_only_the_ports_that_are_named_can_be_used() -> None:
 
 
 def looks_into(pid: int) -> bool:
-    """Whether we may read what needs the rights of ptrace."""
+    """Return whether we may read files that need ptrace access."""
     try:
         os.readlink(f"/proc/{pid}/exe")
     except PermissionError:
@@ -266,10 +266,10 @@ def looks_into(pid: int) -> bool:
     ("mine", "theirs", "allowed"),
     [(False, True, True), (True, False, False), (True, True, False), (False, False, True)],
 )
-def test_two_domains_of_the_same_rules_are_strangers(
+def test_two_domains_with_the_same_rules_cannot_access_each_other(
     mine: bool, theirs: bool, allowed: bool
 ) -> None:
-    """Why a process that joins a container enters no domain of its own by default."""
+    """This is the reason why a joining process enters no domain by default."""
 
     def act() -> None:
         reading, writing = os.pipe()
@@ -293,7 +293,7 @@ def test_two_domains_of_the_same_rules_are_strangers(
 
 
 @pytest.mark.skipif(ABI < 6, reason="scopes came with version 6")
-def test_scopes_keep_signals_and_abstract_sockets_within() -> None:
+def test_scopes_limit_signals_and_abstract_sockets() -> None:
     def act() -> None:
         parent = os.getppid()
         os.kill(parent, 0)
@@ -308,7 +308,7 @@ def test_scopes_keep_signals_and_abstract_sockets_within() -> None:
     child(act)
 
 
-def test_rules_for_others_are_not_those_of_a_process_that_joins() -> None:
+def test_rules_of_init_do_not_apply_to_a_joining_process() -> None:
     text = {ANNOTATION: encode(rules())}
     assert runtime.prepare(text, joining=False) is not None
     assert runtime.prepare(text, joining=True) is None
@@ -316,13 +316,13 @@ def test_rules_for_others_are_not_those_of_a_process_that_joins() -> None:
     assert runtime.prepare({}) is None
 
 
-def test_rights_of_a_later_kernel_are_refused_and_not_left_out() -> None:
+def test_rights_of_a_later_kernel_are_refused() -> None:
     later = Ruleset(handled_access_fs=kernel.known(ABI).access_fs + 1 << 1)
     with pytest.raises(JaulaError, match="Landlock can do"):
         runtime.prepare({ANNOTATION: encode(later)})
 
 
-def test_a_domain_that_is_not_in_force_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_domain_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "restrict_self", lambda *_: None)
     with pytest.raises(JaulaError, match="not in force"):
         enter(rules())
@@ -343,7 +343,7 @@ def test_each_older_version_of_the_rules_is_accepted(root: Path) -> None:
         child(act)
 
 
-def test_programs_run_and_what_they_hold_stays_open(root: Path) -> None:
+def test_programs_run_and_their_descriptors_stay_open(root: Path) -> None:
     def act() -> None:
         held = os.open(root.parent / "host/etc/passwd", os.O_RDONLY)
         pivot(root)

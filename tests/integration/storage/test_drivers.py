@@ -1,4 +1,4 @@
-"""The choice of a driver, and what only overlay does."""
+"""The choice of a storage driver, and the overlay driver."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_more_layers_than_a_page_of_options_holds(
         assert len(os.listdir(root)) == 201
 
 
-def test_a_driver_that_is_not_there_is_named(paths: Paths, layers: LayerStore) -> None:
+def test_an_unknown_driver_is_an_error(paths: Paths, layers: LayerStore) -> None:
     with pytest.raises(InvalidRequest, match="zfs"):
         select_driver(paths, "zfs", layers)
 
 
-def test_where_overlay_does_not_work_vfs_is_chosen(
+def test_vfs_is_chosen_if_overlay_does_not_work(
     tmp_path: Path, layers: LayerStore, tar: Tar
 ) -> None:
     for name in ("lower", "upper", "work"):
@@ -71,7 +71,7 @@ def test_where_overlay_does_not_work_vfs_is_chosen(
         os.close(mount)
 
 
-def test_overlay_is_chosen_where_it_works(paths: Paths) -> None:
+def test_overlay_is_chosen_if_it_works(paths: Paths) -> None:
     chosen = select_driver(paths)
     assert chosen.name == "overlay"
     assert sorted(p.name for p in paths.root.iterdir()) == ["layers"]

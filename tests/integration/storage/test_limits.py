@@ -1,4 +1,4 @@
-"""A container's disk is limited where driver and file system can; elsewhere that is refused."""
+"""Disk limits of containers: enforced, or refused if driver or file system cannot do it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DISKS = {
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[[str, str], SnapshotDriver]]:
-    """A driver on a disk of its own, with one layer of 5 MiB."""
+    """A driver on its own disk, with one layer of 5 MiB."""
     with_disk = []
 
     def made(kind: str, name: str) -> SnapshotDriver:
@@ -53,7 +53,7 @@ def layer(snapshots: SnapshotDriver, tar: Tar) -> tuple[str, ...]:
 
 @contextmanager
 def without_leave_to_exceed() -> Iterator[None]:
-    """As in a container: with CAP_SYS_RESOURCE ext4 lets a process exceed its quota."""
+    """Drop CAP_SYS_RESOURCE, as in a container: with it ext4 lets a process exceed its quota."""
     effective, permitted, inheritable = capabilities.capget()
     capabilities.capset(effective & ~CAP_SYS_RESOURCE, permitted, inheritable)
     try:
@@ -63,7 +63,7 @@ def without_leave_to_exceed() -> Iterator[None]:
 
 
 def fill(root: int, name: str, most: int) -> int:
-    """Write until it is refused; the bytes that were taken."""
+    """Write until an error. Return the bytes written."""
     with without_leave_to_exceed():
         return _fill(root, name, most)
 
@@ -86,7 +86,7 @@ def _fill(root: int, name: str, most: int) -> int:
 
 
 def refused(error: OSError) -> int:
-    """Nothing was taken, since there is no room."""
+    """No byte was written, because the disk is full."""
     if error.errno not in (errno.EDQUOT, errno.ENOSPC):
         raise error
     return 0
@@ -102,7 +102,7 @@ def refused(error: OSError) -> int:
         ("xfs", "vfs"),
     ],
 )
-def test_a_container_writes_what_it_may_and_no_more(
+def test_a_container_writes_up_to_its_limit(
     make: Callable[[str, str], SnapshotDriver], tar: Tar, kind: str, name: str
 ) -> None:
     snapshots = make(kind, name)
@@ -141,7 +141,7 @@ def test_a_subvolume_made_inside_counts_for_its_container(
 
 
 @pytest.mark.parametrize("name", ["overlay", "vfs"])
-def test_where_no_project_is_limited_it_is_refused_and_nothing_is_left(
+def test_a_limit_without_project_quota_is_refused_and_nothing_is_left(
     layers: LayerStore, paths: Paths, tar: Tar, name: str
 ) -> None:
     snapshots = open_driver(name, paths, layers)

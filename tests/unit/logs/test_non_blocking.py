@@ -1,4 +1,4 @@
-"""``mode=non-blocking``: what a slow disk does to the log, and not to the container."""
+"""``mode=non-blocking``: a slow disk delays the log, not the container."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def _fits(writer: NonBlockingWriter, data: bytes) -> bool:
     return writer.dropped == lost
 
 
-def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
-    """A fifo that nobody reads takes 64 KiB, then holds up who writes."""
+def test_a_disk_that_hangs_does_not_block_the_writer(tmp_path: Path) -> None:
+    """A FIFO without a reader accepts 64 KiB, then blocks the writer."""
     path = tmp_path / "log"
     os.mkfifo(path)
     before = children()
@@ -74,7 +74,7 @@ def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
     assert children() == before, "its process is left"
 
 
-def test_a_process_that_was_killed_is_told_and_costs_the_log_only(tmp_path: Path) -> None:
+def test_a_killed_helper_is_reported_and_only_output_is_lost(tmp_path: Path) -> None:
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
     assert isinstance(writer, NonBlockingWriter)
     os.kill(writer._helper.pid, 9)
@@ -86,8 +86,8 @@ def test_a_process_that_was_killed_is_told_and_costs_the_log_only(tmp_path: Path
     writer.close()
 
 
-def test_a_process_that_somebody_else_reaped_is_let_go(tmp_path: Path) -> None:
-    """As the shim may that looks after what another runtime left."""
+def test_a_helper_reaped_by_another_caller_is_closed(tmp_path: Path) -> None:
+    """The shim may do so when it reaps the processes of another runtime."""
     before = children()
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
     assert isinstance(writer, NonBlockingWriter)
@@ -97,7 +97,7 @@ def test_a_process_that_somebody_else_reaped_is_let_go(tmp_path: Path) -> None:
     assert children() == before
 
 
-def test_a_log_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_opened_is_an_error_at_once(tmp_path: Path) -> None:
     before = children()
     with pytest.raises(OSError):
         open_writer("json-file", ASIDE, str(tmp_path / "absent" / "log"))
@@ -114,7 +114,7 @@ def test_a_log_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
         ({"mode": "non-blocking", "max-buffer-size": "0"}, BUFFER),
     ],
 )
-def test_the_mode_says_how_much_may_wait(options: dict[str, str], buffer: int) -> None:
+def test_the_delivery_mode_sets_the_buffer_size(options: dict[str, str], buffer: int) -> None:
     assert split_delivery_mode(options | {"max-file": "2"}) == (buffer, {"max-file": "2"})
     validate("json-file", options)
     validate("local", options)
@@ -130,7 +130,7 @@ def test_the_mode_says_how_much_may_wait(options: dict[str, str], buffer: int) -
         ({"mode": "non-blocking", "max-buffer-size": "much"}, "bad max-buffer-size"),
     ],
 )
-def test_a_mode_that_cannot_be_is_refused(options: dict[str, str], words: str) -> None:
+def test_an_invalid_delivery_mode_is_refused(options: dict[str, str], words: str) -> None:
     for driver in ("json-file", "local"):
         with pytest.raises(InvalidRequest, match=words):
             validate(driver, options)

@@ -1,4 +1,4 @@
-"""Rotation with packing: one suite for each driver of files, and what interrupts it."""
+"""Rotation with compression: one suite for both file drivers, and interruptions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def kept(path: Path) -> bytes:
 
 
 _others: set[int] = set()
-"""Children that were there before the test: engines of other tests."""
+"""Children that existed before the test: engines of other tests."""
 
 
 def children() -> list[int]:
@@ -49,7 +49,7 @@ def nobody_is_left() -> Iterator[None]:
 
 
 def tend(writer: LogWriter) -> None:
-    """As the shim does, until nothing goes on beside."""
+    """Poll as the shim does, until no background work is left."""
     end = time.monotonic() + 20
     while (pause := writer.poll()) is not None:
         assert time.monotonic() < end
@@ -61,7 +61,7 @@ def numbered(count: int, start: int = 0) -> bytes:
 
 
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who packs begins to, and does not end."""
+    """A compression that starts and never ends."""
 
     def pack(source: int, target: int) -> None:
         os.write(target, os.read(source, 100))
@@ -75,7 +75,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("compress", ["true", "false"])
 @pytest.mark.parametrize("mode", ["blocking", "non-blocking"])
 @pytest.mark.parametrize("chunk", [1, 20, 3000])
-def test_the_newest_records_are_kept_whole(
+def test_the_newest_entries_are_kept_complete(
     tmp_path: Path, driver: str, compress: str, mode: str, chunk: int
 ) -> None:
     path = tmp_path / "log"
@@ -97,7 +97,7 @@ def test_the_newest_records_are_kept_whole(
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_a_packed_file_is_gzip_s_with_the_rights_and_records_of_the_plain_one(
+def test_a_compressed_file_is_gzip_with_the_mode_and_entries_of_the_plain_one(
     tmp_path: Path, driver: str
 ) -> None:
     writer = open_writer(driver, PACKING, str(tmp_path / "log"))
@@ -110,7 +110,7 @@ def test_a_packed_file_is_gzip_s_with_the_rights_and_records_of_the_plain_one(
     assert kept(tmp_path / "log") == numbered(30)
 
 
-def test_local_packs_unless_told_not_to_and_json_file_where_told(tmp_path: Path) -> None:
+def test_local_compresses_by_default_and_json_file_on_request(tmp_path: Path) -> None:
     for driver, given, packs in (
         ("local", {}, True),
         ("local", {"compress": "0"}, False),
@@ -135,14 +135,14 @@ def test_local_packs_unless_told_not_to_and_json_file_where_told(tmp_path: Path)
         ("json-file", {"compress": ""}, "invalid boolean value for compress"),
     ],
 )
-def test_what_cannot_be_packed_is_refused_in_docker_s_words(
+def test_compression_of_a_single_file_is_refused_in_dockers_words(
     driver: str, given: dict[str, str], words: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=words):
         validate(driver, given)
 
 
-def test_one_file_of_local_is_allowed_where_nothing_is_said_of_packing(tmp_path: Path) -> None:
+def test_a_single_file_of_local_is_allowed_without_a_compress_option(tmp_path: Path) -> None:
     validate("local", {"max-file": "1"})
     writer = open_writer("local", {"max-file": "1", "max-size": "2k"}, str(tmp_path / "log"))
     writer.write("stdout", numbered(100))
@@ -151,10 +151,10 @@ def test_one_file_of_local_is_allowed_where_nothing_is_said_of_packing(tmp_path:
     assert os.listdir(tmp_path) == ["log"]
 
 
-def test_the_writer_does_not_wait_for_what_packs(
+def test_the_writer_does_not_wait_for_compression(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names move while a file is packed, and the packed one gets the number of that moment."""
+    """Names change during compression, and the compressed file gets the present number."""
     path = tmp_path / "log"
     writer = JsonFileWriter(str(path), max_size=2000, max_file=5, compress=True)
     writer.write("stdout", numbered(30))  # the first rotation
@@ -174,7 +174,7 @@ def test_the_writer_does_not_wait_for_what_packs(
     writer.close()
 
 
-def test_a_file_that_went_while_it_was_packed_does_not_come_back(
+def test_a_file_removed_during_compression_does_not_reappear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "log"
@@ -193,7 +193,7 @@ def test_a_file_that_went_while_it_was_packed_does_not_come_back(
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_what_packs_is_killed_and_the_file_stays_plain_until_the_next_rotation(
+def test_a_killed_helper_leaves_the_file_plain_until_the_next_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str
 ) -> None:
     path = tmp_path / "log"
@@ -216,7 +216,7 @@ def test_what_packs_is_killed_and_the_file_stays_plain_until_the_next_rotation(
     writer.close()
 
 
-def test_what_packs_for_too_long_holds_up_no_end(
+def test_a_slow_compression_does_not_delay_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch)
@@ -230,7 +230,7 @@ def test_what_packs_for_too_long_holds_up_no_end(
 
 
 def killed_at(tmp_path: Path, moment: Callable[[], None]) -> int:
-    """A writer in a process of its own, which is killed; the process that packed for it."""
+    """Kill a writer in its own process. Return the pid of its helper."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -254,7 +254,7 @@ def killed_at(tmp_path: Path, moment: Callable[[], None]) -> int:
     return packing
 
 
-def test_a_writer_that_is_killed_takes_what_packs_with_it(
+def test_a_killed_writer_takes_its_helper_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -280,10 +280,10 @@ def test_a_writer_that_is_killed_takes_what_packs_with_it(
 
 @pytest.mark.parametrize("call", ["replace", "unlink"])
 @pytest.mark.parametrize("count", range(1, 8))
-def test_a_writer_killed_between_two_steps_leaves_every_record_once(
+def test_a_writer_killed_between_two_steps_leaves_every_entry_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, count: int
 ) -> None:
-    """It is killed at its ``count``-th rename or removal."""
+    """Kill the writer at its ``count``-th rename or removal."""
     real: Callable[..., None] = getattr(os, call)
     seen = 0
 
@@ -316,7 +316,7 @@ def test_a_writer_killed_between_two_steps_leaves_every_record_once(
     assert all(name.endswith(".gz") for name in names if name != "log"), names
 
 
-def test_what_packs_holds_nothing_of_the_writer_s_open(
+def test_the_helper_keeps_no_descriptor_of_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch)
@@ -338,8 +338,8 @@ def test_what_packs_holds_nothing_of_the_writer_s_open(
     writer.close()
 
 
-def test_what_packs_may_be_reaped_by_somebody_else(tmp_path: Path) -> None:
-    """As the shim may that looks after what another runtime left; the file is packed later."""
+def test_the_helper_may_be_reaped_by_another_caller(tmp_path: Path) -> None:
+    """The shim may do so for another runtime. The file is compressed later."""
     writer = open_writer("json-file", PACKING | {"max-file": "9"}, str(tmp_path / "log"))
     writer.write("stdout", numbered(30))
     os.waitpid(children()[0], 0)
@@ -352,7 +352,7 @@ def test_what_packs_may_be_reaped_by_somebody_else(tmp_path: Path) -> None:
     assert kept(tmp_path / "log") == numbered(60)
 
 
-def test_no_process_may_be_had_and_the_log_is_written_all_the_same(
+def test_the_log_is_written_if_no_helper_can_be_forked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> int:
@@ -368,9 +368,7 @@ def test_no_process_may_be_had_and_the_log_is_written_all_the_same(
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2"]
 
 
-def test_a_disk_that_is_full_for_the_packed_one_keeps_the_plain_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_keeps_the_plain_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: int, target: int) -> None:
         os.write(target, b"\x1f\x8b")
         os._exit(1)  # as after ENOSPC, without a traceback in the test's output

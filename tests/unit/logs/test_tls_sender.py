@@ -1,4 +1,4 @@
-"""Syslog over TLS: what arrives, and that a container never waits for it."""
+"""Syslog over TLS: the messages sent, and that a container never waits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def client_files(authority: Authority) -> Path:
 
 
 class Daemon:
-    """A syslog daemon that wants certificates; ``text`` is what it got."""
+    """A syslog server that requires client certificates. ``text`` is the received text."""
 
     def __init__(self, files: Path, *, accepts: bool = True) -> None:
         self.text = b""
@@ -138,7 +138,7 @@ def test_a_broken_connection_is_made_again(daemon: Daemon, client_files: Path) -
     writer.close()
 
 
-def test_a_daemon_that_cannot_be_trusted_gets_nothing(
+def test_an_untrusted_server_gets_no_data(
     daemon: Daemon, client_files: Path, tmp_path: Path
 ) -> None:
     other = Authority(tmp_path / "other").file
@@ -153,7 +153,9 @@ def test_a_daemon_that_cannot_be_trusted_gets_nothing(
     careless.close()
 
 
-def test_one_that_never_answers_holds_up_nobody(server_files: Path, client_files: Path) -> None:
+def test_a_server_that_never_answers_does_not_block_the_writer(
+    server_files: Path, client_files: Path
+) -> None:
     silent = Daemon(server_files, accepts=False)
     try:
         given = options(silent.port, client_files) | {"max-buffer-size": "10k"}
@@ -184,12 +186,12 @@ def test_one_that_never_answers_holds_up_nobody(server_files: Path, client_files
         {"syslog-address": "tcp+tls://h:0"},
     ],
 )
-def test_what_cannot_be_is_refused(given: dict[str, str]) -> None:
+def test_invalid_tls_options_are_refused(given: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
         validate("syslog", given)
 
 
-def test_a_file_that_is_not_there_is_told(client_files: Path) -> None:
+def test_a_missing_file_is_reported(client_files: Path) -> None:
     given = options(1, client_files) | {"syslog-tls-ca-cert": "/nowhere.pem"}
     with pytest.raises(InvalidRequest, match=r"/nowhere\.pem cannot be used: No such file"):
         open_writer("syslog", given, "")

@@ -1,4 +1,4 @@
-"""Compressed streams: every kind is recognised, damage is an error, memory is bounded."""
+"""Compressed streams: every compression is detected, damage is an error, memory is bounded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read(data: bytes) -> tuple[bytes, Compression]:
 
 
 @pytest.mark.parametrize(("kind", "compress"), KINDS)
-def test_a_stream_is_read_whatever_it_is_compressed_with(
+def test_a_stream_of_any_compression_is_read(
     kind: Compression, compress: Callable[[bytes], bytes]
 ) -> None:
     assert read(compress(DATA)) == (DATA, kind)
@@ -71,11 +71,11 @@ def test_a_damaged_stream_is_an_error(
 
 
 @pytest.mark.parametrize("data", [b"", b"a", b"plain text", bytes(100_000)])
-def test_what_is_not_compressed_passes_through(data: bytes) -> None:
+def test_an_uncompressed_stream_is_unchanged(data: bytes) -> None:
     assert read(data) == (data, Compression.NONE)
 
 
-def test_a_source_that_gives_single_bytes_is_recognised() -> None:
+def test_a_source_of_single_bytes_is_detected() -> None:
     class Slow(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(1)

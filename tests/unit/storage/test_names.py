@@ -20,7 +20,7 @@ def test_a_volume_may_not_be_called(name: str) -> None:
         check_name(name)
 
 
-def test_a_path_is_no_volume_name() -> None:
+def test_a_path_is_not_a_volume_name() -> None:
     assert is_name("data")
     assert not any(is_name(text) for text in ("/data", "./data", "~/data", "a/b", ""))
 

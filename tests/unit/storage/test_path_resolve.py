@@ -1,4 +1,4 @@
-"""Paths as clients name them, and what they lead to."""
+"""Clients' paths and the files that they resolve to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_path_is_read_as_docker_reads_it(text: str, expected: PathRequest, nam
 
 
 @pytest.mark.parametrize("text", ["", "a\0b"])
-def test_what_is_no_path_is_refused(text: str) -> None:
+def test_an_invalid_path_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         parse_path(text)
 
@@ -92,6 +92,6 @@ def test_links_stay_below_the_root(root: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["/missing", "/dir/file/x", "/dir/file/."])
-def test_what_is_not_there_is_named(root: int, text: str) -> None:
+def test_an_error_names_the_missing_file(root: int, text: str) -> None:
     with pytest.raises(NotFound, match=r"Could not find the file /.* in container c"):
         look(root, text)

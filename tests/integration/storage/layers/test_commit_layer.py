@@ -1,4 +1,4 @@
-"""An upper directory as a layer: what its tar unpacks to is the directory itself."""
+"""Commit of an upper directory: its tar extracts to the directory itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEWEST = 1_600_000_000 * 10**9
 
 @pytest.fixture
 def upper(tmp_path: Path) -> Iterator[Path]:
-    """An upper directory after changes of every kind, made by overlayfs itself."""
+    """An upper directory that overlayfs wrote, with changes of every kind."""
     lower, upper, work = (tmp_path / name for name in ("lower", "upper", "work"))
     for place in (lower, upper, work):
         place.mkdir()
@@ -62,7 +62,7 @@ def upper(tmp_path: Path) -> Iterator[Path]:
 
 
 def told(path: Path) -> dict[bytes, tuple[object, ...]]:
-    """Everything that counts of a tree."""
+    """Return the metadata of a tree that a layer stores."""
     found: dict[bytes, tuple[object, ...]] = {}
     with open_directory(path) as root:
         for above, folder, entries in walk(root):
@@ -87,7 +87,7 @@ def archive(upper: Path, **options: object) -> bytes:
     return bytes(data)
 
 
-def test_its_archive_unpacks_to_the_same(upper: Path, tmp_path: Path) -> None:
+def test_the_tar_extracts_to_the_upper_directory(upper: Path, tmp_path: Path) -> None:
     data = archive(upper)
     again = tmp_path / "again"
     again.mkdir()
@@ -98,7 +98,7 @@ def test_its_archive_unpacks_to_the_same(upper: Path, tmp_path: Path) -> None:
     assert b"/socket" not in told(upper)
 
 
-def test_only_what_differs_stays(upper: Path, tmp_path: Path) -> None:
+def test_unchanged_files_are_pruned(upper: Path, tmp_path: Path) -> None:
     with open_directory(upper) as directory, open_directory(tmp_path / "lower") as below:
         assert commit_layer.prune_unchanged(directory, below, lambda found: found)
         left = told(upper)
@@ -118,7 +118,7 @@ def test_no_time_is_later_than_the_newest(upper: Path, exact: bool) -> None:
     assert set(times.values()) == {old, NEWEST // 10**9}
 
 
-def test_what_overlayfs_moved_is_not_taken_for_the_whole(upper: Path) -> None:
+def test_a_redirected_upper_directory_is_refused(upper: Path) -> None:
     os.setxattr(upper / "replaced", "trusted.overlay.redirect", b"/kept")
     with pytest.raises(commit_layer.Redirected):
         archive(upper)

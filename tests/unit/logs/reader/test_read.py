@@ -1,4 +1,4 @@
-"""Reading a log back: selection, the tail, damage, and following one that grows and turns over."""
+"""Read a log: selection, tail, damage, and follow during rotations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def texts(records: object) -> list[str]:
 
 
 def packed(path: Path) -> None:
-    """Pack a file as the writer does."""
+    """Compress a file as the writer does."""
     with path.open("rb") as plain, open(f"{path}.gz", "wb") as form:
         gzip_file.compress(plain.fileno(), form.fileno())
     path.unlink()
@@ -43,7 +43,7 @@ def packed(path: Path) -> None:
 
 @pytest.fixture(params=[(), ("log.2",), ("log.1",), ("log.1", "log.2")], ids="-".join)
 def rotated(tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    """Records 0 to 2999 over three files, plain and packed; the odd ones on stderr."""
+    """Entries 0 to 2999 in three files, plain and compressed; odd ones on stderr."""
     lines = [record(str(n), n, "stderr" if n % 2 else "stdout") for n in range(3000)]
     for name, part in (("log.2", lines[:1000]), ("log.1", lines[1000:2000]), ("log", lines[2000:])):
         (tmp_path / name).write_bytes(b"".join(part))
@@ -88,7 +88,7 @@ def test_streams_and_times_select(rotated: str) -> None:
     assert texts(read(rotated, Selection(stdout=False, stderr=False))) == []
 
 
-def test_times_without_their_zeros_compare_right(tmp_path: Path) -> None:
+def test_times_without_trailing_zeros_compare_correctly(tmp_path: Path) -> None:
     path = tmp_path / "log"
     stamps = ("2006-01-02T15:04:05Z", "2006-01-02T15:04:05.1Z", "2006-01-02T15:04:05.12Z")
     path.write_bytes(
@@ -103,7 +103,7 @@ def test_times_without_their_zeros_compare_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_a_line_in_pieces_counts_once(tmp_path: Path, pack: bool) -> None:
+def test_a_line_in_chunks_counts_once(tmp_path: Path, pack: bool) -> None:
     writer = JsonFileWriter(str(tmp_path / "log"))
     writer.write("stdout", b"before\n" + b"x" * 50_000 + b"\nafter\n")
     writer.close()
@@ -128,7 +128,7 @@ def test_a_line_in_pieces_counts_once(tmp_path: Path, pack: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("pack", [False, True])
-def test_damage_is_passed_over(tmp_path: Path, damage: bytes, pack: bool) -> None:
+def test_damaged_lines_are_skipped(tmp_path: Path, damage: bytes, pack: bool) -> None:
     path = tmp_path / "log"
     path.write_bytes(record("before", 1) + damage.rstrip(b"\n") + b"\n" + record("after", 2))
     if pack:
@@ -139,7 +139,7 @@ def test_damage_is_passed_over(tmp_path: Path, damage: bytes, pack: bool) -> Non
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5, 23, 30, 2000, -4])
-def test_of_a_packed_file_that_is_cut_comes_what_can_be_read_and_then_the_next(
+def test_a_truncated_compressed_file_is_read_up_to_the_end_then_the_next_file(
     tmp_path: Path, cut: int
 ) -> None:
     lines = [record(f"{n * 7919 % 10007}", n) for n in range(1000)]
@@ -162,7 +162,7 @@ def test_of_a_packed_file_that_is_cut_comes_what_can_be_read_and_then_the_next(
 def test_a_reader_does_not_mistake_a_file_for_an_older_one_with_its_inode(
     tmp_path: Path,
 ) -> None:
-    """A plain file that was packed gives its inode back, which the next file may get."""
+    """Compression frees the inode of a plain file, and the next file may reuse it."""
     (tmp_path / "log.1").write_bytes(record("older", 1))
     (tmp_path / "log").write_bytes(record("newer", 2) + record("newest", 3))
     inode = (tmp_path / "log").stat().st_ino
@@ -184,7 +184,7 @@ def test_a_reader_does_not_mistake_a_file_for_an_older_one_with_its_inode(
     assert asyncio.run(scenario()) == ["older", "newer", "newest"] * 2
 
 
-def test_the_end_of_a_packed_file_is_kept_in_the_memory_of_what_is_shown(tmp_path: Path) -> None:
+def test_the_tail_of_a_compressed_file_needs_memory_for_the_tail_only(tmp_path: Path) -> None:
     with (tmp_path / "log.1").open("wb") as plain:
         for start in range(0, 200_000, 1000):
             plain.write(b"".join(record(f"{n:060}", n) for n in range(start, start + 1000)))
@@ -198,7 +198,7 @@ def test_the_end_of_a_packed_file_is_kept_in_the_memory_of_what_is_shown(tmp_pat
     assert [int(text) for text in found] == [*range(199_995, 200_000)]
 
 
-def test_what_is_written_while_a_reader_reads_is_left_out(tmp_path: Path) -> None:
+def test_entries_written_during_a_read_are_left_out(tmp_path: Path) -> None:
     writer = JsonFileWriter(str(tmp_path / "log"), max_size=100_000, max_file=5)
     writer.write("stdout", b"before\n" * 2000)
     found = []
@@ -211,7 +211,7 @@ def test_what_is_written_while_a_reader_reads_is_left_out(tmp_path: Path) -> Non
     assert found.count("meanwhile\n") <= 1000, "it reads on and on"
 
 
-def test_a_record_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:
+def test_an_unfinished_entry_is_read_later(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(record("whole", 1) + record("half", 2)[:-5])
     assert texts(read(str(path))) == ["whole"]
@@ -263,7 +263,7 @@ def test_a_follower_misses_nothing_over_rotations(
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_follower_that_was_left_behind_goes_on_in_packed_files(tmp_path: Path) -> None:
+def test_a_slow_follower_continues_in_compressed_files(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         path = str(tmp_path / "log")
         writer = JsonFileWriter(path, max_size=2_000, max_file=200, compress=True)
@@ -303,7 +303,7 @@ def test_a_follower_begins_with_the_tail_and_repeats_nothing(tmp_path: Path) -> 
     assert asyncio.run(scenario()) == ["2", "3", "4"]
 
 
-def test_a_follower_waits_for_a_log_that_is_not_there_yet(tmp_path: Path) -> None:
+def test_a_follower_waits_for_a_log_that_does_not_exist_yet(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         stop, found = asyncio.Event(), list[str]()
         task = asyncio.create_task(collect(follow(str(tmp_path / "log"), stop), found))

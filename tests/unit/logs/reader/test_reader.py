@@ -1,4 +1,4 @@
-"""Readers beside a writer that rotates and packs as fast as it can."""
+"""Readers during fast rotation and compression."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def numbers(records: list[LogEntry]) -> list[int]:
 
 
 def write_all(path: str) -> None:
-    """Sixty files, of which none is rotated away."""
+    """Sixty files, none of which is removed by a rotation."""
     writer = JsonFileWriter(path, max_size=80_000, max_file=200, compress=True)
     for start in range(0, COUNT, 500):
         writer.write("stdout", b"".join(b"%d\n" % n for n in range(start, start + 500)))
@@ -33,7 +33,7 @@ def write_all(path: str) -> None:
     writer.close()
 
 
-def test_every_reader_sees_each_record_once_while_names_move(tmp_path: Path) -> None:
+def test_every_reader_gets_each_entry_once_during_rotations(tmp_path: Path) -> None:
     path = str(tmp_path / "log")
     pid = os.fork()
     if not pid:
@@ -68,7 +68,9 @@ def test_every_reader_sees_each_record_once_while_names_move(tmp_path: Path) -> 
     assert any(name.endswith(".gz") for name in os.listdir(tmp_path))
 
 
-def test_a_bounded_walk_ends_where_the_log_did_though_all_was_rotated_away(tmp_path: Path) -> None:
+def test_a_bounded_reader_stops_at_the_initial_end_although_all_files_were_removed(
+    tmp_path: Path,
+) -> None:
     path = str(tmp_path / "log")
     writer = JsonFileWriter(path, max_size=2_000, max_file=2)
     writer.write("stdout", b"1\n2\n")

@@ -1,4 +1,4 @@
-"""Names of a log's files: their order, and how they move."""
+"""Names of a log's files: their order, and their renames."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ from jaula.logs.reader.rotated_files import (
         ("", None),
     ],
 )
-def test_a_name_is_a_file_of_the_log_or_none(name: str, which: tuple[int, bool] | None) -> None:
+def test_a_name_is_parsed_or_is_not_a_file_of_the_log(
+    name: str, which: tuple[int, bool] | None
+) -> None:
     assert parse_name(name, "log") == which
 
 
@@ -57,12 +59,12 @@ def test_any_directory_has_an_order_that_ends_with_the_newest(names: list[str]) 
     assert set(found) <= {*names, "log"}
 
 
-def test_the_plain_form_is_read_where_there_are_both() -> None:
+def test_the_plain_file_is_read_if_both_forms_exist() -> None:
     for names in (["log.1.gz", "log.1", "log"], ["log.1", "log.1.gz"]):
         assert oldest_first(names, "log") == ["log.1", "log"]
 
 
-def test_what_is_to_be_packed_is_the_newest_plain_one() -> None:
+def test_the_newest_plain_file_is_compressed_next() -> None:
     assert newest_plain(["log", "log.3", "log.2", "log.1.gz"], "log") == 2
     assert newest_plain(["log", "log.1", "log.1.gz", "log.2.gz"], "log") == 0
     assert newest_plain(["log", "log.gz.part"], "log") == 0
@@ -72,7 +74,7 @@ FORMS = st.sampled_from(["", "plain", "packed", "both"])
 
 
 @given(st.lists(FORMS, max_size=5), st.integers(1, 6))
-def test_a_rotation_that_stops_anywhere_leaves_the_records_in_order(
+def test_an_interrupted_rotation_leaves_the_entries_in_order(
     forms: list[str], max_file: int
 ) -> None:
     disk = {"log": 0}
@@ -83,7 +85,7 @@ def test_a_rotation_that_stops_anywhere_leaves_the_records_in_order(
             disk[f"log.{place}.gz"] = place
 
     def contents() -> list[int]:
-        """The contents in their order, of which number 0 is the newest."""
+        """Return the contents in order. Number 0 is the newest."""
         return [disk[name] for name in oldest_first(disk, "log") if name in disk]
 
     before = contents()
@@ -100,7 +102,7 @@ def test_a_rotation_that_stops_anywhere_leaves_the_records_in_order(
     assert contents() == kept
 
 
-def test_a_file_that_was_packed_meanwhile_is_found(tmp_path: Path) -> None:
+def test_a_file_that_was_compressed_meanwhile_is_opened(tmp_path: Path) -> None:
     path = str(tmp_path / "log")
     for name in ("log", "log.1", "log.2"):
         (tmp_path / name).write_bytes(name.encode())
@@ -125,7 +127,7 @@ def test_a_file_that_was_packed_meanwhile_is_found(tmp_path: Path) -> None:
         os.close(held)
 
 
-def test_after_a_file_that_is_gone_comes_the_oldest_that_is_left(tmp_path: Path) -> None:
+def test_the_successor_of_a_removed_file_is_the_oldest_one(tmp_path: Path) -> None:
     path = str(tmp_path / "log")
     (tmp_path / "gone").write_bytes(b"x")
     (tmp_path / "log.1").write_bytes(b"oldest")

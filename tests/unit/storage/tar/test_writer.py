@@ -1,4 +1,4 @@
-"""The tar writer: what it writes is read by others and by the own reader, byte for byte."""
+"""The tar writer: other readers and our reader read its archives, byte for byte."""
 
 from __future__ import annotations
 
