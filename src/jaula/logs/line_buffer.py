@@ -18,7 +18,7 @@ class LineBuffer:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield runs of whole lines, each with its newline, and chunks of at most 16 KiB without."""
+        """Yield runs of whole lines with their newlines, and chunks of at most 16 KiB without."""
         if self._rest:
             data = self._rest + data
         start, end = 0, len(data)

@@ -1,1 +1,1 @@
-"""Readers of json-file logs: rotated files, positions, tail and follow."""
+"""Readers of json-file logs: stored entries, tail and follow."""

@@ -41,8 +41,8 @@ async def follow(
 ) -> AsyncIterator[list[LogEntry]]:
     """Yield batches of entries: the stored ones (the last ``tail`` lines), then new ones.
 
-    Ends at the time ``until``, or when ``stop`` is set and all entries are read. ``stop`` means that
-    the container has exited and its log is closed.
+    The iterator ends at the time ``until``, or when ``stop`` is set and all entries are read.
+    ``stop`` means that the container has exited and its log is closed.
     """
     selection = Selection(stdout, stderr, since, until)
     _, end = selection.bounds()

@@ -15,8 +15,7 @@ import msgspec
 from jaula.logs import gzip_file, timestamp
 from jaula.logs.entry import EVERYTHING, LogEntry, Selection, decode, select
 from jaula.logs.reader import rotated_files
-from jaula.logs.reader.position import BLOCK, LONGEST_LINE, GzipFileReader, Position
-from jaula.logs.reader.reader import LogReader
+from jaula.logs.reader.reader import BLOCK, LONGEST_LINE, GzipFileReader, LogReader, Position
 
 
 def read(path: str, selection: Selection = EVERYTHING) -> Iterator[LogEntry]:

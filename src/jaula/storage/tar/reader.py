@@ -91,7 +91,7 @@ class TarReader:
     # -- bytes ----------------------------------------------------------------------------------
 
     def _fill(self, size: int) -> int:
-        """Have up to ``count`` bytes (a window at most) at hand; the number that is there."""
+        """Fill the window with up to ``size`` bytes. Return the number of available bytes."""
         available = self._end - self._position
         if available >= size or self._stream is None:
             return available
