@@ -39,7 +39,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
     from jaula.state.secret_encryption import SecretEncryption
-    from jaula.storage.drivers import driver as driver_driver
+    from jaula.storage.drivers import table as storage_drivers
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
 
@@ -88,7 +88,9 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             runtime=runtime,
             runtimes=RuntimeTable(config),
             cgroups=driver,
-            snapshots=driver_driver.choose(paths, config.storage_driver, layers, rootless=rootless),
+            snapshots=storage_drivers.select_driver(
+                paths, config.storage_driver, layers, rootless=rootless
+            ),
             layers=layers,
             images=images,
             gate=_gate(config, images),

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from jaula.oci.main import COMMANDS as RUNTIME_COMMANDS
 
 from jaula.cli import command_table
+from jaula.oci.main import COMMANDS as RUNTIME_COMMANDS
 from jaula.oci.main import GLOBAL_FLAGS
 
 ROOT = Path(__file__).parents[3]

@@ -13,8 +13,7 @@ import stat
 from jaula.cli.errors import CliError
 from jaula.storage.tar import writer
 from jaula.storage.tar.entry import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, TarEntry
-from jaula.storage.tar.tree_archive import TYPES, attributes_of, exactly
-from jaula.storage.tar.writer import Sink, TarWriter
+from jaula.storage.tar.writer import TAR_TYPES, Sink, TarWriter, portable_xattrs, read_padded
 from jaula.storage.trees import walk
 
 TYPE_CHECKING = False
@@ -37,7 +36,7 @@ class ContextTar:
 
     def text(self, name: str, content: bytes) -> None:
         """A file that is on no disk."""
-        self._writer.add(writer.entry(name, size=len(content)), [content])
+        self._writer.add(writer.new_entry(name, size=len(content)), [content])
 
     def finish(self) -> None:
         """End the archive."""
@@ -69,7 +68,7 @@ class ContextTar:
                 return False
             self._hidden[path] = self._entry(facts, path, DIRECTORY)
             return True
-        kind = TYPES.get(stat.S_IFMT(facts.st_mode))
+        kind = TAR_TYPES.get(stat.S_IFMT(facts.st_mode))
         if kind not in _TAKEN:
             return False
         self._reveal(path)
@@ -92,9 +91,9 @@ class ContextTar:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         reading = os.open(name, flags, dir_fd=folder)
         try:
-            entry.xattrs = attributes_of(reading)
+            entry.xattrs = portable_xattrs(reading)
             entry.size = os.fstat(reading).st_size
-            self._writer.add(entry, exactly(reading, entry.size))
+            self._writer.add(entry, read_padded(reading, entry.size))
         finally:
             os.close(reading)
 

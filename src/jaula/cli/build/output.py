@@ -107,7 +107,7 @@ def _container(client: Client, image: str) -> str:
 def _unpack(pieces: Iterator[bytes], directory: str) -> None:
     from jaula.cli.containers.cp import TarBody
     from jaula.errors import JaulaError
-    from jaula.storage.cp.extract_archive import CopyIn
+    from jaula.storage.cp.extract_archive import ArchiveExtractor
     from jaula.storage.tar.reader import TarReader
 
     try:
@@ -116,7 +116,7 @@ def _unpack(pieces: Iterator[bytes], directory: str) -> None:
     except OSError as error:
         raise CliError(f"{directory}: {(error.strerror or '').lower()}") from None
     try:
-        CopyIn(root, "/", privileges=False).run(_Files(TarReader(TarBody(pieces))))
+        ArchiveExtractor(root, "/", privileges=False).run(_Files(TarReader(TarBody(pieces))))
     except JaulaError as error:
         raise CliError(str(error)) from None
     finally:

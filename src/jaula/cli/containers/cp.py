@@ -165,7 +165,7 @@ def upload(
     client: Client, container: str, source: str, path: str, *, archive: bool, follow: bool
 ) -> int:
     """Copy a path of this machine; the number of bytes sent."""
-    from jaula.storage.cp.create_archive import CopyOut
+    from jaula.storage.cp.create_archive import ArchiveWriter
 
     whole = source.rstrip("/") or "/"
     flags = os.O_PATH | os.O_CLOEXEC
@@ -188,7 +188,7 @@ def upload(
         sending = Upload(client, container, directory, archive=archive)
         pieces = _Pieces(sending)
         try:
-            CopyOut(pieces.add).write(place, name)
+            ArchiveWriter(pieces.add).write(place, name)
             pieces.flush()
         except Unreachable:
             sending.verdict()
@@ -247,7 +247,7 @@ def download(
     client: Client, container: str, path: str, destination: str, *, archive: bool, follow: bool
 ) -> int:
     """Copy to a path of this machine; the number of bytes received."""
-    from jaula.storage.cp.extract_archive import CopyIn
+    from jaula.storage.cp.extract_archive import ArchiveExtractor
     from jaula.storage.tar.reader import TarReader
 
     response = fetch(client, container, path, follow=follow)
@@ -264,7 +264,7 @@ def download(
     body = TarBody(response.chunks())
     owns = archive and os.geteuid() == 0
     try:
-        CopyIn(
+        ArchiveExtractor(
             root,
             "/",
             owner=(lambda uid, gid: (uid, gid)) if owns else None,
