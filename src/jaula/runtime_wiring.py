@@ -10,7 +10,7 @@ from typing import cast
 from jaula.runtime.interfaces import CgroupDriver, Interfaces
 
 
-def runtime_parts(no_cgroup: str = "") -> Interfaces:
+def runtime_interfaces(no_cgroup: str = "") -> Interfaces:
     """The parts for this host; loads what a shim must not import later.
 
     ``no_cgroup`` says why an ordinary user's engine has none to give, where that is so.
@@ -20,5 +20,5 @@ def runtime_parts(no_cgroup: str = "") -> Interfaces:
     from jaula.rootless import paths
     from jaula.security.seccomp.seccomp import program
 
-    driver = cgroups.detect() if paths.user() is None else cgroups.delegated(no_cgroup)
+    driver = cgroups.detect() if paths.rootless_uid() is None else cgroups.delegated(no_cgroup)
     return Interfaces(cast(CgroupDriver, driver), open_writer, program)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from jaula.errors import InvalidRequest
 
-PIECE = 1 << 16  # bytes that are taken in or out at once
+CHUNK_SIZE = 1 << 16  # bytes that are taken in or out at once
 
 
 class TlsFiles(NamedTuple):
@@ -125,7 +125,7 @@ class TlsCodec:
         """Bytes that are to be sent."""
         return self._outgoing.read()
 
-    def shake(self) -> bool:
+    def do_handshake(self) -> bool:
         """Go on with the handshake; whether it is complete."""
         try:
             self._session.do_handshake()
@@ -140,7 +140,7 @@ class TlsCodec:
         if self.ended:
             return b""
         try:
-            data = self._session.read(PIECE)
+            data = self._session.read(CHUNK_SIZE)
         except ssl.SSLWantReadError:
             return b""
         except ssl.SSLZeroReturnError:

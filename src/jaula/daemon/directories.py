@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig
 
 
-def make(config: EngineConfig) -> None:
+def create(config: EngineConfig) -> None:
     """Make what is missing.
 
     :raises Unavailable: it cannot be made.

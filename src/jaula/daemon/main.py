@@ -35,21 +35,21 @@ def main(config: EngineConfig, reread: Callable[[], EngineConfig]) -> None:
     """
     if os.geteuid() != 0:
         raise NotAuthorized("the engine needs root, or namespaces in which it is root")
-    if len(str(config.socket)) > sockets.LONGEST:
+    if len(str(config.socket)) > sockets.MAX_PATH:
         raise InvalidRequest(
             f"the socket's path {config.socket} is too long",
-            hint=f"{sockets.LONGEST} bytes are the limit",
+            hint=f"{sockets.MAX_PATH} bytes are the limit",
         )
     mount_namespace.enter(config)
-    state.hold_alive()
-    passed = sockets.passed()
+    state.protect_keepalive()
+    passed = sockets.inherited()
     process_limits.raise_file_limit()
-    directories.make(config)
+    directories.create(config)
     runtime = _launch(config)
     try:
         lock = directories.lock(config)
-        network = sockets.listen_on_network(config)
-        listening = passed or [sockets.listen(config)]
+        network = sockets.listen_tcp(config)
+        listening = passed or [sockets.listen_unix(config)]
     except BaseException:
         runtime.close()
         raise
@@ -72,13 +72,13 @@ def _launch(config: EngineConfig) -> Runtime:
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from jaula.runtime.client import Runtime
     from jaula.runtime.interfaces import Interfaces
-    from jaula.runtime_wiring import runtime_parts
+    from jaula.runtime_wiring import runtime_interfaces
 
     def load() -> Interfaces:
-        if paths.user() is None:
-            return runtime_parts()
+        if paths.rootless_uid() is None:
+            return runtime_interfaces()
         run = str(config.paths.run)
-        state.open_alive(run)  # shims keep the keeper, from birth to end
-        return runtime_parts(state.no_cgroup(run))
+        state.open_keepalive(run)  # shims keep the keeper, from birth to end
+        return runtime_interfaces(state.cgroup_error(run))
 
     return Runtime.launch(load)

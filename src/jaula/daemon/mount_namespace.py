@@ -34,8 +34,8 @@ def enter(config: EngineConfig) -> None:
         bound = mounts.open_tree(program, clone=False)
         mounts.mount_setattr(bound, set=mounts.MOUNT_ATTR.RDONLY)
         os.close(bound)
-        if paths.user() is not None:
-            state.use_resolver(str(config.paths.run))
+        if paths.rootless_uid() is not None:
+            state.bind_resolv_conf(str(config.paths.run))
     except OSError as error:
         raise Unavailable(f"cannot make a mount namespace for the engine: {error}") from error
     os.environ[_INSIDE] = "1"

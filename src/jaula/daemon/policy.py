@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from jaula.engine.authz.policy import Policy
 
 
-def path_of(config: EngineConfig) -> str:
+def policy_path(config: EngineConfig) -> str:
     """The policy's file, which need not be there unless the configuration names it.
 
     Empty for an ordinary user's own engine: the machine's policy is not about it.
     """
     from jaula.engine.authz import policy_file
 
-    own = paths.user() is not None
+    own = paths.rootless_uid() is not None
     return config.policy or ("" if own else policy_file.DEFAULT_PATH)
 
 
-def policy(config: EngineConfig) -> Policy:
+def load_policy(config: EngineConfig) -> Policy:
     """Who may ask for what: a file's word, or root and the socket's group.
 
     :raises InvalidRequest: the file cannot be read; nothing is served then.
@@ -45,7 +45,7 @@ def policy(config: EngineConfig) -> Policy:
         except KeyError:
             return None
 
-    path = path_of(config)
+    path = policy_path(config)
     if not path:
         return Policy()
     found = policy_file.load(path, required=bool(config.policy), user=user, group=group)

@@ -26,7 +26,7 @@ def trim_heap() -> None:
         trim(0)
 
 
-def one_heap() -> None:
+def use_one_arena() -> None:
     """Worker threads share the heap: they are few, and an arena of each costs megabytes.
 
     mallopt(3), ``M_ARENA_MAX``.

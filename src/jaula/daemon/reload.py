@@ -34,7 +34,7 @@ RELOADED = (
 _log = logging.getLogger("jaula.engine")
 
 
-def merged(old: EngineConfig, new: EngineConfig) -> tuple[EngineConfig, tuple[str, ...]]:
+def merge_config(old: EngineConfig, new: EngineConfig) -> tuple[EngineConfig, tuple[str, ...]]:
     """What the engine works with from now on, and the fields that need a restart. Pure."""
     taken = {name: getattr(new, name) for name in RELOADED}
     if old.tls is not None and new.tls is not None:
@@ -46,7 +46,7 @@ def merged(old: EngineConfig, new: EngineConfig) -> tuple[EngineConfig, tuple[st
     return result, tuple(late)
 
 
-def context_of(files: TlsConfig) -> SSLContext:
+def tls_context(files: TlsConfig) -> SSLContext:
     """The server's side of TLS. Raises ``InvalidRequest``."""
     return tls.server_context(tls.TlsFiles(files.authority, files.certificate, files.key))
 
@@ -58,25 +58,25 @@ class Reloader:
         self._engine = engine
         self._doors = doors
         self._reread = reread
-        self.entrances: list[TlsListener] = []
+        self.tls_listeners: list[TlsListener] = []
 
     def now(self) -> None:
         """Take over what can be; what is wrong is logged."""
         parts = self._engine.parts
         try:
-            config, late = merged(parts.config, self._reread())
+            config, late = merge_config(parts.config, self._reread())
             presets.check_name(config.default_profile)
             log_config.check(config)
-            policy = daemon_policy.policy(config)
-            context = context_of(config.tls) if config.tls and self.entrances else None
-            parts.gate.follow(daemon_policy.path_of(config), required=bool(config.policy))
+            policy = daemon_policy.load_policy(config)
+            context = tls_context(config.tls) if config.tls and self.tls_listeners else None
+            parts.gate.follow(daemon_policy.policy_path(config), required=bool(config.policy))
         except JaulaError as error:
             _log.error("the settings are not reloaded: %s", error)
             return
         self._engine.reconfigure(config)
         self._doors.follow(policy)
         logging.getLogger().setLevel(logging.DEBUG if config.debug else logging.INFO)
-        for entrance in self.entrances:
+        for entrance in self.tls_listeners:
             if context is not None:
                 entrance.context = context
         if late:

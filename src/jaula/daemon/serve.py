@@ -41,7 +41,7 @@ def run(
     import asyncio
     import logging
 
-    process_limits.one_heap()
+    process_limits.use_one_arena()
     logging.basicConfig(
         level=logging.DEBUG if config.debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -73,7 +73,7 @@ async def _serve(
     try:
         presets.check_name(config.default_profile)
         log_config.check(config)
-        policy = daemon_policy.policy(config)
+        policy = daemon_policy.load_policy(config)
         context = _context(config)
         engine = wiring.engine(config, runtime)
         doors = Gateway(engine, policy, AuditLog(config.paths.audit_log))
@@ -100,7 +100,7 @@ async def _serve(
     server = await api.serve(doors.enter, sockets)
     log.info("engine %s listens on %s", engine.parts.identity[:12], config.socket)
     reloading = Reloader(engine, doors, reread)
-    reloading.entrances = await _open(server, network, context)
+    reloading.tls_listeners = await _open(server, network, context)
     loop.add_signal_handler(signal.SIGHUP, reloading.now)
     _notify("READY=1")
     await stop.wait()
@@ -142,9 +142,9 @@ async def _open(
 def _context(config: EngineConfig) -> SSLContext | None:
     if config.tls is None:
         return None
-    from jaula.daemon.reload import context_of
+    from jaula.daemon.reload import tls_context
 
-    return context_of(config.tls)
+    return tls_context(config.tls)
 
 
 def _notify(state: str) -> None:

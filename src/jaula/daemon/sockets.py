@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
-LONGEST = 107  # bytes of a path, unix(7)
+MAX_PATH = 107  # bytes of a path, unix(7)
 
 
-def passed() -> list[socket.socket]:
+def inherited() -> list[socket.socket]:
     """Sockets that systemd opened for us (sd_listen_fds(3))."""
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
@@ -51,7 +51,7 @@ def _check_passed(sock: socket.socket) -> None:
         )
 
 
-def listen(config: EngineConfig) -> socket.socket:
+def listen_unix(config: EngineConfig) -> socket.socket:
     """The API's socket, for root and the members of one group."""
     path = config.socket
     _refuse_live(path)
@@ -81,7 +81,7 @@ def listen(config: EngineConfig) -> socket.socket:
     return sock
 
 
-def listen_on_network(config: EngineConfig) -> list[socket.socket]:
+def listen_tcp(config: EngineConfig) -> list[socket.socket]:
     """The TCP sockets; each is bound before the first client is let in."""
     made: list[socket.socket] = []
     for host, port in config.tcp:

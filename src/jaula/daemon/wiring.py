@@ -51,10 +51,10 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     volumes = VolumeStore(paths)
     secrets = SecretStore(database, SecretEncryption(paths.root))
     secrets.load()
-    rootless = rootless_paths.user() is not None
+    rootless = rootless_paths.rootless_uid() is not None
     warnings: tuple[str, ...] = ()
     if rootless:
-        reason = state.no_cgroup(str(paths.run))
+        reason = state.cgroup_error(str(paths.run))
         driver, warnings = cgroups.delegated(reason), _lacking(str(paths.run), reason)
     else:
         driver = cgroups.detect()
@@ -109,7 +109,7 @@ def _gate(config: EngineConfig, images: ImageStore) -> ImagePolicy:
     from jaula.daemon import policy
     from jaula.images.trust.policy import ImagePolicy as PolicyImagePolicy
 
-    path = policy.path_of(config)
+    path = policy.policy_path(config)
     return PolicyImagePolicy(images, config.paths.trust, path, required=bool(config.policy))
 
 

@@ -42,7 +42,7 @@ class TlsSocket:
         try:
             self._receive()
             if not self._shaken:
-                self._shaken = self._codec.shake()
+                self._shaken = self._codec.do_handshake()
             self._push()
             if not self._shaken or self._pending:
                 raise BlockingIOError(errno.EAGAIN, "TLS is not ready")
@@ -61,7 +61,7 @@ class TlsSocket:
         try:
             while not self._shaken and (left := end - time.monotonic()) > 0:
                 self._receive()
-                self._shaken = self._codec.shake()
+                self._shaken = self._codec.do_handshake()
                 self._push()
                 if not self._shaken:
                     poll = select.poll()
@@ -73,7 +73,7 @@ class TlsSocket:
     def _receive(self) -> None:
         """The handshake's answers; a log says nothing, so anything else is dropped."""
         try:
-            data = self._socket.recv(tls.PIECE, MSG_DONTWAIT)
+            data = self._socket.recv(tls.CHUNK_SIZE, MSG_DONTWAIT)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.ENOTCONN):
                 return

@@ -30,7 +30,7 @@ from jaula.kernel.links import (
 )
 from jaula.kernel.rtnetlink import IF_OPER_UP, Rtnetlink
 from jaula.network import endpoint_config, host_routes, sysctl
-from jaula.network.ipam.addresses import Addresses, mac_of
+from jaula.network.ipam.addresses import Addresses, mac_from_address
 from jaula.network.ipam.plan import IpamPlan
 from jaula.network.network import PORT_PREFIX
 from jaula.spec.endpoint import Endpoint
@@ -122,11 +122,11 @@ class Bridge:
         if self._plan.gateway6:
             told += self._set_up_ipv6()
         elif sysctl.has_ipv6():
-            sysctl.write(f"ipv6/conf/{self.name}/disable_ipv6", "1")
-        sysctl.write(f"ipv4/conf/{self.name}/route_localnet", "1")
+            sysctl.write_sysctl(f"ipv6/conf/{self.name}/disable_ipv6", "1")
+        sysctl.write_sysctl(f"ipv4/conf/{self.name}/route_localnet", "1")
         self._netlink.send(set_link(self._index, up=True, group=self._plan.group))
-        if sysctl.read("ipv4/ip_forward") == "0":
-            sysctl.write("ipv4/ip_forward", "1")
+        if sysctl.read_sysctl("ipv4/ip_forward") == "0":
+            sysctl.write_sysctl("ipv4/ip_forward", "1")
             told.append("IPv4 forwarding was off on this host and has been switched on")
         return addresses, told
 
@@ -138,19 +138,19 @@ class Bridge:
         Nobody else on the bridge can have its addresses, so they are not tried out first: for that
         second or two nothing that is forwarded would find a container.
         """
-        sysctl.write(f"ipv6/conf/{self.name}/accept_dad", "0")
-        sysctl.write(f"ipv6/conf/{self.name}/disable_ipv6", "0")
-        sysctl.write(f"ipv6/conf/{self.name}/accept_ra", "0")
+        sysctl.write_sysctl(f"ipv6/conf/{self.name}/accept_dad", "0")
+        sysctl.write_sysctl(f"ipv6/conf/{self.name}/disable_ipv6", "0")
+        sysctl.write_sysctl(f"ipv6/conf/{self.name}/accept_ra", "0")
         self._netlink.send(
             add_address(self._index, self._plan.gateway6, self._plan.prefix6),
             ignore=(errno.EEXIST,),
         )
-        if sysctl.read("ipv6/conf/all/forwarding") != "0":
+        if sysctl.read_sysctl("ipv6/conf/all/forwarding") != "0":
             return []
-        for name in sysctl.interfaces6():
-            if sysctl.read(f"ipv6/conf/{name}/accept_ra") == "1":
-                sysctl.write(f"ipv6/conf/{name}/accept_ra", "2")
-        sysctl.write("ipv6/conf/all/forwarding", "1")
+        for name in sysctl.ipv6_interfaces():
+            if sysctl.read_sysctl(f"ipv6/conf/{name}/accept_ra") == "1":
+                sysctl.write_sysctl(f"ipv6/conf/{name}/accept_ra", "2")
+        sysctl.write_sysctl("ipv6/conf/all/forwarding", "1")
         return ["IPv6 forwarding was off on this host and has been switched on"]
 
     def _adopt(self, index: int) -> Addresses | None:
@@ -176,13 +176,13 @@ class Bridge:
         self._mtu = self._plan.mtu or host_routes.uplink_mtu(self._netlink)
         refused: list[IPv4Network] = []
         for _ in range(ATTEMPTS):
-            taken = [*host_routes.networks(self._netlink), *self._avoid(), *refused]
+            taken = [*host_routes.ipv4_networks(self._netlink), *self._avoid(), *refused]
             subnet = self._plan.ipv4.choose(taken)
             addresses = self._plan.ipv4.addresses(subnet)
             self._netlink.send(
                 add_bridge(
                     self.name,
-                    mac=mac_of(addresses.gateway),
+                    mac=mac_from_address(addresses.gateway),
                     mtu=self._mtu,
                     group=self._plan.group,
                 ),

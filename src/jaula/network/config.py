@@ -13,13 +13,13 @@ import msgspec
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.network.bridge import BridgePlan
 from jaula.network.drivers.parent_interface import ParentPlan, dummy_name
-from jaula.network.firewall.bridge_rules import INTERNAL, Limits
+from jaula.network.firewall.bridge_rules import INTERNAL_GROUP, Limits
 from jaula.network.ipam.addresses import (
     Addresses,
     Subnet,
-    local_subnet6,
     parse_subnet,
     parse_subnet6,
+    unique_local_subnet,
 )
 from jaula.network.ipam.plan import IpamPlan
 from jaula.network.ipam.pools import AddressPool, choose_subnet6
@@ -89,7 +89,7 @@ def _inside(text: str, subnet: Subnet, what: str) -> str:
     return str(address)
 
 
-def with_ipv6(
+def add_ipv6_subnet(
     network: NetworkRecord, pools: Iterable[AddressPool] = (), taken: Iterable[IPv6Network] = ()
 ) -> NetworkRecord:
     """A network that is to have IPv6 gets a subnet if none was asked for.
@@ -99,7 +99,7 @@ def with_ipv6(
     """
     if not network.ipv6 or network.ipv6_pool is not None:
         return network
-    subnet = choose_subnet6(pools, taken) or local_subnet6(bytes.fromhex(network.id[:14]))
+    subnet = choose_subnet6(pools, taken) or unique_local_subnet(bytes.fromhex(network.id[:14]))
     return _replace(network, (*network.pools, Pool(str(subnet), str(subnet[1]))))
 
 
@@ -126,7 +126,7 @@ def bridge_plan(
         mtu=network.mtu,
         gateway6=asked6.gateway if asked6 else "",
         prefix6=parse_subnet6(asked6.subnet).prefixlen if asked6 else 0,
-        group=INTERNAL if network.internal else 0,
+        group=INTERNAL_GROUP if network.internal else 0,
         port_group=port_group,
         isolated=not network.icc,
     )

@@ -9,12 +9,12 @@ from ipaddress import IPv6Network
 from jaula.config import EngineConfig
 from jaula.network.bridge import BridgePlan, check_bridge_name
 from jaula.network.firewall.antispoof_rules import port_group
-from jaula.network.ipam.addresses import local_subnet6, parse_subnet, parse_subnet6
+from jaula.network.ipam.addresses import parse_subnet, parse_subnet6, unique_local_subnet
 from jaula.network.ipam.plan import IpamPlan
 from jaula.network.ipam.pools import AddressPool
 
 
-def plan(config: EngineConfig, pools: tuple[AddressPool, ...]) -> BridgePlan:
+def default_bridge_plan(config: EngineConfig, pools: tuple[AddressPool, ...]) -> BridgePlan:
     """What its bridge is to be. Raises ``InvalidRequest`` for a setting that cannot be."""
     subnet6 = _subnet6(config) if config.bridge_ipv6 else None
     return BridgePlan(
@@ -32,7 +32,9 @@ def _subnet6(config: EngineConfig) -> IPv6Network:
     """One that nobody chose follows from machine and bridge, so that the next engine has it too."""
     if config.bridge_subnet6:
         return parse_subnet6(config.bridge_subnet6)
-    return local_subnet6(hashlib.sha256(f"{_machine()} {config.bridge}".encode()).digest()[:7])
+    return unique_local_subnet(
+        hashlib.sha256(f"{_machine()} {config.bridge}".encode()).digest()[:7]
+    )
 
 
 def _machine() -> str:

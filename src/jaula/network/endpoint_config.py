@@ -41,7 +41,7 @@ def configure(endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> None
         )
 
 
-def lead_outside(endpoint: Endpoint, netns_fd: int) -> None:
+def set_default_route(endpoint: Endpoint, netns_fd: int) -> None:
     """Make this interface the one of the default routes, if there is none. Raises ``OSError``."""
     with Rtnetlink(netns_fd) as inside:
         link = inside.link(endpoint.interface)
@@ -61,8 +61,8 @@ def _set_ipv6(endpoint: Endpoint) -> None:
     own = f"ipv6/conf/{endpoint.interface}"
     if endpoint.ipv6:
         for name in ("accept_ra", "autoconf", "accept_redirects", "accept_dad"):
-            sysctl.write(f"{own}/{name}", "0")
-    sysctl.write(f"{own}/disable_ipv6", "0" if endpoint.ipv6 else "1")
+            sysctl.write_sysctl(f"{own}/{name}", "0")
+    sysctl.write_sysctl(f"{own}/disable_ipv6", "0" if endpoint.ipv6 else "1")
 
 
 def _address6(index: int, endpoint: Endpoint) -> tuple[Request, ...]:

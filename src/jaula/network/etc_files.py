@@ -54,11 +54,11 @@ def hosts(
             where = gateway
         lines.append(f"{where}\t{name}\n")
     lines += linked
-    lines += own_lines(hostname, domain, [*([address] if address is not None else []), *more])
+    lines += container_lines(hostname, domain, [*([address] if address is not None else []), *more])
     return "".join(lines)
 
 
-def own_lines(hostname: str, domain: str, addresses: Iterable[str]) -> list[str]:
+def container_lines(hostname: str, domain: str, addresses: Iterable[str]) -> list[str]:
     """The lines of /etc/hosts for the container itself."""
     names = f"{hostname}.{domain} {hostname}" if domain else hostname
     return [f"{where}\t{names}\n" for where in addresses]

@@ -14,7 +14,7 @@ from jaula.errors import InvalidRequest
 from jaula.network.etc_files import is_name
 
 
-def line(address: str, alias: str, hostname: str, name: str) -> str:
+def link_line(address: str, alias: str, hostname: str, name: str) -> str:
     """The line with its end.
 
     :raises InvalidRequest: the alias could not stand in a hosts file.
@@ -27,14 +27,14 @@ def line(address: str, alias: str, hostname: str, name: str) -> str:
     return f"{address}\t{' '.join(names)}\n"
 
 
-def readdressed(text: bytes, names: Sequence[str], address: str) -> bytes:
+def set_link_address(text: bytes, names: Sequence[str], address: str) -> bytes:
     """The file with another address in the link's line; without one it is as it was."""
     before, found, after = _split(text, names)
     _, tab, rest = found.partition(b"\t")
     return before + address.encode() + tab + rest + after if found else text
 
 
-def without(text: bytes, names: Sequence[str]) -> bytes:
+def remove_link_line(text: bytes, names: Sequence[str]) -> bytes:
     """The file without the link's line."""
     before, _, after = _split(text, names)
     return before + after

@@ -10,15 +10,15 @@ from jaula.kernel.links import RT_TABLE_LOCAL
 from jaula.kernel.rtnetlink import Rtnetlink
 
 DEFAULT_MTU = 1500
-LEAST_MTU = 576  # RFC 791
+MIN_MTU = 576  # RFC 791
 
 
-def networks(links: Rtnetlink) -> list[IPv4Network]:
+def ipv4_networks(links: Rtnetlink) -> list[IPv4Network]:
     """What the host routes or has an address in, so that no subnet shadows it."""
     return [IPv4Network(found, strict=False) for found in _known(links, socket.AF_INET)]
 
 
-def networks6(links: Rtnetlink) -> list[IPv6Network]:
+def ipv6_networks(links: Rtnetlink) -> list[IPv6Network]:
     """The same for IPv6, without what every interface has."""
     rows = [IPv6Network(found, strict=False) for found in _known(links, socket.AF_INET6)]
     return [row for row in rows if not (row.is_link_local or row.is_multicast)]
@@ -42,4 +42,4 @@ def uplink_mtu(links: Rtnetlink) -> int:
         if row.family == socket.AF_INET and not row.destination and row.index
     }
     sizes = [link.mtu for link in links.links() if link.index in indexes]
-    return min([DEFAULT_MTU, *(size for size in sizes if size >= LEAST_MTU)])
+    return min([DEFAULT_MTU, *(size for size in sizes if size >= MIN_MTU)])

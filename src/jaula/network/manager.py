@@ -43,7 +43,7 @@ class NetworkManager:
     ) -> None:
         """``binder`` takes ports where our own network namespace is not the host's."""
         pools = parse_pools(config.address_pool)
-        plan = default_network.plan(config, pools)
+        plan = default_network.default_bridge_plan(config, pools)
         self._bridge = plan.name
         self._lock = threading.RLock()
         self._nft: Nft | None = None
@@ -95,10 +95,10 @@ class NetworkManager:
         with self._lock:
             self._segments.clear(network)
 
-    def parent_comes_with(self, parent: str) -> bool:
+    def owns_parent(self, parent: str) -> bool:
         """Whether a parent has to be made for a network, or was made for another one."""
         with self._lock:
-            return self._segments.parent_comes_with(parent)
+            return self._segments.owns_parent(parent)
 
     def has_interface(self, name: str) -> bool:
         """Whether the host has an interface of that name."""
@@ -177,11 +177,11 @@ class NetworkManager:
             )
             return segment.connect(joining, netns_fd)
 
-    def lead_outside(self, endpoint: Endpoint, netns_fd: int) -> None:
+    def set_default_route(self, endpoint: Endpoint, netns_fd: int) -> None:
         """Make an interface of a container the one of its default routes, if it has none."""
         with self._lock:
             try:
-                self._segments.find(endpoint.network).lead_outside(endpoint, netns_fd)
+                self._segments.find(endpoint.network).set_default_route(endpoint, netns_fd)
             except OSError as exc:
                 raise JaulaError(
                     f"failed to route {endpoint.container_name} by {endpoint.network}: {exc}"
@@ -336,7 +336,9 @@ class NetworkManager:
             for segment in found:
                 segment.load_firewall()
                 for endpoint in segment.endpoints.values():
-                    self._publisher.forget_flows(endpoint.ports)  # made when nothing was translated
+                    self._publisher.delete_udp_flows(
+                        endpoint.ports
+                    )  # made when nothing was translated
             return unguarded or bool(found)
 
     def sweep(self, live: Collection[str]) -> list[str]:

@@ -17,13 +17,13 @@ import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.network import endpoint_config
-from jaula.network.ipam.addresses import Addresses, mac_of
+from jaula.network.ipam.addresses import Addresses, mac_from_address
 from jaula.spec.endpoint import Endpoint
 
 PORT_PREFIX = "jl"
 """How the names of host ends of containers begin."""
 
-Promised = Callable[[], Sequence[IPv4Network]]
+OtherSubnets = Callable[[], Sequence[IPv4Network]]
 """The subnets of other networks."""
 
 
@@ -117,7 +117,7 @@ class Network(ABC):
             str(address),
             addresses.subnet.prefixlen,
             "" if self._internal else str(addresses.gateway),
-            joining.mac or mac_of(address),
+            joining.mac or mac_from_address(address),
             f"{PORT_PREFIX}{endpoint_id[:10]}",
             joining.interface,
             ipv6=own6,
@@ -164,6 +164,6 @@ class Network(ABC):
         if self.addresses6 is not None and endpoint.ipv6:
             self.addresses6.release(endpoint.ipv6)
 
-    def lead_outside(self, endpoint: Endpoint, netns_fd: int) -> None:
+    def set_default_route(self, endpoint: Endpoint, netns_fd: int) -> None:
         """Make an interface of a container the one of its default routes, if it has none."""
-        endpoint_config.lead_outside(endpoint, netns_fd)
+        endpoint_config.set_default_route(endpoint, netns_fd)

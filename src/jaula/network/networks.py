@@ -99,7 +99,7 @@ class Networks:
         if network.name in self._by_name:
             raise Conflict(f"network with name {network.name} already exists")
         if network.ipv6 and network.ipv6_pool is None:
-            network = config.with_ipv6(network, self._pools, self._taken6())
+            network = config.add_ipv6_subnet(network, self._pools, self._taken6())
         segment = self._new(network)
         try:
             addresses = segment.ensure()
@@ -147,7 +147,7 @@ class Networks:
                         f" {other.network} is already using parent interface {network.parent}"
                     )
 
-    def parent_comes_with(self, parent: str) -> bool:
+    def owns_parent(self, parent: str) -> bool:
         """Whether a parent has to be made for a network, or was made for another one."""
         return any(s.parent.plan.made for s in self.parented(parent)) or not has_interface(parent)
 
@@ -211,7 +211,7 @@ class Networks:
 
     def _taken6(self) -> list[IPv6Network]:
         with Rtnetlink() as links:
-            host = host_routes.networks6(links)
+            host = host_routes.ipv6_networks(links)
         return [*host, *(s for s in self.subnets() if isinstance(s, IPv6Network))]
 
     def close(self) -> None:

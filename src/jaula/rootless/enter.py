@@ -30,15 +30,15 @@ from jaula.rootless import (
     network_helper as rootless_network_helper,
 )
 from jaula.rootless.state import (
-    ALIVE,
-    ALIVE_FD,
-    CGROUP,
-    CONTROL,
-    KEEPER,
-    NETWORK,
+    CGROUP_FILE,
+    CONTROL_SOCKET,
+    HOLDER_DIR,
+    KEEPALIVE_ENV,
+    KEEPALIVE_FIFO,
+    NETWORK_FILE,
     network_helper,
-    note,
     open_fifo,
+    write_file,
 )
 from jaula.runtime.create import id_maps
 
@@ -56,7 +56,7 @@ def enter(root: str, run: str) -> None:
     uid = os.geteuid()
     for directory in (root, run):
         _own_directory(directory)
-    directory = os.path.join(run, KEEPER)
+    directory = os.path.join(run, HOLDER_DIR)
     os.makedirs(directory, 0o700, exist_ok=True)
     with _locked(directory):
         pid, alive = _found(directory) or _make(directory, uid)
@@ -65,17 +65,17 @@ def enter(root: str, run: str) -> None:
         except OSError as error:
             raise Unavailable(f"cannot enter the engine's namespaces: {error.strerror}") from error
     os.set_inheritable(alive, True)
-    os.environ[ALIVE_FD] = str(alive)
-    os.environ[paths.INSIDE] = str(uid)
+    os.environ[KEEPALIVE_ENV] = str(alive)
+    os.environ[paths.ROOTLESS_ENV] = str(uid)
 
 
-def visit(run: str) -> bool:
+def join_existing(run: str) -> bool:
     """Enter the namespaces of an ordinary user's engine to look at its containers.
 
     ``run`` is the engine's run directory. Whether there are such namespaces. Raises ``OSError``.
     """
     uid = os.geteuid()
-    living = _living(f"{run}/{KEEPER}") if uid != 0 else None
+    living = _living(f"{run}/{HOLDER_DIR}") if uid != 0 else None
     if living is None:
         return False
     pid, alive = living
@@ -83,7 +83,7 @@ def visit(run: str) -> bool:
         _join(pid)
     finally:
         os.close(alive)
-    os.environ[paths.INSIDE] = str(uid)
+    os.environ[paths.ROOTLESS_ENV] = str(uid)
     return True
 
 
@@ -118,7 +118,7 @@ def _found(directory: str) -> tuple[int, int] | None:
     """A keeper that is there, and ourselves in its cgroup."""
     living = _living(directory)
     if living is not None:
-        note(f"{directory}/{CGROUP}", systemd_scope.enter(living[0], new=False))
+        write_file(f"{directory}/{CGROUP_FILE}", systemd_scope.enter(living[0], new=False))
         if not _helper_lives(directory):
             _reach_outside(directory, living[0], None)
     return living
@@ -142,15 +142,15 @@ def _reach_outside(directory: str, keeper_pid: int, hangs_up: int | None) -> Non
     spaces = rootless_network_helper.Namespaces(
         f"/proc/{keeper_pid}/ns/user", f"/proc/{keeper_pid}/ns/net"
     )
-    joined = rootless_network_helper.join(spaces, directory, hangs_up, _find)
-    note(f"{directory}/{NETWORK}", f"{joined.name}\n{joined.reason}")
+    joined = rootless_network_helper.start(spaces, directory, hangs_up, _find)
+    write_file(f"{directory}/{NETWORK_FILE}", f"{joined.name}\n{joined.reason}")
 
 
 def _living(directory: str) -> tuple[int, int] | None:
     """The keeper that answers, None where there is none: its process id, and what it lives by."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         try:
-            probe.connect(f"{directory}/{CONTROL}")
+            probe.connect(f"{directory}/{CONTROL_SOCKET}")
             alive = open_fifo(directory)
         except OSError:
             return None
@@ -179,11 +179,11 @@ def _make(directory: str, uid: int) -> tuple[int, int]:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = str(uid)
-    maps = subids.read(name, uid, os.getegid())
-    for left in (ALIVE, CONTROL, NETWORK):
+    maps = subids.read_id_maps(name, uid, os.getegid())
+    for left in (KEEPALIVE_FIFO, CONTROL_SOCKET, NETWORK_FILE):
         if os.path.lexists(f"{directory}/{left}"):
             os.unlink(f"{directory}/{left}")
-    os.mkfifo(f"{directory}/{ALIVE}", 0o600)
+    os.mkfifo(f"{directory}/{KEEPALIVE_FIFO}", 0o600)
     told, telling = os.pipe2(os.O_CLOEXEC)  # the keeper tells that it is ready
     waits, going = os.pipe2(os.O_CLOEXEC)  # and waits until it may go on
     hangs_up, held = os.pipe2(os.O_CLOEXEC)  # the keeper's end is seen here
@@ -225,7 +225,7 @@ def _become_keeper(directory: str, telling: int, waits: int, held: int) -> None:
 def _finish(
     pid: int,
     directory: str,
-    maps: tuple[subids.Rows, subids.Rows],
+    maps: tuple[subids.IdMap, subids.IdMap],
     told: int,
     going: int,
     hangs_up: int,
@@ -248,7 +248,7 @@ def _finish(
         raise Unavailable("the engine's keeper ended at its start", hint="see the engine's log")
     alive = open_fifo(directory)
     try:
-        note(f"{directory}/{CGROUP}", systemd_scope.enter(pid, new=True))
+        write_file(f"{directory}/{CGROUP_FILE}", systemd_scope.enter(pid, new=True))
         _reach_outside(directory, pid, hangs_up)
         os.write(going, b"g")
     except BaseException:

@@ -40,10 +40,10 @@ from jaula.rootless.port_protocol import (
     decode_request,
     encode,
 )
-from jaula.rootless.state import ALIVE, CONTROL
+from jaula.rootless.state import CONTROL_SOCKET, KEEPALIVE_FIFO
 from jaula.runtime.shim.event_loop import EventLoop
 
-TURN = 30.0  # seconds between two looks for senders that are silent
+EXPIRE_INTERVAL = 30.0  # seconds between two looks for senders that are silent
 MAX_REQUEST = 1 << 18
 
 
@@ -72,7 +72,7 @@ class HostSockets:
         return made
 
 
-class Ports:
+class PortForwards:
     """Every port that is held."""
 
     def __init__(self, poller: EventLoop, outside: HostSockets) -> None:
@@ -126,10 +126,10 @@ class Ports:
             held.expire(now)
 
 
-class Control:
+class ControlSocket:
     """The socket on which engines ask."""
 
-    def __init__(self, poller: EventLoop, listening: socket.socket, ports: Ports) -> None:
+    def __init__(self, poller: EventLoop, listening: socket.socket, ports: PortForwards) -> None:
         self._poller = poller
         self._listening = listening
         self._ports = ports
@@ -182,9 +182,9 @@ def serve(directory: str, ready: int, go: int, held: int) -> NoReturn:
         with Rtnetlink() as netlink:
             netlink.send(set_link("lo", up=True))
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listening.bind(f"{directory}/{CONTROL}")
+        listening.bind(f"{directory}/{CONTROL_SOCKET}")
         listening.listen()
-        alive = os.open(f"{directory}/{ALIVE}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        alive = os.open(f"{directory}/{KEEPALIVE_FIFO}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         os.write(ready, b"1")
         if os.read(go, 1):
             os.close(ready)
@@ -200,13 +200,13 @@ def serve(directory: str, ready: int, go: int, held: int) -> NoReturn:
 
 def _loop(directory: str, alive: int, listening: socket.socket, outside: HostSockets) -> None:
     poller = EventLoop()
-    ports = Ports(poller, outside)
-    Control(poller, listening, ports)
+    ports = PortForwards(poller, outside)
+    ControlSocket(poller, listening, ports)
     alone: list[bool] = []
     poller.watch(alive, 0, lambda _: alone.append(True))  # a hang-up is reported always
     while True:
         try:
-            poller.turn(TURN)
+            poller.turn(EXPIRE_INTERVAL)
         except OSError as error:  # of one connection: the others go on
             os.write(2, f"jaula-keeper: {error}\n".encode())
         ports.expire()
@@ -225,5 +225,5 @@ def _may_end(directory: str, alive: int) -> bool:
     if not looking.poll(0):
         os.close(lock)
         return False
-    os.unlink(f"{directory}/{CONTROL}")
+    os.unlink(f"{directory}/{CONTROL_SOCKET}")
     return True  # the lock ends with the process

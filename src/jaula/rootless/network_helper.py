@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jaula.rootless.state import RESOLVER, HolderState
+from jaula.rootless.state import RESOLVER, NetworkHelper
 
-PATIENCE = 10.0  # seconds until a helper is given up
+START_TIMEOUT = 10.0  # seconds until a helper is given up
 TUN = "/dev/net/tun"
 ADDRESS, NETMASK, GATEWAY = "10.0.2.100", "24", "10.0.2.2"  # slirp4netns has no other
 INTERFACE = "tap0"
@@ -35,7 +35,7 @@ class Namespaces(NamedTuple):
     net: str
 
 
-def pasta(program: str, spaces: Namespaces, pid_file: str) -> list[str]:
+def pasta_command(program: str, spaces: Namespaces, pid_file: str) -> list[str]:
     """The command: it goes to the background when all is there, and ends with the namespace."""
     return [
         *(program, "--quiet", "--config-net", "--ipv4-only", "--no-map-gw"),
@@ -46,7 +46,7 @@ def pasta(program: str, spaces: Namespaces, pid_file: str) -> list[str]:
     ]
 
 
-def slirp4netns(program: str, spaces: Namespaces, ready: int, exit_fd: int) -> list[str]:
+def slirp4netns_command(program: str, spaces: Namespaces, ready: int, exit_fd: int) -> list[str]:
     """The command: it stays in the foreground, and ends when ``exit_fd`` hangs up."""
     return [
         *(program, "--configure", "--mtu=65520", "--disable-host-loopback"),
@@ -55,9 +55,9 @@ def slirp4netns(program: str, spaces: Namespaces, ready: int, exit_fd: int) -> l
     ]
 
 
-def join(
+def start(
     spaces: Namespaces, directory: str, exit_fd: int | None, find: Callable[[str], str | None]
-) -> HolderState:
+) -> NetworkHelper:
     """Start the first helper that works.
 
     ``exit_fd`` hangs up when the keeper ends; without it slirp4netns, which needs it, is left out.
@@ -65,7 +65,7 @@ def join(
     try:
         os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:  # pasta would hang instead of saying so
-        return HolderState("", f"{TUN} cannot be opened: {error.strerror}")
+        return NetworkHelper("", f"{TUN} cannot be opened: {error.strerror}")
     reasons = []
     for name in ("pasta", "slirp4netns"):
         program = find(name)
@@ -74,15 +74,15 @@ def join(
             continue
         log = f"{directory}/{name}.log"
         if name == "pasta":
-            done = _run(pasta(program, spaces, f"{directory}/pasta.pid"), log)
+            done = _run(pasta_command(program, spaces, f"{directory}/pasta.pid"), log)
         elif exit_fd is not None:
             done = _run_until_ready(program, spaces, exit_fd, log)
         else:
             continue
         if done:
-            return HolderState(name)
+            return NetworkHelper(name)
         reasons.append(f"{name} failed ({_last_line(log) or f'it does not answer; see {log}'})")
-    return HolderState("", "; ".join(reasons))
+    return NetworkHelper("", "; ".join(reasons))
 
 
 def _spawn(words: list[str], log: str, keep: Sequence[int] = ()) -> int:
@@ -110,7 +110,7 @@ def _spawn(words: list[str], log: str, keep: Sequence[int] = ()) -> int:
 def _run(words: list[str], log: str) -> bool:
     """Whether a program that goes to the background did so; one that does not is ended."""
     pid = _spawn(words, log)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -123,12 +123,12 @@ def _run(words: list[str], log: str) -> bool:
 def _run_until_ready(program: str, spaces: Namespaces, exit_fd: int, log: str) -> bool:
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
-        words = slirp4netns(program, spaces, writing, exit_fd)
+        words = slirp4netns_command(program, spaces, writing, exit_fd)
         pid = _spawn(words, log, (writing, exit_fd))
         os.close(writing)
         import select
 
-        if select.select([reading], [], [], PATIENCE)[0] and os.read(reading, 1):
+        if select.select([reading], [], [], START_TIMEOUT)[0] and os.read(reading, 1):
             return True
         _end(pid)
         return False

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INSIDE = "JAULA_ROOTLESS"
+ROOTLESS_ENV = "JAULA_ROOTLESS"
 """The environment variable that names the user of an engine in its namespaces."""
 
 SYSTEM_CONFIG = "/etc/jaula/daemon.json"
@@ -22,9 +22,9 @@ SYSTEM_RUN = "/run/jaula"
 SOCKET = "jaula.sock"
 
 
-def user() -> int | None:
+def rootless_uid() -> int | None:
     """The id of the ordinary user whose engine is meant or runs here; None: the system's."""
-    inside = os.environ.get(INSIDE, "")
+    inside = os.environ.get(ROOTLESS_ENV, "")
     if inside.isascii() and inside.isdigit():
         return int(inside)
     own = os.geteuid()
@@ -60,14 +60,14 @@ def run_directory(uid: int | None, environment: Mapping[str, str], usual: bool) 
 
 def root() -> str:
     """This user's directory for images, layers, volumes and containers."""
-    uid = user()
+    uid = rootless_uid()
     home = "/" if uid is None or os.environ.get("HOME") else _home(uid)
     return root_directory(uid, os.environ, home)
 
 
 def config_file() -> str:
     """Settings of this user's engine where no file is named: it need not be there."""
-    uid = user()
+    uid = rootless_uid()
     if uid is None:
         return SYSTEM_CONFIG
     home = "" if os.environ.get("HOME") else _home(uid)
@@ -76,7 +76,7 @@ def config_file() -> str:
 
 def run() -> str:
     """This user's directory for the socket and what runs."""
-    uid = user()
+    uid = rootless_uid()
     return run_directory(uid, os.environ, uid is not None and _is_own(f"/run/user/{uid}"))
 
 
@@ -87,7 +87,7 @@ def socket() -> str:
     write to it (``--group``), else the own one again, which a client then starts.
     """
     system = os.path.join(SYSTEM_RUN, SOCKET)
-    if user() is None:
+    if rootless_uid() is None:
         return system
     own = os.path.join(run(), SOCKET)
     if not os.path.exists(own) and os.access(system, os.W_OK):

@@ -16,11 +16,11 @@ import msgspec
 from jaula.errors import Unavailable
 from jaula.rootless import port_protocol
 from jaula.rootless.port_protocol import Bind, Forward, Release, ReleaseOthers
-from jaula.rootless.state import CONTROL, KEEPER
+from jaula.rootless.state import CONTROL_SOCKET, HOLDER_DIR
 from jaula.runtime.seqpacket import SocketDir
 from jaula.spec.endpoint import PublishedPort
 
-PATIENCE = 10.0  # seconds for an answer
+ANSWER_TIMEOUT = 10.0  # seconds for an answer
 
 
 class PortLease:
@@ -42,7 +42,7 @@ class PortDriver:
     relays = True
 
     def __init__(self, run: str) -> None:
-        self._directory = f"{run}/{KEEPER}"
+        self._directory = f"{run}/{HOLDER_DIR}"
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
@@ -50,13 +50,13 @@ class PortDriver:
         """Let the keeper bind a port and send on what arrives. Raises ``OSError``."""
         if port.protocol not in ("tcp", "udp"):
             return None
-        forward = forward_of(port, target)
+        forward = forward_for(port, target)
         self.ask(Bind(forward))
         return PortLease(self, forward)
 
     def keep_only(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
         """Let the keeper give back every other port."""
-        self.ask(ReleaseOthers(tuple(forward_of(port, target) for port, target in ports)))
+        self.ask(ReleaseOthers(tuple(forward_for(port, target) for port, target in ports)))
 
     def ask(self, request: port_protocol.Request) -> None:
         """Send one request. Raises ``OSError`` as bind(2), ``Unavailable`` without a keeper."""
@@ -75,9 +75,9 @@ class PortDriver:
     def _exchange(self, request: port_protocol.Request) -> port_protocol.Answer:
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._socket.settimeout(PATIENCE)
+            self._socket.settimeout(ANSWER_TIMEOUT)
             with SocketDir(self._directory) as place:
-                self._socket.connect(f"{place}/{CONTROL}")
+                self._socket.connect(f"{place}/{CONTROL_SOCKET}")
         self._socket.send(port_protocol.encode(request), socket.MSG_NOSIGNAL)
         return port_protocol.decode_answer(self._socket.recv(4096))
 
@@ -87,6 +87,6 @@ class PortDriver:
             self._socket = None
 
 
-def forward_of(port: PublishedPort, target: str) -> Forward:
+def forward_for(port: PublishedPort, target: str) -> Forward:
     """What the keeper is to do for a published port. Pure."""
     return Forward(port.protocol, port.host_ip, port.host_port, target, port.container_port)

@@ -18,8 +18,8 @@ from functools import partial
 from jaula.rootless.port_protocol import Forward
 from jaula.runtime.shim.event_loop import EventLoop
 
-PIECE = 65536
-FAIR = 16  # pieces of one direction before others have their turn
+CHUNK_SIZE = 65536
+MAX_CHUNKS_PER_TURN = 16  # pieces of one direction before others have their turn
 BACKLOG = 512
 UDP_IDLE = 90.0  # seconds after which a silent sender is forgotten
 UDP_PEERS = 4096  # senders of one port at most
@@ -43,7 +43,7 @@ class HalfConnection:
         while not self.waiting and not self.ended and pieces:
             pieces -= 1
             try:
-                data = self.source.recv(PIECE)
+                data = self.source.recv(CHUNK_SIZE)
             except BlockingIOError:
                 return
             if data:
@@ -99,7 +99,7 @@ class Connection:
             self.close()
             return
         self._connected = True
-        pieces = FAIR
+        pieces = MAX_CHUNKS_PER_TURN
         if events & select.EPOLLHUP:  # would be reported for ever: what it still has is read now
             self._hung.add(own)
             self._poller.forget(own.fileno())
@@ -186,7 +186,7 @@ class UdpForward:
 
     def _arrived(self, _: int) -> None:
         with contextlib.suppress(OSError):  # a datagram may be lost
-            data, peer = self._outer.recvfrom(PIECE)
+            data, peer = self._outer.recvfrom(CHUNK_SIZE)
             inner = self._inner(peer)
             if inner is not None:
                 inner.send(data)
@@ -208,7 +208,7 @@ class UdpForward:
         def answered(_: int) -> None:
             used[0] = time.monotonic()
             with contextlib.suppress(OSError):
-                self._outer.sendto(inner.recv(PIECE), peer)
+                self._outer.sendto(inner.recv(CHUNK_SIZE), peer)
 
         self._poller.watch(inner.fileno(), select.EPOLLIN, answered)
         return inner

@@ -10,52 +10,52 @@ from typing import NamedTuple
 
 from jaula.kernel import mounts
 
-KEEPER = "keeper"  # in the engine's run directory
-ALIVE, CONTROL = "alive", "control"  # in the keeper's: a fifo, a socket
-NETWORK = "network"  # the helper's name, or why there is none
-CGROUP = "cgroup"  # why there is no cgroup for containers; empty where there is
-ALIVE_FD = "JAULA_KEEPER_FD"
+HOLDER_DIR = "keeper"  # in the engine's run directory
+KEEPALIVE_FIFO, CONTROL_SOCKET = "alive", "control"  # in the keeper's: a fifo, a socket
+NETWORK_FILE = "network"  # the helper's name, or why there is none
+CGROUP_FILE = "cgroup"  # why there is no cgroup for containers; empty where there is
+KEEPALIVE_ENV = "JAULA_KEEPER_FD"
 RESOLV_CONF = "/etc/resolv.conf"
 RESOLVER = "10.0.2.3"
 """Where the helpers answer in place of a name server on the host's loopback."""
 
 
-class HolderState(NamedTuple):
+class NetworkHelper(NamedTuple):
     """What joins the engine's network to outside, or "" and why there is nothing."""
 
     name: str
     reason: str = ""
 
 
-def hold_alive() -> None:
+def protect_keepalive() -> None:
     """After the engine was executed anew: what keeps the keeper is not for other programs."""
-    number = os.environ.pop(ALIVE_FD, "")
+    number = os.environ.pop(KEEPALIVE_ENV, "")
     if number.isdigit():
         os.set_inheritable(int(number), False)
 
 
-def open_alive(run: str) -> int:
+def open_keepalive(run: str) -> int:
     """The keeper lives as long as this descriptor is open, here or in a process forked later."""
-    return open_fifo(f"{run}/{KEEPER}")
+    return open_fifo(f"{run}/{HOLDER_DIR}")
 
 
 def open_fifo(directory: str) -> int:
     """The same by the keeper's directory. Raises ``OSError`` (ENXIO) where it has ended."""
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    return os.open(f"{directory}/{ALIVE}", flags)
+    return os.open(f"{directory}/{KEEPALIVE_FIFO}", flags)
 
 
-def network_helper(run: str) -> HolderState:
+def network_helper(run: str) -> NetworkHelper:
     """What joins the engine's network to outside."""
     try:
-        with open(f"{run}/{KEEPER}/{NETWORK}", encoding="utf-8") as file:
+        with open(f"{run}/{HOLDER_DIR}/{NETWORK_FILE}", encoding="utf-8") as file:
             name, _, reason = file.read().partition("\n")
     except FileNotFoundError:
-        return HolderState("", "the keeper has none")
-    return HolderState(name, reason)
+        return NetworkHelper("", "the keeper has none")
+    return NetworkHelper(name, reason)
 
 
-def use_resolver(run: str) -> None:
+def bind_resolv_conf(run: str) -> None:
     """In a mount namespace of the engine's own: name servers on the host's loopback are replaced.
 
     What the engine reads, and gives to containers, is then right for the network that it is in.
@@ -69,22 +69,22 @@ def use_resolver(run: str) -> None:
         return
     changed = resolv_conf(text)
     if changed.split() != text.split():
-        note(f"{run}/{KEEPER}/resolv.conf", changed)
+        write_file(f"{run}/{HOLDER_DIR}/resolv.conf", changed)
         mounts.mount(
-            f"{run}/{KEEPER}/resolv.conf", os.path.realpath(RESOLV_CONF), None, mounts.MS.BIND
+            f"{run}/{HOLDER_DIR}/resolv.conf", os.path.realpath(RESOLV_CONF), None, mounts.MS.BIND
         )
 
 
-def no_cgroup(run: str) -> str:
+def cgroup_error(run: str) -> str:
     """Why containers have no cgroup; empty where they have."""
     try:
-        with open(f"{run}/{KEEPER}/{CGROUP}", encoding="utf-8") as file:
+        with open(f"{run}/{HOLDER_DIR}/{CGROUP_FILE}", encoding="utf-8") as file:
             return file.read()
     except FileNotFoundError:
         return ""
 
 
-def note(path: str, text: str) -> None:
+def write_file(path: str, text: str) -> None:
     """Write one of these files."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from jaula.errors import Unsupported
 
-LEAST = 65536
+MIN_IDS = 65536
 """Fewer leave an image's usual owners, up to nobody's 65534, without an id."""
 
-Rows = list[tuple[int, int, int]]
+IdMap = list[tuple[int, int, int]]
 """Lines of an id map: first id inside, first outside, how many."""
 
 
@@ -42,7 +42,7 @@ def ranges(text: str, name: str, uid: int) -> tuple[Range, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def id_map(own: int, given: tuple[Range, ...]) -> Rows:
+def id_map(own: int, given: tuple[Range, ...]) -> IdMap:
     """The map of the engine's namespace: 0 is the user, the ranges follow."""
     rows = [(0, own, 1)]
     first = 1
@@ -52,12 +52,12 @@ def id_map(own: int, given: tuple[Range, ...]) -> Rows:
     return rows
 
 
-def size(rows: Rows) -> int:
+def map_size(rows: IdMap) -> int:
     """How many ids there are from 0 on."""
     return sum(count for _, _, count in rows)
 
 
-def read(name: str, uid: int, gid: int) -> tuple[Rows, Rows]:
+def read_id_maps(name: str, uid: int, gid: int) -> tuple[IdMap, IdMap]:
     """The maps of users and groups. Raises ``Unsupported`` where a user has no ranges."""
     maps = []
     for path, own in (("/etc/subuid", uid), ("/etc/subgid", gid)):

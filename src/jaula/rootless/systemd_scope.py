@@ -21,7 +21,7 @@ from jaula.cgroups import ENGINE_LEAF
 from jaula.cgroups.cgroup_path import own_cgroup
 from jaula.errors import JaulaError
 
-KEEPER_LEAF = "keeper"
+HOLDER_LEAF = "keeper"
 
 
 def unit_name(keeper: int, started: str) -> str:
@@ -51,8 +51,8 @@ def enter(keeper: int, *, new: bool) -> str:
                 unit = unit_name(keeper, _started(keeper))
                 about = "containers of jaula"
                 systemd.start(unit, of_scope(unit, "app.slice", keeper, about, 2))
-                _move(tree, _cgroup(str(keeper)), KEEPER_LEAF, keeper)
-            base = _cgroup(str(keeper)).removesuffix(f"/{KEEPER_LEAF}")
+                _move(tree, _cgroup(str(keeper)), HOLDER_LEAF, keeper)
+            base = _cgroup(str(keeper)).removesuffix(f"/{HOLDER_LEAF}")
             unit = base.rpartition("/")[2]
             os.makedirs(f"{tree}{base}/{ENGINE_LEAF}", 0o755, exist_ok=True)
             systemd.attach(unit, f"/{ENGINE_LEAF}", os.getpid())

@@ -24,10 +24,10 @@ from pathlib import Path
 
 from jaula.errors import Unavailable
 from jaula.state.audit_entry import AuditEntry, encode
-from jaula.state.hash_chain import DROPPED, ChainCheck, Head, digest, link
+from jaula.state.hash_chain import DROP_ACTION, ChainCheck, Head, line_hash, parse_link
 
-MAX_FILE = 16 << 20  # bytes
-KEPT_FILES = 16
+MAX_FILE_SIZE = 16 << 20  # bytes
+MAX_FILES = 16
 HEAD = "head"
 _SUFFIX = ".log"
 _MAX_WAITING = 1024  # lines that wait for a disk that takes them
@@ -37,7 +37,7 @@ class AuditLog:
     """The log of one engine, open for writing. Not for use by several threads."""
 
     def __init__(
-        self, directory: Path, *, max_file: int = MAX_FILE, kept_files: int = KEPT_FILES
+        self, directory: Path, *, max_file: int = MAX_FILE_SIZE, kept_files: int = MAX_FILES
     ) -> None:
         self._directory = directory
         self._max_file = max_file
@@ -107,7 +107,7 @@ class AuditLog:
             return []
         cut = os.pread(self._log, self._size - keep, keep)
         os.ftruncate(self._log, keep)
-        text = f"{len(cut)} bytes of half a line were cut off, sha256 {digest(cut)}"
+        text = f"{len(cut)} bytes of half a line were cut off, sha256 {line_hash(cut)}"
         self._size = keep
         return [text]
 
@@ -117,8 +117,8 @@ class AuditLog:
             for line in lines(path):
                 last = line
             if last:
-                found = link(last)
-                return Head(found.n if found else 0, digest(last))
+                found = parse_link(last)
+                return Head(found.n if found else 0, line_hash(last))
         return Head()
 
     def _follows(self, head: Head, names: list[Path]) -> bool:
@@ -126,7 +126,7 @@ class AuditLog:
         check = ChainCheck()
         for path in names[-2:]:
             for found, line in check.lines(lines(path)):
-                if found.n == head.n and digest(line) != head.hash:
+                if found.n == head.n and line_hash(line) != head.hash:
                     return False
                 if found.n == head.n + 1 and found.prev != head.hash:
                     return False
@@ -177,7 +177,7 @@ class AuditLog:
         if written != len(line) + 1:
             raise OSError(28, "short write")
         self._size += written
-        self.last = Head(self.last.n + 1, digest(line))
+        self.last = Head(self.last.n + 1, line_hash(line))
         self._write_head()
         if not self._dirty:
             self._dirty = True
@@ -204,7 +204,9 @@ class AuditLog:
             return
         end = self._find_last(surplus)
         text = f"lines up to {end.n} were removed, as more than {self._kept_files} files are kept"
-        told = AuditEntry(action=DROPPED, error=text, status=200, up_to=end.n, up_to_hash=end.hash)
+        told = AuditEntry(
+            action=DROP_ACTION, error=text, status=200, up_to=end.n, up_to_hash=end.hash
+        )
         self._write(time.time_ns(), told)
         for name in surplus:
             name.unlink()

@@ -18,15 +18,15 @@ from typing import NamedTuple
 
 import msgspec
 
-ZERO = "0" * 64
-DROPPED = "log drop"  # the action of a line that tells of old files that were removed
+ZERO_HASH = "0" * 64
+DROP_ACTION = "log drop"  # the action of a line that tells of old files that were removed
 
 
 class Head(NamedTuple):
     """The last line: its number (0: none yet) and hash."""
 
     n: int = 0
-    hash: str = ZERO
+    hash: str = ZERO_HASH
 
     def encode(self) -> bytes:
         """One line of a size that never changes, so that it is overwritten in one piece."""
@@ -62,12 +62,12 @@ class ChainError(NamedTuple):
 _links = msgspec.json.Decoder(ChainLink)
 
 
-def digest(line: bytes) -> str:
+def line_hash(line: bytes) -> str:
     """The hash of a line, without its newline."""
     return hashlib.sha256(line).hexdigest()
 
 
-def link(line: bytes) -> ChainLink | None:
+def parse_link(line: bytes) -> ChainLink | None:
     """A line's place in the chain; None where it is no line of the log."""
     try:
         found = _links.decode(line)
@@ -90,15 +90,15 @@ class ChainCheck:
     def lines(self, lines: Iterable[bytes], *, watch: int = 0) -> Iterator[tuple[ChainLink, bytes]]:
         """Check lines and give them on; ``watch`` is the number of the one that the head names."""
         for line in lines:
-            found = link(line)
+            found = parse_link(line)
             if found is None:
                 self._wrong(self.last.n + 1, f"a line after {self.last.n} is damaged")
                 # What it was is unknown: its bytes decide whether the next one follows it.
-                self.last = Head(self.last.n + 1, digest(line))
+                self.last = Head(self.last.n + 1, line_hash(line))
                 continue
             if not self._begun:
                 self._begun = True
-                if found.n != 1 or found.prev != ZERO:
+                if found.n != 1 or found.prev != ZERO_HASH:
                     self._anchor = Head(found.n - 1, found.prev)
             elif found.n > self.last.n + 1:
                 self._wrong(found.n, _missing(self.last.n + 1, found.n - 1))
@@ -108,9 +108,9 @@ class ChainCheck:
                 self._wrong(
                     found.n, f"line {self.last.n} is not the one that line {found.n} follows"
                 )
-            if found.action == DROPPED:
+            if found.action == DROP_ACTION:
                 self._dropped.add(Head(found.up_to, found.up_to_hash))
-            self.last = Head(found.n, digest(line))
+            self.last = Head(found.n, line_hash(line))
             if found.n == watch:
                 self._head_hash = self.last.hash
             yield found, line

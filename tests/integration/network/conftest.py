@@ -98,7 +98,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         assert other is not None
         for netns, name in ((host, "up0"), (outside, "eth0")):
             with visiting(netns):
-                sysctl.write(f"ipv6/conf/{name}/accept_dad", "0")  # usable at once
+                sysctl.write_sysctl(f"ipv6/conf/{name}/accept_dad", "0")  # usable at once
         near.send(
             set_link(link.index, up=True),
             add_address(link.index, HOST_OUTER, 24),

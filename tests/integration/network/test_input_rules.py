@@ -11,7 +11,7 @@ import pytest
 from jaula.kernel.netlink import visiting
 from jaula.network import NetworkManager, PortRequest
 from jaula.network.firewall import bridge_rules
-from jaula.network.firewall.nftables import FirewallError, Library
+from jaula.network.firewall.nftables import FirewallError, Libnftables
 
 from .conftest import (
     HOST_OUTER,
@@ -225,14 +225,14 @@ def test_where_the_kernel_cannot_show_packets_to_the_rules_nothing_comes_from_ou
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kernel without ``dup``: closed, and said so."""
-    run = Library.run
+    run = Libnftables.run
 
-    def refuse(self: Library, commands: str, *, json: bool = False) -> str:
+    def refuse(self: Libnftables, commands: str, *, json: bool = False) -> str:
         if "dup to" in commands:
             raise FirewallError("no such file or directory")
         return run(self, commands, json=json)
 
-    monkeypatch.setattr(Library, "run", refuse)
+    monkeypatch.setattr(Libnftables, "run", refuse)
     made = lab.box()
     publish(lab, made)
     with listen(made.net, "0.0.0.0", 80) as server:

@@ -12,7 +12,7 @@ import pytest
 
 from harness.runtime_lab import Lab
 from jaula.runtime.client import Runtime
-from jaula.runtime_wiring import runtime_parts
+from jaula.runtime_wiring import runtime_interfaces
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def lab() -> Iterator[Lab]:
     for applet in applets.stdout.split():
         if applet != "busybox":
             (layer / "bin" / applet).symlink_to("busybox")
-    runtime = Runtime.launch(runtime_parts)
+    runtime = Runtime.launch(runtime_interfaces)
     lab = Lab(base, runtime)
     yield lab
     runtime.close()

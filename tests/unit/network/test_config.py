@@ -10,7 +10,7 @@ from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.network import config
 from jaula.network.firewall import antispoof_rules, bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
-from jaula.network.ipam.addresses import Addresses, link_local
+from jaula.network.ipam.addresses import Addresses, link_local_address
 from jaula.network.ipam.pools import parse_pools
 from jaula.spec.network import NetworkRecord, Pool
 
@@ -58,14 +58,14 @@ def test_two_subnets_of_one_family_are_refused() -> None:
 
 
 def test_a_network_with_ipv6_gets_a_unique_local_subnet_of_its_own() -> None:
-    assert config.with_ipv6(NETWORK) == NETWORK
-    six = config.with_ipv6(NetworkRecord("shop", "ab" * 32, 0, "br-x", ipv6=True))
+    assert config.add_ipv6_subnet(NETWORK) == NETWORK
+    six = config.add_ipv6_subnet(NetworkRecord("shop", "ab" * 32, 0, "br-x", ipv6=True))
     pool = six.ipv6_pool
     assert pool is not None
     assert pool.subnet == "fdab:abab:abab:abab::/64"
     assert pool.gateway == "fdab:abab:abab:abab::1"
-    assert config.with_ipv6(six) == six
-    other = config.with_ipv6(NetworkRecord("b", "cd" * 32, 0, "br-y", ipv6=True))
+    assert config.add_ipv6_subnet(six) == six
+    other = config.add_ipv6_subnet(NetworkRecord("b", "cd" * 32, 0, "br-y", ipv6=True))
     assert other.ipv6_pool != pool
 
 
@@ -103,7 +103,7 @@ def test_the_chosen_subnet_is_noted_once() -> None:
 
 
 def test_the_link_local_address_follows_from_the_mac() -> None:
-    assert link_local("02:42:ac:11:00:02") == IPv6Address("fe80::42:acff:fe11:2")
+    assert link_local_address("02:42:ac:11:00:02") == IPv6Address("fe80::42:acff:fe11:2")
 
 
 def test_a_network_that_says_nothing_publishes_as_the_engine_does() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.network.etc_hosts import line, readdressed, without
+from jaula.network.etc_hosts import link_line, remove_link_line, set_link_address
 
 NAMES = ("db", "0462e88d4a0c")
 LINE = b"10.0.0.2\tdb 0462e88d4a0c store\n"
@@ -15,19 +15,19 @@ FILE = b"127.0.0.1\tlocalhost\n" + LINE + b"10.0.0.3\tme\n"
 
 
 def test_a_line_has_the_alias_the_host_name_and_the_name() -> None:
-    assert line("10.0.0.2", *NAMES, "store").encode() == LINE
-    assert line("10.0.0.2", "store", "host", "store") == "10.0.0.2\tstore host\n"
+    assert link_line("10.0.0.2", *NAMES, "store").encode() == LINE
+    assert link_line("10.0.0.2", "store", "host", "store") == "10.0.0.2\tstore host\n"
 
 
 @pytest.mark.parametrize("alias", ["", "a b", "a\tb", "a\n1.2.3.4 b", "-a", "ä"])
 def test_an_alias_that_could_not_stand_there_is_refused(alias: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid alias in link"):
-        line("10.0.0.2", alias, "host", "store")
+        link_line("10.0.0.2", alias, "host", "store")
 
 
 def test_only_the_address_of_the_links_line_changes() -> None:
-    assert readdressed(FILE, NAMES, "10.0.0.77") == FILE.replace(b"10.0.0.2\t", b"10.0.0.77\t")
-    assert without(FILE, NAMES) == FILE.replace(LINE, b"")
+    assert set_link_address(FILE, NAMES, "10.0.0.77") == FILE.replace(b"10.0.0.2\t", b"10.0.0.77\t")
+    assert remove_link_line(FILE, NAMES) == FILE.replace(LINE, b"")
 
 
 @pytest.mark.parametrize(
@@ -42,18 +42,18 @@ def test_only_the_address_of_the_links_line_changes() -> None:
     ],
 )
 def test_lines_of_the_containers_own_stay(other: bytes) -> None:
-    assert readdressed(other, NAMES, "10.0.0.77") == other
-    assert without(other + FILE + other, NAMES) == other + FILE.replace(LINE, b"") + other
+    assert set_link_address(other, NAMES, "10.0.0.77") == other
+    assert remove_link_line(other + FILE + other, NAMES) == other + FILE.replace(LINE, b"") + other
 
 
 def test_of_two_such_lines_the_first_is_the_links() -> None:
-    assert without(LINE + LINE, NAMES) == LINE
-    assert readdressed(LINE + LINE, NAMES, "1.1.1.1") == b"1.1.1.1" + LINE[8:] + LINE
+    assert remove_link_line(LINE + LINE, NAMES) == LINE
+    assert set_link_address(LINE + LINE, NAMES, "1.1.1.1") == b"1.1.1.1" + LINE[8:] + LINE
 
 
 def test_a_line_without_an_end_has_none_afterwards() -> None:
-    assert readdressed(LINE[:-1], NAMES, "1.1.1.1") == b"1.1.1.1" + LINE[8:-1]
-    assert without(b"a\n" + LINE[:-1], NAMES) == b"a\n"
+    assert set_link_address(LINE[:-1], NAMES, "1.1.1.1") == b"1.1.1.1" + LINE[8:-1]
+    assert remove_link_line(b"a\n" + LINE[:-1], NAMES) == b"a\n"
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
@@ -62,8 +62,8 @@ def test_whatever_a_container_wrote_around_it_stays(before: bytes, after: bytes)
     if b"db" in before:
         return
     text = before + LINE + after
-    assert without(text, NAMES) == before + after
-    assert readdressed(text, NAMES, "10.0.0.77") == before + b"10.0.0.77" + LINE[8:] + after
+    assert remove_link_line(text, NAMES) == before + after
+    assert set_link_address(text, NAMES, "10.0.0.77") == before + b"10.0.0.77" + LINE[8:] + after
 
 
 @given(
@@ -71,5 +71,7 @@ def test_whatever_a_container_wrote_around_it_stays(before: bytes, after: bytes)
 )
 def test_any_file_can_be_read(parts: list[bytes]) -> None:
     text = b"".join(parts)
-    assert len(without(text, NAMES)) <= len(text)
-    assert without(readdressed(text, NAMES, "1.1.1.1"), NAMES) == without(text, NAMES)
+    assert len(remove_link_line(text, NAMES)) <= len(text)
+    assert remove_link_line(set_link_address(text, NAMES, "1.1.1.1"), NAMES) == remove_link_line(
+        text, NAMES
+    )

@@ -9,7 +9,7 @@ import pytest
 from jaula import cgroups
 from jaula.rootless import network_helper, state, systemd_scope
 from jaula.rootless.network_helper import Namespaces
-from jaula.rootless.port_driver import forward_of
+from jaula.rootless.port_driver import forward_for
 from jaula.rootless.port_protocol import Forward
 from jaula.spec.endpoint import PublishedPort
 
@@ -17,7 +17,7 @@ SPACES = Namespaces("/proc/7/ns/user", "/proc/7/ns/net")
 
 
 def test_pasta_forwards_no_port_either_way_and_hides_the_hosts_loopback() -> None:
-    words = network_helper.pasta("/usr/bin/pasta", SPACES, "/run/p.pid")
+    words = network_helper.pasta_command("/usr/bin/pasta", SPACES, "/run/p.pid")
     for flag in ("-t", "-u", "-T", "-U"):
         assert words[words.index(flag) + 1] == "none"
     assert "--no-map-gw" in words
@@ -26,7 +26,7 @@ def test_pasta_forwards_no_port_either_way_and_hides_the_hosts_loopback() -> Non
 
 
 def test_slirp4netns_hides_the_hosts_loopback_and_ends_with_the_keeper() -> None:
-    words = network_helper.slirp4netns("/usr/bin/slirp4netns", SPACES, 5, 6)
+    words = network_helper.slirp4netns_command("/usr/bin/slirp4netns", SPACES, 5, 6)
     assert "--disable-host-loopback" in words
     assert "--exit-fd=6" in words
     assert words[-2:] == [SPACES.net, network_helper.INTERFACE]
@@ -43,7 +43,7 @@ def test_without_a_tun_device_no_program_is_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(network_helper, "TUN", f"{tmp_path}/none")
-    joined = network_helper.join(SPACES, str(tmp_path), 0, lambda name: f"/nowhere/{name}")
+    joined = network_helper.start(SPACES, str(tmp_path), 0, lambda name: f"/nowhere/{name}")
     assert joined.name == ""
     assert "cannot be opened" in joined.reason
 
@@ -52,8 +52,8 @@ def test_without_a_program_every_one_that_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(network_helper, "TUN", "/dev/null")
-    joined = network_helper.join(SPACES, str(tmp_path), 0, lambda _: None)
-    assert joined == state.HolderState("", "pasta is not installed; slirp4netns is not installed")
+    joined = network_helper.start(SPACES, str(tmp_path), 0, lambda _: None)
+    assert joined == state.NetworkHelper("", "pasta is not installed; slirp4netns is not installed")
 
 
 def test_a_keeper_has_a_scope_that_no_former_one_had() -> None:
@@ -73,4 +73,4 @@ def test_only_an_engines_leaf_in_a_writable_tree_is_a_delegated_place(tmp_path: 
 
 def test_a_published_port_leads_to_the_containers_address() -> None:
     port = PublishedPort(80, "tcp", "0.0.0.0", 8080)
-    assert forward_of(port, "172.30.0.2") == Forward("tcp", "0.0.0.0", 8080, "172.30.0.2", 80)
+    assert forward_for(port, "172.30.0.2") == Forward("tcp", "0.0.0.0", 8080, "172.30.0.2", 80)

@@ -43,17 +43,17 @@ def test_the_socket_is_in_the_runtime_directory_or_in_a_private_one(
 
 
 def test_an_engine_in_its_namespaces_knows_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(paths.INSIDE, "1000")
+    monkeypatch.setenv(paths.ROOTLESS_ENV, "1000")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
-    assert paths.user() == 1000
+    assert paths.rootless_uid() == 1000
     assert paths.run() == "/run/user/1000/jaula"
 
 
 @pytest.mark.parametrize("text", ["", "-1", "me", "１"])
 def test_what_is_no_id_names_no_user(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(paths.INSIDE, text)
+    monkeypatch.setenv(paths.ROOTLESS_ENV, text)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert paths.user() is None
+    assert paths.rootless_uid() is None
 
 
 def test_only_a_directory_of_the_users_alone_is_trusted(tmp_path: Path) -> None:

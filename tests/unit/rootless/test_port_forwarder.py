@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from jaula.rootless import port_forwarder
-from jaula.rootless.namespace_holder import HostSockets, Ports
+from jaula.rootless.namespace_holder import HostSockets, PortForwards
 from jaula.rootless.port_protocol import Answer, Bind, Forward, Release, ReleaseOthers
 from jaula.runtime.shim.event_loop import EventLoop
 
@@ -24,7 +24,7 @@ class Running:
 
     def __init__(self) -> None:
         self.poller = EventLoop()
-        self.ports = Ports(self.poller, HostSockets())
+        self.ports = PortForwards(self.poller, HostSockets())
         self._asked: list[tuple[object, list[Answer]]] = []
         self._wake = os.pipe()
         self._ended = False

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.engine.userns.id_ranges import SingleIdRange
-from jaula.rootless.subids import Range, id_map, ranges, size
+from jaula.rootless.subids import Range, id_map, map_size, ranges
 
 TEXT = """\
 # a comment
@@ -37,7 +37,7 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 def test_the_user_is_zero_and_the_ranges_follow() -> None:
     rows = id_map(1000, (Range(200_000, 65536), Range(300_000, 10)))
     assert rows == [(0, 1000, 1), (1, 200_000, 65536), (65537, 300_000, 10)]
-    assert size(rows) == 65547
+    assert map_size(rows) == 65547
 
 
 def test_a_containers_rows_lie_each_in_one_row_of_the_engines() -> None:

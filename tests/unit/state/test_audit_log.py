@@ -17,7 +17,7 @@ from jaula.errors import Unavailable
 from jaula.state import audit_log as journals
 from jaula.state.audit_entry import AuditEntry
 from jaula.state.audit_log import AuditLog
-from jaula.state.hash_chain import ZERO, ChainCheck, Head, digest, link
+from jaula.state.hash_chain import ZERO_HASH, ChainCheck, Head, line_hash, parse_link
 
 
 def write(directory: Path, count: int, **options: Any) -> None:
@@ -44,9 +44,12 @@ def test_lines_are_numbered_and_chained(tmp_path: Path) -> None:
     write(tmp_path, 3)
     write(tmp_path, 2)
     lines = [line for path in journals.files(tmp_path) for line in journals.lines(path)]
-    links = [link(line) for line in lines]
+    links = [parse_link(line) for line in lines]
     assert [found.n for found in links if found] == [1, 2, 3, 4, 5]
-    assert [found.prev for found in links if found] == [ZERO, *(digest(x) for x in lines[:-1])]
+    assert [found.prev for found in links if found] == [
+        ZERO_HASH,
+        *(line_hash(x) for x in lines[:-1]),
+    ]
     assert verify(tmp_path) == []
 
 
@@ -225,7 +228,7 @@ def test_what_a_client_says_is_bounded_and_always_one_line(tmp_path: Path) -> No
 
 
 def test_a_head_has_one_size_and_reads_back() -> None:
-    for head in (Head(), Head(7, "a" * 64), Head(10**18, digest(b""))):
+    for head in (Head(), Head(7, "a" * 64), Head(10**18, line_hash(b""))):
         assert len(head.encode()) == 86
         assert Head.decode(head.encode()) == head
     for broken in (b"", b"x" * 86, b"1 2\n", Head(1, "A" * 64).encode()):

@@ -13,7 +13,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from jaula.config import OWN_RUNTIME, RuntimeConfig
-from jaula.daemon.config.setting import Setting, number_of, object_of, text_of, texts_of, wrong
+from jaula.daemon.config.setting import (
+    Setting,
+    read_integer,
+    read_object,
+    read_string,
+    read_strings,
+    type_error,
+)
 from jaula.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -116,30 +123,30 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _text(field: str) -> Callable[[str, Any], dict[str, object]]:
-    return lambda key, value: {field: text_of(key, value)}
+    return lambda key, value: {field: read_string(key, value)}
 
 
 def _number(field: str) -> Callable[[str, Any], dict[str, object]]:
-    return lambda key, value: {field: number_of(key, value)}
+    return lambda key, value: {field: read_integer(key, value)}
 
 
 def _flag(key: str, value: object) -> dict[str, object]:
     if not isinstance(value, bool):
-        raise wrong(key, "true or false", value)
+        raise type_error(key, "true or false", value)
     return {key.replace("-", "_"): value}
 
 
 def _hosts(key: str, value: object) -> dict[str, object]:
-    found = texts_of(key, value)
+    found = read_strings(key, value)
     if not found:
-        raise wrong(key, "a list of addresses", value)
+        raise type_error(key, "a list of addresses", value)
     return {"hosts": tuple(found)}
 
 
 def _bip(key: str, value: object) -> dict[str, object]:
     import ipaddress
 
-    text = text_of(key, value)
+    text = read_string(key, value)
     try:
         bridge = ipaddress.IPv4Interface(text)
     except ValueError as error:
@@ -154,14 +161,14 @@ def _bip(key: str, value: object) -> dict[str, object]:
 
 
 def _ulimits(key: str, value: object) -> dict[str, object]:
-    limits = object_of(key, value, ("nofile",))
+    limits = read_object(key, value, ("nofile",))
     if "nofile" not in limits:
         return {}
-    limit = object_of(f"{key}: nofile", limits["nofile"], ("Name", "Soft", "Hard"))
+    limit = read_object(f"{key}: nofile", limits["nofile"], ("Name", "Soft", "Hard"))
     if limit.get("Name", "nofile") != "nofile":
-        raise wrong(f"{key}: nofile: Name", '"nofile"', limit["Name"])
-    hard = number_of(f"{key}: nofile: Hard", limit.get("Hard"))
-    soft = number_of(f"{key}: nofile: Soft", limit.get("Soft", hard))
+        raise type_error(f"{key}: nofile: Name", '"nofile"', limit["Name"])
+    hard = read_integer(f"{key}: nofile: Hard", limit.get("Hard"))
+    soft = read_integer(f"{key}: nofile: Soft", limit.get("Soft", hard))
     if soft > hard:
         raise InvalidRequest(f"{key}: nofile: soft limit {soft} is above hard limit {hard}")
     return {"nofile": (soft, hard)}
@@ -169,11 +176,11 @@ def _ulimits(key: str, value: object) -> dict[str, object]:
 
 def _runtimes(key: str, value: object) -> dict[str, object]:
     found = []
-    for name, entry in object_of(key, value).items():
+    for name, entry in read_object(key, value).items():
         about = f"{key}: {name[:64]}"
-        entry = object_of(about, entry, ("path", "runtimeArgs"))
-        path = text_of(f"{about}: path", entry.get("path"))
-        arguments = texts_of(f"{about}: runtimeArgs", entry.get("runtimeArgs") or [])
+        entry = read_object(about, entry, ("path", "runtimeArgs"))
+        path = read_string(f"{about}: path", entry.get("path"))
+        arguments = read_strings(f"{about}: runtimeArgs", entry.get("runtimeArgs") or [])
         found.append(runtime(name, path, tuple(arguments)))
     return {"runtimes": tuple(found)}
 

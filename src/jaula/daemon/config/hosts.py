@@ -18,7 +18,7 @@ FILES = {"tlscacert": "ca.pem", "tlscert": "cert.pem", "tlskey": "key.pem"}
 KEYS = ("hosts", "tls", "tlsverify", *FILES, "insecure_tcp")
 
 
-def take(settings: dict[str, Any]) -> dict[str, object]:
+def pop_listen_settings(settings: dict[str, Any]) -> dict[str, object]:
     """What the :data:`KEYS` among ``settings`` make of ``socket``, ``tcp`` and ``tls``.
 
     The keys are taken out. Raises ``InvalidRequest`` for what contradicts itself or is not safe.

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from jaula.daemon.config.setting import Setting
 
 
-
-def take(settings: dict[str, object]) -> None:
+def normalize(settings: dict[str, object]) -> None:
     """Bring what is about logs into the form of ``EngineConfig``. Raises ``InvalidRequest``."""
     from jaula.errors import InvalidRequest
 
@@ -32,11 +31,11 @@ def keys() -> dict[str, Setting]:
     from jaula.daemon.config import setting as file
 
     def driver(key: str, value: object) -> dict[str, object]:
-        return {"log_driver": file.text_of(key, value)}
+        return {"log_driver": file.read_string(key, value)}
 
     def options(key: str, value: object) -> dict[str, object]:
-        rows = file.object_of(key, value).items()
-        found = [f"{name}={file.text_of(f'{key}: {name}', text)}" for name, text in rows]
+        rows = file.read_object(key, value).items()
+        found = [f"{name}={file.read_string(f'{key}: {name}', text)}" for name, text in rows]
         return {"log_opt": tuple(found)}
 
     return {

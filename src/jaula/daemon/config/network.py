@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from jaula.daemon.config.setting import Setting
 
 
-
-def take(settings: dict[str, object]) -> None:
+def normalize(settings: dict[str, object]) -> None:
     """Bring what is about networks into the form of ``EngineConfig``. Raises ``InvalidRequest``."""
     import ipaddress
 
@@ -62,11 +61,11 @@ def keys() -> dict[str, Setting]:
 
     return {
         "default-address-pools": file.Setting(("address-pool",), _pools),
-        "ip": file.Setting(("ip",), lambda key, value: {"ip": file.text_of(key, value)}),
+        "ip": file.Setting(("ip",), lambda key, value: {"ip": file.read_string(key, value)}),
         "default-network-opts": file.Setting(("default-network-opt",), _network_opts),
         "ipv6": file.Setting(("ipv6",), _switch("ipv6")),
         "fixed-cidr-v6": file.Setting(
-            ("fixed-cidr-v6",), lambda key, value: {"fixed_cidr_v6": file.text_of(key, value)}
+            ("fixed-cidr-v6",), lambda key, value: {"fixed_cidr_v6": file.read_string(key, value)}
         ),
         "publish-past-firewall": file.Setting(
             ("publish-past-firewall",), _switch("publish_past_firewall")
@@ -88,9 +87,9 @@ def _switch(field: str) -> Callable[[str, object], dict[str, object]]:
 def _network_opts(key: str, value: object) -> dict[str, object]:
     from jaula.daemon.config import setting as file
 
-    options = file.object_of(key, value, ("bridge",)).get("bridge", {})
-    rows = file.object_of(f"{key}: bridge", options).items()
-    found = [f"bridge={name}={file.text_of(f'{key}: {name}', text)}" for name, text in rows]
+    options = file.read_object(key, value, ("bridge",)).get("bridge", {})
+    rows = file.read_object(f"{key}: bridge", options).items()
+    found = [f"bridge={name}={file.read_string(f'{key}: {name}', text)}" for name, text in rows]
     return {"default_network_opt": tuple(found)}
 
 
@@ -103,9 +102,9 @@ def _pools(key: str, value: object) -> dict[str, object]:
         raise InvalidRequest(f"{key}: a list of pools is wanted, not {str(value)[:80]}")
     found = []
     for item in value:
-        pool = file.object_of(key, item, ("base", "size"))
-        base = file.text_of(f"{key}: base", pool.get("base"))
-        size = file.number_of(f"{key}: size", pool["size"]) if "size" in pool else None
+        pool = file.read_object(key, item, ("base", "size"))
+        base = file.read_string(f"{key}: base", pool.get("base"))
+        size = file.read_integer(f"{key}: size", pool["size"]) if "size" in pool else None
         try:
             chosen = address_pool(base, size)
         except InvalidRequest as error:

@@ -32,7 +32,7 @@ _FILE_LISTS = {
 _PROXIES = ("http-proxy", "https-proxy", "no-proxy")
 
 
-def take(settings: dict[str, object]) -> RegistryConfig:
+def pop_registry_config(settings: dict[str, object]) -> RegistryConfig:
     """Move what is about registries out of ``settings``. Raises ``InvalidRequest``."""
     from jaula.config import RegistryConfig
     from jaula.rootless import paths
@@ -43,7 +43,7 @@ def take(settings: dict[str, object]) -> RegistryConfig:
     given = bool(found)
     if "certificates" in found:
         found["certificates"] = (str(found["certificates"]),)
-    elif paths.user() is not None:
+    elif paths.rootless_uid() is not None:
         found["certificates"] = (*_own_certificates(), *RegistryConfig().certificates)
     config = RegistryConfig(**found)
     if given:
@@ -70,18 +70,18 @@ def keys() -> dict[str, Setting]:
     from jaula.daemon.config import setting as file
 
     def texts(key: str, value: object) -> dict[str, object]:
-        return {_FILE_LISTS[key]: tuple(file.texts_of(key, value))}
+        return {_FILE_LISTS[key]: tuple(file.read_strings(key, value))}
 
     def number(key: str, value: object) -> dict[str, object]:
-        return {key.replace("-", "_"): file.number_of(key, value)}
+        return {key.replace("-", "_"): file.read_integer(key, value)}
 
     def certificates(key: str, value: object) -> dict[str, object]:
-        return {"registry_certs": file.text_of(key, value)}
+        return {"registry_certs": file.read_string(key, value)}
 
     def proxies(key: str, value: object) -> dict[str, object]:
-        found = file.object_of(key, value, _PROXIES)
+        found = file.read_object(key, value, _PROXIES)
         return {
-            name.replace("-", "_"): file.text_of(f"{key}: {name}", text)
+            name.replace("-", "_"): file.read_string(f"{key}: {name}", text)
             for name, text in found.items()
         }
 

@@ -20,36 +20,36 @@ class Setting(NamedTuple):
     read: Callable[[str, Any], dict[str, object]]
 
 
-def wrong(key: str, wanted: str, value: object) -> InvalidRequest:
+def type_error(key: str, wanted: str, value: object) -> InvalidRequest:
     """What is said of a value of another kind than is ``wanted``."""
     return InvalidRequest(f"{key}: {wanted} is wanted, not {json.dumps(value)[:80]}")
 
 
-def text_of(key: str, value: object) -> str:
+def read_string(key: str, value: object) -> str:
     """A text that is not empty."""
     if not isinstance(value, str) or not value or "\0" in value:
-        raise wrong(key, "a text", value)
+        raise type_error(key, "a text", value)
     return value
 
 
-def texts_of(key: str, value: object) -> list[str]:
+def read_strings(key: str, value: object) -> list[str]:
     """A list of texts."""
     if not isinstance(value, list):
-        raise wrong(key, "a list of texts", value)
-    return [text_of(key, item) for item in value]
+        raise type_error(key, "a list of texts", value)
+    return [read_string(key, item) for item in value]
 
 
-def number_of(key: str, value: object) -> int:
+def read_integer(key: str, value: object) -> int:
     """A whole number from 0 on."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise wrong(key, "a number", value)
+        raise type_error(key, "a number", value)
     return value
 
 
-def object_of(key: str, value: object, known: Collection[str] | None = None) -> dict[str, Any]:
+def read_object(key: str, value: object, known: Collection[str] | None = None) -> dict[str, Any]:
     """An object; ``known`` names the keys that it may have."""
     if not isinstance(value, dict):
-        raise wrong(key, "an object", value)
+        raise type_error(key, "an object", value)
     for name in value:
         if known is not None and name not in known:
             raise InvalidRequest(f"{key}: unknown key {name!r}", hint=f"known: {', '.join(known)}")

@@ -258,7 +258,7 @@ class NetworkConnector:
         """The network that led outside is gone: this one does now, with the ports."""
         fds = join.borrow(container, ("network",))
         try:
-            self._parts.network.lead_outside(chosen, fds["network"])
+            self._parts.network.set_default_route(chosen, fds["network"])
         finally:
             os.close(fds["network"])
         try:

@@ -124,7 +124,7 @@ def hosts(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
     :raises InvalidRequest: an alias that cannot stand there.
     """
     return [
-        etc_hosts.line(address, link.alias, other.record.hostname, other.name)
+        etc_hosts.link_line(address, link.alias, other.record.hostname, other.name)
         for link, other, address in linked
     ]
 

@@ -170,7 +170,7 @@ def is_answer_to(data: bytes, identity: int, query: Query) -> bool:
     return asked.lower() == query.question.lower()
 
 
-def address_of(name: str) -> str | None:
+def parse_reverse_name(name: str) -> str | None:
     """The address that a name below in-addr.arpa or ip6.arpa stands for."""
     if name.endswith(".in-addr.arpa"):
         parts = name.removesuffix(".in-addr.arpa").split(".")

@@ -25,10 +25,10 @@ def answer(
     """
     if query.error:
         return message.failure(query, query.error)
-    if query.type == message.PTR and (address := message.address_of(query.name)):
-        found = named(address, own, peers)
+    if query.type == message.PTR and (address := message.parse_reverse_name(query.name)):
+        found = find_name(address, own, peers)
         return None if found is None else message.pointer(query, found, limit=limit)
-    known = called(query.name, own, peers)
+    known = find_endpoints(query.name, own, peers)
     if not known:
         return None
     addresses = [text for e in known for text in (e.ipv4, e.ipv6) if text]
@@ -38,7 +38,7 @@ def answer(
     return message.answer(query, addresses, limit=limit)
 
 
-def called(name: str, own: Sequence[Endpoint], peers: Peers) -> list[Endpoint]:
+def find_endpoints(name: str, own: Sequence[Endpoint], peers: Peers) -> list[Endpoint]:
     """Who has a name, on the first of the asker's networks where somebody has it.
 
     The asker's own links come before what others are called.
@@ -53,7 +53,7 @@ def called(name: str, own: Sequence[Endpoint], peers: Peers) -> list[Endpoint]:
     return []
 
 
-def named(address: str, own: Sequence[Endpoint], peers: Peers) -> str | None:
+def find_name(address: str, own: Sequence[Endpoint], peers: Peers) -> str | None:
     """The name of the container that has an address on one of the asker's networks."""
     for endpoint in own:
         for peer in peers(endpoint.network):
@@ -62,7 +62,7 @@ def named(address: str, own: Sequence[Endpoint], peers: Peers) -> str | None:
     return None
 
 
-def leads_outside(own: Sequence[Endpoint]) -> bool:
+def may_forward(own: Sequence[Endpoint]) -> bool:
     """Whether questions of a container may leave: not if all of its networks are internal.
 
     A name can carry data, so a resolver that passes questions on is a way out (CVE-2024-29018).
@@ -70,7 +70,7 @@ def leads_outside(own: Sequence[Endpoint]) -> bool:
     return any(not endpoint.internal for endpoint in own)
 
 
-def may_be_asked(server: str) -> bool:
+def is_usable_server(server: str) -> bool:
     """Whether a server that ``--dns`` names is not the host's own loopback, however it is written.
 
     Who names one there means the container's, and questions are asked from the host. Linux takes

@@ -37,7 +37,7 @@ def open_sockets(netns_fd: int, *, new: bool = False) -> tuple[socket.socket, so
             nft = open_nft()
             try:
                 udp, tcp = (sock.getsockname()[1] for sock in opened)
-                nft.run(ruleset(udp, tcp) if new else replacement(udp, tcp))
+                nft.run(ruleset(udp, tcp) if new else replacing_ruleset(udp, tcp))
             finally:
                 nft.close()
     except (OSError, JaulaError) as exc:
@@ -47,7 +47,7 @@ def open_sockets(netns_fd: int, *, new: bool = False) -> tuple[socket.socket, so
     return opened[0], opened[1]
 
 
-def replacement(udp: int, tcp: int) -> str:
+def replacing_ruleset(udp: int, tcp: int) -> str:
     """The same in place of what is there."""
     return f"table ip {TABLE} {{ }}\ndelete table ip {TABLE}\n{ruleset(udp, tcp)}"
 

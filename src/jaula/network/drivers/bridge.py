@@ -56,7 +56,7 @@ class BridgeNetwork(Network):
                 raise JaulaError(f"cannot set up the bridge {self.name}: {exc}") from exc
             self.told += told
             self._guard.ensure()
-            if bridge_rules.missing(self._kept(), self.name, self.addresses6 is not None):
+            if bridge_rules.tables_missing(self._kept(), self.name, self.addresses6 is not None):
                 self._load(addresses)
             self.addresses = addresses
         return self.addresses
@@ -111,7 +111,7 @@ class BridgeNetwork(Network):
     def publish(self, endpoint: Endpoint, ports: list[PublishedPort], *, verb: str) -> None:
         """Tell the firewall of published ports (``verb`` 'add') or take them away ('delete')."""
         table = bridge_rules.table_name(self.name)
-        elements = rules.change(table, endpoint, ports, verb=verb)
+        elements = rules.port_elements(table, endpoint, ports, verb=verb)
         if verb == "add":
             self.ensure()
             self._add(elements)
@@ -121,7 +121,7 @@ class BridgeNetwork(Network):
     def is_missing(self, listing: str) -> bool:
         """Whether tables that should be there are not in the output of ``nft list tables``."""
         ipv6 = self.addresses6 is not None
-        return self.addresses is not None and bridge_rules.missing(listing, self.name, ipv6)
+        return self.addresses is not None and bridge_rules.tables_missing(listing, self.name, ipv6)
 
     def sweep(self) -> list[str]:
         """Remove ports of the bridge that belong to no endpoint; their names."""

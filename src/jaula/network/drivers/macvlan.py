@@ -14,7 +14,7 @@ from jaula.network import endpoint_config, host_routes
 from jaula.network.drivers.parent_interface import ParentInterface
 from jaula.network.ipam.addresses import Addresses
 from jaula.network.ipam.plan import IpamPlan
-from jaula.network.network import Network, Promised
+from jaula.network.network import Network, OtherSubnets
 from jaula.spec.endpoint import Endpoint
 
 ROUTED_MODES = ("l3", "l3s")
@@ -29,7 +29,7 @@ class MacvlanNetwork(Network):
         network: str,
         parent: ParentInterface,
         ipv4: IpamPlan,
-        promised: Promised,
+        promised: OtherSubnets,
         *,
         internal: bool,
         addresses6: Addresses | None,
@@ -49,7 +49,7 @@ class MacvlanNetwork(Network):
         if self.addresses is None:
             try:
                 self.parent.set_up()
-                taken = [*host_routes.networks(self.parent.links), *self._promised()]
+                taken = [*host_routes.ipv4_networks(self.parent.links), *self._promised()]
             except OSError as exc:
                 raise JaulaError(f"cannot use the interface {self.name}: {exc}") from exc
             self.addresses = self._ipv4.addresses(self._ipv4.choose(taken))

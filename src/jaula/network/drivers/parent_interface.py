@@ -25,7 +25,7 @@ from jaula.kernel.netlink import Request
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.spec.endpoint import Endpoint
 
-LAST_TAG = 4094
+MAX_VLAN_ID = 4094
 _ABSENT = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOTSUP)
 
 
@@ -75,7 +75,7 @@ class ParentInterface:
         if self.plan.dummy:
             self._send(add_dummy(name), "dummy")
             return
-        base, tag = vlan_of(name)
+        base, tag = parse_vlan_name(name)
         below = self.links.link(base)
         if below is None:
             raise NotFound(
@@ -140,10 +140,10 @@ class ParentInterface:
         self.links.close()
 
 
-def vlan_of(name: str) -> tuple[str, int]:
+def parse_vlan_name(name: str) -> tuple[str, int]:
     """``eth0.10`` as (eth0, 10). Raises ``InvalidRequest`` for a name that says no tag."""
     base, _, tag = name.rpartition(".")
-    if base and tag.isascii() and tag.isdigit() and 0 < int(tag) <= LAST_TAG:
+    if base and tag.isascii() and tag.isdigit() and 0 < int(tag) <= MAX_VLAN_ID:
         return base, int(tag)
     raise InvalidRequest(
         f"the parent interface {name} is not there",

@@ -68,7 +68,7 @@ class AntiSpoof:
         """If the table or an element is not there, load what should be, and try again to add."""
         if not self._works:
             return False
-        elements = antispoof_rules.admit(self._bridge, endpoint, verb=verb)
+        elements = antispoof_rules.endpoint_elements(self._bridge, endpoint, verb=verb)
         try:
             self._nft().run(elements)
         except FirewallError:

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Iterable
 
 from jaula.network.firewall.bridge_rules import table_name
-from jaula.network.ipam.addresses import link_local
-from jaula.network.ports.rules import elements
+from jaula.network.ipam.addresses import link_local_address
+from jaula.network.ports.rules import set_elements
 from jaula.spec.endpoint import Endpoint
 
 
@@ -37,10 +37,10 @@ table bridge {name} {{ }}
 delete table bridge {name}
 table bridge {name} {{
   set endpoints {{
-    type ifname . ether_addr . ipv4_addr{elements([_port(e) for e in endpoints])}
+    type ifname . ether_addr . ipv4_addr{set_elements([_port(e) for e in endpoints])}
   }}
   set endpoints6 {{
-    type ifname . ether_addr . ipv6_addr{elements(rows6)}
+    type ifname . ether_addr . ipv6_addr{set_elements(rows6)}
   }}
   chain prerouting {{
     type filter hook prerouting priority dstnat; policy accept;
@@ -62,7 +62,7 @@ def delete(bridge: str) -> str:
     return f"table bridge {name} {{ }}\ndelete table bridge {name}\n"
 
 
-def admit(bridge: str, endpoint: Endpoint, *, verb: str) -> str:
+def endpoint_elements(bridge: str, endpoint: Endpoint, *, verb: str) -> str:
     """Let an endpoint's interface speak with its addresses, or no longer ('delete')."""
     table = f"{verb} element bridge {table_name(bridge)}"
     lines = f"{table} endpoints {{ {_port(endpoint)} }}\n"
@@ -79,4 +79,4 @@ def _port6(endpoint: Endpoint) -> list[str]:
     if not endpoint.ipv6:
         return []
     own = f'"{endpoint.host_interface}" . {endpoint.mac}'
-    return [f"{own} . {endpoint.ipv6}", f"{own} . {link_local(endpoint.mac)}"]
+    return [f"{own} . {endpoint.ipv6}", f"{own} . {link_local_address(endpoint.mac)}"]

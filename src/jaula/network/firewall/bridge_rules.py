@@ -43,7 +43,7 @@ from jaula.network.ports import rules as port_rules
 from jaula.network.ports.rules import IP, IP6, Family
 from jaula.spec.endpoint import Endpoint
 
-INTERNAL = zlib.crc32(b"jaula internal")
+INTERNAL_GROUP = zlib.crc32(b"jaula internal")
 """The interface group of bridges of internal networks."""
 
 
@@ -102,8 +102,8 @@ def _table(
     own: str,
 ) -> str:
     name = table_name(bridge)
-    closed_to = [f"iifgroup {INTERNAL}", *([] if limits.icc else [f'iifname "{bridge}"'])]
-    ports = port_rules.chains(
+    closed_to = [f"iifgroup {INTERNAL_GROUP}", *([] if limits.icc else [f'iifname "{bridge}"'])]
+    ports = port_rules.port_chains(
         family, closed_to, past_firewall=limits.past_firewall, handed=limits.hands_over
     )
     leaving = ""
@@ -112,7 +112,7 @@ def _table(
     return f"""
 table {family.name} {name} {{ }}
 delete table {family.name} {name}
-table {family.name} {name} {{{port_rules.maps(family, tuple(endpoints))}
+table {family.name} {name} {{{port_rules.port_maps(family, tuple(endpoints))}
   chain guard {{
     type filter hook prerouting priority raw; policy accept;{guard}
   }}{ports}
@@ -161,7 +161,7 @@ def _families(ipv6: bool) -> tuple[str, ...]:
     return ("ip", "ip6") if ipv6 else ("ip",)
 
 
-def missing(listing: str, bridge: str, ipv6: bool = False) -> bool:
+def tables_missing(listing: str, bridge: str, ipv6: bool = False) -> bool:
     """Whether a table of this bridge is not in the output of ``nft list tables``."""
     lines = listing.splitlines()
     return any(f"table {family} {table_name(bridge)}" not in lines for family in _families(ipv6))

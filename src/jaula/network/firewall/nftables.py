@@ -34,7 +34,7 @@ class Nft(Protocol):
     def close(self) -> None: ...
 
 
-class Library:
+class Libnftables:
     """libnftables, bound to the network namespace in which it was opened. 0.1 ms a command."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Library:
             self._context = None
 
 
-class Command:
+class NftProgram:
     """The ``nft`` program: 2.5 ms a call, in the caller's network namespace."""
 
     def __init__(self, program: str) -> None:
@@ -102,7 +102,7 @@ class Command:
 def open_nft() -> Nft:
     """The library if it loads, else the program; Unsupported when this host has neither."""
     try:
-        return Library()
+        return Libnftables()
     except OSError as missing:
         found = [path for path in PROGRAMS if os.access(path, os.X_OK)]
         if not found:
@@ -110,7 +110,7 @@ def open_nft() -> Nft:
                 f"cannot set up a bridge network: {missing}, and there is no nft program",
                 hint="install nftables, or use --network none or host",
             ) from missing
-        return Command(found[0])
+        return NftProgram(found[0])
 
 
 def _refused(said: str) -> FirewallError:

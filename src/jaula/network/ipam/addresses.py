@@ -40,12 +40,12 @@ def parse_subnet6(text: str) -> IPv6Network:
     return subnet
 
 
-def local_subnet6(seed: bytes) -> IPv6Network:
+def unique_local_subnet(seed: bytes) -> IPv6Network:
     """A unique local /64 (RFC 4193) that follows from 7 bytes that are nobody else's."""
     return IPv6Network((b"\xfd" + seed[:7] + bytes(8), 64))
 
 
-def link_local(mac: str) -> IPv6Address:
+def link_local_address(mac: str) -> IPv6Address:
     """The address that an interface gives itself from its MAC (RFC 4291, appendix A)."""
     raw = bytes.fromhex(mac.replace(":", ""))
     return IPv6Address(
@@ -53,7 +53,7 @@ def link_local(mac: str) -> IPv6Address:
     )
 
 
-def mac_of(address: Address) -> str:
+def mac_from_address(address: Address) -> str:
     """A MAC that follows from the address, ``02:42`` before its bytes as Docker has it.
 
     A neighbour's ARP entry stays right when another container gets the address.

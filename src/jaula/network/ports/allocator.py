@@ -14,13 +14,20 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from jaula.errors import JaulaError
-from jaula.network.ports.port import PortRequest, PortTarget, bind, candidates, check, places
+from jaula.network.ports.port import (
+    PortRequest,
+    PortTarget,
+    bind_port,
+    candidate_ports,
+    check_request,
+    host_addresses,
+)
 from jaula.spec.endpoint import ANY, ANY6, PublishedPort
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
-NOWHERE = PortTarget()
+NO_TARGET = PortTarget()
 
 
 class PortUnavailable(JaulaError):
@@ -34,7 +41,7 @@ class ReservedPort(Protocol):
         """Give the port back."""
 
 
-Taken = tuple[PublishedPort, ReservedPort | None]
+Reservation = tuple[PublishedPort, ReservedPort | None]
 
 
 class PortBinder(Protocol):
@@ -65,7 +72,7 @@ class HostPortBinder:
 
     def bind(self, port: PublishedPort, target: str) -> ReservedPort | None:
         """A socket that is bound there."""
-        return bind(port.protocol, port.host_ip, port.host_port)
+        return bind_port(port.protocol, port.host_ip, port.host_port)
 
     def keep_only(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
         """Nothing outlives an engine."""
@@ -76,19 +83,19 @@ class PortAllocator:
 
     def __init__(self, binder: PortBinder | None = None) -> None:
         self._binder = binder or HostPortBinder()
-        self._held: dict[str, list[Taken]] = {}
+        self._held: dict[str, list[Reservation]] = {}
 
     def reserve(
-        self, container_id: str, requests: Iterable[PortRequest], target: PortTarget = NOWHERE
+        self, container_id: str, requests: Iterable[PortRequest], target: PortTarget = NO_TARGET
     ) -> list[PublishedPort]:
         """Take the ports of one container, all or none.
 
         Raises ``PortUnavailable`` with the part of Docker's message that follows
         ``driver failed programming external connectivity on endpoint NAME (ID):``.
         """
-        taken: list[Taken] = []
+        taken: list[Reservation] = []
         try:
-            for request in map(check, requests):
+            for request in map(check_request, requests):
                 taken += self._one(request, [b for b, _ in taken], target)
         except (JaulaError, OSError):
             _give_back(taken)
@@ -123,11 +130,11 @@ class PortAllocator:
 
     def _one(
         self, request: PortRequest, also: list[PublishedPort], target: PortTarget
-    ) -> list[Taken]:
+    ) -> list[Reservation]:
         """One port, the same number at each of its addresses."""
         choice = bool(request.host_port_end) or not request.host_port
-        where = places(request, ipv6=bool(target.ipv6), relays=self._binder.relays)
-        for port in candidates(request):
+        where = host_addresses(request, ipv6=bool(target.ipv6), relays=self._binder.relays)
+        for port in candidate_ports(request):
             wanted = [
                 PublishedPort(request.container_port, request.protocol, address, port)
                 for address in where
@@ -151,9 +158,9 @@ class PortAllocator:
 
     def _bind(
         self, request: PortRequest, wanted: list[PublishedPort], target: PortTarget, choice: bool
-    ) -> list[Taken] | None:
+    ) -> list[Reservation] | None:
         """None if one is taken and there is a ``choice``. On a host without IPv6 '' is IPv4."""
-        taken: list[Taken] = []
+        taken: list[Reservation] = []
         for binding in wanted:
             try:
                 taken.append((binding, self._binder.bind(binding, self._leads(binding, target))))
@@ -183,7 +190,7 @@ def _overlap(one: str, other: str) -> bool:
     return one == other or ((":" in one) == (":" in other) and every in (one, other))
 
 
-def _give_back(rows: Iterable[Taken]) -> None:
+def _give_back(rows: Iterable[Reservation]) -> None:
     for _, kept in rows:
         if kept is not None:
             kept.close()

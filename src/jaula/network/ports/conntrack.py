@@ -29,7 +29,7 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _nfgenmsg = struct.Struct("=BBH")  # family, version, resource id
 
 
-def forget(ports: Iterable[PublishedPort]) -> int:
+def delete_udp_flows(ports: Iterable[PublishedPort]) -> int:
     """Delete the tracked UDP flows to these host ports; how many there were.
 
     Raises ``OSError``. A kernel without connection tracking has nothing to forget.
@@ -49,7 +49,7 @@ def _forget_port(table: Netlink, port: int, family: int) -> int:
     found = [
         request
         for body in table.dump(IPCTNL_MSG_CT_GET, asked, about="flows")
-        if (request := deletion(body, port)) is not None
+        if (request := delete_request(body, port)) is not None
     ]
     for request in found:
         table.send(request, ignore=(errno.ENOENT,))  # it may end by itself meanwhile
@@ -71,7 +71,7 @@ def _selection(port: int) -> bytes:
     )
 
 
-def deletion(body: bytes, port: int) -> Request | None:
+def delete_request(body: bytes, port: int) -> Request | None:
     """The request that deletes the flow in a dump's entry, None if it goes elsewhere."""
     flow = attributes(body[_nfgenmsg.size :])
     protocol = attributes(attributes(flow.get(CTA_TUPLE_ORIG, b"")).get(CTA_TUPLE_PROTO, b""))

@@ -30,13 +30,13 @@ class PortMapper:
             raise NotFound(f"container {endpoint.container_name} is not attached")
         if known.ports:
             raise Conflict(f"ports of {endpoint.container_name} are already published")
-        bindings = self._ports.reserve(endpoint.container_id, ports, target(known))
+        bindings = self._ports.reserve(endpoint.container_id, ports, port_target(known))
         segment.endpoints[endpoint.container_id] = msgspec.structs.replace(
             known, ports=tuple(bindings)
         )
         try:
             segment.publish(known, bindings, verb="add")
-            self.forget_flows(bindings)
+            self.delete_udp_flows(bindings)
         except JaulaError:
             segment.endpoints[endpoint.container_id] = known
             self._ports.release(endpoint.container_id)
@@ -52,7 +52,7 @@ class PortMapper:
                 continue
             segment.endpoints[container_id] = msgspec.structs.replace(known, ports=())
             segment.publish(known, bindings, verb="delete")
-            self.forget_flows(bindings)
+            self.delete_udp_flows(bindings)
 
     def reclaim(self, endpoint: Endpoint) -> Endpoint:
         """Take the ports of a record again; the endpoint as it is if they are held already.
@@ -62,17 +62,21 @@ class PortMapper:
         ports = endpoint.ports
         if ports and self._ports.held(endpoint.container_id) != ports:
             self._ports.release(endpoint.container_id)
-            self._ports.reserve(endpoint.container_id, map(_as_request, ports), target(endpoint))
+            self._ports.reserve(
+                endpoint.container_id, map(_as_request, ports), port_target(endpoint)
+            )
         return endpoint
 
     def keep_only(self, endpoints: Sequence[Endpoint]) -> None:
         """Let go of what a former engine took beyond what these have."""
-        self._ports.keep_only({row.container_id: target(row) for row in endpoints if row.ports})
+        self._ports.keep_only(
+            {row.container_id: port_target(row) for row in endpoints if row.ports}
+        )
 
-    def forget_flows(self, ports: Sequence[PublishedPort]) -> None:
+    def delete_udp_flows(self, ports: Sequence[PublishedPort]) -> None:
         """Let UDP flows to these ports be decided anew."""
         try:
-            conntrack.forget(ports)
+            conntrack.delete_udp_flows(ports)
         except OSError as exc:
             # Not worth a failure: such flows end by themselves when they are silent for 2 minutes.
             self.told.append(f"UDP flows of a former owner of a port may go on: {exc}")
@@ -82,7 +86,7 @@ class PortMapper:
         self._ports.close()
 
 
-def target(endpoint: Endpoint) -> PortTarget:
+def port_target(endpoint: Endpoint) -> PortTarget:
     """Where ports of a container lead."""
     return PortTarget(endpoint.ipv4, endpoint.ipv6)
 

@@ -19,7 +19,7 @@ from jaula.errors import InvalidRequest, Unsupported
 from jaula.spec.endpoint import ANY, ANY6
 
 PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_SEQPACKET}
-DYNAMIC = range(49153, 65536)
+DYNAMIC_PORTS = range(49153, 65536)
 """Docker's range for a port that the user did not choose."""
 
 
@@ -44,7 +44,7 @@ class PortTarget(msgspec.Struct, frozen=True):
     ipv6: str = ""
 
 
-def check(request: PortRequest) -> PortRequest:
+def check_request(request: PortRequest) -> PortRequest:
     """The request with its address in one form; InvalidRequest if it makes no sense."""
     if request.protocol not in PROTOCOLS:
         raise InvalidRequest(f"invalid protocol {request.protocol!r}", hint="tcp, udp or sctp")
@@ -67,7 +67,7 @@ def check(request: PortRequest) -> PortRequest:
     return PortRequest(request.container_port, request.protocol, str(address), first, last)
 
 
-def places(request: PortRequest, *, ipv6: bool, relays: bool) -> tuple[str, ...]:
+def host_addresses(request: PortRequest, *, ipv6: bool, relays: bool) -> tuple[str, ...]:
     """The addresses of the host where a checked request is published.
 
     ``ipv6`` says whether the container has an IPv6 address, ``relays`` that what keeps the port
@@ -95,10 +95,14 @@ def dynamic_ports(local_range: range) -> list[range]:
     ``local_range`` is ip_local_port_range, from which the kernel takes ports of outgoing
     connections.
     """
-    below = range(DYNAMIC.start, max(DYNAMIC.start, min(DYNAMIC.stop, local_range.start)))
-    above = range(min(DYNAMIC.stop, max(DYNAMIC.start, local_range.stop)), DYNAMIC.stop)
+    below = range(
+        DYNAMIC_PORTS.start, max(DYNAMIC_PORTS.start, min(DYNAMIC_PORTS.stop, local_range.start))
+    )
+    above = range(
+        min(DYNAMIC_PORTS.stop, max(DYNAMIC_PORTS.start, local_range.stop)), DYNAMIC_PORTS.stop
+    )
     left = [part for part in (below, above) if part]
-    return left if sum(map(len, left)) >= 1024 else [DYNAMIC]
+    return left if sum(map(len, left)) >= 1024 else [DYNAMIC_PORTS]
 
 
 def read_local_range(path: str = "/proc/sys/net/ipv4/ip_local_port_range") -> range:
@@ -108,7 +112,7 @@ def read_local_range(path: str = "/proc/sys/net/ipv4/ip_local_port_range") -> ra
     return range(int(first), int(last) + 1)
 
 
-def bind(protocol: str, address: str, port: int) -> socket.socket | None:
+def bind_port(protocol: str, address: str, port: int) -> socket.socket | None:
     """A socket that keeps a port from others; None where the kernel lacks the protocol.
 
     Raises ``OSError`` (EADDRINUSE, EADDRNOTAVAIL) if the port is not to be had.
@@ -143,7 +147,7 @@ def _number(protocol: str) -> int:
     return {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": 132}[protocol]
 
 
-def candidates(request: PortRequest) -> Iterator[int]:
+def candidate_ports(request: PortRequest) -> Iterator[int]:
     """The ports of the host that would do for a request, in the order to try them."""
     if request.host_port:
         yield from range(request.host_port, (request.host_port_end or request.host_port) + 1)

@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from jaula.spec.endpoint import ANY, ANY6, Endpoint, PublishedPort
 
-LAST = 2147483000
+LAST_PRIORITY = 2147483000
 """The priority of what sees a packet after everybody else; conntrack's own is INT_MAX."""
 
 
@@ -53,12 +53,12 @@ IP = Family("ip", "ipv4_addr", ANY, "127.0.0.0/8", "127.0.0.1",
 IP6 = Family("ip6", "ipv6_addr", ANY6, "::1", "::1", "")
 
 
-def of(port: PublishedPort) -> Family:
+def address_family(port: PublishedPort) -> Family:
     """The family of the host's address that a port is published on."""
     return IP6 if ":" in port.host_ip else IP
 
 
-def maps(family: Family, endpoints: Iterable[Endpoint]) -> str:
+def port_maps(family: Family, endpoints: Iterable[Endpoint]) -> str:
     """The maps from the host's ports to containers', and sets of the same keys.
 
     A map answers only where it translates, so ``judged`` asks the sets.
@@ -66,7 +66,7 @@ def maps(family: Family, endpoints: Iterable[Endpoint]) -> str:
     held: dict[str, list[str]] = {}
     for endpoint in endpoints:
         for port in endpoint.ports:
-            if of(port) is family:
+            if address_family(port) is family:
                 for name, element in _elements(endpoint, port):
                     held.setdefault(name, []).append(element)
     key, target = (
@@ -75,20 +75,22 @@ def maps(family: Family, endpoints: Iterable[Endpoint]) -> str:
     )
     return f"""
   map published {{
-    type {key} : {target}{elements(held.get("published", []))}
+    type {key} : {target}{set_elements(held.get("published", []))}
   }}
   map published_everywhere {{
-    type inet_proto . inet_service : {target}{elements(held.get("published_everywhere", []))}
+    type inet_proto . inet_service : {target}{set_elements(held.get("published_everywhere", []))}
   }}
   set open {{
-    type {key}{elements(held.get("open", []))}
+    type {key}{set_elements(held.get("open", []))}
   }}
   set open_everywhere {{
-    type inet_proto . inet_service{elements(held.get("open_everywhere", []))}
+    type inet_proto . inet_service{set_elements(held.get("open_everywhere", []))}
   }}"""
 
 
-def chains(family: Family, closed_to: Iterable[str], *, past_firewall: bool, handed: bool) -> str:
+def port_chains(
+    family: Family, closed_to: Iterable[str], *, past_firewall: bool, handed: bool
+) -> str:
     """The chains of both ways. ``closed_to`` are conditions of packets that get no port.
 
     Without ``handed`` and ``past_firewall`` only the host's own programs reach a port.
@@ -115,7 +117,7 @@ def chains(family: Family, closed_to: Iterable[str], *, past_firewall: bool, han
     closed = "".join(f"\n    {condition} accept" for condition in closed_to)
     return f"""{text}
   chain judged {{
-    type filter hook input priority {LAST}; policy accept;
+    type filter hook input priority {LAST_PRIORITY}; policy accept;
     ct state established,related,invalid accept
     iifname "lo" accept
     {f.name} daddr {f.loopback} accept{closed}
@@ -140,12 +142,14 @@ def _own_loopback(family: Family) -> str:
     return "\n    ip6 daddr ::1 accept" if family is IP6 else ""
 
 
-def change(table: str, endpoint: Endpoint, ports: Iterable[PublishedPort], *, verb: str) -> str:
+def port_elements(
+    table: str, endpoint: Endpoint, ports: Iterable[PublishedPort], *, verb: str
+) -> str:
     """Add (``verb`` 'add') or take away ('delete') the elements of published ports."""
     held: dict[tuple[str, str], list[str]] = {}
     for port in ports:
         for name, element in _elements(endpoint, port):
-            held.setdefault((of(port).name, name), []).append(element)
+            held.setdefault((address_family(port).name, name), []).append(element)
     return "".join(
         f"{verb} element {family} {table} {name} {{ {', '.join(rows)} }}\n"
         for (family, name), rows in held.items()
@@ -154,7 +158,7 @@ def change(table: str, endpoint: Endpoint, ports: Iterable[PublishedPort], *, ve
 
 def _elements(endpoint: Endpoint, port: PublishedPort) -> tuple[tuple[str, str], ...]:
     """(set or map, element) of one port."""
-    family = of(port)
+    family = address_family(port)
     key, where = f"{port.protocol} . {port.host_port}", "_everywhere"
     if port.host_ip != family.any:
         key, where = f"{port.host_ip} . {key}", ""
@@ -165,6 +169,6 @@ def _elements(endpoint: Endpoint, port: PublishedPort) -> tuple[tuple[str, str],
     return (f"published{where}", f"{key} : {target}"), (f"open{where}", key)
 
 
-def elements(rows: list[str]) -> str:
+def set_elements(rows: list[str]) -> str:
     """The elements of a set or map where it is declared."""
     return f"\n    elements = {{ {', '.join(rows)} }}" if rows else ""

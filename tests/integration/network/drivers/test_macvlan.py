@@ -180,8 +180,8 @@ def test_passthru_has_its_parent_alone(lab: Lab) -> None:
 
 def test_a_parent_that_is_not_there_and_cannot_be_made_is_an_error(lab: Lab) -> None:
     with visiting(lab.host):
-        assert lab.manager.parent_comes_with("no0.7")
-        assert not lab.manager.parent_comes_with("up0")
+        assert lab.manager.owns_parent("no0.7")
+        assert not lab.manager.owns_parent("up0")
         with pytest.raises(NotFound, match=r"no0\.7 is not there, and neither is no0"):
             lab.manager.define(on_wire("lost", parent="no0.7", made_parent=True))
         for parent in ("no0", "up0.0", "up0.4095"):
@@ -199,7 +199,7 @@ def test_a_parent_with_a_tag_is_made_and_goes_with_the_last_network(lab: Lab, dr
         far.send(add_vlan("eth0.10", parent=link.index, tag=10))
     with visiting(lab.host):
         for name in ("tagged", "second"):
-            comes = lab.manager.parent_comes_with("up0.10")
+            comes = lab.manager.owns_parent("up0.10")
             assert comes
             lab.manager.define(on_wire(name, driver, mode=mode, parent="up0.10", made_parent=comes))
         assert lab.manager.has_interface("up0.10")

@@ -230,7 +230,7 @@ def test_what_is_said_about_registries() -> None:
         b'{"insecure-registries": ["r:5000", "10.0.0.0/8"], "registry-mirrors": ["https://m"],'
         b' "max-concurrent-downloads": 7, "proxies": {"https-proxy": "http://p:1"}}'
     )
-    config = registry.take(found)
+    config = registry.pop_registry_config(found)
     assert found == {}
     assert config.insecure == ("r:5000", "10.0.0.0/8")
     assert config.mirrors == ("https://m",)
@@ -253,7 +253,7 @@ def test_what_is_said_about_registries() -> None:
 )
 def test_what_cannot_be_said_about_registries(text: bytes) -> None:
     with pytest.raises(InvalidRequest):
-        registry.take(daemon_json.parse(text)[0])
+        registry.pop_registry_config(daemon_json.parse(text)[0])
 
 
 def test_an_ordinary_users_certificates_are_looked_for_at_home(
@@ -261,14 +261,17 @@ def test_an_ordinary_users_certificates_are_looked_for_at_home(
 ) -> None:
     monkeypatch.delenv("JAULA_ROOTLESS", raising=False)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert registry.take({}).certificates == ("/etc/jaula/certs.d", "/etc/docker/certs.d")
+    assert registry.pop_registry_config({}).certificates == (
+        "/etc/jaula/certs.d",
+        "/etc/docker/certs.d",
+    )
     monkeypatch.setenv("JAULA_ROOTLESS", "1000")
     monkeypatch.setenv("XDG_CONFIG_HOME", "/home/m/.config")
-    assert registry.take({}).certificates[:2] == (
+    assert registry.pop_registry_config({}).certificates[:2] == (
         "/home/m/.config/jaula/certs.d",
         "/home/m/.config/docker/certs.d",
     )
-    assert registry.take({"registry_certs": "/x"}).certificates == ("/x",)
+    assert registry.pop_registry_config({"registry_certs": "/x"}).certificates == ("/x",)
 
 
 def test_the_page_about_settings_has_every_key_and_no_other() -> None:

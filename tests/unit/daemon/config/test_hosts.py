@@ -36,7 +36,7 @@ LOOPBACK = ("127.0.0.1", 2375)
     ],
 )
 def test_what_is_asked_for(settings: dict[str, Any], found: dict[str, object]) -> None:
-    assert hosts.take(settings) == found
+    assert hosts.pop_listen_settings(settings) == found
     assert settings == {}
 
 
@@ -63,7 +63,7 @@ def test_what_is_asked_for(settings: dict[str, Any], found: dict[str, object]) -
 )
 def test_what_is_not_safe_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        hosts.take(dict(settings))
+        hosts.pop_listen_settings(dict(settings))
 
 
 def config(*words: str) -> EngineConfig:

@@ -10,7 +10,7 @@ from jaula.errors import InvalidRequest
 
 def test_pairs_become_the_options_of_the_engines_driver() -> None:
     settings: dict[str, object] = {"log_opt": ("compress=true", "tag={{.Name}}=x"), "debug": True}
-    logging.take(settings)
+    logging.normalize(settings)
     assert settings == {
         "log_options": {"compress": "true", "tag": "{{.Name}}=x"},
         "debug": True,
@@ -20,7 +20,7 @@ def test_pairs_become_the_options_of_the_engines_driver() -> None:
 @pytest.mark.parametrize("text", ["compress", "=x", ""])
 def test_what_is_no_pair_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid log option"):
-        logging.take({"log_opt": (text,)})
+        logging.normalize({"log_opt": (text,)})
 
 
 def test_values_of_the_file_are_texts() -> None:

@@ -96,7 +96,7 @@ def test_a_pointer_is_the_name_and_the_network() -> None:
     ],
 )
 def test_names_of_addresses(name: str, address: str | None) -> None:
-    assert message.address_of(name) == address
+    assert message.parse_reverse_name(name) == address
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ OWN = [NETWORKS["front"][0], NETWORKS["back"][0]]
 
 
 def called(name: str) -> list[str]:
-    return [e.ipv4 for e in dns_names.called(name, OWN, lambda n: NETWORKS[n])]
+    return [e.ipv4 for e in dns_names.find_endpoints(name, OWN, lambda n: NETWORKS[n])]
 
 
 def test_names_are_those_of_the_askers_networks_and_no_others() -> None:
@@ -206,7 +206,7 @@ def test_a_link_is_a_name_that_its_container_alone_has() -> None:
     own = [msgspec.structs.replace(OWN[0], links={"store": "web", "db": "www"}), *OWN[1:]]
 
     def found(name: str, asker: list[Endpoint]) -> list[str]:
-        return [e.ipv4 for e in dns_names.called(name, asker, lambda n: NETWORKS[n])]
+        return [e.ipv4 for e in dns_names.find_endpoints(name, asker, lambda n: NETWORKS[n])]
 
     assert found("store", own) == found("store.front", own) == ["10.0.0.2"]
     assert found("db", own) == ["10.0.0.2"], "it comes before what another is called"
@@ -241,9 +241,9 @@ def test_askers_in_turn_begin_with_another_address() -> None:
 
 
 def test_questions_leave_only_if_some_network_leads_outside() -> None:
-    assert dns_names.leads_outside(OWN)
-    assert not dns_names.leads_outside(NETWORKS["back"][:1])
-    assert not dns_names.leads_outside([])
+    assert dns_names.may_forward(OWN)
+    assert not dns_names.may_forward(NETWORKS["back"][:1])
+    assert not dns_names.may_forward([])
 
 
 @pytest.mark.parametrize(
@@ -263,4 +263,4 @@ def test_questions_leave_only_if_some_network_leads_outside() -> None:
     ],
 )
 def test_the_hosts_loopback_is_not_asked_in_any_spelling(server: str, asked: bool) -> None:
-    assert dns_names.may_be_asked(server) is asked
+    assert dns_names.is_usable_server(server) is asked

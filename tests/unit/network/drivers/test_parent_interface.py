@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.network.drivers.parent_interface import vlan_of
+from jaula.network.drivers.parent_interface import parse_vlan_name
 
 
 def test_a_name_with_a_tag_says_on_what_it_is_made() -> None:
-    assert vlan_of("eth0.10") == ("eth0", 10)
-    assert vlan_of("bond0.7.4094") == ("bond0.7", 4094)
+    assert parse_vlan_name("eth0.10") == ("eth0", 10)
+    assert parse_vlan_name("bond0.7.4094") == ("bond0.7", 4094)
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ def test_a_name_with_a_tag_says_on_what_it_is_made() -> None:
 )
 def test_other_names_say_nothing(name: str) -> None:
     with pytest.raises(InvalidRequest, match="is not there"):
-        vlan_of(name)
+        parse_vlan_name(name)

@@ -28,7 +28,7 @@ def test_tables_are_named_after_the_bridge_and_never_a_keyword() -> None:
 
 
 def test_a_published_port_is_an_element_of_a_map_and_of_a_set() -> None:
-    assert rules.change("jaula0", ENDPOINT, PORTS, verb="add") == (
+    assert rules.port_elements("jaula0", ENDPOINT, PORTS, verb="add") == (
         "add element ip jaula0 published_everywhere { tcp . 8080 : 172.30.0.2 . 80 }\n"
         "add element ip jaula0 open_everywhere { tcp . 8080 }\n"
         "add element ip jaula0 published { 127.0.0.1 . udp . 5353 : 172.30.0.2 . 53 }\n"
@@ -38,9 +38,9 @@ def test_a_published_port_is_an_element_of_a_map_and_of_a_set() -> None:
 
 def test_an_ipv6_port_is_of_the_other_table_if_the_container_has_an_address() -> None:
     port = PublishedPort(80, "tcp", "::", 8080)
-    assert rules.change("jaula0", ENDPOINT, [port], verb="add") == ""
+    assert rules.port_elements("jaula0", ENDPOINT, [port], verb="add") == ""
     both = msgspec.structs.replace(ENDPOINT, ipv6="fd00::2")
-    assert rules.change("jaula0", both, [port], verb="delete") == (
+    assert rules.port_elements("jaula0", both, [port], verb="delete") == (
         "delete element ip6 jaula0 published_everywhere { tcp . 8080 : fd00::2 . 80 }\n"
         "delete element ip6 jaula0 open_everywhere { tcp . 8080 }\n"
     )
@@ -60,7 +60,7 @@ def test_ports_are_translated_before_the_input_rules_only_where_that_is_asked_fo
 
 
 def test_a_container_is_one_element() -> None:
-    assert antispoof_rules.admit("jaula0", ENDPOINT, verb="delete") == (
+    assert antispoof_rules.endpoint_elements("jaula0", ENDPOINT, verb="delete") == (
         "delete element bridge jaula0 endpoints"
         ' { "jleeeeeeeeee" . 02:42:ac:1e:00:02 . 172.30.0.2 }\n'
     )
@@ -89,10 +89,10 @@ def test_forward_chains_of_others_that_drop_are_found() -> None:
 
 def test_a_missing_table_is_found_in_the_listing() -> None:
     both = "table ip jaula0\ntable ip6 jaula0\n"
-    assert not bridge_rules.missing(both, "jaula0", ipv6=True)
-    assert bridge_rules.missing("table ip jaula0\n", "jaula0", ipv6=True)
-    assert not bridge_rules.missing("table ip jaula0\n", "jaula0")
-    assert bridge_rules.missing("table ip jaula00\n", "jaula0")
+    assert not bridge_rules.tables_missing(both, "jaula0", ipv6=True)
+    assert bridge_rules.tables_missing("table ip jaula0\n", "jaula0", ipv6=True)
+    assert not bridge_rules.tables_missing("table ip jaula0\n", "jaula0")
+    assert bridge_rules.tables_missing("table ip jaula00\n", "jaula0")
 
 
 def test_truncated_and_hostile_netlink_news_end_the_reading() -> None:
@@ -105,5 +105,5 @@ def test_truncated_and_hostile_netlink_news_end_the_reading() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_no_flow_to_a_port_or_one_to_delete(data: bytes) -> None:
-    request = conntrack.deletion(data, 5353)
+    request = conntrack.delete_request(data, 5353)
     assert request is None or request.about == "delete flow to udp port 5353"

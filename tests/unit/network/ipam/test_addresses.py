@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError
-from jaula.network.ipam.addresses import Addresses, mac_of, parse_subnet
+from jaula.network.ipam.addresses import Addresses, mac_from_address, parse_subnet
 from jaula.network.ipam.pools import choose_subnet, parse_pools
 
 POOL = parse_pools("172.30.0.0/15,10.208.0.0/12")
@@ -48,7 +48,7 @@ def test_a_subnet_that_cannot_be_one_is_refused(text: str) -> None:
 
 
 def test_the_mac_follows_from_the_address_as_docker_has_it() -> None:
-    assert mac_of(IPv4Address("172.17.0.2")) == "02:42:ac:11:00:02"
+    assert mac_from_address(IPv4Address("172.17.0.2")) == "02:42:ac:11:00:02"
 
 
 def test_addresses_come_in_turn_and_a_returned_one_comes_last() -> None:

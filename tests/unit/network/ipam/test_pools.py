@@ -65,16 +65,18 @@ def test_a_subnet_that_is_chosen_overlaps_nothing(rows: list[tuple[int, int]]) -
 
 
 def test_the_default_network_has_ipv6_where_that_is_asked_for() -> None:
-    assert default_network.plan(EngineConfig(), ()).addresses6() is None
-    chosen = default_network.plan(EngineConfig(bridge_ipv6=True), ()).addresses6()
-    again = default_network.plan(EngineConfig(bridge_ipv6=True), ()).addresses6()
+    assert default_network.default_bridge_plan(EngineConfig(), ()).addresses6() is None
+    chosen = default_network.default_bridge_plan(EngineConfig(bridge_ipv6=True), ()).addresses6()
+    again = default_network.default_bridge_plan(EngineConfig(bridge_ipv6=True), ()).addresses6()
     assert chosen is not None
     assert again is not None
     assert chosen.subnet == again.subnet, "the next engine has the same"
     assert chosen.subnet.prefixlen == 64
     assert str(chosen.subnet).startswith("fd")
-    other = default_network.plan(EngineConfig(bridge_ipv6=True, bridge="jaula1"), ()).addresses6()
+    other = default_network.default_bridge_plan(
+        EngineConfig(bridge_ipv6=True, bridge="jaula1"), ()
+    ).addresses6()
     assert other is not None
     assert other.subnet != chosen.subnet
     asked = EngineConfig(bridge_ipv6=True, bridge_subnet6="fd99::/64")
-    assert default_network.plan(asked, ()).gateway6 == "fd99::1"
+    assert default_network.default_bridge_plan(asked, ()).gateway6 == "fd99::1"

@@ -8,7 +8,13 @@ import pytest
 
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.network.ports.allocator import PortAllocator, PortUnavailable
-from jaula.network.ports.port import PortRequest, PortTarget, check, dynamic_ports, places
+from jaula.network.ports.port import (
+    PortRequest,
+    PortTarget,
+    check_request,
+    dynamic_ports,
+    host_addresses,
+)
 
 LOOPBACK = "127.77.0.1"
 
@@ -40,23 +46,27 @@ def claim(port: int) -> None:
 )
 def test_a_request_that_makes_no_sense_is_refused(request_: PortRequest) -> None:
     with pytest.raises(InvalidRequest):
-        check(request_)
+        check_request(request_)
 
 
 def test_an_ipv6_address_needs_a_container_that_has_one() -> None:
     with pytest.raises(Unsupported, match="no IPv6"):
-        places(check(PortRequest(80, host_ip="::")), ipv6=False, relays=False)
-    assert places(check(PortRequest(80, host_ip="0::0")), ipv6=True, relays=False) == ("::",)
-    assert places(check(PortRequest(80, host_ip="::1")), ipv6=False, relays=True) == ("::1",)
+        host_addresses(check_request(PortRequest(80, host_ip="::")), ipv6=False, relays=False)
+    assert host_addresses(
+        check_request(PortRequest(80, host_ip="0::0")), ipv6=True, relays=False
+    ) == ("::",)
+    assert host_addresses(
+        check_request(PortRequest(80, host_ip="::1")), ipv6=False, relays=True
+    ) == ("::1",)
     with pytest.raises(Unsupported, match=r"use 127\.0\.0\.1|translates nothing"):
-        places(check(PortRequest(80, host_ip="::1")), ipv6=True, relays=False)
+        host_addresses(check_request(PortRequest(80, host_ip="::1")), ipv6=True, relays=False)
 
 
 @pytest.mark.parametrize(("ipv6", "expected"), [(True, ("0.0.0.0", "::")), (False, ("0.0.0.0",))])
 def test_no_address_means_every_one_of_the_families_that_a_container_has(
     ipv6: bool, expected: tuple[str, ...]
 ) -> None:
-    assert places(PortRequest(80), ipv6=ipv6, relays=False) == expected
+    assert host_addresses(PortRequest(80), ipv6=ipv6, relays=False) == expected
 
 
 def test_both_families_have_the_same_port() -> None:
