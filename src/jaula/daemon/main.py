@@ -13,12 +13,14 @@ Top-level imports are few on purpose: the zygote shares all of them with every s
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from jaula.daemon import directories, mount_namespace, process_limits, sockets
-from jaula.errors import InvalidRequest, NotAuthorized
+from jaula.daemon import mount_namespace, process_limits, sockets
+from jaula.errors import Conflict, InvalidRequest, NotAuthorized, Unavailable
 from jaula.rootless import paths, state
 
 if TYPE_CHECKING:
@@ -44,10 +46,10 @@ def main(config: EngineConfig, reread: Callable[[], EngineConfig]) -> None:
     state.protect_keepalive()
     passed = sockets.inherited()
     process_limits.raise_file_limit()
-    directories.create(config)
+    _create_directories(config)
     runtime = _launch(config)
     try:
-        lock = directories.lock(config)
+        lock = _lock_root(config)
         network = sockets.listen_tcp(config)
         listening = passed or [sockets.listen_unix(config)]
     except BaseException:
@@ -61,6 +63,48 @@ def main(config: EngineConfig, reread: Callable[[], EngineConfig]) -> None:
         if not passed:
             sockets.unlink(config.socket)
         os.close(lock)
+
+
+def _create_directories(config: EngineConfig) -> None:
+    """Make what is missing.
+
+    :raises Unavailable: it cannot be made.
+    """
+    paths = config.paths
+    try:
+        for directory, mode in (
+            (paths.root, 0o711),
+            (paths.run, 0o711),
+            (paths.root / "containers", 0o700),
+            (paths.run / "containers", 0o700),
+            (config.socket.parent, 0o711),
+        ):
+            directory.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot make the engine's directories: {error.strerror}: {error.filename}",
+            hint="name others with --root and --run",
+        ) from error
+
+
+def _lock_root(config: EngineConfig) -> int:
+    """One engine a root directory, for as long as its process lives."""
+    path = config.paths.root / "engine.lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise Conflict(
+                f"another engine uses {config.paths.root}",
+                hint="stop it, or give this one another directory with --root",
+            ) from None
+        raise Unavailable(f"cannot lock {path}: {error.strerror}") from error
+    return fd
 
 
 def _launch(config: EngineConfig) -> Runtime:

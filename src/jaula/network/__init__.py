@@ -2,7 +2,6 @@
 
 from jaula.network.manager import NetworkManager
 from jaula.network.networks import BRIDGE
-from jaula.network.ports.allocator import PortUnavailable
-from jaula.network.ports.port import PortRequest
+from jaula.network.port_mapper import PortRequest, PortUnavailable
 
 __all__ = ["BRIDGE", "NetworkManager", "PortRequest", "PortUnavailable"]

@@ -1,28 +1,35 @@
 """From a network's document to what the kernel is told: the bridge's plan, the firewall's limits.
 
 Pure. Source: Docker Engine API 1.45, ``POST /networks/create``; docker network create(1).
-"""
+
+
+The default network, as an operator's settings have it."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import msgspec
 
+from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest, NotAuthorized
-from jaula.network.bridge import BridgePlan
+from jaula.network.drivers.bridge import BridgePlan, check_bridge_name
 from jaula.network.drivers.parent_interface import ParentPlan, dummy_name
+from jaula.network.firewall.antispoof import port_group
 from jaula.network.firewall.bridge_rules import INTERNAL_GROUP, Limits
-from jaula.network.ipam.addresses import (
+from jaula.network.ipam import (
     Addresses,
+    AddressPool,
+    IpamPlan,
     Subnet,
+    choose_subnet6,
     parse_subnet,
     parse_subnet6,
     unique_local_subnet,
 )
-from jaula.network.ipam.plan import IpamPlan
-from jaula.network.ipam.pools import AddressPool, choose_subnet6
 from jaula.spec.network import NetworkRecord, Pool
 
 
@@ -175,3 +182,35 @@ def limits(network: NetworkRecord, *, past_firewall: bool = False) -> Limits:
     """What its options change in the firewall; ``past_firewall`` holds if they do not say."""
     past = past_firewall if network.past_firewall is None else network.past_firewall
     return Limits(network.internal, network.icc, network.masquerade, past)
+
+
+def default_bridge_plan(config: EngineConfig, pools: tuple[AddressPool, ...]) -> BridgePlan:
+    """What its bridge is to be. Raises ``InvalidRequest`` for a setting that cannot be."""
+    subnet6 = _subnet6(config) if config.bridge_ipv6 else None
+    return BridgePlan(
+        check_bridge_name(config.bridge),
+        IpamPlan(
+            fixed=parse_subnet(config.bridge_subnet) if config.bridge_subnet else None, pools=pools
+        ),
+        gateway6=str(subnet6[1]) if subnet6 else "",
+        prefix6=subnet6.prefixlen if subnet6 else 0,
+        port_group=port_group(config.bridge),
+    )
+
+
+def _subnet6(config: EngineConfig) -> IPv6Network:
+    """One that nobody chose follows from machine and bridge, so that the next engine has it too."""
+    if config.bridge_subnet6:
+        return parse_subnet6(config.bridge_subnet6)
+    return unique_local_subnet(
+        hashlib.sha256(f"{_machine()} {config.bridge}".encode()).digest()[:7]
+    )
+
+
+def _machine() -> str:
+    """machine-id(5), or the host's name."""
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return os.uname().nodename

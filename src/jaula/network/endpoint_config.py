@@ -3,11 +3,14 @@
 Without an IPv6 address IPv6 is switched off on the interface: it would still take one, and a
 default route, from a router advertisement (addrgenmode 'none' stops link-local ones only). With
 one, advertisements are not listened to.
-"""
+
+
+Settings under /proc/sys/net: those of the calling thread's network namespace."""
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 from jaula.kernel.links import (
@@ -19,7 +22,6 @@ from jaula.kernel.links import (
 )
 from jaula.kernel.netlink import Request, visiting
 from jaula.kernel.rtnetlink import Rtnetlink
-from jaula.network import sysctl
 from jaula.spec.endpoint import Endpoint
 
 
@@ -56,13 +58,13 @@ def remove(endpoint: Endpoint, netns_fd: int) -> None:
 
 
 def _set_ipv6(endpoint: Endpoint) -> None:
-    if not sysctl.has_ipv6():
+    if not has_ipv6():
         return
     own = f"ipv6/conf/{endpoint.interface}"
     if endpoint.ipv6:
         for name in ("accept_ra", "autoconf", "accept_redirects", "accept_dad"):
-            sysctl.write_sysctl(f"{own}/{name}", "0")
-    sysctl.write_sysctl(f"{own}/disable_ipv6", "0" if endpoint.ipv6 else "1")
+            write_sysctl(f"{own}/{name}", "0")
+    write_sysctl(f"{own}/disable_ipv6", "0" if endpoint.ipv6 else "1")
 
 
 def _address6(index: int, endpoint: Endpoint) -> tuple[Request, ...]:
@@ -74,3 +76,31 @@ def _default_routes(endpoint: Endpoint, index: int) -> list[Request]:
         families = (socket.AF_INET, *([socket.AF_INET6] if endpoint.ipv6 else []))
         return [add_default_route_on(index, family) for family in families]
     return [add_default_route(gw) for gw in (endpoint.gateway, endpoint.gateway6) if gw]
+
+
+ROOT = "/proc/sys/net"
+
+
+def read_sysctl(name: str) -> str:
+    """The value of ``ipv4/ip_forward`` and the like, without its line end."""
+    with open(f"{ROOT}/{name}", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """Set a value; OSError if the kernel refuses it or has no such setting."""
+    fd = os.open(f"{ROOT}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def has_ipv6() -> bool:
+    """Whether this kernel has IPv6 at all."""
+    return os.path.isdir(f"{ROOT}/ipv6")
+
+
+def ipv6_interfaces() -> list[str]:
+    """The interfaces of the namespace that have settings of IPv6."""
+    return [name for name in os.listdir(f"{ROOT}/ipv6/conf") if name not in ("all", "default")]

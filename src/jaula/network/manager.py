@@ -18,19 +18,15 @@ import msgspec
 from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.links import mac_bytes
-from jaula.network import default_network
+from jaula.network.config import default_bridge_plan
 from jaula.network.drivers.bridge import BridgeNetwork
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
-from jaula.network.firewall.monitor import FirewallMonitor
-from jaula.network.firewall.nftables import Nft, open_nft
-from jaula.network.ipam.addresses import Addresses, Subnet
-from jaula.network.ipam.pools import parse_pools
+from jaula.network.firewall.nftables import FirewallMonitor, Nft, open_nft
+from jaula.network.ipam import Addresses, Subnet, parse_pools
 from jaula.network.network import EndpointRequest
 from jaula.network.networks import BRIDGE, Networks, has_interface
-from jaula.network.ports.allocator import PortBinder
-from jaula.network.ports.mapper import PortMapper
-from jaula.network.ports.port import PortRequest
+from jaula.network.port_mapper import PortBinder, PortMapper, PortRequest
 from jaula.spec.endpoint import Endpoint, PublishedPort
 from jaula.spec.network import NetworkRecord
 
@@ -43,7 +39,7 @@ class NetworkManager:
     ) -> None:
         """``binder`` takes ports where our own network namespace is not the host's."""
         pools = parse_pools(config.address_pool)
-        plan = default_network.default_bridge_plan(config, pools)
+        plan = default_bridge_plan(config, pools)
         self._bridge = plan.name
         self._lock = threading.RLock()
         self._nft: Nft | None = None

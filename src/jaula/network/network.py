@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.network import endpoint_config
-from jaula.network.ipam.addresses import Addresses, mac_from_address
+from jaula.network.ipam import Addresses, mac_from_address
 from jaula.spec.endpoint import Endpoint
 
 PORT_PREFIX = "jl"

@@ -11,16 +11,14 @@ from ipaddress import IPv4Network, IPv6Network
 from jaula.errors import Conflict, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import config, host_routes
-from jaula.network.bridge import Bridge, BridgePlan
-from jaula.network.drivers.bridge import BridgeNetwork
+from jaula.network.drivers.bridge import Bridge, BridgeNetwork, BridgePlan
 from jaula.network.drivers.macvlan import MacvlanNetwork
 from jaula.network.drivers.parent_interface import ParentInterface
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.antispoof import AntiSpoof
 from jaula.network.firewall.bridge_rules import Limits
 from jaula.network.firewall.nftables import Nft
-from jaula.network.ipam.addresses import Subnet
-from jaula.network.ipam.pools import AddressPool
+from jaula.network.ipam import AddressPool, Subnet
 from jaula.network.network import Network
 from jaula.spec.endpoint import Endpoint
 from jaula.spec.network import PARENTED, NetworkRecord

@@ -1,7 +1,24 @@
-"""The audit log on disk: one line for each request that changed, or tried to change, something.
+"""The lines of the audit log: what they say, and how they are written.
+
+What clients said is bounded, and always text that can be written.
+
+
+The chain of the audit log: how lines prove what came before them. Pure.
+
+A line is a JSON object. It has a number ``n``, one more than the former line's, and ``prev``, the
+SHA-256 of the former line's bytes without its newline; the first line's is 64 zeros. The number and
+hash of the last line are kept apart, in the *head*, so that a log that was cut at its end is found
+too. A file of the log is named by the number of its first line.
+
+What this proves: whoever changes, removes or inserts a line must write every later line and the
+head anew. Whoever can do that (root of the host) is found out only by a head that was written down
+elsewhere; ``jaula system audit-log --verify`` prints it for that.
+
+
+The audit log on disk: one line for each request that changed, or tried to change, something.
 
 ``<root>/audit/`` (mode 0700) holds files of 16 MiB at most, named by the number of their first
-line, and ``head``; :mod:`jaula.state.hash_chain` says how they hang together. Sixteen files are kept; a
+line, and ``head``; :mod:`jaula.state.audit_log` says how they hang together. Sixteen files are kept; a
 line tells of those that were removed.
 
 **What survives.** A line is written before the request is answered, then the head. Both are in the
@@ -16,15 +33,202 @@ are refused that do more than take something away, until it can.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from jaula.errors import Unavailable
-from jaula.state.audit_entry import AuditEntry, encode
-from jaula.state.hash_chain import DROP_ACTION, ChainCheck, Head, line_hash, parse_link
+
+_MAX_TEXT = 512  # characters of a name or an error
+_MAX_ARGV = 16384  # characters of all arguments together
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request: who, what, on what, with which relaxations, how it ended.
+
+    ``login_uid`` is who logged in, whoever they have become since. ``argv_cut`` counts characters
+    of arguments that were left out; values of environment variables are never here.
+    """
+
+    uid: int | None = None
+    pid: int = 0
+    login_uid: int | None = None
+    command: str = ""
+    certificate: str = ""  # its name; of a client that came over the network
+    fingerprint: str = ""
+    address: str = ""
+    action: str = ""
+    object: str = ""
+    name: str = ""
+    image: str = ""
+    asks: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()
+    argv_cut: int = 0
+    status: int = 0
+    error: str = ""
+    up_to: int = 0
+    up_to_hash: str = ""
+
+
+def encode(n: int, now: int, prev: str, entry: AuditEntry) -> bytes:
+    """A line without its newline; ``now`` is in nanoseconds since the epoch, UTC."""
+    seconds, rest = divmod(now, 1_000_000_000)
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    start = f'{{"n":{n},"time":"{moment}.{rest // 1000:06d}Z","prev":"{prev}",'
+    return start.encode() + msgspec.json.encode(_bounded(entry))[1:]
+
+
+def _bounded(entry: AuditEntry) -> AuditEntry:
+    argv, room, cut = [], _MAX_ARGV, 0
+    for word in entry.argv:
+        argv.append(_text(word, room))
+        cut += max(0, len(word) - room)
+        room = max(0, room - len(word))
+    while argv and not argv[-1] and cut:
+        argv.pop()
+    return msgspec.structs.replace(
+        entry,
+        certificate=_text(entry.certificate),
+        object=_text(entry.object),
+        name=_text(entry.name),
+        image=_text(entry.image),
+        error=_text(entry.error),
+        asks=tuple(_text(ask) for ask in entry.asks[:_MAX_TEXT]),
+        argv=tuple(argv),
+        argv_cut=cut,
+    )
+
+
+def _text(text: str, most: int = _MAX_TEXT) -> str:
+    """Bounded, and encodable whatever it holds."""
+    short = text[:most]
+    return short if short.isascii() else short.encode("utf-8", "backslashreplace").decode()
+
+
+ZERO_HASH = "0" * 64
+DROP_ACTION = "log drop"  # the action of a line that tells of old files that were removed
+
+
+class Head(NamedTuple):
+    """The last line: its number (0: none yet) and hash."""
+
+    n: int = 0
+    hash: str = ZERO_HASH
+
+    def encode(self) -> bytes:
+        """One line of a size that never changes, so that it is overwritten in one piece."""
+        return b"%020d %s\n" % (self.n, self.hash.encode())
+
+    @classmethod
+    def decode(cls, data: bytes) -> Head | None:
+        """None where it is damaged."""
+        number, _, rest = data.partition(b" ")
+        digest = rest.removesuffix(b"\n").decode("ascii", "replace")
+        if len(data) != 86 or not number.isdigit() or set(digest) - set("0123456789abcdef"):
+            return None
+        return cls(int(number), digest)
+
+
+class ChainLink(msgspec.Struct, frozen=True):
+    """What a line says about its place; ``up_to`` of a line about dropped files is their end."""
+
+    n: int
+    prev: str
+    action: str = ""
+    up_to: int = 0
+    up_to_hash: str = ""
+
+
+class ChainError(NamedTuple):
+    """Something that is wrong; ``n`` is the line's number."""
+
+    n: int
+    text: str
+
+
+_links = msgspec.json.Decoder(ChainLink)
+
+
+def line_hash(line: bytes) -> str:
+    """The hash of a line, without its newline."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def parse_link(line: bytes) -> ChainLink | None:
+    """A line's place in the chain; None where it is no line of the log."""
+    try:
+        found = _links.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if 0 < found.n < 1 << 62 else None
+
+
+class ChainCheck:
+    """Follows a log from its first line on; ``last`` is the line that came last."""
+
+    def __init__(self, start: Head | None = None) -> None:
+        self.last = start or Head()
+        self.findings: list[ChainError] = []
+        self._begun = start is not None
+        self._anchor: Head | None = None  # what came before the first line, if not the beginning
+        self._dropped: set[Head] = set()
+        self._head_hash = ""
+
+    def lines(self, lines: Iterable[bytes], *, watch: int = 0) -> Iterator[tuple[ChainLink, bytes]]:
+        """Check lines and give them on; ``watch`` is the number of the one that the head names."""
+        for line in lines:
+            found = parse_link(line)
+            if found is None:
+                self._wrong(self.last.n + 1, f"a line after {self.last.n} is damaged")
+                # What it was is unknown: its bytes decide whether the next one follows it.
+                self.last = Head(self.last.n + 1, line_hash(line))
+                continue
+            if not self._begun:
+                self._begun = True
+                if found.n != 1 or found.prev != ZERO_HASH:
+                    self._anchor = Head(found.n - 1, found.prev)
+            elif found.n > self.last.n + 1:
+                self._wrong(found.n, _missing(self.last.n + 1, found.n - 1))
+            elif found.n <= self.last.n:
+                self._wrong(found.n, f"line {found.n} comes after line {self.last.n}")
+            elif found.prev != self.last.hash:
+                self._wrong(
+                    found.n, f"line {self.last.n} is not the one that line {found.n} follows"
+                )
+            if found.action == DROP_ACTION:
+                self._dropped.add(Head(found.up_to, found.up_to_hash))
+            self.last = Head(found.n, line_hash(line))
+            if found.n == watch:
+                self._head_hash = self.last.hash
+            yield found, line
+
+    def end(self, head: Head | None) -> list[ChainError]:
+        """Everything that is wrong, once all lines were given."""
+        if self._anchor is not None and self._anchor not in self._dropped:
+            self._wrong(self._anchor.n, _missing(1, self._anchor.n))
+        if head is None:
+            self._wrong(self.last.n, "the head, which names the last line, is missing or damaged")
+        elif head.n > self.last.n:
+            self._wrong(head.n, _missing(self.last.n + 1, head.n) + " at the end")
+        elif head.n and self._head_hash and head.hash != self._head_hash:
+            self._wrong(head.n, f"line {head.n} is not the one that the head names")
+        return self.findings
+
+    def _wrong(self, n: int, text: str) -> None:
+        self.findings.append(ChainError(n, text))
+
+
+def _missing(first: int, last: int) -> str:
+    if first >= last:
+        return f"line {last} is missing"
+    return f"lines {first} to {last} are missing"
+
 
 MAX_FILE_SIZE = 16 << 20  # bytes
 MAX_FILES = 16

@@ -1,4 +1,6 @@
-"""The engine's database: records as JSON documents in sqlite, one commit per transition.
+"""The schema, as the steps that lead to it. A step that was released is never edited.
+
+The engine's database: records as JSON documents in sqlite, one commit per transition.
 
 WAL with ``synchronous=NORMAL`` (sqlite.org/wal.html): a crash of the process loses nothing, a
 loss of power may lose the newest transitions but never the file. Whatever cannot be read is
@@ -16,7 +18,17 @@ from typing import TypeVar
 import msgspec
 
 from jaula.errors import CorruptState, JaulaError, Unavailable
-from jaula.state.migrations import MIGRATIONS
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE containers (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE settings (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",
+    ),
+    ("CREATE TABLE networks (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
+    ("CREATE TABLE build_steps (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
+    ("CREATE TABLE secrets (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
+)
+
 
 Document = TypeVar("Document", bound=msgspec.Struct)
 

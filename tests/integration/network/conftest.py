@@ -22,7 +22,7 @@ from jaula.kernel.links import add_address, add_default_route, add_veth, mac_byt
 from jaula.kernel.namespaces import CLONE, make, open_namespace, setns, unshare
 from jaula.kernel.netlink import visiting
 from jaula.kernel.rtnetlink import Rtnetlink
-from jaula.network import NetworkManager, sysctl
+from jaula.network import NetworkManager, endpoint_config
 from jaula.spec.endpoint import Endpoint
 from jaula.spec.network import NetworkRecord
 
@@ -98,7 +98,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         assert other is not None
         for netns, name in ((host, "up0"), (outside, "eth0")):
             with visiting(netns):
-                sysctl.write_sysctl(f"ipv6/conf/{name}/accept_dad", "0")  # usable at once
+                endpoint_config.write_sysctl(f"ipv6/conf/{name}/accept_dad", "0")  # usable at once
         near.send(
             set_link(link.index, up=True),
             add_address(link.index, HOST_OUTER, 24),

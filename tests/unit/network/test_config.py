@@ -8,10 +8,9 @@ import pytest
 
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.network import config
-from jaula.network.firewall import antispoof_rules, bridge_rules
+from jaula.network.firewall import antispoof, bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
-from jaula.network.ipam.addresses import Addresses, link_local_address
-from jaula.network.ipam.pools import parse_pools
+from jaula.network.ipam import Addresses, link_local_address, parse_pools
 from jaula.spec.network import NetworkRecord, Pool
 
 NETWORK = NetworkRecord("shop", "ab" * 32, 0, "br-abababababab")
@@ -127,7 +126,7 @@ def test_options_change_the_rules() -> None:
     assert 'oifname != "br-x" accept' not in inner.replace('iifname != "br-x" oifname', "")
     apart = bridge_rules.ruleset("br-x", subnet, [], Limits(icc=False))
     assert 'iifname "br-x" drop' in apart
-    assert "nd-router-advert" in antispoof_rules.ruleset("br-x", [])
+    assert "nd-router-advert" in antispoof.ruleset("br-x", [])
     parted = NetworkRecord("shop", "ab" * 32, 0, "br-x", icc=False)
     assert config.bridge_plan(parted, ()).isolated
     assert not config.bridge_plan(NETWORK, ()).isolated

@@ -15,9 +15,15 @@ import pytest
 
 from jaula.errors import Unavailable
 from jaula.state import audit_log as journals
-from jaula.state.audit_entry import AuditEntry
-from jaula.state.audit_log import AuditLog
-from jaula.state.hash_chain import ZERO_HASH, ChainCheck, Head, line_hash, parse_link
+from jaula.state.audit_log import (
+    ZERO_HASH,
+    AuditEntry,
+    AuditLog,
+    ChainCheck,
+    Head,
+    line_hash,
+    parse_link,
+)
 
 
 def write(directory: Path, count: int, **options: Any) -> None:
@@ -178,7 +184,7 @@ def test_a_line_that_does_not_follow_the_head_is_noted(tmp_path: Path) -> None:
 
 def test_a_kill_at_any_moment_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from jaula.state.audit_entry import AuditEntry\n"
+        "import sys; from pathlib import Path; from jaula.state.audit_log import AuditEntry\n"
         "from jaula.state.audit_log import AuditLog\n"
         "journal = AuditLog(Path(sys.argv[1]), max_file=4000, kept_files=500)\n"
         "while True: journal.append(AuditEntry(uid=1, action='start', argv=('x' * 300,)))"

@@ -9,8 +9,7 @@ import pytest
 
 from jaula.errors import CorruptState, Unavailable
 from jaula.spec.api import ContainerCreate
-from jaula.state.database import Database
-from jaula.state.migrations import MIGRATIONS
+from jaula.state.database import MIGRATIONS, Database
 from jaula.state.records import ContainerRecord, EngineIdentity
 
 

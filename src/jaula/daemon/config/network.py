@@ -18,8 +18,7 @@ def normalize(settings: dict[str, object]) -> None:
     import ipaddress
 
     from jaula.errors import InvalidRequest
-    from jaula.network.ipam.addresses import parse_subnet6
-    from jaula.network.ipam.pools import parse_pools
+    from jaula.network.ipam import parse_pools, parse_subnet6
 
     if "ip" in settings:
         text = str(settings.pop("ip"))
@@ -96,7 +95,7 @@ def _network_opts(key: str, value: object) -> dict[str, object]:
 def _pools(key: str, value: object) -> dict[str, object]:
     from jaula.daemon.config import setting as file
     from jaula.errors import InvalidRequest
-    from jaula.network.ipam.pools import address_pool
+    from jaula.network.ipam import address_pool
 
     if not isinstance(value, list) or not value:
         raise InvalidRequest(f"{key}: a list of pools is wanted, not {str(value)[:80]}")

@@ -25,7 +25,7 @@ from jaula.engine.authz.api.trust import TrustApi
 from jaula.engine.authz.api.volumes import VolumesApi
 from jaula.engine.authz.audited_action import DONE
 from jaula.engine.authz.session import Session
-from jaula.state.audit_entry import AuditEntry
+from jaula.state.audit_log import AuditEntry
 
 if TYPE_CHECKING:
     from jaula.engine.authz.policy import Policy

@@ -17,7 +17,7 @@ from jaula.engine.networks.endpoints import DEFAULT
 from jaula.engine.networks.port_bindings import wishes
 from jaula.engine.userns import join, keep_id
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
-from jaula.network.ports.port import PortRequest
+from jaula.network.port_mapper import PortRequest
 from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import ANY
 

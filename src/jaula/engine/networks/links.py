@@ -15,7 +15,7 @@ import msgspec
 
 from jaula.engine.networks.port_bindings import parse_port
 from jaula.errors import Conflict, InvalidRequest, NotFound
-from jaula.network import etc_hosts
+from jaula.network import etc_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -124,7 +124,7 @@ def hosts(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
     :raises InvalidRequest: an alias that cannot stand there.
     """
     return [
-        etc_hosts.link_line(address, link.alias, other.record.hostname, other.name)
+        etc_files.link_line(address, link.alias, other.record.hostname, other.name)
         for link, other, address in linked
     ]
 

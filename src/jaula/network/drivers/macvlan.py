@@ -12,8 +12,7 @@ import msgspec
 from jaula.errors import JaulaError
 from jaula.network import endpoint_config, host_routes
 from jaula.network.drivers.parent_interface import ParentInterface
-from jaula.network.ipam.addresses import Addresses
-from jaula.network.ipam.plan import IpamPlan
+from jaula.network.ipam import Addresses, IpamPlan
 from jaula.network.network import Network, OtherSubnets
 from jaula.spec.endpoint import Endpoint
 

@@ -8,10 +8,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.network.firewall import antispoof_rules, bridge_rules
+from jaula.network import conntrack
+from jaula.network.firewall import antispoof, bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
-from jaula.network.firewall.monitor import NFT_MSG_DELTABLE, message_types
-from jaula.network.ports import conntrack, rules
+from jaula.network.firewall.nftables import NFT_MSG_DELTABLE, message_types
 from jaula.spec.endpoint import Endpoint, PublishedPort
 
 PORTS = (PublishedPort(80, "tcp", "0.0.0.0", 8080), PublishedPort(53, "udp", "127.0.0.1", 5353))
@@ -24,11 +24,11 @@ ENDPOINT = Endpoint(
 def test_tables_are_named_after_the_bridge_and_never_a_keyword() -> None:
     assert bridge_rules.table_name("jaula0") == "jaula0"
     assert bridge_rules.table_name("ip") == "jaula_ip"
-    assert antispoof_rules.port_group("jaula0") != antispoof_rules.port_group("jaula1") != 0
+    assert antispoof.port_group("jaula0") != antispoof.port_group("jaula1") != 0
 
 
 def test_a_published_port_is_an_element_of_a_map_and_of_a_set() -> None:
-    assert rules.port_elements("jaula0", ENDPOINT, PORTS, verb="add") == (
+    assert bridge_rules.port_elements("jaula0", ENDPOINT, PORTS, verb="add") == (
         "add element ip jaula0 published_everywhere { tcp . 8080 : 172.30.0.2 . 80 }\n"
         "add element ip jaula0 open_everywhere { tcp . 8080 }\n"
         "add element ip jaula0 published { 127.0.0.1 . udp . 5353 : 172.30.0.2 . 53 }\n"
@@ -38,9 +38,9 @@ def test_a_published_port_is_an_element_of_a_map_and_of_a_set() -> None:
 
 def test_an_ipv6_port_is_of_the_other_table_if_the_container_has_an_address() -> None:
     port = PublishedPort(80, "tcp", "::", 8080)
-    assert rules.port_elements("jaula0", ENDPOINT, [port], verb="add") == ""
+    assert bridge_rules.port_elements("jaula0", ENDPOINT, [port], verb="add") == ""
     both = msgspec.structs.replace(ENDPOINT, ipv6="fd00::2")
-    assert rules.port_elements("jaula0", both, [port], verb="delete") == (
+    assert bridge_rules.port_elements("jaula0", both, [port], verb="delete") == (
         "delete element ip6 jaula0 published_everywhere { tcp . 8080 : fd00::2 . 80 }\n"
         "delete element ip6 jaula0 open_everywhere { tcp . 8080 }\n"
     )
@@ -60,7 +60,7 @@ def test_ports_are_translated_before_the_input_rules_only_where_that_is_asked_fo
 
 
 def test_a_container_is_one_element() -> None:
-    assert antispoof_rules.endpoint_elements("jaula0", ENDPOINT, verb="delete") == (
+    assert antispoof.endpoint_elements("jaula0", ENDPOINT, verb="delete") == (
         "delete element bridge jaula0 endpoints"
         ' { "jleeeeeeeeee" . 02:42:ac:1e:00:02 . 172.30.0.2 }\n'
     )
