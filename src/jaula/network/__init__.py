@@ -1,4 +1,4 @@
-"""The network of containers: a bridge, addresses, published ports, a firewall."""
+"""Container networks: bridges, macvlan and ipvlan, IPAM, published ports, DNS and the firewall."""
 
 from jaula.network.manager import NetworkManager
 from jaula.network.networks import BRIDGE

@@ -1,10 +1,9 @@
-"""Forgetting flows that were tracked before a UDP port changed hands.
+"""Delete tracked UDP flows of a port that was published or released. Follows nf_conntrack.
 
-The kernel decides once for a flow where its packets go (nf_conntrack). A UDP client that keeps
-sending from one port keeps its flow, so a port that was published just now would stay closed to
-it, and one that has moved to another container would lead to the dead one. Follows
-include/uapi/linux/netfilter/nfnetlink_conntrack.h; TCP needs none of it, since a new connection
-is a new flow.
+The kernel decides once for each flow where its packets go. A UDP client that keeps sending from one
+port keeps its flow. So a port that was just published would stay closed to that client, and a port
+that moved to another container would lead to the old one. TCP is not affected, since a new
+connection is a new flow. Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 """
 
 from __future__ import annotations
@@ -30,34 +29,36 @@ _nfgenmsg = struct.Struct("=BBH")  # family, version, resource id
 
 
 def delete_udp_flows(ports: Iterable[PublishedPort]) -> int:
-    """Delete the tracked UDP flows to these host ports; how many there were.
+    """Delete the tracked UDP flows to these host ports. Return their number.
 
-    Raises ``OSError``. A kernel without connection tracking has nothing to forget.
+    A kernel without connection tracking has no flows.
+
+    :raises OSError: when the kernel refuses a request.
     """
-    wanted = {port.host_port for port in ports if port.protocol == "udp"}
-    if not wanted:
+    ports_udp = {port.host_port for port in ports if port.protocol == "udp"}
+    if not ports_udp:
         return 0
     count = 0
     with Netlink(protocol=NETLINK_NETFILTER) as table:
-        for port in wanted:
-            count += sum(_forget_port(table, port, family) for family in _FAMILIES)
+        for port in ports_udp:
+            count += sum(_delete_port_flows(table, port, family) for family in _FAMILIES)
     return count
 
 
-def _forget_port(table: Netlink, port: int, family: int) -> int:
-    asked = _nfgenmsg.pack(family, 0, 0) + _selection(port)
-    found = [
+def _delete_port_flows(table: Netlink, port: int, family: int) -> int:
+    query = _nfgenmsg.pack(family, 0, 0) + _udp_filter(port)
+    requests = [
         request
-        for body in table.dump(IPCTNL_MSG_CT_GET, asked, about="flows")
+        for body in table.dump(IPCTNL_MSG_CT_GET, query, about="flows")
         if (request := delete_request(body, port)) is not None
     ]
-    for request in found:
-        table.send(request, ignore=(errno.ENOENT,))  # it may end by itself meanwhile
-    return len(found)
+    for request in requests:
+        table.send(request, ignore=(errno.ENOENT,))  # it may have expired meanwhile
+    return len(requests)
 
 
-def _selection(port: int) -> bytes:
-    """Ask for flows to one UDP port only (Linux 5.8; before, the kernel sends all)."""
+def _udp_filter(port: int) -> bytes:
+    """Return a filter for flows to one UDP port (Linux 5.8; older kernels ignore it)."""
     protocol = nest(
         CTA_TUPLE_PROTO,
         attribute(CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP])),
@@ -72,16 +73,16 @@ def _selection(port: int) -> bytes:
 
 
 def delete_request(body: bytes, port: int) -> Request | None:
-    """The request that deletes the flow in a dump's entry, None if it goes elsewhere."""
+    """Return the request that deletes the flow of a dump's entry, or None for other flows."""
     flow = attributes(body[_nfgenmsg.size :])
     protocol = attributes(attributes(flow.get(CTA_TUPLE_ORIG, b"")).get(CTA_TUPLE_PROTO, b""))
     number = protocol.get(CTA_PROTO_NUM, b"")
     destination = protocol.get(CTA_PROTO_DST_PORT, b"")
     if number[:1] != bytes([socket.IPPROTO_UDP]) or destination[:2] != port.to_bytes(2, "big"):
         return None
-    same = attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, flow[CTA_TUPLE_ORIG])
+    flow_id = attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, flow[CTA_TUPLE_ORIG])
     for kind in (CTA_ID, CTA_ZONE):
         if kind in flow:
-            same += attribute(kind, flow[kind])
-    about = f"delete flow to udp port {port}"
-    return Request(IPCTNL_MSG_CT_DELETE, 0, body[: _nfgenmsg.size] + same, about)
+            flow_id += attribute(kind, flow[kind])
+    description = f"delete flow to udp port {port}"
+    return Request(IPCTNL_MSG_CT_DELETE, 0, body[: _nfgenmsg.size] + flow_id, description)

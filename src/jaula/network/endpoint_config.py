@@ -1,11 +1,9 @@
-"""A container's side of a link: its addresses and routes, set inside its network namespace.
+"""The container's end of a link: addresses, routes and sysctls inside its network namespace.
 
-Without an IPv6 address IPv6 is switched off on the interface: it would still take one, and a
-default route, from a router advertisement (addrgenmode 'none' stops link-local ones only). With
-one, advertisements are not listened to.
-
-
-Settings under /proc/sys/net: those of the calling thread's network namespace."""
+Without an IPv6 address, IPv6 is disabled on the interface. Otherwise the kernel would accept an
+address and a default route from a router advertisement (addrgenmode ``none`` only stops link-local
+addresses). With an IPv6 address, router advertisements are ignored.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +24,17 @@ from jaula.spec.endpoint import Endpoint
 
 
 def configure(endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> None:
-    """Set up the interface that was born there, and loopback. Raises ``OSError``."""
+    """Configure the interface that was created in the namespace, and loopback.
+
+    :raises OSError: when the kernel refuses a request.
+    """
     with visiting(netns_fd):
         _set_ipv6(endpoint)
         inside = Rtnetlink()
     with inside:
         link = inside.link(endpoint.interface)
         if link is None:
-            raise OSError(errno.ENODEV, f"{endpoint.interface} is gone from the namespace")
+            raise OSError(errno.ENODEV, f"{endpoint.interface} is not in the namespace")
         inside.send(
             set_link("lo", up=True),
             set_link(link.index, up=True),
@@ -44,7 +45,10 @@ def configure(endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> None
 
 
 def set_default_route(endpoint: Endpoint, netns_fd: int) -> None:
-    """Make this interface the one of the default routes, if there is none. Raises ``OSError``."""
+    """Add the default routes by this interface, unless the namespace has default routes.
+
+    :raises OSError: when the kernel refuses a request.
+    """
     with Rtnetlink(netns_fd) as inside:
         link = inside.link(endpoint.interface)
         if link is not None:
@@ -52,7 +56,10 @@ def set_default_route(endpoint: Endpoint, netns_fd: int) -> None:
 
 
 def remove(endpoint: Endpoint, netns_fd: int) -> None:
-    """Remove the interface, if it is still there. Raises ``OSError``."""
+    """Delete the interface if it exists.
+
+    :raises OSError: when the kernel refuses the request.
+    """
     with Rtnetlink(netns_fd) as inside:
         inside.send(delete_link(endpoint.interface), ignore=(errno.ENODEV,))
 
@@ -60,11 +67,11 @@ def remove(endpoint: Endpoint, netns_fd: int) -> None:
 def _set_ipv6(endpoint: Endpoint) -> None:
     if not has_ipv6():
         return
-    own = f"ipv6/conf/{endpoint.interface}"
+    settings = f"ipv6/conf/{endpoint.interface}"
     if endpoint.ipv6:
         for name in ("accept_ra", "autoconf", "accept_redirects", "accept_dad"):
-            write_sysctl(f"{own}/{name}", "0")
-    write_sysctl(f"{own}/disable_ipv6", "0" if endpoint.ipv6 else "1")
+            write_sysctl(f"{settings}/{name}", "0")
+    write_sysctl(f"{settings}/disable_ipv6", "0" if endpoint.ipv6 else "1")
 
 
 def _address6(index: int, endpoint: Endpoint) -> tuple[Request, ...]:
@@ -79,16 +86,20 @@ def _default_routes(endpoint: Endpoint, index: int) -> list[Request]:
 
 
 ROOT = "/proc/sys/net"
+"""The network sysctls: those of the calling thread's network namespace."""
 
 
 def read_sysctl(name: str) -> str:
-    """The value of ``ipv4/ip_forward`` and the like, without its line end."""
+    """Return the value of a network sysctl such as ``ipv4/ip_forward``, without the newline."""
     with open(f"{ROOT}/{name}", encoding="ascii") as file:
         return file.read().strip()
 
 
 def write_sysctl(name: str, value: str) -> None:
-    """Set a value; OSError if the kernel refuses it or has no such setting."""
+    """Set a network sysctl.
+
+    :raises OSError: when the kernel refuses the value or has no such sysctl.
+    """
     fd = os.open(f"{ROOT}/{name}", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, value.encode())
@@ -97,10 +108,10 @@ def write_sysctl(name: str, value: str) -> None:
 
 
 def has_ipv6() -> bool:
-    """Whether this kernel has IPv6 at all."""
+    """Return whether this kernel supports IPv6."""
     return os.path.isdir(f"{ROOT}/ipv6")
 
 
 def ipv6_interfaces() -> list[str]:
-    """The interfaces of the namespace that have settings of IPv6."""
+    """Return the interfaces of the namespace that have IPv6 sysctls."""
     return [name for name in os.listdir(f"{ROOT}/ipv6/conf") if name not in ("all", "default")]

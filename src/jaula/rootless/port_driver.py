@@ -38,8 +38,8 @@ class PortLease:
 class PortDriver:
     """Asks the keeper of the engine that runs in directory ``run``. Any thread may call."""
 
-    outlives = True
-    relays = True
+    persistent = True
+    proxied = True
 
     def __init__(self, run: str) -> None:
         self._directory = f"{run}/{HOLDER_DIR}"
@@ -54,7 +54,7 @@ class PortDriver:
         self.ask(Bind(forward))
         return PortLease(self, forward)
 
-    def keep_only(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+    def release_others(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
         """Let the keeper give back every other port."""
         self.ask(ReleaseOthers(tuple(forward_for(port, target) for port, target in ports)))
 

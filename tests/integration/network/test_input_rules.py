@@ -240,4 +240,4 @@ def test_where_the_kernel_cannot_show_packets_to_the_rules_nothing_comes_from_ou
         assert talks(lab.host, (HOST_OUTER, OPEN), server) is not None
         assert talks(lab.outside, (HOST_OUTER, OPEN), server) is None
     with visiting(lab.host):
-        assert any("are reached from this host only" in line for line in lab.manager.warnings())
+        assert any("are reachable from this host only" in line for line in lab.manager.warnings())

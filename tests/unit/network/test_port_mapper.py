@@ -56,41 +56,41 @@ def test_a_request_that_makes_no_sense_is_refused(request_: PortRequest) -> None
 
 def test_an_ipv6_address_needs_a_container_that_has_one() -> None:
     with pytest.raises(Unsupported, match="no IPv6"):
-        host_addresses(check_request(PortRequest(80, host_ip="::")), ipv6=False, relays=False)
+        host_addresses(check_request(PortRequest(80, host_ip="::")), ipv6=False, proxied=False)
     assert host_addresses(
-        check_request(PortRequest(80, host_ip="0::0")), ipv6=True, relays=False
+        check_request(PortRequest(80, host_ip="0::0")), ipv6=True, proxied=False
     ) == ("::",)
     assert host_addresses(
-        check_request(PortRequest(80, host_ip="::1")), ipv6=False, relays=True
+        check_request(PortRequest(80, host_ip="::1")), ipv6=False, proxied=True
     ) == ("::1",)
-    with pytest.raises(Unsupported, match=r"use 127\.0\.0\.1|translates nothing"):
-        host_addresses(check_request(PortRequest(80, host_ip="::1")), ipv6=True, relays=False)
+    with pytest.raises(Unsupported, match=r"use 127\.0\.0\.1|does not translate"):
+        host_addresses(check_request(PortRequest(80, host_ip="::1")), ipv6=True, proxied=False)
 
 
 @pytest.mark.parametrize(("ipv6", "expected"), [(True, ("0.0.0.0", "::")), (False, ("0.0.0.0",))])
 def test_no_address_means_every_one_of_the_families_that_a_container_has(
     ipv6: bool, expected: tuple[str, ...]
 ) -> None:
-    assert host_addresses(PortRequest(80), ipv6=ipv6, relays=False) == expected
+    assert host_addresses(PortRequest(80), ipv6=ipv6, proxied=False) == expected
 
 
 def test_both_families_have_the_same_port() -> None:
     ports = PortAllocator()
-    four, six = ports.reserve("a", [PortRequest(80)], PortTarget("172.30.0.2", "fd00::2"))
+    four, six = ports.allocate("a", [PortRequest(80)], PortTarget("172.30.0.2", "fd00::2"))
     assert (four.host_ip, six.host_ip) == ("0.0.0.0", "::")
     assert four.host_port == six.host_port
     again = PortRequest(80, host_ip="::", host_port=six.host_port)
     with pytest.raises(PortUnavailable, match=r"Bind for :::\d+ failed"):
-        ports.reserve("b", [again], PortTarget("172.30.0.3", "fd00::3"))
+        ports.allocate("b", [again], PortTarget("172.30.0.3", "fd00::3"))
     ports.close()
 
 
 def test_a_range_gives_the_first_number_that_is_free_in_both_families() -> None:
     ports = PortAllocator()
     target = PortTarget("172.30.0.2", "fd00::2")
-    (base, _) = ports.reserve("a", [PortRequest(80)], target)
+    (base, _) = ports.allocate("a", [PortRequest(80)], target)
     first, last = base.host_port, base.host_port + 20
-    four, six = ports.reserve("b", [PortRequest(80, "tcp", "", first, last)], target)
+    four, six = ports.allocate("b", [PortRequest(80, "tcp", "", first, last)], target)
     assert first < four.host_port == six.host_port <= last
     ports.close()
 
@@ -112,10 +112,10 @@ def test_free_ports_are_sought_beside_those_of_the_kernel(
 
 def test_a_reserved_port_is_kept_from_others_until_it_is_released() -> None:
     ports = PortAllocator()
-    (binding,) = ports.reserve("a", [PortRequest(80, host_ip=LOOPBACK)])
+    (binding,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
     with pytest.raises(OSError):
         claim(binding.host_port)
-    assert ports.held("a") == (binding,)
+    assert ports.allocated("a") == (binding,)
     assert ports.release("a") == [binding]
     assert ports.release("a") == []
     claim(binding.host_port)
@@ -123,22 +123,22 @@ def test_a_reserved_port_is_kept_from_others_until_it_is_released() -> None:
 
 def test_a_request_of_many_is_all_or_none() -> None:
     ports = PortAllocator()
-    (taken,) = ports.reserve("a", [PortRequest(80, host_ip=LOOPBACK)])
+    (taken,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
     clash = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
     with pytest.raises(PortUnavailable, match="port is already allocated"):
-        ports.reserve("b", [PortRequest(81, host_ip=LOOPBACK), clash])
-    assert ports.held("b") == ()
+        ports.allocate("b", [PortRequest(81, host_ip=LOOPBACK), clash])
+    assert ports.allocated("b") == ()
     ports.close()
-    assert ports.held("a") == ()
+    assert ports.allocated("a") == ()
 
 
 def test_two_requests_of_one_container_clash_too() -> None:
     ports = PortAllocator()
-    (taken,) = ports.reserve("a", [PortRequest(80, host_ip=LOOPBACK)])
+    (taken,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
     ports.close()
     same = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
     with pytest.raises(PortUnavailable):
-        ports.reserve("b", [same, same])
+        ports.allocate("b", [same, same])
 
 
 TARGET = "172.30.0.2"
@@ -147,8 +147,8 @@ TARGET = "172.30.0.2"
 class Elsewhere:
     """A binder that remembers, and has port 80 for nobody."""
 
-    outlives = True
-    relays = False
+    persistent = True
+    proxied = False
 
     def __init__(self) -> None:
         self.held: set[tuple[PublishedPort, str]] = set()
@@ -165,7 +165,7 @@ class Elsewhere:
 
         return Held()
 
-    def keep_only(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+    def release_others(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
         self.held &= set(ports)
 
 
@@ -175,14 +175,14 @@ def request(port: int) -> PortRequest:
 
 def test_the_binder_is_told_where_a_port_leads() -> None:
     binder = Elsewhere()
-    PortAllocator(binder).reserve("a", [request(8080)], PortTarget(TARGET))
+    PortAllocator(binder).allocate("a", [request(8080)], PortTarget(TARGET))
     assert binder.held == {(PublishedPort(8000, "tcp", "0.0.0.0", 8080), TARGET)}
 
 
 def test_what_is_released_is_given_back() -> None:
     binder = Elsewhere()
     ports = PortAllocator(binder)
-    ports.reserve("a", [request(8080), request(8081)], PortTarget(TARGET))
+    ports.allocate("a", [request(8080), request(8081)], PortTarget(TARGET))
     ports.release("a")
     assert not binder.held
 
@@ -190,7 +190,7 @@ def test_what_is_released_is_given_back() -> None:
 def test_a_refused_port_gives_the_others_back_and_says_what_mends_it() -> None:
     binder = Elsewhere()
     with pytest.raises(PortUnavailable, match="bind: permission denied") as caught:
-        PortAllocator(binder).reserve("a", [request(8080), request(80)], PortTarget(TARGET))
+        PortAllocator(binder).allocate("a", [request(8080), request(80)], PortTarget(TARGET))
     assert "ip_unprivileged_port_start=80" in (caught.value.hint or "")
     assert not binder.held
 
@@ -198,7 +198,7 @@ def test_a_refused_port_gives_the_others_back_and_says_what_mends_it() -> None:
 def test_ports_outlive_an_engine_that_ends() -> None:
     binder = Elsewhere()
     ports = PortAllocator(binder)
-    ports.reserve("a", [request(8080)], PortTarget(TARGET))
+    ports.allocate("a", [request(8080)], PortTarget(TARGET))
     ports.close()
     assert len(binder.held) == 1
 
@@ -206,18 +206,18 @@ def test_ports_outlive_an_engine_that_ends() -> None:
 def test_the_next_engine_lets_go_of_what_nobody_has_any_more() -> None:
     binder = Elsewhere()
     before = PortAllocator(binder)
-    before.reserve("a", [request(8080)], PortTarget(TARGET))
-    before.reserve("gone", [request(8081)], PortTarget("172.30.0.3"))
+    before.allocate("a", [request(8080)], PortTarget(TARGET))
+    before.allocate("gone", [request(8081)], PortTarget("172.30.0.3"))
     before.close()
     ports = PortAllocator(binder)
-    ports.reserve("a", [request(8080)], PortTarget(TARGET))
-    ports.keep_only({"a": PortTarget(TARGET)})
+    ports.allocate("a", [request(8080)], PortTarget(TARGET))
+    ports.release_others({"a": PortTarget(TARGET)})
     assert binder.held == {(PublishedPort(8000, "tcp", "0.0.0.0", 8080), TARGET)}
 
 
 def test_what_is_relayed_is_published_for_both_families_and_leads_to_ipv4() -> None:
     binder = Elsewhere()
-    binder.relays = True
-    found = PortAllocator(binder).reserve("a", [request(8080)], PortTarget(TARGET))
+    binder.proxied = True
+    found = PortAllocator(binder).allocate("a", [request(8080)], PortTarget(TARGET))
     assert [port.host_ip for port in found] == ["0.0.0.0", "::"]
     assert {target for _, target in binder.held} == {TARGET}

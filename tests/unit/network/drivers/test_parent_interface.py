@@ -17,5 +17,5 @@ def test_a_name_with_a_tag_says_on_what_it_is_made() -> None:
     "name", ["eth0", "eth0.", ".10", "eth0.0", "eth0.4095", "eth0.1a", "eth0.²"]
 )
 def test_other_names_say_nothing(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="is not there"):
+    with pytest.raises(InvalidRequest, match="does not exist"):
         parse_vlan_name(name)
