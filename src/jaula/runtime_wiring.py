@@ -1,6 +1,6 @@
-"""What the runtime is given by the other parts: cgroups, logs, seccomp programs.
+"""The runtime's dependencies: cgroup driver, log writers and the seccomp compiler.
 
-Imported in the zygote, so it must stay light.
+Imported in the zygote, so imports at the top must stay few.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from jaula.runtime.interfaces import CgroupDriver, Interfaces
 
 
 def runtime_interfaces(no_cgroup: str = "") -> Interfaces:
-    """The parts for this host; loads what a shim must not import later.
+    """Return the runtime's dependencies on this host.
 
-    ``no_cgroup`` says why an ordinary user's engine has none to give, where that is so.
+    Imports here what a shim must not import later. ``no_cgroup`` is the reason why a rootless
+    engine has no cgroup, or ''.
     """
     from jaula import cgroups
     from jaula.logs import open_writer

@@ -60,11 +60,11 @@ def test_a_key_that_is_gone_or_open_to_others_or_another_is_told(tmp_path: Path)
     sealed = vault.seal(b"hunter2", "x")
     whole = key.read_bytes()
     key.chmod(0o640)
-    with pytest.raises(CorruptState, match="can be read by others"):
+    with pytest.raises(CorruptState, match="readable by other users"):
         vault.open(sealed, "x")
     key.chmod(0o600)
     key.write_bytes(whole[:-1])
-    with pytest.raises(CorruptState, match="has not 32 bytes"):
+    with pytest.raises(CorruptState, match="does not have 32 bytes"):
         vault.open(sealed, "x")
     key.write_bytes(bytes(32))
     with pytest.raises(CorruptState, match="another one"):

@@ -24,7 +24,7 @@ from jaula.network.config import check_pools
 from jaula.network.drivers.parent_interface import dummy_name
 from jaula.spec.network import NetworkRecord, Pool
 
-from .conftest import HOST_OUTER, OUTSIDE, Lab, join, listen, new_namespace, talks
+from ..conftest import HOST_OUTER, OUTSIDE, Lab, join, listen, new_namespace, talks
 
 SUBNET = "198.51.100.0/24"  # that of the wire between the host and the machine outside
 PORT = 8000

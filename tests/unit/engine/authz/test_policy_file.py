@@ -226,7 +226,7 @@ def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text("")
     path.chmod(0o620)
-    with pytest.raises(InvalidRequest, match="others than"):
+    with pytest.raises(InvalidRequest, match="writable by other users"):
         policy_file.load(str(path), required=True, user=USERS.get, group=GROUPS.get)
     path.chmod(0o640)
     found = policy_file.load(str(path), required=True, user=USERS.get, group=GROUPS.get)
