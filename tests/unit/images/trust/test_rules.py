@@ -157,7 +157,7 @@ def test_a_file_that_others_can_write_is_not_believed(directory: Path, name: str
 def test_a_fifo_is_not_waited_for(directory: Path) -> None:
     (directory / "team.pub").unlink()
     os.mkfifo(directory / "team.pub")
-    with pytest.raises(InvalidRequest, match="no regular file"):
+    with pytest.raises(InvalidRequest, match="not a regular file"):
         rules_file.RulesFile(str(directory / "policy.toml")).read()
 
 
