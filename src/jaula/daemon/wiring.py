@@ -131,7 +131,7 @@ def _lacking(run: str, no_cgroup: str) -> tuple[str, ...]:
             f"containers have no cgroup, so no limits (of processes neither): {no_cgroup};"
             " jaula doctor tells more"
         )
-    joined = state.network_helper(run)
+    joined = state.read_network_helper(run)
     if not joined.name:
         found.append(f"containers do not reach outside: {joined.reason}; jaula doctor tells more")
     return tuple(found)

@@ -70,7 +70,7 @@ def test_a_key_that_is_gone_or_open_to_others_or_another_is_told(tmp_path: Path)
     with pytest.raises(CorruptState, match="has changed since"):
         vault.open(sealed, "x")
     key.unlink()
-    with pytest.raises(CorruptState, match="is gone"):
+    with pytest.raises(CorruptState, match="is missing"):
         vault.open(sealed, "x")
     key.symlink_to("/dev/zero")
     with pytest.raises(CorruptState, match=r"secrets\.key"):
