@@ -219,7 +219,7 @@ def test_a_runtime_flag_that_cannot_be_is_refused(text: str) -> None:
 
 def test_names_of_runtimes_are_unique_and_the_default_is_one() -> None:
     words = ("--config-file", "/dev/null", "--add-runtime", "a=/x")
-    with pytest.raises(InvalidRequest, match="given twice"):
+    with pytest.raises(InvalidRequest, match="defined twice"):
         config(*words, "--add-runtime", "a=/y")
     with pytest.raises(InvalidRequest, match="default runtime 'b' does not exist"):
         config(*words, "--default-runtime", "b")
