@@ -150,7 +150,7 @@ def parent_plan(network: NetworkRecord) -> ParentPlan:
         network.mode,
         network.flag or "bridge",
         mtu=network.mtu,
-        made=network.made_parent,
+        owned=network.made_parent,
         dummy=network.parent == dummy_name(network.id),
     )
 

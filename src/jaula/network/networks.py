@@ -157,7 +157,7 @@ class Networks:
 
     def owns_parent(self, parent: str) -> bool:
         """Return whether jaula creates this parent interface or created it for another network."""
-        return any(s.parent.plan.made for s in self.parented(parent)) or not has_interface(parent)
+        return any(s.parent.plan.owned for s in self.parented(parent)) or not has_interface(parent)
 
     def undefine(self, name: str) -> None:
         """Remove a user-defined network without endpoints. A shared parent interface stays.

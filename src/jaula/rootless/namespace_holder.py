@@ -112,22 +112,22 @@ class PortForwards:
             if tcp:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((forward.address, forward.port))
-            type_ = TcpForward if tcp else UdpForward
-            self._forwards[forward] = type_(self._loop, sock, forward)
+            forwarder = TcpForward if tcp else UdpForward
+            self._forwards[forward] = forwarder(self._loop, sock, forward)
         except OSError:
             sock.close()
             raise
 
     def _release(self, forward: Forward) -> None:
-        held = self._forwards.pop(forward, None)
-        if held is not None:
-            held.close()
+        forwarder = self._forwards.pop(forward, None)
+        if forwarder is not None:
+            forwarder.close()
 
     def expire(self) -> None:
         """Close the sockets of idle UDP senders."""
         now = time.monotonic()
-        for held in self._forwards.values():
-            held.expire(now)
+        for forwarder in self._forwards.values():
+            forwarder.expire(now)
 
 
 class ControlSocket:

@@ -78,9 +78,7 @@ class Connection:
         self._loop = loop
         self._done = done
         self._connected = False
-        self._hung_up: set[socket.socket] = (
-            set()
-        )  # closed by the peer in both directions: not watched
+        self._hung_up: set[socket.socket] = set()  # closed by the peer: not watched
         self._sockets = (outer, inner)
         self._halves = (HalfConnection(outer, inner), HalfConnection(inner, outer))
         self._watch()

@@ -31,7 +31,7 @@ _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOTSUP)
 class ParentPlan(msgspec.Struct, frozen=True):
     """The parent interface and what is created on it.
 
-    ``made`` says that the network owns the parent, ``dummy`` that the parent is a dummy link.
+    ``owned`` says that the network owns the parent, ``dummy`` that the parent is a dummy link.
     ``driver`` is macvlan or ipvlan, with its ``mode`` and ``flag``. ``mtu`` 0 is the parent's MTU.
     """
 
@@ -40,7 +40,7 @@ class ParentPlan(msgspec.Struct, frozen=True):
     mode: str
     flag: str = "bridge"
     mtu: int = 0
-    made: bool = False
+    owned: bool = False
     dummy: bool = False
 
 
@@ -63,10 +63,10 @@ class ParentInterface:
         """
         name = self.plan.name
         if self.links.link(name) is None:
-            if not self.plan.made:
+            if not self.plan.owned:
                 raise NotFound(f"the parent interface {name} does not exist")
             self._create()
-        if self.plan.made:
+        if self.plan.owned:
             self.links.send(set_link(name, up=True))
 
     def _create(self) -> None:
@@ -133,7 +133,7 @@ class ParentInterface:
 
     def remove(self) -> None:
         """Delete the parent if the network owns it."""
-        if self.plan.made:
+        if self.plan.owned:
             self.links.send(delete_link(self.plan.name), ignore=(errno.ENODEV,))
 
     def close(self) -> None:

@@ -110,11 +110,11 @@ def ruleset6(
 
     The host has one address for all of a ULA subnet.
     """
-    container_address = f"{{ {subnet}, fe80::/10, ff02::/16 }}"
+    local = f"{{ {subnet}, fe80::/10, ff02::/16 }}"
     antispoof_rules = f"""
     iifname != "{bridge}" accept
-    ip6 saddr fe80::/10 ip6 daddr {container_address} accept
-    ip6 saddr != {subnet} drop{_only_inside(f"ip6 daddr != {container_address}", limits)}"""
+    ip6 saddr fe80::/10 ip6 daddr {local} accept
+    ip6 saddr != {subnet} drop{_only_inside(f"ip6 daddr != {local}", limits)}"""
     return _table(IP6, bridge, str(subnet), endpoints, limits, antispoof_rules, "")
 
 
@@ -199,8 +199,8 @@ def foreign_drops(listing: str, *bridges: str) -> list[str]:
     tables = {table_name(bridge) for bridge in bridges}
     for entry in json.loads(listing or "{}").get("nftables", ()):
         chain = entry.get("chain", {})
-        own_rules = chain.get("table") in tables
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and not own_rules:
+        own = chain.get("table") in tables
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and not own:
             result.append(f"{chain['family']} {chain['table']} {chain['name']}")
     return result
 
