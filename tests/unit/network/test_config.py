@@ -1,4 +1,4 @@
-"""From what was asked of a network to its bridge and its rules."""
+"""From a network's request to its bridge and its rules."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_subnet_that_overlaps_is_refused_with_dockers_words(taken: str) -> Non
         Pool("fe80::/64"),
     ],
 )
-def test_pools_that_cannot_be_are_refused(pool: Pool) -> None:
+def test_invalid_pools_are_refused(pool: Pool) -> None:
     with pytest.raises(InvalidRequest):
         config.check_pools([pool], [], ipv6=True)
 
@@ -56,7 +56,7 @@ def test_two_subnets_of_one_family_are_refused() -> None:
         config.check_pools([Pool("10.0.0.0/24"), Pool("10.0.1.0/24")], [], ipv6=False)
 
 
-def test_a_network_with_ipv6_gets_a_unique_local_subnet_of_its_own() -> None:
+def test_an_ipv6_network_gets_its_own_unique_local_subnet() -> None:
     assert config.add_ipv6_subnet(NETWORK) == NETWORK
     six = config.add_ipv6_subnet(NetworkRecord("shop", "ab" * 32, 0, "br-x", ipv6=True))
     pool = six.ipv6_pool
@@ -68,7 +68,7 @@ def test_a_network_with_ipv6_gets_a_unique_local_subnet_of_its_own() -> None:
     assert other.ipv6_pool != pool
 
 
-def test_the_bridges_plan_follows_from_the_pools() -> None:
+def test_the_bridge_plan_is_derived_from_the_pools() -> None:
     pool = parse_pools("172.30.0.0/15")
     assert config.bridge_plan(NETWORK, pool).ipv4.fixed is None
     asked = NetworkRecord(
@@ -95,17 +95,17 @@ def test_the_bridges_plan_follows_from_the_pools() -> None:
     assert config.addresses6(NETWORK) is None
 
 
-def test_the_chosen_subnet_is_noted_once() -> None:
+def test_the_chosen_subnet_is_recorded_once() -> None:
     found = config.with_subnet(NETWORK, Addresses(IPv4Network("172.30.0.0/20")))
     assert found.pools == (Pool("172.30.0.0/20", "172.30.0.1"),)
     assert config.with_subnet(found, Addresses(IPv4Network("10.0.0.0/20"))) == found
 
 
-def test_the_link_local_address_follows_from_the_mac() -> None:
+def test_the_link_local_address_is_derived_from_the_mac() -> None:
     assert link_local_address("02:42:ac:11:00:02") == IPv6Address("fe80::42:acff:fe11:2")
 
 
-def test_a_network_that_says_nothing_publishes_as_the_engine_does() -> None:
+def test_a_network_without_the_option_publishes_like_the_engine() -> None:
     silent = config.limits(NETWORK)
     assert not silent.past_firewall
     assert config.limits(NETWORK, past_firewall=True).past_firewall
@@ -115,7 +115,7 @@ def test_a_network_that_says_nothing_publishes_as_the_engine_does() -> None:
     assert config.limits(opened).past_firewall
 
 
-def test_options_change_the_rules() -> None:
+def test_network_options_change_the_rules() -> None:
     subnet = IPv4Network("10.0.0.0/24")
     usual = bridge_rules.ruleset("br-x", subnet, [])
     assert 'oifname != "br-x" ip saddr 10.0.0.0/24 masquerade' in usual

@@ -27,12 +27,12 @@ from jaula.network.ipam import (
     ["x", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8@31", "10.0.0.0/24@20", "10.0.0.0/8@7",
      "10.0.0.0/8@", "10.0.0.0/8@a", "fd00::/8@126", "fd00::/64@48"],
 )  # fmt: skip
-def test_a_pool_that_holds_no_subnet_is_refused(text: str) -> None:
+def test_a_pool_without_room_for_a_subnet_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid address pool"):
         parse_pools(text)
 
 
-def test_a_pool_has_a_size_of_subnets() -> None:
+def test_a_pool_has_a_subnet_size() -> None:
     pools = parse_pools("10.0.0.0/8@24, 192.168.0.0/24,fd00::/48")
     assert [pool.size for pool in pools] == [24, 24, 64]
     assert choose_subnet(pools, []) == IPv4Network("10.0.0.0/24")
@@ -41,7 +41,7 @@ def test_a_pool_has_a_size_of_subnets() -> None:
     assert choose_subnet6(pools, [IPv6Network("fd00::/64")]) == IPv6Network("fd00:0:0:1::/64")
 
 
-def test_a_pool_that_is_used_up_is_named_with_what_to_do() -> None:
+def test_an_exhausted_pool_is_reported_with_a_hint() -> None:
     with pytest.raises(
         JaulaError, match=r"no free subnet in 10\.9\.0\.0/24 in subnets of /26"
     ) as e:
@@ -54,13 +54,13 @@ def test_a_pool_that_is_used_up_is_named_with_what_to_do() -> None:
     assert choose_subnet6(parse_pools("10.0.0.0/8"), []) is None
 
 
-def test_a_pool_of_more_subnets_than_can_be_counted_is_searched_at_once() -> None:
+def test_a_huge_pool_is_searched_quickly() -> None:
     taken = [IPv6Network("fd00::/9"), IPv6Network("fd80::/10")]
     assert choose_subnet6([address_pool("fd00::/8", 64)], taken) == IPv6Network("fdc0::/64")
 
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.integers(16, 28)), max_size=12))
-def test_a_subnet_that_is_chosen_overlaps_nothing(rows: list[tuple[int, int]]) -> None:
+def test_a_chosen_subnet_overlaps_no_other(rows: list[tuple[int, int]]) -> None:
     taken = [IPv4Network(((10 << 24) | (n << 12), p), strict=False) for n, p in rows]
     pools = parse_pools("10.0.0.0/12@22")
     try:
@@ -72,7 +72,7 @@ def test_a_subnet_that_is_chosen_overlaps_nothing(rows: list[tuple[int, int]]) -
         assert not any(found.overlaps(other) for other in taken)
 
 
-def test_the_default_network_has_ipv6_where_that_is_asked_for() -> None:
+def test_the_default_network_has_ipv6_if_enabled() -> None:
     assert config.default_bridge_plan(EngineConfig(), ()).addresses6() is None
     chosen = config.default_bridge_plan(EngineConfig(bridge_ipv6=True), ()).addresses6()
     again = config.default_bridge_plan(EngineConfig(bridge_ipv6=True), ()).addresses6()
@@ -97,20 +97,20 @@ def test_the_first_subnet_of_the_pool_is_chosen_on_an_empty_host() -> None:
     assert choose_subnet(POOL, []) == IPv4Network("172.30.0.0/20")
 
 
-def test_a_route_inside_and_a_route_around_a_subnet_both_take_it() -> None:
+def test_a_smaller_or_larger_route_blocks_a_subnet() -> None:
     taken = [IPv4Network("172.30.5.0/24"), IPv4Network("172.30.16.0/20")]
     assert choose_subnet(POOL, taken) == IPv4Network("172.30.32.0/20")
     assert choose_subnet(POOL, [IPv4Network("172.0.0.0/8")]) == IPv4Network("10.208.0.0/20")
 
 
-def test_a_default_route_takes_nothing() -> None:
+def test_a_default_route_blocks_no_subnet() -> None:
     assert choose_subnet(POOL, [IPv4Network("0.0.0.0/0")]) == IPv4Network("172.30.0.0/20")
 
 
-def test_an_exhausted_pool_says_what_to_do() -> None:
-    with pytest.raises(JaulaError, match="no free subnet in") as found:
+def test_an_exhausted_pool_has_a_hint() -> None:
+    with pytest.raises(JaulaError, match="no free subnet in") as error:
         choose_subnet(parse_pools("10.0.0.0/24"), [IPv4Network("10.0.0.0/8")])
-    assert found.value.hint is not None
+    assert error.value.hint is not None
     with pytest.raises(JaulaError, match="empty pool"):
         choose_subnet((), [])
 
@@ -120,16 +120,16 @@ def test_a_pool_smaller_than_a_subnet_is_used_whole() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "10.0.0.0/33", "10.0.0.0/31", "::/64", "0.0.0.0/0"])
-def test_a_subnet_that_cannot_be_one_is_refused(text: str) -> None:
+def test_an_invalid_subnet_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid subnet"):
         parse_subnet(text)
 
 
-def test_the_mac_follows_from_the_address_as_docker_has_it() -> None:
+def test_the_mac_is_derived_from_the_address_like_dockers() -> None:
     assert mac_from_address(IPv4Address("172.17.0.2")) == "02:42:ac:11:00:02"
 
 
-def test_addresses_come_in_turn_and_a_returned_one_comes_last() -> None:
+def test_addresses_are_allocated_in_turn_and_released_ones_last() -> None:
     pool = Addresses(IPv4Network("10.0.0.0/29"))
     first = [str(pool.allocate()) for _ in range(3)]
     assert first == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
@@ -147,7 +147,7 @@ def test_an_address_outside_the_subnet_is_refused(wanted: str) -> None:
         Addresses(IPv4Network("10.0.0.0/29")).allocate(wanted)
 
 
-def test_the_gateway_is_never_given_away() -> None:
+def test_the_gateway_is_never_allocated() -> None:
     pool = Addresses(IPv4Network("10.0.0.0/29"))
     pool.release("10.0.0.1")
     with pytest.raises(Conflict):
@@ -155,7 +155,7 @@ def test_the_gateway_is_never_given_away() -> None:
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 13)), max_size=60))
-def test_no_address_is_ever_held_twice(actions: list[int | None]) -> None:
+def test_no_address_is_allocated_twice(actions: list[int | None]) -> None:
     pool = Addresses(IPv4Network("10.0.0.0/28"))
     held: list[str] = []
     for action in actions:

@@ -25,7 +25,7 @@ LOOPBACK = "127.77.0.1"
 
 
 def claim(port: int) -> None:
-    """What another program does that wants the port."""
+    """Bind and listen like another program."""
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind((LOOPBACK, port))
@@ -49,12 +49,12 @@ def claim(port: int) -> None:
         PortRequest(80, host_ip="0.0.0.0 } drop"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused(request_: PortRequest) -> None:
+def test_an_invalid_request_is_refused(request_: PortRequest) -> None:
     with pytest.raises(InvalidRequest):
         check_request(request_)
 
 
-def test_an_ipv6_address_needs_a_container_that_has_one() -> None:
+def test_an_ipv6_host_address_needs_a_container_with_ipv6() -> None:
     with pytest.raises(Unsupported, match="no IPv6"):
         host_addresses(check_request(PortRequest(80, host_ip="::")), ipv6=False, proxied=False)
     assert host_addresses(
@@ -68,7 +68,7 @@ def test_an_ipv6_address_needs_a_container_that_has_one() -> None:
 
 
 @pytest.mark.parametrize(("ipv6", "expected"), [(True, ("0.0.0.0", "::")), (False, ("0.0.0.0",))])
-def test_no_address_means_every_one_of_the_families_that_a_container_has(
+def test_no_host_address_means_all_addresses_of_the_containers_families(
     ipv6: bool, expected: tuple[str, ...]
 ) -> None:
     assert host_addresses(PortRequest(80), ipv6=ipv6, proxied=False) == expected
@@ -85,7 +85,7 @@ def test_both_families_have_the_same_port() -> None:
     ports.close()
 
 
-def test_a_range_gives_the_first_number_that_is_free_in_both_families() -> None:
+def test_a_range_yields_the_first_port_free_in_both_families() -> None:
     ports = PortAllocator()
     target = PortTarget("172.30.0.2", "fd00::2")
     (base, _) = ports.allocate("a", [PortRequest(80)], target)
@@ -104,13 +104,11 @@ def test_a_range_gives_the_first_number_that_is_free_in_both_families() -> None:
         (range(55000, 60000), [range(49153, 55000), range(60000, 65536)]),
     ],
 )
-def test_free_ports_are_sought_beside_those_of_the_kernel(
-    local: range, expected: list[range]
-) -> None:
+def test_ephemeral_ports_avoid_the_kernels_range(local: range, expected: list[range]) -> None:
     assert dynamic_ports(local) == expected
 
 
-def test_a_reserved_port_is_kept_from_others_until_it_is_released() -> None:
+def test_an_allocated_port_is_blocked_until_it_is_released() -> None:
     ports = PortAllocator()
     (binding,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
     with pytest.raises(OSError):
@@ -121,7 +119,7 @@ def test_a_reserved_port_is_kept_from_others_until_it_is_released() -> None:
     claim(binding.host_port)
 
 
-def test_a_request_of_many_is_all_or_none() -> None:
+def test_a_request_for_several_ports_is_all_or_none() -> None:
     ports = PortAllocator()
     (taken,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
     clash = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
@@ -132,7 +130,7 @@ def test_a_request_of_many_is_all_or_none() -> None:
     assert ports.allocated("a") == ()
 
 
-def test_two_requests_of_one_container_clash_too() -> None:
+def test_two_requests_of_one_container_can_conflict() -> None:
     ports = PortAllocator()
     (taken,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
     ports.close()
@@ -144,8 +142,8 @@ def test_two_requests_of_one_container_clash_too() -> None:
 TARGET = "172.30.0.2"
 
 
-class Elsewhere:
-    """A binder that remembers, and has port 80 for nobody."""
+class RecordingBinder:
+    """A binder that records its ports and refuses port 80."""
 
     persistent = True
     proxied = False
@@ -173,38 +171,38 @@ def request(port: int) -> PortRequest:
     return PortRequest(8000, "tcp", "", port)
 
 
-def test_the_binder_is_told_where_a_port_leads() -> None:
-    binder = Elsewhere()
+def test_the_binder_gets_the_target_address() -> None:
+    binder = RecordingBinder()
     PortAllocator(binder).allocate("a", [request(8080)], PortTarget(TARGET))
     assert binder.held == {(PublishedPort(8000, "tcp", "0.0.0.0", 8080), TARGET)}
 
 
-def test_what_is_released_is_given_back() -> None:
-    binder = Elsewhere()
+def test_released_ports_are_closed() -> None:
+    binder = RecordingBinder()
     ports = PortAllocator(binder)
     ports.allocate("a", [request(8080), request(8081)], PortTarget(TARGET))
     ports.release("a")
     assert not binder.held
 
 
-def test_a_refused_port_gives_the_others_back_and_says_what_mends_it() -> None:
-    binder = Elsewhere()
+def test_a_refused_port_releases_the_others_and_has_a_hint() -> None:
+    binder = RecordingBinder()
     with pytest.raises(PortUnavailable, match="bind: permission denied") as caught:
         PortAllocator(binder).allocate("a", [request(8080), request(80)], PortTarget(TARGET))
     assert "ip_unprivileged_port_start=80" in (caught.value.hint or "")
     assert not binder.held
 
 
-def test_ports_outlive_an_engine_that_ends() -> None:
-    binder = Elsewhere()
+def test_ports_of_a_persistent_binder_outlive_the_engine() -> None:
+    binder = RecordingBinder()
     ports = PortAllocator(binder)
     ports.allocate("a", [request(8080)], PortTarget(TARGET))
     ports.close()
     assert len(binder.held) == 1
 
 
-def test_the_next_engine_lets_go_of_what_nobody_has_any_more() -> None:
-    binder = Elsewhere()
+def test_the_next_engine_releases_unused_ports() -> None:
+    binder = RecordingBinder()
     before = PortAllocator(binder)
     before.allocate("a", [request(8080)], PortTarget(TARGET))
     before.allocate("gone", [request(8081)], PortTarget("172.30.0.3"))
@@ -215,8 +213,8 @@ def test_the_next_engine_lets_go_of_what_nobody_has_any_more() -> None:
     assert binder.held == {(PublishedPort(8000, "tcp", "0.0.0.0", 8080), TARGET)}
 
 
-def test_what_is_relayed_is_published_for_both_families_and_leads_to_ipv4() -> None:
-    binder = Elsewhere()
+def test_proxied_ports_are_published_for_both_families_and_target_ipv4() -> None:
+    binder = RecordingBinder()
     binder.proxied = True
     found = PortAllocator(binder).allocate("a", [request(8080)], PortTarget(TARGET))
     assert [port.host_ip for port in found] == ["0.0.0.0", "::"]

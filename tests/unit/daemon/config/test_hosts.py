@@ -1,4 +1,4 @@
-"""Where an engine listens: never on a network without knowing who speaks there."""
+"""``--host`` and ``--tls*``: never TCP without authenticated clients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LOOPBACK = ("127.0.0.1", 2375)
         ),
     ],
 )
-def test_what_is_asked_for(settings: dict[str, Any], found: dict[str, object]) -> None:
+def test_listen_settings_are_parsed(settings: dict[str, Any], found: dict[str, object]) -> None:
     assert hosts.pop_listen_settings(settings) == found
     assert settings == {}
 
@@ -61,7 +61,7 @@ def test_what_is_asked_for(settings: dict[str, Any], found: dict[str, object]) -
         ({"hosts": ("tcp://127.0.0.1",), "insecure_tcp": True, **VERIFIED}, "contradict"),
     ],
 )
-def test_what_is_not_safe_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_unsafe_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         hosts.pop_listen_settings(dict(settings))
 
@@ -70,7 +70,7 @@ def config(*words: str) -> EngineConfig:
     return daemon._config(command.parse(daemon.COMMAND, ("--config-file", "/dev/null", *words)))
 
 
-def test_flags_make_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_are_converted_to_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     made = config("-H", "unix:///run/x.sock", "-H", "tcp://127.0.0.1:1", "--insecure-tcp")
     assert (str(made.socket), made.tcp, made.tls) == ("/run/x.sock", (("127.0.0.1", 1),), None)
