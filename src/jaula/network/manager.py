@@ -126,7 +126,7 @@ class NetworkManager:
         """Return warnings for the operator: changed host settings and blocking firewalls."""
         with self._lock:
             listing = self._open_nft().run("list chains", json=True)
-            own_bridges = [net.name for net in self._networks.bridged()] or [self._bridge]
+            own_bridges = [net.name for net in self._networks.bridge_networks()] or [self._bridge]
             return (
                 *self._port_mapper.warnings,
                 *self._networks.antispoof.warnings,
@@ -291,11 +291,11 @@ class NetworkManager:
     def unpublish(self, container_id: str) -> None:
         """Release all published ports of a container."""
         with self._lock:
-            self._port_mapper.unpublish(self._networks.bridged(), container_id)
+            self._port_mapper.unpublish(self._networks.bridge_networks(), container_id)
 
     # -- restore, repair and shutdown ----------------------------------------------------------
 
-    def take_over(self) -> None:
+    def keep_firewall_rules(self) -> None:
         """Keep the firewall rules of a former engine until :meth:`restore`.
 
         Call this before the networks of the former engine are defined: running containers stay
@@ -331,8 +331,8 @@ class NetworkManager:
             self._port_mapper.release_others(self.endpoints())
             self._networks.kept_tables = ""
             self._networks.antispoof.load()
-            for bridged in self._networks.bridged():
-                bridged.load_firewall()
+            for bridge in self._networks.bridge_networks():
+                bridge.load_firewall()
         return problems
 
     def watch(self) -> FirewallMonitor:
@@ -349,7 +349,7 @@ class NetworkManager:
                 return False
             listing = self._open_nft().run("list tables")
             antispoof = self._networks.antispoof
-            damaged = [s for s in self._networks.bridged() if s.is_missing(listing)]
+            damaged = [s for s in self._networks.bridge_networks() if s.is_missing(listing)]
             antispoof_missing = antispoof.is_missing(listing)
             if antispoof_missing:
                 antispoof.load()

@@ -56,7 +56,7 @@ class Networks:
         return self.kept_tables
 
     def _ports(self) -> Iterator[Endpoint]:
-        return (endpoint for s in self.bridged() for endpoint in s.endpoints.values())
+        return (endpoint for s in self.bridge_networks() for endpoint in s.endpoints.values())
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -64,11 +64,11 @@ class Networks:
     def __iter__(self) -> Iterator[Network]:
         return iter(tuple(self._by_name.values()))
 
-    def bridged(self) -> list[BridgeNetwork]:
+    def bridge_networks(self) -> list[BridgeNetwork]:
         """Return the networks of the bridge driver."""
         return [s for s in self if isinstance(s, BridgeNetwork)]
 
-    def parented(self, parent: str) -> list[MacvlanNetwork]:
+    def macvlan_networks(self, parent: str) -> list[MacvlanNetwork]:
         """Return the macvlan and ipvlan networks on one parent interface."""
         return [s for s in self if isinstance(s, MacvlanNetwork) and s.name == parent]
 
@@ -146,7 +146,7 @@ class Networks:
 
     def _check_parent(self, network: NetworkRecord) -> None:
         """Refuse to share a parent in passthru mode, which is exclusive (Docker's words)."""
-        for other in self.parented(network.parent):
+        for other in self.macvlan_networks(network.parent):
             modes = {other.network: other.parent.plan.mode, network.name: network.mode}
             for name, mode in modes.items():
                 if mode == "passthru":
@@ -157,7 +157,9 @@ class Networks:
 
     def owns_parent(self, parent: str) -> bool:
         """Return whether jaula creates this parent interface or created it for another network."""
-        return any(s.parent.plan.owned for s in self.parented(parent)) or not has_interface(parent)
+        return any(s.parent.plan.owned for s in self.macvlan_networks(parent)) or not has_interface(
+            parent
+        )
 
     def undefine(self, name: str) -> None:
         """Remove a user-defined network without endpoints. A shared parent interface stays.
@@ -169,7 +171,7 @@ class Networks:
             return
         if net.endpoints:
             raise Conflict(f"network {name} has active endpoints")
-        shared = isinstance(net, MacvlanNetwork) and len(self.parented(net.name)) > 1
+        shared = isinstance(net, MacvlanNetwork) and len(self.macvlan_networks(net.name)) > 1
         if not shared:
             net.take_down()
         net.close()
@@ -178,7 +180,7 @@ class Networks:
     def clear(self, network: NetworkRecord) -> None:
         """Remove what an interrupted creation or removal left of a network."""
         if network.driver in PARENTED:
-            if not self.parented(network.parent):
+            if not self.macvlan_networks(network.parent):
                 parent = ParentInterface(config.parent_plan(network))
                 try:
                     parent.remove()
@@ -202,7 +204,7 @@ class Networks:
         for net in self:
             used = bool(net.endpoints)
             if isinstance(net, MacvlanNetwork):
-                used = any(other.endpoints for other in self.parented(net.name))
+                used = any(other.endpoints for other in self.macvlan_networks(net.name))
             if not (idle_only and used):
                 net.take_down()
         gone = all(net.addresses is None for net in self)

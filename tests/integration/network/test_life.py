@@ -426,7 +426,7 @@ def test_the_rules_of_a_killed_engine_stay_until_the_next_one_loads_its_own(lab:
             return outside and talks(lab.host, (plain.address, 80), other) is not None
 
         with visiting(lab.host):
-            manager.take_over()
+            manager.keep_firewall_rules()
             manager.define(made)
             manager.ensure()
         assert serves(), "nothing was replaced by rules that know no endpoint"
