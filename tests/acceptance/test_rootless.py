@@ -140,7 +140,7 @@ def test_a_directory_below_tmp_that_somebody_else_made_is_not_trusted(bare: Root
         done = bare.jaula("ps", expect=1, env=environment)
     finally:
         shutil.rmtree(made)
-    assert f"{made} belongs to another user or is writable by other users" in done.stderr
+    assert f"{made} is not this user's alone" in done.stderr
 
 
 def test_without_a_runtime_directory_a_private_one_serves(bare: RootlessHost) -> None:
