@@ -28,7 +28,7 @@ class NetworkHelper(NamedTuple):
 
 
 def protect_keepalive() -> None:
-    """After the engine executed itself again: close the keep-alive descriptor on exec."""
+    """Set close-on-exec on the keep-alive descriptor, once the engine has executed itself."""
     number = os.environ.pop(KEEPALIVE_ENV, "")
     if number.isdigit():
         os.set_inheritable(int(number), False)
