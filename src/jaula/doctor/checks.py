@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from jaula.doctor.facts import HostReport
-from jaula.rootless.subids import LEAST
+from jaula.rootless.subids import MIN_IDS
 
 
 class State(StrEnum):
@@ -87,10 +87,10 @@ def _ids(facts: HostReport) -> Iterator[Finding]:
     for kind, count in (("uid", facts.subuids), ("gid", facts.subgids)):
         subject, path = f"sub{kind}", f"/etc/sub{kind}"
         first = facts.next_subid
-        mend = f"sudo usermod --add-sub{kind}s {first}-{first + LEAST - 1} {facts.name}"
+        mend = f"sudo usermod --add-sub{kind}s {first}-{first + MIN_IDS - 1} {facts.name}"
         if count == 0:
             yield Finding(subject, State.HINDERS, f"{facts.name} has no range in {path}", mend)
-        elif count < LEAST:
+        elif count < MIN_IDS:
             found = f"{count} ids in {path}: images with owners above {count} cannot be unpacked"
             yield Finding(subject, State.COSTS, found, mend)
         else:

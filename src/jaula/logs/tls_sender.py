@@ -46,7 +46,7 @@ class TlsSocket:
         try:
             self._receive()
             if not self._handshake_done:
-                self._handshake_done = self._codec.shake()
+                self._handshake_done = self._codec.do_handshake()
             self._flush()
             if not self._handshake_done or self._pending:
                 raise BlockingIOError(errno.EAGAIN, "TLS is not ready")
@@ -65,7 +65,7 @@ class TlsSocket:
         try:
             while not self._handshake_done and (left := end - time.monotonic()) > 0:
                 self._receive()
-                self._handshake_done = self._codec.shake()
+                self._handshake_done = self._codec.do_handshake()
                 self._flush()
                 if not self._handshake_done:
                     poll = select.poll()
@@ -77,7 +77,7 @@ class TlsSocket:
     def _receive(self) -> None:
         """Read the peer's handshake messages. A log server sends no data, so data is discarded."""
         try:
-            data = self._socket.recv(tls.PIECE, MSG_DONTWAIT)
+            data = self._socket.recv(tls.CHUNK_SIZE, MSG_DONTWAIT)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.ENOTCONN):
                 return

@@ -74,11 +74,11 @@ def _config(options: Options) -> EngineConfig:
             raise InvalidRequest("--userns-remap and --subid-start or --subid-count contradict")
         settings["subid_start"], settings["subid_count"] = userns_remap.read(name)
     paths = Paths(*(Path(str(settings.pop(name))).absolute() for name in ("root", "run")))
-    listening = hosts.take(settings)
+    listening = hosts.pop_listen_settings(settings)
     if settings["socket"] and "socket" in listening:
         raise InvalidRequest("--socket and --host unix:// name the same thing")
     settings |= listening
-    if settings["tcp"] and rootless_paths.user() is not None:
+    if settings["tcp"] and rootless_paths.rootless_uid() is not None:
         raise InvalidRequest(
             "an ordinary user's engine is in a network namespace of its own, where nobody could"
             " reach a TCP socket",
@@ -86,9 +86,9 @@ def _config(options: Options) -> EngineConfig:
         )
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
-    registry_config = registry.take(settings)
-    network.take(settings)
-    logging.take(settings)
+    registry_config = registry.pop_registry_config(settings)
+    network.normalize(settings)
+    logging.normalize(settings)
     config = EngineConfig(paths=paths, registry=registry_config, **settings)  # type: ignore[arg-type]
     daemon_json.check_runtimes(config.runtimes, config.default_runtime)
     return config

@@ -95,7 +95,9 @@ def test_a_reader_begins_with_the_oldest_record_when_names_move_before_it_opens_
     assert numbers(first)[0] == 0
 
 
-def test_a_bounded_reader_ends_where_the_log_did_though_all_was_rotated_away(tmp_path: Path) -> None:
+def test_a_bounded_reader_ends_where_the_log_did_though_all_was_rotated_away(
+    tmp_path: Path,
+) -> None:
     path = str(tmp_path / "log")
     writer = JsonFileWriter(path, max_size=2_000, max_file=2)
     writer.write("stdout", b"1\n2\n")
