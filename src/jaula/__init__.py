@@ -1,3 +1,3 @@
-"""A Linux container engine: Docker's commands and API, isolated by default, able to prove it."""
+"""A container engine for Linux: Docker's commands and API, isolated by default and verifiable."""
 
 __version__ = "0.2.0"

@@ -1,6 +1,6 @@
-"""``python -m jaula`` and the file that the launcher runs.
+"""``python -m jaula``, and the file that the launcher runs.
 
-Kept tiny: run as a script it is compiled anew each time, unlike every module that it imports.
+Kept tiny: as a script it is compiled at every start, unlike the modules that it imports.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Where an engine keeps its things, and the defaults that an operator may change.
+"""The engine's directories and settings, with the defaults that an operator can change.
 
-Two directories make an engine: ``root`` survives a boot, ``run`` does not. Everything that any
-part writes lies below one of them, so two engines with different directories never meet.
+An engine has two directories: ``root`` is persistent, ``run`` is volatile. Everything is written
+below these two, so engines with different directories do not interfere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OWN_RUNTIME = "jaula"
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The on-disk layout of one engine. Directories are made mode 0711 or stricter."""
+    """The on-disk layout of one engine. Directories are created with mode 0711 or stricter."""
 
     root: Path = DEFAULT_ROOT
     run: Path = DEFAULT_RUN
@@ -29,7 +29,7 @@ class Paths:
 
     @property
     def images(self) -> Path:
-        """An OCI image layout."""
+        """The OCI image layout."""
         return self.root / "images"
 
     @property
@@ -39,7 +39,7 @@ class Paths:
 
     @property
     def trust(self) -> Path:
-        """``<manifest's digest in hex>.json`` for each image that came with signatures."""
+        """``<manifest digest in hex>.json`` for each image that has signatures."""
         return self.root / "trust"
 
     @property
@@ -48,7 +48,7 @@ class Paths:
 
     @property
     def audit_log(self) -> Path:
-        """``<first line>.log`` files and ``head``; for root alone."""
+        """``<first line>.log`` files and ``head``; accessible by root only."""
         return self.root / "audit"
 
     @property
@@ -56,11 +56,11 @@ class Paths:
         return self.root / "seccomp"
 
     def container(self, container_id: str) -> Path:
-        """Persistent directory: upper, work, config.json, logs."""
+        """Return the persistent directory of a container: upper, work, config.json, logs."""
         return self.root / "containers" / container_id
 
     def container_run(self, container_id: str) -> Path:
-        """Volatile directory: bundle/config.json, shim.sock, exit.json."""
+        """Return the volatile directory: bundle/config.json, shim.sock, exit.json."""
         return self.run / "containers" / container_id
 
     @property
@@ -70,7 +70,7 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """Another OCI runtime: a name for it, its program (a path, or looked up), first arguments."""
+    """Another OCI runtime: its name, its program (a path or a name in PATH) and its arguments."""
 
     name: str
     path: str
@@ -79,22 +79,22 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
-    """How registries are spoken to. Empty proxies are those of the environment."""
+    """Settings of the registry client. Empty proxies mean those of the environment."""
 
-    insecure: tuple[str, ...] = ()  # HOST, HOST:PORT or network: any certificate, or plain HTTP
-    mirrors: tuple[str, ...] = ()  # URLs, asked first for images of docker.io
+    insecure: tuple[str, ...] = ()  # HOST, HOST:PORT or network: unverified TLS or HTTP
+    mirrors: tuple[str, ...] = ()  # URLs, tried first for images of docker.io
     realms: tuple[str, ...] = ()  # REGISTRY=HOST of a token server that may see credentials
     certificates: tuple[str, ...] = ("/etc/jaula/certs.d", "/etc/docker/certs.d")
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""
-    downloads: int = 3  # layers at a time
+    downloads: int = 3  # concurrent layers
     uploads: int = 5
 
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """PEM files of a TCP socket: whose clients to trust, and the engine's own."""
+    """PEM files of a TCP socket: the CA of its clients, and the engine's certificate and key."""
 
     authority: str
     certificate: str
@@ -103,47 +103,47 @@ class TlsConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Settings of ``jaula daemon``; every field is a flag of that command."""
+    """Settings of ``jaula daemon``. Every field is a flag of that command."""
 
     paths: Paths = field(default_factory=Paths)
     socket: Path = DEFAULT_SOCKET
     socket_group: str | None = None
-    tcp: tuple[tuple[str, int], ...] = ()  # addresses and ports to listen on besides
-    tls: TlsConfig | None = None  # of these; None: whoever reaches them may speak
+    tcp: tuple[tuple[str, int], ...] = ()  # addresses and ports to listen on as well
+    tls: TlsConfig | None = None  # of these sockets; None: clients are not authenticated
     storage_driver: str | None = None  # None: probe
     bridge: str = "jaula0"
     bridge_subnet: str | None = None  # CIDR; None: from the pool
     bridge_ipv6: bool = False
-    bridge_subnet6: str = ""  # CIDR; empty: a unique local one of this machine's
+    bridge_subnet6: str = ""  # CIDR; empty: a unique local subnet of this machine
     address_pool: str = "172.30.0.0/15,10.208.0.0/12"  # each NETWORK or NETWORK@SIZE
-    host_binding: str = ""  # where ports are published that name no address; empty: everywhere
-    network_options: dict[str, str] = field(default_factory=dict)  # of users' bridges, by default
-    publish_past_firewall: bool = False  # published ports are open whatever the host's rules say
+    host_binding: str = ""  # default address of published ports; empty: all addresses
+    network_options: dict[str, str] = field(default_factory=dict)  # defaults of bridge networks
+    publish_past_firewall: bool = False  # published ports bypass the host's input rules
     subid_start: int = 1_000_000_000
     subid_count: int = 1_000_000_000
     cgroup_parent: str = "jaula"
     log_driver: str = "json-file"
     log_max_size: int = 10_000_000  # bytes; Docker's unit suffixes are decimal for logs
     log_max_file: int = 3
-    log_options: dict[str, str] = field(default_factory=dict)  # of log_driver, by default
+    log_options: dict[str, str] = field(default_factory=dict)  # defaults for log_driver
     pids_limit: int = 4096
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard
     sandbox_pool: int = 4
-    selinux_type: str = ""  # of containers' processes; empty: as the policy says
+    selinux_type: str = ""  # of containers' processes; empty: the policy's default
     selinux_file_type: str = ""  # of their files
     runtimes: tuple[RuntimeConfig, ...] = ()
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     default_runtime: str = OWN_RUNTIME
-    runtime_timeout: int = 60  # seconds that another runtime may take to make a process
-    default_profile: str = "default"  # of containers that name none
-    policy: str = ""  # the file that says who may ask for what; empty: the default one, if there
+    runtime_timeout: int = 60  # seconds that another runtime may take to create a process
+    default_profile: str = "default"  # of containers without --profile
+    policy: str = ""  # path of the authorisation policy; empty: the default path, if it exists
     debug: bool = False
 
 
 def default_socket() -> Path:
-    """The socket a client uses when none is named: ``$JAULA_HOST``, else the default.
+    """Return the socket that a client uses by default: ``$JAULA_HOST``, else the default path.
 
-    Only ``unix://`` addresses are understood here.
+    Only ``unix://`` addresses are supported here.
     """
     host = os.environ.get("JAULA_HOST", "")
     return Path(host.removeprefix("unix://")) if host.startswith("unix://") else DEFAULT_SOCKET

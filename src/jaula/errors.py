@@ -1,18 +1,18 @@
-"""The one tree of errors that jaula shows to a person or a client.
+"""The errors that jaula reports to a user or a client.
 
-Each class states the HTTP status that the Docker Engine API uses for it and the exit code of
-the command line. Each instance says what was asked, what was found and, in ``hint``, what to
-do next. Messages are lower case and end without a full stop.
+Each class has the HTTP status that the Docker Engine API uses for it and the exit code of the
+command line. Each message says what was requested, what is wrong and, in ``hint``, what to do next.
+Messages are lower case and end without a full stop.
 
-``OSError`` is raised by :mod:`jaula.kernel` only; a layer above turns it into one of these where
-it knows what the failure means to the caller.
+Only :mod:`jaula.kernel` raises ``OSError``. A layer above translates it into one of these errors
+where it knows what the failure means to the caller.
 """
 
 from __future__ import annotations
 
 
 class JaulaError(Exception):
-    """Base of everything that is reported as one clear line."""
+    """Base of all errors that are reported as a single line."""
 
     status = 500
     exit_code = 125
@@ -27,31 +27,31 @@ class JaulaError(Exception):
 
 
 class InvalidRequest(JaulaError):
-    """What was asked is malformed or out of range; nothing was changed."""
+    """The request is malformed or out of range; nothing was changed."""
 
     status = 400
 
 
 class NotAuthorized(JaulaError):
-    """The caller may not do this."""
+    """The caller is not allowed to do this."""
 
     status = 403
 
 
 class NotFound(JaulaError):
-    """No object of that name or id."""
+    """No object has that name or id."""
 
     status = 404
 
 
 class Conflict(JaulaError):
-    """The object is in a state, or a name is in use, that forbids the operation."""
+    """The state of the object, or a name in use, forbids the operation."""
 
     status = 409
 
 
 class NotModified(JaulaError):
-    """The object is already in the wanted state (Docker answers 304 without a body)."""
+    """The object is already in the requested state (Docker answers 304 without a body)."""
 
     status = 304
 
@@ -63,16 +63,16 @@ class Unsupported(JaulaError):
 
 
 class Unavailable(JaulaError):
-    """A service that is needed does not answer."""
+    """A required service does not respond."""
 
     status = 503
 
 
 class RuntimeFailure(JaulaError):
-    """The kernel refused a step of making a container; ``exit_code`` follows Docker.
+    """The kernel refused a step of creating a container; ``exit_code`` is Docker's.
 
-    127 where the program was not found, 126 where it cannot be executed, 125 for the rest.
-    Docker answers 400 for the first two and 500 for the others.
+    It is 127 if the program was not found, 126 if it cannot be executed, and 125 otherwise. Docker
+    answers 400 for the first two and 500 for the others.
     """
 
     def __init__(self, message: str, *, exit_code: int = 125, hint: str | None = None) -> None:
@@ -82,7 +82,7 @@ class RuntimeFailure(JaulaError):
 
 
 class StepFailed(JaulaError):
-    """A program of a build ended with another status than 0; ``exit_code`` is it."""
+    """A program of a build exited with the status ``exit_code``, which is not 0."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
-"""The runtime's implementations of cgroups, logs and seccomp programs.
+"""The runtime's dependencies: cgroup driver, log writers and the seccomp compiler.
 
-This module is imported in the zygote, so its imports must stay light.
+Imported in the zygote, so imports at the top must stay few.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from jaula.runtime.interfaces import CgroupDriver, Interfaces
 
 
 def runtime_interfaces(no_cgroup: str = "") -> Interfaces:
-    """Return the implementations for this host; import what a shim must not import later.
+    """Return the runtime's dependencies on this host.
 
-    ``no_cgroup`` is the reason why a rootless engine has no cgroups to delegate, if it has none.
+    Imports here what a shim must not import later. ``no_cgroup`` is the reason why a rootless
+    engine has no cgroup, or ''.
     """
     from jaula import cgroups
     from jaula.logs import open_writer
     from jaula.rootless import paths
     from jaula.security.seccomp.seccomp import program
 
-    driver = cgroups.detect() if paths.user() is None else cgroups.delegated(no_cgroup)
+    driver = cgroups.detect() if paths.rootless_uid() is None else cgroups.delegated(no_cgroup)
     return Interfaces(cast(CgroupDriver, driver), open_writer, program)

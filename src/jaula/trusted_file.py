@@ -1,4 +1,4 @@
-"""Files that decide what the engine does, and so may be nobody's but its user's."""
+"""Read configuration files that only the engine's user may write."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ import stat
 from jaula.errors import InvalidRequest
 
 
-def read(path: str, limit: int, what: str, *, required: bool) -> bytes | None:
-    """A file of at most ``limit`` bytes; None where there is none and none is ``required``.
+def read(path: str, limit: int, description: str, *, required: bool) -> bytes | None:
+    """Return the content of a file, or None if it is absent and not ``required``.
 
-    ``what`` names it in errors. The descriptor that was judged is the one that is read.
+    The checks are made on the open file descriptor, so the checked file is the file that is read.
 
-    :raises InvalidRequest: it is not there, is no regular file, too large, or others can write it.
+    :param limit: the maximum size in bytes.
+    :param description: names the file in errors.
+    :raises InvalidRequest: when it is absent, not a regular file, too large, or writable by other
+        users.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENOENT and not required:
             return None
-        raise InvalidRequest(f"{what} {path}: {error.strerror}") from None
+        raise InvalidRequest(f"{description} {path}: {error.strerror}") from None
     with open(fd, "rb") as file:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise InvalidRequest(f"{what} {path}: it is no regular file")
-        if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+        st = os.fstat(fd)
+        if not stat.S_ISREG(st.st_mode):
+            raise InvalidRequest(f"{description} {path} is not a regular file")
+        if st.st_uid != os.geteuid() or st.st_mode & 0o022:
             raise InvalidRequest(
-                f"{what} {path}: others than the engine's user can write it",
+                f"{description} {path} is writable by other users",
                 hint="chown root and chmod go-w",
             )
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise InvalidRequest(f"{what} {path}: it has more than {limit} bytes")
+        raise InvalidRequest(f"{description} {path} has more than {limit} bytes")
     return data

@@ -307,7 +307,7 @@ def test_limits_that_nothing_could_keep_are_refused(host: RootlessHost, sleeper:
     for flags in (("--memory", "64m"), ("--pids-limit", "50"), ("--cpus", "1")):
         done = host.jaula("run", "--rm", *flags, "busybox", "true", expect=125)
         assert "cannot limit" in done.stderr
-        assert "cgroup v1 is not delegated to users" in done.stderr
+        assert "cgroup v1 cannot be delegated to users" in done.stderr
     assert "no cgroup" in host.jaula("pause", sleeper, expect=1).stderr
     assert "containers have no cgroup, so no limits" in host.jaula("info").stdout + (
         host.jaula("info").stderr

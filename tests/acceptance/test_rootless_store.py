@@ -37,4 +37,4 @@ def test_a_changed_layer_is_found_and_mended(host: RootlessHost) -> None:
 def test_a_limit_is_refused_with_the_reason(host: RootlessHost) -> None:
     words = ("run", "--rm", "--storage-opt", "size=10m", "busybox", "true")
     done = host.jaula(*words, expect=125)
-    assert "an ordinary user's engine may not set quotas" in done.stderr
+    assert "a rootless engine cannot set quotas" in done.stderr

@@ -121,9 +121,9 @@ def discard(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
 
 
 def _driver(paths: Any, layers: Any, name: str) -> Any:
-    from jaula.storage.drivers.driver import driver
+    from jaula.storage.drivers.table import open_driver
 
-    return driver(name, paths, layers)
+    return open_driver(name, paths, layers)
 
 
 OPERATIONS = {work.__name__: work for work in (load, pull, remove, tag, mend, create, discard)}

@@ -237,7 +237,7 @@ def test_it_is_named_in_info_inspect_and_verify(engine: PrivateEngine, plain: st
     ("flags", "said"),
     [
         (("--security-opt", "landlock=perhaps"), "landlock=perhaps"),
-        (("--security-opt", "landlock=tcp-bind=http"), "no TCP port"),
+        (("--security-opt", "landlock=tcp-bind=http"), "is not a TCP port"),
         (("--annotation", "io.jaula.landlock={}"), "the engine's own"),
     ],
 )

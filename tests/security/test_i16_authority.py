@@ -525,7 +525,7 @@ def test_the_engine_serves_no_socket_that_anyone_could_connect_to(
             text=True,
         )
     assert done.returncode == 125
-    assert "the socket that was passed on" in done.stderr
+    assert "the inherited socket" in done.stderr
 
 
 def test_the_socket_is_for_root_alone_unless_a_group_is_named(engine: PrivateEngine) -> None:

@@ -1,1 +1,1 @@
-"""``jaula daemon``: the composition root (:mod:`~jaula.daemon.main`) and the configuration."""
+"""``jaula daemon``: start-up (:mod:`~jaula.daemon.main`), the main loop and the configuration."""

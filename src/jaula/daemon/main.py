@@ -1,24 +1,27 @@
-"""``jaula daemon``: the composition root, the one place that wires the parts together.
+"""Start the engine process: ``jaula daemon``.
 
-The order is what matters here:
+The order matters:
 
-1. A mount namespace of the engine's own, and the engine started anew from there
-   (:mod:`~jaula.daemon.mount_namespace`). An ordinary user's engine has entered its user namespace before
+1. The engine enters its own mount namespace and executes itself again there
+   (:mod:`~jaula.daemon.mount_namespace`). A rootless engine has entered its user namespace before
    (:mod:`jaula.rootless`).
-2. The zygote, forked before asyncio or a thread is there.
-3. The lock, taken after the fork so that no shim ever holds it; then sockets and database.
+2. The zygote is forked before asyncio or a thread exists.
+3. The root directory is locked after the fork, so that no shim inherits the lock. Then sockets and
+   database are opened.
 
-Top-level imports are few on purpose: the zygote shares all of them with every shim.
+Imports at the top are few, since the zygote shares all of them with every shim.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from jaula.daemon import directories, mount_namespace, process_limits, sockets
-from jaula.errors import InvalidRequest, NotAuthorized
+from jaula.daemon import mount_namespace, process_limits, sockets
+from jaula.errors import Conflict, InvalidRequest, NotAuthorized, Unavailable
 from jaula.rootless import paths, state
 
 if TYPE_CHECKING:
@@ -28,46 +31,92 @@ if TYPE_CHECKING:
     from jaula.runtime.client import Runtime
 
 
-def main(config: EngineConfig, reread: Callable[[], EngineConfig]) -> None:
-    """Run an engine until SIGTERM or SIGINT; ``reread`` gives the settings anew at SIGHUP.
+def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
+    """Run an engine until SIGTERM or SIGINT. ``read_config`` returns the new settings at SIGHUP.
 
-    :raises JaulaError: it cannot start; nothing was changed.
+    :raises JaulaError: when the engine cannot start; nothing was changed.
     """
     if os.geteuid() != 0:
         raise NotAuthorized("the engine needs root, or namespaces in which it is root")
-    if len(str(config.socket)) > sockets.LONGEST:
+    if len(str(config.socket)) > sockets.MAX_PATH:
         raise InvalidRequest(
             f"the socket's path {config.socket} is too long",
-            hint=f"{sockets.LONGEST} bytes are the limit",
+            hint=f"the limit is {sockets.MAX_PATH} bytes",
         )
     mount_namespace.enter(config)
-    state.hold_alive()
-    passed = sockets.passed()
+    state.protect_keepalive()
+    inherited = sockets.inherited()
     process_limits.raise_file_limit()
-    directories.make(config)
+    _create_directories(config)
     runtime = _launch(config)
     try:
-        lock = directories.lock(config)
-        network = sockets.listen_on_network(config)
-        listening = passed or [sockets.listen(config)]
+        lock = _lock_root(config)
+        network = sockets.listen_tcp(config)
+        listening = inherited or [sockets.listen_unix(config)]
     except BaseException:
         runtime.close()
         raise
     from jaula.daemon import serve
 
     try:
-        serve.run(config, runtime, listening, network, reread)
+        serve.run(config, runtime, listening, network, read_config)
     finally:
-        if not passed:
+        if not inherited:
             sockets.unlink(config.socket)
         os.close(lock)
 
 
-def _launch(config: EngineConfig) -> Runtime:
-    """Fork the zygote, with as little in its memory as can be: every shim has a share of it.
+def _create_directories(config: EngineConfig) -> None:
+    """Create the engine's directories.
 
-    msgspec prefers typing_extensions to typing where it is installed, which brings inspect, ast and
-    more along and is of no use here.
+    :raises Unavailable: when a directory cannot be created.
+    """
+    paths = config.paths
+    try:
+        for directory, mode in (
+            (paths.root, 0o711),
+            (paths.run, 0o711),
+            (paths.root / "containers", 0o700),
+            (paths.run / "containers", 0o700),
+            (config.socket.parent, 0o711),
+        ):
+            directory.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot create the engine's directories: {error.strerror}: {error.filename}",
+            hint="choose other directories with --root and --run",
+        ) from error
+
+
+def _lock_root(config: EngineConfig) -> int:
+    """Lock the root directory for the life of this process. Return the lock's descriptor.
+
+    :raises Conflict: when another engine uses the directory.
+    :raises Unavailable: when it cannot be locked.
+    """
+    path = config.paths.root / "engine.lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise Conflict(
+                f"another engine uses {config.paths.root}",
+                hint="stop it, or choose another directory with --root",
+            ) from None
+        raise Unavailable(f"cannot lock {path}: {error.strerror}") from error
+    return fd
+
+
+def _launch(config: EngineConfig) -> Runtime:
+    """Fork the zygote with as little memory as possible, since every shim shares it.
+
+    msgspec prefers typing_extensions to typing if it is installed. That would import inspect, ast
+    and other modules that are of no use here.
     """
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from jaula.runtime.client import Runtime
@@ -75,10 +124,10 @@ def _launch(config: EngineConfig) -> Runtime:
     from jaula.runtime_wiring import runtime_interfaces
 
     def load() -> Interfaces:
-        if paths.user() is None:
+        if paths.rootless_uid() is None:
             return runtime_interfaces()
         run = str(config.paths.run)
-        state.open_alive(run)  # shims keep the keeper, from birth to end
-        return runtime_interfaces(state.no_cgroup(run))
+        state.open_keepalive(run)  # every shim inherits it and so keeps the holder running
+        return runtime_interfaces(state.cgroup_error(run))
 
     return Runtime.launch(load)

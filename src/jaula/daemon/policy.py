@@ -1,4 +1,4 @@
-"""The policy that this engine follows."""
+"""Load the authorisation policy that the configuration selects."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from jaula.engine.authz.policy import Policy
 
 
-def path_of(config: EngineConfig) -> str:
-    """The policy's file, which need not be there unless the configuration names it.
+def policy_path(config: EngineConfig) -> str:
+    """Return the path of the policy file, which must exist only if the configuration names it.
 
-    Empty for an ordinary user's own engine: the machine's policy is not about it.
+    It is '' for a rootless engine, since the machine's policy does not apply to it.
     """
     from jaula.engine.authz import policy_file
 
-    own = paths.user() is not None
-    return config.policy or ("" if own else policy_file.DEFAULT_PATH)
+    is_rootless = paths.rootless_uid() is not None
+    return config.policy or ("" if is_rootless else policy_file.DEFAULT_PATH)
 
 
-def policy(config: EngineConfig) -> Policy:
-    """Who may ask for what: a file's word, or root and the socket's group.
+def load_policy(config: EngineConfig) -> Policy:
+    """Return the policy from the file, or the default policy: root and the socket's group.
 
-    :raises InvalidRequest: the file cannot be read; nothing is served then.
+    :raises InvalidRequest: when the file cannot be read; the engine then serves no request.
     """
     import grp
     import pwd
@@ -45,11 +45,11 @@ def policy(config: EngineConfig) -> Policy:
         except KeyError:
             return None
 
-    path = path_of(config)
+    path = policy_path(config)
     if not path:
         return Policy()
-    found = policy_file.load(path, required=bool(config.policy), user=user, group=group)
-    if found is not None:
-        return found
+    policy = policy_file.load(path, required=bool(config.policy), user=user, group=group)
+    if policy is not None:
+        return policy
     name = config.socket_group
     return without_file(name, group(name) if name else None, certificates=config.tls is not None)

@@ -1,4 +1,4 @@
-"""What the engine's process asks of the C library and the kernel: one heap, many descriptors."""
+"""Process limits of the engine: open files, and memory use of the C library's heap."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 def raise_file_limit() -> None:
-    """Open as many files as we may: a client or a running container costs the engine one.
+    """Raise the limit of open files: each client and each running container needs one.
 
-    What containers may open is set in their specs and does not change with this.
+    Limits of containers are in their specs and do not change.
     """
     import resource
 
@@ -18,7 +18,7 @@ def raise_file_limit() -> None:
 
 
 def trim_heap() -> None:
-    """Give back what the start needed for a moment (malloc_trim(3)); other C libraries lack it."""
+    """Release memory that only the start needed (malloc_trim(3)); not all C libraries have it."""
     import ctypes
 
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -26,8 +26,8 @@ def trim_heap() -> None:
         trim(0)
 
 
-def one_heap() -> None:
-    """Worker threads share the heap: they are few, and an arena of each costs megabytes.
+def use_one_arena() -> None:
+    """Share one heap between all threads: they are few, and an arena of each costs megabytes.
 
     mallopt(3), ``M_ARENA_MAX``.
     """

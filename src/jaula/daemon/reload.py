@@ -1,7 +1,7 @@
-"""Settings that change while the engine runs: SIGHUP, as dockerd has it.
+"""Reload the configuration at SIGHUP, as dockerd does.
 
-Source: docker docs, "dockerd", section "Configuration reload behavior". The policy and the files of
-TLS are read again too. What cannot be read leaves everything as it was.
+Source: docker docs, "dockerd", section "Configuration reload behavior". The policy and the TLS
+files are read again too. If anything is invalid, nothing changes.
 """
 
 from __future__ import annotations
@@ -29,57 +29,64 @@ RELOADED = (
     *("log_driver", "log_max_size", "log_max_file", "log_options"),
     *("pids_limit", "nofile", "policy"),
 )
-"""Fields of the configuration that a running engine takes over; paths of TLS are, too."""
+"""Fields of the configuration that a running engine adopts. TLS paths are adopted as well."""
 
 _log = logging.getLogger("jaula.engine")
 
 
-def merged(old: EngineConfig, new: EngineConfig) -> tuple[EngineConfig, tuple[str, ...]]:
-    """What the engine works with from now on, and the fields that need a restart. Pure."""
-    taken = {name: getattr(new, name) for name in RELOADED}
+def merge_config(old: EngineConfig, new: EngineConfig) -> tuple[EngineConfig, tuple[str, ...]]:
+    """Return the new configuration and the names of fields that need a restart. Pure."""
+    changes = {name: getattr(new, name) for name in RELOADED}
     if old.tls is not None and new.tls is not None:
-        taken["tls"] = new.tls
-    result = dataclasses.replace(old, **taken)
-    late = [
+        changes["tls"] = new.tls
+    result = dataclasses.replace(old, **changes)
+    need_restart = [
         f.name for f in dataclasses.fields(new) if getattr(new, f.name) != getattr(result, f.name)
     ]
-    return result, tuple(late)
+    return result, tuple(need_restart)
 
 
-def context_of(files: TlsConfig) -> SSLContext:
-    """The server's side of TLS. Raises ``InvalidRequest``."""
+def tls_context(files: TlsConfig) -> SSLContext:
+    """Return the TLS context of the API server.
+
+    :raises InvalidRequest: when a file is missing or invalid.
+    """
     return tls.server_context(tls.TlsFiles(files.authority, files.certificate, files.key))
 
 
 class Reloader:
-    """Does it for one engine."""
+    """Reloads the configuration of one engine."""
 
-    def __init__(self, engine: Engine, doors: Gateway, reread: Callable[[], EngineConfig]) -> None:
+    def __init__(
+        self, engine: Engine, gateway: Gateway, read_config: Callable[[], EngineConfig]
+    ) -> None:
         self._engine = engine
-        self._doors = doors
-        self._reread = reread
-        self.entrances: list[TlsListener] = []
+        self._gateway = gateway
+        self._read_config = read_config
+        self.tls_listeners: list[TlsListener] = []
 
-    def now(self) -> None:
-        """Take over what can be; what is wrong is logged."""
-        parts = self._engine.parts
+    def reload(self) -> None:
+        """Adopt the new configuration, and log an error if it is invalid."""
+        services = self._engine.parts
         try:
-            config, late = merged(parts.config, self._reread())
+            config, need_restart = merge_config(services.config, self._read_config())
             presets.check_name(config.default_profile)
             log_config.check(config)
-            policy = daemon_policy.policy(config)
-            context = context_of(config.tls) if config.tls and self.entrances else None
-            parts.gate.follow(daemon_policy.path_of(config), required=bool(config.policy))
+            policy = daemon_policy.load_policy(config)
+            context = tls_context(config.tls) if config.tls and self.tls_listeners else None
+            services.gate.follow(daemon_policy.policy_path(config), required=bool(config.policy))
         except JaulaError as error:
             _log.error("the settings are not reloaded: %s", error)
             return
         self._engine.reconfigure(config)
-        self._doors.follow(policy)
+        self._gateway.follow(policy)
         logging.getLogger().setLevel(logging.DEBUG if config.debug else logging.INFO)
-        for entrance in self.entrances:
+        for listener in self.tls_listeners:
             if context is not None:
-                entrance.context = context
-        if late:
-            _log.warning("these settings need a restart of the engine: %s", ", ".join(late))
+                listener.context = context
+        if need_restart:
+            _log.warning("these settings need a restart of the engine: %s", ", ".join(need_restart))
         _log.info("the settings are reloaded; policy: %s", policy.source)
-        parts.events.emit("daemon", "reload", parts.identity, {"name": parts.host.hostname})
+        services.events.emit(
+            "daemon", "reload", services.identity, {"name": services.host.hostname}
+        )

@@ -1,4 +1,4 @@
-"""The engine's life with its sockets: it serves until a signal, or until its zygote is lost."""
+"""The main loop of the engine: serve requests until a signal, or until the zygote is lost."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ if TYPE_CHECKING:
     from jaula.runtime.client import Runtime
 
 
-Reread = Callable[[], "EngineConfig"]
+ReadConfig = Callable[[], "EngineConfig"]
 
 
 def run(
     config: EngineConfig,
     runtime: Runtime,
-    sockets: list[socket.socket],
-    network: list[socket.socket],
-    reread: Reread,
+    unix_sockets: list[socket.socket],
+    tcp_sockets: list[socket.socket],
+    read_config: ReadConfig,
 ) -> None:
-    """Serve on unix sockets, and by TCP on ``network``, until SIGTERM or SIGINT.
+    """Serve on unix and TCP sockets until SIGTERM or SIGINT.
 
-    ``reread`` is asked at SIGHUP for the settings as they are by then.
+    ``read_config`` returns the new configuration at SIGHUP.
 
-    :raises JaulaError: it cannot begin, or cannot go on.
+    :raises JaulaError: when the engine cannot start or cannot continue.
     """
     import asyncio
     import logging
 
-    process_limits.one_heap()
+    process_limits.use_one_arena()
     logging.basicConfig(
         level=logging.DEBUG if config.debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    asyncio.run(_serve(config, runtime, sockets, network, reread))
+    asyncio.run(_serve(config, runtime, unix_sockets, tcp_sockets, read_config))
 
 
 async def _serve(
     config: EngineConfig,
     runtime: Runtime,
-    sockets: list[socket.socket],
-    network: list[socket.socket],
-    reread: Reread,
+    unix_sockets: list[socket.socket],
+    tcp_sockets: list[socket.socket],
+    read_config: ReadConfig,
 ) -> None:
     import asyncio
     import gc
@@ -73,10 +73,10 @@ async def _serve(
     try:
         presets.check_name(config.default_profile)
         log_config.check(config)
-        policy = daemon_policy.policy(config)
+        policy = daemon_policy.load_policy(config)
         context = _context(config)
         engine = wiring.engine(config, runtime)
-        doors = Gateway(engine, policy, AuditLog(config.paths.audit_log))
+        gateway = Gateway(engine, policy, AuditLog(config.paths.audit_log))
     except BaseException:
         runtime.close()
         raise
@@ -85,11 +85,11 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    lost = asyncio.Event()
+    zygote_lost = asyncio.Event()
 
     def zygote_ended() -> None:
         loop.remove_reader(zygote)
-        lost.set()
+        zygote_lost.set()
         stop.set()
 
     zygote = process.pidfd_open(runtime.zygote_pid)
@@ -97,11 +97,11 @@ async def _serve(
     gc.collect()
     gc.freeze()
     process_limits.trim_heap()
-    server = await api.serve(doors.enter, sockets)
+    server = await api.serve(gateway.enter, unix_sockets)
     log.info("engine %s listens on %s", engine.parts.identity[:12], config.socket)
-    reloading = Reloader(engine, doors, reread)
-    reloading.entrances = await _open(server, network, context)
-    loop.add_signal_handler(signal.SIGHUP, reloading.now)
+    reloader = Reloader(engine, gateway, read_config)
+    reloader.tls_listeners = await _open(server, tcp_sockets, context)
+    loop.add_signal_handler(signal.SIGHUP, reloader.reload)
     _notify("READY=1")
     await stop.wait()
     _notify("STOPPING=1")
@@ -109,46 +109,48 @@ async def _serve(
     os.close(zygote)
     await server.close()
     await engine.close()
-    await doors.close()
-    if lost.is_set():
-        # A process with threads must not fork another one; what comes next starts anew.
+    await gateway.close()
+    if zygote_lost.is_set():
+        # A process with threads must not fork a new zygote: the service manager restarts it.
         raise Unavailable(
-            "the engine's zygote was killed, so no container can be started any more",
-            hint="start the engine again; containers run on",
+            "the engine's zygote was killed, so no container can be started",
+            hint="start the engine again; containers keep running",
         )
-    log.info("engine ended; containers run on")
+    log.info("engine stopped; containers keep running")
 
 
 async def _open(
-    server: Server, network: list[socket.socket], context: SSLContext | None
+    server: Server, tcp_sockets: list[socket.socket], context: SSLContext | None
 ) -> list[TlsListener]:
-    """Serve on TCP sockets; those with TLS are the answer."""
+    """Serve on TCP sockets. Return the listeners with TLS."""
     import logging
 
     log = logging.getLogger("jaula.engine")
-    made = []
-    for sock in network:
+    listeners = []
+    for sock in tcp_sockets:
         sock.setblocking(False)
         if context is not None:
-            made.append(await server.listen_secured(sock, context))
+            listeners.append(await server.listen_secured(sock, context))
         else:
-            log.warning("whoever is on this host can speak to the engine: there is no TLS")
+            log.warning("every process of this host can access the API: TLS is off")
             await server.listen(sock)
         host, port = sock.getsockname()[:2]
-        log.info("and on tcp://%s:%d", f"[{host}]" if ":" in host else host, port)
-    return made
+        log.info(
+            "engine listens on tcp://%s:%d as well", f"[{host}]" if ":" in host else host, port
+        )
+    return listeners
 
 
 def _context(config: EngineConfig) -> SSLContext | None:
     if config.tls is None:
         return None
-    from jaula.daemon.reload import context_of
+    from jaula.daemon.reload import tls_context
 
-    return context_of(config.tls)
+    return tls_context(config.tls)
 
 
 def _notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)); nobody may be listening."""
+    """Send a state to systemd (sd_notify(3)) if it expects one."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

@@ -1,4 +1,4 @@
-"""The sockets that the API is served on: made here, or passed on by systemd."""
+"""The sockets that the API is served on: created here, or inherited from systemd."""
 
 from __future__ import annotations
 
@@ -13,48 +13,53 @@ if TYPE_CHECKING:
 
     from jaula.config import EngineConfig
 
-_FIRST_PASSED = 3  # sd_listen_fds(3)
-LONGEST = 107  # bytes of a path, unix(7)
+_FIRST_INHERITED = 3  # sd_listen_fds(3)
+MAX_PATH = 107  # bytes, unix(7)
 
 
-def passed() -> list[socket.socket]:
-    """Sockets that systemd opened for us (sd_listen_fds(3))."""
+def inherited() -> list[socket.socket]:
+    """Return the sockets that systemd opened for this process (sd_listen_fds(3))."""
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdigit():
         return []
-    found = []
-    for fd in range(_FIRST_PASSED, _FIRST_PASSED + int(count)):
+    inherited_sockets = []
+    for fd in range(_FIRST_INHERITED, _FIRST_INHERITED + int(count)):
         os.set_inheritable(fd, False)
-        found.append(socket.socket(fileno=fd))
-    for sock in found:
-        _check_passed(sock)
-    return found
+        inherited_sockets.append(socket.socket(fileno=fd))
+    for sock in inherited_sockets:
+        _check_inherited(sock)
+    return inherited_sockets
 
 
-def _check_passed(sock: socket.socket) -> None:
-    """Only stream sockets with a path: who may connect is decided by the path's permissions.
+def _check_inherited(sock: socket.socket) -> None:
+    """Accept only stream sockets with a path, whose permissions decide who can connect.
 
-    An abstract name has none, and every process of the network namespace could connect to it,
-    containers with ``--network host`` among them (CVE-2020-15257).
+    An abstract name has no permissions: every process of the network namespace could connect to it,
+    including containers with ``--network host`` (CVE-2020-15257).
     """
     name = sock.getsockname()
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
         raise InvalidRequest(
-            f"the socket that was passed on is no unix stream socket ({name!r})",
+            f"the inherited socket is not a unix stream socket ({name!r})",
             hint="use ListenStream= with an absolute path",
         )
     if not isinstance(name, str) or not name.startswith("/"):
         raise InvalidRequest(
-            "the socket that was passed on has an abstract name or none, so anyone could connect",
+            "the inherited socket has no path, so every process could connect to it",
             hint="use ListenStream= with an absolute path",
         )
 
 
-def listen(config: EngineConfig) -> socket.socket:
-    """The API's socket, for root and the members of one group."""
+def listen_unix(config: EngineConfig) -> socket.socket:
+    """Open the API's socket, for root and the members of one group.
+
+    :raises Conflict: when another engine listens on it.
+    :raises InvalidRequest: when the group does not exist.
+    :raises Unavailable: when the socket cannot be opened.
+    """
     path = config.socket
-    _refuse_live(path)
+    _check_unused(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         unlink(path)
@@ -69,7 +74,7 @@ def listen(config: EngineConfig) -> socket.socket:
             try:
                 os.chown(path, 0, grp.getgrnam(config.socket_group).gr_gid)
             except KeyError:
-                raise InvalidRequest(f"there is no group {config.socket_group}") from None
+                raise InvalidRequest(f"the group {config.socket_group} does not exist") from None
             os.chmod(path, 0o660)
         sock.listen(512)
     except OSError as error:
@@ -81,40 +86,43 @@ def listen(config: EngineConfig) -> socket.socket:
     return sock
 
 
-def listen_on_network(config: EngineConfig) -> list[socket.socket]:
-    """The TCP sockets; each is bound before the first client is let in."""
-    made: list[socket.socket] = []
+def listen_tcp(config: EngineConfig) -> list[socket.socket]:
+    """Open the TCP sockets: all of them before a client can connect to one.
+
+    :raises Unavailable: when a socket cannot be opened.
+    """
+    tcp_sockets: list[socket.socket] = []
     for host, port in config.tcp:
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             sock = socket.socket(family, socket.SOCK_STREAM)
-            made.append(sock)
+            tcp_sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind((host, port))
             sock.listen(512)
         except OSError as error:
-            for sock in made:
+            for sock in tcp_sockets:
                 sock.close()
             raise Unavailable(f"cannot listen on tcp://{host}:{port}: {error.strerror}") from None
-    return made
+    return tcp_sockets
 
 
-def _refuse_live(path: Path) -> None:
+def _check_unused(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
         except OSError:
-            return  # nobody listens there
+            return  # no process listens on it
     raise Conflict(
         f"the socket {path} is in use by another engine",
-        hint="stop it, or give this one another socket with --socket",
+        hint="stop it, or choose another socket with --socket",
     )
 
 
 def unlink(path: Path) -> None:
-    """Remove a socket's path, if it is there."""
+    """Remove a socket's path if it exists."""
     try:
         os.unlink(path)
     except FileNotFoundError:

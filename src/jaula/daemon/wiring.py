@@ -1,4 +1,4 @@
-"""The engine, put together: the one place that makes the parts and hands them to each other."""
+"""Create the engine and its services, and connect them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def engine(config: EngineConfig, runtime: Runtime) -> Engine:
-    """Every part and the engine over them; nothing runs yet."""
+    """Return the engine with all of its services; nothing runs yet."""
     import time
 
     from jaula import cgroups
@@ -39,7 +39,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
     from jaula.state.secret_encryption import SecretEncryption
-    from jaula.storage.drivers import driver as driver_driver
+    from jaula.storage.drivers import table as storage_drivers
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
 
@@ -52,10 +52,10 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     volumes = VolumeStore(paths)
     secrets = SecretStore(database, SecretEncryption(paths.root))
     secrets.load()
-    rootless = rootless_paths.user() is not None
+    rootless = rootless_paths.rootless_uid() is not None
     warnings: tuple[str, ...] = ()
     if rootless:
-        reason = state.no_cgroup(str(paths.run))
+        reason = state.cgroup_error(str(paths.run))
         driver, warnings = cgroups.delegated(reason), _lacking(str(paths.run), reason)
     else:
         driver = cgroups.detect()
@@ -88,7 +88,9 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             runtime=runtime,
             runtimes=RuntimeTable(config),
             cgroups=driver,
-            snapshots=driver_driver.choose(paths, config.storage_driver, layers, rootless=rootless),
+            snapshots=storage_drivers.select_driver(
+                paths, config.storage_driver, layers, rootless=rootless
+            ),
             layers=layers,
             images=images,
             gate=_gate(config, images),
@@ -106,16 +108,16 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
 
 
 def _gate(config: EngineConfig, images: ImageStore) -> ImagePolicy:
-    """The rules about images, from the file that says who may ask for what."""
+    """Return the image policy, from the same file as the authorisation policy."""
     from jaula.daemon import policy
     from jaula.images.trust.policy import ImagePolicy as PolicyImagePolicy
 
-    path = policy.path_of(config)
+    path = policy.policy_path(config)
     return PolicyImagePolicy(images, config.paths.trust, path, required=bool(config.policy))
 
 
 def _unproven(config: EngineConfig) -> tuple[str, ...]:
-    """What everybody who asks ``info`` is to know of the TCP sockets."""
+    """Return the warnings of ``info`` about TCP sockets without TLS."""
     if config.tls is not None:
         return ()
     return tuple(
@@ -125,21 +127,21 @@ def _unproven(config: EngineConfig) -> tuple[str, ...]:
 
 
 def _lacking(run: str, no_cgroup: str) -> tuple[str, ...]:
-    """What an ordinary user's engine cannot do here, for ``info``."""
+    """Return the warnings of ``info`` about what a rootless engine cannot do on this host."""
     found = []
     if no_cgroup:
         found.append(
             f"containers have no cgroup, so no limits (of processes neither): {no_cgroup};"
             " jaula doctor tells more"
         )
-    joined = state.network_helper(run)
+    joined = state.read_network_helper(run)
     if not joined.name:
         found.append(f"containers do not reach outside: {joined.reason}; jaula doctor tells more")
     return tuple(found)
 
 
 def _own_ids() -> SingleIdRange:
-    """Every id of the user namespace that we are in."""
+    """Return a range with all ids of the current user namespace."""
     from jaula.engine.userns.id_ranges import SingleIdRange as IdRangesSingleIdRange
 
     sizes: list[int] = []

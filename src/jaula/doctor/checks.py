@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.doctor.host import HostReport
-from jaula.rootless.subids import LEAST
+from jaula.rootless.subids import MIN_IDS
 
 if TYPE_CHECKING:
     from jaula.audit.kernel.check_config import SupportRow
@@ -75,7 +75,7 @@ def has_blocker(findings: list[Finding]) -> bool:
 
 
 def install(host: HostReport, program: str) -> str:
-    """Return the command that installs the package of the program ``what``."""
+    """Return the command that installs the package of ``program``."""
     for word in host.distribution:
         family = {"ubuntu": "debian", "rhel": "fedora", "centos": "fedora"}.get(word, word)
         if family in _INSTALL:
@@ -91,10 +91,10 @@ def _ids(host: HostReport) -> Iterator[Finding]:
     for kind, count in (("uid", host.subuids), ("gid", host.subgids)):
         subject, path = f"sub{kind}", f"/etc/sub{kind}"
         first = host.next_subid
-        fix = f"sudo usermod --add-sub{kind}s {first}-{first + LEAST - 1} {host.name}"
+        fix = f"sudo usermod --add-sub{kind}s {first}-{first + MIN_IDS - 1} {host.name}"
         if count == 0:
             yield Finding(subject, State.HINDERS, f"{host.name} has no range in {path}", fix)
-        elif count < LEAST:
+        elif count < MIN_IDS:
             detail = f"{count} ids in {path}: images with owners above {count} cannot be unpacked"
             yield Finding(subject, State.COSTS, detail, fix)
         else:

@@ -18,7 +18,7 @@ import msgspec
 from jaula.engine.networks import links
 from jaula.engine.oci_spec import security
 from jaula.engine.volumes import local_driver
-from jaula.logs.drivers import syslog
+from jaula.logs import options as log_options
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor_profile
 from jaula.spec.api import ExecCreate, Resources
@@ -235,7 +235,7 @@ def _security(requested: Security) -> Iterator[Privilege]:
 
 def _logging(resolved: ResolvedRequest) -> Iterator[Privilege]:
     """Files of the host that a log driver reads."""
-    for path in syslog.files_of(resolved.log.config):
+    for path in log_options.host_files(resolved.log.config):
         yield Privilege(Relaxation.HOST_MOUNT, path, writable=False)
 
 

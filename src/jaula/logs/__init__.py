@@ -1,7 +1,7 @@
-"""What containers print, kept: writers by driver name, and readers of what was kept.
+"""Container logs: writers by driver name, and readers of stored logs.
 
-The shim uses :func:`open_writer` alone; :mod:`jaula.logs.reader.follow` is the engine's, needs asyncio and
-is imported by nothing here.
+The shim uses :func:`open_writer` only. :mod:`jaula.logs.reader.follow` belongs to the engine: it
+needs asyncio, and no module of this package imports it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One record of a ``json-file`` log, read; and which records are asked for. Pure.
+"""Decode and select entries of a ``json-file`` log. Pure.
 
-Lines that are no record (torn by a crash, or by a full disk) are passed over. Times are compared
-as text, see :mod:`jaula.logs.timestamp`.
+Lines that are not an entry (torn by a crash or a full disk) are skipped. Times are compared as
+text, see :mod:`jaula.logs.timestamp`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from jaula.logs import timestamp
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
-    """One line of output, or a piece of one (no newline at its end); ``time`` is RFC 3339."""
+    """A line of output, or a chunk of one without its newline. ``time`` is RFC 3339."""
 
     log: str
     stream: str
@@ -24,7 +24,7 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which records: streams, and times from ``since`` on and before ``until`` (ns since 1970)."""
+    """The streams to read, and a time range: from ``since`` on and before ``until`` (ns, 1970)."""
 
     stdout: bool = True
     stderr: bool = True
@@ -32,9 +32,9 @@ class Selection(msgspec.Struct, frozen=True):
     until: int | None = None
 
     def bounds(self) -> tuple[str, str]:
-        """First and last time as text that compares with a record's."""
-        first = timestamp.text(self.since) if self.since else ""
-        return first, timestamp.text(self.until) if self.until else "~"
+        """Return first and end time as text that can be compared with an entry's."""
+        first = timestamp.format_time(self.since) if self.since else ""
+        return first, timestamp.format_time(self.until) if self.until else "~"
 
 
 EVERYTHING = Selection()
@@ -43,27 +43,27 @@ _decoder = msgspec.json.Decoder(LogEntry)
 
 
 def decode(lines: bytes) -> list[LogEntry]:
-    """The records of whole lines; what is none is left out."""
+    """Return the entries of whole lines. Lines that are not an entry are skipped."""
     try:
         return _decoder.decode_lines(lines)
     except msgspec.MsgspecError:
-        return [record for line in lines.split(b"\n") if (record := _one(line)) is not None]
+        return [entry for line in lines.split(b"\n") if (entry := _decode_line(line)) is not None]
 
 
-def _one(line: bytes) -> LogEntry | None:
+def _decode_line(line: bytes) -> LogEntry | None:
     try:
         return _decoder.decode(line)
     except (msgspec.MsgspecError, RecursionError):
         return None
 
 
-def select(records: list[LogEntry], selection: Selection) -> list[LogEntry]:
-    """Those of ``records`` that are asked for."""
+def select(entries: list[LogEntry], selection: Selection) -> list[LogEntry]:
+    """Return the entries that ``selection`` includes."""
     if selection.since or selection.until:
         first, end = selection.bounds()
-        records = [r for r in records if first <= timestamp.padded(r.time) < end]
+        entries = [e for e in entries if first <= timestamp.pad_fraction(e.time) < end]
     if not selection.stdout:
-        records = [record for record in records if record.stream != "stdout"]
+        entries = [entry for entry in entries if entry.stream != "stdout"]
     if not selection.stderr:
-        records = [record for record in records if record.stream != "stderr"]
-    return records
+        entries = [entry for entry in entries if entry.stream != "stderr"]
+    return entries

@@ -1,10 +1,10 @@
-"""A log file packed: one member of gzip (RFC 1952), written in pieces and read as far as it goes.
+"""Compressed log files: one gzip member (RFC 1952). A damaged file is read up to the damage.
 
-The header's extra field (section 2.3.1.1) has a subfield ``JL``: the inode of the plain file. Who
-was reading that one when it went finds by it where to go on. Other programs pass over it.
+The header's extra field (section 2.3.1.1) has a subfield ``JL`` with the inode of the plain file. A
+reader of a plain file that is compressed meanwhile resumes by it. Other programs ignore the field.
 
-Facts about cost: zlib's level 1 packs 10 MB of records in a twentieth of a second into a tenth of
-their size or less; level 6 takes twice as long and saves little more.
+Facts about cost: zlib's level 1 compresses 10 MB of entries in a twentieth of a second to a tenth
+of their size or less. Level 6 takes twice as long and saves little more.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from collections.abc import Iterator
 
 SUFFIX = ".gz"
 _LEVEL = 1
-_BLOCK = 64 * 1024
-_INPUT = 4096  # read at once: damage costs no more than a look at these bytes one by one
+_BLOCK = 64 * 1024  # bytes
+_INPUT = 4096  # bytes of one read; after damage they are inflated again one by one
 _HEADER = struct.Struct("<2sBBIBBH2sHQ")
 _MAGIC, _DEFLATE, _HAS_EXTRA, _FASTEST, _UNIX, _NAME = b"\x1f\x8b", 8, 4, 4, 3, b"JL"
-_RAW, _GZIP = -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS  # what zlib calls window bits
+_RAW, _GZIP = -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS  # zlib's window bits
 
 
-def pack(source: int, target: int) -> None:
-    """Read ``source`` from its place to its end; the memory it takes is that of a block.
+def compress(source: int, target: int) -> None:
+    """Compress ``source`` from its offset to its end into ``target``, one block at a time.
 
-    It has reached the disk when this returns: what was packed may then be removed.
+    ``target`` is synced on return, so the plain file may be removed.
     """
     status = os.fstat(source)
-    when = int(status.st_mtime) & 0xFFFFFFFF
-    about = (_MAGIC, _DEFLATE, _HAS_EXTRA, when, _FASTEST, _UNIX, 12, _NAME, 8, status.st_ino)
-    _put(target, _HEADER.pack(*about))
+    mtime = int(status.st_mtime) & 0xFFFFFFFF
+    fields = (_MAGIC, _DEFLATE, _HAS_EXTRA, mtime, _FASTEST, _UNIX, 12, _NAME, 8, status.st_ino)
+    _put(target, _HEADER.pack(*fields))
     deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW)
     check, length = 0, 0
     while block := os.read(source, _BLOCK):
@@ -47,10 +47,11 @@ def _put(target: int, data: bytes) -> None:
         data = data[os.write(target, data) :]
 
 
-def origin(descriptor: int) -> int | None:
-    """The inode of the plain file, 0 where a packed one does not tell; None of a plain file.
+def source_inode(descriptor: int) -> int | None:
+    """Return the inode of the plain file that was compressed into this file.
 
-    It is told by the first bytes, with which no record begins: names change while logs turn over.
+    Return None for a plain file, and 0 for a gzip file without the subfield. The first bytes
+    decide, not the name: no entry begins with them, and names change during a rotation.
     """
     head = os.pread(descriptor, _HEADER.size, 0)
     if not head.startswith(_MAGIC):
@@ -62,32 +63,32 @@ def origin(descriptor: int) -> int | None:
     return inode if known else 0
 
 
-def unpacked(descriptor: int) -> Iterator[bytes]:
-    """What was packed, in blocks of at most 64 KiB; of a damaged file what comes before."""
+def decompress(descriptor: int) -> Iterator[bytes]:
+    """Yield the plain bytes in blocks of at most 64 KiB, up to the damage if there is any."""
     inflate = zlib.decompressobj(_GZIP)
     offset = 0
-    while not inflate.eof and (piece := os.pread(descriptor, _INPUT, offset)):
-        offset += len(piece)
-        while piece and not inflate.eof:
-            before = inflate.copy()  # a failing call keeps what it had unpacked to itself
+    while not inflate.eof and (chunk := os.pread(descriptor, _INPUT, offset)):
+        offset += len(chunk)
+        while chunk and not inflate.eof:
+            before = inflate.copy()  # a failing call does not return what it has inflated
             try:
-                block = inflate.decompress(piece, _BLOCK)
+                block = inflate.decompress(chunk, _BLOCK)
             except zlib.error:
-                yield _salvaged(before, piece)
+                yield _inflate_until_error(before, chunk)
                 return
-            piece = inflate.unconsumed_tail
+            chunk = inflate.unconsumed_tail
             if block:
                 yield block
     if not inflate.eof and (block := inflate.decompress(b"", _BLOCK)):
         yield block
 
 
-def _salvaged(inflate: zlib._Decompress, piece: bytes) -> bytes:
-    """What ``piece`` gives before the byte that is wrong."""
-    found = b""
+def _inflate_until_error(inflate: zlib._Decompress, chunk: bytes) -> bytes:
+    """Inflate ``chunk`` up to the damaged byte."""
+    data = b""
     try:
-        for byte in piece:
-            found += inflate.decompress(bytes((byte,)), _BLOCK)
+        for byte in chunk:
+            data += inflate.decompress(bytes((byte,)), _BLOCK)
     except zlib.error:
         pass
-    return found
+    return data

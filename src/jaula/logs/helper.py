@@ -1,6 +1,6 @@
-"""A process that works for a log's writer: forked, watched by a pidfd, reaped by it alone.
+"""A helper process of a log writer: forked, watched by a pidfd, reaped by its writer.
 
-The shim waits for its own children by their numbers and never for any, so neither takes the
+The shim waits for its own children by their pids and never for any child, so neither reaps the
 other's (pidfd_open(2), waitid(2) with P_PIDFD).
 """
 
@@ -16,12 +16,15 @@ from jaula.kernel import process
 
 
 class HelperProcess:
-    """Runs ``work`` with the descriptors in ``keep`` and 0 to 2, and with nothing else open."""
+    """Runs ``work`` with the descriptors in ``keep`` and 0 to 2; no other descriptor is open."""
 
     def __init__(self, work: Callable[[], None], keep: Iterable[int]) -> None:
-        """Raises ``OSError`` where there can be no process; then there is none."""
+        """Fork the process.
+
+        :raises OSError: when the process cannot be created; then none is left.
+        """
         self.succeeded = False
-        self._ended = False
+        self._exited = False
         self.pid = os.fork()
         if not self.pid:
             _run(work, keep)
@@ -32,37 +35,37 @@ class HelperProcess:
             os.waitpid(self.pid, 0)
             raise
 
-    def ended(self, patience: float = 0.0) -> bool:
-        """Whether it has ended, waiting so many seconds for that; then it is reaped."""
-        if self._ended:
+    def exited(self, timeout: float = 0.0) -> bool:
+        """Return whether the process has exited, and reap it. Wait up to ``timeout`` seconds."""
+        if self._exited:
             return True
-        if patience:
+        if timeout:
             poll = select.poll()
             poll.register(self._pidfd, select.POLLIN)
-            poll.poll(patience * 1000)
+            poll.poll(timeout * 1000)
         try:
-            found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
-            self._ended = found is not None
-            self.succeeded = found is not None and (found.si_code, found.si_status) == (
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            self._exited = result is not None
+            self.succeeded = result is not None and (result.si_code, result.si_status) == (
                 os.CLD_EXITED,
                 0,
             )
-        except ChildProcessError:  # reaped by somebody else, who keeps how it ended
-            self._ended = True
-        return self._ended
+        except ChildProcessError:  # already reaped elsewhere; its exit status is lost
+            self._exited = True
+        return self._exited
 
     def kill(self) -> None:
-        """End it at whatever it is."""
+        """Send SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             process.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let go of it; one that hangs in the kernel is left to its fate."""
+        """Close the pidfd. A process that hangs in the kernel is not waited for."""
         os.close(self._pidfd)
 
 
 def _run(work: Callable[[], None], keep: Iterable[int]) -> None:
-    """The process. Does not return."""
+    """Run ``work`` in the forked process. Does not return."""
     code = 1
     try:
         process.close_fds_except(keep)

@@ -1,7 +1,7 @@
-"""One stream's bytes, cut into whole lines and pieces of overlong ones.
+"""Split the bytes of one stream into whole lines, and overlong lines into chunks.
 
-Docker's copier is the model: a line is handed on when its end has come; one that has none after
-16 KiB is handed on in pieces, which a reader joins because only the last ends in a newline.
+Docker's copier is the model: a line is passed on when its newline has arrived. A line without one
+after 16 KiB is passed on in chunks. A reader joins them, because only the last ends in a newline.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from jaula.logs.protocol import PARTIAL
 
 
 class LineBuffer:
-    """Holds back the unfinished line. Pieces are cut between characters of UTF-8."""
+    """Buffers the unfinished line. Chunks are cut between UTF-8 characters."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Runs of whole lines (each ends in a newline), and pieces of at most 16 KiB without."""
+        """Yield runs of whole lines with their newlines, and chunks of at most 16 KiB without."""
         if self._rest:
             data = self._rest + data
         start, end = 0, len(data)
@@ -37,13 +37,13 @@ class LineBuffer:
         self._rest = data[start:] if start else data
 
     def finish(self) -> bytes:
-        """What is held back, which the caller now has."""
+        """Return the unfinished line, and clear the buffer."""
         rest, self._rest = self._rest, b""
         return rest
 
 
 def _boundary(data: bytes, cut: int) -> int:
-    """``cut``, or the start of the character that it would divide."""
+    """Return ``cut``, or the start of the character that it would split."""
     for back in range(1, 4):
         byte = data[cut - back]
         if byte & 0xC0 != 0x80:  # not a continuation byte

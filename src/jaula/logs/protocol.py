@@ -1,38 +1,38 @@
-"""What a log driver's writer does. One suite in ``tests/unit/logs`` holds for each."""
+"""The interface of a log driver's writer. One test suite in ``tests/unit/logs`` covers each."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 PARTIAL = 16 * 1024
-"""Bytes of a line without an end that are held back, as Docker's copier has it."""
+"""Bytes of an unfinished line that are buffered, as in Docker's copier."""
 
 
 class LogWriter(Protocol):
-    """Takes what a container printed, in the pieces in which it was read.
+    """Receives the output of a container in the chunks in which it was read.
 
-    Never blocks but for a local disk and never raises for a full or failing one: the container
-    must not stop for its log. ``dropped`` tells how much was lost and ``error`` why.
+    A writer blocks on a local disk only. It never raises for a full or failing disk, because the
+    container must not stop for its log. ``dropped`` counts the lost bytes, ``error`` says why.
     """
 
-    dropped: int  # bytes of output that could not be kept
+    dropped: int  # bytes of output that could not be stored
     error: str  # the latest reason, or ''
 
     def write(self, stream: str, data: bytes) -> None:
-        """``stream`` is ``stdout`` or ``stderr``. A last line without end is held back."""
+        """Write output of ``stdout`` or ``stderr``. An unfinished last line is buffered."""
         ...
 
     def flush(self) -> None:
-        """Write what is held back, and end soon what goes on beside."""
+        """Write the buffered lines, and finish background work soon."""
         ...
 
-    def tend(self) -> float | None:
-        """Go on with what goes on beside; seconds until the next call, None where nothing does.
+    def poll(self) -> float | None:
+        """Continue background work. Return the seconds until the next call, None if there is none.
 
-        The shim calls it in each round of its loop.
+        The shim calls it once in each round of its loop.
         """
         ...
 
     def close(self) -> None:
-        """Flush, then close; more calls do nothing."""
+        """Flush, then close. Further calls do nothing."""
         ...

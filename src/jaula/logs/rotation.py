@@ -1,14 +1,15 @@
-"""Turning the files of a log over, and packing those behind (json-file's ``compress``).
+"""Rotate the files of a log, and compress the rotated ones (json-file's ``compress``).
 
-Renames are the writer's alone. Packing is a process of its own, at low priority, that knows two
-descriptors and no name: it reads the file that was rotated, wherever that is by then, and writes
-``NAME.gz.part``. When it has ended, :meth:`Rotation.tend` gives that its name and removes the plain
-file. So a rotation waits for nobody, and two cannot meet.
+Only the writer renames. A helper process compresses at low priority. It has two descriptors and
+knows no name: it reads the rotated file, whatever its name is by then, and writes
+``NAME.gz.part``. When it has exited, :meth:`Rotation.poll` renames that file and removes the plain
+one. So a rotation never waits, and two compressions never run at once.
 
-Facts about crashes: killed at any instruction, the writer leaves a plain file, a packed one, or
-both, whole (:mod:`jaula.logs.reader.rotated_files`), and at most one part, which the next writer removes. The
-process that packs is killed with its writer (PR_SET_PDEATHSIG), so nothing appears later in a
-directory that is being removed. What stayed plain is packed after a later rotation.
+Facts about crashes: a writer that is killed at any instruction leaves a whole plain file, a whole
+compressed one, or both (:mod:`jaula.logs.reader.rotated_files`). It leaves at most one part file,
+which the next writer removes. The helper is killed with its writer (PR_SET_PDEATHSIG), so no file
+appears later in a directory that is being removed. A file that stayed plain is compressed after a
+later rotation.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from jaula.logs.options import Limits
 from jaula.logs.reader import rotated_files
 
 MODE = 0o640
-_LOOK = 0.1  # seconds between looks at a process that packs
-_PATIENCE = 1.0  # seconds that it has when the log is flushed
+_POLL_INTERVAL = 0.1  # seconds between polls of the helper
+_TIMEOUT = 1.0  # seconds that the helper has when the log is flushed
 _NICE = 10
 
 
 class Rotation:
-    """The files behind the one that is written."""
+    """The rotated files of a log."""
 
-    def __init__(self, path: str, limits: Limits, complain: Callable[[str], None]) -> None:
-        """``complain`` hears why a file stays plain."""
+    def __init__(self, path: str, limits: Limits, on_error: Callable[[str], None]) -> None:
+        """``on_error`` is called with the reason if a file stays plain."""
         self._path = path
         self._limits = limits
-        self._complain = complain
-        self._worker: HelperProcess | None = None
-        self._number = 0  # of the file that is being packed
+        self._on_error = on_error
+        self._helper: HelperProcess | None = None
+        self._number = 0  # of the file that is being compressed
         if limits.compress:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._part)
@@ -48,77 +49,80 @@ class Rotation:
     def _part(self) -> str:
         return self._path + rotated_files.PART
 
-    def turn(self) -> None:
-        """Move every file one number up, so that ``path`` is free; the oldest goes."""
+    def rotate(self) -> None:
+        """Rename every file to the next number, so that ``path`` is free. Remove the oldest."""
         self._collect()
         directory, base = os.path.split(self._path)
-        for old, new in rotated_files.moves(
-            rotated_files.listed(self._path), base, self._limits.max_file
+        for old, new in rotated_files.plan_renames(
+            rotated_files.list_directory(self._path), base, self._limits.max_file
         ):
             name = os.path.join(directory, old)
             with contextlib.suppress(FileNotFoundError):
                 if new:
                     os.replace(name, os.path.join(directory, new))
                 else:
-                    os.unlink(name)  # not truncated: who reads it keeps what it had
+                    os.unlink(name)  # not truncated: a reader keeps its content
         self._number += 1
 
-    def pack(self) -> None:
-        """Begin with the newest file that is plain, unless one is being packed."""
-        if not self._limits.compress or self._worker is not None:
+    def compress(self) -> None:
+        """Start to compress the newest plain file, unless a compression is running."""
+        if not self._limits.compress or self._helper is not None:
             return
         base = os.path.basename(self._path)
-        number = rotated_files.newest_plain(rotated_files.listed(self._path), base)
+        number = rotated_files.newest_plain(rotated_files.list_directory(self._path), base)
         if not number:
             return
         try:
-            self._worker = _packing(f"{self._path}.{number}", self._part)
+            self._helper = _start_compression(f"{self._path}.{number}", self._part)
             self._number = number
         except OSError as error:
-            self._complain(f"cannot compress {self._path}.{number}: {error.strerror}")
+            self._on_error(f"cannot compress {self._path}.{number}: {error.strerror}")
 
-    def tend(self) -> float | None:
-        """Go on with what is being packed: seconds until that is to be done again, if at all."""
-        if self._worker is None:
+    def poll(self) -> float | None:
+        """Complete a finished compression. Return the seconds until the next call, or None."""
+        if self._helper is None:
             return None
         if self._collect():
-            self.pack()
-        return None if self._worker is None else _LOOK
+            self.compress()
+        return None if self._helper is None else _POLL_INTERVAL
 
-    def settle(self) -> None:
-        """End what is being packed, after a time in which most are done."""
-        if self._worker is None:
+    def finish(self) -> None:
+        """Wait up to a second for a running compression, then kill it."""
+        if self._helper is None:
             return
-        if not self._worker.ended(_PATIENCE):
-            self._worker.kill()
-            self._worker.ended(_PATIENCE)
-        self._finish()
+        if not self._helper.exited(_TIMEOUT):
+            self._helper.kill()
+            self._helper.exited(_TIMEOUT)
+        self._complete()
 
     def _collect(self) -> bool:
-        """Whether a file has been packed since the last look."""
-        return self._worker is not None and self._worker.ended() and self._finish()
+        """Return whether a compression has succeeded since the last call."""
+        return self._helper is not None and self._helper.exited() and self._complete()
 
-    def _finish(self) -> bool:
-        assert self._worker is not None
-        done, plain = self._worker.succeeded, f"{self._path}.{self._number}"
-        self._worker.close()
-        self._worker = None
+    def _complete(self) -> bool:
+        assert self._helper is not None
+        done, plain = self._helper.succeeded, f"{self._path}.{self._number}"
+        self._helper.close()
+        self._helper = None
         try:
             if not done:
-                self._complain(f"{plain} was not compressed")
+                self._on_error(f"{plain} was not compressed")
             if not done or self._number >= self._limits.max_file:
                 os.unlink(self._part)
                 return done
             os.replace(self._part, plain + gzip_file.SUFFIX)
             os.unlink(plain)
         except OSError as error:
-            self._complain(f"cannot compress {plain}: {error.strerror}")
+            self._on_error(f"cannot compress {plain}: {error.strerror}")
             return False
         return True
 
 
-def _packing(plain: str, part: str) -> HelperProcess:
-    """A process that packs ``plain`` into ``part``. Raises ``OSError``."""
+def _start_compression(plain: str, part: str) -> HelperProcess:
+    """Start a helper that compresses ``plain`` into ``part``.
+
+    :raises OSError: when a file cannot be opened or the process cannot be created.
+    """
     own = os.O_CLOEXEC | os.O_NOFOLLOW
     source = os.open(plain, os.O_RDONLY | own)
     try:
@@ -129,9 +133,9 @@ def _packing(plain: str, part: str) -> HelperProcess:
 
         def work() -> None:
             process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() == writer:  # it may have ended before that
+            if os.getppid() == writer:  # it may have exited before prctl
                 os.nice(_NICE)
-                gzip_file.pack(source, target)
+                gzip_file.compress(source, target)
 
         try:
             return HelperProcess(work, (source, target))

@@ -1,6 +1,6 @@
-"""RFC 3339 times with nine digits of nanoseconds, in UTC, made and compared cheaply.
+"""RFC 3339 times in UTC with nine digits of nanoseconds.
 
-All have one width, so that their order is the order of their text.
+All have the same width, so they compare as text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ WIDTH = len("2006-01-02T15:04:05.999999999Z")
 
 
 class Clock:
-    """The current time as text; the calendar part is made once a second."""
+    """The current time as text. The calendar part is formatted once a second."""
 
     def __init__(self) -> None:
         self._second = -1
@@ -24,8 +24,8 @@ class Clock:
         return f"{self._text}.{fraction:09d}Z"
 
 
-def text(nanoseconds: int) -> str:
-    """Nanoseconds since 1970 as text; times that RFC 3339 cannot say become the nearest it can."""
+def format_time(nanoseconds: int) -> str:
+    """Format nanoseconds since 1970. A time out of RFC 3339's range becomes the nearest in it."""
     second, fraction = divmod(nanoseconds, 1_000_000_000)
     if second < 0:
         second, fraction = 0, 0
@@ -34,8 +34,8 @@ def text(nanoseconds: int) -> str:
     return f"{_calendar(second)}.{fraction:09d}Z"
 
 
-def padded(stamp: str) -> str:
-    """``stamp`` with all nine digits: other writers leave out zeros at the end."""
+def pad_fraction(stamp: str) -> str:
+    """Return ``stamp`` with all nine digits. Other writers omit trailing zeros."""
     if len(stamp) == WIDTH or not stamp.endswith("Z"):
         return stamp
     calendar, _, fraction = stamp[:-1].partition(".")

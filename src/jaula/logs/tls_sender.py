@@ -1,7 +1,7 @@
-"""A TCP connection with TLS that never waits: what an :class:`~jaula.logs.buffered_sender.BufferedSender` sends by.
+"""A TLS socket that never blocks, for :class:`~jaula.logs.buffered_sender.BufferedSender`.
 
-A record that was taken is sent as far as the socket goes; what is left of it goes before the next
-one. It is loaded for such connections only, since it brings the ssl module along.
+An accepted message is sent as far as the socket allows. Its rest is sent before the next message.
+The module is loaded for TLS connections only, because it imports the ssl module.
 """
 
 from __future__ import annotations
@@ -14,66 +14,70 @@ from socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
 from jaula import tls
 from jaula.tls import TlsCodec, TlsError
 
-_FAREWELL = 2.0  # seconds that the last bytes have
+_CLOSE_TIMEOUT = 2.0  # seconds to send the last bytes on close
 
 
 class TlsSocket:
-    """Like a socket, as far as an outlet needs one."""
+    """A :class:`~jaula.logs.buffered_sender.Transport` over TLS."""
 
     def __init__(self, sock: socket, codec: TlsCodec) -> None:
         self._socket = sock
         self._codec = codec
-        self._shaken = False
+        self._handshake_done = False
         self._pending = b""
-        self._failure = ""  # found while it settled
+        self._failure = ""  # error of the first handshake
 
     @property
-    def awaits(self) -> int:
-        """What to poll for before it is worth trying again."""
-        return select.POLLOUT if self._shaken or self._pending else select.POLLIN
+    def poll_events(self) -> int:
+        """The mask for poll(2) before the next attempt to send."""
+        return select.POLLOUT if self._handshake_done or self._pending else select.POLLIN
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def send(self, data: memoryview, flags: int) -> int:
-        """Take all of ``data``, or none: ``BlockingIOError``. Raises ``OSError``."""
+        """Accept all of ``data``.
+
+        :raises BlockingIOError: when the socket is not ready; then none of it was accepted.
+        :raises OSError: when the connection has failed.
+        """
         if self._failure:
             raise OSError(errno.EPROTO, self._failure)
         try:
             self._receive()
-            if not self._shaken:
-                self._shaken = self._codec.shake()
-            self._push()
-            if not self._shaken or self._pending:
+            if not self._handshake_done:
+                self._handshake_done = self._codec.do_handshake()
+            self._flush()
+            if not self._handshake_done or self._pending:
                 raise BlockingIOError(errno.EAGAIN, "TLS is not ready")
             self._codec.write(bytes(data))
-            self._push()
+            self._flush()
         except TlsError as error:
             raise OSError(errno.EPROTO, str(error)) from None
         return len(data)
 
-    def settle(self, seconds: float) -> None:
-        """Give the handshake its time, so that the first record goes out as it comes.
+    def handshake(self, seconds: float) -> None:
+        """Wait up to ``seconds`` for the handshake, so that the first message is sent at once.
 
-        A failure is left for that record to find.
+        An error is raised later, by the first :meth:`send`.
         """
         end = time.monotonic() + seconds
         try:
-            while not self._shaken and (left := end - time.monotonic()) > 0:
+            while not self._handshake_done and (left := end - time.monotonic()) > 0:
                 self._receive()
-                self._shaken = self._codec.shake()
-                self._push()
-                if not self._shaken:
+                self._handshake_done = self._codec.do_handshake()
+                self._flush()
+                if not self._handshake_done:
                     poll = select.poll()
-                    poll.register(self._socket.fileno(), self.awaits)
+                    poll.register(self._socket.fileno(), self.poll_events)
                     poll.poll(left * 1000)
         except (OSError, TlsError) as error:
             self._failure = str(error)
 
     def _receive(self) -> None:
-        """The handshake's answers; a log says nothing, so anything else is dropped."""
+        """Read the peer's handshake messages. A log server sends no data, so data is discarded."""
         try:
-            data = self._socket.recv(tls.PIECE, MSG_DONTWAIT)
+            data = self._socket.recv(tls.CHUNK_SIZE, MSG_DONTWAIT)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.ENOTCONN):
                 return
@@ -81,10 +85,10 @@ class TlsSocket:
         if not data:
             raise ConnectionResetError(errno.ECONNRESET, "the log closed the connection")
         self._codec.feed(data)
-        while self._shaken and self._codec.read():
+        while self._handshake_done and self._codec.read():
             pass
 
-    def _push(self) -> None:
+    def _flush(self) -> None:
         self._pending += self._codec.outgoing()
         while self._pending:
             try:
@@ -96,18 +100,18 @@ class TlsSocket:
             self._pending = self._pending[sent:]
 
     def close(self) -> None:
-        """Say farewell, and let go."""
-        end = time.monotonic() + _FAREWELL
+        """Send the rest and close_notify within two seconds, then close."""
+        end = time.monotonic() + _CLOSE_TIMEOUT
         try:
-            if self._shaken:
+            if self._handshake_done:
                 self._codec.end()
-            self._push()
+            self._flush()
             while self._pending and (left := end - time.monotonic()) > 0:
                 poll = select.poll()
                 poll.register(self._socket.fileno(), select.POLLOUT)
                 poll.poll(min(left, 0.2) * 1000)
-                self._push()
+                self._flush()
         except (OSError, TlsError):
-            pass  # it is gone, and what was pending with it
+            pass  # the peer has closed the connection; the pending bytes are lost
         finally:
             self._socket.close()

@@ -1,8 +1,7 @@
-"""The network of containers: a bridge, addresses, published ports, a firewall."""
+"""Container networks: bridges, macvlan and ipvlan, IPAM, published ports, DNS and the firewall."""
 
 from jaula.network.manager import NetworkManager
 from jaula.network.networks import BRIDGE
-from jaula.network.ports.allocator import PortUnavailable
-from jaula.network.ports.port import PortRequest
+from jaula.network.port_mapper import PortRequest, PortUnavailable
 
 __all__ = ["BRIDGE", "NetworkManager", "PortRequest", "PortUnavailable"]

@@ -1,39 +1,44 @@
-"""From a network's document to what the kernel is told: the bridge's plan, the firewall's limits.
+"""Network configuration: validate a request, and convert a record to kernel configuration. Pure.
 
-Pure. Source: Docker Engine API 1.45, ``POST /networks/create``; docker network create(1).
+Source: Docker Engine API 1.45, ``POST /networks/create``; docker network create(1).
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import msgspec
 
+from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest, NotAuthorized
-from jaula.network.bridge import BridgePlan
+from jaula.network.drivers.bridge import BridgePlan, check_bridge_name
 from jaula.network.drivers.parent_interface import ParentPlan, dummy_name
-from jaula.network.firewall.bridge_rules import INTERNAL, Limits
-from jaula.network.ipam.addresses import (
+from jaula.network.firewall.antispoof import port_group
+from jaula.network.firewall.bridge_rules import INTERNAL_GROUP, Limits
+from jaula.network.ipam import (
     Addresses,
+    AddressPool,
+    IpamPlan,
     Subnet,
-    local_subnet6,
+    choose_subnet6,
     parse_subnet,
     parse_subnet6,
+    unique_local_subnet,
 )
-from jaula.network.ipam.plan import IpamPlan
-from jaula.network.ipam.pools import AddressPool, choose_subnet6
 from jaula.spec.network import NetworkRecord, Pool
 
 
 def check_pools(pools: Iterable[Pool], taken: Iterable[Subnet], *, ipv6: bool) -> tuple[Pool, ...]:
-    """The subnets that a person asked for, in one form; ``taken`` are those of other networks.
+    """Return the requested subnets in canonical form. ``taken`` are the subnets of other networks.
 
-    :raises InvalidRequest: a subnet, gateway, range or address that cannot be.
-    :raises NotAuthorized: a subnet overlaps another network's (Docker's status and words).
+    :raises InvalidRequest: when a subnet, gateway, range or address is invalid.
+    :raises NotAuthorized: when a subnet overlaps another network's (Docker's status and words).
     """
-    found: list[Pool] = []
-    others = list(taken)
+    checked: list[Pool] = []
+    other_subnets = list(taken)
     for pool in pools:
         if not pool.subnet:
             if pool.gateway or pool.ip_range or pool.auxiliary:
@@ -44,67 +49,72 @@ def check_pools(pools: Iterable[Pool], taken: Iterable[Subnet], *, ipv6: bool) -
             continue
         version6 = ":" in pool.subnet
         if version6 and not ipv6:
-            continue  # as Docker: a subnet for IPv6 alone does not switch it on
-        if any((":" in other.subnet) == version6 for other in found):
+            continue  # like Docker: an IPv6 subnet without --ipv6 is ignored
+        if any((":" in other.subnet) == version6 for other in checked):
             raise InvalidRequest(
-                f"only one IPv{6 if version6 else 4} subnet can be given",
-                hint="make a second network",
+                f"only one IPv{6 if version6 else 4} subnet is allowed for a network",
+                hint="create a second network",
             )
         subnet = parse_subnet6(pool.subnet) if version6 else parse_subnet(pool.subnet)
-        if any(subnet.version == other.version and subnet.overlaps(other) for other in others):
+        if any(
+            subnet.version == other.version and subnet.overlaps(other) for other in other_subnets
+        ):
             raise NotAuthorized("Pool overlaps with other one on this address space")
-        others.append(subnet)
-        found.append(_checked(pool, subnet))
-    return tuple(found)
+        other_subnets.append(subnet)
+        checked.append(_check_pool(pool, subnet))
+    return tuple(checked)
 
 
-def _checked(pool: Pool, subnet: Subnet) -> Pool:
-    gateway = _inside(pool.gateway, subnet, "gateway") if pool.gateway else ""
+def _check_pool(pool: Pool, subnet: Subnet) -> Pool:
+    gateway = _address_in(pool.gateway, subnet, "gateway") if pool.gateway else ""
     auxiliary = {
-        name: _inside(address, subnet, "aux-address") for name, address in pool.auxiliary.items()
+        name: _address_in(address, subnet, "aux-address")
+        for name, address in pool.auxiliary.items()
     }
     ip_range = ""
     if pool.ip_range:
         try:
-            part = ip_network(pool.ip_range, strict=False)
+            parsed = ip_network(pool.ip_range, strict=False)
         except ValueError as exc:
             raise InvalidRequest(f"invalid ip-range {pool.ip_range!r}: {exc}") from exc
-        if part.version != subnet.version or not _contains(subnet, part):
-            raise InvalidRequest(f"ip-range {part} is not in the subnet {subnet}")
-        ip_range = str(part)
+        if parsed.version != subnet.version or not _contains(subnet, parsed):
+            raise InvalidRequest(f"ip-range {parsed} is not in the subnet {subnet}")
+        ip_range = str(parsed)
     return Pool(str(subnet), gateway or str(subnet[1]), ip_range, auxiliary)
 
 
-def _contains(subnet: Subnet, part: Subnet) -> bool:
-    return part[0] in subnet and part[-1] in subnet
+def _contains(subnet: Subnet, ip_range: Subnet) -> bool:
+    return ip_range[0] in subnet and ip_range[-1] in subnet
 
 
-def _inside(text: str, subnet: Subnet, what: str) -> str:
+def _address_in(text: str, subnet: Subnet, field: str) -> str:
     try:
         address = ip_address(text.partition("/")[0])
     except ValueError as exc:
-        raise InvalidRequest(f"invalid {what} {text!r}") from exc
+        raise InvalidRequest(f"invalid {field} {text!r}") from exc
     if address not in subnet:
-        raise InvalidRequest(f"no matching subnet for {what} {address}")
+        raise InvalidRequest(f"no matching subnet for {field} {address}")
     return str(address)
 
 
-def with_ipv6(
+def add_ipv6_subnet(
     network: NetworkRecord, pools: Iterable[AddressPool] = (), taken: Iterable[IPv6Network] = ()
 ) -> NetworkRecord:
-    """A network that is to have IPv6 gets a subnet if none was asked for.
+    """Return the network with an IPv6 subnet if IPv6 is enabled and no subnet was requested.
 
-    It is the first of the IPv6 pools that is not ``taken``; without such a pool, a unique local
-    one. Raises ``JaulaError`` when the pools are used up.
+    The subnet is the first of the IPv6 pools that is not in ``taken``. Without an IPv6 pool it is a
+    unique local one.
+
+    :raises JaulaError: when every subnet of the pools is taken.
     """
     if not network.ipv6 or network.ipv6_pool is not None:
         return network
-    subnet = choose_subnet6(pools, taken) or local_subnet6(bytes.fromhex(network.id[:14]))
+    subnet = choose_subnet6(pools, taken) or unique_local_subnet(bytes.fromhex(network.id[:14]))
     return _replace(network, (*network.pools, Pool(str(subnet), str(subnet[1]))))
 
 
 def with_subnet(network: NetworkRecord, addresses: Addresses) -> NetworkRecord:
-    """The network with the IPv4 subnet that its bridge has got."""
+    """Return the network with the IPv4 subnet that its bridge was assigned."""
     if network.ipv4_pool is not None:
         return network
     chosen = Pool(str(addresses.subnet), str(addresses.gateway))
@@ -118,60 +128,95 @@ def _replace(network: NetworkRecord, pools: tuple[Pool, ...]) -> NetworkRecord:
 def bridge_plan(
     network: NetworkRecord, pools: tuple[AddressPool, ...], port_group: int = 0
 ) -> BridgePlan:
-    """What its bridge is to be. ``pools`` are where the engine takes subnets from."""
-    asked6 = network.ipv6_pool
+    """Return the configuration of a network's bridge. ``pools`` are the engine's address pools."""
+    ipv6_pool = network.ipv6_pool
     return BridgePlan(
         network.bridge,
         address_plan(network, pools),
         mtu=network.mtu,
-        gateway6=asked6.gateway if asked6 else "",
-        prefix6=parse_subnet6(asked6.subnet).prefixlen if asked6 else 0,
-        group=INTERNAL if network.internal else 0,
+        gateway6=ipv6_pool.gateway if ipv6_pool else "",
+        prefix6=parse_subnet6(ipv6_pool.subnet).prefixlen if ipv6_pool else 0,
+        group=INTERNAL_GROUP if network.internal else 0,
         port_group=port_group,
         isolated=not network.icc,
     )
 
 
 def parent_plan(network: NetworkRecord) -> ParentPlan:
-    """What lies on the interface of a macvlan or ipvlan network."""
+    """Return the configuration of a macvlan or ipvlan network's parent interface."""
     return ParentPlan(
         network.parent,
         network.driver,
         network.mode,
         network.flag or "bridge",
         mtu=network.mtu,
-        made=network.made_parent,
+        owned=network.made_parent,
         dummy=network.parent == dummy_name(network.id),
     )
 
 
 def address_plan(network: NetworkRecord, pools: tuple[AddressPool, ...]) -> IpamPlan:
-    """The IPv4 addresses that a network is to have."""
-    asked = network.ipv4_pool
-    if asked is None:
+    """Return the IPv4 address configuration of a network."""
+    ipv4_pool = network.ipv4_pool
+    if ipv4_pool is None:
         return IpamPlan(pools=pools)
     return IpamPlan(
-        fixed=IPv4Network(asked.subnet),
-        gateway=IPv4Address(asked.gateway),
-        within=IPv4Network(asked.ip_range) if asked.ip_range else None,
-        reserved=tuple(IPv4Address(address) for address in asked.auxiliary.values()),
+        fixed=IPv4Network(ipv4_pool.subnet),
+        gateway=IPv4Address(ipv4_pool.gateway),
+        ip_range=IPv4Network(ipv4_pool.ip_range) if ipv4_pool.ip_range else None,
+        reserved=tuple(IPv4Address(address) for address in ipv4_pool.auxiliary.values()),
     )
 
 
 def addresses6(network: NetworkRecord) -> Addresses | None:
-    """The IPv6 addresses of a network; None without IPv6."""
+    """Return the IPv6 addresses of a network, or None if it has no IPv6."""
     pool = network.ipv6_pool
     if pool is None:
         return None
     return Addresses(
         parse_subnet6(pool.subnet),
         IPv6Address(pool.gateway),
-        within=parse_subnet6(pool.ip_range) if pool.ip_range else None,
+        ip_range=parse_subnet6(pool.ip_range) if pool.ip_range else None,
         reserved=[ip_address(address) for address in pool.auxiliary.values()],
     )
 
 
 def limits(network: NetworkRecord, *, past_firewall: bool = False) -> Limits:
-    """What its options change in the firewall; ``past_firewall`` holds if they do not say."""
-    past = past_firewall if network.past_firewall is None else network.past_firewall
-    return Limits(network.internal, network.icc, network.masquerade, past)
+    """Return the firewall options of a network. ``past_firewall`` is the engine's default."""
+    bypass = past_firewall if network.past_firewall is None else network.past_firewall
+    return Limits(network.internal, network.icc, network.masquerade, bypass)
+
+
+def default_bridge_plan(config: EngineConfig, pools: tuple[AddressPool, ...]) -> BridgePlan:
+    """Return the configuration of the default network's bridge, from the engine's settings.
+
+    :raises InvalidRequest: when a setting is invalid.
+    """
+    subnet6 = _subnet6(config) if config.bridge_ipv6 else None
+    return BridgePlan(
+        check_bridge_name(config.bridge),
+        IpamPlan(
+            fixed=parse_subnet(config.bridge_subnet) if config.bridge_subnet else None, pools=pools
+        ),
+        gateway6=str(subnet6[1]) if subnet6 else "",
+        prefix6=subnet6.prefixlen if subnet6 else 0,
+        port_group=port_group(config.bridge),
+    )
+
+
+def _subnet6(config: EngineConfig) -> IPv6Network:
+    """Return the IPv6 subnet. The default depends on machine and bridge only, so it is stable."""
+    if config.bridge_subnet6:
+        return parse_subnet6(config.bridge_subnet6)
+    return unique_local_subnet(
+        hashlib.sha256(f"{_machine_id()} {config.bridge}".encode()).digest()[:7]
+    )
+
+
+def _machine_id() -> str:
+    """Return machine-id(5), or the host name if the file is absent."""
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return os.uname().nodename

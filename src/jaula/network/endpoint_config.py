@@ -1,13 +1,14 @@
-"""A container's side of a link: its addresses and routes, set inside its network namespace.
+"""The container's end of a link: addresses, routes and sysctls inside its network namespace.
 
-Without an IPv6 address IPv6 is switched off on the interface: it would still take one, and a
-default route, from a router advertisement (addrgenmode 'none' stops link-local ones only). With
-one, advertisements are not listened to.
+Without an IPv6 address, IPv6 is disabled on the interface. Otherwise the kernel would accept an
+address and a default route from a router advertisement (addrgenmode ``none`` only stops link-local
+addresses). With an IPv6 address, router advertisements are ignored.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 from jaula.kernel.netlink import Request, in_netns
@@ -19,19 +20,21 @@ from jaula.kernel.rtnetlink import (
     delete_link,
     set_link,
 )
-from jaula.network import sysctl
 from jaula.spec.endpoint import Endpoint
 
 
 def configure(endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> None:
-    """Set up the interface that was born there, and loopback. Raises ``OSError``."""
+    """Configure the interface that was created in the namespace, and loopback.
+
+    :raises OSError: when the kernel refuses a request.
+    """
     with in_netns(netns_fd):
         _set_ipv6(endpoint)
         inside = Rtnetlink()
     with inside:
         link = inside.link(endpoint.interface)
         if link is None:
-            raise OSError(errno.ENODEV, f"{endpoint.interface} is gone from the namespace")
+            raise OSError(errno.ENODEV, f"{endpoint.interface} is not in the namespace")
         inside.send(
             set_link("lo", up=True),
             set_link(link.index, up=True),
@@ -41,8 +44,11 @@ def configure(endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> None
         )
 
 
-def lead_outside(endpoint: Endpoint, netns_fd: int) -> None:
-    """Make this interface the one of the default routes, if there is none. Raises ``OSError``."""
+def set_default_route(endpoint: Endpoint, netns_fd: int) -> None:
+    """Add the default routes by this interface, unless the namespace has default routes.
+
+    :raises OSError: when the kernel refuses a request.
+    """
     with Rtnetlink(netns_fd) as inside:
         link = inside.link(endpoint.interface)
         if link is not None:
@@ -50,19 +56,22 @@ def lead_outside(endpoint: Endpoint, netns_fd: int) -> None:
 
 
 def remove(endpoint: Endpoint, netns_fd: int) -> None:
-    """Remove the interface, if it is still there. Raises ``OSError``."""
+    """Delete the interface if it exists.
+
+    :raises OSError: when the kernel refuses the request.
+    """
     with Rtnetlink(netns_fd) as inside:
         inside.send(delete_link(endpoint.interface), ignore=(errno.ENODEV,))
 
 
 def _set_ipv6(endpoint: Endpoint) -> None:
-    if not sysctl.has_ipv6():
+    if not has_ipv6():
         return
-    own = f"ipv6/conf/{endpoint.interface}"
+    settings = f"ipv6/conf/{endpoint.interface}"
     if endpoint.ipv6:
         for name in ("accept_ra", "autoconf", "accept_redirects", "accept_dad"):
-            sysctl.write(f"{own}/{name}", "0")
-    sysctl.write(f"{own}/disable_ipv6", "0" if endpoint.ipv6 else "1")
+            write_sysctl(f"{settings}/{name}", "0")
+    write_sysctl(f"{settings}/disable_ipv6", "0" if endpoint.ipv6 else "1")
 
 
 def _address6(index: int, endpoint: Endpoint) -> tuple[Request, ...]:
@@ -74,3 +83,35 @@ def _default_routes(endpoint: Endpoint, index: int) -> list[Request]:
         families = (socket.AF_INET, *([socket.AF_INET6] if endpoint.ipv6 else []))
         return [add_default_device_route(index, family) for family in families]
     return [add_default_route(gw) for gw in (endpoint.gateway, endpoint.gateway6) if gw]
+
+
+ROOT = "/proc/sys/net"
+"""The network sysctls: those of the calling thread's network namespace."""
+
+
+def read_sysctl(name: str) -> str:
+    """Return the value of a network sysctl such as ``ipv4/ip_forward``, without the newline."""
+    with open(f"{ROOT}/{name}", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """Set a network sysctl.
+
+    :raises OSError: when the kernel refuses the value or has no such sysctl.
+    """
+    fd = os.open(f"{ROOT}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def has_ipv6() -> bool:
+    """Return whether this kernel supports IPv6."""
+    return os.path.isdir(f"{ROOT}/ipv6")
+
+
+def ipv6_interfaces() -> list[str]:
+    """Return the interfaces of the namespace that have IPv6 sysctls."""
+    return [name for name in os.listdir(f"{ROOT}/ipv6/conf") if name not in ("all", "default")]

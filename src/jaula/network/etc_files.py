@@ -1,7 +1,12 @@
-"""The texts of a container's /etc/hosts, /etc/resolv.conf and /etc/hostname. Pure.
+"""The text of a container's /etc/hosts, /etc/resolv.conf and /etc/hostname. Pure.
 
-Follows Docker (``docker run --add-host --dns --dns-search --dns-option``) and resolv.conf(5). The
-engine writes the files and mounts them.
+Follows Docker (``docker run --add-host --dns --dns-search --dns-option --link``) and
+resolv.conf(5). The engine writes the files and mounts them.
+
+A legacy link is one line of /etc/hosts: the address, a tab, the alias, the other container's host
+name, and its name unless that is the alias. The container may have changed the file since, so it is
+read as bytes with any content. Only the first line with the link's names after the address is the
+link's.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ HOST_GATEWAY = "host-gateway"
 """In ``--add-host``: the address of the host on the container's network."""
 
 FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
-"""Docker's choice for a host whose every name server is on its own loopback."""
+"""Docker's name servers for a host whose name servers are all on loopback."""
 
 _LOCAL = (
     "127.0.0.1\tlocalhost\n"
@@ -37,38 +42,43 @@ def hosts(
     linked: Iterable[str] = (),
     gateway: str | None = None,
 ) -> str:
-    """/etc/hosts: localhost, ``extra`` entries as ``NAME:ADDRESS``, then the container itself.
+    """Return /etc/hosts: localhost, then ``extra`` (``NAME:ADDRESS``), then the container itself.
 
-    ``linked`` are whole lines, of links. ``more`` are its addresses beyond ``address``;
-    ``gateway`` stands for ``host-gateway``. Raises ``InvalidRequest`` for a malformed entry.
+    :param more: addresses of the container in addition to ``address``.
+    :param linked: complete lines of legacy links.
+    :param gateway: replaces ``host-gateway``.
+    :raises InvalidRequest: when an entry is malformed.
     """
     lines = [_LOCAL]
     for entry in extra:
-        name, where = parse_extra_host(entry)
-        if where == HOST_GATEWAY:
+        name, ip = parse_extra_host(entry)
+        if ip == HOST_GATEWAY:
             if gateway is None:
                 raise InvalidRequest(
                     f"cannot derive the address of {HOST_GATEWAY} for {name!r}",
                     hint="the container has no network with a gateway; name an address",
                 )
-            where = gateway
-        lines.append(f"{where}\t{name}\n")
+            ip = gateway
+        lines.append(f"{ip}\t{name}\n")
     lines += linked
-    lines += own_lines(hostname, domain, [*([address] if address is not None else []), *more])
+    lines += container_lines(hostname, domain, [*([address] if address is not None else []), *more])
     return "".join(lines)
 
 
-def own_lines(hostname: str, domain: str, addresses: Iterable[str]) -> list[str]:
-    """The lines of /etc/hosts for the container itself."""
+def container_lines(hostname: str, domain: str, addresses: Iterable[str]) -> list[str]:
+    """Return the lines of /etc/hosts for the container itself."""
     names = f"{hostname}.{domain} {hostname}" if domain else hostname
-    return [f"{where}\t{names}\n" for where in addresses]
+    return [f"{ip}\t{names}\n" for ip in addresses]
 
 
 def parse_extra_host(entry: str) -> tuple[str, str]:
-    """``NAME:ADDRESS`` or ``NAME=ADDRESS`` as (name, address); Docker's ``--add-host``."""
+    """Parse an ``--add-host`` entry, ``NAME:ADDRESS`` or ``NAME=ADDRESS``.
+
+    :raises InvalidRequest: when the entry is malformed.
+    """
     separator = "=" if "=" in entry else ":"
-    name, found, address = entry.partition(separator)
-    address = address.removeprefix("[").removesuffix("]") if found else ""
+    name, separated, address = entry.partition(separator)
+    address = address.removeprefix("[").removesuffix("]") if separated else ""
     if not is_name(name) or not address:
         raise InvalidRequest(f"bad format for add-host: {entry!r}", hint="write NAME:ADDRESS")
     if address != HOST_GATEWAY and not _is_address(address):
@@ -83,11 +93,13 @@ def resolv_conf(
     search: Sequence[str] = (),
     options: Sequence[str] = (),
 ) -> str:
-    """/etc/resolv.conf from the host's text, each given part in place of the host's.
+    """Return /etc/resolv.conf: the host's text, each non-empty argument replacing its part.
 
-    The host's servers on loopback are left out: they answer the host only. IPv6 servers are left
-    out too, since a container on the default bridge has no IPv6. When no server is left, Docker's
-    public ones stand in. ``search`` of a single dot means no search list.
+    The host's servers on loopback are left out, since only the host can reach them. IPv6 servers
+    are left out too, since a container on the default bridge has no IPv6. Docker's public servers
+    are the fallback. ``search`` of a single dot means no search list.
+
+    :raises InvalidRequest: when a server is not an IP address, or a word is not printable.
     """
     for server in dns:
         if not _is_address(server):
@@ -117,7 +129,7 @@ def resolv_conf(
 
 
 def name_servers(host: str) -> tuple[str, ...]:
-    """Every server that the host itself asks, those on its loopback too (resolv.conf(5))."""
+    """Return every name server of the host, including those on loopback (resolv.conf(5))."""
     rows = (line.split("#")[0].split(";")[0].split() for line in host.splitlines())
     return tuple(
         words[1]
@@ -129,9 +141,9 @@ def name_servers(host: str) -> tuple[str, ...]:
 def resolver_conf(
     host: str, resolver: str, *, search: Sequence[str], options: Sequence[str]
 ) -> str:
-    """/etc/resolv.conf of a container that asks the engine's resolver.
+    """Return /etc/resolv.conf of a container that uses the engine's resolver.
 
-    ``ndots:0``, as Docker has it: a name of a container is one word and is asked as it stands.
+    ``ndots:0`` is Docker's: a container's name is a single word and is queried as it is.
     """
     text = resolv_conf(host, dns=(resolver,), search=search, options=options)
     if "ndots:" in text:
@@ -142,14 +154,20 @@ def resolver_conf(
 
 
 def hostname(name: str) -> str:
-    """/etc/hostname."""
+    """Return /etc/hostname.
+
+    :raises InvalidRequest: when the name is not a valid host name.
+    """
     if not is_name(name) or len(name) > 63:
         raise InvalidRequest(f"invalid hostname {name!r}")
     return name + "\n"
 
 
 def is_name(text: str) -> bool:
-    """A word of letters, digits, dots, dashes and underscores, so that it cannot start a line."""
+    """Return whether the text has letters, digits, dots, dashes and underscores only.
+
+    Such a name cannot start another line of a file.
+    """
     return (
         0 < len(text) <= 253
         and text.isascii()
@@ -172,3 +190,41 @@ def _is_usable(text: str) -> bool:
     except ValueError:
         return False
     return address.version == 4 and not address.is_loopback and not address.is_unspecified
+
+
+def link_line(address: str, alias: str, hostname: str, name: str) -> str:
+    """Return the line of a legacy link, with its newline.
+
+    :raises InvalidRequest: when the alias is not valid in a hosts file.
+    """
+    if not is_name(alias):
+        raise InvalidRequest(
+            f"invalid alias in link: {alias!r}", hint="letters, digits, dots, dashes, underscores"
+        )
+    names = (alias, hostname) if name == alias else (alias, hostname, name)
+    return f"{address}\t{' '.join(names)}\n"
+
+
+def set_link_address(text: bytes, names: Sequence[str], address: str) -> bytes:
+    """Return the file with a new address in the link's line; unchanged if the line is absent."""
+    before, line, after = _split(text, names)
+    _, tab, rest = line.partition(b"\t")
+    return before + address.encode() + tab + rest + after if line else text
+
+
+def remove_link_line(text: bytes, names: Sequence[str]) -> bytes:
+    """Return the file without the link's line."""
+    before, _, after = _split(text, names)
+    return before + after
+
+
+def _split(text: bytes, names: Sequence[str]) -> tuple[bytes, bytes, bytes]:
+    """Return the text before the link's line, the line with its newline, and the text after it."""
+    prefix = [name.encode() for name in names]
+    start = 0
+    for line in text.splitlines(keepends=True):
+        _, tab, rest = line.partition(b"\t")
+        if tab and rest.split()[: len(prefix)] == prefix:
+            return text[:start], line, text[start + len(line) :]
+        start += len(line)
+    return text, b"", b""

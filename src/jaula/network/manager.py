@@ -1,11 +1,12 @@
-"""The networks of one engine: endpoints, published ports, and their undoing.
+"""The networks of one engine: their endpoints, their published ports and the clean-up of both.
 
-Follows Docker's drivers in what a client can see. Synchronous; an attach takes about a
-millisecond and a half. One lock, so any thread may call; the objects inside belong to the network
-namespace of the thread that calls first.
+Clients see what Docker's network drivers show. All methods are synchronous. An attach takes about
+1.5 ms. One lock serialises every call, so any thread may call. The sockets inside belong to the
+network namespace of the thread that makes the first call.
 
-A detach does not remove the container's interface: the kernel does when the namespace goes, and
-16 ms of waiting for RCU are saved. Until then the firewall lets it say nothing.
+:meth:`NetworkManager.detach` does not delete the container's interface. The kernel deletes it with
+the network namespace, which saves 16 ms of waiting for RCU. Until then the anti-spoofing rules drop
+everything that the interface sends.
 """
 
 from __future__ import annotations
@@ -18,115 +19,122 @@ import msgspec
 from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.rtnetlink import mac_bytes
-from jaula.network import default_network
+from jaula.network.config import default_bridge_plan
 from jaula.network.drivers.bridge import BridgeNetwork
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
-from jaula.network.firewall.monitor import FirewallMonitor
-from jaula.network.firewall.nftables import Nft, open_nft
-from jaula.network.ipam.addresses import Addresses, Subnet
-from jaula.network.ipam.pools import parse_pools
+from jaula.network.firewall.nftables import FirewallMonitor, Nft, open_nft
+from jaula.network.ipam import Addresses, Subnet, parse_pools
 from jaula.network.network import EndpointRequest
 from jaula.network.networks import BRIDGE, Networks, has_interface
-from jaula.network.ports.allocator import PortBinder
-from jaula.network.ports.mapper import PortMapper
-from jaula.network.ports.port import PortRequest
+from jaula.network.port_mapper import PortBinder, PortMapper, PortRequest
 from jaula.spec.endpoint import Endpoint, PublishedPort
 from jaula.spec.network import NetworkRecord
 
 
 class NetworkManager:
-    """All networks of one engine, the default one among them."""
+    """All networks of one engine, including the default bridge network."""
 
     def __init__(
         self, paths: Paths, config: EngineConfig, *, binder: PortBinder | None = None
     ) -> None:
-        """``binder`` takes ports where our own network namespace is not the host's."""
+        """Initialise the table of networks; nothing on the host changes yet.
+
+        :param binder: binds host ports if this process is not in the host's network namespace.
+        :raises InvalidRequest: when an address pool or a setting of the default bridge is invalid.
+        """
         pools = parse_pools(config.address_pool)
-        plan = default_network.plan(config, pools)
+        plan = default_bridge_plan(config, pools)
         self._bridge = plan.name
         self._lock = threading.RLock()
         self._nft: Nft | None = None
-        self._segments = Networks(
+        self._networks = Networks(
             pools,
             plan,
             Limits(past_firewall=config.publish_past_firewall),
-            self._open,
+            self._open_nft,
         )
-        self._publisher = PortMapper(binder)
-        self._watch: FirewallMonitor | None = None
+        self._port_mapper = PortMapper(binder)
+        self._monitor: FirewallMonitor | None = None
 
     # -- networks ----------------------------------------------------------------------------
 
     def ensure(self, network: str = BRIDGE) -> Addresses:
-        """Make what the host has of a network if it is not there; cheap when it is.
+        """Set up a network on the host unless it is set up already, and return its IPv4 addresses.
 
-        Raises ``NotFound`` for a network that was not defined.
+        Cheap if the network is set up already.
+
+        :raises NotFound: when no network of that name is defined.
         """
         with self._lock:
-            return self._segments.find(network).ensure()
+            return self._networks.find(network).ensure()
 
     def addresses6(self, network: str = BRIDGE) -> Addresses | None:
-        """The IPv6 addresses of a network; None without IPv6."""
+        """Return the IPv6 addresses of a network, or None if it has no IPv6."""
         with self._lock:
-            return self._segments.find(network).addresses6
+            return self._networks.find(network).addresses6
 
     def define(self, network: NetworkRecord) -> NetworkRecord:
-        """Make a user's network; the document with the subnets that it has now.
+        """Create a user-defined network. Return its record with the subnets that it got.
 
-        Raises ``Conflict`` if an interface of its bridge's name is there and no bridge, and
-        ``JaulaError`` if no subnet is free. Nothing is left then.
+        Nothing is left on the host after a failure.
+
+        :raises Conflict: when an interface with the bridge's name exists and is not a bridge.
+        :raises JaulaError: when no subnet is free.
         """
         with self._lock:
-            return self._segments.define(network)
+            return self._networks.define(network)
 
     def expect(self, network: NetworkRecord) -> None:
-        """Keep a network that could not be set up, and lies on a link that may come later."""
+        """Define a network without setting it up: its parent interface may appear later."""
         with self._lock:
-            self._segments.expect(network)
+            self._networks.expect(network)
 
     def undefine(self, name: str) -> None:
-        """Remove a user's network; Conflict if somebody is attached to it."""
+        """Remove a user-defined network.
+
+        :raises Conflict: when the network has endpoints.
+        """
         with self._lock:
-            self._segments.undefine(name)
+            self._networks.undefine(name)
 
     def clear(self, network: NetworkRecord) -> None:
-        """Remove what a creation or a removal that was cut off has left of a network."""
+        """Remove what an interrupted creation or removal left of a network."""
         with self._lock:
-            self._segments.clear(network)
+            self._networks.clear(network)
 
-    def parent_comes_with(self, parent: str) -> bool:
-        """Whether a parent has to be made for a network, or was made for another one."""
+    def owns_parent(self, parent: str) -> bool:
+        """Return whether jaula creates this parent interface or created it for another network."""
         with self._lock:
-            return self._segments.parent_comes_with(parent)
+            return self._networks.owns_parent(parent)
 
     def has_interface(self, name: str) -> bool:
-        """Whether the host has an interface of that name."""
+        """Return whether the host has an interface of that name."""
         return has_interface(name)
 
     def subnets(self) -> list[Subnet]:
-        """Those of all networks that are set up."""
+        """Return the subnets of all networks that are set up."""
         with self._lock:
-            return self._segments.subnets()
+            return self._networks.subnets()
 
-    def _open(self) -> Nft:
+    def _open_nft(self) -> Nft:
         if self._nft is None:
             self._nft = open_nft()
         return self._nft
 
     def warnings(self) -> tuple[str, ...]:
-        """What an operator should know: changed settings, and firewalls that cut containers off."""
+        """Return warnings for the operator: changed host settings and blocking firewalls."""
         with self._lock:
-            listing = self._open().run("list chains", json=True)
-            own = [segment.name for segment in self._segments.bridged()] or [self._bridge]
+            listing = self._open_nft().run("list chains", json=True)
+            own_bridges = [net.name for net in self._networks.bridge_networks()] or [self._bridge]
             return (
-                *self._publisher.told,
-                *self._segments.guard.told,
-                *(line for segment in self._segments for line in segment.told),
+                *self._port_mapper.warnings,
+                *self._networks.antispoof.warnings,
+                *(line for net in self._networks for line in net.warnings),
                 *(
-                    f"the firewall chain {chain} drops what it does not know: let {own[0]}"
-                    " pass in it, or containers do not reach outside"
-                    for chain in bridge_rules.foreign_drops(listing, *own)
+                    f"the firewall chain {chain} has policy drop: accept {own_bridges[0]}"
+                    " in it, or containers cannot reach other hosts"
+                    for chain in bridge_rules.foreign_drops(listing, *own_bridges)
                 ),
             )
 
@@ -147,10 +155,14 @@ class NetworkManager:
         names: tuple[str, ...] = (),
         links: dict[str, str] | None = None,
     ) -> Endpoint:
-        """Give the namespace an interface on the network's bridge, with addresses and routes.
+        """Create an interface on the network in a network namespace, with addresses and routes.
 
-        Also brings its loopback up. On failure nothing is left. Raises ``InvalidRequest`` or
-        ``Conflict`` for a bad or used address, ``NotFound`` without such a network.
+        Also sets the namespace's loopback interface up. Nothing is left after a failure.
+
+        :raises InvalidRequest: when the MAC or IP address is malformed or outside the subnet.
+        :raises Conflict: when the IP address is in use.
+        :raises NotAuthorized: when the container has an endpoint in the network (Docker's status).
+        :raises NotFound: when no network of that name is defined.
         """
         if mac is not None:
             try:
@@ -158,13 +170,13 @@ class NetworkManager:
             except ValueError as exc:
                 raise InvalidRequest(f"invalid MAC address {mac!r}") from exc
         with self._lock:
-            segment = self._segments.find(network)
-            if container_id in segment.endpoints:
+            net = self._networks.find(network)
+            if container_id in net.endpoints:
                 raise NotAuthorized(
                     f"endpoint with name {container_name or container_id[:12]} already exists in"
                     f" network {network}"
                 )
-            joining = EndpointRequest(
+            request = EndpointRequest(
                 container_id,
                 container_name,
                 ip,
@@ -175,16 +187,17 @@ class NetworkManager:
                 names,
                 links or {},
             )
-            return segment.connect(joining, netns_fd)
+            return net.connect(request, netns_fd)
 
-    def lead_outside(self, endpoint: Endpoint, netns_fd: int) -> None:
-        """Make an interface of a container the one of its default routes, if it has none."""
+    def set_default_route(self, endpoint: Endpoint, netns_fd: int) -> None:
+        """Set the container's default route by this interface, unless it has one."""
         with self._lock:
             try:
-                self._segments.find(endpoint.network).lead_outside(endpoint, netns_fd)
+                self._networks.find(endpoint.network).set_default_route(endpoint, netns_fd)
             except OSError as exc:
                 raise JaulaError(
-                    f"failed to route {endpoint.container_name} by {endpoint.network}: {exc}"
+                    f"failed to set the default route of {endpoint.container_name} by"
+                    f" {endpoint.network}: {exc}"
                 ) from exc
 
     def detach(
@@ -194,183 +207,196 @@ class NetworkManager:
         delete_interface: bool = False,
         netns_fd: int | None = None,
     ) -> None:
-        """Take back a container's ports, address and right to speak; twice is no error.
+        """Release the ports, addresses and firewall entries of an endpoint. Idempotent.
 
-        The interface goes with the container's namespace. ``delete_interface`` removes it now,
-        for a container that lives on (16 ms); some kinds of network need its namespace for that.
+        The interface disappears with the container's namespace. ``delete_interface`` deletes it now
+        (16 ms), for a container that keeps running. macvlan and ipvlan need ``netns_fd`` for that.
         """
         with self._lock:
-            segment = self._segments.find(endpoint.network)
-            known = segment.endpoints.get(endpoint.container_id)
-            if known is not None and known.endpoint_id == endpoint.endpoint_id:
-                if known.ports:
+            net = self._networks.find(endpoint.network)
+            endpoint_now = net.endpoints.get(endpoint.container_id)
+            if endpoint_now is not None and endpoint_now.endpoint_id == endpoint.endpoint_id:
+                if endpoint_now.ports:
                     self.unpublish(endpoint.container_id)
-                segment.disconnect(known)
+                net.disconnect(endpoint_now)
             if delete_interface:
-                segment.delete_interface(endpoint, netns_fd)
+                net.delete_interface(endpoint, netns_fd)
 
     def claim(self, endpoint: Endpoint, container_id: str, container_name: str) -> Endpoint:
-        """Give an endpoint that was prepared ahead to the container that will use it.
+        """Assign an endpoint that was created in advance to the container that will use it.
 
-        Raises ``NotFound`` if the endpoint is not attached, ``Conflict`` if the container has one.
+        :raises NotFound: when the endpoint is not attached.
+        :raises Conflict: when the container has an endpoint in the network.
         """
         with self._lock:
-            endpoints = self._segments.find(endpoint.network).endpoints
-            known = endpoints.get(endpoint.container_id)
-            if known is None or known.endpoint_id != endpoint.endpoint_id or known.ports:
-                raise NotFound(f"endpoint {endpoint.endpoint_id[:12]} is not ready to be used")
+            endpoints = self._networks.find(endpoint.network).endpoints
+            endpoint_now = endpoints.get(endpoint.container_id)
+            if (
+                endpoint_now is None
+                or endpoint_now.endpoint_id != endpoint.endpoint_id
+                or endpoint_now.ports
+            ):
+                raise NotFound(f"endpoint {endpoint.endpoint_id[:12]} is not attached")
             if container_id in endpoints:
-                raise Conflict(f"container {container_name} is attached already")
+                raise Conflict(f"container {container_name} is already attached")
             del endpoints[endpoint.container_id]
             claimed = msgspec.structs.replace(
-                known, container_id=container_id, container_name=container_name
+                endpoint_now, container_id=container_id, container_name=container_name
             )
             endpoints[container_id] = claimed
             return claimed
 
     def rename(self, endpoint: Endpoint, container_name: str, names: tuple[str, ...]) -> Endpoint:
-        """The endpoint of a container that is called otherwise by now."""
+        """Record the new name of a container and its DNS names. Return the changed endpoint."""
         with self._lock:
             changed = msgspec.structs.replace(endpoint, container_name=container_name, names=names)
-            self._segments.find(endpoint.network).endpoints[endpoint.container_id] = changed
+            self._networks.find(endpoint.network).endpoints[endpoint.container_id] = changed
             return changed
 
     def endpoint(self, container_id: str, network: str = BRIDGE) -> Endpoint | None:
-        """The present record of a container on a network, its published ports included."""
+        """Return the current endpoint of a container in a network, with its published ports."""
         with self._lock:
-            segment = self._segments.get(network)
-            return segment.endpoints.get(container_id) if segment else None
+            net = self._networks.get(network)
+            return net.endpoints.get(container_id) if net else None
 
     def endpoints(self, network: str | None = None) -> tuple[Endpoint, ...]:
-        """Those of one network, or of all."""
+        """Return the endpoints of one network, or of all networks."""
         with self._lock:
             return tuple(
                 endpoint
-                for segment in self._segments
-                if network in (None, segment.network)
-                for endpoint in segment.endpoints.values()
+                for net in self._networks
+                if network in (None, net.network)
+                for endpoint in net.endpoints.values()
             )
 
     # -- published ports ---------------------------------------------------------------------
 
     def publish(self, endpoint: Endpoint, ports: Sequence[PortRequest]) -> list[PublishedPort]:
-        """Make ports of a container reachable at the host, all or none of them.
+        """Publish ports of a container on the host: all of them or none.
 
-        Raises ``PortUnavailable`` with Docker's words if one is taken, those that follow ``driver
-        failed programming external connectivity on endpoint NAME (ID):``. The record with the
-        ports in it is then that of :meth:`endpoint`.
+        :meth:`endpoint` returns the record with the ports afterwards.
+
+        :raises PortUnavailable: when a port is taken. The message is the part of Docker's that
+            follows ``driver failed programming external connectivity on endpoint NAME (ID):``.
+        :raises Conflict: when the network's driver cannot publish ports.
         """
         if not ports:
             return []
         with self._lock:
-            segment = self._segments.find(endpoint.network)
-            if not isinstance(segment, BridgeNetwork):
-                raise Conflict(f"no port of the host leads to network {segment.network}")
-            return self._publisher.publish(segment, endpoint, ports)
+            net = self._networks.find(endpoint.network)
+            if not isinstance(net, BridgeNetwork):
+                raise Conflict(f"ports cannot be published in network {net.network}")
+            return self._port_mapper.publish(net, endpoint, ports)
 
     def unpublish(self, container_id: str) -> None:
-        """Take back all published ports of a container."""
+        """Release all published ports of a container."""
         with self._lock:
-            self._publisher.unpublish(self._segments.bridged(), container_id)
+            self._port_mapper.unpublish(self._networks.bridge_networks(), container_id)
 
-    # -- after a crash, and the end ------------------------------------------------------------
+    # -- restore, repair and shutdown ----------------------------------------------------------
 
-    def take_over(self) -> None:
-        """Before networks are defined that a former engine had: let its rules stand.
+    def keep_firewall_rules(self) -> None:
+        """Keep the firewall rules of a former engine until :meth:`restore`.
 
-        Live containers have their connections meanwhile. :meth:`restore` replaces the rules, each
-        table at once.
+        Call this before the networks of the former engine are defined: running containers stay
+        connected. :meth:`restore` replaces the rules, one transaction for each table.
         """
         with self._lock:
-            self._segments.kept = self._open().run("list tables")
+            self._networks.kept_tables = self._open_nft().run("list tables")
 
     def restore(self, endpoints: Iterable[Endpoint]) -> list[str]:
-        """Take over the endpoints of live containers from their records, and set up everything.
+        """Adopt the endpoints of running containers from their records and load the firewall.
 
-        For a new engine, which has defined its users' networks before, and after something else
-        has flushed the firewall. Returns what could not be had again (a port that another program
-        took meanwhile), a line each.
+        For a new engine that has defined its networks, and after another program flushed the
+        firewall. Return one line for each thing that cannot be restored, such as a port that
+        another program has bound meanwhile.
         """
         problems = []
         with self._lock:
             self.ensure()
             for endpoint in endpoints:
                 try:
-                    segment = self._segments.find(endpoint.network)
-                    if endpoint.container_id not in segment.endpoints:
-                        segment.adopt(endpoint)
+                    net = self._networks.find(endpoint.network)
+                    if endpoint.container_id not in net.endpoints:
+                        net.adopt(endpoint)
                 except JaulaError as exc:
                     problems.append(f"{endpoint.container_name}: {exc.message}")
                     continue
                 try:
-                    kept = self._publisher.reclaim(endpoint)
+                    kept_tables = self._port_mapper.rebind(endpoint)
                 except JaulaError as exc:
                     problems.append(f"{endpoint.container_name}: {exc.message}")
-                    kept = msgspec.structs.replace(endpoint, ports=())
-                segment.endpoints[endpoint.container_id] = kept
-            self._publisher.keep_only(self.endpoints())
-            self._segments.kept = ""
-            self._segments.guard.load()
-            for bridged in self._segments.bridged():
-                bridged.load_firewall()
+                    kept_tables = msgspec.structs.replace(endpoint, ports=())
+                net.endpoints[endpoint.container_id] = kept_tables
+            self._port_mapper.release_others(self.endpoints())
+            self._networks.kept_tables = ""
+            self._networks.antispoof.load()
+            for bridge in self._networks.bridge_networks():
+                bridge.load_firewall()
         return problems
 
     def watch(self) -> FirewallMonitor:
-        """What becomes readable when another program changed the firewall; call repair() then."""
+        """Return the firewall monitor. When it becomes readable, call :meth:`repair`."""
         with self._lock:
-            if self._watch is None:
-                self._watch = FirewallMonitor()
-            return self._watch
+            if self._monitor is None:
+                self._monitor = FirewallMonitor()
+            return self._monitor
 
     def repair(self) -> bool:
-        """Put the firewall back if another program has removed it; whether that was needed."""
+        """Reload firewall tables that another program removed. Return whether any was missing."""
         with self._lock:
-            if not self._segments or not self.watch().table_deleted():
+            if not self._networks or not self.watch().table_deleted():
                 return False
-            listing = self._open().run("list tables")
-            guard = self._segments.guard
-            found = [s for s in self._segments.bridged() if s.is_missing(listing)]
-            unguarded = guard.is_missing(listing)
-            if unguarded:
-                guard.load()
-            for segment in found:
-                segment.load_firewall()
-                for endpoint in segment.endpoints.values():
-                    self._publisher.forget_flows(endpoint.ports)  # made when nothing was translated
-            return unguarded or bool(found)
+            listing = self._open_nft().run("list tables")
+            antispoof = self._networks.antispoof
+            damaged = [s for s in self._networks.bridge_networks() if s.is_missing(listing)]
+            antispoof_missing = antispoof.is_missing(listing)
+            if antispoof_missing:
+                antispoof.load()
+            for net in damaged:
+                net.load_firewall()
+                for endpoint in net.endpoints.values():
+                    self._port_mapper.delete_udp_flows(
+                        endpoint.ports
+                    )  # tracked without translation
+            return antispoof_missing or bool(damaged)
 
     def sweep(self, live: Collection[str]) -> list[str]:
-        """Remove what is left of containers whose ids are not in ``live``; say what it was."""
+        """Remove what containers that are not in ``live`` left behind.
+
+        Return the container ids and interface names that were removed.
+        """
         removed = []
         with self._lock:
             for endpoint in self.endpoints():
                 if endpoint.container_id not in live:
                     self.detach(endpoint)
                     removed.append(endpoint.container_id)
-            self._segments.find(BRIDGE)
-            for segment in self._segments:
-                removed += segment.sweep()
+            self._networks.find(BRIDGE)
+            for net in self._networks:
+                removed += net.sweep()
         return removed
 
     def teardown(self, *, force: bool = False) -> bool:
-        """Remove the bridges that no container is attached to, or with ``force`` all.
+        """Remove the networks without endpoints from the host, or with ``force`` all networks.
 
-        Returns whether all are gone. Forwarding stays on: others may rely on it by now.
+        Return whether all are removed. IP forwarding stays on, since other programs may need it
+        now.
         """
         with self._lock:
-            self._segments.find(BRIDGE)
+            self._networks.find(BRIDGE)
             if force:
                 for endpoint in self.endpoints():
                     self.detach(endpoint, delete_interface=True)
-            return self._segments.take_down(idle_only=not force)
+            return self._networks.take_down(idle_only=not force)
 
     def close(self) -> None:
-        """Give up sockets; what was set up stays, for the next engine to restore."""
+        """Close the sockets. What is set up on the host stays, for the next engine to restore."""
         with self._lock:
-            self._publisher.close()
-            self._segments.close()
+            self._port_mapper.close()
+            self._networks.close()
             if self._nft is not None:
                 self._nft.close()
-            if self._watch is not None:
-                self._watch.close()
-            self._nft = self._watch = None
+            if self._monitor is not None:
+                self._monitor.close()
+            self._nft = self._monitor = None

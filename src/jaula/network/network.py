@@ -1,9 +1,8 @@
-"""One network on this host: its addresses and its endpoints.
+"""Base of the network drivers: one network on this host, its addresses and its endpoints.
 
-What an endpoint is linked to is told by the kinds of segment: :mod:`jaula.network.drivers.bridge` and
-:mod:`jaula.network.drivers.macvlan`. Not thread safe: the manager's lock is held by whoever calls. Raises
-``OSError`` and ``JaulaError`` as the kernel and the firewall give them; on failure of
-:meth:`connect` nothing is left.
+The drivers are :mod:`jaula.network.drivers.bridge` and :mod:`jaula.network.drivers.macvlan`.
+Not thread safe: the caller holds the manager's lock. ``OSError`` and ``JaulaError`` of the kernel
+and the firewall pass through.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.network import endpoint_config
-from jaula.network.ipam.addresses import Addresses, mac_of
+from jaula.network.ipam import Addresses, mac_from_address
 from jaula.spec.endpoint import Endpoint
 
 PORT_PREFIX = "jl"
-"""How the names of host ends of containers begin."""
+"""Prefix of the names of the host's ends of containers' veth pairs."""
 
-Promised = Callable[[], Sequence[IPv4Network]]
-"""The subnets of other networks."""
+OtherSubnets = Callable[[], Sequence[IPv4Network]]
+"""Returns the subnets of the engine's other networks."""
 
 
 class EndpointRequest(msgspec.Struct, frozen=True):
-    """What is asked for an endpoint; '' and None leave the choice to the network."""
+    """Options of an endpoint. The network chooses what is '' or None."""
 
     container_id: str
     container_name: str = ""
@@ -42,9 +41,10 @@ class EndpointRequest(msgspec.Struct, frozen=True):
 
 
 class Network(ABC):
-    """One network. ``endpoints`` are by container, ``told`` is for the operator.
+    """One network. ``endpoints`` is keyed by container id; ``warnings`` are for the operator.
 
-    ``publishes`` says whether ports of the host can lead to its containers.
+    ``network`` is the network's name. ``publishes`` is True if host ports can be published to its
+    containers.
     """
 
     publishes = False
@@ -54,57 +54,65 @@ class Network(ABC):
         self.addresses: Addresses | None = None
         self.addresses6 = addresses6
         self.endpoints: dict[str, Endpoint] = {}
-        self.told: list[str] = []
+        self.warnings: list[str] = []
         self._internal = internal
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """That of the host's link."""
+        """The name of the network's interface on the host."""
 
     @abstractmethod
     def ensure(self) -> Addresses:
-        """Make what the host has of the network if it is not there; cheap when it is."""
+        """Set up the network on the host if it is not. Return its IPv4 addresses."""
 
     @abstractmethod
     def take_down(self) -> None:
-        """Remove what the host has of the network."""
+        """Remove the network from the host."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give up sockets; what was set up stays."""
+        """Close the sockets; what is set up on the host stays."""
 
     @abstractmethod
     def _link(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> Endpoint:
-        """Give the namespace its interface; the endpoint as it is then. Nothing stays if it fails.
+        """Create the endpoint's interface in a network namespace. Return the final endpoint.
 
-        :raises OSError: the kernel refused.
+        Nothing is left after a failure.
+
+        :raises OSError: when the kernel refuses a request.
         """
 
     @abstractmethod
     def _dismiss(self, endpoint: Endpoint) -> None:
-        """Take back an endpoint's right to speak."""
+        """Remove an endpoint's anti-spoofing entry, so that it can send no more."""
 
     @abstractmethod
     def delete_interface(self, endpoint: Endpoint, netns_fd: int | None) -> None:
-        """Remove the interface of a container that lives on, in the namespace ``netns_fd``."""
+        """Delete the interface of a container that keeps running; its namespace is ``netns_fd``."""
 
     @abstractmethod
     def sweep(self) -> list[str]:
-        """Remove links of the host that belong to no endpoint; their names."""
+        """Delete interfaces of the host that belong to no endpoint. Return their names."""
 
-    def connect(self, joining: EndpointRequest, netns_fd: int) -> Endpoint:
-        """Give a namespace an interface on this network."""
+    def connect(self, request: EndpointRequest, netns_fd: int) -> Endpoint:
+        """Create an endpoint and its interface in a network namespace.
+
+        Nothing is left after a failure.
+
+        :raises InvalidRequest: when an IPv6 address is requested and the network has no IPv6.
+        :raises JaulaError: when an address is not available or the kernel refuses a request.
+        """
         addresses = self.ensure()
-        if joining.ip6 and self.addresses6 is None:
+        if request.ip6 and self.addresses6 is None:
             raise InvalidRequest(
-                f"network {self.network} has no IPv6 for the address {joining.ip6}"
+                f"network {self.network} has no IPv6, so {request.ip6} cannot be assigned"
             )
-        address = addresses.allocate(joining.ip or None)
-        own6 = ""
+        address = addresses.allocate(request.ip or None)
+        ipv6 = ""
         try:
             if self.addresses6 is not None:
-                own6 = str(self.addresses6.allocate(joining.ip6 or None))
+                ipv6 = str(self.addresses6.allocate(request.ip6 or None))
         except JaulaError:
             addresses.release(str(address))
             raise
@@ -112,24 +120,24 @@ class Network(ABC):
         endpoint = Endpoint(
             self.network,
             endpoint_id,
-            joining.container_id,
-            joining.container_name or joining.container_id[:12],
+            request.container_id,
+            request.container_name or request.container_id[:12],
             str(address),
             addresses.subnet.prefixlen,
             "" if self._internal else str(addresses.gateway),
-            joining.mac or mac_of(address),
+            request.mac or mac_from_address(address),
             f"{PORT_PREFIX}{endpoint_id[:10]}",
-            joining.interface,
-            ipv6=own6,
+            request.interface,
+            ipv6=ipv6,
             prefix6=self.addresses6.subnet.prefixlen if self.addresses6 else 0,
             gateway6=str(self.addresses6.gateway) if self.addresses6 and not self._internal else "",
-            names=joining.names,
-            links=joining.links,
+            names=request.names,
+            links=request.links,
             internal=self._internal,
             publishes=self.publishes,
         )
         try:
-            endpoint = self._link(endpoint, netns_fd, default_route=joining.default_route)
+            endpoint = self._link(endpoint, netns_fd, default_route=request.default_route)
         except (OSError, JaulaError) as exc:
             self._release(endpoint)
             if isinstance(exc, JaulaError):
@@ -137,18 +145,18 @@ class Network(ABC):
             raise JaulaError(
                 f"failed to set up network {self.network} for {endpoint.container_name}: {exc}"
             ) from exc
-        self.endpoints[joining.container_id] = endpoint
+        self.endpoints[request.container_id] = endpoint
         return endpoint
 
     def disconnect(self, endpoint: Endpoint) -> None:
-        """Take back address and right to speak; its ports were taken back before."""
+        """Release the addresses and the anti-spoofing entry. The caller has released the ports."""
         del self.endpoints[endpoint.container_id]
         if self.addresses is not None:
             self._dismiss(endpoint)
             self._release(endpoint)
 
     def adopt(self, endpoint: Endpoint) -> None:
-        """Hold the addresses of an endpoint that a former engine has made."""
+        """Allocate the addresses of an endpoint that a former engine created."""
         addresses = self.ensure()
         addresses.allocate(endpoint.ipv4)
         if endpoint.ipv6 and self.addresses6 is not None:
@@ -164,6 +172,6 @@ class Network(ABC):
         if self.addresses6 is not None and endpoint.ipv6:
             self.addresses6.release(endpoint.ipv6)
 
-    def lead_outside(self, endpoint: Endpoint, netns_fd: int) -> None:
-        """Make an interface of a container the one of its default routes, if it has none."""
-        endpoint_config.lead_outside(endpoint, netns_fd)
+    def set_default_route(self, endpoint: Endpoint, netns_fd: int) -> None:
+        """Set the container's default route by this interface, unless it has one."""
+        endpoint_config.set_default_route(endpoint, netns_fd)

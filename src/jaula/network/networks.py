@@ -1,6 +1,6 @@
-"""All networks of one engine that are set up, by name: made, found, and taken away.
+"""The table of an engine's networks, by name: create, look up and remove.
 
-Not thread safe: the manager's lock is held by whoever calls.
+Not thread safe: the caller holds the manager's lock.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from ipaddress import IPv4Network, IPv6Network
 from jaula.errors import Conflict, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import config, host_routes
-from jaula.network.bridge import Bridge, BridgePlan
-from jaula.network.drivers.bridge import BridgeNetwork
+from jaula.network.drivers.bridge import Bridge, BridgeNetwork, BridgePlan
 from jaula.network.drivers.macvlan import MacvlanNetwork
 from jaula.network.drivers.parent_interface import ParentInterface
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.antispoof import AntiSpoof
 from jaula.network.firewall.bridge_rules import Limits
 from jaula.network.firewall.nftables import Nft
-from jaula.network.ipam.addresses import Subnet
-from jaula.network.ipam.pools import AddressPool
+from jaula.network.ipam import AddressPool, Subnet
 from jaula.network.network import Network
 from jaula.spec.endpoint import Endpoint
 from jaula.spec.network import PARENT_DRIVERS, NetworkRecord
@@ -30,11 +28,13 @@ BRIDGE = "bridge"
 
 
 class Networks:
-    """The networks. ``plan`` and ``limits`` are the default one's, which is made when asked for.
+    """The networks by name. The default bridge network is created at its first use.
 
-    Subnets that nobody chose are taken from ``pools``; ``nft`` gives the firewall's commands.
-    ``kept`` names tables of a former engine that are to stay as they are until they are loaded
-    anew with all endpoints: the output of ``nft list tables``, or ''.
+    ``plan`` and ``limits`` are those of the default network. Subnets that the user did not choose
+    come from ``pools``. ``nft`` returns the nftables interface.
+
+    ``kept_tables`` is the output of ``nft list tables`` while tables of a former engine must stay
+    as they are, and '' otherwise.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Networks:
         self._limits = limits
         self._nft = nft
         self._by_name: dict[str, Network] = {}
-        self.kept = ""
-        self.guard = AntiSpoof(plan.name, nft, self._ports, self._are_kept)
+        self.kept_tables = ""
+        self.antispoof = AntiSpoof(plan.name, nft, self._ports, self._get_kept_tables)
 
-    def _are_kept(self) -> str:
-        return self.kept
+    def _get_kept_tables(self) -> str:
+        return self.kept_tables
 
     def _ports(self) -> Iterator[Endpoint]:
-        return (endpoint for s in self.bridged() for endpoint in s.endpoints.values())
+        return (endpoint for s in self.bridge_networks() for endpoint in s.endpoints.values())
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -64,53 +64,59 @@ class Networks:
     def __iter__(self) -> Iterator[Network]:
         return iter(tuple(self._by_name.values()))
 
-    def bridged(self) -> list[BridgeNetwork]:
-        """Those on bridges."""
+    def bridge_networks(self) -> list[BridgeNetwork]:
+        """Return the networks of the bridge driver."""
         return [s for s in self if isinstance(s, BridgeNetwork)]
 
-    def parented(self, parent: str) -> list[MacvlanNetwork]:
-        """Those that lie on an interface of the host."""
+    def macvlan_networks(self, parent: str) -> list[MacvlanNetwork]:
+        """Return the macvlan and ipvlan networks on one parent interface."""
         return [s for s in self if isinstance(s, MacvlanNetwork) and s.name == parent]
 
     def get(self, name: str) -> Network | None:
-        """The network of a name, if it is set up."""
+        """Return the network of a name, or None."""
         return self._by_name.get(name)
 
     def find(self, name: str) -> Network:
-        """The network of a name; NotFound without one."""
-        found = self._by_name.get(name)
-        if found is None:
+        """Return the network of a name.
+
+        :raises NotFound: when no network of that name is defined.
+        """
+        result = self._by_name.get(name)
+        if result is None:
             if name != BRIDGE:
                 raise NotFound(f"network {name} not found")
-            found = BridgeNetwork(
+            result = BridgeNetwork(
                 BRIDGE,
-                Bridge(self._plan, self._promised),
+                Bridge(self._plan, self._used_subnets),
                 self._nft(),
-                self.guard,
-                self._are_kept,
+                self.antispoof,
+                self._get_kept_tables,
                 limits=self._limits,
                 addresses6=self._plan.addresses6(),
             )
-            self._by_name[BRIDGE] = found
-        return found
+            self._by_name[BRIDGE] = result
+        return result
 
     def define(self, network: NetworkRecord) -> NetworkRecord:
-        """Make a user's network; the document with the subnets that it has now."""
+        """Create a user-defined network. Return its record with the subnets that it got.
+
+        :raises Conflict: when a network of that name is defined.
+        """
         if network.name in self._by_name:
             raise Conflict(f"network with name {network.name} already exists")
         if network.ipv6 and network.ipv6_pool is None:
-            network = config.with_ipv6(network, self._pools, self._taken6())
-        segment = self._new(network)
+            network = config.add_ipv6_subnet(network, self._pools, self._used_subnets6())
+        net = self._new(network)
         try:
-            addresses = segment.ensure()
+            addresses = net.ensure()
         except BaseException:
-            segment.close()
+            net.close()
             raise
-        self._by_name[network.name] = segment
+        self._by_name[network.name] = net
         return config.with_subnet(network, addresses)
 
     def expect(self, network: NetworkRecord) -> None:
-        """Let a network of a former engine, whose parent is not there now, be set up when it is."""
+        """Define a former engine's network whose parent is absent; its first use sets it up."""
         if network.driver in PARENT_DRIVERS and network.name not in self._by_name:
             self._by_name[network.name] = self._new(network)
 
@@ -122,23 +128,25 @@ class Networks:
                 network.name,
                 ParentInterface(config.parent_plan(network)),
                 config.address_plan(network, self._pools),
-                self._promised,
+                self._used_subnets,
                 internal=network.internal,
                 addresses6=addresses6,
             )
         return BridgeNetwork(
             network.name,
-            Bridge(config.bridge_plan(network, self._pools, self._plan.port_group), self._promised),
+            Bridge(
+                config.bridge_plan(network, self._pools, self._plan.port_group), self._used_subnets
+            ),
             self._nft(),
-            self.guard,
-            self._are_kept,
+            self.antispoof,
+            self._get_kept_tables,
             limits=config.limits(network, past_firewall=self._limits.past_firewall),
             addresses6=addresses6,
         )
 
     def _check_parent(self, network: NetworkRecord) -> None:
-        """The mode passthru has the parent for itself (Docker's words)."""
-        for other in self.parented(network.parent):
+        """Refuse to share a parent in passthru mode, which is exclusive (Docker's words)."""
+        for other in self.macvlan_networks(network.parent):
             modes = {other.network: other.parent.plan.mode, network.name: network.mode}
             for name, mode in modes.items():
                 if mode == "passthru":
@@ -147,27 +155,32 @@ class Networks:
                         f" {other.network} is already using parent interface {network.parent}"
                     )
 
-    def parent_comes_with(self, parent: str) -> bool:
-        """Whether a parent has to be made for a network, or was made for another one."""
-        return any(s.parent.plan.made for s in self.parented(parent)) or not has_interface(parent)
+    def owns_parent(self, parent: str) -> bool:
+        """Return whether jaula creates this parent interface or created it for another network."""
+        return any(s.parent.plan.owned for s in self.macvlan_networks(parent)) or not has_interface(
+            parent
+        )
 
     def undefine(self, name: str) -> None:
-        """Remove a user's network, which nobody is attached to. A parent stays for others."""
-        segment = self._by_name.get(name)
-        if segment is None or name == BRIDGE:
+        """Remove a user-defined network without endpoints. A shared parent interface stays.
+
+        :raises Conflict: when the network has endpoints.
+        """
+        net = self._by_name.get(name)
+        if net is None or name == BRIDGE:
             return
-        if segment.endpoints:
+        if net.endpoints:
             raise Conflict(f"network {name} has active endpoints")
-        shared = isinstance(segment, MacvlanNetwork) and len(self.parented(segment.name)) > 1
+        shared = isinstance(net, MacvlanNetwork) and len(self.macvlan_networks(net.name)) > 1
         if not shared:
-            segment.take_down()
-        segment.close()
+            net.take_down()
+        net.close()
         del self._by_name[name]
 
     def clear(self, network: NetworkRecord) -> None:
-        """Remove what a creation or a removal that was cut off has left of a network."""
+        """Remove what an interrupted creation or removal left of a network."""
         if network.driver in PARENT_DRIVERS:
-            if not self.parented(network.parent):
+            if not self.macvlan_networks(network.parent):
                 parent = ParentInterface(config.parent_plan(network))
                 try:
                     parent.remove()
@@ -184,44 +197,44 @@ class Networks:
             bridge.close()
 
     def take_down(self, *, idle_only: bool) -> bool:
-        """Remove what the host has of every network; whether nothing is left.
+        """Remove every network from the host, with ``idle_only`` only networks without endpoints.
 
-        With ``idle_only`` those stay that somebody is attached to.
+        Return whether all are removed.
         """
-        for segment in self:
-            used = bool(segment.endpoints)
-            if isinstance(segment, MacvlanNetwork):
-                used = any(other.endpoints for other in self.parented(segment.name))
+        for net in self:
+            used = bool(net.endpoints)
+            if isinstance(net, MacvlanNetwork):
+                used = any(other.endpoints for other in self.macvlan_networks(net.name))
             if not (idle_only and used):
-                segment.take_down()
-        gone = all(segment.addresses is None for segment in self)
+                net.take_down()
+        gone = all(net.addresses is None for net in self)
         if gone:
-            self.guard.remove()
+            self.antispoof.remove()
         return gone
 
     def subnets(self) -> list[Subnet]:
-        """Those of all networks that are set up."""
-        found: list[Subnet] = []
-        for segment in self:
-            found += [a.subnet for a in (segment.addresses, segment.addresses6) if a]
-        return found
+        """Return the IPv4 and IPv6 subnets of all networks that are set up."""
+        result: list[Subnet] = []
+        for net in self:
+            result += [a.subnet for a in (net.addresses, net.addresses6) if a]
+        return result
 
-    def _promised(self) -> list[IPv4Network]:
+    def _used_subnets(self) -> list[IPv4Network]:
         return [subnet for subnet in self.subnets() if isinstance(subnet, IPv4Network)]
 
-    def _taken6(self) -> list[IPv6Network]:
+    def _used_subnets6(self) -> list[IPv6Network]:
         with Rtnetlink() as links:
-            host = host_routes.networks6(links)
+            host = host_routes.ipv6_networks(links)
         return [*host, *(s for s in self.subnets() if isinstance(s, IPv6Network))]
 
     def close(self) -> None:
-        """Give up sockets; what was set up stays."""
-        for segment in self:
-            segment.close()
+        """Close the sockets; what is set up on the host stays."""
+        for net in self:
+            net.close()
         self._by_name.clear()
 
 
 def has_interface(name: str) -> bool:
-    """Whether the host has an interface of that name."""
+    """Return whether the host has an interface of that name."""
     with Rtnetlink() as links:
         return links.link(name) is not None

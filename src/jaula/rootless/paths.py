@@ -1,7 +1,7 @@
-"""Where an ordinary user's engine keeps its things, by the XDG base directory specification.
+"""Directories of a system's or an ordinary user's engine (XDG base directory specification).
 
-Imported by every command, so nothing heavy is. The engine itself is user 0 of its user namespace;
-which user it belongs to is in ``JAULA_ROOTLESS`` there.
+Every command imports this module, so its imports must be cheap. A rootless engine itself is user 0
+of its user namespace; ``JAULA_ROOTLESS`` is the uid of its user there.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INSIDE = "JAULA_ROOTLESS"
-"""The environment variable that names the user of an engine in its namespaces."""
+ROOTLESS_ENV = "JAULA_ROOTLESS"
+"""The environment variable with the uid of a rootless engine's user."""
 
 SYSTEM_CONFIG = "/etc/jaula/daemon.json"
 SYSTEM_ROOT = "/var/lib/jaula"
@@ -22,52 +22,53 @@ SYSTEM_RUN = "/run/jaula"
 SOCKET = "jaula.sock"
 
 
-def user() -> int | None:
-    """The id of the ordinary user whose engine is meant or runs here; None: the system's."""
-    inside = os.environ.get(INSIDE, "")
-    if inside.isascii() and inside.isdigit():
-        return int(inside)
-    own = os.geteuid()
-    return own if own != 0 else None
+def rootless_uid() -> int | None:
+    """Return the uid of the user whose rootless engine this is about; None: the system's."""
+    rootless_id = os.environ.get(ROOTLESS_ENV, "")
+    if rootless_id.isascii() and rootless_id.isdigit():
+        return int(rootless_id)
+    own_uid = os.geteuid()
+    return own_uid if own_uid != 0 else None
 
 
 def root_directory(uid: int | None, environment: Mapping[str, str], home: str) -> str:
-    """What survives a boot. ``home`` is the user's, for where ``HOME`` is not set. Pure."""
+    """Return the persistent directory. ``home`` is used if ``HOME`` is not set. Pure."""
     if uid is None:
         return SYSTEM_ROOT
     return os.path.join(_base("XDG_DATA_HOME", ".local/share", environment, home), "jaula")
 
 
-def _base(name: str, usual: str, environment: Mapping[str, str], home: str) -> str:
-    """A base directory; the specification says to pass over a relative one."""
-    given = environment.get(name, "")
-    return given if given.startswith("/") else os.path.join(environment.get("HOME") or home, usual)
+def _base(name: str, default: str, environment: Mapping[str, str], home: str) -> str:
+    """Return a base directory; the specification says to ignore a relative path."""
+    value = environment.get(name, "")
+    return (
+        value if value.startswith("/") else os.path.join(environment.get("HOME") or home, default)
+    )
 
 
-def run_directory(uid: int | None, environment: Mapping[str, str], usual: bool) -> str:
-    """What does not. ``usual`` says whether /run/user/UID is there. Pure.
+def run_directory(uid: int | None, environment: Mapping[str, str], default: bool) -> str:
+    """Return the volatile directory. ``default`` says whether /run/user/UID exists. Pure.
 
-    Without either, a directory below /tmp serves, which is checked to be the user's own before
-    it is used.
+    The fallback is a directory below /tmp, which is checked to be the user's before it is used.
     """
     if uid is None:
         return SYSTEM_RUN
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/"):
         return os.path.join(runtime, "jaula")
-    return f"/run/user/{uid}/jaula" if usual else f"/tmp/jaula-{uid}"
+    return f"/run/user/{uid}/jaula" if default else f"/tmp/jaula-{uid}"
 
 
 def root() -> str:
-    """This user's directory for images, layers, volumes and containers."""
-    uid = user()
+    """Return the directory of this user's images, layers, volumes and containers."""
+    uid = rootless_uid()
     home = "/" if uid is None or os.environ.get("HOME") else _home(uid)
     return root_directory(uid, os.environ, home)
 
 
 def config_file() -> str:
-    """Settings of this user's engine where no file is named: it need not be there."""
-    uid = user()
+    """Return the path of this user's ``daemon.json``, which need not exist."""
+    uid = rootless_uid()
     if uid is None:
         return SYSTEM_CONFIG
     home = "" if os.environ.get("HOME") else _home(uid)
@@ -75,38 +76,37 @@ def config_file() -> str:
 
 
 def run() -> str:
-    """This user's directory for the socket and what runs."""
-    uid = user()
+    """Return the directory of this user's socket and volatile state."""
+    uid = rootless_uid()
     return run_directory(uid, os.environ, uid is not None and _is_own(f"/run/user/{uid}"))
 
 
 def socket() -> str:
-    """The socket that a client talks to where none is named.
+    """Return the socket that a client connects to by default.
 
-    For an ordinary user the own engine's if it is there, else the system's where the user may
-    write to it (``--group``), else the own one again, which a client then starts.
+    For an ordinary user that is the own engine's socket if it exists. Otherwise it is the system's
+    if the user may write to it (``--group``), and else the own one again, whose engine the client
+    starts.
     """
     system = os.path.join(SYSTEM_RUN, SOCKET)
-    if user() is None:
+    if rootless_uid() is None:
         return system
-    own = os.path.join(run(), SOCKET)
-    if not os.path.exists(own) and os.access(system, os.W_OK):
+    own_uid = os.path.join(run(), SOCKET)
+    if not os.path.exists(own_uid) and os.access(system, os.W_OK):
         return system
-    return own
+    return own_uid
 
 
 def is_trusted(path: str) -> bool:
-    """Whether a directory is not there yet, or is the user's and nobody else writes to it.
+    """Return whether a directory is absent, or only its owner, this user, can write to it.
 
-    What is below /tmp could have been made by anyone.
+    Another user can create directories below /tmp.
     """
     try:
-        facts = os.lstat(path)
+        st = os.lstat(path)
     except FileNotFoundError:
         return True
-    return (
-        stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not (facts.st_mode & 0o022)
-    )
+    return stat.S_ISDIR(st.st_mode) and st.st_uid == os.geteuid() and not (st.st_mode & 0o022)
 
 
 def _is_own(path: str) -> bool:

@@ -1,7 +1,8 @@
-"""Ports of the host for an engine whose network namespace is another: the keeper takes them.
+"""The port driver of a rootless engine: the namespace holder binds its published ports.
 
-A :class:`jaula.network.ports.port.Binder`. What the keeper holds stays when the engine ends or is
-killed, so that published ports serve on; the next engine says which of them are still wanted.
+Implements :class:`jaula.network.port_mapper.PortBinder`. The holder keeps ports bound when the
+engine exits or is killed, so published ports stay reachable. The next engine releases those that
+are no longer used.
 """
 
 from __future__ import annotations
@@ -16,57 +17,64 @@ import msgspec
 from jaula.errors import Unavailable
 from jaula.rootless import port_protocol
 from jaula.rootless.port_protocol import Bind, Forward, Release, ReleaseOthers
-from jaula.rootless.state import CONTROL, KEEPER
+from jaula.rootless.state import CONTROL_SOCKET, HOLDER_DIR
 from jaula.runtime.seqpacket import SocketDir
 from jaula.spec.endpoint import PublishedPort
 
-PATIENCE = 10.0  # seconds for an answer
+ANSWER_TIMEOUT = 10.0  # seconds
 
 
 class PortLease:
-    """One port at the keeper's."""
+    """One port that the holder has bound."""
 
-    def __init__(self, porter: PortDriver, forward: Forward) -> None:
-        self._porter = porter
+    def __init__(self, driver: PortDriver, forward: Forward) -> None:
+        self._driver = driver
         self._forward = forward
 
     def close(self) -> None:
-        """Give it back, with its connections."""
-        self._porter.ask(Release(self._forward))
+        """Release the port and close its connections."""
+        self._driver.send(Release(self._forward))
 
 
 class PortDriver:
-    """Asks the keeper of the engine that runs in directory ``run``. Any thread may call."""
+    """Sends requests to the holder of the engine with the directory ``run``. Thread safe."""
 
-    outlives = True
-    relays = True
+    persistent = True
+    proxied = True
 
     def __init__(self, run: str) -> None:
-        self._directory = f"{run}/{KEEPER}"
+        self._directory = f"{run}/{HOLDER_DIR}"
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
     def bind(self, port: PublishedPort, target: str) -> PortLease | None:
-        """Let the keeper bind a port and send on what arrives. Raises ``OSError``."""
+        """Let the holder bind a port and forward its traffic.
+
+        :raises OSError: when the port is not available.
+        """
         if port.protocol not in ("tcp", "udp"):
             return None
-        forward = forward_of(port, target)
-        self.ask(Bind(forward))
+        forward = forward_for(port, target)
+        self.send(Bind(forward))
         return PortLease(self, forward)
 
-    def keep_only(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
-        """Let the keeper give back every other port."""
-        self.ask(ReleaseOthers(tuple(forward_of(port, target) for port, target in ports)))
+    def release_others(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+        """Let the holder release all other ports."""
+        self.send(ReleaseOthers(tuple(forward_for(port, target) for port, target in ports)))
 
-    def ask(self, request: port_protocol.Request) -> None:
-        """Send one request. Raises ``OSError`` as bind(2), ``Unavailable`` without a keeper."""
+    def send(self, request: port_protocol.Request) -> None:
+        """Send one request and wait for the answer.
+
+        :raises OSError: as bind(2).
+        :raises Unavailable: when the holder does not respond.
+        """
         with self._lock:
             try:
                 answer = self._exchange(request)
             except (OSError, msgspec.MsgspecError) as error:
                 self._close()
                 raise Unavailable(
-                    f"the keeper of this engine's ports does not answer: {error}",
+                    f"the namespace holder of this engine does not respond: {error}",
                     hint="stop every container and the engine, and start it again",
                 ) from error
         if answer.error:
@@ -75,9 +83,9 @@ class PortDriver:
     def _exchange(self, request: port_protocol.Request) -> port_protocol.Answer:
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._socket.settimeout(PATIENCE)
-            with SocketDir(self._directory) as place:
-                self._socket.connect(f"{place}/{CONTROL}")
+            self._socket.settimeout(ANSWER_TIMEOUT)
+            with SocketDir(self._directory) as path:
+                self._socket.connect(f"{path}/{CONTROL_SOCKET}")
         self._socket.send(port_protocol.encode(request), socket.MSG_NOSIGNAL)
         return port_protocol.decode_answer(self._socket.recv(4096))
 
@@ -87,6 +95,6 @@ class PortDriver:
             self._socket = None
 
 
-def forward_of(port: PublishedPort, target: str) -> Forward:
-    """What the keeper is to do for a published port. Pure."""
+def forward_for(port: PublishedPort, target: str) -> Forward:
+    """Return the forward of a published port. Pure."""
     return Forward(port.protocol, port.host_ip, port.host_port, target, port.container_port)

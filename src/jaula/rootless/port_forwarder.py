@@ -1,8 +1,8 @@
-"""Sockets of the host's network whose traffic goes to containers in the engine's: TCP and UDP.
+"""Forward TCP and UDP ports of the host's network to containers in the engine's network namespace.
 
-A socket belongs to the network namespace in which it was made, whoever uses it later. So the
-keeper, which is in the engine's network, accepts on sockets that were made in the host's, and
-connects with its own. A container sees the bridge's address as the peer.
+A socket belongs to the network namespace in which it was created, whichever process uses it. The
+holder is in the engine's network namespace: it accepts on sockets that were created in the host's,
+and connects with its own. A container sees the bridge's address as the peer.
 """
 
 from __future__ import annotations
@@ -18,40 +18,43 @@ from functools import partial
 from jaula.rootless.port_protocol import Forward
 from jaula.runtime.shim.event_loop import EventLoop
 
-PIECE = 65536
-FAIR = 16  # pieces of one direction before others have their turn
-BACKLOG = 512
-UDP_IDLE = 90.0  # seconds after which a silent sender is forgotten
-UDP_PEERS = 4096  # senders of one port at most
-_LATER = (errno.EAGAIN, errno.EINPROGRESS)
+CHUNK_SIZE = 65536  # bytes
+MAX_CHUNKS_PER_TURN = 16  # of one direction, before other connections get their turn
+BACKLOG = 512  # connections
+UDP_IDLE = 90.0  # seconds until the socket of an idle sender is closed
+UDP_PEERS = 4096  # maximum number of senders to one port
+_IN_PROGRESS = (errno.EAGAIN, errno.EINPROGRESS)
 
 
 class HalfConnection:
-    """One direction of a connection: what was read and is not yet written."""
+    """One direction of a connection, with the data that was read and not written yet."""
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source = source
         self.sink = sink
-        self.waiting = b""
-        self.ended = False  # nothing more comes
-        self.shut = False  # and the other side knows
+        self.buffer = b""
+        self.eof = False  # the source has sent its end of file
+        self.shut_down = False  # it was passed on to the sink
 
-    def pump(self, pieces: int) -> None:
-        """Write what waits, read more, pass an end on. Raises ``OSError`` for a lost peer."""
-        if self.waiting:
-            self.waiting = self.waiting[_send(self.sink, self.waiting) :]
-        while not self.waiting and not self.ended and pieces:
-            pieces -= 1
+    def pump(self, chunks: int) -> None:
+        """Write the buffered data, read more, and pass the end of file on.
+
+        :raises OSError: when a peer has reset the connection.
+        """
+        if self.buffer:
+            self.buffer = self.buffer[_send(self.sink, self.buffer) :]
+        while not self.buffer and not self.eof and chunks:
+            chunks -= 1
             try:
-                data = self.source.recv(PIECE)
+                data = self.source.recv(CHUNK_SIZE)
             except BlockingIOError:
                 return
             if data:
-                self.waiting = data[_send(self.sink, data) :]
+                self.buffer = data[_send(self.sink, data) :]
             else:
-                self.ended = True
-        if self.ended and not self.waiting and not self.shut:
-            self.shut = True
+                self.eof = True
+        if self.eof and not self.buffer and not self.shut_down:
+            self.shut_down = True
             self.sink.shutdown(socket.SHUT_WR)
 
 
@@ -63,170 +66,170 @@ def _send(sink: socket.socket, data: bytes) -> int:
 
 
 class Connection:
-    """Two sockets whose data crosses, until both directions have ended or one is lost."""
+    """Two sockets with data in both directions, until both have ended or one is reset."""
 
     def __init__(
         self,
-        poller: EventLoop,
+        loop: EventLoop,
         outer: socket.socket,
         inner: socket.socket,
         done: Callable[[], None],
     ) -> None:
-        self._poller = poller
+        self._loop = loop
         self._done = done
         self._connected = False
-        self._hung: set[socket.socket] = set()  # closed from afar both ways: no longer watched
+        self._hung_up: set[socket.socket] = set()  # closed by the peer: not watched
         self._sockets = (outer, inner)
         self._halves = (HalfConnection(outer, inner), HalfConnection(inner, outer))
         self._watch()
 
     def _watch(self) -> None:
-        for own, (reading, writing) in zip(
+        for sock, (reading, writing) in zip(
             self._sockets, (self._halves, self._halves[::-1]), strict=True
         ):
-            if own in self._hung:
+            if sock in self._hung_up:
                 continue
             events = 0
-            if self._connected and not reading.ended and not reading.waiting:
+            if self._connected and not reading.eof and not reading.buffer:
                 events |= select.EPOLLIN
-            if writing.waiting or (not self._connected and own is self._sockets[1]):
+            if writing.buffer or (not self._connected and sock is self._sockets[1]):
                 events |= select.EPOLLOUT
-            self._poller.watch(own.fileno(), events, partial(self._ready, own))
+            self._loop.watch(sock.fileno(), events, partial(self._ready, sock))
 
-    def _ready(self, own: socket.socket, events: int) -> None:
+    def _ready(self, sock: socket.socket, events: int) -> None:
         lost = events & select.EPOLLERR or (events & select.EPOLLHUP and not self._connected)
-        if lost or (not self._connected and own is not self._sockets[1]):
+        if lost or (not self._connected and sock is not self._sockets[1]):
             self.close()
             return
         self._connected = True
-        pieces = FAIR
-        if events & select.EPOLLHUP:  # would be reported for ever: what it still has is read now
-            self._hung.add(own)
-            self._poller.forget(own.fileno())
-        if self._hung:
-            pieces = -1
+        chunks = MAX_CHUNKS_PER_TURN
+        if events & select.EPOLLHUP:  # reported again and again: read the rest now
+            self._hung_up.add(sock)
+            self._loop.forget(sock.fileno())
+        if self._hung_up:
+            chunks = -1
         try:
             for half in self._halves:
-                half.pump(pieces)
-        except OSError:  # reset by one side, so for the other too
+                half.pump(chunks)
+        except OSError:  # one side has reset the connection
             self.close()
             return
-        if all(half.shut for half in self._halves):
+        if all(half.shut_down for half in self._halves):
             self.close()
         else:
             self._watch()
 
     def close(self) -> None:
-        """End both sides; twice is no error."""
-        for own in self._sockets:
-            if own.fileno() >= 0:
-                self._poller.forget(own.fileno())
-                own.close()
+        """Close both sockets. Idempotent."""
+        for sock in self._sockets:
+            if sock.fileno() >= 0:
+                self._loop.forget(sock.fileno())
+                sock.close()
         self._done()
 
 
 class TcpForward:
     """One listening port and its connections."""
 
-    def __init__(self, poller: EventLoop, listening: socket.socket, forward: Forward) -> None:
-        self._poller = poller
-        self._listening = listening
+    def __init__(self, loop: EventLoop, listener: socket.socket, forward: Forward) -> None:
+        self._loop = loop
+        self._listener = listener
         self._target = (forward.target, forward.target_port)
         self._connections: set[Connection] = set()
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-        poller.watch(listening.fileno(), select.EPOLLIN, self._accept)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        loop.watch(listener.fileno(), select.EPOLLIN, self._accept)
 
     def _accept(self, _: int) -> None:
         try:
-            outer, _address = self._listening.accept()
-        except OSError:  # gone again, or no descriptor is left: the next one may do better
+            outer, _address = self._listener.accept()
+        except OSError:  # the client has disconnected, or no descriptor is free: retry later
             return
         try:
             inner = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        except OSError:  # no descriptor is left
+        except OSError:  # no descriptor is free
             outer.close()
             return
-        for own in (outer, inner):
-            own.setblocking(False)
-            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        failure = inner.connect_ex(self._target)
-        if failure and failure not in _LATER:
+        for sock in (outer, inner):
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        error = inner.connect_ex(self._target)
+        if error and error not in _IN_PROGRESS:
             outer.close()
             inner.close()
             return
-        holder: list[Connection] = []
+        created: list[Connection] = []
         connection = Connection(
-            self._poller, outer, inner, lambda: self._connections.discard(holder[0])
+            self._loop, outer, inner, lambda: self._connections.discard(created[0])
         )
-        holder.append(connection)
+        created.append(connection)
         self._connections.add(connection)
 
     def close(self) -> None:
-        """Give the port back and cut its connections."""
-        self._poller.forget(self._listening.fileno())
-        self._listening.close()
+        """Release the port and close its connections."""
+        self._loop.forget(self._listener.fileno())
+        self._listener.close()
         for connection in list(self._connections):
             connection.close()
 
     def expire(self, now: float) -> None:
-        """Connections end by themselves."""
+        """Do nothing: connections end by themselves."""
 
 
 class UdpForward:
-    """One port; each sender has a socket of its own towards the container."""
+    """One UDP port. Each sender has its own socket to the container."""
 
-    def __init__(self, poller: EventLoop, outer: socket.socket, forward: Forward) -> None:
-        self._poller = poller
+    def __init__(self, loop: EventLoop, outer: socket.socket, forward: Forward) -> None:
+        self._loop = loop
         self._outer = outer
         self._target = (forward.target, forward.target_port)
         self._peers: dict[tuple[str, int], tuple[socket.socket, list[float]]] = {}
         outer.setblocking(False)
-        poller.watch(outer.fileno(), select.EPOLLIN, self._arrived)
+        loop.watch(outer.fileno(), select.EPOLLIN, self._receive)
 
-    def _arrived(self, _: int) -> None:
+    def _receive(self, _: int) -> None:
         with contextlib.suppress(OSError):  # a datagram may be lost
-            data, peer = self._outer.recvfrom(PIECE)
-            inner = self._inner(peer)
+            data, peer = self._outer.recvfrom(CHUNK_SIZE)
+            inner = self._socket_for(peer)
             if inner is not None:
                 inner.send(data)
 
-    def _inner(self, peer: tuple[str, int]) -> socket.socket | None:
+    def _socket_for(self, peer: tuple[str, int]) -> socket.socket | None:
         now = time.monotonic()
         if peer in self._peers:
-            inner, used = self._peers[peer]
-            used[0] = now
+            inner, last_used = self._peers[peer]
+            last_used[0] = now
             return inner
         if len(self._peers) >= UDP_PEERS:
             return None
         inner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         inner.setblocking(False)
         inner.connect(self._target)
-        used = [now]
-        self._peers[peer] = (inner, used)
+        last_used = [now]
+        self._peers[peer] = (inner, last_used)
 
-        def answered(_: int) -> None:
-            used[0] = time.monotonic()
+        def reply(_: int) -> None:
+            last_used[0] = time.monotonic()
             with contextlib.suppress(OSError):
-                self._outer.sendto(inner.recv(PIECE), peer)
+                self._outer.sendto(inner.recv(CHUNK_SIZE), peer)
 
-        self._poller.watch(inner.fileno(), select.EPOLLIN, answered)
+        self._loop.watch(inner.fileno(), select.EPOLLIN, reply)
         return inner
 
     def expire(self, now: float) -> None:
-        """Forget senders that have been silent."""
-        for peer, (inner, used) in list(self._peers.items()):
-            if now - used[0] > UDP_IDLE:
+        """Close the sockets of idle senders."""
+        for peer, (inner, last_used) in list(self._peers.items()):
+            if now - last_used[0] > UDP_IDLE:
                 self._forget(peer, inner)
 
     def _forget(self, peer: tuple[str, int], inner: socket.socket) -> None:
         del self._peers[peer]
-        self._poller.forget(inner.fileno())
+        self._loop.forget(inner.fileno())
         inner.close()
 
     def close(self) -> None:
-        """Give the port back."""
-        self._poller.forget(self._outer.fileno())
+        """Release the port."""
+        self._loop.forget(self._outer.fileno())
         self._outer.close()
         for peer, (inner, _) in list(self._peers.items()):
             self._forget(peer, inner)

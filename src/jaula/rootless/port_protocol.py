@@ -1,7 +1,7 @@
-"""What the engine asks of the keeper: ports of the host that lead to containers.
+"""The protocol between engine and namespace holder: host ports that are forwarded to containers.
 
-One SOCK_SEQPACKET message a request and one for the answer, on ``keeper/control`` in the engine's
-run directory, which only the user can reach.
+One SOCK_SEQPACKET message for a request and one for the answer, on the socket ``keeper/control`` in
+the engine's run directory, which only the user can access.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True):
-    """What arrives at ``address``:``port`` outside goes to ``target``:``target_port`` inside."""
+    """Traffic to ``address``:``port`` on the host goes to ``target``:``target_port`` inside."""
 
     protocol: str
     address: str
@@ -20,19 +20,19 @@ class Forward(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Bind(msgspec.Struct, frozen=True, tag="hold"):
-    """Bind a port and send what arrives on; nothing changes where that is so already."""
+    """Bind a port and forward its traffic. Nothing changes if that is done already."""
 
     forward: Forward
 
 
 class Release(msgspec.Struct, frozen=True, tag="drop"):
-    """Give a port back, with its connections."""
+    """Release a port and close its connections."""
 
     forward: Forward
 
 
 class ReleaseOthers(msgspec.Struct, frozen=True, tag="keep"):
-    """Give back every port but these: what a former engine held and nobody knows any more."""
+    """Release all ports except these: ports of a former engine that no engine uses now."""
 
     forwards: tuple[Forward, ...]
 

@@ -1,6 +1,6 @@
-"""What an engine in its user namespace knows of its keeper, from files in its run directory.
+"""Files of the namespace holder in the engine's run directory, as the engine reads them.
 
-Loaded by the engine before it forks its zygote, so imports are few.
+Imported by the engine before it forks its zygote, so imports must be few.
 """
 
 from __future__ import annotations
@@ -10,57 +10,61 @@ from typing import NamedTuple
 
 from jaula.kernel import mounts
 
-KEEPER = "keeper"  # in the engine's run directory
-ALIVE, CONTROL = "alive", "control"  # in the keeper's: a fifo, a socket
-NETWORK = "network"  # the helper's name, or why there is none
-CGROUP = "cgroup"  # why there is no cgroup for containers; empty where there is
-ALIVE_FD = "JAULA_KEEPER_FD"
+HOLDER_DIR = "keeper"  # in the engine's run directory; the files below are in it
+KEEPALIVE_FIFO, CONTROL_SOCKET = "alive", "control"
+NETWORK_FILE = "network"  # the network helper's name, or the reason why none runs
+CGROUP_FILE = "cgroup"  # the reason why containers have no cgroup; empty if they have
+KEEPALIVE_ENV = "JAULA_KEEPER_FD"  # environment variable with the descriptor of the fifo
 RESOLV_CONF = "/etc/resolv.conf"
 RESOLVER = "10.0.2.3"
-"""Where the helpers answer in place of a name server on the host's loopback."""
+"""Address at which network helpers forward queries to a name server on the host's loopback."""
 
 
-class HolderState(NamedTuple):
-    """What joins the engine's network to outside, or "" and why there is nothing."""
+class NetworkHelper(NamedTuple):
+    """The running network helper, or '' and the reason why none runs."""
 
     name: str
     reason: str = ""
 
 
-def hold_alive() -> None:
-    """After the engine was executed anew: what keeps the keeper is not for other programs."""
-    number = os.environ.pop(ALIVE_FD, "")
+def protect_keepalive() -> None:
+    """Set close-on-exec on the keep-alive descriptor, once the engine has executed itself."""
+    number = os.environ.pop(KEEPALIVE_ENV, "")
     if number.isdigit():
         os.set_inheritable(int(number), False)
 
 
-def open_alive(run: str) -> int:
-    """The keeper lives as long as this descriptor is open, here or in a process forked later."""
-    return open_fifo(f"{run}/{KEEPER}")
+def open_keepalive(run: str) -> int:
+    """Return a descriptor that keeps the holder running while any process has it open."""
+    return open_fifo(f"{run}/{HOLDER_DIR}")
 
 
 def open_fifo(directory: str) -> int:
-    """The same by the keeper's directory. Raises ``OSError`` (ENXIO) where it has ended."""
+    """Open the keep-alive fifo in the holder's directory.
+
+    :raises OSError: ENXIO when the holder has exited.
+    """
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    return os.open(f"{directory}/{ALIVE}", flags)
+    return os.open(f"{directory}/{KEEPALIVE_FIFO}", flags)
 
 
-def network_helper(run: str) -> HolderState:
-    """What joins the engine's network to outside."""
+def read_network_helper(run: str) -> NetworkHelper:
+    """Return the network helper of the engine."""
     try:
-        with open(f"{run}/{KEEPER}/{NETWORK}", encoding="utf-8") as file:
+        with open(f"{run}/{HOLDER_DIR}/{NETWORK_FILE}", encoding="utf-8") as file:
             name, _, reason = file.read().partition("\n")
     except FileNotFoundError:
-        return HolderState("", "the keeper has none")
-    return HolderState(name, reason)
+        return NetworkHelper("", "none was started")
+    return NetworkHelper(name, reason)
 
 
-def use_resolver(run: str) -> None:
-    """In a mount namespace of the engine's own: name servers on the host's loopback are replaced.
+def bind_resolv_conf(run: str) -> None:
+    """Replace name servers on the host's loopback in /etc/resolv.conf, by a bind mount.
 
-    What the engine reads, and gives to containers, is then right for the network that it is in.
+    The calling process is in its own mount namespace. The engine and its containers then have the
+    name servers that their network can reach.
     """
-    if not network_helper(run).name:
+    if not read_network_helper(run).name:
         return
     try:
         with open(RESOLV_CONF, encoding="utf-8", errors="replace") as file:
@@ -69,29 +73,29 @@ def use_resolver(run: str) -> None:
         return
     changed = resolv_conf(text)
     if changed.split() != text.split():
-        note(f"{run}/{KEEPER}/resolv.conf", changed)
+        write_file(f"{run}/{HOLDER_DIR}/resolv.conf", changed)
         mounts.mount(
-            f"{run}/{KEEPER}/resolv.conf", os.path.realpath(RESOLV_CONF), None, mounts.MS.BIND
+            f"{run}/{HOLDER_DIR}/resolv.conf", os.path.realpath(RESOLV_CONF), None, mounts.MS.BIND
         )
 
 
-def no_cgroup(run: str) -> str:
-    """Why containers have no cgroup; empty where they have."""
+def cgroup_error(run: str) -> str:
+    """Return the reason why containers have no cgroup, or '' if they have."""
     try:
-        with open(f"{run}/{KEEPER}/{CGROUP}", encoding="utf-8") as file:
+        with open(f"{run}/{HOLDER_DIR}/{CGROUP_FILE}", encoding="utf-8") as file:
             return file.read()
     except FileNotFoundError:
         return ""
 
 
-def note(path: str, text: str) -> None:
-    """Write one of these files."""
+def write_file(path: str, text: str) -> None:
+    """Write one of the holder's files."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
 def resolv_conf(host: str) -> str:
-    """The host's /etc/resolv.conf, where servers on its loopback are the helper. Pure."""
+    """Return /etc/resolv.conf with the helper's address for servers on loopback. Pure."""
     lines: list[str] = []
     for line in host.splitlines():
         words = line.split()

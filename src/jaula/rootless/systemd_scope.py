@@ -1,15 +1,15 @@
-"""A delegated cgroup of the user's own systemd for keeper, engine and containers: cgroup v2 only.
+"""The delegated cgroup of a rootless engine, from the user's systemd: cgroup v2 only.
 
 Follows systemd's "Control Group APIs and Delegation" and cgroup-v2.rst "Delegation Containment".
-The keeper's scope ``jaula-NAME.scope`` lives as long as the keeper, so containers stay in it when
+The scope ``jaula-NAME.scope`` lives as long as the namespace holder, so containers stay in it when
 engines come and go::
 
-    jaula-NAME.scope/keeper      the keeper
-    jaula-NAME.scope/engine      engines, their zygotes and shims, what joins the network
+    jaula-NAME.scope/keeper      the namespace holder
+    jaula-NAME.scope/engine      engines, their zygotes and shims, the network helper
     jaula-NAME.scope/jaula/ID    containers
 
-An engine that was started in a leaf ``engine`` already (``DelegateSubgroup=engine`` in a unit of
-the user's) stays there.
+An engine that was started in a leaf ``engine`` (``DelegateSubgroup=engine`` in the user's unit)
+stays there.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from jaula.cgroups import ENGINE_LEAF
 from jaula.cgroups.cgroup_path import own_cgroup
 from jaula.errors import JaulaError
 
-KEEPER_LEAF = "keeper"
+HOLDER_LEAF = "keeper"
 
 
-def unit_name(keeper: int, started: str) -> str:
-    """The scope of a keeper, never that of a former one that systemd may still know. Pure.
+def unit_name(holder_pid: int, started: str) -> str:
+    """Return the scope of a holder, never that of a former one that systemd may still know. Pure.
 
-    ``started`` is the moment that process began, as /proc/PID/stat has it.
+    ``started`` is the start time of the process in /proc/PID/stat.
     """
-    return f"jaula-{keeper}-{started}.scope"
+    return f"jaula-{holder_pid}-{started}.scope"
 
 
-def enter(keeper: int, *, new: bool) -> str:
-    """Put this process, and a ``new`` keeper, where it may make cgroups; "" or why that failed."""
+def enter(holder_pid: int, *, new: bool) -> str:
+    """Move this process, and a ``new`` holder, into the scope.
+
+    Return '' or the reason of a failure.
+    """
     tree = cgroups.unified_mount()
     if tree is None:
-        return "cgroup v1 is not delegated to users: that takes cgroup v2"
+        return "cgroup v1 cannot be delegated to users: cgroup v2 is required"
     if cgroups.delegated_base(tree, _cgroup("self")) is not None:
         return ""
     try:
@@ -48,11 +51,11 @@ def enter(keeper: int, *, new: bool) -> str:
     try:
         with Connection(Address.user()) as systemd:
             if new:
-                unit = unit_name(keeper, _started(keeper))
-                about = "containers of jaula"
-                systemd.start(unit, scope_properties(unit, "app.slice", keeper, about, 2))
-                _move(tree, _cgroup(str(keeper)), KEEPER_LEAF, keeper)
-            base = _cgroup(str(keeper)).removesuffix(f"/{KEEPER_LEAF}")
+                unit = unit_name(holder_pid, _started(holder_pid))
+                description = "containers of jaula"
+                systemd.start(unit, scope_properties(unit, "app.slice", holder_pid, description, 2))
+                _move(tree, _cgroup(str(holder_pid)), HOLDER_LEAF, holder_pid)
+            base = _cgroup(str(holder_pid)).removesuffix(f"/{HOLDER_LEAF}")
             unit = base.rpartition("/")[2]
             os.makedirs(f"{tree}{base}/{ENGINE_LEAF}", 0o755, exist_ok=True)
             systemd.attach(unit, f"/{ENGINE_LEAF}", os.getpid())

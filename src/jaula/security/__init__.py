@@ -1,1 +1,1 @@
-"""What a process may do beyond its namespaces: tables and decisions, carried out by the runtime."""
+"""Restrictions of a container's processes beyond namespaces. The runtime applies the decisions."""

@@ -1,11 +1,11 @@
-"""Which capabilities a container has.
+"""Resolve the capabilities of a container.
 
-Follows capabilities(7) for the names and Docker for the default set and for the meaning of
-``--cap-add`` and ``--cap-drop``: names without regard to case, with or without ``CAP_``; ``ALL``
-stands for every one. The sets are installed by the runtime (:mod:`jaula.kernel.capabilities`).
+Follows capabilities(7) for the names. Follows Docker for the default set, ``--cap-add`` and
+``--cap-drop``: names are case-insensitive, ``CAP_`` is optional, ``ALL`` means every capability.
+The runtime sets them (:mod:`jaula.kernel.capabilities`).
 
-Inheritable and ambient stay empty: a file with inheritable capabilities, or a program run as
-another user, would otherwise get more than ``inspect`` shows (CVE-2022-24769, CVE-2022-29162).
+The inheritable and ambient sets stay empty. Otherwise a file with inheritable capabilities, or a
+program of another user, would get more than ``inspect`` shows (CVE-2022-24769, CVE-2022-29162).
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ DEFAULT: tuple[str, ...] = (
     "CAP_AUDIT_WRITE",
     "CAP_SETFCAP",
 )
-"""Docker's fourteen: mask 00000000a80425fb."""
+"""Docker's 14 default capabilities: mask 00000000a80425fb."""
 
 _NUMBERS = {name: number for number, name in enumerate(NAMES)}
 
 
 def mask(names: Iterable[str]) -> int:
-    """The kernel's bit mask of names in any accepted spelling; raises ``InvalidRequest``."""
+    """Return the kernel's bit mask of names in any accepted spelling.
+
+    :raises InvalidRequest: when a name is unknown.
+    """
     value = 0
     for name in names:
         value |= 1 << _NUMBERS[canonical(name)]
@@ -46,7 +49,10 @@ def mask(names: Iterable[str]) -> int:
 
 
 def decode(value: int) -> tuple[str, ...]:
-    """The names in a mask by number; a bit that has no name here is shown as the number."""
+    """Return the names of a mask by number. A bit without a known name is its number.
+
+    :raises InvalidRequest: when ``value`` has more than 64 bits.
+    """
     if value < 0 or value >> 64:
         raise InvalidRequest(f"capability mask {value:#x} is not a 64-bit number")
     return tuple(
@@ -57,7 +63,10 @@ def decode(value: int) -> tuple[str, ...]:
 
 
 def parse_mask(text: str) -> int:
-    """A mask as /proc/<pid>/status prints it: hexadecimal, ``0x`` accepted; ``InvalidRequest``."""
+    """Parse a mask in the format of /proc/<pid>/status: hexadecimal, ``0x`` is optional.
+
+    :raises InvalidRequest: when ``text`` is not a mask.
+    """
     digits = text.strip().lower().removeprefix("0x")
     if not digits or len(digits) > 16 or digits.strip("0123456789abcdef"):
         raise InvalidRequest(
@@ -68,7 +77,10 @@ def parse_mask(text: str) -> int:
 
 
 def canonical(name: str) -> str:
-    """``net_raw`` -> ``CAP_NET_RAW``; raises ``InvalidRequest`` naming near ones."""
+    """Return the canonical name: ``net_raw`` gives ``CAP_NET_RAW``.
+
+    :raises InvalidRequest: when the name is unknown, with similar names as the hint.
+    """
     upper = name.upper()
     full = upper if upper.startswith("CAP_") else f"CAP_{upper}"
     if full in _NUMBERS:
@@ -87,12 +99,15 @@ def resolve(
     privileged: bool = False,
     known: int = (1 << len(NAMES)) - 1,
 ) -> Capabilities:
-    """The sets of a container's first process.
+    """Return the capability sets of a container's init.
 
-    ``known`` is the mask that can be given at all: what this kernel has and the engine's own
-    bounding set allows. Docker's rules: ``privileged`` ignores both lists; ``ALL`` in ``drop``
-    starts from nothing; ``ALL`` in ``add`` starts from everything, less ``drop``; otherwise the
-    default set less ``drop``, and ``add`` wins over ``drop`` only where ``drop`` is ``ALL``.
+    ``known`` is the mask of available capabilities: those of this kernel in the engine's own
+    bounding set. The rules are Docker's. ``privileged`` ignores both lists. ``ALL`` in ``drop``
+    starts from the empty set. ``ALL`` in ``add`` starts from all capabilities without ``drop``.
+    Otherwise the result is the default set without ``drop``, and ``add`` overrides ``drop`` only if
+    ``drop`` is ``ALL``.
+
+    :raises InvalidRequest: when a name is unknown or a capability is not available.
     """
     added, add_all = _names(add)
     dropped, drop_all = _names(drop)
@@ -107,30 +122,30 @@ def resolve(
     if missing := value & ~known:
         raise InvalidRequest(
             f"capability {', '.join(decode(missing))} is not available on this host",
-            hint="the kernel does not know it or the engine itself runs without it",
+            hint="the kernel does not have it, or the engine itself runs without it",
         )
     names = decode(value)
     return Capabilities(bounding=names, effective=names, permitted=names)
 
 
 def _names(names: Sequence[str]) -> tuple[list[str], bool]:
-    """Canonical names without ``ALL``, and whether ``ALL`` was among them."""
-    everything = [name for name in names if name.upper() in ("ALL", "CAP_ALL")]
-    return [canonical(name) for name in names if name not in everything], bool(everything)
+    """Return the canonical names without ``ALL``, and whether ``ALL`` was among them."""
+    all_names = [name for name in names if name.upper() in ("ALL", "CAP_ALL")]
+    return [canonical(name) for name in names if name not in all_names], bool(all_names)
 
 
 def _near(full: str) -> list[str]:
-    """Up to three names that are close to a misspelt one, without the prefix, for a hint."""
-    wanted = full.removeprefix("CAP_").replace("-", "_")
-    short = [name.removeprefix("CAP_") for name in NAMES]
-    scored = sorted((_distance(wanted, name), name) for name in short)
-    limit = max(2, len(wanted) // 3)
+    """Return up to three names, without the prefix, that are similar to a misspelt one."""
+    misspelt = full.removeprefix("CAP_").replace("-", "_")
+    short_names = [name.removeprefix("CAP_") for name in NAMES]
+    scored = sorted((_distance(misspelt, name), name) for name in short_names)
+    limit = max(2, len(misspelt) // 3)
     near = [name for distance, name in scored if distance <= limit]
-    return near[:3] or [name for name in short if len(wanted) > 2 and wanted in name][:3]
+    return near[:3] or [name for name in short_names if len(misspelt) > 2 and misspelt in name][:3]
 
 
 def _distance(a: str, b: str) -> int:
-    """Edit distance of two short words; ``difflib`` would cost the callers its import of ``re``."""
+    """Return the edit distance of two short words. ``difflib`` would import ``re``."""
     a = a[:64]
     row = list(range(len(b) + 1))
     for i, letter in enumerate(a, 1):

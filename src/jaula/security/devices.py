@@ -1,11 +1,11 @@
-"""Which device nodes a container has, and which devices it may use.
+"""The device nodes of a container, and its device cgroup rules.
 
 Follows the OCI runtime specification (``config-linux.md``, Default Devices) and Docker for
-``--device HOST[:INSIDE][:rwm]``. The nodes are made by the runtime, the rules are enforced by the
-devices cgroup.
+``--device HOST[:CONTAINER][:rwm]``. The runtime creates the nodes. The devices cgroup enforces the
+rules.
 
-Unlike Docker, making nodes of any other number (``c *:* m``) is not allowed: such a node would be
-useless to the container and useful to whoever finds it on the host (statement I10).
+Unlike Docker, ``mknod`` of any other device (``c *:* m``) is not allowed. Such a node would be
+useless in the container, but a host process that finds it could use it (statement I10).
 """
 
 from __future__ import annotations
@@ -41,92 +41,96 @@ DEFAULT_RULES: tuple[DeviceCgroup, ...] = tuple(
         (5, 0),
         (5, 1),  # /dev/console
         (5, 2),  # /dev/ptmx of the container's own devpts
-        (136, None),  # terminals of it
+        (136, None),  # terminals of that devpts
     )
 )
-"""What is allowed; everything else is denied by the engine's first rule."""
+"""The allow rules. The engine's first rule denies every other device."""
 
 _IDS = 65536
-_NOBODY = 65534  # the kernel's overflow id
+_OVERFLOW_ID = 65534  # the kernel's overflow id
 
 
 def parse_device(text: str) -> tuple[tuple[Device, DeviceCgroup], ...]:
-    """The nodes and the permissions that ``--device`` asks for.
+    """Parse ``--device`` into device nodes and cgroup rules.
 
-    ``/dev/kvm``, ``/dev/kvm:rw``, ``/dev/sda:/dev/disk`` and ``/dev/sda:/dev/disk:r`` are
-    understood; a directory means every device below it. Raises ``InvalidRequest`` for another form
-    and for what is no device on the host.
+    The forms are ``/dev/kvm``, ``/dev/kvm:rw``, ``/dev/sda:/dev/disk`` and
+    ``/dev/sda:/dev/disk:r``. A directory means every device below it.
+
+    :raises InvalidRequest: when the form is not valid, or the host path is not a device.
     """
     parts = text.split(":")
     if len(parts) > 3 or not parts[0]:
-        raise InvalidRequest(f"invalid device specification: {text}", hint="HOST[:INSIDE][:rwm]")
-    host, inside, access = parts[0], parts[0], "rwm"
+        raise InvalidRequest(f"invalid device specification: {text}", hint="HOST[:CONTAINER][:rwm]")
+    host, container_path, access = parts[0], parts[0], "rwm"
     if len(parts) == 2 and _is_access(parts[1]):
         access = parts[1]
     elif len(parts) >= 2:
-        inside = parts[1] or host
+        container_path = parts[1] or host
     if len(parts) == 3:
         access = parts[2]
         if not _is_access(access):
             raise InvalidRequest(f"invalid device mode: {access}", hint="letters of rwm, once each")
-    path = _inside(inside, text)
-    problem = f'error gathering device information while adding custom device "{host}": '
+    path = _container_path(container_path, text)
+    message = f'error gathering device information while adding custom device "{host}": '
     try:
-        facts = os.stat(host if host.startswith("/") else "")
+        status = os.stat(host if host.startswith("/") else "")
     except (OSError, ValueError):
-        raise InvalidRequest(f"{problem}no such file or directory") from None
-    if stat.S_ISDIR(facts.st_mode):
+        raise InvalidRequest(f"{message}no such file or directory") from None
+    if stat.S_ISDIR(status.st_mode):
         if os.path.realpath(host) == "/dev":
-            raise InvalidRequest(f"{problem}it is every device of the host", hint="name some")
-        found = tuple(_below(os.path.normpath(host), path, access))
+            raise InvalidRequest(f"{message}it is every device of the host", hint="name some")
+        devices = tuple(_below(os.path.normpath(host), path, access))
     else:
-        found = tuple(_node(facts, path, access))
-    if not found:
-        raise InvalidRequest(f"{problem}not a device node")
-    return found
+        devices = tuple(_node(status, path, access))
+    if not devices:
+        raise InvalidRequest(f"{message}not a device node")
+    return devices
 
 
-def _below(directory: str, inside: str, access: str) -> Iterator[tuple[Device, DeviceCgroup]]:
-    """The devices of a directory of the host and of those in it; links are not followed."""
-    for parent, folders, names in os.walk(directory):
-        folders.sort()
+def _below(
+    directory: str, container_path: str, access: str
+) -> Iterator[tuple[Device, DeviceCgroup]]:
+    """Yield the devices below a directory of the host. Symbolic links are not followed."""
+    for parent, directories, names in os.walk(directory):
+        directories.sort()
         for name in sorted(names):
             path = f"{parent}/{name}"
-            with contextlib.suppress(FileNotFoundError):  # a device that was just taken away
-                yield from _node(os.lstat(path), inside + path[len(directory) :], access)
+            with contextlib.suppress(FileNotFoundError):  # a device that was just removed
+                yield from _node(os.lstat(path), container_path + path[len(directory) :], access)
 
 
-def _node(facts: os.stat_result, path: str, access: str) -> Iterator[tuple[Device, DeviceCgroup]]:
-    kind = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}.get(stat.S_IFMT(facts.st_mode))
+def _node(status: os.stat_result, path: str, access: str) -> Iterator[tuple[Device, DeviceCgroup]]:
+    kind = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}.get(stat.S_IFMT(status.st_mode))
     if kind is None:
         return
-    major, minor = os.major(facts.st_rdev), os.minor(facts.st_rdev)
+    major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
     node = Device(
         path=path,
         type=kind,
         major=major,
         minor=minor,
-        file_mode=stat.S_IMODE(facts.st_mode),
-        uid=_known(facts.st_uid),
-        gid=_known(facts.st_gid),
+        file_mode=stat.S_IMODE(status.st_mode),
+        uid=_container_id(status.st_uid),
+        gid=_container_id(status.st_gid),
     )
     yield node, DeviceCgroup(allow=True, type=kind, major=major, minor=minor, access=access)
 
 
-def _known(owner: int) -> int:
-    """An id as a container with 65,536 of them has it; what is beyond belongs to nobody there."""
-    return owner if owner < _IDS else _NOBODY
+def _container_id(owner: int) -> int:
+    """Return an id in a container with 65,536 ids: the overflow id if it is out of range."""
+    return owner if owner < _IDS else _OVERFLOW_ID
 
 
 def _is_access(text: str) -> bool:
     return bool(text) and set(text) <= set("rwm") and len(set(text)) == len(text)
 
 
-def _inside(path: str, text: str) -> str:
-    """The path in the container: absolute and without a way up."""
+def _container_path(path: str, text: str) -> str:
+    """Return the path in the container, which must be absolute and without ``..``."""
     names = [name for name in path.split("/") if name not in ("", ".")]
     if not path.startswith("/") or ".." in names or not names or "\0" in path:
         raise InvalidRequest(
-            f"invalid device specification: {text}", hint="the path inside must be absolute"
+            f"invalid device specification: {text}",
+            hint="the path in the container must be absolute",
         )
     return "/" + "/".join(names)

@@ -1,24 +1,24 @@
-"""Landlock for containers: which file hierarchies and TCP ports their processes can reach.
+"""Landlock for containers: the file hierarchies and TCP ports that their processes can access.
 
-Follows landlock(7); the kernel's side is :mod:`jaula.kernel.landlock`. Decisions only: the result
-is a :class:`~jaula.spec.annotations.Ruleset`, which travels in the spec and is entered by the runtime.
+Follows landlock(7). The system calls are in :mod:`jaula.kernel.landlock`. This module decides only:
+the result is a :class:`~jaula.spec.annotations.Ruleset` in the spec, which the runtime enforces.
 
-What it is for: everything below the container's own root is allowed, read-only mounts stay
-read-only by their own flag, and nothing else is reachable. A descriptor of a directory of the host
-that leaks into a container, by a fault of the runtime or a hand-over, opens nothing (the class of
-CVE-2024-21626). With a read-only root, writing is allowed beneath writable mounts only.
+Purpose: all files below the container's root are allowed, and no others. Read-only mounts stay
+read-only by their own flag. A descriptor of a host directory that leaks into a container, by a bug
+of the runtime or of a helper, gives no access (the class of CVE-2024-21626). With a read-only root,
+writes are allowed below writable mounts only.
 
-What it costs others, and what therefore switches the default off:
+The default is off where a Landlock domain would break a container:
 
-* Who is in such a domain cannot mount. So a container that could (CAP_SYS_ADMIN, or a seccomp
-  profile that lets mount through into user namespaces of its own) is left alone.
-* A process in a domain can look into, by ptrace or /proc/PID/exe, fd, environ and root, only the
-  processes of its own domain. So a container that joins the pid namespace of others, which is
-  done to debug them, is left alone.
-* For the same reason processes that join later (``exec``) do not enter a domain unless asked: two
-  domains of the same rules are strangers, and ``echo x > /proc/1/fd/1``, jcmd or strace from an
-  exec'd shell would fail. Without a domain they can look into init's processes, not the reverse.
-* Before version 2 renaming and linking between directories is refused, so there it is not default.
+* A process in a domain cannot mount. So the default is off for a container that may mount
+  (CAP_SYS_ADMIN, or a seccomp profile that allows mount in its own user namespaces).
+* A process in a domain can access only processes of its own domain by ptrace or /proc/PID/exe, fd,
+  environ and root. So the default is off for a container that joins another pid namespace, which
+  is done for debugging.
+* For the same reason processes that join later (``exec``) do not enter a domain by default. Two
+  domains with the same rules cannot access each other, so ``echo x > /proc/1/fd/1``, jcmd or strace
+  in an exec shell would fail. Without a domain they can access init's processes, not the reverse.
+* Before version 2 Landlock refuses renames and links between directories, so the default is off.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from jaula.spec.annotations import (
 from jaula.spec.runtime import Mount, Seccomp, Spec
 
 READ = FS.EXECUTE | FS.READ_FILE | FS.READ_DIR | FS.IOCTL_DEV
-DEFAULT_FROM = 2  # the version from which it is on without being asked for
+DEFAULT_FROM = 2  # the first version with which it is on by default
 _OFF = ("off", "unconfined")
 _MOUNTING = frozenset({"mount", "move_mount", "umount2", "pivot_root"})
 _PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE")
@@ -58,55 +58,60 @@ _USAGE = (
 
 
 class Options(NamedTuple):
-    """``--security-opt landlock=``, read. ``None`` for ports: any."""
+    """The parsed ``--security-opt landlock=``. ``None`` for ports means any port."""
 
     asked: bool = False
     off: bool = False
-    joined: bool = False  # exec'd processes too
+    joined: bool = False  # exec processes enter the domain too
     bind: frozenset[int] | None = None
     connect: frozenset[int] | None = None
     scoped: int = 0
 
 
 def parse(values: Sequence[str]) -> Options:
-    """Read the values of the option.
+    """Parse the values of the option.
 
-    Rules for ports and scopes hold for exec'd processes too: one that did not obey them would be
-    the way around. Raises ``InvalidRequest``.
+    Rules for ports and scopes apply to exec processes too, because those could bypass them.
+
+    :raises InvalidRequest: when a value is not valid.
     """
-    found = Options()
-    for word in (word for value in values for word in value.split(",")):
-        key, equals, port = word.partition("=")
-        if word in _OFF:
-            found = found._replace(off=True)
+    options = Options()
+    for item in (item for value in values for item in value.split(",")):
+        key, equals, port = item.partition("=")
+        if item in _OFF:
+            options = options._replace(off=True)
             continue
-        found = found._replace(asked=True)
-        if word == "exec":
-            found = found._replace(joined=True)
-        elif word in _SCOPES:
-            found = found._replace(joined=True, scoped=found.scoped | _SCOPES[word])
+        options = options._replace(asked=True)
+        if item == "exec":
+            options = options._replace(joined=True)
+        elif item in _SCOPES:
+            options = options._replace(joined=True, scoped=options.scoped | _SCOPES[item])
         elif key == "tcp-bind" and equals:
-            found = found._replace(joined=True, bind=(found.bind or frozenset()) | _ports(port))
+            options = options._replace(
+                joined=True, bind=(options.bind or frozenset()) | _ports(port)
+            )
         elif key == "tcp-connect" and equals:
-            connect = (found.connect or frozenset()) | _ports(port)
-            found = found._replace(joined=True, connect=connect)
-        elif word != "on":
-            raise InvalidRequest(f'invalid --security-opt: "landlock={word}"', hint=_USAGE)
-    if found.off and found.asked:
-        raise InvalidRequest("--security-opt landlock=off contradicts the others", hint=_USAGE)
-    return found
+            connect = (options.connect or frozenset()) | _ports(port)
+            options = options._replace(joined=True, connect=connect)
+        elif item != "on":
+            raise InvalidRequest(f'invalid --security-opt: "landlock={item}"', hint=_USAGE)
+    if options.off and options.asked:
+        raise InvalidRequest(
+            "--security-opt landlock=off cannot be combined with other values", hint=_USAGE
+        )
+    return options
 
 
 def _ports(text: str) -> frozenset[int]:
     if text == "none":
         return frozenset()
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise InvalidRequest(f"--security-opt landlock: {text!r} is no TCP port", hint=_USAGE)
+        raise InvalidRequest(f"--security-opt landlock: {text!r} is not a TCP port", hint=_USAGE)
     return frozenset({int(text)})
 
 
-def objection(spec: Spec, *, abi: int) -> str:
-    """Why a container is not confined unless that is asked for; empty: it is."""
+def default_off_reason(spec: Spec, *, abi: int) -> str:
+    """Return the reason why Landlock is off by default for a container, '' if it is on."""
     if not abi:
         return "the kernel has no Landlock"
     if abi < DEFAULT_FROM:
@@ -116,9 +121,9 @@ def objection(spec: Spec, *, abi: int) -> str:
         return "CAP_SYS_ADMIN may mount"
     linux = spec.linux
     if linux is None or _may_mount(linux.seccomp):
-        return "its seccomp profile lets mount through"
+        return "its seccomp profile allows mount"
     if not any(n.type == "pid" and not n.path for n in linux.namespaces):
-        return "it shares the pid namespace of others"
+        return "it shares another pid namespace"
     return ""
 
 
@@ -132,26 +137,29 @@ def _may_mount(seccomp: Seccomp | None) -> bool:
 
 
 def decide(mounts: Sequence[Mount], *, root_readonly: bool, options: Options, abi: int) -> Ruleset:
-    """The rules for a container. Raises ``InvalidRequest`` for what this version cannot do."""
-    can = supported_rights(abi)
-    if not can.access_fs:
+    """Return the rules of a container.
+
+    :raises InvalidRequest: when this version of Landlock does not support an option.
+    """
+    supported = supported_rights(abi)
+    if not supported.access_fs:
         raise InvalidRequest("--security-opt landlock: this kernel has no Landlock")
     net = 0
     ports: dict[int, int] = {}
-    for allowed, right in ((options.bind, NET.BIND_TCP), (options.connect, NET.CONNECT_TCP)):
+    for allowed, access in ((options.bind, NET.BIND_TCP), (options.connect, NET.CONNECT_TCP)):
         if allowed is not None:
-            net |= right
+            net |= access
             for port in allowed:
-                ports[port] = ports.get(port, 0) | right
-    if net & ~can.access_net:
+                ports[port] = ports.get(port, 0) | access
+    if net & ~supported.access_net:
         raise InvalidRequest(_too_old("rules for TCP ports", 4, "6.7", abi))
-    if options.scoped & ~can.scoped:
+    if options.scoped & ~supported.scoped:
         raise InvalidRequest(_too_old("scopes", 6, "6.12", abi))
     return Ruleset(
-        handled_access_fs=can.access_fs,
+        handled_access_fs=supported.access_fs,
         handled_access_net=int(net),
         scoped=options.scoped,
-        paths=_paths(mounts, root_readonly, can.access_fs),
+        paths=_paths(mounts, root_readonly, supported.access_fs),
         ports=tuple(PortRule(port, int(ports[port])) for port in sorted(ports)),
         joined=options.joined,
     )
@@ -164,18 +172,21 @@ def _too_old(what: str, needed: int, linux: str, abi: int) -> str:
     )
 
 
-def _paths(mounts: Sequence[Mount], root_readonly: bool, everything: int) -> tuple[PathRule, ...]:
+def _paths(mounts: Sequence[Mount], root_readonly: bool, all_access: int) -> tuple[PathRule, ...]:
     if not root_readonly:
-        return (PathRule("/", everything),)
+        return (PathRule("/", all_access),)
     writable = dict.fromkeys(mount.destination for mount in mounts if _writable(mount))
     return (
-        PathRule("/", int(READ) & everything),
-        *(PathRule(path, everything) for path in writable),
+        PathRule("/", int(READ) & all_access),
+        *(PathRule(path, all_access) for path in writable),
     )
 
 
 def _writable(mount: Mount) -> bool:
-    """Whether anything below may be writable; ``ro`` of a recursive bind is its topmost mount's."""
+    """Return whether a mount may have writable files.
+
+    ``ro`` of a recursive bind mount applies to its topmost mount only.
+    """
     readonly = recursive = False
     for option in mount.options:
         if option in ("ro", "rw"):
@@ -186,16 +197,16 @@ def _writable(mount: Mount) -> bool:
 
 
 def describe(ruleset: Ruleset) -> str:
-    """One line for people: ``/ rwx, tcp-bind 80, tcp-connect none, exec too``."""
-    words = [f"{rule.path} {_letters(rule.access)}" for rule in ruleset.paths]
-    for name, right in (("tcp-bind", NET.BIND_TCP), ("tcp-connect", NET.CONNECT_TCP)):
-        if ruleset.handled_access_net & right:
-            ports = [str(rule.port) for rule in ruleset.ports if rule.access & right]
-            words.append(f"{name} {' '.join(ports) or 'none'}")
-    words += [name for name, bit in _SCOPES.items() if ruleset.scoped & bit]
+    """Format a ruleset for display: ``/ rwx, tcp-bind 80, tcp-connect none, exec too``."""
+    parts = [f"{rule.path} {_letters(rule.access)}" for rule in ruleset.paths]
+    for name, access in (("tcp-bind", NET.BIND_TCP), ("tcp-connect", NET.CONNECT_TCP)):
+        if ruleset.handled_access_net & access:
+            ports = [str(rule.port) for rule in ruleset.ports if rule.access & access]
+            parts.append(f"{name} {' '.join(ports) or 'none'}")
+    parts += [name for name, bit in _SCOPES.items() if ruleset.scoped & bit]
     if ruleset.joined:
-        words.append("exec too")
-    return ", ".join(words)
+        parts.append("exec too")
+    return ", ".join(parts)
 
 
 def _letters(access: int) -> str:
@@ -209,7 +220,7 @@ def _letters(access: int) -> str:
 class Landlock:
     """A :class:`~jaula.security.lsm.interface.MandatoryAccess`.
 
-    ``abi`` is the version that the kernel has, 0 for none.
+    ``abi`` is the version of the kernel's interface, 0 if it has no Landlock.
     """
 
     name = "landlock"
@@ -219,21 +230,21 @@ class Landlock:
         self.abi = abi
 
     @classmethod
-    def of_this_host(cls) -> Landlock:
+    def from_host(cls) -> Landlock:
         return cls(detect.landlock())
 
     def enabled(self) -> bool:
         return self.abi > 0
 
-    def shown(self) -> str:
+    def security_option(self) -> str:
         return f"name=landlock,abi={self.abi}"
 
     def confine(self, spec: Spec, request: LabelRequest) -> Spec:
-        """A container gets rules where it asks for some, or where nothing speaks against it."""
+        """Add rules to the spec if they are requested, or if Landlock is on by default."""
         options = parse(request.options)
         if options.off:
             return spec
-        if not options.asked and (request.privileged or objection(spec, abi=self.abi)):
+        if not options.asked and (request.privileged or default_off_reason(spec, abi=self.abi)):
             return spec
         readonly = spec.root is not None and spec.root.readonly
         rules = decide(spec.mounts, root_readonly=readonly, options=options, abi=self.abi)
@@ -246,5 +257,5 @@ class Landlock:
         return describe(decode_ruleset(text)) if text is not None else ""
 
     def in_effect(self, pid: int) -> str | None:
-        """The kernel tells nobody; the runtime holds each process to it before its program runs."""
+        """Return None: the kernel does not expose domains. The runtime ensures the domain."""
         return None

@@ -1,8 +1,7 @@
-"""Which sysctls a container may set: namespaced ones, by allow-list (statement I24).
+"""The allow-list of sysctls that a container may set: namespaced ones only (statement I24).
 
-Follows sysctl(2), namespaces(7) and Docker for the names and the rule that a namespace which is
-shared with the host cannot be changed. Names may be written with dots or slashes, as sysctl(8)
-allows: the first separator that occurs decides.
+Follows sysctl(2), namespaces(7) and Docker: a sysctl of a namespace that is shared with the host
+cannot be set. Names may have dots or slashes, as in sysctl(8): the first separator decides.
 """
 
 from __future__ import annotations
@@ -30,21 +29,24 @@ IPC: frozenset[str] = frozenset(
 )
 UTS: frozenset[str] = frozenset({"kernel/domainname"})
 NETWORK_PREFIX = "net/"
-"""What is below /proc/sys/net in a network namespace other than the first is that namespace's own:
-the kernel does not show the global ones there, or shows them read-only."""
+"""Sysctls below /proc/sys/net belong to the network namespace, except in the initial one. Global
+ones are absent or read-only there."""
 
 _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 
 
-def normal(name: str) -> str:
-    """The path below /proc/sys; raises ``InvalidRequest`` for what is none."""
+def normalize(name: str) -> str:
+    """Return the path of a sysctl below /proc/sys.
+
+    :raises InvalidRequest: when ``name`` is not a sysctl name.
+    """
     for letter in name:
         if letter in "./":
-            swap = letter == "."
+            dotted = letter == "."
             break
     else:
-        swap = False
-    path = name.translate(str.maketrans("./", "/.")) if swap else name
+        dotted = False
+    path = name.translate(str.maketrans("./", "/.")) if dotted else name
     parts = path.split("/")
     if len(parts) < 2 or not all(
         part and set(part) <= _ALLOWED and part.strip(".") for part in parts
@@ -55,12 +57,14 @@ def normal(name: str) -> str:
     return path
 
 
-def check(name: str, value: str, shares: Collection[str]) -> None:
-    """Refuse a sysctl that is not the container's own.
+def check(name: str, value: str, shared: Collection[str]) -> None:
+    """Check that a container may set a sysctl.
 
-    ``shares`` names the namespaces that it shares with the host: ``network``, ``ipc``, ``uts``.
+    ``shared`` are the namespaces that it shares with the host: ``network``, ``ipc``, ``uts``.
+
+    :raises InvalidRequest: when the sysctl is not of its own namespaces or the value is not valid.
     """
-    path = normal(name)
+    path = normalize(name)
     kind = (
         "ipc"
         if path in IPC
@@ -73,10 +77,10 @@ def check(name: str, value: str, shares: Collection[str]) -> None:
     if kind is None:
         raise InvalidRequest(
             f"sysctl '{name}' is not allowed",
-            hint="only those of a container's own namespaces are: net.*, kernel.msg*, kernel.shm*, "
+            hint="a container may set sysctls of its namespaces: net.*, kernel.msg*, kernel.shm*, "
             "kernel.sem, kernel.domainname, fs.mqueue.*",
         )
-    if kind in shares:
+    if kind in shared:
         raise InvalidRequest(f'sysctl "{name}" not allowed in host {kind} namespace')
     if not value or len(value) > 1024 or not all(c.isprintable() or c == "\t" for c in value):
-        raise InvalidRequest(f"sysctl '{name}' needs one value on one line")
+        raise InvalidRequest(f"sysctl '{name}' needs a value of one line")

@@ -1,13 +1,15 @@
-"""Who ``--user`` and ``--group-add`` mean in a container's own passwd and group files.
+"""Resolve ``--user`` and ``--group-add`` in a container's passwd and group files.
 
-Follows passwd(5), group(5) and Docker for the grammar ``NAME|UID[:GROUP|GID]``: a number is always
-an id; a number that no entry has gets group 0 and home ``/``; without a group the groups that list
-the user are added. Statement I8: the files belong to the container, so they are hostile. They are
-opened inside its root, never through a link or as anything but a regular file, read up to a
-limit, and a line that is not of the grammar is passed over (where C would read 0, which is root).
+Follows passwd(5), group(5) and Docker for the grammar ``NAME|UID[:GROUP|GID]``. A number is always
+an id. A number without an entry gets group 0 and home ``/``. Without a group, the groups that list
+the user are added.
 
-The primary group is always among the additional ones, as a group that is only primary could be
-dropped to get around a mode that denies the group (CVE-2022-2990).
+Statement I8: the files belong to the container, so they are hostile. They are opened inside its
+root, never through a symbolic link, and only if they are regular files. They are read up to a
+limit. A malformed line is skipped (C would parse it as 0, which is root).
+
+The primary group is always one of the additional groups. Otherwise a process could drop it to evade
+a mode that denies access to the group (CVE-2022-2990).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _NAME_LIMIT = 256
 
 
 class ResolvedUser(msgspec.Struct, frozen=True):
-    """Ids as they are inside the container."""
+    """A user with ids inside the container."""
 
     uid: int = 0
     gid: int = 0
@@ -39,7 +41,7 @@ class ResolvedUser(msgspec.Struct, frozen=True):
     name: str = ""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class PasswdEntry(msgspec.Struct, frozen=True):
     """A line of passwd."""
 
     name: str
@@ -48,7 +50,7 @@ class Entry(msgspec.Struct, frozen=True):
     home: str
 
 
-class Group(msgspec.Struct, frozen=True):
+class GroupEntry(msgspec.Struct, frozen=True):
     """A line of group."""
 
     name: str
@@ -57,76 +59,81 @@ class Group(msgspec.Struct, frozen=True):
 
 
 def resolve(root_fd: int, user: str, groups: Sequence[str] = ()) -> ResolvedUser:
-    """Look a user up below ``root_fd``; an empty ``user`` is root.
+    """Look up a user below ``root_fd``. An empty ``user`` is root.
 
-    Raises ``InvalidRequest`` for what is not of the grammar or not in the files, and for files
-    that are not regular or larger than 1 MiB.
+    :raises InvalidRequest: when a name is malformed or has no entry, or a file is not regular or
+        is larger than 1 MiB.
     """
-    who, _, group = user.partition(":")
-    wanted_uid, wanted_gid = _number("user", who), _number("group", group)
-    extra = [(text, _number("group", text)) for text in groups]
-    if any(not text for text, _ in extra):
+    name_or_uid, _, group = user.partition(":")
+    uid_number, gid_number = _number("user", name_or_uid), _number("group", group)
+    additional_groups = [(text, _number("group", text)) for text in groups]
+    if any(not text for text, _ in additional_groups):
         raise InvalidRequest("an additional group is empty")
 
-    entry = _find_entry(read(root_fd, "etc/passwd"), who, wanted_uid)
-    if entry is None and who and wanted_uid is None:
-        raise InvalidRequest(f"unable to find user {who}: no matching entries in passwd file")
-    uid = entry.uid if entry else wanted_uid or 0
+    entry = _find_entry(read_file(root_fd, "etc/passwd"), name_or_uid, uid_number)
+    if entry is None and name_or_uid and uid_number is None:
+        raise InvalidRequest(
+            f"unable to find user {name_or_uid}: no matching entries in passwd file"
+        )
+    uid = entry.uid if entry else uid_number or 0
     gid = entry.gid if entry else 0
     name = entry.name if entry else ""
 
     additional: list[int] = []
-    if group or name or extra:
-        listed = list(parse_group(read(root_fd, "etc/group")))
+    if group or name or additional_groups:
+        entries = list(parse_group(read_file(root_fd, "etc/group")))
         if group:
-            gid = _gid(listed, group, wanted_gid)
+            gid = _gid(entries, group, gid_number)
         elif name:
-            additional += [row.gid for row in listed if name in row.members]
-        additional += [_gid(listed, text, number) for text, number in extra]
+            additional += [row.gid for row in entries if name in row.members]
+        additional += [_gid(entries, text, number) for text, number in additional_groups]
     gids = tuple(dict.fromkeys([gid, *additional]))
     if len(gids) > MAX_GROUPS:
-        raise InvalidRequest(f"user {who or 'root'} is in more than {MAX_GROUPS} groups")
+        raise InvalidRequest(f"user {name_or_uid or 'root'} is in more than {MAX_GROUPS} groups")
     return ResolvedUser(uid, gid, gids, entry.home if entry else "/", name)
 
 
-def _find_entry(text: str, who: str, number: int | None) -> Entry | None:
-    uid = 0 if not who else number
+def _find_entry(text: str, name_or_uid: str, number: int | None) -> PasswdEntry | None:
+    uid = 0 if not name_or_uid else number
     for entry in parse_passwd(text):
-        if entry.uid == uid if uid is not None else entry.name == who:
+        if entry.uid == uid if uid is not None else entry.name == name_or_uid:
             return entry
     return None
 
 
-def _gid(listed: Sequence[Group], text: str, number: int | None) -> int:
+def _gid(entries: Sequence[GroupEntry], text: str, number: int | None) -> int:
     if number is not None:
         return number
-    for row in listed:
+    for row in entries:
         if row.name == text:
             return row.gid
     raise InvalidRequest(f"unable to find group {text}: no matching entries in group file")
 
 
-def _number(what: str, text: str) -> int | None:
-    """The id that ``text`` is, or None for a name; raises ``InvalidRequest`` for neither."""
+def _number(kind: str, text: str) -> int | None:
+    """Parse an id. Return None for a name.
+
+    :raises InvalidRequest: when ``text`` is neither.
+    """
     if text.isascii() and text.isdigit():
         if len(text) > 10 or int(text) > MAX_ID:
             raise InvalidRequest(
-                f"invalid {what} {text[:32]}: uids and gids must be in range 0-{MAX_ID}"
+                f"invalid {kind} {text[:32]}: uids and gids must be in range 0-{MAX_ID}"
             )
         return int(text)
     if text[:1] in ("-", "+"):
         raise InvalidRequest(
-            f"invalid {what} {text[:32]}: a {what} is a name or a number without a sign"
+            f"invalid {kind} {text[:32]}: a {kind} is a name or a number without a sign"
         )
     if len(text) > _NAME_LIMIT or any(c in ":,/" or not c.isprintable() or c == " " for c in text):
         raise InvalidRequest(
-            f"invalid {what} {text[:64]!r}: not a name or a number", hint="NAME|UID[:GROUP|GID]"
+            f"invalid {kind} {text[:64]!r}: not a name or a number", hint="NAME|UID[:GROUP|GID]"
         )
     return None
 
 
-def parse_passwd(text: str) -> Iterator[Entry]:
-    """Well-formed lines; others are passed over."""
+def parse_passwd(text: str) -> Iterator[PasswdEntry]:
+    """Yield the entries of /etc/passwd. Malformed lines are skipped."""
     for line in text.split("\n"):
         fields = line.split(":")
         if len(fields) < 6 or not fields[0] or line.startswith("#"):
@@ -137,18 +144,18 @@ def parse_passwd(text: str) -> Iterator[Entry]:
         home = fields[5]
         if not home.startswith("/") or not home.isprintable():
             home = "/"
-        yield Entry(fields[0], uid, gid, home)
+        yield PasswdEntry(fields[0], uid, gid, home)
 
 
-def parse_group(text: str) -> Iterator[Group]:
-    """Well-formed lines; others are passed over."""
+def parse_group(text: str) -> Iterator[GroupEntry]:
+    """Yield the entries of /etc/group. Malformed lines are skipped."""
     for line in text.split("\n"):
         fields = line.split(":")
         if len(fields) < 4 or not fields[0] or line.startswith("#"):
             continue
         if (gid := _id(fields[2])) is not None:
             members = tuple(name for name in fields[3].strip().split(",") if name)
-            yield Group(fields[0], gid, members)
+            yield GroupEntry(fields[0], gid, members)
 
 
 def _id(text: str) -> int | None:
@@ -157,24 +164,26 @@ def _id(text: str) -> int | None:
     return int(text)
 
 
-def read(root_fd: int, path: str) -> str:
-    """A file of the container's, or nothing where there is none.
+def read_file(root_fd: int, path: str) -> str:
+    """Return the content of a container's file, '' if it does not exist.
 
-    It is found first and opened only once it is known to be a regular file, through the
-    descriptor that was looked at: opening a device or a FIFO can already do harm.
+    The path is resolved to an ``O_PATH`` descriptor first. It is opened through that descriptor
+    only if it is a regular file, because opening a device or a FIFO can have side effects.
+
+    :raises InvalidRequest: when it is not a regular file or is larger than 1 MiB.
     """
     try:
-        found = open_in_root(root_fd, path, os.O_PATH | os.O_NOFOLLOW)
+        path_fd = open_in_root(root_fd, path, os.O_PATH | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
         raise InvalidRequest(f"/{path} of the container cannot be read: {error.strerror}") from None
     try:
-        if not stat.S_ISREG(os.fstat(found).st_mode):
+        if not stat.S_ISREG(os.fstat(path_fd).st_mode):
             raise InvalidRequest(f"/{path} of the container is not a regular file")
-        fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
-        os.close(found)
+        os.close(path_fd)
     data = bytearray()
     try:
         while chunk := os.read(fd, 65536):

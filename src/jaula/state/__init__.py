@@ -1,1 +1,1 @@
-"""What the engine must still know after it was killed: records in one sqlite database."""
+"""State that outlives the engine process: the database, the audit log and encrypted secrets."""

@@ -1,43 +1,240 @@
-"""The audit log on disk: one line for each request that changed, or tried to change, something.
+"""The audit log: one line for each request that changed, or tried to change, something.
 
-``<root>/audit/`` (mode 0700) holds files of 16 MiB at most, named by the number of their first
-line, and ``head``; :mod:`jaula.state.hash_chain` says how they hang together. Sixteen files are kept; a
-line tells of those that were removed.
+``<root>/audit/`` (mode 0700) has files of 16 MiB at most, named by the number of their first line,
+and the file ``head``. Sixteen files are kept; removing older ones is logged.
 
-**What survives.** A line is written before the request is answered, then the head. Both are in the
-kernel's hands then: an engine that is killed loses nothing. They are forced to the disk within a
-second; what a loss of power takes in that second shows up as lines that the head names and the log
-lacks, or as a head that is behind. The next start repairs and writes down what it found: half a
-line is cut off, a head that is one line behind is moved, anything else is left to be seen.
+**Format.** A line is a JSON object (:class:`AuditEntry`). It has a number ``n``, one more than the
+previous line's, and ``prev``, the SHA-256 of the previous line without its newline; the first
+line's ``prev`` is 64 zeros. ``head`` has the number and hash of the last line, so that truncation
+is detected. Texts of clients are bounded, and escaped where they are not valid Unicode.
 
-**A disk that is full** must not be the way to act unseen: where a line cannot be written, requests
-are refused that do more than take something away, until it can.
+**What the hash chain proves.** To change, remove or insert a line, an attacker has to rewrite every
+later line and the head. Root of the host can do that. It is only detected by a head that was copied
+elsewhere; ``jaula system audit-log --verify`` prints it for that purpose.
+
+**Durability.** A line is written before the request is answered, then the head. The kernel has both
+then, so a killed engine loses nothing. They are synced to disk within a second. A power failure may
+lose that second: the log then ends before the line in the head, or the head is behind the log. The
+next start repairs and logs this: it cuts a partial line off and moves a head that is behind.
+Anything else is left for inspection.
+
+**A full disk** must not hide requests. If a line cannot be written, only requests that stop or
+remove something are allowed until lines can be written again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from jaula.errors import Unavailable
-from jaula.state.audit_entry import AuditEntry, encode
-from jaula.state.hash_chain import DROPPED, ChainCheck, Head, digest, link
 
-MAX_FILE = 16 << 20  # bytes
-KEPT_FILES = 16
+_MAX_TEXT = 512  # characters of a name or an error
+_MAX_ARGV = 16384  # characters of all arguments together
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request: the client, the operation, the object, the relaxations and the result.
+
+    ``login_uid`` is the uid of the login session, whatever uid the client has now. ``argv_cut`` is
+    the number of characters of arguments that were left out. Values of environment variables are
+    never logged.
+    """
+
+    uid: int | None = None
+    pid: int = 0
+    login_uid: int | None = None
+    command: str = ""
+    certificate: str = ""  # name of a TLS client's certificate
+    fingerprint: str = ""
+    address: str = ""
+    action: str = ""
+    object: str = ""
+    name: str = ""
+    image: str = ""
+    asks: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()
+    argv_cut: int = 0
+    status: int = 0
+    error: str = ""
+    up_to: int = 0
+    up_to_hash: str = ""
+
+
+def encode_entry(n: int, now: int, prev: str, entry: AuditEntry) -> bytes:
+    """Return a line without its newline. ``now`` is in nanoseconds since the epoch, UTC."""
+    seconds, nanoseconds = divmod(now, 1_000_000_000)
+    timestamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    start = f'{{"n":{n},"time":"{timestamp}.{nanoseconds // 1000:06d}Z","prev":"{prev}",'
+    return start.encode() + msgspec.json.encode(_bounded(entry))[1:]
+
+
+def _bounded(entry: AuditEntry) -> AuditEntry:
+    argv, remaining, cut = [], _MAX_ARGV, 0
+    for word in entry.argv:
+        argv.append(_text(word, remaining))
+        cut += max(0, len(word) - remaining)
+        remaining = max(0, remaining - len(word))
+    while argv and not argv[-1] and cut:
+        argv.pop()
+    return msgspec.structs.replace(
+        entry,
+        certificate=_text(entry.certificate),
+        object=_text(entry.object),
+        name=_text(entry.name),
+        image=_text(entry.image),
+        error=_text(entry.error),
+        asks=tuple(_text(ask) for ask in entry.asks[:_MAX_TEXT]),
+        argv=tuple(argv),
+        argv_cut=cut,
+    )
+
+
+def _text(text: str, limit: int = _MAX_TEXT) -> str:
+    """Return at most ``limit`` characters, escaped if they cannot be encoded."""
+    cut_text = text[:limit]
+    return cut_text if cut_text.isascii() else cut_text.encode("utf-8", "backslashreplace").decode()
+
+
+ZERO_HASH = "0" * 64
+DROP_ACTION = "log drop"  # action of the line that records the removal of old files
+
+
+class Head(NamedTuple):
+    """Number (0: none yet) and hash of the last line."""
+
+    n: int = 0
+    hash: str = ZERO_HASH
+
+    def encode(self) -> bytes:
+        """Return one line of constant size, so that it is overwritten by a single write."""
+        return b"%020d %s\n" % (self.n, self.hash.encode())
+
+    @classmethod
+    def decode(cls, data: bytes) -> Head | None:
+        """Return the head, or None if the data is damaged."""
+        number, _, nanoseconds = data.partition(b" ")
+        digest = nanoseconds.removesuffix(b"\n").decode("ascii", "replace")
+        if len(data) != 86 or not number.isdigit() or set(digest) - set("0123456789abcdef"):
+            return None
+        return cls(int(number), digest)
+
+
+class ChainLink(msgspec.Struct, frozen=True):
+    """The fields of a line that chain it; ``up_to`` of a drop line is the last removed line."""
+
+    n: int
+    prev: str
+    action: str = ""
+    up_to: int = 0
+    up_to_hash: str = ""
+
+
+class ChainError(NamedTuple):
+    """An error in the chain; ``n`` is the line's number."""
+
+    n: int
+    text: str
+
+
+_links = msgspec.json.Decoder(ChainLink)
+
+
+def line_hash(line: bytes) -> str:
+    """Return the hash of a line without its newline."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def parse_link(line: bytes) -> ChainLink | None:
+    """Return a line's chain fields, or None if it is not a line of the log."""
+    try:
+        entry_link = _links.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return entry_link if 0 < entry_link.n < 1 << 62 else None
+
+
+class ChainCheck:
+    """Verifies a log from its first line on. ``last`` is the last line that was read."""
+
+    def __init__(self, start: Head | None = None) -> None:
+        self.last = start or Head()
+        self.errors: list[ChainError] = []
+        self._started = start is not None
+        self._anchor: Head | None = None  # the line before the first one, if that is not line 1
+        self._dropped: set[Head] = set()
+        self._head_hash = ""
+
+    def lines(self, lines: Iterable[bytes], *, watch: int = 0) -> Iterator[tuple[ChainLink, bytes]]:
+        """Verify lines and yield them. ``watch`` is the number of the line that the head names."""
+        for line in lines:
+            entry_link = parse_link(line)
+            if entry_link is None:
+                self._report(self.last.n + 1, f"a line after {self.last.n} is damaged")
+                # Its content is unknown: its hash decides whether the next line follows it.
+                self.last = Head(self.last.n + 1, line_hash(line))
+                continue
+            if not self._started:
+                self._started = True
+                if entry_link.n != 1 or entry_link.prev != ZERO_HASH:
+                    self._anchor = Head(entry_link.n - 1, entry_link.prev)
+            elif entry_link.n > self.last.n + 1:
+                self._report(entry_link.n, _missing_lines(self.last.n + 1, entry_link.n - 1))
+            elif entry_link.n <= self.last.n:
+                self._report(entry_link.n, f"line {entry_link.n} comes after line {self.last.n}")
+            elif entry_link.prev != self.last.hash:
+                self._report(
+                    entry_link.n,
+                    f"line {self.last.n} is not the one that line {entry_link.n} follows",
+                )
+            if entry_link.action == DROP_ACTION:
+                self._dropped.add(Head(entry_link.up_to, entry_link.up_to_hash))
+            self.last = Head(entry_link.n, line_hash(line))
+            if entry_link.n == watch:
+                self._head_hash = self.last.hash
+            yield entry_link, line
+
+    def end(self, head: Head | None) -> list[ChainError]:
+        """Return all errors, once every line was read."""
+        if self._anchor is not None and self._anchor not in self._dropped:
+            self._report(self._anchor.n, _missing_lines(1, self._anchor.n))
+        if head is None:
+            self._report(self.last.n, "the head, which names the last line, is missing or damaged")
+        elif head.n > self.last.n:
+            self._report(head.n, _missing_lines(self.last.n + 1, head.n) + " at the end")
+        elif head.n and self._head_hash and head.hash != self._head_hash:
+            self._report(head.n, f"line {head.n} is not the one that the head names")
+        return self.errors
+
+    def _report(self, n: int, text: str) -> None:
+        self.errors.append(ChainError(n, text))
+
+
+def _missing_lines(first: int, last: int) -> str:
+    if first >= last:
+        return f"line {last} is missing"
+    return f"lines {first} to {last} are missing"
+
+
+MAX_FILE_SIZE = 16 << 20  # bytes
+MAX_FILES = 16
 HEAD = "head"
 _SUFFIX = ".log"
-_MAX_WAITING = 1024  # lines that wait for a disk that takes them
+_MAX_WAITING = 1024  # lines that wait for a writable disk
 
 
 class AuditLog:
-    """The log of one engine, open for writing. Not for use by several threads."""
+    """The log of one engine, open for writing. Not thread safe."""
 
     def __init__(
-        self, directory: Path, *, max_file: int = MAX_FILE, kept_files: int = KEPT_FILES
+        self, directory: Path, *, max_file: int = MAX_FILE_SIZE, kept_files: int = MAX_FILES
     ) -> None:
         self._directory = directory
         self._max_file = max_file
@@ -58,33 +255,33 @@ class AuditLog:
                 hint="check free space and permissions of the root directory",
             ) from error
 
-    # -- the start -------------------------------------------------------------------------------
+    # -- open and repair -------------------------------------------------------------------------
 
     def _open(self) -> None:
-        noted = os.pread(self._head, 128, 0)
-        head = Head.decode(noted) if noted else None
-        names = files(self._directory)
-        self._path = names[-1] if names else self._file(1)
+        head_data = os.pread(self._head, 128, 0)
+        head = Head.decode(head_data) if head_data else None
+        paths = files(self._directory)
+        self._path = paths[-1] if paths else self._file(1)
         self._log = self._open_file(self._path)
-        repairs = self._cut_half_a_line()
-        found = self._find_last(names)
+        repairs = self._truncate_partial_line()
+        entry_link = self._find_last(paths)
         if head is None:
-            self.last = found
-            if names:
+            self.last = entry_link
+            if paths:
                 repairs.append("the head was missing or damaged")
-        elif head == found:
+        elif head == entry_link:
             self.last = head
-        elif head.n > found.n:
+        elif head.n > entry_link.n:
             self.last = head
-            repairs.append(f"the log ended with line {found.n}, the head names {head.n}")
+            repairs.append(f"the log ended with line {entry_link.n}, the head names {head.n}")
         else:
-            self.last = found
-            if not self._follows(head, names):
+            self.last = entry_link
+            if not self._continues(head, paths):
                 repairs.append(f"the head named line {head.n}, which is not the one in the log")
         self._write_head()
         for text in repairs:
             self.append(AuditEntry(action="log repair", error=text, status=500))
-        self._dirty = False  # nobody listens yet; the next line takes these along
+        self._dirty = False  # no callback is set yet; the next line syncs these as well
 
     def _open_file(self, path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -95,57 +292,63 @@ class AuditLog:
     def _file(self, first: int) -> Path:
         return self._directory / f"{first:012d}{_SUFFIX}"
 
-    def _cut_half_a_line(self) -> list[str]:
-        """A write that was cut off by a kill or a loss of power: nothing that was complete."""
-        end, half = self._size, b""
-        while end and b"\n" not in half:
+    def _truncate_partial_line(self) -> list[str]:
+        """Cut off the partial line of an interrupted write. Return what was repaired."""
+        end, tail = self._size, b""
+        while end and b"\n" not in tail:
             step = min(end, 65536)
-            half = os.pread(self._log, step, end - step) + half
+            tail = os.pread(self._log, step, end - step) + tail
             end -= step
-        keep = end + half.rfind(b"\n") + 1
-        if keep == self._size:
+        end_of_lines = end + tail.rfind(b"\n") + 1
+        if end_of_lines == self._size:
             return []
-        cut = os.pread(self._log, self._size - keep, keep)
-        os.ftruncate(self._log, keep)
-        text = f"{len(cut)} bytes of half a line were cut off, sha256 {digest(cut)}"
-        self._size = keep
+        dropped_bytes = os.pread(self._log, self._size - end_of_lines, end_of_lines)
+        os.ftruncate(self._log, end_of_lines)
+        text = (
+            f"{len(dropped_bytes)} bytes of a partial line were cut off,"
+            f" sha256 {line_hash(dropped_bytes)}"
+        )
+        self._size = end_of_lines
         return [text]
 
-    def _find_last(self, names: list[Path]) -> Head:
-        for path in reversed(names):
+    def _find_last(self, paths: list[Path]) -> Head:
+        for path in reversed(paths):
             last = b""
             for line in lines(path):
                 last = line
             if last:
-                found = link(last)
-                return Head(found.n if found else 0, digest(last))
+                entry_link = parse_link(last)
+                return Head(entry_link.n if entry_link else 0, line_hash(last))
         return Head()
 
-    def _follows(self, head: Head, names: list[Path]) -> bool:
-        """Whether the lines after the one that the head names hang on it."""
+    def _continues(self, head: Head, paths: list[Path]) -> bool:
+        """Return whether the lines after the head's line chain to it."""
         check = ChainCheck()
-        for path in names[-2:]:
-            for found, line in check.lines(lines(path)):
-                if found.n == head.n and digest(line) != head.hash:
+        for path in paths[-2:]:
+            for entry_link, line in check.lines(lines(path)):
+                if entry_link.n == head.n and line_hash(line) != head.hash:
                     return False
-                if found.n == head.n + 1 and found.prev != head.hash:
+                if entry_link.n == head.n + 1 and entry_link.prev != head.hash:
                     return False
-        return not [f for f in check.findings if f.n > head.n]
+        return not [f for f in check.errors if f.n > head.n]
 
     # -- writing ---------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise ``Unavailable`` while lines wait for a disk that takes them."""
+        """Raise an error while lines cannot be written.
+
+        :raises Unavailable: when a line is waiting and still cannot be written.
+        """
         if self._waiting:
             self._flush()
         if self._waiting:
             raise Unavailable(
-                "the audit log cannot be written, so nothing new is done",
-                hint=f"make room for {self._directory}; what stops and removes is still possible",
+                "the audit log cannot be written, so only stopping and removing is allowed",
+                hint=f"free space in {self._directory}",
             )
 
     def append(self, entry: AuditEntry) -> None:
-        """Write one line; where that fails it waits for the next one, or for :meth:`check`."""
+        """Write one line. If that fails, the line waits for the next call or for :meth:`check`."""
         if len(self._waiting) == _MAX_WAITING:
             self._waiting.popleft()
             self._lost += 1
@@ -162,12 +365,12 @@ class AuditLog:
                 self._write(*self._waiting[0])
                 self._waiting.popleft()
         except OSError:
-            return  # they wait, and check() says so
+            return  # the lines wait; check() reports that
 
     def _write(self, now: int, entry: AuditEntry) -> None:
         if self._size >= self._max_file:
             self._rotate()
-        line = encode(self.last.n + 1, now, self.last.hash, entry)
+        line = encode_entry(self.last.n + 1, now, self.last.hash, entry)
         written = 0
         try:
             written = os.write(self._log, line + b"\n")
@@ -177,7 +380,7 @@ class AuditLog:
         if written != len(line) + 1:
             raise OSError(28, "short write")
         self._size += written
-        self.last = Head(self.last.n + 1, digest(line))
+        self.last = Head(self.last.n + 1, line_hash(line))
         self._write_head()
         if not self._dirty:
             self._dirty = True
@@ -187,7 +390,7 @@ class AuditLog:
         os.pwrite(self._head, self.last.encode(), 0)
 
     def _rotate(self) -> None:
-        """Begin a new file; the chain goes on in it. Remove what is too old, and say so in it."""
+        """Continue the chain in a new file. Remove files beyond the limit and log their removal."""
         path = self._file(self.last.n + 1)
         old, size = self._log, self._size
         try:
@@ -198,21 +401,23 @@ class AuditLog:
         self._path = path
         os.fdatasync(old)
         os.close(old)
-        names = files(self._directory)
-        surplus = names[: max(0, len(names) - self._kept_files)]
+        paths = files(self._directory)
+        surplus = paths[: max(0, len(paths) - self._kept_files)]
         if not surplus:
             return
         end = self._find_last(surplus)
         text = f"lines up to {end.n} were removed, as more than {self._kept_files} files are kept"
-        told = AuditEntry(action=DROPPED, error=text, status=200, up_to=end.n, up_to_hash=end.hash)
-        self._write(time.time_ns(), told)
+        drop_entry = AuditEntry(
+            action=DROP_ACTION, error=text, status=200, up_to=end.n, up_to_hash=end.hash
+        )
+        self._write(time.time_ns(), drop_entry)
         for name in surplus:
             name.unlink()
 
-    # -- the disk --------------------------------------------------------------------------------
+    # -- sync and close --------------------------------------------------------------------------
 
     def syncer(self) -> Callable[[], None]:
-        """What forces everything written so far to the disk; may run in another thread."""
+        """Return a function that syncs everything written so far; any thread may call it."""
         self._dirty = False
         descriptors = (os.dup(self._log), os.dup(self._head))
 
@@ -226,14 +431,14 @@ class AuditLog:
         return sync
 
     def close(self) -> None:
-        """Force it to the disk and close it."""
+        """Sync and close the log."""
         self.syncer()()
         os.close(self._log)
         os.close(self._head)
 
 
 def files(directory: Path) -> list[Path]:
-    """The files of a log, oldest first."""
+    """Return the files of a log, oldest first."""
     return sorted(
         path
         for path in directory.iterdir()
@@ -242,7 +447,7 @@ def files(directory: Path) -> list[Path]:
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """The whole lines of one file, without their newlines; one may just be being written."""
+    """Yield the complete lines of one file without newlines; the last line may be incomplete."""
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
@@ -250,7 +455,7 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def read_head(directory: Path) -> Head | None:
-    """The head of a log; None where it is missing or damaged."""
+    """Return the head of a log, or None if it is missing or damaged."""
     try:
         return Head.decode((directory / HEAD).read_bytes())
     except FileNotFoundError:

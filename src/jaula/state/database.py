@@ -1,8 +1,10 @@
-"""The engine's database: records as JSON documents in sqlite, one commit per transition.
+"""The engine's database: records as JSON documents in sqlite, one commit for each change.
 
-WAL with ``synchronous=NORMAL`` (sqlite.org/wal.html): a crash of the process loses nothing, a
-loss of power may lose the newest transitions but never the file. Whatever cannot be read is
-reported as :class:`~jaula.errors.CorruptState` and left as it is: a person decides about it.
+WAL with ``synchronous=NORMAL`` (sqlite.org/wal.html): a process crash loses nothing. A power
+failure may lose the newest changes, but never damages the file. Unreadable data is reported as
+:class:`~jaula.errors.CorruptState` and never overwritten: the operator decides what to do.
+
+The schema is the sequence of :data:`MIGRATIONS`. A released migration is never edited.
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ from typing import TypeVar
 import msgspec
 
 from jaula.errors import CorruptState, JaulaError, Unavailable
-from jaula.state.migrations import MIGRATIONS
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE containers (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE settings (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",
+    ),
+    ("CREATE TABLE networks (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
+    ("CREATE TABLE build_steps (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
+    ("CREATE TABLE secrets (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
+)
+
 
 Document = TypeVar("Document", bound=msgspec.Struct)
 
@@ -57,7 +69,7 @@ _DISK_ERRORS = ("disk is full", "disk I/O error", "readonly database", "unable t
 
 
 class Database:
-    """One open database. Not for use by several threads, nor by several engines."""
+    """One open database, for one thread of one engine."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -77,20 +89,20 @@ class Database:
             self._check()
             self._migrate()
         except sqlite3.Error as error:
-            raise self._explain(error) from error
+            raise self._translate(error) from error
 
     def _check(self) -> None:
         rows = self._db.execute("PRAGMA quick_check(1)").fetchall()
         if rows != [("ok",)]:
-            raise self._damaged(str(rows[0][0]) if rows else "no answer")
+            raise self._corrupt_error(str(rows[0][0]) if rows else "no answer")
 
     def _migrate(self) -> None:
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version > len(MIGRATIONS):
             raise CorruptState(
-                f"the database {self._path} has version {version}, this engine knows"
+                f"the database {self._path} has version {version}, this engine supports"
                 f" {len(MIGRATIONS)}",
-                hint="it was written by a newer jaula; use that one",
+                hint="a newer jaula wrote it; use that version",
             )
         for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
             self._db.execute("BEGIN IMMEDIATE")
@@ -104,54 +116,54 @@ class Database:
             self._db.execute("COMMIT")
 
     def put(self, table: str, key: str, document: msgspec.Struct) -> None:
-        """Write one record; it is there for the next engine when this returns."""
+        """Write one record. It is durable against a crash of the engine on return."""
         self.put_raw(table, key, msgspec.json.encode(document))
 
     def put_raw(self, table: str, key: str, data: bytes) -> None:
-        """Write one record that is encoded already."""
+        """Write one record that is already encoded."""
         try:
             self._db.execute(_PUT[table], (key, data))
         except sqlite3.Error as error:
-            raise self._explain(error) from error
+            raise self._translate(error) from error
 
     def delete(self, table: str, key: str) -> None:
-        """Forget one record; an absent one is no error."""
+        """Delete one record; an absent record is not an error."""
         try:
             self._db.execute(_DELETE[table], (key,))
         except sqlite3.Error as error:
-            raise self._explain(error) from error
+            raise self._translate(error) from error
 
-    def get(self, table: str, key: str, kind: type[Document]) -> Document | None:
-        """One record, or None."""
+    def get(self, table: str, key: str, type_: type[Document]) -> Document | None:
+        """Return one record, or None."""
         try:
             row = self._db.execute(_GET[table], (key,)).fetchone()
         except sqlite3.Error as error:
-            raise self._explain(error) from error
-        return None if row is None else self._decode(table, key, row[0], kind)
+            raise self._translate(error) from error
+        return None if row is None else self._decode(table, key, row[0], type_)
 
-    def all(self, table: str, kind: type[Document]) -> Iterator[tuple[str, Document]]:
-        """Every record of a table with its key."""
+    def all(self, table: str, type_: type[Document]) -> Iterator[tuple[str, Document]]:
+        """Yield every record of a table with its key."""
         try:
             rows = self._db.execute(_ALL[table]).fetchall()
         except sqlite3.Error as error:
-            raise self._explain(error) from error
+            raise self._translate(error) from error
         for key, data in rows:
-            yield key, self._decode(table, key, data, kind)
+            yield key, self._decode(table, key, data, type_)
 
-    def _decode(self, table: str, key: str, data: bytes, kind: type[Document]) -> Document:
+    def _decode(self, table: str, key: str, data: bytes, type_: type[Document]) -> Document:
         try:
-            return msgspec.json.decode(data, type=kind)
+            return msgspec.json.decode(data, type=type_)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise self._damaged(f"record {key} of {table}: {error}") from error
+            raise self._corrupt_error(f"record {key} of {table}: {error}") from error
 
-    def _damaged(self, what: str) -> CorruptState:
+    def _corrupt_error(self, what: str) -> CorruptState:
         return CorruptState(
             f"the engine's database {self._path} is damaged: {what}",
-            hint="nothing was changed; put back a copy, or move the file away to start with an"
+            hint="nothing was changed; restore a backup, or move the file away to start with an"
             " empty one (containers are then unknown, images and volumes are kept)",
         )
 
-    def _explain(self, error: sqlite3.Error) -> JaulaError:
+    def _translate(self, error: sqlite3.Error) -> JaulaError:
         text = str(error)
         if any(part in text for part in _DISK_ERRORS):
             return Unavailable(
@@ -163,8 +175,8 @@ class Database:
                 f"the engine's database {self._path} is locked",
                 hint="another engine uses this root directory",
             )
-        return self._damaged(text)
+        return self._corrupt_error(text)
 
     def close(self) -> None:
-        """Close the file; the write-ahead log is folded in."""
+        """Close the file; sqlite checkpoints the write-ahead log."""
         self._db.close()

@@ -1,7 +1,7 @@
-"""Stored records of containers and their resolved requests, as frozen documents.
+"""Stored records of containers, resolved requests, build steps and the engine, as frozen documents.
 
-Times are nanoseconds since the epoch, 0 for 'never'. Fields have defaults so that a record that
-an older engine wrote can still be read.
+Times are nanoseconds since the epoch, 0 for 'never'. Fields have defaults, so that records of older
+engines can be read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaula.spec.endpoint import Endpoint, PublishedPort
 
 
 class Status(StrEnum):
-    """The states of a container; the transitions are in ``jaula.engine.model.container_state``."""
+    """The states of a container. ``jaula.engine.model.container_state`` has the transitions."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -30,11 +30,11 @@ class Status(StrEnum):
 
 
 class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One mount that the user or the image asked for.
+    """One mount that the user or the image requested.
 
-    ``source`` is a host path for binds and volumes, empty for tmpfs. ``options`` are mount
-    options for the spec beyond the defaults of the type. ``created`` marks a volume that was
-    made for this container and has no name that a person gave (removed by ``rm -v``).
+    ``source`` is a host path for binds and volumes, and empty for tmpfs. ``options`` are mount
+    options of the spec in addition to the type's defaults. ``anonymous`` marks a volume that was
+    created for this container without a name (removed by ``rm -v``).
     """
 
     type: str  # bind volume tmpfs
@@ -48,8 +48,8 @@ class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     options: tuple[str, ...] = ()
     anonymous: bool = False
     no_copy: bool = False
-    subpath: str = ""  # of the volume; no link is followed on the way there
-    mapped: bool = False  # a mount whose owners are shown as the container's already
+    subpath: str = ""  # in the volume; resolved without following symbolic links
+    mapped: bool = False  # the mount's owners are ids of the container already
 
 
 # -- the resolved request -------------------------------------------------------------------------
@@ -234,7 +234,7 @@ class ResolvedRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
 
 
 class HealthStatus(StrEnum):
-    """What is known of a container that has a health check."""
+    """The status of a container's health check."""
 
     STARTING = "starting"
     HEALTHY = "healthy"
@@ -242,7 +242,7 @@ class HealthStatus(StrEnum):
 
 
 class HealthResult(msgspec.Struct, frozen=True):
-    """One probe; ``exit_code`` is -1 where it did not end by itself or was never begun."""
+    """One probe. ``exit_code`` is -1 if it timed out or was not started."""
 
     start: int
     end: int
@@ -251,7 +251,7 @@ class HealthResult(msgspec.Struct, frozen=True):
 
 
 class HealthRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The health of a container, with its newest results; written where the status changes."""
+    """The health of a container with its latest results; written when the status changes."""
 
     status: HealthStatus = HealthStatus.STARTING
     failing_streak: int = 0
@@ -261,12 +261,13 @@ class HealthRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything about one container that must outlive the engine.
 
-    ``body`` is the request with the image's configuration merged into it, for documents and for
-    the program; ``resolved_request`` is what was decided from it. ``range_start`` is the
-    first host id of its user namespace while it runs (0: none). ``args`` is the program with its
-    arguments. ``layers`` are the image's diff ids, base first: the image may be gone by now.
-    ``networks`` is what it is to be connected to, by network, first the one that leads outside;
-    ``endpoint`` and ``more_endpoints`` is what it has while it runs.
+    ``body`` is the request merged with the image's configuration; ``resolved_request`` is the
+    decision about it. ``args`` is the program with its arguments. ``layers`` are the image's diff
+    ids, base first, since the image may have been removed. ``range_start`` is the first host id of
+    its user namespace while it runs (0: none).
+
+    ``networks`` are the requested networks, the one with the default route first. ``endpoint`` and
+    ``more_endpoints`` are the current endpoints while it runs.
     """
 
     id: str
@@ -289,32 +290,34 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: int = 0
     finished_at: int = 0
     restart_count: int = 0
-    restart_delay: float = 0.0  # seconds between its last end and the start that follows
-    renewing: bool = False  # it is being ended, since it is unhealthy, to start again
+    restart_delay: float = 0.0  # seconds between the last exit and the next start
+    renewing: bool = False  # it is being stopped and restarted, since it is unhealthy
     manually_stopped: bool = False
     range_start: int = 0
     range_size: int = 0
-    borrowed_start: int = 0  # the range of the user namespace that it joined, while it runs
+    borrowed_start: int = 0  # id range of the user namespace that it joined, while it runs
     borrowed_size: int = 0
-    networks: dict[str, EndpointSettings] | None = None  # None: as the network mode says
+    networks: dict[str, EndpointSettings] | None = None  # None: from the network mode
     endpoint: Endpoint | None = None
     more_endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[PublishedPort, ...] = ()
     warnings: tuple[str, ...] = ()
-    owner: str = "0"  # who made it: a uid, or "certificate NAME"
+    owner: str = "0"  # the client that created it: a uid, or "certificate NAME"
     owner_gid: int = 0
-    beneath: tuple[str, ...] = ()  # host directories below which mounts follow no symbolic link
+    beneath: tuple[
+        str, ...
+    ] = ()  # host directories below which mounts do not follow symbolic links
     health: HealthRecord | None = None  # None: it has no check, or never ran
-    level: str = ""  # SELinux's, of no other container; empty: none was allocated
-    build: str = ""  # the build of which it is a step; such a container is shown nowhere
+    level: str = ""  # its unique SELinux level; empty: none was allocated
+    build: str = ""  # the build that it is a step of; such a container is never listed
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
 
     @property
     def resolved(self) -> ResolvedRequest:
         """Return the resolved request.
 
-        :raises CorruptState: the record has none. The registry adds it to records of older engines
-            when it loads them.
+        :raises CorruptState: when the record has none. The container store adds it to records of
+            older engines when it loads them.
         """
         if self.resolved_request is None:
             raise CorruptState(
@@ -325,7 +328,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """All of its interfaces, the one that leads outside first."""
+        """Return all endpoints, the one with the default route first."""
         return (*((self.endpoint,) if self.endpoint else ()), *self.more_endpoints)
 
     @property
@@ -335,13 +338,14 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BuildStep(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one step of a build made, kept under the digest of everything that it depends on.
+    """The result of one build step, stored under the digest of everything that it depends on.
 
-    ``layer`` is a diff id, '' where nothing changed; ``blob`` is the digest of its archive and
-    ``blob_size`` that one's bytes. ``created`` is RFC 3339, as the image's history shows it.
-    ``used_at`` is when it last spared a build the work, ``uses`` how often. ``key`` is the
-    digest without whose it is, as an image's history tells it; a ``quick`` one is the same step
-    under another digest, for which no file needs to be read.
+    ``layer`` is a diff id, '' if nothing changed. ``blob`` is the digest of its archive and
+    ``blob_size`` the archive's size in bytes. ``created`` is RFC 3339, as in the image's history.
+    ``used_at`` is the time of the last cache hit, ``uses`` the number of hits.
+
+    ``key`` is the digest without the owner, as stored in an image's history. A ``quick`` step is
+    the same step under another digest, for which no file needs to be read.
     """
 
     instruction: str
@@ -358,6 +362,6 @@ class BuildStep(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EngineIdentity(msgspec.Struct, frozen=True):
-    """Who this engine is: a random id that ``info`` shows."""
+    """The engine's random id, which ``info`` returns."""
 
     id: str

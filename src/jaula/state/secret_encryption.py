@@ -1,9 +1,9 @@
-"""Encryption of what must not lie on the disk in clear: secrets and configs of users.
+"""Encryption at rest for secrets and configs of users.
 
-AES-256-GCM (NIST SP 800-38D) under a key in the engine's root directory, ``secrets.key`` with mode
-0600, which is made with the first secret. What is sealed is bound to what it is about, so that it
-cannot be put in another's place. A copy of the database without the key tells nothing; against root
-of this host there is no protection.
+AES-256-GCM (NIST SP 800-38D) with a key in the engine's root directory, ``secrets.key`` with mode
+0600, which is created with the first secret. The ciphertext is bound to the object's name, so that
+it cannot be swapped with another one. A copy of the database without the key reveals nothing. There
+is no protection from root of this host.
 """
 
 from __future__ import annotations
@@ -19,32 +19,40 @@ _NONCE_SIZE = 12  # bytes, random: far below 2**32 messages for one key (section
 
 
 class SecretEncryption:
-    """Seals and opens. The package that does it is loaded when it is first needed."""
+    """Seals and opens data. The package cryptography is imported at the first use."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / "secrets.key"
 
-    def seal(self, data: bytes, about: str) -> bytes:
-        """``data`` encrypted, bound to ``about``. Raises ``Unavailable``, ``CorruptState``."""
-        nonce = secrets.token_bytes(_NONCE_SIZE)
-        sealed: bytes = self._cipher(make=True).encrypt(nonce, data, about.encode())
-        return nonce + sealed
+    def seal(self, data: bytes, context: str) -> bytes:
+        """Return ``data`` encrypted and bound to ``context``.
 
-    def open(self, sealed: bytes, about: str) -> bytes:
-        """What was sealed about the same. Raises ``CorruptState``, ``Unavailable``."""
+        :raises Unavailable: when cryptography is not installed or the key cannot be created.
+        :raises CorruptState: when the key is damaged or readable by other users.
+        """
+        nonce = secrets.token_bytes(_NONCE_SIZE)
+        ciphertext: bytes = self._cipher(create=True).encrypt(nonce, data, context.encode())
+        return nonce + ciphertext
+
+    def open(self, ciphertext: bytes, context: str) -> bytes:
+        """Return the data that was sealed with the same context.
+
+        :raises CorruptState: when the data or the key is damaged or missing.
+        :raises Unavailable: when cryptography is not installed.
+        """
         from cryptography.exceptions import InvalidTag
 
-        cipher = self._cipher(make=False)
-        nonce, data = sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:]
+        cipher = self._cipher(create=False)
+        nonce, data = ciphertext[:_NONCE_SIZE], ciphertext[_NONCE_SIZE:]
         try:
-            return bytes(cipher.decrypt(nonce, data, about.encode()))
+            return bytes(cipher.decrypt(nonce, data, context.encode()))
         except (InvalidTag, ValueError):
             raise CorruptState(
-                f"{about} cannot be decrypted by {self._path}",
-                hint="it, or the key, is another one than when it was made; make it anew",
+                f"{context} cannot be decrypted with {self._path}",
+                hint="it, or the key, has changed since it was created; create it again",
             ) from None
 
-    def _cipher(self, *, make: bool):  # type: ignore[no-untyped-def]  # loaded late
+    def _cipher(self, *, create: bool):  # type: ignore[no-untyped-def]  # loaded late
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError:
@@ -52,47 +60,47 @@ class SecretEncryption:
                 "secrets need the Python package cryptography, which is not installed",
                 hint="scripts/setup, or pip install cryptography",
             ) from None
-        return AESGCM(self._key(make=make))
+        return AESGCM(self._key(create=create))
 
-    def _key(self, *, make: bool) -> bytes:
+    def _key(self, *, create: bool) -> bytes:
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
-            if make:
-                return self._make()
+            if create:
+                return self._create_key()
             raise CorruptState(
-                f"the key {self._path} is gone, so no secret can be read",
-                hint="put it back, or make the secrets anew",
+                f"the key {self._path} is missing, so no secret can be read",
+                hint="restore it, or create the secrets again",
             ) from None
         except OSError as error:
             raise CorruptState(f"the key {self._path}: {error.strerror}") from None
         with open(descriptor, "rb") as file:
-            facts = os.fstat(descriptor)
+            st = os.fstat(descriptor)
             key = file.read(_KEY_SIZE + 1)
-        if facts.st_mode & 0o077 or facts.st_uid != os.geteuid():
+        if st.st_mode & 0o077 or st.st_uid != os.geteuid():
             raise CorruptState(
-                f"the key {self._path} can be read by others", hint="chown root and chmod 0600"
+                f"the key {self._path} is readable by other users", hint="chown root and chmod 0600"
             )
         if len(key) != _KEY_SIZE:
-            raise CorruptState(f"the key {self._path} has not {_KEY_SIZE} bytes")
+            raise CorruptState(f"the key {self._path} does not have {_KEY_SIZE} bytes")
         return key
 
-    def _make(self) -> bytes:
-        """A new key, whole or not at all, and on the disk before anything is sealed by it."""
+    def _create_key(self) -> bytes:
+        """Create a key atomically and sync it to disk before anything is encrypted with it."""
         key = secrets.token_bytes(_KEY_SIZE)
-        half = f"{self._path}.new"
+        temporary = f"{self._path}.new"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            with open(os.open(half, flags, 0o600), "wb") as file:
+            with open(os.open(temporary, flags, 0o600), "wb") as file:
                 file.write(key)
                 file.flush()
                 os.fsync(file.fileno())
-            os.rename(half, self._path)
+            os.rename(temporary, self._path)
             directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(directory)
             finally:
                 os.close(directory)
         except OSError as error:
-            raise Unavailable(f"cannot make the key {self._path}: {error.strerror}") from None
+            raise Unavailable(f"cannot create the key {self._path}: {error.strerror}") from None
         return key

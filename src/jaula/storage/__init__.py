@@ -1,5 +1,5 @@
-"""File systems of containers: layers, snapshots of them, volumes, and trees as archives.
+"""Layers, container snapshots, volumes, and tar archives of file trees.
 
-Knows no image and no container: layers are named by diff id, snapshots by an id that the caller
-gives.
+The package does not know images or containers. A layer is named by its diff id, a snapshot by an id
+that the caller chooses.
 """

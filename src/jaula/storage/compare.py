@@ -1,10 +1,11 @@
-"""Two trees of files compared entry by entry: everything that an archive says about a file.
+"""Compare two file trees, entry by entry, in all that an archive stores about a file.
 
-Content, type, mode, owner, links, device numbers, attributes and times; what is missing and what is
-too much. Both are read through directory descriptors, no link is followed.
+Compared are content, type, mode, owner, links, device numbers, extended attributes and times.
+Missing and additional files are reported. Both trees are read through directory descriptors, and
+no symbolic link is followed.
 
-Left out: a security module's labels, which the host gives, and what no archive states: the times of
-some directories, everything about whiteouts but that they are there.
+Not compared are labels of security modules, which the host sets, and what an archive does not
+store: the times of some directories, and the metadata of whiteouts.
 """
 
 from __future__ import annotations
@@ -15,128 +16,136 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from jaula.storage.trees import is_whiteout, open_folder, walk
+from jaula.storage.trees import is_whiteout, open_subdirectory, walk
 
-_PIECE = 1 << 20
+_CHUNK = 1 << 20
 _LABELS = ("security.selinux", "security.apparmor", "security.SMACK64")
-_MOST = 1000  # deviations that are told of one tree
+_MAX_DIFFERENCES = 1000  # reported for one tree
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """A path, absolute in its tree, and what is wrong with it."""
+    """A path, absolute in its tree, and how it differs."""
 
     path: str
     problem: str
 
 
-def deviations(
-    found: int, wanted: int, *, timed: Collection[bytes], root: bool = True
+def compare_trees(
+    actual: int, expected: int, *, timed_directories: Collection[bytes], root: bool = True
 ) -> list[Difference]:
-    """What of ``found`` is not as in ``wanted``, both descriptors of directories.
+    """Return how the directory ``actual`` differs from ``expected``. Both are descriptors.
 
-    ``timed`` are the directories (relative, the root is empty) whose times count; ``root`` says
-    whether the facts of the tree's own directory do.
+    ``timed_directories`` are the relative paths of the directories whose times are compared; the
+    root's is empty. ``root`` says whether the metadata of the root directory is compared.
     """
-    comparing = _Comparing(found, wanted, timed)
-    told: list[Difference] = []
-    for deviation in comparing.run(root):
-        told.append(deviation)
-        if len(told) == _MOST:
-            told.append(
-                Difference("/", f"more than {_MOST} differences; the others are not listed")
+    comparison = _Comparison(actual, expected, timed_directories)
+    differences: list[Difference] = []
+    for difference in comparison.run(root):
+        differences.append(difference)
+        if len(differences) == _MAX_DIFFERENCES:
+            differences.append(
+                Difference(
+                    "/", f"more than {_MAX_DIFFERENCES} differences; the others are not listed"
+                )
             )
             break
-    return told
+    return differences
 
 
-class _Comparing:
-    def __init__(self, found: int, wanted: int, timed: Collection[bytes]) -> None:
-        self._found = found
-        self._wanted = wanted
-        self._timed = timed
-        self._links: dict[int, int] = {}  # inode of a wanted file with several names: the found one
+class _Comparison:
+    def __init__(self, actual: int, expected: int, timed_directories: Collection[bytes]) -> None:
+        self._actual = actual
+        self._expected = expected
+        self._timed = timed_directories
+        self._links: dict[int, int] = {}  # inodes of hard links: expected -> actual
 
     def run(self, root: bool) -> Iterator[Difference]:
         if root:
-            yield from self._facts(b"", b".", self._found, self._wanted)
-        for path, folder, entries in walk(self._wanted):
-            there = open_folder(self._found, path)
+            yield from self._metadata(b"", b".", self._actual, self._expected)
+        for path, expected_dir, entries in walk(self._expected):
+            actual_dir = open_subdirectory(self._actual, path)
             try:
-                names = set(map(os.fsencode, os.listdir(there)))
+                names = set(map(os.fsencode, os.listdir(actual_dir)))
                 for entry in tuple(entries):
-                    name, facts = entry
-                    place = path + b"/" + name if path else name
+                    name, status = entry
+                    file_path = path + b"/" + name if path else name
                     if name not in names:
-                        yield _told(place, "it is missing")
+                        yield _difference(file_path, "it is missing")
                         entries.remove(entry)
                         continue
                     names.discard(name)
-                    kind = stat.S_IFMT(os.stat(name, dir_fd=there, follow_symlinks=False).st_mode)
-                    if kind != stat.S_IFMT(facts.st_mode):
-                        other = _KINDS[stat.S_IFMT(facts.st_mode)]
-                        yield _told(place, f"it is a {_KINDS[kind]}, not a {other}")
+                    kind = stat.S_IFMT(
+                        os.stat(name, dir_fd=actual_dir, follow_symlinks=False).st_mode
+                    )
+                    if kind != stat.S_IFMT(status.st_mode):
+                        other = _KINDS[stat.S_IFMT(status.st_mode)]
+                        yield _difference(file_path, f"it is a {_KINDS[kind]}, not a {other}")
                         entries.remove(entry)
                         continue
-                    if not is_whiteout(facts):
-                        yield from self._facts(place, name, there, folder)
-                    elif not is_whiteout(os.stat(name, dir_fd=there, follow_symlinks=False)):
-                        yield _told(place, "it is a device, not a whiteout")
+                    if not is_whiteout(status):
+                        yield from self._metadata(file_path, name, actual_dir, expected_dir)
+                    elif not is_whiteout(os.stat(name, dir_fd=actual_dir, follow_symlinks=False)):
+                        yield _difference(file_path, "it is a device, not a whiteout")
                 for name in sorted(names):
-                    yield _told(path + b"/" + name if path else name, "it is not in the layer")
+                    yield _difference(
+                        path + b"/" + name if path else name, "it is not in the layer"
+                    )
             finally:
-                os.close(there)
+                os.close(actual_dir)
 
-    def _facts(self, place: bytes, name: bytes, there: int, folder: int) -> Iterator[Difference]:
-        """Compare ``name`` in two directories, where it is of one kind."""
-        found = os.stat(name, dir_fd=there, follow_symlinks=False)
-        wanted = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        kind = stat.S_IFMT(wanted.st_mode)
-        if stat.S_IFMT(found.st_mode) != kind:
-            yield _told(
-                place, f"it is a {_KINDS[stat.S_IFMT(found.st_mode)]}, not a {_KINDS[kind]}"
+    def _metadata(
+        self, file_path: bytes, name: bytes, actual_dir: int, expected_dir: int
+    ) -> Iterator[Difference]:
+        """Compare the file ``name`` of two directories."""
+        actual = os.stat(name, dir_fd=actual_dir, follow_symlinks=False)
+        expected = os.stat(name, dir_fd=expected_dir, follow_symlinks=False)
+        kind = stat.S_IFMT(expected.st_mode)
+        if stat.S_IFMT(actual.st_mode) != kind:
+            yield _difference(
+                file_path, f"it is a {_KINDS[stat.S_IFMT(actual.st_mode)]}, not a {_KINDS[kind]}"
             )
             return
-        for what, one, other in (
-            ("mode", oct(stat.S_IMODE(found.st_mode)), oct(stat.S_IMODE(wanted.st_mode))),
-            ("owner", f"{found.st_uid}:{found.st_gid}", f"{wanted.st_uid}:{wanted.st_gid}"),
-            ("device", str(found.st_rdev), str(wanted.st_rdev)),
+        for field, one, other in (
+            ("mode", oct(stat.S_IMODE(actual.st_mode)), oct(stat.S_IMODE(expected.st_mode))),
+            ("owner", f"{actual.st_uid}:{actual.st_gid}", f"{expected.st_uid}:{expected.st_gid}"),
+            ("device", str(actual.st_rdev), str(expected.st_rdev)),
         ):
             if one != other:
-                yield _told(place, f"its {what} is {one}, not {other}")
-        timed = kind != stat.S_IFDIR or place in self._timed
-        if timed and found.st_mtime_ns != wanted.st_mtime_ns:
-            yield _told(place, "its time differs")
-        if _attributes(there, name) != _attributes(folder, name):
-            yield _told(place, "its extended attributes differ")
+                yield _difference(file_path, f"its {field} is {one}, not {other}")
+        has_time = kind != stat.S_IFDIR or file_path in self._timed
+        if has_time and actual.st_mtime_ns != expected.st_mtime_ns:
+            yield _difference(file_path, "its time differs")
+        if _attributes(actual_dir, name) != _attributes(expected_dir, name):
+            yield _difference(file_path, "its extended attributes differ")
         if kind == stat.S_IFLNK and (
-            os.readlink(name, dir_fd=there) != os.readlink(name, dir_fd=folder)
+            os.readlink(name, dir_fd=actual_dir) != os.readlink(name, dir_fd=expected_dir)
         ):
-            yield _told(place, "it leads elsewhere")
+            yield _difference(file_path, "its link target differs")
         if kind != stat.S_IFDIR:
-            yield from self._data(place, name, there, folder, found, wanted)
+            yield from self._data(file_path, name, actual_dir, expected_dir, actual, expected)
 
     def _data(
         self,
-        place: bytes,
+        file_path: bytes,
         name: bytes,
-        there: int,
-        folder: int,
-        found: os.stat_result,
-        wanted: os.stat_result,
+        actual_dir: int,
+        expected_dir: int,
+        actual: os.stat_result,
+        expected: os.stat_result,
     ) -> Iterator[Difference]:
-        if found.st_nlink != wanted.st_nlink:
-            yield _told(place, f"it has {found.st_nlink} names, not {wanted.st_nlink}")
-        if wanted.st_nlink > 1:
-            first = self._links.setdefault(wanted.st_ino, found.st_ino)
-            if first != found.st_ino:
-                yield _told(place, "it is a file of its own, not a hard link")
-        if not stat.S_ISREG(wanted.st_mode):
+        if actual.st_nlink != expected.st_nlink:
+            yield _difference(file_path, f"it has {actual.st_nlink} names, not {expected.st_nlink}")
+        if expected.st_nlink > 1:
+            first = self._links.setdefault(expected.st_ino, actual.st_ino)
+            if first != actual.st_ino:
+                yield _difference(file_path, "it is a file of its own, not a hard link")
+        if not stat.S_ISREG(expected.st_mode):
             return
-        if found.st_size != wanted.st_size:
-            yield _told(place, f"it has {found.st_size} bytes, not {wanted.st_size}")
-        elif found.st_size and not _same_content(there, folder, name):
-            yield _told(place, "its content differs")
+        if actual.st_size != expected.st_size:
+            yield _difference(file_path, f"it has {actual.st_size} bytes, not {expected.st_size}")
+        elif actual.st_size and not _same_content(actual_dir, expected_dir, name):
+            yield _difference(file_path, "its content differs")
 
 
 _KINDS = {
@@ -150,29 +159,29 @@ _KINDS = {
 }
 
 
-def _told(place: bytes, problem: str) -> Difference:
-    return Difference("/" + place.decode(errors="backslashreplace"), problem)
+def _difference(file_path: bytes, problem: str) -> Difference:
+    return Difference("/" + file_path.decode(errors="backslashreplace"), problem)
 
 
-def _attributes(folder: int, name: bytes) -> dict[str, bytes]:
-    where = b"/proc/self/fd/%d/%s" % (folder, name)
+def _attributes(directory: int, name: bytes) -> dict[str, bytes]:
+    file = b"/proc/self/fd/%d/%s" % (directory, name)
     return {
-        attribute: os.getxattr(where, attribute, follow_symlinks=False)
-        for attribute in os.listxattr(where, follow_symlinks=False)
+        attribute: os.getxattr(file, attribute, follow_symlinks=False)
+        for attribute in os.listxattr(file, follow_symlinks=False)
         if not attribute.startswith(_LABELS)
     }
 
 
-def _same_content(one_folder: int, other_folder: int, name: bytes) -> bool:
-    one = os.open(name, _READ, dir_fd=one_folder)
+def _same_content(first_dir: int, second_dir: int, name: bytes) -> bool:
+    one = os.open(name, _READ, dir_fd=first_dir)
     try:
-        other = os.open(name, _READ, dir_fd=other_folder)
+        other = os.open(name, _READ, dir_fd=second_dir)
         try:
             while True:
-                piece = os.read(one, _PIECE)
-                if piece != os.read(other, _PIECE):
+                chunk = os.read(one, _CHUNK)
+                if chunk != os.read(other, _CHUNK):
                     return False
-                if not piece:
+                if not chunk:
                     return True
         finally:
             os.close(other)

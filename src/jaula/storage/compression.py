@@ -1,8 +1,9 @@
-"""Compressed streams: recognised by their first bytes, read as plain ones.
+"""Detect and decompress compressed streams.
 
-gzip through isal (twice zlib's speed), zstd through ``backports.zstd`` (the standard library's
-``compression.zstd`` is the same module), bzip2 and xz through the standard library. The memory that
-an xz or zstd stream may ask for is bounded; the output is bounded by who reads it.
+The first bytes of a stream decide. gzip uses isal (twice zlib's speed). zstd uses
+``backports.zstd`` (the standard library's ``compression.zstd`` is the same module). bzip2 and xz
+use the standard library. The memory of an xz or zstd decoder is limited. The caller limits the
+output.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Any, Protocol, cast
 from jaula.errors import InvalidRequest
 
 _XZ_MEMORY = 256 << 20  # bytes
-_ZSTD_WINDOW_LOG = 27  # 128 MiB, what `zstd -d` accepts without being asked for more
-_CHUNK = 1 << 18
+_ZSTD_WINDOW_LOG = 27  # 128 MiB, the default limit of `zstd -d`
+_CHUNK = 1 << 18  # bytes
 
 
 class Source(Protocol):
-    """What is needed of a compressed stream."""
+    """A readable stream."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -38,8 +39,8 @@ class Compression(StrEnum):
 MAGIC_LENGTH = 6
 
 
-def recognise(head: bytes) -> Compression:
-    """The compression of a stream that starts with ``head`` (six bytes suffice)."""
+def detect_compression(head: bytes) -> Compression:
+    """Return the compression of a stream that starts with ``head`` (six bytes are enough)."""
     if head.startswith(b"\x1f\x8b"):
         return Compression.GZIP
     if head.startswith(b"\x28\xb5\x2f\xfd"):
@@ -51,8 +52,8 @@ def recognise(head: bytes) -> Compression:
     return Compression.NONE
 
 
-class Plain(io.RawIOBase):
-    """A stream of which the first bytes were read already."""
+class PrefixedStream(io.RawIOBase):
+    """A stream whose first bytes were read before."""
 
     def __init__(self, head: bytes, source: Source) -> None:
         self._head = head
@@ -73,7 +74,7 @@ class Plain(io.RawIOBase):
 
 
 class _Decompressor(Protocol):
-    """The shape that bz2, lzma and zstd decompressors share (and isal's, with another name)."""
+    """The interface that the decompressors of bz2, lzma, zstd and isal share."""
 
     @property
     def eof(self) -> bool: ...
@@ -87,16 +88,19 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-class Decompressed(io.RawIOBase):
-    """The plain bytes of a compressed stream, which may consist of several members."""
+class DecompressedStream(io.RawIOBase):
+    """The decompressed bytes of a stream, which may have several members."""
 
     def __init__(
-        self, source: Plain, make: Callable[[], _Decompressor], damage: type[Exception]
+        self,
+        source: PrefixedStream,
+        factory: Callable[[], _Decompressor],
+        error_type: type[Exception],
     ) -> None:
         self._source = source
-        self._make = make
-        self._damage = damage
-        self._decompressor = make()
+        self._factory = factory
+        self._error_type = error_type
+        self._decompressor = factory()
         self._input = memoryview(bytearray(_CHUNK))
 
     def readable(self) -> bool:
@@ -105,7 +109,7 @@ class Decompressed(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         try:
             data = self._next(len(buffer))
-        except (self._damage, EOFError, MemoryError) as error:
+        except (self._error_type, EOFError, MemoryError) as error:
             raise InvalidRequest(f"the archive's compressed data is damaged: {error}") from error
         buffer[: len(data)] = data
         return len(data)
@@ -114,37 +118,40 @@ class Decompressed(io.RawIOBase):
         while True:
             compressed = b""
             if self._decompressor.eof:
-                compressed = self._decompressor.unused_data or self._more()
+                compressed = self._decompressor.unused_data or self._read()
                 if not compressed or not compressed.strip(b"\0"):
                     return b""  # the end, or padding after it
-                self._decompressor = self._make()
+                self._decompressor = self._factory()
             elif self._decompressor.needs_input:
-                compressed = self._more()
+                compressed = self._read()
                 if not compressed:
-                    raise EOFError("it ends too early")
+                    raise EOFError("unexpected end of data")
             data = self._decompressor.decompress(compressed, limit)
             if data:
                 return data
 
-    def _more(self) -> bytes:
+    def _read(self) -> bytes:
         return bytes(self._input[: self._source.readinto(self._input)])
 
 
-def plain(source: Source) -> tuple[io.RawIOBase, Compression]:
-    """``source`` as a stream of plain bytes, and what it was compressed with."""
+def decompress_stream(source: Source) -> tuple[io.RawIOBase, Compression]:
+    """Return ``source`` as a stream of decompressed bytes, and its compression."""
     head = b""
-    while len(head) < MAGIC_LENGTH and (more := source.read(MAGIC_LENGTH - len(head))):
-        head += more
-    kind = recognise(head)
-    stream = Plain(head, source)
+    while len(head) < MAGIC_LENGTH and (chunk := source.read(MAGIC_LENGTH - len(head))):
+        head += chunk
+    kind = detect_compression(head)
+    stream = PrefixedStream(head, source)
     if kind is Compression.NONE:
         return stream, kind
-    make, damage = _decompressor(kind)
-    return Decompressed(stream, make, damage), kind
+    factory, error_type = _decompressor(kind)
+    return DecompressedStream(stream, factory, error_type), kind
 
 
 def _decompressor(kind: Compression) -> tuple[Callable[[], _Decompressor], type[Exception]]:
-    """Modules are imported when they are needed: an engine that only runs containers needs none."""
+    """Return the factory and the error type of a decompressor.
+
+    Modules are imported on demand, because an engine that only runs containers needs none.
+    """
     if kind is Compression.GZIP:
         from isal import igzip_lib
 
@@ -167,7 +174,7 @@ def _gzip() -> _Decompressor:
 
 
 def _zstd_module() -> Any:
-    """The same module under its two names: in the standard library from Python 3.14 on."""
+    """Return the zstd module, which is in the standard library from Python 3.14 on."""
     if sys.version_info >= (3, 14):
         return importlib.import_module("compression.zstd")
     return importlib.import_module("backports.zstd")

@@ -1,7 +1,7 @@
-"""What a container changed: an upper directory, or a whole tree, against what is below.
+"""The changes of a container: compare an upper directory or a whole tree with the lower tree.
 
-Follows what ``docker diff`` shows: a directory appears as modified when something in it changed or
-its own facts did; what a deleted directory held is not listed one by one.
+Follows ``docker diff``: a directory is modified if an entry of it or its own metadata changed. The
+entries of a deleted directory are not listed.
 """
 
 from __future__ import annotations
@@ -12,78 +12,119 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jaula.storage.drivers.driver import Change, ChangeKind
-from jaula.storage.trees import is_opaque, is_whiteout, open_folder, walk
+from jaula.storage.trees import is_opaque, is_whiteout, open_subdirectory, walk
 
 
-def overlay_differences(upper: int, below: int) -> dict[bytes, ChangeKind]:
-    """Read an overlay's upper directory; ``below`` is a descriptor of the layers' merged root.
+def overlay_differences(upper: int, lower_root: int) -> dict[bytes, ChangeKind]:
+    """Return the differences of an overlay's upper directory.
 
-    Paths are relative; directories above a change are there as modified.
+    ``lower_root`` is a descriptor of the merged layers. Paths are relative. The parent directories
+    of a change are included as modified.
     """
-    found: dict[bytes, ChangeKind] = {}
-    for path, folder, entries in walk(upper):
-        with _lower(below, path) as lower:
-            for name, facts in entries:
-                place = _join(path, name)
-                under = _stat(lower, name)
-                if is_whiteout(facts):
-                    if under is not None:
-                        found[place] = ChangeKind.DELETED
-                elif under is None:
-                    found[place] = ChangeKind.ADDED
-                elif not (stat.S_ISDIR(facts.st_mode) and _same_folder(facts, under)):
-                    found[place] = ChangeKind.MODIFIED
-            if lower is not None and path and is_opaque(folder):
-                found |= _deleted(lower, path, entries)
-    return _with_parents(found)
+    differences: dict[bytes, ChangeKind] = {}
+    for path, directory, entries in walk(upper):
+        with _lower(lower_root, path) as lower:
+            for name, status in entries:
+                file = _join(path, name)
+                lower_status = _stat(lower, name)
+                if is_whiteout(status):
+                    if lower_status is not None:
+                        differences[file] = ChangeKind.DELETED
+                elif lower_status is None:
+                    differences[file] = ChangeKind.ADDED
+                elif not (stat.S_ISDIR(status.st_mode) and _same_directory(status, lower_status)):
+                    differences[file] = ChangeKind.MODIFIED
+            if lower is not None and path and is_opaque(directory):
+                differences |= _deleted(lower, path, entries)
+    return _with_parents(differences)
 
 
-def tree_differences(tree: int, below: int) -> dict[bytes, ChangeKind]:
-    """Compare a whole tree with the one it was copied from."""
-    found: dict[bytes, ChangeKind] = {}
+def tree_differences(tree: int, lower_root: int) -> dict[bytes, ChangeKind]:
+    """Return the differences of a whole tree from the tree that it was copied from."""
+    differences: dict[bytes, ChangeKind] = {}
     for path, _, entries in walk(tree):
-        with _lower(below, path) as lower:
-            for name, facts in entries:
-                under = _stat(lower, name)
-                if under is None:
-                    found[_join(path, name)] = ChangeKind.ADDED
-                elif not _same(facts, under):
-                    found[_join(path, name)] = ChangeKind.MODIFIED
+        with _lower(lower_root, path) as lower:
+            for name, status in entries:
+                lower_status = _stat(lower, name)
+                if lower_status is None:
+                    differences[_join(path, name)] = ChangeKind.ADDED
+                elif not _same(status, lower_status):
+                    differences[_join(path, name)] = ChangeKind.MODIFIED
             if lower is not None:
-                found |= _deleted(lower, path, entries)
-    return _with_parents(found)
+                differences |= _deleted(lower, path, entries)
+    return _with_parents(differences)
 
 
-def _with_parents(found: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
-    for path in list(found):
+def _with_parents(differences: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
+    for path in list(differences):
         while b"/" in path:
             path = path.rpartition(b"/")[0]
-            if path in found:
+            if path in differences:
                 break
-            found[path] = ChangeKind.MODIFIED
-    return found
+            differences[path] = ChangeKind.MODIFIED
+    return differences
 
 
-def listed(found: dict[bytes, ChangeKind]) -> list[Change]:
-    """Differences in order of path, absolute, for people."""
+def sorted_changes(differences: dict[bytes, ChangeKind]) -> list[Change]:
+    """Return the differences sorted by path, with absolute paths for display."""
     return [
         Change("/" + path.decode(errors="backslashreplace"), kind)
-        for path, kind in sorted(found.items(), key=lambda item: item[0].split(b"/"))
+        for path, kind in sorted(differences.items(), key=lambda item: item[0].split(b"/"))
     ]
 
 
-def redirects(upper: int) -> bool:
-    """Whether overlayfs moved a directory, or has a file's facts only, by an attribute of its own.
+_MOUNT_POINTS = frozenset(
+    [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/dev/pts",
+        "/dev/shm",
+        "/dev/mqueue",
+        "/dev/console",
+        "/etc/hosts",
+        "/etc/hostname",
+        "/etc/resolv.conf",
+        "/sbin/docker-init",
+    ]
+)
+"""Mount points that a container start creates if the image lacks them."""
 
-    Then the upper directory does not hold what it shows (``redirect_dir``, ``metacopy``).
+
+def without_mount_points(changes: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return ``changes`` without the mount points that a container start created.
+
+    ``changes`` holds paths with Docker's kinds: 0 modified, 1 added, 2 deleted. A directory that
+    changed only because of such a mount point is left out too.
     """
-    for _, folder, entries in walk(upper):
-        for name, facts in entries:
-            if not (stat.S_ISDIR(facts.st_mode) or stat.S_ISREG(facts.st_mode)):
+    kept = [(path, kind) for path, kind in changes if not (kind == 1 and path in _MOUNT_POINTS)]
+    for parent in ("/etc", "/sbin", "/dev"):
+        if not any(path.startswith(parent + "/") for path, _ in kept) and any(
+            path.startswith(parent + "/") for path, _ in changes
+        ):
+            kept = [(path, kind) for path, kind in kept if path != parent]
+    return kept
+
+
+def layer_differences(differences: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
+    """Return the differences that belong in a layer of an image."""
+    changes = [("/" + os.fsdecode(path), int(kind)) for path, kind in differences.items()]
+    kept = {os.fsencode(path[1:]) for path, _ in without_mount_points(changes)}
+    return {path: kind for path, kind in differences.items() if path in kept}
+
+
+def has_redirects(upper: int) -> bool:
+    """Return whether overlayfs moved a directory or copied up metadata only.
+
+    Then the upper directory is incomplete without the lower one (``redirect_dir``, ``metacopy``).
+    """
+    for _, directory, entries in walk(upper):
+        for name, status in entries:
+            if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
                 continue
-            where = b"/proc/self/fd/%d/%s" % (folder, name)
-            names = os.listxattr(where, follow_symlinks=False)
-            if any(n.endswith((".overlay.redirect", ".overlay.metacopy")) for n in names):
+            fd_path = b"/proc/self/fd/%d/%s" % (directory, name)
+            xattrs = os.listxattr(fd_path, follow_symlinks=False)
+            if any(n.endswith((".overlay.redirect", ".overlay.metacopy")) for n in xattrs):
                 return True
     return False
 
@@ -93,11 +134,11 @@ def _join(path: bytes, name: bytes) -> bytes:
 
 
 @contextmanager
-def _lower(below: int, path: bytes) -> Iterator[int | None]:
-    """The directory that lies below; None where something else or nothing does."""
+def _lower(lower_root: int, path: bytes) -> Iterator[int | None]:
+    """Open the lower directory, or yield None if there is no directory with that path."""
     try:
-        descriptor = open_folder(below, path)
-    except OSError:  # also a link in a directory's place: ELOOP
+        descriptor = open_subdirectory(lower_root, path)
+    except OSError:  # ELOOP, too: a symbolic link in a directory's place
         yield None
         return
     try:
@@ -109,7 +150,7 @@ def _lower(below: int, path: bytes) -> Iterator[int | None]:
 def _deleted(
     lower: int, path: bytes, entries: list[tuple[bytes, os.stat_result]]
 ) -> dict[bytes, ChangeKind]:
-    """What is below and not among ``entries``."""
+    """Return the names of the lower directory that are not among ``entries`` as deleted."""
     names = {name for name, _ in entries}
     return {
         _join(path, name): ChangeKind.DELETED
@@ -118,17 +159,17 @@ def _deleted(
     }
 
 
-def _stat(folder: int | None, name: bytes) -> os.stat_result | None:
-    if folder is None:
+def _stat(directory: int | None, name: bytes) -> os.stat_result | None:
+    if directory is None:
         return None
     try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
 
 
-def _same_folder(one: os.stat_result, other: os.stat_result) -> bool:
-    """A directory that overlayfs copied up only because something in it changed."""
+def _same_directory(one: os.stat_result, other: os.stat_result) -> bool:
+    """Return whether overlayfs copied up a directory only because an entry changed."""
     return (one.st_mode, one.st_uid, one.st_gid, one.st_mtime_ns) == (
         other.st_mode,
         other.st_uid,

@@ -1,6 +1,6 @@
-"""The name of the file system below a path, from statfs(2)'s magic number.
+"""Name the type of the file system at a path, by the magic number of statfs(2).
 
-Source: ``linux/magic.h`` and the file systems' own headers.
+Source: ``linux/magic.h`` and the headers of the file systems.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAMES = {
 
 
 def filesystem_name(path: Path) -> str:
-    """``extfs``, ``xfs``, ...; the magic number in hex where it has no name here."""
+    """Return ``extfs``, ``xfs`` and so on, or the magic number in hex if it has no name."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         magic = filesystem_magic(descriptor)

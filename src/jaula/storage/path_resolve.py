@@ -1,11 +1,12 @@
-"""A path inside a root, as a client names it, and what is there.
+"""Resolve a client's path inside a root file system, and describe the file.
 
 Follows the Docker Engine API 1.45, ``ContainerArchiveInfo``: the last component of a path is not
-followed where it is a link, but ``/`` or ``/.`` at its end asks for the directory that it leads to.
+followed if it is a symbolic link. A trailing ``/`` or ``/.`` asks for the directory that it links
+to.
 
-The root is a descriptor, and the kernel resolves below it (openat2(2), ``RESOLVE_IN_ROOT``) while
-whoever lives there renames what he likes. Kernel file systems are not entered: what proc and sysfs
-answer depends on who reads, and the engine may read more than a container may.
+The root is a descriptor. The kernel resolves paths below it (openat2(2), ``RESOLVE_IN_ROOT``), so
+renames by the container do not matter. Kernel file systems are not entered: the content of proc and
+sysfs depends on the reader, and the engine may read more than a container may.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jaula.errors import InvalidRequest, NotFound
 from jaula.kernel import mounts, paths
 from jaula.kernel.paths import RESOLVE
 
-_KERNEL = frozenset(
+_KERNEL_FILESYSTEMS = frozenset(
     {
         0x9FA0,  # proc
         0x62656572,  # sysfs
@@ -38,7 +39,7 @@ _KERNEL = frozenset(
         0x6E736673,  # nsfs
     }
 )
-"""Magic numbers of linux/magic.h."""
+"""Magic numbers of kernel file systems (linux/magic.h)."""
 
 _GO_BITS = (
     (stat.S_ISDIR, 1 << 31),
@@ -51,7 +52,10 @@ _GO_BITS = (
 
 
 class PathStat(msgspec.Struct, frozen=True):
-    """The document of ``X-Docker-Container-Path-Stat``; ``mode`` is Go's, ``mtime`` RFC 3339."""
+    """The document of ``X-Docker-Container-Path-Stat``.
+
+    ``mode`` is Go's ``fs.FileMode``, ``mtime`` is RFC 3339.
+    """
 
     name: str
     size: int
@@ -61,9 +65,9 @@ class PathStat(msgspec.Struct, frozen=True):
 
 
 class PathRequest(msgspec.Struct, frozen=True):
-    """A path that was asked for, absolute and without ``..``; ``ending`` is ``/``, ``/.`` or none.
+    """A requested path, absolute and without ``..``. ``ending`` is ``/``, ``/.`` or empty.
 
-    Dots are resolved in the text, as Docker does, before anything is looked at.
+    ``..`` is resolved in the text, as in Docker, before a file is accessed.
     """
 
     path: str
@@ -71,44 +75,53 @@ class PathRequest(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What the thing is called in an archive."""
+        """The name of the file in an archive."""
         if self.ending == "/.":
             return "."
         return posixpath.basename(self.path) or "/"
 
 
-def wanted(text: str) -> PathRequest:
-    """Read a client's path. Raises :class:`InvalidRequest`."""
+def parse_path(text: str) -> PathRequest:
+    """Parse a client's path.
+
+    :raises InvalidRequest: when it is empty or has a NUL byte.
+    """
     if not text:
         raise InvalidRequest("a path is needed", hint="give ?path=/where/in/the/container")
     if "\0" in text:
-        raise InvalidRequest("the path holds a zero byte")
+        raise InvalidRequest("the path has a NUL byte")
     clean = "/" + posixpath.normpath("/" + text).lstrip("/")
     if text == "." or text.endswith("/."):
         return PathRequest(clean, "/.")
     return PathRequest(clean, "/" if text.endswith("/") and clean != "/" else "")
 
 
-def is_kernels(descriptor: int) -> bool:
-    """Whether a descriptor lies on a file system whose content the kernel makes up."""
-    return mounts.filesystem_magic(descriptor) in _KERNEL
+def on_kernel_filesystem(descriptor: int) -> bool:
+    """Return whether a descriptor is on a file system that the kernel generates."""
+    return mounts.filesystem_magic(descriptor) in _KERNEL_FILESYSTEMS
 
 
-def refuse_kernels(descriptor: int, path: str) -> None:
-    """Raise :class:`InvalidRequest` for a place on a kernel file system."""
-    if is_kernels(descriptor):
+def refuse_kernel_filesystem(descriptor: int, path: str) -> None:
+    """Refuse a descriptor on a kernel file system.
+
+    :raises InvalidRequest: when it is on one.
+    """
+    if on_kernel_filesystem(descriptor):
         raise InvalidRequest(
-            f"{path} lies on a kernel file system, from which nothing is copied",
+            f"{path} is on a kernel file system, which cannot be copied from or to",
             hint="read or write it in the container, with exec",
         )
 
 
-def open_place(root_fd: int, what: PathRequest) -> int:
-    """An ``O_PATH`` descriptor of the thing itself. Raises ``OSError``."""
-    if what.ending or what.path == "/":
-        return paths.open_in_root(root_fd, what.path, os.O_PATH | os.O_DIRECTORY)
-    folder, name = posixpath.split(what.path)
-    parent = paths.open_in_root(root_fd, folder, os.O_PATH | os.O_DIRECTORY)
+def open_path(root_fd: int, request: PathRequest) -> int:
+    """Return an ``O_PATH`` descriptor of the file.
+
+    :raises OSError: when it cannot be opened.
+    """
+    if request.ending or request.path == "/":
+        return paths.open_in_root(root_fd, request.path, os.O_PATH | os.O_DIRECTORY)
+    directory, name = posixpath.split(request.path)
+    parent = paths.open_in_root(root_fd, directory, os.O_PATH | os.O_DIRECTORY)
     try:
         resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
         return paths.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
@@ -116,30 +129,31 @@ def open_place(root_fd: int, what: PathRequest) -> int:
         os.close(parent)
 
 
-def found(root_fd: int, what: PathRequest, container: str) -> int:
-    """As :func:`open_place`, with errors for a client.
+def open_for_client(root_fd: int, request: PathRequest, container: str) -> int:
+    """Open a path as :func:`open_path` does, with errors for a client.
 
-    Raises :class:`NotFound`, and :class:`InvalidRequest` where no path leads on.
+    :raises NotFound: when the file does not exist.
+    :raises InvalidRequest: when the path cannot be resolved.
     """
     try:
-        return open_place(root_fd, what)
+        return open_path(root_fd, request)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"Could not find the file {what.path} in container {container}") from None
+        raise NotFound(f"Could not find the file {request.path} in container {container}") from None
     except OSError as error:
-        raise InvalidRequest(f"cannot open {what.path}: {error.strerror}") from error
+        raise InvalidRequest(f"cannot open {request.path}: {error.strerror}") from error
 
 
-def describe(root_fd: int, place: int, what: PathRequest) -> PathStat:
-    """What is at ``place``, which was opened for ``what``."""
-    facts = os.fstat(place)
-    target = _target(root_fd, place, what) if stat.S_ISLNK(facts.st_mode) else ""
+def stat_path(root_fd: int, fd: int, request: PathRequest) -> PathStat:
+    """Return the status of ``fd``, which was opened for ``request``."""
+    status = os.fstat(fd)
+    target = _target(root_fd, fd, request) if stat.S_ISLNK(status.st_mode) else ""
     return PathStat(
-        what.name, facts.st_size, go_mode(facts.st_mode), _rfc3339(facts.st_mtime_ns), target
+        request.name, status.st_size, go_mode(status.st_mode), _rfc3339(status.st_mtime_ns), target
     )
 
 
 def go_mode(mode: int) -> int:
-    """``st_mode`` as Go's ``fs.FileMode`` numbers it."""
+    """Convert ``st_mode`` to Go's ``fs.FileMode``."""
     number = stat.S_IMODE(mode) & 0o777
     for check, bits in _GO_BITS:
         if check(mode):
@@ -165,13 +179,13 @@ def _rfc3339(nanoseconds: int) -> str:
     return f"{text}{fraction}Z"
 
 
-def _target(root_fd: int, place: int, what: PathRequest) -> str:
-    """Where a link leads, from the root on: as far as it can be followed, or as its text says."""
+def _target(root_fd: int, fd: int, request: PathRequest) -> str:
+    """Return the target of a symbolic link from the root, or its text if it is dangling."""
     try:
-        end = paths.open_in_root(root_fd, what.path, os.O_PATH)
+        end = paths.open_in_root(root_fd, request.path, os.O_PATH)
     except OSError:
-        text = os.readlink("", dir_fd=place)
-        return posixpath.normpath(posixpath.join(posixpath.dirname(what.path), text))
+        text = os.readlink("", dir_fd=fd)
+        return posixpath.normpath(posixpath.join(posixpath.dirname(request.path), text))
     try:
         top, path = (os.readlink(f"/proc/self/fd/{fd}") for fd in (root_fd, end))
     finally:

@@ -1,13 +1,13 @@
-"""Giving a tree of files an SELinux label (``z`` and ``Z`` on mounts).
+"""Set the SELinux label of a file tree (``z`` and ``Z`` on mounts).
 
-The content of a volume is hostile: a container may rename and link in it while it is walked. So
-every step starts at a descriptor of the directory that was opened before, no link is followed, and
-no other mount is entered. A label is set on an ``O_PATH`` descriptor, through its entry in
-/proc/self/fd: that names the inode which was looked at, whatever bears the name by then. Nothing is
-opened for reading but directories, so that fifos, devices and sockets are labelled untouched.
+The content of a volume is hostile: a container may rename and link files during the walk. So every
+lookup starts at a directory descriptor, no symbolic link is followed, and no other mount is
+entered. A label is set on an ``O_PATH`` descriptor through its entry in /proc/self/fd. That names
+the inode itself, even if its name was reused meanwhile. Only directories are opened for reading, so
+FIFOs, devices and sockets are labelled without side effects.
 
-Facts about labels: ``security.selinux`` holds the context with a NUL at its end. A file system that
-keeps no labels answers EOPNOTSUPP; what is mounted read-only cannot be labelled either.
+Facts about labels: ``security.selinux`` is the context with a trailing NUL. A file system without
+labels returns EOPNOTSUPP. A read-only mount cannot be labelled either.
 """
 
 from __future__ import annotations
@@ -21,54 +21,56 @@ from jaula.errors import InvalidRequest, Unavailable
 from jaula.kernel.paths import RESOLVE, openat2
 
 ATTRIBUTE = "security.selinux"
-DEPTH = 256  # directories within each other
-ENTRIES = 1 << 24  # in all; somebody may add some as fast as they are labelled
+DEPTH = 256  # nested directories
+ENTRIES = 1 << 24  # files in total; a container may add files as fast as they are labelled
 # O_NOFOLLOW opens a link itself, where NO_SYMLINKS would refuse it.
 _WITHIN = RESOLVE.BENEATH | RESOLVE.NO_MAGICLINKS | RESOLVE.NO_XDEV
 
 
 def relabel(top: int, label: str, *, depth: int = DEPTH, entries: int = ENTRIES) -> int:
-    """Label what the descriptor ``top`` names and, of a directory, all below; how many changed.
+    """Label the file of descriptor ``top``, and a directory recursively.
 
-    What is removed meanwhile is passed over. Raises ``InvalidRequest`` where the tree is deeper
-    than ``depth`` or has more than ``entries``, ``Unavailable`` where it takes no labels.
+    Return how many labels changed. Files that are removed meanwhile are skipped.
+
+    :raises InvalidRequest: when the tree is deeper than ``depth`` or larger than ``entries``.
+    :raises Unavailable: when a label cannot be set.
     """
     value = label.encode("ascii") + b"\0"
     changed = 0
     try:
         for number, entry in enumerate(_walk(top, depth)):
             if number > entries:
-                raise InvalidRequest(f"it holds more than {entries} files", hint=_BY_HAND)
+                raise InvalidRequest(f"it has more than {entries} files", hint=_HINT)
             changed += _set(entry, value)
     except OSError as error:
         raise Unavailable(
             f"cannot set the label {label}: {error.strerror}",
-            hint="z and Z need a file system that keeps labels and can be written"
+            hint="z and Z need a writable file system that supports labels"
             if error.errno in (errno.EOPNOTSUPP, errno.EROFS)
             else None,
         ) from error
     return changed
 
 
-_BY_HAND = "leave out z and Z, and label it with chcon"
+_HINT = "leave out z and Z, and label it with chcon"
 
 
 def _set(fd: int, value: bytes) -> int:
-    place = f"/proc/self/fd/{fd}"
+    path = f"/proc/self/fd/{fd}"
     try:
-        if os.getxattr(place, ATTRIBUTE) == value:
+        if os.getxattr(path, ATTRIBUTE) == value:
             return 0
     except OSError as error:
         if error.errno != errno.ENODATA:
             raise
-    os.setxattr(place, ATTRIBUTE, value)
+    os.setxattr(path, ATTRIBUTE, value)
     return 1
 
 
 def _walk(top: int, depth: int) -> Iterator[int]:
-    """``top``, then descriptors of everything below, directories before what they hold.
+    """Yield ``top``, then a descriptor of each file below it, a directory before its entries.
 
-    Each is good until the next is asked for.
+    Each is valid until the next iteration.
     """
     yield top
     stack = [_Level(top)]
@@ -79,20 +81,20 @@ def _walk(top: int, depth: int) -> Iterator[int]:
                 stack.pop().close()
                 continue
             try:
-                found = openat2(stack[-1].fd, name, os.O_PATH | os.O_NOFOLLOW, resolve=_WITHIN)
+                fd = openat2(stack[-1].fd, name, os.O_PATH | os.O_NOFOLLOW, resolve=_WITHIN)
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.EXDEV):
-                    continue  # gone meanwhile, or another mount
+                    continue  # removed meanwhile, or another mount
                 raise
             try:
-                yield found
-                below = _Level(found)
+                yield fd
+                child = _Level(fd)
             finally:
-                os.close(found)
-            stack.append(below)
+                os.close(fd)
+            stack.append(child)
             if len(stack) > depth:
                 raise InvalidRequest(
-                    f"its directories are more than {depth} levels deep", hint=_BY_HAND
+                    f"its directories are more than {depth} levels deep", hint=_HINT
                 )
     finally:
         for level in stack:
@@ -100,23 +102,23 @@ def _walk(top: int, depth: int) -> Iterator[int]:
 
 
 class _Level:
-    """A directory that is being read; what is no directory has no entries."""
+    """An open directory of the walk. A file that is not a directory has no entries."""
 
     def __init__(self, fd: int) -> None:
-        self._held = ExitStack()
+        self._resources = ExitStack()
         self._entries: Iterator[os.DirEntry[str]] = iter(())
         self.fd = -1
         try:
             self.fd = openat2(fd, ".", os.O_RDONLY | os.O_DIRECTORY, resolve=_WITHIN)
         except NotADirectoryError:
             return
-        self._held.callback(os.close, self.fd)
-        self._entries = self._held.enter_context(os.scandir(self.fd))
+        self._resources.callback(os.close, self.fd)
+        self._entries = self._resources.enter_context(os.scandir(self.fd))
 
     def next(self) -> str | None:
-        """The name of the next entry."""
+        """Return the name of the next entry, None at the end."""
         entry = next(self._entries, None)
         return entry.name if entry else None
 
     def close(self) -> None:
-        self._held.close()
+        self._resources.close()

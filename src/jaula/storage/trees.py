@@ -1,11 +1,14 @@
-"""Trees of files below a directory descriptor: walk, remove, copy.
+"""Walk, copy and remove file trees below a directory descriptor.
 
-Nothing here recurses or joins paths to a root: a tree that a container wrote may be deeper than the
-stack and longer than PATH_MAX, and may change while it is read. A symbolic link is never followed.
+No function recurses or joins paths to a root. A tree that a container wrote may be deeper than the
+stack and longer than PATH_MAX, and it may change during the walk. Symbolic links are not followed.
+
+The functions at the end work on directories of the store itself (layers, volumes, snapshots). Their
+paths are the engine's, so only the last component is checked not to be a symbolic link.
 
 Facts about overlayfs (``filesystems/overlayfs.rst``): in an upper directory a character device 0:0
-is a whiteout, and ``trusted.overlay.opaque`` = ``y`` hides what is below a directory. In a user
-namespace, where that cannot be set, it is ``user.overlay.opaque``.
+is a whiteout. ``trusted.overlay.opaque`` = ``y`` on a directory hides the lower directories. In a
+user namespace that attribute cannot be set; it is ``user.overlay.opaque`` there.
 """
 
 from __future__ import annotations
@@ -13,76 +16,85 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import contextmanager
 
 from jaula.kernel import namespaces, paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
 OPAQUE = "trusted.overlay.opaque"
 USER_OPAQUE = "user.overlay.opaque"
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""Flags that open a directory itself, never what a link in its place leads to."""
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Flags of open(2) for a directory; a symbolic link in its place is an error."""
 _BENEATH = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS
 
 
-def is_whiteout(facts: os.stat_result) -> bool:
-    """A character device 0:0."""
-    return stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0
+def is_whiteout(status: os.stat_result) -> bool:
+    """Return whether a file is an overlayfs whiteout, a character device 0:0."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def is_opaque(descriptor: int) -> bool:
-    """Whether a directory of an upper or a layer hides what lower layers have."""
+    """Return whether a directory of an upper directory or layer hides the lower layers."""
     try:
-        return os.getxattr(descriptor, opaque()) == b"y"
+        return os.getxattr(descriptor, opaque_xattr()) == b"y"
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
             return False
         raise
 
 
-def opaque() -> str:
-    """The attribute that counts here."""
+def opaque_xattr() -> str:
+    """Return the name of overlayfs's opaque attribute in this user namespace."""
     return OPAQUE if namespaces.is_initial_userns() else USER_OPAQUE
 
 
-def may_make(kind: int, number: int) -> bool:
-    """Whether a node can be made: in a user namespace no device can, but a whiteout is none."""
+def can_mknod(kind: int, number: int) -> bool:
+    """Return whether mknod(2) is permitted.
+
+    A user namespace cannot create devices. FIFOs and whiteouts are permitted.
+    """
     return kind == stat.S_IFIFO or number == 0 or namespaces.is_initial_userns()
 
 
-def set_attribute(where: int | bytes, attribute: str, value: bytes, *, follow: bool = True) -> None:
-    """Set an extended attribute; one that a user namespace cannot have is left out there.
+def set_xattr(file: int | bytes, attribute: str, value: bytes, *, follow: bool = True) -> None:
+    """Set an extended attribute. Skip one that cannot be set in a user namespace.
 
-    Only file capabilities of the ``security.`` and none of the ``trusted.`` ones can be set in one.
+    Such a namespace can set ``security.capability``, but no other ``security.`` attribute and no
+    ``trusted.`` one.
     """
     try:
-        os.setxattr(where, attribute, value, follow_symlinks=follow)
+        os.setxattr(file, attribute, value, follow_symlinks=follow)
     except PermissionError:
         reserved = attribute.startswith(("trusted.", "security."))
         if namespaces.is_initial_userns() or not reserved or attribute == "security.capability":
             raise
 
 
-def open_folder(root_fd: int, path: bytes) -> int:
-    """A directory of the tree, for reading; fails where a component is a link."""
+def open_subdirectory(root_fd: int, path: bytes) -> int:
+    """Open a directory of the tree for reading.
+
+    :raises OSError: when a component is absent or is a symbolic link.
+    """
     return paths.openat2(root_fd, path or b".", os.O_RDONLY | os.O_DIRECTORY, resolve=_BENEATH)
 
 
 def walk(root_fd: int) -> Iterator[tuple[bytes, int, list[tuple[bytes, os.stat_result]]]]:
-    """Each directory with its entries in order of name: ``(path, descriptor, [(name, facts)])``.
+    """Yield each directory with its entries by name: ``(path, descriptor, [(name, status)])``.
 
-    A directory comes before what it holds. The descriptor is closed when the next is asked for.
-    What disappears in between is left out. To leave out a directory, delete it from the list.
+    A directory comes before its entries. The descriptor is closed at the next iteration. Files that
+    disappear meanwhile are left out. To skip a directory, remove it from the list.
     """
-    waiting = [b""]
-    while waiting:
-        path = waiting.pop()
+    pending = [b""]
+    while pending:
+        path = pending.pop()
         try:
-            descriptor = open_folder(root_fd, path)
+            descriptor = open_subdirectory(root_fd, path)
         except (FileNotFoundError, NotADirectoryError):
             continue
         try:
@@ -95,18 +107,19 @@ def walk(root_fd: int) -> Iterator[tuple[bytes, int, list[tuple[bytes, os.stat_r
             yield path, descriptor, entries
         finally:
             os.close(descriptor)
-        below = [
+        subdirectories = [
             path + b"/" + name if path else name for name, f in entries if stat.S_ISDIR(f.st_mode)
         ]
-        waiting.extend(reversed(below))
+        pending.extend(reversed(subdirectories))
 
 
 def remove_tree(parent_fd: int, name: bytes) -> None:
-    """Remove ``name``, whatever it is; nothing there is no error.
+    """Remove the file or directory ``name`` if it exists.
 
-    Directories that are found inside are moved up beside the first before they are emptied, so
-    that neither depth nor the length of a path matters. What is mounted inside is left alone: that
-    raises ``OSError`` (EXDEV, EBUSY).
+    Subdirectories are renamed into the top directory before they are emptied, so neither depth nor
+    path length matters.
+
+    :raises OSError: when something is mounted inside (EXDEV, EBUSY); the mount is not touched.
     """
     try:
         if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
@@ -114,21 +127,23 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
             return
     except FileNotFoundError:
         return
-    top = paths.openat2(parent_fd, name, FOLDER, resolve=paths.RESOLVE.NO_XDEV)
+    top = paths.openat2(parent_fd, name, DIRECTORY_FLAGS, resolve=paths.RESOLVE.NO_XDEV)
     try:
         serial = 0
         deeper = _empty(top, top, None)
         while deeper:
             moved: list[bytes] = []
-            for folder in deeper:
-                descriptor = paths.openat2(top, folder, FOLDER, resolve=paths.RESOLVE.NO_XDEV)
+            for directory in deeper:
+                descriptor = paths.openat2(
+                    top, directory, DIRECTORY_FLAGS, resolve=paths.RESOLVE.NO_XDEV
+                )
                 try:
-                    for found in _empty(descriptor, top, serial):
-                        moved.append(found)
+                    for child in _empty(descriptor, top, serial):
+                        moved.append(child)
                         serial += 1
                 finally:
                     os.close(descriptor)
-                os.rmdir(folder, dir_fd=top)
+                os.rmdir(directory, dir_fd=top)
             deeper = moved
     finally:
         os.close(top)
@@ -136,20 +151,20 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
 
 
 def _empty(descriptor: int, top: int, serial: int | None) -> list[bytes]:
-    """Unlink all but directories; move those to ``top`` under new names, which are returned."""
-    folders: list[bytes] = []
+    """Unlink all files. Rename the directories into ``top``, and return their new names."""
+    directories: list[bytes] = []
     with os.scandir(descriptor) as entries:
-        found = [
+        listing = [
             (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries
         ]
-    for name, is_folder in found:
-        if not is_folder:
+    for name, is_directory in listing:
+        if not is_directory:
             os.unlink(name, dir_fd=descriptor)
         elif serial is None:
-            folders.append(name)
+            directories.append(name)
         else:
             while True:
-                target = b".removed-%d-%d" % (serial, len(folders))
+                target = b".removed-%d-%d" % (serial, len(directories))
                 try:
                     os.rename(name, target, src_dir_fd=descriptor, dst_dir_fd=top)
                 except OSError as error:
@@ -157,54 +172,54 @@ def _empty(descriptor: int, top: int, serial: int | None) -> list[bytes]:
                         raise
                     serial += 1_000_000
                     continue
-                folders.append(target)
+                directories.append(target)
                 break
-    return folders
+    return directories
 
 
 def size_on_disk(root_fd: int) -> int:
-    """Bytes of the regular files of a tree, each inode once (what Docker reports as a size)."""
+    """Return the bytes of a tree's regular files, each inode once, as Docker reports a size."""
     total = 0
     seen: set[tuple[int, int]] = set()
     for _, _, entries in walk(root_fd):
-        for _, facts in entries:
-            if stat.S_ISREG(facts.st_mode):
-                if facts.st_nlink > 1:
-                    key = (facts.st_dev, facts.st_ino)
+        for _, status in entries:
+            if stat.S_ISREG(status.st_mode):
+                if status.st_nlink > 1:
+                    key = (status.st_dev, status.st_ino)
                     if key in seen:
                         continue
                     seen.add(key)
-                total += facts.st_size
+                total += status.st_size
     return total
 
 
-def attributes(descriptor: int, name: bytes | None = None) -> dict[str, bytes]:
-    """Extended attributes of a file (or of ``name`` in a directory) but overlayfs's own."""
-    where: int | bytes = descriptor
+def read_xattrs(descriptor: int, name: bytes | None = None) -> dict[str, bytes]:
+    """Return the extended attributes of a file, or of ``name`` in it, without overlayfs's."""
+    file: int | bytes = descriptor
     follow = True
     if name is not None:
-        where, follow = b"/proc/self/fd/%d/%s" % (descriptor, name), False
+        file, follow = b"/proc/self/fd/%d/%s" % (descriptor, name), False
     try:
-        names = os.listxattr(where, follow_symlinks=follow)
+        names = os.listxattr(file, follow_symlinks=follow)
     except OSError as error:
         if error.errno in (errno.ENOTSUP, errno.ENOENT):
             return {}
         raise
     return {
-        attribute: os.getxattr(where, attribute, follow_symlinks=follow)
+        attribute: os.getxattr(file, attribute, follow_symlinks=follow)
         for attribute in names
         if not attribute.startswith(_OVERLAY)
     }
 
 
-def copy_facts(source_fd: int, target_fd: int) -> None:
-    """Owner, mode, attributes and times of a file or directory."""
-    facts = os.fstat(source_fd)
-    os.fchown(target_fd, facts.st_uid, facts.st_gid)
-    os.fchmod(target_fd, stat.S_IMODE(facts.st_mode))
-    for attribute, value in attributes(source_fd).items():
+def copy_metadata(source_fd: int, target_fd: int) -> None:
+    """Copy owner, mode, extended attributes and times of a file or directory."""
+    status = os.fstat(source_fd)
+    os.fchown(target_fd, status.st_uid, status.st_gid)
+    os.fchmod(target_fd, stat.S_IMODE(status.st_mode))
+    for attribute, value in read_xattrs(source_fd).items():
         os.setxattr(target_fd, attribute, value)
-    os.utime(target_fd, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    os.utime(target_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def copy_tree(
@@ -213,64 +228,64 @@ def copy_tree(
     *,
     whiteout: Callable[[int, bytes], None] | None = None,
 ) -> None:
-    """Copy what ``source_fd`` holds into ``target_fd``, and that directory's own facts.
+    """Copy the content and the metadata of directory ``source_fd`` to ``target_fd``.
 
-    Ownership, modes, times, attributes, hard links, devices and FIFOs are kept; sockets are not.
-    With ``whiteout`` the source is a layer that is laid over the target: what it holds replaces
-    what is there, and the function is called with a directory and a name that a whiteout hides.
+    Owners, modes, times, extended attributes, hard links, devices and FIFOs are kept. Sockets are
+    skipped. With ``whiteout`` the source is a layer that is applied to the target: its entries
+    replace existing ones. ``whiteout`` is called with the directory and the name to hide.
     """
     links: dict[tuple[int, int], bytes] = {}
-    for path, folder, entries in walk(source_fd):
-        target = os.dup(target_fd) if not path else open_folder(target_fd, path)
+    for path, directory, entries in walk(source_fd):
+        target = os.dup(target_fd) if not path else open_subdirectory(target_fd, path)
         try:
-            if whiteout is not None and is_opaque(folder):
+            if whiteout is not None and is_opaque(directory):
                 for hidden in os.listdir(target):
                     remove_tree(target, os.fsencode(hidden))
-            for name, facts in entries:
+            for name, status in entries:
                 if whiteout is not None:
-                    if is_whiteout(facts):
+                    if is_whiteout(status):
                         whiteout(target, name)
                         continue
-                    if not stat.S_ISDIR(facts.st_mode) or not _is_folder(target, name):
+                    if not stat.S_ISDIR(status.st_mode) or not _is_directory(target, name):
                         remove_tree(target, name)
-                first = links.get((facts.st_dev, facts.st_ino))
+                first = links.get((status.st_dev, status.st_ino))
                 if first is not None:
                     os.link(
                         first, name, src_dir_fd=target_fd, dst_dir_fd=target, follow_symlinks=False
                     )
                     continue
-                if facts.st_nlink > 1 and not stat.S_ISDIR(facts.st_mode):
-                    links[facts.st_dev, facts.st_ino] = path + b"/" + name if path else name
-                _copy_entry(folder, target, name, facts)
+                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                    links[status.st_dev, status.st_ino] = path + b"/" + name if path else name
+                _copy_entry(directory, target, name, status)
         finally:
             os.close(target)
-    _copy_folder_facts(source_fd, target_fd)
+    _copy_directory_metadata(source_fd, target_fd)
 
 
-def _copy_folder_facts(source_fd: int, target_fd: int) -> None:
-    """Once all is in place, since what is made in a directory changes its times."""
-    for path, folder, _ in walk(source_fd):
-        target = os.dup(target_fd) if not path else open_folder(target_fd, path)
+def _copy_directory_metadata(source_fd: int, target_fd: int) -> None:
+    """Copy the metadata of all directories, last: a new entry changes a directory's times."""
+    for path, directory, _ in walk(source_fd):
+        target = os.dup(target_fd) if not path else open_subdirectory(target_fd, path)
         try:
-            copy_facts(folder, target)
+            copy_metadata(directory, target)
         finally:
             os.close(target)
 
 
-def _is_folder(parent: int, name: bytes) -> bool:
+def _is_directory(parent: int, name: bytes) -> bool:
     try:
         return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
 
 
-def _copy_entry(source: int, target: int, name: bytes, facts: os.stat_result) -> None:
-    kind = stat.S_IFMT(facts.st_mode)
+def _copy_entry(source: int, target: int, name: bytes, status: os.stat_result) -> None:
+    kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFDIR:
         try:
             os.mkdir(name, 0o700, dir_fd=target)
         except FileExistsError:
-            if not _is_folder(target, name):
+            if not _is_directory(target, name):
                 raise
         return
     if kind == stat.S_IFREG:
@@ -279,51 +294,125 @@ def _copy_entry(source: int, target: int, name: bytes, facts: os.stat_result) ->
     if kind == stat.S_IFLNK:
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
     elif kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO):
-        if not may_make(kind, facts.st_rdev):
+        if not can_mknod(kind, status.st_rdev):
             return
-        os.mknod(name, kind | 0o600, facts.st_rdev, dir_fd=target)
+        os.mknod(name, kind | 0o600, status.st_rdev, dir_fd=target)
     else:
         return
-    os.chown(name, facts.st_uid, facts.st_gid, dir_fd=target, follow_symlinks=False)
+    os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
     if kind != stat.S_IFLNK:
-        os.chmod(name, stat.S_IMODE(facts.st_mode), dir_fd=target)
-    for attribute, value in attributes(source, name).items():
+        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+    for attribute, value in read_xattrs(source, name).items():
         os.setxattr(
             b"/proc/self/fd/%d/%s" % (target, name), attribute, value, follow_symlinks=False
         )
-    times = (facts.st_atime_ns, facts.st_mtime_ns)
+    times = (status.st_atime_ns, status.st_mtime_ns)
     os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
 
 
 def _copy_file(source: int, target: int, name: bytes) -> None:
-    reading = os.open(
+    source_file = os.open(
         name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source
     )
     try:
-        writing = os.open(
+        target_file = os.open(
             name,
             os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC,
             0o600,
             dir_fd=target,
         )
         try:
-            copy_data(reading, writing)
-            copy_facts(reading, writing)
+            copy_data(source_file, target_file)
+            copy_metadata(source_file, target_file)
         finally:
-            os.close(writing)
+            os.close(target_file)
     finally:
-        os.close(reading)
+        os.close(source_file)
 
 
-def copy_data(reading: int, writing: int) -> None:
-    """All data from here on; shared by the file system where it can (reflinks)."""
+def copy_data(source: int, target: int) -> None:
+    """Copy the data from the current offset on, by reflinks where the file system can."""
     try:
-        while os.copy_file_range(reading, writing, 1 << 30):
+        while os.copy_file_range(source, target, 1 << 30):
             pass
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        while data := os.read(reading, 1 << 20):
+        while data := os.read(source, 1 << 20):
             view = memoryview(data)
             while view:
-                view = view[os.write(writing, view) :]
+                view = view[os.write(target, view) :]
+
+
+# -- directories of the store ---------------------------------------------------------------------
+
+
+@contextmanager
+def open_directory(path: str | Path, *, dir_fd: int | None = None) -> Iterator[int]:
+    """Yield a descriptor of the directory, and close it."""
+    descriptor = os.open(path, DIRECTORY_FLAGS, dir_fd=dir_fd)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def write_new(parent: int, name: str, data: bytes) -> None:
+    """Write a small new file with mode 0600.
+
+    :raises FileExistsError: when it exists.
+    """
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=parent)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def remove_entries(directory: Path, names: Iterable[str]) -> bool:
+    """Remove ``names`` from a directory, then the directory if it is empty.
+
+    Return whether the directory existed.
+    """
+    try:
+        parent = os.open(directory, DIRECTORY_FLAGS)
+    except FileNotFoundError:
+        return False
+    try:
+        for name in names:
+            remove_tree(parent, name.encode())
+    finally:
+        os.close(parent)
+    try:
+        directory.rmdir()
+    except OSError:
+        return True  # it has other entries, which their owner removes
+    return True
+
+
+def list_with_prefix(directory: Path, *prefixes: str, before: int | None = None) -> list[str]:
+    """Return the names with one of the prefixes, sorted.
+
+    ``before`` selects those whose ctime is earlier, in nanoseconds since the epoch.
+    """
+    listing = []
+    for entry in os.scandir(directory):
+        if not entry.name.startswith(prefixes):
+            continue
+        try:
+            changed = entry.stat(follow_symlinks=False).st_ctime_ns
+        except FileNotFoundError:
+            continue
+        if before is None or changed < before:
+            listing.append(entry.name)
+    return sorted(listing)
+
+
+def remove_with_prefix(directory: Path, *prefixes: str) -> list[str]:
+    """Remove all names with one of the prefixes, which a crash left incomplete. Return them."""
+    names = list_with_prefix(directory, *prefixes)
+    with open_directory(directory) as parent:
+        for name in names:
+            remove_tree(parent, name.encode())
+    return names

@@ -1,10 +1,10 @@
-"""Volumes: directories with a name that outlive containers.
+"""Volumes: named directories that outlive containers.
 
-``<volumes>/<name>/_data`` is what a container sees, ``volume.json`` beside it what was asked for.
-Names follow Docker's grammar (moby ``daemon/names``): ``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255
-bytes.
+``<volumes>/<name>/_data`` is mounted into containers, ``<volumes>/<name>/volume.json`` stores the
+labels and options. Names follow Docker's grammar (moby ``daemon/names``):
+``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255 bytes.
 
-The directory of volumes is closed to other users of the host: files in a volume may be set-user-ID,
+Other users of the host cannot enter the directory of volumes: files in a volume may be set-user-ID
 and belong to the host's ids.
 """
 
@@ -24,16 +24,23 @@ from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unava
 from jaula.kernel import mountinfo
 from jaula.kernel import paths as kernel_paths
 from jaula.storage.errors import is_full
-from jaula.storage.store_dir import marked, opened, remove_marked, write_new
-from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
+from jaula.storage.trees import (
+    copy_tree,
+    list_with_prefix,
+    open_directory,
+    remove_tree,
+    remove_with_prefix,
+    size_on_disk,
+    write_new,
+)
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
-_HALF_MADE = ".new-"
-_GOING = ".gone-"
+_INCOMPLETE = ".new-"
+_REMOVED = ".gone-"
 
 
 class Volume(msgspec.Struct, frozen=True):
-    """A volume; ``created_at`` is RFC 3339."""
+    """A volume. ``created_at`` is RFC 3339."""
 
     name: str
     path: str
@@ -55,12 +62,14 @@ Names = list[str]
 
 
 class VolumeStore:
-    """The volumes of one engine. Whether a container uses one is the caller's to know."""
+    """The volumes of one engine. The caller knows which containers use a volume."""
 
     def __init__(self, paths: Paths) -> None:
         self._directory = paths.volumes
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._filling = threading.Lock()  # containers that share an empty volume come at once
+        self._populate_lock = (
+            threading.Lock()
+        )  # containers that share an empty volume may start at once
 
     def create(
         self,
@@ -68,39 +77,45 @@ class VolumeStore:
         labels: dict[str, str] | None = None,
         options: dict[str, str] | None = None,
     ) -> Volume:
-        """Make a volume; one of that name that is there already is given back, as Docker does.
+        """Create a volume, or return the existing one with that name, as Docker does.
 
-        An empty name asks for a random one. What ``options`` mean is the caller's to know; they are
-        kept. Raises :class:`InvalidRequest`.
+        An empty name stands for a random one. ``options`` are stored; the caller interprets them.
+
+        :raises InvalidRequest: when the name is not valid.
+        :raises Unavailable: when the disk is full or read-only.
         """
         name = check_name(name or secrets.token_hex(32))
         created = datetime.now(UTC).isoformat(timespec="seconds")
         document = _Document(created, labels or {}, options or {})
-        half = f"{_HALF_MADE}{secrets.token_hex(8)}"
+        temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"
         try:
-            with opened(self._directory) as parent:
-                os.mkdir(half, 0o700, dir_fd=parent)
+            with open_directory(self._directory) as parent:
+                os.mkdir(temporary, 0o700, dir_fd=parent)
                 try:
-                    self._fill(parent, half, document)
-                    os.rename(half, name, src_dir_fd=parent, dst_dir_fd=parent)
+                    self._fill(parent, temporary, document)
+                    os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
                 finally:
-                    remove_tree(parent, half.encode())
+                    remove_tree(parent, temporary.encode())
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return self.get(name)
             if is_full(error) or error.errno == errno.EROFS:
-                raise Unavailable(f"cannot make volume {name!r}: {error.strerror}") from error
+                raise Unavailable(f"cannot create volume {name!r}: {error.strerror}") from error
             raise
         return self._volume(name, document)
 
-    def _fill(self, parent: int, half: str, document: _Document) -> None:
-        with opened(half, dir_fd=parent) as top:
+    def _fill(self, parent: int, temporary: str, document: _Document) -> None:
+        with open_directory(temporary, dir_fd=parent) as top:
             os.mkdir("_data", 0o755, dir_fd=top)
             os.chmod("_data", 0o755, dir_fd=top)
             write_new(top, "volume.json", msgspec.json.encode(document))
 
     def get(self, name: str) -> Volume:
-        """Raises :class:`NotFound`."""
+        """Return the volume ``name``.
+
+        :raises NotFound: when it does not exist.
+        :raises CorruptState: when its ``volume.json`` is damaged.
+        """
         if not _NAME.fullmatch(name):
             raise NotFound(f"get {name[:80]}: no such volume")
         path = self._directory / name / "volume.json"
@@ -109,7 +124,7 @@ class VolumeStore:
         except FileNotFoundError:
             raise NotFound(f"get {name}: no such volume") from None
         except msgspec.DecodeError as error:
-            raise CorruptState(f"the volume's document {path} is damaged: {error}") from error
+            raise CorruptState(f"the volume file {path} is damaged: {error}") from error
         return self._volume(name, document)
 
     def _volume(self, name: str, document: _Document) -> Volume:
@@ -119,30 +134,31 @@ class VolumeStore:
         return bool(_NAME.fullmatch(name)) and (self._directory / name / "volume.json").exists()
 
     def path(self, name: str) -> str:
-        """Where the volume's files are on the host."""
+        """Return the host path of the volume's files."""
         return f"{self._directory}/{check_name(name)}/_data"
 
     def list(self) -> Volumes:
-        """All volumes, in order of name."""
-        found = []
+        """Return all volumes, sorted by name. Volumes with a damaged document are left out."""
+        volumes = []
         for name in sorted(filter(self.exists, os.listdir(self._directory))):
             try:
-                found.append(self.get(name))
+                volumes.append(self.get(name))
             except CorruptState:
-                continue  # one damaged description hides no other volume; a check tells of it
-        return found
+                continue  # `system check` reports it
+        return volumes
 
     def usage(self, name: str) -> int:
-        """Bytes of the volume's files; -1 for one that is a mount of something else."""
+        """Return the bytes of the volume's files, -1 if the volume mounts another file system."""
         if self.get(name).options:
             return -1
-        with opened(self.get(name).path) as descriptor:
+        with open_directory(self.get(name).path) as descriptor:
             return size_on_disk(descriptor)
 
     def remove(self, name: str) -> None:
-        """Remove a volume with all it holds; raises :class:`NotFound`.
+        """Remove a volume with its files.
 
-        Raises :class:`Conflict` where something is mounted in it, of which nothing is removed.
+        :raises NotFound: when it does not exist.
+        :raises Conflict: when something is mounted in it; then no file is removed.
         """
         data = os.path.realpath(self.get(name).path)
         mounts = mountinfo.read("/proc/thread-self/mountinfo")
@@ -150,103 +166,110 @@ class VolumeStore:
             raise Conflict(
                 f"remove {name}: volume is in use - something is mounted in it", hint="unmount it"
             )
-        gone = f"{_GOING}{secrets.token_hex(8)}"
-        with opened(self._directory) as parent:
+        removed = f"{_REMOVED}{secrets.token_hex(8)}"
+        with open_directory(self._directory) as parent:
             try:
-                os.rename(name, gone, src_dir_fd=parent, dst_dir_fd=parent)
+                os.rename(name, removed, src_dir_fd=parent, dst_dir_fd=parent)
             except FileNotFoundError:
                 raise NotFound(f"get {name}: no such volume") from None
-            remove_tree(parent, gone.encode())
+            remove_tree(parent, removed.encode())
 
-    # -- what is not as it should be ------------------------------------------------------------
+    # -- check and repair -----------------------------------------------------------------------
 
-    def is_there(self, name: str) -> bool:
-        """Whether the volume has a directory for its files."""
+    def is_on_disk(self, name: str) -> bool:
+        """Return whether the volume's ``_data`` directory exists."""
         return bool(_NAME.fullmatch(name)) and (self._directory / name / "_data").is_dir()
 
-    def undescribed(self) -> Names:
-        """Volumes with files whose description cannot be read."""
-        found = []
+    def without_metadata(self) -> Names:
+        """Return the volumes with a ``_data`` directory whose ``volume.json`` cannot be read."""
+        names = []
         for name in sorted(os.listdir(self._directory)):
-            if self.is_there(name):
+            if self.is_on_disk(name):
                 try:
                     self.get(name)
                 except (NotFound, CorruptState):
-                    found.append(name)
-        return found
+                    names.append(name)
+        return names
 
     def describe(self, name: str) -> None:
-        """Give one of :meth:`undescribed` a new description, without labels."""
+        """Write a new ``volume.json`` without labels for one of :meth:`without_metadata`."""
         document = _Document(datetime.now(UTC).isoformat(timespec="seconds"))
-        half = f".volume-{secrets.token_hex(8)}"
-        with opened(self._directory / name) as top:
-            write_new(top, half, msgspec.json.encode(document))
-            os.rename(half, "volume.json", src_dir_fd=top, dst_dir_fd=top)
+        temporary = f".volume-{secrets.token_hex(8)}"
+        with open_directory(self._directory / name) as top:
+            write_new(top, temporary, msgspec.json.encode(document))
+            os.rename(temporary, "volume.json", src_dir_fd=top, dst_dir_fd=top)
 
     def empty(self) -> Names:
-        """Volumes without a directory for their files."""
-        return [volume.name for volume in self.list() if not self.is_there(volume.name)]
+        """Return the volumes without a ``_data`` directory."""
+        return [volume.name for volume in self.list() if not self.is_on_disk(volume.name)]
 
     def strays(self) -> Names:
-        """What is no volume: neither files nor a description are there."""
+        """Return the directories that have neither ``_data`` nor ``volume.json``."""
         return [
             name
             for name in sorted(os.listdir(self._directory))
-            if not name.startswith((_HALF_MADE, _GOING))
-            and not self.is_there(name)
+            if not name.startswith((_INCOMPLETE, _REMOVED))
+            and not self.is_on_disk(name)
             and not self.exists(name)
         ]
 
     def remove_stray(self, name: str) -> None:
-        """Remove an empty directory. Raises ``OSError`` for what holds anything."""
+        """Remove one of :meth:`strays`.
+
+        :raises OSError: when it is not empty.
+        """
         (self._directory / name).rmdir()
 
     def leftovers(self, before: int) -> Names:
-        """What was not finished by ``before``, in nanoseconds since the epoch."""
-        return marked(self._directory, _HALF_MADE, _GOING, before=before)
+        """Return what was incomplete or half-removed at ``before``, in nanoseconds since 1970."""
+        return list_with_prefix(self._directory, _INCOMPLETE, _REMOVED, before=before)
 
     def remove_leftover(self, name: str) -> None:
         """Remove one of :meth:`leftovers`."""
-        with opened(self._directory) as parent:
+        with open_directory(self._directory) as parent:
             remove_tree(parent, name.encode())
 
     def sweep(self) -> Names:
-        """Remove what a crash left half-made or half-removed."""
-        return remove_marked(self._directory, _HALF_MADE, _GOING)
+        """Remove what a crash left incomplete or half-removed."""
+        return remove_with_prefix(self._directory, _INCOMPLETE, _REMOVED)
 
     def is_empty(self, name: str) -> bool:
-        """Whether nothing has been put into a volume yet."""
-        with opened(self.get(name).path) as directory:
+        """Return whether a volume has no files."""
+        with open_directory(self.get(name).path) as directory:
             return not os.listdir(directory)
 
     def populate(self, name: str, root_fd: int, path: str) -> bool:
-        """Copy what an image has at ``path`` into an empty volume; whether anything was done.
+        """Copy the image's directory ``path`` into an empty volume. Return whether it was copied.
 
-        ``root_fd`` is a descriptor of the image's root (see
-        :func:`jaula.storage.drivers.driver.open_root`). The volume's directory gets the owner and mode
-        of the image's. A volume that holds something, or a path that the image has not, or not as
-        a directory, leaves the volume as it is.
+        ``root_fd`` is the image's root (see :func:`jaula.storage.drivers.driver.open_root`). The
+        volume's directory gets the owner and mode of the image's directory. A volume that is not
+        empty is not changed, nor is one for a path that is not a directory of the image.
+
+        :raises Unavailable: when the disk is full.
         """
         try:
             source = kernel_paths.open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:
-            with self._filling, opened(self.get(name).path) as target:
+            with self._populate_lock, open_directory(self.get(name).path) as target:
                 if os.listdir(target):
                     return False
                 copy_tree(source, target)
                 return True
         except OSError as error:
             if is_full(error):
-                raise Unavailable(f"cannot fill volume {name!r}: {error.strerror}") from error
+                raise Unavailable(f"cannot populate volume {name!r}: {error.strerror}") from error
             raise
         finally:
             os.close(source)
 
 
 def check_name(name: str) -> str:
-    """The name, if it is one; raises :class:`InvalidRequest` in Docker's words."""
+    """Return ``name`` if it is a valid volume name.
+
+    :raises InvalidRequest: when it is not, in Docker's words.
+    """
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"create {name[:80]}: {name[:80]!r} includes invalid characters "
@@ -257,5 +280,5 @@ def check_name(name: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether the source of a ``-v`` is a volume's name rather than a path."""
+    """Return whether the source of a ``-v`` is a volume name rather than a path."""
     return bool(text) and not text.startswith(("/", ".", "~")) and bool(_NAME.fullmatch(text))

@@ -203,7 +203,7 @@ def table(engine: PrivateEngine) -> Iterator[str]:
     def there() -> bool:
         done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
         guard = f"table bridge {name}" in done.stdout.splitlines()
-        return guard and not bridge_rules.missing(done.stdout, engine.bridge)
+        return guard and not bridge_rules.tables_missing(done.stdout, engine.bridge)
 
     containers.eventually(there, "the engine puts its tables back")
 

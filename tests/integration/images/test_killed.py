@@ -23,7 +23,7 @@ from jaula.config import Paths
 from jaula.images.archive import load
 from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Verification
-from jaula.storage.drivers.driver import driver
+from jaula.storage.drivers.table import open_driver
 from jaula.storage.layers.store import LayerStore
 
 SAMPLES = 12
@@ -203,7 +203,7 @@ def prepare(directory: Path, kind: str, operation: str) -> None:
     if operation == "discard":
         store = opened(directory)
         paths = Paths(directory / "root", directory / "run")
-        made = driver(kind, paths, store.layers)
+        made = open_driver(kind, paths, store.layers)
         made.create("old", store.resolve("one:1").layers)
         (paths.container("old") / "own").touch()
 
@@ -212,7 +212,7 @@ def clear(directory: Path, kind: str) -> None:
     """What an engine's start does with directories that no record knows; nothing may be left."""
     store = opened(directory)
     paths = Paths(directory / "root", directory / "run")
-    made = driver(kind, paths, store.layers)
+    made = open_driver(kind, paths, store.layers)
     for found in list((paths.root / "containers").iterdir()):
         if made.exists(found.name):
             made.root(found.name)

@@ -1,7 +1,7 @@
-"""A small internet of namespaces: a host with an engine's network, and a machine outside it.
+"""Network fixtures: a host namespace with an engine's network, and a machine outside it.
 
-A socket belongs to the namespace in which it was opened, so a test visits one to open a socket and
-uses it from anywhere. Nothing here touches the namespace in which the tests run.
+A socket belongs to the network namespace in which it was opened. So a test enters a namespace to
+open a socket and then uses it from anywhere. The namespace of the test process is never changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from pathlib import Path
 import pytest
 
 from jaula.config import EngineConfig, Paths
-from jaula.kernel.namespaces import CLONE, create_namespaces, open_namespace, setns, unshare
+from jaula.kernel.namespaces import (
+    CLONE,
+    open_namespace,
+    setns,
+    unshare,
+)
 from jaula.kernel.netlink import in_netns
 from jaula.kernel.rtnetlink import (
     Rtnetlink,
@@ -28,7 +33,7 @@ from jaula.kernel.rtnetlink import (
     mac_bytes,
     set_link,
 )
-from jaula.network import NetworkManager, sysctl
+from jaula.network import NetworkManager, endpoint_config
 from jaula.spec.endpoint import Endpoint
 from jaula.spec.network import NetworkRecord
 
@@ -52,7 +57,7 @@ def new_namespace() -> int:
 
 @dataclass
 class Box:
-    """A container that is nothing but its namespaces."""
+    """A container that consists of its namespaces only."""
 
     id: str
     net: int
@@ -85,7 +90,7 @@ class Lab:
         return box
 
     def new_manager(self) -> NetworkManager:
-        """An engine that starts after the last one was killed."""
+        """Return the manager of a new engine, after the last one was killed."""
         self.manager.close()
         with in_netns(self.host):
             self.manager = NetworkManager(self.config.paths, self.config)
@@ -104,7 +109,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         assert other is not None
         for netns, name in ((host, "up0"), (outside, "eth0")):
             with in_netns(netns):
-                sysctl.write(f"ipv6/conf/{name}/accept_dad", "0")  # usable at once
+                endpoint_config.write_sysctl(f"ipv6/conf/{name}/accept_dad", "0")  # usable at once
         near.send(
             set_link(link.index, up=True),
             add_address(link.index, HOST_OUTER, 24),
@@ -165,7 +170,7 @@ def client(
 def talks(
     netns: int, target: tuple[str, int], server: socket.socket, *, timeout: float = 0.8
 ) -> str | None:
-    """Connect and exchange a line with ``server``; the address it saw, None if it never came."""
+    """Connect and exchange a line with ``server``. Return the peer address it saw, or None."""
     with client(netns, timeout=timeout, family=_family(target[0])) as near:
         try:
             near.connect(target)
@@ -182,7 +187,7 @@ def talks(
 
 
 def talks_udp(netns: int, target: tuple[str, int], server: socket.socket) -> str | None:
-    """The same by datagrams."""
+    """Do the same with datagrams."""
     with client(netns, socket.SOCK_DGRAM, family=_family(target[0])) as near:
         try:
             near.sendto(b"ping", target)
@@ -202,14 +207,14 @@ def talks_udp(netns: int, target: tuple[str, int], server: socket.socket) -> str
 
 
 def network(name: str, **options: object) -> NetworkRecord:
-    """A document of a network, on a bridge of a name of its own."""
+    """Return the record of a network with its own bridge."""
     identity = secrets.token_hex(32)
     fields: dict[str, object] = {"created": 0, "bridge": f"jlt-{identity[:8]}", **options}
     return NetworkRecord(name=name, id=identity, **fields)  # type: ignore[arg-type]
 
 
 def join(lab: Lab, name: str, **options: object) -> Box:
-    """A further container, on a network that was defined."""
+    """Return another container in a defined network."""
     base = 500000 + 65536 * len(lab.boxes)
     made = create_namespaces(CLONE.NEWNET, [(0, base, 65536)], [(0, base, 65536)])
     container_id = secrets.token_hex(32)
@@ -221,14 +226,14 @@ def join(lab: Lab, name: str, **options: object) -> Box:
 
 
 def run_nft(netns: int, *words: str) -> str:
-    """The nft program in a namespace."""
+    """Run the nft program in a namespace."""
     with in_netns(netns):
         done = subprocess.run(("nft", *words), capture_output=True, text=True, check=True)
     return done.stdout
 
 
 def raw(netns: int, interface: str, protocol: int = 0x0003) -> socket.socket:
-    """A packet socket on an interface: what a container with CAP_NET_RAW can open."""
+    """Return a packet socket on an interface, as a container with CAP_NET_RAW can open it."""
     with in_netns(netns):
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))
         made.bind((interface, protocol))
@@ -237,7 +242,7 @@ def raw(netns: int, interface: str, protocol: int = 0x0003) -> socket.socket:
 
 
 def received(listener: socket.socket, wanted: bytes) -> bool:
-    """Whether a frame that contains ``wanted`` comes in, within the socket's time-out."""
+    """Return whether a frame that contains ``wanted`` arrives before the socket's timeout."""
     try:
         while True:
             if wanted in listener.recv(65536):
@@ -249,7 +254,7 @@ def received(listener: socket.socket, wanted: bytes) -> bool:
 def udp_frame(
     to_mac: str, from_mac: str, source: str, target: str, port: int, payload: bytes
 ) -> bytes:
-    """An Ethernet frame with an IPv4 UDP datagram, made by hand (RFC 791, RFC 768)."""
+    """Return an Ethernet frame with an IPv4 UDP datagram (RFC 791, RFC 768)."""
     datagram = struct.pack(">HHHH", 40000, port, 8 + len(payload), 0) + payload
     head = struct.pack(
         ">BBHHHBBH4s4s",
@@ -264,7 +269,7 @@ def udp_frame(
 
 
 def arp_frame(sender_mac: str, sender_ip: str, target_ip: str) -> bytes:
-    """A broadcast ARP request (RFC 826)."""
+    """Return a broadcast ARP request (RFC 826)."""
     mac = mac_bytes(sender_mac)
     return (
         b"\xff" * 6

@@ -1,8 +1,8 @@
-"""What the firewalls of hosts look like: rules that let one port in, as each program writes them.
+"""Rules of common host firewalls that accept one port, as each program writes them.
 
-Each is given the port that is open, 0 for none, and puts its rules in place in the network
-namespace of the calling thread. Whatever it does not let in it drops, and what is forwarded too,
-but for connections that were let in.
+Each function gets the accepted port, 0 for none, and loads its rules in the network namespace of
+the calling thread. All other input is dropped, and so is forwarding, except for established
+connections.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _feed(program: str, text: str, *words: str) -> None:
 
 
 def nftables(port: int) -> None:
-    """A ruleset as in Debian's nftables.conf, that filters what leaves too."""
+    """Load a ruleset like Debian's nftables.conf, which filters output too."""
     opened = "".join(f"{protocol} dport {port} accept; " for protocol in ("tcp", "udp") if port)
     common = "iif lo accept; ct state established,related accept; "
     text = f"""
@@ -45,7 +45,7 @@ def nftables(port: int) -> None:
 
 
 def firewalld(port: int) -> None:
-    """A zone of firewalld's: it rejects what it does not know, and checks IPv6 senders by route."""
+    """Load a zone of firewalld: it rejects by default, and checks IPv6 senders by route."""
     opened = "".join(f"{protocol} dport {port} accept\n" for protocol in ("tcp", "udp") if port)
     reject = "reject with icmpx admin-prohibited"
     text = f"""
@@ -93,7 +93,7 @@ def firewalld(port: int) -> None:
 
 
 def _ufw(port: int, variant: str) -> None:
-    """The chains of ufw with a default of deny, and one rule of a user's."""
+    """Load ufw's chains with the default deny, and one rule of a user."""
     for program, icmp in ((f"iptables-{variant}", "icmp"), (f"ip6tables-{variant}", "icmpv6")):
         six = icmp == "icmpv6"
         opened = "".join(
@@ -132,12 +132,12 @@ def _ufw(port: int, variant: str) -> None:
 
 
 def ufw(port: int) -> None:
-    """ufw where iptables writes nftables."""
+    """Load ufw's rules with iptables-nft."""
     _ufw(port, "nft")
 
 
 def ufw_legacy(port: int) -> None:
-    """ufw where iptables is the old one, whose rules nft does not see."""
+    """Load ufw's rules with iptables-legacy, whose rules nft does not list."""
     _ufw(port, "legacy")
 
 

@@ -1,4 +1,4 @@
-"""Published ports and the host's own firewall: what its input rules drop reaches no container."""
+"""Published ports and the host's firewall: input rules apply to containers' ports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from jaula.kernel.netlink import in_netns
 from jaula.network import NetworkManager, PortRequest
 from jaula.network.firewall import bridge_rules
-from jaula.network.firewall.nftables import FirewallError, Library
+from jaula.network.firewall.nftables import FirewallError, Libnftables
 
 from .conftest import (
     HOST_OUTER,
@@ -35,7 +35,7 @@ OPEN, CLOSED = 8080, 9090
 
 @pytest.fixture
 def box(lab: Lab) -> Iterator[Box]:
-    """A container with two published ports of each protocol, in both families."""
+    """Return a container with two published ports of each protocol, in both families."""
     with in_netns(lab.host):
         lab.manager.define(network("six", ipv6=True))
     made = join(lab, "six")
@@ -56,7 +56,7 @@ def publish(lab: Lab, made: Box) -> None:
 
 
 def reached(lab: Lab, made: Box, port: int, *, sender: int | None = None) -> dict[str, str | None]:
-    """The sender's address as the container saw it, by protocol and family; None if it did not."""
+    """Return the sender's address that the container saw, by protocol and family, or None."""
     source = lab.outside if sender is None else sender
     found: dict[str, str | None] = {}
     for family, every, host in (("4", "0.0.0.0", HOST_OUTER), ("6", "::", HOST_OUTER6)):
@@ -71,12 +71,16 @@ EVERYTHING = {"tcp4": OUTSIDE, "udp4": OUTSIDE, "tcp6": OUTSIDE6, "udp6": OUTSID
 NOTHING = dict.fromkeys(EVERYTHING)
 
 
-def test_without_rules_of_the_host_ports_are_open_and_senders_are_seen(lab: Lab, box: Box) -> None:
+def test_without_host_rules_ports_are_open_and_senders_keep_their_address(
+    lab: Lab, box: Box
+) -> None:
     assert reached(lab, box, OPEN) == EVERYTHING
 
 
 @pytest.mark.parametrize("kind", FIREWALLS)
-def test_a_port_is_reached_if_the_hosts_firewall_lets_it_in(lab: Lab, box: Box, kind: str) -> None:
+def test_a_port_is_reachable_if_the_hosts_firewall_accepts_it(
+    lab: Lab, box: Box, kind: str
+) -> None:
     with in_netns(lab.host):
         FIREWALLS[kind](OPEN)
     assert reached(lab, box, OPEN) == EVERYTHING
@@ -88,7 +92,7 @@ def test_a_port_is_reached_if_the_hosts_firewall_lets_it_in(lab: Lab, box: Box, 
 
 @pytest.mark.parametrize("kind", FIREWALLS)
 def test_datagrams_that_are_never_answered_keep_arriving(lab: Lab, box: Box, kind: str) -> None:
-    """Though the host forwards established connections only, and so as Docker's ports do."""
+    """Even if the host forwards established connections only; Docker's ports behave alike."""
     with in_netns(lab.host):
         FIREWALLS[kind](OPEN)
     for every, host in (("0.0.0.0", HOST_OUTER), ("::", HOST_OUTER6)):
@@ -102,9 +106,7 @@ def test_datagrams_that_are_never_answered_keep_arriving(lab: Lab, box: Box, kin
 
 
 @pytest.mark.parametrize("kind", FIREWALLS)
-def test_the_hosts_own_programs_reach_ports_whatever_is_let_in(
-    lab: Lab, box: Box, kind: str
-) -> None:
+def test_the_hosts_own_programs_always_reach_ports(lab: Lab, box: Box, kind: str) -> None:
     with in_netns(lab.host):
         FIREWALLS[kind](0)
     with listen(box.net, "0.0.0.0", 80) as server:
@@ -112,7 +114,7 @@ def test_the_hosts_own_programs_reach_ports_whatever_is_let_in(
         assert talks(lab.host, (HOST_OUTER, OPEN), server) is not None
 
 
-def test_containers_of_other_networks_are_judged_like_anybody(lab: Lab, box: Box) -> None:
+def test_input_rules_apply_to_containers_of_other_networks(lab: Lab, box: Box) -> None:
     other = lab.box()
     with listen(box.net, "0.0.0.0", 80) as server:
         assert talks(other.net, (HOST_OUTER, OPEN), server) is not None
@@ -152,9 +154,7 @@ def test_rules_see_the_hosts_port_and_interface_and_count_one_packet_a_connectio
     assert "counter packets 3 " in run_nft(lab.host, "list", "chain", "ip", "own", "in")
 
 
-def test_a_firewall_that_tracks_no_connections_to_a_port_still_leads_there(
-    lab: Lab, box: Box
-) -> None:
+def test_a_port_with_notrack_is_still_reachable(lab: Lab, box: Box) -> None:
     run_nft(lab.host, "add table inet own")
     run_nft(lab.host, "add chain inet own pre { type filter hook prerouting priority -310; }")
     run_nft(lab.host, f"add rule inet own pre tcp dport {OPEN} notrack")
@@ -174,7 +174,7 @@ def test_a_first_datagram_larger_than_the_bridges_mtu_arrives(lab: Lab) -> None:
         assert len(server.recv(8192)) == 4000
 
 
-def test_nothing_is_translated_once_the_tables_are_gone(lab: Lab, box: Box) -> None:
+def test_without_the_tables_nothing_is_translated(lab: Lab, box: Box) -> None:
     table = bridge_rules.table_name(bridge_of(lab))
     for family in ("ip", "ip6"):
         run_nft(lab.host, "delete", "table", family, table)
@@ -186,8 +186,8 @@ def bridge_of(lab: Lab) -> str:
     return tables[2].removeprefix("jaula_")
 
 
-def test_past_the_firewall_ports_are_open_whatever_it_says(lab: Lab) -> None:
-    """As Docker's are: in a network with the option, or for a whole engine."""
+def test_past_the_firewall_ports_ignore_the_input_rules(lab: Lab) -> None:
+    """Like Docker's ports: in a network with the option, or for a whole engine."""
     with in_netns(lab.host):
         lab.manager.define(network("open", ipv6=True, past_firewall=True))
         FIREWALLS["nftables"](0)
@@ -212,7 +212,7 @@ def test_an_engine_can_publish_past_the_firewall_by_default(lab: Lab) -> None:
         assert talks(lab.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
 
 
-def test_an_internal_network_gets_no_port_by_the_address_of_its_gateway(lab: Lab, box: Box) -> None:
+def test_an_internal_network_reaches_no_port_at_its_gateway(lab: Lab, box: Box) -> None:
     with in_netns(lab.host):
         lab.manager.define(network("vault", internal=True))
         gateway = str(lab.manager.ensure("vault").gateway)
@@ -221,18 +221,16 @@ def test_an_internal_network_gets_no_port_by_the_address_of_its_gateway(lab: Lab
         assert talks(inner.net, (gateway, OPEN), server) is None
 
 
-def test_where_the_kernel_cannot_show_packets_to_the_rules_nothing_comes_from_outside(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A kernel without ``dup``: closed, and said so."""
-    run = Library.run
+def test_without_dup_ports_are_closed_to_outside(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a kernel without ``dup`` the ports are closed and a warning says so."""
+    run = Libnftables.run
 
-    def refuse(self: Library, commands: str, *, json: bool = False) -> str:
+    def refuse(self: Libnftables, commands: str, *, json: bool = False) -> str:
         if "dup to" in commands:
             raise FirewallError("no such file or directory")
         return run(self, commands, json=json)
 
-    monkeypatch.setattr(Library, "run", refuse)
+    monkeypatch.setattr(Libnftables, "run", refuse)
     made = lab.box()
     publish(lab, made)
     with listen(made.net, "0.0.0.0", 80) as server:
@@ -240,4 +238,4 @@ def test_where_the_kernel_cannot_show_packets_to_the_rules_nothing_comes_from_ou
         assert talks(lab.host, (HOST_OUTER, OPEN), server) is not None
         assert talks(lab.outside, (HOST_OUTER, OPEN), server) is None
     with in_netns(lab.host):
-        assert any("are reached from this host only" in line for line in lab.manager.warnings())
+        assert any("are reachable from this host only" in line for line in lab.manager.warnings())

@@ -1,4 +1,4 @@
-"""Who reaches whom: a table of networks, with the host and a machine outside, by TCP."""
+"""Reachability between networks, the host and a machine outside, by TCP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PORT = 8000
 
 @dataclass
 class Town:
-    """Two containers on each kind of network, each kind a network of its own."""
+    """Two containers on each kind of network, each kind in its own network."""
 
     lab: Lab
     boxes: dict[str, Box]
@@ -53,7 +53,7 @@ def town(lab: Lab) -> Town:
 YES, NO = True, False
 REACH = [
     ("a1", "a2", YES),  # the same network
-    ("a1", "b1", NO),  # another one
+    ("a1", "b1", NO),  # another network
     ("a1", "bridge1", NO),
     ("bridge1", "a1", NO),
     ("bridge1", "bridge2", YES),
@@ -73,14 +73,14 @@ REACH = [
     ("apart1", "outside", YES),
     ("apart1", "a1", NO),
     ("bare1", "bare2", YES),
-    ("bare1", "outside", YES),  # with its own address: the machine outside knows the way back
+    ("bare1", "outside", YES),  # with its own address: the machine outside has a route back
     ("outside", "bare1", NO),
 ]
 
 
 @pytest.mark.parametrize(("source", "target", "reached"), REACH)
-def test_who_reaches_whom(town: Town, source: str, target: str, reached: bool) -> None:
-    if source.startswith("inner"):  # its root can make routes: that must not help
+def test_reachability_between_networks(town: Town, source: str, target: str, reached: bool) -> None:
+    if source.startswith("inner"):  # its root can add routes: that must not help
         gateway = town.boxes[source].address.rpartition(".")[0] + ".1"
         with Rtnetlink(town.netns(source)) as inside:
             inside.send(add_default_route(gateway))
@@ -118,7 +118,7 @@ def test_the_gateways_address_does_not_lead_an_internal_network_to_others(town: 
         assert talks(town.netns("inner1"), (gateway, 18082), server) is not None
 
 
-def test_published_ports_of_containers_that_are_apart_are_reached_from_elsewhere(
+def test_published_ports_without_icc_are_reachable_from_other_networks(
     town: Town,
 ) -> None:
     box = town.boxes["apart1"]
@@ -130,7 +130,7 @@ def test_published_ports_of_containers_that_are_apart_are_reached_from_elsewhere
         assert talks(town.netns("apart2"), (HOST_OUTER, 18083), server) is None
 
 
-def test_a_container_of_two_networks_is_reached_on_both_and_leads_nobody_across(
+def test_a_container_in_two_networks_is_reachable_in_both_and_does_not_route(
     town: Town,
 ) -> None:
     middle = town.boxes["a1"]
@@ -152,7 +152,7 @@ def test_a_container_of_two_networks_is_reached_on_both_and_leads_nobody_across(
         assert [link.name for link in inside.links()] == ["lo", "eth0"]
 
 
-def test_another_containers_address_cannot_be_spoken_with(town: Town) -> None:
+def test_another_containers_address_cannot_be_spoofed(town: Town) -> None:
     thief, victim = town.boxes["a1"], town.boxes["a2"]
     with Rtnetlink(thief.net) as inside:
         link = inside.link("eth0")
@@ -224,10 +224,10 @@ def test_ipv6_leaves_by_the_hosts_address(lab: Lab) -> None:
     assert seen[0] == "2001:db8::1"
 
 
-# -- making and taking away --------------------------------------------------------------------
+# -- create and remove -------------------------------------------------------------------------
 
 
-def test_asked_subnets_ranges_gateways_and_reserved_addresses_hold(lab: Lab) -> None:
+def test_requested_subnets_ranges_gateways_and_reserved_addresses_are_used(lab: Lab) -> None:
     pools = check_pools(
         [Pool("10.77.0.0/24", "10.77.0.254", "10.77.0.8/30", {"printer": "10.77.0.9"})],
         [],
@@ -255,7 +255,7 @@ def test_asked_subnets_ranges_gateways_and_reserved_addresses_hold(lab: Lab) -> 
         join(lab, "asked")
 
 
-def test_networks_get_subnets_of_their_own_until_the_pool_is_used_up(lab: Lab) -> None:
+def test_networks_get_their_own_subnets_until_the_pool_is_exhausted(lab: Lab) -> None:
     made = []
     with in_netns(lab.host):
         lab.manager.ensure()
@@ -274,7 +274,7 @@ def test_networks_get_subnets_of_their_own_until_the_pool_is_used_up(lab: Lab) -
         lab.manager.define(network("again"))
 
 
-def test_a_network_with_somebody_on_it_stays(lab: Lab) -> None:
+def test_a_network_with_endpoints_is_not_removed(lab: Lab) -> None:
     with in_netns(lab.host):
         lab.manager.define(network("full"))
     box = join(lab, "full")
@@ -285,7 +285,7 @@ def test_a_network_with_somebody_on_it_stays(lab: Lab) -> None:
         lab.manager.undefine("full")
 
 
-def test_the_next_engine_takes_over_networks_and_who_is_on_them(lab: Lab) -> None:
+def test_the_next_engine_adopts_networks_and_endpoints(lab: Lab) -> None:
     with in_netns(lab.host):
         made = lab.manager.define(network("kept", ipv6=True))
     first, second = join(lab, "kept"), join(lab, "kept")
@@ -303,7 +303,7 @@ def test_the_next_engine_takes_over_networks_and_who_is_on_them(lab: Lab) -> Non
         assert talks(first.net, (third.address, PORT), server) is not None
 
 
-def test_flushed_tables_of_every_network_are_put_back(lab: Lab) -> None:
+def test_flushed_tables_of_every_network_are_restored(lab: Lab) -> None:
     with in_netns(lab.host):
         lab.manager.define(network("one", ipv6=True))
         lab.manager.define(network("two", internal=True))
@@ -319,7 +319,7 @@ def test_flushed_tables_of_every_network_are_put_back(lab: Lab) -> None:
         assert talks(box.net, (OUTSIDE, PORT), server) is None
 
 
-def test_what_a_cut_off_creation_left_is_cleared(lab: Lab) -> None:
+def test_remains_of_an_interrupted_creation_are_removed(lab: Lab) -> None:
     with in_netns(lab.host):
         made = lab.manager.define(network("half", ipv6=True))
     manager = lab.new_manager()

@@ -1,4 +1,4 @@
-"""Attach, publish, restart, reload and tear down: nothing is lost and nothing stays."""
+"""Attach, publish, restart, reload and tear down: nothing is lost and nothing is left."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_attached_namespace_has_address_route_and_loopback(lab: Lab) -> None:
     assert defaults == [box.endpoint.gateway]
     eth0 = next(link for link in names.values() if link.name == "eth0")
     assert eth0.mac == box.endpoint.mac
-    assert eth0.mtu == 1400  # as the host's way out has it
+    assert eth0.mtu == 1400  # the MTU of the host's default route
     assert box.endpoint.host_interface in link_names(lab)
 
 
@@ -80,7 +80,7 @@ def test_a_failed_attach_leaves_nothing(lab: Lab) -> None:
     assert (link_names(lab), lab.manager.endpoints()) == before
 
 
-def test_visiting_comes_home_after_an_error(lab: Lab) -> None:
+def test_in_netns_returns_to_the_namespace_after_an_error(lab: Lab) -> None:
     home = os.readlink("/proc/thread-self/ns/net")
     with in_netns(lab.host):
         assert os.readlink("/proc/thread-self/ns/net") != home
@@ -110,7 +110,7 @@ def test_teardown_waits_for_the_last_container_and_leaves_nothing(lab: Lab) -> N
         pass
 
 
-def test_detaching_a_container_that_lives_on_removes_its_interface(lab: Lab) -> None:
+def test_detaching_a_running_container_removes_its_interface(lab: Lab) -> None:
     box = lab.box()
     with in_netns(lab.host):
         lab.manager.detach(box.endpoint, delete_interface=True)
@@ -119,7 +119,7 @@ def test_detaching_a_container_that_lives_on_removes_its_interface(lab: Lab) -> 
         assert inside.link("eth0") is None
 
 
-def test_a_port_of_another_container_is_refused_in_the_words_of_docker(lab: Lab) -> None:
+def test_a_port_of_another_container_is_refused_with_dockers_message(lab: Lab) -> None:
     one, two = lab.box(container_name="one"), lab.box(container_name="two")
     with in_netns(lab.host):
         lab.manager.publish(one.endpoint, [PortRequest(80, host_port=8080)])
@@ -136,7 +136,7 @@ def test_a_port_of_another_container_is_refused_in_the_words_of_docker(lab: Lab)
         assert [b.host_port for b in bindings] == [8080, 9090]
 
 
-def test_a_port_of_another_program_is_refused_and_a_published_one_is_kept_from_it(
+def test_a_port_in_use_is_refused_and_a_published_port_is_blocked(
     lab: Lab,
 ) -> None:
     box = lab.box(container_name="web")
@@ -155,7 +155,7 @@ def test_a_port_of_another_program_is_refused_and_a_published_one_is_kept_from_i
     assert taken.value.errno == errno.EADDRINUSE
 
 
-def test_a_port_with_a_connection_in_time_wait_can_be_published_and_is_kept(lab: Lab) -> None:
+def test_a_port_with_a_connection_in_time_wait_can_be_published(lab: Lab) -> None:
     box = lab.box()
     server = listen(lab.host, HOST_OUTER, 8080)
     near = client(lab.outside)
@@ -208,7 +208,7 @@ def test_a_prepared_endpoint_is_claimed_by_one_container(lab: Lab) -> None:
         lab.manager.detach(claimed)
 
 
-def test_free_ports_differ_and_a_range_gives_its_first_free_one(lab: Lab) -> None:
+def test_ephemeral_ports_differ_and_a_range_yields_its_first_free_port(lab: Lab) -> None:
     box, other = lab.box(), lab.box()
     with in_netns(lab.host):
         one, two = lab.manager.publish(box.endpoint, [PortRequest(80), PortRequest(81)])
@@ -237,7 +237,7 @@ def test_an_unpublished_port_refuses_and_is_free_again(lab: Lab) -> None:
         assert talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
 
 
-def test_the_next_engine_takes_over_from_records(lab: Lab) -> None:
+def test_the_next_engine_adopts_endpoints_from_records(lab: Lab) -> None:
     box, dead = lab.box(), lab.box()
     with in_netns(lab.host):
         for one, port in ((box, 8080), (dead, 8081)):
@@ -257,7 +257,7 @@ def test_the_next_engine_takes_over_from_records(lab: Lab) -> None:
     assert lab.box().address not in (box.address,)
 
 
-def test_restoring_tells_of_a_port_that_was_taken_meanwhile(lab: Lab) -> None:
+def test_restore_reports_a_port_that_was_bound_meanwhile(lab: Lab) -> None:
     box = lab.box(container_name="web")
     with in_netns(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
@@ -271,7 +271,7 @@ def test_restoring_tells_of_a_port_that_was_taken_meanwhile(lab: Lab) -> None:
         assert talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
 
 
-def test_a_flushed_firewall_is_noticed_and_put_back(lab: Lab) -> None:
+def test_a_flushed_firewall_is_detected_and_restored(lab: Lab) -> None:
     box = lab.box()
     with in_netns(lab.host):
         watch = lab.manager.watch()
@@ -287,7 +287,7 @@ def test_a_flushed_firewall_is_noticed_and_put_back(lab: Lab) -> None:
         assert talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
 
 
-def test_work_goes_on_where_the_firewall_was_flushed_unnoticed(lab: Lab) -> None:
+def test_operations_continue_after_an_undetected_flush(lab: Lab) -> None:
     box = lab.box()
     run_nft(lab.host, "flush", "ruleset")
     other = lab.box()
@@ -299,7 +299,7 @@ def test_work_goes_on_where_the_firewall_was_flushed_unnoticed(lab: Lab) -> None
         assert talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
 
 
-def test_a_firewall_that_drops_is_told(lab: Lab) -> None:
+def test_a_blocking_firewall_is_reported(lab: Lab) -> None:
     lab.box()
     run_nft(
         lab.host,
@@ -311,7 +311,7 @@ def test_a_firewall_that_drops_is_told(lab: Lab) -> None:
     assert any("ip other fw" in line and "jltbr0" in line for line in told)
 
 
-def test_an_interface_of_the_bridge_s_name_that_is_no_bridge_is_left_alone(lab: Lab) -> None:
+def test_an_interface_with_the_bridges_name_is_not_changed(lab: Lab) -> None:
     with Rtnetlink(lab.host) as host:
         host.send(add_veth("jltbr0", mtu=1500, peer_name="x"))
     with in_netns(lab.host):
@@ -321,7 +321,7 @@ def test_an_interface_of_the_bridge_s_name_that_is_no_bridge_is_left_alone(lab: 
     assert "jltbr0" in link_names(lab)
 
 
-def test_the_subnet_avoids_what_the_host_has(lab: Lab, tmp_path) -> None:
+def test_the_subnet_avoids_the_hosts_networks(lab: Lab, tmp_path) -> None:
     lab.box()
     config = type(lab.config)(paths=lab.config.paths, bridge="jltbr1")
     with in_netns(lab.host):
@@ -386,7 +386,7 @@ def test_many_threads_may_attach_and_detach(lab: Lab) -> None:
     assert len(lab.manager.endpoints()) == 1
 
 
-def test_a_bridge_that_is_there_without_an_address_is_made_anew(lab: Lab) -> None:
+def test_an_existing_bridge_without_an_address_is_replaced(lab: Lab) -> None:
     with Rtnetlink(lab.host) as host:
         host.send(add_bridge("jltbr0", mac="02:42:00:00:00:01", mtu=1500))
     box = lab.box()
@@ -395,7 +395,7 @@ def test_a_bridge_that_is_there_without_an_address_is_made_anew(lab: Lab) -> Non
     assert socket.inet_aton(box.endpoint.gateway)
 
 
-def test_the_nft_program_does_where_the_library_is_missing(
+def test_the_nft_program_replaces_a_missing_library(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jaula.network.firewall.nftables.LIBRARY", "libjlt-missing.so.1")
@@ -410,7 +410,7 @@ def test_the_nft_program_does_where_the_library_is_missing(
     assert " 8080 " not in run_nft(lab.host, "list", "ruleset")
 
 
-def test_the_rules_of_a_killed_engine_stand_until_the_next_one_has_its_own(lab: Lab) -> None:
+def test_the_rules_of_a_killed_engine_stay_until_the_next_one_loads_its_own(lab: Lab) -> None:
     with in_netns(lab.host):
         made = lab.manager.define(network("shop"))
     box, plain = join(lab, "shop"), lab.box()
@@ -425,7 +425,7 @@ def test_the_rules_of_a_killed_engine_stand_until_the_next_one_has_its_own(lab: 
             return outside and talks(lab.host, (plain.address, 80), other) is not None
 
         with in_netns(lab.host):
-            manager.take_over()
+            manager.keep_firewall_rules()
             manager.define(made)
             manager.ensure()
         assert serves(), "nothing was replaced by rules that know no endpoint"

@@ -1,8 +1,8 @@
-"""Who reaches whom: one table for every kind of network, both families, and after a flush.
+"""Reachability: one table for every kind of network, both families, and after a flush.
 
 A place is a container (``a1``), the host, the machine outside, or a port that the host publishes
-for a container, by one of the host's addresses (``b1@host``, ``b1@loopback``, ``b1@gateway``: that
-of the sender's own network).
+for a container at one of the host's addresses (``b1@host``, ``b1@loopback``, ``b1@gateway``: the
+gateway of the sender's network).
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Town:
         return self.lab.host if place == "host" else self.boxes[place].net
 
     def addresses(self, source: str, place: str) -> tuple[str, str]:
-        """Of both families; '' for none."""
+        """Return the IPv4 and IPv6 address; '' for none."""
         if place == "outside":
             return OUTSIDE, OUTSIDE6
         if place in ("host", "loopback", "gateway"):
@@ -131,7 +131,9 @@ class Town:
         if not address:
             return False
         port = PUBLISHED[name] if where else PORT
-        tries = 3 if wanted else 1  # the first packets on a busy machine may wait for neighbours
+        tries = (
+            3 if wanted else 1
+        )  # the first packets on a busy machine may wait for neighbour discovery
         with listen(self.netns(name), ("0.0.0.0", "::")[family], PORT) as server:
             return any(
                 talks(self.netns(source), (address, port), server, timeout=0.4) is not None
@@ -139,7 +141,7 @@ class Town:
             )
 
     def leave(self, source: str) -> None:
-        """Give a container of an internal network routes by its gateway: they must not help."""
+        """Add routes by the gateway in a container of an internal network: they must not help."""
         for gateway in self.gateways[source[:-1]]:
             with Rtnetlink(self.netns(source)) as inside:
                 inside.send(add_default_route(gateway))
@@ -182,7 +184,7 @@ def town(lab: Lab) -> Town:
 
 
 def wrong(town: Town) -> list[str]:
-    """The rows of the table that are not so."""
+    """Return the rows of the table that do not hold."""
     return [
         f"{source} -> {place}, IPv{(4, 6)[family]}: {'not ' if wanted[family] else ''}reached"
         for source, row in MATRIX.items()
@@ -202,8 +204,8 @@ def test_the_whole_table_before_and_after_the_firewall_was_flushed(town: Town) -
     assert wrong(town) == []
 
 
-def test_without_rules_the_table_is_another_one(town: Town) -> None:
-    """The refusals above are the rules': without them containers reach each other."""
+def test_without_rules_containers_reach_each_other(town: Town) -> None:
+    """The refusals above are caused by the rules."""
     run_nft(town.lab.host, "flush", "ruleset")
     assert town.reaches("a1", "b1", 0, wanted=True)
     assert town.reaches("a1", "b1", 1, wanted=True)

@@ -1,4 +1,4 @@
-"""Who can reach whom: the matrix of statement I18 for the default bridge."""
+"""Reachability of the default bridge: the matrix of statement I18."""
 
 from __future__ import annotations
 

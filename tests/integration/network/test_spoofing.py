@@ -1,4 +1,4 @@
-"""What a container that makes its own packets cannot do."""
+"""Spoofing: packets that a container with CAP_NET_RAW sends are dropped."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_a_container_cannot_send_to_the_loopback_of_the_host(lab: Lab) -> None:
         assert not arrives(server)
         run_nft(lab.host, "flush", "chain", "ip", "jaula_jltbr0", "guard")
         out.send(frame)
-        assert arrives(server)  # so it is the guard that keeps it out
+        assert arrives(server)  # so the rule drops it, not the kernel
 
 
-def test_a_port_published_on_loopback_is_not_given_to_a_neighbour_of_the_host(lab: Lab) -> None:
+def test_a_port_published_on_loopback_is_not_reachable_from_a_neighbour(lab: Lab) -> None:
     box = lab.box()
     with in_netns(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(53, "udp", "127.0.0.1", 5353)])
@@ -73,7 +73,7 @@ def test_a_port_published_on_loopback_is_not_given_to_a_neighbour_of_the_host(la
 
 
 @pytest.mark.parametrize("forged", ["mac", "address"])
-def test_a_container_cannot_send_as_another(lab: Lab, forged: str) -> None:
+def test_a_container_cannot_send_from_another_address(lab: Lab, forged: str) -> None:
     box, victim, other = lab.box(), lab.box(), lab.box()
     mac = OTHER_MAC if forged == "mac" else box.endpoint.mac
     address = victim.address if forged == "address" else box.address
@@ -129,7 +129,7 @@ def test_interfaces_of_containers_and_of_the_bridge_have_no_ipv6_address(lab: La
         assert found == []
 
 
-def test_a_detached_interface_says_nothing_any_more(lab: Lab) -> None:
+def test_a_detached_interface_cannot_send(lab: Lab) -> None:
     box, other = lab.box(), lab.box()
     with raw(box.net, "eth0") as out, raw(other.net, "eth0") as heard:
         frame = arp_frame(box.endpoint.mac, box.address, other.address)
@@ -141,7 +141,7 @@ def test_a_detached_interface_says_nothing_any_more(lab: Lab) -> None:
         assert not received(heard, frame)
 
 
-def test_the_host_still_speaks_to_outside(lab: Lab) -> None:
+def test_the_host_still_reaches_outside(lab: Lab) -> None:
     lab.box()
     with listen(lab.outside, OUTSIDE, 9, socket.SOCK_DGRAM) as server:
         with in_netns(lab.host):

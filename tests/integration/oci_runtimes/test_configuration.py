@@ -47,7 +47,7 @@ def test_the_default_runtime_is_chosen_when_a_container_is_created(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "it is no JSON document"),
+        ("{", "not a valid JSON document"),
         ('{"colour": 1}', "don't match any configuration option: colour"),
         ('{"cgroup-parent": "x"}', "specified both as a flag and in the configuration file"),
         ('{"default-runtime": "none"}', "default runtime 'none' does not exist"),

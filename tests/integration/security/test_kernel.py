@@ -1,4 +1,4 @@
-"""Capabilities and filters as the kernel enforces them, in child processes of the test's own."""
+"""Capability sets and seccomp filters as the kernel enforces them, in child processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def confine() -> None:
     kernel.install(kernel.FilterProgram(seccomp.build(seccomp.default_profile(DEFAULT))))
 
 
-def test_the_sets_that_were_set_are_read_back() -> None:
+def test_capability_sets_are_read_back() -> None:
     def act() -> None:
         wanted = mask(DEFAULT)
         capabilities.drop_bounding(wanted)
@@ -44,7 +44,7 @@ def test_the_sets_that_were_set_are_read_back() -> None:
     child(act)
 
 
-def test_a_set_without_a_capability_refuses_what_needs_it() -> None:
+def test_a_missing_capability_is_enforced() -> None:
     def act() -> None:
         wanted = mask(resolve(drop=["net_raw"]).bounding)
         capabilities.drop_bounding(wanted)
@@ -92,7 +92,7 @@ def test_the_filter_loads_in_a_user_namespace_without_no_new_privileges() -> Non
     child(act)
 
 
-def test_refused_calls_answer_eperm() -> None:
+def test_refused_calls_return_eperm() -> None:
     def act() -> None:
         confine()
         refused(errno.EPERM, lambda: namespaces.unshare(CLONE.NEWUSER))
@@ -132,7 +132,7 @@ def test_i386_calls_from_a_64_bit_program_are_filtered_too() -> None:
 
 
 @x86
-def test_x32_calls_are_as_on_a_kernel_without_them() -> None:
+def test_x32_calls_return_enosys() -> None:
     def act() -> None:
         confine()
         call = libc["syscall"]
@@ -144,7 +144,7 @@ def test_x32_calls_are_as_on_a_kernel_without_them() -> None:
     child(act)
 
 
-def test_a_program_that_is_none_is_not_loaded() -> None:
+def test_an_invalid_program_is_not_loaded() -> None:
     for program in (b"", b"1234567", b"\0" * 8 * 4097):
         with pytest.raises(ValueError, match="not a valid BPF program"):
             kernel.FilterProgram(program)

@@ -1,4 +1,4 @@
-"""A store below ``tmp_path`` and archives to unpack into it."""
+"""A layer store below ``tmp_path``, and archives to extract into it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def paths(tmp_path: Path) -> Paths:
 
 @pytest.fixture
 def on_btrfs(tmp_path: Path) -> Iterator[Path]:
-    """An empty file system of btrfs."""
+    """An empty btrfs file system."""
     with disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
         yield top
 
@@ -45,7 +45,7 @@ def layers(paths: Paths) -> LayerStore:
 
 @pytest.fixture
 def tar() -> Tar:
-    """``tar(("name", "content"), ("name", "link", "target"), ...)``; facts as a dict at the end."""
+    """``tar(("name", "content"), ("name", "link", "target"), ...)``; a dict of metadata last."""
 
     def make(*members: tuple[object, ...]) -> bytes:
         buffer = io.BytesIO()
@@ -71,7 +71,7 @@ def tar() -> Tar:
 
 
 def snapshot(top: Path) -> dict[str, object]:
-    """All facts of a tree that an escape could change."""
+    """Return all metadata of a tree that an escape could change."""
     found: dict[str, object] = {}
     for path in [top, *sorted(top.rglob("*"))]:
         facts = path.lstat()
@@ -90,7 +90,7 @@ def snapshot(top: Path) -> dict[str, object]:
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Iterator[Path]:
-    """A tree beside the engine's own that must be the same after the test."""
+    """A tree outside the engine's directory that must not change in the test."""
     top = tmp_path / "canary"
     (top / "etc").mkdir(parents=True)
     (top / "etc" / "passwd").write_text("root:x:0:0::/:/bin/sh\n")

@@ -1,4 +1,4 @@
-"""The choice of a driver, and what only overlay does."""
+"""The choice of a storage driver, and the overlay driver."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from jaula.config import Paths
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot
-from jaula.storage.drivers.driver import choose, driver, open_root
+from jaula.storage.drivers.driver import open_root
 from jaula.storage.drivers.overlay import probe
+from jaula.storage.drivers.table import open_driver, select_driver
 from jaula.storage.layers.store import LayerStore
 
 Tar = Callable[..., bytes]
@@ -23,7 +24,7 @@ ID = "c0ffee"
 
 def test_ten_containers_share_their_layers(paths: Paths, layers: LayerStore, tar: Tar) -> None:
     info = layers.extract(io.BytesIO(tar(("big", b"x" * 5_000_000))))
-    snapshots = driver("overlay", paths, layers)
+    snapshots = open_driver("overlay", paths, layers)
     for n in range(10):
         snapshots.create(f"c{n}", (info.diff_id,))
     used = sum(p.lstat().st_blocks * 512 for p in paths.root.rglob("*"))
@@ -37,7 +38,7 @@ def test_more_layers_than_a_page_of_options_holds(
         layers.extract(io.BytesIO(tar((f"f{n}", str(n)), ("last", str(n))))).diff_id
         for n in range(200)
     )
-    snapshots = driver("overlay", paths, layers)
+    snapshots = open_driver("overlay", paths, layers)
     snapshots.create(ID, ids)
     with open_root(snapshots.root(ID)) as root:
         descriptor = os.open("last", os.O_RDONLY, dir_fd=root)
@@ -46,12 +47,12 @@ def test_more_layers_than_a_page_of_options_holds(
         assert len(os.listdir(root)) == 201
 
 
-def test_a_driver_that_is_not_there_is_named(paths: Paths, layers: LayerStore) -> None:
+def test_an_unknown_driver_is_an_error(paths: Paths, layers: LayerStore) -> None:
     with pytest.raises(InvalidRequest, match="zfs"):
-        choose(paths, "zfs", layers)
+        select_driver(paths, "zfs", layers)
 
 
-def test_where_overlay_does_not_work_vfs_is_chosen(
+def test_vfs_is_chosen_if_overlay_does_not_work(
     tmp_path: Path, layers: LayerStore, tar: Tar
 ) -> None:
     for name in ("lower", "upper", "work"):
@@ -65,20 +66,20 @@ def test_where_overlay_does_not_work_vfs_is_chosen(
         with pytest.raises(Unsupported, match="overlay does not work on overlayfs"):
             probe(inside / "deep")
         assert list((inside / "deep").iterdir()) == []
-        assert choose(Paths(inside / "root", tmp_path / "run")).name == "vfs"
+        assert select_driver(Paths(inside / "root", tmp_path / "run")).name == "vfs"
     finally:
         os.close(mount)
 
 
-def test_overlay_is_chosen_where_it_works(paths: Paths) -> None:
-    chosen = choose(paths)
+def test_overlay_is_chosen_if_it_works(paths: Paths) -> None:
+    chosen = select_driver(paths)
     assert chosen.name == "overlay"
     assert sorted(p.name for p in paths.root.iterdir()) == ["layers"]
 
 
 def test_overlay_orders_layers_for_the_kernel(paths: Paths, layers: LayerStore, tar: Tar) -> None:
     base, top = (layers.extract(io.BytesIO(tar((name, "x")))).diff_id for name in "ab")
-    source = driver("overlay", paths, layers).view((base, top))
+    source = open_driver("overlay", paths, layers).view((base, top))
     assert isinstance(source, OverlayRoot)
     assert source.lowers == (layers.path(top), layers.path(base))
 
@@ -88,12 +89,12 @@ def test_on_btrfs_its_driver_is_chosen_where_it_has_containers(
 ) -> None:
     paths = Paths(on_btrfs / "root", tmp_path / "run")
     layers = LayerStore(paths)
-    assert choose(paths, None, layers).name == "overlay"
+    assert select_driver(paths, None, layers).name == "overlay"
     info = layers.extract(io.BytesIO(tar(("a", "x"))))
-    driver("btrfs", paths, layers).create(ID, (info.diff_id,))
-    assert choose(paths, None, layers).name == "btrfs"
+    open_driver("btrfs", paths, layers).create(ID, (info.diff_id,))
+    assert select_driver(paths, None, layers).name == "btrfs"
 
 
 def test_btrfs_is_refused_on_another_file_system(paths: Paths, layers: LayerStore) -> None:
     with pytest.raises(Unsupported, match="btrfs snapshots do not work on"):
-        driver("btrfs", paths, layers)
+        open_driver("btrfs", paths, layers)

@@ -1,4 +1,4 @@
-"""Unpacking layers: everything that an archive says is on disk afterwards."""
+"""Extract layers: all metadata of the archive is on disk afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def unpack(layers: LayerStore, data: bytes) -> Path:
     return Path(layers.path(layers.extract(io.BytesIO(data)).diff_id))
 
 
-def test_facts_of_files_are_kept(layers: LayerStore, tar: Tar) -> None:
+def test_metadata_of_files_is_kept(layers: LayerStore, tar: Tar) -> None:
     facts = {"uid": 1000, "gid": 70000, "mode": 0o4755}
     xattrs = {"SCHILY.xattr.user.note": "n", "mtime": "1600000000.123456789"}
     root = unpack(
@@ -94,7 +94,7 @@ def test_another_digest_than_expected_leaves_nothing(
     assert list((tmp_path / "root/layers").iterdir()) == []
 
 
-def test_whiteouts_become_overlays(layers: LayerStore, tar: Tar) -> None:
+def test_whiteouts_become_overlayfs_whiteouts(layers: LayerStore, tar: Tar) -> None:
     root = unpack(
         layers,
         tar(
@@ -113,7 +113,7 @@ def test_whiteouts_become_overlays(layers: LayerStore, tar: Tar) -> None:
     assert sorted(p.name for p in root.iterdir()) == ["etc", "opt"]
 
 
-def test_a_whiteout_never_hides_what_the_same_layer_brings(layers: LayerStore, tar: Tar) -> None:
+def test_a_whiteout_never_hides_files_of_the_same_layer(layers: LayerStore, tar: Tar) -> None:
     root = unpack(
         layers,
         tar(
@@ -164,7 +164,7 @@ def test_links_of_the_layer_are_followed_inside_it(layers: LayerStore, tar: Tar)
     assert (root / "lib").is_symlink()
 
 
-def test_more_directories_than_are_kept_open_are_unpacked(layers: LayerStore, tar: Tar) -> None:
+def test_more_directories_than_the_cache_are_extracted(layers: LayerStore, tar: Tar) -> None:
     gc.collect()  # what other tests left to the collector is not closed in between
     before = len(os.listdir("/proc/self/fd"))
     names = [f"d{n}/{'x' * 20}/f" for n in range(1500)]
@@ -175,13 +175,13 @@ def test_more_directories_than_are_kept_open_are_unpacked(layers: LayerStore, ta
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_layer_that_is_there_is_kept(layers: LayerStore, tar: Tar) -> None:
+def test_an_existing_layer_is_kept(layers: LayerStore, tar: Tar) -> None:
     data = tar(("a", "b"))
     first = unpack(layers, data).stat()
     assert unpack(layers, data).stat().st_ino == first.st_ino
 
 
-def test_a_removed_layer_is_gone(layers: LayerStore, tar: Tar) -> None:
+def test_a_removed_layer_does_not_exist(layers: LayerStore, tar: Tar) -> None:
     info = layers.extract(io.BytesIO(tar(("a", "b"))))
     layers.remove(info.diff_id)
     layers.remove(info.diff_id)
@@ -190,7 +190,7 @@ def test_a_removed_layer_is_gone(layers: LayerStore, tar: Tar) -> None:
         layers.path(info.diff_id)
 
 
-def test_what_a_crash_left_is_swept(layers: LayerStore, tar: Tar, tmp_path: Path) -> None:
+def test_leftovers_of_a_crash_are_removed(layers: LayerStore, tar: Tar, tmp_path: Path) -> None:
     info = layers.extract(io.BytesIO(tar(("a", "b"))))
     half = tmp_path / "root/layers/new-0123"
     (half / "fs/deep").mkdir(parents=True)

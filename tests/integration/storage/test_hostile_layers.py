@@ -126,7 +126,7 @@ def fill(members: tuple[tuple[object, ...], ...], canary: Path) -> list[tuple[ob
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("mapped", [False, True])
-def test_it_is_refused_and_leaves_nothing(
+def test_a_hostile_layer_is_refused_and_leaves_nothing(
     case: str, mapped: bool, layers: LayerStore, tar: Tar, canary: Path, tmp_path: Path
 ) -> None:
     data = tar(*fill(REFUSED[case], canary))
@@ -138,7 +138,7 @@ def test_it_is_refused_and_leaves_nothing(
 
 @pytest.mark.parametrize("case", CONTAINED)
 @pytest.mark.parametrize("mapped", [False, True])
-def test_it_lands_inside_the_layer(
+def test_a_hostile_entry_stays_inside_the_layer(
     case: str, mapped: bool, layers: LayerStore, tar: Tar, canary: Path, tmp_path: Path
 ) -> None:
     root = unpack(layers, tar(*fill(CONTAINED[case], canary)), tmp_path if mapped else None)

@@ -1,4 +1,4 @@
-"""A container's disk is limited where driver and file system can; elsewhere that is refused."""
+"""Disk limits of containers: enforced, or refused if driver or file system cannot do it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from harness import disks
 from jaula.config import Paths
 from jaula.errors import Unsupported
 from jaula.kernel import btrfs, capabilities
-from jaula.storage.drivers.driver import SnapshotDriver, driver, open_root
+from jaula.storage.drivers.driver import SnapshotDriver, open_root
+from jaula.storage.drivers.table import open_driver
 from jaula.storage.layers.store import LayerStore
 
 Tar = Callable[..., bytes]
@@ -30,7 +31,7 @@ DISKS = {
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[[str, str], SnapshotDriver]]:
-    """A driver on a disk of its own, with one layer of 5 MiB."""
+    """A driver on its own disk, with one layer of 5 MiB."""
     with_disk = []
 
     def made(kind: str, name: str) -> SnapshotDriver:
@@ -38,7 +39,7 @@ def make(tmp_path: Path) -> Iterator[Callable[[str, str], SnapshotDriver]]:
         context = disks.mounted(tmp_path, *maker, options=options)
         paths = Paths(context.__enter__() / "root", tmp_path / "run")
         with_disk.append(context)
-        return driver(name, paths, LayerStore(paths))
+        return open_driver(name, paths, LayerStore(paths))
 
     yield made
     for context in with_disk:
@@ -52,7 +53,7 @@ def layer(snapshots: SnapshotDriver, tar: Tar) -> tuple[str, ...]:
 
 @contextmanager
 def without_leave_to_exceed() -> Iterator[None]:
-    """As in a container: with CAP_SYS_RESOURCE ext4 lets a process exceed its quota."""
+    """Drop CAP_SYS_RESOURCE, as in a container: with it ext4 lets a process exceed its quota."""
     effective, permitted, inheritable = capabilities.capget()
     capabilities.capset(effective & ~CAP_SYS_RESOURCE, permitted, inheritable)
     try:
@@ -62,7 +63,7 @@ def without_leave_to_exceed() -> Iterator[None]:
 
 
 def fill(root: int, name: str, most: int) -> int:
-    """Write until it is refused; the bytes that were taken."""
+    """Write until an error. Return the bytes written."""
     with without_leave_to_exceed():
         return _fill(root, name, most)
 
@@ -85,7 +86,7 @@ def _fill(root: int, name: str, most: int) -> int:
 
 
 def refused(error: OSError) -> int:
-    """Nothing was taken, since there is no room."""
+    """No byte was written, because the disk is full."""
     if error.errno not in (errno.EDQUOT, errno.ENOSPC):
         raise error
     return 0
@@ -101,7 +102,7 @@ def refused(error: OSError) -> int:
         ("xfs", "vfs"),
     ],
 )
-def test_a_container_writes_what_it_may_and_no_more(
+def test_a_container_writes_up_to_its_limit(
     make: Callable[[str, str], SnapshotDriver], tar: Tar, kind: str, name: str
 ) -> None:
     snapshots = make(kind, name)
@@ -140,10 +141,10 @@ def test_a_subvolume_made_inside_counts_for_its_container(
 
 
 @pytest.mark.parametrize("name", ["overlay", "vfs"])
-def test_where_no_project_is_limited_it_is_refused_and_nothing_is_left(
+def test_a_limit_without_project_quota_is_refused_and_nothing_is_left(
     layers: LayerStore, paths: Paths, tar: Tar, name: str
 ) -> None:
-    snapshots = driver(name, paths, layers)
+    snapshots = open_driver(name, paths, layers)
     image = (layers.extract(io.BytesIO(tar(("a", "x")))).diff_id,)
     with pytest.raises(Unsupported, match="--storage-opt size= is not possible on") as caught:
         snapshots.create("c", image, size=10 * MEGA)

@@ -1,4 +1,4 @@
-"""Labelling a tree whose content is hostile."""
+"""Relabel a tree with hostile content."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Path]:
-    """What must not be labelled."""
+    """A tree that must not be labelled."""
     place = tmp_path / "outside"
     (place / "below").mkdir(parents=True)
     (place / "secret").write_text("x")
@@ -102,7 +102,7 @@ def test_a_deep_or_endless_tree_is_refused(tree: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_cannot_be_labelled_is_told(tree: Path) -> None:
+def test_an_unsupported_label_is_an_error(tree: Path) -> None:
     mounts.mount(str(tree), str(tree), None, mounts.MS.BIND)
     try:
         flags = mounts.MS.REMOUNT | mounts.MS.BIND | mounts.MS.RDONLY
@@ -113,8 +113,8 @@ def test_what_cannot_be_labelled_is_told(tree: Path) -> None:
         mounts.umount2(str(tree))
 
 
-def test_names_that_change_hands_lead_nowhere(tree: Path, outside: Path) -> None:
-    """A container swaps a directory and a link to the host's while it is labelled."""
+def test_a_renamed_directory_does_not_lead_outside(tree: Path, outside: Path) -> None:
+    """A container swaps a directory and a link to a host directory during the walk."""
     (tree / "x").mkdir()
     (tree / "x" / "file").write_text("x")
     (tree / "y").symlink_to(outside)

@@ -1,4 +1,4 @@
-"""The contract of snapshot drivers, held by every driver."""
+"""The contract of storage drivers. Every driver passes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import Conflict, InvalidRequest, NotFound
-from jaula.storage.drivers.driver import DRIVERS, ChangeKind, SnapshotDriver, driver, open_root
+from jaula.storage.drivers.driver import ChangeKind, SnapshotDriver, open_root
+from jaula.storage.drivers.table import DRIVERS, open_driver
 from jaula.storage.layers.store import LayerStore
 from jaula.storage.trees import remove_tree
 
@@ -27,19 +28,19 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def paths(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Paths:
-    """The btrfs driver has a disk of its own."""
+    """The btrfs driver uses its own disk."""
     top = request.getfixturevalue("on_btrfs") if kind == "btrfs" else tmp_path
     return Paths(top / "root", tmp_path / "run")
 
 
 @pytest.fixture
 def snapshots(kind: str, paths: Paths, layers: LayerStore) -> SnapshotDriver:
-    return driver(kind, paths, layers)
+    return open_driver(kind, paths, layers)
 
 
 @pytest.fixture
 def image(layers: LayerStore, tar: Tar) -> tuple[str, ...]:
-    """Two layers: the upper one replaces, hides and adds."""
+    """Two layers: the upper one replaces, hides and adds files."""
     base = tar(
         (".", "dir", {"mode": 0o751, "uid": 3, "gid": 4}),
         ("etc", "dir", {"mode": 0o755}),
@@ -111,7 +112,9 @@ def test_the_root_has_the_images_owner_and_mode(
             assert (stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid) == (0o751, 3, 4)
 
 
-def test_what_one_writes_no_other_sees(snapshots: SnapshotDriver, image: tuple[str, ...]) -> None:
+def test_containers_do_not_see_each_others_writes(
+    snapshots: SnapshotDriver, image: tuple[str, ...]
+) -> None:
     snapshots.create("one", image)
     snapshots.create("two", image)
     with open_root(snapshots.root("one")) as root:
@@ -124,7 +127,7 @@ def test_what_one_writes_no_other_sees(snapshots: SnapshotDriver, image: tuple[s
         assert read(root, "etc/passwd") == "mine"
 
 
-def test_changes_are_told_as_docker_does(snapshots: SnapshotDriver, image: tuple[str, ...]) -> None:
+def test_changes_are_listed_as_in_docker(snapshots: SnapshotDriver, image: tuple[str, ...]) -> None:
     snapshots.create(ID, image)
     assert snapshots.changes(ID) == []
     with open_root(snapshots.root(ID)) as root:
@@ -148,7 +151,7 @@ def test_changes_are_told_as_docker_does(snapshots: SnapshotDriver, image: tuple
     assert list(found) == sorted(found)
 
 
-def test_a_replaced_directory_tells_what_went_with_it(
+def test_a_replaced_directory_lists_its_deleted_entries(
     snapshots: SnapshotDriver, image: tuple[str, ...]
 ) -> None:
     snapshots.create(ID, image)
@@ -185,7 +188,7 @@ def test_a_removed_snapshot_leaves_nothing(
         snapshots.root(ID)
 
 
-def test_what_others_keep_beside_a_snapshot_stays(
+def test_other_files_next_to_a_snapshot_stay(
     snapshots: SnapshotDriver, image: tuple[str, ...], paths: Paths
 ) -> None:
     snapshots.create(ID, image)
@@ -215,7 +218,7 @@ def test_snapshots_survive_the_engine(
     snapshots: SnapshotDriver, image: tuple[str, ...], paths: Paths
 ) -> None:
     snapshots.create(ID, image)
-    again = driver(snapshots.name, paths, LayerStore(paths))
+    again = open_driver(snapshots.name, paths, LayerStore(paths))
     assert again.exists(ID)
     assert again.root(ID) == snapshots.root(ID)
 
@@ -235,7 +238,7 @@ def test_nothing_is_mounted_on_the_host(
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_a_tree_deeper_than_a_path_may_be_is_removed(
+def test_a_tree_deeper_than_path_max_is_removed(
     snapshots: SnapshotDriver, image: tuple[str, ...]
 ) -> None:
     snapshots.create(ID, image)

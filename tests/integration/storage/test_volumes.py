@@ -1,4 +1,4 @@
-"""Volumes: made, filled from an image once, removed whole."""
+"""Volumes: create, populate once from an image, remove."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_volumes_are_closed_to_other_users(volumes: VolumeStore, paths: Paths) -
     assert stat.S_IMODE(paths.volumes.stat().st_mode) == 0o700
 
 
-def test_a_volume_that_is_there_is_given_back(volumes: VolumeStore) -> None:
+def test_an_existing_volume_is_returned(volumes: VolumeStore) -> None:
     first = volumes.create("data", {"k": "v"})
     (Path(first.path) / "f").touch()
     assert volumes.create("data", {"other": "x"}) == first
@@ -63,7 +63,7 @@ def test_without_a_name_it_gets_one(volumes: VolumeStore) -> None:
     assert len(volumes.create().name) == 64
 
 
-def test_a_removed_volume_is_gone(volumes: VolumeStore, paths: Paths) -> None:
+def test_a_removed_volume_does_not_exist(volumes: VolumeStore, paths: Paths) -> None:
     volumes.create("data")
     volumes.remove("data")
     assert list(paths.volumes.iterdir()) == []
@@ -74,7 +74,7 @@ def test_a_removed_volume_is_gone(volumes: VolumeStore, paths: Paths) -> None:
         volumes.get("../layers")
 
 
-def test_options_are_kept_and_what_they_show_is_not_counted(volumes: VolumeStore) -> None:
+def test_options_are_stored_and_their_mount_is_not_counted(volumes: VolumeStore) -> None:
     options = {"type": "none", "device": "/usr", "o": "bind"}
     volumes.create("data", options=options)
     assert volumes.get("data").options == options
@@ -105,27 +105,29 @@ def test_a_link_out_of_the_image_is_not_followed(
     assert list(top.iterdir()) == []
 
 
-def test_a_volume_that_holds_something_is_left_alone(volumes: VolumeStore, image: int) -> None:
+def test_a_volume_with_files_is_not_populated(volumes: VolumeStore, image: int) -> None:
     top = Path(volumes.create("data").path)
     (top / "mine").touch()
     assert not volumes.populate("data", image, "/data")
     assert [p.name for p in top.iterdir()] == ["mine"]
 
 
-def test_where_the_image_has_no_directory_nothing_is_done(volumes: VolumeStore, image: int) -> None:
+def test_a_path_that_is_not_a_directory_of_the_image_is_not_copied(
+    volumes: VolumeStore, image: int
+) -> None:
     volumes.create("data")
     assert not volumes.populate("data", image, "/nothing")
     assert not volumes.populate("data", image, "/file")
 
 
-def test_a_damaged_document_is_told(volumes: VolumeStore, paths: Paths) -> None:
+def test_a_damaged_document_is_reported(volumes: VolumeStore, paths: Paths) -> None:
     volumes.create("data")
     (paths.volumes / "data/volume.json").write_text("{")
     with pytest.raises(CorruptState, match="damaged"):
         volumes.get("data")
 
 
-def test_what_a_crash_left_is_swept(volumes: VolumeStore, paths: Paths) -> None:
+def test_leftovers_of_a_crash_are_removed(volumes: VolumeStore, paths: Paths) -> None:
     volumes.create("data")
     (paths.volumes / ".new-1/_data").mkdir(parents=True)
     (paths.volumes / ".gone-1/_data").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The packed form of a log file: what other programs read of it, and what is read of damage."""
+"""Compressed log files: other programs read them, and damaged ones are read up to the damage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.logs.gzip_file import origin, pack, unpacked
+from jaula.logs.gzip_file import compress, decompress, source_inode
 
 LINES = b"".join(b'{"log":"line %d\\n"}\n' % (n * 7919 % 1009) for n in range(2000))
 
@@ -30,16 +30,16 @@ def holding(data: bytes) -> Iterator[int]:
 
 
 def packed(data: bytes) -> tuple[bytes, int]:
-    """The packed form of ``data``, and the inode that the plain file had."""
+    """Return ``data`` compressed, and the inode of the plain file."""
     with holding(data) as source, tempfile.TemporaryFile() as target:
-        pack(source, target.fileno())
+        compress(source, target.fileno())
         target.seek(0)
         return target.read(), os.fstat(source).st_ino
 
 
 def read(data: bytes) -> bytes:
     with holding(data) as descriptor:
-        return b"".join(unpacked(descriptor))
+        return b"".join(decompress(descriptor))
 
 
 @given(st.binary(max_size=300))
@@ -48,18 +48,18 @@ def test_any_bytes_come_back_and_other_programs_read_them(data: bytes) -> None:
     assert gzip.decompress(form) == data
     assert read(form) == data
     with holding(form) as descriptor:
-        assert origin(descriptor) == inode
+        assert source_inode(descriptor) == inode
 
 
-def test_what_gzip_made_is_read_and_tells_no_origin() -> None:
+def test_a_file_of_gzip_is_read_and_has_no_source_inode() -> None:
     form = gzip.compress(LINES)
     assert read(form) == LINES
     with holding(form) as descriptor:
-        assert origin(descriptor) == 0
+        assert source_inode(descriptor) == 0
 
 
 @pytest.mark.parametrize("cut", [*range(40), 500, 3000, -9, -8, -5, -1])
-def test_of_a_cut_file_comes_what_was_before_the_cut(cut: int) -> None:
+def test_a_truncated_file_is_read_up_to_its_end(cut: int) -> None:
     form, _ = packed(LINES)
     found = read(form[:cut])
     assert LINES.startswith(found)
@@ -68,12 +68,12 @@ def test_of_a_cut_file_comes_what_was_before_the_cut(cut: int) -> None:
         assert found == LINES, "the end was cut off behind the text"
 
 
-def test_a_wrong_checksum_hides_nothing() -> None:
+def test_a_wrong_checksum_does_not_hide_data() -> None:
     form, _ = packed(LINES)
     assert read(form[:-8] + bytes(8)) == LINES
 
 
-def test_a_wrong_byte_costs_what_comes_after_it() -> None:
+def test_a_damaged_byte_ends_the_data() -> None:
     noise = bytes(range(256)) * 4 + os.urandom(200_000)
     form, _ = packed(noise)
     at = 100_000
@@ -82,31 +82,31 @@ def test_a_wrong_byte_costs_what_comes_after_it() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_hostile_bytes_are_read_as_something_or_nothing(data: bytes) -> None:
+def test_hostile_bytes_do_not_raise(data: bytes) -> None:
     for form in (data, b"\x1f\x8b" + data, packed(b"")[0][:24] + data):
         read(form)
         with holding(form) as descriptor:
-            assert (origin(descriptor) is None) is not form.startswith(b"\x1f\x8b")
+            assert (source_inode(descriptor) is None) is not form.startswith(b"\x1f\x8b")
 
 
-def test_a_bomb_is_unpacked_in_small_blocks() -> None:
+def test_a_bomb_is_decompressed_in_small_blocks() -> None:
     bomb = gzip.compress(bytes(100_000_000))
     tracemalloc.start()
     try:
         with holding(bomb) as descriptor:
-            assert sum(len(block) for block in unpacked(descriptor)) == 100_000_000
+            assert sum(len(block) for block in decompress(descriptor)) == 100_000_000
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
 
 
-def test_packing_takes_the_memory_of_a_block(tmp_path: Path) -> None:
+def test_compression_needs_the_memory_of_a_block(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(LINES * 400)
     source = os.open(tmp_path / "plain", os.O_RDONLY)
     target = os.open(tmp_path / "packed", os.O_WRONLY | os.O_CREAT)
     tracemalloc.start()
     try:
-        pack(source, target)
+        compress(source, target)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()

@@ -10,7 +10,8 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.logs import non_blocking, open_writer, validate
-from jaula.logs.non_blocking import BUFFER, NonBlockingWriter, split
+from jaula.logs.non_blocking import NonBlockingWriter
+from jaula.logs.options import BUFFER, split_delivery_mode
 from jaula.logs.reader.read import read
 from unit.logs.workers import end_when_killed
 
@@ -61,8 +62,8 @@ def test_a_disk_that_hangs_delays_the_end_of_the_container_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fifo that no process reads takes 64 KiB, then a write to it blocks."""
-    assert non_blocking._PATIENCE == 2.0
-    monkeypatch.setattr(non_blocking, "_PATIENCE", 0.05)
+    assert non_blocking._TIMEOUT == 2.0
+    monkeypatch.setattr(non_blocking, "_TIMEOUT", 0.05)
     end_when_killed(monkeypatch)
     path = tmp_path / "log"
     os.mkfifo(path)
@@ -82,8 +83,8 @@ def test_a_disk_that_hangs_delays_the_end_of_the_container_alone(
 def test_a_process_that_was_killed_is_told_and_costs_the_log_only(tmp_path: Path) -> None:
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
     assert isinstance(writer, NonBlockingWriter)
-    os.kill(writer._worker.pid, 9)
-    os.waitid(os.P_PID, writer._worker.pid, os.WEXITED | os.WNOWAIT)
+    os.kill(writer._helper.pid, 9)
+    os.waitid(os.P_PID, writer._helper.pid, os.WEXITED | os.WNOWAIT)
     writer.write("stdout", b"lost\n")
     writer.flush()
     assert writer.dropped == 5
@@ -96,8 +97,8 @@ def test_a_process_that_somebody_else_reaped_is_let_go(tmp_path: Path) -> None:
     before = children()
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
     assert isinstance(writer, NonBlockingWriter)
-    os.kill(writer._worker.pid, 9)
-    os.waitpid(writer._worker.pid, 0)
+    os.kill(writer._helper.pid, 9)
+    os.waitpid(writer._helper.pid, 0)
     writer.close()
     assert children() == before
 
@@ -120,7 +121,7 @@ def test_a_log_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_the_mode_says_how_much_may_wait(options: dict[str, str], buffer: int) -> None:
-    assert split(options | {"max-file": "2"}) == (buffer, {"max-file": "2"})
+    assert split_delivery_mode(options | {"max-file": "2"}) == (buffer, {"max-file": "2"})
     validate("json-file", options)
     validate("local", options)
 

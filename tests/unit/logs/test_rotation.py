@@ -16,7 +16,7 @@ from jaula.logs import open_writer, rotation, validate
 from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.entry import Selection
 from jaula.logs.protocol import LogWriter
-from jaula.logs.reader.read import last, read
+from jaula.logs.reader.read import read, read_tail
 from unit.logs.workers import end_when_killed
 
 # A shim has one thread; the programs that run tests have more.
@@ -52,7 +52,7 @@ def nobody_is_left() -> Iterator[None]:
 def tend(writer: LogWriter) -> None:
     """As the shim does, until nothing goes on beside."""
     end = time.monotonic() + 20
-    while (pause := writer.tend()) is not None:
+    while (pause := writer.poll()) is not None:
         assert time.monotonic() < end
         time.sleep(min(pause, 0.01))
 
@@ -68,8 +68,8 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
         os.write(target, os.read(source, 100))
         signal.pause()
 
-    monkeypatch.setattr("jaula.logs.gzip_file.pack", pack)
-    monkeypatch.setattr(rotation, "_PATIENCE", 0.05)
+    monkeypatch.setattr("jaula.logs.gzip_file.compress", pack)
+    monkeypatch.setattr(rotation, "_TIMEOUT", 0.05)
     end_when_killed(monkeypatch)
 
 
@@ -95,7 +95,7 @@ def test_the_newest_records_are_kept_whole(
         assert names == ["log", "log.1.gz", "log.2.gz"]
     found = kept(path)
     assert found and numbered(300).endswith(found)
-    assert b"".join(r.data for r in last(str(path), 7, Selection())) == numbered(7, 293)
+    assert b"".join(r.data for r in read_tail(str(path), 7, Selection())) == numbered(7, 293)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -148,7 +148,7 @@ def test_one_file_of_local_is_allowed_where_nothing_is_said_of_packing(tmp_path:
     validate("local", {"max-file": "1"})
     writer = open_writer("local", {"max-file": "1", "max-size": "2k"}, str(tmp_path / "log"))
     writer.write("stdout", numbered(100))
-    assert writer.tend() is None
+    assert writer.poll() is None
     writer.close()
     assert os.listdir(tmp_path) == ["log"]
 
@@ -370,7 +370,7 @@ def test_no_process_may_be_had_and_the_log_is_written_all_the_same(
     monkeypatch.setattr(os, "fork", refuse)
     writer = open_writer("json-file", PACKING, str(tmp_path / "log"))
     writer.write("stdout", numbered(60))
-    assert writer.tend() is None
+    assert writer.poll() is None
     writer.close()
     assert "cannot compress" in writer.error
     assert (writer.dropped, kept(tmp_path / "log")) == (0, numbered(60))
@@ -384,7 +384,7 @@ def test_a_disk_that_is_full_for_the_packed_one_keeps_the_plain_one(
         os.write(target, b"\x1f\x8b")
         os._exit(1)  # as after ENOSPC, without a traceback in the test's output
 
-    monkeypatch.setattr("jaula.logs.gzip_file.pack", full)
+    monkeypatch.setattr("jaula.logs.gzip_file.compress", full)
     writer = open_writer("json-file", PACKING, str(tmp_path / "log"))
     writer.write("stdout", numbered(30))
     tend(writer)

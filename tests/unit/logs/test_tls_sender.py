@@ -134,7 +134,7 @@ def test_one_line_is_enough(daemon: Daemon, client_files: Path) -> None:
 def test_a_broken_connection_is_made_again(
     daemon: Daemon, client_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jaula.logs.buffered_sender._AGAIN", 0.01)
+    monkeypatch.setattr("jaula.logs.buffered_sender._RECONNECT_INTERVAL", 0.01)
     writer = open_writer("syslog", options(daemon.port, client_files), "")
     write_until(writer, b"first\n", lambda: b": first\n" in daemon.text)
     daemon.cut()
@@ -161,10 +161,14 @@ def test_a_daemon_that_never_answers_delays_the_container_for_a_bounded_time(
     server_files: Path, client_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The handshake at the start and the last records at the end have two seconds each."""
-    assert (syslog._SETTLE, buffered_sender._FAREWELL, tls_sender._FAREWELL) == (2.0, 2.0, 2.0)
-    monkeypatch.setattr(syslog, "_SETTLE", 0.2)
-    monkeypatch.setattr(buffered_sender, "_FAREWELL", 0.2)
-    monkeypatch.setattr(tls_sender, "_FAREWELL", 0.2)
+    assert (
+        syslog._HANDSHAKE_TIMEOUT,
+        buffered_sender._CLOSE_TIMEOUT,
+        tls_sender._CLOSE_TIMEOUT,
+    ) == (2.0, 2.0, 2.0)
+    monkeypatch.setattr(syslog, "_HANDSHAKE_TIMEOUT", 0.2)
+    monkeypatch.setattr(buffered_sender, "_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(tls_sender, "_CLOSE_TIMEOUT", 0.2)
     silent = Daemon(server_files, accepts=False)
     try:
         refused = options(silent.port, client_files) | {"max-buffer-size": "10k"}

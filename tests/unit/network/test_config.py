@@ -1,4 +1,4 @@
-"""From what was asked of a network to its bridge and its rules."""
+"""From a network's request to its bridge and its rules."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.network import config
-from jaula.network.firewall import antispoof_rules, bridge_rules
+from jaula.network.firewall import antispoof, bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
-from jaula.network.ipam.addresses import Addresses, link_local
-from jaula.network.ipam.pools import parse_pools
+from jaula.network.ipam import Addresses, link_local_address, parse_pools
 from jaula.spec.network import NetworkRecord, Pool
 
 NETWORK = NetworkRecord("shop", "ab" * 32, 0, "br-abababababab")
@@ -47,7 +46,7 @@ def test_a_subnet_that_overlaps_is_refused_with_dockers_words(taken: str) -> Non
         Pool("fe80::/64"),
     ],
 )
-def test_pools_that_cannot_be_are_refused(pool: Pool) -> None:
+def test_invalid_pools_are_refused(pool: Pool) -> None:
     with pytest.raises(InvalidRequest):
         config.check_pools([pool], [], ipv6=True)
 
@@ -57,19 +56,19 @@ def test_two_subnets_of_one_family_are_refused() -> None:
         config.check_pools([Pool("10.0.0.0/24"), Pool("10.0.1.0/24")], [], ipv6=False)
 
 
-def test_a_network_with_ipv6_gets_a_unique_local_subnet_of_its_own() -> None:
-    assert config.with_ipv6(NETWORK) == NETWORK
-    six = config.with_ipv6(NetworkRecord("shop", "ab" * 32, 0, "br-x", ipv6=True))
+def test_an_ipv6_network_gets_its_own_unique_local_subnet() -> None:
+    assert config.add_ipv6_subnet(NETWORK) == NETWORK
+    six = config.add_ipv6_subnet(NetworkRecord("shop", "ab" * 32, 0, "br-x", ipv6=True))
     pool = six.ipv6_pool
     assert pool is not None
     assert pool.subnet == "fdab:abab:abab:abab::/64"
     assert pool.gateway == "fdab:abab:abab:abab::1"
-    assert config.with_ipv6(six) == six
-    other = config.with_ipv6(NetworkRecord("b", "cd" * 32, 0, "br-y", ipv6=True))
+    assert config.add_ipv6_subnet(six) == six
+    other = config.add_ipv6_subnet(NetworkRecord("b", "cd" * 32, 0, "br-y", ipv6=True))
     assert other.ipv6_pool != pool
 
 
-def test_the_bridges_plan_follows_from_the_pools() -> None:
+def test_the_bridge_plan_is_derived_from_the_pools() -> None:
     pool = parse_pools("172.30.0.0/15")
     assert config.bridge_plan(NETWORK, pool).ipv4.fixed is None
     asked = NetworkRecord(
@@ -96,17 +95,17 @@ def test_the_bridges_plan_follows_from_the_pools() -> None:
     assert config.addresses6(NETWORK) is None
 
 
-def test_the_chosen_subnet_is_noted_once() -> None:
+def test_the_chosen_subnet_is_recorded_once() -> None:
     found = config.with_subnet(NETWORK, Addresses(IPv4Network("172.30.0.0/20")))
     assert found.pools == (Pool("172.30.0.0/20", "172.30.0.1"),)
     assert config.with_subnet(found, Addresses(IPv4Network("10.0.0.0/20"))) == found
 
 
-def test_the_link_local_address_follows_from_the_mac() -> None:
-    assert link_local("02:42:ac:11:00:02") == IPv6Address("fe80::42:acff:fe11:2")
+def test_the_link_local_address_is_derived_from_the_mac() -> None:
+    assert link_local_address("02:42:ac:11:00:02") == IPv6Address("fe80::42:acff:fe11:2")
 
 
-def test_a_network_that_says_nothing_publishes_as_the_engine_does() -> None:
+def test_a_network_without_the_option_publishes_like_the_engine() -> None:
     silent = config.limits(NETWORK)
     assert not silent.past_firewall
     assert config.limits(NETWORK, past_firewall=True).past_firewall
@@ -116,7 +115,7 @@ def test_a_network_that_says_nothing_publishes_as_the_engine_does() -> None:
     assert config.limits(opened).past_firewall
 
 
-def test_options_change_the_rules() -> None:
+def test_network_options_change_the_rules() -> None:
     subnet = IPv4Network("10.0.0.0/24")
     usual = bridge_rules.ruleset("br-x", subnet, [])
     assert 'oifname != "br-x" ip saddr 10.0.0.0/24 masquerade' in usual
@@ -127,7 +126,7 @@ def test_options_change_the_rules() -> None:
     assert 'oifname != "br-x" accept' not in inner.replace('iifname != "br-x" oifname', "")
     apart = bridge_rules.ruleset("br-x", subnet, [], Limits(icc=False))
     assert 'iifname "br-x" drop' in apart
-    assert "nd-router-advert" in antispoof_rules.ruleset("br-x", [])
+    assert "nd-router-advert" in antispoof.ruleset("br-x", [])
     parted = NetworkRecord("shop", "ab" * 32, 0, "br-x", icc=False)
     assert config.bridge_plan(parted, ()).isolated
     assert not config.bridge_plan(NETWORK, ()).isolated

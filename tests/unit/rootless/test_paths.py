@@ -1,4 +1,4 @@
-"""Where an ordinary user's engine keeps its things."""
+"""Directories of a rootless engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_root_has_the_systems_directories() -> None:
         ({"XDG_DATA_HOME": "", "HOME": ""}, "/home/known/.local/share/jaula"),
     ],
 )
-def test_data_is_where_the_base_directories_say(environment: dict[str, str], expected: str) -> None:
+def test_data_is_in_the_xdg_base_directory(environment: dict[str, str], expected: str) -> None:
     assert paths.root_directory(1000, environment, "/home/known") == expected
 
 
@@ -36,27 +36,27 @@ def test_data_is_where_the_base_directories_say(environment: dict[str, str], exp
         ({"XDG_RUNTIME_DIR": "here"}, False, "/tmp/jaula-1000"),
     ],
 )
-def test_the_socket_is_in_the_runtime_directory_or_in_a_private_one(
+def test_the_socket_is_in_the_runtime_directory_or_a_private_one(
     environment: dict[str, str], usual: bool, expected: str
 ) -> None:
     assert paths.run_directory(1000, environment, usual) == expected
 
 
-def test_an_engine_in_its_namespaces_knows_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(paths.INSIDE, "1000")
+def test_a_rootless_engine_knows_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(paths.ROOTLESS_ENV, "1000")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
-    assert paths.user() == 1000
+    assert paths.rootless_uid() == 1000
     assert paths.run() == "/run/user/1000/jaula"
 
 
 @pytest.mark.parametrize("text", ["", "-1", "me", "１"])
-def test_what_is_no_id_names_no_user(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(paths.INSIDE, text)
+def test_an_invalid_uid_is_ignored(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(paths.ROOTLESS_ENV, text)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert paths.user() is None
+    assert paths.rootless_uid() is None
 
 
-def test_only_a_directory_of_the_users_alone_is_trusted(tmp_path: Path) -> None:
+def test_only_a_directory_that_the_user_alone_can_write_is_trusted(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir(0o700)
     shared = tmp_path / "shared"

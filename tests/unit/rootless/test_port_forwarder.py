@@ -1,4 +1,4 @@
-"""Connections and datagrams that cross from one socket to another."""
+"""Forwarded connections and datagrams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from jaula.rootless import port_forwarder
-from jaula.rootless.namespace_holder import HostSockets, Ports
+from jaula.rootless.namespace_holder import HostSockets, PortForwards
 from jaula.rootless.port_protocol import Answer, Bind, Forward, Release, ReleaseOthers
 from jaula.runtime.shim.event_loop import EventLoop
 
@@ -20,11 +20,11 @@ TIMEOUT = 20.0
 
 
 class Running:
-    """A relay in a thread of its own."""
+    """A forwarder in its own thread."""
 
     def __init__(self) -> None:
         self.poller = EventLoop()
-        self.ports = Ports(self.poller, HostSockets())
+        self.ports = PortForwards(self.poller, HostSockets())
         self._asked: list[tuple[object, list[Answer]]] = []
         self._wake = os.pipe()
         self._ended = False
@@ -96,7 +96,7 @@ def read_all(sock: socket.socket) -> bytes:
     return found
 
 
-def test_bytes_cross_both_ways_and_an_end_is_passed_on(
+def test_data_is_forwarded_in_both_directions_with_the_end_of_file(
     running: Running, server: socket.socket
 ) -> None:
     forward = tcp(running, server)
@@ -112,7 +112,7 @@ def test_bytes_cross_both_ways_and_an_end_is_passed_on(
             assert read_all(client) == b"answer"
 
 
-def test_what_is_larger_than_any_buffer_arrives_whole(
+def test_data_larger_than_all_buffers_arrives_complete(
     running: Running, server: socket.socket
 ) -> None:
     forward = tcp(running, server)
@@ -123,7 +123,7 @@ def test_what_is_larger_than_any_buffer_arrives_whole(
         received: list[bytes] = []
         reader = threading.Thread(target=lambda: received.append(read_all(inner)))
         client.sendall(data[: 1 << 22])
-        reader.start()  # late: the relay had to wait with much of it
+        reader.start()  # late: the forwarder had to wait with much of it
         client.sendall(data[1 << 22 :])
         client.close()
         reader.join(TIMEOUT)
@@ -131,27 +131,27 @@ def test_what_is_larger_than_any_buffer_arrives_whole(
         inner.close()
 
 
-def test_a_port_without_a_server_behind_it_is_closed_at_once(running: Running) -> None:
+def test_a_connection_without_a_server_is_closed_at_once(running: Running) -> None:
     port, nobody = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_STREAM)
     running.ask(Bind(Forward("tcp", "127.0.0.1", port, "127.0.0.1", nobody)))
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
         try:
             assert client.recv(1) == b""
         except ConnectionResetError:
-            pass  # as good an answer
+            pass  # also a valid answer
 
 
-def test_a_port_that_is_taken_is_refused(running: Running, server: socket.socket) -> None:
+def test_a_port_in_use_is_refused(running: Running, server: socket.socket) -> None:
     port = server.getsockname()[1]
     answer = running.ask(Bind(Forward("tcp", "127.0.0.1", port, "127.0.0.1", port)))
     assert os.strerror(answer.error) == "Address already in use"
 
 
-def test_a_port_of_which_nothing_is_known_can_be_dropped(running: Running) -> None:
+def test_an_unknown_port_can_be_released(running: Running) -> None:
     assert running.ask(Release(Forward("tcp", "127.0.0.1", 1, "127.0.0.1", 1))) == Answer(0)
 
 
-def test_asking_for_the_same_again_changes_nothing(running: Running, server: socket.socket) -> None:
+def test_a_repeated_bind_changes_nothing(running: Running, server: socket.socket) -> None:
     forward = tcp(running, server)
     with socket.create_connection(("127.0.0.1", forward.port), TIMEOUT) as client:
         inner, _ = server.accept()
@@ -161,7 +161,7 @@ def test_asking_for_the_same_again_changes_nothing(running: Running, server: soc
         inner.close()
 
 
-def test_dropping_a_port_cuts_its_connections(running: Running, server: socket.socket) -> None:
+def test_releasing_a_port_closes_its_connections(running: Running, server: socket.socket) -> None:
     forward = tcp(running, server)
     with socket.create_connection(("127.0.0.1", forward.port), TIMEOUT) as client:
         inner, _ = server.accept()
@@ -172,7 +172,7 @@ def test_dropping_a_port_cuts_its_connections(running: Running, server: socket.s
             socket.create_connection(("127.0.0.1", forward.port), TIMEOUT)
 
 
-def test_only_the_ports_that_are_named_are_kept(running: Running, server: socket.socket) -> None:
+def test_release_others_keeps_the_listed_ports(running: Running, server: socket.socket) -> None:
     kept, dropped = tcp(running, server), tcp(running, server)
     running.ask(ReleaseOthers((kept,)))
     socket.create_connection(("127.0.0.1", kept.port), TIMEOUT).close()
@@ -180,7 +180,7 @@ def test_only_the_ports_that_are_named_are_kept(running: Running, server: socket
         socket.create_connection(("127.0.0.1", dropped.port), TIMEOUT)
 
 
-def test_datagrams_are_answered_to_whoever_sent_them(running: Running) -> None:
+def test_replies_to_datagrams_reach_their_senders(running: Running) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inner:
         inner.bind(("127.0.0.1", 0))
         inner.settimeout(TIMEOUT)
@@ -197,7 +197,7 @@ def test_datagrams_are_answered_to_whoever_sent_them(running: Running) -> None:
             client.close()
 
 
-def test_a_silent_sender_is_forgotten_and_served_again(
+def test_an_idle_sender_expires_and_is_served_again(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(port_forwarder, "UDP_IDLE", -1.0)

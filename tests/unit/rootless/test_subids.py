@@ -1,4 +1,4 @@
-"""Ranges of subordinate ids, and the maps that are made of them."""
+"""Ranges of subordinate ids, and the maps made from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.engine.userns.id_ranges import SingleIdRange
-from jaula.rootless.subids import Range, id_map, ranges, size
+from jaula.rootless.subids import Range, id_map, map_size, ranges
 
 TEXT = """\
 # a comment
@@ -20,39 +20,39 @@ me:500000:1000
 """
 
 
-def test_a_user_has_the_ranges_of_its_name_and_of_its_number() -> None:
+def test_a_user_has_the_ranges_of_its_name_and_its_uid() -> None:
     expected = (Range(200_000, 65536), Range(300_000, 10), Range(500_000, 1000))
     assert ranges(TEXT, "me", 1000) == expected
 
 
-def test_a_range_that_stands_there_twice_counts_once() -> None:
+def test_a_duplicate_range_counts_once() -> None:
     assert ranges("me:5:6\nme:5:6\n", "me", 1000) == (Range(5, 6),)
 
 
 @given(st.text(max_size=200))
-def test_no_text_breaks_the_reader(text: str) -> None:
+def test_any_text_is_accepted(text: str) -> None:
     assert all(found.size > 0 for found in ranges(text, "me", 1000))
 
 
-def test_the_user_is_zero_and_the_ranges_follow() -> None:
+def test_the_user_is_mapped_to_zero_and_the_ranges_follow() -> None:
     rows = id_map(1000, (Range(200_000, 65536), Range(300_000, 10)))
     assert rows == [(0, 1000, 1), (1, 200_000, 65536), (65537, 300_000, 10)]
-    assert size(rows) == 65547
+    assert map_size(rows) == 65547
 
 
-def test_a_containers_rows_lie_each_in_one_row_of_the_engines() -> None:
+def test_each_row_of_a_container_is_within_one_row_of_the_engine() -> None:
     found = SingleIdRange(65547, [0, 1, 65537])
     rows = [(m.container_id, m.host_id, m.size) for m in found.mappings(found.take())]
     assert rows == [(0, 0, 1), (1, 1, 65536), (65537, 65537, 10)]
 
 
-def test_different_rows_of_users_and_groups_are_cut_at_both() -> None:
+def test_rows_are_split_at_the_boundaries_of_both_maps() -> None:
     found = SingleIdRange(100, [0, 1, 50, 0, 1, 70])
     rows = [(m.container_id, m.size) for m in found.mappings(found.take())]
     assert rows == [(0, 1), (1, 49), (50, 20), (70, 30)]
 
 
-def test_a_row_that_only_the_longer_map_has_is_left_out() -> None:
+def test_a_row_of_the_longer_map_alone_is_ignored() -> None:
     found = SingleIdRange(60, [0, 1, 50, 70])
     assert [(m.container_id, m.size) for m in found.mappings(found.take())] == [
         (0, 1),

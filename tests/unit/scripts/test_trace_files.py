@@ -88,7 +88,7 @@ def test_processes_have_the_names_that_ps_shows(trace_files: ModuleType) -> None
         line(2, "runtime/zygote.py", state=CLOSED, parent=1, comm=zygote),
         line(3, "runtime/shim/shim.py", parent=2, comm=zygote),
         line(3, "runtime/shim/shim.py", parent=2, comm=shim),
-        line(4, "runtime/shim/spawn_helper.py", parent=3, comm=shim),
+        line(4, "runtime/shim/shim.py", parent=3, comm=shim),
         line(5, "runtime/init/init.py", parent=4, comm=shim),
         line(6, "runtime/init/init.py", parent=5, comm=shim, pid=1),
         line(7, "runtime/exec.py", parent=5, comm=shim, pid=7),

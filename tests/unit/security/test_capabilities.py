@@ -45,18 +45,18 @@ def test_dropping_wins_over_adding_the_same() -> None:
     assert masks(add=["sys_time"], drop=["SYS_TIME"]) == 0xA80425FB
 
 
-def test_an_unknown_capability_is_refused_naming_near_ones() -> None:
+def test_an_unknown_capability_is_refused_with_similar_names() -> None:
     with pytest.raises(InvalidRequest, match="NET_RAW"):
         capabilities.resolve(["net_row"])
 
 
 @pytest.mark.parametrize("name", ["", "CAP_", "net raw", "x" * 100_000, "NET_RAW\0", "\u0130"])
-def test_a_name_that_is_none_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest):
         capabilities.resolve([name])
 
 
-def test_a_capability_that_the_host_cannot_give_is_refused() -> None:
+def test_a_capability_that_the_host_does_not_have_is_refused() -> None:
     known = (1 << len(NAMES)) - 1 & ~(1 << NAMES.index("CAP_SYS_RESOURCE"))
     with pytest.raises(InvalidRequest, match="CAP_SYS_RESOURCE"):
         capabilities.resolve(["sys_resource"], known=known)
@@ -74,7 +74,7 @@ def test_a_mask_is_read_as_the_kernel_prints_it() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0x", "-1", "g", "1" * 17, "1_0", "\u0661", "a8 04"])
-def test_a_mask_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_mask_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         capabilities.parse_mask(text)
 

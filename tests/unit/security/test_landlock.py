@@ -1,4 +1,4 @@
-"""Which containers are confined by Landlock, and what their rules are on each version."""
+"""Landlock: the containers that are confined by default, and their rules for each version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import supported_rights
 from jaula.security import capabilities
-from jaula.security.landlock import READ, Landlock, Options, decide, describe, objection, parse
+from jaula.security.landlock import (
+    READ,
+    Landlock,
+    Options,
+    decide,
+    default_off_reason,
+    describe,
+    parse,
+)
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
 from jaula.security.seccomp import seccomp
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, PathRule, PortRule, decode_ruleset
@@ -74,7 +82,7 @@ def test_beneath_a_read_only_root_only_writable_mounts_are_written() -> None:
 
 @pytest.mark.parametrize("abi", range(1, 10))
 @pytest.mark.parametrize("readonly", [False, True])
-def test_no_version_is_asked_for_what_it_does_not_know(abi: int, readonly: bool) -> None:
+def test_a_ruleset_has_only_rights_of_its_version(abi: int, readonly: bool) -> None:
     rules = decide(MOUNTS, root_readonly=readonly, options=Options(), abi=abi)
     assert rules.handled_access_fs == supported_rights(abi).access_fs
     for rule in rules.paths:
@@ -90,7 +98,7 @@ def test_ports_are_rules_of_two_rights() -> None:
     assert rules.joined
 
 
-def test_only_what_is_named_is_handled() -> None:
+def test_only_named_port_rights_are_handled() -> None:
     rules = decide((), root_readonly=False, options=parse(("tcp-bind=80",)), abi=7)
     assert rules.handled_access_net == 1
 
@@ -104,7 +112,7 @@ def test_no_port_at_all() -> None:
     ("words", "abi", "needed"),
     [("tcp-bind=80", 3, "Linux 6.7"), ("scope-signal", 5, "Linux 6.12"), ("on", 0, "no Landlock")],
 )
-def test_what_the_kernel_cannot_do_is_refused_and_not_left_out(
+def test_options_that_the_kernel_does_not_support_are_refused(
     words: str, abi: int, needed: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=needed):
@@ -121,7 +129,7 @@ def test_an_option_that_does_not_exist_is_refused(words: str) -> None:
 
 @pytest.mark.parametrize("abi", range(2, 8))
 def test_a_default_container_is_confined(abi: int) -> None:
-    assert objection(spec(), abi=abi) == ""
+    assert default_off_reason(spec(), abi=abi) == ""
     made = Landlock(abi).confine(spec(), LabelRequest())
     assert (
         decode_ruleset(made.annotations[LANDLOCK_ANNOTATION]).handled_access_fs
@@ -148,12 +156,14 @@ LISTED = Seccomp("SCMP_ACT_ALLOW", syscalls=(Syscall(("ptrace",), "SCMP_ACT_ERRN
         (spec(pid=Namespace("pid", "/proc/7/ns/pid")), 7, "pid namespace"),
     ],
 )
-def test_the_default_leaves_alone_what_it_would_break(made: Spec, abi: int, why: str) -> None:
-    assert why in objection(made, abi=abi)
+def test_the_default_is_off_where_it_would_break_a_container(
+    made: Spec, abi: int, why: str
+) -> None:
+    assert why in default_off_reason(made, abi=abi)
     assert Landlock(abi).confine(made, LabelRequest()) == made
 
 
-def test_privileged_is_left_alone_unless_it_asks() -> None:
+def test_privileged_is_not_confined_unless_requested() -> None:
     assert Landlock(7).confine(spec(), LabelRequest(privileged=True)) == spec()
     asked = Landlock(7).confine(spec(caps=("all",)), LabelRequest(("on",), privileged=True))
     assert LANDLOCK_ANNOTATION in asked.annotations
@@ -164,12 +174,12 @@ def test_off_is_off() -> None:
         assert Landlock(7).confine(spec(), LabelRequest((word,))) == spec()
 
 
-def test_asking_on_a_kernel_without_it_is_an_error() -> None:
+def test_a_request_on_a_kernel_without_landlock_is_an_error() -> None:
     with pytest.raises(InvalidRequest, match="no Landlock"):
         Landlock(0).confine(spec(), LabelRequest(("on",)))
 
 
-def test_people_can_read_the_rules() -> None:
+def test_rules_are_formatted_for_display() -> None:
     options = parse(("tcp-bind=80,tcp-connect=none,scope-signal",))
     rules = decide(MOUNTS[:2], root_readonly=True, options=options, abi=7)
     assert describe(rules) == (
@@ -178,11 +188,11 @@ def test_people_can_read_the_rules() -> None:
     module: MandatoryAccess = Landlock(7)
     assert module.requested(module.confine(spec(), LabelRequest())) == "/ rwx"
     assert module.requested(spec()) == ""
-    assert module.shown() == "name=landlock,abi=7"
+    assert module.security_option() == "name=landlock,abi=7"
     assert module.enabled()
     assert not Landlock(0).enabled()
 
 
-def test_a_spec_without_capabilities_of_its_own_is_left_alone() -> None:
+def test_a_spec_without_capabilities_is_not_confined() -> None:
     bare = msgspec.structs.replace(spec(), process=Process(cwd="/"))
-    assert "CAP_SYS_ADMIN" in objection(bare, abi=7)
+    assert "CAP_SYS_ADMIN" in default_off_reason(bare, abi=7)

@@ -1,4 +1,4 @@
-"""Masks, devices, id ranges, sysctls and security modules."""
+"""Masked paths, devices, id ranges, sysctls and security modules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOCKER_MASKS = {
 DOCKER_READONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 
 
-def test_nothing_that_docker_masks_is_open() -> None:
+def test_all_paths_that_docker_masks_are_masked() -> None:
     assert set(masked_paths.MASKED_PATHS) >= DOCKER_MASKS
     assert set(masked_paths.READONLY_PATHS) >= DOCKER_READONLY
     assert not set(masked_paths.MASKED_PATHS) & set(masked_paths.READONLY_PATHS)
@@ -51,7 +51,7 @@ def test_a_device_is_described(text: str, path: str, access: str) -> None:
         "/dev/no-such", "/dev/null\0", "/dev/null:/x\0y",
     ],
 )  # fmt: skip
-def test_a_device_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_device_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         devices.parse_device(text)
 
@@ -77,12 +77,12 @@ def test_ranges_never_overlap_until_all_are_in_use() -> None:
         id_ranges.allocate(used, 1000, 16 * 100 + 99, 100)
 
 
-def test_a_range_given_back_is_found_again() -> None:
+def test_a_released_range_is_allocated_again() -> None:
     used = {1000, 1200, 1300}
     assert id_ranges.allocate(used | {1400}, 1000, 500, 100) == IdRange(1100, 100)
 
 
-def test_a_range_of_an_engine_configured_otherwise_is_not_touched() -> None:
+def test_a_range_allocated_with_other_settings_is_not_reused() -> None:
     used = {1050}
     starts = set()
     for _ in range(3):
@@ -143,14 +143,14 @@ def test_a_sysctl_of_a_shared_namespace_is_refused(name: str, kind: str) -> None
 
 
 def test_dots_and_slashes_name_the_same_sysctl() -> None:
-    assert sysctls.normal("net.ipv4.conf.eth0/1.forwarding") == "net/ipv4/conf/eth0.1/forwarding"
-    assert sysctls.normal("net/ipv4/conf/eth0.1/forwarding") == "net/ipv4/conf/eth0.1/forwarding"
+    assert sysctls.normalize("net.ipv4.conf.eth0/1.forwarding") == "net/ipv4/conf/eth0.1/forwarding"
+    assert sysctls.normalize("net/ipv4/conf/eth0.1/forwarding") == "net/ipv4/conf/eth0.1/forwarding"
 
 
 # -- security modules ------------------------------------------------------------------------
 
 
-def test_security_modules_are_told() -> None:
+def test_security_modules_are_listed() -> None:
     assert "capability" in detect.active()
     assert detect.landlock() >= 0
     assert detect.selinux_enforcing() <= detect.selinux()

@@ -1,4 +1,4 @@
-"""Users and groups in a container's own, hostile, files (statement I8)."""
+"""Users and groups in hostile files of a container (statement I8)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def resolve(root: Path) -> Iterator[Resolve]:
         ("2147483647:2147483647", (), ResolvedUser(2**31 - 1, 2**31 - 1, (2**31 - 1,), "/", "")),
     ],
 )
-def test_a_user_is_found(
+def test_a_user_is_resolved(
     resolve: Resolve, user: str, groups: tuple[str, ...], expected: ResolvedUser
 ) -> None:
     assert resolve(user, groups) == expected
@@ -104,9 +104,7 @@ def test_a_user_is_found(
         ("x" * 1000, "invalid user"),
     ],
 )
-def test_what_is_not_of_the_grammar_or_not_there_is_refused(
-    resolve: Resolve, user: str, message: str
-) -> None:
+def test_a_malformed_or_unknown_user_is_refused(resolve: Resolve, user: str, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         resolve(user)
 
@@ -152,7 +150,7 @@ def test_a_hostile_file_is_refused_at_once(
         resolve("alice:adm")
 
 
-def test_a_link_in_etc_leads_nowhere_outside_the_root(root: Path, resolve: Resolve) -> None:
+def test_a_link_in_etc_does_not_leave_the_root(root: Path, resolve: Resolve) -> None:
     for file in (root / "etc").iterdir():
         file.unlink()
     (root / "etc").rmdir()
@@ -173,7 +171,7 @@ def test_the_number_of_groups_is_bounded(root: Path, resolve: Resolve) -> None:
         resolve("www")
 
 
-def test_bytes_that_are_not_utf8_harm_nothing(root: Path, resolve: Resolve) -> None:
+def test_bytes_that_are_not_utf8_are_accepted(root: Path, resolve: Resolve) -> None:
     (root / "etc/passwd").write_bytes(b"\xff\xfe:x:1:1::/\xff:/\n" + PASSWD.encode())
     assert resolve("www").uid == 33
     assert resolve("1").home == "/"

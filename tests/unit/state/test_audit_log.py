@@ -1,4 +1,4 @@
-"""The audit log: what it holds, what it notices, and what a kill in the middle leaves."""
+"""The audit log: its lines, its hash chain, and recovery from a kill."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from typing import Any
 import pytest
 
 from jaula.errors import Unavailable
-from jaula.state import audit_log as journals
-from jaula.state.audit_entry import AuditEntry
-from jaula.state.audit_log import AuditLog
-from jaula.state.hash_chain import ZERO, ChainCheck, Head, digest, link
+from jaula.state import audit_log as state_audit_log
+from jaula.state.audit_log import (
+    ZERO_HASH,
+    AuditEntry,
+    AuditLog,
+    ChainCheck,
+    Head,
+    line_hash,
+    parse_link,
+)
 
 
 def write(directory: Path, count: int, **options: Any) -> None:
@@ -28,41 +34,50 @@ def write(directory: Path, count: int, **options: Any) -> None:
 
 
 def verify(directory: Path) -> list[str]:
-    head = journals.read_head(directory)
+    head = state_audit_log.read_head(directory)
     check = ChainCheck()
-    for path in journals.files(directory):
-        for _ in check.lines(journals.lines(path), watch=head.n if head else 0):
+    for path in state_audit_log.files(directory):
+        for _ in check.lines(state_audit_log.lines(path), watch=head.n if head else 0):
             pass
     return [finding.text for finding in check.end(head)]
 
 
 def documents(directory: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for path in journals.files(directory) for line in journals.lines(path)]
+    return [
+        json.loads(line)
+        for path in state_audit_log.files(directory)
+        for line in state_audit_log.lines(path)
+    ]
 
 
 def test_lines_are_numbered_and_chained(tmp_path: Path) -> None:
     write(tmp_path, 3)
     write(tmp_path, 2)
-    lines = [line for path in journals.files(tmp_path) for line in journals.lines(path)]
-    links = [link(line) for line in lines]
+    lines = [
+        line for path in state_audit_log.files(tmp_path) for line in state_audit_log.lines(path)
+    ]
+    links = [parse_link(line) for line in lines]
     assert [found.n for found in links if found] == [1, 2, 3, 4, 5]
-    assert [found.prev for found in links if found] == [ZERO, *(digest(x) for x in lines[:-1])]
+    assert [found.prev for found in links if found] == [
+        ZERO_HASH,
+        *(line_hash(x) for x in lines[:-1]),
+    ]
     assert verify(tmp_path) == []
 
 
-def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_log(tmp_path: Path) -> None:
     write(tmp_path / "audit", 1)
     assert (tmp_path / "audit").stat().st_mode & 0o777 == 0o700
     assert {p.stat().st_mode & 0o777 for p in (tmp_path / "audit").iterdir()} == {0o600}
 
 
-def test_an_empty_log_is_whole(tmp_path: Path) -> None:
+def test_an_empty_log_is_valid(tmp_path: Path) -> None:
     AuditLog(tmp_path).close()
     assert verify(tmp_path) == []
 
 
 def edit(directory: Path, change: Any) -> None:
-    path = journals.files(directory)[0]
+    path = state_audit_log.files(directory)[0]
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(change(lines)))
 
@@ -87,14 +102,16 @@ def edit(directory: Path, change: Any) -> None:
         (lambda ls: [*ls[:3], b"garbage\n", *ls[4:]], ["a line after 3 is damaged"]),
     ],
 )
-def test_a_cut_a_change_and_a_gap_are_found(tmp_path: Path, change: Any, found: list[str]) -> None:
+def test_truncation_change_and_gap_are_detected(
+    tmp_path: Path, change: Any, found: list[str]
+) -> None:
     write(tmp_path, 6)
     edit(tmp_path, change)
     told = verify(tmp_path)
     assert told[: len(found)] == found
 
 
-def test_a_cut_is_still_found_after_the_next_start(tmp_path: Path) -> None:
+def test_truncation_is_still_detected_after_the_next_start(tmp_path: Path) -> None:
     write(tmp_path, 6)
     edit(tmp_path, lambda ls: ls[:3])
     write(tmp_path, 2)
@@ -102,22 +119,22 @@ def test_a_cut_is_still_found_after_the_next_start(tmp_path: Path) -> None:
     assert [d["action"] for d in documents(tmp_path)].count("log repair") == 1
 
 
-def test_a_removed_head_is_found(tmp_path: Path) -> None:
+def test_a_missing_head_is_detected(tmp_path: Path) -> None:
     write(tmp_path, 2)
     (tmp_path / "head").unlink()
     assert verify(tmp_path) == ["the head, which names the last line, is missing or damaged"]
 
 
-def test_a_whole_log_that_was_removed_is_found(tmp_path: Path) -> None:
+def test_a_removed_log_is_detected(tmp_path: Path) -> None:
     write(tmp_path, 4)
-    journals.files(tmp_path)[0].unlink()
+    state_audit_log.files(tmp_path)[0].unlink()
     write(tmp_path, 1)
     assert "lines 1 to 4 are missing" in verify(tmp_path)
 
 
-def test_rotation_keeps_the_chain_and_tells_what_it_removed(tmp_path: Path) -> None:
+def test_rotation_keeps_the_chain_and_logs_the_removal(tmp_path: Path) -> None:
     write(tmp_path, 200, max_file=2000, kept_files=3)
-    names = journals.files(tmp_path)
+    names = state_audit_log.files(tmp_path)
     assert 2 <= len(names) <= 3
     assert verify(tmp_path) == []
     assert any(d["action"] == "log drop" for d in documents(tmp_path))
@@ -125,9 +142,9 @@ def test_rotation_keeps_the_chain_and_tells_what_it_removed(tmp_path: Path) -> N
     assert verify(tmp_path) != [] or len(names) == 1
 
 
-def test_half_a_line_is_cut_off_and_noted(tmp_path: Path) -> None:
+def test_a_partial_line_is_cut_off_and_logged(tmp_path: Path) -> None:
     write(tmp_path, 3)
-    path = journals.files(tmp_path)[0]
+    path = state_audit_log.files(tmp_path)[0]
     with path.open("ab") as file:
         file.write(b'{"n":4,"time":"20')
     write(tmp_path, 1)
@@ -138,9 +155,9 @@ def test_half_a_line_is_cut_off_and_noted(tmp_path: Path) -> None:
     assert "17 bytes" in found[3]["error"]
 
 
-def test_the_first_unsynced_line_is_told_also_after_a_repair(tmp_path: Path) -> None:
+def test_the_first_line_after_a_repair_triggers_a_sync(tmp_path: Path) -> None:
     write(tmp_path, 1)
-    with journals.files(tmp_path)[0].open("ab") as file:
+    with state_audit_log.files(tmp_path)[0].open("ab") as file:
         file.write(b"half")
     journal = AuditLog(tmp_path)
     told: list[int] = []
@@ -154,7 +171,7 @@ def test_the_first_unsynced_line_is_told_also_after_a_repair(tmp_path: Path) -> 
     journal.close()
 
 
-def test_a_head_that_is_behind_is_moved_on(tmp_path: Path) -> None:
+def test_a_head_that_is_behind_is_updated(tmp_path: Path) -> None:
     write(tmp_path, 2)
     head = (tmp_path / "head").read_bytes()
     write(tmp_path, 1)
@@ -164,26 +181,26 @@ def test_a_head_that_is_behind_is_moved_on(tmp_path: Path) -> None:
     assert "log repair" not in [d["action"] for d in documents(tmp_path)]
 
 
-def test_a_line_that_does_not_follow_the_head_is_noted(tmp_path: Path) -> None:
+def test_a_line_that_does_not_follow_the_head_is_logged(tmp_path: Path) -> None:
     write(tmp_path, 2)
-    with journals.files(tmp_path)[0].open("ab") as file:
+    with state_audit_log.files(tmp_path)[0].open("ab") as file:
         file.write(b'{"n":3,"prev":"' + b"0" * 64 + b'","action":"forged"}\n')
     write(tmp_path, 1)
     assert verify(tmp_path)
     assert "log repair" in [d["action"] for d in documents(tmp_path)]
 
 
-def test_a_kill_at_any_moment_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_leaves_a_valid_log(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from jaula.state.audit_entry import AuditEntry\n"
+        "import sys; from pathlib import Path; from jaula.state.audit_log import AuditEntry\n"
         "from jaula.state.audit_log import AuditLog\n"
         "journal = AuditLog(Path(sys.argv[1]), max_file=4000, kept_files=500)\n"
         "while True: journal.append(AuditEntry(uid=1, action='start', argv=('x' * 300,)))"
     )
     for attempt in range(8):
         with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as writer:
-            before = len(journals.files(tmp_path))
-            while len(journals.files(tmp_path)) < before + 2:
+            before = len(state_audit_log.files(tmp_path))
+            while len(state_audit_log.files(tmp_path)) < before + 2:
                 assert writer.poll() is None
                 time.sleep(0.001)
             time.sleep(random.Random(attempt).uniform(0, 0.01))
@@ -196,7 +213,7 @@ def test_a_kill_at_any_moment_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 40, 100])
-def test_a_disk_that_is_full_stops_what_is_new_and_loses_nothing(
+def test_a_full_disk_stops_new_requests_and_loses_no_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
     journal = AuditLog(tmp_path)
@@ -213,19 +230,19 @@ def test_a_disk_that_is_full_stops_what_is_new_and_loses_nothing(
     assert verify(tmp_path) == []
 
 
-def test_what_a_client_says_is_bounded_and_always_one_line(tmp_path: Path) -> None:
+def test_texts_of_clients_are_bounded_and_on_one_line(tmp_path: Path) -> None:
     journal = AuditLog(tmp_path)
     nasty = "a\nb\x00\u2028\udcff"
     journal.append(AuditEntry(action="x", object=nasty * 5000, argv=(nasty, "y" * 100_000, "z")))
     journal.close()
-    assert journals.files(tmp_path)[0].read_bytes().count(b"\n") == 1
+    assert state_audit_log.files(tmp_path)[0].read_bytes().count(b"\n") == 1
     found = documents(tmp_path)[0]
     assert len(found["object"]) <= 1024
     assert found["argv_cut"] > 80_000
 
 
-def test_a_head_has_one_size_and_reads_back() -> None:
-    for head in (Head(), Head(7, "a" * 64), Head(10**18, digest(b""))):
+def test_a_head_has_a_constant_size_and_can_be_decoded() -> None:
+    for head in (Head(), Head(7, "a" * 64), Head(10**18, line_hash(b""))):
         assert len(head.encode()) == 86
         assert Head.decode(head.encode()) == head
     for broken in (b"", b"x" * 86, b"1 2\n", Head(1, "A" * 64).encode()):

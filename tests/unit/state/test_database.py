@@ -1,4 +1,4 @@
-"""The database: what is written is there again, what is damaged is reported and kept."""
+"""The database: records survive, damage is reported and never overwritten."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from jaula.errors import CorruptState, Unavailable
 from jaula.spec.api import ContainerCreate
-from jaula.state.database import Database
-from jaula.state.migrations import MIGRATIONS
+from jaula.state.database import MIGRATIONS, Database
 from jaula.state.records import ContainerRecord, EngineIdentity
 
 
@@ -42,7 +41,7 @@ def test_putting_twice_replaces(tmp_path: Path) -> None:
     assert found.name == "two"
 
 
-def test_a_deleted_record_is_gone_and_deleting_again_is_no_error(tmp_path: Path) -> None:
+def test_deleting_a_record_twice_is_not_an_error(tmp_path: Path) -> None:
     database = Database(tmp_path / "jaula.db")
     database.put("settings", "a", EngineIdentity("x"))
     database.delete("settings", "a")
@@ -76,7 +75,7 @@ def test_a_database_with_torn_pages_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("document", [b"{", b"[]", b'{"id": 1}', b"\xff\xfe", b""])
-def test_a_damaged_record_is_reported_by_its_key(tmp_path: Path, document: bytes) -> None:
+def test_a_damaged_record_is_reported_with_its_key(tmp_path: Path, document: bytes) -> None:
     path = tmp_path / "jaula.db"
     Database(path).close()
     raw = sqlite3.connect(path)
@@ -87,7 +86,7 @@ def test_a_damaged_record_is_reported_by_its_key(tmp_path: Path, document: bytes
         list(Database(path).all("containers", ContainerRecord))
 
 
-def test_a_database_of_a_newer_engine_is_left_alone(tmp_path: Path) -> None:
+def test_a_database_of_a_newer_engine_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "jaula.db"
     Database(path).close()
     raw = sqlite3.connect(path)
@@ -97,7 +96,7 @@ def test_a_database_of_a_newer_engine_is_left_alone(tmp_path: Path) -> None:
         Database(path)
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="cannot open"):
         Database(tmp_path / "file" / "jaula.db")

@@ -1,4 +1,4 @@
-"""Compressed streams: every kind is recognised, damage is an error, memory is bounded."""
+"""Compressed streams: every compression is detected, damage is an error, memory is bounded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.storage.compression import Compression, plain
+from jaula.storage.compression import Compression, decompress_stream
 
 
 def zstd(data: bytes) -> bytes:
@@ -33,12 +33,12 @@ DATA = bytes(range(256)) * 5000
 
 
 def read(data: bytes) -> tuple[bytes, Compression]:
-    stream, kind = plain(io.BytesIO(data))
+    stream, kind = decompress_stream(io.BytesIO(data))
     return io.BufferedReader(stream, 1 << 16).read(), kind
 
 
 @pytest.mark.parametrize(("kind", "compress"), KINDS)
-def test_a_stream_is_read_whatever_it_is_compressed_with(
+def test_a_stream_of_any_compression_is_read(
     kind: Compression, compress: Callable[[bytes], bytes]
 ) -> None:
     assert read(compress(DATA)) == (DATA, kind)
@@ -71,16 +71,16 @@ def test_a_damaged_stream_is_an_error(
 
 
 @pytest.mark.parametrize("data", [b"", b"a", b"plain text", bytes(100_000)])
-def test_what_is_not_compressed_passes_through(data: bytes) -> None:
+def test_an_uncompressed_stream_is_unchanged(data: bytes) -> None:
     assert read(data) == (data, Compression.NONE)
 
 
-def test_a_source_that_gives_single_bytes_is_recognised() -> None:
+def test_a_source_of_single_bytes_is_detected() -> None:
     class Slow(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(1)
 
-    stream, kind = plain(Slow(gzip.compress(b"hello")))
+    stream, kind = decompress_stream(Slow(gzip.compress(b"hello")))
     assert (stream.read(), kind) == (b"hello", Compression.GZIP)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.storage.layers.extract import clean
+from jaula.storage.layers.extract import clean_path
 from jaula.storage.volumes import check_name, is_name
 
 
@@ -20,7 +20,7 @@ def test_a_volume_may_not_be_called(name: str) -> None:
         check_name(name)
 
 
-def test_a_path_is_no_volume_name() -> None:
+def test_a_path_is_not_a_volume_name() -> None:
     assert is_name("data")
     assert not any(is_name(text) for text in ("/data", "./data", "~/data", "a/b", ""))
 
@@ -42,7 +42,7 @@ def test_a_path_is_no_volume_name() -> None:
     ],
 )
 def test_an_entry_is_placed_below_the_root(name: bytes, path: bytes) -> None:
-    assert clean(name) == path
+    assert clean_path(name) == path
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_an_entry_is_placed_below_the_root(name: bytes, path: bytes) -> None:
 )
 def test_an_entry_that_leaves_the_root_is_refused(name: bytes) -> None:
     with pytest.raises(InvalidRequest, match="leaves"):
-        clean(name)
+        clean_path(name)

@@ -1,4 +1,4 @@
-"""Paths as clients name them, and what they lead to."""
+"""Clients' paths and the files that they resolve to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from jaula.errors import InvalidRequest, NotFound
 from jaula.storage import path_resolve
-from jaula.storage.path_resolve import PathRequest, wanted
+from jaula.storage.path_resolve import PathRequest, parse_path
 
 
 @pytest.mark.parametrize(
@@ -27,14 +27,14 @@ from jaula.storage.path_resolve import PathRequest, wanted
     ],
 )
 def test_a_path_is_read_as_docker_reads_it(text: str, expected: PathRequest, name: str) -> None:
-    assert wanted(text) == expected
+    assert parse_path(text) == expected
     assert expected.name == name
 
 
 @pytest.mark.parametrize("text", ["", "a\0b"])
-def test_what_is_no_path_is_refused(text: str) -> None:
+def test_an_invalid_path_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        wanted(text)
+        parse_path(text)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def root(tmp_path: Path) -> int:
 
 
 def look(root: int, text: str) -> path_resolve.PathStat:
-    what = wanted(text)
-    place = path_resolve.found(root, what, "c")
+    what = parse_path(text)
+    place = path_resolve.open_for_client(root, what, "c")
     try:
-        return path_resolve.describe(root, place, what)
+        return path_resolve.stat_path(root, place, what)
     finally:
         os.close(place)
 
@@ -92,6 +92,6 @@ def test_links_stay_below_the_root(root: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["/missing", "/dir/file/x", "/dir/file/."])
-def test_what_is_not_there_is_named(root: int, text: str) -> None:
+def test_an_error_names_the_missing_file(root: int, text: str) -> None:
     with pytest.raises(NotFound, match=r"Could not find the file /.* in container c"):
         look(root, text)

@@ -56,7 +56,7 @@ class SocketPump:
                 if self._codec.ended and listening:
                     listening = False
                     self._plain.shutdown(socket.SHUT_WR)
-                data = await self._loop.sock_recv(self._client, tls.PIECE)
+                data = await self._loop.sock_recv(self._client, tls.CHUNK_SIZE)
                 if not data:
                     return
                 if not self._codec.ended:
@@ -75,7 +75,7 @@ class SocketPump:
 
     async def _outward(self) -> None:
         try:
-            while data := await self._loop.sock_recv(self._plain, tls.PIECE):
+            while data := await self._loop.sock_recv(self._plain, tls.CHUNK_SIZE):
                 self._codec.write(data)
                 await self._flush()
         except ConnectionResetError:

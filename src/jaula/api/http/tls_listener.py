@@ -140,10 +140,10 @@ class TlsListener:
     async def _shake(self, client: socket.socket, codec: TlsCodec) -> None:
         done = False
         while not done:
-            data = await self._loop.sock_recv(client, tls.PIECE)
+            data = await self._loop.sock_recv(client, tls.CHUNK_SIZE)
             codec.feed(data)
             try:
-                done = codec.shake()
+                done = codec.do_handshake()
             except TlsError as error:
                 last = _PLAIN if error.plain else codec.outgoing()
                 await self._loop.sock_sendall(client, last)
@@ -158,7 +158,7 @@ class TlsListener:
         client.shutdown(socket.SHUT_WR)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
-                while await self._loop.sock_recv(client, tls.PIECE):
+                while await self._loop.sock_recv(client, tls.CHUNK_SIZE):
                     pass
 
     def stop(self) -> None:

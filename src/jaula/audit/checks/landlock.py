@@ -16,7 +16,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
 from jaula.config import OWN_RUNTIME
-from jaula.security.landlock import DEFAULT_FROM, Landlock, objection, parse
+from jaula.security.landlock import DEFAULT_FROM, Landlock, default_off_reason, parse
 from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.annotations import LANDLOCK_ANNOTATION
 from jaula.spec.runtime import Spec
@@ -34,7 +34,7 @@ INFO = CheckInfo(
 
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield one row."""
-    module = Landlock.of_this_host()
+    module = Landlock.from_host()
     bare = _without(container.spec)
     runtime = container.text("Runtime")
     is_external = runtime not in ("", OWN_RUNTIME)
@@ -51,7 +51,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     elif not expected and container.privileged:
         by = "--privileged"
     elif not expected and module.abi >= DEFAULT_FROM:
-        by = objection(bare, abi=module.abi)
+        by = default_off_reason(bare, abi=module.abi)
     if not module.enabled():
         effective = "the kernel has no Landlock"
     elif actual:
@@ -59,7 +59,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     else:
         effective = "none"
     yield Result(
-        "landlock", "lsm", expected or f"none ({by or objection(bare, abi=module.abi)})", effective,
+        "landlock", "lsm", expected or f"none ({by or default_off_reason(bare, abi=module.abi)})", effective,
         "landlock_create_ruleset(2), config.json", verdict_of(actual == expected, by),
     )  # fmt: skip
 

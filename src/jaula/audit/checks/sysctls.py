@@ -15,7 +15,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel import namespaces
-from jaula.security.sysctls import IPC, UTS, normal
+from jaula.security.sysctls import IPC, UTS, normalize
 
 INFO = CheckInfo(
     id="sysctls",
@@ -33,8 +33,8 @@ SEPARATOR = "\x1f"
 
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield a row for the requested sysctls and one for IPv6 on the container's interfaces."""
-    requested_values = {normal(name): value for name, value in _requested(container).items()}
-    names = sorted(requested_values.keys() | {normal(name) for name in container.linux.sysctl})
+    requested_values = {normalize(name): value for name, value in _requested(container).items()}
+    names = sorted(requested_values.keys() | {normalize(name) for name in container.linux.sysctl})
     if names:
         actual = read_sysctls(container, names)
         wrong = [

@@ -103,7 +103,7 @@ class AuditedContainer:
 
         Such a container is verified from within the engine's user namespace.
         """
-        uid = paths.user()
+        uid = paths.rootless_uid()
         return None if uid is None else f"an engine of user {uid}, without root"
 
     @property

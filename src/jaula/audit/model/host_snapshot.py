@@ -13,7 +13,7 @@ from jaula.audit.child_process import run_in_child
 from jaula.audit.image_policy import ImagePolicyReader
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
-from jaula.network.firewall import antispoof_rules, bridge_rules, nftables
+from jaula.network.firewall import antispoof, bridge_rules, nftables
 from jaula.network.firewall.bridge_rules import Limits
 from jaula.network.firewall.nftables import FirewallError
 from jaula.security.seccomp import seccomp
@@ -96,7 +96,7 @@ class HostSnapshot:
             text = bridge_rules.ruleset(bridge, subnet, (), limits)
             if subnet6 is not None:
                 text += bridge_rules.ruleset6(bridge, subnet6, limits)
-            text += antispoof_rules.ruleset(guard, ())
+            text += antispoof.ruleset(guard, ())
             self._expected[key] = rules(listing_of(text))
         return self._expected[key]
 

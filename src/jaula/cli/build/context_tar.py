@@ -13,8 +13,7 @@ import stat
 from jaula.cli.errors import CliError
 from jaula.storage.tar import writer
 from jaula.storage.tar.entry import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, TarEntry
-from jaula.storage.tar.tree_archive import TYPES, attributes_of, exactly
-from jaula.storage.tar.writer import Sink, TarWriter
+from jaula.storage.tar.writer import TAR_TYPES, Sink, TarWriter, portable_xattrs, read_padded
 from jaula.storage.trees import walk
 
 TYPE_CHECKING = False
@@ -31,13 +30,12 @@ class ContextTar:
         self._writer = TarWriter(sink)
         self._ignore = ignore
         self._links: dict[tuple[int, int], bytes] = {}
-        self._pending: dict[
-            bytes, TarEntry
-        ] = {}  # excluded directories, written once an included file is below them
+        # Excluded directories, written once an included file is below them.
+        self._pending: dict[bytes, TarEntry] = {}
 
     def text(self, name: str, content: bytes) -> None:
         """Add a file with ``content`` that does not exist on disk."""
-        self._writer.add(writer.entry(name, size=len(content)), [content])
+        self._writer.add(writer.new_entry(name, size=len(content)), [content])
 
     def finish(self) -> None:
         """Write the end of the archive."""
@@ -74,7 +72,7 @@ class ContextTar:
                 return False
             self._pending[path] = self._header(status, path, DIRECTORY)
             return True
-        kind = TYPES.get(stat.S_IFMT(status.st_mode))
+        kind = TAR_TYPES.get(stat.S_IFMT(status.st_mode))
         if kind not in _INCLUDED_TYPES:
             return False
         self._add_pending_parents(path)
@@ -97,9 +95,9 @@ class ContextTar:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         file = os.open(name, flags, dir_fd=parent)
         try:
-            entry.xattrs = attributes_of(file)
+            entry.xattrs = portable_xattrs(file)
             entry.size = os.fstat(file).st_size
-            self._writer.add(entry, exactly(file, entry.size))
+            self._writer.add(entry, read_padded(file, entry.size))
         finally:
             os.close(file)
 

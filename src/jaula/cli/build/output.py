@@ -121,7 +121,7 @@ def _container(client: Client, image: str) -> str:
 def _unpack(chunks: Iterator[bytes], directory: str) -> None:
     from jaula.cli.containers.cp import TarBody
     from jaula.errors import JaulaError
-    from jaula.storage.cp.extract_archive import CopyIn
+    from jaula.storage.cp.extract_archive import ArchiveExtractor
     from jaula.storage.tar.reader import TarReader
 
     try:
@@ -130,7 +130,9 @@ def _unpack(chunks: Iterator[bytes], directory: str) -> None:
     except OSError as error:
         raise CliError(f"{directory}: {(error.strerror or '').lower()}") from None
     try:
-        CopyIn(root, "/", privileges=False).run(_WithoutDevices(TarReader(TarBody(chunks))))
+        ArchiveExtractor(root, "/", privileges=False).run(
+            _WithoutDevices(TarReader(TarBody(chunks)))
+        )
     except JaulaError as error:
         raise CliError(str(error)) from None
     finally:

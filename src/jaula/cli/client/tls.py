@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from jaula.cli.errors import Unreachable
 from jaula.errors import JaulaError
-from jaula.tls import PIECE, TlsCodec, TlsError, client_context
+from jaula.tls import CHUNK_SIZE, TlsCodec, TlsError, client_context
 
 SHUT_WR = 1
 HANDSHAKE_SECONDS = 30.0
@@ -69,12 +69,12 @@ def connect(network: _socket.socket, host: str, security: TlsOptions) -> TlsSock
 def _handshake(network: _socket.socket, codec: TlsCodec) -> None:
     while True:
         try:
-            done = codec.shake()
+            done = codec.do_handshake()
         finally:
             network.sendall(codec.outgoing())
         if done:
             return
-        codec.feed(network.recv(PIECE))
+        codec.feed(network.recv(CHUNK_SIZE))
 
 
 class _TlsPump:
@@ -140,7 +140,7 @@ class _TlsPump:
             sent = self._network.send(self._to_network)
             self._to_network = self._to_network[sent:]
         if events & (POLLIN | POLLHUP | POLLERR) and not self._to_plain:
-            self._codec.feed(self._network.recv(PIECE))
+            self._codec.feed(self._network.recv(CHUNK_SIZE))
         return True
 
     def _plain_ready(self, events: int) -> bool:
@@ -150,7 +150,7 @@ class _TlsPump:
             sent = self._plain.send(self._to_plain)
             self._to_plain = self._to_plain[sent:]
         if events & POLLIN:
-            data = self._plain.recv(PIECE)
+            data = self._plain.recv(CHUNK_SIZE)
             if data:
                 self._codec.write(data)
             else:

@@ -71,7 +71,7 @@ def _root(options: Options) -> Path:
 
 def _verify(directory: Path) -> int:
     from jaula.state import audit_log
-    from jaula.state.hash_chain import ChainCheck
+    from jaula.state.audit_log import ChainCheck
 
     head = audit_log.read_head(directory)  # read first: the engine may append meanwhile
     check = ChainCheck()

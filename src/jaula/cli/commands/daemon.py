@@ -74,11 +74,11 @@ def _config(options: Options) -> EngineConfig:
             raise InvalidRequest("--userns-remap excludes --subid-start and --subid-count")
         settings["subid_start"], settings["subid_count"] = userns_remap.read(name)
     paths = Paths(*(Path(str(settings.pop(name))).absolute() for name in ("root", "run")))
-    listeners = hosts.take(settings)
+    listeners = hosts.pop_listen_settings(settings)
     if settings["socket"] and "socket" in listeners:
         raise InvalidRequest("--socket and --host unix:// set the same socket")
     settings |= listeners
-    if settings["tcp"] and rootless_paths.user() is not None:
+    if settings["tcp"] and rootless_paths.rootless_uid() is not None:
         raise InvalidRequest(
             "a rootless engine runs in a network namespace of its own, where no client can"
             " reach a TCP socket",
@@ -86,9 +86,9 @@ def _config(options: Options) -> EngineConfig:
         )
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
-    registry_config = registry.take(settings)
-    network.take(settings)
-    logging.take(settings)
+    registry_config = registry.pop_registry_config(settings)
+    network.normalize(settings)
+    logging.normalize(settings)
     config = EngineConfig(paths=paths, registry=registry_config, **settings)  # type: ignore[arg-type]
     daemon_json.check_runtimes(config.runtimes, config.default_runtime)
     return config

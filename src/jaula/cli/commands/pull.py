@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.create import with_tag
 from jaula.cli.images import content_trust, pull
 from jaula.cli.images.registry_auth import HUB, domain
 from jaula.cli.main import Settings
@@ -16,7 +15,7 @@ def run(options: Options) -> int:
     quiet = options.on("quiet")
     client, platform = Client(Settings.host), options.text("platform")
     pull.pull(client, image, platform, quiet=quiet, output=1, all_tags=all_tags)
-    full = image if all_tags else with_tag(image)
+    full = image if all_tags else pull.with_tag(image)
     print(full if quiet else _canonical(full))
     return 0
 

@@ -6,7 +6,6 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.create import with_tag
 from jaula.cli.images import content_trust, pull, registry_auth
 from jaula.cli.main import Settings
 
@@ -23,7 +22,7 @@ def run(options: Options) -> int:
     )
     pull.show_progress(messages, sys.stdout, quiet=options.on("quiet"))
     if options.on("quiet"):
-        print(image if all_tags else with_tag(image))
+        print(image if all_tags else pull.with_tag(image))
     return 0
 
 

@@ -68,7 +68,7 @@ def _enter_namespaces(client: Client) -> None:
     client.get("/version")  # starts the engine if none answers
     run = os.path.dirname(client.address.text.removeprefix("unix://"))
     try:
-        enter.visit(run)
+        enter.join_existing(run)
     except OSError as error:
         raise CliError(f"cannot enter the engine's namespaces: {error.strerror}") from error
 

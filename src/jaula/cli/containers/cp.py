@@ -171,7 +171,7 @@ def upload(
 
     :raises CliError: when the path cannot be read or does not fit the destination.
     """
-    from jaula.storage.cp.create_archive import CopyOut
+    from jaula.storage.cp.create_archive import ArchiveWriter
 
     source_path = source.rstrip("/") or "/"
     flags = os.O_PATH | os.O_CLOEXEC
@@ -200,7 +200,7 @@ def upload(
         request = Upload(client, container, directory, archive=archive)
         buffer = _ChunkBuffer(request)
         try:
-            CopyOut(buffer.add).write(descriptor, name)
+            ArchiveWriter(buffer.add).write(descriptor, name)
             buffer.flush()
         except Unreachable:
             request.read_answer()
@@ -265,7 +265,7 @@ def download(
 
     :raises CliError: when the destination cannot be opened or does not fit.
     """
-    from jaula.storage.cp.extract_archive import CopyIn
+    from jaula.storage.cp.extract_archive import ArchiveExtractor
     from jaula.storage.tar.reader import TarReader
 
     response = fetch(client, container, path, follow=follow)
@@ -282,7 +282,7 @@ def download(
     body = TarBody(response.chunks())
     owns = archive and os.geteuid() == 0
     try:
-        CopyIn(
+        ArchiveExtractor(
             root,
             "/",
             owner=(lambda uid, gid: (uid, gid)) if owns else None,

@@ -42,6 +42,8 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
     except EngineError as error:
         if error.code != NOT_FOUND or policy != "missing" or "image" not in error.reason.lower():
             raise
+        from jaula.cli.images.pull import with_tag
+
         sys.stderr.write(f"Unable to find image '{with_tag(image)}' locally\n")
         _pull(client, options, image)
         answer = client.document("POST", "/containers/create", query, body)
@@ -69,9 +71,3 @@ def _pull(client: Client, options: Options, image: str) -> None:
     from jaula.cli.images import pull
 
     pull.pull(client, image, options.text("platform"), quiet=options.on("quiet"), output=2)
-
-
-def with_tag(image: str) -> str:
-    """Return the reference with the default tag if it has neither a tag nor a digest."""
-    last = image.rpartition("/")[2]
-    return image if ":" in last or "@" in last else f"{image}:latest"

@@ -29,6 +29,12 @@ def split_reference(image: str) -> tuple[str, str]:
     return head + slash + last, tag or "latest"
 
 
+def with_tag(image: str) -> str:
+    """Return the reference with the default tag if it has neither a tag nor a digest."""
+    last = image.rpartition("/")[2]
+    return image if ":" in last or "@" in last else f"{image}:latest"
+
+
 def repository_or_tag(options: Options) -> tuple[str, bool]:
     """Return the image of a pull or push and whether ``--all-tags`` names its whole repository.
 
@@ -36,7 +42,6 @@ def repository_or_tag(options: Options) -> tuple[str, bool]:
 
     :raises UsageError: when a tag comes with ``--all-tags``, or content trust is enabled.
     """
-    from jaula.cli.containers.create import with_tag
     from jaula.cli.images import content_trust
 
     content_trust.check(options)

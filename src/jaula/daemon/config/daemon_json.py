@@ -1,10 +1,11 @@
-"""The engine's configuration file: JSON with the keys of Docker's ``daemon.json``. Pure.
+"""The configuration file ``daemon.json``: JSON with Docker's keys. Pure.
 
-Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are understood
-where this engine has the setting, beside ``subid-start``, ``subid-count``, ``pids-limit``,
-``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``policy``, ``runtime-timeout``,
-``registry-realms``, ``registry-certs``, ``insecure-tcp`` and ``publish-past-firewall``, its own. As
-with dockerd, an unknown key is an error, and so is a setting that is given as a flag too.
+Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are supported
+where this engine has the setting. Its own keys are ``subid-start``, ``subid-count``,
+``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``policy``,
+``runtime-timeout``, ``registry-realms``, ``registry-certs``, ``insecure-tcp`` and
+``publish-past-firewall``. As in dockerd, an unknown key is an error, and so is a setting that is
+also set by a flag.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from jaula.config import OWN_RUNTIME, RuntimeConfig
-from jaula.daemon.config.setting import Setting, number_of, object_of, text_of, texts_of, wrong
+from jaula.daemon.config.setting import (
+    Setting,
+    read_integer,
+    read_object,
+    read_string,
+    read_strings,
+    type_error,
+)
 from jaula.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -24,20 +32,22 @@ _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 
 
 def parse(data: bytes) -> tuple[dict[str, object], dict[str, Any]]:
-    """(settings by the names of ``EngineConfig``, the document's values by key).
+    """Return the settings by names of ``EngineConfig``, and the document's values by key.
 
-    ``root`` and ``run`` stand for its paths. Raises ``InvalidRequest``.
+    ``root`` and ``run`` are the fields of its ``paths``.
+
+    :raises InvalidRequest: when the document is invalid.
     """
     document = _document(data)
-    known = _settings()
-    unknown = sorted(key for key in document if key not in known)
+    supported = _settings()
+    unknown = sorted(key for key in document if key not in supported)
     if unknown:
         raise InvalidRequest(
             f"the following directives don't match any configuration option: {', '.join(unknown)}"
         )
     settings: dict[str, object] = {}
     for key, value in document.items():
-        settings |= known[key].read(key, value)
+        settings |= supported[key].read(key, value)
     return settings, document
 
 
@@ -47,13 +57,16 @@ def _settings() -> dict[str, Setting]:
     return SETTINGS | logging.keys() | network.keys() | registry.keys()
 
 
-def check_conflicts(document: Mapping[str, Any], given: Mapping[str, str]) -> None:
-    """Refuse what is set in both places; ``given`` are the flags with their values as text."""
+def check_conflicts(document: Mapping[str, Any], flags: Mapping[str, str]) -> None:
+    """Refuse settings that are set by flag and file. ``flags`` are the flags with their values.
+
+    :raises InvalidRequest: when a setting is set twice.
+    """
     conflicts = [
-        f"{key}: (from flag: {given[flag]}, from file: {json.dumps(value)})"
+        f"{key}: (from flag: {flags[flag]}, from file: {json.dumps(value)})"
         for key, value in document.items()
         for flag in _settings()[key].flags
-        if flag in given
+        if flag in flags
     ]
     if conflicts:
         raise InvalidRequest(
@@ -63,18 +76,24 @@ def check_conflicts(document: Mapping[str, Any], given: Mapping[str, str]) -> No
 
 
 def check_runtimes(runtimes: Collection[RuntimeConfig], default: str) -> None:
-    """Refuse a name that is there twice, and a default that is not there at all."""
+    """Refuse a duplicate runtime name and an unknown default runtime.
+
+    :raises InvalidRequest: when one of them is present.
+    """
     names = [OWN_RUNTIME, *(runtime.name for runtime in runtimes)]
     for name in names:
         if names.count(name) > 1:
-            what = "is reserved" if name == OWN_RUNTIME else "is given twice"
-            raise InvalidRequest(f"runtime name '{name}' {what}")
+            reason = "is reserved" if name == OWN_RUNTIME else "is defined twice"
+            raise InvalidRequest(f"runtime name '{name}' {reason}")
     if default not in names:
         raise InvalidRequest(f"specified default runtime '{default}' does not exist")
 
 
 def runtime(name: str, path: str, arguments: tuple[str, ...] = ()) -> RuntimeConfig:
-    """One runtime. Raises ``InvalidRequest`` for a name or path that cannot be."""
+    """Return a validated runtime.
+
+    :raises InvalidRequest: when the name or the path is invalid.
+    """
     if not name or len(name) > 64 or set(name) - _NAME:
         raise InvalidRequest(
             f"invalid runtime name {name!r}", hint="letters, digits and ._- are allowed"
@@ -85,97 +104,100 @@ def runtime(name: str, path: str, arguments: tuple[str, ...] = ()) -> RuntimeCon
 
 
 def add_runtime(text: str) -> RuntimeConfig:
-    """``NAME=PATH`` of ``--add-runtime``."""
+    """Parse ``NAME=PATH`` of ``--add-runtime``.
+
+    :raises InvalidRequest: when it is malformed.
+    """
     name, equals, path = text.partition("=")
     if not equals:
-        raise InvalidRequest(f"invalid runtime {text!r}", hint="NAME=PATH")
+        raise InvalidRequest(f"invalid runtime {text!r}", hint="write NAME=PATH")
     return runtime(name.strip(), path.strip())
 
 
 def _document(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_SIZE:
-        raise InvalidRequest(f"it has {len(data)} bytes, more than {MAX_SIZE}")
+        raise InvalidRequest(f"the file has {len(data)} bytes, more than {MAX_SIZE}")
     if not data.strip():
         return {}
     try:
         document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"it is no JSON document: {error}") from None
+        raise InvalidRequest(f"not a valid JSON document: {error}") from None
     if not isinstance(document, dict):
-        raise InvalidRequest("it is no JSON object")
+        raise InvalidRequest("not a JSON object")
     return document
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {twice!r} is there twice")
-    return found
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"duplicate key {repeated!r}")
+    return result
 
 
 def _text(field: str) -> Callable[[str, Any], dict[str, object]]:
-    return lambda key, value: {field: text_of(key, value)}
+    return lambda key, value: {field: read_string(key, value)}
 
 
 def _number(field: str) -> Callable[[str, Any], dict[str, object]]:
-    return lambda key, value: {field: number_of(key, value)}
+    return lambda key, value: {field: read_integer(key, value)}
 
 
 def _flag(key: str, value: object) -> dict[str, object]:
     if not isinstance(value, bool):
-        raise wrong(key, "true or false", value)
+        raise type_error(key, "true or false", value)
     return {key.replace("-", "_"): value}
 
 
 def _hosts(key: str, value: object) -> dict[str, object]:
-    found = texts_of(key, value)
-    if not found:
-        raise wrong(key, "a list of addresses", value)
-    return {"hosts": tuple(found)}
+    result = read_strings(key, value)
+    if not result:
+        raise type_error(key, "a list of addresses", value)
+    return {"hosts": tuple(result)}
 
 
 def _bip(key: str, value: object) -> dict[str, object]:
     import ipaddress
 
-    text = text_of(key, value)
+    text = read_string(key, value)
     try:
         bridge = ipaddress.IPv4Interface(text)
     except ValueError as error:
         raise InvalidRequest(f"{key}: {error}") from None
-    first = f"{bridge.network.network_address + 1}/{bridge.network.prefixlen}"
-    if text != first:
+    bridge_address = f"{bridge.network.network_address + 1}/{bridge.network.prefixlen}"
+    if text != bridge_address:
         raise InvalidRequest(
             f"{key}: {text} is not the first address of its network",
-            hint=f"the bridge has that one, {first}",
+            hint=f"the bridge must have the first address, {bridge_address}",
         )
     return {"bridge_subnet": str(bridge.network)}
 
 
 def _ulimits(key: str, value: object) -> dict[str, object]:
-    limits = object_of(key, value, ("nofile",))
+    limits = read_object(key, value, ("nofile",))
     if "nofile" not in limits:
         return {}
-    limit = object_of(f"{key}: nofile", limits["nofile"], ("Name", "Soft", "Hard"))
+    limit = read_object(f"{key}: nofile", limits["nofile"], ("Name", "Soft", "Hard"))
     if limit.get("Name", "nofile") != "nofile":
-        raise wrong(f"{key}: nofile: Name", '"nofile"', limit["Name"])
-    hard = number_of(f"{key}: nofile: Hard", limit.get("Hard"))
-    soft = number_of(f"{key}: nofile: Soft", limit.get("Soft", hard))
+        raise type_error(f"{key}: nofile: Name", '"nofile"', limit["Name"])
+    hard = read_integer(f"{key}: nofile: Hard", limit.get("Hard"))
+    soft = read_integer(f"{key}: nofile: Soft", limit.get("Soft", hard))
     if soft > hard:
         raise InvalidRequest(f"{key}: nofile: soft limit {soft} is above hard limit {hard}")
     return {"nofile": (soft, hard)}
 
 
 def _runtimes(key: str, value: object) -> dict[str, object]:
-    found = []
-    for name, entry in object_of(key, value).items():
-        about = f"{key}: {name[:64]}"
-        entry = object_of(about, entry, ("path", "runtimeArgs"))
-        path = text_of(f"{about}: path", entry.get("path"))
-        arguments = texts_of(f"{about}: runtimeArgs", entry.get("runtimeArgs") or [])
-        found.append(runtime(name, path, tuple(arguments)))
-    return {"runtimes": tuple(found)}
+    result = []
+    for name, entry in read_object(key, value).items():
+        prefix = f"{key}: {name[:64]}"
+        entry = read_object(prefix, entry, ("path", "runtimeArgs"))
+        path = read_string(f"{prefix}: path", entry.get("path"))
+        arguments = read_strings(f"{prefix}: runtimeArgs", entry.get("runtimeArgs") or [])
+        result.append(runtime(name, path, tuple(arguments)))
+    return {"runtimes": tuple(result)}
 
 
 SETTINGS: dict[str, Setting] = {

@@ -1,7 +1,7 @@
-"""Log settings of the daemon: keys of ``daemon.json``, and the values of the flags.
+"""Log settings: their keys in ``daemon.json``, and the values of the flags.
 
-Source: docker docs, "dockerd": ``log-driver``, ``log-opts``. They are for containers that name no
-driver or the same one. Whether a driver has an option is the driver's to say.
+Source: docker docs, "dockerd": ``log-driver``, ``log-opts``. They apply to containers without a log
+driver of their own, or with the same one. The driver validates its options.
 """
 
 from __future__ import annotations
@@ -11,32 +11,35 @@ if TYPE_CHECKING:
     from jaula.daemon.config.setting import Setting
 
 
-def take(settings: dict[str, object]) -> None:
-    """Bring what is about logs into the form of ``EngineConfig``. Raises ``InvalidRequest``."""
+def normalize(settings: dict[str, object]) -> None:
+    """Convert the log settings to fields of ``EngineConfig``, in place.
+
+    :raises InvalidRequest: when an option is malformed.
+    """
     from jaula.errors import InvalidRequest
 
-    found = {}
-    given = settings.pop("log_opt", ())
-    for text in given if isinstance(given, list | tuple) else ():
+    log_options = {}
+    values = settings.pop("log_opt", ())
+    for text in values if isinstance(values, list | tuple) else ():
         key, equals, value = str(text).partition("=")
         if not key or not equals:
             raise InvalidRequest(f"invalid log option {text!r}", hint="write KEY=VALUE")
-        found[key] = value
-    if found:
-        settings["log_options"] = found
+        log_options[key] = value
+    if log_options:
+        settings["log_options"] = log_options
 
 
 def keys() -> dict[str, Setting]:
-    """The keys of the configuration file."""
+    """Return the keys of ``daemon.json``."""
     from jaula.daemon.config import setting as file
 
     def driver(key: str, value: object) -> dict[str, object]:
-        return {"log_driver": file.text_of(key, value)}
+        return {"log_driver": file.read_string(key, value)}
 
     def options(key: str, value: object) -> dict[str, object]:
-        rows = file.object_of(key, value).items()
-        found = [f"{name}={file.text_of(f'{key}: {name}', text)}" for name, text in rows]
-        return {"log_opt": tuple(found)}
+        rows = file.read_object(key, value).items()
+        log_options = [f"{name}={file.read_string(f'{key}: {name}', text)}" for name, text in rows]
+        return {"log_opt": tuple(log_options)}
 
     return {
         "log-driver": file.Setting(("log-driver",), driver),

@@ -1,4 +1,4 @@
-"""Network settings of the daemon: keys of ``daemon.json``, and the values of the flags.
+"""Network settings: their keys in ``daemon.json``, and the values of the flags.
 
 Source: docker docs, "dockerd": ``ip``, ``ipv6``, ``fixed-cidr-v6``, ``default-address-pools``.
 ``publish-past-firewall`` is the engine's own.
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from jaula.daemon.config.setting import Setting
 
 
-def take(settings: dict[str, object]) -> None:
-    """Bring what is about networks into the form of ``EngineConfig``. Raises ``InvalidRequest``."""
+def normalize(settings: dict[str, object]) -> None:
+    """Convert the network settings to fields of ``EngineConfig``, in place.
+
+    :raises InvalidRequest: when a setting is invalid.
+    """
     import ipaddress
 
     from jaula.errors import InvalidRequest
-    from jaula.network.ipam.addresses import parse_subnet6
-    from jaula.network.ipam.pools import parse_pools
+    from jaula.network.ipam import parse_pools, parse_subnet6
 
     if "ip" in settings:
         text = str(settings.pop("ip"))
@@ -31,41 +33,44 @@ def take(settings: dict[str, object]) -> None:
     if "fixed_cidr_v6" in settings:
         text = str(settings.pop("fixed_cidr_v6"))
         if not settings["bridge_ipv6"]:
-            raise InvalidRequest("--fixed-cidr-v6 is given without --ipv6")
+            raise InvalidRequest("--fixed-cidr-v6 requires --ipv6")
         settings["bridge_subnet6"] = str(parse_subnet6(text))
-    if given := settings.pop("default_network_opt", ()):
-        settings["network_options"] = _options(given)
+    if values := settings.pop("default_network_opt", ()):
+        settings["network_options"] = _options(values)
     if "address_pool" in settings:
         parse_pools(str(settings["address_pool"]))
 
 
-def _options(given: object) -> dict[str, str]:
-    """Options of bridges from ``bridge=KEY=VALUE``. Raises ``InvalidRequest``."""
+def _options(values: object) -> dict[str, str]:
+    """Parse ``bridge=KEY=VALUE`` options.
+
+    :raises InvalidRequest: when an option is malformed.
+    """
     from jaula.errors import InvalidRequest
 
-    found = {}
-    for text in given if isinstance(given, list | tuple) else ():
+    result = {}
+    for text in values if isinstance(values, list | tuple) else ():
         driver, _, option = str(text).partition("=")
         key, equals, value = option.partition("=")
         if driver != "bridge" or not key or not equals:
             raise InvalidRequest(
                 f"invalid default network option {text!r}", hint="write bridge=KEY=VALUE"
             )
-        found[key] = value
-    return found
+        result[key] = value
+    return result
 
 
 def keys() -> dict[str, Setting]:
-    """The keys of the configuration file."""
+    """Return the keys of ``daemon.json``."""
     from jaula.daemon.config import setting as file
 
     return {
         "default-address-pools": file.Setting(("address-pool",), _pools),
-        "ip": file.Setting(("ip",), lambda key, value: {"ip": file.text_of(key, value)}),
+        "ip": file.Setting(("ip",), lambda key, value: {"ip": file.read_string(key, value)}),
         "default-network-opts": file.Setting(("default-network-opt",), _network_opts),
         "ipv6": file.Setting(("ipv6",), _switch("ipv6")),
         "fixed-cidr-v6": file.Setting(
-            ("fixed-cidr-v6",), lambda key, value: {"fixed_cidr_v6": file.text_of(key, value)}
+            ("fixed-cidr-v6",), lambda key, value: {"fixed_cidr_v6": file.read_string(key, value)}
         ),
         "publish-past-firewall": file.Setting(
             ("publish-past-firewall",), _switch("publish_past_firewall")
@@ -78,7 +83,7 @@ def _switch(field: str) -> Callable[[str, object], dict[str, object]]:
         from jaula.errors import InvalidRequest
 
         if not isinstance(value, bool):
-            raise InvalidRequest(f"{key}: true or false is wanted, not {str(value)[:80]}")
+            raise InvalidRequest(f"{key}: expected true or false, not {str(value)[:80]}")
         return {field: value}
 
     return read
@@ -87,27 +92,27 @@ def _switch(field: str) -> Callable[[str, object], dict[str, object]]:
 def _network_opts(key: str, value: object) -> dict[str, object]:
     from jaula.daemon.config import setting as file
 
-    options = file.object_of(key, value, ("bridge",)).get("bridge", {})
-    rows = file.object_of(f"{key}: bridge", options).items()
-    found = [f"bridge={name}={file.text_of(f'{key}: {name}', text)}" for name, text in rows]
-    return {"default_network_opt": tuple(found)}
+    options = file.read_object(key, value, ("bridge",)).get("bridge", {})
+    rows = file.read_object(f"{key}: bridge", options).items()
+    result = [f"bridge={name}={file.read_string(f'{key}: {name}', text)}" for name, text in rows]
+    return {"default_network_opt": tuple(result)}
 
 
 def _pools(key: str, value: object) -> dict[str, object]:
     from jaula.daemon.config import setting as file
     from jaula.errors import InvalidRequest
-    from jaula.network.ipam.pools import address_pool
+    from jaula.network.ipam import address_pool
 
     if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"{key}: a list of pools is wanted, not {str(value)[:80]}")
-    found = []
+        raise InvalidRequest(f"{key}: expected a list of pools, not {str(value)[:80]}")
+    result = []
     for item in value:
-        pool = file.object_of(key, item, ("base", "size"))
-        base = file.text_of(f"{key}: base", pool.get("base"))
-        size = file.number_of(f"{key}: size", pool["size"]) if "size" in pool else None
+        pool = file.read_object(key, item, ("base", "size"))
+        base = file.read_string(f"{key}: base", pool.get("base"))
+        size = file.read_integer(f"{key}: size", pool["size"]) if "size" in pool else None
         try:
-            chosen = address_pool(base, size)
+            validated = address_pool(base, size)
         except InvalidRequest as error:
             raise InvalidRequest(f"{key}: {error.message}", hint=error.hint) from None
-        found.append(f"{chosen.base}@{chosen.size}")
-    return {"address_pool": ",".join(found)}
+        result.append(f"{validated.base}@{validated.size}")
+    return {"address_pool": ",".join(result)}

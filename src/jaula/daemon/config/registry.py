@@ -1,4 +1,4 @@
-"""Registry settings of the daemon: keys of ``daemon.json``, and the values of the flags.
+"""Registry settings: their keys in ``daemon.json``, and the values of the flags.
 
 Source: docker docs, "dockerd"; ``registry-realms`` and ``registry-certs`` are the engine's own.
 """
@@ -32,21 +32,24 @@ _FILE_LISTS = {
 _PROXIES = ("http-proxy", "https-proxy", "no-proxy")
 
 
-def take(settings: dict[str, object]) -> RegistryConfig:
-    """Move what is about registries out of ``settings``. Raises ``InvalidRequest``."""
+def pop_registry_config(settings: dict[str, object]) -> RegistryConfig:
+    """Remove the registry settings from ``settings`` and return them.
+
+    :raises InvalidRequest: when a setting is invalid.
+    """
     from jaula.config import RegistryConfig
     from jaula.rootless import paths
 
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         field: settings.pop(name) for name, field in _FIELDS.items() if name in settings
     }
-    given = bool(found)
-    if "certificates" in found:
-        found["certificates"] = (str(found["certificates"]),)
-    elif paths.user() is not None:
-        found["certificates"] = (*_own_certificates(), *RegistryConfig().certificates)
-    config = RegistryConfig(**found)
-    if given:
+    is_set = bool(fields)
+    if "certificates" in fields:
+        fields["certificates"] = (str(fields["certificates"]),)
+    elif paths.rootless_uid() is not None:
+        fields["certificates"] = (*_user_certificates(), *RegistryConfig().certificates)
+    config = RegistryConfig(**fields)
+    if is_set:
         from jaula.images.registry import hosts
         from jaula.images.registry.http import proxy
 
@@ -55,8 +58,8 @@ def take(settings: dict[str, object]) -> RegistryConfig:
     return config
 
 
-def _own_certificates() -> tuple[str, ...]:
-    """Where an ordinary user's certificates are, as docker's rootless engine has it."""
+def _user_certificates() -> tuple[str, ...]:
+    """Return a user's certificate directories, as Docker's rootless mode has them."""
     from os import path
 
     from jaula.rootless import paths as rootless_paths
@@ -66,23 +69,23 @@ def _own_certificates() -> tuple[str, ...]:
 
 
 def keys() -> dict[str, Setting]:
-    """The keys of the configuration file."""
+    """Return the keys of ``daemon.json``."""
     from jaula.daemon.config import setting as file
 
     def texts(key: str, value: object) -> dict[str, object]:
-        return {_FILE_LISTS[key]: tuple(file.texts_of(key, value))}
+        return {_FILE_LISTS[key]: tuple(file.read_strings(key, value))}
 
     def number(key: str, value: object) -> dict[str, object]:
-        return {key.replace("-", "_"): file.number_of(key, value)}
+        return {key.replace("-", "_"): file.read_integer(key, value)}
 
     def certificates(key: str, value: object) -> dict[str, object]:
-        return {"registry_certs": file.text_of(key, value)}
+        return {"registry_certs": file.read_string(key, value)}
 
     def proxies(key: str, value: object) -> dict[str, object]:
-        found = file.object_of(key, value, _PROXIES)
+        fields = file.read_object(key, value, _PROXIES)
         return {
-            name.replace("-", "_"): file.text_of(f"{key}: {name}", text)
-            for name, text in found.items()
+            name.replace("-", "_"): file.read_string(f"{key}: {name}", text)
+            for name, text in fields.items()
         }
 
     return {

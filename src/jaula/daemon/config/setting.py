@@ -1,4 +1,4 @@
-"""One key of the engine's configuration file, and readers of its value. Pure."""
+"""One key of ``daemon.json``, and functions that validate its value. Pure."""
 
 from __future__ import annotations
 
@@ -14,42 +14,54 @@ if TYPE_CHECKING:
 
 
 class Setting(NamedTuple):
-    """One key: the flags that set the same, and how its value becomes settings of the engine."""
+    """One key: the equivalent flags, and the function that converts its value to settings."""
 
     flags: tuple[str, ...]
     read: Callable[[str, Any], dict[str, object]]
 
 
-def wrong(key: str, wanted: str, value: object) -> InvalidRequest:
-    """What is said of a value of another kind than is ``wanted``."""
-    return InvalidRequest(f"{key}: {wanted} is wanted, not {json.dumps(value)[:80]}")
+def type_error(key: str, expected: str, value: object) -> InvalidRequest:
+    """Return the error for a value of the wrong type."""
+    return InvalidRequest(f"{key}: expected {expected}, not {json.dumps(value)[:80]}")
 
 
-def text_of(key: str, value: object) -> str:
-    """A text that is not empty."""
+def read_string(key: str, value: object) -> str:
+    """Return a non-empty string.
+
+    :raises InvalidRequest: when the value is not one.
+    """
     if not isinstance(value, str) or not value or "\0" in value:
-        raise wrong(key, "a text", value)
+        raise type_error(key, "a string", value)
     return value
 
 
-def texts_of(key: str, value: object) -> list[str]:
-    """A list of texts."""
+def read_strings(key: str, value: object) -> list[str]:
+    """Return a list of non-empty strings.
+
+    :raises InvalidRequest: when the value is not one.
+    """
     if not isinstance(value, list):
-        raise wrong(key, "a list of texts", value)
-    return [text_of(key, item) for item in value]
+        raise type_error(key, "a list of strings", value)
+    return [read_string(key, item) for item in value]
 
 
-def number_of(key: str, value: object) -> int:
-    """A whole number from 0 on."""
+def read_integer(key: str, value: object) -> int:
+    """Return an integer that is not negative.
+
+    :raises InvalidRequest: when the value is not one.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise wrong(key, "a number", value)
+        raise type_error(key, "a number", value)
     return value
 
 
-def object_of(key: str, value: object, known: Collection[str] | None = None) -> dict[str, Any]:
-    """An object; ``known`` names the keys that it may have."""
+def read_object(key: str, value: object, known: Collection[str] | None = None) -> dict[str, Any]:
+    """Return an object. ``known`` are the allowed keys; None allows all.
+
+    :raises InvalidRequest: when the value is not an object or a key is unknown.
+    """
     if not isinstance(value, dict):
-        raise wrong(key, "an object", value)
+        raise type_error(key, "an object", value)
     for name in value:
         if known is not None and name not in known:
             raise InvalidRequest(f"{key}: unknown key {name!r}", hint=f"known: {', '.join(known)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.authz.rule import AccessLevel, ContainerAccess
 from jaula.errors import JaulaError
 from jaula.spec.api_params import Peer, Remote
-from jaula.state.audit_entry import AuditEntry
+from jaula.state.audit_log import AuditEntry
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from jaula.engine.authz import caller as callers
 from jaula.engine.authz.audited_action import DONE
 from jaula.engine.authz.session import Session
-from jaula.state.audit_entry import AuditEntry
+from jaula.state.audit_log import AuditEntry
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from jaula.images.build.dockerfile.stage_graph import Source, plan
 from jaula.images.platform import shown
 from jaula.images.reference import parse as parse_reference
 from jaula.spec.image import encode
-from jaula.storage.store_dir import opened
+from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -142,7 +142,7 @@ class Build:
 
     def _dockerfile(self) -> tuple[str, str]:
         """Its name in the context, and its text."""
-        with opened(self._directory / CONTEXT) as context:
+        with open_directory(self._directory / CONTEXT) as context:
             try:
                 found = build_context.dockerfile(context, self.options.dockerfile)
             except NotFound as error:  # 404 is for images

@@ -13,7 +13,7 @@ from jaula.engine.threads import feed
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import context
 from jaula.spec.build_session import SessionRequestKind
-from jaula.storage.store_dir import opened
+from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from jaula.engine.builder.client_session import ClientSession
@@ -30,7 +30,7 @@ async def from_body(stream: AsyncIterator[bytes], path: str, cancel: Cancellatio
     feeding = asyncio.ensure_future(feed(stream, writing))
 
     def work() -> None:
-        with open(reading, "rb", buffering=1 << 20) as file, opened(path) as directory:
+        with open(reading, "rb", buffering=1 << 20) as file, open_directory(path) as directory:
             context.receive(file, directory, cancel=cancel)
 
     unpacking = asyncio.ensure_future(in_thread(work))
@@ -51,7 +51,7 @@ async def from_address(
     """Fetch a context; the Dockerfile's text where there is nothing else."""
 
     def work() -> str | None:
-        with opened(path) as directory:
+        with open_directory(path) as directory:
             return context.fetch(address, directory, remotes, cancel)
 
     return await in_thread(work)

@@ -21,7 +21,7 @@ from jaula.kernel import paths
 from jaula.security import users
 from jaula.spec.rootfs import OverlayRoot
 from jaula.storage.drivers.driver import open_root
-from jaula.storage.store_dir import opened
+from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ def viewed(parts: Services, diff_ids: Sequence[str]) -> Iterator[int]:
         with open_root(parts.snapshots.view(diff_ids)) as root:
             yield root
         return
-    with own_directory(parts) as path, opened(path) as root:
+    with own_directory(parts) as path, open_directory(path) as root:
         yield root
 
 
@@ -59,7 +59,7 @@ def filled(
     """
     if not diff_ids:
         with own_directory(parts) as path:
-            with opened(path) as root:
+            with open_directory(path) as root:
                 fill(root)
             if not os.listdir(path):
                 return None

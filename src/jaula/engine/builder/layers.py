@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from jaula.engine.builder.image_state import Layer
-from jaula.engine.containers.commit import chosen
 from jaula.spec.image import LAYER_TAR, Descriptor
 from jaula.spec.rootfs import OverlayRoot
+from jaula.storage.diff import layer_differences
 from jaula.storage.drivers.driver import ChangeKind, open_root
 from jaula.storage.layers import commit_layer
 from jaula.storage.layers.store import LayerInfo
-from jaula.storage.store_dir import opened
+from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
@@ -46,13 +46,13 @@ def take(
     """
 
     def choose(found: _Found) -> _Found:
-        return without(chosen(found), mount_points)
+        return without(layer_differences(found), mount_points)
 
     source = parts.snapshots.root(snapshot)
     if isinstance(source, OverlayRoot) and source.upper is not None:
         lowers = OverlayRoot(source.lowers, user_xattr=source.user_xattr)
-        with opened(source.upper) as upper, open_root(lowers) as below:
-            if not commit_layer.prune(upper, below, choose):
+        with open_directory(source.upper) as upper, open_root(lowers) as below:
+            if not commit_layer.prune_unchanged(upper, below, choose):
                 return None
         try:
             return from_directory(parts, source.upper, pin, newest=newest, exact=exact)
@@ -73,8 +73,8 @@ def from_directory(
 ) -> Layer:
     """A directory of the engine's own as a layer; it is gone afterwards."""
     with parts.images.blobs.writer() as blob:
-        with opened(path) as directory:
-            size = commit_layer.write(directory, blob.write, newest=newest, exact=exact)
+        with open_directory(path) as directory:
+            size = commit_layer.write_upper(directory, blob.write, newest=newest, exact=exact)
         pin(blob.digest)
         parts.layers.adopt(path, LayerInfo(blob.digest, size, blob.size))
         return _stored(blob)
@@ -108,7 +108,7 @@ def _age(parts: Services, snapshot: str, newest: int, *, exact: bool) -> None:
             if change.kind is ChangeKind.DELETED:
                 continue
             folder, name = os.path.split(change.path.lstrip("/"))
-            with opened(folder or ".", dir_fd=root) as parent:
+            with open_directory(folder or ".", dir_fd=root) as parent:
                 facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 if exact or facts.st_mtime_ns > newest:
                     os.utime(name, ns=(newest, newest), dir_fd=parent, follow_symlinks=False)

@@ -30,7 +30,7 @@ from jaula.images.reference import parse
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.http.proxy import configured
 from jaula.spec.api import ContainerCreate
-from jaula.storage.trees import FOLDER
+from jaula.storage.trees import DIRECTORY_FLAGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +120,7 @@ def _remotes(
     session: ClientSession | None,
     cancellation: Cancellation,
 ) -> RemoteSources:
-    descriptor = os.open(directory, FOLDER)
+    descriptor = os.open(directory, DIRECTORY_FLAGS)
     held.callback(os.close, descriptor)
     config = parts.config.registry
     proxies = configured(config.http_proxy, config.https_proxy, config.no_proxy, os.environ)

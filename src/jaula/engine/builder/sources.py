@@ -16,7 +16,7 @@ from jaula.engine.builder.context import from_address, from_session
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.images.build.dockerfile.stage_graph import Origin, Source
 from jaula.images.build.sources import Tree
-from jaula.storage.store_dir import opened
+from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -180,7 +180,7 @@ class BuildSources:
             return None
         path = await self.context_path(name)
         title = f"the context {name}" if name else "the build context"
-        return Tree(held.enter_context(opened(path)), title)
+        return Tree(held.enter_context(open_directory(path)), title)
 
     async def context_path(self, name: str) -> str:
         """The directory of a context; the build's own has no name.

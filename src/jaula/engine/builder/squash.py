@@ -10,12 +10,12 @@ import msgspec
 
 from jaula.engine.builder import copy, layers
 from jaula.spec.image import History
-from jaula.storage.store_dir import opened
 from jaula.storage.trees import (
     copy_tree,
     is_opaque,
-    opaque,
-    open_folder,
+    opaque_xattr,
+    open_directory,
+    open_subdirectory,
     remove_tree,
     walk,
 )
@@ -51,9 +51,9 @@ def _one(
     parts: Services, diff_ids: Sequence[str], pin: layers.Pin, newest: int | None
 ) -> Layer | None:
     with copy.own_directory(parts) as path:
-        with opened(path) as target:
+        with open_directory(path) as target:
             for diff_id in diff_ids:
-                with opened(parts.layers.path(diff_id)) as source:
+                with open_directory(parts.layers.path(diff_id)) as source:
                     copy_tree(source, target, whiteout=_hide)
                     _make_opaque(source, target)
         if not os.listdir(path):  # opened anew: btrfs shows what there was when it was opened
@@ -70,8 +70,8 @@ def _hide(folder: int, name: bytes) -> None:
 def _make_opaque(source: int, target: int) -> None:
     for path, folder, _ in walk(source):
         if path and is_opaque(folder):
-            place = open_folder(target, path)
+            place = open_subdirectory(target, path)
             try:
-                os.setxattr(place, opaque(), b"y")
+                os.setxattr(place, opaque_xattr(), b"y")
             finally:
                 os.close(place)

@@ -22,8 +22,7 @@ from jaula.images.build.dockerfile import ast as words
 from jaula.images.build.dockerfile.apply import change, shell_command
 from jaula.images.build.dockerfile.scope import Scope
 from jaula.images.build.dockerfile.stage_graph import Source
-from jaula.storage.store_dir import opened
-from jaula.storage.trees import copy_tree
+from jaula.storage.trees import copy_tree, open_directory
 
 if TYPE_CHECKING:
     from jaula.engine.builder.build import Build
@@ -112,7 +111,7 @@ class StageRun:
         path = await build.supplies.context_path(context)
 
         def work() -> Layer | None:
-            with opened(path) as directory:
+            with open_directory(path) as directory:
                 return copy.filled(
                     self._parts,
                     (),

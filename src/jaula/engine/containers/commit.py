@@ -8,19 +8,17 @@ Volumes are no part of it, and neither are mount points that a start makes.
 from __future__ import annotations
 
 import asyncio
-import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.containers.list import without_made
 from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.images.build.dockerfile.apply import apply
 from jaula.images.reference import parse
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
 from jaula.state.records import Status
-from jaula.storage.drivers.driver import ChangeKind
+from jaula.storage.diff import layer_differences
 
 if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
@@ -108,13 +106,6 @@ def _config(body: ContainerCreate) -> ImageConfig:
     )
 
 
-def chosen(found: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
-    """Differences that belong into the image."""
-    told = [("/" + os.fsdecode(path), int(kind)) for path, kind in found.items()]
-    kept = {os.fsencode(path[1:]) for path, _ in without_made(told)}
-    return {path: kind for path, kind in found.items() if path in kept}
-
-
 def _make(
     parts: Services,
     record: ContainerRecord,
@@ -131,7 +122,7 @@ def _make(
     diff_ids = list(document.rootfs.diff_ids)
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     with store.blobs.writer() as blob:
-        changed = parts.snapshots.write_layer(record.id, chosen, blob.write)
+        changed = parts.snapshots.write_layer(record.id, layer_differences, blob.write)
         with store.pinned((blob.digest, *(d.digest for d in descriptors), *diff_ids)):
             if changed:
                 diff_id = blob.digest

@@ -39,7 +39,7 @@ class ContainerCopy:
 
     async def stat(self, container: Container, path: str) -> PathStat:
         """What is at a path. Raises :class:`NotFound`."""
-        what = path_resolve.wanted(path)
+        what = path_resolve.parse_path(path)
 
         def work(view: RootfsView) -> PathStat:
             return _found(view, what, container.name)[1]
@@ -49,9 +49,9 @@ class ContainerCopy:
 
     async def out(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """What is at a path, and the archive, whose iterator is to be closed."""
-        from jaula.storage.cp.create_archive import CopyOut
+        from jaula.storage.cp.create_archive import ArchiveWriter
 
-        what = path_resolve.wanted(path)
+        what = path_resolve.parse_path(path)
         ids = self._ids(container)
 
         def run(emit: Callable[[PathStat | bytes], None]) -> None:
@@ -60,7 +60,7 @@ class ContainerCopy:
                 try:
                     emit(described)
                     pieces = _Pieces(emit)
-                    copy = CopyOut(pieces.add, view.inside)
+                    copy = ArchiveWriter(pieces.add, view.inside)
                     copy.write(place, what.name, without=(view.dev, *view.secret))
                     pieces.end()
                 finally:
@@ -87,7 +87,7 @@ class ContainerCopy:
         ``keep_kinds`` refuses to put a directory in another thing's place and the reverse;
         ``as_user`` gives everything to the container's user. Other changes of the container wait.
         """
-        what = path_resolve.wanted(path)
+        what = path_resolve.parse_path(path)
         user = container.record.body.user if as_user else ""
         async with container.lock:
             if container.id not in self._parts.registry:
@@ -126,10 +126,10 @@ class _Pieces:
 def _found(
     view: RootfsView, what: PathRequest, name: str, *, keep: bool = False
 ) -> tuple[int, PathStat]:
-    place = path_resolve.found(view.root, what, name)
+    place = path_resolve.open_for_client(view.root, what, name)
     try:
-        described = path_resolve.describe(view.root, place, what)
-        path_resolve.refuse_kernels(place, what.path)
+        described = path_resolve.stat_path(view.root, place, what)
+        path_resolve.refuse_kernel_filesystem(place, what.path)
         if os.fstat(place).st_dev in view.secret:
             raise NotAuthorized(f"{what.path} is a secret or a config, of which nothing is copied")
     except BaseException:
@@ -144,8 +144,8 @@ def _found(
 def _extract(
     view: RootfsView, what: PathRequest, file: BinaryIO, user: str, name: str, *, keep_kinds: bool
 ) -> None:
-    from jaula.storage.compression import plain
-    from jaula.storage.cp.extract_archive import CopyIn
+    from jaula.storage.compression import decompress_stream
+    from jaula.storage.cp.extract_archive import ArchiveExtractor
     from jaula.storage.tar.reader import TarReader
 
     _check_target(view, what, name)
@@ -156,18 +156,18 @@ def _extract(
         resolved = users.resolve(view.root, user, ())
         fixed = view.outside(resolved.uid, resolved.gid)
         owner = lambda uid, gid: fixed  # noqa: E731
-    source, _ = plain(file)
+    source, _ = decompress_stream(file)
     reader = TarReader(source)
-    CopyIn(
+    ArchiveExtractor(
         view.root, what.path, owner=owner, parents=view.outside(0, 0), keep_kinds=keep_kinds
     ).run(reader)
     reader.drain()
 
 
 def _check_target(view: RootfsView, what: PathRequest, name: str) -> None:
-    place = path_resolve.found(view.root, PathRequest(what.path, "/."), name)
+    place = path_resolve.open_for_client(view.root, PathRequest(what.path, "/."), name)
     try:
-        path_resolve.refuse_kernels(place, what.path)
+        path_resolve.refuse_kernel_filesystem(place, what.path)
         if os.fstatvfs(place).f_flag & os.ST_RDONLY:
             same = os.fstat(place).st_dev == os.fstat(view.root).st_dev
             which = "container rootfs" if same else "mounted volume"

@@ -22,7 +22,7 @@ async def export(parts: Services, container: Container) -> AsyncIterator[bytes]:
     """
     from jaula.spec.rootfs import DirectoryRoot, OverlayRoot
     from jaula.storage.drivers.driver import open_root
-    from jaula.storage.tar.tree_archive import write_tree
+    from jaula.storage.tar.writer import write_tree
 
     source = parts.snapshots.root(container.id)
     if isinstance(source, OverlayRoot) and source.upper is not None:

@@ -41,7 +41,7 @@ NEVER = "0001-01-01T00:00:00Z"
 
 def when(nanoseconds: int) -> str:
     """A time as RFC 3339 with nanoseconds."""
-    return timestamp.text(nanoseconds) if nanoseconds else NEVER
+    return timestamp.format_time(nanoseconds) if nanoseconds else NEVER
 
 
 def document(parts: Services, container: Container) -> dict[str, Any]:

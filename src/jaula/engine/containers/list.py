@@ -10,6 +10,7 @@ from jaula.engine.networks import network_settings
 from jaula.errors import NotFound
 from jaula.spec.units import human_duration
 from jaula.state.records import ContainerRecord, HealthRecord, HealthStatus, Status
+from jaula.storage.diff import without_mount_points
 
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
@@ -83,39 +84,10 @@ def status(record: ContainerRecord, now: float) -> str:
             )
 
 
-_MADE = frozenset(
-    [
-        "/proc",
-        "/sys",
-        "/dev",
-        "/dev/pts",
-        "/dev/shm",
-        "/dev/mqueue",
-        "/dev/console",
-        "/etc/hosts",
-        "/etc/hostname",
-        "/etc/resolv.conf",
-        "/sbin/docker-init",
-    ]
-)
-"""Mount points that a start makes where the image lacks them."""
-
-
 def changes(found: list[tuple[str, int]]) -> list[dict[str, Any]]:
     """The change list without the places that only the engine's own mounts needed.
 
     ``found`` holds paths with Docker's kinds: 0 modified, 1 added, 2 deleted. Directories that
     changed for nothing else than those places are left out too.
     """
-    return [{"Path": path, "Kind": kind} for path, kind in without_made(found)]
-
-
-def without_made(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """What :func:`changes` keeps of a list."""
-    kept = [(path, kind) for path, kind in found if not (kind == 1 and path in _MADE)]
-    for parent in ("/etc", "/sbin", "/dev"):
-        if not any(path.startswith(parent + "/") for path, _ in kept) and any(
-            path.startswith(parent + "/") for path, _ in found
-        ):
-            kept = [(path, kind) for path, kind in kept if path != parent]
-    return kept
+    return [{"Path": path, "Kind": kind} for path, kind in without_mount_points(found)]

@@ -89,13 +89,13 @@ class ContainerQueries:
         until = None if options.until is None else options.until + 1
         if not options.follow:
             from jaula.logs.entry import Selection
-            from jaula.logs.reader.read import last, read
+            from jaula.logs.reader.read import read, read_tail
 
             chosen = Selection(options.stdout, options.stderr, options.since, until)
             if options.tail is None:
                 stored = read(path, chosen)
             else:  # in a thread: packed files are read whole for their ends
-                found = await asyncio.to_thread(last, path, options.tail, chosen)
+                found = await asyncio.to_thread(read_tail, path, options.tail, chosen)
                 stored = iter(found)
             for count, record in enumerate(stored):
                 if count % 256 == 255:

@@ -45,7 +45,7 @@ async def restore(parts: Services, containers: Containers) -> None:
     try:
         # In this thread: nobody is served yet, and the firewall library keeps megabytes for each
         # thread that calls it.
-        parts.network.take_over()
+        parts.network.keep_firewall_rules()
         network_restore.restore_networks(parts)
         for problem in parts.network.restore(endpoints):
             log.warning("network: %s", problem)

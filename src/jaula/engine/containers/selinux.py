@@ -41,7 +41,7 @@ def take_level(parts: Services, container_id: str, resolved: ResolvedRequest) ->
     for what, label in (("process", chosen.process), ("file", chosen.mount)):
         if label and not selinuxfs.check_context(label):
             parts.registry.free_level(container_id)
-            raise selinux.refuse_unknown(what, label)
+            raise selinux.unknown_context_error(what, label)
     return level
 
 

@@ -56,7 +56,7 @@ def sample(parts: Services, container: Container) -> dict[str, Any]:
     """The figures of now; a container that does not run has none but its name."""
     record = container.record
     document: dict[str, Any] = {
-        "read": timestamp.text(time.time_ns()) if container.live else NEVER,
+        "read": timestamp.format_time(time.time_ns()) if container.live else NEVER,
         "preread": NEVER,
         "pids_stats": {},
         "blkio_stats": _blkio(None),

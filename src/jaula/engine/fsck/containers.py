@@ -38,7 +38,7 @@ def _of_record(facts: FsckInputs, record: ContainerRecord) -> Iterator[Finding]:
         problem = "it runs by its record, but its process is not known"
         yield Finding("container", record.name, problem, "restart the engine")
     for layer in record.layers:
-        if not facts.parts.layers.is_there(layer):
+        if not facts.parts.layers.is_on_disk(layer):
             problem = f"the layer {layer} of its image is gone"
             advice = "`system check --repair` if its image is there, or pull or load that again"
             yield Finding("container", record.name, problem, advice)

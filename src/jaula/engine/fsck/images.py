@@ -25,11 +25,11 @@ def check(facts: FsckInputs) -> Iterator[Finding]:
     for kind, digests in (("layer", layers), ("blob", blobs)):
         for digest in digests:
             yield Finding(kind, digest, "no image needs it", "it is removed", store.collect)
-    for half in store.layers.half_made(facts.begun):
-        remove = partial(store.layers.remove_half_made, half)
+    for half in store.layers.incomplete(facts.begun):
+        remove = partial(store.layers.remove_incomplete, half)
         yield Finding("layer", half, "it was never finished", "it is removed", remove)
-    for half in store.blobs.half_made(facts.begun):
-        remove = partial(store.blobs.remove_half_made, half)
+    for half in store.blobs.incomplete(facts.begun):
+        remove = partial(store.blobs.remove_incomplete, half)
         yield Finding("blob", half, "it was never finished", "it is removed", remove)
 
 
@@ -58,7 +58,7 @@ def _incomplete(store: ImageStore, image: Image, facts: FsckInputs) -> Iterator[
         elif there != blob.size:
             problem = f"the blob {blob.digest} has {there} bytes, not {blob.size}"
             yield Finding("image", name, problem, _AGAIN)
-        if not store.layers.is_there(layer):
+        if not store.layers.is_on_disk(layer):
             if there != blob.size:
                 advice, repair = _AGAIN, None
             else:

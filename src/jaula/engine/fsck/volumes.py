@@ -11,7 +11,7 @@ from jaula.engine.fsck.finding import Finding, FsckInputs
 def check(facts: FsckInputs) -> Iterator[Finding]:
     """Compare volumes with their descriptions and with the containers that mount them."""
     store = facts.parts.volumes
-    for name in store.undescribed():
+    for name in store.without_metadata():
         problem = "its description is missing or damaged"
         repair = partial(store.describe, name)
         yield Finding("volume", name, problem, "it gets a new one; its files stay", repair)
@@ -26,7 +26,7 @@ def check(facts: FsckInputs) -> Iterator[Finding]:
         yield Finding("volume", left, "it was never finished", "it is removed", repair)
     for record in facts.records:
         for mount in record.mounts:
-            if mount.type == "volume" and not store.is_there(mount.name):
+            if mount.type == "volume" and not store.is_on_disk(mount.name):
                 problem = f"the volume {mount.name} that it mounts is gone"
                 advice = f"`jaula volume create {mount.name}` makes an empty one"
                 yield Finding("container", record.name, problem, advice)

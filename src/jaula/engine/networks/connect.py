@@ -16,7 +16,7 @@ from jaula.engine.networks import etc_files
 from jaula.engine.networks.endpoints import DEFAULT
 from jaula.engine.userns import join, keep_id
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
-from jaula.network.ports.port import PortRequest
+from jaula.network.port_mapper import PortRequest
 from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import ANY
 
@@ -252,7 +252,7 @@ class NetworkConnector:
         """The network that led outside is gone: this one does now, with the ports."""
         fds = join.borrow(container, ("network",))
         try:
-            self._parts.network.lead_outside(chosen, fds["network"])
+            self._parts.network.set_default_route(chosen, fds["network"])
         finally:
             os.close(fds["network"])
         try:

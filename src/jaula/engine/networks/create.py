@@ -15,7 +15,7 @@ import msgspec
 from jaula.engine.networks import config_only
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
 from jaula.kernel.rtnetlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
-from jaula.network.bridge import check_bridge_name
+from jaula.network.drivers.bridge import check_bridge_name
 from jaula.network.drivers.parent_interface import dummy_name
 from jaula.spec.api_networks import NetworkCreate
 from jaula.spec.network import (

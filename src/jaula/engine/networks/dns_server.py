@@ -134,7 +134,7 @@ class DnsServer:
         self._id = container_id
         self._network = network
         self._host = host
-        self._asked = tuple(filter(names.may_be_asked, servers))
+        self._asked = tuple(filter(names.is_usable_server, servers))
         self._udp = udp
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
@@ -245,7 +245,7 @@ class DnsServer:
         return names.answer(query, named, self._network.endpoints, limit=limit)
 
     def _may_ask(self) -> bool:
-        return self._waiting < WAITING_LIMIT and names.leads_outside(self._own())
+        return self._waiting < WAITING_LIMIT and names.may_forward(self._own())
 
     async def _ask(self, query: message.Query, data: bytes, *, tcp: bool) -> bytes:
         """What the first server says that says anything; SERVFAIL if none does."""

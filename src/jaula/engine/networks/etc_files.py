@@ -111,7 +111,7 @@ def use_resolver(parts: Services, record: ContainerRecord) -> None:
 def add_addresses(parts: Services, record: ContainerRecord, endpoint: Endpoint) -> None:
     """Note a further address of a running container in its hosts file."""
     path = str(parts.config.paths.container(record.id) / "hosts")
-    lines = etc_files.own_lines(
+    lines = etc_files.container_lines(
         record.hostname,
         record.body.domainname,
         [text for text in (endpoint.ipv4, endpoint.ipv6) if text],

@@ -16,7 +16,7 @@ def document(network: NetworkRecord, *, past_firewall: bool = False) -> Document
     return {
         "Name": network.name,
         "Id": network.id,
-        "Created": timestamp.text(network.created),
+        "Created": timestamp.format_time(network.created),
         "Scope": "local",
         "Driver": network.driver,
         "EnableIPv6": network.ipv6,

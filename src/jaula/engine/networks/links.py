@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from jaula.engine.networks.port_bindings import parse_port
 from jaula.errors import Conflict, InvalidRequest, NotFound
-from jaula.network import etc_hosts
+from jaula.network import etc_files
 from jaula.state.records import Link
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def hosts(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
     :raises InvalidRequest: an alias that cannot stand there.
     """
     return [
-        etc_hosts.line(address, link.alias, other.record.hostname, other.name)
+        etc_files.link_line(address, link.alias, other.record.hostname, other.name)
         for link, other, address in linked
     ]
 

@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.engine.networks import endpoints, etc_files, links
 from jaula.errors import JaulaError, NotFound
-from jaula.network import etc_hosts
+from jaula.network.etc_files import remove_link_line, set_link_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def follow(parts: Services, other: Container) -> None:
                 _change(
                     parts,
                     container,
-                    functools.partial(etc_hosts.readdressed, names=names, address=address),
+                    functools.partial(set_link_address, names=names, address=address),
                 )
 
 
@@ -95,7 +95,7 @@ def remove(parts: Services, name: str) -> None:
         other = _found(parts, link.ref)
         # Of one that was removed, the host name is not known any more.
         names = (link.alias, other.record.hostname) if other else (link.alias,)
-        _change(parts, container, functools.partial(etc_hosts.without, names=names))
+        _change(parts, container, functools.partial(remove_link_line, names=names))
 
 
 def _found(parts: Services, ref: str) -> Container | None:

@@ -48,7 +48,7 @@ async def restore_resolvers(parts: Services, containers: Iterable[Container]) ->
                 servers = record.body.host_config.dns
                 await parts.resolvers.open(record.id, fds["network"], servers)
                 if record.endpoint is not None and not record.endpoint.internal:
-                    parts.network.lead_outside(record.endpoint, fds["network"])
+                    parts.network.set_default_route(record.endpoint, fds["network"])
             finally:
                 os.close(fds["network"])
         except JaulaError as error:

@@ -184,7 +184,7 @@ class Networks:
             body = msgspec.structs.replace(body, options=options)
         network = network_create.network(body, identity)
         if network.parent:
-            made = parts.network.parent_comes_with(network.parent)
+            made = parts.network.owns_parent(network.parent)
             network = msgspec.structs.replace(network, made_parent=made)
         elif parts.network.has_interface(network.bridge):
             raise NotAuthorized(

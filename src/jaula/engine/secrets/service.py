@@ -52,8 +52,8 @@ class Secrets:
         return {
             "ID": record.id,
             "Version": {"Index": record.index},
-            "CreatedAt": timestamp.text(record.created),
-            "UpdatedAt": timestamp.text(record.updated),
+            "CreatedAt": timestamp.format_time(record.created),
+            "UpdatedAt": timestamp.format_time(record.updated),
             "Spec": spec,
         }
 

@@ -104,7 +104,7 @@ class System:
             "Debug": parts.config.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),
-            "SystemTime": timestamp.text(time.time_ns()),
+            "SystemTime": timestamp.format_time(time.time_ns()),
             "LoggingDriver": parts.config.log_driver,
             "CgroupDriver": parts.cgroups.name,
             "CgroupVersion": str(parts.cgroups.version),
@@ -159,9 +159,9 @@ class System:
             AppArmor(active=host.apparmor, loaded=detect.apparmor_profiles()),
         ):
             if mandatory.enabled():
-                options.append(mandatory.shown())
+                options.append(mandatory.security_option())
         if (module := Landlock(host.landlock)).enabled():
-            options.append(module.shown())
+            options.append(module.security_option())
         return options
 
     def _warnings(self) -> list[str]:

@@ -48,4 +48,4 @@ def maps(record: ContainerRecord, ids: IdRange) -> Maps | None:
 def _maps(owner: str, gid: int, ids: IdRange) -> Maps:
     if not owner.isdigit():
         raise InvalidRequest(f"--userns=keep-id: {owner} has no user id on this host")
-    return id_ranges.keeping(ids, int(owner)), id_ranges.keeping(ids, gid)
+    return id_ranges.keep_id_mappings(ids, int(owner)), id_ranges.keep_id_mappings(ids, gid)

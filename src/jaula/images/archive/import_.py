@@ -22,7 +22,7 @@ from jaula.spec.image import (
     RootFS,
     encode,
 )
-from jaula.storage.compression import Source, plain
+from jaula.storage.compression import Source, decompress_stream
 
 _PIECE = 1 << 20
 
@@ -46,7 +46,7 @@ def import_tar(
     pinned = None
     try:
         with store.blobs.writer() as blob:
-            source, _ = plain(stream)
+            source, _ = decompress_stream(stream)
             buffer = memoryview(bytearray(_PIECE))
             while count := source.readinto(buffer) or 0:
                 blob.write(buffer[:count])

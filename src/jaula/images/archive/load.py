@@ -37,7 +37,7 @@ from jaula.spec.image import (
     Manifest,
     decode,
 )
-from jaula.storage.compression import MAGIC_LENGTH, Compression, Source, recognise
+from jaula.storage.compression import MAGIC_LENGTH, Compression, Source, detect_compression
 
 Message = dict[str, object]
 Admit = Callable[[str, str], None]
@@ -125,7 +125,7 @@ def _loaded(image: Image, names: Sequence[str]) -> Iterator[Message]:
 
 def _unpack(store: ImageStore, digest: str, diff_id: str) -> Descriptor:
     with store.blobs.open(digest) as blob:
-        kind = recognise(blob.read(MAGIC_LENGTH))
+        kind = detect_compression(blob.read(MAGIC_LENGTH))
         blob.seek(0)
         if kind is Compression.NONE:
             if digest != diff_id:

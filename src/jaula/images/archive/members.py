@@ -18,11 +18,11 @@ from jaula.images.registry.worker_pool import WorkerPool
 from jaula.images.store.blobs import BlobWriter
 from jaula.images.store.store import ImageStore
 from jaula.spec.image import DOCUMENT_LIMIT
-from jaula.storage.compression import Source, plain
-from jaula.storage.layers.extract import clean
+from jaula.storage.compression import Source, decompress_stream
+from jaula.storage.layers.extract import clean_path
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.tar.entry import HARD_LINK, REGULAR, SYMLINK, TarEntry, shown
-from jaula.storage.tar.reader import Limits, TarReader, is_header
+from jaula.storage.tar.entry import HARD_LINK, REGULAR, SYMLINK, TarEntry, quote_name
+from jaula.storage.tar.reader import Limits, TarReader, is_tar_header
 
 _FILES_LIMIT = 20_000
 _DOCUMENTS = (b"manifest.json", b"index.json", b"oci-layout", b"repositories")
@@ -44,7 +44,7 @@ class UnpackJob:
     def run(self) -> None:
         """For a thread: to the end."""
         try:
-            self._layers.extract_arriving(self._arriving, lambda: self._digest)
+            self._layers.extract_stream(self._arriving, lambda: self._digest)
         except (JaulaError, OSError):
             return  # who needs it unpacks it again, and is told why that fails
         finally:
@@ -95,22 +95,22 @@ class ArchiveMembers:
 
     def read(self, stream: Source) -> None:
         """Read the whole archive. Raises :class:`InvalidRequest` for what is none."""
-        source, _ = plain(stream)
+        source, _ = decompress_stream(stream)
         reader = TarReader(source, limits=Limits(entries=_FILES_LIMIT))
         for entry in reader:
-            name = clean(entry.name)
+            name = clean_path(entry.name)
             if entry.type in (SYMLINK, HARD_LINK):
                 folder = name.rpartition(b"/")[0] if entry.type == SYMLINK else b""
                 self._links[name] = _target(folder, entry.link)
             elif entry.type == REGULAR:
                 if name in _DOCUMENTS:
-                    self.documents[name] = reader.read(DOCUMENT_LIMIT, shown(name))
+                    self.documents[name] = reader.read(DOCUMENT_LIMIT, quote_name(name))
                 else:
                     self._digests[name] = self._keep(reader, entry, name)
 
     def find(self, name: str) -> str:
         """The digest of a file; archives of old docker share layers by links."""
-        path = clean(name.encode())
+        path = clean_path(name.encode())
         for _ in range(_LINKS):
             if path in self._digests:
                 return self._digests[path]
@@ -150,7 +150,7 @@ class ArchiveMembers:
 
     def _may_be_new_layer(self, entry: TarEntry, name: bytes, head: memoryview) -> bool:
         """Whether a file is a tar of some size, and not named as a layer that is there."""
-        if entry.size < _WORTH or not is_header(head):
+        if entry.size < _WORTH or not is_tar_header(head):
             return False
         hex_digits = name.rpartition(b"/")[2].decode(errors="replace")
         return f"sha256:{hex_digits}" not in self._store.layers.ids()

@@ -13,7 +13,7 @@ from jaula.errors import CorruptState, InvalidRequest
 from jaula.images.archive.write import Sink, write_archive
 from jaula.images.reference import could_be_id
 from jaula.images.store.store import Image, ImageStore, familiar
-from jaula.storage.compression import plain
+from jaula.storage.compression import decompress_stream
 
 _PIECE = 1 << 20
 
@@ -49,7 +49,7 @@ def _pieces(store: ImageStore, blob: str, layer: str) -> Iterator[bytes]:
     """The uncompressed bytes of a layer, exactly as many as were counted when it was unpacked."""
     left = store.layers.info(layer).tar_size
     with store.blobs.open(blob) as file:
-        stream, _ = plain(file)
+        stream, _ = decompress_stream(file)
         buffer = memoryview(bytearray(_PIECE))
         while count := stream.readinto(buffer) or 0:
             left -= count

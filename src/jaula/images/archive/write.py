@@ -31,7 +31,7 @@ from jaula.spec.image import (
     encode,
 )
 from jaula.storage.tar.entry import DIRECTORY
-from jaula.storage.tar.writer import Sink, TarWriter, entry
+from jaula.storage.tar.writer import Sink, TarWriter, new_entry
 
 __all__ = ["PATH", "Sink", "write_archive", "write_image"]
 
@@ -90,12 +90,12 @@ class _Blobs:
         self._writer = writer
         self._there: set[str] = set()
         for folder in ("blobs/", "blobs/sha256/"):
-            writer.add(entry(folder, DIRECTORY, mode=0o755))
+            writer.add(new_entry(folder, DIRECTORY, mode=0o755))
 
     def add(self, digest: str, size: int, pieces: Iterable[bytes]) -> None:
         if digest not in self._there:
             self._there.add(digest)
-            self._writer.add(entry(blob_name(digest), size=size), pieces)
+            self._writer.add(new_entry(blob_name(digest), size=size), pieces)
 
     def document(self, data: bytes) -> str:
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -153,5 +153,5 @@ def write_archive(
         ("manifest.json", encode(tuple(listed))),
         ("oci-layout", encode(Layout())),
     ):
-        writer.add(entry(name, size=len(data)), (data,))
+        writer.add(new_entry(name, size=len(data)), (data,))
     writer.finish()

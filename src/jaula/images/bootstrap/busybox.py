@@ -15,7 +15,7 @@ from jaula.images.archive.write import PATH, write_image
 from jaula.images.bootstrap.host_packages import find, run
 from jaula.spec.image import ImageConfig
 from jaula.storage.tar.entry import DIRECTORY, HARD_LINK
-from jaula.storage.tar.writer import TarWriter, entry
+from jaula.storage.tar.writer import TarWriter, new_entry
 
 _PLACES = ("usr/bin/busybox", "bin/busybox")
 _FOLDERS = (
@@ -111,17 +111,21 @@ def _write_layer(out: Path, program: Path, applets: list[str], seconds: int) -> 
     with open(out, "xb") as file:
         writer = TarWriter(file.write)
         for folder, mode in _FOLDERS:
-            writer.add(entry("./" + folder, DIRECTORY, mode=mode, mtime=seconds))
-        writer.add(entry("./bin/busybox", mode=0o755, size=len(content), mtime=seconds), (content,))
+            writer.add(new_entry("./" + folder, DIRECTORY, mode=mode, mtime=seconds))
+        writer.add(
+            new_entry("./bin/busybox", mode=0o755, size=len(content), mtime=seconds), (content,)
+        )
         for applet in applets:
             writer.add(
-                entry(f"./bin/{applet}", HARD_LINK, mode=0o755, link="./bin/busybox", mtime=seconds)
+                new_entry(
+                    f"./bin/{applet}", HARD_LINK, mode=0o755, link="./bin/busybox", mtime=seconds
+                )
             )
         writer.add(
-            entry("./usr/bin/env", HARD_LINK, mode=0o755, link="./bin/busybox", mtime=seconds)
+            new_entry("./usr/bin/env", HARD_LINK, mode=0o755, link="./bin/busybox", mtime=seconds)
         )
         for name, text in _FILES.items():
             mode = 0o600 if name == "etc/shadow" else 0o644
             data = text.encode()
-            writer.add(entry("./" + name, mode=mode, size=len(data), mtime=seconds), (data,))
+            writer.add(new_entry("./" + name, mode=mode, size=len(data), mtime=seconds), (data,))
         writer.finish()

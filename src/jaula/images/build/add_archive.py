@@ -15,7 +15,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.images.build.sources import Archive, File
-from jaula.storage.compression import plain
+from jaula.storage.compression import decompress_stream
 from jaula.storage.tar.entry import TarEntry
 from jaula.storage.tar.reader import TarReader
 
@@ -35,7 +35,7 @@ class PackedArchive(msgspec.Struct, frozen=True):
 class _PackedArchive:
     def __init__(self, file: File) -> None:
         self._stream: BinaryIO = os.fdopen(file.open(), "rb")
-        source, _ = plain(self._stream)
+        source, _ = decompress_stream(self._stream)
         self._reader = TarReader(source)
 
     def __iter__(self) -> Iterator[TarEntry]:

@@ -24,10 +24,10 @@ from jaula.images.build.errors import explained
 from jaula.images.build.quota import QuotaStream
 from jaula.images.build.remote import git_url
 from jaula.kernel import paths
-from jaula.storage.compression import Source, plain
-from jaula.storage.cp.extract_archive import CopyIn
+from jaula.storage.compression import Source, decompress_stream
+from jaula.storage.cp.extract_archive import ArchiveExtractor
 from jaula.storage.tar.reader import Limits, TarReader
-from jaula.storage.trees import open_folder, walk
+from jaula.storage.trees import open_subdirectory, walk
 
 if TYPE_CHECKING:
     from jaula.images.build.remote.remote import RemoteSources
@@ -58,10 +58,10 @@ def receive(
     :raises InvalidRequest: it is damaged or hostile.
     :raises Unavailable: the disk is full.
     """
-    source, _ = plain(stream)
+    source, _ = decompress_stream(stream)
     # The docker command's contexts may end with their last entry's last byte.
     reader = TarReader(source, limits=limits, padded=False)
-    copying = CopyIn(directory, "/", owner=lambda uid, gid: (0, 0), parents=(0, 0))
+    copying = ArchiveExtractor(directory, "/", owner=lambda uid, gid: (0, 0), parents=(0, 0))
     with explained("the build context"):
         copying.run(QuotaStream(reader, directory, None, cancel))
         reader.drain()
@@ -164,7 +164,7 @@ def _remove(directory: int, path: bytes) -> None:
     """Remove a file, or a directory in which nothing is left."""
     above, name = posixpath.split(path)
     try:
-        folder = open_folder(directory, above)
+        folder = open_subdirectory(directory, above)
     except FileNotFoundError:
         return
     try:

@@ -6,7 +6,7 @@ there, file by file. A directory never takes a file's place here, nor the revers
 
 The root was written by a ``RUN`` and is hostile: the target is resolved by the kernel inside of it,
 once, and from there on everything is done below the directory that was found
-(:class:`jaula.storage.cp.extract_archive.CopyIn`).
+(:class:`jaula.storage.cp.extract_archive.ArchiveExtractor`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaula.images.build.errors import explained, shown
 from jaula.images.build.quota import QuotaStream
 from jaula.images.build.sources import Source
 from jaula.kernel import paths
-from jaula.storage.cp.extract_archive import CopyIn
+from jaula.storage.cp.extract_archive import ArchiveExtractor
 
 if TYPE_CHECKING:
     from jaula.images.build.chmod import Change
@@ -92,7 +92,7 @@ def _copy(
             return owner
         return (uid, gid) if source.keeps_owners else (0, 0)
 
-    copying = CopyIn(
+    copying = ArchiveExtractor(
         folder,
         "/",
         owner=owned,

@@ -11,8 +11,8 @@ import msgspec
 from jaula.images.build.sources import Archive, Tree, described
 from jaula.kernel import paths
 from jaula.storage.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, TarEntry
-from jaula.storage.tar.tree_archive import TYPES, exactly
-from jaula.storage.trees import attributes, walk
+from jaula.storage.tar.writer import TAR_TYPES, read_padded
+from jaula.storage.trees import read_xattrs, walk
 
 Keep = Callable[[bytes], bool]
 """Whether what has a path in an archive is to be in it."""
@@ -34,7 +34,7 @@ class _Reading:
         folder, name, size = self._present
         descriptor = os.open(name, _OPEN, dir_fd=folder)
         try:
-            for piece in exactly(descriptor, size):
+            for piece in read_padded(descriptor, size):
                 yield memoryview(piece)
         finally:
             os.close(descriptor)
@@ -44,7 +44,7 @@ class _Reading:
     ) -> TarEntry | None:
         """What ``name`` becomes under ``path``; None for a socket."""
         self._present = None
-        kind = TYPES.get(stat.S_IFMT(facts.st_mode))
+        kind = TAR_TYPES.get(stat.S_IFMT(facts.st_mode))
         if kind is None:
             return None
         entry = described(path, kind, facts)
@@ -60,7 +60,7 @@ class _Reading:
             return entry
         entry.xattrs = {
             attribute: value
-            for attribute, value in attributes(folder, name).items()
+            for attribute, value in read_xattrs(folder, name).items()
             if attribute.startswith("user.") or attribute == "security.capability"
         }
         if kind == REGULAR:

@@ -25,7 +25,7 @@ from jaula.storage.tar.entry import (
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.tree_archive import TYPES, attributes_of, exactly
+from jaula.storage.tar.writer import TAR_TYPES, portable_xattrs, read_padded
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -112,12 +112,12 @@ class _FileArchive:
         self._place = paths.open_in_root(self._source.tree.root, self._source.path, os.O_PATH)
         try:
             facts = os.fstat(self._place)
-            kind = TYPES.get(stat.S_IFMT(facts.st_mode))
+            kind = TAR_TYPES.get(stat.S_IFMT(facts.st_mode))
             if kind in (None, DIRECTORY, SYMLINK):
                 return
             entry = described(self._name, kind, facts)
             if kind == REGULAR:
-                entry.xattrs = attributes_of(self._place)
+                entry.xattrs = portable_xattrs(self._place)
                 entry.size = self._size = facts.st_size
             yield entry
         finally:
@@ -127,7 +127,7 @@ class _FileArchive:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(f"/proc/self/fd/{self._place}", flags)
         try:
-            for piece in exactly(descriptor, self._size):
+            for piece in read_padded(descriptor, self._size):
                 yield memoryview(piece)
         finally:
             os.close(descriptor)
@@ -151,7 +151,7 @@ class _TextArchive:
         self._name = name
 
     def __iter__(self) -> Iterator[TarEntry]:
-        yield writer.entry(self._name, size=len(self._source.content), mtime=int(time.time()))
+        yield writer.new_entry(self._name, size=len(self._source.content), mtime=int(time.time()))
 
     def data(self) -> Iterator[memoryview]:
         yield memoryview(self._source.content)

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.spec.image import DOCUMENT_LIMIT
 from jaula.storage.errors import file_error, is_full
-from jaula.storage.store_dir import marked, remove_marked
+from jaula.storage.trees import list_with_prefix, remove_with_prefix
 
 _HALF_MADE = "new-"
 
@@ -163,17 +163,17 @@ class BlobStore:
                 found.unlink(missing_ok=True)
         return freed
 
-    def half_made(self, before: int) -> Names:
+    def incomplete(self, before: int) -> Names:
         """What was not finished by ``before``, in nanoseconds since the epoch."""
-        return marked(self._directory, _HALF_MADE, before=before)
+        return list_with_prefix(self._directory, _HALF_MADE, before=before)
 
-    def remove_half_made(self, name: str) -> None:
+    def remove_incomplete(self, name: str) -> None:
         """Remove one of :meth:`half_made`."""
         (self._directory / name).unlink(missing_ok=True)
 
     def sweep(self) -> Names:
         """Remove what a crash left half-made; call it before anything is written."""
-        return remove_marked(self._directory, _HALF_MADE)
+        return remove_with_prefix(self._directory, _HALF_MADE)
 
 
 def hex_of(digest: str) -> str:

@@ -32,7 +32,7 @@ def pairs(store: ImageStore, manifest: str) -> Pairs:
 def check(store: ImageStore, manifest: str) -> None:
     """Raise where :func:`mend` would: a blob is needed and is not there."""
     for blob, layer in pairs(store, manifest):
-        if not store.layers.is_there(layer) and store.blobs.size(blob.digest) != blob.size:
+        if not store.layers.is_on_disk(layer) and store.blobs.size(blob.digest) != blob.size:
             raise CorruptState(f"the blob {blob.digest} is missing or cut off")
 
 
@@ -40,7 +40,7 @@ def mend(store: ImageStore, manifest: str) -> None:
     """Unpack the layers that are missing, and take the image in."""
     check(store, manifest)
     for blob, layer in pairs(store, manifest):
-        if not store.layers.is_there(layer):
+        if not store.layers.is_on_disk(layer):
             unpack(store, blob.digest, layer)
     store.read_again(manifest)
 
@@ -51,4 +51,4 @@ def unpack(store: ImageStore, blob: str, layer: str) -> None:
     Raises :class:`InvalidRequest` where the blob is not what it was.
     """
     with store.pinned((blob, layer)), store.blobs.open(blob) as file:
-        store.layers.check(file, layer, mend=True)
+        store.layers.check(file, layer, repair=True)

@@ -1,34 +1,34 @@
-"""The log drivers by name. A new one is one file and one line in the table."""
+"""The log drivers by name. A new driver is one file and one line in the table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from jaula.errors import InvalidRequest
-from jaula.logs import non_blocking
 from jaula.logs.drivers import local
 from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.drivers.json_file import check as check_json_file
 from jaula.logs.drivers.none import NoneWriter
-from jaula.logs.options import known
+from jaula.logs.non_blocking import NonBlockingWriter
+from jaula.logs.options import check_names, split_delivery_mode
 from jaula.logs.protocol import LogWriter
 
 
-def _none(path: str, given: Mapping[str, str]) -> LogWriter:
-    known("none", given, ())
+def _none(path: str, log_opts: Mapping[str, str]) -> LogWriter:
+    check_names("none", log_opts, ())
     return NoneWriter()
 
 
-def _journald(path: str, given: Mapping[str, str]) -> LogWriter:
-    from jaula.logs.drivers import journald  # loaded by the shims that send
+def _journald(path: str, log_opts: Mapping[str, str]) -> LogWriter:
+    from jaula.logs.drivers import journald  # loaded only by shims that use it
 
-    return journald.open_writer(given)
+    return journald.open_writer(log_opts)
 
 
-def _syslog(path: str, given: Mapping[str, str]) -> LogWriter:
+def _syslog(path: str, log_opts: Mapping[str, str]) -> LogWriter:
     from jaula.logs.drivers import syslog
 
-    return syslog.open_writer(given)
+    return syslog.open_writer(log_opts)
 
 
 _DRIVERS: dict[str, Callable[[str, Mapping[str, str]], LogWriter]] = {
@@ -43,31 +43,36 @@ NAMES = tuple(_DRIVERS)
 READABLE = frozenset({"json-file", "local"})
 """Drivers whose logs can be read back."""
 SENDING = frozenset({"journald", "syslog"})
-"""Drivers that name the container in what they write (:mod:`jaula.logs.drivers.remote_base`)."""
+"""Drivers that write the container's identity (:mod:`jaula.logs.drivers.remote_base`)."""
 
 
 def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter:
-    """A writer for a container. ``path`` is a host path that the engine chose.
+    """Return a writer for a container. ``path`` is a host path that the engine chose.
 
-    Raises ``InvalidRequest`` for an unknown driver or option, ``OSError`` where ``path`` cannot be
-    opened. With ``mode=non-blocking`` a driver of files forks.
+    With ``mode=non-blocking`` a driver that writes files forks.
+
+    :raises InvalidRequest: when the driver or an option does not exist.
+    :raises OSError: when ``path`` cannot be opened.
     """
     factory = _factory(driver)
     if driver not in READABLE:
         return factory(path, options)
-    buffer, own = non_blocking.split(options)
+    buffer, own = split_delivery_mode(options)
     if not buffer:
         return factory(path, own)
-    return non_blocking.NonBlockingWriter(lambda: factory(path, own), buffer)
+    return NonBlockingWriter(lambda: factory(path, own), buffer)
 
 
 def validate(driver: str, options: Mapping[str, str]) -> None:
-    """The checks of :func:`open_writer` without opening anything; raises ``InvalidRequest``."""
+    """Run the checks of :func:`open_writer` without opening a file.
+
+    :raises InvalidRequest: when the driver or an option does not exist.
+    """
     _factory(driver)
     if driver == "json-file":
-        check_json_file(non_blocking.split(options)[1])
+        check_json_file(split_delivery_mode(options)[1])
     elif driver == "local":
-        local.check(non_blocking.split(options)[1])
+        local.check(split_delivery_mode(options)[1])
     elif driver == "journald":
         from jaula.logs.drivers import journald
 
@@ -77,7 +82,7 @@ def validate(driver: str, options: Mapping[str, str]) -> None:
 
         syslog.check(options)
     else:
-        known(driver, options, ())
+        check_names(driver, options, ())
 
 
 def _factory(driver: str) -> Callable[[str, Mapping[str, str]], LogWriter]:

@@ -1,4 +1,4 @@
-"""The log driver ``journald``: each line as an entry of the systemd journal.
+"""The log driver ``journald``: each line becomes an entry of the systemd journal.
 
 Follows systemd's "Native Journal Protocol" (fields as ``NAME=value`` in one datagram) and docker
 docs "Journald logging driver" for the names of the fields.
@@ -17,15 +17,22 @@ SOCKET = "/run/systemd/journal/socket"
 _PRIORITY = {"stdout": b"6", "stderr": b"3"}  # syslog(3): info, err
 
 
-def check(given: Mapping[str, str]) -> int:
-    """Bytes that may be held back. Raises ``InvalidRequest``."""
-    options.known("journald", given, COMMON)
-    return buffer_size("journald", given)
+def check(log_opts: Mapping[str, str]) -> int:
+    """Return how many bytes may be buffered.
+
+    :raises InvalidRequest: when an option is not valid.
+    """
+    options.check_names("journald", log_opts, COMMON)
+    return buffer_size("journald", log_opts)
 
 
-def open_writer(given: Mapping[str, str], address: str = SOCKET) -> RemoteWriter:
-    """Raises ``InvalidRequest`` for an option, ``OSError`` where there is no journal."""
-    limit = check(given)
+def open_writer(log_opts: Mapping[str, str], address: str = SOCKET) -> RemoteWriter:
+    """Connect to the journal.
+
+    :raises InvalidRequest: when an option is not valid.
+    :raises OSError: when the host has no journal.
+    """
+    limit = check(log_opts)
 
     def connect() -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -36,20 +43,20 @@ def open_writer(given: Mapping[str, str], address: str = SOCKET) -> RemoteWriter
             raise
         return sock
 
-    identity = given.get("container-id", "")
-    fixed = b"".join(
+    container_id = log_opts.get("container-id", "")
+    fields = b"".join(
         name + b"=" + value.encode("utf-8", "replace").replace(b"\n", b" ") + b"\n"
         for name, value in (
-            (b"CONTAINER_ID", identity[:12]),
-            (b"CONTAINER_ID_FULL", identity),
-            (b"CONTAINER_NAME", given.get("container-name", "")),
-            (b"CONTAINER_TAG", given.get("tag", "")),
-            (b"SYSLOG_IDENTIFIER", given.get("tag", "")),
+            (b"CONTAINER_ID", container_id[:12]),
+            (b"CONTAINER_ID_FULL", container_id),
+            (b"CONTAINER_NAME", log_opts.get("container-name", "")),
+            (b"CONTAINER_TAG", log_opts.get("tag", "")),
+            (b"SYSLOG_IDENTIFIER", log_opts.get("tag", "")),
         )
     )
 
-    def record(stream: str, line: bytes, whole: bool) -> bytes:
-        entry = b"MESSAGE=" + line + b"\nPRIORITY=" + _PRIORITY[stream] + b"\n" + fixed
-        return entry if whole else entry + b"CONTAINER_PARTIAL_MESSAGE=true\n"
+    def message(stream: str, line: bytes, complete: bool) -> bytes:
+        entry = b"MESSAGE=" + line + b"\nPRIORITY=" + _PRIORITY[stream] + b"\n" + fields
+        return entry if complete else entry + b"CONTAINER_PARTIAL_MESSAGE=true\n"
 
-    return RemoteWriter(BufferedSender(connect, limit, stream=False), record)
+    return RemoteWriter(BufferedSender(connect, limit, stream=False), message)

@@ -1,12 +1,12 @@
-"""The log driver ``json-file``: one JSON document a line, in Docker's form, rotated by size.
+"""The log driver ``json-file``: one JSON document per line, in Docker's format, rotated by size.
 
 ``{"log":"text\\n","stream":"stdout","time":"2006-01-02T15:04:05.999999999Z"}``. Source: docker docs
-"JSON File logging driver". The file named is the newest; the others are
-:mod:`jaula.logs.rotation`'s.
+"JSON File logging driver". ``path`` is the newest file; :mod:`jaula.logs.rotation` manages the
+rotated ones.
 
-Facts about speed: a chunk of many lines is escaped by one call of the JSON encoder and cut into
-records by one ``bytes.replace``: a NUL is put after each newline, so that the escaped pair cannot
-come from anything else in the text. Lines of a chunk carry the time at which it was read.
+Facts about speed: one call of the JSON encoder escapes a chunk of many lines, and one
+``bytes.replace`` splits it into entries. A NUL after each newline makes the escaped pair
+unambiguous. All lines of a chunk have the time at which it was read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_SIZE = 10_000_000  # bytes
 MAX_FILE = 3
 _OPTIONS = (
     *("max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"),
-    "attributes",  # from the engine: a JSON object made of the container and the five before
+    "attributes",  # set by the engine: a JSON object made from the container and the five before
 )
 
 _encode = msgspec.json.Encoder().encode
@@ -35,7 +35,7 @@ _END_OF_LINE = b"\\n\\u0000"
 
 
 class JsonFileWriter:
-    """See :class:`jaula.logs.protocol.LogWriter`."""
+    """A :class:`jaula.logs.protocol.LogWriter`."""
 
     def __init__(
         self,
@@ -46,31 +46,36 @@ class JsonFileWriter:
         compress: bool = False,
         attributes: str = "",
     ) -> None:
-        """Opens ``path`` to append; ``max_size`` is bytes, 0 for no limit. Raises ``OSError``.
+        """Open ``path`` to append. ``max_size`` is in bytes, 0 for no limit.
 
-        ``attributes`` is a JSON object that every record gets as ``attrs``.
+        ``attributes`` is a JSON object that every entry gets as ``attrs``.
+
+        :raises OSError: when ``path`` cannot be opened.
         """
         self.dropped = 0
         self.error = ""
         self._path = path
         self._max_size = max_size
-        self._rotation = Rotation(path, Limits(max_size, max_file, compress), self._complain)
+        self._rotation = Rotation(path, Limits(max_size, max_file, compress), self._on_error)
         self._attributes = f'"attrs":{attributes},' if attributes else ""
         self._clock = Clock()
         self._streams = {"stdout": LineBuffer(), "stderr": LineBuffer()}
-        self._torn = False
+        self._incomplete = False
         self._size = 0
         self._descriptor = -1
         self._open()
 
     @classmethod
-    def from_options(cls, path: str, given: Mapping[str, str]) -> JsonFileWriter:
-        """Raises ``InvalidRequest`` for an option that is unknown or out of range."""
-        return cls.within(path, check(given), given.get("attributes", ""))
+    def from_options(cls, path: str, log_opts: Mapping[str, str]) -> JsonFileWriter:
+        """Return a writer with the limits of the options.
+
+        :raises InvalidRequest: when an option does not exist or is out of range.
+        """
+        return cls.from_limits(path, check(log_opts), log_opts.get("attributes", ""))
 
     @classmethod
-    def within(cls, path: str, limits: Limits, attributes: str = "") -> JsonFileWriter:
-        """With what was asked for as one value."""
+    def from_limits(cls, path: str, limits: Limits, attributes: str = "") -> JsonFileWriter:
+        """Return a writer with these limits."""
         return cls(
             path,
             max_size=limits.max_size,
@@ -85,8 +90,8 @@ class JsonFileWriter:
         stamp = self._clock.now()
         records = b"".join(
             [
-                _records(piece, stream, stamp, self._attributes)
-                for piece in self._streams[stream].feed(data)
+                _records(chunk, stream, stamp, self._attributes)
+                for chunk in self._streams[stream].feed(data)
             ]
         )
         if records:
@@ -98,10 +103,10 @@ class JsonFileWriter:
         for stream, lines in self._streams.items():
             if rest := lines.finish():
                 self._append(_records(rest, stream, self._clock.now(), self._attributes))
-        self._rotation.settle()
+        self._rotation.finish()
 
-    def tend(self) -> float | None:
-        return self._rotation.tend()
+    def poll(self) -> float | None:
+        return self._rotation.poll()
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -113,11 +118,11 @@ class JsonFileWriter:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, MODE)
         self._size = os.fstat(self._descriptor).st_size
-        # A writer that was killed may have left half a record, which must not swallow the next.
-        self._torn = self._size > 0 and os.pread(self._descriptor, 1, self._size - 1) != b"\n"
+        # A writer that was killed may have left half an entry. The next one must not join it.
+        self._incomplete = self._size > 0 and os.pread(self._descriptor, 1, self._size - 1) != b"\n"
 
     def _append(self, records: bytes) -> None:
-        """Write whole records, as many to each file as it may hold, at least one."""
+        """Write whole entries: as many to each file as its limit allows, at least one."""
         try:
             while self._max_size and self._size + len(records) > self._max_size:
                 cut = records.rfind(b"\n", 0, max(self._max_size - self._size, 0)) + 1
@@ -136,39 +141,42 @@ class JsonFileWriter:
     def _put(self, records: bytes) -> None:
         if not records:
             return
-        if self._torn:
+        if self._incomplete:
             records = b"\n" + records
         while records:
             written = os.write(self._descriptor, records)
             self._size += written
-            self._torn = written < len(records)
+            self._incomplete = written < len(records)
             records = records[written:]
 
     def _rotate(self) -> None:
-        """Begin a new file; what was written becomes the first of those behind."""
-        self._rotation.turn()
+        """Rotate the current file, and open a new one."""
+        self._rotation.rotate()
         before = self._descriptor
         self._open()
         os.close(before)
-        self._rotation.pack()
+        self._rotation.compress()
 
-    def _complain(self, text: str) -> None:
+    def _on_error(self, text: str) -> None:
         self.error = text
 
 
-def check(given: Mapping[str, str]) -> Limits:
-    """What the options ask for. Raises ``InvalidRequest``, in Docker's words."""
-    options.known("json-file", given, _OPTIONS)
-    found = options.limits(given, Limits(MAX_SIZE, MAX_FILE, compress=False))
-    if found.compress and (found.max_file < 2 or not found.max_size):
+def check(log_opts: Mapping[str, str]) -> Limits:
+    """Return the limits of the options.
+
+    :raises InvalidRequest: when an option is not valid, in Docker's words.
+    """
+    options.check_names("json-file", log_opts, _OPTIONS)
+    limits = options.parse_limits(log_opts, Limits(MAX_SIZE, MAX_FILE, compress=False))
+    if limits.compress and (limits.max_file < 2 or not limits.max_size):
         raise InvalidRequest(
             "compress cannot be true when max-file is less than 2 or max-size is not set"
         )
-    return found
+    return limits
 
 
 def _records(data: bytes, stream: str, stamp: str, attributes: str = "") -> bytes:
-    """The records of a run of whole lines, or of a piece of one; bad UTF-8 becomes U+FFFD."""
+    """Format whole lines, or a chunk of one, as entries. Invalid UTF-8 becomes U+FFFD."""
     text = data.decode("utf-8", "replace")
     tail = f'","stream":"{stream}",{attributes}"time":"{stamp}"}}\n'.encode()
     if "\0" in text:
@@ -180,7 +188,7 @@ def _records(data: bytes, stream: str, stamp: str, attributes: str = "") -> byte
 
 
 def _split(text: str) -> list[str]:
-    """Lines with their ends; only a newline ends one."""
+    """Split into lines with their newlines. Only a newline ends a line."""
     lines = [line + "\n" for line in text.split("\n")]
     lines[-1] = lines[-1][:-1]
     return lines if lines[-1] else lines[:-1]

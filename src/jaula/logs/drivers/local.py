@@ -1,7 +1,7 @@
-"""The log driver ``local``: files that only this engine reads, rotated later than json-file's.
+"""The log driver ``local``: files that only this engine reads, with larger limits than json-file.
 
-Source: docker docs "Local file logging driver": five files of 20 MB, packed when rotated. The form
-of the files is the engine's own affair; it is json-file's here, so that one reader serves both.
+Source: docker docs "Local file logging driver": five files of 20 MB, compressed when rotated.
+Docker leaves the file format to the engine. It is json-file's, so one reader serves both drivers.
 """
 
 from __future__ import annotations
@@ -19,20 +19,26 @@ MAX_SIZE = 20_000_000  # bytes
 MAX_FILE = 5
 
 
-def open_writer(path: str, given: Mapping[str, str]) -> JsonFileWriter:
-    """Raises ``InvalidRequest`` for an option, ``OSError`` where the file cannot be opened."""
-    return JsonFileWriter.within(path, check(given))
+def open_writer(path: str, log_opts: Mapping[str, str]) -> JsonFileWriter:
+    """Open a writer.
 
-
-def check(given: Mapping[str, str]) -> Limits:
-    """What the options ask for. Raises ``InvalidRequest``, in Docker's words.
-
-    One file is packed never: that is refused only where both were asked for.
+    :raises InvalidRequest: when an option is not valid.
+    :raises OSError: when the file cannot be opened.
     """
-    options.known("local", given, ("max-size", "max-file", "compress"))
-    found = options.limits(given, Limits(MAX_SIZE, MAX_FILE, compress=True))
-    if not found.compress or found.max_file > 1:
-        return found
-    if "compress" in given:
+    return JsonFileWriter.from_limits(path, check(log_opts))
+
+
+def check(log_opts: Mapping[str, str]) -> Limits:
+    """Return the limits of the options.
+
+    A single file is never compressed. Only an explicit request for both is an error.
+
+    :raises InvalidRequest: when an option is not valid, in Docker's words.
+    """
+    options.check_names("local", log_opts, ("max-size", "max-file", "compress"))
+    limits = options.parse_limits(log_opts, Limits(MAX_SIZE, MAX_FILE, compress=True))
+    if not limits.compress or limits.max_file > 1:
+        return limits
+    if "compress" in log_opts:
         raise InvalidRequest("compression cannot be enabled when max file count is 1")
-    return msgspec.structs.replace(found, compress=False)
+    return msgspec.structs.replace(limits, compress=False)

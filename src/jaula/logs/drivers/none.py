@@ -1,10 +1,10 @@
-"""The log driver ``none``: nothing is kept."""
+"""The log driver ``none``: output is discarded."""
 
 from __future__ import annotations
 
 
 class NoneWriter:
-    """See :class:`jaula.logs.protocol.LogWriter`. What it is given is not counted as lost."""
+    """A :class:`jaula.logs.protocol.LogWriter`. Discarded output does not count as dropped."""
 
     dropped = 0
     error = ""
@@ -15,7 +15,7 @@ class NoneWriter:
     def flush(self) -> None:
         pass
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         return None
 
     def close(self) -> None:

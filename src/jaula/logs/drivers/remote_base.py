@@ -1,7 +1,6 @@
-"""What log drivers that send have in common: options, and output cut into records.
+"""The base of log drivers that send: their options, and the split of output into messages.
 
-``container-id``, ``container-name`` and ``tag`` come from the engine, which makes them of the
-container and the template that was given.
+The engine sets ``container-id`` and ``container-name``, and makes ``tag`` from the template.
 """
 
 from __future__ import annotations
@@ -15,64 +14,72 @@ from jaula.logs.line_buffer import LineBuffer
 
 IDENTITY = ("container-id", "container-name")
 COMMON = ("tag", "mode", "max-buffer-size", *IDENTITY)
-BUFFER = 1_000_000  # bytes, as Docker's
 
 
-def buffer_size(driver: str, given: Mapping[str, str]) -> int:
-    """Bytes that may be held back. Raises ``InvalidRequest``."""
-    mode = given.get("mode", "non-blocking")
+def buffer_size(driver: str, log_opts: Mapping[str, str]) -> int:
+    """Return how many bytes may be buffered.
+
+    :raises InvalidRequest: when the mode is not non-blocking, or the size is not valid.
+    """
+    mode = log_opts.get("mode", "non-blocking")
     if mode != "non-blocking":
         raise InvalidRequest(
             f"the {driver} log driver has no mode {mode!r}: a container does not wait for its log",
             hint="mode=non-blocking",
         )
-    if "max-buffer-size" not in given:
-        return BUFFER
-    return options.size("max-buffer-size", given["max-buffer-size"]) or BUFFER
+    if "max-buffer-size" not in log_opts:
+        return options.BUFFER
+    return options.parse_size("max-buffer-size", log_opts["max-buffer-size"]) or options.BUFFER
 
 
 class RemoteWriter:
-    """See :class:`jaula.logs.protocol.LogWriter`. ``record`` gets a line without its end."""
+    """A :class:`jaula.logs.protocol.LogWriter` that sends each line.
 
-    def __init__(self, outlet: BufferedSender, record: Callable[[str, bytes, bool], bytes]) -> None:
-        self._outlet = outlet
-        self._record = record
+    ``message`` formats a line: it takes the stream, the line without its newline, and whether the
+    line is complete.
+    """
+
+    def __init__(
+        self, sender: BufferedSender, message: Callable[[str, bytes, bool], bytes]
+    ) -> None:
+        self._sender = sender
+        self._message = message
         self._streams = {"stdout": LineBuffer(), "stderr": LineBuffer()}
         self._closed = False
         self.dropped = 0
         self.error = ""
 
-    def _note(self) -> None:
-        self.dropped, self.error = self._outlet.dropped, self._outlet.error
+    def _update_status(self) -> None:
+        self.dropped, self.error = self._sender.dropped, self._sender.error
 
     def write(self, stream: str, data: bytes) -> None:
         if self._closed:
             return
-        for piece in self._streams[stream].feed(data):
-            self._send(stream, piece)
-        self._note()
+        for chunk in self._streams[stream].feed(data):
+            self._send(stream, chunk)
+        self._update_status()
 
-    def _send(self, stream: str, piece: bytes) -> None:
-        whole = piece.endswith(b"\n")
-        for line in piece.removesuffix(b"\n").split(b"\n"):
+    def _send(self, stream: str, chunk: bytes) -> None:
+        complete = chunk.endswith(b"\n")
+        for line in chunk.removesuffix(b"\n").split(b"\n"):
             if line:
-                self._outlet.send(self._record(stream, line, whole))
+                self._sender.send(self._message(stream, line, complete))
 
     def flush(self) -> None:
         if self._closed:
             return
-        for stream, lines in self._streams.items():
-            if rest := lines.finish():
+        for stream, buffer in self._streams.items():
+            if rest := buffer.finish():
                 self._send(stream, rest)
-        self._outlet.push()
-        self._note()
+        self._sender.flush()
+        self._update_status()
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         return None
 
     def close(self) -> None:
         if not self._closed:
             self.flush()
             self._closed = True
-            self._outlet.close()
-            self._note()
+            self._sender.close()
+            self._update_status()

@@ -1,8 +1,8 @@
-"""The log driver ``syslog``: each line as a message to a syslog daemon.
+"""The log driver ``syslog``: send each line as a message to a syslog server.
 
-Follows docker docs "Syslog logging driver" for the options, RFC 3164 and RFC 5424 for the forms,
-RFC 6587 section 3.4.2 (a line feed ends a message) on streams, and RFC 5425 for TLS, with that
-same end of a message, as Docker has it.
+Follows docker docs "Syslog logging driver" for the options and RFC 3164 and RFC 5424 for the
+formats. On streams a line feed ends a message (RFC 6587 section 3.4.2). TLS follows RFC 5425, but
+messages end in a line feed there too, as in Docker.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from jaula.errors import InvalidRequest
 from jaula.logs import options
 from jaula.logs.buffered_sender import BufferedSender, Transport
 from jaula.logs.drivers.remote_base import COMMON, RemoteWriter, buffer_size
+from jaula.logs.options import TLS_FILES
 from jaula.logs.timestamp import Clock
 
 LOCAL = "/dev/log"
@@ -30,65 +31,64 @@ _FACILITIES = (
 _SEVERITY = {"stdout": 6, "stderr": 3}  # info, err
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
-_TLS_FILES = ("syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key")
-_OWN = (
+_OPTIONS = (
     *("syslog-address", "syslog-facility", "syslog-format"),
-    *(*_TLS_FILES, "syslog-tls-skip-verify"),
+    *(*TLS_FILES, "syslog-tls-skip-verify"),
 )
 _TLS = "tcp+tls"
-_SETTLE = 2.0  # seconds
+_HANDSHAKE_TIMEOUT = 2.0  # seconds
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """``scheme`` is unixgram, unix, udp, tcp or tcp+tls; ``place`` a path or ``host:port``.
+    """The parsed options.
 
-    ``files`` are those of TLS, empty where they are not given.
+    ``scheme`` is unixgram, unix, udp, tcp or tcp+tls. ``address`` is a path or ``host:port``.
+    ``limit`` is the buffer size in bytes. ``files`` are the paths of the CA certificate, the client
+    certificate and its key, empty if absent.
     """
 
     scheme: str
-    place: str
+    address: str
     facility: int
-    form: str
+    format: str
     limit: int
     files: tuple[str, ...] = ("", "", "")
     verify: bool = True
 
 
-def files_of(given: Mapping[str, str]) -> tuple[str, ...]:
-    """Files of the host that are read for these options."""
-    return tuple(given[name] for name in _TLS_FILES if given.get(name))
+def check(log_opts: Mapping[str, str]) -> Settings:
+    """Parse the options.
 
-
-def check(given: Mapping[str, str]) -> Settings:
-    """The options, read. Raises ``InvalidRequest``."""
-    options.known("syslog", given, (*_OWN, *COMMON))
-    scheme, place = _address(given.get("syslog-address", ""))
-    form = given.get("syslog-format", "")
-    if form not in _FORMATS:
-        raise InvalidRequest(f"invalid syslog format {form!r}", hint=", ".join(_FORMATS[1:]))
+    :raises InvalidRequest: when one is not valid.
+    """
+    options.check_names("syslog", log_opts, (*_OPTIONS, *COMMON))
+    scheme, address = _address(log_opts.get("syslog-address", ""))
+    format = log_opts.get("syslog-format", "")
+    if format not in _FORMATS:
+        raise InvalidRequest(f"invalid syslog format {format!r}", hint=", ".join(_FORMATS[1:]))
     return Settings(
         scheme,
-        place,
-        _facility(given.get("syslog-facility", "daemon")),
-        form,
-        buffer_size("syslog", given),
-        *_secured(scheme, given),
+        address,
+        _facility(log_opts.get("syslog-facility", "daemon")),
+        format,
+        buffer_size("syslog", log_opts),
+        *_tls_options(scheme, log_opts),
     )
 
 
-def _secured(scheme: str, given: Mapping[str, str]) -> tuple[tuple[str, ...], bool]:
-    found = tuple(given.get(name, "") for name in _TLS_FILES)
-    skip = given.get("syslog-tls-skip-verify", "")
+def _tls_options(scheme: str, log_opts: Mapping[str, str]) -> tuple[tuple[str, ...], bool]:
+    files = tuple(log_opts.get(name, "") for name in TLS_FILES)
+    skip = log_opts.get("syslog-tls-skip-verify", "")
     if skip not in ("", "true", "false", "1", "0"):
-        raise InvalidRequest(f"syslog-tls-skip-verify {skip!r}: true or false is wanted")
-    if scheme != _TLS and (any(found) or skip):
+        raise InvalidRequest(f"syslog-tls-skip-verify {skip!r} must be true or false")
+    if scheme != _TLS and (any(files) or skip):
         raise InvalidRequest("syslog-tls options are for tcp+tls:// addresses")
-    for path in found:
+    for path in files:
         if path and (not path.startswith("/") or "\0" in path):
-            raise InvalidRequest(f"syslog TLS file {path!r}: an absolute path is wanted")
-    if bool(found[1]) != bool(found[2]):
-        raise InvalidRequest("syslog-tls-cert and syslog-tls-key are wanted together")
-    return found, skip not in ("true", "1")
+            raise InvalidRequest(f"syslog TLS file {path!r} must be an absolute path")
+    if bool(files[1]) != bool(files[2]):
+        raise InvalidRequest("syslog-tls-cert and syslog-tls-key must be set together")
+    return files, skip not in ("true", "1")
 
 
 def _facility(text: str) -> int:
@@ -102,7 +102,7 @@ def _facility(text: str) -> int:
 def _address(text: str) -> tuple[str, str]:
     if not text:
         return "unixgram", LOCAL
-    scheme, separator, place = text.partition("://")
+    scheme, separator, address = text.partition("://")
     if not separator or scheme not in ("tcp", _TLS, "udp", "unix", "unixgram"):
         raise InvalidRequest(
             f"invalid syslog address {text!r}",
@@ -110,61 +110,64 @@ def _address(text: str) -> tuple[str, str]:
             " tcp+tls://host:6514",
         )
     if scheme.startswith("unix"):
-        if not place.startswith("/") or len(place) > 107:
-            raise InvalidRequest(f"syslog address {text!r} has no path of a socket")
-        return scheme, place
-    host, _, port = place.rpartition(":")
+        if not address.startswith("/") or len(address) > 107:
+            raise InvalidRequest(f"syslog address {text!r} has no valid socket path")
+        return scheme, address
+    host, _, port = address.rpartition(":")
     if not host or host.endswith(":"):
-        host, port = place, "6514" if scheme == _TLS else "514"
+        host, port = address, "6514" if scheme == _TLS else "514"
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
         raise InvalidRequest(f"syslog address {text!r} has no valid port")
     return scheme, f"{host.strip('[]')}:{port}"
 
 
-def open_writer(given: Mapping[str, str]) -> RemoteWriter:
-    """Raises ``InvalidRequest`` for an option, ``OSError`` where nobody listens locally."""
-    settings = check(given)
+def open_writer(log_opts: Mapping[str, str]) -> RemoteWriter:
+    """Connect to the syslog server.
+
+    :raises InvalidRequest: when an option is not valid.
+    :raises OSError: when no server listens at a local address.
+    """
+    settings = check(log_opts)
     stream = settings.scheme in ("tcp", _TLS, "unix")
-    outlet = BufferedSender(_connector(settings), settings.limit, stream=stream)
-    tag = given.get("tag", "") or given.get("container-id", "")[:12]
-    form = _form(settings, tag, b"\n" if stream else b"")
-    return RemoteWriter(outlet, form)
+    sender = BufferedSender(_connector(settings), settings.limit, stream=stream)
+    tag = log_opts.get("tag", "") or log_opts.get("container-id", "")[:12]
+    return RemoteWriter(sender, _formatter(settings, tag, b"\n" if stream else b""))
 
 
 def _connector(settings: Settings) -> Callable[[], Transport]:
     if settings.scheme == _TLS:
-        return _securing(settings)
+        return _tls_connector(settings)
     return _plain_connector(settings)
 
 
-def _securing(settings: Settings) -> Callable[[], Transport]:
+def _tls_connector(settings: Settings) -> Callable[[], Transport]:
     from jaula import tls
     from jaula.logs.tls_sender import TlsSocket
 
     context = tls.client_context(*settings.files, verify=settings.verify)
     connect = _plain_connector(settings)
-    name = settings.place.rpartition(":")[0]
-    patience = _SETTLE  # for the first connection only: later ones are made while it writes
+    name = settings.address.rpartition(":")[0]
+    timeout = _HANDSHAKE_TIMEOUT  # only the first connection waits: later ones are made in write
 
-    def secured() -> TlsSocket:
-        nonlocal patience
-        link = TlsSocket(connect(), tls.TlsCodec(context, server=False, name=name))
-        link.settle(patience)
-        patience = 0.0
-        return link
+    def connect_tls() -> TlsSocket:
+        nonlocal timeout
+        sock = TlsSocket(connect(), tls.TlsCodec(context, server=False, name=name))
+        sock.handshake(timeout)
+        timeout = 0.0
+        return sock
 
-    return secured
+    return connect_tls
 
 
 def _plain_connector(settings: Settings) -> Callable[[], socket.socket]:
     stream = settings.scheme in ("tcp", _TLS, "unix")
     kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
     if settings.scheme.startswith("unix"):
-        family, target = socket.AF_UNIX, settings.place
+        family, target = socket.AF_UNIX, settings.address
     else:
-        host, _, port = settings.place.rpartition(":")
-        found = socket.getaddrinfo(host, int(port), type=kind)[0]
-        family, target = found[0], found[4]  # type: ignore[assignment]
+        host, _, port = settings.address.rpartition(":")
+        resolved = socket.getaddrinfo(host, int(port), type=kind)[0]
+        family, target = resolved[0], resolved[4]  # type: ignore[assignment]
 
     def connect() -> socket.socket:
         sock = socket.socket(family, kind)
@@ -174,7 +177,7 @@ def _plain_connector(settings: Settings) -> Callable[[], socket.socket]:
                 sock.connect(target)
             except BlockingIOError:
                 if settings.scheme not in ("tcp", _TLS):
-                    raise  # who listens there does not keep up
+                    raise  # the backlog of the listening socket is full
         except BaseException:
             sock.close()
             raise
@@ -183,23 +186,23 @@ def _plain_connector(settings: Settings) -> Callable[[], socket.socket]:
     return connect
 
 
-def _form(settings: Settings, tag: str, end: bytes) -> Callable[[str, bytes, bool], bytes]:
+def _formatter(settings: Settings, tag: str, end: bytes) -> Callable[[str, bytes, bool], bytes]:
     clock, pid = Clock(), os.getpid()
     host = os.uname().nodename
     clean = "".join(c if "!" <= c <= "~" else "_" for c in tag)
 
-    def old(stream: str, line: bytes, whole: bool) -> bytes:
+    def rfc3164(stream: str, line: bytes, complete: bool) -> bytes:
         now = time.localtime()
         stamp = f"{_MONTHS[now.tm_mon - 1]} {now.tm_mday:2d} " + time.strftime("%H:%M:%S", now)
-        origin = f"{host} " if settings.form else ""
+        origin = f"{host} " if settings.format else ""
         head = f"<{settings.facility * 8 + _SEVERITY[stream]}>{stamp} {origin}{clean}[{pid}]: "
         return head.encode() + line + end
 
-    def new(stream: str, line: bytes, whole: bool) -> bytes:
+    def rfc5424(stream: str, line: bytes, complete: bool) -> bytes:
         stamp = clock.now()
-        stamp = stamp[:-4] + "Z" if settings.form == "rfc5424micro" else stamp[:19] + "Z"
+        stamp = stamp[:-4] + "Z" if settings.format == "rfc5424micro" else stamp[:19] + "Z"
         priority = settings.facility * 8 + _SEVERITY[stream]
         head = f"<{priority}>1 {stamp} {host} {clean[:48]} {pid} - - "
         return head.encode() + line + end
 
-    return new if settings.form.startswith("rfc5424") else old
+    return rfc5424 if settings.format.startswith("rfc5424") else rfc3164

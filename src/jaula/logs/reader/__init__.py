@@ -1,1 +1,1 @@
-"""Readers of log files: rotated sets, positions, follow."""
+"""Readers of json-file logs: stored entries, tail and follow."""

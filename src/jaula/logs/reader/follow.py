@@ -1,9 +1,9 @@
-"""Following a ``json-file`` log that grows and is rotated, for the engine's event loop.
+"""Follow a ``json-file`` log that grows and is rotated, for the engine's event loop.
 
-The kernel tells of growth by inotify on the log's directory; where no watch can be had (the limit
-of instances is reached) the file is looked at ten times a second, and now and then in any case.
+inotify(7) on the log's directory reports growth. If no watch can be created (the limit of instances
+is reached), the file is polled ten times a second. It is polled every two seconds in any case.
 
-Which file comes after the one that is read is :mod:`jaula.logs.reader.reader`'s affair.
+:mod:`jaula.logs.reader.reader` determines which file comes next.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import AsyncIterator, Iterator
 from jaula.kernel.libc import function
 from jaula.logs import timestamp
 from jaula.logs.entry import LogEntry, Selection, select
-from jaula.logs.reader.read import last
+from jaula.logs.reader.read import read_tail
 from jaula.logs.reader.reader import LogReader
 
-_POLL = 0.1  # seconds, without a watch
-_LOOK = 2.0  # seconds, with one
+_POLL = 0.1  # seconds between polls without a watch
+_POLL_WATCHED = 2.0  # seconds between polls with a watch
 _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100  # linux/inotify.h
 
 _inotify_init1 = function("inotify_init1", ctypes.c_int)
@@ -39,37 +39,37 @@ async def follow(
     until: int | None = None,
     tail: int | None = None,
 ) -> AsyncIterator[list[LogEntry]]:
-    """Batches of records: those that are stored (the last ``tail`` lines), then those to come.
+    """Yield batches of entries: the stored ones (the last ``tail`` lines), then new ones.
 
-    Ends when ``stop`` is set (the container has ended and its log is closed) and all is read, or
-    when ``until`` has come.
+    The iterator ends at the time ``until``, or when ``stop`` is set and all entries are read.
+    ``stop`` means that the container has exited and its log is closed.
     """
     selection = Selection(stdout, stderr, since, until)
     _, end = selection.bounds()
-    with contextlib.closing(LogReader(path)) as source, _watch(path) as changed:
+    with contextlib.closing(LogReader(path)) as reader, _watch(path) as changed:
         if tail is not None:
-            place = source.skip()
-            # Packed files are read whole for it, for which other clients shall not wait.
-            stored = await asyncio.to_thread(last, path, tail, selection, place)
+            end_position = reader.seek_end()
+            # It reads compressed files whole. Other clients must not wait for that.
+            stored = await asyncio.to_thread(read_tail, path, tail, selection, end_position)
             if stored:
                 yield stored
         while True:
-            ending = stop.is_set()  # asked before the read: what was written before is then seen
+            stopping = stop.is_set()  # tested before the read, so that no earlier entry is missed
             changed.clear()
-            while records := source.more():
-                if chosen := select(records, selection):
-                    yield chosen
-                if until and timestamp.padded(records[-1].time) >= end:
+            while entries := reader.next_entries():
+                if selected := select(entries, selection):
+                    yield selected
+                if until and timestamp.pad_fraction(entries[-1].time) >= end:
                     return
                 await asyncio.sleep(0)
-            if ending or (until and time.time_ns() >= until):
+            if stopping or (until and time.time_ns() >= until):
                 return
-            await _either(changed, stop)
+            await _wait_either(changed, stop)
 
 
 @contextlib.contextmanager
 def _watch(path: str) -> Iterator[asyncio.Event]:
-    """An event that is set when something happens in the log's directory."""
+    """Yield an event that is set when a file in the log's directory changes."""
     changed = asyncio.Event()
     loop = asyncio.get_running_loop()
     try:
@@ -87,7 +87,7 @@ def _watch(path: str) -> Iterator[asyncio.Event]:
     try:
         mask = _IN_MODIFY | _IN_MOVED_TO | _IN_CREATE
         _inotify_add_watch(watch, os.fsencode(os.path.dirname(path) or "."), mask)
-        interval = _LOOK
+        interval = _POLL_WATCHED
         loop.add_reader(watch, drain)
     except OSError:
         interval = _POLL
@@ -118,7 +118,7 @@ def _timer(
             handle.cancel()
 
 
-async def _either(changed: asyncio.Event, stop: asyncio.Event) -> None:
+async def _wait_either(changed: asyncio.Event, stop: asyncio.Event) -> None:
     waits = {asyncio.ensure_future(changed.wait()), asyncio.ensure_future(stop.wait())}
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

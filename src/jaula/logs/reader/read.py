@@ -1,6 +1,6 @@
-"""Reading back a ``json-file`` log with its rotated files, plain and packed, oldest record first.
+"""Read a stored ``json-file`` log with its rotated files, plain and compressed.
 
-Following a log that grows is in :mod:`jaula.logs.reader.follow`.
+:mod:`jaula.logs.reader.follow` follows a log that grows.
 """
 
 from __future__ import annotations
@@ -15,73 +15,73 @@ import msgspec
 from jaula.logs import gzip_file, timestamp
 from jaula.logs.entry import EVERYTHING, LogEntry, Selection, decode, select
 from jaula.logs.reader import rotated_files
-from jaula.logs.reader.position import BLOCK, LONGEST_LINE, GzipFileReader, Position
-from jaula.logs.reader.reader import LogReader
+from jaula.logs.reader.reader import BLOCK, LONGEST_LINE, GzipFileReader, LogReader, Position
 
 
 def read(path: str, selection: Selection = EVERYTHING) -> Iterator[LogEntry]:
-    """The stored records that are asked for; none of a log that was never written.
+    """Yield the stored entries that ``selection`` includes, oldest first.
 
-    What is written while it reads is left out.
+    A log that does not exist has no entries. Entries written after the call are left out.
     """
-    with contextlib.closing(LogReader(path, bounded=True)) as walk:
-        while records := walk.more():
-            yield from select(records, selection)
+    with contextlib.closing(LogReader(path, bounded=True)) as reader:
+        while block := reader.next_entries():
+            yield from select(block, selection)
 
 
-def last(
-    path: str, count: int, selection: Selection, upto: Position | None = None
+def read_tail(
+    path: str, count: int, selection: Selection, end: Position | None = None
 ) -> list[LogEntry]:
-    """The last ``count`` lines, read from the end, so that the cost is that of what is shown.
+    """Return the entries of the last ``count`` lines.
 
-    A packed file is read from its beginning, of which only what may be shown is kept. A line that
-    was kept in pieces counts once. With ``upto``, what comes after it is left out.
+    Plain files are read backwards, so the cost depends on ``count`` only. A compressed file is read
+    from its start, but only its last lines are kept in memory. A line that was stored in chunks
+    counts once. Entries after ``end`` are left out.
     """
-    found: list[LogEntry] = []  # newest first
+    entries: list[LogEntry] = []  # newest first
     lines = 0
     first, _ = selection.bounds()
-    descriptor = _newest(path) if upto is None else rotated_files.beside(path, upto.inode, 0)
+    descriptor = _newest(path) if end is None else rotated_files.open_neighbour(path, end.inode, 0)
     while count and descriptor is not None:
         try:
-            for record in _backwards(descriptor, count - lines, selection, upto):
-                if first and timestamp.padded(record.time) < first:
-                    return found[::-1]
-                if not select([record], selection):
+            for entry in _backwards(descriptor, count - lines, selection, end):
+                if first and timestamp.pad_fraction(entry.time) < first:
+                    return entries[::-1]
+                if not select([entry], selection):
                     continue
-                if record.log.endswith("\n") or not found:
+                if entry.log.endswith("\n") or not entries:
                     lines += 1
                 if lines > count:
-                    return found[::-1]
-                found.append(record)
-            older = rotated_files.beside(path, os.fstat(descriptor).st_ino, -1)
+                    return entries[::-1]
+                entries.append(entry)
+            older = rotated_files.open_neighbour(path, os.fstat(descriptor).st_ino, -1)
         finally:
             os.close(descriptor)
-        descriptor, upto = older, None
-    return found[::-1]
+        descriptor, end = older, None
+    return entries[::-1]
 
 
 def _newest(path: str) -> int | None:
-    for name in reversed(rotated_files.files(path)):
+    for name in reversed(rotated_files.log_files(path)):
         try:
-            return rotated_files.opened(name)
+            return rotated_files.open_file(name)
         except FileNotFoundError:
             continue
     return None
 
 
 def _backwards(
-    descriptor: int, count: int, selection: Selection, upto: Position | None
+    descriptor: int, count: int, selection: Selection, end: Position | None
 ) -> Iterator[LogEntry]:
-    """The records of a file, the newest first: all, or at least those of ``count`` lines."""
-    if gzip_file.origin(descriptor) is None:
-        end = os.fstat(descriptor).st_size if upto is None else upto.offset
-        return _plain_backwards(descriptor, end)
-    limit = None if upto is None else upto.offset
-    return _packed_backwards(descriptor, count, selection, limit)
+    """Yield the entries of a file, newest first: all, or at least those of ``count`` lines."""
+    if gzip_file.source_inode(descriptor) is None:
+        offset = os.fstat(descriptor).st_size if end is None else end.offset
+        return _plain_backwards(descriptor, offset)
+    limit = None if end is None else end.offset
+    return _compressed_backwards(descriptor, count, selection, limit)
 
 
 def _plain_backwards(descriptor: int, end: int) -> Iterator[LogEntry]:
-    rest = b""  # the beginning of a line whose end was in a later block
+    rest = b""  # the start of a line that ends in a later block
     while end > 0:
         start = max(end - BLOCK, 0)
         block = os.pread(descriptor, end - start, start) + rest
@@ -94,18 +94,18 @@ def _plain_backwards(descriptor: int, end: int) -> Iterator[LogEntry]:
         end = start
 
 
-def _packed_backwards(
+def _compressed_backwards(
     descriptor: int, count: int, selection: Selection, limit: int | None
 ) -> Iterator[LogEntry]:
-    # Records from before ``since`` stay: they tell that no older file need be looked at.
-    wanted = msgspec.structs.replace(selection, since=None)
+    # Entries before ``since`` are kept: they show that no older file has to be read.
+    any_time = msgspec.structs.replace(selection, since=None)
     kept: deque[LogEntry] = deque()
     lines = 0
-    cursor = GzipFileReader(descriptor, limit)
-    while records := cursor.more():
-        for record in select(records, wanted):
-            kept.append(record)
-            lines += record.log.endswith("\n")
-            while lines > count + 1:  # one more, which is where the line after it begins
+    reader = GzipFileReader(descriptor, limit)
+    while block := reader.next_entries():
+        for entry in select(block, any_time):
+            kept.append(entry)
+            lines += entry.log.endswith("\n")
+            while lines > count + 1:  # one line more: the next line starts after it
                 lines -= kept.popleft().log.endswith("\n")
     return reversed(kept)

@@ -1,67 +1,154 @@
-"""A walk through a log from its oldest record on, over files that are rotated and packed meanwhile.
+"""Read a log from its oldest entry on, across files that are rotated and compressed meanwhile.
 
-A file that is open stays readable when it is renamed, packed or removed; what comes after it is
-found by its inode (:mod:`jaula.logs.reader.rotated_files`).
+An open file stays readable when it is renamed, compressed or removed. The next file is determined
+by its inode (:mod:`jaula.logs.reader.rotated_files`).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-from jaula.logs.entry import LogEntry
+import msgspec
+
+from jaula.logs import gzip_file
+from jaula.logs.entry import LogEntry, decode
 from jaula.logs.reader import rotated_files
-from jaula.logs.reader.position import FileReader, GzipFileReader, Position, cursor
 
-_TRIES = 10
+_ATTEMPTS = 10  # names may change during a lookup
+BLOCK = 64 * 1024  # bytes
+LONGEST_LINE = 1024 * 1024  # bytes; an entry is at most 16 KiB of text, six times that escaped
+
+
+class Position(msgspec.Struct, frozen=True):
+    """An offset in the plain file of an inode."""
+
+    inode: int
+    offset: int
+
+
+class FileReader:
+    """Reads a plain file, which only grows. Does not own the descriptor."""
+
+    def __init__(self, descriptor: int, offset: int = 0) -> None:
+        self.descriptor = descriptor
+        self.offset = offset  # of the first byte that was not returned
+
+    def position(self) -> Position:
+        return Position(os.fstat(self.descriptor).st_ino, self.offset)
+
+    def seek_end(self) -> None:
+        """Move to the end of the last whole line."""
+        size = os.fstat(self.descriptor).st_size
+        start = max(size - LONGEST_LINE, 0)
+        block = os.pread(self.descriptor, size - start, start)
+        self.offset = start + block.rfind(b"\n") + 1
+
+    def next_entries(self) -> list[LogEntry]:
+        """Return the entries of the next block, [] at the end. An unfinished line is left."""
+        size = BLOCK
+        while True:
+            block = os.pread(self.descriptor, size, self.offset)
+            cut = block.rfind(b"\n") + 1
+            if not cut:
+                if len(block) < size:
+                    return []
+                if size < LONGEST_LINE:
+                    size *= 4
+                    continue
+                cut = len(block)  # no entry is that long: the file is damaged, skip the block
+            self.offset += cut
+            if entries := decode(block[:cut]):
+                return entries
+            size = BLOCK  # only damaged lines: continue
+
+
+class GzipFileReader:
+    """Reads a compressed file, forwards only. Buffers one block and an unfinished line."""
+
+    def __init__(self, descriptor: int, limit: int | None = None) -> None:
+        """Read at most ``limit`` bytes of the plain file if set."""
+        self.descriptor = descriptor
+        chunks = gzip_file.decompress(descriptor)
+        self._chunks = chunks if limit is None else _truncate(chunks, limit)
+        self._rest = b""
+
+    def next_entries(self) -> list[LogEntry]:
+        """Return the entries of the next block, [] at the end and at damage."""
+        for chunk in self._chunks:
+            data = self._rest + chunk
+            cut = data.rfind(b"\n") + 1
+            self._rest = data[cut:] if len(data) - cut < LONGEST_LINE else b""
+            if entries := decode(data[:cut]):
+                return entries
+        rest, self._rest = self._rest, b""
+        return decode(rest)
+
+
+def _truncate(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    for chunk in chunks:
+        if limit <= 0:
+            return
+        yield chunk[:limit]
+        limit -= len(chunk)
+
+
+def open_reader(descriptor: int) -> FileReader | GzipFileReader:
+    """Return a reader at the start of the file."""
+    return (
+        FileReader(descriptor)
+        if gzip_file.source_inode(descriptor) is None
+        else GzipFileReader(descriptor)
+    )
 
 
 class LogReader:
-    """The place that a reader has reached in a log."""
+    """Reads a log in blocks of entries."""
 
     def __init__(self, path: str, *, bounded: bool = False) -> None:
-        """At the beginning of the oldest file; ``bounded`` ends at what is there now."""
+        """Start at the oldest file. With ``bounded``, stop at the present end of the log."""
         self._path = path
-        self._cursor: FileReader | GzipFileReader | None = None
-        self._newest = _current(path) if bounded else -1  # held, so that its inode stays its own
+        self._file: FileReader | GzipFileReader | None = None
+        self._newest = _current(path) if bounded else -1  # open, so its inode is not reused
         self._end: Position | None = None
         if self._newest >= 0:
             status = os.fstat(self._newest)
             self._end = Position(status.st_ino, status.st_size)
         self._begin()
 
-    def skip(self) -> Position | None:
-        """Go to the end of what is there, and tell where that is."""
-        self._take(_current(self._path))
-        if not isinstance(self._cursor, FileReader):
+    def seek_end(self) -> Position | None:
+        """Move to the present end of the log, and return that position."""
+        self._switch_to(_current(self._path))
+        if not isinstance(self._file, FileReader):
             return None
-        self._cursor.to_end()
-        return self._cursor.place()
+        self._file.seek_end()
+        return self._file.position()
 
-    def more(self) -> list[LogEntry]:
-        """The next block of records; [] where there is none yet."""
+    def next_entries(self) -> list[LogEntry]:
+        """Return the next block of entries, [] if there is none yet."""
         while True:
-            if self._cursor is None:
+            if self._file is None:
                 self._begin()
-                if self._cursor is None:
+                if self._file is None:
                     return []
             if self._ended():
                 return []
-            if records := self._cursor.more():
-                return records
-            inode = os.fstat(self._cursor.descriptor).st_ino
+            if entries := self._file.next_entries():
+                return entries
+            inode = os.fstat(self._file.descriptor).st_ino
             if (
                 self._is_last(inode)
-                or (following := rotated_files.beside(self._path, inode, 1)) is None
+                or (next_file := rotated_files.open_neighbour(self._path, inode, 1)) is None
             ):
                 return []
-            if records := self._cursor.more():  # written before there was another file
-                os.close(following)
-                return records
-            self._take(self._not_beyond(following))
+            if entries := self._file.next_entries():  # written before the rotation
+                os.close(next_file)
+                return entries
+            self._switch_to(self._at_most_end(next_file))
 
     def close(self) -> None:
-        """Close what is open; more calls do nothing."""
-        self._take(-1)
+        """Close the open files. Further calls do nothing."""
+        self._switch_to(-1)
         if self._newest >= 0:
             os.close(self._newest)
             self._newest = -1
@@ -71,55 +158,55 @@ class LogReader:
 
         Names move between the listing and the open: the name may then be that of a newer file.
         """
-        for _ in range(_TRIES):
-            names = rotated_files.files(self._path)
+        for _ in range(_ATTEMPTS):
+            names = rotated_files.log_files(self._path)
             descriptor = next((fd for name in names if (fd := _open(name)) >= 0), -1)
-            self._take(descriptor)
-            if descriptor < 0 or rotated_files.files(self._path) == names:
+            self._switch_to(descriptor)
+            if descriptor < 0 or rotated_files.log_files(self._path) == names:
                 return
 
     def _is_last(self, inode: int) -> bool:
-        """Whether that is the file behind which it was not to go, or what it was packed into."""
+        """Return whether the file is the one to stop at, or its compressed form."""
         if self._end is None or inode == self._end.inode:
             return self._end is not None
-        # Not by the origin it tells: the end may have got the inode of an older file.
-        left = rotated_files.apart(self._path, inode, self._end.inode)
-        return left is not None and left <= 0
+        # The stored inode does not decide: the end may have reused the inode of an older file.
+        remaining = rotated_files.distance(self._path, inode, self._end.inode)
+        return remaining is not None and remaining <= 0
 
-    def _not_beyond(self, following: int) -> int:
-        """``following``; or where all up to the end were rotated away, the end, which is open."""
+    def _at_most_end(self, next_file: int) -> int:
+        """Return ``next_file``, or the file to stop at if all files up to it were removed."""
         if self._end is None:
-            return following
+            return next_file
         if os.fstat(self._newest).st_nlink:
-            return following
-        if rotated_files.apart(self._path, self._end.inode, self._end.inode) is not None:
-            return following  # packed
-        os.close(following)
+            return next_file
+        if rotated_files.distance(self._path, self._end.inode, self._end.inode) is not None:
+            return next_file  # the file to stop at was compressed
+        os.close(next_file)
         return os.dup(self._newest)
 
     def _ended(self) -> bool:
-        here = self._cursor
-        if self._end is None or not isinstance(here, FileReader) or here.offset < self._end.offset:
+        file = self._file
+        if self._end is None or not isinstance(file, FileReader) or file.offset < self._end.offset:
             return False
-        return os.fstat(here.descriptor).st_ino == self._end.inode
+        return os.fstat(file.descriptor).st_ino == self._end.inode
 
-    def _take(self, descriptor: int) -> None:
-        if self._cursor is not None:
-            os.close(self._cursor.descriptor)
-        self._cursor = cursor(descriptor) if descriptor >= 0 else None
+    def _switch_to(self, descriptor: int) -> None:
+        if self._file is not None:
+            os.close(self._file.descriptor)
+        self._file = open_reader(descriptor) if descriptor >= 0 else None
 
 
 def _current(path: str) -> int:
-    """The file that is written; between two of them there is none for a moment."""
-    for _ in range(_TRIES):
-        if (descriptor := _open(path)) >= 0 or len(rotated_files.files(path)) < 2:
+    """Open the current file, or return -1. During a rotation it is absent for a moment."""
+    for _ in range(_ATTEMPTS):
+        if (descriptor := _open(path)) >= 0 or len(rotated_files.log_files(path)) < 2:
             return descriptor
     return -1
 
 
 def _open(name: str) -> int:
-    """-1 where it does not exist."""
+    """Open a file, or return -1 if it does not exist."""
     try:
-        return rotated_files.opened(name)
+        return rotated_files.open_file(name)
     except FileNotFoundError:
         return -1

@@ -1,11 +1,11 @@
-"""The files of one log: ``log``, ``log.1``, ``log.2.gz`` ..., a higher number being older.
+"""The files of one log: ``log``, ``log.1``, ``log.2.gz`` and so on. A higher number is older.
 
-Names are Docker's (json-file's ``max-file`` and ``compress``). A file keeps its inode when it is
-renamed, and when it is packed the new one tells the inode of the plain one
-(:func:`jaula.logs.gzip_file.origin`): a reader goes from file to file by that while names move.
+Names are Docker's (json-file's ``max-file`` and ``compress``). A rename keeps the inode of a file,
+and a compressed file stores the inode of its plain file
+(:func:`jaula.logs.gzip_file.source_inode`). Readers follow inodes, because names change.
 
-Facts about crashes: a file that is there in both forms is whole in both. Readers take the plain
-one, the next rotation the packed one.
+Facts about crashes: if a file exists in both forms, both are whole. Readers use the plain one, the
+next rotation keeps the compressed one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from jaula.logs import gzip_file
 from jaula.logs.gzip_file import SUFFIX
 
 PART = ".gz.part"
-"""The end of the name of a file that is being packed; whoever opens the log to write removes it."""
-_TRIES = 10  # while names move under a reader's feet
+"""Suffix of a file that is being compressed. The writer removes a leftover one when it starts."""
+_ATTEMPTS = 10  # names may change during a lookup
 
 
-def number(name: str, base: str) -> tuple[int, bool] | None:
-    """Which file of the log ``base`` is called ``name``, and whether packed; None if it is none."""
+def parse_name(name: str, base: str) -> tuple[int, bool] | None:
+    """Return a file's number and whether it is compressed, or None if it is not of log ``base``."""
     if name == base:
         return 0, False
     if not name.startswith(f"{base}."):
@@ -33,58 +33,58 @@ def number(name: str, base: str) -> tuple[int, bool] | None:
     return int(digits), name.endswith(SUFFIX)
 
 
-def ordered(names: Iterable[str], base: str) -> list[str]:
-    """Those of the log ``base``, oldest first, each once; ``base`` is always the last."""
-    found = {0: base}
+def oldest_first(names: Iterable[str], base: str) -> list[str]:
+    """Return the names of log ``base``, oldest first, each number once. ``base`` is the last."""
+    by_number = {0: base}
     for name in names:
-        if (which := number(name, base)) and (not which[1] or which[0] not in found):
-            found[which[0]] = name
-    return [found[which] for which in sorted(found, reverse=True)]
+        if (parsed := parse_name(name, base)) and (not parsed[1] or parsed[0] not in by_number):
+            by_number[parsed[0]] = name
+    return [by_number[number] for number in sorted(by_number, reverse=True)]
 
 
 def newest_plain(names: Iterable[str], base: str) -> int:
-    """The number of the newest file that was rotated and not packed; 0 where there is none."""
-    found = [which for name in names if (which := number(name, base)) and which[0]]
-    packed = {which for which, is_packed in found if is_packed}
-    return min((which for which, _ in found if which not in packed), default=0)
+    """Return the number of the newest rotated file that is not compressed, 0 if there is none."""
+    rotated = [parsed for name in names if (parsed := parse_name(name, base)) and parsed[0]]
+    compressed = {number for number, is_compressed in rotated if is_compressed}
+    return min((number for number, _ in rotated if number not in compressed), default=0)
 
 
-def moves(names: Iterable[str], base: str, max_file: int) -> list[tuple[str, str]]:
-    """Renames that make room for a new ``base``, in their order; '' is the name of what goes.
+def plan_renames(names: Iterable[str], base: str, max_file: int) -> list[tuple[str, str]]:
+    """Return the renames, in order, that free the name ``base``. '' as a new name means removal.
 
-    Whichever of them is the last that is done, no record is there twice or in another's place. What
-    goes is removed first: ext4 writes a file out that is renamed over another (auto_da_alloc), for
-    which the container would wait.
+    A crash after any of them leaves no entry twice and none out of order. Files are removed before
+    the renames: ext4 flushes a file that is renamed over another (auto_da_alloc), and the
+    container would wait for that.
     """
-    found: dict[int, list[str]] = {}
+    by_number: dict[int, list[str]] = {}
     for name in sorted(names):
-        if which := number(name, base):
-            found.setdefault(which[0], []).append(name)
+        if parsed := parse_name(name, base):
+            by_number.setdefault(parsed[0], []).append(name)
     plan: list[tuple[str, str]] = []
-    for place in sorted(found, reverse=True):
-        *others, name = found[place]  # the packed one is the last in the order of names
-        plan += [(other, "") for other in others]
-        end = SUFFIX if name.endswith(SUFFIX) else ""
-        plan.append((name, f"{base}.{place + 1}{end}" if place + 1 < max_file else ""))
+    for number in sorted(by_number, reverse=True):
+        *duplicates, name = by_number[number]  # the compressed one sorts last
+        plan += [(duplicate, "") for duplicate in duplicates]
+        suffix = SUFFIX if name.endswith(SUFFIX) else ""
+        plan.append((name, f"{base}.{number + 1}{suffix}" if number + 1 < max_file else ""))
     return plan
 
 
-def listed(path: str) -> list[str]:
-    """The names in the directory of the log."""
+def list_directory(path: str) -> list[str]:
+    """Return the names in the directory of the log."""
     try:
         return os.listdir(os.path.dirname(path) or ".")
     except FileNotFoundError:
         return []
 
 
-def files(path: str) -> list[str]:
-    """``path`` and its rotated files that exist, oldest first."""
+def log_files(path: str) -> list[str]:
+    """Return ``path`` and its existing rotated files, oldest first."""
     directory, base = os.path.split(path)
-    return [os.path.join(directory, name) for name in ordered(listed(path), base)]
+    return [os.path.join(directory, name) for name in oldest_first(list_directory(path), base)]
 
 
-def opened(name: str) -> int:
-    """A descriptor to read; of the packed form where it was packed since the name was found."""
+def open_file(name: str) -> int:
+    """Open a file to read, or its compressed form if it was compressed since the listing."""
     flags = os.O_RDONLY | os.O_CLOEXEC
     try:
         return os.open(name, flags)
@@ -92,10 +92,10 @@ def opened(name: str) -> int:
         return os.open(name.removesuffix(SUFFIX) + SUFFIX, flags)
 
 
-def position(names: list[str], inode: int) -> int | None:
-    """Which of ``names`` (oldest first) is the file of ``inode``, or what that was packed into.
+def index_of(names: list[str], inode: int) -> int | None:
+    """Return the index of the file with ``inode``, or of its compressed form, in ``names``.
 
-    The inode must be held open: then a newer file cannot have got the same one.
+    ``names`` are oldest first. The inode must be open, so that a newer file cannot reuse it.
     """
     for index, name in enumerate(names):
         try:
@@ -105,53 +105,53 @@ def position(names: list[str], inode: int) -> int | None:
             continue  # being rotated at this moment
     for index in reversed(range(len(names))):
         try:
-            descriptor = opened(names[index])
+            descriptor = open_file(names[index])
         except FileNotFoundError:
             continue
         try:
-            if gzip_file.origin(descriptor) == inode:
+            if gzip_file.source_inode(descriptor) == inode:
                 return index
         finally:
             os.close(descriptor)
     return None
 
 
-def beside(path: str, inode: int, step: int) -> int | None:
-    """A descriptor of the file ``step`` after the one of ``inode``; None where there is none.
+def open_neighbour(path: str, inode: int, step: int) -> int | None:
+    """Open the file that is ``step`` files after the one with ``inode``; None if there is none.
 
-    After a file that was rotated away altogether comes the oldest that is left.
+    The successor of a removed file is the oldest that remains.
     """
-    for _ in range(_TRIES):
-        names, at = _found(path, inode)
-        if at is None and step <= 0:
+    for _ in range(_ATTEMPTS):
+        names, index = _locate(path, inode)
+        if index is None and step <= 0:
             return None
-        wanted = 0 if at is None else at + step
-        if not 0 <= wanted < len(names):
+        target = 0 if index is None else index + step
+        if not 0 <= target < len(names):
             return None
         try:
-            descriptor = opened(names[wanted])
+            descriptor = open_file(names[target])
         except FileNotFoundError:
             continue
-        if at is None or apart(path, inode, os.fstat(descriptor).st_ino) == step:
+        if index is None or distance(path, inode, os.fstat(descriptor).st_ino) == step:
             return descriptor
-        os.close(descriptor)  # names have moved between the look and the opening
+        os.close(descriptor)  # names have changed between the lookup and the open
     return None
 
 
-def apart(path: str, inode: int, other: int) -> int | None:
-    """How many files ``other`` comes after ``inode``; None where one was rotated away."""
-    names, here = _found(path, inode)
-    there = None if here is None else position(names, other)
-    if there is None:
-        names, there = _found(path, other)
-        here = None if there is None else position(names, inode)
-    return None if here is None or there is None else there - here
+def distance(path: str, inode: int, other_inode: int) -> int | None:
+    """Return how many files ``other_inode`` is after ``inode``, None if one was removed."""
+    names, first = _locate(path, inode)
+    second = None if first is None else index_of(names, other_inode)
+    if second is None:
+        names, second = _locate(path, other_inode)
+        first = None if second is None else index_of(names, inode)
+    return None if first is None or second is None else second - first
 
 
-def _found(path: str, inode: int) -> tuple[list[str], int | None]:
-    """The files and which of them is the one of ``inode``; it may be missed while names move."""
-    for _ in range(_TRIES):
-        names = files(path)
-        if (at := position(names, inode)) is not None:
-            return names, at
+def _locate(path: str, inode: int) -> tuple[list[str], int | None]:
+    """Return the files and the index of ``inode``. It may be missed while names change."""
+    for _ in range(_ATTEMPTS):
+        names = log_files(path)
+        if (index := index_of(names, inode)) is not None:
+            return names, index
     return names, None

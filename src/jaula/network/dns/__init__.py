@@ -1,1 +1,1 @@
-"""DNS of containers: messages, names, sockets."""
+"""DNS for containers: messages, names and resolver sockets."""

@@ -1,7 +1,7 @@
-"""Questions and answers of the domain name system, as bytes (RFC 1035, RFC 6891). Pure.
+"""DNS messages of a container's resolver: parse queries, build answers (RFC 1035, RFC 6891). Pure.
 
-Only what a resolver for containers says itself: one question, answers of type A, AAAA and PTR. What
-it passes on is not looked into, so a reader of answers is not needed.
+Only queries with one question, and answers of types A, AAAA and PTR. Answers of other servers are
+forwarded unread, so there is no parser for answers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ IN = 1
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
 
 TTL = 5
-"""Seconds for which an answer may be kept: containers come and go."""
+"""Seconds for which a client may cache an answer. It is short, since containers come and go."""
 
 PLAIN_SIZE = 512
-"""Bytes of a datagram that any client takes."""
+"""Bytes of a datagram that every client accepts."""
 
 _header = struct.Struct(">HHHHHH")  # id, flags, questions, answers, authorities, additional
 _QR, _AA, _TC, _RD, _RA, _OPCODE = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x7800
@@ -29,14 +29,15 @@ _FIRST_NAME = struct.pack(">H", 0xC000 | _header.size)  # a pointer to the quest
 
 
 class MalformedMessage(Exception):
-    """No question at all: nothing is answered."""
+    """The message is not a query; it gets no answer."""
 
 
 class Query(msgspec.Struct, frozen=True):
-    """One question. ``name`` is in lower case, without a final dot, '' if it has odd bytes.
+    """A query.
 
-    ``question`` is its bytes; ``size`` how long a datagram the client takes; ``error`` is what the
-    answer has to be where the question cannot be answered.
+    ``name`` is in lower case without the final dot, and '' if a label is not plain ASCII.
+    ``question`` is the encoded question. ``size`` is the largest datagram that the client accepts.
+    ``error`` is the response code if the query cannot be answered.
     """
 
     id: int
@@ -45,79 +46,82 @@ class Query(msgspec.Struct, frozen=True):
     type: int
     question: bytes
     size: int = PLAIN_SIZE
-    extended: bool = False
+    has_opt: bool = False
     error: int = NOERROR
 
 
 def parse(data: bytes) -> Query:
-    """Read a query.
+    """Parse a query.
 
-    :raises Malformed: it is too short to have an id, or is itself an answer.
+    :raises MalformedMessage: when it is shorter than a header, or is an answer.
     """
     if len(data) < _header.size:
         raise MalformedMessage("shorter than a header")
-    identity, flags, questions, answers, authorities, additional = _header.unpack_from(data)
+    message_id, flags, questions, answers, authorities, additional = _header.unpack_from(data)
     if flags & _QR:
         raise MalformedMessage("an answer")
-    refused = Query(identity, flags, "", 0, b"", error=FORMERR)
+    format_error = Query(message_id, flags, "", 0, b"", error=FORMERR)
     if flags & _OPCODE:
-        return msgspec.structs.replace(refused, error=NOTIMP)
+        return msgspec.structs.replace(format_error, error=NOTIMP)
     if questions != 1:
-        return refused
+        return format_error
     try:
         name, end = _name(data, _header.size)
-        kind, klass = struct.unpack_from(">HH", data, end)
+        type_, class_ = struct.unpack_from(">HH", data, end)
     except (IndexError, ValueError, struct.error):
-        return refused
+        return format_error
     end += 4
-    size, extended = PLAIN_SIZE, False
+    size, has_opt = PLAIN_SIZE, False
     if additional and not answers and not authorities and data[end : end + 3] == b"\0\0\x29":
         if end + 11 > len(data):
-            return refused
-        size, extended = max(PLAIN_SIZE, int.from_bytes(data[end + 3 : end + 5], "big")), True
+            return format_error
+        size, has_opt = max(PLAIN_SIZE, int.from_bytes(data[end + 3 : end + 5], "big")), True
     return Query(
-        identity,
+        message_id,
         flags,
-        name if klass == IN else "",
-        kind,
+        name if class_ == IN else "",
+        type_,
         data[_header.size : end],
         size,
-        extended,
+        has_opt,
     )
 
 
 def _name(data: bytes, offset: int) -> tuple[str, int]:
-    """The name at an offset and where it ends. A pointer has no place in a question."""
+    """Return the name at an offset, and the offset of its end. A question has no pointers."""
     labels: list[bytes] = []
     start = offset
     while length := data[offset]:
         if length > _LABEL_LIMIT or offset + length - start > _NAME_LIMIT:
-            raise ValueError("a label that is too long, or a pointer")
+            raise ValueError("label too long, or a pointer")
         label = data[offset + 1 : offset + 1 + length]
         if len(label) < length:
-            raise ValueError("cut short")
+            raise ValueError("truncated")
         labels.append(label)
         offset += 1 + length
-    plain = all(label.isascii() and b"." not in label for label in labels)
-    return (b".".join(labels).decode().lower() if plain else ""), offset + 1
+    is_plain = all(label.isascii() and b"." not in label for label in labels)
+    return (b".".join(labels).decode().lower() if is_plain else ""), offset + 1
 
 
 def answer(query: Query, addresses: Sequence[str], *, limit: int = 65535) -> bytes:
-    """The addresses of the asked kind: none of that kind is an empty answer, not an error."""
-    wanted = [address for address in map(ip_address, addresses) if _fits(query.type, address)]
-    rows = [
+    """Return an answer with the addresses of the queried type.
+
+    Without such an address the answer is empty, which is not an error.
+    """
+    matching = [address for address in map(ip_address, addresses) if _matches(query.type, address)]
+    records = [
         _record(AAAA if isinstance(address, IPv6Address) else A, address.packed)
-        for address in wanted
+        for address in matching
     ]
-    return _message(query, NOERROR, rows, limit)
+    return _message(query, NOERROR, records, limit)
 
 
-def _fits(kind: int, address: IPv4Address | IPv6Address) -> bool:
-    return kind in (AAAA if address.version == 6 else A, ANY)
+def _matches(type_: int, address: IPv4Address | IPv6Address) -> bool:
+    return type_ in (AAAA if address.version == 6 else A, ANY)
 
 
 def pointer(query: Query, name: str, *, limit: int = 65535) -> bytes:
-    """The name that an address has."""
+    """Return an answer with the name of an address."""
     labels = [label.encode() for label in name.split(".")]
     if any(not 0 < len(label) <= _LABEL_LIMIT for label in labels):
         return failure(query, NXDOMAIN)
@@ -126,52 +130,52 @@ def pointer(query: Query, name: str, *, limit: int = 65535) -> bytes:
 
 
 def failure(query: Query, code: int) -> bytes:
-    """An answer that says why there is none."""
+    """Return an answer without records, with a response code."""
     return _message(query, code, [], 65535)
 
 
-def _record(kind: int, payload: bytes) -> bytes:
-    return _FIRST_NAME + struct.pack(">HHIH", kind, IN, TTL, len(payload)) + payload
+def _record(type_: int, payload: bytes) -> bytes:
+    return _FIRST_NAME + struct.pack(">HHIH", type_, IN, TTL, len(payload)) + payload
 
 
-def _message(query: Query, code: int, rows: Sequence[bytes], limit: int) -> bytes:
-    """One message; answers that do not fit in ``limit`` bytes are left out and it says so (TC)."""
-    options = b"\0" + struct.pack(">HHIH", OPT, 1232, 0, 0) if query.extended else b""
-    room = limit - _header.size - len(query.question) - len(options)
-    cut = 0
-    kept: list[bytes] = []
-    for row in rows:
-        room -= len(row)
-        if room < 0:
-            cut = _TC
+def _message(query: Query, code: int, records: Sequence[bytes], limit: int) -> bytes:
+    """Return a message. Records beyond ``limit`` bytes are left out and the flag TC is set."""
+    options = b"\0" + struct.pack(">HHIH", OPT, 1232, 0, 0) if query.has_opt else b""
+    remaining = limit - _header.size - len(query.question) - len(options)
+    truncated = 0
+    fitting: list[bytes] = []
+    for row in records:
+        remaining -= len(row)
+        if remaining < 0:
+            truncated = _TC
             break
-        kept.append(row)
-    flags = _QR | _AA | _RA | cut | (query.flags & (_RD | _OPCODE)) | code
-    counts = (1 if query.question else 0, len(kept), 0, 1 if options else 0)
-    head = _header.pack(query.id, flags, *counts)
-    return head + query.question + b"".join(kept) + options
+        fitting.append(row)
+    flags = _QR | _AA | _RA | truncated | (query.flags & (_RD | _OPCODE)) | code
+    counts = (1 if query.question else 0, len(fitting), 0, 1 if options else 0)
+    header = _header.pack(query.id, flags, *counts)
+    return header + query.question + b"".join(fitting) + options
 
 
-def with_id(data: bytes, identity: int) -> bytes:
-    """The same message under another id."""
-    return identity.to_bytes(2, "big") + data[2:]
+def with_id(data: bytes, message_id: int) -> bytes:
+    """Return the message with another id."""
+    return message_id.to_bytes(2, "big") + data[2:]
 
 
-def is_answer_to(data: bytes, identity: int, query: Query) -> bool:
-    """Whether a datagram is an answer to the question that was sent under ``identity``."""
+def is_answer_to(data: bytes, message_id: int, query: Query) -> bool:
+    """Return whether a datagram answers the query that was sent with ``message_id``."""
     if len(data) < _header.size:
         return False
-    found, flags, questions, *_ = _header.unpack_from(data)
-    if found != identity or not flags & _QR:
+    answer_id, flags, questions, *_ = _header.unpack_from(data)
+    if answer_id != message_id or not flags & _QR:
         return False
-    if not questions:  # a server that refuses may leave the question out
+    if not questions:  # a server may omit the question when it refuses
         return bool(flags & 0xF)
-    asked = data[_header.size : _header.size + len(query.question)]
-    return asked.lower() == query.question.lower()
+    question = data[_header.size : _header.size + len(query.question)]
+    return question.lower() == query.question.lower()
 
 
-def address_of(name: str) -> str | None:
-    """The address that a name below in-addr.arpa or ip6.arpa stands for."""
+def parse_reverse_name(name: str) -> str | None:
+    """Return the address of a name below in-addr.arpa or ip6.arpa, or None."""
     if name.endswith(".in-addr.arpa"):
         parts = name.removesuffix(".in-addr.arpa").split(".")
         text = ".".join(reversed(parts))

@@ -1,7 +1,7 @@
-"""What containers call each other: the names of one container's networks, and their addresses.
+"""Resolve the names of containers in the networks of the container that asks.
 
-Follows Docker's embedded DNS: a container of a user's network is known there by its name, its
-aliases, its short id and its host name, each also with the network's name behind it. The default
+Follows Docker's embedded DNS. A container of a user-defined network is known there by its name, its
+aliases, its short id and its host name, each also with the network's name as a suffix. The default
 network has no names.
 """
 
@@ -17,64 +17,65 @@ Peers = Callable[[str], Iterable[Endpoint]]
 
 
 def answer(
-    query: message.Query, own: Sequence[Endpoint], peers: Peers, *, limit: int
+    query: message.Query, own_endpoints: Sequence[Endpoint], peers: Peers, *, limit: int
 ) -> bytes | None:
-    """What the engine knows to say; None if somebody else has to be asked.
+    """Return the engine's answer to a query, or None to forward the query to a name server.
 
-    ``own`` are the endpoints of the container that asks, ``peers`` gives those of a network.
+    :param own_endpoints: the endpoints of the container that asks.
+    :param peers: returns the endpoints of a network.
     """
     if query.error:
         return message.failure(query, query.error)
-    if query.type == message.PTR and (address := message.address_of(query.name)):
-        found = named(address, own, peers)
-        return None if found is None else message.pointer(query, found, limit=limit)
-    known = called(query.name, own, peers)
-    if not known:
+    if query.type == message.PTR and (address := message.parse_reverse_name(query.name)):
+        result = find_name(address, own_endpoints, peers)
+        return None if result is None else message.pointer(query, result, limit=limit)
+    matches = find_endpoints(query.name, own_endpoints, peers)
+    if not matches:
         return None
-    addresses = [text for e in known for text in (e.ipv4, e.ipv6) if text]
-    if len(addresses) > 1:  # each asker begins with another one
-        turn = query.id % len(addresses)
-        addresses = addresses[turn:] + addresses[:turn]
+    addresses = [text for e in matches for text in (e.ipv4, e.ipv6) if text]
+    if len(addresses) > 1:  # rotate by the query's id, to spread the load
+        first = query.id % len(addresses)
+        addresses = addresses[first:] + addresses[:first]
     return message.answer(query, addresses, limit=limit)
 
 
-def called(name: str, own: Sequence[Endpoint], peers: Peers) -> list[Endpoint]:
-    """Who has a name, on the first of the asker's networks where somebody has it.
+def find_endpoints(name: str, own_endpoints: Sequence[Endpoint], peers: Peers) -> list[Endpoint]:
+    """Return the endpoints with a name, in the first network of the container that has any.
 
-    The asker's own links come before what others are called.
+    The container's own links override the names of other containers.
     """
-    for endpoint in own:
+    for endpoint in own_endpoints:
         suffix = f".{endpoint.network.lower()}"
-        asked = {name, name.removesuffix(suffix)} - {""}
-        wanted = {endpoint.links.get(word, word).lower() for word in asked}
-        found = [e for e in peers(endpoint.network) if wanted & {n.lower() for n in e.names}]
-        if found:
-            return found
+        queried = {name, name.removesuffix(suffix)} - {""}
+        names = {endpoint.links.get(word, word).lower() for word in queried}
+        result = [e for e in peers(endpoint.network) if names & {n.lower() for n in e.names}]
+        if result:
+            return result
     return []
 
 
-def named(address: str, own: Sequence[Endpoint], peers: Peers) -> str | None:
-    """The name of the container that has an address on one of the asker's networks."""
-    for endpoint in own:
+def find_name(address: str, own_endpoints: Sequence[Endpoint], peers: Peers) -> str | None:
+    """Return the name of the container with an address in one of the container's networks."""
+    for endpoint in own_endpoints:
         for peer in peers(endpoint.network):
             if address in (peer.ipv4, peer.ipv6) and peer.names:
                 return f"{peer.names[0]}.{peer.network}"
     return None
 
 
-def leads_outside(own: Sequence[Endpoint]) -> bool:
-    """Whether questions of a container may leave: not if all of its networks are internal.
+def may_forward(own_endpoints: Sequence[Endpoint]) -> bool:
+    """Return whether queries may leave the host: not if all networks are internal.
 
-    A name can carry data, so a resolver that passes questions on is a way out (CVE-2024-29018).
+    A name can carry data, so a resolver that forwards queries is a way out (CVE-2024-29018).
     """
-    return any(not endpoint.internal for endpoint in own)
+    return any(not endpoint.internal for endpoint in own_endpoints)
 
 
-def may_be_asked(server: str) -> bool:
-    """Whether a server that ``--dns`` names is not the host's own loopback, however it is written.
+def is_usable_server(server: str) -> bool:
+    """Return whether the engine may query a server of ``--dns``: not on loopback, however written.
 
-    Who names one there means the container's, and questions are asked from the host. Linux takes
-    the unspecified address for loopback.
+    The user means the container's loopback, but the engine sends queries from the host. Linux
+    treats the unspecified address as loopback.
     """
     address = ip_address(server)
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:

@@ -1,10 +1,10 @@
 """The sockets of a container's resolver, opened inside its network namespace.
 
 A socket belongs to the namespace in which it was opened, so the engine answers a container's
-questions without a process there. The address is Docker's, 127.0.0.11. Port 53 is left to the
-container, which may run a name server of its own on every address: rules in its namespace lead
-what is sent to 127.0.0.11:53 to the ports that these sockets have. They are the container's to
-remove; that closes its own resolver.
+queries without a process there. The address is Docker's, 127.0.0.11. Port 53 stays free for the
+container, which may run its own name server on every address: nftables rules in the namespace
+redirect 127.0.0.11:53 to the ports of these sockets. The container may remove these rules; that
+disables its own resolver only.
 """
 
 from __future__ import annotations
@@ -21,39 +21,41 @@ TABLE = "jaula_dns"
 
 
 def open_sockets(netns_fd: int, *, new: bool = False) -> tuple[socket.socket, socket.socket]:
-    """A datagram socket and a listening one in that namespace, which port 53 leads to.
+    """Open a UDP and a TCP socket in a network namespace and redirect port 53 to them.
 
-    What was there for sockets of before is replaced, which takes the kernel 15 ms; a ``new``
-    namespace has nothing. Raises ``JaulaError``.
+    Rules for former sockets are replaced, which takes the kernel 15 ms; a ``new`` namespace has
+    none.
+
+    :raises JaulaError: when a socket cannot be opened or a rule is refused.
     """
-    opened: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     try:
         with in_netns(netns_fd):
-            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                made = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
-                opened.append(made)
-                made.bind((ADDRESS, 0))
-            opened[1].listen(16)
+            for type_ in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                sock = socket.socket(socket.AF_INET, type_ | socket.SOCK_NONBLOCK)
+                sockets.append(sock)
+                sock.bind((ADDRESS, 0))
+            sockets[1].listen(16)
             nft = open_nft()
             try:
-                udp, tcp = (sock.getsockname()[1] for sock in opened)
-                nft.run(ruleset(udp, tcp) if new else replacement(udp, tcp))
+                udp, tcp = (sock.getsockname()[1] for sock in sockets)
+                nft.run(ruleset(udp, tcp) if new else replacing_ruleset(udp, tcp))
             finally:
                 nft.close()
     except (OSError, JaulaError) as exc:
-        for made in opened:
-            made.close()
+        for sock in sockets:
+            sock.close()
         raise JaulaError(f"cannot open the container's resolver: {exc}") from exc
-    return opened[0], opened[1]
+    return sockets[0], sockets[1]
 
 
-def replacement(udp: int, tcp: int) -> str:
-    """The same in place of what is there."""
+def replacing_ruleset(udp: int, tcp: int) -> str:
+    """Return commands that replace the table."""
     return f"table ip {TABLE} {{ }}\ndelete table ip {TABLE}\n{ruleset(udp, tcp)}"
 
 
 def ruleset(udp: int, tcp: int) -> str:
-    """A table that leads port 53 of the resolver's address to two other ports."""
+    """Return a table that redirects port 53 of the resolver's address to two ports."""
     return f"""
 table ip {TABLE} {{
   chain output {{

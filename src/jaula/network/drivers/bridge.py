@@ -1,26 +1,302 @@
-"""A network on a bridge of the host, with its tables of the firewall."""
+"""The bridge driver: a Linux bridge, veth pairs to containers, and the bridge's firewall tables.
+
+:class:`Bridge` creates links, addresses and sysctls; it raises ``OSError`` as rtnetlink reports it.
+:class:`BridgeNetwork` is the driver, which translates these errors. The firewall policy is in
+:mod:`jaula.network.firewall.bridge_rules`.
+
+The host's end of a container's veth pair is named ``jl<10 hex digits>``. The other end is created
+directly in the container's network namespace. The kernel deletes both when that namespace goes
+with its last process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from ipaddress import IPv4Network, IPv6Network
+import errno
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Collection, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import msgspec
 
-from jaula.errors import JaulaError
-from jaula.network.bridge import Bridge
+from jaula.errors import Conflict, InvalidRequest, JaulaError
+from jaula.kernel.rtnetlink import (
+    IF_OPER_UP,
+    Rtnetlink,
+    add_address,
+    add_bridge,
+    add_veth,
+    delete_link,
+    set_link,
+)
+from jaula.network import endpoint_config, host_routes
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.antispoof import AntiSpoof
 from jaula.network.firewall.bridge_rules import OPEN, Limits
 from jaula.network.firewall.nftables import FirewallError, Nft
-from jaula.network.ipam.addresses import Addresses
-from jaula.network.network import Network
-from jaula.network.ports import rules
+from jaula.network.ipam import Addresses, IpamPlan, mac_from_address
+from jaula.network.network import PORT_PREFIX, Network
 from jaula.spec.endpoint import Endpoint, PublishedPort
+
+CARRIER_TIMEOUT = 0.25  # seconds
+SUBNET_ATTEMPTS = 32
+
+
+_bridge_name = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
+
+
+def check_bridge_name(name: str) -> str:
+    """Return a bridge name that both nft and the kernel accept.
+
+    :raises InvalidRequest: when the name is not valid.
+    """
+    if not _bridge_name.fullmatch(name):
+        raise InvalidRequest(f"invalid bridge name {name!r}")
+    return name
+
+
+class BridgePlan(msgspec.Struct, frozen=True):
+    """The configuration of a bridge. ``mtu`` 0 is the MTU of the host's default route.
+
+    ``gateway6`` and ``prefix6`` are the bridge's IPv6 address; '' without IPv6. ``group`` is the
+    bridge's interface group, ``port_group`` that of its ports. With ``isolated`` the bridge
+    forwards nothing between its ports.
+    """
+
+    name: str
+    ipv4: IpamPlan = IpamPlan()
+    mtu: int = 0
+    gateway6: str = ""
+    prefix6: int = 0
+    group: int = 0
+    port_group: int = 0
+    isolated: bool = False
+
+    def addresses6(self) -> Addresses | None:
+        """Return the IPv6 addresses of the bridge's subnet, or None without IPv6."""
+        if not self.gateway6:
+            return None
+        subnet = IPv6Network((self.gateway6, self.prefix6), strict=False)
+        return Addresses(subnet, IPv6Address(self.gateway6))
+
+
+def _no_subnets() -> Sequence[IPv4Network]:
+    return ()
+
+
+class Bridge:
+    """One bridge, in the network namespace of the creating thread. Not thread safe.
+
+    ``used_subnets`` returns subnets that must not be chosen, in addition to the host's routes.
+    """
+
+    def __init__(
+        self, plan: BridgePlan, used_subnets: Callable[[], Sequence[IPv4Network]] = _no_subnets
+    ) -> None:
+        self.name = plan.name
+        self._plan = plan
+        self._used_subnets = used_subnets
+        self._netlink = Rtnetlink()
+        self._index = 0
+        self._mtu = host_routes.DEFAULT_MTU
+
+    def close(self) -> None:
+        """Close the socket; links stay."""
+        self._netlink.close()
+
+    def set_up(self) -> tuple[Addresses, list[str]]:
+        """Create the bridge or reuse the existing one. Return its IPv4 addresses and warnings.
+
+        :raises Conflict: when an interface of that name exists and is not a bridge.
+        :raises JaulaError: when no subnet is free.
+        """
+        warnings = []
+        link = self._netlink.link(self.name)
+        if link is not None and link.kind != "bridge":
+            raise Conflict(
+                f"the interface {self.name} exists and is not a bridge",
+                hint="remove it, or choose another bridge name with --bridge",
+            )
+        addresses = None
+        if link is not None:
+            addresses = self._existing_addresses(link.index)
+            self._index, self._mtu = link.index, link.mtu
+            if addresses is None:
+                self.delete(self.name)
+        if addresses is None:
+            addresses = self._create()
+        if self._plan.gateway6:
+            warnings += self._set_up_ipv6()
+        elif endpoint_config.has_ipv6():
+            endpoint_config.write_sysctl(f"ipv6/conf/{self.name}/disable_ipv6", "1")
+        endpoint_config.write_sysctl(f"ipv4/conf/{self.name}/route_localnet", "1")
+        self._netlink.send(set_link(self._index, up=True, group=self._plan.group))
+        if endpoint_config.read_sysctl("ipv4/ip_forward") == "0":
+            endpoint_config.write_sysctl("ipv4/ip_forward", "1")
+            warnings.append("IPv4 forwarding was off on this host and has been switched on")
+        return addresses, warnings
+
+    def _set_up_ipv6(self) -> list[str]:
+        """Set the bridge's IPv6 address and enable forwarding. Return warnings.
+
+        A forwarding host ignores router advertisements with accept_ra 1, and may get its default
+        route from them. So interfaces with accept_ra 1 are set to 2, which accepts them while
+        forwarding.
+
+        No other host on the bridge can have the bridge's addresses, so duplicate address detection
+        is off: for the second or two that it takes, forwarded packets would not reach a container.
+        """
+        endpoint_config.write_sysctl(f"ipv6/conf/{self.name}/accept_dad", "0")
+        endpoint_config.write_sysctl(f"ipv6/conf/{self.name}/disable_ipv6", "0")
+        endpoint_config.write_sysctl(f"ipv6/conf/{self.name}/accept_ra", "0")
+        self._netlink.send(
+            add_address(self._index, self._plan.gateway6, self._plan.prefix6),
+            ignore=(errno.EEXIST,),
+        )
+        if endpoint_config.read_sysctl("ipv6/conf/all/forwarding") != "0":
+            return []
+        for name in endpoint_config.ipv6_interfaces():
+            if endpoint_config.read_sysctl(f"ipv6/conf/{name}/accept_ra") == "1":
+                endpoint_config.write_sysctl(f"ipv6/conf/{name}/accept_ra", "2")
+        endpoint_config.write_sysctl("ipv6/conf/all/forwarding", "1")
+        return ["IPv6 forwarding was off on this host and has been switched on"]
+
+    def _existing_addresses(self, index: int) -> Addresses | None:
+        """Return the addresses of an existing bridge if they match the configuration."""
+        for row in self._netlink.addresses():
+            if row.index == index and row.family == socket.AF_INET:
+                subnet = IPv4Network((row.address, row.prefix), strict=False)
+                gateway = IPv4Address(row.address)
+                if self._plan.ipv4.gateway not in (None, gateway):
+                    continue
+                if self._plan.ipv4.fixed in (None, subnet):
+                    plan = msgspec.structs.replace(self._plan.ipv4, gateway=gateway)
+                    return plan.addresses(subnet)
+        return None
+
+    def _create(self) -> Addresses:
+        """Create the bridge with a subnet that nothing else on this host uses.
+
+        Two engines may choose the same subnet at the same moment. Each checks again after it has
+        added its address: the later one sees the other bridge and retries. If both retry, a pause
+        of random length separates them.
+        """
+        self._mtu = self._plan.mtu or host_routes.uplink_mtu(self._netlink)
+        collisions: list[IPv4Network] = []
+        for _ in range(SUBNET_ATTEMPTS):
+            used = [*host_routes.ipv4_networks(self._netlink), *self._used_subnets(), *collisions]
+            subnet = self._plan.ipv4.choose(used)
+            addresses = self._plan.ipv4.addresses(subnet)
+            self._netlink.send(
+                add_bridge(
+                    self.name,
+                    mac=mac_from_address(addresses.gateway),
+                    mtu=self._mtu,
+                    group=self._plan.group,
+                ),
+                *(() if self._plan.gateway6 else (set_link(self.name, no_link_local=True),)),
+            )
+            link = self._netlink.link(self.name)
+            if link is None:
+                raise OSError(errno.ENODEV, f"bridge {self.name} was removed during its setup")
+            self._index = link.index
+            self._netlink.send(add_address(link.index, str(addresses.gateway), subnet.prefixlen))
+            if self._plan.ipv4.fixed is not None or not self._overlaps_interface(subnet):
+                return addresses
+            collisions.append(subnet)
+            self.delete(self.name)
+            time.sleep(os.urandom(1)[0] / 5000)  # at most 51 ms
+        raise OSError(errno.EADDRINUSE, f"other bridges use {', '.join(map(str, collisions))}")
+
+    def _overlaps_interface(self, subnet: IPv4Network) -> bool:
+        return any(
+            row.index != self._index
+            and row.family == socket.AF_INET
+            and subnet.overlaps(IPv4Network((row.address, row.prefix), strict=False))
+            for row in self._netlink.addresses()
+        )
+
+    def connect(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool = True) -> None:
+        """Create the veth pair of an endpoint and configure the container's end.
+
+        The port is in hairpin mode. With br_netfilter, a packet to a published port is translated
+        while it is bridged, and may have to leave by the port that it came from.
+        """
+        self._netlink.send(
+            add_veth(
+                endpoint.host_interface,
+                mtu=self._mtu,
+                peer_name=endpoint.interface,
+                master=self._index,
+                group=self._plan.port_group,
+                peer_netns=netns_fd,
+                peer_mac=endpoint.mac,
+            ),
+            set_link(
+                endpoint.host_interface,
+                no_link_local=True,
+                hairpin=True,
+                isolated=self._plan.isolated,
+                up=True,
+            ),
+        )
+        endpoint_config.configure(endpoint, netns_fd, default_route=default_route)
+        self._await_carrier(endpoint.host_interface)
+        self._await_carrier(self.name)
+
+    def _await_carrier(self, name: str) -> None:
+        """Wait until a link carries frames, at most ``CARRIER_TIMEOUT``.
+
+        The kernel notes a carrier in a worker (link_watch.c), which is late on a busy host, and
+        drops frames sent before. A request for the link makes the kernel check at once.
+        """
+        end = time.monotonic() + CARRIER_TIMEOUT
+        while True:
+            link = self._netlink.link(name)
+            if link is None:
+                raise OSError(errno.ENODEV, f"{name} does not exist")
+            if link.operstate == IF_OPER_UP or time.monotonic() > end:
+                return
+            time.sleep(0.001)
+
+    def delete(self, name: str) -> bool:
+        """Delete a link. Return whether it existed."""
+        try:
+            self._netlink.send(delete_link(name))
+        except OSError as exc:
+            if exc.errno != errno.ENODEV:
+                raise
+            return False
+        return True
+
+    def has(self, name: str) -> bool:
+        """Return whether the host has a link of that name."""
+        return self._netlink.link(name) is not None
+
+    def delete_bridge(self) -> None:
+        """Delete the bridge; an interface of that name that is not a bridge stays."""
+        link = self._netlink.link(self.name)
+        if link is not None and link.kind == "bridge":
+            self.delete(self.name)
+
+    def orphaned_ports(self, live: Collection[str]) -> list[str]:
+        """Return the container ports of this bridge whose names are not in ``live``."""
+        bridge = self._netlink.link(self.name)
+        if bridge is None:
+            return []
+        return [
+            link.name
+            for link in self._netlink.links()
+            if link.master == bridge.index
+            and link.name.startswith(PORT_PREFIX)
+            and link.name not in live
+        ]
 
 
 class BridgeNetwork(Network):
-    """One bridge with its addresses, its endpoints and its tables."""
+    """The bridge driver: a bridge with its addresses, endpoints and firewall tables."""
 
     publishes = True
 
@@ -29,8 +305,8 @@ class BridgeNetwork(Network):
         network: str,
         bridge: Bridge,
         nft: Nft,
-        guard: AntiSpoof,
-        kept: Callable[[], str],
+        antispoof: AntiSpoof,
+        kept_tables: Callable[[], str],
         *,
         limits: Limits = OPEN,
         addresses6: Addresses | None = None,
@@ -38,31 +314,33 @@ class BridgeNetwork(Network):
         super().__init__(network, internal=limits.internal, addresses6=addresses6)
         self.bridge = bridge
         self._nft = nft
-        self._guard = guard
-        self._kept = kept
+        self._antispoof = antispoof
+        self._kept_tables = kept_tables
         self._limits = limits
 
     @property
     def name(self) -> str:
-        """The bridge's."""
+        """The bridge's name."""
         return self.bridge.name
 
     def ensure(self) -> Addresses:
-        """Make bridge and firewall if they are not there; cheap when they are."""
+        """Set up the bridge and the firewall unless they are set up. Return the IPv4 addresses."""
         if self.addresses is None:
             try:
-                addresses, told = self.bridge.set_up()
+                addresses, warnings = self.bridge.set_up()
             except OSError as exc:
                 raise JaulaError(f"cannot set up the bridge {self.name}: {exc}") from exc
-            self.told += told
-            self._guard.ensure()
-            if bridge_rules.missing(self._kept(), self.name, self.addresses6 is not None):
+            self.warnings += warnings
+            self._antispoof.ensure()
+            if bridge_rules.tables_missing(
+                self._kept_tables(), self.name, self.addresses6 is not None
+            ):
                 self._load(addresses)
             self.addresses = addresses
         return self.addresses
 
     def load_firewall(self) -> None:
-        """Put the tables in place, whole, whatever is there now."""
+        """Replace the firewall tables of this bridge."""
         self._load(self.ensure())
 
     def _load(self, addresses: Addresses) -> None:
@@ -73,10 +351,10 @@ class BridgeNetwork(Network):
                 raise
             self._limits = msgspec.structs.replace(self._limits, hands_over=False)
             self._nft.run(self._text(addresses))
-            self.told.append(
-                f"published ports of {self.name} are reached from this host only, since this kernel"
-                f" cannot show packets to the host's input rules first: {exc.message};"
-                " --publish-past-firewall publishes without them"
+            self.warnings.append(
+                f"published ports of {self.name} are reachable from this host only, since this"
+                f" kernel cannot apply the host's input rules to them: {exc.message};"
+                " --publish-past-firewall publishes them without these rules"
             )
 
     def _text(self, addresses: Addresses) -> str:
@@ -93,7 +371,7 @@ class BridgeNetwork(Network):
     def _link(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> Endpoint:
         try:
             self.bridge.connect(endpoint, netns_fd, default_route=default_route)
-            if self._guard.admit(endpoint):
+            if self._antispoof.allow(endpoint):
                 self.load_firewall()
         except (OSError, JaulaError):
             self.bridge.delete(endpoint.host_interface)
@@ -101,17 +379,17 @@ class BridgeNetwork(Network):
         return endpoint
 
     def _dismiss(self, endpoint: Endpoint) -> None:
-        if self._guard.dismiss(endpoint):
+        if self._antispoof.revoke(endpoint):
             self.load_firewall()
 
     def delete_interface(self, endpoint: Endpoint, netns_fd: int | None) -> None:
-        """Remove both ends of the link."""
+        """Delete both ends of the veth pair."""
         self.bridge.delete(endpoint.host_interface)
 
     def publish(self, endpoint: Endpoint, ports: list[PublishedPort], *, verb: str) -> None:
-        """Tell the firewall of published ports (``verb`` 'add') or take them away ('delete')."""
+        """Add (``verb`` 'add') or delete ('delete') published ports in the firewall."""
         table = bridge_rules.table_name(self.name)
-        elements = rules.change(table, endpoint, ports, verb=verb)
+        elements = bridge_rules.port_elements(table, endpoint, ports, verb=verb)
         if verb == "add":
             self.ensure()
             self._add(elements)
@@ -119,28 +397,28 @@ class BridgeNetwork(Network):
             self._delete(elements)
 
     def is_missing(self, listing: str) -> bool:
-        """Whether tables that should be there are not in the output of ``nft list tables``."""
+        """Return whether a table of this bridge is missing in ``nft list tables`` output."""
         ipv6 = self.addresses6 is not None
-        return self.addresses is not None and bridge_rules.missing(listing, self.name, ipv6)
+        return self.addresses is not None and bridge_rules.tables_missing(listing, self.name, ipv6)
 
     def sweep(self) -> list[str]:
-        """Remove ports of the bridge that belong to no endpoint; their names."""
+        """Delete container ports of the bridge that belong to no endpoint. Return their names."""
         kept: Collection[str] = {endpoint.host_interface for endpoint in self.endpoints.values()}
-        return [name for name in self.bridge.strays(kept) if self.bridge.delete(name)]
+        return [name for name in self.bridge.orphaned_ports(kept) if self.bridge.delete(name)]
 
     def take_down(self) -> None:
-        """Remove firewall and bridge."""
+        """Remove the firewall tables and the bridge."""
         ipv6 = self.addresses6 is not None
         self._nft.run(bridge_rules.delete(self.name, ipv6=ipv6))
         self.bridge.delete_bridge()
         self.addresses = None
 
     def close(self) -> None:
-        """Give up the bridge's socket."""
+        """Close the bridge's socket."""
         self.bridge.close()
 
     def _add(self, elements: str) -> None:
-        """Add elements; if the tables are gone, load them again first."""
+        """Add elements. If the tables are missing, load them first."""
         try:
             self._nft.run(elements)
         except FirewallError:
@@ -148,7 +426,7 @@ class BridgeNetwork(Network):
             self._nft.run(elements)
 
     def _delete(self, elements: str) -> None:
-        """Take elements away; if they or the tables are not there, load what should be."""
+        """Delete elements. If they or the tables are missing, load the tables."""
         try:
             self._nft.run(elements)
         except FirewallError:

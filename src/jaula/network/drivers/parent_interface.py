@@ -1,9 +1,8 @@
-"""An interface of the host that a macvlan or ipvlan network lies on.
+"""The parent interface of a macvlan or ipvlan network.
 
-Follows Docker's drivers: a parent that is not there is made if its name says how, ``eth0.10`` being
-the link for the frames with tag 10 on eth0 (IEEE 802.1Q), and a network without a parent gets a
-dummy link that leads nowhere. What was made goes with the network. A parent that was there is
-never changed.
+Follows Docker's drivers. A missing parent is created if its name is ``INTERFACE.TAG``: ``eth0.10``
+is the VLAN 10 (IEEE 802.1Q) of eth0. A network without a parent gets a dummy link. Created links
+are deleted with the network. An existing parent is never changed.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from jaula.kernel.rtnetlink import (
 )
 from jaula.spec.endpoint import Endpoint
 
-LAST_TAG = 4094
-_ABSENT = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOTSUP)
+MAX_VLAN_ID = 4094
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOTSUP)
 
 
 class ParentPlan(msgspec.Struct, frozen=True):
-    """What lies on the parent ``name``.
+    """The parent interface and what is created on it.
 
-    ``made`` says that the parent came with the network, and ``dummy`` that it leads nowhere.
-    ``driver`` is macvlan or ipvlan; ``mode`` and ``flag`` are its own. ``mtu`` 0 is the parent's.
+    ``owned`` says that the network owns the parent, ``dummy`` that the parent is a dummy link.
+    ``driver`` is macvlan or ipvlan, with its ``mode`` and ``flag``. ``mtu`` 0 is the parent's MTU.
     """
 
     name: str
@@ -41,66 +40,68 @@ class ParentPlan(msgspec.Struct, frozen=True):
     mode: str
     flag: str = "bridge"
     mtu: int = 0
-    made: bool = False
+    owned: bool = False
     dummy: bool = False
 
 
 def dummy_name(network_id: str) -> str:
-    """The parent of a network that was given none."""
+    """Return the name of the dummy parent of a network."""
     return f"dm-{network_id[:12]}"
 
 
 class ParentInterface:
-    """The parent of one network, of the namespace of the thread that made this object."""
+    """The parent of one network, in the network namespace of the creating thread."""
 
     def __init__(self, plan: ParentPlan) -> None:
         self.plan = plan
         self.links = Rtnetlink()
 
     def set_up(self) -> None:
-        """Find the parent or make it.
+        """Check that the parent exists, or create it if the network owns it.
 
-        :raises JaulaError: it is not there and cannot be made.
+        :raises JaulaError: when the parent is absent and cannot be created.
         """
         name = self.plan.name
         if self.links.link(name) is None:
-            if not self.plan.made:
-                raise NotFound(f"the parent interface {name} is not there")
-            self._make()
-        if self.plan.made:
+            if not self.plan.owned:
+                raise NotFound(f"the parent interface {name} does not exist")
+            self._create()
+        if self.plan.owned:
             self.links.send(set_link(name, up=True))
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         name = self.plan.name
         if self.plan.dummy:
             self._send(add_dummy(name), "dummy")
             return
-        base, tag = vlan_of(name)
-        below = self.links.link(base)
-        if below is None:
-            raise NotFound(
-                f"the parent interface {name} is not there, and neither is {base} to make it on"
-            )
-        self._send(add_vlan(name, parent=below.index, tag=tag), "vlan")
+        base, tag = parse_vlan_name(name)
+        base_link = self.links.link(base)
+        if base_link is None:
+            raise NotFound(f"the parent interface {name} does not exist, and neither does {base}")
+        self._send(add_vlan(name, parent=base_link.index, tag=tag), "vlan")
 
     def _send(self, request: Request, kind: str) -> None:
         try:
             self.links.send(request)
         except OSError as exc:
             reason = exc.strerror
-            if exc.errno in _ABSENT:
-                raise Unsupported(f"this kernel has no links of kind {kind}", hint=reason) from exc
-            raise JaulaError(f"cannot make the interface {self.plan.name}: {reason}") from exc
+            if exc.errno in _UNSUPPORTED:
+                raise Unsupported(
+                    f"this kernel does not support {kind} links", hint=reason
+                ) from exc
+            raise JaulaError(f"cannot create the interface {self.plan.name}: {reason}") from exc
 
     def connect(self, endpoint: Endpoint, netns_fd: int) -> Endpoint:
-        """An interface on the parent, in that namespace and down; the endpoint with its MAC.
+        """Create an endpoint's interface in a network namespace. Return the endpoint with its MAC.
 
-        :raises OSError: the kernel refused.
+        The interface is down.
+
+        :raises OSError: when the kernel refuses a request.
         """
         plan = self.plan
-        link = self.links.link(plan.name)  # it may have come back with another number
+        link = self.links.link(plan.name)  # its index changes if it was created again
         if link is None:
-            raise OSError(errno.ENODEV, f"the parent interface {plan.name} is gone")
+            raise OSError(errno.ENODEV, f"the parent interface {plan.name} does not exist")
         mtu = plan.mtu or link.mtu
         if plan.driver == "ipvlan":
             self._send(
@@ -131,21 +132,24 @@ class ParentInterface:
         )
 
     def remove(self) -> None:
-        """Remove the parent if it came with the network."""
-        if self.plan.made:
+        """Delete the parent if the network owns it."""
+        if self.plan.owned:
             self.links.send(delete_link(self.plan.name), ignore=(errno.ENODEV,))
 
     def close(self) -> None:
-        """Give up the socket."""
+        """Close the socket."""
         self.links.close()
 
 
-def vlan_of(name: str) -> tuple[str, int]:
-    """``eth0.10`` as (eth0, 10). Raises ``InvalidRequest`` for a name that says no tag."""
+def parse_vlan_name(name: str) -> tuple[str, int]:
+    """Parse ``eth0.10`` as (eth0, 10).
+
+    :raises InvalidRequest: when the name has no VLAN tag.
+    """
     base, _, tag = name.rpartition(".")
-    if base and tag.isascii() and tag.isdigit() and 0 < int(tag) <= LAST_TAG:
+    if base and tag.isascii() and tag.isdigit() and 0 < int(tag) <= MAX_VLAN_ID:
         return base, int(tag)
     raise InvalidRequest(
-        f"the parent interface {name} is not there",
-        hint="name one of the host's interfaces, or INTERFACE.TAG to have it made",
+        f"the parent interface {name} does not exist",
+        hint="use an interface of the host, or INTERFACE.TAG to create a VLAN link",
     )

@@ -1,1 +1,1 @@
-"""nftables rules of an engine's bridges."""
+"""nftables: run nft commands, and generate the rules of the engine's bridges."""

@@ -1,23 +1,33 @@
-"""The guard of all ports of an engine's bridges: who is let speak, in the kernel.
+"""Anti-spoofing rules for bridge ports: only a container's own MAC and IP may send.
 
-Not thread safe: the manager's lock is held by whoever calls.
+No other protocol reaches another container or the host, nor IPv6 in a network without it. A
+container cannot send router advertisements or redirects, nor ARP or neighbour advertisements for
+another container's address.
+
+One table serves all bridges, since every bridged frame passes all base chains of the hook: with a
+table for each network, thirty networks doubled the latency between containers.
+
+Not thread safe: the caller holds the manager's lock.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 
-from jaula.network.firewall import antispoof_rules, bridge_rules
+from jaula.network.firewall import bridge_rules
+from jaula.network.firewall.bridge_rules import set_elements, table_name
 from jaula.network.firewall.nftables import FirewallError, Nft
+from jaula.network.ipam import link_local_address
 from jaula.spec.endpoint import Endpoint
 
 
 class AntiSpoof:
-    """One table for every bridge. ``endpoints`` gives those that are on them now.
+    """The anti-spoofing table of all bridges. ``endpoints`` returns the current bridge endpoints.
 
-    ``kept`` is as in :class:`jaula.network.networks.Networks`.
+    ``kept_tables`` is as in :class:`jaula.network.networks.Networks`.
 
-    On a kernel that has no rules for bridges it does nothing, and ``told`` says what that means.
+    On a kernel without nftables rules for bridges nothing is loaded, and ``warnings`` says so.
     """
 
     def __init__(
@@ -25,66 +35,133 @@ class AntiSpoof:
         bridge: str,
         nft: Callable[[], Nft],
         endpoints: Callable[[], Iterable[Endpoint]],
-        kept: Callable[[], str],
+        kept_tables: Callable[[], str],
     ) -> None:
-        self.told: list[str] = []
+        self.warnings: list[str] = []
         self._bridge = bridge
         self._nft = nft
         self._endpoints = endpoints
-        self._kept = kept
+        self._kept_tables = kept_tables
         self._loaded = False
-        self._works = True
+        self._supported = True
 
     def ensure(self) -> None:
-        """Load the table if that was not done, and it is not one that is kept for now."""
+        """Load the table unless it is loaded, or a former engine's table is kept for now."""
         if not self._loaded:
             self._loaded = True
-            if self.is_missing(self._kept()):
+            if self.is_missing(self._kept_tables()):
                 self.load()
 
     def load(self) -> None:
-        """Put the table in place, whole, whatever is there now."""
-        if not self._works:
+        """Replace the table."""
+        if not self._supported:
             return
         try:
-            self._nft().run(antispoof_rules.ruleset(self._bridge, self._endpoints()))
+            self._nft().run(ruleset(self._bridge, self._endpoints()))
         except FirewallError as exc:
-            self._works = False
-            self.told.append(f"containers can use each other's addresses: {exc.message}")
+            self._supported = False
+            self.warnings.append(f"containers can use each other's addresses: {exc.message}")
         self._loaded = True
 
-    def admit(self, endpoint: Endpoint) -> bool:
-        """Let an endpoint's interface speak with its addresses.
+    def allow(self, endpoint: Endpoint) -> bool:
+        """Let an endpoint's interface send from its addresses.
 
-        Answers whether the table had to be loaded again: others may be gone as well.
+        Return whether the table was missing and had to be loaded; other tables may be missing too.
         """
         return self._change(endpoint, "add")
 
-    def dismiss(self, endpoint: Endpoint) -> bool:
-        """Let it speak no longer; the answer is that of :meth:`admit`."""
+    def revoke(self, endpoint: Endpoint) -> bool:
+        """Remove an endpoint's entry. The result is as in :meth:`allow`."""
         return self._change(endpoint, "delete")
 
     def _change(self, endpoint: Endpoint, verb: str) -> bool:
-        """If the table or an element is not there, load what should be, and try again to add."""
-        if not self._works:
+        """Change an endpoint's elements. If they or the table are missing, load the table."""
+        if not self._supported:
             return False
-        elements = antispoof_rules.admit(self._bridge, endpoint, verb=verb)
+        elements = endpoint_elements(self._bridge, endpoint, verb=verb)
         try:
             self._nft().run(elements)
         except FirewallError:
             self.load()
-            if verb == "add" and self._works:
+            if verb == "add" and self._supported:
                 self._nft().run(elements)
             return True
         return False
 
     def is_missing(self, listing: str) -> bool:
-        """Whether the table should be there and is not in the output of ``nft list tables``."""
+        """Return whether the table was loaded and is missing in ``nft list tables`` output."""
         line = f"table bridge {bridge_rules.table_name(self._bridge)}"
-        return self._loaded and self._works and line not in listing.splitlines()
+        return self._loaded and self._supported and line not in listing.splitlines()
 
     def remove(self) -> None:
         """Remove the table."""
-        if self._works:
-            self._nft().run(antispoof_rules.delete(self._bridge))
+        if self._supported:
+            self._nft().run(delete(self._bridge))
         self._loaded = False
+
+
+def port_group(bridge: str) -> int:
+    """Return the interface group of container ports, which rules of the family bridge match.
+
+    Not every kernel can match the bridge by name there (CONFIG_NFT_BRIDGE_META).
+    """
+    return zlib.crc32(bridge.encode()) or 1
+
+
+def ruleset(bridge: str, endpoints: Iterable[Endpoint]) -> str:
+    """Return commands that replace the table. Pure.
+
+    :param bridge: the name of the default bridge.
+    :param endpoints: the endpoints on all bridges.
+    """
+    endpoints = tuple(endpoints)
+    name = table_name(bridge)
+    rows6 = [row for endpoint in endpoints for row in _elements6(endpoint)]
+    return f"""
+table bridge {name} {{ }}
+delete table bridge {name}
+table bridge {name} {{
+  set endpoints {{
+    type ifname . ether_addr . ipv4_addr{set_elements([_element(e) for e in endpoints])}
+  }}
+  set endpoints6 {{
+    type ifname . ether_addr . ipv6_addr{set_elements(rows6)}
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority dstnat; policy accept;
+    iifgroup != {port_group(bridge)} accept
+    ether type ip iifname . ether saddr . ip saddr @endpoints accept
+    ether type arp iifname . arp saddr ether . arp saddr ip @endpoints accept
+    icmpv6 type {{ nd-router-advert, nd-redirect }} drop
+    icmpv6 type nd-neighbor-advert iifname . ether saddr . icmpv6 taddr != @endpoints6 drop
+    ether type ip6 iifname . ether saddr . ip6 saddr @endpoints6 accept
+    drop
+  }}
+}}
+"""
+
+
+def delete(bridge: str) -> str:
+    """Return commands that remove the table, present or not. Pure."""
+    name = table_name(bridge)
+    return f"table bridge {name} {{ }}\ndelete table bridge {name}\n"
+
+
+def endpoint_elements(bridge: str, endpoint: Endpoint, *, verb: str) -> str:
+    """Return commands that 'add' or 'delete' the elements of an endpoint. Pure."""
+    table = f"{verb} element bridge {table_name(bridge)}"
+    lines = f"{table} endpoints {{ {_element(endpoint)} }}\n"
+    if endpoint.ipv6:
+        lines += f"{table} endpoints6 {{ {', '.join(_elements6(endpoint))} }}\n"
+    return lines
+
+
+def _element(endpoint: Endpoint) -> str:
+    return f'"{endpoint.host_interface}" . {endpoint.mac} . {endpoint.ipv4}'
+
+
+def _elements6(endpoint: Endpoint) -> list[str]:
+    if not endpoint.ipv6:
+        return []
+    prefix = f'"{endpoint.host_interface}" . {endpoint.mac}'
+    return [f"{prefix} . {endpoint.ipv6}", f"{prefix} . {link_local_address(endpoint.mac)}"]

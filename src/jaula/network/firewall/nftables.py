@@ -1,13 +1,21 @@
-"""Running nft(8) commands: libnftables in this process, the ``nft`` program where it is missing.
+"""Run nft(8) commands, and monitor changes of the ruleset by other programs.
 
-One call is one transaction of the kernel: all of its commands take effect or none. Follows
-libnftables(3). What the rules say is decided in :mod:`jaula.network.firewall.bridge_rules`.
+Commands run in libnftables (libnftables(3)), or in the program ``nft`` if the library is absent.
+One call is one kernel transaction: all of its commands take effect or none.
+
+A reload of the host's firewall (``nft flush ruleset``, as Debian's nftables.service does) removes
+every table, including the engine's. The kernel announces that on a multicast group of
+NETLINK_NETFILTER (include/uapi/linux/netfilter/nfnetlink.h). The engine waits until
+:class:`FirewallMonitor` becomes readable; then the manager reloads missing tables.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import socket
+import struct
 from typing import Protocol
 
 from jaula.errors import JaulaError, Unsupported
@@ -18,23 +26,23 @@ OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 
 
 class FirewallError(JaulaError):
-    """The kernel or nft refused a command; nothing of the transaction took effect."""
+    """The kernel or nft refused a command. No command of the transaction took effect."""
 
 
 class Nft(Protocol):
-    """Where nft commands are run. Not thread safe."""
+    """Runs nft commands. Not thread safe."""
 
     def run(self, commands: str, *, json: bool = False) -> str:
-        """Run one transaction and return what it printed, with ``json`` in that form.
+        """Run one transaction and return its output, with ``json`` as JSON.
 
-        Raises ``FirewallError`` when it was refused.
+        :raises FirewallError: when the kernel or nft refuses a command.
         """
         ...
 
     def close(self) -> None: ...
 
 
-class Library:
+class Libnftables:
     """libnftables, bound to the network namespace in which it was opened. 0.1 ms a command."""
 
     def __init__(self) -> None:
@@ -64,7 +72,7 @@ class Library:
         output: bytes = self._lib.nft_ctx_get_output_buffer(self._context) or b""
         error: bytes = self._lib.nft_ctx_get_error_buffer(self._context) or b""
         if status != 0:
-            raise _refused(error.decode(errors="replace"))
+            raise _error(error.decode(errors="replace"))
         return output.decode(errors="replace")
 
     def close(self) -> None:
@@ -73,16 +81,16 @@ class Library:
             self._context = None
 
 
-class Command:
-    """The ``nft`` program: 2.5 ms a call, in the caller's network namespace."""
+class NftProgram:
+    """The program ``nft``, in the caller's network namespace. 2.5 ms a call."""
 
     def __init__(self, program: str) -> None:
         self._program = program
 
     def run(self, commands: str, *, json: bool = False) -> str:
-        import subprocess  # only where the library is missing
+        import subprocess  # only without the library
 
-        done = subprocess.run(
+        result = subprocess.run(
             (self._program, *(("-j",) if json else ()), "-f", "-"),
             input=commands,
             capture_output=True,
@@ -91,28 +99,83 @@ class Command:
             timeout=30,
             check=False,
         )
-        if done.returncode != 0:
-            raise _refused(done.stderr)
-        return done.stdout
+        if result.returncode != 0:
+            raise _error(result.stderr)
+        return result.stdout
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is open."""
 
 
 def open_nft() -> Nft:
-    """The library if it loads, else the program; Unsupported when this host has neither."""
+    """Load the library, or find the program if the library is absent.
+
+    :raises Unsupported: when this host has neither.
+    """
     try:
-        return Library()
-    except OSError as missing:
-        found = [path for path in PROGRAMS if os.access(path, os.X_OK)]
-        if not found:
+        return Libnftables()
+    except OSError as error:
+        programs = [path for path in PROGRAMS if os.access(path, os.X_OK)]
+        if not programs:
             raise Unsupported(
-                f"cannot set up a bridge network: {missing}, and there is no nft program",
+                f"cannot set up a bridge network: {error}, and the nft program is not installed",
                 hint="install nftables, or use --network none or host",
-            ) from missing
-        return Command(found[0])
+            ) from error
+        return NftProgram(programs[0])
 
 
-def _refused(said: str) -> FirewallError:
-    reasons = [line.strip() for line in said.splitlines() if "Error" in line]
-    return FirewallError(f"nftables refused a rule: {'; '.join(reasons) or said.strip()}")
+def _error(output: str) -> FirewallError:
+    reasons = [line.strip() for line in output.splitlines() if "Error" in line]
+    return FirewallError(f"nftables refused a rule: {'; '.join(reasons) or output.strip()}")
+
+
+NETLINK_NETFILTER = 12
+NFNLGRP_NFTABLES = 7
+NFT_MSG_DELTABLE = (10 << 8) | 2  # NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE
+
+_header = struct.Struct("=IHHII")  # nlmsghdr: len, type, flags, seq, pid
+
+
+class FirewallMonitor:
+    """A socket that becomes readable when the ruleset changes; for ``loop.add_reader``."""
+
+    def __init__(self) -> None:
+        type_ = socket.SOCK_RAW | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, type_, NETLINK_NETFILTER)
+        self._socket.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def table_deleted(self) -> bool:
+        """Read all pending messages. Return whether a table was deleted or messages were lost."""
+        programs = False
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                return programs
+            except OSError as exc:
+                if exc.errno != errno.ENOBUFS:
+                    raise
+                programs = True
+                continue
+            programs = programs or NFT_MSG_DELTABLE in message_types(data)
+
+
+def message_types(data: bytes) -> list[int]:
+    """Return the types of the netlink messages in a datagram; truncated messages are ignored."""
+    types = []
+    offset = 0
+    while offset + _header.size <= len(data):
+        length, type_, _, _, _ = _header.unpack_from(data, offset)
+        if length < _header.size or offset + length > len(data):
+            break
+        types.append(type_)
+        offset += (length + 3) & ~3
+    return types

@@ -316,7 +316,7 @@ class Shim:
 
     def _run_once(self) -> None:
         """Run one round of the event loop, the log's periodic work, and the drain deadlines."""
-        timeouts = (self.stdio.tend(), self.draining.timeout())
+        timeouts = (self.stdio.poll(), self.draining.timeout())
         self.event_loop.run_once(
             min((timeout for timeout in timeouts if timeout is not None), default=None)
         )

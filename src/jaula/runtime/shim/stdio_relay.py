@@ -200,9 +200,9 @@ class StdioRelay:
         if self.log is not None:
             self.log.flush()
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         """Run the log's periodic work; return the seconds until the next call, or None."""
-        return None if self.log is None else self.log.tend()
+        return None if self.log is None else self.log.poll()
 
     # clients
 

@@ -1,11 +1,11 @@
-"""AppArmor for containers: which profile a container's processes run under. Decisions only.
+"""Choose the AppArmor profile of a container.
 
-Follows apparmor(7) and Docker's ``--security-opt apparmor=``. Without an option a container gets
-the engine's own profile (:mod:`jaula.security.lsm.apparmor_profile`), ``--privileged`` none.
+Follows apparmor(7) and Docker's ``--security-opt apparmor=``. Without the option a container gets
+the engine's own profile (:mod:`jaula.security.lsm.apparmor_profile`), and ``--privileged`` none.
 
-Facts about changing a profile: it is written to attr/apparmor/exec and takes effect at the next
-execve. From a confined process with no_new_privs only a change to a subset is possible; a stack of
-the present profile and the new one always is a subset. From an unconfined one both are the same.
+Facts about a change of profile: the name is written to attr/apparmor/exec and takes effect at the
+next execve. A confined process with no_new_privs can only change to a subset. A stack of the
+present and the new profile is always a subset. For an unconfined process both are the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.runtime import Process, Spec
 
 UNCONFINED = "unconfined"
-DEFAULT_WORDS = ("", "default", "runtime/default", "docker-default", NAME)
+DEFAULT_NAMES = ("", "default", "runtime/default", "docker-default", NAME)
 _LIMIT = 256
 
 
@@ -32,38 +32,39 @@ def choose(
     privileged: bool,
     active: bool,
 ) -> str | None:
-    """The profile for a container; None where there is none to set.
+    """Return the profile of a container, None if no profile is to be set.
 
-    ``loaded`` is None where the kernel does not tell which profiles it has. Raises
-    ``InvalidRequest`` for a profile that it does not have.
+    ``loaded`` are the loaded profiles, None if the kernel does not list them.
+
+    :raises InvalidRequest: when the requested profile is not loaded or not valid.
     """
-    asked = options[-1] if options else ""
+    requested = options[-1] if options else ""
     if not active:
-        if asked in ("", UNCONFINED):
+        if requested in ("", UNCONFINED):
             return None
         raise InvalidRequest(
-            f"AppArmor is not enabled on this host, so the profile {asked} cannot confine"
+            f"AppArmor is not enabled on this host, so the profile {requested} cannot be used"
         )
-    if asked == UNCONFINED or (privileged and not asked):
+    if requested == UNCONFINED or (privileged and not requested):
         return UNCONFINED
-    if not asked.isprintable() or len(asked) > _LIMIT:
-        raise InvalidRequest(f"invalid --security-opt apparmor={asked!r}")
-    if not asked and NAME not in (loaded or ()):
-        return None  # it could not be loaded, which info says; the other layers hold
-    if loaded is not None and asked in loaded:
-        return asked
-    if asked in DEFAULT_WORDS and (loaded is None or NAME in loaded):
+    if not requested.isprintable() or len(requested) > _LIMIT:
+        raise InvalidRequest(f"invalid --security-opt apparmor={requested!r}")
+    if not requested and NAME not in (loaded or ()):
+        return None  # it could not be loaded, which `info` reports; the other layers confine
+    if loaded is not None and requested in loaded:
+        return requested
+    if requested in DEFAULT_NAMES and (loaded is None or NAME in loaded):
         return NAME
     if loaded is None:
-        return asked
+        return requested
     raise InvalidRequest(
-        f"the AppArmor profile {asked} is not loaded",
-        hint="apparmor_parser -r FILE loads one; aa-status lists what is there",
+        f"the AppArmor profile {requested} is not loaded",
+        hint="load it with apparmor_parser -r FILE; aa-status lists the loaded profiles",
     )
 
 
 class AppArmor:
-    """A :class:`~jaula.security.lsm.interface.MandatoryAccess` of a host with these profiles."""
+    """A :class:`~jaula.security.lsm.interface.MandatoryAccess` with the loaded profiles."""
 
     name = "apparmor"
     option = "apparmor"
@@ -75,12 +76,12 @@ class AppArmor:
     def enabled(self) -> bool:
         return self.active
 
-    def shown(self) -> str:
-        has = self.loaded is None or NAME in self.loaded
-        return f"name=apparmor,profile={NAME if has else UNCONFINED}"
+    def security_option(self) -> str:
+        available = self.loaded is None or NAME in self.loaded
+        return f"name=apparmor,profile={NAME if available else UNCONFINED}"
 
     def confine(self, spec: Spec, request: LabelRequest) -> Spec:
-        """The profile in the spec's process section."""
+        """Set the profile in the process section of the spec."""
         profile = choose(
             request.options, self.loaded, privileged=request.privileged, active=self.active
         )

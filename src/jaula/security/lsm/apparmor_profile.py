@@ -1,12 +1,12 @@
-"""The text of the AppArmor profile that containers get: what a container's root must not touch.
+"""The text of the AppArmor profile of containers: files that a container's root must not access.
 
-Follows apparmor.d(5). The rest of the confinement (namespaces, masks, capabilities, seccomp) does
-not count on it; it holds where one of them is lifted or fails, and keeps containers from tracing or
-signalling processes of another profile, should they share a namespace with some.
+Follows apparmor.d(5). The other layers (namespaces, masked paths, capabilities, seccomp) do not
+rely on it. It confines if one of them is relaxed or fails. It also prevents containers from tracing
+or signalling processes of another profile in a shared namespace.
 
-Facts about rules: ``deny`` wins over every permission and is not logged. Paths are those inside the
-container, /proc and /sys are wherever a path ends in them there. An unconfined process may trace
-and read a confined one without a rule; to send it a signal it needs one.
+Facts about rules: ``deny`` overrides every permission and is not logged. Paths are those inside the
+container. An unconfined process may trace and read a confined one without a rule, but needs a rule
+to send it a signal.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _WRITES = "wklx"  # everything but reading
 
 
 def text(name: str = NAME, *, engine: str = "unconfined") -> str:
-    """A whole profile for apparmor_parser; ``engine`` is the label of those who manage containers.
+    """Return a complete profile for apparmor_parser.
 
-    It needs no abstraction or tunable of the host's, so that it is the same everywhere.
+    ``engine`` is the label of the processes that manage containers. The profile uses no abstraction
+    or tunable of the host, so it is the same on every host.
     """
     peers = dict.fromkeys(("unconfined", engine))
     lines = [
@@ -68,18 +69,18 @@ def text(name: str = NAME, *, engine: str = "unconfined") -> str:
 
 
 def all_but(top: str, names: Iterable[str]) -> list[str]:
-    """Patterns that match everything below ``top`` except what is below ``top/name/name...``.
+    """Return patterns that match all paths below ``top`` except those below ``top/name/name...``.
 
-    A pattern of apparmor.d(5) has no way to say 'not this word'; it is said letter by letter.
+    A pattern of apparmor.d(5) cannot exclude a word, so the word is excluded letter by letter.
     """
-    found = []
-    at = top
+    patterns = []
+    prefix = top
     for name in names:
         for index, letter in enumerate(name):
-            begun = f"{at}/{name[:index]}"
-            found.append(f"{begun}[^{letter}/]*{{,/**}}")
+            partial = f"{prefix}/{name[:index]}"
+            patterns.append(f"{partial}[^{letter}/]*{{,/**}}")
             if index:
-                found.append(f"{begun}{{,/**}}")
-        found.append(f"{at}/{name}[^/]*{{,/**}}")
-        at = f"{at}/{name}"
-    return found
+                patterns.append(f"{partial}{{,/**}}")
+        patterns.append(f"{prefix}/{name}[^/]*{{,/**}}")
+        prefix = f"{prefix}/{name}"
+    return patterns

@@ -1,6 +1,6 @@
-"""Which mandatory access control this host has.
+"""Detect the Linux security modules of this host.
 
-Follows /sys/kernel/security/lsm and, where that is not mounted, lsm_list_modules(2).
+Reads /sys/kernel/security/lsm, or calls lsm_list_modules(2) if securityfs is not mounted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jaula.kernel import lsm as kernel
 
 
 def active() -> tuple[str, ...]:
-    """Names of the security modules in force, in the kernel's order; empty where none is told."""
+    """Return the names of the active security modules in the kernel's order, () if unknown."""
     try:
         with open("/sys/kernel/security/lsm", encoding="ascii") as file:
             return tuple(name for name in file.read().strip().split(",") if name)
@@ -26,22 +26,22 @@ def active() -> tuple[str, ...]:
 
 
 def selinux() -> bool:
-    """Whether SELinux has a policy loaded, so that labels mean something."""
+    """Return whether SELinux has a loaded policy."""
     return os.path.exists("/sys/fs/selinux/enforce")
 
 
 def selinux_enforcing() -> bool:
-    """Whether SELinux refuses, and does not only log."""
+    """Return whether SELinux is in enforcing mode, not only logging."""
     return _read("/sys/fs/selinux/enforce") == "1"
 
 
 def apparmor() -> bool:
-    """Whether AppArmor is in force."""
+    """Return whether AppArmor is enabled."""
     return _read("/sys/module/apparmor/parameters/enabled") == "Y"
 
 
 def apparmor_profiles() -> dict[str, str] | None:
-    """The loaded profiles with their modes; None where the kernel does not show them to us."""
+    """Return the loaded profiles with their modes, None if the kernel does not list them."""
     try:
         with open("/sys/kernel/security/apparmor/profiles", encoding="utf-8") as file:
             return apparmor_names.parse_profiles(file.read())
@@ -50,12 +50,12 @@ def apparmor_profiles() -> dict[str, str] | None:
 
 
 def apparmor_current() -> str:
-    """Our own profile; empty where there is no AppArmor."""
+    """Return the profile of this process, '' without AppArmor."""
     return apparmor_names.parse_current(_read("/proc/self/attr/apparmor/current"))[0]
 
 
 def landlock() -> int:
-    """The version of Landlock's interface, 0 where there is none."""
+    """Return the version of Landlock's interface, 0 without Landlock."""
     try:
         return kernel_landlock.abi_version()
     except OSError:

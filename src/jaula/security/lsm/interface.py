@@ -1,8 +1,8 @@
-"""Mandatory access control: what a kernel module for it gives to a container, as one protocol.
+"""The interface of mandatory access control modules.
 
-SELinux, AppArmor and Landlock fulfil it, each in a module of its own. They differ in how a process
-is confined: by a label in the spec's process section, or by rules in an annotation; so the one
-thing that they have in common is a spec that becomes a confined one.
+SELinux, AppArmor and Landlock implement it, each in its own module. They confine a process by a
+label in the process section of the spec, or by rules in an annotation. So the common operation is
+to add the confinement to a spec.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from jaula.spec.runtime import Spec
 
 
 class LabelRequest(NamedTuple):
-    """What was asked for: the values of the module's ``--security-opt``, in their order."""
+    """A request: the values of the module's ``--security-opt`` in order, and ``--privileged``."""
 
     options: tuple[str, ...] = ()
     privileged: bool = False
 
 
 class MandatoryAccess(Protocol):
-    """One module. It is made from facts about the host; its decisions read nothing further."""
+    """One module. It is created with the state of the host, and its methods decide from that."""
 
     @property
     def name(self) -> str:
-        """As in /sys/kernel/security/lsm."""
+        """The name in /sys/kernel/security/lsm."""
         ...
 
     @property
@@ -33,28 +33,29 @@ class MandatoryAccess(Protocol):
         ...
 
     def enabled(self) -> bool:
-        """Whether this kernel enforces it."""
+        """Return whether this kernel enforces the module."""
         ...
 
-    def shown(self) -> str:
-        """An entry of ``SecurityOptions`` in ``info``: ``name=landlock,abi=7``."""
+    def security_option(self) -> str:
+        """Return the entry in ``SecurityOptions`` of ``info``: ``name=landlock,abi=7``."""
         ...
 
     def confine(self, spec: Spec, request: LabelRequest) -> Spec:
-        """The spec with this module's confinement in it, or as it was where there is to be none.
+        """Return the spec with this module's confinement, or unchanged if there is to be none.
 
-        Pure. Raises ``InvalidRequest`` for an option that does not exist, or that this kernel
-        cannot put into effect.
+        Pure.
+
+        :raises InvalidRequest: when an option does not exist or this kernel does not support it.
         """
         ...
 
     def requested(self, spec: Spec) -> str:
-        """The confinement that a spec asks for, for people to read; empty: none."""
+        """Return the confinement that a spec requests, for display; '' for none."""
         ...
 
     def in_effect(self, pid: int) -> str | None:
-        """The same of a process, as the kernel tells it; ``None`` where the kernel never does.
+        """Return the confinement of a process, None if the kernel does not expose it.
 
-        Raises ``OSError`` where there is no such process.
+        :raises OSError: when the process does not exist.
         """
         ...

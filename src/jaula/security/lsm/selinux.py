@@ -1,16 +1,16 @@
-"""SELinux for containers: which label a container's processes and its files get. Decisions only.
+"""Decide the SELinux labels of a container's processes and files.
 
 Follows selinux(8), Docker's ``--security-opt label=`` and the ``lxc_contexts`` file of a policy
-(libselinux, ``selinux_lxc_contexts_path``), which names the types that containers run with.
+(libselinux, ``selinux_lxc_contexts_path``), which names the types of containers.
 
-Two things separate containers from the host and from each other. The type: what the policy lets a
-``container_t`` touch is little more than ``container_file_t``. And the level: a pair of categories
-that no other container has (:mod:`jaula.security.lsm.selinux_mcs`), on its processes and on its files.
+The type separates containers from the host: the policy lets ``container_t`` access little more than
+``container_file_t``. The level separates containers from each other: it is a pair of categories
+that no other container has (:mod:`jaula.security.lsm.selinux_mcs`), on processes and files.
 
-Facts about labels: the label is written to attr/exec and takes effect at the next execve, which the
-kernel refuses where the policy does not allow the transition. A mount made with ``context=`` shows
-every file with that label, whatever is stored on disk; layers shared by containers with different
-labels need nothing else.
+Facts about labels: a label is written to attr/exec and takes effect at the next execve. The kernel
+refuses that if the policy does not allow the transition. A mount with ``context=`` shows all files
+with that label, regardless of the label on disk. So containers with different labels can share
+layers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LIMIT = 256  # bytes; the kernel's is a page
 
 
 class Context(NamedTuple):
-    """A security context, ``user:role:type:level``; the level itself may hold colons."""
+    """A security context, ``user:role:type:level``. The level may have colons."""
 
     user: str
     role: str
@@ -43,49 +43,54 @@ class Context(NamedTuple):
 
 
 def parse_context(text: str) -> Context:
-    """Raises ``InvalidRequest`` for what is none, or has no level."""
+    """Parse a security context.
+
+    :raises InvalidRequest: when ``text`` is not one, or has no level.
+    """
     parts = text.split(":", 3)
     if len(parts) != 4 or not all(parts) or len(text) > _LIMIT or not _plain(text):
-        raise InvalidRequest(f"{text!r} is no SELinux context of the form user:role:type:level")
+        raise InvalidRequest(f"{text!r} is not an SELinux context of the form user:role:type:level")
     return Context(*parts)
 
 
 def _plain(text: str) -> bool:
-    """Whether there is nothing that a mount option or a kernel file would read in another way."""
+    """Return whether no character is special in a mount option or a kernel file."""
     return text.isascii() and all(c.isalnum() or c in "_.-:," for c in text)
 
 
 class Types(NamedTuple):
-    """The contexts that containers get: their processes, their files, and what is privileged."""
+    """The contexts of containers: of processes, of files, and of privileged processes."""
 
     process: Context = Context("system_u", "system_r", "container_t", "s0")
     file: Context = Context("system_u", "object_r", "container_file_t", "s0")
     privileged: Context = Context("system_u", "system_r", "spc_t", "s0")
 
 
-USUAL = Types()
+DEFAULT_TYPES = Types()
 
 
 def read_types(text: str, *, process: str = "", file: str = "") -> Types:
-    """The contexts that a policy's ``lxc_contexts`` names, with types that an operator prefers.
+    """Parse a policy's ``lxc_contexts``, and override types with those of the operator.
 
-    ``text`` is the file's, empty where there is none. Raises ``InvalidRequest``.
+    ``text`` is the content of the file, '' if it does not exist.
+
+    :raises InvalidRequest: when a context or type is not valid.
     """
-    found = Types()
+    types = Types()
     for line in text.splitlines():
         key, equals, value = line.partition("=")
         key, value = key.strip(), value.strip().strip('"')
         if equals and key in ("process", "file") and not key.startswith("#"):
-            found = found._replace(**{key: parse_context(value)})
+            types = types._replace(**{key: parse_context(value)})
     if process:
-        found = found._replace(process=found.process._replace(type=_name("type", process)))
+        types = types._replace(process=types.process._replace(type=_name("type", process)))
     if file:
-        found = found._replace(file=found.file._replace(type=_name("type", file)))
-    return found
+        types = types._replace(file=types.file._replace(type=_name("type", file)))
+    return types
 
 
 class Options(NamedTuple):
-    """``--security-opt label=``, read; what was not named is None."""
+    """The parsed ``--security-opt label=``. Absent fields are None."""
 
     disable: bool = False
     user: str | None = None
@@ -95,9 +100,9 @@ class Options(NamedTuple):
 
 
 def parse(values: tuple[str, ...]) -> Options:
-    """Read the values; a later one wins, and ``disable`` wins over all.
+    """Parse the values. A later value wins, and ``disable`` overrides all.
 
-    Raises ``InvalidRequest``.
+    :raises InvalidRequest: when a value is not valid.
     """
     options = Options()
     for value in values:
@@ -107,8 +112,8 @@ def parse(values: tuple[str, ...]) -> Options:
         key, colon, rest = value.partition(":")
         if not colon or key not in _FIELDS:
             raise InvalidRequest(f"invalid --security-opt label={value}", hint=_USAGE)
-        named = {field: getattr(options, field) for field in _FIELDS} | {key: _name(key, rest)}
-        options = Options(options.disable, **named)
+        overridden = {field: getattr(options, field) for field in _FIELDS} | {key: _name(key, rest)}
+        options = Options(options.disable, **overridden)
     return options
 
 
@@ -120,7 +125,7 @@ def _name(key: str, text: str) -> str:
 
 
 class Labels(NamedTuple):
-    """What a container gets; empty: none, the processes then run with the engine's own label."""
+    """The labels of a container. Without a label processes run with the engine's label."""
 
     process: str = ""
     mount: str = ""
@@ -129,18 +134,18 @@ class Labels(NamedTuple):
 def decide(
     options: Options, types: Types, level: str, *, unconfined: bool, spc: bool = True
 ) -> Labels:
-    """The labels of one container.
+    """Return the labels of a container.
 
-    ``level`` is what the engine allocated. ``unconfined`` containers (``--privileged``, those in
-    the host's pid or ipc namespace) and those with ``label=disable`` get the policy's type for
-    privileged containers where it has one (``spc``); their files keep a label that is theirs, so
-    that other containers cannot read them.
+    ``level`` is the level that the engine allocated. ``unconfined`` containers (``--privileged``,
+    or in the host's pid or ipc namespace) and those with ``label=disable`` get the policy's type
+    for privileged containers if it has one (``spc``). Their files keep their own label, so that
+    other containers cannot read them.
     """
     if options.level is not None:
         level = options.level
     mount = str(types.file._replace(level=level or SHARED_LEVEL))
-    named = options.user or options.role or options.type or options.level
-    if options.disable or (unconfined and not named):
+    overridden = options.user or options.role or options.type or options.level
+    if options.disable or (unconfined and not overridden):
         return Labels(str(types.privileged) if spc else "", mount)
     base = types.process
     process = Context(
@@ -153,25 +158,26 @@ def decide(
 
 
 def unconfined(spec: Spec, request: LabelRequest) -> bool:
-    """Whether a container sees so much of the host that a label would only break it, as in Docker.
+    """Return whether a container is not labelled, as in Docker, because a label would break it.
 
-    That is ``--privileged``, and the host's pid or ipc namespace.
+    These are containers with ``--privileged`` or with the host's pid or ipc namespace.
     """
     own = {n.type for n in spec.linux.namespaces} if spec.linux else set()
     return request.privileged or not {"pid", "ipc"} <= own
 
 
 class SELinux:
-    """A :class:`~jaula.security.lsm.interface.MandatoryAccess`, of a host whose policy is loaded or not.
+    """A :class:`~jaula.security.lsm.interface.MandatoryAccess` for one container.
 
-    ``level`` is the container's own, ``spc`` whether the policy knows the privileged type.
+    ``active`` says whether a policy is loaded. ``level`` is the level of the container. ``spc``
+    says whether the policy has the type for privileged containers.
     """
 
     name = "selinux"
     option = "label"
 
     def __init__(
-        self, *, active: bool, types: Types = USUAL, level: str = "", spc: bool = True
+        self, *, active: bool, types: Types = DEFAULT_TYPES, level: str = "", spc: bool = True
     ) -> None:
         self.active = active
         self.types = types
@@ -181,17 +187,17 @@ class SELinux:
     def enabled(self) -> bool:
         return self.active
 
-    def shown(self) -> str:
+    def security_option(self) -> str:
         return "name=selinux"
 
     def confine(self, spec: Spec, request: LabelRequest) -> Spec:
-        """The labels of the process and of the mounts; nothing where there is no policy."""
+        """Set the labels of process and mounts. Return the spec unchanged without a policy."""
         options = parse(request.options)
         if not self.active:
             return spec
-        bare = unconfined(spec, request)
-        labels = decide(options, self.types, self.level, unconfined=bare, spc=self.spc)
-        return labelled(spec, labels)
+        is_unconfined = unconfined(spec, request)
+        labels = decide(options, self.types, self.level, unconfined=is_unconfined, spc=self.spc)
+        return with_labels(spec, labels)
 
     def requested(self, spec: Spec) -> str:
         return (spec.process.selinux_label if spec.process else None) or ""
@@ -201,8 +207,8 @@ class SELinux:
             return file.read().rstrip("\0\n")
 
 
-def labelled(spec: Spec, labels: Labels) -> Spec:
-    """The spec with these labels."""
+def with_labels(spec: Spec, labels: Labels) -> Spec:
+    """Return the spec with these labels."""
     return structs.replace(
         spec,
         process=structs.replace(
@@ -212,10 +218,10 @@ def labelled(spec: Spec, labels: Labels) -> Spec:
     )
 
 
-def refuse_unknown(what: str, label: str) -> Unsupported:
-    """The error for a context that the loaded policy does not know."""
+def unknown_context_error(what: str, label: str) -> Unsupported:
+    """Return the error for a context that the loaded policy does not have."""
     return Unsupported(
-        f"the SELinux policy of this host does not know the {what} context {label}",
-        hint="the daemon takes other types (--selinux-type, --selinux-file-type); or choose"
-        " one with --security-opt label=type:NAME or label=disable",
+        f"the SELinux policy of this host does not have the {what} context {label}",
+        hint="set other types for the daemon (--selinux-type, --selinux-file-type), or use"
+        " --security-opt label=type:NAME or label=disable",
     )

@@ -1,8 +1,8 @@
-"""Pairs of SELinux categories: one for each container, shared by no two that exist.
+"""Pairs of SELinux categories (MCS). Each container has a unique pair.
 
-Follows the multi-category policy of selinux(8): 1024 categories, c0 to c1023, so 523776 pairs of
-two different ones. A process may touch a file only if it has all of the file's categories; with two
-each, a container never has all of another's.
+Follows the multi-category policy of selinux(8): 1024 categories, c0 to c1023, give 523776 pairs. A
+process may access a file only if it has all categories of the file. With two categories each, no
+container has all categories of another.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from collections.abc import Callable, Collection
 from jaula.errors import Unavailable
 
 CATEGORIES = 1024
-_ATTEMPTS = 64  # random ones, before the rest is searched
+_ATTEMPTS = 64  # random pairs to try before a linear search
 
 
 def level(low: int, high: int) -> str:
-    """As the kernel writes it."""
+    """Return the level of a pair, in the kernel's notation."""
     return f"s0:c{low},c{high}"
 
 
 def pair(text: str) -> tuple[int, int] | None:
-    """The two categories of a level, lower first; None for any other level."""
+    """Return the two categories of a level, lower first. Return None for any other level."""
     sensitivity, colon, rest = text.partition(":")
     first, comma, second = rest.partition(",")
     if sensitivity != "s0" or not colon or not comma:
         return None
     numbers = []
-    for word in (first, second):
-        digits = word.removeprefix("c")
-        if digits == word or not digits.isascii() or not digits.isdigit():
+    for category in (first, second):
+        digits = category.removeprefix("c")
+        if digits == category or not digits.isascii() or not digits.isdigit():
             return None
         numbers.append(int(digits))
     low, high = sorted(numbers)
@@ -41,15 +41,16 @@ def choose(
     used: Collection[tuple[int, int]],
     *,
     count: int = CATEGORIES,
-    number: Callable[[int], int] | None = None,
+    random_below: Callable[[int], int] | None = None,
 ) -> tuple[int, int]:
-    """A pair that is not in ``used``, at random.
+    """Return a random pair that is not in ``used``.
 
-    At random, so that what a removed container left labelled (a volume with ``Z``) is not opened by
-    the next one. ``number`` gives a random number below its argument. Raises ``Unavailable`` when
-    every pair is in use.
+    It is random, so that the next container cannot access the files of a removed one (a volume with
+    ``Z``). ``random_below`` returns a random number below its argument.
+
+    :raises Unavailable: when every pair is in use.
     """
-    below = number or random.SystemRandom().randrange
+    below = random_below or random.SystemRandom().randrange
     for _ in range(_ATTEMPTS):
         low, high = below(count), below(count)
         if low != high and (min(low, high), max(low, high)) not in used:
@@ -60,6 +61,6 @@ def choose(
                 return low, high
     raise Unavailable(
         f"all {count * (count - 1) // 2} pairs of SELinux categories are in use",
-        hint="remove containers that are not needed, or give this one a level of its own with"
+        hint="remove unused containers, or set a level for this one with"
         " --security-opt label=level:LEVEL",
     )

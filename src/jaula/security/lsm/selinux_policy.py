@@ -1,8 +1,8 @@
-"""Which contexts this host's SELinux policy has for containers, and whether it lets them work.
+"""Read the contexts for containers from this host's SELinux policy, and check that they work.
 
-Follows selinux(8) and the policy's own files: /etc/selinux/config names the policy,
-``contexts/lxc_contexts`` below it the contexts of containers. Decided in
-:mod:`jaula.security.lsm.selinux`.
+Follows selinux(8) and the files of the policy: /etc/selinux/config names the policy,
+``contexts/lxc_contexts`` in its directory the contexts of containers.
+:mod:`jaula.security.lsm.selinux` decides the labels.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _CONTEXTS = "/etc/selinux/{}/contexts/lxc_contexts"
 
 
 class Policy(NamedTuple):
-    """What the engine has to know of the policy; ``missing`` are sentences for ``info``."""
+    """The properties of the policy. ``missing`` are warnings for ``info``."""
 
     active: bool = False
     types: Types = Types()
-    spc: bool = False  # whether there is a type for privileged containers
+    spc: bool = False  # whether it has the type for privileged containers
     missing: tuple[str, ...] = ()
 
 
 def read(*, process: str = "", file: str = "") -> Policy:
-    """The policy in force, with the types that an operator prefers.
+    """Read the loaded policy, and override types with those of the operator.
 
-    Raises ``InvalidRequest`` where those are none.
+    :raises InvalidRequest: when a type is not valid.
     """
     if not detect.selinux():
         return Policy()
@@ -40,36 +40,36 @@ def read(*, process: str = "", file: str = "") -> Policy:
         if not selinuxfs.check_context(str(context))
     ]
     missing = [
-        f"the SELinux policy does not know {context}: containers need"
-        " --security-opt label=disable, or the engine other types (--selinux-type)"
+        f"the SELinux policy does not have {context}: use --security-opt label=disable, or set"
+        " other types (--selinux-type)"
         for context in unknown
     ]
-    if not unknown and not _files(types):
+    if not unknown and not _can_write_files(types):
         missing.append(
-            f"the SELinux policy lets no {types.process.type} write to {types.file.type}: semodule"
-            " -i jaula.cil"
+            f"the SELinux policy does not allow {types.process.type} to write to"
+            f" {types.file.type}: run semodule -i jaula.cil"
         )
     return Policy(True, types, selinuxfs.check_context(str(types.privileged)), tuple(missing))
 
 
-def _files(types: Types) -> bool:
-    """Whether containers may write to their files; pipes are the least that they need."""
+def _can_write_files(types: Types) -> bool:
+    """Return whether containers may write to their files. They need at least pipes."""
     try:
         return selinuxfs.allowed(str(types.process), str(types.file), "fifo_file", "write")
     except OSError:
-        return True  # the policy does not tell; the first container shows it
+        return True  # the policy cannot be queried; a container start will fail if it is denied
 
 
 def _contexts() -> str:
     name = ""
-    for line in _text(_CONFIG).splitlines():
+    for line in _read(_CONFIG).splitlines():
         key, equals, value = line.strip().partition("=")
         if equals and key.strip() == "SELINUXTYPE":
             name = value.strip().strip('"')
-    return _text(_CONTEXTS.format(name)) if name and "/" not in name else ""
+    return _read(_CONTEXTS.format(name)) if name and "/" not in name else ""
 
 
-def _text(path: str) -> str:
+def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(1 << 16)

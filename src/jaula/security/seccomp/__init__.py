@@ -1,1 +1,1 @@
-"""System call filters: profiles and their compiler."""
+"""seccomp(2): profiles of system calls and their compiler to BPF."""

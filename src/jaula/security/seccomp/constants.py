@@ -1,4 +1,4 @@
-"""The words of seccomp profiles (OCI runtime-spec, "Seccomp"), and what the kernel calls them."""
+"""The constants of seccomp profiles (OCI runtime-spec, "Seccomp") and the kernel's values."""
 
 from __future__ import annotations
 

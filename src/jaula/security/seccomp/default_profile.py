@@ -1,13 +1,13 @@
-"""The system calls that a container may make, in groups, each with the reason why it is there.
+"""The allow-list of system calls, in groups, each with its reason.
 
-Own table, written from syscalls(2) and the kernel's syscall tables (x86_64, i386, arm64, arm) up to
-Linux 6.18. The measure of a group: an ordinary program of a distribution needs it, and what it
-reaches is either the caller's own or guarded by the container's namespaces. A name that an
-architecture lacks is skipped, so 32-bit variants stand beside their 64-bit siblings.
+The table was written from syscalls(2) and the kernel's syscall tables (x86_64, i386, arm64, arm) up
+to Linux 6.18. A group is listed if ordinary programs of a distribution need it, and if its calls
+access only the process itself or objects in the container's namespaces. A name that an architecture
+does not have is skipped, so a group lists 32-bit and 64-bit variants.
 
-What is absent is refused. The absences that matter, with what they would open:
+Absent calls are refused. Notable ones, with their risk:
 
-* ``io_uring_*``: a second way into most of the kernel that a filter cannot see; many holes a year.
+* ``io_uring_*``: access to most of the kernel that a filter cannot see; many CVEs a year.
 * ``bpf``, ``perf_event_open``, ``userfaultfd``: verifier, side channels, race widening.
 * ``keyctl``, ``add_key``, ``request_key``: keyrings are not namespaced.
 * ``open_by_handle_at``: opens host inodes by guessing ('shocker').
@@ -15,8 +15,10 @@ What is absent is refused. The absences that matter, with what they would open:
   with namespace flags: a nested user namespace gives the full set of capabilities over code
   that was written for root (CVE-2022-0185).
 * ``kexec_*``, modules, ``swapon``, ``acct``, ``quotactl``, ``reboot``, ``iopl``: the whole machine.
-* ``vmsplice`` stays: it needs nothing but own pages. ``memfd_secret``, ``nfsservctl``, ``uselib``,
-  ``vm86``, ``ustat``, ``sysfs``, ``_sysctl``, ``lookup_dcookie``: nobody needs them.
+* ``memfd_secret``, ``nfsservctl``, ``uselib``, ``vm86``, ``ustat``, ``sysfs``, ``_sysctl``,
+  ``lookup_dcookie``: no program needs them.
+
+``vmsplice`` is allowed: it needs only pages of the process itself.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import msgspec
 
 
 class SyscallGroup(msgspec.Struct, frozen=True):
-    """Calls allowed for one reason; with ``capability``, only to a container that has it."""
+    """Calls that are allowed for one reason. With ``capability``, the container must have it."""
 
     name: str
     reason: str
@@ -40,7 +42,7 @@ def _group(name: str, reason: str, calls: str, capability: str | None = None) ->
 GROUPS: tuple[SyscallGroup, ...] = (
     _group(
         "files",
-        "open, read and write files in the container's own mounts; permissions decide",
+        "open, read and write files in the container's mounts; permissions apply",
         """open openat openat2 creat close close_range read readv pread64 preadv preadv2 write
         writev pwrite64 pwritev pwritev2 lseek _llseek truncate truncate64 ftruncate ftruncate64
         fallocate fsync fdatasync sync syncfs sync_file_range sync_file_range2
@@ -50,14 +52,14 @@ GROUPS: tuple[SyscallGroup, ...] = (
     ),
     _group(
         "directories",
-        "make, list, move and remove names; mknod is bounded by the device allow-list",
+        "create, list, rename and remove names; the device allow-list limits mknod",
         """getdents getdents64 readdir mkdir mkdirat rmdir link linkat symlink symlinkat unlink
         unlinkat rename renameat renameat2 readlink readlinkat mknod mknodat chdir fchdir getcwd
         inotify_init inotify_init1 inotify_add_watch inotify_rm_watch""",
     ),
     _group(
         "attributes",
-        "ask for and change metadata of files; owners and modes are those of the user namespace",
+        "read and change metadata of files; owners and modes are those of the user namespace",
         """stat lstat fstat oldstat oldlstat oldfstat stat64 lstat64 fstat64 newfstatat fstatat64
         statx statfs statfs64 fstatfs fstatfs64 access faccessat faccessat2 chmod fchmod fchmodat
         fchmodat2 chown lchown fchown fchownat chown32 lchown32 fchown32 umask utime utimes
@@ -67,14 +69,14 @@ GROUPS: tuple[SyscallGroup, ...] = (
     ),
     _group(
         "memory",
-        "an address space of its own; nothing here reaches another process",
+        "the address space of the process; no call accesses another process",
         """brk mmap mmap2 munmap mremap mprotect msync madvise mincore mlock mlock2 mlockall
         munlock munlockall remap_file_pages memfd_create pkey_alloc pkey_free pkey_mprotect
         membarrier mseal map_shadow_stack""",
     ),
     _group(
         "processes",
-        "start programs, wait for them, and say what they are called; clone is a rule of its own",
+        "start programs, wait for them, and set their names; clone has its own rule",
         """execve execveat fork vfork exit exit_group wait4 waitid waitpid getpid getppid gettid
         getpgid getpgrp getsid setpgid setsid prctl arch_prctl set_tid_address set_thread_area
         get_thread_area modify_ldt set_tls get_tls cacheflush breakpoint riscv_flush_icache
@@ -88,7 +90,7 @@ GROUPS: tuple[SyscallGroup, ...] = (
     ),
     _group(
         "signals",
-        "send and take signals inside the pid namespace",
+        "send and receive signals inside the pid namespace",
         """kill tkill tgkill pause alarm signal sigaction sigprocmask sigpending sigsuspend
         sigreturn sgetmask ssetmask sigaltstack rt_sigaction rt_sigprocmask rt_sigpending
         rt_sigsuspend rt_sigreturn rt_sigqueueinfo rt_tgsigqueueinfo rt_sigtimedwait
@@ -101,7 +103,7 @@ GROUPS: tuple[SyscallGroup, ...] = (
     ),
     _group(
         "time",
-        "read clocks and sleep; setting needs CAP_SYS_TIME, which adjtimex checks by itself",
+        "read clocks and sleep; adjtimex checks CAP_SYS_TIME itself",
         """time times gettimeofday clock_gettime clock_gettime64 clock_getres clock_getres_time64
         clock_nanosleep clock_nanosleep_time64 nanosleep adjtimex clock_adjtime clock_adjtime64
         getitimer setitimer timer_create timer_delete timer_getoverrun timer_gettime
@@ -126,7 +128,7 @@ GROUPS: tuple[SyscallGroup, ...] = (
     ),
     _group(
         "scheduling",
-        "priorities of own processes, bounded by rlimits and the cgroup",
+        "priorities of the container's processes, limited by rlimits and the cgroup",
         """nice getpriority setpriority ioprio_get ioprio_set sched_yield sched_getparam
         sched_setparam sched_getscheduler sched_setscheduler sched_getattr sched_setattr
         sched_get_priority_max sched_get_priority_min sched_rr_get_interval
@@ -134,19 +136,19 @@ GROUPS: tuple[SyscallGroup, ...] = (
     ),
     _group(
         "facts",
-        "ask about limits, usage and the system",
+        "query limits, usage and the system",
         """getrlimit ugetrlimit setrlimit prlimit64 getrusage sysinfo uname olduname oldolduname
         getrandom riscv_hwprobe lsm_get_self_attr lsm_list_modules""",
     ),
     _group(
         "sockets",
-        "use sockets; which families can be made is a rule of its own",
+        "use sockets; address families have their own rule",
         """bind connect listen accept accept4 getsockname getpeername getsockopt setsockopt send
         sendto sendmsg sendmmsg recv recvfrom recvmsg recvmmsg recvmmsg_time64 shutdown""",
     ),
     _group(
         "ipc",
-        "System V and POSIX objects of the container's own ipc namespace",
+        "System V and POSIX objects of the container's ipc namespace",
         """ipc semget semop semtimedop semtimedop_time64 semctl shmget shmat shmdt shmctl msgget
         msgsnd msgrcv msgctl mq_open mq_unlink mq_timedsend mq_timedsend_time64 mq_timedreceive
         mq_timedreceive_time64 mq_notify mq_getsetattr""",
@@ -156,16 +158,16 @@ GROUPS: tuple[SyscallGroup, ...] = (
         "a program may confine itself further",
         "seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self",
     ),
-    # -- only with the capability that the kernel asks for anyway -------------------------------
+    # -- only with the capability that the kernel requires --------------------------------------
     _group(
         "chroot",
-        "package managers and daemons; the root cannot be left by it",
+        "package managers and daemons; it does not escape the container's root",
         "chroot",
         "CAP_SYS_CHROOT",
     ),
     _group(
         "administration",
-        "mounts and namespaces, for containers that make containers or build images",
+        "mounts and namespaces, for containers that run containers or build images",
         """mount umount umount2 pivot_root mount_setattr move_mount open_tree open_tree_attr
         fsopen fsconfig fsmount fspick statmount listmount setns unshare clone clone3 sethostname
         setdomainname quotactl quotactl_fd fanotify_init fanotify_mark lsm_set_self_attr bpf
@@ -182,7 +184,7 @@ GROUPS: tuple[SyscallGroup, ...] = (
         "settimeofday stime clock_settime clock_settime64",
         "CAP_SYS_TIME",
     ),
-    _group("boot", "restart the machine or the own pid namespace", "reboot", "CAP_SYS_BOOT"),
+    _group("boot", "restart the machine or the pid namespace", "reboot", "CAP_SYS_BOOT"),
     _group(
         "modules",
         "load kernel modules",
@@ -192,7 +194,7 @@ GROUPS: tuple[SyscallGroup, ...] = (
     _group("accounting", "process accounting", "acct", "CAP_SYS_PACCT"),
     _group(
         "introspection",
-        "compare and take descriptors of processes",
+        "compare and copy descriptors of processes",
         "kcmp pidfd_getfd",
         "CAP_SYS_PTRACE",
     ),
@@ -210,30 +212,31 @@ FAMILIES: tuple[tuple[int, str, str], ...] = (
     (1, "AF_UNIX", "local sockets"),
     (2, "AF_INET", "IPv4"),
     (10, "AF_INET6", "IPv6"),
-    (16, "AF_NETLINK", "interfaces, routes and audit records of the own network namespace"),
-    (17, "AF_PACKET", "packet capture; the kernel asks for CAP_NET_RAW over the network namespace"),
+    (16, "AF_NETLINK", "interfaces, routes and audit records of the network namespace"),
+    (17, "AF_PACKET", "packet capture; the kernel requires CAP_NET_RAW in the network namespace"),
 )
-"""Socket families that may be made; include/linux/socket.h. The other forty are refused, AF_ALG,
-AF_VSOCK, AF_XDP, AF_TIPC, AF_RDS, AF_BLUETOOTH and AF_CAN among them: code that few hosts use and
-that is reachable by everyone. A program loses kernel crypto offload and virtual machine sockets."""
+"""Allowed address families (include/linux/socket.h). The other forty are refused, for example
+AF_ALG, AF_VSOCK, AF_XDP, AF_TIPC, AF_RDS, AF_BLUETOOTH and AF_CAN: few hosts use that code, but any
+user can reach it. Programs lose kernel crypto offload and virtual machine sockets."""
 
 PERSONALITIES: tuple[tuple[int, str], ...] = (
     (0x0, "PER_LINUX"),
     (0x8, "PER_LINUX32"),
     (0x20000, "UNAME26"),
     (0x20008, "PER_LINUX32 with UNAME26"),
-    (0xFFFFFFFF, "ask for the present one"),
+    (0xFFFFFFFF, "query the present one"),
 )
-"""As Docker: ADDR_NO_RANDOMIZE and READ_IMPLIES_EXEC, which weaken memory protection, are out."""
+"""Allowed personalities, as in Docker. ADDR_NO_RANDOMIZE and READ_IMPLIES_EXEC are refused,
+because they weaken memory protection."""
 
 TERMINAL_REQUESTS: tuple[tuple[int, str], ...] = (
-    (0x5412, "TIOCSTI: types into the terminal that the user goes on using (CVE-2017-5226)"),
-    (0x541C, "TIOCLINUX: the same by the console's selection"),
+    (0x5412, "TIOCSTI: inserts input into the terminal of the user (CVE-2017-5226)"),
+    (0x541C, "TIOCLINUX: the same through the console's selection"),
 )
-"""ioctl requests that are refused. The kernel looks at the low 32 bits only (CVE-2019-10063)."""
+"""Refused ioctl requests. The kernel uses the low 32 bits only (CVE-2019-10063)."""
 
 NAMESPACE_FLAGS = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET (linux/sched.h)."""
 
 SOCKETCALL_MAKERS: tuple[tuple[int, str], ...] = ((1, "SYS_SOCKET"), (8, "SYS_SOCKETPAIR"))
-"""socketcall(2) operations that make sockets (linux/net.h)."""
+"""socketcall(2) operations that create sockets (linux/net.h)."""

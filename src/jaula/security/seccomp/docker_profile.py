@@ -1,11 +1,11 @@
-"""Docker's seccomp profile files, as ``--security-opt seccomp=FILE`` takes them.
+"""Parse Docker's seccomp profile files (``--security-opt seccomp=FILE``).
 
-Follows moby ``profiles/seccomp/seccomp_linux.go`` for the meaning and containers-common for the
-``errno`` names that podman's files carry. Such a file is the OCI document plus conditions: a rule
-counts where every ``includes`` holds and no ``excludes`` does.
+Follows moby ``profiles/seccomp/seccomp_linux.go``, and containers-common for the ``errno`` names in
+podman's files. A file is the OCI document with conditions: a rule applies if every ``includes``
+holds and no ``excludes`` does.
 
-Stricter than Docker: an unknown key, action, comparison or architecture is an error, since a
-misspelt rule is a hole that nobody sees.
+The parser is stricter than Docker's: an unknown key, action, comparison or architecture is an
+error, because a misspelt rule would be an unnoticed hole.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ DOCKER_ARCHITECTURES: dict[str, str] = {
     "SCMP_ARCH_S390X": "s390x",
     "SCMP_ARCH_LOONGARCH64": "loongarch64",
 }
-"""What ``includes.arches`` calls the native architecture."""
+"""The names of architectures in ``includes.arches``."""
 
 
-class _Part(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+class _Object(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     pass
 
 
-class _ArchMap(_Part, frozen=True):
+class _ArchMap(_Object, frozen=True):
     architecture: str
     sub_architectures: list[str] | None = None
 
 
-class _Filter(_Part, frozen=True):
+class _Filter(_Object, frozen=True):
     caps: list[str] | None = None
     arches: list[str] | None = None
     min_kernel: str | None = None
 
 
-class _Arg(_Part, frozen=True):
+class _Arg(_Object, frozen=True):
     index: int
     value: int
     op: str
     value_two: int = 0
 
 
-class _Rule(_Part, frozen=True):
+class _Rule(_Object, frozen=True):
     action: str
     name: str = ""
     names: list[str] | None = None
@@ -69,7 +69,7 @@ class _Rule(_Part, frozen=True):
     excludes: _Filter | None = None
 
 
-class _Profile(_Part, frozen=True):
+class _Profile(_Object, frozen=True):
     default_action: str
     default_errno_ret: int | None = None
     default_errno: str = ""
@@ -82,9 +82,9 @@ class _Profile(_Part, frozen=True):
 
 
 def parse(data: bytes, capabilities: Collection[str], kernel_release: str) -> Seccomp:
-    """Decide a profile for a container with these capabilities on this kernel.
+    """Resolve a profile for a container with these capabilities on this kernel.
 
-    Raises ``InvalidRequest`` naming the key and the value that cannot be.
+    :raises InvalidRequest: when a key or value is not valid; the error names it.
     """
     if len(data) > MAX_BYTES:
         raise InvalidRequest(f"the seccomp profile is larger than {MAX_BYTES} bytes")
@@ -108,7 +108,7 @@ def parse(data: bytes, capabilities: Collection[str], kernel_release: str) -> Se
         syscalls=tuple(
             _syscall(rule)
             for rule in profile.syscalls or ()
-            if _counts(rule, frozenset(capabilities), version)
+            if _applies(rule, frozenset(capabilities), version)
         ),
     )
 
@@ -125,22 +125,22 @@ def _architectures(profile: _Profile) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _counts(rule: _Rule, held: frozenset[str], version: tuple[int, int]) -> bool:
-    """Whether a rule applies here; every condition of it is checked for sense first."""
+def _applies(rule: _Rule, capabilities: frozenset[str], version: tuple[int, int]) -> bool:
+    """Return whether a rule applies. All its conditions are validated first."""
     native = DOCKER_ARCHITECTURES.get(NATIVE, "")
-    wanted, unwanted = rule.includes or _Filter(), rule.excludes or _Filter()
-    for part in (wanted, unwanted):
+    includes, excludes = rule.includes or _Filter(), rule.excludes or _Filter()
+    for part in (includes, excludes):
         for name in part.caps or ():
             _known("capability", name, NAMES)
-    least = _version(wanted.min_kernel) if wanted.min_kernel else None
-    below = _version(unwanted.min_kernel) if unwanted.min_kernel else None
+    minimum = _version(includes.min_kernel) if includes.min_kernel else None
+    upper_bound = _version(excludes.min_kernel) if excludes.min_kernel else None
     return (
-        not (wanted.arches and native not in wanted.arches)
-        and not (unwanted.arches and native in unwanted.arches)
-        and not (wanted.caps and not held.issuperset(wanted.caps))
-        and not (unwanted.caps and not held.isdisjoint(unwanted.caps))
-        and not (least and version < least)
-        and not (below and version >= below)
+        not (includes.arches and native not in includes.arches)
+        and not (excludes.arches and native in excludes.arches)
+        and not (includes.caps and not capabilities.issuperset(includes.caps))
+        and not (excludes.caps and not capabilities.isdisjoint(excludes.caps))
+        and not (minimum and version < minimum)
+        and not (upper_bound and version >= upper_bound)
     )
 
 
@@ -164,12 +164,12 @@ def _syscall(rule: _Rule) -> Syscall:
 
 def _errno(name: str, number: int | None) -> int | None:
     if name:
-        found = getattr(errno, name, None) if name.startswith("E") else None
-        if not isinstance(found, int):
+        value = getattr(errno, name, None) if name.startswith("E") else None
+        if not isinstance(value, int):
             raise InvalidRequest(f"unknown errno {name!r} in the seccomp profile")
-        if number is not None and number != found:
-            raise InvalidRequest(f"seccomp errno {name} is {found}, errnoRet says {number}")
-        return found
+        if number is not None and number != value:
+            raise InvalidRequest(f"seccomp errno {name} is {value}, errnoRet says {number}")
+        return value
     if number is not None and not 0 <= number <= 0xFFFF:
         raise InvalidRequest(f"seccomp errno {number} is not between 0 and 65535")
     return number
@@ -183,7 +183,7 @@ def _known(what: str, value: str, known: Collection[str]) -> None:
 
 
 def _version(release: str) -> tuple[int, int]:
-    """``6.18.0-rc1`` or ``4.8`` as (6, 18)."""
+    """Parse ``6.18.0-rc1`` or ``6.18`` as (6, 18)."""
     major, _, rest = release.partition(".")
     minor = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     if not (major.isascii() and major.isdigit() and minor.isascii() and minor):

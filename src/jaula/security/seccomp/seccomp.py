@@ -1,20 +1,21 @@
-"""The system call filter of a container: the default profile, and programs from specs.
+"""The seccomp filter of a container: the default profile, and BPF programs from specs.
 
-Follows the OCI runtime specification (``config-linux.md``, Seccomp) for the document. The calls
-themselves are in :mod:`jaula.security.seccomp.default_profile`, the layout of the program in
-:mod:`jaula.security.seccomp.compiler`, Docker's profile files in :mod:`jaula.security.seccomp.docker_profile`; loading
-is the runtime's (:mod:`jaula.kernel.seccomp`).
+Follows the OCI runtime specification (``config-linux.md``, Seccomp) for the document.
+:mod:`jaula.security.seccomp.default_profile` lists the allowed calls.
+:mod:`jaula.security.seccomp.compiler` generates the program.
+:mod:`jaula.security.seccomp.docker_profile` parses Docker's profile files. The runtime loads the
+program (:mod:`jaula.kernel.seccomp`).
 
-Facts about 32-bit ABIs: on x86_64 every process can make i386 calls with ``int 0x80``, so i386 is
-filtered by the same list and not left out. Its ``socketcall`` hides the socket family behind a
-pointer that a filter cannot read; were it allowed, the rule on families would bind nobody. So the
-two operations of it that make sockets are refused and the others, which work on sockets that
-exist, are allowed. The price: 32-bit glibc programs, which make sockets that way, have no network
-under the default profile. x32 is not listed, so it answers ENOSYS, as on the distributions that
-build without it: no program of today uses it, and its numbers doubled every hole (CVE-2014-0038).
+Facts about 32-bit ABIs: on x86_64 every process can make i386 calls with ``int 0x80``, so the same
+list filters i386. Its ``socketcall`` has the address family behind a pointer, which a filter cannot
+read, so it would bypass the rule on families. Its two operations that create sockets are refused.
+The others, which use existing sockets, are allowed. As a consequence 32-bit glibc programs, which
+create sockets that way, have no network with the default profile. x32 is not listed, so it returns
+ENOSYS, as on distributions that build the kernel without it: no current program uses it, and its
+numbers doubled every hole (CVE-2014-0038).
 
-Facts about clone3: its flags are behind a pointer too. Without CAP_SYS_ADMIN it answers ENOSYS,
-upon which C libraries use clone, where the flags can be seen.
+Facts about clone3: its flags are behind a pointer too. Without CAP_SYS_ADMIN it returns ENOSYS. C
+libraries then use clone, whose flags a filter can read.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ def _refuse(*names: str, number: int, args: tuple[SyscallArg, ...] = ()) -> Sysc
 
 
 def default_profile(capabilities: Capabilities | Collection[str]) -> Seccomp:
-    """The allow-list for a container with these capabilities (the bounding set decides)."""
-    held = capabilities.bounding if isinstance(capabilities, Capabilities) else capabilities
+    """Return the allow-list for a container with these capabilities (the bounding set decides)."""
+    bounding = capabilities.bounding if isinstance(capabilities, Capabilities) else capabilities
     rules: list[Syscall] = []
     rules += (
         _allow(*group.calls)
         for group in GROUPS
-        if group.capability is None or group.capability in held
+        if group.capability is None or group.capability in bounding
     )
     low, equal, masked = 0xFFFFFFFF, "SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"
     rules += (_allow("socket", args=(SyscallArg(0, f, equal),)) for f, _, _ in FAMILIES)
@@ -83,7 +84,7 @@ def default_profile(capabilities: Capabilities | Collection[str]) -> Seccomp:
         _refuse("ioctl", number=errno.EPERM, args=(SyscallArg(1, low, masked, request),))
         for request, _ in TERMINAL_REQUESTS
     )
-    if "CAP_SYS_ADMIN" not in held:
+    if "CAP_SYS_ADMIN" not in bounding:
         rules.append(_allow("clone", args=(SyscallArg(0, NAMESPACE_FLAGS, masked, 0),)))
         rules.append(_refuse("clone3", number=errno.ENOSYS))
     second = _SECOND_ABI.get(NATIVE)
@@ -96,11 +97,13 @@ def default_profile(capabilities: Capabilities | Collection[str]) -> Seccomp:
 
 
 def build(seccomp: Seccomp) -> bytes:
-    """The BPF program of a spec's filter; names that an architecture lacks are skipped.
+    """Return the BPF program of a spec's filter.
 
-    As runc does, the native architecture is always filtered, and an argument that a rule names
-    twice makes the comparisons alternatives. Raises ``InvalidRequest`` for an unknown action,
-    comparison or architecture, ``Unsupported`` without libseccomp.
+    Names that an architecture does not have are skipped. As in runc, the native architecture is
+    always filtered, and comparisons of the same argument in one rule are alternatives.
+
+    :raises InvalidRequest: when an action, comparison or architecture is unknown.
+    :raises Unsupported: when libseccomp is not installed.
     """
     tables: list[tuple[str, dict[int, list[SyscallRule]]]] = []
     for architecture in dict.fromkeys((NATIVE, *seccomp.architectures)):
@@ -109,22 +112,25 @@ def build(seccomp: Seccomp) -> bytes:
         tables.append((architecture, {}))
     for syscall in seccomp.syscalls:
         rules = [
-            SyscallRule(answer(syscall.action, syscall.errno_ret), conditions)
+            SyscallRule(return_value(syscall.action, syscall.errno_ret), conditions)
             for conditions in _alternatives(syscall.args)
         ]
         for name in syscall.names:
             for architecture, table in tables:
                 if (number := _resolve(name, architecture)) is not None:
                     table.setdefault(number, []).extend(rules)
-    return assemble(tables, answer(seccomp.default_action, seccomp.default_errno_ret))
+    return assemble(tables, return_value(seccomp.default_action, seccomp.default_errno_ret))
 
 
 def program(seccomp: Seccomp, cache: str | None = None) -> tuple[bytes, int]:
-    """(BPF program, SECCOMP_FILTER_FLAG bits) of a spec's filter.
+    """Return the BPF program and the SECCOMP_FILTER_FLAG bits of a spec's filter.
 
-    ``cache`` is a directory of finished programs by digest of the filter; it is made mode 0700.
-    An entry is used only if it is a private file of the caller's and its own digest holds;
-    otherwise it is made anew. A cache that cannot be written costs time only.
+    ``cache`` is a directory of compiled programs by digest of the filter. It is created with mode
+    0700. A cached program is used only if its file is private to this user and its checksum is
+    right. A cache that cannot be written costs time only.
+
+    :raises InvalidRequest: when a flag, action, comparison or architecture is unknown.
+    :raises Unsupported: when libseccomp is not installed.
     """
     flags = 0
     for name in seccomp.flags:
@@ -135,14 +141,17 @@ def program(seccomp: Seccomp, cache: str | None = None) -> tuple[bytes, int]:
         return build(seccomp), flags
     digest = sha256(_FORMAT + NATIVE.encode() + msgspec.json.encode(seccomp)).hexdigest()
     path = f"{cache}/{digest}.bpf"
-    if (code := _load(path)) is None:
+    if (code := _load_cached(path)) is None:
         code = build(seccomp)
-        _store(cache, path, code)
+        _store_cached(cache, path, code)
     return code, flags
 
 
-def answer(action: str, errno_ret: int | None) -> int:
-    """A SECCOMP_RET_* value; the errno defaults to EPERM, as the specification says."""
+def return_value(action: str, errno_ret: int | None) -> int:
+    """Return the SECCOMP_RET_* value of an action. The errno defaults to EPERM, as in OCI.
+
+    :raises InvalidRequest: when the action is unknown or the errno is out of range.
+    """
     if action not in ACTIONS:
         raise InvalidRequest(f"unknown seccomp action {action!r}", hint=", ".join(ACTIONS))
     value = ACTIONS[action]
@@ -155,7 +164,7 @@ def answer(action: str, errno_ret: int | None) -> int:
 
 
 def _alternatives(args: tuple[SyscallArg, ...]) -> list[tuple[ArgCondition, ...]]:
-    """The condition lists of one OCI rule, of which any one is enough."""
+    """Return the lists of conditions of one OCI rule. One matching list is enough."""
     conditions = []
     for arg in args:
         if arg.op not in COMPARISONS:
@@ -174,7 +183,7 @@ def _alternatives(args: tuple[SyscallArg, ...]) -> list[tuple[ArgCondition, ...]
 
 def _resolve(name: str, architecture: str) -> int | None:
     if not name.isascii() or not name or "\0" in name:
-        raise InvalidRequest(f"system call name {name!r} is not a word")
+        raise InvalidRequest(f"system call name {name!r} is not valid")
     try:
         return kernel.resolve(name, architecture)
     except OSError as error:
@@ -184,22 +193,22 @@ def _resolve(name: str, architecture: str) -> int | None:
         ) from None
 
 
-def _load(path: str) -> bytes | None:
-    """A cached program, or None where there is none that can be trusted."""
+def _load_cached(path: str) -> bytes | None:
+    """Return a cached program, None if there is no trusted one."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:
-        facts = os.fstat(fd)
+        status = os.fstat(fd)
         if (
-            not stat.S_ISREG(facts.st_mode)
-            or facts.st_uid != os.geteuid()
-            or stat.S_IMODE(facts.st_mode) & 0o077
-            or facts.st_size > 32 + kernel.BPF_MAXINSNS * 8
+            not stat.S_ISREG(status.st_mode)
+            or status.st_uid != os.geteuid()
+            or stat.S_IMODE(status.st_mode) & 0o077
+            or status.st_size > 32 + kernel.BPF_MAXINSNS * 8
         ):
             return None
-        data = os.read(fd, facts.st_size)
+        data = os.read(fd, status.st_size)
     finally:
         os.close(fd)
     digest, code = data[:32], data[32:]
@@ -208,8 +217,8 @@ def _load(path: str) -> bytes | None:
     return code
 
 
-def _store(directory: str, path: str, code: bytes) -> None:
-    """Write a cache entry by rename. A full or read-only disk only means no cache."""
+def _store_cached(directory: str, path: str, code: bytes) -> None:
+    """Write a program to the cache by rename. A full or read-only disk is ignored."""
     temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -230,8 +239,11 @@ def _store(directory: str, path: str, code: bytes) -> None:
 def from_docker(
     data: bytes, capabilities: Capabilities | Collection[str], kernel_release: str | None = None
 ) -> Seccomp:
-    """The filter of a Docker profile file (``--security-opt seccomp=FILE``)."""
+    """Return the filter of a Docker profile file (``--security-opt seccomp=FILE``).
+
+    :raises InvalidRequest: when the profile is not valid.
+    """
     from jaula.security.seccomp.docker_profile import parse  # not needed by zygote, shim and init
 
-    held = capabilities.bounding if isinstance(capabilities, Capabilities) else capabilities
-    return parse(data, held, kernel_release or os.uname().release)
+    bounding = capabilities.bounding if isinstance(capabilities, Capabilities) else capabilities
+    return parse(data, bounding, kernel_release or os.uname().release)

@@ -1,1 +1,1 @@
-"""``docker cp``: archives into and out of a container's root file system."""
+"""``docker cp``: copy archives into and out of a container's root file system."""

@@ -1,12 +1,11 @@
-"""One thing of a container as a tar archive: what ``GET /containers/{id}/archive`` answers.
+"""Write a file or directory of a container as a tar archive (``GET /containers/{id}/archive``).
 
-The thing is a descriptor; what lies in it is walked by descriptors too
-(:mod:`jaula.storage.trees`), and files are read in pieces. Owners are told as ids inside the
-container.
+The file is a descriptor. A directory is walked by descriptors (:mod:`jaula.storage.trees`), and
+files are read in chunks. Owners are written as ids inside the container.
 
-What the kernel makes up below a directory (proc, sysfs, cgroups) and the nodes of ``/dev`` are
-left out, as Docker leaves them out: they are mounts that every container has of its own. Sockets
-have no place in an archive.
+Kernel file systems below a directory (proc, sysfs, cgroups) and the nodes of ``/dev`` are left out,
+as in Docker: every container has its own mounts of them. Sockets are left out, because a tar
+archive cannot store them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Callable, Collection
 
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
-from jaula.storage.path_resolve import is_kernels, refuse_kernels
+from jaula.storage.path_resolve import on_kernel_filesystem, refuse_kernel_filesystem
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -27,123 +26,124 @@ from jaula.storage.tar.entry import (
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.tree_archive import TYPES, attributes_of, exactly
-from jaula.storage.tar.writer import Sink, TarWriter
+from jaula.storage.tar.writer import TAR_TYPES, Sink, TarWriter, portable_xattrs, read_padded
 from jaula.storage.trees import walk
 
 Owner = Callable[[int, int], tuple[int, int]]
-"""Turns the owner that the file system shows into the one to be written."""
+"""Maps the uid and gid on disk to those in the archive."""
 
 
-def unchanged(uid: int, gid: int) -> tuple[int, int]:
-    """The owner as it is."""
+def keep_owner(uid: int, gid: int) -> tuple[int, int]:
+    """Return the owner unchanged."""
     return uid, gid
 
 
-class CopyOut:
-    """Writes one archive to ``sink``."""
+class ArchiveWriter:
+    """Writes one archive to ``sink``. ``owner`` maps the owners of the files."""
 
-    def __init__(self, sink: Sink, owner: Owner = unchanged) -> None:
+    def __init__(self, sink: Sink, owner: Owner = keep_owner) -> None:
         self._writer = TarWriter(sink)
         self._owner = owner
         self._links: dict[tuple[int, int], bytes] = {}
         self._without: Collection[int] = ()
 
-    def write(self, place: int, name: str, *, without: Collection[int] = ()) -> None:
-        """The thing at ``place``, an ``O_PATH`` descriptor, under ``name``; ends the archive.
+    def write(self, fd: int, name: str, *, without: Collection[int] = ()) -> None:
+        """Write the file of an ``O_PATH`` descriptor under ``name``, and end the archive.
 
-        Of file systems ``without`` (their ``st_dev``) that are met below there are no files, only
-        the directory at which they are mounted.
-        Raises :class:`~jaula.errors.InvalidRequest` on a kernel file system.
+        For the file systems ``without`` (their ``st_dev``) only the mount point is written.
+
+        :raises InvalidRequest: when the file is on a kernel file system.
         """
-        refuse_kernels(place, f"/{name}")
-        facts = os.fstat(place)
+        refuse_kernel_filesystem(fd, f"/{name}")
+        status = os.fstat(fd)
         path = os.fsencode(name)
-        if stat.S_ISDIR(facts.st_mode):
+        if stat.S_ISDIR(status.st_mode):
             self._without = without
-            self._tree(place, path, facts)
+            self._tree(fd, path, status)
         else:
-            self.one(place, path, facts)
+            self.add_file(fd, path, status)
         self.finish()
 
     def add(self, entry: TarEntry) -> None:
-        """An entry without data, as it is."""
+        """Write an entry without data."""
         self._writer.add(entry)
 
     def finish(self) -> None:
-        """End the archive."""
+        """Write the end of the archive."""
         self._writer.finish()
 
-    def _tree(self, place: int, path: bytes, facts: os.stat_result) -> None:
-        root = paths.openat2(place, ".", os.O_RDONLY | os.O_DIRECTORY)
+    def _tree(self, fd: int, path: bytes, status: os.stat_result) -> None:
+        root = paths.openat2(fd, ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            entry = self._entry(path, DIRECTORY, facts)
-            entry.xattrs = attributes_of(place)
+            entry = self._entry(path, DIRECTORY, status)
+            entry.xattrs = portable_xattrs(fd)
             self._writer.add(entry)
-            for below, folder, entries in walk(root):
-                here = os.fstat(folder).st_dev
-                if below and (is_kernels(folder) or here in self._without):
+            for directory_path, directory, entries in walk(root):
+                device = os.fstat(directory).st_dev
+                if directory_path and (on_kernel_filesystem(directory) or device in self._without):
                     entries.clear()
                     continue
-                for name, found in entries:
-                    inner = below + b"/" + name if below else name
-                    self._add(folder, name, _join(path, inner), found)
+                for name, entry_status in entries:
+                    relative = directory_path + b"/" + name if directory_path else name
+                    self._add_child(directory, name, _join(path, relative), entry_status)
         finally:
             os.close(root)
 
-    def _add(self, folder: int, name: bytes, path: bytes, found: os.stat_result) -> None:
-        if stat.S_IFMT(found.st_mode) not in TYPES:
+    def _add_child(
+        self, directory: int, name: bytes, path: bytes, entry_status: os.stat_result
+    ) -> None:
+        if stat.S_IFMT(entry_status.st_mode) not in TAR_TYPES:
             return
         resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
         try:
-            place = paths.openat2(folder, name, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
+            fd = paths.openat2(directory, name, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
         except OSError:
-            return  # it went away meanwhile
+            return  # removed meanwhile
         try:
-            facts = os.fstat(place)
-            hidden = is_kernels(place) or facts.st_dev in self._without
-            if stat.S_ISDIR(facts.st_mode) or not hidden:
-                self.one(place, path, facts)
+            status = os.fstat(fd)
+            excluded = on_kernel_filesystem(fd) or status.st_dev in self._without
+            if stat.S_ISDIR(status.st_mode) or not excluded:
+                self.add_file(fd, path, status)
         finally:
-            os.close(place)
+            os.close(fd)
 
-    def one(self, place: int, path: bytes, facts: os.stat_result) -> None:
-        """One entry; a directory without what it holds, nothing for a socket."""
-        kind = TYPES.get(stat.S_IFMT(facts.st_mode))
+    def add_file(self, fd: int, path: bytes, status: os.stat_result) -> None:
+        """Write one entry: a directory without its entries, nothing for a socket."""
+        kind = TAR_TYPES.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             return
-        entry = self._entry(path, kind, facts)
-        if kind != DIRECTORY and facts.st_nlink > 1:
-            first = self._links.setdefault((facts.st_dev, facts.st_ino), path)
+        entry = self._entry(path, kind, status)
+        if kind != DIRECTORY and status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
                 entry.type, entry.link = HARD_LINK, first
                 self._writer.add(entry)
                 return
         if kind == SYMLINK:
-            entry.link = os.readlink(b"", dir_fd=place)
+            entry.link = os.readlink(b"", dir_fd=fd)
         elif kind in (REGULAR, DIRECTORY):
-            entry.xattrs = attributes_of(place)
+            entry.xattrs = portable_xattrs(fd)
         if kind != REGULAR:
             self._writer.add(entry)
             return
-        # The descriptor names the very file, so nothing can be put in its place before it is read.
-        reading = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # The descriptor names this inode, so the file cannot be replaced before it is read.
+        file = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            entry.size = os.fstat(reading).st_size
-            self._writer.add(entry, exactly(reading, entry.size))
+            entry.size = os.fstat(file).st_size
+            self._writer.add(entry, read_padded(file, entry.size))
         finally:
-            os.close(reading)
+            os.close(file)
 
-    def _entry(self, path: bytes, kind: int, facts: os.stat_result) -> TarEntry:
+    def _entry(self, path: bytes, kind: int, status: os.stat_result) -> TarEntry:
         entry = TarEntry()
         entry.name, entry.type = path, kind
-        entry.mode = stat.S_IMODE(facts.st_mode)
-        entry.uid, entry.gid = self._owner(facts.st_uid, facts.st_gid)
-        entry.mtime = facts.st_mtime_ns
+        entry.mode = stat.S_IMODE(status.st_mode)
+        entry.uid, entry.gid = self._owner(status.st_uid, status.st_gid)
+        entry.mtime = status.st_mtime_ns
         if kind in (CHARACTER, BLOCK_DEVICE):
-            entry.major, entry.minor = os.major(facts.st_rdev), os.minor(facts.st_rdev)
+            entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         return entry
 
 
-def _join(path: bytes, inner: bytes) -> bytes:
-    return path + inner if path.endswith(b"/") else path + b"/" + inner
+def _join(path: bytes, relative: bytes) -> bytes:
+    return path + relative if path.endswith(b"/") else path + b"/" + relative

@@ -1,16 +1,16 @@
-"""A tar archive unpacked into a directory that somebody else uses at the same time.
+"""Extract a tar archive into a directory that other processes use at the same time.
 
-Follows the Docker Engine API 1.45, ``PutContainerArchive``: entries replace what has their names,
-directories are merged, missing parents are made. ``keep_kinds`` is ``noOverwriteDirNonDir``: no
-directory takes the place of another thing, and nothing takes a directory's.
+Follows the Docker Engine API 1.45, ``PutContainerArchive``: entries replace files of the same name,
+directories are merged, missing parents are created. ``keep_kinds`` is ``noOverwriteDirNonDir``: a
+directory does not replace a file, and a file does not replace a directory.
 
-Unlike an image's layer (:mod:`jaula.storage.layers.extract`), which is unpacked where nobody looks,
-this is done in the files of a container that may be running and hostile. Therefore
+A layer of an image (:mod:`jaula.storage.layers.extract`) is extracted in private. These files
+belong to a container that may be running and hostile. Therefore:
 
-* a parent is opened below the root by the kernel (``RESOLVE_IN_ROOT``): links are followed inside;
-* a name is made with ``O_EXCL`` and never followed; what is there is unlinked first;
-* owner, mode and times are set through the descriptor of what was made, never through its name;
-* nothing is made on a kernel file system, and no device node but with ``devices``.
+* The kernel opens a parent below the root (``RESOLVE_IN_ROOT``): links are followed inside it.
+* A file is created with ``O_EXCL``, and its name is never followed. An existing file is unlinked.
+* Owner, mode and times are set through the descriptor of the new file, never through its name.
+* No file is created on a kernel file system, and no device node without ``devices``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jaula.errors import Conflict, InvalidRequest, NotAuthorized
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
 from jaula.storage.errors import file_error
-from jaula.storage.path_resolve import is_kernels, refuse_kernels
+from jaula.storage.path_resolve import on_kernel_filesystem, refuse_kernel_filesystem
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -38,36 +38,37 @@ from jaula.storage.tar.entry import (
     REGULAR,
     SYMLINK,
     TarEntry,
+    quote_name,
 )
-from jaula.storage.tar.entry import shown as _shown
-from jaula.storage.trees import FOLDER, may_make, remove_tree
+from jaula.storage.trees import DIRECTORY_FLAGS, can_mknod, remove_tree
 
 Owner = Callable[[int, int], tuple[int, int]]
-"""Turns an entry's owner into the ids that the kernel is told."""
+"""Maps an entry's uid and gid to the ids to set on disk."""
 
 
 class Archive(Protocol):
-    """What is needed of a reader: entries, and the data of the present one in pieces."""
+    """An iterator over entries that has the data of the present entry in chunks."""
 
     def __iter__(self) -> Iterator[TarEntry]: ...
 
     def data(self) -> Iterator[memoryview]: ...
 
 
-_ATTEMPTS = 16  # at a name that somebody makes again and again
+_ATTEMPTS = 16  # to create a name that another process keeps recreating
 _CACHE = 64  # open directories
-_TIMES = 65536  # directories whose times are remembered until the end
+_MAX_TIMES = 65536  # directories whose times are remembered until the end
 _ITSELF = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
 _NODES = {FIFO: stat.S_IFIFO, CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
-_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class CopyIn:
-    """Unpacks into ``directory`` below ``root_fd``; ``owner`` None leaves owners to the kernel.
+class ArchiveExtractor:
+    """Extracts into ``directory`` below ``root_fd``.
 
-    ``parents`` owns the directories that the archive does not mention. Without ``privileges``
-    files get no set-user-ID bits and no capabilities. ``devices`` is for a layer, which nobody uses
-    yet and which is mounted where device nodes have no effect.
+    ``owner`` maps owners; without it new files belong to this process. ``parents`` is the owner of
+    directories that the archive does not have. Without ``privileges`` files get no set-user-ID bits
+    and no capabilities. ``devices`` permits device nodes: it is for a new layer, which no process
+    uses and which is mounted where device nodes have no effect.
     """
 
     def __init__(
@@ -88,43 +89,43 @@ class CopyIn:
         self._keep_kinds = keep_kinds
         self._privileges = privileges
         self._devices = devices
-        self._folders: OrderedDict[bytes, int] = OrderedDict()
+        self._directories: OrderedDict[bytes, int] = OrderedDict()
         self._times: dict[bytes, int] = {}
 
     def run(self, reader: Archive) -> None:
-        """Unpack everything; what was unpacked before an error stays."""
+        """Extract all entries. Files that were extracted before an error stay."""
         try:
             for entry in reader:
-                with _explained(entry.name):
-                    self._unpack(entry, reader)
+                with _errors_for(entry.name):
+                    self._extract(entry, reader)
             self._set_times()
         finally:
-            self._forget()
+            self._close_directories()
 
     # -- directories ----------------------------------------------------------------------------
 
-    def _folder(self, path: bytes) -> int:
-        """An ``O_PATH`` descriptor of a directory below ours, made where it is missing.
+    def _open_directory(self, path: bytes) -> int:
+        """Return an ``O_PATH`` descriptor of a directory below ours, and create it if absent.
 
-        From the deepest one that is there downwards, in a loop: archives hold paths of any depth.
+        It works in a loop from the deepest existing parent, because a path may have any depth.
         """
         missing = []
-        while (descriptor := self._found(path)) is None:
+        while (descriptor := self._open_existing(path)) is None:
             missing.append(path)
             path = posixpath.dirname(path)
         for path in reversed(missing):
-            descriptor = self._remember(path, self._make_folder(descriptor, path))
+            descriptor = self._remember(path, self._mkdir(descriptor, path))
         return descriptor
 
-    def _found(self, path: bytes) -> int | None:
-        """A directory that is there, or None."""
-        descriptor = self._folders.get(path)
+    def _open_existing(self, path: bytes) -> int | None:
+        """Return a descriptor of an existing directory, or None."""
+        descriptor = self._directories.get(path)
         if descriptor is not None:
-            self._folders.move_to_end(path)
+            self._directories.move_to_end(path)
             return descriptor
         try:
             descriptor = paths.open_in_root(
-                self._root, self._whole(path), os.O_PATH | os.O_DIRECTORY
+                self._root, self._path_in_root(path), os.O_PATH | os.O_DIRECTORY
             )
         except FileNotFoundError:
             if not path:
@@ -132,132 +133,135 @@ class CopyIn:
             return None
         return self._remember(path, descriptor)
 
-    def _whole(self, path: bytes) -> bytes:
+    def _path_in_root(self, path: bytes) -> bytes:
         return posixpath.join(self._directory, path) if path else self._directory
 
     def _remember(self, path: bytes, descriptor: int) -> int:
-        """Keep it open for what follows, if it is no directory of the kernel's."""
+        """Keep a directory open for the next entries. Refuse kernel file systems."""
         try:
-            refuse_kernels(descriptor, _shown(self._whole(path)))
+            refuse_kernel_filesystem(descriptor, quote_name(self._path_in_root(path)))
         except BaseException:
             os.close(descriptor)
             raise
-        self._folders[path] = descriptor
-        if len(self._folders) > _CACHE:
-            os.close(self._folders.popitem(last=False)[1])
+        self._directories[path] = descriptor
+        if len(self._directories) > _CACHE:
+            os.close(self._directories.popitem(last=False)[1])
         return descriptor
 
-    def _make_folder(self, parent: int, path: bytes) -> int:
+    def _mkdir(self, parent: int, path: bytes) -> int:
         name = posixpath.basename(path)
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-        made = paths.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF)
+        fd = paths.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF)
         if self._parents is not None:
-            os.chown(f"/proc/self/fd/{made}", *self._parents)
-        return made
+            os.chown(f"/proc/self/fd/{fd}", *self._parents)
+        return fd
 
-    def _forget(self) -> None:
-        for descriptor in self._folders.values():
+    def _close_directories(self) -> None:
+        for descriptor in self._directories.values():
             os.close(descriptor)
-        self._folders.clear()
+        self._directories.clear()
 
     def _set_times(self) -> None:
-        """Last, since what is made in a directory changes its times."""
+        """Set the times of directories, last: a new entry changes a directory's times."""
         for path, time in self._times.items():
-            above, name = posixpath.split(path)
+            parent_path, name = posixpath.split(path)
             try:
-                place = paths.openat2(
-                    self._folder(above), name or ".", os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF
+                fd = paths.openat2(
+                    self._open_directory(parent_path),
+                    name or ".",
+                    os.O_PATH | os.O_NOFOLLOW,
+                    resolve=_ITSELF,
                 )
             except OSError:
-                continue  # it was replaced or removed meanwhile
+                continue  # replaced or removed meanwhile
             try:
-                if stat.S_ISDIR(os.fstat(place).st_mode):
-                    os.utime(f"/proc/self/fd/{place}", ns=(time, time))
+                if stat.S_ISDIR(os.fstat(fd).st_mode):
+                    os.utime(f"/proc/self/fd/{fd}", ns=(time, time))
             finally:
-                os.close(place)
+                os.close(fd)
 
     # -- entries --------------------------------------------------------------------------------
 
-    def _unpack(self, entry: TarEntry, reader: Archive) -> None:
+    def _extract(self, entry: TarEntry, reader: Archive) -> None:
         path = _clean(entry.name)
         if not path:
-            return  # the directory itself stays as it is
-        above, name = posixpath.split(path)
-        parent = self._folder(above)
+            return  # the directory itself is not changed
+        parent_path, name = posixpath.split(path)
+        parent = self._open_directory(parent_path)
         if entry.type == DIRECTORY:
-            self._make_directory(parent, path, name, entry)
+            self._extract_directory(parent, path, name, entry)
         elif entry.type == REGULAR:
-            self._make_file(parent, path, name, entry, reader)
+            self._extract_file(parent, path, name, entry, reader)
         elif entry.type == HARD_LINK:
-            self._make_link(parent, path, name, entry)
+            self._extract_link(parent, path, name, entry)
         elif entry.type in (SYMLINK, FIFO):
-            self._make_node(parent, path, name, entry)
+            self._extract_node(parent, path, name, entry)
         elif self._devices:
-            if may_make(_NODES[entry.type], os.makedev(entry.major, entry.minor)):
-                self._make_node(parent, path, name, entry)
+            if can_mknod(_NODES[entry.type], os.makedev(entry.major, entry.minor)):
+                self._extract_node(parent, path, name, entry)
         else:
             raise InvalidRequest(
-                f"entry {_shown(entry.name)} is a device node; none is made in a container",
+                f"entry {quote_name(entry.name)} is a device node, which cannot be copied",
                 hint="give the container the device with --device",
             )
 
-    def _make_directory(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
+    def _extract_directory(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
         for _ in range(_ATTEMPTS):
             try:
                 os.mkdir(name, 0o700, dir_fd=parent)
             except FileExistsError:
                 pass
             try:
-                place = os.open(name, FOLDER, dir_fd=parent)
+                fd = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
             except (NotADirectoryError, FileNotFoundError):
-                place = -1
+                fd = -1
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     raise
-                place = -1
-            if place >= 0:
+                fd = -1
+            if fd >= 0:
                 break
             self._clear(parent, path, name, directory=True)
         else:
-            raise _busy(name)
+            raise _recreated_error(name)
         try:
-            if is_kernels(place):
+            if on_kernel_filesystem(fd):
                 return
-            self._describe(place, entry)
+            self._set_metadata(fd, entry)
         finally:
-            os.close(place)
-        if len(self._times) < _TIMES:
+            os.close(fd)
+        if len(self._times) < _MAX_TIMES:
             self._times[path] = entry.mtime
 
-    def _make_file(
+    def _extract_file(
         self, parent: int, path: bytes, name: bytes, entry: TarEntry, reader: Archive
     ) -> None:
         def make() -> int:
-            return os.open(name, _NEW, 0o600, dir_fd=parent)
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
 
-        place = self._made(make, parent, path, name)
+        fd = self._create(make, parent, path, name)
         try:
-            for piece in reader.data():
-                written = os.write(place, piece)
-                while written < len(piece):
-                    written += os.write(place, piece[written:])
-            self._describe(place, entry)
-            os.utime(place, ns=(entry.mtime, entry.mtime))
+            for chunk in reader.data():
+                written = os.write(fd, chunk)
+                while written < len(chunk):
+                    written += os.write(fd, chunk[written:])
+            self._set_metadata(fd, entry)
+            os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
-            os.close(place)
+            os.close(fd)
 
-    def _make_link(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
+    def _extract_link(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
         target = _clean(entry.link)
         if target == path or not target:
-            raise InvalidRequest(f"entry {_shown(entry.name)} is a hard link to itself")
-        above, target_name = posixpath.split(target)
-        parent = os.dup(parent)  # the cache may let go of either
+            raise InvalidRequest(f"entry {quote_name(entry.name)} is a hard link to itself")
+        parent_path, target_name = posixpath.split(target)
+        parent = os.dup(parent)  # the cache may close either
         source = -1
         try:
-            source = os.dup(self._folder(above))
+            source = os.dup(self._open_directory(parent_path))
 
             def make() -> int:
                 os.link(
@@ -269,13 +273,13 @@ class CopyIn:
                 )
                 return 0
 
-            self._made(make, parent, path, name)
+            self._create(make, parent, path, name)
         finally:
             os.close(parent)
             if source >= 0:
                 os.close(source)
 
-    def _make_node(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
+    def _extract_node(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
         def make() -> int:
             if entry.type == SYMLINK:
                 os.symlink(entry.link, name, dir_fd=parent)
@@ -284,90 +288,97 @@ class CopyIn:
                 os.mknod(name, _NODES[entry.type] | 0o600, number, dir_fd=parent)
             return paths.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF)
 
-        place = self._made(make, parent, path, name)
+        fd = self._create(make, parent, path, name)
         try:
-            facts = os.fstat(place)
-            wanted = stat.S_IFLNK if entry.type == SYMLINK else _NODES[entry.type]
-            if stat.S_IFMT(facts.st_mode) != wanted:
-                return  # it was replaced meanwhile: not ours to describe
+            status = os.fstat(fd)
+            file_type = stat.S_IFLNK if entry.type == SYMLINK else _NODES[entry.type]
+            if stat.S_IFMT(status.st_mode) != file_type:
+                return  # another process replaced it: do not change its metadata
             if self._owner is not None:
-                os.chown(f"/proc/self/fd/{place}", *self._owner(entry.uid, entry.gid))
+                os.chown(f"/proc/self/fd/{fd}", *self._owner(entry.uid, entry.gid))
             if entry.type != SYMLINK:
-                os.chmod(f"/proc/self/fd/{place}", entry.mode)
-            os.utime(f"/proc/self/fd/{place}", ns=(entry.mtime, entry.mtime))
+                os.chmod(f"/proc/self/fd/{fd}", entry.mode)
+            os.utime(f"/proc/self/fd/{fd}", ns=(entry.mtime, entry.mtime))
         finally:
-            os.close(place)
+            os.close(fd)
 
-    def _made(self, make: Callable[[], int], parent: int, path: bytes, name: bytes) -> int:
-        """What ``make`` answers, once there is nothing in its way."""
+    def _create(self, make: Callable[[], int], parent: int, path: bytes, name: bytes) -> int:
+        """Return the result of ``make``, after removing files that are in its way."""
         for _ in range(_ATTEMPTS):
             try:
                 return make()
             except FileExistsError:
                 self._clear(parent, path, name, directory=False)
-        raise _busy(name)
+        raise _recreated_error(name)
 
     def _clear(self, parent: int, path: bytes, name: bytes, *, directory: bool) -> None:
-        """Take away what an entry replaces; ``directory`` says that the entry is one."""
+        """Remove the file that an entry replaces. ``directory`` says that the entry is one."""
         try:
-            facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return
-        there = stat.S_ISDIR(facts.st_mode)
-        if there == directory and there:
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if is_directory == directory and is_directory:
             return
-        if self._keep_kinds and there != directory:
-            old, new = ("directory", "non-directory") if there else ("non-directory", "directory")
-            raise InvalidRequest(f"cannot overwrite {old} {_shown(path)} with {new} of that name")
-        if there:
+        if self._keep_kinds and is_directory != directory:
+            old, new = (
+                ("directory", "non-directory") if is_directory else ("non-directory", "directory")
+            )
+            raise InvalidRequest(
+                f"cannot overwrite {old} {quote_name(path)} with {new} of that name"
+            )
+        if is_directory:
             remove_tree(parent, name)
-            self._forget_below(path)
+            self._close_below(path)
         else:
             try:
                 os.unlink(name, dir_fd=parent)
             except FileNotFoundError:
                 return
-            self._forget_below(path)
+            self._close_below(path)
 
-    def _forget_below(self, path: bytes) -> None:
-        """Directories that were reached through what is gone are opened anew."""
+    def _close_below(self, path: bytes) -> None:
+        """Close the cached directories at and below a removed path."""
         start = path + b"/"
-        for known in [k for k in self._folders if k == path or k.startswith(start)]:
-            os.close(self._folders.pop(known))
+        for path_below in [k for k in self._directories if k == path or k.startswith(start)]:
+            os.close(self._directories.pop(path_below))
 
-    def _describe(self, place: int, entry: TarEntry) -> None:
+    def _set_metadata(self, fd: int, entry: TarEntry) -> None:
         if self._owner is not None:
-            os.fchown(place, *self._owner(entry.uid, entry.gid))
+            os.fchown(fd, *self._owner(entry.uid, entry.gid))
         mode = entry.mode if self._privileges else entry.mode & 0o1777
-        os.fchmod(place, mode)  # after chown, which clears set-user-ID
+        os.fchmod(fd, mode)  # after chown, which clears set-user-ID
         for attribute, value in entry.xattrs.items():
-            users = attribute.startswith("user.") and not attribute.startswith("user.overlay.")
-            if users or (attribute == "security.capability" and self._privileges):
+            user_xattr = attribute.startswith("user.") and not attribute.startswith("user.overlay.")
+            if user_xattr or (attribute == "security.capability" and self._privileges):
                 try:
-                    os.setxattr(place, attribute, value)
+                    os.setxattr(fd, attribute, value)
                 except OSError as error:
                     if error.errno not in (errno.ENOTSUP, errno.EPERM):
                         raise
 
 
 def _clean(name: bytes) -> bytes:
-    """An entry's path below the directory. Raises :class:`InvalidRequest` where it leads out."""
+    """Return an entry's path relative to the directory.
+
+    :raises InvalidRequest: when the path leaves the directory.
+    """
     path = posixpath.normpath(name.lstrip(b"/") or b".")
     if path == b".":
         return b""
     if path == b".." or path.startswith(b"../"):
-        raise InvalidRequest(f"entry {_shown(name)} leads out of the directory")
+        raise InvalidRequest(f"entry {quote_name(name)} leaves the directory")
     return path
 
 
-def _busy(name: bytes) -> Conflict:
-    return Conflict(f"{_shown(name)} cannot be made: something makes it again and again")
+def _recreated_error(name: bytes) -> Conflict:
+    return Conflict(f"{quote_name(name)} cannot be created: another process keeps recreating it")
 
 
 @contextmanager
-def _explained(name: bytes) -> Iterator[None]:
-    """Turn what the kernel refuses into an error about the entry."""
-    what = f"cannot copy {_shown(name)}"
+def _errors_for(name: bytes) -> Iterator[None]:
+    """Convert errors of the kernel to errors about the entry."""
+    what = f"cannot copy {quote_name(name)}"
     try:
         yield
     except (OSError, OverflowError, ValueError) as error:

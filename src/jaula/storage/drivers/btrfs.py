@@ -1,12 +1,12 @@
-"""The btrfs driver: a container's files are a snapshot of a subvolume that holds its image.
+"""The btrfs driver: a container's root is a snapshot of the subvolume of its image.
 
-Where trees are is said in :mod:`jaula.storage.drivers.full_copy`. A merged tree is a subvolume that is
-read-only, made from that of the longest stack below it which is there. Its files share their data
-with the unpacked layers (copy_file_range(2) makes reflinks), so it costs metadata only.
+:mod:`jaula.storage.drivers.full_copy` describes the paths. A merged tree is a read-only subvolume,
+made from the merged tree of the longest prefix of its layers. Its files share their data with the
+unpacked layers (copy_file_range(2) makes reflinks), so it costs metadata only.
 
-A limit counts what the container writes, since a snapshot shares the rest. With simple quotas it
-is a group of level 1 that subvolumes made inside the container join by themselves; a file system
-that keeps quotas in full has a limit for the container's own subvolume alone.
+A size limit counts what the container writes, because a snapshot shares the rest. With simple
+quotas it is a qgroup of level 1, which subvolumes created inside the container join automatically.
+With full quotas the limit applies to the container's own subvolume only.
 """
 
 from __future__ import annotations
@@ -23,21 +23,26 @@ from jaula.errors import Unsupported
 from jaula.kernel import btrfs
 from jaula.storage.diff import tree_differences
 from jaula.storage.drivers.driver import ChangeKind
-from jaula.storage.drivers.full_copy import HALF_MADE, FullCopyDriver, chain_of
+from jaula.storage.drivers.full_copy import INCOMPLETE, FullCopyDriver, chain_name
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.store_dir import opened, write_new
-from jaula.storage.trees import FOLDER, open_folder, remove_tree
+from jaula.storage.trees import (
+    DIRECTORY_FLAGS,
+    open_directory,
+    open_subdirectory,
+    remove_tree,
+    write_new,
+)
 
-_LIMITED = "limited"
+_LIMIT_MARK = "limited"
 _NO_GROUP = (errno.ENOENT, errno.ENOTCONN, errno.EINVAL)
-"""There is no such group or member, or the file system keeps no quota any more."""
-_GOES_LATER = (*_NO_GROUP, errno.EBUSY)
-"""The group of a subvolume: since Linux 6.11 it goes when the last of its data is freed."""
+"""The qgroup or its member does not exist, or quotas were disabled."""
+_BUSY_GROUP = (*_NO_GROUP, errno.EBUSY)
+"""Since Linux 6.11 a subvolume's qgroup can be removed only when its last data is freed."""
 
 
 class BtrfsDriver(FullCopyDriver):
-    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver`."""
+    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver` on btrfs."""
 
     name = "btrfs"
 
@@ -49,70 +54,70 @@ class BtrfsDriver(FullCopyDriver):
                 hint="use a root directory on btrfs, or another driver",
             )
         if rootless:
-            raise Unsupported("an ordinary user's engine may not remove subvolumes of btrfs")
+            raise Unsupported("a rootless engine cannot remove btrfs subvolumes")
         super().__init__(paths, layers)
         self._probe()
 
     def _probe(self) -> None:
         name = f".probe-{secrets.token_hex(6)}"
         try:
-            with opened(self._paths.root) as parent:
+            with open_directory(self._paths.root) as parent:
                 try:
                     btrfs.subvol_create(parent, name)
                 finally:
-                    self._remove(parent, name)
+                    self._remove_tree(parent, name)
         except OSError as error:
             raise Unsupported(
-                f"btrfs makes no subvolumes at {self._paths.root}: {error}"
+                f"btrfs cannot create subvolumes at {self._paths.root}: {error}"
             ) from error
 
     def usage(self, id: str) -> int:
-        """Bytes of the regular files that were written, each inode once."""
-        found: dict[int, int] = {}
-        with self._pair(id) as (tree, below):
-            for path, kind in tree_differences(tree, below).items():
+        """Return the bytes of the regular files that were written, each inode once."""
+        sizes: dict[int, int] = {}
+        with self._tree_and_base(id) as (tree, lower):
+            for path, kind in tree_differences(tree, lower).items():
                 if kind is ChangeKind.DELETED:
                     continue
-                folder, _, name = path.rpartition(b"/")
+                directory, _, name = path.rpartition(b"/")
                 try:
-                    parent = open_folder(tree, folder)
+                    parent = open_subdirectory(tree, directory)
                     try:
-                        facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
                     finally:
                         os.close(parent)
                 except FileNotFoundError:
-                    continue  # it went away meanwhile
-                if stat.S_ISREG(facts.st_mode):
-                    found[facts.st_ino] = facts.st_size
-        return sum(found.values())
+                    continue  # removed meanwhile
+                if stat.S_ISREG(status.st_mode):
+                    sizes[status.st_ino] = status.st_size
+        return sum(sizes.values())
 
-    def _make(self, parent: int, name: str) -> None:
+    def _create_tree(self, parent: int, name: str) -> None:
         btrfs.subvol_create(parent, name)
         os.chmod(name, 0o700, dir_fd=parent)
 
-    def _begin(self, parent: int, name: str, layers: Sequence[str]) -> int:
-        for count in range(len(layers) - 1, 0, -1):
+    def _create_base(self, parent: int, name: str, layers: Sequence[str]) -> int:
+        for depth in range(len(layers) - 1, 0, -1):
             try:
-                with opened(chain_of(layers[:count]), dir_fd=parent) as below:
-                    btrfs.snap_create(below, parent, name)
+                with open_directory(chain_name(layers[:depth]), dir_fd=parent) as lower:
+                    btrfs.snap_create(lower, parent, name)
             except FileNotFoundError:
                 continue
-            return count
-        return super()._begin(parent, name, layers)
+            return depth
+        return super()._create_base(parent, name, layers)
 
-    def _finished(self, tree: int) -> None:
+    def _seal(self, tree: int) -> None:
         btrfs.set_read_only(tree)
 
-    def _copy(self, source: int, parent: int, name: str, size: int | None) -> None:
+    def _copy_tree(self, source: int, parent: int, name: str, size: int | None) -> None:
         btrfs.snap_create(source, parent, name)
         if size is not None:
-            write_new(parent, _LIMITED, b"")
-            with opened(name, dir_fd=parent) as tree:
-                self._limit(tree, size)
+            write_new(parent, _LIMIT_MARK, b"")
+            with open_directory(name, dir_fd=parent) as tree:
+                self._set_limit(tree, size)
 
-    def _remove(self, parent: int, name: str) -> None:
+    def _remove_tree(self, parent: int, name: str) -> None:
         try:
-            tree = os.open(name, FOLDER, dir_fd=parent)
+            tree = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
         except FileNotFoundError:
             return
         try:
@@ -122,16 +127,16 @@ class BtrfsDriver(FullCopyDriver):
             subvolumes = _with_nested(tree)
         finally:
             os.close(tree)
-        for number in reversed(subvolumes):
-            btrfs.snap_destroy(parent, number)
-            with _unless(*_GOES_LATER):
-                btrfs.qgroup_remove(parent, number)
+        for subvolume in reversed(subvolumes):
+            btrfs.snap_destroy(parent, subvolume)
+            with _ignore_errors(*_BUSY_GROUP):
+                btrfs.qgroup_remove(parent, subvolume)
 
     # -- limits ---------------------------------------------------------------------------------
 
-    def _limit(self, tree: int, size: int) -> None:
-        number = btrfs.subvol_id(tree)
-        group = btrfs.qgroup(1, number)
+    def _set_limit(self, tree: int, size: int) -> None:
+        subvolume = btrfs.subvol_id(tree)
+        group = btrfs.qgroup(1, subvolume)
         try:
             try:
                 btrfs.qgroup_create(tree, group)
@@ -140,7 +145,7 @@ class BtrfsDriver(FullCopyDriver):
                     raise
                 btrfs.quota_enable(tree)
                 btrfs.qgroup_create(tree, group)
-            btrfs.qgroup_assign(tree, number, group)
+            btrfs.qgroup_assign(tree, subvolume, group)
             btrfs.qgroup_limit(tree, group, size)
         except OSError as error:
             raise Unsupported(
@@ -148,41 +153,41 @@ class BtrfsDriver(FullCopyDriver):
                 hint="`btrfs quota enable --simple` says why",
             ) from error
 
-    def _unlimited(self, parent: int) -> None:
-        """A full group refuses removals as well, so its limit goes first."""
+    def _clear_limits(self, parent: int) -> None:
+        """Clear the limit before a removal, because a full qgroup refuses removals too."""
         try:
-            os.stat(_LIMITED, dir_fd=parent)
+            os.stat(_LIMIT_MARK, dir_fd=parent)
         except FileNotFoundError:
             return
         for name in os.listdir(parent):
-            if name == "rootfs" or name.startswith(HALF_MADE):
-                with opened(name, dir_fd=parent) as tree:
-                    self._forget_group(tree)
-        os.unlink(_LIMITED, dir_fd=parent)
+            if name == "rootfs" or name.startswith(INCOMPLETE):
+                with open_directory(name, dir_fd=parent) as tree:
+                    self._remove_group(tree)
+        os.unlink(_LIMIT_MARK, dir_fd=parent)
 
-    def _forget_group(self, tree: int) -> None:
+    def _remove_group(self, tree: int) -> None:
         subvolumes = _with_nested(tree)
         group = btrfs.qgroup(1, subvolumes[0])
-        with _unless(*_NO_GROUP):
+        with _ignore_errors(*_NO_GROUP):
             btrfs.qgroup_limit(tree, group, btrfs.UNLIMITED)
-        for number in subvolumes:
-            with _unless(*_NO_GROUP):
-                btrfs.qgroup_assign(tree, number, group, assign=False)
-        with _unless(*_NO_GROUP):
+        for subvolume in subvolumes:
+            with _ignore_errors(*_NO_GROUP):
+                btrfs.qgroup_assign(tree, subvolume, group, assign=False)
+        with _ignore_errors(*_NO_GROUP):
             btrfs.qgroup_remove(tree, group)
 
 
 def _with_nested(tree: int) -> list[int]:
-    """Ids of a subvolume and of those below it, each before what it holds."""
-    found = [btrfs.subvol_id(tree)]
-    for number in found:  # grows while it is walked
-        found += btrfs.children(tree, number)
-    return found
+    """Return the ids of a subvolume and its nested ones, each before those inside it."""
+    subvolumes = [btrfs.subvol_id(tree)]
+    for subvolume in subvolumes:  # the loop extends the list
+        subvolumes += btrfs.children(tree, subvolume)
+    return subvolumes
 
 
 @contextmanager
-def _unless(*codes: int) -> Iterator[None]:
-    """Let pass what the kernel says of a group that is not there, or not to be removed yet."""
+def _ignore_errors(*codes: int) -> Iterator[None]:
+    """Ignore ``OSError`` with one of these errno values."""
     try:
         yield
     except OSError as error:

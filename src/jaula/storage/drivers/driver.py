@@ -1,16 +1,16 @@
-"""Snapshots: layers stacked for one container, below a writable directory of its own.
+"""The interface of storage drivers. A snapshot is a stack of layers with a writable directory.
 
-The contract of a driver, held by one test suite that every driver passes:
+Every driver passes one test suite for this contract:
 
-* Layers are given by diff id, base first, and are unpacked already. A snapshot's id is the
-  container's; what a driver keeps of it lies below ``config.Paths.container(id)``.
-* Nothing is mounted on the host and nothing is chowned: ids on disk are the plain ones of the
-  image, and the runtime maps them when it mounts the :class:`~jaula.spec.rootfs.RootSource`.
-* The root directory of a new snapshot has the owner and mode that the image gives to '/'.
-* ``create`` is cheap where the driver can be (it does not depend on the image's size with overlay),
-  leaves nothing behind when it fails, and refuses an id that is there.
-* ``remove`` of what is not there is no error, so it can be repeated after a crash.
-* ``changes`` and ``usage`` may be asked while the container runs and writes.
+* Layers are named by diff id, base first, and are unpacked before. The id of a snapshot is the
+  container's. A driver stores it below ``config.Paths.container(id)``.
+* A driver mounts nothing on the host and changes no owner: ids on disk are those of the image. The
+  runtime maps them when it mounts the :class:`~jaula.spec.rootfs.RootSource`.
+* The root directory of a new snapshot has the owner and mode that the image sets for '/'.
+* ``create`` is cheap if the driver can do it (with overlay it does not depend on the image's size).
+  It leaves nothing behind when it fails, and refuses an existing id.
+* ``remove`` accepts an id that does not exist, so it can be repeated after a crash.
+* ``changes`` and ``usage`` may be called while the container runs and writes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,12 @@ from typing import Protocol
 
 import msgspec
 
-from jaula.config import Paths
-from jaula.errors import InvalidRequest, Unsupported
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot, RootSource
-from jaula.storage.layers.store import LayerStore
 
 
 class ChangeKind(IntEnum):
-    """Docker's numbers (``GET /containers/{id}/changes``)."""
+    """The kind of a change, in Docker's numbers (``GET /containers/{id}/changes``)."""
 
     MODIFIED = 0
     ADDED = 1
@@ -39,128 +36,72 @@ class ChangeKind(IntEnum):
 
 
 class Change(msgspec.Struct, frozen=True, order=True):
-    """A path of the container, absolute, that differs from the image."""
+    """An absolute path of the container that differs from the image."""
 
     path: str
     kind: ChangeKind
 
 
-Choice = Callable[[dict[bytes, ChangeKind]], dict[bytes, ChangeKind]]
-"""Leaves out differences that are not to be in a layer."""
+ChangeFilter = Callable[[dict[bytes, ChangeKind]], dict[bytes, ChangeKind]]
+"""Returns the differences that belong in a layer."""
 
 
 class SnapshotDriver(Protocol):
-    """See the module's text for the contract."""
+    """A storage driver. The module's docstring has the contract."""
 
     name: str
     instant: bool
-    """Whether ``create`` takes a fraction of a millisecond, whatever the image."""
+    """Whether ``create`` takes a fraction of a millisecond for any image."""
 
     def create(self, id: str, layers: Sequence[str], *, size: int | None = None) -> None:
-        """``size``: bytes that the container may add to its layers.
+        """Create a snapshot. ``size`` limits the bytes that the container may write.
 
-        Raises ``Conflict`` where the snapshot exists, ``NotFound`` for an unknown layer,
-        ``Unsupported`` where the kernel or the file system cannot limit it.
+        :raises Conflict: when the snapshot exists.
+        :raises NotFound: when a layer does not exist.
+        :raises Unsupported: when the kernel or the file system cannot limit the size.
         """
 
     def root(self, id: str) -> RootSource:
-        """How to mount a snapshot; raises ``NotFound``."""
+        """Return how to mount a snapshot.
+
+        :raises NotFound: when it does not exist.
+        """
 
     def view(self, layers: Sequence[str]) -> RootSource:
-        """How to mount layers read-only, without a snapshot."""
+        """Return how to mount layers read-only, without a snapshot."""
 
     def remove(self, id: str) -> None: ...
 
     def exists(self, id: str) -> bool: ...
 
     def changes(self, id: str) -> list[Change]:
-        """What differs from the layers, in order of path."""
+        """Return the differences from the layers, sorted by path."""
 
-    def write_layer(self, id: str, choose: Choice, sink: Callable[..., object]) -> bool:
-        """Write what differs as the tar of a layer; whether there is anything in it.
+    def write_layer(self, id: str, select: ChangeFilter, sink: Callable[..., object]) -> bool:
+        """Write the selected differences as the tar of a layer. Return whether there are any.
 
-        It may be asked while the container runs; only one that is paused gives one moment's files.
+        The container may run. Only a paused container gives a consistent layer.
         """
 
     def usage(self, id: str) -> int:
-        """Bytes that the snapshot holds beyond its layers."""
+        """Return the bytes that the snapshot has beyond its layers."""
 
     def leftovers(self) -> list[str]:
-        """Paths of what is of no snapshot and that :meth:`sweep` removes."""
+        """Return the paths that belong to no snapshot and that :meth:`sweep` removes."""
 
     def sweep(self) -> None:
-        """Remove what a crash left; called when nothing is being made."""
+        """Remove what a crash left. No snapshot may be in creation."""
 
     def status(self) -> list[tuple[str, str]]:
-        """Facts for ``docker info`` (DriverStatus)."""
-
-
-DRIVERS = ("overlay", "btrfs", "vfs")
-"""In the order in which they are tried."""
-
-
-def driver(
-    name: str, paths: Paths, layers: LayerStore, *, rootless: bool = False
-) -> SnapshotDriver:
-    """The named driver, loaded now. Raises ``Unsupported`` where it cannot work here.
-
-    ``rootless`` says that we are in a user namespace, whose ids are those of every container: then
-    nothing is id-mapped.
-    """
-    if name in ("overlay", "overlay2"):  # Docker's name for it
-        from jaula.storage.drivers.overlay import OverlayDriver
-
-        return OverlayDriver(paths, layers, rootless=rootless)
-    if name == "btrfs":
-        from jaula.storage.drivers.btrfs import BtrfsDriver
-
-        return BtrfsDriver(paths, layers, rootless=rootless)
-    if name == "vfs":
-        from jaula.storage.drivers.vfs import VfsDriver
-
-        return VfsDriver(paths, layers, rootless=rootless)
-    raise InvalidRequest(
-        f"storage driver {name!r} does not exist", hint=f"there are {', '.join(DRIVERS)}"
-    )
-
-
-def choose(
-    paths: Paths,
-    name: str | None = None,
-    layers: LayerStore | None = None,
-    *,
-    rootless: bool = False,
-) -> SnapshotDriver:
-    """The driver called ``name``, or the first that works on this kernel and file system.
-
-    One that has containers here already comes first.
-    """
-    layers = layers or LayerStore(paths)
-    if name is not None:
-        return driver(name, paths, layers, rootless=rootless)
-    reasons = []
-    for candidate in sorted(DRIVERS, key=lambda known: not in_use(known, paths)):
-        try:
-            return driver(candidate, paths, layers, rootless=rootless)
-        except Unsupported as error:
-            reasons.append(error.message)
-    raise Unsupported("no storage driver works here: " + "; ".join(reasons))
-
-
-def in_use(name: str, paths: Paths) -> bool:
-    """Whether a driver that keeps trees of its own (not overlay) has any in this root directory."""
-    try:
-        return bool(os.listdir(paths.root / name))
-    except FileNotFoundError:
-        return False
+        """Return the rows of DriverStatus in ``docker info``."""
 
 
 @contextmanager
 def open_root(source: RootSource) -> Iterator[int]:
-    """A descriptor of a root file system's '/', from a mount that only this descriptor knows.
+    """Yield a descriptor of the '/' of a root file system, in a detached mount.
 
-    Ids are seen as they are on disk. Where the source has an upper directory it is used writable,
-    so this is for containers that do not run; overlayfs leaves two mounts of one upper undefined.
+    Ids are those on disk. An upper directory is mounted writable, so the container must not be
+    running: overlayfs does not define two mounts of one upper directory.
     """
     if isinstance(source, OverlayRoot):
         mount = mounts.overlay(source.lowers, source.upper, source.work, options=source.options)

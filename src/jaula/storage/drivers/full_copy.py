@@ -1,8 +1,8 @@
-"""Snapshots that are whole trees: what the vfs and the btrfs driver have in common.
+"""The base of the vfs and btrfs drivers, whose snapshots are whole trees.
 
-``<root>/<driver>/<chain>`` holds the merged tree of a stack of layers, made once and the source of
-copies; ``containers/<id>/rootfs`` is a container's copy, ``chain`` beside it says of what. How a
-tree is made, copied and removed is each driver's own.
+``<root>/<driver>/<chain>`` is the merged tree of a stack of layers. It is made once and then
+copied. ``containers/<id>/rootfs`` is a container's copy, ``containers/<id>/chain`` names its merged
+tree. The subclasses create, copy and remove trees.
 """
 
 from __future__ import annotations
@@ -19,22 +19,28 @@ from contextlib import contextmanager
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.spec.rootfs import DirectoryRoot, RootSource
-from jaula.storage.diff import listed, tree_differences
-from jaula.storage.drivers.driver import Change, Choice
+from jaula.storage.diff import sorted_changes, tree_differences
+from jaula.storage.drivers.driver import Change, ChangeFilter
 from jaula.storage.errors import file_error, is_full
 from jaula.storage.filesystem_type import filesystem_name
-from jaula.storage.layers.diff_tar import write_layer
-from jaula.storage.layers.store import LayerStore, root_stated_by
-from jaula.storage.store_dir import opened, remove_parts, write_new
+from jaula.storage.layers.commit_layer import write_layer
+from jaula.storage.layers.store import LayerStore, root_directory_layer
 from jaula.storage.tar.writer import Sink
-from jaula.storage.trees import copy_facts, copy_tree, remove_tree
+from jaula.storage.trees import (
+    copy_metadata,
+    copy_tree,
+    open_directory,
+    remove_entries,
+    remove_tree,
+    write_new,
+)
 
-HALF_MADE = "new-"
-_VIEWED = 600.0  # seconds for which a tree that was asked for without a snapshot is kept
+INCOMPLETE = "new-"
+_VIEW_LIFETIME = 600.0  # seconds for which a viewed merged tree without a snapshot is kept
 
 
 class FullCopyDriver(ABC):
-    """The part of a :class:`~jaula.storage.drivers.driver.SnapshotDriver` that does not differ."""
+    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver` without the operations on trees."""
 
     name: str
     instant = False
@@ -46,50 +52,53 @@ class FullCopyDriver(ABC):
         self._merged = paths.root / self.name
         self._merged.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._viewed: dict[str, float] = {}
+        self._views: dict[str, float] = {}
 
-    # -- what a driver does in its own way ------------------------------------------------------
-
-    @abstractmethod
-    def _make(self, parent: int, name: str) -> None:
-        """An empty tree, of mode 0700."""
+    # -- operations of the subclasses -----------------------------------------------------------
 
     @abstractmethod
-    def _copy(self, source: int, parent: int, name: str, size: int | None) -> None:
-        """A copy of a tree, which may grow by ``size`` bytes; raises ``Unsupported``."""
+    def _create_tree(self, parent: int, name: str) -> None:
+        """Create an empty tree with mode 0700."""
 
     @abstractmethod
-    def _remove(self, parent: int, name: str) -> None:
-        """Remove a tree; none there is no error."""
+    def _copy_tree(self, source: int, parent: int, name: str, size: int | None) -> None:
+        """Copy a tree. The copy may grow by ``size`` bytes.
+
+        :raises Unsupported: when the size cannot be limited.
+        """
 
     @abstractmethod
-    def _unlimited(self, parent: int) -> None:
-        """Forget the limits of the trees in a container's directory, before they are removed."""
+    def _remove_tree(self, parent: int, name: str) -> None:
+        """Remove a tree if it exists."""
 
-    def _finished(self, tree: int) -> None:  # noqa: B027 - a merged tree may stay as it is
-        """A merged tree is complete and is not to change any more."""
+    @abstractmethod
+    def _clear_limits(self, parent: int) -> None:
+        """Clear the size limits in a container's directory before its trees are removed."""
 
-    # -- the contract ---------------------------------------------------------------------------
+    def _seal(self, tree: int) -> None:  # noqa: B027 - optional
+        """Make a complete merged tree immutable."""
+
+    # -- SnapshotDriver -------------------------------------------------------------------------
 
     def create(self, id: str, layers: Sequence[str], *, size: int | None = None) -> None:
         top = self._paths.container(id)
         with self._lock:
             chain = self._merge(layers)
             top.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with opened(top) as parent, opened(self._merged / chain) as source:
+            with open_directory(top) as parent, open_directory(self._merged / chain) as source:
                 if self.exists(id):
                     raise Conflict(f"snapshot {id} exists already")
-                remove_tree(parent, b"chain")  # of a creation that was cut off
+                remove_tree(parent, b"chain")  # left by an interrupted create
                 write_new(parent, "chain", chain.encode())
-                half = f"{HALF_MADE}{secrets.token_hex(8)}"
+                temporary = f"{INCOMPLETE}{secrets.token_hex(8)}"
                 try:
-                    self._copy(source, parent, half, size)
-                    os.rename(half, "rootfs", src_dir_fd=parent, dst_dir_fd=parent)
+                    self._copy_tree(source, parent, temporary, size)
+                    os.rename(temporary, "rootfs", src_dir_fd=parent, dst_dir_fd=parent)
                 except BaseException as error:
-                    self._unlimited(parent)
-                    self._remove(parent, half)
+                    self._clear_limits(parent)
+                    self._remove_tree(parent, temporary)
                     remove_tree(parent, b"chain")
-                    raise explained(error, "make a container's files") from error
+                    raise disk_full_error(error, "create a container's files") from error
 
     def root(self, id: str) -> RootSource:
         self._chain(id)
@@ -98,34 +107,34 @@ class FullCopyDriver(ABC):
     def view(self, layers: Sequence[str]) -> RootSource:
         with self._lock:
             chain = self._merge(layers)
-            self._viewed[chain] = time.monotonic()
+            self._views[chain] = time.monotonic()
             return DirectoryRoot(f"{self._merged}/{chain}", id_mapped=self._id_mapped)
 
     def remove(self, id: str) -> None:
         top = self._paths.container(id)
         try:
-            with opened(top) as parent:
-                self._unlimited(parent)
+            with open_directory(top) as parent:
+                self._clear_limits(parent)
                 for name in os.listdir(parent):
-                    if name == "rootfs" or name.startswith(HALF_MADE):
-                        self._remove(parent, name)
+                    if name == "rootfs" or name.startswith(INCOMPLETE):
+                        self._remove_tree(parent, name)
         except FileNotFoundError:
             return
-        remove_parts(top, ("chain",))
+        remove_entries(top, ("chain",))
         self.sweep()
 
     def exists(self, id: str) -> bool:
         return (self._paths.container(id) / "rootfs").is_dir()
 
     def changes(self, id: str) -> list[Change]:
-        with self._pair(id) as (tree, below):
-            return listed(tree_differences(tree, below))
+        with self._tree_and_base(id) as (tree, base):
+            return sorted_changes(tree_differences(tree, base))
 
-    def write_layer(self, id: str, choose: Choice, sink: Sink) -> bool:
-        with self._pair(id) as (tree, below):
-            found = choose(tree_differences(tree, below))
-            write_layer(tree, found, sink)
-        return bool(found)
+    def write_layer(self, id: str, select: ChangeFilter, sink: Sink) -> bool:
+        with self._tree_and_base(id) as (tree, base):
+            differences = select(tree_differences(tree, base))
+            write_layer(tree, differences, sink)
+        return bool(differences)
 
     def status(self) -> list[tuple[str, str]]:
         return [("Backing Filesystem", filesystem_name(self._paths.root))]
@@ -137,46 +146,46 @@ class FullCopyDriver(ABC):
             return [f"{self._merged}/{name}" for name in self._unused()]
 
     def sweep(self) -> None:
-        with self._lock, opened(self._merged) as parent:
+        with self._lock, open_directory(self._merged) as parent:
             for name in self._unused():
-                self._remove(parent, name)
+                self._remove_tree(parent, name)
 
     def _unused(self) -> list[str]:
-        """Merged trees that no container was copied from, and what was half-made."""
+        """Return the names of merged trees that no container uses, and of incomplete ones."""
         used = {path.read_text() for path in self._paths.root.glob("containers/*/chain")}
         now = time.monotonic()
-        self._viewed = {c: at for c, at in self._viewed.items() if now - at < _VIEWED}
-        return [n for n in os.listdir(self._merged) if n not in used and n not in self._viewed]
+        self._views = {c: at for c, at in self._views.items() if now - at < _VIEW_LIFETIME}
+        return [n for n in os.listdir(self._merged) if n not in used and n not in self._views]
 
     def _merge(self, layers: Sequence[str]) -> str:
-        """Make the merged tree of ``layers`` where it is not there yet; its name."""
+        """Make the merged tree of ``layers`` unless it exists. Return its name."""
         if not layers:
             raise InvalidRequest("an image without a layer has no root file system to run from")
         sources = [self._layers.path(layer) for layer in layers]
-        chain = chain_of(layers)
+        chain = chain_name(layers)
         if (self._merged / chain).is_dir():
             return chain
-        stated = self._layers.path(root_stated_by(self._layers, tuple(layers)))
-        half = f"{HALF_MADE}{secrets.token_hex(8)}"
-        with opened(self._merged) as parent:
+        root_layer = self._layers.path(root_directory_layer(self._layers, tuple(layers)))
+        temporary = f"{INCOMPLETE}{secrets.token_hex(8)}"
+        with open_directory(self._merged) as parent:
             try:
-                done = self._begin(parent, half, layers)
-                with opened(half, dir_fd=parent) as tree:
-                    for path in sources[done:]:
-                        with opened(path) as source:
+                applied = self._create_base(parent, temporary, layers)
+                with open_directory(temporary, dir_fd=parent) as tree:
+                    for path in sources[applied:]:
+                        with open_directory(path) as source:
                             copy_tree(source, tree, whiteout=remove_tree)
-                    with opened(stated) as source:
-                        copy_facts(source, tree)
-                    self._finished(tree)
-                os.rename(half, chain, src_dir_fd=parent, dst_dir_fd=parent)
+                    with open_directory(root_layer) as source:
+                        copy_metadata(source, tree)
+                    self._seal(tree)
+                os.rename(temporary, chain, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException as error:
-                self._remove(parent, half)
-                raise explained(error, "merge an image's layers") from error
+                self._remove_tree(parent, temporary)
+                raise disk_full_error(error, "merge an image's layers") from error
         return chain
 
-    def _begin(self, parent: int, name: str, layers: Sequence[str]) -> int:
-        """Make the tree to lay layers over; how many of them it holds already."""
-        self._make(parent, name)
+    def _create_base(self, parent: int, name: str, layers: Sequence[str]) -> int:
+        """Create the tree to apply layers to. Return how many of ``layers`` it has."""
+        self._create_tree(parent, name)
         return 0
 
     def _chain(self, id: str) -> str:
@@ -186,26 +195,26 @@ class FullCopyDriver(ABC):
         try:
             return document.read_text()
         except FileNotFoundError:
-            raise CorruptState(f"snapshot {id} is damaged: there is no {document}") from None
+            raise CorruptState(f"snapshot {id} is damaged: {document} does not exist") from None
 
     @contextmanager
-    def _pair(self, id: str) -> Iterator[tuple[int, int]]:
-        """Descriptors of a container's tree, and of the merged tree that it was copied from."""
+    def _tree_and_base(self, id: str) -> Iterator[tuple[int, int]]:
+        """Yield descriptors of a container's tree and of the merged tree it was copied from."""
         chain = self._chain(id)
         with (
-            opened(self._paths.container(id) / "rootfs") as tree,
-            opened(self._merged / chain) as below,
+            open_directory(self._paths.container(id) / "rootfs") as tree,
+            open_directory(self._merged / chain) as base,
         ):
-            yield tree, below
+            yield tree, base
 
 
-def chain_of(layers: Sequence[str]) -> str:
-    """The name of a stack of layers."""
+def chain_name(layers: Sequence[str]) -> str:
+    """Return the name of the merged tree of a stack of layers."""
     return hashlib.sha256("\n".join(layers).encode()).hexdigest()
 
 
-def explained(error: BaseException, what: str) -> BaseException:
-    """Return a full disk as an error for a client, and anything else as it is."""
+def disk_full_error(error: BaseException, what: str) -> BaseException:
+    """Convert an ``OSError`` of a full disk to an error for a client. Return others unchanged."""
     if isinstance(error, OSError) and is_full(error):
         return file_error(error, f"cannot {what}")
     return error

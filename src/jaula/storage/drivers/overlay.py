@@ -1,13 +1,13 @@
-"""The overlay driver: layers as they are on disk, one upper directory for each container.
+"""The overlay driver: the layers are lower directories, each container has an upper directory.
 
-Follows the kernel's ``filesystems/overlayfs.rst``. ``containers/<id>/upper`` and ``work`` hold the
-container's delta, ``layers.json`` beside them what is below.
+Follows the kernel's ``filesystems/overlayfs.rst``. ``containers/<id>/upper`` and ``work`` are the
+container's upper and work directory, ``containers/<id>/layers.json`` lists the lower layers.
 
-Facts about overlayfs: the root of the mount shows the upper directory's own owner, mode and times;
-an upper on an overlay, on NFS or on FAT is refused or comes up read-only, so the driver is probed
-with a real mount and a real write when the engine starts. In a user namespace (Linux 5.11) its own
-attributes are ``user.overlay.*`` with the option ``userxattr``, and no mount of the host's file
-systems can be id-mapped.
+Facts about overlayfs: the root of the mount shows the owner, mode and times of the upper directory.
+An upper directory on overlayfs, NFS or FAT is refused or becomes read-only. So the driver probes
+with a real mount and a real write when the engine starts. In a user namespace (Linux 5.11)
+overlayfs needs the option ``userxattr`` and uses ``user.overlay.*``, and mounts of the host's file
+systems cannot be id-mapped.
 """
 
 from __future__ import annotations
@@ -24,22 +24,33 @@ from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unsupported
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot, RootSource
-from jaula.storage.diff import listed, overlay_differences, redirects, tree_differences
+from jaula.storage.diff import (
+    has_redirects,
+    overlay_differences,
+    sorted_changes,
+    tree_differences,
+)
 from jaula.storage.drivers import project_quota
-from jaula.storage.drivers.driver import Change, Choice, open_root
+from jaula.storage.drivers.driver import Change, ChangeFilter, open_root
 from jaula.storage.filesystem_type import filesystem_name
-from jaula.storage.layers.diff_tar import write_layer
-from jaula.storage.layers.store import LayerStore, root_stated_by
-from jaula.storage.store_dir import marked, opened, remove_parts, write_new
+from jaula.storage.layers.commit_layer import write_layer
+from jaula.storage.layers.store import LayerStore, root_directory_layer
 from jaula.storage.tar.writer import Sink
-from jaula.storage.trees import remove_tree, size_on_disk
+from jaula.storage.trees import (
+    list_with_prefix,
+    open_directory,
+    remove_entries,
+    remove_tree,
+    size_on_disk,
+    write_new,
+)
 
 _PROBE = ".probe-"
-_PARTS = ("upper", "work", "layers.json")
+_ENTRIES = ("upper", "work", "layers.json")
 
 
 class OverlayDriver:
-    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver`."""
+    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver` on overlayfs."""
 
     name = "overlay"
     instant = True
@@ -49,7 +60,7 @@ class OverlayDriver:
         self._layers = layers
         self._rootless = rootless
         paths.root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._begun = time.time_ns()
+        self._started = time.time_ns()
         probe(paths.root, user_xattr=rootless)
 
     def create(self, id: str, layers: Sequence[str], *, size: int | None = None) -> None:
@@ -57,36 +68,41 @@ class OverlayDriver:
             raise InvalidRequest("an image without a layer has no root file system to run from")
         for layer in layers:
             self._layers.path(layer)
-        facts = os.stat(self._layers.path(root_stated_by(self._layers, tuple(layers))))
-        top = self._paths.container(id)
-        top.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with opened(top) as parent:
+        status = os.stat(self._layers.path(root_directory_layer(self._layers, tuple(layers))))
+        container = self._paths.container(id)
+        container.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open_directory(container) as parent:
             try:
                 os.mkdir("upper", 0o700, dir_fd=parent)
             except FileExistsError:
                 raise Conflict(f"snapshot {id} exists already") from None
             try:
                 os.mkdir("work", 0o700, dir_fd=parent)
-                os.chown("upper", facts.st_uid, facts.st_gid, dir_fd=parent, follow_symlinks=False)
-                os.chmod("upper", facts.st_mode & 0o7777, dir_fd=parent)
-                os.utime("upper", ns=(facts.st_mtime_ns, facts.st_mtime_ns), dir_fd=parent)
+                os.chown(
+                    "upper", status.st_uid, status.st_gid, dir_fd=parent, follow_symlinks=False
+                )
+                os.chmod("upper", status.st_mode & 0o7777, dir_fd=parent)
+                os.utime("upper", ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=parent)
                 if size is not None:
-                    self._limit(parent, size)
+                    self._set_limit(parent, size)
                 write_new(parent, "layers.json", msgspec.json.encode(tuple(layers)))
             except BaseException:
                 project_quota.end(parent)
-                for part in _PARTS:
-                    remove_tree(parent, part.encode())
+                for name in _ENTRIES:
+                    remove_tree(parent, name.encode())
                 raise
 
-    def _limit(self, parent: int, size: int) -> None:
-        with opened("upper", dir_fd=parent) as upper, opened("work", dir_fd=parent) as work:
+    def _set_limit(self, parent: int, size: int) -> None:
+        with (
+            open_directory("upper", dir_fd=parent) as upper,
+            open_directory("work", dir_fd=parent) as work,
+        ):
             project_quota.begin(parent, (upper, work), self._paths.root)
         project_quota.limit(parent, size)
 
     def root(self, id: str) -> RootSource:
-        top = self._paths.container(id)
-        return self._source(self._layers_of(id), f"{top}/upper", f"{top}/work")
+        container = self._paths.container(id)
+        return self._source(self._layers_of(id), f"{container}/upper", f"{container}/work")
 
     def view(self, layers: Sequence[str]) -> RootSource:
         return self._source(layers)
@@ -103,51 +119,54 @@ class OverlayDriver:
         )
 
     def remove(self, id: str) -> None:
-        top = self._paths.container(id)
+        container = self._paths.container(id)
         try:
-            with opened(top) as parent:
+            with open_directory(container) as parent:
                 project_quota.end(parent)
         except FileNotFoundError:
             return
-        remove_parts(top, _PARTS)
+        remove_entries(container, _ENTRIES)
 
     def exists(self, id: str) -> bool:
-        top = self._paths.container(id)
-        return (top / "layers.json").exists() and (top / "upper").is_dir()
+        container = self._paths.container(id)
+        return (container / "layers.json").exists() and (container / "upper").is_dir()
 
     def leftovers(self) -> list[str]:
         root = self._paths.root
-        return [f"{root}/{name}" for name in marked(root, _PROBE, before=self._begun)]
+        return [f"{root}/{name}" for name in list_with_prefix(root, _PROBE, before=self._started)]
 
     def sweep(self) -> None:
-        with opened(self._paths.root) as parent:
-            for name in marked(self._paths.root, _PROBE, before=self._begun):
+        with open_directory(self._paths.root) as parent:
+            for name in list_with_prefix(self._paths.root, _PROBE, before=self._started):
                 remove_tree(parent, name.encode())
 
     def changes(self, id: str) -> list[Change]:
-        with opened(self._upper(id)) as upper, open_root(self.view(self._layers_of(id))) as below:
-            return listed(overlay_differences(upper, below))
+        with (
+            open_directory(self._upper(id)) as upper,
+            open_root(self.view(self._layers_of(id))) as lower,
+        ):
+            return sorted_changes(overlay_differences(upper, lower))
 
-    def write_layer(self, id: str, choose: Choice, sink: Sink) -> bool:
+    def write_layer(self, id: str, select: ChangeFilter, sink: Sink) -> bool:
         layers = self._layers_of(id)
         upper_path = self._upper(id)
         lowers = (str(upper_path), *self._lowers(layers))
-        whole = OverlayRoot(lowers, user_xattr=self._rootless)
+        merged_source = OverlayRoot(lowers, user_xattr=self._rootless)
         with (
-            opened(upper_path) as upper,
-            open_root(self.view(layers)) as below,
-            open_root(whole) as merged,
+            open_directory(upper_path) as upper,
+            open_root(self.view(layers)) as lower,
+            open_root(merged_source) as merged,
         ):
-            if redirects(upper):
-                found = tree_differences(merged, below)
+            if has_redirects(upper):
+                differences = tree_differences(merged, lower)
             else:
-                found = overlay_differences(upper, below)
-            found = choose(found)
-            write_layer(merged, found, sink)
-        return bool(found)
+                differences = overlay_differences(upper, lower)
+            differences = select(differences)
+            write_layer(merged, differences, sink)
+        return bool(differences)
 
     def usage(self, id: str) -> int:
-        with opened(self._upper(id)) as upper:
+        with open_directory(self._upper(id)) as upper:
             return size_on_disk(upper)
 
     def status(self) -> list[tuple[str, str]]:
@@ -170,18 +189,21 @@ class OverlayDriver:
         except FileNotFoundError:
             raise NotFound(f"snapshot {id} does not exist") from None
         except msgspec.DecodeError as error:
-            raise CorruptState(f"the snapshot's document {document} is damaged: {error}") from error
+            raise CorruptState(f"the snapshot file {document} is damaged: {error}") from error
 
     def _lowers(self, layers: Sequence[str]) -> tuple[str, ...]:
-        # Of a layer that is there twice the upper one shows all that the lower one could, and
-        # overlayfs takes no directory twice.
+        # Overlayfs refuses a directory that is listed twice. Of a repeated layer the topmost one
+        # hides the lower one anyway.
         return tuple(self._layers.path(layer) for layer in dict.fromkeys(reversed(layers)))
 
 
 def probe(directory: Path, *, user_xattr: bool = False) -> None:
-    """Mount a small overlay below ``directory`` and write to it; raises :class:`Unsupported`."""
+    """Mount a small overlay below ``directory`` and write to it.
+
+    :raises Unsupported: when that fails.
+    """
     name = f"{_PROBE}{secrets.token_hex(6)}"
-    with opened(directory) as parent:
+    with open_directory(directory) as parent:
         try:
             _probe(parent, name, directory / name, user_xattr)
         except OSError as error:
@@ -196,8 +218,8 @@ def probe(directory: Path, *, user_xattr: bool = False) -> None:
 
 def _probe(parent: int, name: str, top: Path, user_xattr: bool) -> None:
     os.mkdir(name, 0o700, dir_fd=parent)
-    for part in ("lower", "upper", "work"):
-        (top / part).mkdir()
+    for directory in ("lower", "upper", "work"):
+        (top / directory).mkdir()
     (top / "lower" / "hidden").touch()
     source = OverlayRoot((f"{top}/lower",), f"{top}/upper", f"{top}/work", user_xattr=user_xattr)
     mount = mounts.overlay(source.lowers, source.upper, source.work, options=source.options)
@@ -206,4 +228,4 @@ def _probe(parent: int, name: str, top: Path, user_xattr: bool) -> None:
     finally:
         os.close(mount)
     if not (top / "upper" / "hidden").lstat().st_mode & 0o020000:
-        raise Unsupported("overlay writes no whiteouts here")
+        raise Unsupported("overlay does not write whiteouts on this file system")

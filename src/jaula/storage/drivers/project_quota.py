@@ -1,10 +1,10 @@
-"""A ceiling for what a container writes, by the file system's project quota (ext4, xfs).
+"""Limit the bytes that a container writes by project quotas of the file system (ext4, xfs).
 
-Each limited container is a project of its own. Its number is chosen at random among those that
-nothing uses, so that engines, and other programs, on one file system do not meet.
+Each limited container has its own project. The project id is random and unused, so that several
+engines and other programs on one file system do not collide.
 
-What overlayfs writes is limited like everything else: it gives up ``CAP_SYS_RESOURCE``, with which
-ext4 lets a process exceed quotas, for its own accesses.
+Writes through overlayfs are limited too: overlayfs drops ``CAP_SYS_RESOURCE``, which lets a process
+exceed quotas on ext4, for its own accesses.
 """
 
 from __future__ import annotations
@@ -18,50 +18,51 @@ from pathlib import Path
 from jaula.errors import Unsupported
 from jaula.kernel import namespaces, quota
 from jaula.storage.filesystem_type import filesystem_name
-from jaula.storage.store_dir import write_new
+from jaula.storage.trees import write_new
 
 _FIRST, _LAST = 1 << 20, (1 << 31) - 1
-_UNUSED = (errno.ENOENT, errno.ESRCH)  # xfs, ext4
+_NO_QUOTA = (errno.ENOENT, errno.ESRCH)  # xfs, ext4
 _RECORD = "project"
 
 
-def begin(parent: int, folders: Sequence[int], directory: Path) -> None:
-    """Count what is made in ``folders`` for a new project, which has no limit yet.
+def begin(parent: int, directories: Sequence[int], directory: Path) -> None:
+    """Assign a new project without a limit to ``directories``; new files in them inherit it.
 
-    Its number is written to a file in ``parent``, the container's directory. Raises
-    :class:`Unsupported` where the file system at ``directory`` does not limit projects.
+    The project id is written to a file in ``parent``, the container's directory.
+
+    :raises Unsupported: when the file system at ``directory`` does not enforce project quotas.
     """
-    _check(parent, directory)
-    project = _unused(parent)
+    _check_enforced(parent, directory)
+    project = _unused_project(parent)
     write_new(parent, _RECORD, b"%d" % project)
-    for folder in folders:
+    for directory_fd in directories:
         try:
-            quota.set_project(folder, project)
+            quota.set_project(directory_fd, project)
         except OSError as error:
-            raise _impossible(directory, os.strerror(error.errno or 0)) from error
+            raise _unsupported(directory, os.strerror(error.errno or 0)) from error
 
 
 def limit(parent: int, size: int) -> None:
-    """Let the project of a container grow by ``size`` bytes from what it has now."""
-    project = _recorded(parent)
+    """Limit the project of a container to its present usage plus ``size`` bytes."""
+    project = _read_project(parent)
     assert project is not None
     quota.set_limit(parent, project, quota.get(parent, project).dqb_curspace + size)
 
 
 def end(parent: int) -> None:
-    """Forget the project of a container, if it has one."""
-    project = _recorded(parent)
+    """Clear the limit of a container's project if it has one."""
+    project = _read_project(parent)
     if project is None:
         return
     try:
         quota.set_limit(parent, project, 0)
     except OSError as error:
-        if error.errno not in (*_UNUSED, errno.ENOTSUP, errno.ENOSYS):
-            raise  # otherwise nobody keeps quotas here any more
+        if error.errno not in (*_NO_QUOTA, errno.ENOTSUP, errno.ENOSYS):
+            raise  # the ignored errors mean that quotas were disabled
     os.unlink(_RECORD, dir_fd=parent)
 
 
-def _recorded(parent: int) -> int | None:
+def _read_project(parent: int) -> int | None:
     try:
         descriptor = os.open(_RECORD, os.O_RDONLY | os.O_CLOEXEC, dir_fd=parent)
     except FileNotFoundError:
@@ -73,18 +74,18 @@ def _recorded(parent: int) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _check(folder: int, directory: Path) -> None:
+def _check_enforced(directory_fd: int, directory: Path) -> None:
     if not namespaces.is_initial_userns():
-        raise _impossible(directory, "an ordinary user's engine may not set quotas")
+        raise _unsupported(directory, "a rootless engine cannot set quotas")
     try:
-        enforced = quota.is_enforced(folder)
+        enforced = quota.is_enforced(directory_fd)
     except OSError as error:
-        raise _impossible(directory, f"it keeps no quota ({error.strerror})") from error
+        raise _unsupported(directory, f"quotas are not enabled ({error.strerror})") from error
     if not enforced:
-        raise _impossible(directory, "it does not enforce project quotas")
+        raise _unsupported(directory, "project quotas are not enforced")
 
 
-def _impossible(directory: Path, reason: str) -> Unsupported:
+def _unsupported(directory: Path, reason: str) -> Unsupported:
     return Unsupported(
         f"--storage-opt size= is not possible on {filesystem_name(directory)} at {directory}: "
         f"{reason}",
@@ -93,14 +94,14 @@ def _impossible(directory: Path, reason: str) -> Unsupported:
     )
 
 
-def _unused(folder: int) -> int:
+def _unused_project(directory_fd: int) -> int:
     while True:
         project = secrets.randbelow(_LAST - _FIRST) + _FIRST
         try:
-            found = quota.get(folder, project)
+            usage = quota.get(directory_fd, project)
         except OSError as error:
-            if error.errno not in _UNUSED:
+            if error.errno not in _NO_QUOTA:
                 raise
             return project
-        if not (found.dqb_curinodes or found.dqb_curspace or found.dqb_bhardlimit):
+        if not (usage.dqb_curinodes or usage.dqb_curspace or usage.dqb_bhardlimit):
             return project

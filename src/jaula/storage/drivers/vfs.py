@@ -1,7 +1,7 @@
-"""The vfs driver: a whole copy for each container, for hosts where overlay does not work.
+"""The vfs driver: a full copy for each container, for hosts where overlay does not work.
 
-Where trees are is said in :mod:`jaula.storage.drivers.full_copy`. File systems with reflinks (btrfs, xfs)
-share the data all the same.
+:mod:`jaula.storage.drivers.full_copy` describes the paths. File systems with reflinks (btrfs, xfs)
+share the data.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from jaula.config import Paths
 from jaula.storage.drivers import project_quota
 from jaula.storage.drivers.full_copy import FullCopyDriver
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.store_dir import opened
-from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
+from jaula.storage.trees import copy_tree, open_directory, remove_tree, size_on_disk
 
 
 class VfsDriver(FullCopyDriver):
-    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver`."""
+    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver` for any file system."""
 
     name = "vfs"
 
@@ -25,23 +24,23 @@ class VfsDriver(FullCopyDriver):
         super().__init__(paths, layers, id_mapped=not rootless)
 
     def usage(self, id: str) -> int:
-        with self._pair(id) as (tree, _):
+        with self._tree_and_base(id) as (tree, _):
             return size_on_disk(tree)
 
-    def _make(self, parent: int, name: str) -> None:
+    def _create_tree(self, parent: int, name: str) -> None:
         os.mkdir(name, 0o700, dir_fd=parent)
 
-    def _copy(self, source: int, parent: int, name: str, size: int | None) -> None:
+    def _copy_tree(self, source: int, parent: int, name: str, size: int | None) -> None:
         os.mkdir(name, 0o700, dir_fd=parent)
-        with opened(name, dir_fd=parent) as tree:
+        with open_directory(name, dir_fd=parent) as tree:
             if size is not None:
                 project_quota.begin(parent, (tree,), self._paths.root)
             copy_tree(source, tree)
             if size is not None:
                 project_quota.limit(parent, size)
 
-    def _unlimited(self, parent: int) -> None:
+    def _clear_limits(self, parent: int) -> None:
         project_quota.end(parent)
 
-    def _remove(self, parent: int, name: str) -> None:
+    def _remove_tree(self, parent: int, name: str) -> None:
         remove_tree(parent, name.encode())

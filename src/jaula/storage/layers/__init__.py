@@ -1,1 +1,1 @@
-"""Image layers: store, extraction, commit of a container's changes."""
+"""Image layers: the store, extraction, and commit of a container's changes."""

@@ -1,20 +1,27 @@
-"""An overlay's upper directory as a layer: the directory itself is kept, its tar is written once.
+"""Commit a container's changes to a layer, from a diff or from an overlay's upper directory.
 
-Follows opencontainers/image-spec 1.1 ``layer.md``. The tar that is written is the very one from
-which the extractor would make such a directory: whiteouts as ``.wh.NAME``, an opaque directory as
-``.wh..wh..opq`` in it, times in whole seconds, attributes of users and file capabilities only. The
-directory is brought into that state at the same time, so that it need not be unpacked again.
+Follows opencontainers/image-spec 1.1 ``layer.md``: added and modified files with their parents, a
+deleted file as an empty file ``.wh.NAME``. The same changes give the same bytes: entries sorted by
+path, no names of owners, whole seconds.
 
-The same files give the same bytes: entries in order of name, no names of owners.
+:func:`write_layer` writes a diff from the merged tree, so it works with any driver.
+
+:func:`write_upper` writes an upper directory, which then becomes the layer without extracting its
+tar: opaque directories have ``.wh..wh..opq``, and only ``user.`` attributes and file capabilities
+are stored. The directory is changed at the same time to what the extractor would create from that
+tar.
 """
 
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 
+from jaula.kernel.paths import RESOLVE, openat2
+from jaula.storage.cp.create_archive import ArchiveWriter
 from jaula.storage.diff import overlay_differences
-from jaula.storage.drivers.driver import Choice
+from jaula.storage.drivers.driver import ChangeFilter, ChangeKind
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -24,54 +31,91 @@ from jaula.storage.tar.entry import (
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.tree_archive import TYPES, attributes_of, exactly
-from jaula.storage.tar.writer import Sink, TarWriter, entry
-from jaula.storage.trees import is_opaque, is_whiteout, opaque, open_folder, remove_tree, walk
+from jaula.storage.tar.writer import (
+    TAR_TYPES,
+    Sink,
+    TarWriter,
+    new_entry,
+    portable_xattrs,
+    read_padded,
+)
+from jaula.storage.trees import (
+    is_opaque,
+    is_whiteout,
+    opaque_xattr,
+    open_subdirectory,
+    remove_tree,
+    walk,
+)
+
+Differences = dict[bytes, ChangeKind]
+"""Relative paths, with the parents of changes."""
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _SECOND = 1_000_000_000
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
-_MOVED = (".redirect", ".metacopy")
+_REDIRECT_SUFFIXES = (".redirect", ".metacopy")
 
 
 class Redirected(Exception):
-    """overlayfs moved a directory, or has a file's facts only: the directory is not the whole."""
+    """The upper directory is incomplete: overlayfs moved a directory or copied up metadata only."""
 
 
-def prune(upper: int, below: int, choose: Choice) -> bool:
-    """Remove what differs from nothing below, or is not chosen; whether anything is left.
+def write_layer(merged: int, differences: Differences, sink: Sink) -> None:
+    """Write the tar of a diff. ``merged`` is a descriptor of the container's root."""
+    out = ArchiveWriter(sink)
+    for path, kind in sorted(differences.items(), key=lambda item: item[0].split(b"/")):
+        if kind is ChangeKind.DELETED:
+            directory, name = posixpath.split(path)
+            out.add(new_entry(posixpath.join(directory, _WHITEOUT + name), mode=0))
+            continue
+        resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
+        try:
+            fd = openat2(merged, path, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
+        except FileNotFoundError:
+            continue  # removed meanwhile, in a container that was not paused
+        try:
+            out.add_file(fd, path, os.fstat(fd))
+        finally:
+            os.close(fd)
+    out.finish()
 
-    ``below`` is a descriptor of the layers' merged root.
+
+def prune_unchanged(upper: int, lower_root: int, select: ChangeFilter) -> bool:
+    """Remove unchanged files and those not selected from ``upper``. Return whether any remain.
+
+    ``lower_root`` is a descriptor of the merged layers.
     """
-    kept = choose(overlay_differences(upper, below))
-    for path, folder, entries in walk(upper):
-        for found in tuple(entries):
-            name = found[0]
+    kept = select(overlay_differences(upper, lower_root))
+    for path, directory, entries in walk(upper):
+        for item in tuple(entries):
+            name = item[0]
             if (path + b"/" + name if path else name) not in kept:
-                remove_tree(folder, name)
-                entries.remove(found)
+                remove_tree(directory, name)
+                entries.remove(item)
     return bool(kept)
 
 
-def write(upper: int, sink: Sink, *, newest: int | None = None, exact: bool = False) -> int:
-    """Write the directory's tar; the bytes of its regular files.
+def write_upper(upper: int, sink: Sink, *, newest: int | None = None, exact: bool = False) -> int:
+    """Write the tar of an upper directory. Return the bytes of its regular files.
 
-    ``newest`` is the latest time that a file may have, in nanoseconds, and with ``exact`` the time
-    that all get. Nobody else may use the
-    directory. Raises :class:`Redirected`; nothing is lost then.
+    ``newest`` is the latest time of a file, in nanoseconds. With ``exact`` all files get that time.
+    No other process may use the directory.
+
+    :raises Redirected: when the directory is incomplete; no file is lost then.
     """
-    writing = _Writing(sink, newest, exact=exact)
-    for path, folder, entries in walk(upper):
-        if path and is_opaque(folder):
-            writing.tar.add(entry(path + b"/" + _OPAQUE, mode=0))
-        for name, facts in entries:
-            writing.one(folder, name, path + b"/" + name if path else name, facts)
-    writing.tar.finish()
-    return writing.size
+    archive = _UpperArchive(sink, newest, exact=exact)
+    for path, directory, entries in walk(upper):
+        if path and is_opaque(directory):
+            archive.tar.add(new_entry(path + b"/" + _OPAQUE, mode=0))
+        for name, status in entries:
+            archive.add_file(directory, name, path + b"/" + name if path else name, status)
+    archive.tar.finish()
+    return archive.size
 
 
-class _Writing:
+class _UpperArchive:
     def __init__(self, sink: Sink, newest: int | None, *, exact: bool) -> None:
         self.tar = TarWriter(sink)
         self.size = 0
@@ -79,71 +123,71 @@ class _Writing:
         self._exact = exact
         self._links: dict[tuple[int, int], bytes] = {}
 
-    def one(self, folder: int, name: bytes, path: bytes, facts: os.stat_result) -> None:
-        kind = TYPES.get(stat.S_IFMT(facts.st_mode))
-        if kind is None:  # a socket: it has no place in an archive
-            os.unlink(name, dir_fd=folder)
+    def add_file(self, directory: int, name: bytes, path: bytes, status: os.stat_result) -> None:
+        kind = TAR_TYPES.get(stat.S_IFMT(status.st_mode))
+        if kind is None:  # a socket, which a tar archive cannot store
+            os.unlink(name, dir_fd=directory)
             return
-        if is_whiteout(facts):
+        if is_whiteout(status):
             parent, _, own = path.rpartition(b"/")
             hidden = _WHITEOUT + own
-            self.tar.add(entry(parent + b"/" + hidden if parent else hidden, mode=0))
+            self.tar.add(new_entry(parent + b"/" + hidden if parent else hidden, mode=0))
             return
-        told = self._described(path, kind, facts)
-        self._settle(folder, name, told.mtime, facts)
-        if kind != DIRECTORY and facts.st_nlink > 1:
-            first = self._links.setdefault((facts.st_dev, facts.st_ino), path)
+        entry = self._entry(path, kind, status)
+        self._set_time(directory, name, entry.mtime, status)
+        if kind != DIRECTORY and status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                told.type, told.link = HARD_LINK, first
-                self.tar.add(told)
+                entry.type, entry.link = HARD_LINK, first
+                self.tar.add(entry)
                 return
         if kind == SYMLINK:
-            told.link = os.readlink(name, dir_fd=folder)
+            entry.link = os.readlink(name, dir_fd=directory)
         if kind not in (REGULAR, DIRECTORY):
-            self.tar.add(told)
+            self.tar.add(entry)
             return
-        place = self._opened(folder, name, kind)
+        fd = self._open(directory, name, kind)
         try:
-            told.xattrs = self._attributes(place)
+            entry.xattrs = self._attributes(fd)
             if kind == REGULAR:
-                told.size = os.fstat(place).st_size
-                self.size += told.size
-                self.tar.add(told, exactly(place, told.size))
+                entry.size = os.fstat(fd).st_size
+                self.size += entry.size
+                self.tar.add(entry, read_padded(fd, entry.size))
             else:
-                self.tar.add(told)
+                self.tar.add(entry)
         finally:
-            os.close(place)
+            os.close(fd)
 
-    def _opened(self, folder: int, name: bytes, kind: int) -> int:
+    def _open(self, directory: int, name: bytes, kind: int) -> int:
         if kind == DIRECTORY:
-            return open_folder(folder, name)
+            return open_subdirectory(directory, name)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(name, flags, dir_fd=folder)
+        return os.open(name, flags, dir_fd=directory)
 
-    def _described(self, path: bytes, kind: int, facts: os.stat_result) -> TarEntry:
-        told = TarEntry()
-        told.name, told.type = path, kind
-        told.mode = stat.S_IMODE(facts.st_mode)
-        told.uid, told.gid = facts.st_uid, facts.st_gid
-        told.mtime = facts.st_mtime_ns
+    def _entry(self, path: bytes, kind: int, status: os.stat_result) -> TarEntry:
+        entry = TarEntry()
+        entry.name, entry.type = path, kind
+        entry.mode = stat.S_IMODE(status.st_mode)
+        entry.uid, entry.gid = status.st_uid, status.st_gid
+        entry.mtime = status.st_mtime_ns
         if self._newest is not None:
-            told.mtime = self._newest if self._exact else min(told.mtime, self._newest)
-        told.mtime -= told.mtime % _SECOND
+            entry.mtime = self._newest if self._exact else min(entry.mtime, self._newest)
+        entry.mtime -= entry.mtime % _SECOND
         if kind in (CHARACTER, BLOCK_DEVICE):
-            told.major, told.minor = os.major(facts.st_rdev), os.minor(facts.st_rdev)
-        return told
+            entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        return entry
 
-    def _settle(self, folder: int, name: bytes, time: int, facts: os.stat_result) -> None:
-        if facts.st_mtime_ns != time:
-            os.utime(name, ns=(time, time), dir_fd=folder, follow_symlinks=False)
+    def _set_time(self, directory: int, name: bytes, time: int, status: os.stat_result) -> None:
+        if status.st_mtime_ns != time:
+            os.utime(name, ns=(time, time), dir_fd=directory, follow_symlinks=False)
 
-    def _attributes(self, place: int) -> dict[str, bytes]:
-        """What the archive says; overlayfs's own notes about the lower file are taken away."""
-        where = b"/proc/self/fd/%d" % place
-        for attribute in os.listxattr(where):
-            if not attribute.startswith(_OVERLAY) or attribute == opaque():
+    def _attributes(self, fd: int) -> dict[str, bytes]:
+        """Return the attributes to archive. Remove overlayfs's attributes about the lower file."""
+        file = b"/proc/self/fd/%d" % fd
+        for attribute in os.listxattr(file):
+            if not attribute.startswith(_OVERLAY) or attribute == opaque_xattr():
                 continue
-            if attribute.endswith(_MOVED):
+            if attribute.endswith(_REDIRECT_SUFFIXES):
                 raise Redirected
-            os.removexattr(where, attribute)
-        return attributes_of(place)
+            os.removexattr(file, attribute)
+        return portable_xattrs(fd)

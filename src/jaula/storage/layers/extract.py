@@ -1,16 +1,16 @@
-"""Unpacking the entries of one layer into a directory, by directory descriptors.
+"""Extract one layer into a directory, by directory descriptors.
 
 Follows opencontainers/image-spec 1.1 ``layer.md`` (change sets, whiteouts) and the kernel's
-``filesystems/overlayfs.rst`` for how a whiteout looks on disk: a character device 0:0, and the
-attribute ``trusted.overlay.opaque`` = ``y`` on a directory that hides what is below.
+``filesystems/overlayfs.rst`` for whiteouts on disk: a character device 0:0, and the attribute
+``trusted.overlay.opaque`` = ``y`` on a directory that hides the lower layers.
 
-The directory is empty and belongs to the caller alone. No path is ever joined to it: a name's
-parent is opened once with ``RESOLVE_IN_ROOT``, so links that the layer brings are followed inside
-the layer, and the last component is never followed. Names with ``..`` are refused.
+The directory is empty, and no other process uses it. No path is joined to it: the parent of a name
+is opened once with ``RESOLVE_IN_ROOT``. So links of the layer are followed inside the layer, and
+the last component is never followed. Names with ``..`` are refused.
 
-Ids, modes (set-user-ID included), times in nanoseconds, attributes, hard links and devices are
-kept as the archive has them. Attributes that would speak to overlayfs or to a security module of
-the host are dropped. In a user namespace devices are left out, for none can be made there.
+Ids, modes (set-user-ID included), times in nanoseconds, extended attributes, hard links and devices
+are those of the archive. Attributes of overlayfs and of security modules are dropped, because the
+host would interpret them. In a user namespace devices are left out, because it cannot create them.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from jaula.storage.tar.entry import (
     REGULAR,
     SYMLINK,
     TarEntry,
-    shown,
+    quote_name,
 )
 from jaula.storage.tar.reader import TarReader
 from jaula.storage.trees import (
-    FOLDER,
+    DIRECTORY_FLAGS,
+    can_mknod,
     is_whiteout,
-    may_make,
-    opaque,
+    opaque_xattr,
     remove_tree,
-    set_attribute,
+    set_xattr,
     size_on_disk,
 )
 
-_PREFIX = b".wh."
-_META = b".wh..wh."
-_OPAQUE_MARK = b".wh..wh..opq"
+_WHITEOUT_PREFIX = b".wh."
+_AUFS_PREFIX = b".wh..wh."
+_OPAQUE_NAME = b".wh..wh..opq"
 _CACHE = 512  # open directories
 _DROPPED = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.apparmor")
 
@@ -57,46 +57,51 @@ _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Extractor:
-    """Unpacks one archive; ``size`` is the sum of its regular files' sizes in bytes.
+    """Extracts one archive.
 
-    ``states_root`` says whether the archive describes the root directory itself.
+    ``size`` is the total size of the regular files in bytes. ``states_root`` says whether the
+    archive has an entry for the root directory.
     """
 
     def __init__(self, root_fd: int) -> None:
         self._root = root_fd
-        self._folders: dict[bytes, int] = {}
+        self._directories: dict[bytes, int] = {}
         self._times: dict[bytes, int] = {}
         self._unchecked = 0
-        self._replaced = False
+        self._has_replaced = False
         self.size = 0
         self.states_root = False
 
     def run(self, reader: TarReader) -> None:
-        """Unpack everything; raises :class:`InvalidRequest` for what a layer may not do."""
+        """Extract all entries.
+
+        :raises InvalidRequest: when an entry is not valid in a layer.
+        :raises Unavailable: when the disk is full.
+        """
         try:
             for entry in reader:
-                with _explained(entry):
-                    self._unpack(entry, reader)
+                with _errors_for(entry):
+                    self._extract(entry, reader)
             self._set_times()
-            if self._replaced:
+            if self._has_replaced:
                 self.size = size_on_disk(self._root)
         finally:
-            self._forget()
+            self._close_directories()
 
     @property
-    def timed(self) -> Collection[bytes]:
-        """Directories whose times the archive states; the others have that of their making."""
+    def timed_directories(self) -> Collection[bytes]:
+        """The directories whose times the archive has. Others have their creation time."""
         return self._times.keys()
 
     # -- directories ----------------------------------------------------------------------------
 
-    def _folder(self, path: bytes) -> int:
-        """A descriptor of a directory of the layer, made where the archive does not mention it."""
+    def _open_directory(self, path: bytes) -> int:
+        """Return a descriptor of a directory of the layer, and create it if absent."""
         if not path:
             return self._root
-        descriptor = self._folders.pop(path, None)  # put back as the newest
+        descriptor = self._directories.pop(path, None)  # reinserted as the newest
         if descriptor is not None:
-            self._folders[path] = descriptor
+            self._directories[path] = descriptor
         else:
             try:
                 descriptor = paths.open_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
@@ -106,76 +111,79 @@ class Extractor:
         return descriptor
 
     def _remember(self, path: bytes, descriptor: int) -> None:
-        if len(self._folders) > _CACHE:
-            for oldest in list(self._folders)[: _CACHE // 2]:
-                os.close(self._folders.pop(oldest))
-        previous = self._folders.pop(path, None)
+        if len(self._directories) > _CACHE:
+            for oldest in list(self._directories)[: _CACHE // 2]:
+                os.close(self._directories.pop(oldest))
+        previous = self._directories.pop(path, None)
         if previous is not None:
             os.close(previous)
-        self._folders[path] = descriptor
+        self._directories[path] = descriptor
 
-    def _forget(self) -> None:
-        """Close all: a directory or link was replaced, so a path may mean something else now."""
-        for descriptor in self._folders.values():
+    def _close_directories(self) -> None:
+        """Close all directories. A replaced directory or link may have changed their paths."""
+        for descriptor in self._directories.values():
             os.close(descriptor)
-        self._folders.clear()
+        self._directories.clear()
 
     def _set_times(self) -> None:
-        """Directories' times come last, since every entry made inside changes them."""
+        """Set the times of directories, last: a new entry changes a directory's times."""
         for path, time in self._times.items():
-            folder, _, name = path.rpartition(b"/")
+            parent_path, _, name = path.rpartition(b"/")
             try:
                 if not path:
                     os.utime(self._root, ns=(time, time))
                 else:
                     os.utime(
-                        name, ns=(time, time), dir_fd=self._folder(folder), follow_symlinks=False
+                        name,
+                        ns=(time, time),
+                        dir_fd=self._open_directory(parent_path),
+                        follow_symlinks=False,
                     )
             except (FileNotFoundError, NotADirectoryError):
-                continue  # a later entry took its place
+                continue  # a later entry replaced it
 
     # -- entries --------------------------------------------------------------------------------
 
-    def _unpack(self, entry: TarEntry, reader: TarReader) -> None:
-        path = clean(entry.name)
+    def _extract(self, entry: TarEntry, reader: TarReader) -> None:
+        path = clean_path(entry.name)
         if not path:
-            self._unpack_root(entry)
+            self._extract_root(entry)
             return
-        folder, _, name = path.rpartition(b"/")
-        if name.startswith(_PREFIX):
-            self._hide(folder, name)
+        parent_path, _, name = path.rpartition(b"/")
+        if name.startswith(_WHITEOUT_PREFIX):
+            self._apply_whiteout(parent_path, name)
             return
-        parent = self._folder(folder)
+        parent = self._open_directory(parent_path)
         if entry.type == REGULAR:
-            self._file(parent, path, name, entry, reader)
+            self._extract_file(parent, path, name, entry, reader)
         elif entry.type == DIRECTORY:
-            self._directory(parent, path, name, entry)
+            self._extract_directory(parent, path, name, entry)
         elif entry.type == HARD_LINK:
-            self._hard_link(parent, path, name, entry)
+            self._extract_hard_link(parent, path, name, entry)
         else:
-            self._node(parent, path, name, entry)
+            self._extract_node(parent, path, name, entry)
 
-    def _unpack_root(self, entry: TarEntry) -> None:
+    def _extract_root(self, entry: TarEntry) -> None:
         if entry.type != DIRECTORY:
-            raise InvalidRequest(f"entry {shown(entry.name)} would replace the root directory")
-        self._describe(self._root, entry)
+            raise InvalidRequest(f"entry {quote_name(entry.name)} would replace the root directory")
+        self._set_metadata(self._root, entry)
         self._times[b""] = entry.mtime
         self.states_root = True
 
-    def _describe(self, descriptor: int, entry: TarEntry) -> None:
-        """Owner, mode and attributes; each change costs the file system more than the look."""
-        facts = os.fstat(descriptor)
-        changed = (facts.st_uid, facts.st_gid) != (entry.uid, entry.gid)
+    def _set_metadata(self, descriptor: int, entry: TarEntry) -> None:
+        """Set owner, mode and attributes. Skip equal values: fstat(2) is cheaper than a change."""
+        status = os.fstat(descriptor)
+        changed = (status.st_uid, status.st_gid) != (entry.uid, entry.gid)
         if changed:
             os.fchown(descriptor, entry.uid, entry.gid)
-        if changed or stat.S_IMODE(facts.st_mode) != entry.mode:
+        if changed or stat.S_IMODE(status.st_mode) != entry.mode:
             # after chown, which clears set-user-ID and capabilities
             os.fchmod(descriptor, entry.mode)
         for attribute, value in entry.xattrs.items():
             if not attribute.startswith(_DROPPED):
-                set_attribute(descriptor, attribute, value)
+                set_xattr(descriptor, attribute, value)
 
-    def _file(
+    def _extract_file(
         self, parent: int, path: bytes, name: bytes, entry: TarEntry, reader: TarReader
     ) -> None:
         try:
@@ -186,51 +194,54 @@ class Extractor:
         try:
             if entry.size:
                 self._reserve(descriptor, entry.size)
-                for piece in reader.data():
-                    written = os.write(descriptor, piece)
-                    while written < len(piece):
-                        written += os.write(descriptor, piece[written:])
-            self._describe(descriptor, entry)
+                for chunk in reader.data():
+                    written = os.write(descriptor, chunk)
+                    while written < len(chunk):
+                        written += os.write(descriptor, chunk[written:])
+            self._set_metadata(descriptor, entry)
             os.utime(descriptor, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(descriptor)
         self.size += entry.size
 
     def _reserve(self, descriptor: int, size: int) -> None:
-        """Refuse what would fill the file system, before it does."""
+        """Check that a file leaves enough free space, at most once in an eighth of it.
+
+        :raises OSError: when it would not (ENOSPC).
+        """
         self._unchecked -= size
         if self._unchecked < 0:
             self._unchecked = free_space.check(descriptor, size) // 8
 
-    def _directory(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
-        hides = False
+    def _extract_directory(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
+        opaque_directory = False
         try:
             os.mkdir(name, entry.mode & 0o777, dir_fd=parent)
         except FileExistsError:
-            facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if not stat.S_ISDIR(facts.st_mode):
-                hides = is_whiteout(facts)
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                opaque_directory = is_whiteout(status)
                 parent = self._clear(path, name)
                 os.mkdir(name, entry.mode & 0o777, dir_fd=parent)
-        descriptor = os.open(name, FOLDER, dir_fd=parent)
+        descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
         self._remember(path, descriptor)
-        self._describe(descriptor, entry)
-        if hides:
-            os.setxattr(descriptor, opaque(), b"y")
+        self._set_metadata(descriptor, entry)
+        if opaque_directory:
+            os.setxattr(descriptor, opaque_xattr(), b"y")
         self._times[path] = entry.mtime
 
-    def _hard_link(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
-        target = clean(entry.link)
+    def _extract_hard_link(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
+        target = clean_path(entry.link)
         if target == path:
-            raise InvalidRequest(f"entry {shown(entry.name)} is a hard link to itself")
-        folder, _, target_name = target.rpartition(b"/")
+            raise InvalidRequest(f"entry {quote_name(entry.name)} is a hard link to itself")
+        parent_path, _, target_name = target.rpartition(b"/")
         if _exists(parent, name):
             self._clear(path, name)
-        source = self._folder(folder)
-        parent = self._folder(path.rpartition(b"/")[0])
+        source = self._open_directory(parent_path)
+        parent = self._open_directory(path.rpartition(b"/")[0])
         os.link(target_name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
 
-    def _node(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
+    def _extract_node(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
         if _exists(parent, name):
             parent = self._clear(path, name)
         if entry.type == SYMLINK:
@@ -239,7 +250,7 @@ class Extractor:
             kind = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}[
                 entry.type
             ]
-            if not may_make(kind, os.makedev(entry.major, entry.minor)):
+            if not can_mknod(kind, os.makedev(entry.major, entry.minor)):
                 return
             os.mknod(name, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
         os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
@@ -248,62 +259,67 @@ class Extractor:
         for attribute, value in entry.xattrs.items():
             if not attribute.startswith(_DROPPED):
                 link = b"/proc/self/fd/%d/%s" % (parent, name)
-                set_attribute(link, attribute, value, follow=False)
+                set_xattr(link, attribute, value, follow=False)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
     def _clear(self, path: bytes, name: bytes) -> int:
-        """Take away what a later entry of the same name replaces; the parent, opened anew."""
-        folder = path.rpartition(b"/")[0]
-        parent = self._folder(folder)
-        facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        """Remove the file that a later entry replaces. Return the parent, opened again."""
+        parent_path = path.rpartition(b"/")[0]
+        parent = self._open_directory(parent_path)
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         self._times.pop(path, None)
-        self._replaced = True
-        if stat.S_ISDIR(facts.st_mode):
+        self._has_replaced = True
+        if stat.S_ISDIR(status.st_mode):
             remove_tree(parent, name)
-            self._forget()
+            self._close_directories()
         else:
             os.unlink(name, dir_fd=parent)
-            if stat.S_ISLNK(facts.st_mode):
-                self._forget()
-        return self._folder(folder)
+            if stat.S_ISLNK(status.st_mode):
+                self._close_directories()
+        return self._open_directory(parent_path)
 
     # -- whiteouts ------------------------------------------------------------------------------
 
-    def _hide(self, folder: bytes, name: bytes) -> None:
-        """A whiteout hides what lower layers have, never what this layer brings."""
-        if name == _OPAQUE_MARK:
-            self._make_opaque(folder)
+    def _apply_whiteout(self, parent_path: bytes, name: bytes) -> None:
+        """Apply a whiteout. It hides files of lower layers, never files of this layer."""
+        if name == _OPAQUE_NAME:
+            self._make_opaque(parent_path)
             return
-        if name.startswith(_META):
-            return  # aufs kept its own notes under these names
-        hidden = name.removeprefix(_PREFIX)
+        if name.startswith(_AUFS_PREFIX):
+            return  # metadata of aufs
+        hidden = name.removeprefix(_WHITEOUT_PREFIX)
         if hidden in (b"", b".", b".."):
-            raise InvalidRequest(f"whiteout {shown(name)} names nothing that could be hidden")
-        parent = self._folder(folder)
+            raise InvalidRequest(f"whiteout {quote_name(name)} does not name a file")
+        parent = self._open_directory(parent_path)
         try:
             os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
         except FileExistsError:
-            facts = os.stat(hidden, dir_fd=parent, follow_symlinks=False)
-            if stat.S_ISDIR(facts.st_mode):
-                self._make_opaque(folder + b"/" + hidden if folder else hidden)
+            status = os.stat(hidden, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                self._make_opaque(parent_path + b"/" + hidden if parent_path else hidden)
 
-    def _make_opaque(self, folder: bytes) -> None:
-        descriptor = paths.open_in_root(self._root, folder or b".", os.O_RDONLY | os.O_DIRECTORY)
+    def _make_opaque(self, parent_path: bytes) -> None:
+        descriptor = paths.open_in_root(
+            self._root, parent_path or b".", os.O_RDONLY | os.O_DIRECTORY
+        )
         try:
-            os.setxattr(descriptor, opaque(), b"y")
+            os.setxattr(descriptor, opaque_xattr(), b"y")
         finally:
             os.close(descriptor)
 
 
-def clean(name: bytes) -> bytes:
-    """A name relative to the layer's root, without empty and ``.`` parts; ``..`` is refused."""
+def clean_path(name: bytes) -> bytes:
+    """Return a name relative to the layer's root, without empty and ``.`` components.
+
+    :raises InvalidRequest: when a component is ``..``.
+    """
     if b"//" not in name and b"./" not in name and not name.startswith(b"/"):
         path = name.rstrip(b"/")
         if path not in (b".", b"..") and not path.endswith((b"/.", b"/..")):
             return path
     components = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in components:
-        raise InvalidRequest(f"entry {shown(name)} leaves the layer's directory")
+        raise InvalidRequest(f"entry {quote_name(name)} leaves the layer's directory")
     return b"/".join(components)
 
 
@@ -316,17 +332,17 @@ def _exists(parent: int, name: bytes) -> bool:
 
 
 @contextmanager
-def _explained(entry: TarEntry) -> Iterator[None]:
-    """Turn what the kernel refuses into an error about the entry."""
-    name = shown(entry.name)
+def _errors_for(entry: TarEntry) -> Iterator[None]:
+    """Convert errors of the kernel to errors about the entry."""
+    name = quote_name(entry.name)
     try:
         yield
     except (OSError, OverflowError, ValueError) as error:
-        foreign = isinstance(error, OSError) and error.errno == errno.EINVAL
-        if foreign and not namespaces.is_initial_userns():
+        bad_owner = isinstance(error, OSError) and error.errno == errno.EINVAL
+        if bad_owner and not namespaces.is_initial_userns():
             raise InvalidRequest(
                 f"cannot unpack entry {name}: one of its owners {entry.uid}:{entry.gid}"
-                " is no id of this engine's user namespace",
+                " is not an id of this engine's user namespace",
                 hint="give the user more ids in /etc/subuid and /etc/subgid",
             ) from error
         raise file_error(error, f"cannot unpack entry {name}") from error

@@ -1,18 +1,18 @@
-"""A member of a tar archive, for those who read archives and those who write them.
+"""A member of a tar archive, shared by reader and writer.
 
-Follows POSIX.1-2017 (``ustar`` interchange format) for the kinds. Imports nothing: the client's
-commands that only write archives start with it.
+Follows POSIX.1-2017 (``ustar`` interchange format) for the types. The module imports nothing,
+because commands of the client that only write archives load it at start-up.
 """
 
 from __future__ import annotations
 
-BLOCK = 512
+BLOCK = 512  # bytes
 
 REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0123456"
 
 
 class TarEntry:
-    """One member of an archive. ``name`` is as written; ``mtime`` is in nanoseconds."""
+    """One member of an archive. ``name`` is unmodified. ``mtime`` is in nanoseconds."""
 
     __slots__ = (
         "gid",
@@ -36,7 +36,7 @@ class TarEntry:
         self.xattrs: dict[str, bytes] = {}
 
 
-def shown(name: bytes) -> str:
-    """A name for a message: printable and short."""
+def quote_name(name: bytes) -> str:
+    """Return a name quoted for a message: printable and short."""
     text = name[:200].decode(errors="backslashreplace")
     return repr(text if len(name) <= 200 else text + "...")

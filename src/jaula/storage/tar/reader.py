@@ -1,14 +1,14 @@
-"""Reading tar archives: headers of ustar, GNU and pax, from a stream or a mapped file.
+"""Read tar archives with ustar, GNU and pax headers, from a stream or a mapped file.
 
 Follows POSIX.1-2017 (pax, ``ustar`` interchange format) and the GNU tar manual (``Basic Tar
-Format``, ``@LongLink``, base-256 numbers). Only headers are understood here; what an entry may do
-to a file system is decided in :mod:`jaula.storage.layers.extract`.
+Format``, ``@LongLink``, base-256 numbers). The module parses headers only.
+:mod:`jaula.storage.layers.extract` decides what an entry may do to a file system.
 
-Everything read is hostile: numbers, lengths and counts have ceilings, and each failure is one
+The input is hostile: numbers, lengths and counts are limited, and each error is an
 :class:`~jaula.errors.InvalidRequest`.
 
-Facts about tar: names are bytes, in no encoding; a pax ``size`` or ``path`` replaces the header's;
-an archive ends with two zero blocks, but writers exist that leave them out; sparse files (GNU type
+Facts about tar: names are bytes without an encoding. A pax ``size`` or ``path`` overrides the
+header's. An archive ends with two zero blocks, but some writers omit them. Sparse files (GNU type
 ``S`` and ``GNU.sparse`` records) are not used in image layers and are refused.
 """
 
@@ -23,14 +23,14 @@ from typing import Protocol
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.storage.tar.entry import BLOCK, DIRECTORY, HARD_LINK, REGULAR, TarEntry, shown
-from jaula.storage.tar.pax import apply, pax_records
+from jaula.storage.tar.entry import BLOCK, DIRECTORY, HARD_LINK, REGULAR, TarEntry, quote_name
+from jaula.storage.tar.pax import apply_records, parse_records
 
-_WINDOW = 1 << 20
+_WINDOW = 1 << 20  # bytes
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Ceilings for one archive."""
+    """The limits of one archive."""
 
     entries: int = 2_000_000
     bytes: int = 256 << 30  # of the uncompressed archive
@@ -39,7 +39,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Stream(Protocol):
-    """What a reader needs of a source."""
+    """A readable stream."""
 
     def readinto(self, buffer: memoryview, /) -> int | None: ...
 
@@ -47,14 +47,14 @@ class Stream(Protocol):
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _ZERO = bytes(BLOCK)
 _ADLER = 65521
-_TIMES = 2**41 * 1_000_000_000  # nanoseconds; file systems hold less and clamp
+_MAX_TIME = 2**41 * 1_000_000_000  # nanoseconds; file systems store less and clamp
 
 
 class TarReader:
-    """The entries of one archive, in order.
+    """Iterates over the entries of one archive.
 
-    ``tap`` is given every byte that is read, once. ``padded`` says that the last entry's padding
-    must be there.
+    ``tap`` is called with every byte that is read, once. With ``padded`` the padding of the last
+    entry must not be missing.
     """
 
     def __init__(
@@ -79,26 +79,26 @@ class TarReader:
             self._stream = stream
             self._window = memoryview(bytearray(_WINDOW))
             self._end = 0
-            self.consumed = 0  # bytes read of the source
+            self.consumed = 0  # bytes read from the source
         self._unread = 0  # bytes of the present entry's data
         self._padding = 0
         self._entries = 0
 
     def close(self) -> None:
-        """Release the buffer (a mapped file cannot be closed before)."""
+        """Release the buffer. A mapped file cannot be closed before."""
         self._window.release()
 
     # -- bytes ----------------------------------------------------------------------------------
 
-    def _fill(self, wanted: int) -> int:
-        """Have up to ``wanted`` bytes (a window at most) at hand; the number that is there."""
-        there = self._end - self._position
-        if there >= wanted or self._stream is None:
-            return there
+    def _fill(self, size: int) -> int:
+        """Fill the window with up to ``size`` bytes. Return the number of available bytes."""
+        available = self._end - self._position
+        if available >= size or self._stream is None:
+            return available
         if self._position:
-            self._window[:there] = bytes(self._window[self._position : self._end])
-            self._position, self._end = 0, there
-        while self._end < wanted:
+            self._window[:available] = bytes(self._window[self._position : self._end])
+            self._position, self._end = 0, available
+        while self._end < size:
             count = self._stream.readinto(self._window[self._end :])
             if not count:
                 break
@@ -112,35 +112,38 @@ class TarReader:
 
     def _skip(self, count: int, *, needed: bool = True) -> None:
         while count:
-            there = self._fill(min(count, _WINDOW))
-            if not there:
+            available = self._fill(min(count, _WINDOW))
+            if not available:
                 if not needed:
                     return
                 raise InvalidRequest("the archive is truncated inside an entry")
-            step = min(there, count)
+            step = min(available, count)
             self._position += step
             count -= step
 
     def data(self) -> Iterator[memoryview]:
-        """The data of the present entry, in pieces that are valid until the next is asked for."""
+        """Yield the data of the present entry. A chunk is valid until the next iteration."""
         while self._unread:
-            there = self._fill(1)
-            if not there:
+            available = self._fill(1)
+            if not available:
                 raise InvalidRequest("the archive is truncated inside an entry")
-            step = min(there, self._unread)
-            piece = self._window[self._position : self._position + step]
+            step = min(available, self._unread)
+            chunk = self._window[self._position : self._position + step]
             self._position += step
             self._unread -= step
-            yield piece
+            yield chunk
 
     def read(self, limit: int, what: str) -> bytes:
-        """All data of the present entry, named ``what`` in the message if it is too long."""
+        """Return all data of the present entry. ``what`` names it in an error.
+
+        :raises InvalidRequest: when it is longer than ``limit`` bytes.
+        """
         if self._unread > limit:
-            raise InvalidRequest(f"{what} holds {self._unread} bytes, at most {limit} are accepted")
-        return b"".join(bytes(piece) for piece in self.data())
+            raise InvalidRequest(f"{what} has {self._unread} bytes, at most {limit} are accepted")
+        return b"".join(bytes(chunk) for chunk in self.data())
 
     def drain(self) -> None:
-        """Read what follows the end of the archive, for the sake of ``tap``."""
+        """Read the bytes after the end of the archive, so that ``tap`` gets them."""
         while self._fill(1):
             self._position = self._end
 
@@ -151,7 +154,7 @@ class TarReader:
             yield entry
 
     def next(self) -> TarEntry | None:
-        """The next entry, None at the end; what was not read of the present one is skipped."""
+        """Return the next entry, None at the end. Unread data of the present one is skipped."""
         self._skip(self._unread)
         self._skip(self._padding, needed=self._padded)
         self._unread = self._padding = 0
@@ -169,10 +172,10 @@ class TarReader:
                 elif entry.type == ord("K"):
                     extended[b"linkpath"] = data.split(b"\0", 1)[0]
                 elif entry.type == ord("x"):
-                    extended.update(pax_records(data))
+                    extended.update(parse_records(data))
                 continue
             if extended:
-                apply(entry, extended)
+                apply_records(entry, extended)
             self._entries += 1
             if self._entries > self._limits.entries:
                 raise InvalidRequest(f"the archive has more than {self._limits.entries} entries")
@@ -184,22 +187,24 @@ class TarReader:
         for path in (entry.name, entry.link):
             if len(path) > self._limits.path:
                 raise InvalidRequest(
-                    f"entry {shown(entry.name)} has a path of {len(path)} bytes, "
+                    f"entry {quote_name(entry.name)} has a path of {len(path)} bytes, "
                     f"at most {self._limits.path} are accepted"
                 )
             if b"\0" in path:
-                raise InvalidRequest(f"entry {shown(entry.name)} has a zero byte in its name")
+                raise InvalidRequest(f"entry {quote_name(entry.name)} has a NUL byte in its name")
         if not 0 <= entry.size <= self._limits.bytes:
-            raise InvalidRequest(f"entry {shown(entry.name)} claims a size of {entry.size} bytes")
+            raise InvalidRequest(
+                f"entry {quote_name(entry.name)} claims a size of {entry.size} bytes"
+            )
         if not (0 <= entry.uid < 2**32 - 1 and 0 <= entry.gid < 2**32 - 1):
-            raise InvalidRequest(f"entry {shown(entry.name)} has an owner out of range")
-        if not -_TIMES < entry.mtime < _TIMES:
-            raise InvalidRequest(f"entry {shown(entry.name)} has a time out of range")
+            raise InvalidRequest(f"entry {quote_name(entry.name)} has an owner out of range")
+        if not -_MAX_TIME < entry.mtime < _MAX_TIME:
+            raise InvalidRequest(f"entry {quote_name(entry.name)} has a time out of range")
         if entry.type in b"\x007":  # old regular file, contiguous file
             entry.type = DIRECTORY if entry.name.endswith(b"/") else REGULAR
         if entry.type not in b"0123456":
             raise InvalidRequest(
-                f"entry {shown(entry.name)} has the type {chr(entry.type)!r}, "
+                f"entry {quote_name(entry.name)} has the type {chr(entry.type)!r}, "
                 "which image layers do not use"
             )
         if entry.type == REGULAR:
@@ -222,9 +227,9 @@ class TarReader:
         return data
 
     def _header(self) -> TarEntry | None:
-        there = self._fill(BLOCK)
-        if there < BLOCK:
-            if there:
+        available = self._fill(BLOCK)
+        if available < BLOCK:
+            if available:
                 raise InvalidRequest("the archive is truncated inside a header")
             return None
         position = self._position
@@ -253,32 +258,32 @@ class TarReader:
             minor,
             prefix,
         ) = _HEADER.unpack_from(window, position)
-        _verify(window[position : position + BLOCK], checksum)
+        _verify_checksum(window[position : position + BLOCK], checksum)
         entry = TarEntry()
         entry.name = name.split(b"\0", 1)[0]
         if prefix[0] and magic == b"ustar\x0000":
             entry.name = prefix.split(b"\0", 1)[0] + b"/" + entry.name
         entry.type = kind[0]
-        entry.mode = number(mode) & 0o7777
-        entry.uid = number(uid)
-        entry.gid = number(gid)
-        entry.size = number(size)
-        entry.mtime = number(mtime) * 1_000_000_000
+        entry.mode = parse_number(mode) & 0o7777
+        entry.uid = parse_number(uid)
+        entry.gid = parse_number(gid)
+        entry.size = parse_number(size)
+        entry.mtime = parse_number(mtime) * 1_000_000_000
         if entry.type in b"12":
             entry.link = link.split(b"\0", 1)[0]
         elif entry.type in b"34":
-            entry.major = number(major)
-            entry.minor = number(minor)
+            entry.major = parse_number(major)
+            entry.minor = parse_number(minor)
         return entry
 
 
-def is_header(data: memoryview) -> bool:
-    """Whether data begins as an archive of POSIX or GNU does."""
+def is_tar_header(data: memoryview) -> bool:
+    """Return whether data starts with a POSIX or GNU tar header."""
     return len(data) >= BLOCK and bytes(data[257:262]) == b"ustar"
 
 
-def number(field: bytes) -> int:
-    """A numeric field: octal digits, or GNU base-256 where the first bit is set."""
+def parse_number(field: bytes) -> int:
+    """Parse a numeric field: octal digits, or GNU base-256 if the first bit is set."""
     if field[0] & 0x80:
         value = int.from_bytes(field, "big")
         bits = len(field) * 8
@@ -287,25 +292,27 @@ def number(field: bytes) -> int:
     if not digits:
         return 0
     if not digits.isdigit():
-        raise InvalidRequest(f"the archive has a header field {shown(field)} that is no number")
+        raise InvalidRequest(
+            f"the archive has a header field {quote_name(field)} that is not a number"
+        )
     try:
         return int(digits, 8)
     except ValueError as error:
-        raise InvalidRequest(f"the archive has a header field {shown(field)}") from error
+        raise InvalidRequest(f"the archive has a header field {quote_name(field)}") from error
 
 
-def _verify(header: memoryview, checksum: bytes) -> None:
-    """Check the header's sum of bytes, in which the sum's own field counts as blanks.
+def _verify_checksum(header: memoryview, checksum: bytes) -> None:
+    """Check the header's sum of bytes, in which the checksum field counts as blanks.
 
-    The low half of Adler-32 is that sum (plus one, modulo 65521) and is computed in C.
+    The low half of Adler-32 is that sum (plus one, modulo 65521), and it is computed in C.
+
+    :raises InvalidRequest: when the sum is wrong.
     """
-    stated = number(checksum)
-    own = sum(checksum) - 8 * 32
-    if (zlib.adler32(header) & 0xFFFF) == (1 + stated + own) % _ADLER:
+    expected = parse_number(checksum)
+    field_sum = sum(checksum) - 8 * 32
+    if (zlib.adler32(header) & 0xFFFF) == (1 + expected + field_sum) % _ADLER:
         return
     signed = sum(byte - 256 if byte > 127 else byte for byte in header)  # old writers
     signed -= sum(byte - 256 if byte > 127 else byte for byte in checksum) - 8 * 32
-    if signed != stated:
-        raise InvalidRequest(
-            "this is no tar archive, or it is damaged: a header's checksum is wrong"
-        )
+    if signed != expected:
+        raise InvalidRequest("not a tar archive, or a damaged one: a header's checksum is wrong")

@@ -1,29 +1,58 @@
-"""Writing tar archives: pax interchange format, the same bytes for the same entries.
+"""Write tar archives in pax interchange format. The same entries give the same bytes.
 
-Follows POSIX.1-2017 (pax): a plain ``ustar`` header where everything fits it, an extended header
-before it where something does not. Times are whole seconds, as in layers that other tools make;
-owners have no names, since names mean nothing in another file system.
+Follows POSIX.1-2017 (pax): a plain ``ustar`` header if all fields fit it, else an extended header
+before it. Times are whole seconds, as in layers of other tools. Owners have no names, because names
+have no meaning in another file system.
+
+:func:`write_tree` archives a whole tree with entries sorted by name. Sockets are left out, as in
+Docker, because a tar archive cannot store them.
 """
 
 from __future__ import annotations
 
-from jaula.storage.tar.entry import BLOCK, BLOCK_DEVICE, CHARACTER, DIRECTORY, REGULAR, TarEntry
+import errno
+import os
+import stat
+
+from jaula.storage.tar.entry import (
+    BLOCK,
+    BLOCK_DEVICE,
+    CHARACTER,
+    DIRECTORY,
+    FIFO,
+    HARD_LINK,
+    REGULAR,
+    SYMLINK,
+    TarEntry,
+)
+from jaula.storage.trees import read_xattrs, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TypeAlias
 
 _RECORD = 20 * BLOCK  # tar's blocking factor
-_EIGHT = 0o7777777
-_ELEVEN = 0o77777777777
+_MAX_8 = 0o7777777  # of a field of eight bytes
+_MAX_12 = 0o77777777777  # of a field of twelve bytes
 
 Sink: TypeAlias = "Callable[[bytes | memoryview], object]"
-"""Takes the archive's bytes as they come; a file's ``write``, for one."""
+"""Receives the bytes of the archive; a file's ``write``, for example."""
+
+
+TAR_TYPES = {
+    stat.S_IFREG: REGULAR,
+    stat.S_IFLNK: SYMLINK,
+    stat.S_IFCHR: CHARACTER,
+    stat.S_IFBLK: BLOCK_DEVICE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFIFO: FIFO,
+}
+"""The tar type of each file type. Sockets have none."""
 
 
 class TarWriter:
-    """An archive that is being written to ``sink``; :meth:`finish` ends it."""
+    """Writes an archive to ``sink``. :meth:`finish` ends it."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -34,9 +63,9 @@ class TarWriter:
         self._written += len(data)
 
     def add(self, entry: TarEntry, data: Iterable[bytes | memoryview] = ()) -> None:
-        """One entry; ``data`` yields exactly ``entry.size`` bytes.
+        """Write one entry. ``data`` yields exactly ``entry.size`` bytes.
 
-        Raises :class:`ValueError` where there are more or fewer: the archive is useless then.
+        :raises ValueError: when it yields more or fewer; then the archive is useless.
         """
         records: dict[bytes, bytes] = {}
         name = (
@@ -52,15 +81,15 @@ class TarWriter:
         if len(link) > 100:
             records[b"linkpath"] = link
             link = link[:100]
-        for key, value, most in (
-            (b"size", entry.size, _ELEVEN),
-            (b"uid", entry.uid, _EIGHT),
-            (b"gid", entry.gid, _EIGHT),
+        for key, value, maximum in (
+            (b"size", entry.size, _MAX_12),
+            (b"uid", entry.uid, _MAX_8),
+            (b"gid", entry.gid, _MAX_8),
         ):
-            if value > most:
+            if value > maximum:
                 records[key] = b"%d" % value
         seconds = entry.mtime // 1_000_000_000
-        if not 0 <= seconds <= _ELEVEN:
+        if not 0 <= seconds <= _MAX_12:
             records[b"mtime"] = b"%d" % seconds
         for attribute, content in sorted(entry.xattrs.items()):
             records[b"SCHILY.xattr." + attribute.encode()] = content
@@ -71,14 +100,14 @@ class TarWriter:
             self._data(entry, data)
 
     def _data(self, entry: TarEntry, data: Iterable[bytes | memoryview]) -> None:
-        left = entry.size
-        for piece in data:
-            left -= len(piece)
-            if left < 0:
+        remaining = entry.size
+        for chunk in data:
+            remaining -= len(chunk)
+            if remaining < 0:
                 raise ValueError(f"more than {entry.size} bytes for {entry.name!r}")
-            self._put(piece)
-        if left:
-            raise ValueError(f"{left} bytes are missing of {entry.name!r}")
+            self._put(chunk)
+        if remaining:
+            raise ValueError(f"{remaining} bytes are missing of {entry.name!r}")
         self._pad(BLOCK)
 
     def _extended(self, records: dict[bytes, bytes]) -> None:
@@ -97,12 +126,12 @@ class TarWriter:
             self._put(bytes(missing))
 
     def finish(self) -> None:
-        """Two blocks of zeros, and padding to a whole record."""
+        """Write two blocks of zeros, and the padding to a whole record."""
         self._put(bytes(2 * BLOCK))
         self._pad(_RECORD)
 
 
-def entry(
+def new_entry(
     name: str | bytes,
     kind: int = REGULAR,
     *,
@@ -111,16 +140,16 @@ def entry(
     link: str | bytes = b"",
     mtime: int = 0,
 ) -> TarEntry:
-    """An entry of root's; ``mtime`` in seconds."""
-    made = TarEntry()
-    made.name = name.encode() if isinstance(name, str) else name
-    made.link = link.encode() if isinstance(link, str) else link
-    made.type, made.mode, made.size, made.mtime = kind, mode, size, mtime * 1_000_000_000
-    return made
+    """Return an entry that is owned by root. ``mtime`` is in seconds."""
+    new = TarEntry()
+    new.name = name.encode() if isinstance(name, str) else name
+    new.link = link.encode() if isinstance(link, str) else link
+    new.type, new.mode, new.size, new.mtime = kind, mode, size, mtime * 1_000_000_000
+    return new
 
 
 def _split(name: bytes) -> tuple[bytes | None, bytes]:
-    """A long name over the ``name`` and ``prefix`` fields; None where it does not fit."""
+    """Split a long name into the ``name`` and ``prefix`` fields. The name is None if too long."""
     if len(name) <= 100:
         return name, b""
     slash = name.find(b"/", max(len(name) - 101, 1))
@@ -130,7 +159,7 @@ def _split(name: bytes) -> tuple[bytes | None, bytes]:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """``LENGTH KEY=VALUE\\n``, where LENGTH counts itself."""
+    """Format ``LENGTH KEY=VALUE\\n``, where LENGTH includes itself."""
     rest = len(key) + len(value) + 3
     length = rest + len(b"%d" % rest)
     if len(b"%d" % length) != len(b"%d" % rest):
@@ -143,10 +172,10 @@ def _header(entry: TarEntry, name: bytes, prefix: bytes, link: bytes, seconds: i
     fields = (
         name.ljust(100, b"\0"),
         b"%07o\0" % entry.mode,
-        b"%07o\0" % min(entry.uid, _EIGHT),
-        b"%07o\0" % min(entry.gid, _EIGHT),
-        b"%011o\0" % (min(entry.size, _ELEVEN) if entry.type in (REGULAR, ord("x")) else 0),
-        b"%011o\0" % min(max(seconds, 0), _ELEVEN),
+        b"%07o\0" % min(entry.uid, _MAX_8),
+        b"%07o\0" % min(entry.gid, _MAX_8),
+        b"%011o\0" % (min(entry.size, _MAX_12) if entry.type in (REGULAR, ord("x")) else 0),
+        b"%011o\0" % min(max(seconds, 0), _MAX_12),
         b" " * 8,
         bytes((entry.type,)),
         link.ljust(100, b"\0"),
@@ -159,3 +188,84 @@ def _header(entry: TarEntry, name: bytes, prefix: bytes, link: bytes, seconds: i
     )
     header = b"".join(fields)
     return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+
+
+def write_tree(root_fd: int, sink: Sink) -> None:
+    """Write the tree below ``root_fd`` as a complete archive.
+
+    A file that shrinks while it is read is padded with zeros. A file that grows is cut at its
+    initial size. So a running container cannot break the archive.
+    """
+    writer = TarWriter(sink)
+    links: dict[tuple[int, int], bytes] = {}
+    for path, directory, entries in walk(root_fd):
+        for name, status in entries:
+            kind = TAR_TYPES.get(stat.S_IFMT(status.st_mode))
+            if kind is None:
+                continue
+            entry = _tree_entry(path + b"/" + name if path else name, kind, status)
+            if kind != DIRECTORY and status.st_nlink > 1:
+                first = links.setdefault((status.st_dev, status.st_ino), entry.name)
+                if first != entry.name:
+                    entry.type, entry.link, entry.size = HARD_LINK, first, 0
+                    writer.add(entry)
+                    continue
+            try:
+                _add_file(writer, directory, name, entry)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+    writer.finish()
+
+
+def _tree_entry(path: bytes, kind: int, status: os.stat_result) -> TarEntry:
+    entry = TarEntry()
+    entry.name = path
+    entry.type = kind
+    entry.mode = stat.S_IMODE(status.st_mode)
+    entry.uid, entry.gid = status.st_uid, status.st_gid
+    entry.mtime = status.st_mtime_ns
+    if kind in (CHARACTER, BLOCK_DEVICE):
+        entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    return entry
+
+
+def _add_file(writer: TarWriter, directory: int, name: bytes, entry: TarEntry) -> None:
+    entry.xattrs = read_xattrs(directory, name)
+    if entry.type == SYMLINK:
+        entry.link = os.readlink(name, dir_fd=directory)
+        entry.xattrs = {}
+    if entry.type != REGULAR:
+        writer.add(entry)
+        return
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=directory)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            entry.size = status.st_size
+            writer.add(entry, read_padded(descriptor, entry.size))
+    finally:
+        os.close(descriptor)
+
+
+def read_padded(descriptor: int, size: int) -> Iterator[bytes]:
+    """Yield ``size`` bytes of a file, padded with zeros if it is shorter."""
+    while size:
+        data = os.read(descriptor, min(size, 1 << 20)) or bytes(min(size, 1 << 20))
+        size -= len(data)
+        yield data
+
+
+def portable_xattrs(fd: int) -> dict[str, bytes]:
+    """Return file capabilities and ``user.`` attributes. Labels belong to the host."""
+    file = b"/proc/self/fd/%d" % fd
+    xattrs: dict[str, bytes] = {}
+    try:
+        for attribute in os.listxattr(file):
+            user_xattr = attribute.startswith("user.") and not attribute.startswith("user.overlay.")
+            if user_xattr or attribute == "security.capability":
+                xattrs[attribute] = os.getxattr(file, attribute)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENODATA, errno.ENOENT):
+            raise
+    return xattrs

@@ -118,7 +118,7 @@ def test_a_network_is_shown_as_it_was_asked_for(
         ({"Name": ""}, 400, "network name cannot be empty"),
         ({"Name": "a b"}, 400, "invalid network name (a b)"),
         ({"Name": "bridge"}, 403, "operation is not permitted on predefined bridge network"),
-        ({"Driver": "macvlan", "Options": {"parent": "no0"}}, 400, "no0 is not there"),
+        ({"Driver": "macvlan", "Options": {"parent": "no0"}}, 400, "no0 does not exist"),
         ({"Driver": "overlay"}, 403, "not a swarm manager"),
         ({"Driver": "nothing"}, 404, 'plugin "nothing" not found'),
         ({"Driver": "host"}, 403, 'only one instance of "host" network is allowed'),

@@ -120,7 +120,7 @@ def other_kind(root: Path) -> None:
         (lambda r: (r / "opt/gone").unlink(), "/opt/gone", "it is missing"),
         (lambda r: os.link(r / "etc/passwd", r / "etc/2"), "/etc/passwd", "it has 2 names, not 1"),
         (not_a_link, "/bin/tool", "it has 1 names, not 2"),
-        (other_link, "/lib", "it leads elsewhere"),
+        (other_link, "/lib", "its link target differs"),
         (other_kind, "/var/cache", "it is a file, not a directory"),
         (lambda r: os.utime(r / "etc/passwd", (1, 1)), "/etc/passwd", "its time differs"),
         (lambda r: os.truncate(r / "etc/passwd", 3), "/etc/passwd", "it has 3 bytes, not 22"),

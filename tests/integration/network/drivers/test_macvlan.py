@@ -1,4 +1,4 @@
-"""macvlan and ipvlan: containers on the wire of one of the host's interfaces."""
+"""macvlan and ipvlan: containers on the link of a parent interface."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from jaula.network.config import check_pools
 from jaula.network.drivers.parent_interface import dummy_name
 from jaula.spec.network import NetworkRecord, Pool
 
-from .conftest import HOST_OUTER, OUTSIDE, Lab, join, listen, new_namespace, talks
+from ..conftest import HOST_OUTER, OUTSIDE, Lab, join, listen, new_namespace, talks
 
-SUBNET = "198.51.100.0/24"  # that of the wire between the host and the machine outside
+SUBNET = "198.51.100.0/24"  # of the link between the host and the machine outside
 PORT = 8000
 
 
 def has(request: Request) -> bool:
-    """Whether this kernel makes such links: it says so before it looks for a parent."""
+    """Return whether this kernel supports a link type: it checks that before the parent."""
     if os.geteuid() != 0:
         return False
     netns = new_namespace()
@@ -82,8 +82,8 @@ def wire(lab: Lab, request: pytest.FixtureRequest) -> NetworkRecord:
     return made
 
 
-def test_who_reaches_whom_on_the_wire(lab: Lab, wire: NetworkRecord) -> None:
-    """As between machines that hang on one cable, the host left out."""
+def test_reachability_on_the_parents_link(lab: Lab, wire: NetworkRecord) -> None:
+    """Containers reach the machines on the link, but not the host."""
     first, second = lab.boxes[0], join(lab, "wire")
     bridged = lab.box()
     table = [
@@ -121,15 +121,17 @@ def test_an_endpoint_has_the_address_range_gateway_and_mac_of_its_network(
         assert [r.gateway for r in inside.routes() if not r.destination and r.gateway] == [OUTSIDE]
 
 
-def test_no_port_of_the_host_leads_there_and_its_firewall_is_not_asked(
+def test_ports_cannot_be_published_and_the_firewall_is_bypassed(
     lab: Lab, wire: NetworkRecord
 ) -> None:
     assert not lab.boxes[0].endpoint.publishes
-    with in_netns(lab.host), pytest.raises(Exception, match="no port of the host leads to"):
+    with in_netns(lab.host), pytest.raises(Exception, match="ports cannot be published in"):
         lab.manager.publish(lab.boxes[0].endpoint, [PortRequest(80, host_port=8080)])
 
 
-def test_the_next_engine_goes_on_and_a_container_can_leave(lab: Lab, wire: NetworkRecord) -> None:
+def test_the_next_engine_adopts_endpoints_and_a_container_can_disconnect(
+    lab: Lab, wire: NetworkRecord
+) -> None:
     first = lab.boxes[0]
     manager = lab.new_manager()
     with in_netns(lab.host):
@@ -147,7 +149,7 @@ def test_the_next_engine_goes_on_and_a_container_can_leave(lab: Lab, wire: Netwo
         assert manager.has_interface("up0"), "a parent that was there stays"
 
 
-def test_a_macvlan_network_keeps_ipv6_and_an_internal_one_has_no_way_out(lab: Lab) -> None:
+def test_a_macvlan_network_has_ipv6_and_an_internal_one_no_default_route(lab: Lab) -> None:
     pools = check_pools([Pool(SUBNET), Pool("2001:db8::/64", "2001:db8::2")], [], ipv6=True)
     with in_netns(lab.host):
         lab.manager.define(on_wire("six", pools=pools, ipv6=True))
@@ -169,7 +171,7 @@ def test_private_macvlan_containers_do_not_reach_each_other(lab: Lab) -> None:
         assert talks(lab.outside, (second.address, PORT), server) is not None
 
 
-def test_passthru_has_its_parent_alone(lab: Lab) -> None:
+def test_passthru_is_exclusive_to_its_parent(lab: Lab) -> None:
     with in_netns(lab.host):
         lab.manager.define(on_wire("all", mode="passthru"))
         with pytest.raises(NotAuthorized, match="already using parent interface up0"):
@@ -178,20 +180,20 @@ def test_passthru_has_its_parent_alone(lab: Lab) -> None:
         lab.manager.define(on_wire("more"))
 
 
-def test_a_parent_that_is_not_there_and_cannot_be_made_is_an_error(lab: Lab) -> None:
+def test_a_missing_parent_that_cannot_be_created_is_an_error(lab: Lab) -> None:
     with in_netns(lab.host):
-        assert lab.manager.parent_comes_with("no0.7")
-        assert not lab.manager.parent_comes_with("up0")
-        with pytest.raises(NotFound, match=r"no0\.7 is not there, and neither is no0"):
+        assert lab.manager.owns_parent("no0.7")
+        assert not lab.manager.owns_parent("up0")
+        with pytest.raises(NotFound, match=r"no0\.7 does not exist, and neither does no0"):
             lab.manager.define(on_wire("lost", parent="no0.7", made_parent=True))
         for parent in ("no0", "up0.0", "up0.4095"):
-            with pytest.raises(InvalidRequest, match="is not there"):
+            with pytest.raises(InvalidRequest, match="does not exist"):
                 lab.manager.define(on_wire("lost", parent=parent, made_parent=True))
 
 
 @needs_vlan
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
-def test_a_parent_with_a_tag_is_made_and_goes_with_the_last_network(lab: Lab, driver: str) -> None:
+def test_a_vlan_parent_is_created_and_removed_with_the_last_network(lab: Lab, driver: str) -> None:
     mode = "bridge" if driver == "macvlan" else "l2"
     with Rtnetlink(lab.outside) as far:
         link = far.link("eth0")
@@ -199,7 +201,7 @@ def test_a_parent_with_a_tag_is_made_and_goes_with_the_last_network(lab: Lab, dr
         far.send(add_vlan("eth0.10", parent=link.index, tag=10))
     with in_netns(lab.host):
         for name in ("tagged", "second"):
-            comes = lab.manager.parent_comes_with("up0.10")
+            comes = lab.manager.owns_parent("up0.10")
             assert comes
             lab.manager.define(on_wire(name, driver, mode=mode, parent="up0.10", made_parent=comes))
         assert lab.manager.has_interface("up0.10")
@@ -219,7 +221,7 @@ def test_a_parent_with_a_tag_is_made_and_goes_with_the_last_network(lab: Lab, dr
 
 @needs_dummy
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
-def test_without_a_parent_the_network_leads_nowhere(lab: Lab, driver: str) -> None:
+def test_without_a_parent_the_network_is_isolated(lab: Lab, driver: str) -> None:
     mode = "bridge" if driver == "macvlan" else "l2"
     made = on_wire("nowhere", driver, mode=mode, parent="", made_parent=True,
                    internal=True)  # fmt: skip
@@ -242,7 +244,7 @@ def test_without_a_parent_the_network_leads_nowhere(lab: Lab, driver: str) -> No
 
 
 @pytest.mark.parametrize("mode", ["l3", "l3s"])
-def test_ipvlan_that_routes_needs_no_gateway(lab: Lab, mode: str) -> None:
+def test_routed_ipvlan_needs_no_gateway(lab: Lab, mode: str) -> None:
     with in_netns(lab.host):
         lab.manager.define(on_wire("routed", "ipvlan", mode=mode))
     try:
@@ -256,13 +258,13 @@ def test_ipvlan_that_routes_needs_no_gateway(lab: Lab, mode: str) -> None:
         assert talks(first.net, (second.address, PORT), server) == first.address
 
 
-def test_a_parent_that_comes_later_or_comes_back_is_used(lab: Lab) -> None:
+def test_a_parent_that_appears_later_is_used(lab: Lab) -> None:
     plan = on_wire("late", parent="late0")
     with in_netns(lab.host):
-        with pytest.raises(JaulaError, match="late0 is not there"):
+        with pytest.raises(JaulaError, match="late0 does not exist"):
             lab.manager.define(plan)
         lab.manager.expect(plan)
-    with pytest.raises(JaulaError, match="late0 is not there"):
+    with pytest.raises(JaulaError, match="late0 does not exist"):
         join(lab, "late")
     for _ in range(2):
         with Rtnetlink(lab.host) as links:
@@ -273,5 +275,5 @@ def test_a_parent_that_comes_later_or_comes_back_is_used(lab: Lab) -> None:
             links.send(delete_link("late0"))
         with Rtnetlink(box.net) as inside:
             assert inside.link("eth0") is None, "it goes with its parent"
-    with pytest.raises(JaulaError, match="late0 is gone"):
+    with pytest.raises(JaulaError, match="late0 does not exist"):
         join(lab, "late")

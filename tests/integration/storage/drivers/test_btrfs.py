@@ -1,4 +1,4 @@
-"""What only the btrfs driver does: subvolumes, data shared with the layers, subvolumes inside."""
+"""The btrfs driver: subvolumes, data shared with the layers, nested subvolumes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_ten_containers_cost_no_data(
     assert used(paths.root) - before < 4 * MEGA
 
 
-def test_a_merged_tree_is_made_from_the_one_below_it_and_cannot_be_changed(
+def test_a_merged_tree_is_made_from_its_lower_one_and_is_read_only(
     driver: BtrfsDriver, image: tuple[str, ...], paths: Paths
 ) -> None:
     below = Path(driver.view(image[:1]).path)  # type: ignore[union-attr]
@@ -71,7 +71,7 @@ def test_a_merged_tree_is_made_from_the_one_below_it_and_cannot_be_changed(
         (above / "new").touch()
 
 
-def test_subvolumes_made_inside_a_container_go_with_it(
+def test_subvolumes_of_a_container_are_removed_with_it(
     driver: BtrfsDriver, image: tuple[str, ...], top: int
 ) -> None:
     driver.create("c", image)
@@ -85,7 +85,7 @@ def test_subvolumes_made_inside_a_container_go_with_it(
     assert subvolumes(top) == 0
 
 
-def test_a_merged_tree_goes_with_its_last_container(
+def test_a_merged_tree_is_removed_with_its_last_container(
     driver: BtrfsDriver, image: tuple[str, ...], top: int
 ) -> None:
     driver.create("one", image)

@@ -1,4 +1,4 @@
-"""An upper directory as a layer: what its tar unpacks to is the directory itself."""
+"""Commit of an upper directory: its tar extracts to the directory itself."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ import pytest
 from jaula.kernel import mounts
 from jaula.storage.layers import commit_layer
 from jaula.storage.layers.extract import Extractor
-from jaula.storage.store_dir import opened
 from jaula.storage.tar.reader import TarReader
-from jaula.storage.trees import attributes, is_opaque, walk
+from jaula.storage.trees import is_opaque, open_directory, read_xattrs, walk
 
 NEWEST = 1_600_000_000 * 10**9
 
 
 @pytest.fixture
 def upper(tmp_path: Path) -> Iterator[Path]:
-    """An upper directory after changes of every kind, made by overlayfs itself."""
+    """An upper directory that overlayfs wrote, with changes of every kind."""
     lower, upper, work = (tmp_path / name for name in ("lower", "upper", "work"))
     for place in (lower, upper, work):
         place.mkdir()
@@ -35,7 +34,7 @@ def upper(tmp_path: Path) -> Iterator[Path]:
         (lower / name / "inside").write_text("x")
     tree = mounts.overlay([str(lower)], str(upper), str(work))
     try:
-        with opened(".", dir_fd=tree) as root:
+        with open_directory(".", dir_fd=tree) as root:
             place = Path(f"/proc/self/fd/{root}")
             (place / "gone").unlink()
             (place / "changed").write_text("new")
@@ -63,15 +62,15 @@ def upper(tmp_path: Path) -> Iterator[Path]:
 
 
 def told(path: Path) -> dict[bytes, tuple[object, ...]]:
-    """Everything that counts of a tree."""
+    """Return the metadata of a tree that a layer stores."""
     found: dict[bytes, tuple[object, ...]] = {}
-    with opened(path) as root:
+    with open_directory(path) as root:
         for above, folder, entries in walk(root):
             for name, facts in entries:
-                kept = {k: v for k, v in attributes(folder, name).items() if k.startswith("user.")}
+                kept = {k: v for k, v in read_xattrs(folder, name).items() if k.startswith("user.")}
                 opaque = False
                 if stat.S_ISDIR(facts.st_mode):
-                    with opened(os.fsdecode(name), dir_fd=folder) as inner:
+                    with open_directory(os.fsdecode(name), dir_fd=folder) as inner:
                         opaque = is_opaque(inner)
                 whole = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_rdev, facts.st_nlink)
                 seconds = facts.st_mtime_ns // 10**9
@@ -83,28 +82,28 @@ def told(path: Path) -> dict[bytes, tuple[object, ...]]:
 
 def archive(upper: Path, **options: object) -> bytes:
     data = bytearray()
-    with opened(upper) as directory:
-        commit_layer.write(directory, data.extend, **options)  # type: ignore[arg-type]
+    with open_directory(upper) as directory:
+        commit_layer.write_upper(directory, data.extend, **options)  # type: ignore[arg-type]
     return bytes(data)
 
 
-def test_its_archive_unpacks_to_the_same(upper: Path, tmp_path: Path) -> None:
+def test_the_tar_extracts_to_the_upper_directory(upper: Path, tmp_path: Path) -> None:
     data = archive(upper)
     again = tmp_path / "again"
     again.mkdir()
-    with opened(again) as root:
+    with open_directory(again) as root:
         Extractor(root).run(TarReader(io.BytesIO(data)))
     assert told(again) == told(upper)
     assert archive(upper) == data
     assert b"/socket" not in told(upper)
 
 
-def test_only_what_differs_stays(upper: Path, tmp_path: Path) -> None:
-    with opened(upper) as directory, opened(tmp_path / "lower") as below:
-        assert commit_layer.prune(directory, below, lambda found: found)
+def test_unchanged_files_are_pruned(upper: Path, tmp_path: Path) -> None:
+    with open_directory(upper) as directory, open_directory(tmp_path / "lower") as below:
+        assert commit_layer.prune_unchanged(directory, below, lambda found: found)
         left = told(upper)
         assert b"/gone" in left and b"folder/inside" in left
-        assert commit_layer.prune(directory, below, lambda found: {}) is False
+        assert commit_layer.prune_unchanged(directory, below, lambda found: {}) is False
     assert not list(upper.iterdir())
 
 
@@ -119,7 +118,7 @@ def test_no_time_is_later_than_the_newest(upper: Path, exact: bool) -> None:
     assert set(times.values()) == {old, NEWEST // 10**9}
 
 
-def test_what_overlayfs_moved_is_not_taken_for_the_whole(upper: Path) -> None:
+def test_a_redirected_upper_directory_is_refused(upper: Path) -> None:
     os.setxattr(upper / "replaced", "trusted.overlay.redirect", b"/kept")
     with pytest.raises(commit_layer.Redirected):
         archive(upper)

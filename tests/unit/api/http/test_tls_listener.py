@@ -204,7 +204,7 @@ def test_a_hijacked_stream_is_carried_with_half_closed_ends(places: SimpleNamesp
         )
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         codec = tls.TlsCodec(context, server=False, name="127.0.0.1")
-        while not codec.shake():
+        while not codec.do_handshake():
             writer.write(codec.outgoing())
             codec.feed(await reader.read(65536))
         head = b"POST /containers/x/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\n"

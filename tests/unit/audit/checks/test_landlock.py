@@ -17,7 +17,7 @@ from jaula.spec.runtime import Linux, Namespace, Process, Spec
 
 @pytest.fixture(autouse=True)
 def version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Landlock, "of_this_host", lambda: Landlock(7))
+    monkeypatch.setattr(Landlock, "from_host", lambda: Landlock(7))
 
 
 def spec(*options: str, add: tuple[str, ...] = ()) -> Spec:
@@ -62,6 +62,6 @@ def test_an_external_runtime_relaxes_it() -> None:
 
 
 def test_a_kernel_without_landlock_has_no_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Landlock, "of_this_host", lambda: Landlock(0))
+    monkeypatch.setattr(Landlock, "from_host", lambda: Landlock(0))
     bare = structs.replace(spec(), annotations={})
     assert verdict(bare) == (Verdict.HOLDS, "none (the kernel has no Landlock)")

@@ -1,4 +1,4 @@
-"""The engine's configuration file: Docker's keys, clear errors, hostile input."""
+"""``daemon.json``: Docker's keys, clear errors, hostile input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_an_empty_file_sets_nothing(empty: bytes) -> None:
     assert daemon_json.parse(empty) == ({}, {})
 
 
-def test_dockers_keys_are_understood() -> None:
+def test_dockers_keys_are_supported() -> None:
     found = read(
         {
             "data-root": "/srv/jaula",
@@ -131,7 +131,7 @@ def test_unknown_keys_are_named_all_at_once() -> None:
         None,
     ],
 )
-def test_what_cannot_be_is_refused_with_the_key(document: Any) -> None:
+def test_an_invalid_value_is_refused_with_its_key(document: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read(document)
     if isinstance(document, dict):
@@ -158,7 +158,7 @@ def test_hostile_bytes_are_one_clear_error(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
     try:
         daemon_json.parse(data)
     except InvalidRequest:
@@ -172,7 +172,7 @@ _value = _plain | st.lists(_plain, max_size=2) | st.dictionaries(_names, _plain,
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(daemon_json.SETTINGS)), _value, max_size=4))
-def test_any_values_are_read_or_refused(document: dict[str, Any]) -> None:
+def test_any_values_are_parsed_or_refused(document: dict[str, Any]) -> None:
     try:
         read(document)
     except InvalidRequest:
@@ -185,7 +185,7 @@ def test_every_setting_is_a_flag_of_the_daemon() -> None:
         assert set(setting.flags) <= known
 
 
-def test_file_and_flags_together(tmp_path: Path) -> None:
+def test_file_and_flags_are_merged(tmp_path: Path) -> None:
     path = tmp_path / "daemon.json"
     path.write_text('{"data-root": "/srv/j", "runtimes": {"runc": {"path": "runc"}}}')
     found = config("--config-file", str(path), "--run", "/run/j", "--default-runtime", "runc")
@@ -204,7 +204,7 @@ def test_a_setting_in_both_places_is_refused_as_dockerd_does(tmp_path: Path) -> 
     assert "runtimes: (from flag: x=/x" in caught.value.message
 
 
-def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="no such file"):
         config("--config-file", str(tmp_path / "none"))
     with pytest.raises(InvalidRequest, match="directory"):
@@ -212,25 +212,25 @@ def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["runc", "=x", "a=", "a b=/x", "jaula=/x"])
-def test_a_runtime_flag_that_cannot_be_is_refused(text: str) -> None:
+def test_an_invalid_runtime_flag_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         config("--config-file", "/dev/null", "--add-runtime", text)
 
 
-def test_names_of_runtimes_are_unique_and_the_default_is_one() -> None:
+def test_runtime_names_are_unique_and_the_default_is_one_of_them() -> None:
     words = ("--config-file", "/dev/null", "--add-runtime", "a=/x")
-    with pytest.raises(InvalidRequest, match="given twice"):
+    with pytest.raises(InvalidRequest, match="defined twice"):
         config(*words, "--add-runtime", "a=/y")
     with pytest.raises(InvalidRequest, match="default runtime 'b' does not exist"):
         config(*words, "--default-runtime", "b")
 
 
-def test_what_is_said_about_registries() -> None:
+def test_registry_settings_are_parsed() -> None:
     found, document = daemon_json.parse(
         b'{"insecure-registries": ["r:5000", "10.0.0.0/8"], "registry-mirrors": ["https://m"],'
         b' "max-concurrent-downloads": 7, "proxies": {"https-proxy": "http://p:1"}}'
     )
-    config = registry.take(found)
+    config = registry.pop_registry_config(found)
     assert found == {}
     assert config.insecure == ("r:5000", "10.0.0.0/8")
     assert config.mirrors == ("https://m",)
@@ -251,27 +251,30 @@ def test_what_is_said_about_registries() -> None:
         b'{"max-concurrent-downloads": -1}',
     ],
 )
-def test_what_cannot_be_said_about_registries(text: bytes) -> None:
+def test_invalid_registry_settings_are_refused(text: bytes) -> None:
     with pytest.raises(InvalidRequest):
-        registry.take(daemon_json.parse(text)[0])
+        registry.pop_registry_config(daemon_json.parse(text)[0])
 
 
-def test_an_ordinary_users_certificates_are_looked_for_at_home(
+def test_a_users_certificates_are_in_the_home_directory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("JAULA_ROOTLESS", raising=False)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert registry.take({}).certificates == ("/etc/jaula/certs.d", "/etc/docker/certs.d")
+    assert registry.pop_registry_config({}).certificates == (
+        "/etc/jaula/certs.d",
+        "/etc/docker/certs.d",
+    )
     monkeypatch.setenv("JAULA_ROOTLESS", "1000")
     monkeypatch.setenv("XDG_CONFIG_HOME", "/home/m/.config")
-    assert registry.take({}).certificates[:2] == (
+    assert registry.pop_registry_config({}).certificates[:2] == (
         "/home/m/.config/jaula/certs.d",
         "/home/m/.config/docker/certs.d",
     )
-    assert registry.take({"registry_certs": "/x"}).certificates == ("/x",)
+    assert registry.pop_registry_config({"registry_certs": "/x"}).certificates == ("/x",)
 
 
-def test_the_page_about_settings_has_every_key_and_no_other() -> None:
+def test_the_settings_page_documents_exactly_the_supported_keys() -> None:
     page = (Path(__file__).resolve().parents[4] / "docs" / "settings.md").read_text()
     rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
     assert sorted(key for row in rows for key in re.findall(r"`([^`]+)`", row)) == sorted(

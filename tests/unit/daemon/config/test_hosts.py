@@ -1,4 +1,4 @@
-"""Where an engine listens: never on a network without knowing who speaks there."""
+"""``--host`` and ``--tls*``: never TCP without authenticated clients."""
 
 from __future__ import annotations
 
@@ -35,42 +35,42 @@ LOOPBACK = ("127.0.0.1", 2375)
         ),
     ],
 )
-def test_what_is_asked_for(settings: dict[str, Any], found: dict[str, object]) -> None:
-    assert hosts.take(settings) == found
+def test_listen_settings_are_parsed(settings: dict[str, Any], found: dict[str, object]) -> None:
+    assert hosts.pop_listen_settings(settings) == found
     assert settings == {}
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hosts": ("tcp://127.0.0.1:2375",)}, "whoever reaches it could speak"),
-        ({"hosts": ("tcp://0.0.0.0:2375",), "insecure_tcp": True}, "reached from outside"),
-        ({"hosts": ("tcp://[::]:2375",), "insecure_tcp": True}, "reached from outside"),
-        ({"hosts": ("tcp://10.0.0.1:2376",), "tls": True}, "lets everybody in"),
-        ({"hosts": ("tcp://10.0.0.1:2376",), "tlscert": "/c", "tlskey": "/k"}, "lets everybody"),
-        ({"hosts": ("tcp://h.example:1",), **VERIFIED}, "is no address"),
-        ({"hosts": ("tcp://1.2.3.4:0",), **VERIFIED}, "is no port"),
-        ({"hosts": ("tcp://1.2.3.4:99999",), **VERIFIED}, "is no port"),
-        ({"hosts": ("tcp://1.2.3.4:x",), **VERIFIED}, "is no port"),
-        ({"hosts": ("ftp://1.2.3.4",)}, "an address is wanted"),
-        ({"hosts": ("1.2.3.4:5",)}, "an address is wanted"),
-        ({"hosts": ("unix://relative",)}, "an address is wanted"),
+        ({"hosts": ("tcp://127.0.0.1:2375",)}, "every client that reaches it has access"),
+        ({"hosts": ("tcp://0.0.0.0:2375",), "insecure_tcp": True}, "reachable from other hosts"),
+        ({"hosts": ("tcp://[::]:2375",), "insecure_tcp": True}, "reachable from other hosts"),
+        ({"hosts": ("tcp://10.0.0.1:2376",), "tls": True}, "lets every client in"),
+        ({"hosts": ("tcp://10.0.0.1:2376",), "tlscert": "/c", "tlskey": "/k"}, "lets every client"),
+        ({"hosts": ("tcp://h.example:1",), **VERIFIED}, "is not an IP address"),
+        ({"hosts": ("tcp://1.2.3.4:0",), **VERIFIED}, "is not a valid port"),
+        ({"hosts": ("tcp://1.2.3.4:99999",), **VERIFIED}, "is not a valid port"),
+        ({"hosts": ("tcp://1.2.3.4:x",), **VERIFIED}, "is not a valid port"),
+        ({"hosts": ("ftp://1.2.3.4",)}, "not a valid address"),
+        ({"hosts": ("1.2.3.4:5",)}, "not a valid address"),
+        ({"hosts": ("unix://relative",)}, "not a valid address"),
         ({"hosts": ("unix:///a", "unix:///b")}, "one unix socket"),
-        (VERIFIED, "there is no TCP socket"),
-        ({"insecure_tcp": True}, "there is no TCP socket"),
+        (VERIFIED, "need a TCP socket"),
+        ({"insecure_tcp": True}, "need a TCP socket"),
         ({"hosts": ("tcp://127.0.0.1",), "insecure_tcp": True, **VERIFIED}, "contradict"),
     ],
 )
-def test_what_is_not_safe_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_unsafe_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        hosts.take(dict(settings))
+        hosts.pop_listen_settings(dict(settings))
 
 
 def config(*words: str) -> EngineConfig:
     return daemon._config(command.parse(daemon.COMMAND, ("--config-file", "/dev/null", *words)))
 
 
-def test_flags_make_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_are_converted_to_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     made = config("-H", "unix:///run/x.sock", "-H", "tcp://127.0.0.1:1", "--insecure-tcp")
     assert (str(made.socket), made.tcp, made.tls) == ("/run/x.sock", (("127.0.0.1", 1),), None)

@@ -1,4 +1,4 @@
-"""``log-opts`` and ``--log-opt``: pairs, for the driver to judge."""
+"""``log-opts`` and ``--log-opt``: pairs that the driver validates."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from jaula.daemon.config import logging
 from jaula.errors import InvalidRequest
 
 
-def test_pairs_become_the_options_of_the_engines_driver() -> None:
+def test_pairs_become_options_of_the_log_driver() -> None:
     settings: dict[str, object] = {"log_opt": ("compress=true", "tag={{.Name}}=x"), "debug": True}
-    logging.take(settings)
+    logging.normalize(settings)
     assert settings == {
         "log_options": {"compress": "true", "tag": "{{.Name}}=x"},
         "debug": True,
@@ -18,12 +18,12 @@ def test_pairs_become_the_options_of_the_engines_driver() -> None:
 
 
 @pytest.mark.parametrize("text", ["compress", "=x", ""])
-def test_what_is_no_pair_is_refused(text: str) -> None:
+def test_an_option_without_a_value_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid log option"):
-        logging.take({"log_opt": (text,)})
+        logging.normalize({"log_opt": (text,)})
 
 
-def test_values_of_the_file_are_texts() -> None:
+def test_values_in_the_file_must_be_strings() -> None:
     keys = logging.keys()
     assert keys["log-opts"].read("log-opts", {"max-file": "5"}) == {"log_opt": ("max-file=5",)}
     with pytest.raises(InvalidRequest, match="log-opts: max-file"):

@@ -1,4 +1,4 @@
-"""``--userns-remap``: what two files give to one user, together."""
+"""``--userns-remap``: the common range of a user in subuid and subgid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaula.rootless.subids import Range
         ([(10, 70000), (100000, 300000)], [(10, 500000)], (100000, 300000)),
     ],
 )
-def test_the_largest_range_that_both_files_give(
+def test_the_largest_common_range_is_chosen(
     users: list[tuple[int, int]], groups: list[tuple[int, int]], common: tuple[int, int]
 ) -> None:
     found = userns_remap.choose(
@@ -37,7 +37,7 @@ def test_the_largest_range_that_both_files_give(
         ([(100000, 100000)], [(150000, 100000)]),
     ],
 )
-def test_no_room_for_one_container_is_an_error(
+def test_a_range_too_small_for_one_container_is_an_error(
     users: list[tuple[int, int]], groups: list[tuple[int, int]]
 ) -> None:
     with pytest.raises(InvalidRequest, match="no 65536 ids"):
@@ -47,7 +47,7 @@ def test_no_room_for_one_container_is_an_error(
 
 
 @pytest.mark.parametrize("name", ["no-such-user", "4294967295000", "default-user:group"])
-def test_a_user_that_is_not_there_is_an_error(name: str) -> None:
+def test_an_unknown_user_is_an_error(name: str) -> None:
     with pytest.raises(InvalidRequest, match="no user"):
         userns_remap.read(name)
 

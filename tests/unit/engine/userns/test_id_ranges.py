@@ -49,7 +49,7 @@ def test_the_one_range_of_a_user_is_everyones() -> None:
 
 @pytest.mark.parametrize("own", [1, 1000, 65534, 65535])
 def test_a_kept_id_is_itself_and_every_other_one_is_of_the_range(own: int) -> None:
-    rows = id_ranges.keeping(IdRange(2_000_000), own)
+    rows = id_ranges.keep_id_mappings(IdRange(2_000_000), own)
 
     def outside(inside: int) -> int:
         (found,) = [r for r in rows if r.container_id <= inside < r.container_id + r.size]
@@ -65,4 +65,4 @@ def test_a_kept_id_is_itself_and_every_other_one_is_of_the_range(own: int) -> No
 @pytest.mark.parametrize("own", [0, -1, 65536, 2**32 - 2])
 def test_an_id_that_cannot_be_kept_is_refused(own: int) -> None:
     with pytest.raises(InvalidRequest, match="keep-id"):
-        id_ranges.keeping(IdRange(0), own)
+        id_ranges.keep_id_mappings(IdRange(0), own)

@@ -1,4 +1,4 @@
-"""The json-file writer: form, rotation, what it does after a crash and on a full disk."""
+"""The json-file writer: format, rotation, crashes and a full disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def kept(path: Path, stream: str | None = None) -> bytes:
     return b"".join(r.data for r in read(str(path)) if stream in (None, r.stream))
 
 
-def test_a_record_has_docker_s_form(tmp_path: Path) -> None:
+def test_an_entry_has_dockers_format(tmp_path: Path) -> None:
     writer = open_writer("json-file", {}, str(tmp_path / "log"))
     writer.write("stderr", b'a "quoted" line\n')
     line = (tmp_path / "log").read_bytes()
@@ -48,7 +48,7 @@ def test_any_text_comes_back_line_by_line(text: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20))
-def test_bytes_come_back_however_they_were_cut(pieces: list[bytes]) -> None:
+def test_bytes_are_read_back_for_any_chunks(pieces: list[bytes]) -> None:
     path = Path(f"/dev/shm/jlt-log-{os.getpid()}")
     writer = JsonFileWriter(str(path))
     try:
@@ -61,7 +61,7 @@ def test_bytes_come_back_however_they_were_cut(pieces: list[bytes]) -> None:
         path.unlink()
 
 
-def test_a_line_without_end_waits_for_it(tmp_path: Path) -> None:
+def test_an_unfinished_line_is_buffered(tmp_path: Path) -> None:
     writer = open_writer("json-file", {}, str(tmp_path / "log"))
     writer.write("stdout", b"pass")
     writer.write("stderr", b"other\n")
@@ -75,7 +75,7 @@ def test_a_line_without_end_waits_for_it(tmp_path: Path) -> None:
     writer.write("stdout", b"late\n")
 
 
-def test_an_overlong_line_is_kept_in_pieces_between_characters(tmp_path: Path) -> None:
+def test_an_overlong_line_is_stored_in_chunks_between_characters(tmp_path: Path) -> None:
     writer = open_writer("json-file", {}, str(tmp_path / "log"))
     line = ("é" * 40_000 + "x\n").encode()
     for start in range(0, len(line), 4001):
@@ -88,7 +88,7 @@ def test_an_overlong_line_is_kept_in_pieces_between_characters(tmp_path: Path) -
     assert kept(tmp_path / "log") == line
 
 
-def test_bytes_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_do_not_stop_the_writer(tmp_path: Path) -> None:
     writer = open_writer("json-file", {}, str(tmp_path / "log"))
     writer.write("stdout", b"\x80" * 40_000 + b"\xff\xfe\n\0\n")
     writer.close()
@@ -96,7 +96,7 @@ def test_bytes_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_rotation_keeps_the_newest_records_whole(tmp_path: Path, chunk: int) -> None:
+def test_rotation_keeps_the_newest_entries_complete(tmp_path: Path, chunk: int) -> None:
     path = tmp_path / "log"
     writer = open_writer("json-file", {"max-size": "2k", "max-file": "3"}, str(path))
     lines = [f"line {number}\n".encode() for number in range(500)]
@@ -110,7 +110,7 @@ def test_rotation_keeps_the_newest_records_whole(tmp_path: Path, chunk: int) -> 
     assert found == lines[-len(found) :]
 
 
-def test_one_file_begins_anew_and_a_reader_keeps_the_old(tmp_path: Path) -> None:
+def test_a_single_file_is_recreated_and_a_reader_keeps_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "log"
     writer = open_writer("json-file", {"max-size": "200", "max-file": "1"}, str(path))
     writer.write("stdout", b"first\n")
@@ -123,7 +123,7 @@ def test_one_file_begins_anew_and_a_reader_keeps_the_old(tmp_path: Path) -> None
     writer.close()
 
 
-def test_a_record_larger_than_a_file_is_kept(tmp_path: Path) -> None:
+def test_an_entry_larger_than_a_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "log"
     writer = open_writer("json-file", {"max-size": "10", "max-file": "2"}, str(path))
     writer.write("stdout", b"one\ntwo\nthree\n")
@@ -131,7 +131,7 @@ def test_a_record_larger_than_a_file_is_kept(tmp_path: Path) -> None:
     assert kept(path) == b"two\nthree\n"
 
 
-def test_half_a_record_of_a_crash_does_not_swallow_the_next(tmp_path: Path) -> None:
+def test_half_an_entry_of_a_crash_does_not_join_the_next(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b'{"log":"whole\\n","stream":"stdout","time":"' + STAMP.encode() + b'"}\n{"lo')
     writer = open_writer("json-file", {}, str(path))
@@ -140,7 +140,7 @@ def test_half_a_record_of_a_crash_does_not_swallow_the_next(tmp_path: Path) -> N
     assert kept(path) == b"whole\nafter\n"
 
 
-def test_a_disk_that_is_full_loses_records_and_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_drops_entries_and_reports_it(tmp_path: Path) -> None:
     path = tmp_path / "log"
     writer = open_writer("json-file", {"max-size": "-1"}, str(path))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -159,7 +159,7 @@ def test_a_disk_that_is_full_loses_records_and_says_so(tmp_path: Path) -> None:
     assert kept(path).endswith(b"length\nthere is room again\n")
 
 
-def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_a_symbolic_link_as_a_log_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic"):
         open_writer("json-file", {}, str(tmp_path / "log"))
@@ -186,7 +186,7 @@ def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
         ("syslogg", {}),
     ],
 )
-def test_bad_options_are_refused_before_anything_is_made(
+def test_invalid_options_are_refused_before_a_file_is_created(
     tmp_path: Path, driver: str, options: dict[str, str]
 ) -> None:
     with pytest.raises(InvalidRequest):
@@ -200,13 +200,13 @@ def test_bad_options_are_refused_before_anything_is_made(
     ("text", "size"),
     [("10m", 10**7), ("1.5g", 1_500_000_000), ("4096", 4096), ("20MB", 2 * 10**7), ("1KiB", 1000)],
 )
-def test_sizes_are_decimal_as_docker_has_them(tmp_path: Path, text: str, size: int) -> None:
-    from jaula.logs.options import size as parse
+def test_sizes_are_decimal_as_in_docker(tmp_path: Path, text: str, size: int) -> None:
+    from jaula.logs.options import parse_size as parse
 
     assert parse("max-size", text) == size
 
 
-def test_none_keeps_nothing(tmp_path: Path) -> None:
+def test_none_discards_output(tmp_path: Path) -> None:
     writer = open_writer("none", {}, str(tmp_path / "log"))
     writer.write("stdout", b"x\n")
     writer.flush()

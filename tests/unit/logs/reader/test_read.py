@@ -15,14 +15,14 @@ from jaula.logs import gzip_file, timestamp
 from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.entry import LogEntry, Selection
 from jaula.logs.reader.follow import follow
-from jaula.logs.reader.read import last, read
+from jaula.logs.reader.read import read, read_tail
 from unit.event_loop import idle
 
 SECOND = 1_000_000_000
 
 
 def record(text: str, second: int, stream: str = "stdout") -> bytes:
-    time = timestamp.text(second * SECOND)
+    time = timestamp.format_time(second * SECOND)
     return b'{"log":"%b\\n","stream":"%b","time":"%b"}\n' % (
         text.encode(),
         stream.encode(),
@@ -38,7 +38,7 @@ def texts(records: object) -> list[str]:
 def packed(path: Path) -> None:
     """Pack a file as the writer does."""
     with path.open("rb") as plain, open(f"{path}.gz", "wb") as form:
-        gzip_file.pack(plain.fileno(), form.fileno())
+        gzip_file.compress(plain.fileno(), form.fileno())
     path.unlink()
 
 
@@ -55,7 +55,7 @@ def rotated(tmp_path: Path, request: pytest.FixtureRequest) -> str:
 
 def test_a_log_that_was_never_written_is_empty(tmp_path: Path) -> None:
     assert list(read(str(tmp_path / "log"))) == []
-    assert last(str(tmp_path / "log"), 5, Selection()) == []
+    assert read_tail(str(tmp_path / "log"), 5, Selection()) == []
 
 
 def test_all_files_are_read_from_the_oldest(rotated: str) -> None:
@@ -66,7 +66,7 @@ def test_all_files_are_read_from_the_oldest(rotated: str) -> None:
 def test_the_tail_reaches_over_files(rotated: str, count: int) -> None:
     wanted = [str(n) for n in range(3000)]
     assert (
-        texts(last(rotated, count, Selection())) == wanted[len(wanted) - count :]
+        texts(read_tail(rotated, count, Selection())) == wanted[len(wanted) - count :]
         if count <= 3000
         else (wanted)
     )
@@ -75,17 +75,17 @@ def test_the_tail_reaches_over_files(rotated: str, count: int) -> None:
 def test_streams_and_times_select(rotated: str) -> None:
     some = Selection(stdout=False, since=5 * SECOND, until=10 * SECOND)
     assert texts(read(rotated, some)) == ["5", "7", "9"]
-    assert texts(last(rotated, 2, Selection(stderr=False))) == ["2996", "2998"]
-    assert texts(last(rotated, 10, Selection(since=2998 * SECOND))) == ["2998", "2999"]
+    assert texts(read_tail(rotated, 2, Selection(stderr=False))) == ["2996", "2998"]
+    assert texts(read_tail(rotated, 10, Selection(since=2998 * SECOND))) == ["2998", "2999"]
     middle = Selection(since=1500 * SECOND, until=1504 * SECOND)
-    assert texts(last(rotated, 10, middle)) == ["1500", "1501", "1502", "1503"]
-    assert texts(last(rotated, 3, middle)) == ["1501", "1502", "1503"]
-    assert texts(last(rotated, 3, Selection(stdout=False, until=1002 * SECOND))) == [
+    assert texts(read_tail(rotated, 10, middle)) == ["1500", "1501", "1502", "1503"]
+    assert texts(read_tail(rotated, 3, middle)) == ["1501", "1502", "1503"]
+    assert texts(read_tail(rotated, 3, Selection(stdout=False, until=1002 * SECOND))) == [
         "997",
         "999",
         "1001",
     ]
-    assert texts(last(rotated, 2, Selection(until=3 * SECOND))) == ["1", "2"]
+    assert texts(read_tail(rotated, 2, Selection(until=3 * SECOND))) == ["1", "2"]
     assert texts(read(rotated, Selection(stdout=False, stderr=False))) == []
 
 
@@ -111,7 +111,7 @@ def test_a_line_in_pieces_counts_once(tmp_path: Path, pack: bool) -> None:
     if pack:
         (tmp_path / "log").rename(tmp_path / "log.1")
         packed(tmp_path / "log.1")
-    tail = last(str(tmp_path / "log"), 2, Selection())
+    tail = read_tail(str(tmp_path / "log"), 2, Selection())
     assert b"".join(r.data for r in tail) == b"x" * 50_000 + b"\nafter\n"
 
 
@@ -136,7 +136,7 @@ def test_damage_is_passed_over(tmp_path: Path, damage: bytes, pack: bool) -> Non
         path.rename(tmp_path / "log.1")
         packed(tmp_path / "log.1")
     assert texts(read(str(path))) == ["before", "after"]
-    assert texts(last(str(path), 1, Selection())) == ["after"]
+    assert texts(read_tail(str(path), 1, Selection())) == ["after"]
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5, 23, 30, 2000, -4])
@@ -156,8 +156,8 @@ def test_of_a_packed_file_that_is_cut_comes_what_can_be_read_and_then_the_next(
     assert found[-1] == "newest"
     assert found[:-1] == whole[: len(found) - 1]
     assert len(found) == 1002 if cut == -4 else len(found) < 1002
-    assert texts(last(path, 2000, Selection())) == found
-    assert texts(last(path, 3, Selection())) == found[-3:]
+    assert texts(read_tail(path, 2000, Selection())) == found
+    assert texts(read_tail(path, 3, Selection())) == found[-3:]
 
 
 def test_a_reader_does_not_mistake_a_file_for_an_older_one_with_its_inode(
@@ -173,7 +173,7 @@ def test_a_reader_does_not_mistake_a_file_for_an_older_one_with_its_inode(
     (tmp_path / "log.1.gz").write_bytes(form)
     path = str(tmp_path / "log")
     assert texts(read(path)) == ["older", "newer", "newest"]
-    assert texts(last(path, 3, Selection())) == ["older", "newer", "newest"]
+    assert texts(read_tail(path, 3, Selection())) == ["older", "newer", "newest"]
 
     async def scenario() -> list[str]:
         stop, found = asyncio.Event(), list[str]()
@@ -192,7 +192,7 @@ def test_the_end_of_a_packed_file_is_kept_in_the_memory_of_what_is_shown(tmp_pat
     packed(tmp_path / "log.1")
     tracemalloc.start()
     try:
-        found = texts(last(str(tmp_path / "log"), 5, Selection()))
+        found = texts(read_tail(str(tmp_path / "log"), 5, Selection()))
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()
@@ -252,7 +252,7 @@ def test_a_follower_misses_nothing_over_rotations(
         for start in range(0, 2000, 100):
             lines = "".join(f"{n}\n" for n in range(start, start + 100))
             writer.write("stdout", lines.encode())
-            writer.tend()
+            writer.poll()
             if start % 200:  # of two batches the reader sees one at once, the other late
                 await reach(found, start + 100)
         writer.write("stdout", b"last without end")
@@ -277,7 +277,7 @@ def test_a_follower_that_was_left_behind_goes_on_in_packed_files(tmp_path: Path)
         for number in range(2, 600):  # the loop gets no turn meanwhile
             writer.write("stdout", b"%d\n" % number)
             if number % 30 == 0:
-                while writer.tend() is not None:
+                while writer.poll() is not None:
                     time.sleep(0.001)  # noqa: ASYNC251
         assert sum(name.endswith(".gz") for name in os.listdir(tmp_path)) > 5
         writer.close()

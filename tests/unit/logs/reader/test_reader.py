@@ -13,7 +13,7 @@ from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.entry import LogEntry, Selection
 from jaula.logs.reader import rotated_files
 from jaula.logs.reader.follow import follow
-from jaula.logs.reader.read import last, read
+from jaula.logs.reader.read import read, read_tail
 from jaula.logs.reader.reader import LogReader
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -29,7 +29,7 @@ def write_all(path: str) -> None:
     writer = JsonFileWriter(path, max_size=80_000, max_file=200, compress=True)
     for start in range(0, COUNT, 500):
         writer.write("stdout", b"".join(b"%d\n" % n for n in range(start, start + 500)))
-        writer.tend()
+        writer.poll()
         time.sleep(0.002)
     writer.close()
 
@@ -54,7 +54,7 @@ def test_every_reader_sees_each_record_once_while_names_move(tmp_path: Path) -> 
         while not os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222
             found = numbers(list(read(path)))
             assert found == list(range(len(found)))
-            tail = numbers(await asyncio.to_thread(last, path, 3000, Selection()))
+            tail = numbers(await asyncio.to_thread(read_tail, path, 3000, Selection()))
             assert tail == list(range(tail[0], tail[0] + len(tail))) if tail else not tail
             looks += 1
             await asyncio.sleep(0.003)
@@ -69,16 +69,16 @@ def test_every_reader_sees_each_record_once_while_names_move(tmp_path: Path) -> 
     assert any(name.endswith(".gz") for name in os.listdir(tmp_path))
 
 
-def test_a_walk_begins_with_the_oldest_record_when_names_move_before_it_opens_a_file(
+def test_a_reader_begins_with_the_oldest_record_when_names_move_before_it_opens_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(tmp_path / "log")
     writer = JsonFileWriter(path, max_size=2_000, max_file=9)
     writer.write("stdout", b"".join(b"%d\n" % number for number in range(100)))
-    opened = rotated_files.opened
+    opened = rotated_files.open_file
 
     def opened_after_a_rotation(name: str) -> int:
-        monkeypatch.setattr(rotated_files, "opened", opened)
+        monkeypatch.setattr(rotated_files, "open_file", opened)
         count = len(os.listdir(tmp_path))
         number = 100
         while len(os.listdir(tmp_path)) == count:
@@ -86,26 +86,28 @@ def test_a_walk_begins_with_the_oldest_record_when_names_move_before_it_opens_a_
             number += 1
         return opened(name)
 
-    monkeypatch.setattr(rotated_files, "opened", opened_after_a_rotation)
-    walk = LogReader(path)
-    first = walk.more()
-    walk.close()
+    monkeypatch.setattr(rotated_files, "open_file", opened_after_a_rotation)
+    reader = LogReader(path)
+    first = reader.next_entries()
+    reader.close()
     writer.close()
-    assert rotated_files.opened is opened, "no file was opened while names moved"
+    assert rotated_files.open_file is opened, "no file was opened while names moved"
     assert numbers(first)[0] == 0
 
 
-def test_a_bounded_walk_ends_where_the_log_did_though_all_was_rotated_away(tmp_path: Path) -> None:
+def test_a_bounded_reader_ends_where_the_log_did_though_all_was_rotated_away(
+    tmp_path: Path,
+) -> None:
     path = str(tmp_path / "log")
     writer = JsonFileWriter(path, max_size=2_000, max_file=2)
     writer.write("stdout", b"1\n2\n")
-    walk = LogReader(path, bounded=True)
+    reader = LogReader(path, bounded=True)
     for number in range(3, 200):
         writer.write("stdout", b"%d\n" % number)
     writer.close()
     found = []
-    while records := walk.more():
+    while records := reader.next_entries():
         found += numbers(records)
-    walk.close()
+    reader.close()
     assert found[:2] == [1, 2]
     assert max(found) < 40, "it goes on behind the file that was the newest"

@@ -1,4 +1,4 @@
-"""Names of a log's files: their order, and how they move."""
+"""Names of a log's files: their order, and their renames."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from jaula.logs import gzip_file
 from jaula.logs.reader import rotated_files
 from jaula.logs.reader.rotated_files import (
-    beside,
-    moves,
+    index_of,
     newest_plain,
-    number,
-    opened,
-    ordered,
-    position,
+    oldest_first,
+    open_file,
+    open_neighbour,
+    parse_name,
+    plan_renames,
 )
 
 
@@ -44,25 +44,27 @@ from jaula.logs.reader.rotated_files import (
         ("", None),
     ],
 )
-def test_a_name_is_a_file_of_the_log_or_none(name: str, which: tuple[int, bool] | None) -> None:
-    assert number(name, "log") == which
+def test_a_name_is_parsed_or_is_not_a_file_of_the_log(
+    name: str, which: tuple[int, bool] | None
+) -> None:
+    assert parse_name(name, "log") == which
 
 
 @given(st.lists(st.text(alphabet=".gzlog0123part", max_size=12)))
 def test_any_directory_has_an_order_that_ends_with_the_newest(names: list[str]) -> None:
-    found = ordered(names, "log")
-    numbers = [which[0] for name in found if (which := number(name, "log"))]
+    found = oldest_first(names, "log")
+    numbers = [which[0] for name in found if (which := parse_name(name, "log"))]
     assert found[-1] == "log"
     assert numbers == sorted(set(numbers), reverse=True)
     assert set(found) <= {*names, "log"}
 
 
-def test_the_plain_form_is_read_where_there_are_both() -> None:
+def test_the_plain_file_is_read_if_both_forms_exist() -> None:
     for names in (["log.1.gz", "log.1", "log"], ["log.1", "log.1.gz"]):
-        assert ordered(names, "log") == ["log.1", "log"]
+        assert oldest_first(names, "log") == ["log.1", "log"]
 
 
-def test_what_is_to_be_packed_is_the_newest_plain_one() -> None:
+def test_the_newest_plain_file_is_compressed_next() -> None:
     assert newest_plain(["log", "log.3", "log.2", "log.1.gz"], "log") == 2
     assert newest_plain(["log", "log.1", "log.1.gz", "log.2.gz"], "log") == 0
     assert newest_plain(["log", "log.gz.part"], "log") == 0
@@ -72,7 +74,7 @@ FORMS = st.sampled_from(["", "plain", "packed", "both"])
 
 
 @given(st.lists(FORMS, max_size=5), st.integers(1, 6))
-def test_a_rotation_that_stops_anywhere_leaves_the_records_in_order(
+def test_an_interrupted_rotation_leaves_the_entries_in_order(
     forms: list[str], max_file: int
 ) -> None:
     disk = {"log": 0}
@@ -83,11 +85,11 @@ def test_a_rotation_that_stops_anywhere_leaves_the_records_in_order(
             disk[f"log.{place}.gz"] = place
 
     def contents() -> list[int]:
-        """The contents in their order, of which number 0 is the newest."""
-        return [disk[name] for name in ordered(disk, "log") if name in disk]
+        """Return the contents in order. Number 0 is the newest."""
+        return [disk[name] for name in oldest_first(disk, "log") if name in disk]
 
     before = contents()
-    for old, new in moves(list(disk), "log", max_file):
+    for old, new in plan_renames(list(disk), "log", max_file):
         content = disk.pop(old)
         if new:
             assert new not in disk, "something would be overwritten"
@@ -95,44 +97,44 @@ def test_a_rotation_that_stops_anywhere_leaves_the_records_in_order(
         assert contents() == before[len(before) - len(contents()) :]
     assert "log" not in disk
     assert contents() == before[len(before) - len(contents()) :]
-    assert all((number(name, "log") or (0,))[0] < max_file for name in disk)
+    assert all((parse_name(name, "log") or (0,))[0] < max_file for name in disk)
     kept = [place for place in before if place + 1 < max_file]
     assert contents() == kept
 
 
-def test_a_file_that_was_packed_meanwhile_is_found(tmp_path: Path) -> None:
+def test_a_file_that_was_compressed_meanwhile_is_opened(tmp_path: Path) -> None:
     path = str(tmp_path / "log")
     for name in ("log", "log.1", "log.2"):
         (tmp_path / name).write_bytes(name.encode())
-    held = opened(f"{path}.1")
+    held = open_file(f"{path}.1")
     try:
         inode = os.fstat(held).st_ino
         with (tmp_path / "log.1").open("rb") as plain, (tmp_path / "log.1.gz").open("wb") as form:
-            gzip_file.pack(plain.fileno(), form.fileno())
+            gzip_file.compress(plain.fileno(), form.fileno())
         os.unlink(f"{path}.1")
-        assert position(rotated_files.files(path), inode) == 1
+        assert index_of(rotated_files.log_files(path), inode) == 1
         for step, text in ((1, b"log"), (-1, b"log.2")):
-            descriptor = beside(path, inode, step)
+            descriptor = open_neighbour(path, inode, step)
             assert descriptor is not None
             assert os.read(descriptor, 99) == text
             os.close(descriptor)
-        again = opened(f"{path}.1")  # the name that was found before it was packed
-        assert gzip_file.origin(again) == inode
+        again = open_file(f"{path}.1")  # the name that was found before it was packed
+        assert gzip_file.source_inode(again) == inode
         os.close(again)
-        assert beside(path, inode, 2) is None
-        assert beside(path, inode, -2) is None
+        assert open_neighbour(path, inode, 2) is None
+        assert open_neighbour(path, inode, -2) is None
     finally:
         os.close(held)
 
 
-def test_after_a_file_that_is_gone_comes_the_oldest_that_is_left(tmp_path: Path) -> None:
+def test_the_successor_of_a_removed_file_is_the_oldest_one(tmp_path: Path) -> None:
     path = str(tmp_path / "log")
     (tmp_path / "gone").write_bytes(b"x")
     (tmp_path / "log.1").write_bytes(b"oldest")
     (tmp_path / "log").write_bytes(b"newest")
     inode = (tmp_path / "gone").stat().st_ino
-    descriptor = beside(path, inode, 1)
+    descriptor = open_neighbour(path, inode, 1)
     assert descriptor is not None
     assert os.read(descriptor, 99) == b"oldest"
     os.close(descriptor)
-    assert beside(path, inode, -1) is None
+    assert open_neighbour(path, inode, -1) is None

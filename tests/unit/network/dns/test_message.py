@@ -1,4 +1,4 @@
-"""Questions and answers as bytes, hostile ones too."""
+"""DNS messages and names, including hostile input."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def extended(name: str, size: int) -> bytes:
 
 
 def head(data: bytes) -> tuple[int, int, int, int]:
-    """(rcode, answers, whether it was cut, id)."""
+    """Return (rcode, number of answers, truncated, id)."""
     identity, flags, _, answers, _, _ = struct.unpack_from(">HHHHHH", data)
     assert flags & 0x8000
     return flags & 0xF, answers, flags >> 9 & 1, identity
 
 
-def test_a_question_is_read_in_lower_case() -> None:
+def test_a_name_is_converted_to_lower_case() -> None:
     query = message.parse(ask("WeB.Shop", message.AAAA))
     assert (query.name, query.type, query.error, query.size) == ("web.shop", message.AAAA, 0, 512)
     assert message.parse(extended("web", 4096)).size == 4096
     assert message.parse(extended("web", 10)).size == 512
 
 
-def test_an_answer_holds_the_addresses_of_the_asked_kind() -> None:
+def test_an_answer_has_the_addresses_of_the_queried_type() -> None:
     both = ["10.0.0.2", "fd00::2"]
     four = message.answer(message.parse(ask("web")), both)
     assert head(four) == (0, 1, 0, 7)
@@ -56,12 +56,12 @@ def test_an_answer_holds_the_addresses_of_the_asked_kind() -> None:
     assert head(message.answer(message.parse(ask("web", message.ANY)), both))[1] == 2
 
 
-def test_a_known_name_without_such_an_address_is_an_empty_answer() -> None:
+def test_a_known_name_without_such_an_address_has_an_empty_answer() -> None:
     for kind in (message.AAAA, 15, 33, 65):
         assert head(message.answer(message.parse(ask("web", kind)), ["10.0.0.2"])) == (0, 0, 0, 7)
 
 
-def test_what_does_not_fit_in_a_datagram_is_cut_and_says_so() -> None:
+def test_an_answer_larger_than_a_datagram_is_truncated_and_flagged() -> None:
     many = [f"10.0.0.{n}" for n in range(1, 101)]
     query = message.parse(ask("web"))
     cut = message.answer(query, many, limit=query.size)
@@ -76,7 +76,7 @@ def test_what_does_not_fit_in_a_datagram_is_cut_and_says_so() -> None:
     assert answer[-11:-8] == b"\0\0\x29"
 
 
-def test_a_pointer_is_the_name_and_the_network() -> None:
+def test_a_pointer_has_the_name_and_the_network() -> None:
     query = message.parse(ask("2.0.0.10.in-addr.arpa", message.PTR))
     assert message.pointer(query, "web.shop").endswith(b"\3web\4shop\0")
     assert head(message.pointer(query, "x" * 64 + ".shop"))[0] == message.NXDOMAIN
@@ -95,8 +95,8 @@ def test_a_pointer_is_the_name_and_the_network() -> None:
         ("web", None),
     ],
 )
-def test_names_of_addresses(name: str, address: str | None) -> None:
-    assert message.address_of(name) == address
+def test_reverse_names_are_parsed(name: str, address: str | None) -> None:
+    assert message.parse_reverse_name(name) == address
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_names_of_addresses(name: str, address: str | None) -> None:
         (ask("web", flags=0x1000), message.NOTIMP),  # a status request
         (ask("web")[:-1], message.FORMERR),
         (ask("web")[:14], message.FORMERR),
-        (ask("web")[:12] + b"\xc0\x0c\0\1\0\1", message.FORMERR),  # a pointer at itself
+        (ask("web")[:12] + b"\xc0\x0c\0\1\0\1", message.FORMERR),  # a pointer to itself
         (ask("web")[:12] + b"\x40" + b"a" * 64 + b"\0\0\1\0\1", message.FORMERR),
         (ask("web")[:12] + (b"\x3f" + b"a" * 63) * 5 + b"\0\0\1\0\1", message.FORMERR),
         (struct.pack(">HHHHHH", 7, 0, 0, 0, 0, 0), message.FORMERR),
@@ -113,7 +113,7 @@ def test_names_of_addresses(name: str, address: str | None) -> None:
         (extended("web", 512)[:-6], message.FORMERR),
     ],
 )
-def test_what_cannot_be_answered_is_told(data: bytes, error: int) -> None:
+def test_an_unsupported_query_has_an_error_code(data: bytes, error: int) -> None:
     query = message.parse(data)
     assert query.error == error
     found = dns_names.answer(query, [], lambda network: (), limit=512)
@@ -122,12 +122,12 @@ def test_what_cannot_be_answered_is_told(data: bytes, error: int) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 11, ask("web", flags=0x8000)])
-def test_what_is_no_question_gets_no_answer(data: bytes) -> None:
+def test_a_message_that_is_not_a_query_gets_no_answer(data: bytes) -> None:
     with pytest.raises(message.MalformedMessage):
         message.parse(data)
 
 
-def test_a_dot_or_odd_bytes_inside_a_label_are_no_name_of_a_container() -> None:
+def test_a_label_with_a_dot_or_odd_bytes_is_not_a_container_name() -> None:
     data = ask("web")[:12] + b"\7web.net\0\0\1\0\1"
     assert message.parse(data).name == ""
     assert message.parse(ask("web")[:12] + b"\1\xff\0\0\1\0\1").name == ""
@@ -135,7 +135,7 @@ def test_a_dot_or_odd_bytes_inside_a_label_are_no_name_of_a_container() -> None:
 
 
 @given(st.binary(max_size=600))
-def test_any_bytes_are_a_query_or_malformed(data: bytes) -> None:
+def test_any_bytes_are_a_query_or_a_malformed_message(data: bytes) -> None:
     try:
         query = message.parse(data)
     except message.MalformedMessage:
@@ -149,7 +149,7 @@ def test_any_bytes_are_a_query_or_malformed(data: bytes) -> None:
 
 
 @given(st.binary(max_size=100), st.integers(0, 65535))
-def test_only_the_answer_to_what_was_asked_is_taken(data: bytes, identity: int) -> None:
+def test_only_the_answer_to_the_query_is_accepted(data: bytes, identity: int) -> None:
     query = message.parse(ask("example.org"))
     right = message.with_id(message.answer(query, ["10.0.0.1"]), identity)
     assert message.is_answer_to(right, identity, query)
@@ -160,7 +160,7 @@ def test_only_the_answer_to_what_was_asked_is_taken(data: bytes, identity: int) 
     message.is_answer_to(data, identity, query)
 
 
-# -- who is called what ------------------------------------------------------------------------
+# -- names -------------------------------------------------------------------------------------
 
 
 def endpoint(network: str, address: str, *names: str, internal: bool = False) -> Endpoint:
@@ -189,10 +189,10 @@ OWN = [NETWORKS["front"][0], NETWORKS["back"][0]]
 
 
 def called(name: str) -> list[str]:
-    return [e.ipv4 for e in dns_names.called(name, OWN, lambda n: NETWORKS[n])]
+    return [e.ipv4 for e in dns_names.find_endpoints(name, OWN, lambda n: NETWORKS[n])]
 
 
-def test_names_are_those_of_the_askers_networks_and_no_others() -> None:
+def test_names_are_resolved_in_the_containers_networks_only() -> None:
     assert called("web") == ["10.0.0.2"]
     assert called("www") == ["10.0.0.2"]
     assert called("web.back") == ["10.1.0.2"]
@@ -202,11 +202,11 @@ def test_names_are_those_of_the_askers_networks_and_no_others() -> None:
         assert called(unknown) == []
 
 
-def test_a_link_is_a_name_that_its_container_alone_has() -> None:
+def test_a_link_alias_is_known_to_its_container_only() -> None:
     own = [msgspec.structs.replace(OWN[0], links={"store": "web", "db": "www"}), *OWN[1:]]
 
     def found(name: str, asker: list[Endpoint]) -> list[str]:
-        return [e.ipv4 for e in dns_names.called(name, asker, lambda n: NETWORKS[n])]
+        return [e.ipv4 for e in dns_names.find_endpoints(name, asker, lambda n: NETWORKS[n])]
 
     assert found("store", own) == found("store.front", own) == ["10.0.0.2"]
     assert found("db", own) == ["10.0.0.2"], "it comes before what another is called"
@@ -217,7 +217,7 @@ def answered(name: str, kind: int = message.A) -> bytes | None:
     return dns_names.answer(message.parse(ask(name, kind)), OWN, lambda n: NETWORKS[n], limit=512)
 
 
-def test_what_no_container_is_called_is_left_to_others() -> None:
+def test_an_unknown_name_is_forwarded() -> None:
     assert answered("example.org") is None
     assert answered("1.0.0.10.in-addr.arpa", message.PTR) is None
     assert answered("db", message.AAAA) is not None
@@ -230,7 +230,7 @@ def test_reverse_names() -> None:
     assert answered("2.0.2.10.in-addr.arpa", message.PTR) is None
 
 
-def test_askers_in_turn_begin_with_another_address() -> None:
+def test_answers_rotate_the_addresses() -> None:
     firsts = set()
     for identity in range(4):
         query = message.parse(message.with_id(ask("pool"), identity))
@@ -240,10 +240,10 @@ def test_askers_in_turn_begin_with_another_address() -> None:
     assert len(firsts) == 2
 
 
-def test_questions_leave_only_if_some_network_leads_outside() -> None:
-    assert dns_names.leads_outside(OWN)
-    assert not dns_names.leads_outside(NETWORKS["back"][:1])
-    assert not dns_names.leads_outside([])
+def test_queries_are_forwarded_only_if_a_network_is_not_internal() -> None:
+    assert dns_names.may_forward(OWN)
+    assert not dns_names.may_forward(NETWORKS["back"][:1])
+    assert not dns_names.may_forward([])
 
 
 @pytest.mark.parametrize(
@@ -262,5 +262,5 @@ def test_questions_leave_only_if_some_network_leads_outside() -> None:
         ("224.0.0.251", False),
     ],
 )
-def test_the_hosts_loopback_is_not_asked_in_any_spelling(server: str, asked: bool) -> None:
-    assert dns_names.may_be_asked(server) is asked
+def test_the_hosts_loopback_is_never_queried_in_any_notation(server: str, asked: bool) -> None:
+    assert dns_names.is_usable_server(server) is asked

@@ -1,4 +1,4 @@
-"""The rules and map elements that nftables is told."""
+"""The text of nftables rules and elements, and netlink messages."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.network.firewall import antispoof_rules, bridge_rules
+from jaula.network import conntrack
+from jaula.network.firewall import antispoof, bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
-from jaula.network.firewall.monitor import NFT_MSG_DELTABLE, message_types
-from jaula.network.ports import conntrack, rules
+from jaula.network.firewall.nftables import NFT_MSG_DELTABLE, message_types
 from jaula.spec.endpoint import Endpoint, PublishedPort
 
 PORTS = (PublishedPort(80, "tcp", "0.0.0.0", 8080), PublishedPort(53, "udp", "127.0.0.1", 5353))
@@ -24,11 +24,11 @@ ENDPOINT = Endpoint(
 def test_tables_are_named_after_the_bridge_and_never_a_keyword() -> None:
     assert bridge_rules.table_name("jaula0") == "jaula0"
     assert bridge_rules.table_name("ip") == "jaula_ip"
-    assert antispoof_rules.port_group("jaula0") != antispoof_rules.port_group("jaula1") != 0
+    assert antispoof.port_group("jaula0") != antispoof.port_group("jaula1") != 0
 
 
 def test_a_published_port_is_an_element_of_a_map_and_of_a_set() -> None:
-    assert rules.change("jaula0", ENDPOINT, PORTS, verb="add") == (
+    assert bridge_rules.port_elements("jaula0", ENDPOINT, PORTS, verb="add") == (
         "add element ip jaula0 published_everywhere { tcp . 8080 : 172.30.0.2 . 80 }\n"
         "add element ip jaula0 open_everywhere { tcp . 8080 }\n"
         "add element ip jaula0 published { 127.0.0.1 . udp . 5353 : 172.30.0.2 . 53 }\n"
@@ -36,17 +36,17 @@ def test_a_published_port_is_an_element_of_a_map_and_of_a_set() -> None:
     )
 
 
-def test_an_ipv6_port_is_of_the_other_table_if_the_container_has_an_address() -> None:
+def test_an_ipv6_port_is_in_the_ip6_table_if_the_container_has_ipv6() -> None:
     port = PublishedPort(80, "tcp", "::", 8080)
-    assert rules.change("jaula0", ENDPOINT, [port], verb="add") == ""
+    assert bridge_rules.port_elements("jaula0", ENDPOINT, [port], verb="add") == ""
     both = msgspec.structs.replace(ENDPOINT, ipv6="fd00::2")
-    assert rules.change("jaula0", both, [port], verb="delete") == (
+    assert bridge_rules.port_elements("jaula0", both, [port], verb="delete") == (
         "delete element ip6 jaula0 published_everywhere { tcp . 8080 : fd00::2 . 80 }\n"
         "delete element ip6 jaula0 open_everywhere { tcp . 8080 }\n"
     )
 
 
-def test_ports_are_translated_before_the_input_rules_only_where_that_is_asked_for() -> None:
+def test_ports_bypass_the_input_rules_only_if_requested() -> None:
     subnet = IPv4Network("172.30.0.0/20")
     usual = bridge_rules.ruleset("jaula0", subnet, [])
     assert "hook prerouting priority dstnat" not in usual
@@ -60,13 +60,13 @@ def test_ports_are_translated_before_the_input_rules_only_where_that_is_asked_fo
 
 
 def test_a_container_is_one_element() -> None:
-    assert antispoof_rules.admit("jaula0", ENDPOINT, verb="delete") == (
+    assert antispoof.endpoint_elements("jaula0", ENDPOINT, verb="delete") == (
         "delete element bridge jaula0 endpoints"
         ' { "jleeeeeeeeee" . 02:42:ac:1e:00:02 . 172.30.0.2 }\n'
     )
 
 
-def test_the_whole_table_holds_the_elements_of_every_endpoint() -> None:
+def test_the_table_has_the_elements_of_every_endpoint() -> None:
     text = bridge_rules.ruleset("jaula0", IPv4Network("172.30.0.0/20"), [ENDPOINT])
     assert "elements = { tcp . 8080 : 172.30.0.2 . 80 }" in text
     assert "elements = { 127.0.0.1 . udp . 5353 : 172.30.0.2 . 53 }" in text
@@ -75,7 +75,7 @@ def test_the_whole_table_holds_the_elements_of_every_endpoint() -> None:
     assert "elements" not in empty
 
 
-def test_forward_chains_of_others_that_drop_are_found() -> None:
+def test_forward_chains_with_policy_drop_are_detected() -> None:
     listing = """{"nftables": [{"metainfo": {}},
       {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward",
                  "policy": "drop"}},
@@ -87,15 +87,15 @@ def test_forward_chains_of_others_that_drop_are_found() -> None:
     assert bridge_rules.foreign_drops("", "jaula0") == []
 
 
-def test_a_missing_table_is_found_in_the_listing() -> None:
+def test_a_missing_table_is_detected_in_the_listing() -> None:
     both = "table ip jaula0\ntable ip6 jaula0\n"
-    assert not bridge_rules.missing(both, "jaula0", ipv6=True)
-    assert bridge_rules.missing("table ip jaula0\n", "jaula0", ipv6=True)
-    assert not bridge_rules.missing("table ip jaula0\n", "jaula0")
-    assert bridge_rules.missing("table ip jaula00\n", "jaula0")
+    assert not bridge_rules.tables_missing(both, "jaula0", ipv6=True)
+    assert bridge_rules.tables_missing("table ip jaula0\n", "jaula0", ipv6=True)
+    assert not bridge_rules.tables_missing("table ip jaula0\n", "jaula0")
+    assert bridge_rules.tables_missing("table ip jaula00\n", "jaula0")
 
 
-def test_truncated_and_hostile_netlink_news_end_the_reading() -> None:
+def test_truncated_and_hostile_netlink_messages_are_ignored() -> None:
     message = b"\x10\0\0\0" + NFT_MSG_DELTABLE.to_bytes(2, "little") + bytes(10)
     assert message_types(message * 2) == [NFT_MSG_DELTABLE] * 2
     assert message_types(message + message[:15]) == [NFT_MSG_DELTABLE]
@@ -104,6 +104,6 @@ def test_truncated_and_hostile_netlink_news_end_the_reading() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_no_flow_to_a_port_or_one_to_delete(data: bytes) -> None:
-    request = conntrack.deletion(data, 5353)
+def test_any_dump_entry_is_ignored_or_deleted(data: bytes) -> None:
+    request = conntrack.delete_request(data, 5353)
     assert request is None or request.about == "delete flow to udp port 5353"

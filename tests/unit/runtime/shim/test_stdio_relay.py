@@ -29,7 +29,7 @@ class Log:
     def flush(self) -> None:
         """Nothing is buffered."""
 
-    def tend(self) -> float | None:
+    def poll(self) -> float | None:
         """There is no periodic work."""
 
     def close(self) -> None:

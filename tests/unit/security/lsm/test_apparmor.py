@@ -1,4 +1,4 @@
-"""AppArmor: the profile's text, which profile is chosen, what the kernel says."""
+"""AppArmor: the text of the profile, the choice of a profile, and the files of the kernel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden" / "jaula-default"
 LOADED = {"jaula-default": "enforce", "mine": "enforce", "weak": "complain"}
 
 
-def test_the_profile_is_the_one_on_record() -> None:
+def test_the_profile_equals_the_golden_file() -> None:
     assert apparmor_profile.text() == GOLDEN.read_text()
 
 
@@ -37,7 +37,7 @@ def test_a_confined_engine_may_signal_its_containers() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("apparmor_parser"), reason="no apparmor_parser here")
-def test_the_parser_takes_the_profile() -> None:
+def test_apparmor_parser_accepts_the_profile() -> None:
     words = ["apparmor_parser", "--skip-kernel-load", "--skip-cache", "--quiet"]
     done = subprocess.run(words, input=apparmor_profile.text(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -101,7 +101,7 @@ def choose(*options: str, **more: object) -> str | None:
         (("docker-default",), {"loaded": {"docker-default": "enforce"}}, "docker-default"),
     ],
 )
-def test_the_profile_that_was_asked_for_is_chosen(
+def test_the_requested_profile_is_chosen(
     options: tuple[str, ...], more: dict[str, object], profile: str | None
 ) -> None:
     assert choose(*options, **more) == profile
@@ -113,7 +113,7 @@ def test_a_profile_that_is_not_loaded_is_refused(name: str) -> None:
         choose(name)
 
 
-def test_asking_for_the_default_where_it_is_missing_is_refused() -> None:
+def test_a_request_for_the_default_profile_is_refused_if_it_is_not_loaded() -> None:
     with pytest.raises(InvalidRequest, match="not loaded"):
         choose("jaula-default", loaded={})
     with pytest.raises(InvalidRequest, match="not enabled"):
@@ -124,11 +124,11 @@ def test_a_spec_gets_the_profile() -> None:
     module = AppArmor(active=True, loaded=LOADED)
     done = module.confine(Spec(process=Process(cwd="/")), LabelRequest())
     assert module.requested(done) == "jaula-default"
-    assert module.shown() == "name=apparmor,profile=jaula-default"
-    assert AppArmor(active=True, loaded={}).shown() == "name=apparmor,profile=unconfined"
+    assert module.security_option() == "name=apparmor,profile=jaula-default"
+    assert AppArmor(active=True, loaded={}).security_option() == "name=apparmor,profile=unconfined"
 
 
-def test_the_kernels_list_is_read() -> None:
+def test_the_list_of_profiles_is_parsed() -> None:
     text = "mine (enforce)\n/usr/bin/a (b) c (complain)\nbroken\n:ns://x (unconfined)\n"
     assert parse_profiles(text) == {
         "mine": "enforce",
@@ -138,7 +138,7 @@ def test_the_kernels_list_is_read() -> None:
 
 
 @given(st.text(max_size=60))
-def test_no_text_of_the_kernels_breaks_the_readers(text: str) -> None:
+def test_any_text_of_the_kernel_is_parsed(text: str) -> None:
     parse_profiles(text)
     name, _ = parse_current(text)
     assert len(name) <= len(text)
@@ -157,5 +157,7 @@ def test_no_text_of_the_kernels_breaks_the_readers(text: str) -> None:
         ("unconfined", "mine (enforce)", False),
     ],
 )
-def test_what_runs_is_held_against_what_was_asked(wanted: str, current: str, same: bool) -> None:
+def test_the_current_profile_is_compared_with_the_requested_one(
+    wanted: str, current: str, same: bool
+) -> None:
     assert runs_under(wanted, current) == same

@@ -1,4 +1,4 @@
-"""SELinux: contexts, options, labels, categories, and what is never relabelled."""
+"""SELinux: contexts, options, labels, categories, and directories that are never relabelled."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_context_is_read_and_written(text: str, level: str) -> None:
         "ä:b:c:d",
     ],
 )
-def test_what_is_no_context_is_refused(text: str) -> None:
+def test_an_invalid_context_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         selinux.parse_context(text)
 
@@ -82,7 +82,7 @@ def test_the_policys_file_names_the_types() -> None:
     "value",
     ["", "x", "type", "type:", "type:a:b", "type:a b", "kind:x", "level:", "level:s0\n", "Type:a"],
 )
-def test_a_label_option_that_is_none_is_refused(value: str) -> None:
+def test_an_invalid_label_option_is_refused(value: str) -> None:
     with pytest.raises(InvalidRequest):
         selinux.parse((value,))
 
@@ -102,7 +102,7 @@ def test_labels_follow_the_options() -> None:
     assert decide("type:a_t", "type:b_t").process.split(":")[2] == "b_t"
 
 
-def test_what_is_not_confined_keeps_its_files_to_itself() -> None:
+def test_an_unconfined_container_has_its_own_file_label() -> None:
     for labels in (decide("disable"), decide("type:x_t", "disable"), decide(unconfined=True)):
         assert labels.process == "system_u:system_r:spc_t:s0"
         assert labels.mount == "system_u:object_r:container_file_t:s0:c1,c2"
@@ -130,7 +130,7 @@ def test_a_spec_gets_both_labels_and_only_with_a_policy() -> None:
         ((*OWN[:1], Namespace("pid", "/p"), Namespace("ipc", "/i")), False, "container_t"),
     ],
 )
-def test_a_container_that_sees_the_host_is_not_confined(
+def test_a_container_in_host_namespaces_is_not_confined(
     namespaces: tuple[Namespace, ...], privileged: bool, kind: str
 ) -> None:
     module = SELinux(active=True, level="s0:c1,c2")
@@ -138,7 +138,7 @@ def test_a_container_that_sees_the_host_is_not_confined(
     assert f":{kind}:" in module.requested(done)
 
 
-def test_a_context_is_a_context() -> None:
+def test_a_context_is_parsed_back() -> None:
     assert Context("u", "r", "t", "s0").type == "t"
 
 
@@ -151,7 +151,7 @@ def test_a_pair_is_free_and_ordered() -> None:
     assert selinux_mcs.pair(selinux_mcs.level(low, high)) == (low, high)
 
 
-def test_every_pair_is_given_once_and_then_it_is_said() -> None:
+def test_every_pair_is_allocated_once_then_allocation_fails() -> None:
     used: set[tuple[int, int]] = set()
     for _ in range(10):  # 5 categories give 10 pairs
         found = selinux_mcs.choose(used, count=5)
@@ -163,8 +163,8 @@ def test_every_pair_is_given_once_and_then_it_is_said() -> None:
     assert selinux_mcs.choose(used, count=5) == (1, 3)
 
 
-def test_a_random_source_that_repeats_is_no_obstacle() -> None:
-    assert selinux_mcs.choose({(0, 1)}, count=4, number=lambda _: 0) == (0, 2)
+def test_a_repeating_random_source_still_gives_a_free_pair() -> None:
+    assert selinux_mcs.choose({(0, 1)}, count=4, random_below=lambda _: 0) == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_random_source_that_repeats_is_no_obstacle() -> None:
         ("", None),
     ],
 )
-def test_a_level_is_a_pair_or_not(text: str, found: tuple[int, int] | None) -> None:
+def test_a_level_is_parsed_as_a_pair_or_none(text: str, found: tuple[int, int] | None) -> None:
     assert selinux_mcs.pair(text) == found
 
 
@@ -214,10 +214,10 @@ def test_the_system_is_never_relabelled(path: str) -> None:
         "/var/lib/jaula/volumes/v/_data",
     ],
 )  # fmt: skip
-def test_a_directory_of_ones_own_may_be_relabelled(path: str) -> None:
+def test_another_directory_may_be_relabelled(path: str) -> None:
     relabel_denylist.check(path, own=ENGINE)
 
 
-def test_what_holds_the_engines_files_is_not_relabelled() -> None:
+def test_a_directory_with_files_of_the_engine_is_not_relabelled() -> None:
     with pytest.raises(InvalidRequest, match="the engine's own files"):
         relabel_denylist.check("/data", own=("/data/jaula/lib", "/run/jaula"))

@@ -1,4 +1,4 @@
-"""A classic BPF machine for tests: what a filter answers for a call, on any architecture."""
+"""A classic BPF machine for tests: the return value of a filter for a call on any architecture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from jaula.kernel.seccomp import ARCHITECTURES
 
 
 def run(program: bytes, architecture: str, number: int, args: Sequence[int] = ()) -> int:
-    """The SECCOMP_RET_* value; ``AssertionError`` where the kernel's checker would refuse."""
+    """Return the SECCOMP_RET_* value.
+
+    :raises AssertionError: when the kernel's checker would refuse the program.
+    """
     token = ARCHITECTURES["SCMP_ARCH_X86_64" if architecture == "SCMP_ARCH_X32" else architecture]
     values = [*args, 0, 0, 0, 0, 0, 0][:6]
     data = struct.pack("=IIQ6Q", number & 0xFFFFFFFF, token, 0, *values)

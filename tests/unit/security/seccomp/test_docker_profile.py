@@ -40,7 +40,7 @@ def rule(**more: Any) -> dict[str, Any]:
         ({"includes": {}, "excludes": {}, "args": None, "comment": "x"}, (), "6.1", True),
     ],
 )
-def test_a_rule_counts_where_its_conditions_hold(
+def test_a_rule_applies_if_its_conditions_hold(
     more: dict[str, Any], caps: tuple[str, ...], kernel: str, counts: bool
 ) -> None:
     assert bool(parse(rule(**more), caps=caps, kernel=kernel).syscalls) is counts
@@ -111,6 +111,6 @@ def test_both_kinds_of_architecture_list_are_refused() -> None:
         parse(architectures=[NATIVE], archMap=[{"architecture": NATIVE}])
 
 
-def test_a_profile_has_a_ceiling() -> None:
+def test_a_profile_has_a_size_limit() -> None:
     with pytest.raises(InvalidRequest, match="larger"):
         from_docker(b" " * (1 << 20) + b"{}", (), "6.1")

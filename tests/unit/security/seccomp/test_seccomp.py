@@ -137,14 +137,14 @@ def test_only_listed_socket_families_can_be_made(code: bytes, abi: str) -> None:
 
 
 @x86
-def test_socketcall_makes_no_sockets_and_works_on_those_that_exist(code: bytes) -> None:
+def test_socketcall_creates_no_sockets_and_uses_existing_ones(code: bytes) -> None:
     for operation in range(1, 21):
         expected = EPERM if operation in (1, 8) else ALLOW
         assert ask(code, "SCMP_ARCH_X86", "socketcall", operation) == expected
 
 
 @x86
-def test_x32_calls_answer_enosys(code: bytes) -> None:
+def test_x32_calls_return_enosys(code: bytes) -> None:
     for name in ("read", "socket", "mount", "ioctl", "execve"):
         assert ask(code, "SCMP_ARCH_X32", name, 1) == ENOSYS
 
@@ -173,7 +173,7 @@ def test_personality_cannot_weaken_memory_protection(code: bytes, abi: str) -> N
         assert ask(code, abi, "personality", value) == EPERM
 
 
-def test_a_call_newer_than_the_table_answers_enosys(code: bytes) -> None:
+def test_a_call_newer_than_the_table_returns_enosys(code: bytes) -> None:
     assert run(code, NATIVE, 900) == ENOSYS
 
 
@@ -307,7 +307,7 @@ def test_a_malformed_filter_is_refused(change: dict[str, object]) -> None:
         seccomp.program(spec, None)
 
 
-def test_names_that_nobody_knows_are_passed_over() -> None:
+def test_unknown_names_are_skipped() -> None:
     spec = Seccomp(
         "SCMP_ACT_ERRNO", syscalls=(Syscall(("no_such_call", "read"), "SCMP_ACT_ALLOW"),)
     )

@@ -1,4 +1,4 @@
-"""Unpacking where somebody else may be at work."""
+"""Extract an archive into a directory that other processes use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.storage.cp.create_archive import CopyOut
-from jaula.storage.cp.extract_archive import CopyIn
+from jaula.storage.cp.create_archive import ArchiveWriter
+from jaula.storage.cp.extract_archive import ArchiveExtractor
 from jaula.storage.tar.reader import TarReader
 
 Unpack = Callable[..., None]
@@ -42,7 +42,7 @@ def unpack(tmp_path: Path) -> Unpack:
     def run(data: bytes, directory: str = "/to", **options: bool) -> None:
         root = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
         try:
-            CopyIn(root, directory, **options).run(TarReader(io.BytesIO(data)))
+            ArchiveExtractor(root, directory, **options).run(TarReader(io.BytesIO(data)))
         finally:
             os.close(root)
 
@@ -71,7 +71,7 @@ def test_files_directories_links_and_times_arrive(tmp_path: Path, unpack: Unpack
     assert (to / "deep/er/file").read_bytes() == b"x"
 
 
-def test_without_privileges_no_file_becomes_anybody_else(tmp_path: Path, unpack: Unpack) -> None:
+def test_without_privileges_no_file_is_set_user_id(tmp_path: Path, unpack: Unpack) -> None:
     unpack(archive(("f", b"", {"mode": 0o6755})), privileges=False)
     assert (tmp_path / "to/f").stat().st_mode & 0o7777 == 0o755
 
@@ -96,14 +96,14 @@ def test_a_link_in_a_files_place_is_replaced_not_followed(tmp_path: Path, unpack
     assert (tmp_path / "to/f").read_text() == "new"
 
 
-def test_a_link_on_the_way_is_followed_inside_the_root(tmp_path: Path, unpack: Unpack) -> None:
+def test_a_link_in_a_parent_is_followed_inside_the_root(tmp_path: Path, unpack: Unpack) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "to/way").symlink_to("/real")
     unpack(archive(("way/f", b"x", {})))
     assert (tmp_path / "real/f").read_bytes() == b"x"
 
 
-def test_a_link_that_the_archive_brings_leads_nowhere_else(tmp_path: Path, unpack: Unpack) -> None:
+def test_a_link_of_the_archive_does_not_leave_the_root(tmp_path: Path, unpack: Unpack) -> None:
     outside = tmp_path.parent / f"{tmp_path.name}-outside"
     outside.mkdir()
     with pytest.raises(InvalidRequest):
@@ -117,8 +117,10 @@ def test_a_link_that_the_archive_brings_leads_nowhere_else(tmp_path: Path, unpac
 
 
 @pytest.mark.parametrize("name", ["../f", "a/../../f", ".."])
-def test_names_that_lead_out_are_refused(tmp_path: Path, unpack: Unpack, name: str) -> None:
-    with pytest.raises(InvalidRequest, match="leads out"):
+def test_names_that_leave_the_directory_are_refused(
+    tmp_path: Path, unpack: Unpack, name: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="leaves the directory"):
         unpack(archive((name, b"x", {})))
     assert not (tmp_path / "f").exists()
 
@@ -129,7 +131,7 @@ def test_device_nodes_are_refused(unpack: Unpack, kind: bytes) -> None:
         unpack(archive(("n", b"", {"type": kind, "devmajor": 1, "devminor": 3})))
 
 
-def test_kinds_are_kept_when_that_is_asked(tmp_path: Path, unpack: Unpack) -> None:
+def test_file_types_are_kept_on_request(tmp_path: Path, unpack: Unpack) -> None:
     (tmp_path / "to/d").mkdir()
     (tmp_path / "to/d/x").write_text("x")
     (tmp_path / "to/f").write_text("f")
@@ -142,7 +144,7 @@ def test_kinds_are_kept_when_that_is_asked(tmp_path: Path, unpack: Unpack) -> No
     assert (tmp_path / "to/f").is_dir()
 
 
-def test_what_goes_out_comes_in_the_same(tmp_path: Path, unpack: Unpack) -> None:
+def test_a_created_archive_is_extracted_unchanged(tmp_path: Path, unpack: Unpack) -> None:
     source = tmp_path / "source"
     (source / "sub").mkdir(parents=True)
     (source / "a").write_bytes(os.urandom(700_000))
@@ -150,7 +152,7 @@ def test_what_goes_out_comes_in_the_same(tmp_path: Path, unpack: Unpack) -> None
     (source / "l").symlink_to("a")
     place = os.open(source, os.O_PATH)
     written = bytearray()
-    CopyOut(written.extend).write(place, "copy")
+    ArchiveWriter(written.extend).write(place, "copy")
     os.close(place)
     unpack(bytes(written))
     copy = tmp_path / "to/copy"
@@ -163,6 +165,6 @@ def test_nothing_is_read_from_a_kernel_file_system() -> None:
     place = os.open("/proc/self/status", os.O_PATH)
     try:
         with pytest.raises(InvalidRequest, match="kernel file system"):
-            CopyOut(bytearray().extend).write(place, "status")
+            ArchiveWriter(bytearray().extend).write(place, "status")
     finally:
         os.close(place)

@@ -1,4 +1,4 @@
-"""The tar reader: what other writers make is read, what is damaged is refused."""
+"""The tar reader: archives of other writers are read, damaged ones are refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
 from jaula.storage.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, TarEntry
-from jaula.storage.tar.pax import pax_records
-from jaula.storage.tar.reader import Limits, TarReader, number
+from jaula.storage.tar.pax import parse_records
+from jaula.storage.tar.reader import Limits, TarReader, parse_number
 
 
 def archive(*members: tarfile.TarInfo, format: int = tarfile.PAX_FORMAT) -> bytes:
@@ -36,7 +36,7 @@ def entries(data: bytes, limits: Limits = Limits()) -> list[TarEntry]:  # noqa: 
 
 
 @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
-def test_long_names_and_links_are_whole(format: int) -> None:
+def test_long_names_and_links_are_complete(format: int) -> None:
     name, target = "d/" * 100 + "n" * 200, "t" * 300
     found = entries(
         archive(
@@ -64,7 +64,7 @@ def test_a_pax_time_keeps_its_nanoseconds() -> None:
     assert found.mtime == 1_700_000_000_123_456_789
 
 
-def test_attributes_come_as_bytes() -> None:
+def test_attributes_are_bytes() -> None:
     info = member("f")
     info.pax_headers = {"SCHILY.xattr.user.note": "value"}
     (found,) = entries(archive(info))
@@ -157,11 +157,11 @@ def test_a_pax_record_out_of_range_is_refused(key: str, value: str) -> None:
 )
 def test_a_malformed_pax_header_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match="pax"):
-        pax_records(data)
+        parse_records(data)
 
 
 def test_a_pax_value_may_hold_anything() -> None:
-    assert pax_records(b"12 k=a=b\nc\n\n") == {b"k": b"a=b\nc\n"}
+    assert parse_records(b"12 k=a=b\nc\n\n") == {b"k": b"a=b\nc\n"}
 
 
 def test_a_huge_extended_header_is_refused_before_it_is_read() -> None:
@@ -174,7 +174,7 @@ def test_a_huge_extended_header_is_refused_before_it_is_read() -> None:
         entries(bytes(header) + bytes(1 << 20))
 
 
-def test_extended_headers_cannot_be_piled_up() -> None:
+def test_the_number_of_extended_headers_is_limited() -> None:
     info = member("a")
     info.pax_headers = {"comment": "c"}
     pile = archive(info)[:1024] * 100
@@ -203,7 +203,7 @@ def test_data_after_one_block_of_zeros_is_refused() -> None:
         entries(bytes(512) + archive(member("a")))
 
 
-def test_old_directories_are_known_by_their_slash() -> None:
+def test_old_directories_are_recognised_by_their_slash() -> None:
     (found,) = entries(archive(member("d/", type=tarfile.AREGTYPE), format=tarfile.USTAR_FORMAT))
     assert found.type == DIRECTORY
 
@@ -217,14 +217,14 @@ def test_a_hard_link_has_no_data_whatever_its_size_says() -> None:
 
 
 def test_numbers_are_octal_or_base_256() -> None:
-    assert number(b"0000644\0") == 0o644
-    assert number(b"   644 \0") == 0o644
-    assert number(b"\0" * 8) == 0
-    assert number(b"\x80" + bytes(3) + b"\xff" * 4) == 2**32 - 1
-    assert number(b"\xff" * 8) == -1
+    assert parse_number(b"0000644\0") == 0o644
+    assert parse_number(b"   644 \0") == 0o644
+    assert parse_number(b"\0" * 8) == 0
+    assert parse_number(b"\x80" + bytes(3) + b"\xff" * 4) == 2**32 - 1
+    assert parse_number(b"\xff" * 8) == -1
     for bad in (b"0x12\0\0\0\0", b"1_0\0\0\0\0\0", b"999\0\0\0\0\0", b"-1\0\0\0\0\0\0"):
         with pytest.raises(InvalidRequest):
-            number(bad)
+            parse_number(bad)
 
 
 @given(st.binary(max_size=4096))
@@ -264,7 +264,7 @@ def test_memory_does_not_grow_with_the_archive() -> None:
     assert peak < 4 << 20
 
 
-def test_the_last_entry_s_padding_may_be_told_to_be_missing() -> None:
+def test_the_padding_of_the_last_entry_may_be_optional() -> None:
     """As the docker command sends it where the Dockerfile is not in the context."""
     whole = archive(member("a", size=3), member("b", size=3))
     cut = whole[: 3 * 512 + 3]

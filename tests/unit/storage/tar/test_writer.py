@@ -1,4 +1,4 @@
-"""The tar writer: what it writes is read by others and by the own reader, byte for byte."""
+"""The tar writer: other readers and our reader read its archives, byte for byte."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaula.storage.tar.entry import DIRECTORY, REGULAR, SYMLINK
 from jaula.storage.tar.reader import TarReader
-from jaula.storage.tar.writer import TarWriter, entry
+from jaula.storage.tar.writer import TarWriter, new_entry
 
 NAMES = st.binary(min_size=1, max_size=300).filter(lambda n: b"\0" not in n and n.strip(b"/"))
 
@@ -19,13 +19,13 @@ NAMES = st.binary(min_size=1, max_size=300).filter(lambda n: b"\0" not in n and 
 def test_the_standard_library_reads_it() -> None:
     out = io.BytesIO()
     writer = TarWriter(out.write)
-    writer.add(entry("d", DIRECTORY, mode=0o1777, mtime=5))
+    writer.add(new_entry("d", DIRECTORY, mode=0o1777, mtime=5))
     long = "d/" + "n" * 150
-    made = entry(long, size=3)
+    made = new_entry(long, size=3)
     made.uid = 3_000_000_000
     made.xattrs = {"user.a": b"b"}
     writer.add(made, (b"ab", b"c"))
-    writer.add(entry("l", SYMLINK, mode=0o777, link="t" * 120))
+    writer.add(new_entry("l", SYMLINK, mode=0o777, link="t" * 120))
     writer.finish()
     assert len(out.getvalue()) % 10240 == 0
     with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
@@ -45,11 +45,11 @@ def test_what_is_written_is_read_again(
 ) -> None:
     out = io.BytesIO()
     writer = TarWriter(out.write)
-    file = entry(name.rstrip(b"/") or b"f", size=len(data), mtime=time)
+    file = new_entry(name.rstrip(b"/") or b"f", size=len(data), mtime=time)
     file.uid = owner
     file.xattrs = {"user.x": data}
     writer.add(file, (data,))
-    writer.add(entry(b"l", SYMLINK, link=link))
+    writer.add(new_entry(b"l", SYMLINK, link=link))
     writer.finish()
     reader = TarReader(io.BytesIO(out.getvalue()))
     first = reader.next()
@@ -66,4 +66,4 @@ def test_what_is_written_is_read_again(
 def test_a_file_of_another_length_than_announced_is_an_error() -> None:
     for data in (b"", b"ab", b"abcd"):
         with pytest.raises(ValueError, match="bytes"):
-            TarWriter(lambda data: None).add(entry("f", REGULAR, size=3), (data,))
+            TarWriter(lambda data: None).add(new_entry("f", REGULAR, size=3), (data,))

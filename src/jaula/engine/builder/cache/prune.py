@@ -33,7 +33,7 @@ def listed(builds: Builds) -> list[Document]:
         found.append(_step(key, step, shared, again=step.layer in counted))
         counted.add(step.layer)
     for name, id, size, changed, used in builds.mount_caches.list():
-        at = timestamp.text(int(changed * 1e9))
+        at = timestamp.format_time(int(changed * 1e9))
         found.append(
             {
                 "ID": name,
@@ -63,8 +63,8 @@ def _step(key: str, step: BuildStep, shared: set[str], *, again: bool) -> Docume
         "InUse": False,
         "Shared": step.layer in shared,
         "Size": 0 if again else step.size + step.blob_size,
-        "CreatedAt": timestamp.text(step.made_at),
-        "LastUsedAt": timestamp.text(step.used_at),
+        "CreatedAt": timestamp.format_time(step.made_at),
+        "LastUsedAt": timestamp.format_time(step.used_at),
         "UsageCount": step.uses + 1,
     }
 
@@ -115,7 +115,9 @@ def _fits(document: Document, options: PruneOptions) -> bool:
 def _matches(document: Document, key: str, value: str) -> bool:
     match key:
         case "until" | "unused-for":
-            return bool(document["LastUsedAt"] < timestamp.text(int(parse_time(value) * 1e9)))
+            return bool(
+                document["LastUsedAt"] < timestamp.format_time(int(parse_time(value) * 1e9))
+            )
         case "id":
             return str(document["ID"]).startswith(value)
         case "type":

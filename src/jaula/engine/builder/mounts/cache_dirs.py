@@ -15,8 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaula.storage.store_dir import opened, remove_marked
-from jaula.storage.trees import size_on_disk
+from jaula.storage.trees import open_directory, remove_with_prefix, size_on_disk
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class CacheDirs:
         half = self._directory / f"{_NEW}{os.urandom(8).hex()}"
         (half / _DATA).mkdir(mode=0o700, parents=True)
         try:
-            with opened(half / _DATA) as target:
+            with open_directory(half / _DATA) as target:
                 if fill is not None:
                     fill(target)
                 os.fchown(target, *owner)
@@ -105,7 +104,7 @@ class CacheDirs:
     def sweep(self) -> None:
         """Remove what a crash left half-made."""
         if self._directory.is_dir():
-            remove_marked(self._directory, _NEW)
+            remove_with_prefix(self._directory, _NEW)
 
     def list(self) -> list[tuple[str, str, int, float, bool]]:
         """Name, id, bytes, time of the last change, whether a step has it."""
@@ -115,7 +114,7 @@ class CacheDirs:
             if top.name.startswith(_NEW) or not data.is_dir():
                 continue
             id = (top / _ID).read_text(errors="replace") if (top / _ID).exists() else ""
-            with opened(data) as directory:
+            with open_directory(data) as directory:
                 size = size_on_disk(directory)
             used = bool(self._users.get(str(data)))
             found.append((top.name, id, size, data.stat().st_mtime, used))
@@ -128,5 +127,5 @@ class CacheDirs:
             return False
         half = self._directory / f"{_NEW}{os.urandom(8).hex()}"
         os.rename(top, half)
-        remove_marked(self._directory, half.name)
+        remove_with_prefix(self._directory, half.name)
         return True

@@ -12,7 +12,7 @@ from jaula.images.build.remote import git_url
 from jaula.images.build.remote.git import TREE, GitRepositories, without_git
 from jaula.images.build.remote.http import Downloads
 from jaula.images.build.sources import File, Tree
-from jaula.storage.trees import FOLDER
+from jaula.storage.trees import DIRECTORY_FLAGS
 
 _PREFIX = "sha256:"
 
@@ -63,7 +63,7 @@ class RemoteSources:
             address = msgspec.structs.replace(address, commit=checksum)
         room = self._new(url)
         self._repositories.check_out(address, room.root)
-        root = os.open(TREE, FOLDER, dir_fd=room.root)
+        root = os.open(TREE, DIRECTORY_FLAGS, dir_fd=room.root)
         self._open.append(root)
         keep = None if keep_git_dir else without_git
         return DirectorySource(Tree(root, url), os.fsencode(address.subdir), keep)
@@ -71,7 +71,7 @@ class RemoteSources:
     def _new(self, url: str) -> Tree:
         name = f"fetched-{len(self._open)}"
         os.mkdir(name, 0o700, dir_fd=self._directory)
-        descriptor = os.open(name, FOLDER, dir_fd=self._directory)
+        descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=self._directory)
         self._open.append(descriptor)
         return Tree(descriptor, url)
 

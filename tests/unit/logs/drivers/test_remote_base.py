@@ -1,4 +1,4 @@
-"""Log drivers that send, and local: what every writer keeps to, and what their readers get."""
+"""Log drivers that send, and the local driver: the contract of writers, and the messages sent."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_unknown_option_is_refused(driver: str) -> None:
         validate(driver, {"no-such": "x"})
 
 
-def test_local_is_read_as_json_file_is(tmp_path: Path) -> None:
+def test_local_is_read_like_json_file(tmp_path: Path) -> None:
     path = str(tmp_path / "log")
     writer = open_writer("local", {"max-size": "1k", "max-file": "2", "compress": "false"}, path)
     for number in range(100):
@@ -113,7 +113,7 @@ def test_the_journal_gets_a_line_with_the_containers_fields(
         ("rfc5424micro", rb"<30>1 \d{4}-\d\d-\d\dT[\d:]{8}\.\d{6}Z \S+ web/1 \d+ - - hello"),
     ],
 )
-def test_syslog_has_the_form_that_was_asked(
+def test_syslog_has_the_requested_format(
     datagrams: socket.socket, place: str, form: str, pattern: bytes
 ) -> None:
     options = {"syslog-address": f"unixgram://{place}", "syslog-format": form} | IDENTITY
@@ -126,7 +126,7 @@ def test_syslog_has_the_form_that_was_asked(
 def test_syslog_over_tcp_ends_each_message_and_connects_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("jaula.logs.buffered_sender._AGAIN", 0.01)
+    monkeypatch.setattr("jaula.logs.buffered_sender._RECONNECT_INTERVAL", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(5)
         port = server.getsockname()[1]
@@ -194,7 +194,7 @@ def test_a_reader_that_does_not_read_costs_a_bounded_buffer(
         {"max-buffer-size": "lots"},
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, str]) -> None:
+def test_invalid_syslog_options_are_refused(options: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
         validate("syslog", options)
 

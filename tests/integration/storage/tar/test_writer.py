@@ -1,4 +1,4 @@
-"""A tree as an archive and back again."""
+"""Archive a tree and extract it again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.tar.tree_archive import write_tree
+from jaula.storage.tar.writer import write_tree
 
 
 def archive(top: Path) -> bytes:
@@ -37,7 +37,7 @@ def make(top: Path) -> None:
         server.bind(str(top / "socket"))
 
 
-def test_it_comes_back_as_it_was(tmp_path: Path, layers: LayerStore) -> None:
+def test_an_archived_tree_is_extracted_unchanged(tmp_path: Path, layers: LayerStore) -> None:
     make(tmp_path / "tree")
     data = archive(tmp_path / "tree")
     back = Path(layers.path(layers.extract(io.BytesIO(data)).diff_id))

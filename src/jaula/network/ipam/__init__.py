@@ -1,1 +1,0 @@
-"""IP address management: subnets, pools, addresses."""

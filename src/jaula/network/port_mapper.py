@@ -1,0 +1,464 @@
+"""Published ports: requests for host ports, their allocator, and the port mapper that uses both.
+
+The firewall translates a published port, so no program has to listen on it. The engine still binds
+a socket to it. Another program that wants the port gets EADDRINUSE, and a port that another program
+uses is detected before the firewall redirects it. Messages are Docker's, since clients match them.
+
+Facts about bind(2): two TCP sockets with SO_REUSEADDR can bind the same port while neither listens.
+The option is needed to bind a port that has connections of a former owner in TIME_WAIT. So the
+first attempt is without the option and the second with it, and the option is cleared after the
+bind: then listen(2) of another program fails.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Protocol
+
+import msgspec
+
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, Unsupported
+from jaula.network import conntrack
+from jaula.network.drivers.bridge import BridgeNetwork
+from jaula.spec.endpoint import ANY, ANY6, Endpoint, PublishedPort
+
+PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_SEQPACKET}
+DYNAMIC_PORTS = range(49153, 65536)
+"""Docker's range of ephemeral host ports."""
+
+
+class PortRequest(msgspec.Struct, frozen=True):
+    """A port to publish. ``host_port`` None requests an ephemeral port.
+
+    ``host_ip`` '' means all addresses of the host, of both families if the container has both. With
+    ``host_port_end`` the first free port of that inclusive range is allocated.
+    """
+
+    container_port: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+    host_port: int | None = None
+    host_port_end: int | None = None
+
+
+class PortTarget(msgspec.Struct, frozen=True):
+    """A container's addresses; ``ipv6`` is '' without IPv6."""
+
+    ipv4: str = ""
+    ipv6: str = ""
+
+
+def check_request(request: PortRequest) -> PortRequest:
+    """Return the request with its address in canonical form.
+
+    :raises InvalidRequest: when the protocol, a port or the address is invalid.
+    """
+    if request.protocol not in PROTOCOLS:
+        raise InvalidRequest(f"invalid protocol {request.protocol!r}", hint="tcp, udp or sctp")
+    first, last = request.host_port, request.host_port_end
+    for number in (request.container_port, first or 1, last or 1):
+        if not 0 < number < 65536:
+            raise InvalidRequest(f"invalid port {number}", hint="ports are from 1 to 65535")
+    if last is not None and (first is None or last < first):
+        raise InvalidRequest(f"invalid range of host ports {first}-{last}")
+    if not request.host_ip:
+        return request
+    try:
+        address = ip_address(request.host_ip)
+    except ValueError as exc:
+        raise InvalidRequest(f"invalid host address {request.host_ip!r}") from exc
+    if address.version == 6 and (address.is_link_local or address.ipv4_mapped is not None):
+        raise InvalidRequest(
+            f"cannot publish on {address}", hint="use an IPv4 address, or a global IPv6 address"
+        )
+    return PortRequest(request.container_port, request.protocol, str(address), first, last)
+
+
+def host_addresses(request: PortRequest, *, ipv6: bool, proxied: bool) -> tuple[str, ...]:
+    """Return the host addresses on which a checked request is published.
+
+    :param ipv6: whether the container has an IPv6 address.
+    :param proxied: whether the binder proxies between the address families.
+    :raises Unsupported: when the address cannot be published.
+    """
+    if not request.host_ip:
+        return (ANY, ANY6) if ipv6 or proxied else (ANY,)
+    if ":" in request.host_ip and not proxied:
+        if request.host_ip == "::1":
+            raise Unsupported(
+                "cannot publish on ::1: the kernel does not translate packets from ::1",
+                hint="use 127.0.0.1",
+            )
+        if not ipv6:
+            raise Unsupported(
+                f"cannot publish on {request.host_ip}: the container has no IPv6 address",
+                hint="create its network with --ipv6, or use an IPv4 address of the host",
+            )
+    return (request.host_ip,)
+
+
+def dynamic_ports(local_range: range) -> list[range]:
+    """Return the ranges to search for a free port: Docker's without the kernel's, if large enough.
+
+    ``local_range`` is ip_local_port_range, from which the kernel takes ports for outgoing
+    connections.
+    """
+    below = range(
+        DYNAMIC_PORTS.start, max(DYNAMIC_PORTS.start, min(DYNAMIC_PORTS.stop, local_range.start))
+    )
+    above = range(
+        min(DYNAMIC_PORTS.stop, max(DYNAMIC_PORTS.start, local_range.stop)), DYNAMIC_PORTS.stop
+    )
+    left = [part for part in (below, above) if part]
+    return left if sum(map(len, left)) >= 1024 else [DYNAMIC_PORTS]
+
+
+def read_local_range(path: str = "/proc/sys/net/ipv4/ip_local_port_range") -> range:
+    """Return the kernel's range of ports for outgoing connections."""
+    with open(path, encoding="ascii") as file:
+        first, last = file.read().split()
+    return range(int(first), int(last) + 1)
+
+
+def bind_port(protocol: str, address: str, port: int) -> socket.socket | None:
+    """Bind a socket to a host port. Return None if the kernel does not support the protocol.
+
+    :raises OSError: when the port is not available (EADDRINUSE, EADDRNOTAVAIL).
+    """
+    try:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = socket.socket(family, PROTOCOLS[protocol], _ip_protocol(protocol))
+    except OSError as exc:
+        if exc.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+            return None
+        raise
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            sock.bind((address, port))
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE or protocol != "tcp":
+                raise
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((address, port))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        if protocol == "udp":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel's minimum
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _ip_protocol(protocol: str) -> int:
+    return {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": 132}[protocol]
+
+
+def candidate_ports(request: PortRequest) -> Iterator[int]:
+    """Yield the host ports that satisfy a request, in the order to try them."""
+    if request.host_port:
+        yield from range(request.host_port, (request.host_port_end or request.host_port) + 1)
+        return
+    ranges = dynamic_ports(read_local_range())
+    start = int.from_bytes(os.urandom(4), "big")  # so that several engines start at different ports
+    for part in ranges:
+        for offset in range(len(part)):
+            yield part[(start + offset) % len(part)]
+
+
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+NO_TARGET = PortTarget()
+
+
+class PortUnavailable(JaulaError):
+    """A host port is in use by another container or another program."""
+
+
+class ReservedPort(Protocol):
+    """A reserved port: a socket, or a port that another process holds."""
+
+    def close(self) -> None:
+        """Release the port."""
+
+
+Reservation = tuple[PublishedPort, ReservedPort | None]
+
+
+class PortBinder(Protocol):
+    """Binds host ports.
+
+    ``persistent`` says that ports stay bound when the engine exits. ``proxied`` says that the
+    binder connects to the container itself, whatever the client's address family is.
+    """
+
+    persistent: bool
+    proxied: bool
+
+    def bind(self, port: PublishedPort, target: str) -> ReservedPort | None:
+        """Bind a port and forward what arrives to the container's address ``target``.
+
+        Return None if the kernel does not support the protocol.
+
+        :raises OSError: when the port is not available.
+        """
+
+    def release_others(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+        """Release all ports of a former engine except these ports and targets."""
+
+
+class HostPortBinder:
+    """Binds ports in this process's network namespace; the firewall forwards the packets."""
+
+    persistent = False
+    proxied = False
+
+    def bind(self, port: PublishedPort, target: str) -> ReservedPort | None:
+        """Bind a socket to the port."""
+        return bind_port(port.protocol, port.host_ip, port.host_port)
+
+    def release_others(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+        """Do nothing: sockets are closed when the engine exits."""
+
+
+class PortAllocator:
+    """All host ports of one engine, by container id."""
+
+    def __init__(self, binder: PortBinder | None = None) -> None:
+        self._binder = binder or HostPortBinder()
+        self._allocated: dict[str, list[Reservation]] = {}
+
+    def allocate(
+        self, container_id: str, requests: Iterable[PortRequest], target: PortTarget = NO_TARGET
+    ) -> list[PublishedPort]:
+        """Allocate the ports of one container: all of them or none.
+
+        :raises PortUnavailable: when a port is taken. The message is the part of Docker's that
+            follows ``driver failed programming external connectivity on endpoint NAME (ID):``.
+        """
+        reservations: list[Reservation] = []
+        try:
+            for request in map(check_request, requests):
+                reservations += self._allocate_one(request, [b for b, _ in reservations], target)
+        except (JaulaError, OSError):
+            _close_all(reservations)
+            raise
+        self._allocated.setdefault(container_id, []).extend(reservations)
+        return [binding for binding, _ in reservations]
+
+    def release(self, container_id: str) -> list[PublishedPort]:
+        """Release all ports of a container and return them."""
+        rows = self._allocated.pop(container_id, [])
+        _close_all(rows)
+        return [binding for binding, _ in rows]
+
+    def allocated(self, container_id: str) -> tuple[PublishedPort, ...]:
+        """Return the ports that a container has."""
+        return tuple(binding for binding, _ in self._allocated.get(container_id, ()))
+
+    def release_others(self, targets: Mapping[str, PortTarget]) -> None:
+        """Release ports of a former engine that are not allocated now.
+
+        :param targets: the container addresses by container id.
+        """
+        self._binder.release_others(
+            (binding, self._target_address(binding, targets[container_id]))
+            for container_id, rows in self._allocated.items()
+            if container_id in targets
+            for binding, _ in rows
+        )
+
+    def close(self) -> None:
+        """Release all ports, unless the binder is persistent."""
+        if self._binder.persistent:
+            self._allocated.clear()
+        for container_id in list(self._allocated):
+            self.release(container_id)
+
+    def _allocate_one(
+        self, request: PortRequest, also_allocated: list[PublishedPort], target: PortTarget
+    ) -> list[Reservation]:
+        """Allocate the same port number on each address of a request."""
+        has_choice = bool(request.host_port_end) or not request.host_port
+        addresses = host_addresses(request, ipv6=bool(target.ipv6), proxied=self._binder.proxied)
+        for port in candidate_ports(request):
+            bindings = [
+                PublishedPort(request.container_port, request.protocol, address, port)
+                for address in addresses
+            ]
+            conflict = next(
+                (binding for binding in bindings if self._conflicts(binding, also_allocated)), None
+            )
+            if conflict is None:
+                reservations = self._bind(request, bindings, target, has_choice)
+                if reservations is not None:
+                    return reservations
+            elif not has_choice:
+                raise PortUnavailable(
+                    f"Bind for {conflict.host_ip}:{port} failed: port is already allocated"
+                )
+        raise PortUnavailable(
+            f"Bind for {addresses[0]}:{request.host_port or 0} failed: all ports are allocated"
+        )
+
+    def _target_address(self, binding: PublishedPort, target: PortTarget) -> str:
+        uses_ipv4 = self._binder.proxied or ":" not in binding.host_ip
+        return target.ipv4 if uses_ipv4 else target.ipv6
+
+    def _bind(
+        self,
+        request: PortRequest,
+        bindings: list[PublishedPort],
+        target: PortTarget,
+        has_choice: bool,
+    ) -> list[Reservation] | None:
+        """Bind a port on its addresses. Return None if one is in use and another port is possible.
+
+        On a host without IPv6 a request without an address is bound on IPv4 only.
+        """
+        reservations: list[Reservation] = []
+        for binding in bindings:
+            try:
+                reservations.append(
+                    (binding, self._binder.bind(binding, self._target_address(binding, target)))
+                )
+            except OSError as exc:
+                if not request.host_ip and binding.host_ip == ANY6 and exc.errno in _NO_IPV6:
+                    continue
+                _close_all(reservations)
+                if has_choice and exc.errno == errno.EADDRINUSE:
+                    return None
+                raise PortUnavailable(
+                    _bind_error(binding, exc), hint=_hint(binding.host_port, exc)
+                ) from exc
+        return reservations
+
+    def _conflicts(self, binding: PublishedPort, also_allocated: list[PublishedPort]) -> bool:
+        allocated = [port for rows in self._allocated.values() for port, _ in rows]
+        return any(
+            other.host_port == binding.host_port
+            and other.protocol == binding.protocol
+            and _overlap(other.host_ip, binding.host_ip)
+            for other in (*allocated, *also_allocated)
+        )
+
+
+def _overlap(first_ip: str, other_ip: str) -> bool:
+    wildcard = ANY6 if ":" in first_ip else ANY
+    return first_ip == other_ip or (
+        (":" in first_ip) == (":" in other_ip) and wildcard in (first_ip, other_ip)
+    )
+
+
+def _close_all(rows: Iterable[Reservation]) -> None:
+    for _, sock in rows:
+        if sock is not None:
+            sock.close()
+
+
+def _hint(port: int, error: OSError) -> str | None:
+    if error.errno != errno.EACCES:
+        return None
+    return f"low ports need root: as root, sysctl net.ipv4.ip_unprivileged_port_start={port}"
+
+
+def _bind_error(port: PublishedPort, error: OSError) -> str:
+    number = error.errno or errno.EIO
+    address = f"[{port.host_ip}]" if ":" in port.host_ip else port.host_ip
+    reason = {
+        errno.EADDRINUSE: "address already in use",
+        errno.EADDRNOTAVAIL: "cannot assign requested address",
+    }.get(number, os.strerror(number).lower())
+    endpoint = f"{address}:{port.host_port}"
+    return (
+        f"failed to bind port {endpoint}/{port.protocol}: Error starting userland proxy: "
+        f"listen {port.protocol}{6 if ':' in address else 4} {endpoint}: bind: {reason}"
+    )
+
+
+class PortMapper:
+    """All published ports of an engine. Not thread safe. ``warnings`` are for the operator."""
+
+    def __init__(self, binder: PortBinder | None = None) -> None:
+        self.warnings: list[str] = []
+        self._ports = PortAllocator(binder)
+
+    def publish(
+        self, net: BridgeNetwork, endpoint: Endpoint, ports: Sequence[PortRequest]
+    ) -> list[PublishedPort]:
+        """Publish ports of a container: all of them or none."""
+        current = net.endpoints.get(endpoint.container_id)
+        if current is None or current.endpoint_id != endpoint.endpoint_id:
+            raise NotFound(f"container {endpoint.container_name} is not attached")
+        if current.ports:
+            raise Conflict(f"ports of {endpoint.container_name} are already published")
+        bindings = self._ports.allocate(endpoint.container_id, ports, port_target(current))
+        net.endpoints[endpoint.container_id] = msgspec.structs.replace(
+            current, ports=tuple(bindings)
+        )
+        try:
+            net.publish(current, bindings, verb="add")
+            self.delete_udp_flows(bindings)
+        except JaulaError:
+            net.endpoints[endpoint.container_id] = current
+            self._ports.release(endpoint.container_id)
+            raise
+        return bindings
+
+    def unpublish(self, nets: Collection[BridgeNetwork], container_id: str) -> None:
+        """Release all published ports of a container."""
+        bindings = self._ports.release(container_id)
+        for net in nets:
+            current = net.endpoints.get(container_id)
+            if current is None or not current.ports or not bindings:
+                continue
+            net.endpoints[container_id] = msgspec.structs.replace(current, ports=())
+            net.publish(current, bindings, verb="delete")
+            self.delete_udp_flows(bindings)
+
+    def rebind(self, endpoint: Endpoint) -> Endpoint:
+        """Bind the ports of a restored endpoint unless they are bound. Return the endpoint.
+
+        :raises JaulaError: when a port is not available.
+        """
+        ports = endpoint.ports
+        if ports and self._ports.allocated(endpoint.container_id) != ports:
+            self._ports.release(endpoint.container_id)
+            self._ports.allocate(
+                endpoint.container_id, map(_as_request, ports), port_target(endpoint)
+            )
+        return endpoint
+
+    def release_others(self, endpoints: Sequence[Endpoint]) -> None:
+        """Release ports of a former engine that these endpoints do not have."""
+        self._ports.release_others(
+            {row.container_id: port_target(row) for row in endpoints if row.ports}
+        )
+
+    def delete_udp_flows(self, ports: Sequence[PublishedPort]) -> None:
+        """Delete tracked UDP flows to these ports, so that the kernel routes them again."""
+        try:
+            conntrack.delete_udp_flows(ports)
+        except OSError as exc:
+            # Not fatal: such flows expire after 2 minutes without packets.
+            self.warnings.append(f"UDP flows to the former owner of a port may continue: {exc}")
+
+    def close(self) -> None:
+        """Release all ports, unless the binder is persistent."""
+        self._ports.close()
+
+
+def port_target(endpoint: Endpoint) -> PortTarget:
+    """Return the container addresses that ports are forwarded to."""
+    return PortTarget(endpoint.ipv4, endpoint.ipv6)
+
+
+def _as_request(binding: PublishedPort) -> PortRequest:
+    """Return a request for exactly the port of a binding."""
+    return PortRequest(binding.container_port, binding.protocol, binding.host_ip, binding.host_port)

@@ -1,1 +1,0 @@
-"""Published ports: allocation, mapping, rules, conntrack."""

@@ -1,0 +1,221 @@
+"""Published ports: requests, the allocator, and a binder in another network namespace."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+
+import pytest
+
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.network.port_mapper import (
+    PortAllocator,
+    PortRequest,
+    PortTarget,
+    PortUnavailable,
+    ReservedPort,
+    check_request,
+    dynamic_ports,
+    host_addresses,
+)
+from jaula.spec.endpoint import PublishedPort
+
+LOOPBACK = "127.77.0.1"
+
+
+def claim(port: int) -> None:
+    """Bind and listen like another program."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((LOOPBACK, port))
+        other.listen()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        PortRequest(0),
+        PortRequest(65536),
+        PortRequest(-1),
+        PortRequest(80, "icmp"),
+        PortRequest(80, "tcp; drop"),
+        PortRequest(80, host_port=70000),
+        PortRequest(80, host_port=8000, host_port_end=7000),
+        PortRequest(80, host_port_end=7000),
+        PortRequest(80, host_ip="host"),
+        PortRequest(80, host_ip="fe80::1"),
+        PortRequest(80, host_ip="::ffff:127.0.0.1"),
+        PortRequest(80, host_ip="0.0.0.0 } drop"),
+    ],
+)
+def test_an_invalid_request_is_refused(request_: PortRequest) -> None:
+    with pytest.raises(InvalidRequest):
+        check_request(request_)
+
+
+def test_an_ipv6_host_address_needs_a_container_with_ipv6() -> None:
+    with pytest.raises(Unsupported, match="no IPv6"):
+        host_addresses(check_request(PortRequest(80, host_ip="::")), ipv6=False, proxied=False)
+    assert host_addresses(
+        check_request(PortRequest(80, host_ip="0::0")), ipv6=True, proxied=False
+    ) == ("::",)
+    assert host_addresses(
+        check_request(PortRequest(80, host_ip="::1")), ipv6=False, proxied=True
+    ) == ("::1",)
+    with pytest.raises(Unsupported, match=r"use 127\.0\.0\.1|does not translate"):
+        host_addresses(check_request(PortRequest(80, host_ip="::1")), ipv6=True, proxied=False)
+
+
+@pytest.mark.parametrize(("ipv6", "expected"), [(True, ("0.0.0.0", "::")), (False, ("0.0.0.0",))])
+def test_no_host_address_means_all_addresses_of_the_containers_families(
+    ipv6: bool, expected: tuple[str, ...]
+) -> None:
+    assert host_addresses(PortRequest(80), ipv6=ipv6, proxied=False) == expected
+
+
+def test_both_families_have_the_same_port() -> None:
+    ports = PortAllocator()
+    four, six = ports.allocate("a", [PortRequest(80)], PortTarget("172.30.0.2", "fd00::2"))
+    assert (four.host_ip, six.host_ip) == ("0.0.0.0", "::")
+    assert four.host_port == six.host_port
+    again = PortRequest(80, host_ip="::", host_port=six.host_port)
+    with pytest.raises(PortUnavailable, match=r"Bind for :::\d+ failed"):
+        ports.allocate("b", [again], PortTarget("172.30.0.3", "fd00::3"))
+    ports.close()
+
+
+def test_a_range_yields_the_first_port_free_in_both_families() -> None:
+    ports = PortAllocator()
+    target = PortTarget("172.30.0.2", "fd00::2")
+    (base, _) = ports.allocate("a", [PortRequest(80)], target)
+    first, last = base.host_port, base.host_port + 20
+    four, six = ports.allocate("b", [PortRequest(80, "tcp", "", first, last)], target)
+    assert first < four.host_port == six.host_port <= last
+    ports.close()
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        (range(32768, 61000), [range(61000, 65536)]),
+        (range(1024, 65536), [range(49153, 65536)]),
+        (range(1024, 2048), [range(49153, 65536)]),
+        (range(55000, 60000), [range(49153, 55000), range(60000, 65536)]),
+    ],
+)
+def test_ephemeral_ports_avoid_the_kernels_range(local: range, expected: list[range]) -> None:
+    assert dynamic_ports(local) == expected
+
+
+def test_an_allocated_port_is_blocked_until_it_is_released() -> None:
+    ports = PortAllocator()
+    (binding,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
+    with pytest.raises(OSError):
+        claim(binding.host_port)
+    assert ports.allocated("a") == (binding,)
+    assert ports.release("a") == [binding]
+    assert ports.release("a") == []
+    claim(binding.host_port)
+
+
+def test_a_request_for_several_ports_is_all_or_none() -> None:
+    ports = PortAllocator()
+    (taken,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
+    clash = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
+    with pytest.raises(PortUnavailable, match="port is already allocated"):
+        ports.allocate("b", [PortRequest(81, host_ip=LOOPBACK), clash])
+    assert ports.allocated("b") == ()
+    ports.close()
+    assert ports.allocated("a") == ()
+
+
+def test_two_requests_of_one_container_can_conflict() -> None:
+    ports = PortAllocator()
+    (taken,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
+    ports.close()
+    same = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
+    with pytest.raises(PortUnavailable):
+        ports.allocate("b", [same, same])
+
+
+TARGET = "172.30.0.2"
+
+
+class RecordingBinder:
+    """A binder that records its ports and refuses port 80."""
+
+    persistent = True
+    proxied = False
+
+    def __init__(self) -> None:
+        self.held: set[tuple[PublishedPort, str]] = set()
+
+    def bind(self, port: PublishedPort, target: str) -> ReservedPort | None:
+        if port.host_port == 80:
+            raise OSError(errno.EACCES, "Permission denied")
+        self.held.add((port, target))
+        elsewhere = self
+
+        class Held:
+            def close(self) -> None:
+                elsewhere.held.discard((port, target))
+
+        return Held()
+
+    def release_others(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+        self.held &= set(ports)
+
+
+def request(port: int) -> PortRequest:
+    return PortRequest(8000, "tcp", "", port)
+
+
+def test_the_binder_gets_the_target_address() -> None:
+    binder = RecordingBinder()
+    PortAllocator(binder).allocate("a", [request(8080)], PortTarget(TARGET))
+    assert binder.held == {(PublishedPort(8000, "tcp", "0.0.0.0", 8080), TARGET)}
+
+
+def test_released_ports_are_closed() -> None:
+    binder = RecordingBinder()
+    ports = PortAllocator(binder)
+    ports.allocate("a", [request(8080), request(8081)], PortTarget(TARGET))
+    ports.release("a")
+    assert not binder.held
+
+
+def test_a_refused_port_releases_the_others_and_has_a_hint() -> None:
+    binder = RecordingBinder()
+    with pytest.raises(PortUnavailable, match="bind: permission denied") as caught:
+        PortAllocator(binder).allocate("a", [request(8080), request(80)], PortTarget(TARGET))
+    assert "ip_unprivileged_port_start=80" in (caught.value.hint or "")
+    assert not binder.held
+
+
+def test_ports_of_a_persistent_binder_outlive_the_engine() -> None:
+    binder = RecordingBinder()
+    ports = PortAllocator(binder)
+    ports.allocate("a", [request(8080)], PortTarget(TARGET))
+    ports.close()
+    assert len(binder.held) == 1
+
+
+def test_the_next_engine_releases_unused_ports() -> None:
+    binder = RecordingBinder()
+    before = PortAllocator(binder)
+    before.allocate("a", [request(8080)], PortTarget(TARGET))
+    before.allocate("gone", [request(8081)], PortTarget("172.30.0.3"))
+    before.close()
+    ports = PortAllocator(binder)
+    ports.allocate("a", [request(8080)], PortTarget(TARGET))
+    ports.release_others({"a": PortTarget(TARGET)})
+    assert binder.held == {(PublishedPort(8000, "tcp", "0.0.0.0", 8080), TARGET)}
+
+
+def test_proxied_ports_are_published_for_both_families_and_target_ipv4() -> None:
+    binder = RecordingBinder()
+    binder.proxied = True
+    found = PortAllocator(binder).allocate("a", [request(8080)], PortTarget(TARGET))
+    assert [port.host_ip for port in found] == ["0.0.0.0", "::"]
+    assert {target for _, target in binder.held} == {TARGET}
