@@ -21,12 +21,12 @@ Images = list[Image]
 
 
 class CatalogContents(msgspec.Struct, frozen=True):
-    """What a manifest leads to; ``size`` is of the unpacked layers, in bytes."""
+    """The image that a manifest describes. ``size`` is that of the unpacked layers, in bytes."""
 
     id: str
     document: ImageDocument
     size: int
-    blobs: tuple[str, ...]  # of its layers
+    blobs: tuple[str, ...]  # digests of the layer blobs
 
 
 class Catalog:
@@ -36,7 +36,7 @@ class Catalog:
         self._blobs = blobs
         self._layers = layers
         self._index = index
-        self._ids: dict[str, tuple[str, ...]] = {}  # image id: digests of its manifests
+        self._ids: dict[str, tuple[str, ...]] = {}  # image id -> digests of its manifests
         self.contents: dict[str, CatalogContents] = {}
         self.damaged: dict[str, str] = {}
         for manifest in index.manifests():
@@ -46,7 +46,10 @@ class Catalog:
                 self.damaged[manifest] = error.message
 
     def read(self, digest: str) -> str:
-        """Take a stored manifest in; the id of its image. Raises for one that is not whole."""
+        """Add a stored manifest to the catalog and return the id of its image.
+
+        :raises JaulaError: if the manifest, its configuration or a layer is missing or damaged.
+        """
         manifest = self.manifest(digest)
         config = manifest.config
         data = self._blobs.document(config.digest, config.size)
@@ -59,33 +62,33 @@ class Catalog:
         size = sum(self._layers.info(layer).size for layer in document.rootfs.diff_ids)
         blobs = tuple(layer.digest for layer in manifest.layers)
         self.contents[digest] = CatalogContents(config.digest, document, size, blobs)
-        others = [d for d in self._ids.get(config.digest, ()) if d != digest]
-        self._ids[config.digest] = (*others, digest)
+        older = [d for d in self._ids.get(config.digest, ()) if d != digest]
+        self._ids[config.digest] = (*older, digest)
         self.damaged.pop(digest, None)
         return config.digest
 
     def manifest(self, digest: str) -> Manifest:
-        """A stored manifest, verified."""
+        """Return a stored manifest, verified."""
         manifest = decode(self._blobs.document(digest), Manifest, f"manifest {digest}")
         if manifest.schema_version != 2:
             raise InvalidRequest(
-                f"manifest {digest} has the version {manifest.schema_version}, not 2"
+                f"manifest {digest} has the schema version {manifest.schema_version}, not 2"
             )
         return manifest
 
     def manifests_of(self, id: str) -> tuple[str, ...]:
-        """Digests of the manifests of one image; none where there is no such image."""
+        """Return the digests of an image's manifests, empty if there is no such image."""
         return self._ids.get(id, ())
 
     def forget(self, id: str) -> None:
-        """Take an image away, with all its manifests and names."""
+        """Remove an image with all its manifests and names."""
         manifests = self._ids.pop(id, ())
         self._index.drop(manifests)
         for manifest in manifests:
             self.contents.pop(manifest, None)
 
     def forget_nameless(self, id: str) -> None:
-        """Take away manifests of an image without a name, where another one has names."""
+        """Remove the unnamed manifests of an image, if another of its manifests has a name."""
         named = [m for m in self._ids[id] if self._index.names_of(m)]
         nameless = set(self._ids[id]) - set(named)
         if named and nameless:
@@ -95,71 +98,73 @@ class Catalog:
             self._ids[id] = tuple(named)
 
     def forget_all_nameless(self) -> None:
-        """The same for every image: what an interrupted change left."""
+        """Remove the unnamed manifests of every image, as an interrupted change leaves them."""
         for id in self._ids:
             self.forget_nameless(id)
 
-    # -- looking up -----------------------------------------------------------------------------
+    # -- lookup ---------------------------------------------------------------------------------
 
     def image(self, manifest: str) -> Image:
-        """The image that a manifest describes."""
-        found = self.contents[manifest]
-        names = sorted({n for m in self._ids[found.id] for n in self._index.names_of(m)})
+        """Return the image that a manifest describes."""
+        contents = self.contents[manifest]
+        names = sorted({n for m in self._ids[contents.id] for n in self._index.names_of(m)})
         return Image(
-            id=found.id,
+            id=contents.id,
             names=tuple(name for name in names if "@" not in name),
             digests=tuple(name for name in names if "@" in name),
             manifest=manifest,
-            layers=found.document.rootfs.diff_ids,
-            size=found.size,
-            document=found.document,
+            layers=contents.document.rootfs.diff_ids,
+            size=contents.size,
+            document=contents.document,
         )
 
     def list(self) -> Images:
-        """All images, the newest first."""
+        """Return all images, newest first."""
         images = [self.image(manifests[-1]) for manifests in self._ids.values()]
         return sorted(images, key=lambda image: (image.created, image.id), reverse=True)
 
     def resolve(self, ref: str) -> Image:
-        """The image of that name, id or unique beginning of an id.
+        """Return the image for ``ref``: a name, an id or a unique id prefix.
 
-        Raises :class:`NotFound`, and :class:`CorruptState` for one that cannot be read.
+        :raises NotFound: if no image matches.
+        :raises CorruptState: if the image cannot be read.
+        :raises InvalidRequest: if an id prefix is ambiguous or ``ref`` is not valid.
         """
         for id in (ref, "sha256:" + ref):
             if id in self._ids:
                 return self.image(self._ids[id][-1])
-        manifest, shown = None, ref
+        manifest, label = None, ref
         try:
             reference = parse(ref)
         except InvalidRequest:
             if not could_be_id(ref):
                 raise
         else:
-            shown = str(reference)
-            manifest = self._index.names.get(shown)
+            label = str(reference)
+            manifest = self._index.names.get(label)
             if manifest is None and reference.digest is not None:
-                known = f"{reference.repository}@{reference.digest}"
-                manifest = self._index.names.get(known) or self._by_digest(reference)
+                digest_name = f"{reference.repository}@{reference.digest}"
+                manifest = self._index.names.get(digest_name) or self._by_digest(reference)
         if manifest is None and could_be_id(ref):
-            manifest = self._by_beginning(ref)
+            manifest = self._by_id_prefix(ref)
         if manifest is None:
-            raise NotFound(f"No such image: {shown}")
+            raise NotFound(f"No such image: {label}")
         if manifest not in self.contents:
             raise CorruptState(
-                f"image {shown} is damaged: {self.damaged[manifest]}",
-                hint="jaula system check --repair mends what can be mended",
+                f"image {label} is damaged: {self.damaged[manifest]}",
+                hint="jaula system check --repair repairs what is repairable",
             )
         return self.image(manifest)
 
-    def _by_beginning(self, text: str) -> str | None:
-        """The manifest of the one image whose id begins with ``text``."""
-        beginning = "sha256:" + text.removeprefix("sha256:")
-        found = [id for id in self._ids if id.startswith(beginning)]
-        if len(found) > 1:
+    def _by_id_prefix(self, text: str) -> str | None:
+        """Return the manifest of the one image whose id starts with ``text``."""
+        prefix = "sha256:" + text.removeprefix("sha256:")
+        matches = [id for id in self._ids if id.startswith(prefix)]
+        if len(matches) > 1:
             raise InvalidRequest(
-                f"image id {text!r} is ambiguous: {len(found)} images begin with it"
+                f"image id {text!r} is ambiguous: {len(matches)} images start with it"
             )
-        return self._ids[found[0]][-1] if found else None
+        return self._ids[matches[0]][-1] if matches else None
 
     def _by_digest(self, reference: Reference) -> str | None:
         for manifest in self._index.manifests():

@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 Holder = Callable[[], Iterable[str]]
-"""Names the blobs and layers, by digest, that something else than an image needs."""
+"""Return the digests of blobs and layers that something other than an image needs."""
 
 
 class GcRoots:
-    """Digests of blobs and diff ids of layers, from any thread."""
+    """Digests of blobs and diff ids of layers that no image names, or does not name yet.
+
+    The blobs and layers of an image that is being loaded are pinned. Holders that keep some for
+    longer, such as the build cache, are asked each time. Thread-safe.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,29 +28,29 @@ class GcRoots:
         self._holders: list[Holder] = []
 
     def hold(self, holder: Holder) -> None:
-        """From now on ask ``holder``, from any thread, what must stay as well."""
+        """Ask ``holder`` from now on, from any thread, for more roots."""
         self._holders.append(holder)
 
     @contextmanager
     def pinned(self, digests: Iterable[str]) -> Iterator[None]:
-        """Keep something for a while; the same may be pinned several times."""
-        wanted = tuple(digests)
+        """Keep ``digests`` for the duration of a ``with`` statement. Pins may overlap."""
+        pins = tuple(digests)
         with self._lock:
-            self._pins.update(wanted)
+            self._pins.update(pins)
         try:
             yield
         finally:
             with self._lock:
-                self._pins.subtract(wanted)
+                self._pins.subtract(pins)
                 self._pins = +self._pins
 
     @property
     def busy(self) -> bool:
-        """Whether anything is pinned, so that something is being made."""
+        """Return whether anything is pinned, that is, an image is being made."""
         return bool(self._pins)
 
     def all(self) -> set[str]:
-        """What is pinned, and what holders name."""
+        """Return the pins and the roots of all holders."""
         with self._lock:
-            found = set(self._pins)
-        return found.union(*(holder() for holder in self._holders))
+            pins = set(self._pins)
+        return pins.union(*(holder() for holder in self._holders))

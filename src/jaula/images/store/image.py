@@ -35,28 +35,28 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def config(self) -> ImageConfig:
-        """What a container of the image runs with."""
+        """Return the default configuration of the image's containers."""
         return self.document.config
 
     @property
     def platform(self) -> Platform:
-        """What it is for."""
+        """Return the platform that the image is built for."""
         document = self.document
         return Platform(document.architecture, document.os or "linux", document.variant)
 
     @property
     def created(self) -> str:
-        """RFC 3339; empty where the image does not say."""
+        """Return the creation time (RFC 3339), empty if the image does not state it."""
         return self.document.created
 
 
 class HistoryItem(msgspec.Struct, frozen=True):
-    """One step of an image's making, newest first, as ``docker history`` shows it."""
+    """One build step of an image, as ``docker history`` prints it."""
 
-    id: str  # the image's id for the newest, '<missing>' for the others
+    id: str  # the image's id for the newest step, '<missing>' for all older ones
     created: str
     created_by: str
-    size: int
+    size: int  # bytes
     comment: str = ""
     tags: tuple[str, ...] = ()
 
@@ -65,7 +65,10 @@ History = list[HistoryItem]
 
 
 def history(image: Image, sizes: Sequence[int]) -> History:
-    """The steps of its making, the newest first; ``sizes`` are its layers', base first."""
+    """Return the build steps of an image, newest first.
+
+    ``sizes`` are the sizes of its layers in bytes, base first.
+    """
     steps = list(image.document.history)
     described = sum(not step.empty_layer for step in steps)
     items: History = []
@@ -76,7 +79,7 @@ def history(image: Image, sizes: Sequence[int]) -> History:
             size = sizes[layer]
             layer += 1
         items.append(HistoryItem("<missing>", step.created, step.created_by, size, step.comment))
-    for size in sizes[described:]:  # layers that the history does not tell of
+    for size in sizes[described:]:  # layers without a history entry
         items.append(HistoryItem("<missing>", image.created, "", size))
     items.reverse()
     if items:
@@ -85,7 +88,10 @@ def history(image: Image, sizes: Sequence[int]) -> History:
 
 
 def check_document(data: bytes, digest: str) -> ImageDocument:
-    """Parse an image configuration and check what the engine relies on."""
+    """Parse an image configuration and check the facts that the engine relies on.
+
+    :raises InvalidRequest: if the configuration is too large, invalid or not for Linux.
+    """
     if len(data) > DOCUMENT_LIMIT:
         raise InvalidRequest(f"image configuration {digest} is larger than {DOCUMENT_LIMIT} bytes")
     document = decode(data, ImageDocument, f"image configuration {digest}")
@@ -96,7 +102,7 @@ def check_document(data: bytes, digest: str) -> ImageDocument:
     if len(document.rootfs.diff_ids) > LAYERS_LIMIT:
         raise InvalidRequest(
             f"image {digest} has {len(document.rootfs.diff_ids)} layers, "
-            f"at most {LAYERS_LIMIT} work"
+            f"the limit is {LAYERS_LIMIT}"
         )
     if document.os not in ("linux", ""):
         raise InvalidRequest(
@@ -106,10 +112,10 @@ def check_document(data: bytes, digest: str) -> ImageDocument:
 
 
 def short(id: str) -> str:
-    """The twelve digits that people see."""
+    """Return the twelve-digit short form of an image id."""
     return id.removeprefix("sha256:")[:12]
 
 
 def digest(data: bytes) -> str:
-    """``sha256:...`` of a document."""
+    """Return the digest of a document, ``sha256:...``."""
     return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -23,7 +23,7 @@ from jaula.spec.image import MANIFEST, REF_NAME, Descriptor, Index, Layout, deco
 
 
 class NameIndex:
-    """Names and manifests; ``names`` maps a familiar reference to a manifest's digest."""
+    """Manifests and their names. ``names`` maps a familiar reference to a manifest digest."""
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / "index.json"
@@ -47,62 +47,62 @@ class NameIndex:
             ) from error
 
     def manifests(self) -> tuple[str, ...]:
-        """Digests of all manifests, in the order in which they came."""
+        """Return the digests of all manifests, in the order in which they were added."""
         return tuple(dict.fromkeys(descriptor.digest for descriptor in self.descriptors))
 
     def names_of(self, manifest: str) -> tuple[str, ...]:
         return self._names_of.get(manifest, ())
 
     def media_type(self, manifest: str) -> str:
-        """What the manifest is; OCI's where the index does not list it."""
+        """Return the media type of a manifest, OCI's if the index does not list it."""
         for descriptor in self.descriptors:
             if descriptor.digest == manifest:
                 return descriptor.media_type
         return MANIFEST
 
     def sweep(self) -> list[str]:
-        """Remove what a crash left of writing the index; call it before anything is written."""
-        found = list(self._file.parent.glob(f"{self._file.name}.*"))
-        for half in found:
-            half.unlink()
-        return [half.name for half in found]
+        """Remove temporary files that a crash left. Call this before anything is written."""
+        partial = list(self._file.parent.glob(f"{self._file.name}.*"))
+        for path in partial:
+            path.unlink()
+        return [path.name for path in partial]
 
     def set(
         self, manifest: str, size: int, names: Iterable[str], media_type: str | None = None
     ) -> None:
-        """Give ``manifest`` more names; another image loses them, and stays without a name."""
-        taken = set(names)
+        """Add names to ``manifest``, of ``size`` bytes. An image that had such a name loses it."""
+        added = set(names)
         kind = media_type or self.media_type(manifest)
-        if self._says(manifest, size, taken, kind):
+        if self._is_current(manifest, size, added, kind):
             return
-        kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in taken]
-        added = [
-            Descriptor(kind, manifest, size, annotations={REF_NAME: name}) for name in sorted(taken)
+        kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in added]
+        named = [
+            Descriptor(kind, manifest, size, annotations={REF_NAME: name}) for name in sorted(added)
         ]
-        self._replace(kept + added, Descriptor(kind, manifest, size))
+        self._replace(kept + named, Descriptor(kind, manifest, size))
 
-    def _says(self, manifest: str, size: int, names: Collection[str], kind: str) -> bool:
-        """Whether nothing would change: writing waits for the disk."""
-        found = [d for d in self.descriptors if d.digest == manifest]
-        same = found and all((d.size, d.media_type) == (size, kind) for d in found)
+    def _is_current(self, manifest: str, size: int, names: Collection[str], kind: str) -> bool:
+        """Return whether nothing would change. A needless write would wait for the disk."""
+        listed = [d for d in self.descriptors if d.digest == manifest]
+        same = listed and all((d.size, d.media_type) == (size, kind) for d in listed)
         return bool(same) and all(self.names.get(name) == manifest for name in names)
 
     def unset(self, names: Collection[str]) -> None:
-        """Take names away; the images stay."""
+        """Remove names. The images stay."""
         self._replace([d for d in self.descriptors if d.annotations.get(REF_NAME) not in names])
 
     def drop(self, manifests: Collection[str]) -> None:
-        """Take manifests away, with all their names."""
+        """Remove manifests with all their names."""
         self._store(tuple(d for d in self.descriptors if d.digest not in manifests))
 
-    def _replace(self, wanted: list[Descriptor], added: Descriptor | None = None) -> None:
-        """Store ``wanted``; whatever was listed before stays listed, without a name if need be."""
+    def _replace(self, descriptors: list[Descriptor], added: Descriptor | None = None) -> None:
+        """Store ``descriptors``. Manifests listed before stay listed, if necessary without a name."""
         listed = {d.digest: Descriptor(d.media_type, d.digest, d.size) for d in self.descriptors}
         if added is not None:
             listed[added.digest] = added
-        named = {d.digest for d in wanted if REF_NAME in d.annotations}
+        named = {d.digest for d in descriptors if REF_NAME in d.annotations}
         plain = [descriptor for digest, descriptor in listed.items() if digest not in named]
-        self._store(tuple([d for d in wanted if REF_NAME in d.annotations] + plain))
+        self._store(tuple([d for d in descriptors if REF_NAME in d.annotations] + plain))
 
     def _store(self, descriptors: tuple[Descriptor, ...]) -> None:
         _write(self._file, encode(Index(manifests=descriptors)))
@@ -116,15 +116,15 @@ def _names(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:
 
 
 def _by_manifest(names: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Sorted names for each manifest, so that looking one up does not depend on their number."""
-    found: dict[str, tuple[str, ...]] = {}
+    """Return the sorted names of each manifest, so that a lookup does not scan all names."""
+    names_of: dict[str, tuple[str, ...]] = {}
     for name in sorted(names):
-        found[names[name]] = (*found.get(names[name], ()), name)
-    return found
+        names_of[names[name]] = (*names_of.get(names[name], ()), name)
+    return names_of
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Replace a file as a whole, on the disk before it is seen: names are few and precious."""
+    """Replace a file atomically, synced before the rename: names cannot be recovered."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
