@@ -38,18 +38,18 @@ log = logging.getLogger("jaula.trust")
 
 
 class ImageRefused(NotAuthorized):
-    """The policy does not let this image in, or run."""
+    """The policy refuses to pull or to run this image."""
 
 
 class ImagePolicy:
-    """The rules of one engine. Methods may be called from several threads."""
+    """The image policy of one engine. Methods may be called from several threads."""
 
     def __init__(
         self, store: ImageStore, directory: Path, path: str = "", *, required: bool = False
     ) -> None:
-        """``path`` is the policy's file, empty for an engine without one.
+        """Load the policy file ``path``, empty for an engine without a policy.
 
-        Raises :class:`InvalidRequest` where it cannot be read.
+        :raises InvalidRequest: if the file cannot be read.
         """
         self._store = store
         self.evidence = SignatureStore(directory)
@@ -58,7 +58,10 @@ class ImagePolicy:
         self.evidence.keep_only(store.manifests())
 
     def follow(self, path: str, *, required: bool) -> None:
-        """Go by this file from now on. Raises :class:`InvalidRequest`, and goes by the former."""
+        """Use another policy file from now on.
+
+        :raises InvalidRequest: if it cannot be read. The former file stays in force then.
+        """
         path = os.path.abspath(path) if path else ""
         file = RulesFile(path) if path else None
         rules = file.read(required=required) if file else TrustRules()
@@ -68,7 +71,10 @@ class ImagePolicy:
             self._error: InvalidRequest | None = None
 
     def rules(self) -> TrustRules:
-        """The rules of now. Raises :class:`ImageRefused` where the file cannot be read."""
+        """Return the current rules; the file is read again if it has changed.
+
+        :raises ImageRefused: if the file cannot be read.
+        """
         with self._lock:
             if self._file is not None and self._file.changed:
                 try:
@@ -85,10 +91,13 @@ class ImagePolicy:
                 )
             return self._rules
 
-    # -- coming in -------------------------------------------------------------------------------
+    # -- pull and load ---------------------------------------------------------------------------
 
     def asked(self, reference: Reference) -> None:
-        """Judge a name before its registry is spoken to. Raises :class:`ImageRefused`."""
+        """Check a name before its registry is contacted.
+
+        :raises ImageRefused: if its rule rejects it.
+        """
         rule = self.rules().of(reference)
         if rule.verdict is Verdict.REJECT:
             raise refusal(str(reference), rule)
@@ -101,9 +110,12 @@ class ImagePolicy:
         manifest: Document,
         cancel: Cancellation,
     ) -> Callable[[], None]:
-        """Judge an image that is to be pulled; what to do when it is stored.
+        """Check an image that is to be pulled and return the action for when it is stored.
 
-        Raises :class:`ImageRefused`.
+        ``named`` is the document that the reference resolves to, possibly an index that lists
+        ``manifest``. The action stores the signatures.
+
+        :raises ImageRefused: if the policy refuses the image.
         """
         rule = self.rules().of(reference)
         if rule.verdict is Verdict.ACCEPT:
@@ -114,43 +126,49 @@ class ImagePolicy:
 
         tag = None if reference.digest else reference.tag
         documents = (manifest,) if named.digest == manifest.digest else (named, manifest)
-        told = []
+        reasons = []
         for source, document in product(sources, documents):
-            found = tuple(referrers.find(source, document.digest, cancel))
+            fetched = tuple(referrers.find(source, document.digest, cancel))
             index = document.data if document.is_index else b""
-            evidence = StoredSignature(f"{reference.domain}/{reference.path}", found, index)
+            stored = StoredSignature(f"{reference.domain}/{reference.path}", fetched, index)
             try:
-                signatures.find(found, rule.keys, document.digest, rule.claimed(reference), tag)
+                signatures.find(fetched, rule.keys, document.digest, rule.claimed(reference), tag)
             except UnsignedImage as error:
-                told.append(error.message)
+                reasons.append(error.message)
                 continue
-            return lambda: self._keep(manifest.digest, evidence)
-        raise refusal(str(reference), rule, "; ".join(dict.fromkeys(told)))
+            return lambda: self._keep(manifest.digest, stored)
+        raise refusal(str(reference), rule, "; ".join(dict.fromkeys(reasons)))
 
     def learn(self, source: Repository, manifest: str, name: str, cancel: Cancellation) -> None:
-        """Keep the signatures that a registry has of an image that is here already."""
-        from jaula.images.trust import referrers as trust_referrers
+        """Store the signatures that a registry has for an image that is already stored."""
+        from jaula.images.trust import referrers
 
         reference = parse(name)
-        found = tuple(trust_referrers.find(source, manifest, cancel))
-        self._keep(manifest, StoredSignature(f"{reference.domain}/{reference.path}", found))
+        fetched = tuple(referrers.find(source, manifest, cancel))
+        self._keep(manifest, StoredSignature(f"{reference.domain}/{reference.path}", fetched))
 
-    def _keep(self, manifest: str, evidence: StoredSignature) -> None:
-        self.evidence.keep(manifest, evidence)
+    def _keep(self, manifest: str, stored: StoredSignature) -> None:
+        self.evidence.keep(manifest, stored)
         self.evidence.keep_only(self._store.manifests())
 
     def loading(self, name: str, id: str) -> None:
-        """Judge an image that an archive would give this name. Raises :class:`ImageRefused`."""
+        """Check an image that an archive would give this name.
+
+        :raises ImageRefused: if the policy refuses it.
+        """
         reference = parse(name)
         rule = self.rules().of(reference)
-        self._judge(rule, reference, name, self._store.manifests_of(id))
+        self._check(rule, reference, name, self._store.manifests_of(id))
 
-    # -- running ---------------------------------------------------------------------------------
+    # -- create and start ------------------------------------------------------------------------
 
     def running(self, image: Image, asked: str) -> VerifiedSignature | None:
-        """Judge an image that is to run, or to be built upon; ``asked`` is how it was named.
+        """Check an image that is to run or to be the base of a build.
 
-        The signature that counts, None where no rule wants one. Raises :class:`ImageRefused`.
+        ``asked`` is the reference in the request. Return the signature that the rule accepted, or
+        None if no rule requires one.
+
+        :raises ImageRefused: if the policy refuses the image.
         """
         rules = self.rules()
         if not rules.in_force:
@@ -159,17 +177,19 @@ class ImagePolicy:
         refused: ImageRefused | None = None
         for reference in names(image, asked):
             try:
-                return self._judge(rules.of(reference), reference, asked, manifests)
+                return self._check(rules.of(reference), reference, asked, manifests)
             except ImageRefused as error:
                 refused = refused or error
         if refused is not None:
             raise refused
-        return self._judge(rules.general, None, asked, manifests)
+        return self._check(rules.general, None, asked, manifests)
 
     def starting(self, id: str, asked: str) -> None:
-        """Judge the image with this id, which a container was made from under that name.
+        """Check the image of a container at its start.
 
-        Raises :class:`ImageRefused`.
+        ``id`` is the image's id, ``asked`` the reference that the container was created with.
+
+        :raises ImageRefused: if the policy refuses the image.
         """
         rules = self.rules()
         if not rules.in_force:
@@ -179,40 +199,40 @@ class ImagePolicy:
         except NotFound:
             name = familiar(asked)
             rule = rules.general if name is None else rules.of(parse(name))
-            self._judge(rule, None, asked, ())
+            self._check(rule, None, asked, ())
 
-    def _judge(
-        self, rule: TrustRule, reference: Reference | None, shown: str, manifests: Iterable[str]
+    def _check(
+        self, rule: TrustRule, reference: Reference | None, label: str, manifests: Iterable[str]
     ) -> VerifiedSignature | None:
         if rule.verdict is Verdict.ACCEPT:
             return None
         if rule.verdict is Verdict.REJECT:
-            raise refusal(shown, rule)
+            raise refusal(label, rule)
         if reference is None:
-            raise refusal(shown, rule, "it has no name that a signature could be for")
-        reason = "none of its signatures is known here; pull it again"
+            raise refusal(label, rule, "it has no name that a signature could match")
+        reason = "no signatures of it are stored; pull it again"
         for manifest in manifests:
             try:
                 return vouched(self.evidence, manifest, rule, reference)
             except UnsignedImage as error:
                 reason = error.message or reason
-        raise refusal(shown, rule, reason)
+        raise refusal(label, rule, reason)
 
 
 def vouched(
     store: SignatureStore, manifest: str, rule: TrustRule, reference: Reference
 ) -> VerifiedSignature:
-    """The signature of a manifest, among those that are kept, that a rule wants for a name.
+    """Return the stored signature of a manifest that satisfies ``rule`` for ``reference``.
 
-    Raises :class:`UnsignedImage`, with an empty message where nothing is kept.
+    :raises UnsignedImage: if none does; the message is empty if no signature is stored.
     """
     reason = ""
-    for evidence in store.of(manifest):
+    for stored in store.of(manifest):
         try:
             return signatures.find(
-                evidence.signatures,
+                stored.signatures,
                 rule.keys,
-                evidence.signed(manifest),
+                stored.signed(manifest),
                 rule.claimed(reference),
                 None if reference.digest else reference.tag,
             )
@@ -222,7 +242,7 @@ def vouched(
 
 
 def names(image: Image, asked: str) -> list[Reference]:
-    """The names under which an image that was asked for so is judged; none where it has none."""
+    """Return the references whose rules apply to an image requested as ``asked``."""
     name = familiar(asked)
     known = (*image.names, *image.digests)
     if name is not None and (name in known or not could_be_id(asked)):
@@ -230,11 +250,11 @@ def names(image: Image, asked: str) -> list[Reference]:
     return [parse(text) for text in known]
 
 
-def refusal(shown: str, rule: TrustRule, reason: str = "") -> ImageRefused:
-    """One line: which image, which rule, why."""
+def refusal(label: str, rule: TrustRule, reason: str = "") -> ImageRefused:
+    """Return the error that names the image, the rule and the reason in one line."""
     why = f": {reason}" if reason else ""
     return ImageRefused(
-        f"image {shown[:300]} is refused by the image policy, rule {rule}{why}",
+        f"image {label[:300]} is refused by the image policy, rule {rule}{why}",
         hint="see jaula trust policy",
     )
 

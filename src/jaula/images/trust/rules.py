@@ -19,13 +19,13 @@ from jaula.images.reference import DEFAULT_DOMAIN, Reference, is_tag
 if TYPE_CHECKING:
     from jaula.images.trust.keys import PublicKey
 
-_PLACE = re.compile(r"[a-zA-Z0-9.-]+(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?", re.ASCII)
+_REGISTRY = re.compile(r"[a-zA-Z0-9.-]+(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?", re.ASCII)
 _PATH = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+|/)[a-z0-9]+)*", re.ASCII)
 EVERYTHING = "*"
 
 
 class Verdict(StrEnum):
-    """What a rule says."""
+    """The verdict of a rule."""
 
     ACCEPT = "accept"
     REJECT = "reject"
@@ -33,20 +33,20 @@ class Verdict(StrEnum):
 
 
 class RuleScope(msgspec.Struct, frozen=True):
-    """What a rule is for; ``text`` is how the operator wrote it."""
+    """The images that a rule applies to. ``text`` is as written by the operator."""
 
     text: str
-    domain: str = ""  # empty for everything
+    domain: str = ""  # empty for all images
     path: str = ""
     tag: str = ""
 
     @property
     def weight(self) -> tuple[bool, int, bool]:
-        """How much a rule says about a name: the greater one decides."""
+        """Return how specific the scope is: the rule with the greatest weight decides."""
         return bool(self.domain), len(self.path.split("/")) if self.path else 0, bool(self.tag)
 
     def covers(self, reference: Reference) -> bool:
-        """Whether the rule is about images of this name."""
+        """Return whether the rule applies to images of this name."""
         if not self.domain:
             return True
         if reference.domain != self.domain:
@@ -58,9 +58,9 @@ class RuleScope(msgspec.Struct, frozen=True):
 
 
 class TrustRule(msgspec.Struct, frozen=True):
-    """``keys`` are those of ``signed-by``, any of which will do.
+    """A rule of the image policy. Any of the ``keys`` of ``signed-by`` is sufficient.
 
-    ``signed_as`` is the repository that signatures name, where it is another than the image's.
+    ``signed_as`` is the repository that signatures name, if it differs from the image's.
     """
 
     scope: RuleScope
@@ -69,35 +69,35 @@ class TrustRule(msgspec.Struct, frozen=True):
     signed_as: str = ""
 
     def __str__(self) -> str:
-        """How refusals name it: its line in the file."""
+        """Return the rule as the line in the file, for error messages."""
         if self.verdict is Verdict.SIGNED_BY:
             return f'"{self.scope.text}" = signed by {", ".join(key.name for key in self.keys)}'
         return f'"{self.scope.text}" = "{self.verdict}"'
 
     def claimed(self, reference: Reference) -> str:
-        """The repository that a signature of this image has to name."""
+        """Return the repository that a signature of this image must name."""
         return self.signed_as or f"{reference.domain}/{reference.path}"
 
 
 class TrustRules(msgspec.Struct, frozen=True):
-    """All rules, and where they were read. Without any, every image is accepted."""
+    """All rules, and the file they come from. Without rules every image is accepted."""
 
     rules: tuple[TrustRule, ...] = ()
     source: str = ""
 
     @property
     def in_force(self) -> bool:
-        """Whether there is a rule at all."""
+        """Return whether there is at least one rule."""
         return bool(self.rules)
 
     def of(self, reference: Reference) -> TrustRule:
-        """The rule that decides about a name."""
-        fitting = [rule for rule in self.rules if rule.scope.covers(reference)]
-        return max(fitting, key=lambda rule: rule.scope.weight, default=ACCEPTED)
+        """Return the rule that applies to a name."""
+        matching = [rule for rule in self.rules if rule.scope.covers(reference)]
+        return max(matching, key=lambda rule: rule.scope.weight, default=ACCEPTED)
 
     @property
     def general(self) -> TrustRule:
-        """The rule for everything that no other one is about."""
+        """Return the rule for images that no other rule covers."""
         return next((rule for rule in self.rules if not rule.scope.domain), ACCEPTED)
 
 
@@ -105,19 +105,22 @@ ACCEPTED = TrustRule(RuleScope("(no rule)"), Verdict.ACCEPT)
 
 
 def scope(text: str) -> RuleScope:
-    """Read what a rule is for. Raises :class:`InvalidRequest`."""
+    """Parse the scope of a rule.
+
+    :raises InvalidRequest: if it is not valid.
+    """
     if text == EVERYTHING:
         return RuleScope(text)
     domain, slash, rest = text.partition("/")
     known = "." in domain or ":" in domain or domain == "localhost"
-    if not known or not _PLACE.fullmatch(domain):
+    if not known or not _REGISTRY.fullmatch(domain):
         raise InvalidRequest(
-            f"{text[:200]!r} does not begin with a registry",
-            hint=f'"*", or a registry and what is below it: {DEFAULT_DOMAIN}/library/busybox',
+            f"{text[:200]!r} does not start with a registry",
+            hint=f'use "*", or a registry and a path: {DEFAULT_DOMAIN}/library/busybox',
         )
     path, colon, tag = rest.partition(":")
     if slash and not _PATH.fullmatch(path):
-        raise InvalidRequest(f"{text[:200]!r}: {path[:120]!r} is no repository's name")
+        raise InvalidRequest(f"{text[:200]!r}: {path[:120]!r} is not a valid repository name")
     if colon and not is_tag(tag):
-        raise InvalidRequest(f"{text[:200]!r}: {tag[:120]!r} is no tag")
+        raise InvalidRequest(f"{text[:200]!r}: {tag[:120]!r} is not a valid tag")
     return RuleScope(text, "docker.io" if domain == "index.docker.io" else domain, path, tag)

@@ -31,9 +31,10 @@ _MEMBERS: Final = ("signed-by", "signed-as")
 
 
 class RulesFile:
-    """A file that was read, and whether it still is as it was then.
+    """The policy file, with the state of each file it was read from.
 
-    ``stamps`` are facts of every file that counts, so that a change of a key counts as well.
+    ``stamps`` are stat values of the policy and of its key files, so that a change of a key is
+    noticed too.
     """
 
     def __init__(self, path: str) -> None:
@@ -41,25 +42,25 @@ class RulesFile:
         self.stamps: dict[str, tuple[int, ...]] = {}
 
     def read(self, *, required: bool = True) -> TrustRules:
-        """The rules; none where there is no file and it is not ``required``.
+        """Return the rules, none if the file is absent and not ``required``.
 
-        Raises :class:`InvalidRequest`.
+        :raises InvalidRequest: if the file cannot be read or is not valid.
         """
         self.stamps = {self.path: stamp(self.path)}
         data = trusted_file.read(self.path, MAX_SIZE, "policy", required=required)
         if data is None:
             return TrustRules()
         try:
-            found = parse(data, self._key)
+            rules = parse(data, self._key)
         except InvalidRequest as error:
             raise InvalidRequest(f"policy {self.path}: {error.message}", hint=error.hint) from None
         digest = sha256(data).hexdigest()
-        return TrustRules(found, f"{self.path} sha256:{digest}" if found else "")
+        return TrustRules(rules, f"{self.path} sha256:{digest}" if rules else "")
 
     @property
     def changed(self) -> bool:
-        """Whether a file is another than the one that was read. Costs a microsecond each."""
-        return any(stamp(path) != known for path, known in self.stamps.items())
+        """Return whether a file has changed since it was read. Costs a microsecond per file."""
+        return any(stamp(path) != former for path, former in self.stamps.items())
 
     def _key(self, name: str) -> bytes:
         path = os.path.join(os.path.dirname(os.path.abspath(self.path)), name)
@@ -70,52 +71,55 @@ class RulesFile:
 
 
 def stamp(path: str) -> tuple[int, ...]:
-    """What changes when a file is written or replaced; empty where there is none."""
+    """Return stat values that change when a file is written or replaced, empty if it is absent."""
     try:
-        facts = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return ()
     return (
-        *(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns),
-        *(facts.st_uid, facts.st_mode),
+        *(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns),
+        *(status.st_uid, status.st_mode),
     )
 
 
 def parse(data: bytes, key: Callable[[str], bytes]) -> tuple[TrustRule, ...]:
-    """Read the table; ``key`` gives the content of a key's file. Raises :class:`InvalidRequest`."""
+    """Parse the table ``images``. ``key`` returns the content of a key file.
+
+    :raises InvalidRequest: if the table is not valid.
+    """
     import tomllib
 
     try:
         document = tomllib.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"it is no TOML document: {error}") from None
+        raise InvalidRequest(f"it is not a TOML document: {error}") from None
     table = document.get(SECTION, {})
     if not isinstance(table, dict):
-        raise InvalidRequest(f"[{SECTION}] is no table")
-    found: dict[tuple[str, str, str], TrustRule] = {}
+        raise InvalidRequest(f"[{SECTION}] is not a table")
+    rules: dict[tuple[str, str, str], TrustRule] = {}
     for name, value in table.items():
         rule = _rule(name, value, key)
-        place = rule.scope.domain, rule.scope.path, rule.scope.tag
-        if place in found:
+        target = rule.scope.domain, rule.scope.path, rule.scope.tag
+        if target in rules:
             raise InvalidRequest(
-                f'[{SECTION}] "{name}": "{found[place].scope.text}" is the same place'
+                f'[{SECTION}] "{name}": "{rules[target].scope.text}" has the same scope'
             )
-        found[place] = rule
-    return tuple(found.values())
+        rules[target] = rule
+    return tuple(rules.values())
 
 
 def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> TrustRule:
     about = f'[{SECTION}] "{name}"'
     try:
-        place = scope(name)
+        rule_scope = scope(name)
     except InvalidRequest as error:
         raise InvalidRequest(f"[{SECTION}]: {error.message}", hint=error.hint) from None
     if value in (Verdict.ACCEPT.value, Verdict.REJECT.value):
-        return TrustRule(place, Verdict(value))
+        return TrustRule(rule_scope, Verdict(value))
     if not isinstance(value, dict) or not value.get("signed-by"):
         raise InvalidRequest(
-            f"{about}: {str(value)[:80]!r} is no rule",
-            hint='"accept", "reject" or { signed-by = ["KEY.pub"] }',
+            f"{about}: {str(value)[:80]!r} is not a valid rule",
+            hint='use "accept", "reject" or { signed-by = ["KEY.pub"] }',
         )
     for member in value:
         if member not in _MEMBERS:
@@ -125,13 +129,13 @@ def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> TrustRule:
     listed = value["signed-by"]
     texts = [listed] if isinstance(listed, str) else listed
     if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
-        raise InvalidRequest(f"{about} signed-by: a list of public keys is wanted")
+        raise InvalidRequest(f"{about} signed-by: must be a list of public keys")
     try:
         trusted = tuple(_public(text, number, key) for number, text in enumerate(texts, 1))
     except InvalidRequest as error:
         raise InvalidRequest(f"{about}: {error.message}", hint=error.hint) from None
     return TrustRule(
-        place, Verdict.SIGNED_BY, trusted, _signed_as(about, value.get("signed-as", ""))
+        rule_scope, Verdict.SIGNED_BY, trusted, _signed_as(about, value.get("signed-as", ""))
     )
 
 
@@ -139,7 +143,7 @@ def _public(text: str, number: int, key: Callable[[str], bytes]) -> keys.PublicK
     if text.lstrip().startswith(_PEM):
         return keys.public_key(text.encode(), f"key {number}")
     if "\0" in text:
-        raise InvalidRequest("a key's path holds a zero byte")
+        raise InvalidRequest("the path of a key contains a null byte")
     return keys.public_key(key(text), text)
 
 
@@ -147,6 +151,6 @@ def _signed_as(about: str, value: object) -> str:
     if not value:
         return ""
     if not isinstance(value, str) or ":" in value.rpartition("/")[2] or "@" in value:
-        raise InvalidRequest(f"{about} signed-as: a repository is wanted, without a tag")
+        raise InvalidRequest(f"{about} signed-as: must be a repository without a tag")
     reference = parse_reference(value)
     return f"{reference.domain}/{reference.path}"

@@ -1,8 +1,8 @@
 """XSalsa20-Poly1305, the cipher of cosign's private key files. For secrets of a few hundred bytes.
 
 Sources: D. J. Bernstein, "Cryptography in NaCl" (sections 7 to 9) and "Extending the Salsa20
-nonce". ``cryptography`` has Poly1305 but not Salsa20, which is thirty lines where speed does not
-matter.
+nonce". ``cryptography`` has Poly1305 but not Salsa20. Salsa20 takes thirty lines here, and its
+speed does not matter.
 """
 
 from __future__ import annotations
@@ -22,65 +22,68 @@ _QUARTERS = (
 
 
 def seal(message: bytes, nonce: bytes, key: bytes) -> bytes:
-    """The tag and the ciphertext."""
+    """Return the tag and the ciphertext of a message."""
     from cryptography.hazmat.primitives.poly1305 import Poly1305
 
     tag_key, stream = _stream(key, nonce, len(message))
-    hidden = bytes(a ^ b for a, b in zip(message, stream, strict=True))
-    return Poly1305.generate_tag(tag_key, hidden) + hidden
+    ciphertext = bytes(a ^ b for a, b in zip(message, stream, strict=True))
+    return Poly1305.generate_tag(tag_key, ciphertext) + ciphertext
 
 
 def unseal(box: bytes, nonce: bytes, key: bytes) -> bytes:
-    """The message. Raises :class:`InvalidRequest` where key or box is not right."""
+    """Return the message in a box.
+
+    :raises InvalidRequest: if the key is wrong or the box is damaged.
+    """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.poly1305 import Poly1305
 
     if not TAG_SIZE <= len(box) <= LIMIT:
-        raise InvalidRequest(f"an encrypted box has {len(box)} bytes, which is no box's length")
-    hidden = box[TAG_SIZE:]
-    tag_key, stream = _stream(key, nonce, len(hidden))
+        raise InvalidRequest(f"an encrypted box has an invalid length of {len(box)} bytes")
+    ciphertext = box[TAG_SIZE:]
+    tag_key, stream = _stream(key, nonce, len(ciphertext))
     try:
-        Poly1305.verify_tag(tag_key, hidden, box[:TAG_SIZE])
+        Poly1305.verify_tag(tag_key, ciphertext, box[:TAG_SIZE])
     except InvalidSignature:
         raise InvalidRequest("the password is wrong, or the file is damaged") from None
-    return bytes(a ^ b for a, b in zip(hidden, stream, strict=True))
+    return bytes(a ^ b for a, b in zip(ciphertext, stream, strict=True))
 
 
 def _stream(key: bytes, nonce: bytes, size: int) -> tuple[bytes, bytes]:
-    """Poly1305's key, and ``size`` bytes to add to the message."""
+    """Return the key of Poly1305, and ``size`` bytes of key stream."""
     if len(key) != KEY_SIZE or len(nonce) != NONCE_SIZE:
-        raise InvalidRequest("an encrypted box has a nonce or a key of another length")
+        raise InvalidRequest("the nonce or the key of an encrypted box has the wrong length")
     words = _core(_CONSTANTS, key, nonce[:16])
-    own = struct.pack("<8I", *(words[i] for i in (0, 5, 10, 15, 6, 7, 8, 9)))  # HSalsa20
+    subkey = struct.pack("<8I", *(words[i] for i in (0, 5, 10, 15, 6, 7, 8, 9)))  # HSalsa20
     blocks = -(-(32 + size) // 64)
-    stream = b"".join(_block(own, nonce[16:], number) for number in range(blocks))
+    stream = b"".join(_block(subkey, nonce[16:], number) for number in range(blocks))
     return stream[:32], stream[32 : 32 + size]
 
 
 def _block(key: bytes, nonce: bytes, number: int) -> bytes:
-    given = nonce + struct.pack("<Q", number)
-    start, words = _state(_CONSTANTS, key, given), _core(_CONSTANTS, key, given)
+    counter = nonce + struct.pack("<Q", number)
+    start, words = _state(_CONSTANTS, key, counter), _core(_CONSTANTS, key, counter)
     return struct.pack("<16I", *((a + b) & _MASK for a, b in zip(start, words, strict=True)))
 
 
-def _state(constants: tuple[int, ...], key: bytes, given: bytes) -> list[int]:
-    k, n = struct.unpack("<8I", key), struct.unpack("<4I", given)
+def _state(constants: tuple[int, ...], key: bytes, counter: bytes) -> list[int]:
+    k, n = struct.unpack("<8I", key), struct.unpack("<4I", counter)
     c = constants
     return [c[0], *k[:4], c[1], *n, c[2], *k[4:], c[3]]
 
 
-def _core(constants: tuple[int, ...], key: bytes, given: bytes) -> list[int]:
-    """Twenty rounds, without the addition at the end."""
-    words = _state(constants, key, given)
+def _core(constants: tuple[int, ...], key: bytes, counter: bytes) -> list[int]:
+    """Return the state after twenty rounds, without the final addition."""
+    words = _state(constants, key, counter)
     for _ in range(10):
         for a, b, c, d in _QUARTERS:
-            words[b] ^= _rotated(words[a] + words[d], 7)
-            words[c] ^= _rotated(words[b] + words[a], 9)
-            words[d] ^= _rotated(words[c] + words[b], 13)
-            words[a] ^= _rotated(words[d] + words[c], 18)
+            words[b] ^= _rotate_left(words[a] + words[d], 7)
+            words[c] ^= _rotate_left(words[b] + words[a], 9)
+            words[d] ^= _rotate_left(words[c] + words[b], 13)
+            words[a] ^= _rotate_left(words[d] + words[c], 18)
     return words
 
 
-def _rotated(word: int, bits: int) -> int:
+def _rotate_left(word: int, bits: int) -> int:
     word &= _MASK
     return (word << bits | word >> (32 - bits)) & _MASK

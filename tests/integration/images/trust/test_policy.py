@@ -236,7 +236,7 @@ def test_an_image_that_came_before_the_rule_has_to_come_again(signed: Signed) ->
     signed.rule('"accept"')
     signed.pull()
     signed.rule('{ signed-by = "team.pub" }')
-    with pytest.raises(ImageRefused, match="none of its signatures is known here; pull it again"):
+    with pytest.raises(ImageRefused, match="no signatures of it are stored; pull it again"):
         signed.run()
     signed.tag(signed.sign())
     signed.pull()

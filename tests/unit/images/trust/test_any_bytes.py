@@ -34,7 +34,7 @@ DATA = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
         lambda data: cosign_manifest.manifest_with(Signature(b"", b""), b"{}", data),
         lambda data: cosign_manifest.referrers_with(b"{}", data),
         lambda data: key_file.read(data, b"", "k"),
-        lambda data: key_file.read(key_file._armoured(data), b"", "k"),
+        lambda data: key_file.read(key_file._pem_armor(data), b"", "k"),
         lambda data: keys.public_key(data, "k"),
         lambda data: rules_file.parse(data, lambda name: data),
     ],

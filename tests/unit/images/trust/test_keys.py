@@ -133,8 +133,8 @@ def test_a_file_cannot_make_us_compute_for_ever(params: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("pem", "what"),
     [
-        (b"", "is no public key"),
-        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is no public key"),
+        (b"", "is not a public key"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is not a public key"),
         (COSIGN, "holds a private key"),
     ],
 )

@@ -46,7 +46,7 @@ def test_no_signature_is_said() -> None:
         (made(digest=OTHER), "1 of another image"),
         (made(name="r.io/x"), r"1 for another name \(r.io/x\)"),
         (made(name="r.io/team/app:2"), r"1 for another name \(r.io/team/app:2\)"),
-        (Signature(b"hello", KEY.sign(b"hello")), "1 that cannot be read"),
+        (Signature(b"hello", KEY.sign(b"hello")), "1 with an unreadable payload"),
         (
             Signature(write(SimpleSigning(DIGEST, PLACE)), made(digest=OTHER).value),
             "1 by other keys",
@@ -54,7 +54,7 @@ def test_no_signature_is_said() -> None:
     ],
 )
 def test_what_kept_it_from_counting_is_said(given: Signature, reason: str) -> None:
-    with pytest.raises(UnsignedImage, match=f"no signature that counts: {reason}$"):
+    with pytest.raises(UnsignedImage, match=f"no valid signature: {reason}$"):
         find(given)
 
 

@@ -46,7 +46,7 @@ def test_an_index_has_to_list_the_manifest() -> None:
     assert SIGNED.signed(MANIFEST_DIGEST) == MANIFEST_DIGEST
     by_index = StoredSignature("r.io/a", (), INDEX)
     assert by_index.signed(MANIFEST_DIGEST) == sha256(INDEX)
-    with pytest.raises(CorruptState, match="of another image"):
+    with pytest.raises(CorruptState, match="belong to another image"):
         by_index.signed(OTHER)
 
 
