@@ -110,7 +110,7 @@ def test_installed_packages_of_dpkg_are_found(root: Path) -> None:
         source="glibc",
         supplier="GNU Libc Maintainers <debian-glibc@lists.debian.org>",
         homepage="https://www.gnu.org/software/libc/libc.html",
-        found="var/lib/dpkg/status",
+        path="var/lib/dpkg/status",
     )
     assert libc.purl(found.system) == (
         "pkg:deb/debian/libc6@2.41-12%2Bdeb13u1?arch=amd64&distro=debian-13"
@@ -241,7 +241,7 @@ def test_packages_of_the_oldest_database_are_found(root: Path) -> None:
     written(root / "var/lib/rpm/Packages", [(0, b"\2\0\0\0"), (1, HELLO), (2, PUBKEY)])
     [found] = take(root).packages
     assert (found.name, found.version, found.epoch) == ("hello", "1.2-3", "2")
-    assert found.found == "var/lib/rpm/Packages"
+    assert found.path == "var/lib/rpm/Packages"
 
 
 def test_a_damaged_oldest_database_is_refused(root: Path) -> None:
@@ -269,7 +269,7 @@ ENDLESS = (
 @pytest.mark.parametrize("statement", [ENDLESS, "CREATE TABLE Other (x)"])
 def test_a_database_that_is_no_database_of_packages_is_refused(root: Path, statement: str) -> None:
     rpmdb(root, statement=statement)
-    with pytest.raises(InvalidRequest, match="no table of packages"):
+    with pytest.raises(InvalidRequest, match="no table Packages"):
         take(root)
 
 
@@ -349,7 +349,7 @@ def test_a_file_beyond_its_limit_is_an_error(root: Path, monkeypatch: pytest.Mon
 def test_more_files_than_the_budget_are_an_error(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rootfs, "MOST_ENTRIES", 50)
+    monkeypatch.setattr(rootfs, "MAX_ENTRIES", 50)
     for number in range(60):
         put(root, f"f{number}")
     with pytest.raises(InvalidRequest, match="more than 50 files"):

@@ -26,15 +26,15 @@ IMAGE = Image(
 FOUND = Inventory(
     System("debian", "13", "Debian GNU/Linux 13"),
     (
-        Package(kind="deb", name="libc6", version="2.41+x", architecture="amd64", found="a",
+        Package(kind="deb", name="libc6", version="2.41+x", architecture="amd64", path="a",
                 supplier="Team <t@example.com>", homepage="https://example.com/"),
-        Package(kind="deb", name="libc6", version="2.41+x", architecture="amd64", found="b",
+        Package(kind="deb", name="libc6", version="2.41+x", architecture="amd64", path="b",
                 homepage="not a url"),
-        Package(kind="npm", name="@s/b", version="1", licence="MIT", found="c"),
-        Package(kind="pypi", name="a", version="1", licence="BSD License", found="d"),
-        Package(kind="apk", name="m", version="1", licence="MIT AND (ISC OR Zlib)", found="e"),
-        Package(kind="rpm", name="r", version="1-1", licence="GPLv2+", epoch="2", found="f"),
-        Package(kind="rpm", name="é<>&\N{REPLACEMENT CHARACTER}", version="1", found="g"),
+        Package(kind="npm", name="@s/b", version="1", licence="MIT", path="c"),
+        Package(kind="pypi", name="a", version="1", licence="BSD License", path="d"),
+        Package(kind="apk", name="m", version="1", licence="MIT AND (ISC OR Zlib)", path="e"),
+        Package(kind="rpm", name="r", version="1-1", licence="GPLv2+", epoch="2", path="f"),
+        Package(kind="rpm", name="é<>&\N{REPLACEMENT CHARACTER}", version="1", path="g"),
     ),
 )  # fmt: skip
 EMPTY = Inventory(System(), ())
