@@ -213,7 +213,7 @@ def test_the_configuration_is_not_longer_than_was_said(
 
 def test_an_artifact_is_no_image(puller: Puller, registry: ScriptedRegistry) -> None:
     registry.manifest_document["config"]["mediaType"] = "application/vnd.oci.empty.v1+json"
-    refused(puller, registry, "no container image")
+    refused(puller, registry, "not a container image")
 
 
 def test_a_layer_is_what_its_digest_says(puller: Puller, registry: ScriptedRegistry) -> None:
@@ -245,7 +245,7 @@ def test_a_layer_is_not_longer_than_was_said(
     registry.scripts[registry.blob_path(registry.layers[1])] = lambda request: request.answer(
         200, data
     )
-    refused(puller, registry, "its manifest says")
+    refused(puller, registry, "the manifest says")
 
 
 def test_a_layer_without_end_is_refused(puller: Puller, registry: ScriptedRegistry) -> None:
@@ -272,7 +272,7 @@ def test_a_layer_that_always_breaks_off_is_given_up(
         request.hang_up()
 
     registry.scripts[path] = cut
-    refused(puller, registry, "broke off")
+    refused(puller, registry, "closed the connection")
     assert len(registry.asked(path)) == puller.patience.attempts
 
 

@@ -154,7 +154,7 @@ def test_a_helper_is_a_plain_word(file: CredentialFile, name: object) -> None:
     if not name:
         assert not file.find("r").known
         return
-    with pytest.raises(InvalidRequest, match="no name of a credential helper"):
+    with pytest.raises(InvalidRequest, match="not a valid name of a credential helper"):
         file.find("r")
 
 
@@ -162,7 +162,7 @@ def test_a_helper_is_a_plain_word(file: CredentialFile, name: object) -> None:
 def test_the_answer_of_a_helper_is_checked(file: CredentialFile, helper: Path, answer: str) -> None:
     write(file, {"credsStore": "test"})
     Path(f"{helper}.answer").write_text(answer)
-    with pytest.raises(JaulaError, match="no credentials"):
+    with pytest.raises(JaulaError, match="did not return credentials"):
         file.find("r")
 
 
