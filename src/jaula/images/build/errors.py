@@ -1,4 +1,4 @@
-"""What the kernel refuses while a build reads and writes files, as errors about that."""
+"""Translate ``OSError`` while a build reads and writes files."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from contextlib import contextmanager
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 
-_SHOWN = 200  # characters of a path in messages
+_PATH_LIMIT = 200  # characters of a path in messages
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_OURS = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS)
+_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS)
 
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn an ``OSError`` into what happened to ``what``, as in ``cannot copy to '/x'``.
+    """Translate an ``OSError`` into an error whose message starts with ``what``.
 
-    :raises Unavailable: the disk is full.
-    :raises InvalidRequest: names and kinds of files are in the way.
-    :raises JaulaError: the fault is the machine's.
+    ``what`` is, for example, ``cannot copy to '/x'``.
+
+    :raises Unavailable: if the disk is full.
+    :raises InvalidRequest: if names or types of files conflict.
+    :raises JaulaError: if the fault is the machine's.
     """
     try:
         yield
@@ -27,13 +29,13 @@ def explained(what: str) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in _FULL:
             raise Unavailable(f"{what}: {reason}", hint="free some space and try again") from error
-        if error.errno in _OURS:
+        if error.errno in _MACHINE:
             raise JaulaError(f"{what}: {reason}") from error
         if error.errno == errno.ENOTDIR:
-            reason = "a file is in the way of a directory"
+            reason = "a file exists in place of a directory"
         raise InvalidRequest(f"{what}: {reason}") from error
 
 
 def shown(path: str) -> str:
-    """A path as messages have it: quoted, and cut where it is very long."""
-    return repr(path if len(path) <= _SHOWN else path[:_SHOWN] + "...")
+    """Return a path for a message: quoted, and truncated if it is long."""
+    return repr(path if len(path) <= _PATH_LIMIT else path[:_PATH_LIMIT] + "...")

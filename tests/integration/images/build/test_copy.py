@@ -167,7 +167,7 @@ def test_a_link_that_leads_in_a_circle_is_refused(room: Room) -> None:
 
 def test_more_than_one_file_needs_a_directory(room: Room) -> None:
     make(room.context, {"a": "", "b": ""})
-    with pytest.raises(InvalidRequest, match="more than one file"):
+    with pytest.raises(InvalidRequest, match="cannot copy several files"):
         room.copy("*", to="/x")
     make(room.root, {"y/": None})
     assert {"y/a", "y/b"} <= set(room.copy("*", to="/y"))

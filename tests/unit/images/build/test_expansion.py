@@ -218,7 +218,7 @@ def test_a_heredoc_of_a_run_is_the_shells() -> None:
         ('VOLUME ["$U"]', "VOLUME specified can not be an empty string"),
         ("COPY a $U", "COPY has an empty destination: $U"),
         ("ENV $U=x", "ENV names can not be blank"),
-        ("ENV $Q=x", "ENV: 'a=b' is no name: it has a = in it"),
+        ("ENV $Q=x", "ENV: 'a=b' is not a valid name: it contains ="),
         ("EXPOSE $A", "invalid containerPort: val"),
         ("STOPSIGNAL $A", "invalid signal: val"),
         ("RUN --mount=type=$A,target=/x y", 'unsupported mount type "$A"'),

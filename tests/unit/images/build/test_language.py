@@ -415,7 +415,7 @@ def test_no_more_than_some_lines_of_it_are_shown_and_nothing_that_moves_a_cursor
     [
         ("", 1, "file with no instructions"),
         ("# x\n\n", 1, "file with no instructions"),
-        ("RUN x", 1, "no build stage in current context (FROM comes first)"),
+        ("RUN x", 1, "no build stage in current context (the first instruction must be FROM)"),
         ("ARG x", 1, "no build stage in current context (there is no FROM)"),
         ("FROM", 1, "FROM requires either one or three arguments"),
         ("FROM a b", 1, "FROM requires either one or three arguments"),
@@ -459,7 +459,7 @@ def test_no_more_than_some_lines_of_it_are_shown_and_nothing_that_moves_a_cursor
         ("FROM a\nRUN --mount=type=tmpfs,target=/a,size=x y", 2, "invalid value for size: x"),
         ("FROM a\nRUN --mount=target=/a,ro=x y", 2, "invalid value for readonly: x"),
         ("FROM a\nCMD [1]", 2, "when using JSON array syntax, arrays must be comprised of strings"),
-        ('FROM a\nCMD ["\\u0000"]', 2, "a zero byte in a JSON string"),
+        ('FROM a\nCMD ["\\u0000"]', 2, "a JSON string contains a null byte"),
         ("FROM a\nCMD --x y", 2, "unknown flag: --x"),
         ("FROM a\nSHELL sh", 2, "SHELL requires the arguments to be in JSON form"),
         ("FROM a\nSHELL []", 2, "SHELL requires at least one argument"),

@@ -35,16 +35,18 @@ from jaula.images.build.dockerfile.parse import parse_one
 from jaula.spec.image import EmptyObject, ImageConfig
 
 SHELL = ("/bin/sh", "-c")
-"""What runs the shell form where no SHELL was given."""
+"""The default of SHELL, which executes the shell form."""
 
 
 def change(
     config: ImageConfig, instruction: Instruction, *, own_command: bool = False
 ) -> ImageConfig:
-    """The configuration after an expanded ``instruction``; the same for one that is about files.
+    """Return the configuration after an expanded ``instruction``, unchanged for one about files.
 
-    An ENTRYPOINT takes away the CMD of the base image, but not one of the same stage:
-    ``own_command`` says that there was one. Raises :class:`DockerfileError` without a place.
+    An ENTRYPOINT clears the CMD of the base image, but not one of the same stage: ``own_command``
+    is true if there was one.
+
+    :raises DockerfileError: without a location, if the instruction is not valid.
     """
     handler = _HANDLERS.get(type(instruction))
     if handler is None:
@@ -55,67 +57,70 @@ def change(
 
 
 def apply(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
-    """The configuration with the lines that ``--change`` gave.
+    """Return the configuration with the instructions of ``--change`` applied.
 
-    Variables are those of the configuration's environment. Raises :class:`InvalidRequest`, which
-    shows the line.
+    Variables are those of the configuration's environment.
+
+    :raises InvalidRequest: if an instruction is not valid; the message contains it.
     """
     own_command = False
     for line in changes:
-        shown = line.strip()
+        text = line.strip()
         try:
             instruction = parse_one(line)
             if type(instruction) not in _HANDLERS:
                 raise DockerfileError(
                     f"{instruction.word} is not a valid change command",
-                    hint=f"there are {', '.join(CHANGES)}",
+                    hint=f"one of {', '.join(CHANGES)}",
                 )
             variables = dict(variable.partition("=")[::2] for variable in config.env)
             config = change(config, expand(instruction, variables), own_command=own_command)
             own_command = own_command or isinstance(instruction, Cmd)
-        except DockerfileError as mistake:
-            raise InvalidRequest(f"--change {plain(shown)!r}: {mistake.reason}") from None
+        except DockerfileError as error:
+            raise InvalidRequest(f"--change {plain(text)!r}: {error.reason}") from None
     return config
 
 
 def shell_command(
     config: ImageConfig, command: tuple[str, ...], *, shell_form: bool
 ) -> tuple[str, ...]:
-    """What is executed: in the shell form it is the configuration's shell that reads the text."""
+    """Return the command to execute. In the shell form the configuration's shell runs the text."""
     return (*(config.shell or SHELL), *command) if shell_form else command
 
 
-def _cmd(config: ImageConfig, said: Cmd) -> dict[str, Any]:
-    return {"cmd": shell_command(config, said.command, shell_form=said.shell_form)}
+def _cmd(config: ImageConfig, instruction: Cmd) -> dict[str, Any]:
+    return {"cmd": shell_command(config, instruction.command, shell_form=instruction.shell_form)}
 
 
-def _entrypoint(config: ImageConfig, said: Entrypoint) -> dict[str, Any]:
-    return {"entrypoint": shell_command(config, said.command, shell_form=said.shell_form)}
+def _entrypoint(config: ImageConfig, instruction: Entrypoint) -> dict[str, Any]:
+    return {
+        "entrypoint": shell_command(config, instruction.command, shell_form=instruction.shell_form)
+    }
 
 
-def _env(config: ImageConfig, said: Env) -> dict[str, Any]:
-    merged = dict(variable.partition("=")[::2] for variable in config.env) | dict(said.pairs)
+def _env(config: ImageConfig, instruction: Env) -> dict[str, Any]:
+    merged = dict(variable.partition("=")[::2] for variable in config.env) | dict(instruction.pairs)
     return {"env": tuple(f"{name}={value}" for name, value in merged.items())}
 
 
-def _expose(config: ImageConfig, said: Expose) -> dict[str, Any]:
+def _expose(config: ImageConfig, instruction: Expose) -> dict[str, Any]:
     added: dict[str, EmptyObject] = {}
-    for text in said.ports:
+    for text in instruction.ports:
         numbers, protocol = ports(text)
         added |= {f"{number}/{protocol}": {} for number in numbers}
     return {"exposed_ports": config.exposed_ports | added}
 
 
-def _label(config: ImageConfig, said: Label) -> dict[str, Any]:
-    return {"labels": config.labels | dict(said.pairs)}
+def _label(config: ImageConfig, instruction: Label) -> dict[str, Any]:
+    return {"labels": config.labels | dict(instruction.pairs)}
 
 
-def _volume(config: ImageConfig, said: Volume) -> dict[str, Any]:
-    return {"volumes": config.volumes | {path: {} for path in said.paths}}
+def _volume(config: ImageConfig, instruction: Volume) -> dict[str, Any]:
+    return {"volumes": config.volumes | {path: {} for path in instruction.paths}}
 
 
-def _workdir(config: ImageConfig, said: Workdir) -> dict[str, Any]:
-    joined = posixpath.join("/", config.working_dir, said.path)
+def _workdir(config: ImageConfig, instruction: Workdir) -> dict[str, Any]:
+    joined = posixpath.join("/", config.working_dir, instruction.path)
     return {"working_dir": "/" + posixpath.normpath(joined).lstrip("/")}
 
 
@@ -124,15 +129,15 @@ _HANDLERS: dict[type[Instruction], Callable[[ImageConfig, Any], dict[str, Any]]]
     Entrypoint: _entrypoint,
     Env: _env,
     Expose: _expose,
-    Healthcheck: lambda config, said: {"healthcheck": said.check},
+    Healthcheck: lambda config, instruction: {"healthcheck": instruction.check},
     Label: _label,
-    Onbuild: lambda config, said: {"on_build": (*config.on_build, said.trigger)},
-    Shell: lambda config, said: {"shell": said.command},
-    StopSignal: lambda config, said: {"stop_signal": said.signal},
-    User: lambda config, said: {"user": said.user},
+    Onbuild: lambda config, instruction: {"on_build": (*config.on_build, instruction.trigger)},
+    Shell: lambda config, instruction: {"shell": instruction.command},
+    StopSignal: lambda config, instruction: {"stop_signal": instruction.signal},
+    User: lambda config, instruction: {"user": instruction.user},
     Volume: _volume,
     Workdir: _workdir,
 }
 
 CHANGES = tuple(kind.__name__.upper() for kind in _HANDLERS)
-"""The instructions that a ``--change`` may have."""
+"""The instructions that ``--change`` accepts."""

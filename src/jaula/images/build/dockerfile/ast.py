@@ -20,17 +20,17 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 class Location(msgspec.Struct, frozen=True):
-    """Lines of a file, the first is 1, both ends belong to it."""
+    """A range of lines, counted from 1; both ends are included."""
 
     first: int
     last: int
 
 
 class Heredoc(msgspec.Struct, frozen=True):
-    """A here-document: ``content`` ends with a line break unless it is empty.
+    """A here-document. ``content`` ends with a line break unless it is empty.
 
-    ``expand`` says whether variables in it are replaced (its delimiter was not quoted). The tabs
-    that ``<<-`` takes away are gone.
+    ``expand`` is true if variables in it are replaced (its delimiter is not quoted). The leading
+    tabs that ``<<-`` strips are already removed.
     """
 
     name: str
@@ -39,24 +39,24 @@ class Heredoc(msgspec.Struct, frozen=True):
 
 
 class Instruction(msgspec.Struct, frozen=True):
-    """Common to all."""
+    """The fields of all instructions."""
 
     place: Location
     source: str
 
     @property
     def word(self) -> str:
-        """The instruction's name as people write it: ``RUN``."""
+        """Return the name of the instruction: ``RUN``."""
         return type(self).__name__.upper()
 
     @property
     def headline(self) -> str:
-        """The canonical text without its here-documents."""
+        """Return the canonical text without here-documents."""
         return self.source.partition("\n")[0]
 
 
 class From(Instruction, frozen=True):
-    """``name`` is lower case, '' where the stage has none; ``platform`` '' where none is asked."""
+    """``name`` is in lower case, '' for an unnamed stage; ``platform`` is '' if not stated."""
 
     base: str
     platform: str = ""
@@ -64,7 +64,7 @@ class From(Instruction, frozen=True):
 
 
 class Arg(Instruction, frozen=True):
-    """Names and defaults; None where there is no default."""
+    """Names and defaults; a default is None if absent."""
 
     pairs: tuple[tuple[str, str | None], ...]
 
@@ -86,7 +86,7 @@ class MountKind(StrEnum):
 
 
 class Sharing(StrEnum):
-    """Of a cache: by all at once, one each, or one after the other."""
+    """How builds share a cache: concurrently, one copy each, or one at a time."""
 
     SHARED = "shared"
     PRIVATE = "private"
@@ -94,12 +94,12 @@ class Sharing(StrEnum):
 
 
 class RunMount(msgspec.Struct, frozen=True, kw_only=True):
-    """``RUN --mount``.
+    """One ``RUN --mount``.
 
-    ``target`` is '' for a secret or socket that goes to its usual place. ``origin`` is ``from``: a
-    stage's name or number, a context's or an image's name, '' for the build's context. ``id`` has
-    its default filled in. ``mode`` None is the kind's usual; ``size`` is bytes, 0 for no limit.
-    ``env`` is the variable that gets a secret's content, '' for a file.
+    ``target`` is '' for a secret or socket at its default path. ``origin`` is ``from``: the name or
+    number of a stage, the name of a context or an image, '' for the build context. ``id`` has its
+    default applied. ``mode`` None is the default of the kind. ``size`` is in bytes, 0 for no limit.
+    ``env`` is the variable for a secret's content, '' for a file.
     """
 
     kind: MountKind = MountKind.BIND
@@ -129,11 +129,11 @@ class Security(StrEnum):
 
 
 class Run(Instruction, frozen=True):
-    """``command`` is one text for the shell where ``shell_form``, else the program's arguments.
+    """``command`` is one text for the shell if ``shell_form``, else the arguments of a program.
 
-    Here-documents are in that text already, as the shell has to see them. Where the command is
-    nothing but one that starts with ``#!``, ``script`` holds it: it is to be executed as a file of
-    its delimiter's name, and ``command`` is empty. ``flags`` are the line's, as they were written.
+    Here-documents are part of that text, as the shell reads them. If the command is only a
+    here-document that starts with ``#!``, ``script`` contains it and ``command`` is empty. It is
+    executed as a file named after its delimiter. ``flags`` are those of the line, unchanged.
     """
 
     command: tuple[str, ...]
@@ -147,10 +147,10 @@ class Run(Instruction, frozen=True):
 
 
 class Copy(Instruction, frozen=True):
-    """``heredocs`` are further sources: files of that name and content.
+    """``heredocs`` are additional sources: files with that name and content.
 
-    ``origin`` is ``--from``: a stage's name or number, a context's or an image's name, '' for the
-    build's context. ``chmod`` is octal or symbolic, as it was written.
+    ``origin`` is ``--from``: the name or number of a stage, the name of a context or an image, ''
+    for the build context. ``chmod`` is octal or symbolic, unchanged.
     """
 
     sources: tuple[str, ...]
@@ -165,7 +165,10 @@ class Copy(Instruction, frozen=True):
 
 
 class Add(Instruction, frozen=True):
-    """``unpack`` None is Docker's rule: archives of the context are, those from a URL are not."""
+    """``unpack`` None is Docker's default.
+
+    By default archives of the context are unpacked and downloaded ones are not.
+    """
 
     sources: tuple[str, ...]
     target: str
@@ -180,14 +183,14 @@ class Add(Instruction, frozen=True):
 
 
 class Cmd(Instruction, frozen=True):
-    """As of :class:`Run`."""
+    """``command`` and ``shell_form`` as in :class:`Run`."""
 
     command: tuple[str, ...]
     shell_form: bool
 
 
 class Entrypoint(Instruction, frozen=True):
-    """As of :class:`Run`."""
+    """``command`` and ``shell_form`` as in :class:`Run`."""
 
     command: tuple[str, ...]
     shell_form: bool
@@ -212,7 +215,7 @@ class Workdir(Instruction, frozen=True):
 
 
 class Expose(Instruction, frozen=True):
-    """``80``, ``80/udp``, ``8000-8010/tcp``."""
+    """Ports such as ``80``, ``80/udp`` or ``8000-8010/tcp``."""
 
     ports: tuple[str, ...]
 
@@ -234,6 +237,6 @@ class Maintainer(Instruction, frozen=True):
 
 
 class Onbuild(Instruction, frozen=True):
-    """``trigger`` is the instruction's text, to be read when the image is built upon."""
+    """``trigger`` is the text of the instruction, parsed when the image is used as a base."""
 
     trigger: str

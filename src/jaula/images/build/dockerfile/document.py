@@ -9,7 +9,7 @@ from jaula.images.build.dockerfile.errors import DockerfileError
 
 
 class LintWarning(msgspec.Struct, frozen=True):
-    """What is allowed and most likely not meant; ``rule`` is BuildKit's name of the check."""
+    """A valid construct that is probably a mistake. ``rule`` is BuildKit's name of the check."""
 
     rule: str
     message: str
@@ -17,7 +17,7 @@ class LintWarning(msgspec.Struct, frozen=True):
 
 
 class Directives(msgspec.Struct, frozen=True):
-    """``# name=value`` at the very top. ``escape`` is a backslash or a backtick."""
+    """Parser directives (``# name=value``) at the top. ``escape`` is a backslash or a backtick."""
 
     escape: str = "\\"
     syntax: str = ""
@@ -25,7 +25,10 @@ class Directives(msgspec.Struct, frozen=True):
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """From one FROM to the next. ``index`` counts from 0; ``name`` is lower case or ''."""
+    """The instructions from one FROM to the next.
+
+    ``index`` counts from 0; ``name`` is in lower case, '' for an unnamed stage.
+    """
 
     index: int
     name: str
@@ -34,7 +37,7 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 class Dockerfile(msgspec.Struct, frozen=True):
-    """``arguments`` are the ARGs before the first FROM, ``lines`` is the text as it was."""
+    """``arguments`` are the ARGs before the first FROM; ``lines`` is the unchanged text."""
 
     name: str
     directives: Directives
@@ -43,6 +46,6 @@ class Dockerfile(msgspec.Struct, frozen=True):
     lines: tuple[str, ...]
     remarks: tuple[LintWarning, ...] = ()
 
-    def at(self, mistake: DockerfileError, place: Location) -> DockerfileError:
-        """The mistake with its place, and the lines shown."""
-        return mistake.at(self.name, place.first, self.lines[place.first - 1 : place.last])
+    def at(self, error: DockerfileError, place: Location) -> DockerfileError:
+        """Return the error with its location and the text of its lines."""
+        return error.at(self.name, place.first, self.lines[place.first - 1 : place.last])

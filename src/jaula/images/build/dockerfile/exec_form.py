@@ -8,25 +8,25 @@ from jaula.images.build.dockerfile.errors import DockerfileError
 
 
 def json_list(text: str) -> tuple[str, ...] | None:
-    """The strings of a JSON list; None where ``text`` is none, which makes it plain text.
+    """Parse the exec form, a JSON list of strings. Return None for any other text.
 
-    Raises :class:`DockerfileError` where it is a list of something else.
+    :raises DockerfileError: if it is a list of other values.
     """
     if not text.startswith("["):
         return None
     try:
-        found = msgspec.json.decode(text)
+        items = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
-    if not all(isinstance(item, str) for item in found):
+    if not all(isinstance(item, str) for item in items):
         raise DockerfileError(
             "when using JSON array syntax, arrays must be comprised of strings only"
         )
-    if any("\0" in item for item in found):
-        raise DockerfileError("a zero byte in a JSON string")
-    return tuple(found)
+    if any("\0" in item for item in items):
+        raise DockerfileError("a JSON string contains a null byte")
+    return tuple(items)
 
 
 def as_json(words: tuple[str, ...]) -> str:
-    """The canonical form of a list: ``["a", "b"]``."""
+    """Return the canonical form of a list: ``["a", "b"]``."""
     return "[" + ", ".join(msgspec.json.encode(word).decode() for word in words) + "]"

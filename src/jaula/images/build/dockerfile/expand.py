@@ -1,4 +1,4 @@
-"""Variables put into an instruction, where Docker puts them in.
+"""Variables substitute into an instruction, where Docker puts them in.
 
 Source: the Dockerfile reference, section 'Environment replacement'. In RUN, CMD, ENTRYPOINT and
 HEALTHCHECK it is the shell of the container that does it, but for the mounts of a RUN; SHELL,
@@ -37,10 +37,10 @@ from jaula.images.build.dockerfile.shell_vars import Substitution
 from jaula.images.build.dockerfile.words import fields
 from jaula.spec import signals
 
-_PORTS = 3 * 65535
-"""Of one EXPOSE: every one there is."""
+_MAX_PORTS = 3 * 65535
+"""Ports of one EXPOSE: all that exist."""
 
-_CONTENTS = 16 << 20
+_MAX_CONTENT = 16 << 20
 """Characters of the here-documents of one instruction."""
 
 
@@ -52,42 +52,46 @@ def expand(
     unset: set[str] | None = None,
     name: str = "Dockerfile",
 ) -> Instruction:
-    """The instruction with values instead of variables, and its canonical text with them.
+    """Return the instruction with its variables replaced, and its canonical text.
 
-    ``unset`` gets the names of variables that have no value. Raises :class:`DockerfileError`, as of the
-    file ``name``.
+    ``unset`` receives the names of variables without a value. ``name`` is the file, for errors.
+
+    :raises DockerfileError: if the result is not valid.
     """
-    put = Substitution(variables, escape)
+    substitute = Substitution(variables, escape)
     try:
-        changed = filled(instruction, put)
-    except DockerfileError as mistake:
-        raise mistake.at(name, instruction.place.first, [instruction.headline]) from None
+        expanded = filled(instruction, substitute)
+    except DockerfileError as error:
+        raise error.at(name, instruction.place.first, [instruction.headline]) from None
     if unset is not None:
-        unset.update(put.unset)
-    if changed is instruction:
+        unset.update(substitute.unset)
+    if expanded is instruction:
         return instruction
-    return msgspec.structs.replace(changed, source=dockerfile_format.meant(changed))
+    return msgspec.structs.replace(expanded, source=dockerfile_format.meant(expanded))
 
 
-def filled(instruction: Instruction, put: Substitution) -> Instruction:
-    """The instruction with values, its text as it was; raises :class:`DockerfileError` without a place."""
+def filled(instruction: Instruction, substitute: Substitution) -> Instruction:
+    """Return the instruction with its variables replaced; its text stays unchanged.
+
+    :raises DockerfileError: without a location, if the result is not valid.
+    """
     handler = _HANDLERS.get(type(instruction))
-    return instruction if handler is None else handler(instruction, put)
+    return instruction if handler is None else handler(instruction, substitute)
 
 
-def _pairs(instruction: Env | Label, put: Substitution) -> Instruction:
-    pairs: Pairs = tuple((put(name), put(value)) for name, value in instruction.pairs)
+def _pairs(instruction: Env | Label, substitute: Substitution) -> Instruction:
+    pairs: Pairs = tuple((substitute(name), substitute(value)) for name, value in instruction.pairs)
     for name, _ in pairs:
         if not name:
             raise DockerfileError(f"{instruction.word} names can not be blank")
         if "=" in name and isinstance(instruction, Env):
-            raise DockerfileError(f"ENV: {name[:80]!r} is no name: it has a = in it")
+            raise DockerfileError(f"ENV: {name[:80]!r} is not a valid name: it contains =")
     return msgspec.structs.replace(instruction, pairs=pairs)
 
 
-def _arg(instruction: Arg, put: Substitution) -> Instruction:
+def _arg(instruction: Arg, substitute: Substitution) -> Instruction:
     pairs = tuple(
-        (put(name), None if default is None else put(default))
+        (substitute(name), None if default is None else substitute(default))
         for name, default in instruction.pairs
     )
     if not all(name for name, _ in pairs):
@@ -95,70 +99,70 @@ def _arg(instruction: Arg, put: Substitution) -> Instruction:
     return msgspec.structs.replace(instruction, pairs=pairs)
 
 
-def _copy(instruction: Copy | Add, put: Substitution) -> Instruction:
+def _copy(instruction: Copy | Add, substitute: Substitution) -> Instruction:
     fields: dict[str, Any] = {
-        "sources": _each(instruction.sources, put),
-        "target": put(instruction.target),
-        "chown": put(instruction.chown),
-        "chmod": put(instruction.chmod),
-        "excludes": _each(instruction.excludes, put),
+        "sources": _each(instruction.sources, substitute),
+        "target": substitute(instruction.target),
+        "chown": substitute(instruction.chown),
+        "chmod": substitute(instruction.chmod),
+        "excludes": _each(instruction.excludes, substitute),
     }
     if not fields["target"]:
         raise DockerfileError(
             f"{instruction.word} has an empty destination: {instruction.target[:80]}"
         )
     if isinstance(instruction, Add):
-        fields["checksum"] = put(instruction.checksum)
+        fields["checksum"] = substitute(instruction.checksum)
     if instruction.heredocs:
-        fields["heredocs"] = _contents(instruction.heredocs, put)
+        fields["heredocs"] = _expand_heredocs(instruction.heredocs, substitute)
     return msgspec.structs.replace(instruction, **fields)
 
 
-def _contents(heredocs: Sequence[Heredoc], put: Substitution) -> tuple[Heredoc, ...]:
-    inside = put.without_quotes()
+def _expand_heredocs(heredocs: Sequence[Heredoc], substitute: Substitution) -> tuple[Heredoc, ...]:
+    substitute_text = substitute.without_quotes()
     expanded = tuple(
-        msgspec.structs.replace(heredoc, content=inside(heredoc.content))
+        msgspec.structs.replace(heredoc, content=substitute_text(heredoc.content))
         if heredoc.expand
         else heredoc
         for heredoc in heredocs
     )
-    if sum(len(heredoc.content) for heredoc in expanded) > _CONTENTS:
-        raise DockerfileError(f"here-documents of more than {_CONTENTS} characters")
+    if sum(len(heredoc.content) for heredoc in expanded) > _MAX_CONTENT:
+        raise DockerfileError(f"the here-documents have more than {_MAX_CONTENT} characters")
     return expanded
 
 
-def _each(words: Sequence[str], put: Substitution) -> tuple[str, ...]:
-    return tuple(put(word) for word in words)
+def _each(words: Sequence[str], substitute: Substitution) -> tuple[str, ...]:
+    return tuple(substitute(word) for word in words)
 
 
-def _expose(instruction: Expose, put: Substitution) -> Instruction:
-    found = tuple(port for word in instruction.ports for port in fields(put(word)))
-    if sum(len(ports(text)[0]) for text in found) > _PORTS:
-        raise DockerfileError(f"more than {_PORTS} ports")
-    return msgspec.structs.replace(instruction, ports=found)
+def _expose(instruction: Expose, substitute: Substitution) -> Instruction:
+    listed = tuple(port for word in instruction.ports for port in fields(substitute(word)))
+    if sum(len(ports(text)[0]) for text in listed) > _MAX_PORTS:
+        raise DockerfileError(f"more than {_MAX_PORTS} ports")
+    return msgspec.structs.replace(instruction, ports=listed)
 
 
-def _signal(instruction: StopSignal, put: Substitution) -> Instruction:
-    name = put(instruction.signal)
+def _signal(instruction: StopSignal, substitute: Substitution) -> Instruction:
+    name = substitute(instruction.signal)
     try:
         signals.parse(name)
     except InvalidRequest:
         raise DockerfileError(
-            f"invalid signal: {plain(name)}", hint="SIGTERM, TERM or 15"
+            f"invalid signal: {plain(name)}", hint="use SIGTERM, TERM or 15"
         ) from None
     return msgspec.structs.replace(instruction, signal=name)
 
 
-def _run(instruction: Run, put: Substitution) -> Instruction:
+def _run(instruction: Run, substitute: Substitution) -> Instruction:
     texts = [flag.partition("=")[2] for flag in instruction.flags if flag.startswith("--mount=")]
     return msgspec.structs.replace(
-        instruction, mounts=tuple(parse_mount(text, put) for text in texts)
+        instruction, mounts=tuple(parse_mount(text, substitute) for text in texts)
     )
 
 
 def _one(field: str) -> Callable[[Any, Substitution], Instruction]:
-    def handler(instruction: Instruction, put: Substitution) -> Instruction:
-        value = put(getattr(instruction, field))
+    def handler(instruction: Instruction, substitute: Substitution) -> Instruction:
+        value = substitute(getattr(instruction, field))
         if not value and field != "user":
             raise DockerfileError(
                 f"{instruction.word} has an empty value: {getattr(instruction, field)}"
@@ -168,8 +172,8 @@ def _one(field: str) -> Callable[[Any, Substitution], Instruction]:
     return handler
 
 
-def _volume(instruction: Volume, put: Substitution) -> Instruction:
-    paths = _each(instruction.paths, put)
+def _volume(instruction: Volume, substitute: Substitution) -> Instruction:
+    paths = _each(instruction.paths, substitute)
     if not all(paths):
         raise DockerfileError("VOLUME specified can not be an empty string")
     return msgspec.structs.replace(instruction, paths=paths)

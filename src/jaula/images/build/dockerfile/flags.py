@@ -14,7 +14,7 @@ from jaula.images.build.dockerfile.words import SPACES
 
 
 class FlagKind(Enum):
-    """What follows a flag's name: a value, nothing or true or false, a value each time."""
+    """The value of a flag: one text, an optional true or false, or one text per occurrence."""
 
     TEXT = auto()
     SWITCH = auto()
@@ -22,27 +22,27 @@ class FlagKind(Enum):
 
 
 def take(text: str) -> tuple[list[str], str]:
-    """The flags at the beginning of ``text``, and the rest."""
+    """Return the flags at the start of ``text``, and the rest."""
     words: list[str] = []
-    at = _behind_spaces(text, 0)
+    at = _skip_spaces(text, 0)
     while text.startswith("--", at):
         word, at = _word(text, at)
-        at = _behind_spaces(text, at)
+        at = _skip_spaces(text, at)
         if word == "--":
             break
         words.append(word)
     return words, text[at:]
 
 
-def _behind_spaces(text: str, at: int) -> int:
+def _skip_spaces(text: str, at: int) -> int:
     while at < len(text) and text[at] in SPACES:
         at += 1
     return at
 
 
 def _word(text: str, at: int) -> tuple[str, int]:
-    """The word that begins at a position, and where it ends."""
-    made: list[str] = []
+    """Return the word that starts at a position, and the position after it."""
+    characters: list[str] = []
     quote = ""
     while at < len(text):
         char = text[at]
@@ -54,15 +54,18 @@ def _word(text: str, at: int) -> tuple[str, int]:
         elif not quote and char in "\"'":
             quote = char
         elif char == "\\":
-            made.append(text[at : at + 1])
+            characters.append(text[at : at + 1])
             at += 1
         else:
-            made.append(char)
-    return "".join(made), at
+            characters.append(char)
+    return "".join(characters), at
 
 
 class Flags:
-    """The flags of one instruction by ``known`` names; raises :class:`DockerfileError` on any other."""
+    """The flags of one instruction.
+
+    :raises DockerfileError: if a flag is not one of ``known``, or its value is not valid.
+    """
 
     def __init__(self, words: Sequence[str], known: Mapping[str, FlagKind]) -> None:
         self._values: dict[str, list[str]] = {}
@@ -84,14 +87,14 @@ class Flags:
             self._values.setdefault(name, []).append(value)
 
     def text(self, name: str) -> str:
-        """The value of a flag, '' where it is not there."""
+        """Return the value of a flag, '' if it is absent."""
         return self._values.get(name, ("",))[0]
 
     def texts(self, name: str) -> tuple[str, ...]:
         return tuple(self._values.get(name, ()))
 
     def switch(self, name: str) -> bool | None:
-        """None where it is not there."""
+        """Return the value of a flag, None if it is absent."""
         values = self._values.get(name)
         return None if values is None else values[0] == "true"
 

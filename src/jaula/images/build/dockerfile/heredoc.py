@@ -16,17 +16,17 @@ from jaula.images.build.dockerfile.exec_form import json_list
 from jaula.images.build.dockerfile.flags import take
 from jaula.images.build.dockerfile.words import halves, quoted
 
-_LIMIT = 1000
+_MAX_HEREDOCS = 1000
 """Here-documents of one instruction."""
 
 _NAME_MAX = 255
-"""Bytes of a file's name (``limits.h``)."""
+"""Bytes of a file name (``limits.h``)."""
 
-_TAKERS = frozenset({"run", "copy", "add"})
+_ACCEPTING = frozenset({"run", "copy", "add"})
 
 
 class Marker(msgspec.Struct, frozen=True):
-    """``<<NAME``: ``expand`` if nothing of it is quoted, ``tabs`` to be taken away for ``<<-``."""
+    """``<<NAME``: ``expand`` if no part is quoted, ``tabs`` if ``<<-`` strips leading tabs."""
 
     name: str
     expand: bool
@@ -34,37 +34,39 @@ class Marker(msgspec.Struct, frozen=True):
 
 
 def markers(line: str, escape: str, ends: Callable[[Marker], bool]) -> tuple[list[Marker], str]:
-    """What an instruction's whole line announces, in order, and the line with each in one word.
+    """Return the here-document markers of a line, and the line with each marker as one word.
 
-    White space before the name is allowed where the name is a plain word and ``ends`` knows a line
-    that is this name alone: ``1 << 2`` and ``x << y`` are arithmetic.
+    White space before the name is allowed only if the name is a plain word and ``ends`` returns
+    true for it, that is, a line consists of this name: ``1 << 2`` and ``x << y`` are arithmetic.
     """
     if "<<" not in line:
         return [], line
     word, rest = halves(line)
     if word.lower() == "onbuild":
         word, rest = halves(rest)
-    if word.lower() not in _TAKERS:
+    if word.lower() not in _ACCEPTING:
         return [], line
     rest = take(rest)[1]
     if rest.startswith("[") and json_list(rest) is not None:
         return [], line
-    found: list[Marker] = []
+    result: list[Marker] = []
     at = len(line) - len(rest)
     words = quoted(rest, escape)
     for word, following in zip(words, [*words[1:], ""], strict=True):
         at = line.index(word, at) + len(word)
-        one = marker(word)
-        if one is None and following and word.rstrip("-").endswith("<<"):
-            one = marker(word + following)
-            if one is None or not _is_plain(one.name) or not ends(one):
+        candidate = marker(word)
+        if candidate is None and following and word.rstrip("-").endswith("<<"):
+            candidate = marker(word + following)
+            if candidate is None or not _is_plain(candidate.name) or not ends(candidate):
                 continue
             line = line[:at] + line[line.index(following, at) :]
-        if one is not None:
-            found.append(one)
-            if len(found) > _LIMIT:
-                raise DockerfileError(f"more than {_LIMIT} here-documents")
-    return found, line
+        if candidate is not None:
+            result.append(candidate)
+            if len(result) > _MAX_HEREDOCS:
+                raise DockerfileError(
+                    f"the instruction has more than {_MAX_HEREDOCS} here-documents"
+                )
+    return result, line
 
 
 def _is_plain(name: str) -> bool:
@@ -72,18 +74,21 @@ def _is_plain(name: str) -> bool:
 
 
 def marker(word: str) -> Marker | None:
-    """Read one word."""
+    """Parse one word as a marker; return None if it is not one."""
     digits, arrows, rest = word.partition("<<")
     if not arrows or "<" in rest or (digits and not (digits.isascii() and digits.isdecimal())):
         return None
     tabs = rest.startswith("-")
     rest = rest.removeprefix("-")
-    name, bare = _unquoted(rest)
+    name, bare = _unquote(rest)
     return Marker(name, bare, tabs) if name else None
 
 
-def _unquoted(text: str) -> tuple[str, bool]:
-    """The name without quotes and backslashes, and whether there were none; '' for no name."""
+def _unquote(text: str) -> tuple[str, bool]:
+    """Return the name without quotes and backslashes, and whether there were none.
+
+    The name is '' if the text is not a valid name.
+    """
     made: list[str] = []
     quote = ""
     at = 0
@@ -106,12 +111,15 @@ def _unquoted(text: str) -> tuple[str, bool]:
 
 
 def file_name(name: str) -> str:
-    """The name of a here-document that becomes a file; raises :class:`DockerfileError` where it is none."""
+    """Return ``name`` if it is a valid file name.
+
+    :raises DockerfileError: if it is not.
+    """
     if "/" in name or name in (".", "..") or len(name.encode()) > _NAME_MAX:
-        raise DockerfileError(f"heredoc name {plain(name)!r} cannot be a file's name")
+        raise DockerfileError(f"heredoc name {plain(name)!r} is not a valid file name")
     return name
 
 
 def without_tabs(content: str) -> str:
-    """``content`` without the tabs at the beginning of its lines."""
+    """Return ``content`` without the tabs at the start of its lines."""
     return "\n".join(line.lstrip("\t") for line in content.split("\n"))

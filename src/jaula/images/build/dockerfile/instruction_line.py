@@ -9,9 +9,10 @@ from jaula.images.build.dockerfile.flags import Flags
 
 
 class InstructionLine(msgspec.Struct, frozen=True):
-    """``word`` is upper case; ``rest`` is what follows the flags, without white space around it.
+    """The parts of an instruction's line, before its arguments are parsed.
 
-    ``documents`` is the text of the ``heredocs`` as a shell reads it, with its last lines.
+    ``word`` is the name in upper case; ``rest`` is the text after the flags, stripped.
+    ``documents`` is the text of the ``heredocs`` as a shell reads it, with the closing delimiters.
     """
 
     place: Location

@@ -19,9 +19,9 @@ _DIRECTIVES = ("escape", "syntax", "check")
 
 
 class LogicalLine(msgspec.Struct, frozen=True):
-    """An instruction's text without the here-documents, which are in order of their markers.
+    """The text of an instruction without its here-documents, which are in order of their markers.
 
-    ``documents`` are the same as they were written, with their last lines, for a shell to read.
+    ``documents`` is their unchanged text with the closing delimiters, for a shell.
     """
 
     place: Location
@@ -37,9 +37,11 @@ class Lines(msgspec.Struct, frozen=True):
 
 
 def split(rows: tuple[str, ...], name: str, escape: str = "") -> Lines:
-    """``rows`` are the file's lines without their ``\\n``; raises :class:`DockerfileError`.
+    r"""Split the lines of a file, without their ``\n``, into logical lines.
 
-    With an ``escape`` they are a part of a file whose directives are known.
+    ``escape`` is the escape character if ``rows`` are a part of a file whose directives are known.
+
+    :raises DockerfileError: if a directive or a here-document is not valid.
     """
     directives, at = (Directives(escape), 0) if escape else _directives(rows, name)
     reader = _Reader(rows, name, directives.escape)
@@ -50,8 +52,8 @@ def split(rows: tuple[str, ...], name: str, escape: str = "") -> Lines:
 
 
 def _directives(rows: tuple[str, ...], name: str) -> tuple[Directives, int]:
-    """What the comments at the top say, and how many lines that are."""
-    found: dict[str, str] = {}
+    """Return the directives at the top, and the number of their lines."""
+    values: dict[str, str] = {}
     for at, row in enumerate(rows):
         text = row.strip(SPACES)
         if not text.startswith("#"):
@@ -60,7 +62,7 @@ def _directives(rows: tuple[str, ...], name: str) -> tuple[Directives, int]:
         key, value = key.strip(SPACES).lower(), value.strip(SPACES)
         if not equals or not value or key not in _DIRECTIVES:
             break
-        if key in found:
+        if key in values:
             raise DockerfileError(f"only one {key} parser directive can be used").at(
                 name, at + 1, [row]
             )
@@ -68,8 +70,8 @@ def _directives(rows: tuple[str, ...], name: str) -> tuple[Directives, int]:
             raise DockerfileError(f"invalid escape token '{value[:20]}' does not match ` or \\").at(
                 name, at + 1, [row]
             )
-        found[key] = value
-    return Directives(**found), len(found)
+        values[key] = value
+    return Directives(**values), len(values)
 
 
 class _Reader:
@@ -79,47 +81,49 @@ class _Reader:
         self._last: dict[str, int] | None = None
 
     def line(self, at: int, lines: list[LogicalLine]) -> int:
-        """Add the line that begins with row ``at`` and say where the next one does."""
+        """Add the line that starts with row ``at`` and return the row of the next one."""
         first = at + 1
         row = self.rows[at].rstrip("\r").lstrip(SPACES)
         at += 1
         if not row or row.startswith("#"):
             return at
-        text, goes_on = self._continued(row)
-        if goes_on:
-            text, at = self._joined(text, first, at)
+        text, continues = self._split_escape(row)
+        if continues:
+            text, at = self._join(text, first, at)
         text = text.strip(SPACES)
         if not text:
             return at
         try:
-            announced, text = markers(text, self.escape, lambda marker: self._ends(marker, at))
-        except DockerfileError as mistake:
-            raise mistake.at(self.name, first, self.rows[first - 1 : at]) from None
-        if not announced:
+            heredoc_markers, text = markers(
+                text, self.escape, lambda marker: self._ends(marker, at)
+            )
+        except DockerfileError as error:
+            raise error.at(self.name, first, self.rows[first - 1 : at]) from None
+        if not heredoc_markers:
             lines.append(LogicalLine(Location(first, at), text))
             return at
         heredocs: list[Heredoc] = []
         documents: list[str] = []
-        for marker in announced:
-            heredoc, written, at = self._heredoc(marker, first, at)
+        for marker in heredoc_markers:
+            heredoc, raw, at = self._heredoc(marker, first, at)
             heredocs.append(heredoc)
-            documents.append(written)
+            documents.append(raw)
         lines.append(LogicalLine(Location(first, at), text, tuple(heredocs), "\n".join(documents)))
         return at
 
-    def _joined(self, text: str, first: int, at: int) -> tuple[str, int]:
-        """The rows that belong to a line which does not end with its first one."""
+    def _join(self, text: str, first: int, at: int) -> tuple[str, int]:
+        """Return a line with its continuation rows, and the row after it."""
         parts = [text]
         empty = False
-        goes_on = True
-        while goes_on and at < len(self.rows):
+        continues = True
+        while continues and at < len(self.rows):
             row = self.rows[at].rstrip("\r")
             at += 1
             begin = row.lstrip(SPACES)
             if not begin:
                 empty = True
             elif not begin.startswith("#"):
-                row, goes_on = self._continued(row)
+                row, continues = self._split_escape(row)
                 parts.append(row)
         if empty:
             self.remarks.append(
@@ -127,15 +131,15 @@ class _Reader:
             )
         return "".join(parts), at
 
-    def _continued(self, row: str) -> tuple[str, bool]:
+    def _split_escape(self, row: str) -> tuple[str, bool]:
         short = row.rstrip(" \t")
         if short.endswith(self.escape) and not short.endswith(self.escape * 2):
             return short[:-1], True
         return row, False
 
     def _ends(self, marker: Marker, at: int) -> bool:
-        """Whether a row from ``at`` on is the last one of such a here-document."""
-        if self._last is None:  # the last row of each text; with tabs in front it counts as both
+        """Return whether a row from ``at`` on is the delimiter of such a here-document."""
+        if self._last is None:  # the last row of each text, also under its form with a tab
             self._last = {}
             for number, row in enumerate(self.rows):
                 text = row.rstrip("\r")
@@ -151,11 +155,11 @@ class _Reader:
                 break
         else:
             raise DockerfileError(
-                f"unterminated heredoc: no line is {marker.name[:80]!r} alone"
+                f"unterminated heredoc: no line consists of {marker.name[:80]!r}"
             ).at(self.name, first, self.rows[first - 1 : begin])
         rows = self.rows[begin : at - 1]
         content = "".join([f"{row}\n" for row in rows])
-        written = content + marker.name
+        raw = content + marker.name
         if marker.tabs:
             content = without_tabs(content)
-        return Heredoc(marker.name, content, marker.expand), written, at
+        return Heredoc(marker.name, content, marker.expand), raw, at

@@ -1,8 +1,8 @@
-"""What a Dockerfile says that is allowed and most likely not meant.
+"""Build checks: warn about valid constructs that are probably mistakes.
 
-Source: Docker's reference of build checks, whose names of rules these are. Checks that need values
-are made where the values are: :mod:`~.plan` and :mod:`~.scope`. What ``# check=skip=RULE,...``
-names is left out by :func:`kept`.
+Source: Docker's reference of build checks, from which the names of the rules are taken. Checks that
+need values are in :mod:`~.stage_graph` and in :class:`~.apply.Scope`. :func:`kept` drops the rules
+that ``# check=skip=RULE,...`` names.
 """
 
 from __future__ import annotations
@@ -47,17 +47,25 @@ _HARMLESS = frozenset({"public"})
 
 
 def apply(dockerfile: Dockerfile, lines: Lines) -> Dockerfile:
-    """The Dockerfile with its remarks; raises :class:`DockerfileError` where they are to be errors."""
-    remarks = [*lines.remarks, *_casing(lines), *_old(lines), *_names(dockerfile.stages)]
+    """Return the Dockerfile with its warnings.
+
+    :raises DockerfileError: if there is one and ``# check=error=true`` is set.
+    """
+    remarks = [
+        *lines.remarks,
+        *_casing(lines),
+        *_legacy_format(lines),
+        *_stage_names(dockerfile.stages),
+    ]
     for instruction in dockerfile.arguments:
         remarks += _secrets(instruction)
     for stage in dockerfile.stages:
         remarks += _stage(stage)
-    remarks.sort(key=lambda remark: remark.place.first)
+    remarks.sort(key=lambda warning: warning.place.first)
     checked = msgspec.structs.replace(
         dockerfile, remarks=tuple(kept(remarks, dockerfile.directives))
     )
-    if checked.remarks and _says(dockerfile.directives)[1]:
+    if checked.remarks and _options(dockerfile.directives)[1]:
         first = checked.remarks[0]
         raise dockerfile.at(
             DockerfileError(f"{first.rule}: {first.message}", hint="check=error=true is set"),
@@ -67,13 +75,13 @@ def apply(dockerfile: Dockerfile, lines: Lines) -> Dockerfile:
 
 
 def kept(remarks: Iterable[LintWarning], directives: Directives) -> list[LintWarning]:
-    """Those that the Dockerfile does not want to be skipped."""
-    skipped = _says(directives)[0]
+    """Return the warnings whose rules the Dockerfile does not skip."""
+    skipped = _options(directives)[0]
     return [r for r in remarks if "all" not in skipped and r.rule not in skipped]
 
 
-def _says(directives: Directives) -> tuple[list[str], bool]:
-    """The rules to skip, and whether a remark is an error."""
+def _options(directives: Directives) -> tuple[list[str], bool]:
+    """Return the rules to skip, and whether a warning is an error."""
     skipped: list[str] = []
     error = False
     for part in directives.check.split(";"):
@@ -88,12 +96,13 @@ def _says(directives: Directives) -> tuple[list[str], bool]:
 def _casing(lines: Lines) -> Iterator[LintWarning]:
     words = [(halves(line.text)[0], line) for line in lines.lines]
     upper = sum(word.isupper() for word, _ in words)
-    wanted = "uppercase" if upper * 2 >= len(words) else "lowercase"
+    majority = "uppercase" if upper * 2 >= len(words) else "lowercase"
     for word, line in words:
-        if not (word.isupper() if wanted == "uppercase" else word.islower()):
+        if not (word.isupper() if majority == "uppercase" else word.islower()):
             yield LintWarning(
                 "ConsistentInstructionCasing",
-                f"Command '{plain(word)}' should match the case of the command majority ({wanted})",
+                f"Command '{plain(word)}' should match the case of the command majority "
+                f"({majority})",
                 line.place,
             )
         if word.upper() == "FROM":
@@ -111,7 +120,7 @@ def _from(word: str, parts: list[str], place: Location) -> Iterator[LintWarning]
         yield LintWarning("StageNameCasing", message, place)
 
 
-def _old(lines: Lines) -> Iterator[LintWarning]:
+def _legacy_format(lines: Lines) -> Iterator[LintWarning]:
     for line in lines.lines:
         word, rest = halves(line.text)
         if (
@@ -127,7 +136,7 @@ def _old(lines: Lines) -> Iterator[LintWarning]:
             )
 
 
-def _names(stages: Iterable[Stage]) -> Iterator[LintWarning]:
+def _stage_names(stages: Iterable[Stage]) -> Iterator[LintWarning]:
     seen: set[str] = set()
     for stage in stages:
         if stage.name in _RESERVED:

@@ -32,21 +32,21 @@ _NOWHERE = Location(1, 1)
 
 
 def parse(text: str | bytes, name: str = "Dockerfile") -> Dockerfile:
-    """Read a Dockerfile that is called ``name`` in messages."""
+    """Parse a Dockerfile. ``name`` is its name in messages."""
     rows = _rows(text, name)
-    found = split(rows, name)
-    escape = found.directives.escape
-    if not found.lines:
+    lexed = split(rows, name)
+    escape = lexed.directives.escape
+    if not lexed.lines:
         raise DockerfileError("file with no instructions", name=name, line=1)
-    if len(found.lines) > INSTRUCTIONS_LIMIT:
+    if len(lexed.lines) > INSTRUCTIONS_LIMIT:
         raise DockerfileError(
             f"more than {INSTRUCTIONS_LIMIT} instructions",
             name=name,
-            line=found.lines[INSTRUCTIONS_LIMIT].place.first,
+            line=lexed.lines[INSTRUCTIONS_LIMIT].place.first,
         )
     arguments: list[Arg] = []
     stages: list[tuple[From, list[Instruction]]] = []
-    for line in found.lines:
+    for line in lexed.lines:
         try:
             instruction = read(line, escape)
             if isinstance(instruction, From):
@@ -58,17 +58,19 @@ def parse(text: str | bytes, name: str = "Dockerfile") -> Dockerfile:
             elif isinstance(instruction, Arg):
                 arguments.append(instruction)
             else:
-                raise DockerfileError("no build stage in current context", hint="FROM comes first")
-        except DockerfileError as mistake:
-            raise mistake.at(name, line.place.first, _shown(rows, line.place)) from None
+                raise DockerfileError(
+                    "no build stage in current context", hint="the first instruction must be FROM"
+                )
+        except DockerfileError as error:
+            raise error.at(name, line.place.first, _rows_at(rows, line.place)) from None
     if not stages:
-        last = found.lines[-1].place
+        last = lexed.lines[-1].place
         raise DockerfileError("no build stage in current context", hint="there is no FROM").at(
-            name, last.first, _shown(rows, last)
+            name, last.first, _rows_at(rows, last)
         )
     dockerfile = Dockerfile(
         name,
-        found.directives,
+        lexed.directives,
         tuple(arguments),
         tuple(
             Stage(index, base.name, base, tuple(instructions))
@@ -76,13 +78,13 @@ def parse(text: str | bytes, name: str = "Dockerfile") -> Dockerfile:
         ),
         rows,
     )
-    return lint.apply(dockerfile, found)
+    return lint.apply(dockerfile, lexed)
 
 
 def parse_trigger(
     text: str, *, base: str = "", place: Location = _NOWHERE, escape: str = "\\"
 ) -> Instruction:
-    """The instruction of an ONBUILD, which stands at ``place`` of what was built upon ``base``."""
+    """Parse the trigger of an ONBUILD. ``place`` is the location of the FROM that executes it."""
     name = f"ONBUILD of {base}" if base else "ONBUILD"
     instruction = parse_one(text, escape, name=name)
     if isinstance(instruction, From | Maintainer | Onbuild):
@@ -93,21 +95,21 @@ def parse_trigger(
 
 
 def parse_one(text: str, escape: str = "\\", *, name: str = "instruction") -> Instruction:
-    """Read a text that is a single instruction, called ``name``; directives are comments in it."""
+    """Parse a text with a single instruction. Directives are comments in it."""
     rows = _rows(text, name)
     try:
-        found = split(rows, name, escape)
-        if len(found.lines) != 1:
-            raise DockerfileError(f"one instruction is wanted, there are {len(found.lines)}")
-        return read(found.lines[0], escape)
-    except DockerfileError as mistake:
-        raise mistake.at(name, 1, rows) from None
+        lexed = split(rows, name, escape)
+        if len(lexed.lines) != 1:
+            raise DockerfileError(f"expected one instruction, got {len(lexed.lines)}")
+        return read(lexed.lines[0], escape)
+    except DockerfileError as error:
+        raise error.at(name, 1, rows) from None
 
 
 def _rows(text: str | bytes, name: str) -> tuple[str, ...]:
     size = len(text)
     if size > LIMIT:
-        raise DockerfileError(f"holds more than {LIMIT} bytes", name=name, line=1)
+        raise DockerfileError(f"larger than {LIMIT} bytes", name=name, line=1)
     if isinstance(text, bytes):
         data = text
         try:
@@ -122,10 +124,10 @@ def _rows(text: str | bytes, name: str) -> tuple[str, ...]:
         for at, row in enumerate(rows):
             bad = next((c for c in row if c == "\0" or "\ud800" <= c <= "\udfff"), "")
             if bad:
-                what = "a zero byte" if bad == "\0" else "a surrogate, which is no character"
+                what = "a null byte" if bad == "\0" else "a surrogate, which is not a character"
                 raise DockerfileError(what).at(name, at + 1, [row])
     return rows
 
 
-def _shown(rows: tuple[str, ...], place: Location) -> tuple[str, ...]:
+def _rows_at(rows: tuple[str, ...], place: Location) -> tuple[str, ...]:
     return rows[place.first - 1 : place.last]

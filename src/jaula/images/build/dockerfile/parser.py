@@ -47,27 +47,30 @@ from jaula.images.build.dockerfile.words import fields, halves, quoted
 
 
 def read(line: LogicalLine, escape: str) -> Instruction:
-    """The instruction of ``line``; raises :class:`DockerfileError` without a place."""
+    """Parse a logical line.
+
+    :raises DockerfileError: without a location, if it is not valid.
+    """
     name, rest = halves(line.text)
     reader = _READERS.get(name.upper())
     if reader is None:
         raise DockerfileError(f"unknown instruction: {plain(name)}", hint=nearest(name, _READERS))
     words, rest = flags.take(rest) if rest.startswith("--") else ([], rest)
     known = _FLAGS.get(name.upper(), {})
-    sentence = InstructionLine(
+    parts = InstructionLine(
         line.place, name.upper(), Flags(words, known), rest, line.heredocs, line.documents, escape
     )
-    instruction = reader(sentence)
+    instruction = reader(parts)
     if "$" not in line.text and "$" not in line.documents:
-        filled(instruction, Substitution({}, escape))  # what is wrong now is wrong with any values
-    source = dockerfile_format.written(instruction, sentence, tuple(words))
+        filled(instruction, Substitution({}, escape))  # values cannot make it valid
+    source = dockerfile_format.written(instruction, parts, tuple(words))
     if isinstance(instruction, Run):
         return msgspec.structs.replace(instruction, source=source, flags=tuple(words))
     return msgspec.structs.replace(instruction, source=source)
 
 
-def _from(said: InstructionLine) -> From:
-    words = fields(said.rest)
+def _from(line: InstructionLine) -> From:
+    words = fields(line.rest)
     name = ""
     if len(words) == 3 and words[1].lower() == "as":
         name = words[2].lower()
@@ -78,9 +81,9 @@ def _from(said: InstructionLine) -> From:
             )
     elif len(words) != 1:
         raise DockerfileError(
-            "FROM requires either one or three arguments", hint="FROM IMAGE [AS NAME]"
+            "FROM requires either one or three arguments", hint="use FROM IMAGE [AS NAME]"
         )
-    return From(said.place, "", words[0], said.flags.text("platform"), name)
+    return From(line.place, "", words[0], line.flags.text("platform"), name)
 
 
 def _is_stage_name(name: str) -> bool:
@@ -91,8 +94,8 @@ def _is_stage_name(name: str) -> bool:
     )
 
 
-def _arg(said: InstructionLine) -> Arg:
-    words = quoted(said.rest, said.escape)
+def _arg(line: InstructionLine) -> Arg:
+    words = quoted(line.rest, line.escape)
     if not words:
         raise DockerfileError("ARG requires at least one argument")
     pairs: list[tuple[str, str | None]] = []
@@ -101,27 +104,30 @@ def _arg(said: InstructionLine) -> Arg:
         if not name:
             raise DockerfileError("ARG names can not be blank")
         pairs.append((name, value if equals else None))
-    return Arg(said.place, "", tuple(pairs))
+    return Arg(line.place, "", tuple(pairs))
 
 
-def _env(said: InstructionLine) -> Env:
-    return Env(said.place, "", _pairs(said))
+def _env(line: InstructionLine) -> Env:
+    return Env(line.place, "", _pairs(line))
 
 
-def _label(said: InstructionLine) -> Label:
-    return Label(said.place, "", _pairs(said))
+def _label(line: InstructionLine) -> Label:
+    return Label(line.place, "", _pairs(line))
 
 
-def _pairs(said: InstructionLine) -> Pairs:
-    """``NAME=value ...``, or the old form ``NAME value``, where the value goes on to the end."""
-    words = quoted(said.rest, said.escape)
+def _pairs(line: InstructionLine) -> Pairs:
+    """Parse ``NAME=value ...``, or the legacy form ``NAME value``.
+
+    In the legacy form the value extends to the end of the line.
+    """
+    words = quoted(line.rest, line.escape)
     if not words:
-        raise DockerfileError(f"{said.word} requires at least one argument")
+        raise DockerfileError(f"{line.word} requires at least one argument")
     if "=" not in words[0]:
-        name, value = halves(said.rest)
+        name, value = halves(line.rest)
         if not value:
             raise DockerfileError(
-                f"{said.word} must have two arguments", hint=f"{said.word} NAME=value"
+                f"{line.word} must have two arguments", hint=f"use {line.word} NAME=value"
             )
         return ((name, value),)
     pairs = []
@@ -132,42 +138,42 @@ def _pairs(said: InstructionLine) -> Pairs:
                 f'Syntax error - can\'t find = in "{plain(word)}". Must be of the form: name=value'
             )
         if not name:
-            raise DockerfileError(f"{said.word} names can not be blank")
+            raise DockerfileError(f"{line.word} names can not be blank")
         pairs.append((name, value))
     return tuple(pairs)
 
 
-def _one(said: InstructionLine) -> str:
-    if not said.rest:
-        raise DockerfileError(f"{said.word} requires exactly one argument")
-    return said.rest
+def _single_argument(line: InstructionLine) -> str:
+    if not line.rest:
+        raise DockerfileError(f"{line.word} requires exactly one argument")
+    return line.rest
 
 
-def _some(said: InstructionLine, words: tuple[str, ...]) -> tuple[str, ...]:
+def _arguments(line: InstructionLine, words: tuple[str, ...]) -> tuple[str, ...]:
     if not words:
-        raise DockerfileError(f"{said.word} requires at least one argument")
+        raise DockerfileError(f"{line.word} requires at least one argument")
     return words
 
 
-def _volume(said: InstructionLine) -> Volume:
-    listed = json_list(said.rest)
-    paths = _some(said, tuple(fields(said.rest)) if listed is None else listed)
+def _volume(line: InstructionLine) -> Volume:
+    listed = json_list(line.rest)
+    paths = _arguments(line, tuple(fields(line.rest)) if listed is None else listed)
     if not all(path.strip() for path in paths):
         raise DockerfileError("VOLUME specified can not be an empty string")
-    return Volume(said.place, "", paths)
+    return Volume(line.place, "", paths)
 
 
-def _onbuild(said: InstructionLine) -> Onbuild:
-    word = halves(said.rest)[0].upper()
+def _onbuild(line: InstructionLine) -> Onbuild:
+    word = halves(line.rest)[0].upper()
     if not word:
         raise DockerfileError("ONBUILD requires at least one argument")
     if word == "ONBUILD":
         raise DockerfileError("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if word in ("FROM", "MAINTAINER"):
         raise DockerfileError(f"{word} isn't allowed as an ONBUILD trigger")
-    trigger = said.rest + (f"\n{said.documents}" if said.heredocs else "")
-    read(LogicalLine(said.place, said.rest, said.heredocs, said.documents), said.escape)
-    return Onbuild(said.place, "", trigger)
+    trigger = line.rest + (f"\n{line.documents}" if line.heredocs else "")
+    read(LogicalLine(line.place, line.rest, line.heredocs, line.documents), line.escape)
+    return Onbuild(line.place, "", trigger)
 
 
 _READERS: Mapping[str, Callable[[InstructionLine], Instruction]] = {
@@ -177,30 +183,30 @@ _READERS: Mapping[str, Callable[[InstructionLine], Instruction]] = {
     "COPY": copy,
     "ENTRYPOINT": entrypoint,
     "ENV": _env,
-    "EXPOSE": lambda said: Expose(said.place, "", _some(said, tuple(fields(said.rest)))),
+    "EXPOSE": lambda line: Expose(line.place, "", _arguments(line, tuple(fields(line.rest)))),
     "FROM": _from,
     "HEALTHCHECK": healthcheck,
     "LABEL": _label,
-    "MAINTAINER": lambda said: Maintainer(said.place, "", _one(said)),
+    "MAINTAINER": lambda line: Maintainer(line.place, "", _single_argument(line)),
     "ONBUILD": _onbuild,
     "RUN": run,
     "SHELL": shell,
-    "STOPSIGNAL": lambda said: StopSignal(said.place, "", _one(said)),
-    "USER": lambda said: User(said.place, "", _one(said)),
+    "STOPSIGNAL": lambda line: StopSignal(line.place, "", _single_argument(line)),
+    "USER": lambda line: User(line.place, "", _single_argument(line)),
     "VOLUME": _volume,
-    "WORKDIR": lambda said: Workdir(said.place, "", _one(said)),
+    "WORKDIR": lambda line: Workdir(line.place, "", _single_argument(line)),
 }
 
-_COPIES = {
+_COPY_FLAGS = {
     "chown": FlagKind.TEXT,
     "chmod": FlagKind.TEXT,
     "link": FlagKind.SWITCH,
     "exclude": FlagKind.TEXTS,
 }
 _FLAGS: Mapping[str, Mapping[str, FlagKind]] = {
-    "ADD": _COPIES
+    "ADD": _COPY_FLAGS
     | {"checksum": FlagKind.TEXT, "keep-git-dir": FlagKind.SWITCH, "unpack": FlagKind.SWITCH},
-    "COPY": _COPIES | {"from": FlagKind.TEXT, "parents": FlagKind.SWITCH},
+    "COPY": _COPY_FLAGS | {"from": FlagKind.TEXT, "parents": FlagKind.SWITCH},
     "FROM": {"platform": FlagKind.TEXT},
     "HEALTHCHECK": {
         "interval": FlagKind.TEXT,

@@ -15,15 +15,19 @@ from jaula.images.build.dockerfile.errors import DockerfileError
 from jaula.images.build.dockerfile.expand import expand
 from jaula.images.build.dockerfile.stage_graph import StageGraph
 
-_LONGEST = 131071
-"""Bytes of NAME=VALUE: ``execve(2)`` takes no longer string (MAX_ARG_STRLEN, with its zero)."""
+_MAX_LENGTH = 131071
+"""Bytes of NAME=VALUE: the limit of ``execve(2)`` (MAX_ARG_STRLEN, including the null byte)."""
 
 
 class Scope:
-    """The variables of one stage; each instruction passes through :meth:`take` in its order.
+    """The variables of one stage. Pass each instruction to :meth:`take` in order.
 
-    ``environment`` is that of the base image, as ``NAME=value``. ``base`` is the scope of the stage
-    that this one goes on from, as it was at its end.
+    ``environment`` is that of the base image, as ``NAME=value``. ``base`` is the scope at the end
+    of the stage that this one is based on.
+
+    Source: the Dockerfile reference, sections ARG ('Scope', 'Using ARG variables', 'Impact on build
+    caching') and ENV. An ENV hides an ARG of its name. An ARG is visible from its line on, and in
+    the stages based on this one.
     """
 
     def __init__(
@@ -35,54 +39,54 @@ class Scope:
         self.remarks: list[LintWarning] = []
 
     def take(self, instruction: Instruction) -> Instruction:
-        """The instruction with its variables' values; those that it sets count from now on.
+        """Return the instruction with its variables replaced, and set those that it defines.
 
-        Raises :class:`DockerfileError` with the Dockerfile's name and lines.
+        :raises DockerfileError: with the location in the Dockerfile, if the result is not valid.
         """
         dockerfile = self._plan.dockerfile
         unset: set[str] = set()
         try:
-            taken = expand(
+            expanded = expand(
                 instruction, self._variables(), dockerfile.directives.escape, unset=unset
             )
-            if isinstance(taken, Env):
-                for name, value in taken.pairs:
-                    self._environment[name] = _fits(name, value)
-            elif isinstance(taken, Arg):
-                self._declare(taken)
-        except DockerfileError as mistake:
-            raise dockerfile.at(DockerfileError(mistake.reason), instruction.place) from None
+            if isinstance(expanded, Env):
+                for name, value in expanded.pairs:
+                    self._environment[name] = _check_length(name, value)
+            elif isinstance(expanded, Arg):
+                self._declare(expanded)
+        except DockerfileError as error:
+            raise dockerfile.at(DockerfileError(error.reason), instruction.place) from None
         for name in sorted(unset):
             self.remarks.append(
                 LintWarning(
                     "UndefinedVar", f"Usage of undefined variable '${name}'", instruction.place
                 )
             )
-        return taken
+        return expanded
 
     def arguments(self) -> dict[str, str]:
-        """What a RUN gets beside the environment; it belongs to its cache key and history."""
+        """Return the ARGs that a RUN gets. They are part of its cache key and history."""
         return {k: v for k, v in self._arguments.items() if k not in self._environment}
 
     def environment(self) -> dict[str, str]:
-        """All that a RUN gets, the hidden ones (proxies) included."""
+        """Return all variables that a RUN gets, including the hidden ones (proxies)."""
         return {**self._plan.hidden, **self._arguments, **self._environment}
 
     def _variables(self) -> Mapping[str, str]:
         return {**self._arguments, **self._environment}
 
-    def _declare(self, taken: Arg) -> None:
-        for name, default in taken.pairs:
+    def _declare(self, expanded: Arg) -> None:
+        for name, default in expanded.pairs:
             value = self._plan.build_args.get(name)
             if value is None:
                 value = default if default is not None else self._plan.arguments.get(name)
             if value is not None:
-                self._arguments[name] = _fits(name, value)
+                self._arguments[name] = _check_length(name, value)
 
 
-def _fits(name: str, value: str) -> str:
+def _check_length(name: str, value: str) -> str:
     if "\0" in value:
-        raise DockerfileError(f"the value of {name[:80]} has a zero byte in it")
-    if len(name.encode()) + len(value.encode()) >= _LONGEST:
-        raise DockerfileError(f"{name[:80]} and its value are longer than {_LONGEST} bytes")
+        raise DockerfileError(f"the value of {name[:80]} contains a null byte")
+    if len(name.encode()) + len(value.encode()) >= _MAX_LENGTH:
+        raise DockerfileError(f"{name[:80]} and its value are longer than {_MAX_LENGTH} bytes")
     return value

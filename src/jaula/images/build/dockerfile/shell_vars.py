@@ -13,24 +13,28 @@ from collections.abc import Mapping
 from jaula.images.build.dockerfile import shell_glob
 from jaula.images.build.dockerfile.errors import DockerfileError, plain
 
-_DEPTH = 32
-"""Substitutions within substitutions."""
+_MAX_DEPTH = 32
+"""Nested substitutions."""
 
-_LONGEST = 8 << 20
+_MAX_RESULT = 8 << 20
 """Characters of a result: a here-document may be as long as a Dockerfile, more with values."""
 
-_WORK = 1 << 24
-"""Characters looked at by all patterns of one word."""
+_MAX_WORK = 1 << 24
+"""Characters that all patterns of one word may scan."""
 
 _PARAMETERS = "@*#?-$!0"
-"""Names of one character that a shell knows; they are never set here."""
+"""The special parameters of a shell; they are never set here."""
 
 
 class Substitution:
-    """Puts the values of ``variables`` into words.
+    """Replaces variables in words.
 
-    ``escape`` is the character before one that is meant literally. ``quotes`` False leaves quotes
-    alone, as in a here-document. ``unset`` collects the names that were asked for in vain.
+    ``escape`` is the escape character. ``quotes`` False keeps quotes, as in a here-document.
+    ``unset`` collects the names of variables without a value.
+
+    Source: the Dockerfile reference, section 'Environment replacement', and POSIX ``sh`` 2.2 and
+    2.6.2 where it is silent. Command substitution, arithmetic and field splitting are not
+    supported. Depth, length of the result and work are limited.
     """
 
     def __init__(
@@ -46,32 +50,38 @@ class Substitution:
         self._left = 0
 
     def without_quotes(self) -> Substitution:
-        """The same for the inside of a here-document, where the escape is a backslash always."""
-        other = Substitution(self._variables, quotes=False)
-        other.unset = self.unset
-        return other
+        """Return a substitution for the content of a here-document.
+
+        There the escape is always a backslash.
+        """
+        substitution = Substitution(self._variables, quotes=False)
+        substitution.unset = self.unset
+        return substitution
 
     def __call__(self, word: str) -> str:
-        """The word's value; raises :class:`DockerfileError`, which names the word."""
+        """Return the word with its variables replaced.
+
+        :raises DockerfileError: if that fails; the message contains the word.
+        """
         quoted = self._quotes and ('"' in word or "'" in word)
         if "$" not in word and self._escape not in word and not quoted:
             return word
-        self._text, self._at, self._left = word, 0, _WORK
+        self._text, self._at, self._left = word, 0, _MAX_WORK
         try:
             return self._until("", 0, keep=False)
-        except DockerfileError as mistake:
-            shown = plain(word.partition("\n")[0])
-            raise DockerfileError(f'failed to process "{shown}": {mistake.reason}') from None
+        except DockerfileError as error:
+            first_line = plain(word.partition("\n")[0])
+            raise DockerfileError(f'failed to process "{first_line}": {error.reason}') from None
 
     def _until(self, stop: str, depth: int, *, keep: bool) -> str:
-        """The value of what follows up to ``stop``, which is taken as well.
+        """Return the value of the text up to ``stop``, and skip ``stop``.
 
-        ``keep`` leaves escapes in: what is read is a pattern, which has its own use for them.
+        ``keep`` keeps escapes: the text is a pattern, which interprets them itself.
         """
-        if depth > _DEPTH:
-            raise DockerfileError(f"more than {_DEPTH} substitutions within each other")
+        if depth > _MAX_DEPTH:
+            raise DockerfileError(f"more than {_MAX_DEPTH} nested substitutions")
         text, size, special = self._text, len(self._text), self._special + stop
-        done: list[str] = []
+        parts: list[str] = []
         length = 0
         while self._at < size:
             begin = at = self._at
@@ -84,7 +94,7 @@ class Substitution:
                 char = text[at]
                 self._at = at + 1
                 if char == stop:
-                    return "".join(done)
+                    return "".join(parts)
                 if char == "$":
                     part = self._dollar(depth, keep=keep)
                 elif char == self._escape:
@@ -96,14 +106,14 @@ class Substitution:
                 else:
                     part = self._double(depth, keep=keep)
             length += len(part)
-            if length > _LONGEST:
-                raise DockerfileError(f"the result is longer than {_LONGEST} characters")
-            done.append(part)
+            if length > _MAX_RESULT:
+                raise DockerfileError(f"the result is longer than {_MAX_RESULT} characters")
+            parts.append(part)
         if stop:
             raise DockerfileError(
                 "syntax error: missing '/' in ${}" if stop == "/" else "syntax error: missing '}'"
             )
-        return "".join(done)
+        return "".join(parts)
 
     def _single(self) -> str:
         end = self._text.find("'", self._at)
@@ -117,21 +127,21 @@ class Substitution:
 
     def _double(self, depth: int, *, keep: bool) -> str:
         text, size, escape = self._text, len(self._text), self._escape
-        done: list[str] = []
+        parts: list[str] = []
         while self._at < size:
             char = text[self._at]
             self._at += 1
             if char == '"':
-                return "".join(done)
+                return "".join(parts)
             if char == "$":
-                done.append(self._dollar(depth, keep=keep))
+                parts.append(self._dollar(depth, keep=keep))
                 continue
             if char == escape:
                 following = text[self._at : self._at + 1]
                 if following and following in '"$' + escape:
                     self._at += 1
                     char = (char if keep else "") + following
-            done.append(char)
+            parts.append(char)
         raise DockerfileError("unexpected end of statement while looking for matching double-quote")
 
     def _name(self) -> str:
@@ -156,7 +166,7 @@ class Substitution:
         return value
 
     def _dollar(self, depth: int, *, keep: bool) -> str:
-        """What stands for ``$``, which was read."""
+        """Return the value of the expression after a ``$``."""
         text = self._text
         if text[self._at : self._at + 1] != "{":
             name = self._name()
@@ -172,22 +182,22 @@ class Substitution:
         if sign == "}":
             return self._value(name) or ""
         if sign == "/":
-            return self._replaced(name, depth)
-        empty_counts = sign != ":"
-        if not empty_counts:
+            return self._replace(name, depth)
+        empty_is_set = sign != ":"
+        if not empty_is_set:
             sign = text[self._at : self._at + 1]
             self._at += 1
-        if sign in ("#", "%") and empty_counts:
+        if sign in ("#", "%") and empty_is_set:
             return self._cut(name, sign, depth)
         if not sign or sign not in "-+?":
-            shown = sign if empty_counts else f":{sign}"
-            raise DockerfileError(f"unsupported modifier ({plain(shown)}) in substitution")
+            modifier = sign if empty_is_set else f":{sign}"
+            raise DockerfileError(f"unsupported modifier ({plain(modifier)}) in substitution")
         word = self._until("}", depth + 1, keep=keep)
         value = self._variables.get(name)
-        there = value is not None and (empty_counts or value != "")
+        is_set = value is not None and (empty_is_set or value != "")
         if sign == "+":
-            return word if there else ""
-        if there:
+            return word if is_set else ""
+        if is_set:
             return value or ""
         if sign == "?":
             what = "unset" if value is None else "empty"
@@ -195,7 +205,10 @@ class Substitution:
         return word
 
     def _cut(self, name: str, sign: str, depth: int) -> str:
-        """``${name#pattern}`` and its kin."""
+        """Evaluate ``${name#pattern}`` and ``${name%pattern}``.
+
+        ``##`` and ``%%`` remove the longest match.
+        """
         longest = self._text[self._at : self._at + 1] == sign
         if longest:
             self._at += 1
@@ -205,17 +218,17 @@ class Substitution:
             return value[pattern.prefix(value, longest=longest) :]
         return value[: len(value) - pattern.suffix(value, longest=longest)]
 
-    def _replaced(self, name: str, depth: int) -> str:
-        """``${name/pattern/text}`` and ``${name//pattern/text}``."""
+    def _replace(self, name: str, depth: int) -> str:
+        """Evaluate ``${name/pattern/text}`` and ``${name//pattern/text}``."""
         every = self._text[self._at : self._at + 1] == "/"
         if every:
             self._at += 1
         pattern = self._pattern("/", depth)
         text = self._until("}", depth + 1, keep=False)
         value = self._spend(self._value(name) or "")
-        result = pattern.replace(value, text, every=every, limit=_LONGEST)
+        result = pattern.replace(value, text, every=every, limit=_MAX_RESULT)
         if result is None:
-            raise DockerfileError(f"the result is longer than {_LONGEST} characters")
+            raise DockerfileError(f"the result is longer than {_MAX_RESULT} characters")
         return result
 
     def _pattern(self, stop: str, depth: int) -> shell_glob.Glob:

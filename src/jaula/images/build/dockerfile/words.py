@@ -11,31 +11,31 @@ SPACES = (
 )
 """White space around a line and between words that may be quoted (Unicode's list)."""
 
-_PLAIN = frozenset(
+_UNQUOTED = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:@=,%*?[]{}()<>|&;!^~#`"
 )
-"""What needs no quotes."""
+"""Characters that need no quotes."""
 
-_BETWEEN = str.maketrans("\t\v\f\r", "    ")
+_TO_SPACE = str.maketrans("\t\v\f\r", "    ")
 
 
 def fields(text: str) -> list[str]:
-    """Words at ASCII white space; quotes mean nothing."""
-    return [word for word in text.translate(_BETWEEN).split(" ") if word]
+    """Split at ASCII white space; quotes have no meaning."""
+    return [word for word in text.translate(_TO_SPACE).split(" ") if word]
 
 
 def halves(text: str) -> tuple[str, str]:
-    """The first word, and what follows the white space behind it."""
-    first, _, rest = text.translate(_BETWEEN).partition(" ")
+    """Return the first word, and the text after the white space behind it."""
+    first, _, rest = text.translate(_TO_SPACE).partition(" ")
     return first, text[len(text) - len(rest) :].lstrip("\t\v\f\r ")
 
 
 def quoted(text: str, escape: str) -> list[str]:
-    """Words in which white space may be quoted or escaped; a quote without an end goes on to it."""
+    """Split at white space that is not quoted or escaped. An open quote extends to the end."""
     if '"' not in text and "'" not in text and escape not in text and text.isprintable():
         return [word for word in text.split(" ") if word]
     words: list[str] = []
-    start = -1  # of the word, or -1 between words
+    start = -1  # start of the word, -1 between words
     quote = ""
     at = 0
     while at < len(text):
@@ -52,7 +52,7 @@ def quoted(text: str, escape: str) -> list[str]:
             continue
         if char == escape and quote != "'":
             if at + 1 == len(text):
-                text = text[:at]  # at the very end it escapes nothing
+                text = text[:at]  # an escape at the end has no effect
                 break
             at += 2
             continue
@@ -67,11 +67,11 @@ def quoted(text: str, escape: str) -> list[str]:
 
 
 def quote(text: str) -> str:
-    """``text`` as one word of a line that reads back as it, with backslash as the escape.
+    r"""Return ``text`` as one word of a line that parses back to it, with backslash as the escape.
 
-    Line breaks become ``\\n``, so that it stays one line (that does not read back).
+    Line breaks become ``\n`` to keep it on one line (this does not parse back).
     """
-    if text and _PLAIN.issuperset(text):
+    if text and _UNQUOTED.issuperset(text):
         return text
-    inside = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
-    return '"' + inside.replace("\n", "\\n") + '"'
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return '"' + escaped.replace("\n", "\\n") + '"'

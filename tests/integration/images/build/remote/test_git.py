@@ -77,7 +77,7 @@ def test_the_hosts_own_services_are_not_for_builds(
     tmp_path: Path, served: tuple[str, Path]
 ) -> None:
     repository(served[1], "private", {"a": ""})
-    with pytest.raises(InvalidRequest, match="for the host alone"):
+    with pytest.raises(InvalidRequest, match="an address of the host itself"):
         checked_out(tmp_path, f"{served[0]}/private.git", host_network=False)
 
 

@@ -42,7 +42,7 @@ def test_what_is_for_the_host_alone_is_refused(
     monkeypatch: pytest.MonkeyPatch, url: str, address: str
 ) -> None:
     looked_up(monkeypatch, address)
-    with pytest.raises(InvalidRequest, match="for the host alone"):
+    with pytest.raises(InvalidRequest, match="an address of the host itself"):
         settings(url)
     assert address not in settings(url, host_network=True)
 
