@@ -185,7 +185,7 @@ def test_a_directory_takes_no_files_place_and_the_reverse(room: Room) -> None:
 def test_a_file_in_the_way_of_the_target_is_named(room: Room) -> None:
     make(room.context, {"a": ""})
     make(room.root, {"f": ""})
-    with pytest.raises(InvalidRequest, match="in the way"):
+    with pytest.raises(InvalidRequest, match="in place of a directory"):
         room.copy("a", to="/f/g/")
 
 

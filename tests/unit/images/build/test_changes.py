@@ -89,12 +89,12 @@ def test_changes_are_in_the_whole_language() -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("RUN x", "RUN is not a valid change command (there are CMD, ENTRYPOINT, ENV, EXPOSE,"),
+        ("RUN x", "RUN is not a valid change command (one of CMD, ENTRYPOINT, ENV, EXPOSE,"),
         ("FROM x", "FROM is not a valid change command"),
         ("COPY a b", "COPY is not a valid change command"),
         ("FOO x", "unknown instruction: FOO"),
-        ("", "one instruction is wanted, there are 0"),
-        ("USER a\nUSER b", "one instruction is wanted, there are 2"),
+        ("", "expected one instruction, got 0"),
+        ("USER a\nUSER b", "expected one instruction, got 2"),
         ("EXPOSE x", "invalid containerPort: x"),
         ("ENV a=${b:?c}", 'failed to process "${b:?c}": b: c'),
     ],

@@ -132,5 +132,5 @@ def test_no_pattern_takes_long(pattern: str, path: str) -> None:
 def test_bounds() -> None:
     with pytest.raises(InvalidRequest, match="more than 10000 patterns"):
         Dockerignore("a" for _ in range(10_001))
-    with pytest.raises(InvalidRequest, match="a pattern of 5000 characters"):
+    with pytest.raises(InvalidRequest, match="a pattern has 5000 characters"):
         Dockerignore(["a" * 5000])

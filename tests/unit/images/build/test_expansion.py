@@ -101,8 +101,8 @@ def test_a_words_value_is_dockers(word: str, value: str) -> None:
         ('"', "unexpected end of statement while looking for matching double-quote"),
         ("'", "unexpected end of statement while looking for matching single-quote"),
         (r"${A#\a}", r"invalid pattern (\a): invalid escape '\a'"),
-        ("${A:-" * 40 + "}" * 40, "more than 32 substitutions within each other"),
-        ("${A#" + "x" * 5000 + "}", "a pattern of 5000 characters, at most 4096 are accepted"),
+        ("${A:-" * 40 + "}" * 40, "more than 32 nested substitutions"),
+        ("${A#" + "x" * 5000 + "}", "a pattern has 5000 characters, the limit is 4096"),
     ],
 )
 def test_what_is_no_substitution_is_named_with_its_word(word: str, reason: str) -> None:

@@ -98,9 +98,18 @@ def test_a_long_chain_is_planned() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("FROM a AS b\nCOPY --from=b x y", "Dockerfile:2: invalid from flag value b: it is this"),
-        ("FROM a AS b\nCOPY --from=0 x y", "Dockerfile:2: invalid from flag value 0: it is this"),
-        ("FROM a\nCOPY --from=9 x y", "Dockerfile:2: invalid stage index 9 (there are 1, from 0)"),
+        (
+            "FROM a AS b\nCOPY --from=b x y",
+            "Dockerfile:2: invalid from flag value b: it is the stage",
+        ),
+        (
+            "FROM a AS b\nCOPY --from=0 x y",
+            "Dockerfile:2: invalid from flag value 0: it is the stage",
+        ),
+        (
+            "FROM a\nCOPY --from=9 x y",
+            "Dockerfile:2: invalid stage index 9 (use a number from 0 to 0)",
+        ),
         (
             "FROM a AS b\nCOPY --from=c x y\nFROM a AS c\nRUN --mount=from=b,target=/x y",
             "Dockerfile:1: circular dependency detected on stage: c",
@@ -120,7 +129,7 @@ def test_a_target_that_is_not_there_names_those_that_are() -> None:
     assert refusal(text, target="relese") == (
         'target stage "relese" could not be found in Dockerfile (did you mean release?)'
     )
-    assert refusal(text, target="7").endswith("(it has build, release)")
+    assert refusal(text, target="7").endswith("(one of build, release)")
 
 
 # -- arguments -----------------------------------------------------------------------------------
@@ -225,7 +234,7 @@ def test_build_arguments_that_nothing_asked_for_are_told() -> None:
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [("a\0b", "has a zero byte in it"), ("a" * 131_072, "are longer than 131071")],
+    [("a\0b", "contains a null byte"), ("a" * 131_072, "are longer than 131071")],
 )
 def test_a_value_that_no_program_can_get_is_refused(value: str, reason: str) -> None:
     with pytest.raises(DockerfileError, match=f"^Dockerfile:2: .*{reason}"):

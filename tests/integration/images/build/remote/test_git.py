@@ -60,7 +60,7 @@ def test_branches_tags_and_commits(tmp_path: Path, served: tuple[str, Path]) -> 
     assert found == {"a": f"644 {who} 2", "d/": f"755 {who}", "d/run": f"755 {who} #!/bin/sh\n"}
     for ref, content in (("other", "3"), ("v1", "2"), (first, "2"), (last[:12], "3")):
         assert checked_out(tmp_path, f"{url}/refs.git#{ref}")["a"].endswith(content), ref
-    with pytest.raises(InvalidRequest, match="was asked for"):
+    with pytest.raises(InvalidRequest, match="was requested"):
         checked_out(tmp_path, f"{url}/refs.git?ref=main&commit=0123")
     with pytest.raises(NotFound, match="no branch, tag or commit 'nope'"):
         checked_out(tmp_path, f"{url}/refs.git#nope")

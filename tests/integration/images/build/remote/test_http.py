@@ -117,7 +117,7 @@ def test_a_redirect_is_followed_and_the_first_name_counts(tmp_path: Path, server
         ("/circle", "more than 10 times"),
         ("/nothing", "404"),
         ("/short", "ended after"),
-        ("/elsewhere", "no address"),
+        ("/elsewhere", "not a valid URL"),
     ],
 )
 def test_what_goes_wrong_is_one_clear_error(
@@ -131,7 +131,7 @@ def test_what_goes_wrong_is_one_clear_error(
     "url", ["http://", "https:///x", "http://a b/", "http://u:p@h/x", "http://h/\r\nX: y"]
 )
 def test_what_is_no_address_is_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(InvalidRequest, match="no address"):
+    with pytest.raises(InvalidRequest, match="not a valid URL"):
         fetched(tmp_path, url)
 
 
