@@ -13,7 +13,7 @@ import pytest
 
 from harness import disks
 from jaula.config import Paths
-from jaula.images.archive import load
+from jaula.images.archive.load import load
 from jaula.images.store.store import ImageStore
 from jaula.storage.layers.store import LayerStore
 

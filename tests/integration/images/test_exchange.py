@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.archive import import_tar, load, save
+from jaula.images.archive.import_ import import_tar
+from jaula.images.archive.load import load
+from jaula.images.archive.save import save
 from jaula.images.bootstrap import build
 from jaula.images.store.store import ImageStore
 

@@ -20,7 +20,7 @@ from harness import layers as by_hand
 from harness.engine import PROJECT
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
-from jaula.images.archive import load
+from jaula.images.archive.load import load
 from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Verification
 from jaula.storage.drivers.driver import driver

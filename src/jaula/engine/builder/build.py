@@ -20,7 +20,7 @@ from jaula.engine.builder.squash import squashed
 from jaula.engine.builder.stage import StageRun
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import context as build_context
-from jaula.images.build.dockerfile.parse import parse
+from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Source, plan
 from jaula.images.platform import shown
 from jaula.images.reference import parse as parse_reference

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from jaula.images.build.dockerfile.document import LintWarning
+    from jaula.images.build.dockerfile.ast import LintWarning
 
 Document = dict[str, Any]
 

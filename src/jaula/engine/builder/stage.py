@@ -19,8 +19,7 @@ from jaula.engine.builder.mounts.attach import StepMounts
 from jaula.engine.builder.mounts.resolve import StepMountRequests
 from jaula.images.build.copy import CopyOperation, take
 from jaula.images.build.dockerfile import ast as words
-from jaula.images.build.dockerfile.apply import change, shell_command
-from jaula.images.build.dockerfile.scope import Scope
+from jaula.images.build.dockerfile.apply import Scope, change, shell_command
 from jaula.images.build.dockerfile.stage_graph import Source
 from jaula.storage.store_dir import opened
 from jaula.storage.trees import copy_tree

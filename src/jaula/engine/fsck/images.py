@@ -8,7 +8,7 @@ from functools import partial
 from jaula.engine.fsck.finding import Finding, FsckInputs
 from jaula.errors import JaulaError
 from jaula.images.store import repair as store_repair
-from jaula.images.store.image import Image, short
+from jaula.images.store.catalog import Image, short
 from jaula.images.store.store import ImageStore
 
 _AGAIN = "pull or load it again, or remove it with `jaula rmi`"

@@ -14,7 +14,7 @@ from jaula.errors import CorruptState, JaulaError
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
-    from jaula.images.store.image import Image
+    from jaula.images.store.catalog import Image
     from jaula.images.store.verify import Damage, VerifiedImage
 
 Document = dict[str, Any]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.manifest import Document as Found
     from jaula.images.registry.repository import Repository
-    from jaula.images.trust.rules import TrustRule
+    from jaula.images.trust.policy import TrustRule
 
 Document = dict[str, Any]
 

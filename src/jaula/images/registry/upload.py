@@ -120,7 +120,7 @@ class Upload:
         return again(ask, self._target.patience, self._cancel)
 
     def mount(self, digest: str, name: str) -> bool:
-        """Mount a blob of another repository of this registry. Return whether the blob exists now."""
+        """Mount a blob of another repository of this registry; return whether the blob exists."""
         if self.has(digest):
             return True
         url = self._begin(digest, name)

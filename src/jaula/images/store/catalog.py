@@ -1,21 +1,272 @@
-"""Which images there are: the index's manifests, read and looked up.
+"""The images of a store: ``index.json`` with their names, and the images it leads to.
 
-An image may have several manifests: one that was loaded and, with layers compressed otherwise, one
-that was pulled. Its names are those of all of them; each name leads to its own manifest. A manifest
-that cannot be read is kept apart with the reason, so that one damaged image hides no other.
+Sources: opencontainers/image-spec 1.1 ``image-index.md``, ``annotations.md``, ``config.md``. The
+index has one descriptor for each name of an image. The name is in the annotation
+``org.opencontainers.image.ref.name`` in its familiar form (``busybox:latest``), so that ``skopeo
+inspect oci:DIRECTORY:busybox:latest`` finds it. An image without a name has one descriptor without
+the annotation. A name with a digest in place of the tag (``user/app@sha256:...``) is the digest of
+the image in a registry.
+
+The file is the source of truth. It is written to a temporary name and renamed. The copy in memory
+is replaced as a whole, so readers need no lock.
+
+An image may have several manifests: one that was loaded and, with layers compressed differently,
+one that was pulled. It has the names of all of them; each name resolves to its own manifest. A
+manifest that cannot be read is kept apart with the reason, so that one damaged image hides no
+other.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
 import msgspec
 
-from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound
+from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.reference import Reference, could_be_id, parse
 from jaula.images.store.blobs import BlobStore
-from jaula.images.store.image import Image, check_document
-from jaula.images.store.index import NameIndex
-from jaula.spec.image import ImageDocument, Manifest, decode
+from jaula.spec.image import (
+    DOCUMENT_LIMIT,
+    LAYERS_LIMIT,
+    MANIFEST,
+    REF_NAME,
+    Descriptor,
+    ImageConfig,
+    ImageDocument,
+    Index,
+    Layout,
+    Manifest,
+    Platform,
+    decode,
+    encode,
+)
 from jaula.storage.layers.store import LayerStore
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that is ready to run. ``layers`` are diff ids, base first; ``size`` is in bytes."""
+
+    id: str  # sha256:...
+    names: tuple[str, ...]  # familiar, with tag: Docker's RepoTags
+    digests: tuple[str, ...] = ()  # Docker's RepoDigests
+    manifest: str  # digest of the manifest
+    layers: tuple[str, ...]
+    size: int
+    document: ImageDocument
+
+    @property
+    def config(self) -> ImageConfig:
+        """Return the default configuration of the image's containers."""
+        return self.document.config
+
+    @property
+    def platform(self) -> Platform:
+        """Return the platform that the image is built for."""
+        document = self.document
+        return Platform(document.architecture, document.os or "linux", document.variant)
+
+    @property
+    def created(self) -> str:
+        """Return the creation time (RFC 3339), empty if the image does not state it."""
+        return self.document.created
+
+
+class HistoryItem(msgspec.Struct, frozen=True):
+    """One build step of an image, as ``docker history`` prints it."""
+
+    id: str  # the image's id for the newest step, '<missing>' for all older ones
+    created: str
+    created_by: str
+    size: int  # bytes
+    comment: str = ""
+    tags: tuple[str, ...] = ()
+
+
+History = list[HistoryItem]
+
+
+def history(image: Image, sizes: Sequence[int]) -> History:
+    """Return the build steps of an image, newest first.
+
+    ``sizes`` are the sizes of its layers in bytes, base first.
+    """
+    steps = list(image.document.history)
+    described = sum(not step.empty_layer for step in steps)
+    items: History = []
+    layer = 0
+    for step in steps:
+        size = 0
+        if not step.empty_layer and layer < len(sizes):
+            size = sizes[layer]
+            layer += 1
+        items.append(HistoryItem("<missing>", step.created, step.created_by, size, step.comment))
+    for size in sizes[described:]:  # layers without a history entry
+        items.append(HistoryItem("<missing>", image.created, "", size))
+    items.reverse()
+    if items:
+        items[0] = msgspec.structs.replace(items[0], id=image.id, tags=image.names)
+    return items
+
+
+def check_document(data: bytes, digest: str) -> ImageDocument:
+    """Parse an image configuration and check the facts that the engine relies on.
+
+    :raises InvalidRequest: if the configuration is too large, invalid or not for Linux.
+    """
+    if len(data) > DOCUMENT_LIMIT:
+        raise InvalidRequest(f"image configuration {digest} is larger than {DOCUMENT_LIMIT} bytes")
+    document = decode(data, ImageDocument, f"image configuration {digest}")
+    if document.rootfs.type not in ("layers", ""):
+        raise InvalidRequest(
+            f"image {digest} has a root file system of type {document.rootfs.type!r}"
+        )
+    if len(document.rootfs.diff_ids) > LAYERS_LIMIT:
+        raise InvalidRequest(
+            f"image {digest} has {len(document.rootfs.diff_ids)} layers, "
+            f"the limit is {LAYERS_LIMIT}"
+        )
+    if document.os not in ("linux", ""):
+        raise InvalidRequest(
+            f"image {digest} is for {document.os!r}, this engine runs linux images"
+        )
+    return document
+
+
+def short(id: str) -> str:
+    """Return the twelve-digit short form of an image id."""
+    return id.removeprefix("sha256:")[:12]
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest of a document, ``sha256:...``."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class NameIndex:
+    """Manifests and their names. ``names`` maps a familiar reference to a manifest digest."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "index.json"
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout = directory / "oci-layout"
+        if not layout.exists():
+            _write(layout, encode(Layout()))
+        self.descriptors: tuple[Descriptor, ...] = self._load()
+        self.names: dict[str, str] = _names(self.descriptors)
+        self._names_of = _by_manifest(self.names)
+
+    def _load(self) -> tuple[Descriptor, ...]:
+        try:
+            return decode(self._file.read_bytes(), Index, str(self._file)).manifests
+        except FileNotFoundError:
+            return ()
+        except InvalidRequest as error:
+            raise CorruptState(
+                f"the index of images is damaged: {error.message}",
+                hint="restore it, or move the images directory away and load the images again",
+            ) from error
+
+    def manifests(self) -> tuple[str, ...]:
+        """Return the digests of all manifests, in the order in which they were added."""
+        return tuple(dict.fromkeys(descriptor.digest for descriptor in self.descriptors))
+
+    def names_of(self, manifest: str) -> tuple[str, ...]:
+        return self._names_of.get(manifest, ())
+
+    def media_type(self, manifest: str) -> str:
+        """Return the media type of a manifest, OCI's if the index does not list it."""
+        for descriptor in self.descriptors:
+            if descriptor.digest == manifest:
+                return descriptor.media_type
+        return MANIFEST
+
+    def sweep(self) -> list[str]:
+        """Remove temporary files that a crash left. Call this before anything is written."""
+        partial = list(self._file.parent.glob(f"{self._file.name}.*"))
+        for path in partial:
+            path.unlink()
+        return [path.name for path in partial]
+
+    def set(
+        self, manifest: str, size: int, names: Iterable[str], media_type: str | None = None
+    ) -> None:
+        """Add names to ``manifest``, of ``size`` bytes. An image that had such a name loses it."""
+        added = set(names)
+        kind = media_type or self.media_type(manifest)
+        if self._is_current(manifest, size, added, kind):
+            return
+        kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in added]
+        named = [
+            Descriptor(kind, manifest, size, annotations={REF_NAME: name}) for name in sorted(added)
+        ]
+        self._replace(kept + named, Descriptor(kind, manifest, size))
+
+    def _is_current(self, manifest: str, size: int, names: Collection[str], kind: str) -> bool:
+        """Return whether nothing would change. A needless write would wait for the disk."""
+        listed = [d for d in self.descriptors if d.digest == manifest]
+        same = listed and all((d.size, d.media_type) == (size, kind) for d in listed)
+        return bool(same) and all(self.names.get(name) == manifest for name in names)
+
+    def unset(self, names: Collection[str]) -> None:
+        """Remove names. The images stay."""
+        self._replace([d for d in self.descriptors if d.annotations.get(REF_NAME) not in names])
+
+    def drop(self, manifests: Collection[str]) -> None:
+        """Remove manifests with all their names."""
+        self._store(tuple(d for d in self.descriptors if d.digest not in manifests))
+
+    def _replace(self, descriptors: list[Descriptor], added: Descriptor | None = None) -> None:
+        """Store ``descriptors``. Manifests listed before stay listed, without a name if needed."""
+        listed = {d.digest: Descriptor(d.media_type, d.digest, d.size) for d in self.descriptors}
+        if added is not None:
+            listed[added.digest] = added
+        named = {d.digest for d in descriptors if REF_NAME in d.annotations}
+        plain = [descriptor for digest, descriptor in listed.items() if digest not in named]
+        self._store(tuple([d for d in descriptors if REF_NAME in d.annotations] + plain))
+
+    def _store(self, descriptors: tuple[Descriptor, ...]) -> None:
+        _write(self._file, encode(Index(manifests=descriptors)))
+        self.descriptors = descriptors
+        self.names = _names(descriptors)
+        self._names_of = _by_manifest(self.names)
+
+
+def _names(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:
+    return {d.annotations[REF_NAME]: d.digest for d in descriptors if REF_NAME in d.annotations}
+
+
+def _by_manifest(names: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the sorted names of each manifest, so that a lookup does not scan all names."""
+    names_of: dict[str, tuple[str, ...]] = {}
+    for name in sorted(names):
+        names_of[names[name]] = (*names_of.get(names[name], ()), name)
+    return names_of
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file atomically, synced before the rename: names cannot be recovered."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise Unavailable(f"cannot write {path}: {error.strerror}") from error
+        raise
+
 
 Images = list[Image]
 

@@ -15,24 +15,76 @@ being loaded is pinned, so that a concurrent removal does not collect its parts 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 from jaula.config import Paths
 from jaula.errors import Conflict, InvalidRequest
 from jaula.images.reference import familiar, in_index, parse
-from jaula.images.store import image as images
 from jaula.images.store.blobs import BlobStore
-from jaula.images.store.catalog import Catalog
-from jaula.images.store.gc_roots import GcRoots, Holder
-from jaula.images.store.image import History, Image, check_document, short
-from jaula.images.store.index import NameIndex
+from jaula.images.store.catalog import (
+    Catalog,
+    History,
+    Image,
+    NameIndex,
+    check_document,
+    digest_of,
+    history,
+    short,
+)
 from jaula.spec.image import CONFIG, Descriptor, Manifest, decode, encode
 from jaula.storage.layers.store import LayerStore
 
-__all__ = ["Image", "ImageStore", "check_document", "familiar", "short"]
+__all__ = [
+    "GcRoots",
+    "Image",
+    "ImageStore",
+    "RemovalResult",
+    "check_document",
+    "familiar",
+    "short",
+]
 
 Names = list[str]
+Holder = Callable[[], Iterable[str]]
+"""Return the digests of blobs and layers that something other than an image needs."""
+
+
+class GcRoots:
+    """Digests of blobs and diff ids of layers that no image names, or does not name yet.
+
+    The blobs and layers of an image that is being loaded are pinned. Holders that keep some for
+    longer, such as the build cache, are asked each time. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pins: Counter[str] = Counter()
+        self._holders: list[Holder] = []
+
+    def hold(self, holder: Holder) -> None:
+        """Ask ``holder`` from now on, from any thread, for more roots."""
+        self._holders.append(holder)
+
+    @contextmanager
+    def pinned(self, digests: Iterable[str]) -> Iterator[None]:
+        """Keep ``digests`` for the duration of a ``with`` statement. Pins may overlap."""
+        pins = tuple(digests)
+        with self._lock:
+            self._pins.update(pins)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pins.subtract(pins)
+                self._pins = +self._pins
+
+    def all(self) -> set[str]:
+        """Return the pins and the roots of all holders."""
+        with self._lock:
+            pins = set(self._pins)
+        return pins.union(*(holder() for holder in self._holders))
 
 
 class RemovalResult(list[dict[str, str]]):
@@ -117,7 +169,7 @@ class ImageStore:
     def history(self, ref: str) -> History:
         """Return the build steps of an image, newest first."""
         image = self.resolve(ref)
-        return images.history(image, [self.layers.info(layer).size for layer in image.layers])
+        return history(image, [self.layers.info(layer).size for layer in image.layers])
 
     # -- adding ---------------------------------------------------------------------------------
 
@@ -138,7 +190,7 @@ class ImageStore:
 
         :raises InvalidRequest: if configuration and layers do not match.
         """
-        id = images.digest(config)
+        id = digest_of(config)
         document = check_document(config, id)
         if len(document.rootfs.diff_ids) != len(layers):
             raise InvalidRequest(

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import msgspec
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound
-from jaula.images.store.image import Image
+from jaula.images.store.catalog import Image
 from jaula.images.store.store import ImageStore
 
 

@@ -1,38 +1,300 @@
-"""Whether an image may come in, and whether it may run: the rules of now, applied to one image.
+"""The image policy: which images may be pulled, and which may run.
 
-* At a pull the rule of the name decides before a layer is fetched. Where it wants a signature, the
-  registry is asked for those of the image's manifest and of the index that led to it; a mirror
-  that has none is not the last word.
-* When a container is made, and each time it is started, the rule of the name that was asked for
-  decides again. An image that is asked for by its id may run if it may under one of its names.
+* At a pull the rule of the name is applied before a layer is fetched. If it requires a signature,
+  the registry is asked for those of the image's manifest and of the index that lists it. If a
+  mirror has none, the next source is asked.
+* When a container is created, and at each start, the rule of the requested name is applied again.
+  An image requested by its id may run if it may run under one of its names.
 
-The file of the rules is read again when it has changed. One that cannot be read refuses every
-image, for nobody knows what it would have said.
+A rule is for a registry (``registry.example.com``), a path with everything below it
+(``registry.example.com/team``), or a tag (``registry.example.com/team/app:1.0``). The most specific
+rule that matches decides alone. Names are compared in their full form,
+``docker.io/library/busybox:latest``.
+
+The rules are the table ``images`` of ``policy.toml``::
+
+    [images]
+    "*" = "reject"
+    "docker.io/library" = "accept"
+    "registry.example.com/team" = { signed-by = ["keys/team.pub"] }
+
+Keys are PEM files, relative to the directory of the policy, or the text of one. The file and the
+keys must belong to the engine's user and must not be writable by other users: a user who can write
+them decides which images run. The file is read again when it has changed. If it cannot be read,
+every image is refused, since its rules are unknown.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from jaula import trusted_file
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
-from jaula.images.reference import Reference, could_be_id, familiar, parse
+from jaula.images.reference import DEFAULT_DOMAIN, Reference, could_be_id, familiar, is_tag, parse
 from jaula.images.store.store import Image, ImageStore
+from jaula.images.trust import keys
 from jaula.images.trust import signature as signatures
-from jaula.images.trust.rules import TrustRule, TrustRules, Verdict
-from jaula.images.trust.rules_file import RulesFile
 from jaula.images.trust.signature import UnsignedImage, VerifiedSignature
 from jaula.images.trust.signature_store import SignatureStore, StoredSignature
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.manifest import Document
     from jaula.images.registry.repository import Repository
+    from jaula.images.trust.keys import PublicKey
+
+
+_REGISTRY = re.compile(r"[a-zA-Z0-9.-]+(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?", re.ASCII)
+_PATH = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+|/)[a-z0-9]+)*", re.ASCII)
+EVERYTHING = "*"
+
+
+class Verdict(StrEnum):
+    """The verdict of a rule."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    SIGNED_BY = "signed-by"
+
+
+class RuleScope(msgspec.Struct, frozen=True):
+    """The images that a rule applies to. ``text`` is as written by the operator."""
+
+    text: str
+    domain: str = ""  # empty for all images
+    path: str = ""
+    tag: str = ""
+
+    @property
+    def weight(self) -> tuple[bool, int, bool]:
+        """Return how specific the scope is: the rule with the greatest weight decides."""
+        return bool(self.domain), len(self.path.split("/")) if self.path else 0, bool(self.tag)
+
+    def covers(self, reference: Reference) -> bool:
+        """Return whether the rule applies to images of this name."""
+        if not self.domain:
+            return True
+        if reference.domain != self.domain:
+            return False
+        if self.tag:
+            return reference.path == self.path and reference.tag == self.tag
+        below = reference.path.startswith(self.path + "/")
+        return not self.path or reference.path == self.path or below
+
+
+class TrustRule(msgspec.Struct, frozen=True):
+    """A rule of the image policy. Any of the ``keys`` of ``signed-by`` is sufficient.
+
+    ``signed_as`` is the repository that signatures name, if it differs from the image's.
+    """
+
+    scope: RuleScope
+    verdict: Verdict
+    keys: tuple[PublicKey, ...] = ()
+    signed_as: str = ""
+
+    def __str__(self) -> str:
+        """Return the rule as the line in the file, for error messages."""
+        if self.verdict is Verdict.SIGNED_BY:
+            return f'"{self.scope.text}" = signed by {", ".join(key.name for key in self.keys)}'
+        return f'"{self.scope.text}" = "{self.verdict}"'
+
+    def claimed(self, reference: Reference) -> str:
+        """Return the repository that a signature of this image must name."""
+        return self.signed_as or f"{reference.domain}/{reference.path}"
+
+
+class TrustRules(msgspec.Struct, frozen=True):
+    """All rules, and the file they come from. Without rules every image is accepted."""
+
+    rules: tuple[TrustRule, ...] = ()
+    source: str = ""
+
+    @property
+    def in_force(self) -> bool:
+        """Return whether there is at least one rule."""
+        return bool(self.rules)
+
+    def of(self, reference: Reference) -> TrustRule:
+        """Return the rule that applies to a name."""
+        matching = [rule for rule in self.rules if rule.scope.covers(reference)]
+        return max(matching, key=lambda rule: rule.scope.weight, default=ACCEPTED)
+
+    @property
+    def general(self) -> TrustRule:
+        """Return the rule for images that no other rule covers."""
+        return next((rule for rule in self.rules if not rule.scope.domain), ACCEPTED)
+
+
+ACCEPTED = TrustRule(RuleScope("(no rule)"), Verdict.ACCEPT)
+
+
+def scope(text: str) -> RuleScope:
+    """Parse the scope of a rule.
+
+    :raises InvalidRequest: if it is not valid.
+    """
+    if text == EVERYTHING:
+        return RuleScope(text)
+    domain, slash, rest = text.partition("/")
+    known = "." in domain or ":" in domain or domain == "localhost"
+    if not known or not _REGISTRY.fullmatch(domain):
+        raise InvalidRequest(
+            f"{text[:200]!r} does not start with a registry",
+            hint=f'use "*", or a registry and a path: {DEFAULT_DOMAIN}/library/busybox',
+        )
+    path, colon, tag = rest.partition(":")
+    if slash and not _PATH.fullmatch(path):
+        raise InvalidRequest(f"{text[:200]!r}: {path[:120]!r} is not a valid repository name")
+    if colon and not is_tag(tag):
+        raise InvalidRequest(f"{text[:200]!r}: {tag[:120]!r} is not a valid tag")
+    return RuleScope(text, "docker.io" if domain == "index.docker.io" else domain, path, tag)
+
+
+SECTION: Final = "images"
+MAX_SIZE: Final = 1 << 20  # bytes
+_PEM: Final = "-----BEGIN "
+_MEMBERS: Final = ("signed-by", "signed-as")
+
+
+class RulesFile:
+    """The policy file, with the state of each file it was read from.
+
+    ``stamps`` are stat values of the policy and of its key files, so that a change of a key is
+    noticed too.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.stamps: dict[str, tuple[int, ...]] = {}
+
+    def read(self, *, required: bool = True) -> TrustRules:
+        """Return the rules, none if the file is absent and not ``required``.
+
+        :raises InvalidRequest: if the file cannot be read or is not valid.
+        """
+        self.stamps = {self.path: stamp(self.path)}
+        data = trusted_file.read(self.path, MAX_SIZE, "policy", required=required)
+        if data is None:
+            return TrustRules()
+        try:
+            rules = parse_rules(data, self._key)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"policy {self.path}: {error.message}", hint=error.hint) from None
+        digest = sha256(data).hexdigest()
+        return TrustRules(rules, f"{self.path} sha256:{digest}" if rules else "")
+
+    @property
+    def changed(self) -> bool:
+        """Return whether a file has changed since it was read. Costs a microsecond per file."""
+        return any(stamp(path) != former for path, former in self.stamps.items())
+
+    def _key(self, name: str) -> bytes:
+        path = os.path.join(os.path.dirname(os.path.abspath(self.path)), name)
+        self.stamps[path] = stamp(path)
+        data = trusted_file.read(path, keys.PEM_LIMIT, "key", required=True)
+        assert data is not None, "a required file is read or refused"
+        return data
+
+
+def stamp(path: str) -> tuple[int, ...]:
+    """Return stat values that change when a file is written or replaced, empty if it is absent."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return (
+        *(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns),
+        *(status.st_uid, status.st_mode),
+    )
+
+
+def parse_rules(data: bytes, key: Callable[[str], bytes]) -> tuple[TrustRule, ...]:
+    """Parse the table ``images``. ``key`` returns the content of a key file.
+
+    :raises InvalidRequest: if the table is not valid.
+    """
+    import tomllib
+
+    try:
+        document = tomllib.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"it is not a TOML document: {error}") from None
+    table = document.get(SECTION, {})
+    if not isinstance(table, dict):
+        raise InvalidRequest(f"[{SECTION}] is not a table")
+    rules: dict[tuple[str, str, str], TrustRule] = {}
+    for name, value in table.items():
+        rule = _rule(name, value, key)
+        target = rule.scope.domain, rule.scope.path, rule.scope.tag
+        if target in rules:
+            raise InvalidRequest(
+                f'[{SECTION}] "{name}": "{rules[target].scope.text}" has the same scope'
+            )
+        rules[target] = rule
+    return tuple(rules.values())
+
+
+def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> TrustRule:
+    about = f'[{SECTION}] "{name}"'
+    try:
+        rule_scope = scope(name)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"[{SECTION}]: {error.message}", hint=error.hint) from None
+    if value in (Verdict.ACCEPT.value, Verdict.REJECT.value):
+        return TrustRule(rule_scope, Verdict(value))
+    if not isinstance(value, dict) or not value.get("signed-by"):
+        raise InvalidRequest(
+            f"{about}: {str(value)[:80]!r} is not a valid rule",
+            hint='use "accept", "reject" or { signed-by = ["KEY.pub"] }',
+        )
+    for member in value:
+        if member not in _MEMBERS:
+            raise InvalidRequest(
+                f"{about}: unknown key {member[:80]!r}", hint=f"known: {', '.join(_MEMBERS)}"
+            )
+    listed = value["signed-by"]
+    texts = [listed] if isinstance(listed, str) else listed
+    if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
+        raise InvalidRequest(f"{about} signed-by: must be a list of public keys")
+    try:
+        trusted = tuple(_public(text, number, key) for number, text in enumerate(texts, 1))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{about}: {error.message}", hint=error.hint) from None
+    return TrustRule(
+        rule_scope, Verdict.SIGNED_BY, trusted, _signed_as(about, value.get("signed-as", ""))
+    )
+
+
+def _public(text: str, number: int, key: Callable[[str], bytes]) -> keys.PublicKey:
+    if text.lstrip().startswith(_PEM):
+        return keys.public_key(text.encode(), f"key {number}")
+    if "\0" in text:
+        raise InvalidRequest("the path of a key contains a null byte")
+    return keys.public_key(key(text), text)
+
+
+def _signed_as(about: str, value: object) -> str:
+    if not value:
+        return ""
+    if not isinstance(value, str) or ":" in value.rpartition("/")[2] or "@" in value:
+        raise InvalidRequest(f"{about} signed-as: must be a repository without a tag")
+    reference = parse(value)
+    return f"{reference.domain}/{reference.path}"
+
 
 log = logging.getLogger("jaula.trust")
 

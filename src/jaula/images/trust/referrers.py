@@ -111,7 +111,10 @@ def _with_signature(
 def _refer(
     target: Repository, image: Descriptor, signature: Signature, cancel: Cancellation
 ) -> None:
-    """Add a manifest with all signatures: cosign reads only the last one that refers to an image."""
+    """Add a manifest with all signatures.
+
+    cosign reads only the last manifest that refers to an image.
+    """
     listed = [
         referrer
         for referrer in _referrers(target, image.digest, cancel)

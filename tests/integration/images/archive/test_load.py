@@ -14,7 +14,7 @@ import pytest
 
 from harness import layers
 from jaula.errors import InvalidRequest, JaulaError, NotFound
-from jaula.images.archive import load
+from jaula.images.archive.load import load
 from jaula.images.store.store import ImageStore
 from jaula.storage.layers.store import LayerStore
 

@@ -303,7 +303,7 @@ def test_connections_are_used_again(puller: Puller) -> None:
 def test_an_image_that_came_in_two_forms_is_one(puller: Puller) -> None:
     """Loaded with plain layers and pulled with compressed ones: one id, two manifests."""
     from harness.scripted_registry import config_of
-    from jaula.images.archive import save
+    from jaula.images.archive.save import save
     from jaula.images.registry.manifest import sha256
 
     packed = gzip.compress(SMALL)

@@ -14,7 +14,7 @@ from harness.pulls import Puller
 from harness.registry import Registry
 from harness.scripted_registry import Request, ScriptedRegistry, layer
 from jaula.errors import JaulaError, NotFound
-from jaula.images.archive import import_tar
+from jaula.images.archive.import_ import import_tar
 from jaula.images.reference import Reference, parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation

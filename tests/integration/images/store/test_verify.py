@@ -14,9 +14,9 @@ import pytest
 from harness import layers as by_hand
 from jaula.config import Paths
 from jaula.errors import CorruptState, NotFound
-from jaula.images.archive import load
+from jaula.images.archive.load import load
 from jaula.images.store import repair
-from jaula.images.store.image import Image
+from jaula.images.store.catalog import Image
 from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Damage, Verification
 from jaula.storage.layers.store import LayerStore

@@ -8,7 +8,7 @@ from jaula.errors import InvalidRequest
 from jaula.images.build.dockerfile.apply import apply, change
 from jaula.images.build.dockerfile.ast import Instruction
 from jaula.images.build.dockerfile.errors import DockerfileError
-from jaula.images.build.dockerfile.parse import parse_one
+from jaula.images.build.dockerfile.parser import parse_one
 from jaula.spec.image import Healthcheck, ImageConfig
 
 BASE = ImageConfig(

@@ -9,9 +9,8 @@ import pytest
 
 from jaula.images.build.dockerfile.ast import Add, Copy, Env, Heredoc, MountKind, Run
 from jaula.images.build.dockerfile.errors import DockerfileError
-from jaula.images.build.dockerfile.expand import expand
-from jaula.images.build.dockerfile.parse import parse_one
-from jaula.images.build.dockerfile.shell_vars import Substitution
+from jaula.images.build.dockerfile.expand import Substitution, expand
+from jaula.images.build.dockerfile.parser import parse_one
 
 VARIABLES = {"A": "val", "E": "", "F": "a.b.c.d", "S": "x y"}
 

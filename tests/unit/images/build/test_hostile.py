@@ -9,12 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
+from jaula.images.build.dockerfile.apply import Scope
 from jaula.images.build.dockerfile.ast import Env
 from jaula.images.build.dockerfile.errors import DockerfileError
-from jaula.images.build.dockerfile.parse import parse, parse_one
-from jaula.images.build.dockerfile.scope import Scope
+from jaula.images.build.dockerfile.expand import Substitution
+from jaula.images.build.dockerfile.parser import parse, parse_one
 from jaula.images.build.dockerfile.shell_glob import Glob
-from jaula.images.build.dockerfile.shell_vars import Substitution
 from jaula.images.build.dockerfile.stage_graph import plan
 from jaula.images.build.dockerfile.words import quote
 from jaula.images.build.dockerignore import Dockerignore

@@ -31,7 +31,7 @@ from jaula.images.build.dockerfile.ast import (
     Workdir,
 )
 from jaula.images.build.dockerfile.errors import DockerfileError
-from jaula.images.build.dockerfile.parse import parse, parse_one, parse_trigger
+from jaula.images.build.dockerfile.parser import parse, parse_one, parse_trigger
 from jaula.spec import image
 
 

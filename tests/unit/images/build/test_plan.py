@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from jaula.images.build.dockerfile.apply import Scope
 from jaula.images.build.dockerfile.ast import Run
 from jaula.images.build.dockerfile.errors import DockerfileError
-from jaula.images.build.dockerfile.parse import parse
-from jaula.images.build.dockerfile.scope import Scope
+from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Origin, Source, StageGraph, plan
 
 STAGES = """\

@@ -9,10 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.images.build.dockerfile.ast import Instruction
-from jaula.images.build.dockerfile.document import Dockerfile
-from jaula.images.build.dockerfile.parse import parse
-from jaula.images.build.dockerfile.scope import Scope
+from jaula.images.build.dockerfile.apply import Scope
+from jaula.images.build.dockerfile.ast import Dockerfile, Instruction
+from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import plan
 
 FOLDER = Path(__file__).parent / "dockerfiles"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import JaulaError
-from jaula.images.trust import cosign_manifest, key_file, keys, rules_file, simple_signing
+from jaula.images.trust import cosign_manifest, key_file, keys, policy, simple_signing
 from jaula.images.trust.signature import Signature, UnsignedImage, find
 
 KEY = keys.generate()
@@ -36,7 +36,7 @@ DATA = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
         lambda data: key_file.read(data, b"", "k"),
         lambda data: key_file.read(key_file._pem_armor(data), b"", "k"),
         lambda data: keys.public_key(data, "k"),
-        lambda data: rules_file.parse(data, lambda name: data),
+        lambda data: policy.parse_rules(data, lambda name: data),
     ],
 )
 @given(data=DATA)

@@ -177,7 +177,7 @@ def test_loading_the_policy_loads_no_cryptography_where_no_key_is_named(tmp_path
     policy = tmp_path / "policy.toml"
     policy.write_text('[images]\n"*" = "reject"\n')
     code = (
-        "import sys; from jaula.images.trust.rules_file import RulesFile; "
+        "import sys; from jaula.images.trust.policy import RulesFile; "
         f"assert RulesFile({str(policy)!r}).read().in_force; "
         "assert 'cryptography' not in sys.modules"
     )

@@ -9,8 +9,8 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.images.reference import parse as reference
-from jaula.images.trust import keys, rules_file
-from jaula.images.trust.rules import TrustRules, Verdict, scope
+from jaula.images.trust import keys, policy
+from jaula.images.trust.policy import TrustRules, Verdict, scope
 
 KEY = keys.generate()
 
@@ -28,7 +28,7 @@ FILE = b"""
 
 
 def read(data: bytes = FILE) -> TrustRules:
-    return TrustRules(rules_file.parse(data, lambda name: KEY.public.pem), "policy.toml")
+    return TrustRules(policy.parse_rules(data, lambda name: KEY.public.pem), "policy.toml")
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_keys_are_named_from_the_files_directory_on(directory: Path) -> None:
-    rules = rules_file.RulesFile(str(directory / "policy.toml")).read()
+    rules = policy.RulesFile(str(directory / "policy.toml")).read()
     assert rules.of(reference("r.io/team/web")).keys
     assert rules.source.startswith(f"{directory}/policy.toml sha256:")
 
 
 def test_a_change_of_any_file_shows(directory: Path) -> None:
-    file = rules_file.RulesFile(str(directory / "policy.toml"))
+    file = policy.RulesFile(str(directory / "policy.toml"))
     file.read()
     assert not file.changed
     (directory / "team.pub").write_bytes(keys.generate().public.pem)
@@ -137,31 +137,31 @@ def test_a_change_of_any_file_shows(directory: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_seen_when_it_comes(tmp_path: Path) -> None:
-    file = rules_file.RulesFile(str(tmp_path / "policy.toml"))
+    file = policy.RulesFile(str(tmp_path / "policy.toml"))
     assert not file.read(required=False).in_force
     assert not file.changed
     (tmp_path / "policy.toml").write_bytes(b"[images]\n'*' = 'reject'")
     assert file.changed
     assert file.read().in_force
     with pytest.raises(InvalidRequest, match="No such file"):
-        rules_file.RulesFile(str(tmp_path / "other.toml")).read()
+        policy.RulesFile(str(tmp_path / "other.toml")).read()
 
 
 @pytest.mark.parametrize("name", ["policy.toml", "team.pub"])
 def test_a_file_that_others_can_write_is_not_believed(directory: Path, name: str) -> None:
     (directory / name).chmod(0o666)
     with pytest.raises(InvalidRequest, match="others than the engine's user can write it"):
-        rules_file.RulesFile(str(directory / "policy.toml")).read()
+        policy.RulesFile(str(directory / "policy.toml")).read()
 
 
 def test_a_fifo_is_not_waited_for(directory: Path) -> None:
     (directory / "team.pub").unlink()
     os.mkfifo(directory / "team.pub")
     with pytest.raises(InvalidRequest, match="no regular file"):
-        rules_file.RulesFile(str(directory / "policy.toml")).read()
+        policy.RulesFile(str(directory / "policy.toml")).read()
 
 
 def test_a_file_without_end_is_not_read(directory: Path) -> None:
-    (directory / "policy.toml").write_bytes(b"#" * (rules_file.MAX_SIZE + 1))
+    (directory / "policy.toml").write_bytes(b"#" * (policy.MAX_SIZE + 1))
     with pytest.raises(InvalidRequest, match="more than"):
-        rules_file.RulesFile(str(directory / "policy.toml")).read()
+        policy.RulesFile(str(directory / "policy.toml")).read()

@@ -1,11 +1,11 @@
-"""What a Dockerfile says, one structure for each instruction.
+"""The syntax tree of a Dockerfile: instructions, stages, directives and warnings.
 
-Source: the Dockerfile reference. ``place`` is where an instruction stands in its file. ``source``
-is its canonical text: two instructions with the same text mean the same, whatever their spacing,
-comments and line breaks were; here-documents follow it line by line.
+Source: the Dockerfile reference. ``place`` is the location of an instruction in its file.
+``source`` is its canonical text: two instructions with the same text mean the same, whatever their
+spacing, comments and line breaks; here-documents follow it line by line.
 
-Variables are still in the fields as they were written until :func:`~.expansion.expand` puts in
-their values; quotes and escapes go at that time as well.
+The fields contain variables as written until :func:`~.expand.expand` replaces them. That also
+removes quotes and escapes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from enum import StrEnum
 
 import msgspec
 
+from jaula.images.build.dockerfile.errors import DockerfileError
+from jaula.images.build.dockerfile.words import Flags
 from jaula.spec import image
 
 Pairs = tuple[tuple[str, str], ...]
@@ -240,3 +242,62 @@ class Onbuild(Instruction, frozen=True):
     """``trigger`` is the text of the instruction, parsed when the image is used as a base."""
 
     trigger: str
+
+
+class LintWarning(msgspec.Struct, frozen=True):
+    """A valid construct that is probably a mistake. ``rule`` is BuildKit's name of the check."""
+
+    rule: str
+    message: str
+    place: Location
+
+
+class Directives(msgspec.Struct, frozen=True):
+    """Parser directives (``# name=value``) at the top. ``escape`` is a backslash or a backtick."""
+
+    escape: str = "\\"
+    syntax: str = ""
+    check: str = ""
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """The instructions from one FROM to the next.
+
+    ``index`` counts from 0; ``name`` is in lower case, '' for an unnamed stage.
+    """
+
+    index: int
+    name: str
+    base: From
+    instructions: tuple[Instruction, ...]
+
+
+class Dockerfile(msgspec.Struct, frozen=True):
+    """``arguments`` are the ARGs before the first FROM; ``lines`` is the unchanged text."""
+
+    name: str
+    directives: Directives
+    arguments: tuple[Arg, ...]
+    stages: tuple[Stage, ...]
+    lines: tuple[str, ...]
+    remarks: tuple[LintWarning, ...] = ()
+
+    def at(self, error: DockerfileError, place: Location) -> DockerfileError:
+        """Return the error with its location and the text of its lines."""
+        return error.at(self.name, place.first, self.lines[place.first - 1 : place.last])
+
+
+class InstructionLine(msgspec.Struct, frozen=True):
+    """The parts of an instruction's line, before its arguments are parsed.
+
+    ``word`` is the name in upper case; ``rest`` is the text after the flags, stripped.
+    ``documents`` is the text of the ``heredocs`` as a shell reads it, with the closing delimiters.
+    """
+
+    place: Location
+    word: str
+    flags: Flags
+    rest: str
+    heredocs: tuple[Heredoc, ...]
+    documents: str
+    escape: str

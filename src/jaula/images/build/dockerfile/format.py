@@ -29,11 +29,10 @@ from jaula.images.build.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.images.build.dockerfile.exec_form import as_json
-from jaula.images.build.dockerfile.words import quote
+from jaula.images.build.dockerfile.words import as_json, quote
 
 if TYPE_CHECKING:
-    from jaula.images.build.dockerfile.instruction_line import InstructionLine
+    from jaula.images.build.dockerfile.ast import InstructionLine
 
 
 def written(instruction: Instruction, line: InstructionLine, flags: tuple[str, ...]) -> str:

@@ -14,16 +14,19 @@ import msgspec
 from jaula.images.build.dockerfile.ast import (
     Arg,
     Cmd,
+    Directives,
+    Dockerfile,
     Entrypoint,
     Env,
     Expose,
     Healthcheck,
     Instruction,
+    LintWarning,
     Location,
     Maintainer,
+    Stage,
     Workdir,
 )
-from jaula.images.build.dockerfile.document import Directives, Dockerfile, LintWarning, Stage
 from jaula.images.build.dockerfile.errors import DockerfileError, plain
 from jaula.images.build.dockerfile.lexer import Lines
 from jaula.images.build.dockerfile.words import fields, halves, quoted

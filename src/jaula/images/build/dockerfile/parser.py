@@ -1,7 +1,8 @@
-"""From a logical line to its instruction.
+"""Parse the text of a Dockerfile into stages of instructions.
 
-Source: the Dockerfile reference. Quotes, escapes and variables stay as they were written; what can
-be judged without their values is judged here, so that a mistake costs no work.
+Source: the Dockerfile reference. Every error is a :class:`~.errors.DockerfileError` with the text
+of the line. Quotes, escapes and variables stay as written. Everything that can be checked without
+the values of variables is checked here, so that an error is reported before any work is done.
 """
 
 from __future__ import annotations
@@ -10,29 +11,30 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from jaula.images.build.dockerfile import flags
 from jaula.images.build.dockerfile import format as dockerfile_format
+from jaula.images.build.dockerfile import lint
 from jaula.images.build.dockerfile.ast import (
     Arg,
+    Dockerfile,
     Env,
     Expose,
     From,
     Instruction,
+    InstructionLine,
     Label,
+    Location,
     Maintainer,
     Onbuild,
     Pairs,
     Run,
+    Stage,
     StopSignal,
     User,
     Volume,
     Workdir,
 )
 from jaula.images.build.dockerfile.errors import DockerfileError, nearest, plain
-from jaula.images.build.dockerfile.exec_form import json_list
-from jaula.images.build.dockerfile.expand import filled
-from jaula.images.build.dockerfile.flags import FlagKind, Flags
-from jaula.images.build.dockerfile.instruction_line import InstructionLine
+from jaula.images.build.dockerfile.expand import Substitution, filled
 from jaula.images.build.dockerfile.instructions.command import (
     cmd,
     entrypoint,
@@ -41,9 +43,16 @@ from jaula.images.build.dockerfile.instructions.command import (
     shell,
 )
 from jaula.images.build.dockerfile.instructions.copy import add, copy
-from jaula.images.build.dockerfile.lexer import LogicalLine
-from jaula.images.build.dockerfile.shell_vars import Substitution
-from jaula.images.build.dockerfile.words import fields, halves, quoted
+from jaula.images.build.dockerfile.lexer import LogicalLine, split
+from jaula.images.build.dockerfile.words import (
+    FlagKind,
+    Flags,
+    fields,
+    halves,
+    json_list,
+    quoted,
+    take,
+)
 
 
 def read(line: LogicalLine, escape: str) -> Instruction:
@@ -55,7 +64,7 @@ def read(line: LogicalLine, escape: str) -> Instruction:
     reader = _READERS.get(name.upper())
     if reader is None:
         raise DockerfileError(f"unknown instruction: {plain(name)}", hint=nearest(name, _READERS))
-    words, rest = flags.take(rest) if rest.startswith("--") else ([], rest)
+    words, rest = take(rest) if rest.startswith("--") else ([], rest)
     known = _FLAGS.get(name.upper(), {})
     parts = InstructionLine(
         line.place, name.upper(), Flags(words, known), rest, line.heredocs, line.documents, escape
@@ -222,3 +231,114 @@ _FLAGS: Mapping[str, Mapping[str, FlagKind]] = {
         "device": FlagKind.TEXTS,
     },
 }
+
+
+LIMIT = 2 << 20
+"""Bytes of a Dockerfile."""
+
+STAGES_LIMIT = 1000
+INSTRUCTIONS_LIMIT = 10_000
+
+_NOWHERE = Location(1, 1)
+
+
+def parse(text: str | bytes, name: str = "Dockerfile") -> Dockerfile:
+    """Parse a Dockerfile. ``name`` is its name in messages."""
+    rows = _rows(text, name)
+    lexed = split(rows, name)
+    escape = lexed.directives.escape
+    if not lexed.lines:
+        raise DockerfileError("file with no instructions", name=name, line=1)
+    if len(lexed.lines) > INSTRUCTIONS_LIMIT:
+        raise DockerfileError(
+            f"more than {INSTRUCTIONS_LIMIT} instructions",
+            name=name,
+            line=lexed.lines[INSTRUCTIONS_LIMIT].place.first,
+        )
+    arguments: list[Arg] = []
+    stages: list[tuple[From, list[Instruction]]] = []
+    for line in lexed.lines:
+        try:
+            instruction = read(line, escape)
+            if isinstance(instruction, From):
+                if len(stages) == STAGES_LIMIT:
+                    raise DockerfileError(f"more than {STAGES_LIMIT} stages")
+                stages.append((instruction, []))
+            elif stages:
+                stages[-1][1].append(instruction)
+            elif isinstance(instruction, Arg):
+                arguments.append(instruction)
+            else:
+                raise DockerfileError(
+                    "no build stage in current context", hint="the first instruction must be FROM"
+                )
+        except DockerfileError as error:
+            raise error.at(name, line.place.first, _rows_at(rows, line.place)) from None
+    if not stages:
+        last = lexed.lines[-1].place
+        raise DockerfileError("no build stage in current context", hint="there is no FROM").at(
+            name, last.first, _rows_at(rows, last)
+        )
+    dockerfile = Dockerfile(
+        name,
+        lexed.directives,
+        tuple(arguments),
+        tuple(
+            Stage(index, base.name, base, tuple(instructions))
+            for index, (base, instructions) in enumerate(stages)
+        ),
+        rows,
+    )
+    return lint.apply(dockerfile, lexed)
+
+
+def parse_trigger(
+    text: str, *, base: str = "", place: Location = _NOWHERE, escape: str = "\\"
+) -> Instruction:
+    """Parse the trigger of an ONBUILD. ``place`` is the location of the FROM that executes it."""
+    name = f"ONBUILD of {base}" if base else "ONBUILD"
+    instruction = parse_one(text, escape, name=name)
+    if isinstance(instruction, From | Maintainer | Onbuild):
+        raise DockerfileError(f"{instruction.word} isn't allowed as an ONBUILD trigger").at(
+            name, 1, text.split("\n")
+        )
+    return msgspec.structs.replace(instruction, place=place)
+
+
+def parse_one(text: str, escape: str = "\\", *, name: str = "instruction") -> Instruction:
+    """Parse a text with a single instruction. Directives are comments in it."""
+    rows = _rows(text, name)
+    try:
+        lexed = split(rows, name, escape)
+        if len(lexed.lines) != 1:
+            raise DockerfileError(f"expected one instruction, got {len(lexed.lines)}")
+        return read(lexed.lines[0], escape)
+    except DockerfileError as error:
+        raise error.at(name, 1, rows) from None
+
+
+def _rows(text: str | bytes, name: str) -> tuple[str, ...]:
+    size = len(text)
+    if size > LIMIT:
+        raise DockerfileError(f"larger than {LIMIT} bytes", name=name, line=1)
+    if isinstance(text, bytes):
+        data = text
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise DockerfileError(
+                f"not UTF-8: byte {data[error.start]:#04x}", name=name, line=line
+            ) from None
+    rows = tuple(text.removeprefix("\ufeff").split("\n"))
+    if "\0" in text or not text.isascii():
+        for at, row in enumerate(rows):
+            bad = next((c for c in row if c == "\0" or "\ud800" <= c <= "\udfff"), "")
+            if bad:
+                what = "a null byte" if bad == "\0" else "a surrogate, which is not a character"
+                raise DockerfileError(what).at(name, at + 1, [row])
+    return rows
+
+
+def _rows_at(rows: tuple[str, ...], place: Location) -> tuple[str, ...]:
+    return rows[place.first - 1 : place.last]

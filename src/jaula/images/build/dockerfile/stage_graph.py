@@ -11,11 +11,19 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.images.build.dockerfile.ast import Arg, Copy, Instruction, Onbuild, Run
-from jaula.images.build.dockerfile.document import Dockerfile, LintWarning, Stage
+from jaula.images.build.dockerfile.ast import (
+    Arg,
+    Copy,
+    Dockerfile,
+    Instruction,
+    LintWarning,
+    Onbuild,
+    Run,
+    Stage,
+)
 from jaula.images.build.dockerfile.errors import DockerfileError, nearest, plain
-from jaula.images.build.dockerfile.parse import parse_trigger
-from jaula.images.build.dockerfile.shell_vars import Substitution
+from jaula.images.build.dockerfile.expand import Substitution
+from jaula.images.build.dockerfile.parser import parse_trigger
 
 PROXIES = frozenset(
     name

@@ -9,17 +9,16 @@ from jaula.images.build.dockerfile.ast import (
     Cmd,
     Entrypoint,
     Healthcheck,
+    InstructionLine,
     Network,
     Run,
     Security,
     Shell,
 )
 from jaula.images.build.dockerfile.errors import DockerfileError, plain
-from jaula.images.build.dockerfile.exec_form import json_list
-from jaula.images.build.dockerfile.heredoc import file_name, marker
-from jaula.images.build.dockerfile.instruction_line import InstructionLine
 from jaula.images.build.dockerfile.instructions.mount import parse_mount
-from jaula.images.build.dockerfile.words import halves
+from jaula.images.build.dockerfile.lexer import file_name, marker
+from jaula.images.build.dockerfile.words import halves, json_list
 from jaula.spec import image
 from jaula.spec.units import nanoseconds
 

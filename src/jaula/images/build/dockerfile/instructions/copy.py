@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.images.build.dockerfile.ast import Add, Copy, Heredoc
+from jaula.images.build.dockerfile.ast import Add, Copy, Heredoc, InstructionLine
 from jaula.images.build.dockerfile.errors import DockerfileError, plain
-from jaula.images.build.dockerfile.exec_form import json_list
-from jaula.images.build.dockerfile.heredoc import file_name, marker
-from jaula.images.build.dockerfile.instruction_line import InstructionLine
-from jaula.images.build.dockerfile.words import fields
+from jaula.images.build.dockerfile.lexer import file_name, marker
+from jaula.images.build.dockerfile.words import fields, json_list
 
 
 def copy(line: InstructionLine) -> Copy:
