@@ -103,7 +103,7 @@ def mend(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
     from jaula.images.store import repair
 
     image = images.resolve(arguments[0])
-    pairs = repair.pairs(images, image.manifest)
+    pairs = repair.layer_pairs(images, image.manifest)
     return lambda: [repair.unpack(images, blob.digest, layer) for blob, layer in pairs]
 
 

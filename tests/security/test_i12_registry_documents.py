@@ -273,7 +273,7 @@ def test_a_layer_that_always_breaks_off_is_given_up(
 
     registry.scripts[path] = cut
     refused(puller, registry, "closed the connection")
-    assert len(registry.asked(path)) == puller.patience.attempts
+    assert len(registry.asked(path)) == puller.timeouts.attempts
 
 
 def test_a_layer_that_drips_is_given_up(puller: Puller, registry: ScriptedRegistry) -> None:

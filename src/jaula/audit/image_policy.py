@@ -16,7 +16,7 @@ from typing import Any
 from jaula.errors import InvalidRequest
 from jaula.images.reference import could_be_id, parse
 from jaula.images.store.blobs import hex_of
-from jaula.images.trust.policy import RulesFile, TrustRule, TrustRules, Verdict, vouched
+from jaula.images.trust.policy import RulesFile, TrustRule, TrustRules, Verdict, verify_stored
 from jaula.images.trust.signature import UnsignedImage
 from jaula.images.trust.signature_store import SignatureStore
 from jaula.spec.image import MANIFESTS, Index, Manifest, decode
@@ -50,7 +50,7 @@ class ImageRules:
         reference = parse(asked)
         for manifest in self._manifests(id):
             try:
-                found = vouched(store, manifest, rule, reference)
+                found = verify_stored(store, manifest, rule, reference)
             except UnsignedImage as error:
                 reason = error.message or reason
                 continue

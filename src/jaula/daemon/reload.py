@@ -69,7 +69,7 @@ class Reloader:
             log_config.check(config)
             policy = daemon_policy.policy(config)
             context = context_of(config.tls) if config.tls and self.entrances else None
-            parts.gate.follow(daemon_policy.path_of(config), required=bool(config.policy))
+            parts.gate.load_file(daemon_policy.path_of(config), required=bool(config.policy))
         except JaulaError as error:
             _log.error("the settings are not reloaded: %s", error)
             return

@@ -33,7 +33,7 @@ def host() -> Platform:
     return Platform(_ARCHITECTURES.get(machine, machine), "linux", variant)
 
 
-def best(manifests: Sequence[Descriptor], requested: Platform | None = None) -> Descriptor:
+def select(manifests: Sequence[Descriptor], requested: Platform | None = None) -> Descriptor:
     """Return the manifest for the platform ``requested``, this machine's if None.
 
     A requested architecture must match exactly. Without a request, an architecture that this
@@ -59,14 +59,14 @@ def best(manifests: Sequence[Descriptor], requested: Platform | None = None) -> 
     for manifest in manifests:
         if manifest.platform is None:
             return manifest
-    available = ", ".join(sorted({shown(m.platform) for m in manifests if m.platform}))
+    available = ", ".join(sorted({format_platform(m.platform) for m in manifests if m.platform}))
     raise NotFound(
-        f"no matching manifest for {shown(target)} in the manifest list entries",
+        f"no matching manifest for {format_platform(target)} in the manifest list entries",
         hint=f"available platforms: {available or 'none'}"[:600],
     )
 
 
-def shown(platform: Platform) -> str:
+def format_platform(platform: Platform) -> str:
     """Return a platform in Docker's notation, for example ``linux/arm/v7``."""
     parts = (platform.os, platform.architecture, platform.variant)
     return "/".join(part for part in parts if part)

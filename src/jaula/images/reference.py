@@ -129,7 +129,7 @@ def familiar(ref: str) -> str | None:
         return None
 
 
-def in_index(ref: str) -> str | None:
+def index_name(ref: str) -> str | None:
     """Return the name in the index that ``ref`` means, or None if it is not a valid reference.
 
     A tag is ignored if there is a digest.

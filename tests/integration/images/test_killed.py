@@ -152,9 +152,9 @@ def test_a_repair_that_was_cut_off_can_be_done_again(filled: Path, tmp_path: Pat
     for trial, _ in sampled(filled, tmp_path, "mend", "one:1"):
         store = opened(trial)
         for manifest in store.damaged():
-            repair.mend(store, manifest)
+            repair.repair(store, manifest)
         image = store.resolve("one:1")
-        for blob, diff_id in repair.pairs(store, image.manifest):
+        for blob, diff_id in repair.layer_pairs(store, image.manifest):
             repair.unpack(store, blob.digest, diff_id)
         assert names(check_whole(trial, "one:1", "two:1")) == {"one:1", "two:1"}
 

@@ -7,7 +7,7 @@ import pytest
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.bootstrap.debian import host_release, release_time
 from jaula.images.build.dockerfile.apply import apply
-from jaula.images.platform import best
+from jaula.images.platform import select
 from jaula.images.store.store import check_document
 from jaula.spec.image import (
     DOCUMENT_LIMIT,
@@ -106,10 +106,10 @@ def descriptor(architecture: str) -> Descriptor:
 
 def test_the_manifest_of_the_platform_is_chosen() -> None:
     there = [descriptor("s390x"), descriptor("arm64"), descriptor("amd64")]
-    assert best(there, Platform("arm64", "linux")) is there[1]
-    assert best([there[0], Descriptor(MANIFEST, DIGEST, 1)], Platform("arm64", "linux")).digest
+    assert select(there, Platform("arm64", "linux")) is there[1]
+    assert select([there[0], Descriptor(MANIFEST, DIGEST, 1)], Platform("arm64", "linux")).digest
     with pytest.raises(NotFound, match="linux/s390x"):
-        best(there[:1], Platform("arm64", "linux"))
+        select(there[:1], Platform("arm64", "linux"))
 
 
 def test_the_host_is_read_from_its_release_file() -> None:

@@ -17,7 +17,7 @@ from jaula.engine.builder.cache.lookup import CacheLookup
 from jaula.engine.builder.image_state import ImageState
 from jaula.engine.builder.mounts.attach import StepMounts
 from jaula.engine.builder.mounts.resolve import StepMountRequests
-from jaula.images.build.copy import CopyOperation, take
+from jaula.images.build.copy import CopyOperation, prepare
 from jaula.images.build.dockerfile import ast as words
 from jaula.images.build.dockerfile.apply import Scope, change, shell_command
 from jaula.images.build.dockerfile.stage_graph import Source
@@ -205,7 +205,7 @@ class StageRun:
             tree = await supplies.tree(self._planned, origin, held, self._channel.put)
 
             def look() -> tuple[CopyOperation, str]:
-                taking = take(instruction, tree, supplies.remotes, supplies.cancellation)
+                taking = prepare(instruction, tree, supplies.remotes, supplies.cancellation)
                 return taking, taking.digest()
 
             taking, content = await in_thread(look)

@@ -76,7 +76,7 @@ class Starter:
         container.exited.clear()
         try:
             if not record.build:  # a step's base was judged when the build began
-                self._parts.gate.starting(record.image, record.body.image)
+                self._parts.gate.check_start(record.image, record.body.image)
             shares = namespaces.decide(record.body.host_config)
             joined = self._joined(shares, place)
             await self._take(record, shares, joined, place)

@@ -133,7 +133,7 @@ class Images:
         store, gate = self._parts.images, self._parts.gate
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
-            for message in load(store, file, quiet=quiet, admit=gate.loading):
+            for message in load(store, file, quiet=quiet, admit=gate.check_load):
                 emit(dict(message))
 
         async for message in consumed(stream, work):

@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.images.archive.members import ArchiveMembers
-from jaula.images.platform import best
+from jaula.images.platform import select
 from jaula.images.reference import parse
 from jaula.images.store.store import Image, ImageStore, check_document, short
 from jaula.spec.image import (
@@ -224,7 +224,7 @@ class _Archive:
             if shape.config is not None or shape.layers is not None:
                 raise InvalidRequest(f"blob {descriptor.digest} is both an index and a manifest")
             index = decode(data, Index, f"index {descriptor.digest}")
-            return self._read_manifest(best(index.manifests), names, depth + 1)
+            return self._read_manifest(select(index.manifests), names, depth + 1)
         if descriptor.media_type not in MANIFESTS:
             raise InvalidRequest(
                 f"blob {descriptor.digest} has the media type {descriptor.media_type!r}, "

@@ -25,7 +25,7 @@ class PackedArchive(msgspec.Struct, frozen=True):
 
     file: File
     name: bytes = b""
-    fills: bool = True
+    contents_only: bool = True
     keeps_owners: bool = True
 
     def archive(self, name: bytes) -> Archive:

@@ -19,8 +19,8 @@ import msgspec
 
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import add_archive, dockerignore
-from jaula.images.build.copy_target import CopyTarget, place
-from jaula.images.build.errors import explained
+from jaula.images.build.copy_target import CopyTarget, copy_sources
+from jaula.images.build.errors import translate_os_errors
 from jaula.images.build.quota import QuotaStream
 from jaula.images.build.remote import git_url
 from jaula.kernel import paths
@@ -62,7 +62,7 @@ def receive(
     # A context of the docker command may end with the last byte of its last entry.
     reader = TarReader(source, limits=limits, padded=False)
     extraction = CopyIn(directory, "/", owner=lambda uid, gid: (0, 0), parents=(0, 0))
-    with explained("the build context"):
+    with translate_os_errors("the build context"):
         extraction.run(QuotaStream(reader, directory, None, cancel))
         reader.drain()
 
@@ -86,7 +86,7 @@ def fetch(
     if is_repository(address):
         url = f"https://{address}" if address.startswith("github.com/") else address
         source = remotes.repository(url, "", keep_git_dir=False)
-        place([source], directory, root_target, owner=(0, 0), cancel=cancel)
+        copy_sources([source], directory, root_target, owner=(0, 0), cancel=cancel)
         return None
     file = remotes.file(address, "")
     if add_archive.is_packed(file):
@@ -126,7 +126,7 @@ def _text(data: bytes, name: str) -> str:
     return text
 
 
-def leave_out(directory: int, name: str, *, everything: bool) -> None:
+def remove_ignored(directory: int, name: str, *, everything: bool) -> None:
     """Remove the Dockerfile ``name`` and the ignore file if they are ignored.
 
     ``everything`` removes all ignored paths: a client omits them itself, a repository does not.
@@ -136,7 +136,7 @@ def leave_out(directory: int, name: str, *, everything: bool) -> None:
         return
     if not everything:
         for path in (name, *dockerignore.files(name)):
-            while path and ignore.leaves_out(path):
+            while path and ignore.excludes_path(path):
                 _remove(directory, os.fsencode(path))
                 path = posixpath.dirname(path)  # a directory sent only for this file
         return
@@ -144,7 +144,7 @@ def leave_out(directory: int, name: str, *, everything: bool) -> None:
     for parent, _, entries in walk(directory):
         for entry, _ in entries:
             inner = parent + b"/" + entry if parent else entry
-            if ignore.leaves_out(os.fsdecode(inner)):
+            if ignore.excludes_path(os.fsdecode(inner)):
                 ignored.append(inner)
     for inner in reversed(ignored):  # the content of a directory before the directory
         _remove(directory, inner)

@@ -1,7 +1,7 @@
 """One ``COPY`` or ``ADD``: its sources, their digest, and the copy.
 
-The builder calls :func:`take` with an instruction whose variables are replaced. It uses the digest
-for the cache lookup, and copies if the cache has no entry.
+The builder calls :func:`prepare` with an instruction whose variables are replaced. It uses the
+digest for the cache lookup, and copies if the cache has no entry.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from jaula.errors import InvalidRequest
 from jaula.images.build import add_archive, chmod, select
-from jaula.images.build.copy_target import CopyTarget, place
+from jaula.images.build.copy_target import CopyTarget, copy_sources
 from jaula.images.build.digest import digest
 from jaula.images.build.dockerfile.ast import Add, Copy
-from jaula.images.build.errors import explained
+from jaula.images.build.errors import translate_os_errors
 from jaula.images.build.remote import git_url
 from jaula.images.build.sources import File, Source, Text, Tree
 
@@ -48,7 +48,7 @@ class CopyOperation:
         self._mode = chmod.parse(instruction.chmod) if instruction.chmod else None
         self._cancel = cancel
 
-    @explained("cannot read the source")
+    @translate_os_errors("cannot read the source")
     def digest(self) -> str:
         """Return ``sha256:...`` of the sources. It does not include the text of the instruction."""
         return digest(self.sources, self._cancel)
@@ -59,7 +59,7 @@ class CopyOperation:
         ``workdir`` is the base of a relative target. ``owner`` is the resolved ``--chown``, None
         without it. For ``--link`` the root is an empty directory.
         """
-        place(
+        copy_sources(
             self.sources,
             root,
             CopyTarget(self._target, workdir),
@@ -69,8 +69,8 @@ class CopyOperation:
         )
 
 
-@explained("cannot open the source")
-def take(
+@translate_os_errors("cannot open the source")
+def prepare(
     instruction: Copy | Add,
     tree: Tree | None,
     remotes: Remotes | None = None,
@@ -85,7 +85,7 @@ def take(
     """
     sources: list[Source] = []
     unmatched: list[str] = []
-    excludes = select.excluding(instruction.excludes)
+    excludes = select.exclude_filter(instruction.excludes)
     for text in instruction.sources:
         if isinstance(instruction, Add) and _is_remote(text):
             if remotes is None:
@@ -100,7 +100,7 @@ def take(
                 hint="specify a directory instead of a single Dockerfile",
             )
         parents = isinstance(instruction, Copy) and instruction.parents
-        selected = (select.select_inside if parents else select.select)(tree, text, excludes)
+        selected = (select.select_with_parents if parents else select.select)(tree, text, excludes)
         if not selected:
             unmatched.append(text)
         if isinstance(instruction, Add):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest
 from jaula.images.build import add_archive
-from jaula.images.build.errors import explained, shown
+from jaula.images.build.errors import quote_path, translate_os_errors
 from jaula.images.build.quota import QuotaStream
 from jaula.images.build.sources import Source
 from jaula.kernel import paths
@@ -45,7 +45,7 @@ class CopyTarget:
         self.path = "/" + posixpath.normpath(posixpath.join("/", workdir, text)).lstrip("/")
 
 
-def place(
+def copy_sources(
     sources: Sequence[Source],
     root: int,
     target: CopyTarget,
@@ -61,11 +61,11 @@ def place(
     :raises InvalidRequest: if existing files conflict with the sources.
     :raises Unavailable: if the disk is full.
     """
-    with explained(f"cannot copy to {shown(target.text)}"):
-        several = len(sources) > 1 and not all(source.fills for source in sources)
+    with translate_os_errors(f"cannot copy to {quote_path(target.text)}"):
+        several = len(sources) > 1 and not all(source.contents_only for source in sources)
         if several and not target.directory and not _is_directory(root, target.path):
             raise InvalidRequest(
-                f"cannot copy several files to {shown(target.text)}",
+                f"cannot copy several files to {quote_path(target.text)}",
                 hint="end the target with a slash if it is a directory",
             )
         for source in sources:
@@ -110,7 +110,7 @@ def _copy(
 
 def _resolve(root: int, target: CopyTarget, source: Source, parents: Ids) -> tuple[int, bytes]:
     """Return a descriptor of the directory that a source is copied to, and its name there."""
-    if source.fills or target.directory:
+    if source.contents_only or target.directory:
         return _directory(root, target.path, parents), source.name
     path = target.path
     for _ in range(_LINKS_LIMIT):

@@ -26,7 +26,7 @@ def digest(sources: Iterable[Source], cancel: Cancellation | None = None) -> str
     """Return ``sha256:...`` of the sources in their order."""
     total = hashlib.sha256(msgspec.msgpack.encode(("copy", _VERSION)))
     for source in sources:
-        total.update(msgspec.msgpack.encode(("source", source.name, source.fills)))
+        total.update(msgspec.msgpack.encode(("source", source.name, source.contents_only)))
         if isinstance(source, PackedArchive):
             source = source.file  # the same file has the same content
         archive = source.archive(source.name)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from jaula.images.build.sources import Archive, Tree, described
+from jaula.images.build.sources import Archive, Tree, tar_entry
 from jaula.kernel import paths
 from jaula.storage.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, TarEntry
 from jaula.storage.tar.tree_archive import TYPES, exactly
@@ -47,7 +47,7 @@ class _DirectoryReader:
         kind = TYPES.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             return None
-        entry = described(path, kind, status)
+        entry = tar_entry(path, kind, status)
         if kind != DIRECTORY and status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
@@ -76,7 +76,7 @@ class DirectorySource(msgspec.Struct, frozen=True):
     path: bytes
     keep: Keep | None = None
     name: bytes = b""
-    fills: bool = True
+    contents_only: bool = True
 
     @property
     def keeps_owners(self) -> bool:
@@ -144,7 +144,7 @@ class SubdirectorySource(msgspec.Struct, frozen=True):
     paths: tuple[bytes, ...]
     keep: Keep | None = None
     name: bytes = b""
-    fills: bool = True
+    contents_only: bool = True
 
     @property
     def keeps_owners(self) -> bool:

@@ -65,7 +65,7 @@ class Dockerignore:
     def __bool__(self) -> bool:
         return bool(self._patterns)
 
-    def leaves_out(self, path: str) -> bool:
+    def excludes_path(self, path: str) -> bool:
         """Return whether ``path``, relative to the root of the context, is excluded."""
         parent, _, _ = path.rpartition("/")
         return self._match(path, self._match_directory(parent) if parent else (0, False))[1]
@@ -112,7 +112,7 @@ class Dockerignore:
             bit <<= 1
         return matched, excluded
 
-    def may_hold(self, directory: str) -> bool:
+    def may_contain_exception(self, directory: str) -> bool:
         """Return whether an exception may match something below an excluded ``directory``."""
         start = f"{directory}/"
         return any(
@@ -129,7 +129,7 @@ class Dockerignore:
             *(
                 _Pattern(_escape(path), is_exception=True)
                 for path in paths
-                if self.leaves_out(path)
+                if self.excludes_path(path)
             ),
         ]
         return copy

@@ -14,7 +14,7 @@ _MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS)
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def translate_os_errors(what: str) -> Iterator[None]:
     """Translate an ``OSError`` into an error whose message starts with ``what``.
 
     ``what`` is, for example, ``cannot copy to '/x'``.
@@ -36,6 +36,6 @@ def explained(what: str) -> Iterator[None]:
         raise InvalidRequest(f"{what}: {reason}") from error
 
 
-def shown(path: str) -> str:
+def quote_path(path: str) -> str:
     """Return a path for a message: quoted, and truncated if it is long."""
     return repr(path if len(path) <= _PATH_LIMIT else path[:_PATH_LIMIT] + "...")

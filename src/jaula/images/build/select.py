@@ -17,7 +17,7 @@ from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import wildcard
 from jaula.images.build.directory import DirectorySource, Keep, SubdirectorySource
 from jaula.images.build.dockerignore import Dockerignore
-from jaula.images.build.errors import shown
+from jaula.images.build.errors import quote_path
 from jaula.images.build.sources import File, Source, Tree
 from jaula.kernel import paths
 from jaula.storage.trees import walk
@@ -45,7 +45,7 @@ def select(tree: Tree, text: str, excludes: Excludes | None = None) -> list[Sour
     return sources
 
 
-def select_inside(tree: Tree, text: str, excludes: Excludes | None = None) -> list[Source]:
+def select_with_parents(tree: Tree, text: str, excludes: Excludes | None = None) -> list[Source]:
     """Return the sources as :func:`select` does, with parent directories (``--parents``).
 
     The parents start after a ``/./`` in the path.
@@ -134,15 +134,15 @@ def _matches(
         os.close(root)
 
 
-def excluding(patterns: Sequence[str]) -> Excludes | None:
+def exclude_filter(patterns: Sequence[str]) -> Excludes | None:
     """Return the filter of ``--exclude`` patterns, or None without patterns."""
     if not patterns:
         return None
-    return Dockerignore(patterns).leaves_out
+    return Dockerignore(patterns).excludes_path
 
 
 def _not_found(tree: Tree, text: str) -> NotFound:
-    return NotFound(f"{shown(text)} is not in {tree.title}", hint=_hint(tree))
+    return NotFound(f"{quote_path(text)} is not in {tree.title}", hint=_hint(tree))
 
 
 def _hint(tree: Tree) -> str | None:
@@ -155,5 +155,5 @@ def _open_error(tree: Tree, text: str, error: OSError) -> InvalidRequest | NotFo
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return _not_found(tree, text)
     if error.errno == errno.ELOOP:
-        return InvalidRequest(f"{shown(text)} in {tree.title} is a symbolic link loop")
-    return InvalidRequest(f"{shown(text)} in {tree.title} cannot be opened: {error.strerror}")
+        return InvalidRequest(f"{quote_path(text)} in {tree.title} is a symbolic link loop")
+    return InvalidRequest(f"{quote_path(text)} in {tree.title} cannot be opened: {error.strerror}")

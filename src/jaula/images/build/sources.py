@@ -43,15 +43,16 @@ class Tree(msgspec.Struct, frozen=True):
 class Source(Protocol):
     """One source of a copy.
 
-    ``name`` is its name in a target directory. ``fills`` is true if the content of a directory is
-    copied, not a named file. ``keeps_owners`` is true if the owners of its entries are kept.
+    ``name`` is its name in a target directory. ``contents_only`` is true if the content of a
+    directory is copied, not a named file. ``keeps_owners`` is true if the owners of its entries are
+    kept.
     """
 
     @property
     def name(self) -> bytes: ...
 
     @property
-    def fills(self) -> bool: ...
+    def contents_only(self) -> bool: ...
 
     @property
     def keeps_owners(self) -> bool: ...
@@ -68,7 +69,7 @@ class Archive(Protocol):
     def data(self) -> Iterator[memoryview]: ...
 
 
-def described(path: bytes, kind: int, status: os.stat_result) -> TarEntry:
+def tar_entry(path: bytes, kind: int, status: os.stat_result) -> TarEntry:
     """Return the tar entry for the result of a stat call, device numbers included."""
     entry = TarEntry()
     entry.name, entry.type = path, kind
@@ -85,7 +86,7 @@ class File(msgspec.Struct, frozen=True):
     tree: Tree
     path: bytes
     name: bytes
-    fills: bool = False
+    contents_only: bool = False
 
     @property
     def keeps_owners(self) -> bool:
@@ -115,7 +116,7 @@ class _FileArchive:
             kind = TYPES.get(stat.S_IFMT(status.st_mode))
             if kind in (None, DIRECTORY, SYMLINK):
                 return
-            entry = described(self._name, kind, status)
+            entry = tar_entry(self._name, kind, status)
             if kind == REGULAR:
                 entry.xattrs = attributes_of(self._fd)
                 entry.size = self._size = status.st_size
@@ -138,7 +139,7 @@ class Text(msgspec.Struct, frozen=True):
 
     name: bytes
     content: bytes
-    fills: bool = False
+    contents_only: bool = False
     keeps_owners: bool = False
 
     def archive(self, name: bytes) -> Archive:

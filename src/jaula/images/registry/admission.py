@@ -14,10 +14,10 @@ from jaula.images.registry.repository import Repository
 class Admission(Protocol):
     """The image policy, as a pull uses it."""
 
-    def asked(self, reference: Reference) -> None:
+    def check_name(self, reference: Reference) -> None:
         """Check a name before its registry is contacted. Raise an error if it is refused."""
 
-    def arriving(
+    def check_pull(
         self,
         sources: Sequence[Repository],
         reference: Reference,

@@ -32,16 +32,16 @@ class RegistryClient:
         self,
         store: ImageStore,
         config: RegistryConfig,
-        patience: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         admission: Admission | None = None,
     ) -> None:
         self.store = store
         self.admission = admission
         self.config = config
-        proxies = proxy.configured(
+        proxies = proxy.configured_proxies(
             config.http_proxy, config.https_proxy, config.no_proxy, os.environ
         )
-        self.transport = Transport(Hosts(config), proxies, patience)
+        self.transport = Transport(Hosts(config), proxies, timeouts)
         self.transfers = Transfers(store, config.downloads)
 
     @property

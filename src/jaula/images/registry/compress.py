@@ -38,7 +38,7 @@ def is_plain(manifest: Manifest) -> bool:
     return any(layer.media_type in _PLAIN for layer in manifest.layers)
 
 
-def compressed(store: ImageStore, image: Image, cancel: Cancellation) -> Image:
+def compress_layers(store: ImageStore, image: Image, cancel: Cancellation) -> Image:
     """Compress the plain layers of an image and return the image, under the names that it has."""
     manifest = store.manifest(image)
     plain = list(dict.fromkeys(d.digest for d in manifest.layers if d.media_type in _PLAIN))

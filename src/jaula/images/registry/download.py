@@ -34,8 +34,8 @@ def receive(
     :raises InvalidRequest: if the content does not match the descriptor.
     :raises ConnectionLost: or the last error of the registry, after the last attempt.
     """
-    patience = source.patience
-    attempt, pause, mark = 0, patience.pause, 0
+    timeouts = source.timeouts
+    attempt, pause, mark = 0, timeouts.pause, 0
     while blob.size < layer.size:
         try:
             with source.blob(layer.digest, blob.size, cancel) as response:
@@ -43,16 +43,16 @@ def receive(
             continue
         except (ConnectionLost, Unreachable, RegistryError) as error:
             cancel.check()
-            if isinstance(error, RegistryError) and not error.passing:
+            if isinstance(error, RegistryError) and not error.is_temporary:
                 raise
-            if blob.size - mark >= patience.progress:
-                attempt, pause = 0, patience.pause
+            if blob.size - mark >= timeouts.progress:
+                attempt, pause = 0, timeouts.pause
             mark = blob.size
             attempt += 1
-            if attempt >= patience.attempts:
+            if attempt >= timeouts.attempts:
                 raise
         cancel.pause(pause)
-        pause = min(pause * 2, patience.longest_pause)
+        pause = min(pause * 2, timeouts.longest_pause)
     if blob.digest != layer.digest:
         raise InvalidRequest(f"filesystem layer verification failed for digest {layer.digest}")
 

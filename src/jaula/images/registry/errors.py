@@ -25,14 +25,16 @@ _CODE = re.compile(r"[A-Z0-9_]{1,64}", re.ASCII)
 class Unreachable(JaulaError):
     """No response, because of the name, the network or TLS.
 
-    ``no_tls`` is true if plain HTTP may work.
+    ``try_plain_http`` is true if plain HTTP may work.
     """
 
     status = 500
 
-    def __init__(self, message: str, *, no_tls: bool = False, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, try_plain_http: bool = False, hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
-        self.no_tls = no_tls
+        self.try_plain_http = try_plain_http
 
 
 class ConnectionLost(JaulaError):
@@ -54,12 +56,12 @@ class RegistryError(JaulaError):
         super().__init__(f"{code.replace('_', ' ')}: {message}" if code else message)
         self.code = code
         self.status = status if status in (400, 401, 403, 404, 405, 429) else 500
-        self.answered = status
+        self.http_status = status
 
     @property
-    def passing(self) -> bool:
+    def is_temporary(self) -> bool:
         """Return whether the same request may succeed later."""
-        return self.answered in (429, 500, 502, 503, 504)
+        return self.http_status in (429, 500, 502, 503, 504)
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -76,7 +78,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:_MESSAGE_LIMIT])
 
 
-def refused(status: int, data: bytes) -> RegistryError:
+def registry_error(status: int, data: bytes) -> RegistryError:
     """Return the error in a response's document, or one from the HTTP status alone."""
     try:
         errors = msgspec.json.decode(data, type=_Errors).errors
@@ -105,7 +107,7 @@ def pull_error(error: RegistryError, repository: str, reference: str) -> JaulaEr
             f"pull access denied for {repository}, repository does not exist or may require "
             f"'docker login': {error.message}"
         )
-    if error.code == "manifest_unknown" or (error.code == "" and error.answered == 404):
+    if error.code == "manifest_unknown" or (error.code == "" and error.http_status == 404):
         message = error.message if error.code else "manifest unknown: manifest unknown"
         return NotFound(f"manifest for {reference} not found: {message}")
     if error.code == "name_unknown":
@@ -118,14 +120,16 @@ def unreachable(method: str, url: Url, error: Exception) -> Unreachable:
     prefix = f'{method.capitalize()} "{url}": '
     address = f"{url.host}:{url.port}" if ":" not in url.host else f"[{url.host}]:{url.port}"
     if isinstance(error, socket.gaierror):
-        return Unreachable(f"{prefix}dial tcp: lookup {url.host}: no such host", no_tls=True)
+        return Unreachable(
+            f"{prefix}dial tcp: lookup {url.host}: no such host", try_plain_http=True
+        )
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unreachable(
             f"{prefix}tls: failed to verify certificate: {printable(error.verify_message)}"
         )
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or "").lower().replace("_", " ")
-        return Unreachable(f"{prefix}tls: {reason or 'the connection ended'}", no_tls=True)
+        return Unreachable(f"{prefix}tls: {reason or 'the connection ended'}", try_plain_http=True)
     if isinstance(error, TimeoutError):
         return Unreachable(f"{prefix}dial tcp {address}: i/o timeout")
     if isinstance(error, http.client.HTTPException):
@@ -133,8 +137,8 @@ def unreachable(method: str, url: Url, error: Exception) -> Unreachable:
         return Unreachable(f"{prefix}not an HTTP response: {word}")
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
-        return Unreachable(f"{prefix}{printable(str(error))}", no_tls=True)
+        return Unreachable(f"{prefix}{printable(str(error))}", try_plain_http=True)
     reason = os.strerror(number).lower()
     if number in (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT):
-        return Unreachable(f"{prefix}dial tcp {address}: connect: {reason}", no_tls=True)
-    return Unreachable(f"{prefix}{reason}", no_tls=True)
+        return Unreachable(f"{prefix}dial tcp {address}: connect: {reason}", try_plain_http=True)
+    return Unreachable(f"{prefix}{reason}", try_plain_http=True)

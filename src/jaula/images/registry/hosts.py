@@ -65,7 +65,7 @@ class Hosts:
             return (self.endpoint(domain),)
         mirrors = []
         for url in self._mirrors:
-            insecure = self.relaxed(url.host, url.port)
+            insecure = self.is_insecure(url.host, url.port)
             if url.scheme == "http" and not insecure:
                 raise InvalidRequest(
                     f"the mirror {url} has no encryption", hint="list it as an insecure registry"
@@ -77,11 +77,11 @@ class Hosts:
         """Return the server of the registry itself."""
         name = HUB if domain == DEFAULT_DOMAIN else domain
         secure = parse(f"https://{name}/")
-        if not self.relaxed(secure.host, secure.port) or self.has_certificates(name):
+        if not self.is_insecure(secure.host, secure.port) or self.has_certificates(name):
             return Endpoint(name, (secure,))
         return Endpoint(name, (secure, parse(f"http://{name}/")), verify=False)
 
-    def relaxed(self, host: str, port: int) -> bool:
+    def is_insecure(self, host: str, port: int) -> bool:
         """Return whether the host may have any certificate, or none."""
         if is_loopback(host) or host in self._names or f"{host}:{port}" in self._names:
             return True

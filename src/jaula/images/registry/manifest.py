@@ -14,7 +14,7 @@ import re
 import msgspec
 
 from jaula.errors import InvalidRequest, NotFound, Unsupported
-from jaula.images.platform import best, shown
+from jaula.images.platform import format_platform, select
 from jaula.spec.image import (
     CONFIG,
     DOCKER_CONFIG,
@@ -125,13 +125,13 @@ def read(
     return Document(media_type, digest, data)
 
 
-def choose(document: Document, platform: Platform | None) -> Descriptor:
+def select_manifest(document: Document, platform: Platform | None) -> Descriptor:
     """Return the manifest of an index for a platform, this machine's if None.
 
     :raises InvalidRequest: if the entry is not a manifest.
     :raises NotFound: if no entry matches.
     """
-    selected = best(document.index().manifests, platform)
+    selected = select(document.index().manifests, platform)
     if selected.media_type not in MANIFESTS:
         raise InvalidRequest(
             f"the index lists {selected.digest} as {selected.media_type[:100]!r}, "
@@ -140,7 +140,7 @@ def choose(document: Document, platform: Platform | None) -> Descriptor:
     return selected
 
 
-def platform_of(text: str | None) -> Platform | None:
+def parse_platform(text: str | None) -> Platform | None:
     """Parse ``os/architecture[/variant]`` or an architecture alone.
 
     :raises InvalidRequest: if ``text`` is not a valid platform.
@@ -171,7 +171,7 @@ def check_platform(requested: Platform | None, actual: Platform, reference: str)
         return
     raise NotFound(
         f"image with reference {reference} was found but does not match the specified platform: "
-        f"wanted {shown(requested)}, actual: {shown(actual)}"
+        f"wanted {format_platform(requested)}, actual: {format_platform(actual)}"
     )
 
 

@@ -61,14 +61,14 @@ class ProgressBoard:
         self._updated: dict[object, float] = {}
         self._count = 0
 
-    def say(self, message: Message) -> None:
+    def post(self, message: Message) -> None:
         """Add a message that the reader must get."""
         with self._changed:
             self._count += 1
             self._messages[self._count,] = message
             self._changed.notify()
 
-    def tell(self, message: Message, *, last: bool = False) -> None:
+    def update(self, message: Message, *, last: bool = False) -> None:
         """Update a progress bar. Drop the update if the last one of the line is recent.
 
         ``last`` marks the final update, which is never dropped.

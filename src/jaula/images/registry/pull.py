@@ -26,7 +26,7 @@ from jaula.images.registry.errors import (
 from jaula.images.registry.manifest import Document
 from jaula.images.registry.progress import Message, ProgressBoard, status
 from jaula.images.registry.repository import Repository
-from jaula.images.registry.transfers import Transfer, raised
+from jaula.images.registry.transfers import Transfer, as_jaula_error
 from jaula.images.store.store import Image, ImageStore, check_document, short
 from jaula.spec.image import Descriptor, Platform
 
@@ -64,7 +64,7 @@ def pull(
     :raises RegistryError: if the registry refuses a request.
     """
     if client.admission is not None:
-        client.admission.asked(reference)
+        client.admission.check_name(reference)
     remote = _resolve(client, reference, platform, credentials, cancel)
     name = str(reference)
     if reference.digest is not None:
@@ -72,7 +72,7 @@ def pull(
     manifest = remote.manifest.manifest()
     on_stored: Callable[[], None] | None = None
     if client.admission is not None:
-        on_stored = client.admission.arriving(
+        on_stored = client.admission.check_pull(
             (remote.source, *remote.alternatives), reference, remote.named, remote.manifest, cancel
         )
     config = _config(client.store, remote.source, manifest.config, cancel)
@@ -109,7 +109,7 @@ def pull_all(
 ) -> list[Image]:
     """Fetch every tag of a repository. The tag of ``reference`` is ignored."""
     if client.admission is not None:
-        client.admission.asked(reference)
+        client.admission.check_name(reference)
     source = client.sources(reference, credentials, cancel)[-1]
     try:
         tags = list(source.tags(cancel))
@@ -143,7 +143,7 @@ def _resolve(
             named = source.manifest(reference.digest or reference.tag or "", cancel)
             manifest = named
             if named.is_index:
-                entry = registry_manifest.choose(named, platform)
+                entry = registry_manifest.select_manifest(named, platform)
                 manifest = source.manifest(entry.digest, cancel)
                 if len(manifest.data) != entry.size or manifest.media_type != entry.media_type:
                     raise InvalidRequest(
@@ -256,7 +256,7 @@ class _Layers:
             if transfer.error is None:
                 continue
             if own:
-                raise raised(transfer.error)
+                raise as_jaula_error(transfer.error)
             self._begin(transfer.layer, transfer.diff_id)
 
     def _leave(self) -> None:

@@ -15,7 +15,7 @@ from jaula.images.reference import Reference, parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.client import RegistryClient
-from jaula.images.registry.compress import compressed, is_plain
+from jaula.images.registry.compress import compress_layers, is_plain
 from jaula.images.registry.progress import Message, ProgressBoard, amount, status
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.upload import Upload, UploadResult
@@ -73,7 +73,7 @@ def _push(
         emit(status("Preparing", short(layer)))
     manifest = store.manifest(image)
     if is_plain(manifest) and not image.digests:
-        image = compressed(store, image, cancel)
+        image = compress_layers(store, image, cancel)
         manifest = store.manifest(image)
     blobs = {layer.digest for layer in manifest.layers}
     with store.pinned((image.manifest, image.id, *blobs, *image.layers)):
@@ -149,15 +149,15 @@ class _Layers:
 
     def _send(self, layer: Descriptor, id: str) -> None:
         if self._upload.has(layer.digest):
-            self._board.say(status("Layer already exists", id))
+            self._board.post(status("Layer already exists", id))
             return
 
         def on_progress(sent: int) -> None:
-            self._board.tell(amount("Pushing", id, sent, layer.size), last=sent == layer.size)
+            self._board.update(amount("Pushing", id, sent, layer.size), last=sent == layer.size)
 
         mounts = self._mounts.get(layer.digest, ())
         source = self._upload.send(layer, on_progress, mounts)
-        self._board.say(status(f"Mounted from {source}" if source else "Pushed", id))
+        self._board.post(status(f"Mounted from {source}" if source else "Pushed", id))
 
 
 def _repositories(store: ImageStore, reference: Reference) -> dict[str, tuple[str, ...]]:

@@ -42,8 +42,8 @@ class Repository:
         self.scopes: tuple[str, ...] = (f"repository:{path}:pull",)
 
     @property
-    def patience(self) -> Timeouts:
-        return self.session.transport.patience
+    def timeouts(self) -> Timeouts:
+        return self.session.transport.timeouts
 
     def manifest(self, reference: str, cancel: Cancellation) -> Document:
         """Return the manifest or index of a tag or digest, verified."""
@@ -64,7 +64,7 @@ class Repository:
                     what=what,
                 )
 
-        return again(fetch, self.patience, cancel)
+        return retry(fetch, self.timeouts, cancel)
 
     def config(self, descriptor: Descriptor, cancel: Cancellation) -> bytes:
         """Return a small blob, verified against the size and digest of its descriptor."""
@@ -85,7 +85,7 @@ class Repository:
                 )
             return data
 
-        return again(fetch, self.patience, cancel)
+        return retry(fetch, self.timeouts, cancel)
 
     def blob(self, digest: str, offset: int, cancel: Cancellation) -> HttpResponse:
         """Return a response with a blob from byte ``offset``.
@@ -129,16 +129,16 @@ class Repository:
         raise InvalidRequest(f"the list of tags has more than {_PAGES_LIMIT} pages")
 
 
-def again(fetch: Callable[[], _Result], patience: Timeouts, cancel: Cancellation) -> _Result:
+def retry(fetch: Callable[[], _Result], timeouts: Timeouts, cancel: Cancellation) -> _Result:
     """Call ``fetch`` until it succeeds; retry dropped connections and temporary errors."""
-    pause = patience.pause
-    for attempt in range(patience.attempts):
+    pause = timeouts.pause
+    for attempt in range(timeouts.attempts):
         try:
             return fetch()
         except (ConnectionLost, RegistryError) as error:
-            last = attempt + 1 == patience.attempts
-            if last or (isinstance(error, RegistryError) and not error.passing):
+            last = attempt + 1 == timeouts.attempts
+            if last or (isinstance(error, RegistryError) and not error.is_temporary):
                 raise
         cancel.pause(pause)
-        pause = min(pause * 2, patience.longest_pause)
+        pause = min(pause * 2, timeouts.longest_pause)
     raise AssertionError("the last attempt returns or raises")

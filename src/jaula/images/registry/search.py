@@ -93,7 +93,7 @@ def _request(
                 "GET", url.at(target), headers, cancel=cancel, endpoint=endpoint
             )
         except Unreachable as error:
-            if not error.no_tls:
+            if not error.try_plain_http:
                 raise
     return client.transport.request(
         "GET", fallback.at(target), headers, cancel=cancel, endpoint=endpoint

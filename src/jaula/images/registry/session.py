@@ -45,7 +45,7 @@ class Session:
             try:
                 return self._ping(url, cancel)
             except Unreachable as error:
-                if not error.no_tls:
+                if not error.try_plain_http:
                     raise
         return self._ping(fallback, cancel)
 
@@ -112,7 +112,7 @@ class Session:
                 self._set_challenge(response)
             after = self._authorizer.challenge
             if after is None or (after == before and after.scheme == "basic"):
-                raise errors.refused(401, data)
+                raise errors.registry_error(401, data)
         raise AssertionError("the second response is returned")
 
     def login(self, cancel: Cancellation) -> str:
@@ -145,6 +145,6 @@ def check(response: HttpResponse, *good: int) -> HttpResponse:
     if response.status in good:
         return response
     with response:
-        raise errors.refused(
+        raise errors.registry_error(
             response.status, response.document(ERROR_LIMIT, "the registry's response")
         )

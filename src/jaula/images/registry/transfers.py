@@ -75,12 +75,12 @@ class Transfer:
 
     def _post(self, text: str) -> None:
         for board in tuple(self._boards):
-            board.say(progress.status(text, short(self.layer.digest)))
+            board.post(progress.status(text, short(self.layer.digest)))
 
     def _update(self, text: str, current: int) -> None:
         message = progress.amount(text, short(self.layer.digest), current, self.layer.size)
         for board in tuple(self._boards):
-            board.tell(message, last=current == self.layer.size)
+            board.update(message, last=current == self.layer.size)
 
     # -- the two threads ------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ class Transfer:
         if self._received:
             self._update("Extracting", position)
 
-    def begin_unpacking(self, unpackers: WorkerPool) -> None:
+    def start_unpacking(self, unpackers: WorkerPool) -> None:
         """Unpack a blob that is already stored."""
         self._active, self._started, self._received = 1, True, True
         growing = GrowingFile(self._store.blobs.open(self.layer.digest))
@@ -198,10 +198,10 @@ class Transfers:
             transfer.watch(board)
             self._running[key] = transfer
         if self._store.blobs.size(layer.digest) == layer.size:
-            transfer.begin_unpacking(self._unpackers)
+            transfer.start_unpacking(self._unpackers)
             return transfer, True
         if self._receivers.busy:
-            board.say(progress.status("Waiting", short(layer.digest)))
+            board.post(progress.status("Waiting", short(layer.digest)))
         self._receivers.submit(lambda: transfer.receive(self._unpackers))
         return transfer, True
 
@@ -214,7 +214,7 @@ class Transfers:
                 del self._running[key]
 
 
-def raised(error: BaseException) -> JaulaError:
+def as_jaula_error(error: BaseException) -> JaulaError:
     """Return the failure of a transfer as an error that each waiting thread may raise."""
     if isinstance(error, JaulaError):
         return error

@@ -21,7 +21,7 @@ from jaula.images.registry.errors import ConnectionLost, RegistryError, Unreacha
 from jaula.images.registry.http import url as http_url
 from jaula.images.registry.http.transport import HttpResponse
 from jaula.images.registry.http.url import Url
-from jaula.images.registry.repository import Repository, again
+from jaula.images.registry.repository import Repository, retry
 from jaula.images.registry.session import check
 from jaula.images.registry.timeouts import ERROR_LIMIT
 from jaula.spec.image import Descriptor
@@ -69,7 +69,7 @@ class Upload:
             with check(response, 200, 404):
                 return response.status == 200
 
-        return again(ask, self._target.patience, self._cancel)
+        return retry(ask, self._target.timeouts, self._cancel)
 
     def send(self, blob: Descriptor, on_progress: OnProgress, mounts: Iterable[str] = ()) -> str:
         """Upload a blob unless it can be mounted; return the repository it was mounted from, or ''.
@@ -117,7 +117,7 @@ class Upload:
                 )
             return bool(subject) and accepted_subject == subject
 
-        return again(ask, self._target.patience, self._cancel)
+        return retry(ask, self._target.timeouts, self._cancel)
 
     def mount(self, digest: str, name: str) -> bool:
         """Mount a blob of another repository of this registry; return whether the blob exists."""
@@ -158,7 +158,7 @@ class Upload:
                 response.document(ERROR_LIMIT, "the registry's response")
                 return None if response.status == 201 else self._upload_url(response, url)
 
-        return again(ask, self._target.patience, self._cancel)
+        return retry(ask, self._target.timeouts, self._cancel)
 
     def _upload_url(self, response: HttpResponse, current: Url) -> Url:
         """Return the URL of the next request of the upload; ``current`` is the one of this one.
@@ -180,8 +180,8 @@ class Upload:
 
     def _transfer(self, blob: Descriptor, url: Url, on_progress: OnProgress) -> None:
         """Send a blob, resuming after errors, and close the upload with the digest."""
-        patience = self._target.patience
-        attempt, pause, sent = 0, patience.pause, 0
+        timeouts = self._target.timeouts
+        attempt, pause, sent = 0, timeouts.pause, 0
         while True:
             try:
                 while blob.size - sent > self._chunk:
@@ -191,10 +191,10 @@ class Upload:
             except (ConnectionLost, Unreachable, RegistryError) as error:
                 self._cancel.check()
                 attempt += 1
-                if attempt >= patience.attempts or _is_final(error):
+                if attempt >= timeouts.attempts or _is_final(error):
                     raise
             self._cancel.pause(pause)
-            pause = min(pause * 2, patience.longest_pause)
+            pause = min(pause * 2, timeouts.longest_pause)
             url, sent = self._offset(blob, url)
 
     def _offset(self, blob: Descriptor, url: Url) -> tuple[Url, int]:
@@ -272,7 +272,7 @@ def _is_final(error: Exception) -> bool:
 
     416 means that our offset is wrong: ask the registry for its offset and resume there.
     """
-    return isinstance(error, RegistryError) and not (error.passing or error.answered == 416)
+    return isinstance(error, RegistryError) and not (error.is_temporary or error.http_status == 416)
 
 
 class UploadResult(msgspec.Struct, frozen=True):

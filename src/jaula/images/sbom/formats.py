@@ -153,7 +153,7 @@ def cyclonedx(image: Image, name: str, inventory: Inventory) -> Document:
     }
 
 
-FORMS: dict[str, Callable[[Image, str, Inventory], Document]] = {
+FORMATS: dict[str, Callable[[Image, str, Inventory], Document]] = {
     "spdx": spdx,
     "cyclonedx": cyclonedx,
 }

@@ -13,7 +13,7 @@ _RELEASE_LIMIT = 64 << 10  # bytes
 _READERS = (dpkg.packages, apk.packages, rpm.packages, languages.packages)
 
 
-def take(root: int) -> Inventory:
+def scan(root: int) -> Inventory:
     """Return the packages installed below a descriptor of an image's root.
 
     :raises InvalidRequest: if a file is damaged or too large.

@@ -338,7 +338,7 @@ class Catalog:
         for manifest in manifests:
             self.contents.pop(manifest, None)
 
-    def forget_nameless(self, id: str) -> None:
+    def remove_unnamed(self, id: str) -> None:
         """Remove the unnamed manifests of an image, if another of its manifests has a name."""
         named = [m for m in self._ids[id] if self._index.names_of(m)]
         nameless = set(self._ids[id]) - set(named)
@@ -348,10 +348,10 @@ class Catalog:
                 self.contents.pop(digest, None)
             self._ids[id] = tuple(named)
 
-    def forget_all_nameless(self) -> None:
+    def remove_all_unnamed(self) -> None:
         """Remove the unnamed manifests of every image, as an interrupted change leaves them."""
         for id in self._ids:
-            self.forget_nameless(id)
+            self.remove_unnamed(id)
 
     # -- lookup ---------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from jaula.spec.image import Descriptor, Manifest, decode
 Pairs = list[tuple[Descriptor, str]]
 
 
-def pairs(store: ImageStore, manifest: str) -> Pairs:
+def layer_pairs(store: ImageStore, manifest: str) -> Pairs:
     """Return the blob and the diff id of each layer of a stored manifest, base first.
 
     :raises CorruptState: if manifest or configuration is damaged.
@@ -30,22 +30,22 @@ def pairs(store: ImageStore, manifest: str) -> Pairs:
 
 
 def check(store: ImageStore, manifest: str) -> None:
-    """Check that :func:`mend` would succeed.
+    """Check that :func:`repair` would succeed.
 
     :raises CorruptState: if a required blob is missing or truncated.
     """
-    for blob, layer in pairs(store, manifest):
+    for blob, layer in layer_pairs(store, manifest):
         if not store.layers.is_there(layer) and store.blobs.size(blob.digest) != blob.size:
             raise CorruptState(f"the blob {blob.digest} is missing or truncated")
 
 
-def mend(store: ImageStore, manifest: str) -> None:
+def repair(store: ImageStore, manifest: str) -> None:
     """Unpack the missing layers and add the image to the catalog again."""
     check(store, manifest)
-    for blob, layer in pairs(store, manifest):
+    for blob, layer in layer_pairs(store, manifest):
         if not store.layers.is_there(layer):
             unpack(store, blob.digest, layer)
-    store.read_again(manifest)
+    store.reload_manifest(manifest)
 
 
 def unpack(store: ImageStore, blob: str, layer: str) -> None:

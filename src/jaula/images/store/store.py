@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from jaula.config import Paths
 from jaula.errors import Conflict, InvalidRequest
-from jaula.images.reference import familiar, in_index, parse
+from jaula.images.reference import familiar, index_name, parse
 from jaula.images.store.blobs import BlobStore
 from jaula.images.store.catalog import (
     Catalog,
@@ -225,7 +225,7 @@ class ImageStore:
             digest = self.blobs.put(manifest)
             id = self._catalog.read(digest)
             self._index.set(digest, len(manifest), names, media_type)
-            self._catalog.forget_nameless(id)
+            self._catalog.remove_unnamed(id)
             return self._catalog.image(digest)
 
     def tag(self, source: str, target: str) -> Image:
@@ -251,7 +251,7 @@ class ImageStore:
         :raises Conflict: if ``force`` is required.
         """
         with self._lock:
-            named = in_index(ref)
+            named = index_name(ref)
             if named is not None and self._index.names.get(named) in self._catalog.damaged:
                 return self._remove_damaged(named)
             image = self.resolve(ref)
@@ -274,7 +274,7 @@ class ImageStore:
             result = RemovalResult({"Untagged": name} for name in names)
             if remaining or in_use is not None:
                 self._index.unset(names)
-                self._catalog.forget_nameless(image.id)
+                self._catalog.remove_unnamed(image.id)
                 return result
             self._catalog.forget(image.id)
             result.append({"Deleted": image.id})
@@ -295,7 +295,7 @@ class ImageStore:
             result.extend({"Deleted": layer} for layer in removed)
         return result
 
-    def read_again(self, manifest: str) -> None:
+    def reload_manifest(self, manifest: str) -> None:
         """Read a damaged image again.
 
         :raises JaulaError: if it is still damaged.
@@ -340,7 +340,7 @@ class ImageStore:
 
     def sweep(self) -> Names:
         """Remove partial files that a crash left. Call this before anything is loaded."""
-        self._catalog.forget_all_nameless()
+        self._catalog.remove_all_unnamed()
         return self._index.sweep() + self.layers.sweep() + self.blobs.sweep() + self.collect()
 
 

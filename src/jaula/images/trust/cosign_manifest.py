@@ -51,7 +51,7 @@ class _Referrers(msgspec.Struct, frozen=True, rename="camel"):
     manifests: tuple[Referrer, ...] = ()
 
 
-def tag_of(digest: str) -> str:
+def signature_tag(digest: str) -> str:
     """Return the tag of an image's signatures: ``sha256-<digits>.sig``."""
     return referrers_tag(digest) + ".sig"
 
@@ -61,14 +61,14 @@ def referrers_tag(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def described(signature: Signature) -> Descriptor:
+def signature_layer(signature: Signature) -> Descriptor:
     """Return the layer that holds a signature."""
     note = {ANNOTATION: base64.b64encode(signature.value).decode()}
     data = signature.payload
     return Descriptor(simple_signing.MEDIA_TYPE, sha256(data), len(data), annotations=note)
 
 
-def value_of(layer: Descriptor) -> bytes | None:
+def signature_value(layer: Descriptor) -> bytes | None:
     """Return the signature in a layer's annotation, or None if there is no readable one."""
     text = layer.annotations.get(ANNOTATION)
     if (
@@ -122,7 +122,10 @@ def manifest_with(
         document = _object(existing, "the manifest of the signatures")
     kind = CONFIG if subject is None else ARTIFACT_TYPE
     document["config"] = msgspec.to_builtins(Descriptor(kind, sha256(config), len(config)))
-    document["layers"] = [*document.get("layers", ()), msgspec.to_builtins(described(signature))]
+    document["layers"] = [
+        *document.get("layers", ()),
+        msgspec.to_builtins(signature_layer(signature)),
+    ]
     if subject is not None:
         document["artifactType"] = ARTIFACT_TYPE
         document["subject"] = msgspec.to_builtins(subject)

@@ -67,7 +67,7 @@ def read(pem: bytes, password: bytes, name: str) -> PrivateKey:
 
     :raises InvalidRequest: if the password is wrong or the file has no supported key.
     """
-    keys.need()
+    keys.require_cryptography()
     for label in _LABELS:
         if f"-----BEGIN {label}-----".encode() in pem:
             return _read_own(_pem_content(pem, label, name), password, name)
@@ -81,7 +81,7 @@ def read(pem: bytes, password: bytes, name: str) -> PrivateKey:
     except (ValueError, TypeError):
         wrong = "the password is wrong, or " if is_encrypted(pem) else ""
         raise InvalidRequest(f"{name}: {wrong}it holds no private key in PEM format") from None
-    return keys.checked(loaded, name)
+    return keys.private_key_of(loaded, name)
 
 
 def _read_own(data: bytes, password: bytes, name: str) -> PrivateKey:

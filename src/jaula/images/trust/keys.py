@@ -104,7 +104,7 @@ class PrivateKey:
         return self._key.sign(data, ECDSA(SHA256()))
 
 
-def need() -> None:
+def require_cryptography() -> None:
     """Check that the package ``cryptography`` is installed.
 
     :raises Unavailable: if it is not.
@@ -122,7 +122,7 @@ def generate(algorithm: str = "ecdsa") -> PrivateKey:
 
     :raises InvalidRequest: if the algorithm is unknown.
     """
-    need()
+    require_cryptography()
     if algorithm == "ecdsa":
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -139,7 +139,7 @@ def public_key(pem: bytes, name: str) -> PublicKey:
 
     :raises InvalidRequest: if it is not a public key of a supported type.
     """
-    need()
+    require_cryptography()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -161,7 +161,7 @@ def private_key(der: bytes, name: str) -> PrivateKey:
 
     :raises InvalidRequest: if it is not a private key of a supported type.
     """
-    need()
+    require_cryptography()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
@@ -169,10 +169,10 @@ def private_key(der: bytes, name: str) -> PrivateKey:
         key = load_der_private_key(der, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidRequest(f"{name} does not hold a private key") from None
-    return checked(key, name)
+    return private_key_of(key, name)
 
 
-def checked(key: object, name: str) -> PrivateKey:
+def private_key_of(key: object, name: str) -> PrivateKey:
     """Wrap a loaded key.
 
     :raises InvalidRequest: if its type is not supported.

@@ -112,7 +112,7 @@ class TrustRule(msgspec.Struct, frozen=True):
             return f'"{self.scope.text}" = signed by {", ".join(key.name for key in self.keys)}'
         return f'"{self.scope.text}" = "{self.verdict}"'
 
-    def claimed(self, reference: Reference) -> str:
+    def signed_repository(self, reference: Reference) -> str:
         """Return the repository that a signature of this image must name."""
         return self.signed_as or f"{reference.domain}/{reference.path}"
 
@@ -142,7 +142,7 @@ class TrustRules(msgspec.Struct, frozen=True):
 ACCEPTED = TrustRule(RuleScope("(no rule)"), Verdict.ACCEPT)
 
 
-def scope(text: str) -> RuleScope:
+def parse_scope(text: str) -> RuleScope:
     """Parse the scope of a rule.
 
     :raises InvalidRequest: if it is not valid.
@@ -186,7 +186,7 @@ class RulesFile:
 
         :raises InvalidRequest: if the file cannot be read or is not valid.
         """
-        self.stamps = {self.path: stamp(self.path)}
+        self.stamps = {self.path: file_stamp(self.path)}
         data = trusted_file.read(self.path, MAX_SIZE, "policy", required=required)
         if data is None:
             return TrustRules()
@@ -200,17 +200,17 @@ class RulesFile:
     @property
     def changed(self) -> bool:
         """Return whether a file has changed since it was read. Costs a microsecond per file."""
-        return any(stamp(path) != former for path, former in self.stamps.items())
+        return any(file_stamp(path) != former for path, former in self.stamps.items())
 
     def _key(self, name: str) -> bytes:
         path = os.path.join(os.path.dirname(os.path.abspath(self.path)), name)
-        self.stamps[path] = stamp(path)
+        self.stamps[path] = file_stamp(path)
         data = trusted_file.read(path, keys.PEM_LIMIT, "key", required=True)
         assert data is not None, "a required file is read or refused"
         return data
 
 
-def stamp(path: str) -> tuple[int, ...]:
+def file_stamp(path: str) -> tuple[int, ...]:
     """Return stat values that change when a file is written or replaced, empty if it is absent."""
     try:
         status = os.stat(path)
@@ -251,7 +251,7 @@ def parse_rules(data: bytes, key: Callable[[str], bytes]) -> tuple[TrustRule, ..
 def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> TrustRule:
     about = f'[{SECTION}] "{name}"'
     try:
-        rule_scope = scope(name)
+        rule_scope = parse_scope(name)
     except InvalidRequest as error:
         raise InvalidRequest(f"[{SECTION}]: {error.message}", hint=error.hint) from None
     if value in (Verdict.ACCEPT.value, Verdict.REJECT.value):
@@ -314,12 +314,12 @@ class ImagePolicy:
         :raises InvalidRequest: if the file cannot be read.
         """
         self._store = store
-        self.evidence = SignatureStore(directory)
+        self.signatures = SignatureStore(directory)
         self._lock = threading.Lock()
-        self.follow(path, required=required)
-        self.evidence.keep_only(store.manifests())
+        self.load_file(path, required=required)
+        self.signatures.keep_only(store.manifests())
 
-    def follow(self, path: str, *, required: bool) -> None:
+    def load_file(self, path: str, *, required: bool) -> None:
         """Use another policy file from now on.
 
         :raises InvalidRequest: if it cannot be read. The former file stays in force then.
@@ -355,7 +355,7 @@ class ImagePolicy:
 
     # -- pull and load ---------------------------------------------------------------------------
 
-    def asked(self, reference: Reference) -> None:
+    def check_name(self, reference: Reference) -> None:
         """Check a name before its registry is contacted.
 
         :raises ImageRefused: if its rule rejects it.
@@ -364,7 +364,7 @@ class ImagePolicy:
         if rule.verdict is Verdict.REJECT:
             raise refusal(str(reference), rule)
 
-    def arriving(
+    def check_pull(
         self,
         sources: Sequence[Repository],
         reference: Reference,
@@ -394,14 +394,18 @@ class ImagePolicy:
             index = document.data if document.is_index else b""
             stored = StoredSignature(f"{reference.domain}/{reference.path}", fetched, index)
             try:
-                signatures.find(fetched, rule.keys, document.digest, rule.claimed(reference), tag)
+                signatures.find(
+                    fetched, rule.keys, document.digest, rule.signed_repository(reference), tag
+                )
             except UnsignedImage as error:
                 reasons.append(error.message)
                 continue
             return lambda: self._keep(manifest.digest, stored)
         raise refusal(str(reference), rule, "; ".join(dict.fromkeys(reasons)))
 
-    def learn(self, source: Repository, manifest: str, name: str, cancel: Cancellation) -> None:
+    def fetch_signatures(
+        self, source: Repository, manifest: str, name: str, cancel: Cancellation
+    ) -> None:
         """Store the signatures that a registry has for an image that is already stored."""
         from jaula.images.trust import referrers
 
@@ -410,10 +414,10 @@ class ImagePolicy:
         self._keep(manifest, StoredSignature(f"{reference.domain}/{reference.path}", fetched))
 
     def _keep(self, manifest: str, stored: StoredSignature) -> None:
-        self.evidence.keep(manifest, stored)
-        self.evidence.keep_only(self._store.manifests())
+        self.signatures.keep(manifest, stored)
+        self.signatures.keep_only(self._store.manifests())
 
-    def loading(self, name: str, id: str) -> None:
+    def check_load(self, name: str, id: str) -> None:
         """Check an image that an archive would give this name.
 
         :raises ImageRefused: if the policy refuses it.
@@ -424,7 +428,7 @@ class ImagePolicy:
 
     # -- create and start ------------------------------------------------------------------------
 
-    def running(self, image: Image, asked: str) -> VerifiedSignature | None:
+    def check_run(self, image: Image, asked: str) -> VerifiedSignature | None:
         """Check an image that is to run or to be the base of a build.
 
         ``asked`` is the reference in the request. Return the signature that the rule accepted, or
@@ -437,7 +441,7 @@ class ImagePolicy:
             return None
         manifests = self._store.manifests_of(image.id)
         refused: ImageRefused | None = None
-        for reference in names(image, asked):
+        for reference in candidate_names(image, asked):
             try:
                 return self._check(rules.of(reference), reference, asked, manifests)
             except ImageRefused as error:
@@ -446,7 +450,7 @@ class ImagePolicy:
             raise refused
         return self._check(rules.general, None, asked, manifests)
 
-    def starting(self, id: str, asked: str) -> None:
+    def check_start(self, id: str, asked: str) -> None:
         """Check the image of a container at its start.
 
         ``id`` is the image's id, ``asked`` the reference that the container was created with.
@@ -457,7 +461,7 @@ class ImagePolicy:
         if not rules.in_force:
             return
         try:
-            self.running(self._store.resolve(id), asked)
+            self.check_run(self._store.resolve(id), asked)
         except NotFound:
             name = familiar(asked)
             rule = rules.general if name is None else rules.of(parse(name))
@@ -475,13 +479,13 @@ class ImagePolicy:
         reason = "no signatures of it are stored; pull it again"
         for manifest in manifests:
             try:
-                return vouched(self.evidence, manifest, rule, reference)
+                return verify_stored(self.signatures, manifest, rule, reference)
             except UnsignedImage as error:
                 reason = error.message or reason
         raise refusal(label, rule, reason)
 
 
-def vouched(
+def verify_stored(
     store: SignatureStore, manifest: str, rule: TrustRule, reference: Reference
 ) -> VerifiedSignature:
     """Return the stored signature of a manifest that satisfies ``rule`` for ``reference``.
@@ -494,8 +498,8 @@ def vouched(
             return signatures.find(
                 stored.signatures,
                 rule.keys,
-                stored.signed(manifest),
-                rule.claimed(reference),
+                stored.signed_digest(manifest),
+                rule.signed_repository(reference),
                 None if reference.digest else reference.tag,
             )
         except UnsignedImage as error:
@@ -503,7 +507,7 @@ def vouched(
     raise UnsignedImage(reason)
 
 
-def names(image: Image, asked: str) -> list[Reference]:
+def candidate_names(image: Image, asked: str) -> list[Reference]:
     """Return the references whose rules apply to an image requested as ``asked``."""
     name = familiar(asked)
     known = (*image.names, *image.digests)

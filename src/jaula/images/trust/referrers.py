@@ -14,7 +14,7 @@ from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.errors import RegistryError
 from jaula.images.registry.manifest import Document, sha256
-from jaula.images.registry.repository import Repository, again
+from jaula.images.registry.repository import Repository, retry
 from jaula.images.registry.session import check
 from jaula.images.registry.upload import Upload
 from jaula.images.trust import cosign_manifest
@@ -46,7 +46,7 @@ def find(source: Repository, digest: str, cancel: Cancellation) -> list[Signatur
         listed = [r.digest for r in _referrers(source, digest, cancel)[:_REFERRERS_LIMIT]]
     except InvalidRequest:
         listed = []
-    for reference in (cosign_manifest.tag_of(digest), *listed):
+    for reference in (cosign_manifest.signature_tag(digest), *listed):
         if len(signatures) >= COUNT_LIMIT:
             break
         try:
@@ -74,7 +74,7 @@ def add(
     if referring:
         _refer(target, image, signature, cancel)
         return
-    tag = cosign_manifest.tag_of(image.digest)
+    tag = cosign_manifest.signature_tag(image.digest)
     existing = _manifest(target, tag, cancel)
     added = _with_signature(signature, target, existing, f"the manifest {tag}", cancel)
     if added is None:
@@ -100,7 +100,7 @@ def _with_signature(
     config = None
     if former is not None:
         known = cosign_manifest.read(former.data, about)
-        if cosign_manifest.described(signature) in known.layers:
+        if cosign_manifest.signature_layer(signature) in known.layers:
             return None
         config = target.config(known.config, cancel)
     config = cosign_manifest.config_with(signature, config)
@@ -152,7 +152,7 @@ def _manifest(source: Repository, reference: str, cancel: Cancellation) -> Docum
     try:
         return source.manifest(reference, cancel)
     except RegistryError as error:
-        if error.answered == 404:
+        if error.http_status == 404:
             return None
         raise
 
@@ -173,7 +173,7 @@ def _referrers(
         with check(response, 200):
             return response.document(DOCUMENT_LIMIT, what)
 
-    data = again(ask, source.patience, cancel)
+    data = retry(ask, source.timeouts, cancel)
     if data is None:
         listed = _manifest(source, cosign_manifest.referrers_tag(digest), cancel)
         data = listed.data if listed is not None and listed.is_index else None
@@ -184,7 +184,7 @@ def _signatures(source: Repository, document: Document, cancel: Cancellation) ->
     signatures = []
     layers = cosign_manifest.read(document.data, f"manifest {document.digest}").layers
     for layer in layers[:COUNT_LIMIT]:
-        value = cosign_manifest.value_of(layer)
+        value = cosign_manifest.signature_value(layer)
         if value is not None:
             try:
                 signatures.append(Signature(source.config(layer, cancel), value))

@@ -75,7 +75,7 @@ def _verify(
         return "with an unreadable payload"
     if claim.digest != digest:
         return "of another image"
-    if not simple_signing.names(claim, repository, tag):
+    if not simple_signing.covers(claim, repository, tag):
         return f"for another name ({_printable(claim.name)})"
     return VerifiedSignature(key.name, key.fingerprint, claim)
 

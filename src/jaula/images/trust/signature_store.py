@@ -35,7 +35,7 @@ class StoredSignature(msgspec.Struct, frozen=True):
     signatures: tuple[Signature, ...]
     index: bytes = b""
 
-    def signed(self, manifest: str) -> str:
+    def signed_digest(self, manifest: str) -> str:
         """Return the digest that signatures of this manifest must name.
 
         :raises CorruptState: if the index does not list the manifest.

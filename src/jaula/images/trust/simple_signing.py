@@ -73,7 +73,7 @@ def read(data: bytes) -> SimpleSigning:
     )
 
 
-def names(claim: SimpleSigning, repository: str, tag: str | None) -> bool:
+def covers(claim: SimpleSigning, repository: str, tag: str | None) -> bool:
     """Return whether the statement covers an image fetched from ``repository`` under ``tag``.
 
     ``repository`` is ``DOMAIN/PATH``. A statement without a tag covers all tags. ``tag`` is None if

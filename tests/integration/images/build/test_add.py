@@ -124,12 +124,12 @@ def test_a_truncated_archive_is_an_error(room: Room) -> None:
 
 def test_the_digest_of_an_archive_is_that_of_its_bytes(room: Room) -> None:
     from harness.copying import HERE
-    from jaula.images.build.copy import take
+    from jaula.images.build.copy import prepare
     from jaula.images.build.dockerfile.ast import Add
 
     def digest(data: bytes) -> str:
         (room.context / "a.tar").write_bytes(data)
-        return take(Add(HERE, "ADD", ("a.tar",), "/"), room.tree()).digest()
+        return prepare(Add(HERE, "ADD", ("a.tar",), "/"), room.tree()).digest()
 
     one = archive([file("a", b"x")])
     assert digest(one) == digest(one) != digest(archive([file("a", b"y")]))
@@ -144,11 +144,11 @@ def test_a_checksum_is_for_what_is_fetched(room: Room) -> None:
 
 def test_without_a_context_nothing_local_can_be_had() -> None:
     from harness.copying import HERE
-    from jaula.images.build.copy import take
+    from jaula.images.build.copy import prepare
     from jaula.images.build.dockerfile.ast import Add
 
     with pytest.raises(InvalidRequest, match="no build context"):
-        take(Add(HERE, "ADD a /", ("a",), "/"), None)
+        prepare(Add(HERE, "ADD a /", ("a",), "/"), None)
 
 
 def test_a_bomb_ends_at_the_disks_reserve(room: Room) -> None:

@@ -13,7 +13,7 @@ import pytest
 from harness.copying import listed, make
 from harness.images import Entry, archive, directory, fifo, file, link
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.build.context import dockerfile, leave_out, receive
+from jaula.images.build.context import dockerfile, receive, remove_ignored
 from jaula.storage.tar.reader import Limits
 
 
@@ -143,7 +143,7 @@ def test_a_dockerfile_that_is_none(top: Path) -> None:
 def left(top: Path, name: str, *, everything: bool) -> set[str]:
     descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        leave_out(descriptor, name, everything=everything)
+        remove_ignored(descriptor, name, everything=everything)
     finally:
         os.close(descriptor)
     return set(listed(top))

@@ -190,7 +190,7 @@ def test_a_shared_download_outlives_the_pull_that_began_it(puller: Puller) -> No
 def test_a_cancelled_pull_ends_at_once_and_leaves_nothing(tmp_path: Path, where: str) -> None:
     from jaula.images.registry.timeouts import Timeouts
 
-    puller = Puller(tmp_path, patience=Timeouts())
+    puller = Puller(tmp_path, timeouts=Timeouts())
     with ScriptedRegistry(SMALL, BIG) as registry:
         path = registry.manifest_path if where == "manifest" else registry.blob_path(BIG)
         begun, over = threading.Event(), threading.Event()

@@ -194,7 +194,7 @@ def test_an_image_whose_layer_went_is_damaged_until_it_is_unpacked_again(
     with pytest.raises(CorruptState, match=r"image app:1 is damaged: layer .* does not exist"):
         again.resolve("app:1")
     assert again.collect() == []
-    repair.mend(again, image.manifest)
+    repair.repair(again, image.manifest)
     assert damages(again, again.resolve("app:1")) == ()
 
 
@@ -204,7 +204,7 @@ def test_a_damaged_image_can_be_removed_by_its_name(
     (paths.images / "blobs/sha256" / image.id.removeprefix("sha256:")).unlink()
     again = ImageStore(paths, LayerStore(paths))
     with pytest.raises(NotFound):
-        repair.mend(again, image.manifest)
+        repair.repair(again, image.manifest)
     assert again.remove("app:1")[:2] == [{"Untagged": "app:1"}, {"Deleted": image.manifest}]
     assert list(paths.layers.iterdir()) == []
     assert list((paths.images / "blobs/sha256").iterdir()) == []

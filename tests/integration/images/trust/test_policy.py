@@ -71,7 +71,7 @@ class Signed:
             manifest = cosign_manifest.manifest_with(signature, config, manifest)
             self.registry.blobs[digest(signature.payload)] = signature.payload
         assert manifest is not None
-        self.serve(cosign_manifest.tag_of(digest(data or self.registry.manifest)), manifest)
+        self.serve(cosign_manifest.signature_tag(digest(data or self.registry.manifest)), manifest)
 
     def serve(self, reference: str, data: bytes, kind: str = MANIFEST) -> None:
         self.registry.scripts[f"GET /v2/box/manifests/{reference}"] = lambda request: (
@@ -99,7 +99,7 @@ class Signed:
 
     def run(self, asked: str = "") -> None:
         image = self.puller.store.resolve(asked or self.name)
-        self.gate.running(image, asked or self.name)
+        self.gate.check_run(image, asked or self.name)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_what_is_damaged_hides_no_signature(signed: Signed) -> None:
         cosign_manifest.referrers_with(b"gone", cosign_manifest.referrers_with(b"{}", None)),
     )
     signed.serve(digest(b"{}"), b"{}")
-    signed.serve(cosign_manifest.tag_of(image), b'{"schemaVersion": 1}')
+    signed.serve(cosign_manifest.signature_tag(image), b'{"schemaVersion": 1}')
     signed.registry.scripts[path] = lambda request: request.answer(200, good, INDEX)
     signed.pull()
 
@@ -192,7 +192,7 @@ def test_a_damaged_list_hides_no_signature(signed: Signed) -> None:
 
 
 def test_a_registry_that_fails_is_no_registry_without_signatures(signed: Signed) -> None:
-    tag = cosign_manifest.tag_of(digest(signed.registry.manifest))
+    tag = cosign_manifest.signature_tag(digest(signed.registry.manifest))
     signed.registry.scripts[f"GET /v2/box/manifests/{tag}"] = lambda r: r.answer(500, b"{}")
     with pytest.raises(RegistryError, match="500"):
         signed.pull()
@@ -267,13 +267,13 @@ def test_another_file_may_be_followed(signed: Signed, tmp_path: Path) -> None:
     signed.pull()
     other = tmp_path / "other.toml"
     with pytest.raises(InvalidRequest, match="No such file"):
-        signed.gate.follow(str(other), required=True)
+        signed.gate.load_file(str(other), required=True)
     signed.run()
     other.write_text('[images]\n"*" = "reject"\n')
-    signed.gate.follow(str(other), required=True)
+    signed.gate.load_file(str(other), required=True)
     with pytest.raises(ImageRefused):
         signed.run()
-    signed.gate.follow("", required=False)
+    signed.gate.load_file("", required=False)
     signed.run()
 
 
@@ -290,7 +290,7 @@ def test_another_name_needs_a_signature_of_its_own(signed: Signed) -> None:
 def test_what_is_kept_is_verified_again(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
-    path = signed.gate.evidence.path(digest(signed.registry.manifest))
+    path = signed.gate.signatures.path(digest(signed.registry.manifest))
     forged = path.read_bytes().replace(b'"value":"', b'"value":"AAAA')
     path.write_bytes(forged)
     with pytest.raises(ImageRefused, match="by other keys"):
@@ -303,7 +303,7 @@ def test_what_is_kept_is_verified_again(signed: Signed) -> None:
 def test_what_is_kept_goes_with_the_image(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
-    directory = signed.gate.evidence.path(digest(signed.registry.manifest)).parent
+    directory = signed.gate.signatures.path(digest(signed.registry.manifest)).parent
     assert len(list(directory.iterdir())) == 1
     signed.puller.store.remove(signed.puller.store.resolve(signed.name).id, force=True)
     ImagePolicy(signed.puller.store, directory, str(signed.policy))
@@ -314,18 +314,18 @@ def test_an_archive_gives_no_name_that_the_rules_refuse(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
     id = signed.puller.store.resolve(signed.name).id
-    signed.gate.loading(signed.name, id)  # its signature is known
+    signed.gate.check_load(signed.name, id)  # its signature is known
     with pytest.raises(ImageRefused):
-        signed.gate.loading(signed.name, "sha256:" + "ab" * 32)
+        signed.gate.check_load(signed.name, "sha256:" + "ab" * 32)
     with pytest.raises(ImageRefused):
-        signed.gate.loading(f"{signed.registry.name}/other:1", id)
-    signed.gate.loading("mine:1", id)
+        signed.gate.check_load(f"{signed.registry.name}/other:1", id)
+    signed.gate.check_load("mine:1", id)
 
 
 def test_a_container_of_an_image_that_went_is_judged_by_its_name(signed: Signed) -> None:
     with pytest.raises(ImageRefused):
-        signed.gate.starting("sha256:" + "ab" * 32, signed.name)
-    signed.gate.starting("sha256:" + "ab" * 32, "mine:1")
+        signed.gate.check_start("sha256:" + "ab" * 32, signed.name)
+    signed.gate.check_start("sha256:" + "ab" * 32, "mine:1")
 
 
 class Kept:
@@ -390,7 +390,7 @@ def test_signatures_that_are_put_there_are_found(
             referrers.add(target, image, made[-1], cancel, referring=referring)  # again is nothing
             assert referrers.find(target, image.digest, cancel) == made
         assert len(kept.referring) == (2 if referring and lists else 0)
-        tag = cosign_manifest.tag_of(image.digest)
+        tag = cosign_manifest.signature_tag(image.digest)
         assert (tag in kept.manifests) is not referring
         listed = cosign_manifest.referrers_tag(image.digest) in kept.manifests
         assert listed is (referring and not lists)

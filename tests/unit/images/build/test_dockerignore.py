@@ -18,7 +18,7 @@ FILES = (
 
 def left_out(text: str) -> set[str]:
     ignore = Dockerignore.read(text)
-    return {path for path in FILES if ignore.leaves_out(path)}
+    return {path for path in FILES if ignore.excludes_path(path)}
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_a_malformed_pattern_is_refused(pattern: str) -> None:
 def test_a_directory_that_may_hold_an_exception_has_to_be_walked(
     text: str, directory: str, may: bool
 ) -> None:
-    assert Dockerignore.read(text).may_hold(directory) is may
+    assert Dockerignore.read(text).may_contain_exception(directory) is may
 
 
 def test_the_dockerfile_can_be_kept() -> None:
     ignore = Dockerignore.read("*\n!src")
-    assert ignore.leaves_out("d[1]/Dockerfile")
+    assert ignore.excludes_path("d[1]/Dockerfile")
     kept = ignore.keeping("d[1]/Dockerfile", ".dockerignore", "src/a")
-    assert [kept.leaves_out(p) for p in ("d[1]/Dockerfile", ".dockerignore", "src/a", "x")] == [
+    assert [kept.excludes_path(p) for p in ("d[1]/Dockerfile", ".dockerignore", "src/a", "x")] == [
         False, False, False, True,
     ]  # fmt: skip
 
@@ -125,7 +125,7 @@ def test_the_file_beside_a_dockerfile_comes_first() -> None:
 )
 def test_no_pattern_takes_long(pattern: str, path: str) -> None:
     begin = time.process_time()
-    Dockerignore([pattern]).leaves_out(path)
+    Dockerignore([pattern]).excludes_path(path)
     assert time.process_time() - begin < 3
 
 

@@ -108,10 +108,10 @@ def test_an_ignore_file_is_read_or_refused(patterns: list[str], path: str) -> No
         ignore = Dockerignore(patterns)
     except InvalidRequest:
         return
-    assert ignore.leaves_out(path) in (True, False)
+    assert ignore.excludes_path(path) in (True, False)
     above = path.rpartition("/")[0]
-    if above and ignore.leaves_out(above) and not ignore.may_hold(above):
-        assert ignore.leaves_out(path)
+    if above and ignore.excludes_path(above) and not ignore.may_contain_exception(above):
+        assert ignore.excludes_path(path)
 
 
 @pytest.mark.parametrize(

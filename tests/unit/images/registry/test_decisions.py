@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from jaula.config import RegistryConfig
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.platform import best
+from jaula.images.platform import select
 from jaula.images.registry import progress
 from jaula.images.registry.auth import www_authenticate
 from jaula.images.registry.hosts import Hosts, credentials_key, domain_of
 from jaula.images.registry.http import url as http_url
-from jaula.images.registry.http.proxy import Proxies, Proxy, configured
-from jaula.images.registry.manifest import check_platform, platform_of
+from jaula.images.registry.http.proxy import Proxies, Proxy, configured_proxies
+from jaula.images.registry.manifest import check_platform, parse_platform
 from jaula.spec.image import MANIFEST, Descriptor, Platform
 
 ID = "sha256:" + "a" * 64
@@ -85,9 +85,9 @@ def test_what_goes_through_a_proxy(host: str, through: bool) -> None:
 def test_the_environment_is_used_where_nothing_is_set() -> None:
     environment = {"HTTPS_PROXY": "http://big:1", "https_proxy": "http://small:1", "no_proxy": "*"}
     url = http_url.parse("https://quay.io/")
-    assert configured("", "", "none", environment).of(url) == Proxy("big", 1)
-    assert configured("", "http://set", "none", environment).of(url) == Proxy("set", 80)
-    assert configured("", "http://set", "", environment).of(url) is None
+    assert configured_proxies("", "", "none", environment).of(url) == Proxy("big", 1)
+    assert configured_proxies("", "http://set", "none", environment).of(url) == Proxy("set", 80)
+    assert configured_proxies("", "http://set", "", environment).of(url) is None
 
 
 @pytest.mark.parametrize("text", ["socks5://p:1", "https://p:1", "http://", "http://p:x"])
@@ -194,9 +194,9 @@ def test_the_bar_is_dockers(current: int, total: int, shown: str) -> None:
 def test_a_slow_reader_sees_the_newest_amount_of_each_line() -> None:
     board = progress.ProgressBoard()
     for number in range(1000):
-        board.tell(progress.amount("Downloading", "a", number, 1000), last=True)
-        board.tell(progress.amount("Downloading", "b", number, 1000), last=True)
-    board.say(progress.status("Download complete", "a"))
+        board.update(progress.amount("Downloading", "a", number, 1000), last=True)
+        board.update(progress.amount("Downloading", "b", number, 1000), last=True)
+    board.post(progress.status("Download complete", "a"))
     found = list(board.take(0))
     assert [m["id"] for m in found] == ["a", "b", "a"]
     assert [m.get("progressDetail") for m in found] == [
@@ -236,25 +236,25 @@ def test_the_platform_that_is_asked_for_is_chosen(wanted: str, number: int) -> N
         ("linux", "arm64", "v8"),
         ("windows", "amd64", ""),
     )
-    assert best(manifests, platform_of(wanted)).size == number
+    assert select(manifests, parse_platform(wanted)).size == number
 
 
 @pytest.mark.parametrize("wanted", ["linux/s390x", "linux/386", "linux/arm/v5", "freebsd/amd64"])
 def test_a_platform_that_is_not_there_is_said_in_dockers_words(wanted: str) -> None:
     manifests = _listed(("linux", "amd64", ""), ("linux", "arm", "v6"))
     with pytest.raises(NotFound, match=f"no matching manifest for {wanted} in the manifest list"):
-        best(manifests, platform_of(wanted))
+        select(manifests, parse_platform(wanted))
 
 
 @pytest.mark.parametrize("text", ["a/b/c/d", "linux/", "/amd64", "linux/am d", "é/x"])
 def test_what_is_no_platform(text: str) -> None:
     with pytest.raises(InvalidRequest, match="is an invalid platform"):
-        platform_of(text)
+        parse_platform(text)
 
 
 def test_an_image_of_another_platform_is_not_what_was_asked_for() -> None:
     found = Platform("amd64", "linux")
     check_platform(None, found, "x")
-    check_platform(platform_of("linux/amd64"), found, "x")
+    check_platform(parse_platform("linux/amd64"), found, "x")
     with pytest.raises(NotFound, match="wanted linux/arm64, actual: linux/amd64"):
-        check_platform(platform_of("linux/arm64"), found, "x")
+        check_platform(parse_platform("linux/arm64"), found, "x")

@@ -42,7 +42,7 @@ def test_a_database_of_any_bytes(place: str, data: bytes) -> None:
         file.write_bytes(data)
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            found = scan.take(root)
+            found = scan.scan(root)
         except JaulaError:
             return
         finally:

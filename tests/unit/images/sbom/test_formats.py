@@ -75,9 +75,9 @@ def test_spdx_is_as_its_validator_wants_it(tmp_path: Path, found: Inventory) -> 
     assert [message.validation_message for message in messages] == []
 
 
-@pytest.mark.parametrize("form", sorted(formats.FORMS))
+@pytest.mark.parametrize("form", sorted(formats.FORMATS))
 def test_equal_images_have_equal_documents(form: str) -> None:
-    made = formats.FORMS[form]
+    made = formats.FORMATS[form]
     assert made(IMAGE, "web:1", FOUND) == made(IMAGE, "web:1", FOUND)
     other = Inventory(FOUND.system, FOUND.packages[:-1])
     assert _identity(made(IMAGE, "web:1", FOUND)) != _identity(made(IMAGE, "web:1", other))

@@ -56,4 +56,4 @@ def test_no_bytes_are_a_signature_by_chance(text: bytes, value: bytes) -> None:
 @given(st.text(), st.text(), st.text() | st.none())
 def test_any_name_is_compared(name: str, repository: str, tag: str | None) -> None:
     claim = simple_signing.SimpleSigning("sha256:" + "ab" * 32, name)
-    assert simple_signing.names(claim, repository, tag) in (True, False)
+    assert simple_signing.covers(claim, repository, tag) in (True, False)

@@ -19,7 +19,7 @@ FIRST, SECOND = Signature(b"one", b"\x00\x01"), Signature(b"two", b"\x02")
 
 
 def test_tags_are_cosigns_and_the_specifications() -> None:
-    assert cosign_manifest.tag_of(DIGEST) == "sha256-" + "ab" * 32 + ".sig"
+    assert cosign_manifest.signature_tag(DIGEST) == "sha256-" + "ab" * 32 + ".sig"
     assert cosign_manifest.referrers_tag(DIGEST) == "sha256-" + "ab" * 32
 
 
@@ -29,7 +29,7 @@ def test_a_second_signature_joins_the_first() -> None:
     config = cosign_manifest.config_with(SECOND, config)
     manifest = cosign_manifest.manifest_with(SECOND, config, manifest)
     found = cosign_manifest.read(manifest, "it")
-    assert [cosign_manifest.value_of(layer) for layer in found.layers] == [
+    assert [cosign_manifest.signature_value(layer) for layer in found.layers] == [
         FIRST.value,
         SECOND.value,
     ]
@@ -97,8 +97,8 @@ def test_a_layer_that_is_no_signature_is_left(layer: dict[str, Any]) -> None:
         "size": 3,
         "annotations": note,
     }
-    assert cosign_manifest.value_of(Descriptor(**(fields | layer))) is None
-    assert cosign_manifest.value_of(Descriptor(**fields)) == b"x"
+    assert cosign_manifest.signature_value(Descriptor(**(fields | layer))) is None
+    assert cosign_manifest.signature_value(Descriptor(**fields)) == b"x"
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"layers": 1}', b"[" * 10_000])

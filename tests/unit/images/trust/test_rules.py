@@ -10,7 +10,7 @@ import pytest
 from jaula.errors import InvalidRequest
 from jaula.images.reference import parse as reference
 from jaula.images.trust import keys, policy
-from jaula.images.trust.policy import TrustRules, Verdict, scope
+from jaula.images.trust.policy import TrustRules, Verdict, parse_scope
 
 KEY = keys.generate()
 
@@ -65,8 +65,11 @@ def test_a_rule_names_its_keys() -> None:
     rule = read().of(reference("r.io/team/web"))
     assert str(rule) == '"r.io/team" = signed by team.pub'
     assert [key.fingerprint for key in rule.keys] == [KEY.public.fingerprint]
-    assert rule.claimed(reference("r.io/team/web:1")) == "r.io/team/web"
-    assert read().of(reference("mirror.io/team/x")).claimed(reference("x")) == "r.io/team/app"
+    assert rule.signed_repository(reference("r.io/team/web:1")) == "r.io/team/web"
+    assert (
+        read().of(reference("mirror.io/team/x")).signed_repository(reference("x"))
+        == "r.io/team/app"
+    )
 
 
 def test_a_key_may_be_written_where_it_is_used() -> None:
@@ -103,7 +106,7 @@ def test_a_rule_that_is_none_is_refused(data: bytes, what: str) -> None:
 
 def test_what_a_rule_is_for_says_how_much() -> None:
     texts = ["*", "r.io", "r.io/a", "r.io/a:1", "r.io/a/b"]
-    weights = [scope(text).weight for text in texts]
+    weights = [parse_scope(text).weight for text in texts]
     assert weights == sorted(weights)
 
 

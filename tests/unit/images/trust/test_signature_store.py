@@ -43,11 +43,11 @@ def test_repositories_do_not_take_each_others_place(store: SignatureStore) -> No
 
 
 def test_an_index_has_to_list_the_manifest() -> None:
-    assert SIGNED.signed(MANIFEST_DIGEST) == MANIFEST_DIGEST
+    assert SIGNED.signed_digest(MANIFEST_DIGEST) == MANIFEST_DIGEST
     by_index = StoredSignature("r.io/a", (), INDEX)
-    assert by_index.signed(MANIFEST_DIGEST) == sha256(INDEX)
+    assert by_index.signed_digest(MANIFEST_DIGEST) == sha256(INDEX)
     with pytest.raises(CorruptState, match="belong to another image"):
-        by_index.signed(OTHER)
+        by_index.signed_digest(OTHER)
 
 
 def test_what_is_of_no_image_goes(store: SignatureStore) -> None:

@@ -82,11 +82,11 @@ def test_a_statement_that_is_not_understood_is_not_taken(data: bytes) -> None:
     ],
 )
 def test_a_statement_is_about_one_repository(name: str, tag: str | None, fits: bool) -> None:
-    assert simple_signing.names(SimpleSigning(DIGEST, name), "r.io/team/app", tag) is fits
+    assert simple_signing.covers(SimpleSigning(DIGEST, name), "r.io/team/app", tag) is fits
 
 
 def test_docker_hub_has_one_name() -> None:
     for name in ("index.docker.io/library/busybox", "docker.io/library/busybox", "busybox"):
-        assert simple_signing.names(
+        assert simple_signing.covers(
             SimpleSigning(DIGEST, name), "docker.io/library/busybox", "latest"
         )

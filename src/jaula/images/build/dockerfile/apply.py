@@ -31,8 +31,8 @@ from jaula.images.build.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.images.build.dockerfile.errors import DockerfileError, plain
-from jaula.images.build.dockerfile.expand import expand, ports
+from jaula.images.build.dockerfile.errors import DockerfileError, printable
+from jaula.images.build.dockerfile.expand import expand, parse_ports
 from jaula.images.build.dockerfile.parser import parse_one
 from jaula.images.build.dockerfile.stage_graph import StageGraph
 from jaula.spec.image import EmptyObject, ImageConfig
@@ -157,7 +157,7 @@ def apply(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
             config = change(config, expand(instruction, variables), own_command=own_command)
             own_command = own_command or isinstance(instruction, Cmd)
         except DockerfileError as error:
-            raise InvalidRequest(f"--change {plain(text)!r}: {error.reason}") from None
+            raise InvalidRequest(f"--change {printable(text)!r}: {error.reason}") from None
     return config
 
 
@@ -186,7 +186,7 @@ def _env(config: ImageConfig, instruction: Env) -> dict[str, Any]:
 def _expose(config: ImageConfig, instruction: Expose) -> dict[str, Any]:
     added: dict[str, EmptyObject] = {}
     for text in instruction.ports:
-        numbers, protocol = ports(text)
+        numbers, protocol = parse_ports(text)
         added |= {f"{number}/{protocol}": {} for number in numbers}
     return {"exposed_ports": config.exposed_ports | added}
 

@@ -33,7 +33,7 @@ class DockerfileError(InvalidRequest):
         self.reason = f"{reason} ({hint})" if hint else reason
         self.name, self.line = name, line
         rows = [f"{name}:{line}: {self.reason}" if line else self.reason]
-        rows += [f"{line + i:>4} | {plain(text)}" for i, text in enumerate(lines[:_MAX_LINES])]
+        rows += [f"{line + i:>4} | {printable(text)}" for i, text in enumerate(lines[:_MAX_LINES])]
         if len(lines) > _MAX_LINES:
             rows.append("     | ...")
         super().__init__("\n".join(rows))
@@ -45,15 +45,15 @@ class DockerfileError(InvalidRequest):
         )
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Return one line of untrusted text in printable form."""
-    printable = "".join(
+    line = "".join(
         c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text[:_WIDTH]
     )
-    return printable + ("..." if len(text) > _WIDTH else "")
+    return line + ("..." if len(text) > _WIDTH else "")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint for a misspelt ``word``: ``did you mean RUN?``, or '' if no name is similar."""
     import difflib  # slow to import, used for errors only
 

@@ -32,7 +32,7 @@ from jaula.images.build.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.images.build.dockerfile.errors import DockerfileError, plain
+from jaula.images.build.dockerfile.errors import DockerfileError, printable
 from jaula.images.build.dockerfile.instructions.mount import parse_mount
 from jaula.images.build.dockerfile.words import fields
 from jaula.spec import signals
@@ -40,7 +40,7 @@ from jaula.spec import signals
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
-def ports(text: str) -> tuple[range, str]:
+def parse_ports(text: str) -> tuple[range, str]:
     """Parse a port or range of EXPOSE: ``80``, ``80/udp``, ``8000-8010/tcp``.
 
     As in Docker, an address and port of the host in front of it (``127.0.0.1:8080:80``) are
@@ -55,7 +55,7 @@ def ports(text: str) -> tuple[range, str]:
     end = _port(last) if dash else begin
     if protocol not in _PROTOCOLS or not 0 < begin <= end:
         raise DockerfileError(
-            f"invalid containerPort: {plain(text)}", hint="use 80, 80/udp or 8000-8010"
+            f"invalid containerPort: {printable(text)}", hint="use 80, 80/udp or 8000-8010"
         )
     return range(begin, end + 1), protocol
 
@@ -123,7 +123,7 @@ class Substitution:
         try:
             return self._until("", 0, keep=False)
         except DockerfileError as error:
-            first_line = plain(word.partition("\n")[0])
+            first_line = printable(word.partition("\n")[0])
             raise DockerfileError(f'failed to process "{first_line}": {error.reason}') from None
 
     def _until(self, stop: str, depth: int, *, keep: bool) -> str:
@@ -244,7 +244,7 @@ class Substitution:
             return self._cut(name, sign, depth)
         if not sign or sign not in "-+?":
             modifier = sign if empty_is_set else f":{sign}"
-            raise DockerfileError(f"unsupported modifier ({plain(modifier)}) in substitution")
+            raise DockerfileError(f"unsupported modifier ({printable(modifier)}) in substitution")
         word = self._until("}", depth + 1, keep=keep)
         value = self._variables.get(name)
         is_set = value is not None and (empty_is_set or value != "")
@@ -254,7 +254,7 @@ class Substitution:
             return value or ""
         if sign == "?":
             what = "unset" if value is None else "empty"
-            raise DockerfileError(f"{name}: {plain(word) or f'is not allowed to be {what}'}")
+            raise DockerfileError(f"{name}: {printable(word) or f'is not allowed to be {what}'}")
         return word
 
     def _cut(self, name: str, sign: str, depth: int) -> str:
@@ -317,17 +317,17 @@ def expand(
     """
     substitute = Substitution(variables, escape)
     try:
-        expanded = filled(instruction, substitute)
+        expanded = substitute_variables(instruction, substitute)
     except DockerfileError as error:
         raise error.at(name, instruction.place.first, [instruction.headline]) from None
     if unset is not None:
         unset.update(substitute.unset)
     if expanded is instruction:
         return instruction
-    return msgspec.structs.replace(expanded, source=dockerfile_format.meant(expanded))
+    return msgspec.structs.replace(expanded, source=dockerfile_format.expanded_text(expanded))
 
 
-def filled(instruction: Instruction, substitute: Substitution) -> Instruction:
+def substitute_variables(instruction: Instruction, substitute: Substitution) -> Instruction:
     """Return the instruction with its variables replaced; its text stays unchanged.
 
     :raises DockerfileError: without a location, if the result is not valid.
@@ -394,7 +394,7 @@ def _each(words: Sequence[str], substitute: Substitution) -> tuple[str, ...]:
 
 def _expose(instruction: Expose, substitute: Substitution) -> Instruction:
     listed = tuple(port for word in instruction.ports for port in fields(substitute(word)))
-    if sum(len(ports(text)[0]) for text in listed) > _MAX_PORTS:
+    if sum(len(parse_ports(text)[0]) for text in listed) > _MAX_PORTS:
         raise DockerfileError(f"more than {_MAX_PORTS} ports")
     return msgspec.structs.replace(instruction, ports=listed)
 
@@ -405,7 +405,7 @@ def _signal(instruction: StopSignal, substitute: Substitution) -> Instruction:
         signals.parse(name)
     except InvalidRequest:
         raise DockerfileError(
-            f"invalid signal: {plain(name)}", hint="use SIGTERM, TERM or 15"
+            f"invalid signal: {printable(name)}", hint="use SIGTERM, TERM or 15"
         ) from None
     return msgspec.structs.replace(instruction, signal=name)
 

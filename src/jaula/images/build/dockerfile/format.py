@@ -1,7 +1,8 @@
 """Canonical texts of instructions.
 
-:func:`written` normalises spacing and case and keeps quotes and variables. :func:`meant` contains
-    every value, quoted if necessary. So two such texts are equal only if all values are.
+The text of :func:`source_text` has normal spacing and case, and keeps quotes and variables. The
+text of :func:`expanded_text` contains every value, quoted if necessary. So two expanded texts are
+equal only if all values are.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from jaula.images.build.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.images.build.dockerfile.words import as_json, quote
+from jaula.images.build.dockerfile.words import format_json, quote
 
 if TYPE_CHECKING:
     from jaula.images.build.dockerfile.ast import InstructionLine
 
 
-def written(instruction: Instruction, line: InstructionLine, flags: tuple[str, ...]) -> str:
+def source_text(instruction: Instruction, line: InstructionLine, flags: tuple[str, ...]) -> str:
     """Return the canonical text of a parsed instruction, with its variables."""
     if isinstance(instruction, Env | Label | Arg):
         rest = _pairs(instruction.pairs)
@@ -44,15 +45,15 @@ def written(instruction: Instruction, line: InstructionLine, flags: tuple[str, .
     elif isinstance(instruction, From):
         rest = instruction.base + (f" AS {instruction.name}" if instruction.name else "")
     elif isinstance(instruction, Shell):
-        rest = as_json(instruction.command)
+        rest = format_json(instruction.command)
     elif isinstance(instruction, Volume):
-        rest = as_json(instruction.paths)
+        rest = format_json(instruction.paths)
     elif (
         isinstance(instruction, Run | Cmd | Entrypoint)
         and instruction.command
         and not instruction.shell_form
     ):
-        rest = as_json(instruction.command)
+        rest = format_json(instruction.command)
     else:
         rest = line.rest
     text = " ".join([line.word, *flags, rest])
@@ -63,7 +64,7 @@ def _pairs(pairs: Iterable[tuple[str, str | None]]) -> str:
     return " ".join(name if value is None else f"{name}={value}" for name, value in pairs)
 
 
-def meant(instruction: Instruction) -> str:
+def expanded_text(instruction: Instruction) -> str:
     """Return the canonical text of an instruction whose values are known."""
     if isinstance(instruction, Env | Label):
         return _line(instruction, (f"{quote(k)}={quote(v)}" for k, v in instruction.pairs))

@@ -16,8 +16,14 @@ from collections.abc import Callable
 import msgspec
 
 from jaula.images.build.dockerfile.ast import Directives, Heredoc, LintWarning, Location
-from jaula.images.build.dockerfile.errors import DockerfileError, plain
-from jaula.images.build.dockerfile.words import SPACES, halves, json_list, quoted, take
+from jaula.images.build.dockerfile.errors import DockerfileError, printable
+from jaula.images.build.dockerfile.words import (
+    SPACES,
+    json_list,
+    split_first,
+    split_flags,
+    split_quoted,
+)
 
 _MAX_HEREDOCS = 1000
 """Here-documents of one instruction."""
@@ -36,7 +42,9 @@ class Marker(msgspec.Struct, frozen=True):
     tabs: bool
 
 
-def markers(line: str, escape: str, ends: Callable[[Marker], bool]) -> tuple[list[Marker], str]:
+def find_markers(
+    line: str, escape: str, ends: Callable[[Marker], bool]
+) -> tuple[list[Marker], str]:
     """Return the here-document markers of a line, and the line with each marker as one word.
 
     White space before the name is allowed only if the name is a plain word and ``ends`` returns
@@ -44,22 +52,22 @@ def markers(line: str, escape: str, ends: Callable[[Marker], bool]) -> tuple[lis
     """
     if "<<" not in line:
         return [], line
-    word, rest = halves(line)
+    word, rest = split_first(line)
     if word.lower() == "onbuild":
-        word, rest = halves(rest)
+        word, rest = split_first(rest)
     if word.lower() not in _ACCEPTING:
         return [], line
-    rest = take(rest)[1]
+    rest = split_flags(rest)[1]
     if rest.startswith("[") and json_list(rest) is not None:
         return [], line
     result: list[Marker] = []
     at = len(line) - len(rest)
-    words = quoted(rest, escape)
+    words = split_quoted(rest, escape)
     for word, following in zip(words, [*words[1:], ""], strict=True):
         at = line.index(word, at) + len(word)
-        candidate = marker(word)
+        candidate = parse_marker(word)
         if candidate is None and following and word.rstrip("-").endswith("<<"):
-            candidate = marker(word + following)
+            candidate = parse_marker(word + following)
             if candidate is None or not _is_plain(candidate.name) or not ends(candidate):
                 continue
             line = line[:at] + line[line.index(following, at) :]
@@ -76,7 +84,7 @@ def _is_plain(name: str) -> bool:
     return name.isascii() and name.replace("_", "a").isalnum() and not name[0].isdecimal()
 
 
-def marker(word: str) -> Marker | None:
+def parse_marker(word: str) -> Marker | None:
     """Parse one word as a marker; return None if it is not one."""
     digits, arrows, rest = word.partition("<<")
     if not arrows or "<" in rest or (digits and not (digits.isascii() and digits.isdecimal())):
@@ -113,17 +121,17 @@ def _unquote(text: str) -> tuple[str, bool]:
     return ("", False) if quote else (name, name == text)
 
 
-def file_name(name: str) -> str:
+def check_file_name(name: str) -> str:
     """Return ``name`` if it is a valid file name.
 
     :raises DockerfileError: if it is not.
     """
     if "/" in name or name in (".", "..") or len(name.encode()) > _NAME_MAX:
-        raise DockerfileError(f"heredoc name {plain(name)!r} is not a valid file name")
+        raise DockerfileError(f"heredoc name {printable(name)!r} is not a valid file name")
     return name
 
 
-def without_tabs(content: str) -> str:
+def strip_tabs(content: str) -> str:
     """Return ``content`` without the tabs at the start of its lines."""
     return "\n".join(line.lstrip("\t") for line in content.split("\n"))
 
@@ -207,7 +215,7 @@ class _Reader:
         if not text:
             return at
         try:
-            heredoc_markers, text = markers(
+            heredoc_markers, text = find_markers(
                 text, self.escape, lambda marker: self._ends(marker, at)
             )
         except DockerfileError as error:
@@ -274,5 +282,5 @@ class _Reader:
         content = "".join([f"{row}\n" for row in rows])
         raw = content + marker.name
         if marker.tabs:
-            content = without_tabs(content)
+            content = strip_tabs(content)
         return Heredoc(marker.name, content, marker.expand), raw, at

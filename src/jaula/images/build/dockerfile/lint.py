@@ -1,8 +1,8 @@
 """Build checks: warn about valid constructs that are probably mistakes.
 
 Source: Docker's reference of build checks, from which the names of the rules are taken. Checks that
-need values are in :mod:`~.stage_graph` and in :class:`~.apply.Scope`. :func:`kept` drops the rules
-that ``# check=skip=RULE,...`` names.
+need values are in :mod:`~.stage_graph` and in :class:`~.apply.Scope`. The rules that ``#
+check=skip=RULE,...`` names are dropped by :func:`without_skipped`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from jaula.images.build.dockerfile.ast import (
     Stage,
     Workdir,
 )
-from jaula.images.build.dockerfile.errors import DockerfileError, plain
+from jaula.images.build.dockerfile.errors import DockerfileError, printable
 from jaula.images.build.dockerfile.lexer import Lines
-from jaula.images.build.dockerfile.words import fields, halves, quoted
+from jaula.images.build.dockerfile.words import fields, split_first, split_quoted
 
 _RESERVED = ("context", "scratch")
 _SECRETS = frozenset(
@@ -66,7 +66,7 @@ def apply(dockerfile: Dockerfile, lines: Lines) -> Dockerfile:
         remarks += _stage(stage)
     remarks.sort(key=lambda warning: warning.place.first)
     checked = msgspec.structs.replace(
-        dockerfile, remarks=tuple(kept(remarks, dockerfile.directives))
+        dockerfile, remarks=tuple(without_skipped(remarks, dockerfile.directives))
     )
     if checked.remarks and _options(dockerfile.directives)[1]:
         first = checked.remarks[0]
@@ -77,7 +77,7 @@ def apply(dockerfile: Dockerfile, lines: Lines) -> Dockerfile:
     return checked
 
 
-def kept(remarks: Iterable[LintWarning], directives: Directives) -> list[LintWarning]:
+def without_skipped(remarks: Iterable[LintWarning], directives: Directives) -> list[LintWarning]:
     """Return the warnings whose rules the Dockerfile does not skip."""
     skipped = _options(directives)[0]
     return [r for r in remarks if "all" not in skipped and r.rule not in skipped]
@@ -97,14 +97,14 @@ def _options(directives: Directives) -> tuple[list[str], bool]:
 
 
 def _casing(lines: Lines) -> Iterator[LintWarning]:
-    words = [(halves(line.text)[0], line) for line in lines.lines]
+    words = [(split_first(line.text)[0], line) for line in lines.lines]
     upper = sum(word.isupper() for word, _ in words)
     majority = "uppercase" if upper * 2 >= len(words) else "lowercase"
     for word, line in words:
         if not (word.isupper() if majority == "uppercase" else word.islower()):
             yield LintWarning(
                 "ConsistentInstructionCasing",
-                f"Command '{plain(word)}' should match the case of the command majority "
+                f"Command '{printable(word)}' should match the case of the command majority "
                 f"({majority})",
                 line.place,
             )
@@ -119,17 +119,17 @@ def _from(word: str, parts: list[str], place: Location) -> Iterator[LintWarning]
         message = f"'{parts[-2]}' and '{word}' keywords' casing do not match"
         yield LintWarning("FromAsCasing", message, place)
     if parts[-1] != parts[-1].lower():
-        message = f"Stage name '{plain(parts[-1])}' should be lowercase"
+        message = f"Stage name '{printable(parts[-1])}' should be lowercase"
         yield LintWarning("StageNameCasing", message, place)
 
 
 def _legacy_format(lines: Lines) -> Iterator[LintWarning]:
     for line in lines.lines:
-        word, rest = halves(line.text)
+        word, rest = split_first(line.text)
         if (
             word.upper() in ("ENV", "LABEL")
             and "=" not in rest.partition(" ")[0]
-            and "=" not in quoted(rest, lines.directives.escape)[0]
+            and "=" not in split_quoted(rest, lines.directives.escape)[0]
         ):
             key = word.upper()
             yield LintWarning(
@@ -159,13 +159,14 @@ def _ports(instruction: Expose) -> Iterator[LintWarning]:
             yield LintWarning(
                 "ExposeInvalidFormat",
                 "EXPOSE instruction should not define an IP address or host-port mapping, "
-                f"found '{plain(text)}'",
+                f"found '{printable(text)}'",
                 instruction.place,
             )
         if protocol != protocol.lower() and "$" not in protocol:
             yield LintWarning(
                 "ExposeProtoCasing",
-                f"Defined protocol '{plain(protocol)}' in EXPOSE instruction should be lowercase",
+                f"Defined protocol '{printable(protocol)}' in EXPOSE instruction "
+                "should be lowercase",
                 instruction.place,
             )
 
@@ -177,7 +178,7 @@ def _secrets(instruction: Env | Arg) -> Iterator[LintWarning]:
             yield LintWarning(
                 "SecretsUsedInArgOrEnv",
                 "Do not use ARG or ENV instructions for sensitive data "
-                f'({instruction.word} "{plain(name)}")',
+                f'({instruction.word} "{printable(name)}")',
                 instruction.place,
             )
 
@@ -214,7 +215,7 @@ def _stage(stage: Stage) -> Iterator[LintWarning]:
             if not absolute and not instruction.path.startswith(("/", "$")):
                 yield LintWarning(
                     "WorkdirRelativePath",
-                    f"Relative workdir '{plain(instruction.path)}' can have unexpected results "
+                    f"Relative workdir '{printable(instruction.path)}' can have unexpected results "
                     "if the base image changes",
                     place,
                 )

@@ -33,8 +33,8 @@ from jaula.images.build.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.images.build.dockerfile.errors import DockerfileError, nearest, plain
-from jaula.images.build.dockerfile.expand import Substitution, filled
+from jaula.images.build.dockerfile.errors import DockerfileError, did_you_mean, printable
+from jaula.images.build.dockerfile.expand import Substitution, substitute_variables
 from jaula.images.build.dockerfile.instructions.command import (
     cmd,
     entrypoint,
@@ -48,31 +48,33 @@ from jaula.images.build.dockerfile.words import (
     FlagKind,
     Flags,
     fields,
-    halves,
     json_list,
-    quoted,
-    take,
+    split_first,
+    split_flags,
+    split_quoted,
 )
 
 
-def read(line: LogicalLine, escape: str) -> Instruction:
+def parse_line(line: LogicalLine, escape: str) -> Instruction:
     """Parse a logical line.
 
     :raises DockerfileError: without a location, if it is not valid.
     """
-    name, rest = halves(line.text)
+    name, rest = split_first(line.text)
     reader = _READERS.get(name.upper())
     if reader is None:
-        raise DockerfileError(f"unknown instruction: {plain(name)}", hint=nearest(name, _READERS))
-    words, rest = take(rest) if rest.startswith("--") else ([], rest)
+        raise DockerfileError(
+            f"unknown instruction: {printable(name)}", hint=did_you_mean(name, _READERS)
+        )
+    words, rest = split_flags(rest) if rest.startswith("--") else ([], rest)
     known = _FLAGS.get(name.upper(), {})
     parts = InstructionLine(
         line.place, name.upper(), Flags(words, known), rest, line.heredocs, line.documents, escape
     )
     instruction = reader(parts)
     if "$" not in line.text and "$" not in line.documents:
-        filled(instruction, Substitution({}, escape))  # values cannot make it valid
-    source = dockerfile_format.written(instruction, parts, tuple(words))
+        substitute_variables(instruction, Substitution({}, escape))  # values cannot make it valid
+    source = dockerfile_format.source_text(instruction, parts, tuple(words))
     if isinstance(instruction, Run):
         return msgspec.structs.replace(instruction, source=source, flags=tuple(words))
     return msgspec.structs.replace(instruction, source=source)
@@ -85,7 +87,7 @@ def _from(line: InstructionLine) -> From:
         name = words[2].lower()
         if not _is_stage_name(name):
             raise DockerfileError(
-                f'invalid name for build stage: "{plain(words[2])}", '
+                f'invalid name for build stage: "{printable(words[2])}", '
                 "name can't start with a number or contain symbols"
             )
     elif len(words) != 1:
@@ -104,7 +106,7 @@ def _is_stage_name(name: str) -> bool:
 
 
 def _arg(line: InstructionLine) -> Arg:
-    words = quoted(line.rest, line.escape)
+    words = split_quoted(line.rest, line.escape)
     if not words:
         raise DockerfileError("ARG requires at least one argument")
     pairs: list[tuple[str, str | None]] = []
@@ -129,11 +131,11 @@ def _pairs(line: InstructionLine) -> Pairs:
 
     In the legacy form the value extends to the end of the line.
     """
-    words = quoted(line.rest, line.escape)
+    words = split_quoted(line.rest, line.escape)
     if not words:
         raise DockerfileError(f"{line.word} requires at least one argument")
     if "=" not in words[0]:
-        name, value = halves(line.rest)
+        name, value = split_first(line.rest)
         if not value:
             raise DockerfileError(
                 f"{line.word} must have two arguments", hint=f"use {line.word} NAME=value"
@@ -144,7 +146,8 @@ def _pairs(line: InstructionLine) -> Pairs:
         name, equals, value = word.partition("=")
         if not equals:
             raise DockerfileError(
-                f'Syntax error - can\'t find = in "{plain(word)}". Must be of the form: name=value'
+                f'Syntax error - can\'t find = in "{printable(word)}". '
+                "Must be of the form: name=value"
             )
         if not name:
             raise DockerfileError(f"{line.word} names can not be blank")
@@ -173,7 +176,7 @@ def _volume(line: InstructionLine) -> Volume:
 
 
 def _onbuild(line: InstructionLine) -> Onbuild:
-    word = halves(line.rest)[0].upper()
+    word = split_first(line.rest)[0].upper()
     if not word:
         raise DockerfileError("ONBUILD requires at least one argument")
     if word == "ONBUILD":
@@ -181,7 +184,7 @@ def _onbuild(line: InstructionLine) -> Onbuild:
     if word in ("FROM", "MAINTAINER"):
         raise DockerfileError(f"{word} isn't allowed as an ONBUILD trigger")
     trigger = line.rest + (f"\n{line.documents}" if line.heredocs else "")
-    read(LogicalLine(line.place, line.rest, line.heredocs, line.documents), line.escape)
+    parse_line(LogicalLine(line.place, line.rest, line.heredocs, line.documents), line.escape)
     return Onbuild(line.place, "", trigger)
 
 
@@ -259,7 +262,7 @@ def parse(text: str | bytes, name: str = "Dockerfile") -> Dockerfile:
     stages: list[tuple[From, list[Instruction]]] = []
     for line in lexed.lines:
         try:
-            instruction = read(line, escape)
+            instruction = parse_line(line, escape)
             if isinstance(instruction, From):
                 if len(stages) == STAGES_LIMIT:
                     raise DockerfileError(f"more than {STAGES_LIMIT} stages")
@@ -312,7 +315,7 @@ def parse_one(text: str, escape: str = "\\", *, name: str = "instruction") -> In
         lexed = split(rows, name, escape)
         if len(lexed.lines) != 1:
             raise DockerfileError(f"expected one instruction, got {len(lexed.lines)}")
-        return read(lexed.lines[0], escape)
+        return parse_line(lexed.lines[0], escape)
     except DockerfileError as error:
         raise error.at(name, 1, rows) from None
 

@@ -6,7 +6,7 @@ proportional to the length of the value for every pattern.
 
 from __future__ import annotations
 
-from jaula.images.build.dockerfile.errors import DockerfileError, plain
+from jaula.images.build.dockerfile.errors import DockerfileError, printable
 
 _MAX_LENGTH = 4096
 """Characters of a pattern."""
@@ -40,7 +40,7 @@ class Glob:
                 at += 1
                 if char not in ("*", "?", "\\", "}", "/"):
                     raise DockerfileError(
-                        f"invalid pattern ({plain(text)}): invalid escape '\\{char}'"
+                        f"invalid pattern ({printable(text)}): invalid escape '\\{char}'"
                     )
             tokens.append(char)
         self._tokens = tokens

@@ -21,7 +21,7 @@ from jaula.images.build.dockerfile.ast import (
     Run,
     Stage,
 )
-from jaula.images.build.dockerfile.errors import DockerfileError, nearest, plain
+from jaula.images.build.dockerfile.errors import DockerfileError, did_you_mean, printable
 from jaula.images.build.dockerfile.expand import Substitution
 from jaula.images.build.dockerfile.parser import parse_trigger
 
@@ -173,8 +173,9 @@ class _Planner:
             return int(target)
         names = [stage.name for stage in stages if stage.name]
         raise DockerfileError(
-            f'target stage "{plain(target)}" could not be found in {self.dockerfile.name}',
-            hint=nearest(target, names) or (f"one of {', '.join(names)}"[:300] if names else ""),
+            f'target stage "{printable(target)}" could not be found in {self.dockerfile.name}',
+            hint=did_you_mean(target, names)
+            or (f"one of {', '.join(names)}"[:300] if names else ""),
         )
 
     def _globals(self) -> None:
@@ -261,7 +262,7 @@ class _Planner:
             self.remarks.append(
                 LintWarning(
                     "UndefinedArgInFrom",
-                    f"FROM argument '{plain(unset)}' is not declared",
+                    f"FROM argument '{printable(unset)}' is not declared",
                     stage.base.place,
                 )
             )

@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from jaula.images.build.dockerfile.errors import DockerfileError, nearest
+from jaula.images.build.dockerfile.errors import DockerfileError, did_you_mean
 
 SPACES = (
     " \t\n\v\f\r\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -37,13 +37,13 @@ def fields(text: str) -> list[str]:
     return [word for word in text.translate(_TO_SPACE).split(" ") if word]
 
 
-def halves(text: str) -> tuple[str, str]:
+def split_first(text: str) -> tuple[str, str]:
     """Return the first word, and the text after the white space behind it."""
     first, _, rest = text.translate(_TO_SPACE).partition(" ")
     return first, text[len(text) - len(rest) :].lstrip("\t\v\f\r ")
 
 
-def quoted(text: str, escape: str) -> list[str]:
+def split_quoted(text: str, escape: str) -> list[str]:
     """Split at white space that is not quoted or escaped. An open quote extends to the end."""
     if '"' not in text and "'" not in text and escape not in text and text.isprintable():
         return [word for word in text.split(" ") if word]
@@ -98,7 +98,7 @@ class FlagKind(Enum):
     TEXTS = auto()
 
 
-def take(text: str) -> tuple[list[str], str]:
+def split_flags(text: str) -> tuple[list[str], str]:
     """Return the flags at the start of ``text``, and the rest."""
     words: list[str] = []
     at = _skip_spaces(text, 0)
@@ -177,7 +177,7 @@ class Flags:
 
 
 def _hint(name: str, known: Mapping[str, FlagKind]) -> str:
-    return nearest(f"--{name}", [f"--{k}" for k in known])
+    return did_you_mean(f"--{name}", [f"--{k}" for k in known])
 
 
 def json_list(text: str) -> tuple[str, ...] | None:
@@ -200,6 +200,6 @@ def json_list(text: str) -> tuple[str, ...] | None:
     return tuple(items)
 
 
-def as_json(words: tuple[str, ...]) -> str:
+def format_json(words: tuple[str, ...]) -> str:
     """Return the canonical form of a list: ``["a", "b"]``."""
     return "[" + ", ".join(msgspec.json.encode(word).decode() for word in words) + "]"

@@ -25,7 +25,7 @@ import msgspec
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.http import url as http_url
-from jaula.images.registry.http.certs_d import context
+from jaula.images.registry.http.certs_d import tls_context
 from jaula.images.registry.http.connection import Connection
 from jaula.images.registry.http.proxy import Proxies
 from jaula.images.registry.http.url import Url
@@ -59,12 +59,12 @@ class Downloads:
         cancel: Cancellation,
         *,
         host_network: bool = False,
-        patience: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
         self._proxies = proxies
         self._cancel = cancel
         self._host_network = host_network
-        self._patience = patience
+        self._timeouts = timeouts
 
     def fetch(self, text: str, target: int) -> Download:
         """Download a URL to the descriptor ``target``.
@@ -86,8 +86,8 @@ class Downloads:
     def _once(self, url: Url, text: str, target: int) -> tuple[str, Download | None]:
         """Send one request and return the location of a redirect, or the downloaded file."""
         proxy = self._proxies.of(url)
-        tls = context() if url.scheme == "https" else None
-        connection = Connection(url, proxy, tls, self._patience)
+        tls = tls_context() if url.scheme == "https" else None
+        connection = Connection(url, proxy, tls, self._timeouts)
         try:
             self._cancel.check()
             if proxy is None and not self._host_network:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 
-def place() -> str:
+def auth_file_path() -> str:
     """Return ``$REGISTRY_AUTH_FILE``, ``$DOCKER_CONFIG/config.json`` or Docker's default path."""
     path = os.environ.get("REGISTRY_AUTH_FILE")
     if path:

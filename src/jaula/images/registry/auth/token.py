@@ -178,7 +178,7 @@ class Authorizer:
             body=(lambda: (body,)) if body else None,
         ) as response:
             if response.status != 200:
-                raise errors.refused(
+                raise errors.registry_error(
                     response.status, response.document(ERROR_LIMIT, "the token server's response")
                 )
             data = response.document(TOKEN_LIMIT, "the token server's response")
@@ -186,7 +186,8 @@ class Authorizer:
 
     def _check_realm(self, realm: Url, origin: Url) -> None:
         if realm.scheme == "http" and (
-            origin.scheme == "https" or not self._transport.hosts.relaxed(realm.host, realm.port)
+            origin.scheme == "https"
+            or not self._transport.hosts.is_insecure(realm.host, realm.port)
         ):
             raise NotAuthorized(
                 f"the registry {self._endpoint.name} uses a token server without encryption, "

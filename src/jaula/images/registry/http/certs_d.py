@@ -12,7 +12,7 @@ import ssl
 from jaula.errors import InvalidRequest
 
 
-def context(directories: tuple[str, ...] = (), *, verify: bool = True) -> ssl.SSLContext:
+def tls_context(directories: tuple[str, ...] = (), *, verify: bool = True) -> ssl.SSLContext:
     """Return the TLS context for one host; the minimum is TLS 1.2.
 
     :raises InvalidRequest: if a certificate cannot be used.

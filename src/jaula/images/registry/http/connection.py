@@ -22,23 +22,23 @@ from jaula.images.registry.timeouts import Timeouts
 class Deadline:
     """The time limits of the current read."""
 
-    def __init__(self, patience: Timeouts) -> None:
-        self._patience = patience
-        self.stall = patience.stall
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self.stall = timeouts.stall
         self._ends: float | None = None
         self._window_ends = 0.0
         self._received = 0
 
     def document(self, *, committing: bool = False) -> None:
         """Limit the rest of the response to the timeout of a document, or of a commit."""
-        seconds = self._patience.commit if committing else self._patience.document
-        self.stall = seconds if committing else self._patience.stall
+        seconds = self._timeouts.commit if committing else self._timeouts.document
+        self.stall = seconds if committing else self._timeouts.stall
         self._ends = monotonic() + seconds
 
     def stream(self) -> None:
         """Limit only the speed from now on."""
         self._ends = None
-        self._window_ends = monotonic() + self._patience.window
+        self._window_ends = monotonic() + self._timeouts.window
         self._received = 0
 
     def left(self) -> float:
@@ -52,9 +52,9 @@ class Deadline:
                 raise TimeoutError("the response takes too long")
             return min(self._ends - now, self.stall)
         if now >= self._window_ends:
-            if self._received < self._patience.least:
+            if self._received < self._timeouts.least:
                 raise TimeoutError("the response is too slow")
-            self._window_ends, self._received = now + self._patience.window, 0
+            self._window_ends, self._received = now + self._timeouts.window, 0
         return min(self._window_ends - now + 0.01, self.stall)
 
     def count(self, size: int) -> None:
@@ -111,14 +111,14 @@ class Connection(http.client.HTTPConnection):
     """A connection to one host, direct or through a proxy."""
 
     def __init__(
-        self, url: Url, proxy: Proxy | None, tls: ssl.SSLContext | None, patience: Timeouts
+        self, url: Url, proxy: Proxy | None, tls: ssl.SSLContext | None, timeouts: Timeouts
     ) -> None:
         super().__init__(url.host, url.port)
         self._url = url
         self._proxy = proxy
         self._tls = tls
-        self._patience = patience
-        self.deadline = Deadline(patience)
+        self._timeouts = timeouts
+        self.deadline = Deadline(timeouts)
         self.idle_since = 0.0
         self.raw_socket: socket.socket | None = None
 
@@ -135,19 +135,19 @@ class Connection(http.client.HTTPConnection):
         :raises Unavailable: if the proxy refuses.
         """
         via = (self._proxy.host, self._proxy.port) if self._proxy else (self.host, self.port)
-        raw_socket = socket.create_connection(via, self._patience.connect)
+        raw_socket = socket.create_connection(via, self._timeouts.connect)
         try:
             raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 if self._proxy is not None:
                     self._open_tunnel(raw_socket, self._proxy)
-                raw_socket.settimeout(self._patience.connect)
+                raw_socket.settimeout(self._timeouts.connect)
                 raw_socket = self._tls.wrap_socket(raw_socket, server_hostname=self.host)
         except BaseException:
             raw_socket.close()
             raise
         self.raw_socket = raw_socket
-        self.sock = _Socket(raw_socket, self.deadline, self._patience.stall)
+        self.sock = _Socket(raw_socket, self.deadline, self._timeouts.stall)
 
     def _open_tunnel(self, raw_socket: socket.socket, proxy: Proxy) -> None:
         """Open a tunnel (RFC 9110 section 9.3.6).
@@ -159,10 +159,10 @@ class Connection(http.client.HTTPConnection):
         if proxy.authorization:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
         raw_socket.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1"))
-        deadline = Deadline(self._patience)
+        deadline = Deadline(self._timeouts)
         deadline.document()
         response = http.client.HTTPResponse(
-            _Socket(raw_socket, deadline, self._patience.stall),  # type: ignore[arg-type]
+            _Socket(raw_socket, deadline, self._timeouts.stall),  # type: ignore[arg-type]
             method="CONNECT",
         )
         response.begin()

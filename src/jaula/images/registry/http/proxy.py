@@ -45,7 +45,9 @@ class Proxies:
         return proxy
 
 
-def configured(http: str, https: str, exceptions: str, environment: Mapping[str, str]) -> Proxies:
+def configured_proxies(
+    http: str, https: str, exceptions: str, environment: Mapping[str, str]
+) -> Proxies:
     """Return the proxies from the settings, or from the environment variables for unset ones."""
 
     def variable(name: str) -> str:

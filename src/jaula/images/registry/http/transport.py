@@ -22,7 +22,7 @@ from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.errors import ConnectionLost, unreachable
 from jaula.images.registry.hosts import Endpoint, Hosts
 from jaula.images.registry.http import url as http_url
-from jaula.images.registry.http.certs_d import context
+from jaula.images.registry.http.certs_d import tls_context
 from jaula.images.registry.http.connection import Connection
 from jaula.images.registry.http.proxy import Proxies
 from jaula.images.registry.http.url import Url
@@ -117,9 +117,9 @@ class HttpResponse:
 class Transport:
     """The connections of one engine to all registries. Methods may be called from any thread."""
 
-    def __init__(self, hosts: Hosts, proxies: Proxies, patience: Timeouts) -> None:
+    def __init__(self, hosts: Hosts, proxies: Proxies, timeouts: Timeouts) -> None:
         self.hosts = hosts
-        self.patience = patience
+        self.timeouts = timeouts
         self._proxies = proxies
         self._lock = threading.Lock()
         self._idle: list[tuple[tuple[object, ...], Connection]] = []
@@ -169,7 +169,7 @@ class Transport:
                 f"{source.authority} redirects to {target.authority} without encryption, "
                 "which is refused"
             )
-        if not self.hosts.relaxed(target.host, target.port):
+        if not self.hosts.is_insecure(target.host, target.port):
             raise InvalidRequest(
                 f"{source.authority} redirects to {target.authority}, which may not be reached "
                 "without encryption",
@@ -248,15 +248,15 @@ class Transport:
         verify, name = True, url.authority
         if endpoint is not None and any(url.origin == u.origin for u in endpoint.urls):
             verify, name = endpoint.verify, endpoint.name
-        elif self.hosts.relaxed(url.host, url.port) and not self.hosts.has_certificates(name):
+        elif self.hosts.is_insecure(url.host, url.port) and not self.hosts.has_certificates(name):
             verify = False
         proxy = self._proxies.of(url)
 
         def make() -> Connection:
             tls = None
             if url.scheme == "https":
-                tls = context(self.hosts.certificate_directories(name), verify=verify)
-            return Connection(url, proxy, tls, self.patience)
+                tls = tls_context(self.hosts.certificate_directories(name), verify=verify)
+            return Connection(url, proxy, tls, self.timeouts)
 
         return (url.origin, name, verify, proxy), make
 

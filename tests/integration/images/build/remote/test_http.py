@@ -14,7 +14,7 @@ import pytest
 from harness.copying import HERE, listed
 from harness.images import archive, file
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.images.build.copy import take
+from jaula.images.build.copy import prepare
 from jaula.images.build.dockerfile.ast import Add
 from jaula.images.build.remote.git import GitRepositories
 from jaula.images.build.remote.http import Download, Downloads
@@ -86,9 +86,9 @@ def server() -> Iterator[str]:
 
 
 def downloads(*, host_network: bool = True, stall: float = 60) -> Downloads:
-    patience = Timeouts(stall=stall, connect=3, window=2)
+    timeouts = Timeouts(stall=stall, connect=3, window=2)
     return Downloads(
-        Proxies("", "", ""), Cancellation(), host_network=host_network, patience=patience
+        Proxies("", "", ""), Cancellation(), host_network=host_network, timeouts=timeouts
     )
 
 
@@ -187,7 +187,7 @@ def added(
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)
     instruction = Add(HERE, "ADD", (url,), to, **options)  # type: ignore[arg-type]
-    taking = take(instruction, None, remotes)
+    taking = prepare(instruction, None, remotes)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         assert taking.digest() == taking.digest()

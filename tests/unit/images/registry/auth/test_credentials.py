@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.images.registry.auth.authfile import place
+from jaula.images.registry.auth.authfile import auth_file_path
 from jaula.images.registry.auth.credentials import CredentialFile, Login
 from jaula.images.registry.auth.keyring import available
 
@@ -176,11 +176,11 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/m")
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
     monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
-    assert place() == "/home/m/.docker/config.json"
+    assert auth_file_path() == "/home/m/.docker/config.json"
     monkeypatch.setenv("DOCKER_CONFIG", "/d")
-    assert place() == "/d/config.json"
+    assert auth_file_path() == "/d/config.json"
     monkeypatch.setenv("REGISTRY_AUTH_FILE", "/a/auth.json")
-    assert place() == "/a/auth.json"
+    assert auth_file_path() == "/a/auth.json"
 
 
 # -- the kernel's keyring ----------------------------------------------------------------------

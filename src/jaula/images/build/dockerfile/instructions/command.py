@@ -15,10 +15,10 @@ from jaula.images.build.dockerfile.ast import (
     Security,
     Shell,
 )
-from jaula.images.build.dockerfile.errors import DockerfileError, plain
+from jaula.images.build.dockerfile.errors import DockerfileError, printable
 from jaula.images.build.dockerfile.instructions.mount import parse_mount
-from jaula.images.build.dockerfile.lexer import file_name, marker
-from jaula.images.build.dockerfile.words import halves, json_list
+from jaula.images.build.dockerfile.lexer import check_file_name, parse_marker
+from jaula.images.build.dockerfile.words import json_list, split_first
 from jaula.spec import image
 from jaula.spec.units import nanoseconds
 
@@ -48,7 +48,7 @@ def _choice(kind: type[_Choice], text: str, what: str) -> _Choice:
     for member in kind:
         if text in (member.value, ""):
             return member
-    raise DockerfileError(f"{what}: {plain(text)!r}", hint=f"one of {', '.join(kind)}")
+    raise DockerfileError(f"{what}: {printable(text)!r}", hint=f"one of {', '.join(kind)}")
 
 
 def _command(line: InstructionLine) -> tuple[tuple[str, ...], bool, str]:
@@ -60,11 +60,11 @@ def _command(line: InstructionLine) -> tuple[tuple[str, ...], bool, str]:
         return listed, False, ""
     if not line.heredocs:
         return (line.rest,), True, ""
-    if marker(line.rest) is None:
+    if parse_marker(line.rest) is None:
         return (f"{line.rest}\n{line.documents}",), True, ""
     content = line.heredocs[0].content
     if content.startswith("#!"):
-        file_name(line.heredocs[0].name)
+        check_file_name(line.heredocs[0].name)
         return (), False, content
     return (content,), True, ""
 
@@ -100,7 +100,7 @@ def shell(line: InstructionLine) -> Shell:
 
 def healthcheck(line: InstructionLine) -> Healthcheck:
     """Parse ``NONE``, or ``CMD`` and a command in either form."""
-    kind, rest = halves(line.rest)
+    kind, rest = split_first(line.rest)
     kind = kind.upper()
     if not kind:
         raise DockerfileError(
@@ -111,7 +111,7 @@ def healthcheck(line: InstructionLine) -> Healthcheck:
             raise DockerfileError("HEALTHCHECK NONE takes no arguments")
         return Healthcheck(line.place, "", image.Healthcheck(("NONE",)))
     if kind != "CMD":
-        raise DockerfileError(f'Unknown type "{plain(kind)}" in HEALTHCHECK (try CMD)')
+        raise DockerfileError(f'Unknown type "{printable(kind)}" in HEALTHCHECK (try CMD)')
     listed = json_list(rest)
     if not rest or listed == ():
         raise DockerfileError("Missing command after HEALTHCHECK CMD")
@@ -137,10 +137,10 @@ def _interval(line: InstructionLine, name: str) -> int:
         duration = nanoseconds(text)
     except ValueError:
         raise DockerfileError(
-            f'--{name}: invalid duration "{plain(text)}"', hint="for example 5s or 1m30s"
+            f'--{name}: invalid duration "{printable(text)}"', hint="for example 5s or 1m30s"
         ) from None
     if duration and not _MIN_INTERVAL <= duration < 2**63:
-        raise DockerfileError(f'Interval "{name}" cannot be less than 1ms, got {plain(text)}')
+        raise DockerfileError(f'Interval "{name}" cannot be less than 1ms, got {printable(text)}')
     return duration
 
 
@@ -148,5 +148,5 @@ def _retries(text: str) -> int:
     if not text:
         return 0
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise DockerfileError(f"--retries: {plain(text)!r} is not a non-negative number")
+        raise DockerfileError(f"--retries: {printable(text)!r} is not a non-negative number")
     return int(text)

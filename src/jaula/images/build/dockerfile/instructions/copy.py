@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jaula.images.build.dockerfile.ast import Add, Copy, Heredoc, InstructionLine
-from jaula.images.build.dockerfile.errors import DockerfileError, plain
-from jaula.images.build.dockerfile.lexer import file_name, marker
+from jaula.images.build.dockerfile.errors import DockerfileError, printable
+from jaula.images.build.dockerfile.lexer import check_file_name, parse_marker
 from jaula.images.build.dockerfile.words import fields, json_list
 
 
@@ -62,9 +62,9 @@ def _paths(line: InstructionLine) -> tuple[tuple[str, ...], tuple[Heredoc, ...],
     target = words.pop()
     if listed is not None:
         return tuple(words), (), target
-    if line.heredocs and marker(target) is not None:
+    if line.heredocs and parse_marker(target) is not None:
         raise DockerfileError(
-            f"{line.word} cannot accept a heredoc as a destination: {plain(target)}"
+            f"{line.word} cannot accept a heredoc as a destination: {printable(target)}"
         )
     if not line.heredocs:
         return tuple(words), (), target
@@ -72,9 +72,9 @@ def _paths(line: InstructionLine) -> tuple[tuple[str, ...], tuple[Heredoc, ...],
     sources: list[str] = []
     heredocs: list[Heredoc] = []
     for word in words:
-        heredoc = marker(word)
+        heredoc = parse_marker(word)
         if heredoc is not None and heredoc.name in by_name:
-            heredocs.append(by_name[file_name(heredoc.name)])
+            heredocs.append(by_name[check_file_name(heredoc.name)])
         else:
             sources.append(word)
     return tuple(sources), tuple(heredocs), target

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaula.images.build.dockerfile.ast import MountKind, RunMount, Sharing
-from jaula.images.build.dockerfile.errors import DockerfileError, nearest, plain
+from jaula.images.build.dockerfile.errors import DockerfileError, did_you_mean, printable
 from jaula.spec.units import size
 
 _ALIASES = {
@@ -49,12 +49,12 @@ def parse_mount(text: str, expand: Callable[[str], str] | None = None) -> RunMou
     try:
         kind = MountKind(values.pop("type", "bind").lower())
     except ValueError:
-        type_text = plain(_raw(text, "type"))
+        type_text = printable(_raw(text, "type"))
         if "$" in type_text and expand is None:
             return RunMount(origin=values.get("from", ""))  # may become any type
         raise DockerfileError(
             f'unsupported mount type "{type_text}"',
-            hint=nearest(type_text, list(MountKind)) or f"one of {', '.join(MountKind)}",
+            hint=did_you_mean(type_text, list(MountKind)) or f"one of {', '.join(MountKind)}",
         ) from None
     for key in values:
         if key not in _KEYS[kind]:
@@ -74,15 +74,15 @@ def _values(text: str, expand: Callable[[str], str] | None) -> dict[str, str]:
         key = _ALIASES.get(key, key)
         if key not in _ALL_KEYS:
             raise DockerfileError(
-                f"unexpected key '{plain(key)}' in '{plain(field)}'",
-                hint=nearest(key, sorted(_ALL_KEYS | set(_ALIASES))),
+                f"unexpected key '{printable(key)}' in '{printable(field)}'",
+                hint=did_you_mean(key, sorted(_ALL_KEYS | set(_ALIASES))),
             )
         if not equals and key not in _SWITCHES:
-            raise DockerfileError(f"invalid field '{plain(field)}' must be a key=value pair")
+            raise DockerfileError(f"invalid field '{printable(field)}' must be a key=value pair")
         if key == "from" and "$" in value:
             raise DockerfileError(
                 "'from' doesn't support variable expansion, define alias stage instead",
-                hint=f"use FROM {plain(value)} AS NAME, and from=NAME",
+                hint=f"use FROM {printable(value)} AS NAME, and from=NAME",
             )
         if expand is not None:
             value = expand(value)
@@ -121,7 +121,7 @@ def _mount(kind: MountKind, values: dict[str, str], *, complete: bool) -> RunMou
                 fields["sharing"] = Sharing(value.lower())
             except ValueError:
                 raise DockerfileError(
-                    f'unsupported sharing value "{plain(value)}"',
+                    f'unsupported sharing value "{printable(value)}"',
                     hint=f"one of {', '.join(Sharing)}",
                 ) from None
         elif key == "size":
@@ -169,7 +169,8 @@ def _number(key: str, value: str, base: int, maximum: int) -> int:
         if number <= maximum:
             return number
     raise DockerfileError(
-        f"invalid value {plain(value)} for {key}", hint="use an octal number" if base == 8 else ""
+        f"invalid value {printable(value)} for {key}",
+        hint="use an octal number" if base == 8 else "",
     )
 
 
@@ -180,7 +181,7 @@ def _size(value: str) -> int:
         number = -1
     if number < 0:
         raise DockerfileError(
-            f"invalid value for size: {plain(value)}", hint="use bytes, or a unit: 64m, 1g"
+            f"invalid value for size: {printable(value)}", hint="use bytes, or a unit: 64m, 1g"
         )
     return number
 
@@ -190,4 +191,4 @@ def _boolean(key: str, value: str) -> bool:
         return True
     if value in _FALSE:
         return False
-    raise DockerfileError(f"invalid value for {key}: {plain(value)}", hint="use true or false")
+    raise DockerfileError(f"invalid value for {key}: {printable(value)}", hint="use true or false")
