@@ -16,7 +16,8 @@ import resource
 import sys
 
 if __package__ in (None, ""):  # run as a file
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__)))))
+    _SOURCE = os.path.join(os.path.dirname(__file__), "..", "..", "..", "..")
+    sys.path.insert(0, os.path.abspath(_SOURCE))
 
 from jaula.kernel import capabilities, landlock, mounts, namespaces, process
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
