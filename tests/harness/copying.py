@@ -77,7 +77,7 @@ class Room:
         instruction = Copy(HERE, "COPY", sources, to, **options)  # type: ignore[arg-type]
         taking = prepare(instruction, self.tree(keeps_owners=keeps_owners))
         taking.digest()
-        taking.place(self.opened(self.root), workdir, owner)
+        taking.copy_to(self.opened(self.root), workdir, owner)
         return listed(self.root)
 
     def add(
@@ -86,7 +86,7 @@ class Room:
         instruction = Add(HERE, "ADD", sources, to, **options)  # type: ignore[arg-type]
         taking = prepare(instruction, self.tree())
         taking.digest()
-        taking.place(self.opened(self.root), "/", owner)
+        taking.copy_to(self.opened(self.root), "/", owner)
         return listed(self.root)
 
     def digest(self, *sources: str, **options: object) -> str:

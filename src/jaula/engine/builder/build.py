@@ -132,7 +132,7 @@ class Build:
                         triggers[planned.base.name] = image.config.on_build
             if triggers:
                 self.plan = planning(triggers=triggers)
-            await channel.remarks(self.plan.remarks)
+            await channel.warnings(self.plan.warnings)
             if self.plan.unused:
                 names = ", ".join(self.plan.unused)
                 await channel.say(f"[Warning] One or more build-args [{names}] were not consumed\n")

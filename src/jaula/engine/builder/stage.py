@@ -126,9 +126,9 @@ class StageRun:
     # -- instructions ------------------------------------------------------------------------
 
     async def _carry_out(self, instruction: Instruction) -> None:
-        state, told = self.state, len(self.scope.remarks)
+        state, told = self.state, len(self.scope.warnings)
         instruction = self.scope.take(instruction)
-        await self._channel.remarks(self.scope.remarks[told:])
+        await self._channel.warnings(self.scope.warnings[told:])
         match instruction:
             case words.Arg():
                 self._steps.cached = not self._build.options.no_cache  # nothing is made
@@ -238,7 +238,7 @@ class StageRun:
             copy.filled,
             self._parts,
             () if instruction.link else state.diff_ids,
-            lambda root: taking.place(root, workdir, owner),
+            lambda root: taking.copy_to(root, workdir, owner),
             build.supplies.pin,
             newest=build.clock.newest,
             exact=not (isinstance(instruction, words.Copy) and instruction.origin),

@@ -53,7 +53,7 @@ class CopyOperation:
         """Return ``sha256:...`` of the sources. It does not include the text of the instruction."""
         return digest(self.sources, self._cancel)
 
-    def place(self, root: int, workdir: str, owner: tuple[int, int] | None) -> None:
+    def copy_to(self, root: int, workdir: str, owner: tuple[int, int] | None) -> None:
         """Copy into ``root``, a descriptor of a root directory.
 
         ``workdir`` is the base of a relative target. ``owner`` is the resolved ``--chown``, None

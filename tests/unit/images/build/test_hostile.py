@@ -52,7 +52,7 @@ def test_a_text_is_read_or_one_kind_of_error_is_raised(text: str | bytes) -> Non
             for instruction in planned.instructions:
                 taken = scope.take(instruction)
                 assert taken.source
-                assert 1 <= taken.place.first <= taken.place.last <= len(dockerfile.lines)
+                assert 1 <= taken.location.first <= taken.location.last <= len(dockerfile.lines)
     except DockerfileError as mistake:
         found = mistake
     else:

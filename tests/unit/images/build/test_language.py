@@ -54,7 +54,7 @@ def test_lines_are_joined_and_comments_and_empty_lines_between_them_are_left_out
     run = one("RUN a && \\\n  # not this\n\n    b \\  \n&& c")
     assert isinstance(run, Run)
     assert run.command == ("a &&     b && c",)
-    assert run.place == Location(2, 6)
+    assert run.location == Location(2, 6)
     assert run.source == "RUN a &&     b && c"
 
 
@@ -116,7 +116,7 @@ def test_a_heredoc_is_the_shells_text_where_the_command_is_nothing_else() -> Non
     assert (run.command, run.shell_form, run.script) == (("set -e\necho $x\n",), True, "")
     assert run.source == "RUN <<EOF\nset -e\necho $x\nEOF"
     assert run.headline == "RUN <<EOF"
-    assert run.place == Location(2, 5)
+    assert run.location == Location(2, 5)
 
 
 def test_a_heredoc_with_an_interpreter_is_a_script() -> None:
@@ -167,7 +167,7 @@ def test_white_space_before_a_heredocs_name_is_allowed_in_copy() -> None:
 def test_arithmetic_is_no_heredoc() -> None:
     text = "RUN echo $((1 << 2)) $((x << y ))\nRUN echo 3 << 4 << EOF\n"
     instructions = parse(f"FROM a\n{text}").stages[0].instructions
-    assert [i.place for i in instructions] == [Location(2, 2), Location(3, 3)]
+    assert [i.location for i in instructions] == [Location(2, 2), Location(3, 3)]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_arithmetic_is_no_heredoc() -> None:
     ],
 )
 def test_what_only_looks_like_a_heredoc_is_none(text: str) -> None:
-    assert one(text).place == Location(2, 2)
+    assert one(text).location == Location(2, 2)
 
 
 def test_comments_directives_and_continuation_mean_nothing_inside_a_heredoc() -> None:
@@ -198,9 +198,9 @@ def test_a_heredoc_of_onbuild_goes_into_the_trigger() -> None:
     onbuild = one("ONBUILD RUN <<EOF\na\nEOF")
     assert isinstance(onbuild, Onbuild)
     assert onbuild.trigger == "RUN <<EOF\na\nEOF"
-    run = parse_trigger(onbuild.trigger, base="b", place=Location(7, 7))
+    run = parse_trigger(onbuild.trigger, base="b", location=Location(7, 7))
     assert isinstance(run, Run)
-    assert (run.command, run.place) == (("a\n",), Location(7, 7))
+    assert (run.command, run.location) == (("a\n",), Location(7, 7))
 
 
 # -- forms ---------------------------------------------------------------------------------------
@@ -546,7 +546,7 @@ def test_a_text_of_one_instruction_is_read_alone() -> None:
     ],
 )
 def test_what_looks_odd_is_remarked(text: str, rules: list[str]) -> None:
-    assert [remark.rule for remark in parse(text).remarks] == rules
+    assert [remark.rule for remark in parse(text).warnings] == rules
 
 
 def test_remarks_are_errors_where_the_dockerfile_says_so() -> None:

@@ -145,7 +145,7 @@ def test_arguments_before_the_first_stage_are_for_from_alone() -> None:
     scope = Scope(made)
     sources = [scope.take(instruction).source for instruction in stage.instructions]
     assert sources == ["ARG T", 'ENV a=2 b=""']
-    assert [(r.rule, r.place.first) for r in scope.remarks] == [("UndefinedVar", 5)]
+    assert [(r.rule, r.location.first) for r in scope.warnings] == [("UndefinedVar", 5)]
 
 
 def test_the_platform_is_told_in_arguments() -> None:
@@ -262,7 +262,7 @@ def test_triggers_of_an_image_come_first_and_may_need_stages() -> None:
         "RUN <<EOF",
         "RUN own",
     ]
-    assert last.instructions[0].place.first == 2
+    assert last.instructions[0].location.first == 2
 
 
 def test_triggers_of_a_stage_are_those_of_the_stage_that_goes_on() -> None:

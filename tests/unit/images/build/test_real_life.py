@@ -25,7 +25,7 @@ def described(dockerfile: Dockerfile) -> str:
     for stage in dockerfile.stages:
         rows.append(f"\nstage {stage.index}: {line(stage.base)}")
         rows += [line(instruction) for instruction in stage.instructions]
-    rows += ["", *(f"{r.place.first}: {r.rule}: {r.message}" for r in dockerfile.remarks)]
+    rows += ["", *(f"{r.location.first}: {r.rule}: {r.message}" for r in dockerfile.warnings)]
     return "\n".join(rows).rstrip() + "\n"
 
 
@@ -36,7 +36,7 @@ def line(instruction: Instruction) -> str:
         if field.name not in ("place", "source", "flags") and value != field.default:
             fields[field.name] = value
     shown = " ".join(f"{k}={msgspec.json.encode(plain(v)).decode()}" for k, v in fields.items())
-    return f"{instruction.place.first}-{instruction.place.last} {instruction.word} {shown}"
+    return f"{instruction.location.first}-{instruction.location.last} {instruction.word} {shown}"
 
 
 def plain(value: Any) -> Any:

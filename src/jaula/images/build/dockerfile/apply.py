@@ -58,7 +58,7 @@ class Scope:
         self._plan = plan
         self._environment = dict(v.partition("=")[::2] for v in environment)
         self._arguments: dict[str, str] = dict(base._arguments) if base else {}
-        self.remarks: list[LintWarning] = []
+        self.warnings: list[LintWarning] = []
 
     def take(self, instruction: Instruction) -> Instruction:
         """Return the instruction with its variables replaced, and set those that it defines.
@@ -77,11 +77,11 @@ class Scope:
             elif isinstance(expanded, Arg):
                 self._declare(expanded)
         except DockerfileError as error:
-            raise dockerfile.at(DockerfileError(error.reason), instruction.place) from None
+            raise dockerfile.at(DockerfileError(error.reason), instruction.location) from None
         for name in sorted(unset):
-            self.remarks.append(
+            self.warnings.append(
                 LintWarning(
-                    "UndefinedVar", f"Usage of undefined variable '${name}'", instruction.place
+                    "UndefinedVar", f"Usage of undefined variable '${name}'", instruction.location
                 )
             )
         return expanded

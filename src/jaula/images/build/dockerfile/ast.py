@@ -1,6 +1,6 @@
 """The syntax tree of a Dockerfile: instructions, stages, directives and warnings.
 
-Source: the Dockerfile reference. ``place`` is the location of an instruction in its file.
+Source: the Dockerfile reference. ``location`` is the line range of an instruction.
 ``source`` is its canonical text: two instructions with the same text mean the same, whatever their
 spacing, comments and line breaks; here-documents follow it line by line.
 
@@ -43,7 +43,7 @@ class Heredoc(msgspec.Struct, frozen=True):
 class Instruction(msgspec.Struct, frozen=True):
     """The fields of all instructions."""
 
-    place: Location
+    location: Location
     source: str
 
     @property
@@ -249,7 +249,7 @@ class LintWarning(msgspec.Struct, frozen=True):
 
     rule: str
     message: str
-    place: Location
+    location: Location
 
 
 class Directives(msgspec.Struct, frozen=True):
@@ -280,11 +280,11 @@ class Dockerfile(msgspec.Struct, frozen=True):
     arguments: tuple[Arg, ...]
     stages: tuple[Stage, ...]
     lines: tuple[str, ...]
-    remarks: tuple[LintWarning, ...] = ()
+    warnings: tuple[LintWarning, ...] = ()
 
-    def at(self, error: DockerfileError, place: Location) -> DockerfileError:
+    def at(self, error: DockerfileError, location: Location) -> DockerfileError:
         """Return the error with its location and the text of its lines."""
-        return error.at(self.name, place.first, self.lines[place.first - 1 : place.last])
+        return error.at(self.name, location.first, self.lines[location.first - 1 : location.last])
 
 
 class InstructionLine(msgspec.Struct, frozen=True):
@@ -294,7 +294,7 @@ class InstructionLine(msgspec.Struct, frozen=True):
     ``documents`` is the text of the ``heredocs`` as a shell reads it, with the closing delimiters.
     """
 
-    place: Location
+    location: Location
     word: str
     flags: Flags
     rest: str

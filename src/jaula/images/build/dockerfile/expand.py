@@ -319,7 +319,7 @@ def expand(
     try:
         expanded = substitute_variables(instruction, substitute)
     except DockerfileError as error:
-        raise error.at(name, instruction.place.first, [instruction.headline]) from None
+        raise error.at(name, instruction.location.first, [instruction.headline]) from None
     if unset is not None:
         unset.update(substitute.unset)
     if expanded is instruction:

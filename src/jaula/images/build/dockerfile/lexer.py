@@ -145,7 +145,7 @@ class LogicalLine(msgspec.Struct, frozen=True):
     ``documents`` is their unchanged text with the closing delimiters, for a shell.
     """
 
-    place: Location
+    location: Location
     text: str
     heredocs: tuple[Heredoc, ...] = ()
     documents: str = ""
@@ -154,7 +154,7 @@ class LogicalLine(msgspec.Struct, frozen=True):
 class Lines(msgspec.Struct, frozen=True):
     directives: Directives
     lines: tuple[LogicalLine, ...]
-    remarks: tuple[LintWarning, ...]
+    warnings: tuple[LintWarning, ...]
 
 
 def split(rows: tuple[str, ...], name: str, escape: str = "") -> Lines:
@@ -169,7 +169,7 @@ def split(rows: tuple[str, ...], name: str, escape: str = "") -> Lines:
     lines: list[LogicalLine] = []
     while at < len(rows):
         at = reader.line(at, lines)
-    return Lines(directives, tuple(lines), tuple(reader.remarks))
+    return Lines(directives, tuple(lines), tuple(reader.warnings))
 
 
 def _directives(rows: tuple[str, ...], name: str) -> tuple[Directives, int]:
@@ -198,7 +198,7 @@ def _directives(rows: tuple[str, ...], name: str) -> tuple[Directives, int]:
 class _Reader:
     def __init__(self, rows: tuple[str, ...], name: str, escape: str) -> None:
         self.rows, self.name, self.escape = rows, name, escape
-        self.remarks: list[LintWarning] = []
+        self.warnings: list[LintWarning] = []
         self._last: dict[str, int] | None = None
 
     def line(self, at: int, lines: list[LogicalLine]) -> int:
@@ -247,7 +247,7 @@ class _Reader:
                 row, continues = self._split_escape(row)
                 parts.append(row)
         if empty:
-            self.remarks.append(
+            self.warnings.append(
                 LintWarning("NoEmptyContinuation", "Empty continuation line", Location(first, at))
             )
         return "".join(parts), at

@@ -54,33 +54,33 @@ def apply(dockerfile: Dockerfile, lines: Lines) -> Dockerfile:
 
     :raises DockerfileError: if there is one and ``# check=error=true`` is set.
     """
-    remarks = [
-        *lines.remarks,
+    warnings = [
+        *lines.warnings,
         *_casing(lines),
         *_legacy_format(lines),
         *_stage_names(dockerfile.stages),
     ]
     for instruction in dockerfile.arguments:
-        remarks += _secrets(instruction)
+        warnings += _secrets(instruction)
     for stage in dockerfile.stages:
-        remarks += _stage(stage)
-    remarks.sort(key=lambda warning: warning.place.first)
+        warnings += _stage(stage)
+    warnings.sort(key=lambda warning: warning.location.first)
     checked = msgspec.structs.replace(
-        dockerfile, remarks=tuple(without_skipped(remarks, dockerfile.directives))
+        dockerfile, warnings=tuple(without_skipped(warnings, dockerfile.directives))
     )
-    if checked.remarks and _options(dockerfile.directives)[1]:
-        first = checked.remarks[0]
+    if checked.warnings and _options(dockerfile.directives)[1]:
+        first = checked.warnings[0]
         raise dockerfile.at(
             DockerfileError(f"{first.rule}: {first.message}", hint="check=error=true is set"),
-            first.place,
+            first.location,
         )
     return checked
 
 
-def without_skipped(remarks: Iterable[LintWarning], directives: Directives) -> list[LintWarning]:
+def without_skipped(warnings: Iterable[LintWarning], directives: Directives) -> list[LintWarning]:
     """Return the warnings whose rules the Dockerfile does not skip."""
     skipped = _options(directives)[0]
-    return [r for r in remarks if "all" not in skipped and r.rule not in skipped]
+    return [r for r in warnings if "all" not in skipped and r.rule not in skipped]
 
 
 def _options(directives: Directives) -> tuple[list[str], bool]:
@@ -106,21 +106,21 @@ def _casing(lines: Lines) -> Iterator[LintWarning]:
                 "ConsistentInstructionCasing",
                 f"Command '{printable(word)}' should match the case of the command majority "
                 f"({majority})",
-                line.place,
+                line.location,
             )
         if word.upper() == "FROM":
-            yield from _from(word, fields(line.text), line.place)
+            yield from _from(word, fields(line.text), line.location)
 
 
-def _from(word: str, parts: list[str], place: Location) -> Iterator[LintWarning]:
+def _from(word: str, parts: list[str], location: Location) -> Iterator[LintWarning]:
     if len(parts) < 4 or parts[-2].lower() != "as":
         return
     if parts[-2].isupper() != word.isupper():
         message = f"'{parts[-2]}' and '{word}' keywords' casing do not match"
-        yield LintWarning("FromAsCasing", message, place)
+        yield LintWarning("FromAsCasing", message, location)
     if parts[-1] != parts[-1].lower():
         message = f"Stage name '{printable(parts[-1])}' should be lowercase"
-        yield LintWarning("StageNameCasing", message, place)
+        yield LintWarning("StageNameCasing", message, location)
 
 
 def _legacy_format(lines: Lines) -> Iterator[LintWarning]:
@@ -135,7 +135,7 @@ def _legacy_format(lines: Lines) -> Iterator[LintWarning]:
             yield LintWarning(
                 "LegacyKeyValueFormat",
                 f'"{key} key=value" should be used instead of legacy "{key} key value" format',
-                line.place,
+                line.location,
             )
 
 
@@ -144,10 +144,10 @@ def _stage_names(stages: Iterable[Stage]) -> Iterator[LintWarning]:
     for stage in stages:
         if stage.name in _RESERVED:
             message = f"Stage name should not use the same name as reserved stage '{stage.name}'"
-            yield LintWarning("ReservedStageName", message, stage.base.place)
+            yield LintWarning("ReservedStageName", message, stage.base.location)
         if stage.name in seen:
             message = f"Duplicate stage name '{stage.name}', stage names should be unique"
-            yield LintWarning("DuplicateStageName", message, stage.base.place)
+            yield LintWarning("DuplicateStageName", message, stage.base.location)
         if stage.name:
             seen.add(stage.name)
 
@@ -160,14 +160,14 @@ def _ports(instruction: Expose) -> Iterator[LintWarning]:
                 "ExposeInvalidFormat",
                 "EXPOSE instruction should not define an IP address or host-port mapping, "
                 f"found '{printable(text)}'",
-                instruction.place,
+                instruction.location,
             )
         if protocol != protocol.lower() and "$" not in protocol:
             yield LintWarning(
                 "ExposeProtoCasing",
                 f"Defined protocol '{printable(protocol)}' in EXPOSE instruction "
                 "should be lowercase",
-                instruction.place,
+                instruction.location,
             )
 
 
@@ -179,7 +179,7 @@ def _secrets(instruction: Env | Arg) -> Iterator[LintWarning]:
                 "SecretsUsedInArgOrEnv",
                 "Do not use ARG or ENV instructions for sensitive data "
                 f'({instruction.word} "{printable(name)}")',
-                instruction.place,
+                instruction.location,
             )
 
 
@@ -187,14 +187,14 @@ def _stage(stage: Stage) -> Iterator[LintWarning]:
     last: dict[type[Instruction], Instruction] = {}
     absolute = False
     for instruction in stage.instructions:
-        place = instruction.place
+        location = instruction.location
         if isinstance(instruction, Cmd | Entrypoint | Healthcheck):
             if type(instruction) in last:
                 yield LintWarning(
                     "MultipleInstructionsDisallowed",
                     f"Multiple {instruction.word} instructions should not be used in the same "
                     "stage because only the last one will be used",
-                    last[type(instruction)].place,
+                    last[type(instruction)].location,
                 )
             last[type(instruction)] = instruction
         if isinstance(instruction, Cmd | Entrypoint) and instruction.shell_form:
@@ -202,11 +202,11 @@ def _stage(stage: Stage) -> Iterator[LintWarning]:
                 "JSONArgsRecommended",
                 f"JSON arguments recommended for {instruction.word} to prevent unintended behavior "
                 "related to OS signals",
-                place,
+                location,
             )
         elif isinstance(instruction, Maintainer):
             message = "Maintainer instruction is deprecated in favor of using label"
-            yield LintWarning("MaintainerDeprecated", message, place)
+            yield LintWarning("MaintainerDeprecated", message, location)
         elif isinstance(instruction, Env | Arg):
             yield from _secrets(instruction)
         elif isinstance(instruction, Expose):
@@ -217,6 +217,6 @@ def _stage(stage: Stage) -> Iterator[LintWarning]:
                     "WorkdirRelativePath",
                     f"Relative workdir '{printable(instruction.path)}' can have unexpected results "
                     "if the base image changes",
-                    place,
+                    location,
                 )
             absolute = True

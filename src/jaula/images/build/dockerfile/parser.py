@@ -69,7 +69,13 @@ def parse_line(line: LogicalLine, escape: str) -> Instruction:
     words, rest = split_flags(rest) if rest.startswith("--") else ([], rest)
     known = _FLAGS.get(name.upper(), {})
     parts = InstructionLine(
-        line.place, name.upper(), Flags(words, known), rest, line.heredocs, line.documents, escape
+        line.location,
+        name.upper(),
+        Flags(words, known),
+        rest,
+        line.heredocs,
+        line.documents,
+        escape,
     )
     instruction = reader(parts)
     if "$" not in line.text and "$" not in line.documents:
@@ -94,7 +100,7 @@ def _from(line: InstructionLine) -> From:
         raise DockerfileError(
             "FROM requires either one or three arguments", hint="use FROM IMAGE [AS NAME]"
         )
-    return From(line.place, "", words[0], line.flags.text("platform"), name)
+    return From(line.location, "", words[0], line.flags.text("platform"), name)
 
 
 def _is_stage_name(name: str) -> bool:
@@ -115,15 +121,15 @@ def _arg(line: InstructionLine) -> Arg:
         if not name:
             raise DockerfileError("ARG names can not be blank")
         pairs.append((name, value if equals else None))
-    return Arg(line.place, "", tuple(pairs))
+    return Arg(line.location, "", tuple(pairs))
 
 
 def _env(line: InstructionLine) -> Env:
-    return Env(line.place, "", _pairs(line))
+    return Env(line.location, "", _pairs(line))
 
 
 def _label(line: InstructionLine) -> Label:
-    return Label(line.place, "", _pairs(line))
+    return Label(line.location, "", _pairs(line))
 
 
 def _pairs(line: InstructionLine) -> Pairs:
@@ -172,7 +178,7 @@ def _volume(line: InstructionLine) -> Volume:
     paths = _arguments(line, tuple(fields(line.rest)) if listed is None else listed)
     if not all(path.strip() for path in paths):
         raise DockerfileError("VOLUME specified can not be an empty string")
-    return Volume(line.place, "", paths)
+    return Volume(line.location, "", paths)
 
 
 def _onbuild(line: InstructionLine) -> Onbuild:
@@ -184,8 +190,8 @@ def _onbuild(line: InstructionLine) -> Onbuild:
     if word in ("FROM", "MAINTAINER"):
         raise DockerfileError(f"{word} isn't allowed as an ONBUILD trigger")
     trigger = line.rest + (f"\n{line.documents}" if line.heredocs else "")
-    parse_line(LogicalLine(line.place, line.rest, line.heredocs, line.documents), line.escape)
-    return Onbuild(line.place, "", trigger)
+    parse_line(LogicalLine(line.location, line.rest, line.heredocs, line.documents), line.escape)
+    return Onbuild(line.location, "", trigger)
 
 
 _READERS: Mapping[str, Callable[[InstructionLine], Instruction]] = {
@@ -195,18 +201,18 @@ _READERS: Mapping[str, Callable[[InstructionLine], Instruction]] = {
     "COPY": copy,
     "ENTRYPOINT": entrypoint,
     "ENV": _env,
-    "EXPOSE": lambda line: Expose(line.place, "", _arguments(line, tuple(fields(line.rest)))),
+    "EXPOSE": lambda line: Expose(line.location, "", _arguments(line, tuple(fields(line.rest)))),
     "FROM": _from,
     "HEALTHCHECK": healthcheck,
     "LABEL": _label,
-    "MAINTAINER": lambda line: Maintainer(line.place, "", _single_argument(line)),
+    "MAINTAINER": lambda line: Maintainer(line.location, "", _single_argument(line)),
     "ONBUILD": _onbuild,
     "RUN": run,
     "SHELL": shell,
-    "STOPSIGNAL": lambda line: StopSignal(line.place, "", _single_argument(line)),
-    "USER": lambda line: User(line.place, "", _single_argument(line)),
+    "STOPSIGNAL": lambda line: StopSignal(line.location, "", _single_argument(line)),
+    "USER": lambda line: User(line.location, "", _single_argument(line)),
     "VOLUME": _volume,
-    "WORKDIR": lambda line: Workdir(line.place, "", _single_argument(line)),
+    "WORKDIR": lambda line: Workdir(line.location, "", _single_argument(line)),
 }
 
 _COPY_FLAGS = {
@@ -256,7 +262,7 @@ def parse(text: str | bytes, name: str = "Dockerfile") -> Dockerfile:
         raise DockerfileError(
             f"more than {INSTRUCTIONS_LIMIT} instructions",
             name=name,
-            line=lexed.lines[INSTRUCTIONS_LIMIT].place.first,
+            line=lexed.lines[INSTRUCTIONS_LIMIT].location.first,
         )
     arguments: list[Arg] = []
     stages: list[tuple[From, list[Instruction]]] = []
@@ -276,9 +282,9 @@ def parse(text: str | bytes, name: str = "Dockerfile") -> Dockerfile:
                     "no build stage in current context", hint="the first instruction must be FROM"
                 )
         except DockerfileError as error:
-            raise error.at(name, line.place.first, _rows_at(rows, line.place)) from None
+            raise error.at(name, line.location.first, _rows_at(rows, line.location)) from None
     if not stages:
-        last = lexed.lines[-1].place
+        last = lexed.lines[-1].location
         raise DockerfileError("no build stage in current context", hint="there is no FROM").at(
             name, last.first, _rows_at(rows, last)
         )
@@ -296,16 +302,16 @@ def parse(text: str | bytes, name: str = "Dockerfile") -> Dockerfile:
 
 
 def parse_trigger(
-    text: str, *, base: str = "", place: Location = _NOWHERE, escape: str = "\\"
+    text: str, *, base: str = "", location: Location = _NOWHERE, escape: str = "\\"
 ) -> Instruction:
-    """Parse the trigger of an ONBUILD. ``place`` is the location of the FROM that executes it."""
+    """Parse the trigger of an ONBUILD. ``location`` is that of the FROM that executes it."""
     name = f"ONBUILD of {base}" if base else "ONBUILD"
     instruction = parse_one(text, escape, name=name)
     if isinstance(instruction, From | Maintainer | Onbuild):
         raise DockerfileError(f"{instruction.word} isn't allowed as an ONBUILD trigger").at(
             name, 1, text.split("\n")
         )
-    return msgspec.structs.replace(instruction, place=place)
+    return msgspec.structs.replace(instruction, location=location)
 
 
 def parse_one(text: str, escape: str = "\\", *, name: str = "instruction") -> Instruction:
@@ -343,5 +349,5 @@ def _rows(text: str | bytes, name: str) -> tuple[str, ...]:
     return rows
 
 
-def _rows_at(rows: tuple[str, ...], place: Location) -> tuple[str, ...]:
-    return rows[place.first - 1 : place.last]
+def _rows_at(rows: tuple[str, ...], location: Location) -> tuple[str, ...]:
+    return rows[location.first - 1 : location.last]

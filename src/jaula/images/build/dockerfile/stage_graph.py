@@ -83,7 +83,7 @@ class StageGraph(msgspec.Struct, frozen=True):
     arguments: Mapping[str, str]
     hidden: Mapping[str, str]
     unused: tuple[str, ...]
-    remarks: tuple[LintWarning, ...]
+    warnings: tuple[LintWarning, ...]
 
 
 def plan(
@@ -122,7 +122,7 @@ class _Planner:
     ) -> None:
         self.dockerfile, self.build_args = dockerfile, build_args
         self.contexts, self.triggers = contexts, triggers
-        self.remarks = list(dockerfile.remarks)
+        self.warnings = list(dockerfile.warnings)
         self.arguments = platform_arguments(platform, build_platform)
         self.arguments |= {k: v for k, v in build_args.items() if k in self.arguments}
         self.declared: set[str] = set(self.arguments)
@@ -154,7 +154,7 @@ class _Planner:
             self.arguments,
             hidden,
             tuple(unused),
-            tuple(self.remarks),
+            tuple(self.warnings),
         )
 
     def _target(self, target: str) -> int:
@@ -259,11 +259,11 @@ class _Planner:
         except DockerfileError as error:
             raise self._at(error, stage.base) from None
         for unset in substitute.unset:
-            self.remarks.append(
+            self.warnings.append(
                 LintWarning(
                     "UndefinedArgInFrom",
                     f"FROM argument '{printable(unset)}' is not declared",
-                    stage.base.place,
+                    stage.base.location,
                 )
             )
         if name in self.contexts:
@@ -283,7 +283,7 @@ class _Planner:
             texts = self.triggers.get(base.name, ())
         escape = self.dockerfile.directives.escape
         return tuple(
-            parse_trigger(text, base=base.name, place=stage.base.place, escape=escape)
+            parse_trigger(text, base=base.name, location=stage.base.location, escape=escape)
             for text in texts
         )
 
@@ -311,7 +311,7 @@ class _Planner:
         return next((i for i in order if self.dockerfile.stages[i].name == lower), None)
 
     def _at(self, error: DockerfileError, instruction: Instruction) -> DockerfileError:
-        return self.dockerfile.at(error, instruction.place)
+        return self.dockerfile.at(error, instruction.location)
 
 
 def platform_arguments(platform: str, build_platform: str) -> dict[str, str]:

@@ -191,7 +191,7 @@ def added(
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         assert taking.digest() == taking.digest()
-        taking.place(descriptor, "/", None)
+        taking.copy_to(descriptor, "/", None)
     finally:
         os.close(descriptor)
     return listed(root)

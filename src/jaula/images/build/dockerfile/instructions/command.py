@@ -39,7 +39,7 @@ def run(line: InstructionLine) -> Run:
     security = _choice(Security, line.flags.text("security"), "unsupported security mode")
     command, shell_form, script = _command(line)
     return Run(
-        line.place, "", command, shell_form, line.heredocs, mounts, network, security, script
+        line.location, "", command, shell_form, line.heredocs, mounts, network, security, script
     )
 
 
@@ -72,12 +72,12 @@ def _command(line: InstructionLine) -> tuple[tuple[str, ...], bool, str]:
 def cmd(line: InstructionLine) -> Cmd:
     """Parse a CMD. An empty list or an empty text means no command."""
     listed = json_list(line.rest)
-    return Cmd(line.place, "", *_form(line, listed))
+    return Cmd(line.location, "", *_form(line, listed))
 
 
 def entrypoint(line: InstructionLine) -> Entrypoint:
     """Parse an ENTRYPOINT. An empty list or an empty text means no entry point."""
-    return Entrypoint(line.place, "", *_form(line, json_list(line.rest)))
+    return Entrypoint(line.location, "", *_form(line, json_list(line.rest)))
 
 
 def _form(line: InstructionLine, listed: tuple[str, ...] | None) -> tuple[tuple[str, ...], bool]:
@@ -95,7 +95,7 @@ def shell(line: InstructionLine) -> Shell:
         )
     if not listed:
         raise DockerfileError("SHELL requires at least one argument")
-    return Shell(line.place, "", listed)
+    return Shell(line.location, "", listed)
 
 
 def healthcheck(line: InstructionLine) -> Healthcheck:
@@ -109,14 +109,14 @@ def healthcheck(line: InstructionLine) -> Healthcheck:
     if kind == "NONE":
         if rest:
             raise DockerfileError("HEALTHCHECK NONE takes no arguments")
-        return Healthcheck(line.place, "", image.Healthcheck(("NONE",)))
+        return Healthcheck(line.location, "", image.Healthcheck(("NONE",)))
     if kind != "CMD":
         raise DockerfileError(f'Unknown type "{printable(kind)}" in HEALTHCHECK (try CMD)')
     listed = json_list(rest)
     if not rest or listed == ():
         raise DockerfileError("Missing command after HEALTHCHECK CMD")
     return Healthcheck(
-        line.place,
+        line.location,
         "",
         image.Healthcheck(
             ("CMD-SHELL", rest) if listed is None else ("CMD", *listed),

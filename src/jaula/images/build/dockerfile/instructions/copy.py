@@ -18,7 +18,7 @@ def copy(line: InstructionLine) -> Copy:
             hint="define a new stage with FROM using ARG from global scope",
         )
     return Copy(
-        line.place,
+        line.location,
         "",
         sources,
         target,
@@ -36,7 +36,7 @@ def add(line: InstructionLine) -> Add:
     """Parse an ADD. The last path is the target."""
     sources, heredocs, target = _paths(line)
     return Add(
-        line.place,
+        line.location,
         "",
         sources,
         target,
