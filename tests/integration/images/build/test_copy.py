@@ -161,7 +161,7 @@ def test_what_is_not_there_is_named(room: Room) -> None:
 
 def test_a_link_that_leads_in_a_circle_is_refused(room: Room) -> None:
     make(room.context, {"a": "-> b", "b": "-> a"})
-    with pytest.raises(InvalidRequest, match="circle"):
+    with pytest.raises(InvalidRequest, match="symbolic link loop"):
         room.copy("a", to="/")
 
 

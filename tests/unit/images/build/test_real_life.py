@@ -33,7 +33,7 @@ def line(instruction: Instruction) -> str:
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(instruction):
         value = getattr(instruction, field.name)
-        if field.name not in ("place", "source", "flags") and value != field.default:
+        if field.name not in ("location", "source", "flags") and value != field.default:
             fields[field.name] = value
     shown = " ".join(f"{k}={msgspec.json.encode(plain(v)).decode()}" for k, v in fields.items())
     return f"{instruction.location.first}-{instruction.location.last} {instruction.word} {shown}"
