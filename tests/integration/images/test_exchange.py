@@ -47,7 +47,7 @@ def app(store: ImageStore, loaded: Loaded, make: Any) -> ImageStore:
     return store
 
 
-def test_what_is_saved_is_loaded_to_the_same_image(
+def test_a_saved_image_is_loaded_as_the_same_image(
     app: ImageStore, loaded: Loaded, tmp_path: Path
 ) -> None:
     before = app.resolve("app:1")
@@ -61,7 +61,7 @@ def test_saving_twice_gives_the_same_bytes(app: ImageStore) -> None:
     assert saved(app, "app:1") == saved(app, "app:1")
 
 
-def test_an_archive_is_named_by_what_was_asked_for(app: ImageStore) -> None:
+def test_an_archive_contains_the_requested_names(app: ImageStore) -> None:
     def names(data: bytes) -> list[str]:
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             file = tar.extractfile("manifest.json")
@@ -72,7 +72,7 @@ def test_an_archive_is_named_by_what_was_asked_for(app: ImageStore) -> None:
     assert names(saved(app, app.resolve("app:1").id)) == []
 
 
-def test_nothing_is_written_where_a_name_is_unknown(app: ImageStore) -> None:
+def test_nothing_is_written_for_an_unknown_name(app: ImageStore) -> None:
     out = io.BytesIO()
     with pytest.raises(NotFound):
         save(app, ["app:1", "nothing"], out.write)
@@ -100,7 +100,7 @@ def test_skopeo_reads_both_formats_and_the_store(app: ImageStore, tmp_path: Path
 
 @needs_skopeo
 @pytest.mark.parametrize("format", ["docker-archive", "oci-archive"])
-def test_what_skopeo_writes_is_loaded(app: ImageStore, format: str, tmp_path: Path) -> None:
+def test_an_archive_of_skopeo_is_loaded(app: ImageStore, format: str, tmp_path: Path) -> None:
     archive = tmp_path / "a.tar"
     source = f"oci:{tmp_path}/root/images:app:1"
     run("skopeo", "copy", "--insecure-policy", source, f"{format}:{archive}:copied:1")
@@ -148,7 +148,7 @@ def docker(short_path: Path) -> Iterator[Callable[..., str]]:
 
 
 @needs_docker
-def test_docker_loads_what_is_saved_and_the_other_way_round(
+def test_docker_and_jaula_load_each_others_archives(
     app: ImageStore, docker: Callable[..., str], tmp_path: Path
 ) -> None:
     archive = tmp_path / "a.tar"
@@ -179,7 +179,7 @@ def test_a_file_system_is_imported(store: ImageStore, make: Any) -> None:
     assert import_tar(store, io.BytesIO(make.layer("1"))).names == ()
 
 
-def test_a_failed_import_leaves_nothing(store: ImageStore, make: Any, tmp_path: Path) -> None:
+def test_a_failed_import_leaves_no_files(store: ImageStore, make: Any, tmp_path: Path) -> None:
     for data, changes in ((b"no tar" * 200, []), (make.layer("1"), ["RUN x"]), (b"", [])):
         with pytest.raises(InvalidRequest):
             import_tar(store, io.BytesIO(data), "imp:1", changes)
@@ -207,7 +207,7 @@ def test_busybox_is_built_the_same_twice(
 
 
 @pytest.mark.parametrize("name", ["alpine", "", "busybox:1.36", "debian:../x", "ubuntu:A B"])
-def test_what_has_no_recipe_is_refused_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+def test_an_image_without_recipe_is_refused_and_leaves_no_files(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest):
         build(name, tmp_path / "out.tar")
     assert list(tmp_path.iterdir()) == []

@@ -114,7 +114,7 @@ def preserving(directory: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", str(directory), str(target)], check=True)
 
 
-def test_a_load_is_whole_or_not_there(filled: Path, tmp_path: Path) -> None:
+def test_a_load_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
     archive = tmp_path / "new.tar"
     new = by_hand.layer((("new", "n" * 40_000), ("etc/base", "another")))
     archive.write_bytes(by_hand.image("new:1", *described(BASE, new)))
@@ -136,7 +136,7 @@ def test_a_removal_is_done_or_not_begun(filled: Path, tmp_path: Path) -> None:
         assert store.blobs.list() == {}
 
 
-def test_a_name_is_always_some_images(filled: Path, tmp_path: Path) -> None:
+def test_a_name_always_belongs_to_an_image(filled: Path, tmp_path: Path) -> None:
     for trial, _ in sampled(filled, tmp_path, "tag", "one:1", "two:1"):
         store = check_whole(trial, "one:1", "two:1")
         assert names(store) == {"one:1", "two:1"}
@@ -159,7 +159,7 @@ def test_a_repair_that_was_cut_off_can_be_done_again(filled: Path, tmp_path: Pat
         assert names(check_whole(trial, "one:1", "two:1")) == {"one:1", "two:1"}
 
 
-def test_a_pull_is_whole_or_not_there(filled: Path, tmp_path: Path) -> None:
+def test_a_pull_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
     from harness.pulls import Puller
 
     with ScriptedRegistry(layer("first", 200_000), layer("second")) as registry:
@@ -180,7 +180,7 @@ def on_disk(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.mark.parametrize("kind", ["overlay", "vfs", "btrfs"])
 @pytest.mark.parametrize("words", [("create",), ("create", "limited"), ("discard",)])
-def test_a_snapshot_is_whole_or_not_there(
+def test_a_snapshot_is_complete_or_absent(
     filled: Path, on_disk: Path, kind: str, words: tuple[str, ...]
 ) -> None:
     if "limited" in words and kind != "btrfs":

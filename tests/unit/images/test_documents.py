@@ -95,7 +95,7 @@ def test_changes_are_applied_in_order() -> None:
     "line",
     ["", "RUN x", "ENV", "ENV A", "ENV 'a", "LABEL a=b c", "EXPOSE 0", "EXPOSE 9-1", "USER a\nb"],
 )
-def test_a_change_that_is_none_is_refused(line: str) -> None:
+def test_an_invalid_change_is_refused(line: str) -> None:
     with pytest.raises(InvalidRequest):
         apply(ImageConfig(), [line])
 

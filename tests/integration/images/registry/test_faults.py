@@ -101,7 +101,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_in_the_middle_of_a_layer_leaves_nothing(small_disk: Path) -> None:
+def test_a_full_disk_in_the_middle_of_a_layer_leaves_no_files(small_disk: Path) -> None:
     puller = Puller(small_disk)
     with (
         ScriptedRegistry(HUGE) as registry,
@@ -117,7 +117,7 @@ def test_a_full_disk_in_the_middle_of_a_layer_leaves_nothing(small_disk: Path) -
         puller.pull(f"{registry.name}/box:1")  # and goes on
 
 
-def test_a_layer_that_is_not_there_is_one_error(puller: Puller) -> None:
+def test_a_missing_layer_is_one_error(puller: Puller) -> None:
     with ScriptedRegistry(BIG, layer("other")) as registry:
         path = f"/v2/box/blobs/{digest(BIG)}"
         registry.scripts[path] = lambda r: r.answer(404, error("BLOB_UNKNOWN", "blob unknown"))

@@ -50,7 +50,7 @@ def breaking(data: bytes, *, ranges: bool) -> Callable[[Request], None]:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_that_breaks_off_is_gone_on_with(puller: Puller, ranges: bool) -> None:
+def test_an_interrupted_download_is_resumed(puller: Puller, ranges: bool) -> None:
     with ScriptedRegistry(BIG) as registry:
         path = registry.blob_path(BIG)
         registry.scripts[path] = breaking(BIG, ranges=ranges)
@@ -62,7 +62,7 @@ def test_a_download_that_breaks_off_is_gone_on_with(puller: Puller, ranges: bool
     assert note(puller) == "big"
 
 
-def test_progress_makes_patience_new(tmp_path: Path) -> None:
+def test_progress_resets_the_attempts(tmp_path: Path) -> None:
     """More breaks than attempts, each after enough bytes."""
     data = layer("long", 8 << 20)
     with ScriptedRegistry(data) as registry:
@@ -73,7 +73,7 @@ def test_progress_makes_patience_new(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 @pytest.mark.parametrize("what", ["manifest", "config", "layer"])
-def test_a_busy_registry_is_asked_again(puller: Puller, status: int, what: str) -> None:
+def test_a_busy_registry_is_retried(puller: Puller, status: int, what: str) -> None:
     with ScriptedRegistry(SMALL) as registry:
         path = {
             "manifest": registry.manifest_path,
@@ -90,14 +90,14 @@ def test_a_busy_registry_is_asked_again(puller: Puller, status: int, what: str) 
         assert len(registry.asked(path)) == 2
 
 
-def test_what_is_not_there_is_asked_for_once(puller: Puller) -> None:
+def test_a_missing_image_is_requested_once(puller: Puller) -> None:
     with ScriptedRegistry(SMALL) as registry:
         with pytest.raises(NotFound, match="manifest unknown: manifest unknown"):
             puller.pull(f"{registry.name}/box:2")
         assert len(registry.asked("/manifests/2")) == 1
 
 
-def test_a_layer_that_is_there_is_not_fetched_again(puller: Puller) -> None:
+def test_an_existing_layer_is_not_fetched_again(puller: Puller) -> None:
     with ScriptedRegistry(SMALL) as first, ScriptedRegistry(SMALL, layer("more")) as second:
         puller.pull(f"{first.name}/box:1")
         puller.pull(f"{second.name}/box:1")
@@ -187,7 +187,7 @@ def test_a_shared_download_outlives_the_pull_that_began_it(puller: Puller) -> No
 
 
 @pytest.mark.parametrize("where", ["manifest", "layer"])
-def test_a_cancelled_pull_ends_at_once_and_leaves_nothing(tmp_path: Path, where: str) -> None:
+def test_a_cancelled_pull_ends_immediately_and_leaves_no_files(tmp_path: Path, where: str) -> None:
     from jaula.images.registry.timeouts import Timeouts
 
     puller = Puller(tmp_path, timeouts=Timeouts())
@@ -275,7 +275,7 @@ def test_a_gzip_layer_is_unpacked_by_its_diff_id(tmp_path: Path) -> None:
     assert note(puller) == "small"
 
 
-def test_a_kept_connection_that_died_is_replaced(puller: Puller) -> None:
+def test_a_dead_idle_connection_is_replaced(puller: Puller) -> None:
     with ScriptedRegistry(SMALL) as registry:
 
         def last(request: Request) -> None:
@@ -300,7 +300,7 @@ def test_connections_are_used_again(puller: Puller) -> None:
     assert len(ports) == 1
 
 
-def test_an_image_that_came_in_two_forms_is_one(puller: Puller) -> None:
+def test_an_image_loaded_and_pulled_is_one_image(puller: Puller) -> None:
     """Loaded with plain layers and pulled with compressed ones: one id, two manifests."""
     from harness.scripted_registry import config_of
     from jaula.images.archive.save import save

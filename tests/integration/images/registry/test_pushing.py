@@ -117,7 +117,7 @@ class _Uploads:
 
 
 @pytest.mark.parametrize("breaks", [1, 2])
-def test_an_upload_that_breaks_off_is_gone_on_with(puller: Puller, breaks: int) -> None:
+def test_an_interrupted_upload_is_resumed(puller: Puller, breaks: int) -> None:
     with ScriptedRegistry() as scripted:
         uploads = _Uploads(scripted)
         uploads.breaks = breaks
@@ -129,7 +129,7 @@ def test_an_upload_that_breaks_off_is_gone_on_with(puller: Puller, breaks: int) 
         assert len(begun) == 1  # it was gone on with, not begun anew
 
 
-def test_an_upload_that_always_breaks_off_is_given_up(puller: Puller) -> None:
+def test_an_upload_that_always_fails_is_given_up(puller: Puller) -> None:
     with ScriptedRegistry() as scripted:
         uploads = _Uploads(scripted)
         uploads.breaks = 1000
@@ -166,7 +166,7 @@ def test_a_mount_that_is_refused_is_an_upload(puller: Puller) -> None:
         assert verbs == ["POST", "POST", "POST", "DELETE", "PUT"]  # one upload is left, and used
 
 
-def test_a_refused_push_says_why(puller: Puller) -> None:
+def test_a_refused_push_reports_the_reason(puller: Puller) -> None:
     with ScriptedRegistry(layer("x")) as scripted:
         name = f"{scripted.name}/box:1"
         puller.pull(name)
@@ -180,7 +180,7 @@ def test_a_refused_push_says_why(puller: Puller) -> None:
         assert raised.value.status == 403
 
 
-def test_what_is_not_here_cannot_be_pushed(puller: Puller, registry: Registry) -> None:
+def test_an_unknown_image_cannot_be_pushed(puller: Puller, registry: Registry) -> None:
     with pytest.raises(NotFound, match="tag does not exist"):
         send(puller, f"{registry.name}/nosuch:1")
     every = Reference(registry.name, "nosuch")

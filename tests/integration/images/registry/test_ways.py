@@ -83,7 +83,7 @@ def tunnels(keys: Path) -> Iterator[tuple[Tunnels, ScriptedRegistry]]:
         made.close()
 
 
-def test_https_goes_through_a_tunnel(
+def test_https_uses_a_tunnel_through_the_proxy(
     tmp_path: Path, tunnels: tuple[Tunnels, ScriptedRegistry]
 ) -> None:
     proxy, registry = tunnels
@@ -124,7 +124,7 @@ def test_a_proxy_that_refuses_is_named(
         Puller(tmp_path, settings).pull(f"{NAME}/box:1")
 
 
-def test_plain_http_is_asked_of_the_proxy_itself(tmp_path: Path) -> None:
+def test_plain_http_is_requested_from_the_proxy(tmp_path: Path) -> None:
     with ScriptedRegistry(layer("far")) as proxy:
 
         def forward(request: Request) -> None:

@@ -55,7 +55,7 @@ def damages(store: ImageStore, image: Image) -> tuple[Damage, ...]:
     return Verification(store).run(image).damages
 
 
-def test_what_came_whole_is_intact(store: ImageStore, image: Image, paths: Paths) -> None:
+def test_an_unchanged_image_is_intact(store: ImageStore, image: Image, paths: Paths) -> None:
     found = Verification(store).run(image)
     assert (found.blobs, found.layers, found.damages) == (3, 1, ())
     assert len(list(paths.layers.iterdir())) == 1
@@ -126,7 +126,7 @@ def other_kind(root: Path) -> None:
         (lambda r: os.truncate(r / "etc/passwd", 3), "/etc/passwd", "it has 3 bytes, not 22"),
     ],
 )
-def test_a_change_of_a_layer_is_found_and_mended(
+def test_a_changed_layer_is_detected_and_repaired(
     store: ImageStore, image: Image, root: Path, spoil: Spoil, path: str, problem: str
 ) -> None:
     spoil(root)
@@ -141,7 +141,7 @@ def test_a_change_of_a_layer_is_found_and_mended(
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
 
 
-def test_nothing_outside_is_read_through_a_link_that_was_put_in(
+def test_an_inserted_link_is_not_followed_outside(
     store: ImageStore, image: Image, root: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(root / "etc")
@@ -156,7 +156,7 @@ def test_nothing_outside_is_read_through_a_link_that_was_put_in(
 
 
 @pytest.mark.parametrize("kind", ["manifest", "config", "layer"])
-def test_a_damaged_blob_is_found(store: ImageStore, image: Image, paths: Paths, kind: str) -> None:
+def test_a_damaged_blob_is_detected(store: ImageStore, image: Image, paths: Paths, kind: str) -> None:
     digest = {
         "manifest": image.manifest,
         "config": image.id,
@@ -173,7 +173,7 @@ def test_a_damaged_blob_is_found(store: ImageStore, image: Image, paths: Paths, 
     assert damages(store, image)[0] == Damage(told, digest, "it is missing")
 
 
-def test_a_blob_that_is_not_the_layers_mends_nothing(
+def test_a_blob_of_another_layer_repairs_nothing(
     store: ImageStore, image: Image, root: Path, paths: Paths
 ) -> None:
     (root / "etc/passwd").write_text("changed")
@@ -186,7 +186,7 @@ def test_a_blob_that_is_not_the_layers_mends_nothing(
     assert (root / "etc/passwd").read_text() == "changed"
 
 
-def test_an_image_whose_layer_went_is_damaged_until_it_is_unpacked_again(
+def test_an_image_with_a_missing_layer_is_damaged_until_it_is_unpacked_again(
     store: ImageStore, image: Image, root: Path, paths: Paths
 ) -> None:
     shutil.rmtree(root.parent)

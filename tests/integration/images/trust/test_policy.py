@@ -120,7 +120,7 @@ def test_an_unsigned_image_is_refused_before_a_layer_is_fetched(signed: Signed) 
     assert signed.puller.left() == []
 
 
-def test_a_signed_image_comes_in_and_runs(signed: Signed) -> None:
+def test_a_signed_image_is_pulled_and_runs(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
     signed.run()
@@ -134,7 +134,7 @@ def test_a_signature_that_refers_to_the_image_counts(signed: Signed, by_tag: boo
     signed.run()
 
 
-def test_both_places_are_looked_at(signed: Signed) -> None:
+def test_both_locations_are_searched(signed: Signed) -> None:
     signed.tag(signed.sign(key=STRANGER))
     signed.refer(signed.sign(), by_tag=False)
     signed.pull()
@@ -165,7 +165,7 @@ def test_a_payload_that_was_exchanged_does_not_count(signed: Signed) -> None:
         signed.pull()
 
 
-def test_what_is_damaged_hides_no_signature(signed: Signed) -> None:
+def test_a_damaged_signature_hides_no_other(signed: Signed) -> None:
     """Others may be able to push beside an image; they cannot make it unsigned by that."""
     image = digest(signed.registry.manifest)
     made = signed.sign()
@@ -191,14 +191,14 @@ def test_a_damaged_list_hides_no_signature(signed: Signed) -> None:
     signed.pull()
 
 
-def test_a_registry_that_fails_is_no_registry_without_signatures(signed: Signed) -> None:
+def test_a_failing_registry_does_not_count_as_one_without_signatures(signed: Signed) -> None:
     tag = cosign_manifest.signature_tag(digest(signed.registry.manifest))
     signed.registry.scripts[f"GET /v2/box/manifests/{tag}"] = lambda r: r.answer(500, b"{}")
     with pytest.raises(RegistryError, match="500"):
         signed.pull()
 
 
-def test_without_a_rule_nobody_is_asked_for_signatures(signed: Signed) -> None:
+def test_without_a_rule_no_signatures_are_fetched(signed: Signed) -> None:
     signed.rule('"accept"')
     signed.pull()
     signed.run()
@@ -214,7 +214,7 @@ def test_a_registry_that_is_rejected_is_not_spoken_to(signed: Signed) -> None:
     assert signed.registry.seen == []
 
 
-def test_an_index_that_is_signed_vouches_for_what_it_lists(signed: Signed) -> None:
+def test_a_signed_index_covers_the_manifests_that_it_lists(signed: Signed) -> None:
     manifest = signed.registry.manifest
     index = json.dumps({
         "schemaVersion": 2,
@@ -232,7 +232,7 @@ def test_an_index_that_is_signed_vouches_for_what_it_lists(signed: Signed) -> No
     signed.run(f"{signed.place}@{digest(index)}")
 
 
-def test_an_image_that_came_before_the_rule_has_to_come_again(signed: Signed) -> None:
+def test_an_image_pulled_before_the_rule_must_be_pulled_again(signed: Signed) -> None:
     signed.rule('"accept"')
     signed.pull()
     signed.rule('{ signed-by = "team.pub" }')
@@ -262,7 +262,7 @@ def test_a_change_of_the_rules_counts_at_once(signed: Signed) -> None:
     signed.run()
 
 
-def test_another_file_may_be_followed(signed: Signed, tmp_path: Path) -> None:
+def test_another_policy_file_can_be_loaded(signed: Signed, tmp_path: Path) -> None:
     signed.rule('"accept"')
     signed.pull()
     other = tmp_path / "other.toml"
@@ -277,7 +277,7 @@ def test_another_file_may_be_followed(signed: Signed, tmp_path: Path) -> None:
     signed.run()
 
 
-def test_another_name_needs_a_signature_of_its_own(signed: Signed) -> None:
+def test_another_name_needs_its_own_signature(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
     signed.puller.store.tag(signed.name, f"{signed.registry.name}/other:1")
@@ -287,7 +287,7 @@ def test_another_name_needs_a_signature_of_its_own(signed: Signed) -> None:
     signed.run("mine:1")  # no rule is about that name
 
 
-def test_what_is_kept_is_verified_again(signed: Signed) -> None:
+def test_stored_signatures_are_verified_again(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
     path = signed.gate.signatures.path(digest(signed.registry.manifest))
@@ -300,7 +300,7 @@ def test_what_is_kept_is_verified_again(signed: Signed) -> None:
         signed.run()
 
 
-def test_what_is_kept_goes_with_the_image(signed: Signed) -> None:
+def test_stored_signatures_are_removed_with_the_image(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
     directory = signed.gate.signatures.path(digest(signed.registry.manifest)).parent
@@ -322,7 +322,7 @@ def test_an_archive_gives_no_name_that_the_rules_refuse(signed: Signed) -> None:
     signed.gate.check_load("mine:1", id)
 
 
-def test_a_container_of_an_image_that_went_is_judged_by_its_name(signed: Signed) -> None:
+def test_a_container_of_a_removed_image_is_checked_by_name(signed: Signed) -> None:
     with pytest.raises(ImageRefused):
         signed.gate.check_start("sha256:" + "ab" * 32, signed.name)
     signed.gate.check_start("sha256:" + "ab" * 32, "mine:1")
@@ -372,7 +372,7 @@ class Kept:
 
 @pytest.mark.parametrize("lists", [False, True])
 @pytest.mark.parametrize("referring", [False, True])
-def test_signatures_that_are_put_there_are_found(
+def test_added_signatures_are_found(
     tmp_path: Path, lists: bool, referring: bool
 ) -> None:
     with ScriptedRegistry(layer()) as registry:
@@ -396,7 +396,7 @@ def test_signatures_that_are_put_there_are_found(
         assert listed is (referring and not lists)
 
 
-def test_a_mirror_without_signatures_is_not_the_last_word(
+def test_after_a_mirror_without_signatures_the_registry_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ScriptedRegistry(layer()) as mirror, ScriptedRegistry(layer()) as registry:

@@ -56,11 +56,11 @@ def test_an_instruction_changes_its_field(text: str, field: str, value: object) 
 
 
 @pytest.mark.parametrize("text", ["RUN x", "COPY a b", "ADD a b", "ARG a=b", "MAINTAINER x"])
-def test_what_is_about_files_changes_no_configuration(text: str) -> None:
+def test_instructions_about_files_do_not_change_the_configuration(text: str) -> None:
     assert change(BASE, one(text)) is BASE
 
 
-def test_an_entry_point_takes_the_command_of_the_base_away() -> None:
+def test_an_entrypoint_clears_the_command_of_the_base() -> None:
     assert change(BASE, one('ENTRYPOINT ["x"]')).cmd == ()
     assert change(BASE, one('ENTRYPOINT ["x"]'), own_command=True).cmd == ("sh",)
     assert apply(BASE, ["CMD a", "ENTRYPOINT b"]).cmd == ("/bin/ash", "-c", "a")
@@ -99,7 +99,7 @@ def test_changes_are_in_the_whole_language() -> None:
         ("ENV a=${b:?c}", 'failed to process "${b:?c}": b: c'),
     ],
 )
-def test_a_change_that_is_none_is_named(line: str, reason: str) -> None:
+def test_an_invalid_change_is_named(line: str, reason: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         apply(BASE, [line])
     assert not isinstance(caught.value, DockerfileError)

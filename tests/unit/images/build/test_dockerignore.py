@@ -67,7 +67,7 @@ def left_out(text: str) -> set[str]:
         ("*\n!**/*.pyc", set(FILES) - {"c.pyc", "foo2/b/c.pyc"}),
     ],
 )
-def test_patterns_leave_out_what_docker_leaves_out(text: str, out: set[str]) -> None:
+def test_patterns_exclude_the_same_paths_as_docker(text: str, out: set[str]) -> None:
     assert left_out(text) == out
 
 
@@ -96,7 +96,7 @@ def test_a_directory_that_may_hold_an_exception_has_to_be_walked(
     assert Dockerignore.read(text).may_contain_exception(directory) is may
 
 
-def test_the_dockerfile_can_be_kept() -> None:
+def test_the_dockerfile_can_be_an_exception() -> None:
     ignore = Dockerignore.read("*\n!src")
     assert ignore.excludes_path("d[1]/Dockerfile")
     kept = ignore.keeping("d[1]/Dockerfile", ".dockerignore", "src/a")
@@ -110,7 +110,7 @@ def test_nothing_is_ignored_without_patterns() -> None:
     assert Dockerignore.read("a")
 
 
-def test_the_file_beside_a_dockerfile_comes_first() -> None:
+def test_the_file_of_the_dockerfile_takes_precedence() -> None:
     assert files("docker/app.Dockerfile") == ("docker/app.Dockerfile.dockerignore", ".dockerignore")
 
 
@@ -123,7 +123,7 @@ def test_the_file_beside_a_dockerfile_comes_first() -> None:
         ("[a-z]" * 500 + "*" * 1000, "b" * 4096),
     ],
 )
-def test_no_pattern_takes_long(pattern: str, path: str) -> None:
+def test_every_pattern_is_matched_quickly(pattern: str, path: str) -> None:
     begin = time.process_time()
     Dockerignore([pattern]).excludes_path(path)
     assert time.process_time() - begin < 3

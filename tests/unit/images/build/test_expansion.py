@@ -76,7 +76,7 @@ VARIABLES = {"A": "val", "E": "", "F": "a.b.c.d", "S": "x y"}
         ("~", "~"),
     ],
 )
-def test_a_words_value_is_dockers(word: str, value: str) -> None:
+def test_a_word_expands_as_in_docker(word: str, value: str) -> None:
     assert Substitution(VARIABLES)(word) == value
 
 
@@ -104,14 +104,14 @@ def test_a_words_value_is_dockers(word: str, value: str) -> None:
         ("${A#" + "x" * 5000 + "}", "a pattern has 5000 characters, the limit is 4096"),
     ],
 )
-def test_what_is_no_substitution_is_named_with_its_word(word: str, reason: str) -> None:
+def test_an_invalid_substitution_is_named_with_its_word(word: str, reason: str) -> None:
     with pytest.raises(DockerfileError) as caught:
         Substitution(VARIABLES)(word)
     assert caught.value.reason.startswith('failed to process "')
     assert caught.value.reason.endswith(f'": {reason}')
 
 
-def test_values_are_not_looked_at_again() -> None:
+def test_values_are_not_expanded_again() -> None:
     assert Substitution({"A": "$B 'x' \\", "B": "no"})("$A") == "$B 'x' \\"
 
 
@@ -121,7 +121,7 @@ def test_names_without_value_are_collected() -> None:
     assert list(put.unset) == ["U", "V", "X"]  # W has a default, so nothing is missing
 
 
-def test_the_other_escape() -> None:
+def test_a_backtick_can_be_the_escape() -> None:
     put = Substitution(VARIABLES, "`")
     assert put(r"c:\$A`$A") == r"c:\val$A"
 
@@ -132,7 +132,7 @@ def test_a_result_may_not_grow_without_bound(word: str) -> None:
         Substitution({"B": "a" * (1 << 20)})(word)
 
 
-def test_patterns_may_not_take_forever() -> None:
+def test_patterns_are_limited_in_work() -> None:
     with pytest.raises(DockerfileError, match="too many patterns"):
         Substitution({"B": "a" * (1 << 20)})("${B##*}" * 40)
 

@@ -62,7 +62,7 @@ def test_a_text_is_read_or_one_kind_of_error_is_raised(text: str | bytes) -> Non
 
 
 @given(st.text(), st.dictionaries(st.sampled_from("abc"), st.text(max_size=50)))
-def test_a_word_has_a_value_or_is_a_mistake(word: str, variables: dict[str, str]) -> None:
+def test_a_word_has_a_value_or_is_an_error(word: str, variables: dict[str, str]) -> None:
     try:
         assert isinstance(Substitution(variables)(word), str)
     except DockerfileError:
@@ -70,7 +70,7 @@ def test_a_word_has_a_value_or_is_a_mistake(word: str, variables: dict[str, str]
 
 
 @given(st.text(alphabet="ab*?\\/}", max_size=12), st.text(alphabet="ab*", max_size=12))
-def test_the_four_ways_to_cut_agree_with_a_slow_matcher(pattern: str, value: str) -> None:
+def test_prefix_and_suffix_removal_agree_with_a_slow_matcher(pattern: str, value: str) -> None:
     try:
         glob = Glob(pattern)
     except DockerfileError:
@@ -135,7 +135,7 @@ def test_an_ignore_file_is_read_or_refused(patterns: list[str], path: str) -> No
     ],
     ids=lambda text: text[7:22],
 )
-def test_no_text_takes_long(text: str) -> None:
+def test_every_text_is_parsed_quickly(text: str) -> None:
     begin = time.process_time()
     try:
         made = plan(parse(text))

@@ -50,7 +50,7 @@ def mistake(text: str | bytes, name: str = "Dockerfile") -> str:
 # -- lines ---------------------------------------------------------------------------------------
 
 
-def test_lines_are_joined_and_comments_and_empty_lines_between_them_are_left_out() -> None:
+def test_continued_lines_are_joined_without_comments_and_empty_lines() -> None:
     run = one("RUN a && \\\n  # not this\n\n    b \\  \n&& c")
     assert isinstance(run, Run)
     assert run.command == ("a &&     b && c",)
@@ -101,7 +101,7 @@ def test_directives_stand_at_the_very_top(head: str, escape: str) -> None:
     assert env.pairs == (("a", "b"), ("c", "d"))
 
 
-def test_the_syntax_is_kept_and_decides_nothing() -> None:
+def test_the_syntax_directive_is_stored_and_has_no_effect() -> None:
     assert parse("# syntax=docker/dockerfile:1.7-labs\nFROM a").directives.syntax == (
         "docker/dockerfile:1.7-labs"
     )
@@ -110,7 +110,7 @@ def test_the_syntax_is_kept_and_decides_nothing() -> None:
 # -- here-documents ------------------------------------------------------------------------------
 
 
-def test_a_heredoc_is_the_shells_text_where_the_command_is_nothing_else() -> None:
+def test_a_heredoc_alone_is_the_text_of_the_shell() -> None:
     run = one("RUN <<EOF\nset -e\necho $x\nEOF")
     assert isinstance(run, Run)
     assert (run.command, run.shell_form, run.script) == (("set -e\necho $x\n",), True, "")
@@ -164,7 +164,7 @@ def test_white_space_before_a_heredocs_name_is_allowed_in_copy() -> None:
     assert copy.heredocs == (Heredoc("EOF", "y\n", True),)
 
 
-def test_arithmetic_is_no_heredoc() -> None:
+def test_arithmetic_is_not_a_heredoc() -> None:
     text = "RUN echo $((1 << 2)) $((x << y ))\nRUN echo 3 << 4 << EOF\n"
     instructions = parse(f"FROM a\n{text}").stages[0].instructions
     assert [i.location for i in instructions] == [Location(2, 2), Location(3, 3)]
@@ -184,17 +184,17 @@ def test_arithmetic_is_no_heredoc() -> None:
         "ENTRYPOINT cat <<EOF",
     ],
 )
-def test_what_only_looks_like_a_heredoc_is_none(text: str) -> None:
+def test_text_that_only_looks_like_a_heredoc_is_not_one(text: str) -> None:
     assert one(text).location == Location(2, 2)
 
 
-def test_comments_directives_and_continuation_mean_nothing_inside_a_heredoc() -> None:
+def test_comments_directives_and_continuation_have_no_meaning_inside_a_heredoc() -> None:
     copy = one("COPY <<EOF /x\n# c\n\na \\\nFROM b\nEOF")
     assert isinstance(copy, Copy)
     assert copy.heredocs[0].content == "# c\n\na \\\nFROM b\n"
 
 
-def test_a_heredoc_of_onbuild_goes_into_the_trigger() -> None:
+def test_a_heredoc_of_onbuild_is_part_of_the_trigger() -> None:
     onbuild = one("ONBUILD RUN <<EOF\na\nEOF")
     assert isinstance(onbuild, Onbuild)
     assert onbuild.trigger == "RUN <<EOF\na\nEOF"
@@ -241,7 +241,7 @@ def test_pairs_are_separated_by_white_space_that_is_not_quoted() -> None:
     )
 
 
-def test_the_old_form_of_env_takes_all_that_follows() -> None:
+def test_the_legacy_form_of_env_extends_to_the_end_of_the_line() -> None:
     env = one("ENV a b = 'c  d' ")
     assert isinstance(env, Env)
     assert env.pairs == (("a", "b = 'c  d'"),)
@@ -385,7 +385,7 @@ def test_mounts_are_read(text: str, mount: RunMount) -> None:
     assert run.mounts == (mount,)
 
 
-def test_a_mount_with_variables_tells_its_origin_at_once() -> None:
+def test_a_mount_with_variables_has_its_origin_when_parsed() -> None:
     run = one("RUN --mount=type=$T,from=b,target=$X x")
     assert isinstance(run, Run)
     assert run.mounts[0].origin == "b"
@@ -402,7 +402,7 @@ def test_a_mistake_shows_where_it_is() -> None:
     )
 
 
-def test_no_more_than_some_lines_of_it_are_shown_and_nothing_that_moves_a_cursor() -> None:
+def test_an_error_contains_a_few_printable_lines() -> None:
     text = mistake("FROM a\nX \x1b[2J" + "y" * 500 + "\\\n1\\\n2\\\n3\\\n4\\\n5\\\n6")
     assert "\x1b" not in text
     assert text.endswith("...")
@@ -500,13 +500,13 @@ def test_no_more_than_some_lines_of_it_are_shown_and_nothing_that_moves_a_cursor
         ("FROM a\n" + "USER a\n" * 10_000, 10_001, "more than 10000 instructions"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(text: str | bytes, line: int, reason: str) -> None:
+def test_an_error_names_its_line(text: str | bytes, line: int, reason: str) -> None:
     message = mistake(text)
     assert message.startswith(f"Dockerfile:{line}: {reason}"), message
 
 
 @pytest.mark.parametrize("text", ["FROM x", "MAINTAINER x", "ONBUILD RUN x", "", "RUN a\nRUN b"])
-def test_a_trigger_that_is_none_names_its_image(text: str) -> None:
+def test_an_invalid_trigger_names_its_image(text: str) -> None:
     with pytest.raises(DockerfileError, match=r"^ONBUILD of base:1:1: "):
         parse_trigger(text, base="base:1")
 
@@ -545,10 +545,10 @@ def test_a_text_of_one_instruction_is_read_alone() -> None:
         ("# check=skip=all\nFROM a as b\nCMD x\n", []),
     ],
 )
-def test_what_looks_odd_is_remarked(text: str, rules: list[str]) -> None:
+def test_probable_mistakes_are_warned_about(text: str, rules: list[str]) -> None:
     assert [remark.rule for remark in parse(text).warnings] == rules
 
 
-def test_remarks_are_errors_where_the_dockerfile_says_so() -> None:
+def test_warnings_are_errors_with_check_error_true() -> None:
     text = "# check=skip=FromAsCasing;error=true\nFROM a as b\nCMD x\n"
     assert mistake(text).startswith("Dockerfile:3: JSONArgsRecommended: ")

@@ -47,7 +47,7 @@ def refusal(text: str, **given: object) -> str:
         ("1", [0, 1]),
     ],
 )
-def test_only_what_the_target_needs_is_planned(target: str, stages: list[int]) -> None:
+def test_only_stages_that_the_target_needs_are_planned(target: str, stages: list[int]) -> None:
     assert order(plan(parse(STAGES), target=target)) == stages
 
 
@@ -64,7 +64,7 @@ def test_every_origin_is_known() -> None:
     }
 
 
-def test_a_context_comes_before_a_stage_and_an_image() -> None:
+def test_a_named_context_takes_precedence_over_stages_and_images() -> None:
     made = plan(parse(STAGES), contexts=("build", "nginx:1", "alpine"))
     assert order(made) == [1, 2, 3, 4]
     assert made.stages[0].base == Origin(Source.CONTEXT, "build")
@@ -120,11 +120,11 @@ def test_a_long_chain_is_planned() -> None:
         ('FROM "a', 'Dockerfile:1: failed to process ""a": unexpected end of statement'),
     ],
 )
-def test_what_cannot_be_planned_is_named_with_its_line(text: str, reason: str) -> None:
+def test_a_planning_error_names_its_line(text: str, reason: str) -> None:
     assert refusal(text).startswith(reason)
 
 
-def test_a_target_that_is_not_there_names_those_that_are() -> None:
+def test_an_unknown_target_lists_the_existing_ones() -> None:
     text = "FROM a AS build\nFROM b AS release"
     assert refusal(text, target="relese") == (
         'target stage "relese" could not be found in Dockerfile (did you mean release?)'
@@ -148,7 +148,7 @@ def test_arguments_before_the_first_stage_are_for_from_alone() -> None:
     assert [(r.rule, r.location.first) for r in scope.warnings] == [("UndefinedVar", 5)]
 
 
-def test_the_platform_is_told_in_arguments() -> None:
+def test_the_platform_is_available_as_arguments() -> None:
     made = plan(
         parse("FROM a AS final\nARG TARGETPLATFORM TARGETARCH TARGETVARIANT BUILDOS TARGETSTAGE"),
         platform="linux/arm/v7",
@@ -177,7 +177,7 @@ def test_an_argument_counts_from_its_line_on() -> None:
     assert taken("ENV x=$a\nARG a=1\nENV y=$a").environment() == {"x": "", "a": "1", "y": "1"}
 
 
-def test_an_argument_of_the_client_comes_before_a_default() -> None:
+def test_an_argument_of_the_client_overrides_a_default() -> None:
     assert taken("ARG a=1\nENV x=$a", a="2").environment() == {"a": "2", "x": "2"}
     assert taken("ARG a=1\nENV x=$a", a="").environment() == {"a": "", "x": ""}
 
@@ -198,7 +198,7 @@ def test_within_one_instruction_variables_keep_their_value() -> None:
     assert taken("ENV a=1\nENV a=2 b=$a\nENV c=$a").environment() == {"a": "2", "b": "1", "c": "2"}
 
 
-def test_a_stage_that_goes_on_has_the_arguments_of_its_base() -> None:
+def test_a_derived_stage_has_the_arguments_of_its_base() -> None:
     made = plan(parse("FROM a AS b\nARG v=1\nFROM b\nENV x=$v"))
     first, second = made.stages
     below = Scope(made)
@@ -207,14 +207,14 @@ def test_a_stage_that_goes_on_has_the_arguments_of_its_base() -> None:
     assert Scope(made).take(second.instructions[0]).source == 'ENV x=""'
 
 
-def test_proxies_need_no_arg_and_are_no_part_of_a_key() -> None:
+def test_proxies_need_no_arg_and_are_not_part_of_the_cache_key() -> None:
     scope = taken("RUN x", HTTP_PROXY="http://u:p@h")
     assert scope.environment() == {"HTTP_PROXY": "http://u:p@h"}
     assert scope.arguments() == {}
     assert taken("ARG HTTP_PROXY", HTTP_PROXY="h").arguments() == {"HTTP_PROXY": "h"}
 
 
-def test_build_arguments_that_nothing_asked_for_are_told() -> None:
+def test_unused_build_arguments_are_reported() -> None:
     text = "ARG g\nFROM a\nARG s\nFROM b AS c\nARG other"
     given = dict.fromkeys(
         (
@@ -236,12 +236,12 @@ def test_build_arguments_that_nothing_asked_for_are_told() -> None:
     ("value", "reason"),
     [("a\0b", "contains a null byte"), ("a" * 131_072, "are longer than 131071")],
 )
-def test_a_value_that_no_program_can_get_is_refused(value: str, reason: str) -> None:
+def test_a_value_that_execve_refuses_is_refused(value: str, reason: str) -> None:
     with pytest.raises(DockerfileError, match=f"^Dockerfile:2: .*{reason}"):
         taken("ARG a", a=value)
 
 
-def test_a_doubling_value_comes_to_an_end() -> None:
+def test_the_growth_of_a_value_is_limited() -> None:
     with pytest.raises(DockerfileError, match="are longer than 131071"):
         taken("ENV a=0123456789\n" + "ENV a=$a$a\n" * 64)
 
@@ -265,7 +265,7 @@ def test_triggers_of_an_image_come_first_and_may_need_stages() -> None:
     assert last.instructions[0].location.first == 2
 
 
-def test_triggers_of_a_stage_are_those_of_the_stage_that_goes_on() -> None:
+def test_triggers_of_a_stage_run_in_the_derived_stage() -> None:
     made = plan(parse("FROM a AS b\nONBUILD RUN x\nFROM b AS c\nFROM c"))
     assert [
         [type(i) for i in planned.instructions if type(i) is Run] for planned in made.stages

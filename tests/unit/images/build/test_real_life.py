@@ -51,7 +51,7 @@ def plain(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_dockerfile_is_read_as_expected(name: str) -> None:
+def test_a_dockerfile_is_parsed_as_expected(name: str) -> None:
     expected = (FOLDER / f"{name}.expected").read_text()
     assert described(parse((FOLDER / name).read_bytes(), name)) == expected
 
@@ -67,11 +67,11 @@ def test_every_stage_can_be_planned_and_every_instruction_has_its_values(name: s
             assert "\n" not in scope.take(instruction).headline
 
 
-def test_there_is_a_dozen() -> None:
+def test_there_are_a_dozen_dockerfiles() -> None:
     assert len(NAMES) >= 12
 
 
-def test_reading_takes_next_to_no_time() -> None:
+def test_parsing_is_fast() -> None:
     texts = [(FOLDER / name).read_bytes() for name in NAMES]
     best = min(timed(texts) for _ in range(5))
     assert best / len(texts) < 0.002  # seconds for each, and each has about ten instructions

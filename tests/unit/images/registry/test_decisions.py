@@ -70,7 +70,7 @@ def test_a_token_is_better_than_a_password() -> None:
         ("quay.io", True),
     ],
 )
-def test_what_goes_through_a_proxy(host: str, through: bool) -> None:
+def test_requests_use_the_proxy_unless_exempt(host: str, through: bool) -> None:
     proxies = Proxies(
         "", "http://u:p%40@proxy:3128", "example.com, .dotted.org,10.1.0.0/16,ported.net:8443"
     )
@@ -82,7 +82,7 @@ def test_what_goes_through_a_proxy(host: str, through: bool) -> None:
     assert proxies.of(http_url.parse(f"http://{host}/")) is None
 
 
-def test_the_environment_is_used_where_nothing_is_set() -> None:
+def test_the_environment_applies_to_unset_options() -> None:
     environment = {"HTTPS_PROXY": "http://big:1", "https_proxy": "http://small:1", "no_proxy": "*"}
     url = http_url.parse("https://quay.io/")
     assert configured_proxies("", "", "none", environment).of(url) == Proxy("big", 1)
@@ -152,7 +152,7 @@ def test_the_client_knows_an_images_registry(image: str, domain: str) -> None:
     assert registry_auth.domain(image) == domain
 
 
-def test_docker_hub_is_served_elsewhere_and_mirrors_come_first() -> None:
+def test_docker_hub_has_its_own_host_and_mirrors_come_first() -> None:
     hosts = Hosts(RegistryConfig(mirrors=("https://m.example.com", "http://127.0.0.1:5000")))
     names = [(e.name, e.mirror) for e in hosts.endpoints("docker.io")]
     assert names == [
@@ -227,7 +227,7 @@ def _listed(*platforms: tuple[str, str, str]) -> list[Descriptor]:
         ("amd64", 0),
     ],
 )
-def test_the_platform_that_is_asked_for_is_chosen(wanted: str, number: int) -> None:
+def test_the_requested_platform_is_selected(wanted: str, number: int) -> None:
     manifests = _listed(
         ("linux", "amd64", ""),
         ("unknown", "unknown", ""),
@@ -240,19 +240,19 @@ def test_the_platform_that_is_asked_for_is_chosen(wanted: str, number: int) -> N
 
 
 @pytest.mark.parametrize("wanted", ["linux/s390x", "linux/386", "linux/arm/v5", "freebsd/amd64"])
-def test_a_platform_that_is_not_there_is_said_in_dockers_words(wanted: str) -> None:
+def test_a_missing_platform_is_reported_in_dockers_words(wanted: str) -> None:
     manifests = _listed(("linux", "amd64", ""), ("linux", "arm", "v6"))
     with pytest.raises(NotFound, match=f"no matching manifest for {wanted} in the manifest list"):
         select(manifests, parse_platform(wanted))
 
 
 @pytest.mark.parametrize("text", ["a/b/c/d", "linux/", "/amd64", "linux/am d", "é/x"])
-def test_what_is_no_platform(text: str) -> None:
+def test_an_invalid_platform_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="is an invalid platform"):
         parse_platform(text)
 
 
-def test_an_image_of_another_platform_is_not_what_was_asked_for() -> None:
+def test_an_image_of_another_platform_is_refused() -> None:
     found = Platform("amd64", "linux")
     check_platform(None, found, "x")
     check_platform(parse_platform("linux/amd64"), found, "x")

@@ -131,7 +131,7 @@ def test_packages_of_apk_are_found_once(root: Path) -> None:
     assert take(root).packages[1].licence == "MIT"
 
 
-def test_packages_of_languages_are_found_wherever_they_are(root: Path) -> None:
+def test_packages_of_languages_are_found_in_any_directory(root: Path) -> None:
     put(root, "opt/v/lib/python3.13/site-packages/flask_thing-3.1.dist-info/METADATA", DIST_INFO)
     put(root, "usr/lib/python3/dist-packages/old-1.egg-info", b"Name: old\nVersion: 1\n")
     put(root, "usr/lib/python3/dist-packages/e-2.egg-info/PKG-INFO", b"Name: e\nVersion: 2\n")
@@ -180,7 +180,7 @@ def rpmdb(root: Path, *blobs: bytes, statement: str = "", journal: str = "DELETE
     return path
 
 
-def test_packages_of_rpm_are_found_and_its_keys_are_none(root: Path) -> None:
+def test_packages_of_rpm_are_found_and_its_keys_are_skipped(root: Path) -> None:
     rpmdb(root, HELLO, PUBKEY)
     [found] = take(root).packages
     assert (found.name, found.version, found.licence) == ("hello", "1.2-3", "MIT")
@@ -188,7 +188,7 @@ def test_packages_of_rpm_are_found_and_its_keys_are_none(root: Path) -> None:
     assert found.purl(fedora) == ("pkg:rpm/fedora/hello@1.2-3?arch=noarch&distro=fedora-42&epoch=2")
 
 
-def test_what_is_still_in_the_write_ahead_log_counts(root: Path) -> None:
+def test_changes_in_the_write_ahead_log_are_read(root: Path) -> None:
     path = rpmdb(root, HELLO, journal="WAL")
     writer = sqlite3.connect(path)
     writer.execute("PRAGMA wal_autocheckpoint=0")
@@ -267,7 +267,7 @@ ENDLESS = (
 
 
 @pytest.mark.parametrize("statement", [ENDLESS, "CREATE TABLE Other (x)"])
-def test_a_database_that_is_no_database_of_packages_is_refused(root: Path, statement: str) -> None:
+def test_a_database_without_a_packages_table_is_refused(root: Path, statement: str) -> None:
     rpmdb(root, statement=statement)
     with pytest.raises(InvalidRequest, match="no table Packages"):
         take(root)
@@ -299,7 +299,7 @@ def test_a_damaged_header_is_refused(root: Path, blob: bytes) -> None:
         take(root)
 
 
-def test_a_tag_that_points_nowhere_is_left() -> None:
+def test_a_tag_with_an_invalid_offset_is_skipped() -> None:
     entry = struct.pack(">IIiI", 1000, 6, 9999, 1) + struct.pack(">IIiI", 1001, 6, -5, 1)
     assert rpm.read_header(struct.pack(">II", 2, 4) + entry + b"abc\0") == {}
 
@@ -330,7 +330,7 @@ def test_a_link_to_a_directory_is_not_walked(root: Path, tmp_path: Path) -> None
     assert names(root) == []
 
 
-def test_what_is_no_file_is_not_opened_for_long(root: Path) -> None:
+def test_a_special_file_does_not_block(root: Path) -> None:
     for path in ("var/lib/dpkg", "lib/apk/db", "etc"):
         (root / path).mkdir(parents=True)
     os.mkfifo(root / "var/lib/dpkg/status")

@@ -55,7 +55,7 @@ def schema() -> jsonschema.Draft7Validator:
 
 
 @pytest.mark.parametrize("found", [FOUND, EMPTY])
-def test_cyclonedx_is_as_its_schema_wants_it(
+def test_cyclonedx_follows_its_schema(
     schema: jsonschema.Draft7Validator, found: Inventory
 ) -> None:
     document = formats.cyclonedx(IMAGE, "web:1", found)
@@ -65,7 +65,7 @@ def test_cyclonedx_is_as_its_schema_wants_it(
 
 
 @pytest.mark.parametrize("found", [FOUND, EMPTY])
-def test_spdx_is_as_its_validator_wants_it(tmp_path: Path, found: Inventory) -> None:
+def test_spdx_passes_its_validator(tmp_path: Path, found: Inventory) -> None:
     from spdx_tools.spdx.parser.parse_anything import parse_file
     from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
@@ -96,7 +96,7 @@ def test_the_image_contains_its_packages() -> None:
     assert "homepage" not in document["packages"][2]
 
 
-def test_a_licence_that_is_no_expression_is_quoted() -> None:
+def test_a_licence_that_is_not_an_expression_is_quoted() -> None:
     document = formats.spdx(IMAGE, "web:1", FOUND)
     declared = [package["licenseDeclared"] for package in document["packages"][3:7]]
     assert declared == ["MIT", "LicenseRef-1", "MIT AND (ISC OR Zlib)", "LicenseRef-2"]
@@ -129,5 +129,5 @@ def test_a_reference_is_used_once() -> None:
         ("MIT and ISC", False),
     ],
 )
-def test_what_an_expression_is(text: str, known: bool) -> None:
+def test_spdx_expressions_are_recognised(text: str, known: bool) -> None:
     assert spdx_license.is_expression(text) is known

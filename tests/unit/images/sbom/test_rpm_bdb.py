@@ -30,7 +30,7 @@ def values(entries: list[tuple[int, bytes]]) -> list[bytes]:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
-def test_what_the_library_wrote_is_read(tmp_path: Path, page_size: int, order: str) -> None:
+def test_a_file_of_the_library_is_read(tmp_path: Path, page_size: int, order: str) -> None:
     dice = random.Random(page_size)
     entries = [(n, dice.randbytes(dice.choice((9, 200, 5000)))) for n in range(1, 300)]
     counter = (0, struct.pack(order + "I", 299))
@@ -38,7 +38,7 @@ def test_what_the_library_wrote_is_read(tmp_path: Path, page_size: int, order: s
     assert found(path.read_bytes()) == values(entries)
 
 
-def test_what_was_taken_out_is_not_read_though_it_is_still_in_the_file(tmp_path: Path) -> None:
+def test_removed_packages_are_not_read_although_their_data_remains(tmp_path: Path) -> None:
     entries = [(number, b"%04d" % number * 1000) for number in range(1, 60)]
     gone = [(number, None) for number in range(1, 50)]
     data = written(tmp_path / "p", [*entries, *gone]).read_bytes()
@@ -46,7 +46,7 @@ def test_what_was_taken_out_is_not_read_though_it_is_still_in_the_file(tmp_path:
     assert found(data) == values(entries[49:])
 
 
-def test_what_was_written_again_is_read_once(tmp_path: Path) -> None:
+def test_a_rewritten_package_is_read_once(tmp_path: Path) -> None:
     entries = [(number, b"%04d" % number * 1000) for number in range(1, 30)]
     data = written(tmp_path / "p", [*entries, (7, b"other" * 1000)]).read_bytes()
     assert found(data) == values([*entries[:6], *entries[7:], (7, b"other" * 1000)])
@@ -85,7 +85,7 @@ def test_a_database_without_packages_has_none(tmp_path: Path) -> None:
         ({100: b"\xff\xff\xff\xff"}, "page 4294967296 does not exist"),
     ],
 )
-def test_a_first_page_that_says_otherwise_is_refused(meta: dict[int, bytes], told: str) -> None:
+def test_an_invalid_first_page_is_refused(meta: dict[int, bytes], told: str) -> None:
     with pytest.raises(InvalidRequest, match=told):
         found(made(keyed(ENTRIES), meta=meta))
 
@@ -131,7 +131,7 @@ def test_a_damaged_page_is_refused(
         found(data)
 
 
-def test_a_page_of_zeros_is_a_bucket_without_anything() -> None:
+def test_a_page_of_zeros_is_an_empty_bucket() -> None:
     data = made(keyed(ENTRIES))
     data[512:1024] = bytes(512)
     assert found(data) == values([ENTRIES[1], ENTRIES[3]])
@@ -158,7 +158,7 @@ def test_two_values_on_the_same_pages_are_refused() -> None:
         found(data)
 
 
-def test_a_key_that_is_no_number_is_refused() -> None:
+def test_a_key_that_is_not_a_number_is_refused() -> None:
     for key in (b"", b"abc", b"abcde", b"k" * 600):
         with pytest.raises(InvalidRequest, match="a key is not a package number"):
             found(made([(key, b"v")]))

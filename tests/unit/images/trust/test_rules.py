@@ -99,18 +99,18 @@ def test_a_key_may_be_written_where_it_is_used() -> None:
         (b'[images]\n"docker.io" = "accept"\n"index.docker.io" = "reject"', "has the same scope"),
     ],
 )
-def test_a_rule_that_is_none_is_refused(data: bytes, what: str) -> None:
+def test_an_invalid_rule_is_refused(data: bytes, what: str) -> None:
     with pytest.raises(InvalidRequest, match=what):
         read(data)
 
 
-def test_what_a_rule_is_for_says_how_much() -> None:
+def test_the_most_specific_rule_decides() -> None:
     texts = ["*", "r.io", "r.io/a", "r.io/a:1", "r.io/a/b"]
     weights = [parse_scope(text).weight for text in texts]
     assert weights == sorted(weights)
 
 
-def test_other_tables_of_the_file_are_left_alone() -> None:
+def test_other_tables_of_the_file_are_ignored() -> None:
     assert not read(b"[group.x]\naccess = 'run'").in_force
 
 
@@ -139,7 +139,7 @@ def test_a_change_of_any_file_shows(directory: Path) -> None:
     assert file.changed
 
 
-def test_a_file_that_is_not_there_is_seen_when_it_comes(tmp_path: Path) -> None:
+def test_a_new_policy_file_is_noticed(tmp_path: Path) -> None:
     file = policy.RulesFile(str(tmp_path / "policy.toml"))
     assert not file.read(required=False).in_force
     assert not file.changed
@@ -151,7 +151,7 @@ def test_a_file_that_is_not_there_is_seen_when_it_comes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["policy.toml", "team.pub"])
-def test_a_file_that_others_can_write_is_not_believed(directory: Path, name: str) -> None:
+def test_a_file_writable_by_other_users_is_refused(directory: Path, name: str) -> None:
     (directory / name).chmod(0o666)
     with pytest.raises(InvalidRequest, match="others than the engine's user can write it"):
         policy.RulesFile(str(directory / "policy.toml")).read()

@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> SignatureStore:
     return SignatureStore(tmp_path / "trust")
 
 
-def test_what_is_kept_is_found(store: SignatureStore) -> None:
+def test_stored_signatures_are_found(store: SignatureStore) -> None:
     assert store.of(MANIFEST_DIGEST) == ()
     store.keep(MANIFEST_DIGEST, SIGNED)
     assert store.of(MANIFEST_DIGEST) == (SIGNED,)
@@ -31,7 +31,7 @@ def test_what_is_kept_is_found(store: SignatureStore) -> None:
     assert store.path(MANIFEST_DIGEST).parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_repositories_do_not_take_each_others_place(store: SignatureStore) -> None:
+def test_repositories_do_not_replace_each_other(store: SignatureStore) -> None:
     store.keep(MANIFEST_DIGEST, SIGNED)
     store.keep(MANIFEST_DIGEST, StoredSignature("r.io/b", (), INDEX))
     newer = StoredSignature("r.io/a", ())
@@ -50,7 +50,7 @@ def test_an_index_has_to_list_the_manifest() -> None:
         by_index.signed_digest(OTHER)
 
 
-def test_what_is_of_no_image_goes(store: SignatureStore) -> None:
+def test_signatures_without_an_image_are_removed(store: SignatureStore) -> None:
     store.keep_only(())  # nothing is there yet
     store.keep(MANIFEST_DIGEST, SIGNED)
     store.keep(OTHER, SIGNED)

@@ -34,12 +34,12 @@ def test_the_bytes_are_those_that_cosign_signs() -> None:
     )
 
 
-def test_what_is_written_is_read() -> None:
+def test_a_written_payload_is_read_back() -> None:
     claim = SimpleSigning(DIGEST, "r.io/team/app:1", {"who": "maria"})
     assert simple_signing.read(simple_signing.write(claim)) == claim
 
 
-def test_numbers_of_others_are_words_here() -> None:
+def test_numeric_annotations_of_other_tools_become_text() -> None:
     data = json.dumps(document() | {"optional": {"creator": "x", "timestamp": 1458239713}})
     assert simple_signing.read(data.encode()).notes == {"creator": "x", "timestamp": "1458239713"}
 
@@ -60,7 +60,7 @@ def test_numbers_of_others_are_words_here() -> None:
         b" " * (simple_signing.LIMIT + 1),
     ],
 )
-def test_a_statement_that_is_not_understood_is_not_taken(data: bytes) -> None:
+def test_a_statement_with_unknown_critical_members_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest):
         simple_signing.read(data)
 

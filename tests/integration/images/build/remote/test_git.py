@@ -123,7 +123,7 @@ def test_a_submodule_by_another_protocol_is_refused(
         checked_out(tmp_path, f"{url}/{name}.git")
 
 
-def test_git_reads_and_writes_nothing_of_the_host(tmp_path: Path, served: tuple[str, Path]) -> None:
+def test_git_cannot_read_or_write_files_of_the_host(tmp_path: Path, served: tuple[str, Path]) -> None:
     """What runs in git's place can read no private file, and write only in its room."""
     secret = tmp_path / "secret"
     secret.write_text("s")
@@ -156,7 +156,7 @@ def test_a_fetch_is_cancelled(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("ssh-add")
-def test_the_clients_ssh_agent_is_there_in_gits_place(tmp_path: Path) -> None:
+def test_the_ssh_agent_of_the_client_is_available_in_the_sandbox(tmp_path: Path) -> None:
     """What git starts for an address of ssh can ask an agent that somebody serves in its room."""
     room = tmp_path / "room"
     room.mkdir()

@@ -120,7 +120,7 @@ def test_a_redirect_is_followed_and_the_first_name_counts(tmp_path: Path, server
         ("/elsewhere", "not a valid URL"),
     ],
 )
-def test_what_goes_wrong_is_one_clear_error(
+def test_a_failed_download_is_one_clear_error(
     tmp_path: Path, server: str, path: str, error: str
 ) -> None:
     with pytest.raises(JaulaError, match=error):
@@ -130,7 +130,7 @@ def test_what_goes_wrong_is_one_clear_error(
 @pytest.mark.parametrize(
     "url", ["http://", "https:///x", "http://a b/", "http://u:p@h/x", "http://h/\r\nX: y"]
 )
-def test_what_is_no_address_is_refused(tmp_path: Path, url: str) -> None:
+def test_an_invalid_url_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(InvalidRequest, match="not a valid URL"):
         fetched(tmp_path, url)
 
@@ -149,7 +149,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
         fetched(tmp_path, "http://127.0.0.1:1/x")
 
 
-def test_a_server_that_goes_silent_is_given_up(tmp_path: Path, server: str) -> None:
+def test_a_stalled_server_times_out(tmp_path: Path, server: str) -> None:
     with pytest.raises(Unavailable):
         fetched(tmp_path, server + "/slow", stall=1)
 
@@ -204,7 +204,7 @@ def test_an_address_is_added(tmp_path: Path, server: str, remotes: RemoteSources
     assert "named" in added(tmp_path, remotes, server + "/sub/file.txt", "/named")
 
 
-def test_an_archive_from_an_address_is_unpacked_only_when_told(
+def test_a_downloaded_archive_is_unpacked_only_on_request(
     tmp_path: Path, server: str, remotes: RemoteSources
 ) -> None:
     assert "a/tar" in added(tmp_path, remotes, server + "/tar", "/a/")
@@ -212,7 +212,7 @@ def test_an_archive_from_an_address_is_unpacked_only_when_told(
 
 
 @pytest.mark.parametrize("checksum", ["sha256:" + "0" * 64, "sha256:zz", "md5:00", "sha512:00"])
-def test_another_checksum_is_an_error(
+def test_a_wrong_checksum_is_an_error(
     tmp_path: Path, server: str, remotes: RemoteSources, checksum: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=checksum):
