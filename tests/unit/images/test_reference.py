@@ -1,4 +1,4 @@
-"""Names of images, by Docker's grammar."""
+"""Image references: Docker's grammar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading archives of both formats, whole ones and hostile ones."""
+"""Load archives of both formats, complete and hostile ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Loaded = Callable[[bytes], list[str]]
 
 
 def rest(tmp_path: Path) -> list[str]:
-    """Blobs and layers that are on disk."""
+    """Return the blobs and layers on disk."""
     root = tmp_path / "root"
     places = (root / "images/blobs/sha256", root / "layers")
     return sorted(found.name for place in places for found in place.iterdir())
@@ -172,7 +172,7 @@ def test_a_broken_docker_archive_leaves_no_files(
 
 
 def change_blob(files: dict[str, bytes], make: Any, old: bytes, new: bytes) -> None:
-    """Edit the manifest, with a right digest in the index."""
+    """Edit the manifest, with a matching digest in the index."""
     index = json.loads(files["index.json"])
     descriptor = index["manifests"][0]
     path = "blobs/" + descriptor["digest"].replace(":", "/")
@@ -276,9 +276,7 @@ def test_a_failure_keeps_existing_images(store: ImageStore, loaded: Loaded, make
     assert store.manifest(image).layers[0].digest == make.digest(make.layer("1"))
 
 
-def test_an_abandoned_load_leaves_no_files(
-    store: ImageStore, make: Any, tmp_path: Path
-) -> None:
+def test_an_abandoned_load_leaves_no_files(store: ImageStore, make: Any, tmp_path: Path) -> None:
     messages = load(store, io.BytesIO(make.pack(make.docker(make.layer("1")))))
     next(messages)
     messages.close()  # type: ignore[attr-defined]
@@ -287,7 +285,7 @@ def test_an_abandoned_load_leaves_no_files(
 
 
 def big_layer(*members: layers.Member) -> bytes:
-    """A layer that is worth unpacking while it comes."""
+    """Return a layer large enough to be unpacked while it is read."""
     return layers.layer((("filling", b"f" * 1_500_000), *members))
 
 

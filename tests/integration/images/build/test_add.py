@@ -1,4 +1,4 @@
-"""ADD of archives: recognised by content, unpacked below the target and nowhere else."""
+"""ADD of archives: recognised by content, unpacked only below the target."""
 
 from __future__ import annotations
 

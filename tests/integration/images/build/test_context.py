@@ -1,4 +1,4 @@
-"""Contexts: hostile tars, the Dockerfile in them, what the ignore file takes away."""
+"""Build contexts: hostile tars, the Dockerfile, the ignore file."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_an_invalid_dockerfile_is_refused(top: Path) -> None:
         read(top, "nope")
 
 
-# -- what is ignored -------------------------------------------------------------------------------
+# -- ignored files ---------------------------------------------------------------------------------
 
 
 def left(top: Path, name: str, *, everything: bool) -> set[str]:

@@ -1,4 +1,4 @@
-"""COPY: what is taken, where it lands, whose it is, as the Dockerfile reference says."""
+"""COPY: sources, targets and owners, as in the Dockerfile reference."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_a_whole_directory_with_its_parents(room: Room) -> None:
     assert set(room.copy("a/b", to="/", parents=True)) == {"a/", "a/b/", "a/b/c/", "a/b/c/d"}
 
 
-# -- the root that is copied to is hostile ---------------------------------------------------------
+# -- a hostile root --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["/data/x", "/data/", "/data/deep/x", "/data"])

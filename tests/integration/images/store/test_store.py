@@ -1,4 +1,4 @@
-"""The store: names, removal, what survives a restart and what damage does."""
+"""The store: names, removal, restarts and damage."""
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ def test_empty_layers_have_no_size(store: ImageStore, loaded: Loaded, make: Any)
     ]
 
 
-def test_a_damaged_index_is_reported_and_kept(store: ImageStore, image: Image, paths: Paths) -> None:
+def test_a_damaged_index_is_reported_and_kept(
+    store: ImageStore, image: Image, paths: Paths
+) -> None:
     index = paths.images / "index.json"
     index.write_text("{ damaged")
     with pytest.raises(CorruptState, match="index of images"):

@@ -1,4 +1,4 @@
-"""Every kind of damage to an unpacked layer or a blob is found, and what can be mended is."""
+"""Every kind of damage to a layer or blob is detected, and repaired if possible."""
 
 from __future__ import annotations
 
@@ -156,7 +156,9 @@ def test_an_inserted_link_is_not_followed_outside(
 
 
 @pytest.mark.parametrize("kind", ["manifest", "config", "layer"])
-def test_a_damaged_blob_is_detected(store: ImageStore, image: Image, paths: Paths, kind: str) -> None:
+def test_a_damaged_blob_is_detected(
+    store: ImageStore, image: Image, paths: Paths, kind: str
+) -> None:
     digest = {
         "manifest": image.manifest,
         "config": image.id,
@@ -213,6 +215,6 @@ def test_a_damaged_image_can_be_removed_by_its_name(
 def test_layers_of_containers_and_builds_are_compared_alike(
     store: ImageStore, make: Any, loaded: Callable[[bytes], list[str]]
 ) -> None:
-    """Directories that a tar does not mention have the time of their unpacking."""
+    """Directories that a tar does not list have the time of their unpacking."""
     loaded(make.pack(make.docker(make.layer("a"), make.layer("b"), names=("two:1",))))
     assert damages(store, store.resolve("two:1")) == ()

@@ -1,4 +1,4 @@
-"""The policy's gate: what a registry says of signatures, and what is known at a start."""
+"""The image policy: signatures in a registry, and stored signatures at a start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEY, STRANGER = keys.generate(), keys.generate("ed25519")
 
 
 class Signed:
-    """A registry that keeps what is pushed, with referrers or without, and an engine's gate."""
+    """A registry that stores what is pushed, with or without referrers, and an image policy."""
 
     def __init__(self, directory: Path, registry: ScriptedRegistry) -> None:
         self.registry = registry
@@ -166,7 +166,7 @@ def test_a_payload_that_was_exchanged_does_not_count(signed: Signed) -> None:
 
 
 def test_a_damaged_signature_hides_no_other(signed: Signed) -> None:
-    """Others may be able to push beside an image; they cannot make it unsigned by that."""
+    """Other users may push next to an image; that must not make it unsigned."""
     image = digest(signed.registry.manifest)
     made = signed.sign()
     signed.refer(made, by_tag=False)
@@ -284,7 +284,7 @@ def test_another_name_needs_its_own_signature(signed: Signed) -> None:
     with pytest.raises(ImageRefused, match="for another name"):
         signed.run(f"{signed.registry.name}/other:1")
     signed.puller.store.tag(signed.name, "mine:1")
-    signed.run("mine:1")  # no rule is about that name
+    signed.run("mine:1")  # no rule covers that name
 
 
 def test_stored_signatures_are_verified_again(signed: Signed) -> None:
@@ -314,7 +314,7 @@ def test_an_archive_gives_no_name_that_the_rules_refuse(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
     id = signed.puller.store.resolve(signed.name).id
-    signed.gate.check_load(signed.name, id)  # its signature is known
+    signed.gate.check_load(signed.name, id)  # its signature is stored
     with pytest.raises(ImageRefused):
         signed.gate.check_load(signed.name, "sha256:" + "ab" * 32)
     with pytest.raises(ImageRefused):
@@ -329,7 +329,7 @@ def test_a_container_of_a_removed_image_is_checked_by_name(signed: Signed) -> No
 
 
 class Kept:
-    """A registry that takes manifests and blobs and says whether it lists what refers."""
+    """A registry that stores manifests and blobs and says whether it lists referrers."""
 
     def __init__(self, registry: ScriptedRegistry, *, lists: bool) -> None:
         self.registry, self.lists = registry, lists
@@ -372,9 +372,7 @@ class Kept:
 
 @pytest.mark.parametrize("lists", [False, True])
 @pytest.mark.parametrize("referring", [False, True])
-def test_added_signatures_are_found(
-    tmp_path: Path, lists: bool, referring: bool
-) -> None:
+def test_added_signatures_are_found(tmp_path: Path, lists: bool, referring: bool) -> None:
     with ScriptedRegistry(layer()) as registry:
         kept = Kept(registry, lists=lists)
         kept.manifests["1"] = (registry.manifest, MANIFEST)
@@ -387,7 +385,9 @@ def test_added_signatures_are_found(
             text = simple_signing.write(simple_signing.SimpleSigning(image.digest, "r.io/x"))
             made.append(Signature(text, key.sign(text)))
             referrers.add(target, image, made[-1], cancel, referring=referring)
-            referrers.add(target, image, made[-1], cancel, referring=referring)  # again is nothing
+            referrers.add(
+                target, image, made[-1], cancel, referring=referring
+            )  # repeating it changes nothing
             assert referrers.find(target, image.digest, cancel) == made
         assert len(kept.referring) == (2 if referring and lists else 0)
         tag = cosign_manifest.signature_tag(image.digest)

@@ -1,4 +1,4 @@
-"""``--chmod``: compared with chmod(1) where it is there."""
+"""``--chmod``, compared with chmod(1) if it is installed."""
 
 from __future__ import annotations
 

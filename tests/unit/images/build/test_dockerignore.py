@@ -1,4 +1,4 @@
-"""``.dockerignore``: what Docker 26.1 leaves out, but where a comment says why not."""
+"""``.dockerignore``: the paths that Docker 26.1 excludes; comments explain differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patterns of COPY, by Go's filepath.Match."""
+"""Patterns of COPY, compared with Go's filepath.Match."""
 
 from __future__ import annotations
 

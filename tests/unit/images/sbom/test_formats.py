@@ -1,4 +1,4 @@
-"""The documents, against the formats' own schemas and validators."""
+"""SBOM documents, checked against the formats' schemas and validators."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EMPTY = Inventory(System(), ())
 
 @pytest.fixture(scope="module")
 def schema() -> jsonschema.Draft7Validator:
-    """CycloneDX 1.6, as the format's own Python package has it."""
+    """Return the schema of CycloneDX 1.6 from the format's own Python package."""
     import cyclonedx.schema._res as resources
 
     directory = Path(resources.__path__[0])
@@ -55,9 +55,7 @@ def schema() -> jsonschema.Draft7Validator:
 
 
 @pytest.mark.parametrize("found", [FOUND, EMPTY])
-def test_cyclonedx_follows_its_schema(
-    schema: jsonschema.Draft7Validator, found: Inventory
-) -> None:
+def test_cyclonedx_follows_its_schema(schema: jsonschema.Draft7Validator, found: Inventory) -> None:
     document = formats.cyclonedx(IMAGE, "web:1", found)
     schema.validate(document)
     broken = json.loads(json.dumps(document)) | {"version": "one"}

@@ -1,4 +1,4 @@
-"""Hash files of Berkeley DB: the library's own, and what it would never write."""
+"""Hash files of Berkeley DB: the library's own, and invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests that hold signatures."""
+"""Signature manifests."""
 
 from __future__ import annotations
 

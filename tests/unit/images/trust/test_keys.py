@@ -1,4 +1,4 @@
-"""Keys and their files: ours, cosign's and skopeo's."""
+"""Keys and key files: ours, cosign's and skopeo's."""
 
 from __future__ import annotations
 

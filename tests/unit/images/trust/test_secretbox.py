@@ -1,4 +1,4 @@
-"""The cipher of private key files, against a vector of NaCl's own tests."""
+"""The cipher of private key files, with a vector of NaCl's own tests."""
 
 from __future__ import annotations
 

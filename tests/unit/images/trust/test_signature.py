@@ -1,4 +1,4 @@
-"""Which of several signatures counts, and what is said where none does."""
+"""Which of several signatures is valid, and the error if none is."""
 
 from __future__ import annotations
 

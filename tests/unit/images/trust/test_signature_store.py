@@ -1,4 +1,4 @@
-"""What is kept of signatures between a pull and a start."""
+"""Signatures stored between a pull and a start."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_index_has_to_list_the_manifest() -> None:
 
 
 def test_signatures_without_an_image_are_removed(store: SignatureStore) -> None:
-    store.keep_only(())  # nothing is there yet
+    store.keep_only(())  # nothing is stored yet
     store.keep(MANIFEST_DIGEST, SIGNED)
     store.keep(OTHER, SIGNED)
     (store.path(OTHER).parent / "ab.1234").write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""What is signed: cosign's bytes, and nothing that could be taken for something else."""
+"""The signed payload: cosign's bytes, and refusal of everything else."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_numeric_annotations_of_other_tools_become_text() -> None:
         json.dumps(document(type="atomic container signature")).encode(),
         json.dumps(document(image={"docker-manifest-digest": "md5:00"})).encode(),
         json.dumps(document(image={"docker-manifest-digest": DIGEST + "\n"})).encode(),
-        json.dumps(document(expires=1)).encode(),  # a critical member that is not understood
+        json.dumps(document(expires=1)).encode(),  # an unknown critical member
         json.dumps(document(identity={"docker-reference": "a", "more": 1})).encode(),
         json.dumps(document() | {"more": 1}).encode(),
         b" " * (simple_signing.LIMIT + 1),

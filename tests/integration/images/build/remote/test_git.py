@@ -33,7 +33,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 
 
 def checked_out(top: Path, text: str, *, host_network: bool = True) -> dict[str, str]:
-    """The working tree of an address, without git's own files."""
+    """Return the working tree of an address, without git's own files."""
     place = top / "out"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -123,8 +123,10 @@ def test_a_submodule_by_another_protocol_is_refused(
         checked_out(tmp_path, f"{url}/{name}.git")
 
 
-def test_git_cannot_read_or_write_files_of_the_host(tmp_path: Path, served: tuple[str, Path]) -> None:
-    """What runs in git's place can read no private file, and write only in its room."""
+def test_git_cannot_read_or_write_files_of_the_host(
+    tmp_path: Path, served: tuple[str, Path]
+) -> None:
+    """A program in the sandbox can read no private file, and can write only to its directory."""
     secret = tmp_path / "secret"
     secret.write_text("s")
     room = tmp_path / "room"
@@ -157,7 +159,7 @@ def test_a_fetch_is_cancelled(tmp_path: Path) -> None:
 
 @pytest.mark.needs("ssh-add")
 def test_the_ssh_agent_of_the_client_is_available_in_the_sandbox(tmp_path: Path) -> None:
-    """What git starts for an address of ssh can ask an agent that somebody serves in its room."""
+    """A program that git starts for an ssh address can reach the agent in its directory."""
     room = tmp_path / "room"
     room.mkdir()
     os.chown(room, 65534, 65534)
@@ -180,7 +182,7 @@ def test_the_ssh_agent_of_the_client_is_available_in_the_sandbox(tmp_path: Path)
 
 
 def caged(room: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run something where git runs."""
+    """Run a program in the sandbox."""
     descriptor = os.open(room, os.O_RDONLY | os.O_DIRECTORY)
     command = [sys.executable, "-I", "-S", git_sandbox.__file__, "65534", "65534", str(descriptor)]
     try:

@@ -1,4 +1,4 @@
-"""The way to a repository: pinned addresses, proxies, the ssh agent."""
+"""The transport of a repository: pinned addresses, proxies, the ssh agent."""
 
 from __future__ import annotations
 

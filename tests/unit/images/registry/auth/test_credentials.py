@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> CredentialFile:
 
 @pytest.fixture
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The log of a helper named ``test``."""
+    """Return the log of a helper named ``test``."""
     program = tmp_path / "bin" / "docker-credential-test"
     program.parent.mkdir()
     program.write_text(HELPER)
@@ -247,7 +247,9 @@ def test_without_a_keyring_the_file_stores_the_password(tmp_path: Path) -> None:
     assert file.find("r:5000").password == "s3cret"
 
 
-def test_a_helper_takes_precedence_over_the_keyring(kept: CredentialFile, held: Held, helper: Path) -> None:
+def test_a_helper_takes_precedence_over_the_keyring(
+    kept: CredentialFile, held: Held, helper: Path
+) -> None:
     write(kept, {"credsStore": "test"})
     assert kept.store("r:5000", Login("maria", "s3cret")) is False
     assert held.kept == {}

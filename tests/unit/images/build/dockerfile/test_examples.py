@@ -1,4 +1,4 @@
-"""Dockerfiles as people write them: each is read as the file beside it says."""
+"""Typical Dockerfiles, each compared with its ``.expected`` file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jaula.images.build.dockerfile.ast import Dockerfile, Instruction
 from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import plan
 
-FOLDER = Path(__file__).parent / "dockerfiles"
+FOLDER = Path(__file__).parent / "examples"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if not path.suffix)
 
 
 def described(dockerfile: Dockerfile) -> str:
-    """What was read, one thing a line; fields with their usual values are left out."""
+    """Return the parsed file, one item per line; fields with default values are omitted."""
     rows = [f"{k} {v}" for k, v in msgspec.structs.asdict(dockerfile.directives).items() if v]
     rows += [line(argument) for argument in dockerfile.arguments]
     for stage in dockerfile.stages:
@@ -40,7 +40,7 @@ def line(instruction: Instruction) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Structures as what is unusual of them."""
+    """Return structures as their non-default fields."""
     if isinstance(value, msgspec.Struct):
         return {
             f.name: plain(getattr(value, f.name))

@@ -1,4 +1,4 @@
-"""Whatever a text is: it is read, or one kind of error says where it is wrong; and soon."""
+"""Arbitrary texts are parsed or refused with one kind of error, and quickly."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_word_has_a_value_or_is_an_error(word: str, variables: dict[str, str])
     try:
         assert isinstance(Substitution(variables)(word), str)
     except DockerfileError:
-        pass  # which is the other half of the statement
+        pass  # the other half of the property
 
 
 @given(st.text(alphabet="ab*?\\/}", max_size=12), st.text(alphabet="ab*", max_size=12))
@@ -96,7 +96,7 @@ def slow(pattern: str, value: str) -> bool:
 @given(st.text(min_size=1))
 def test_a_quoted_value_reads_back(value: str) -> None:
     if any(char in value for char in "\n\r\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"):
-        return  # such a value stands in no Dockerfile; it comes from outside
+        return  # such a value comes from the client, not from a Dockerfile
     env = parse_one(f"ENV A={quote(value)}")
     assert isinstance(env, Env)
     assert Substitution({})(env.pairs[0][1]) == value
@@ -143,5 +143,5 @@ def test_every_text_is_parsed_quickly(text: str) -> None:
         for instruction in made.stages[0].instructions:
             scope.take(instruction)
     except DockerfileError:
-        pass  # as soon as it is
+        pass  # once it exists
     assert time.process_time() - begin < 15

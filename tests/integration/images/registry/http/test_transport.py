@@ -1,4 +1,4 @@
-"""The ways to a registry: through proxies, with a certificate of one's own."""
+"""Connections to a registry through proxies, and with a private CA."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def server_context(keys: Path) -> ssl.SSLContext:
 
 
 class Tunnels:
-    """A proxy that connects everything to one port. ``heads`` are the requests that it got."""
+    """A proxy that connects every tunnel to one port. ``heads`` are the requests it received."""
 
     def __init__(self, port: int) -> None:
         self._port = port

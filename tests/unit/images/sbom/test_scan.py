@@ -1,4 +1,4 @@
-"""Reading the databases of package managers, whole and hostile."""
+"""Read the databases of package managers, intact and hostile ones."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_changes_in_the_write_ahead_log_are_read(root: Path) -> None:
 
 
 def ndb(*blobs: bytes, **damage: bytes) -> bytes:
-    """A database of the kind ndb, of one page of slots."""
+    """Return a database of the kind ndb with one page of slots."""
     slots = [struct.pack("<4sIII", b"Slot", 0, 0, 0)] * 254
     data, offset = b"", 256
     for number, blob in enumerate(blobs, 1):

@@ -1,4 +1,4 @@
-"""Whatever a context holds and a root looks like: a copy ends, and changes nothing outside."""
+"""Arbitrary contexts and roots: a copy ends, and changes nothing outside the root."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TARGETS = st.sampled_from(
 
 
 def fill(root: Path, tree: Mapping[str, str | None]) -> None:
-    """What of a tree can be made; a path below a file or through a link is left out."""
+    """Create the paths of a tree that can exist; skip those below a file or through a link."""
     for path, content in tree.items():
         place = root / path
         try:

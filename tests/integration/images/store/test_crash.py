@@ -1,7 +1,7 @@
-"""The process is killed at instructions from the first to the last of what changes a store.
+"""Kill the process at instructions from the first to the last of an operation on a store.
 
-Whatever the moment, the next start has a store in which everything is whole: an image is there with
-all of it or not at all, nothing is left over, and the same operation can be done again.
+After every kill the next start has a consistent store: an image is complete or absent, no partial
+files remain, and the operation can be repeated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def described(*data: bytes) -> list[tuple[bytes, str]]:
 
 
 def killed_at(directory: Path, step: int, *words: str) -> int:
-    """Run the operation; instructions that it took, or -9."""
+    """Run the operation; return the number of instructions it took, or -9."""
     done = subprocess.run(
         [sys.executable, "-m", "harness.mortal", str(directory), str(step), *words],
         env=os.environ | {"PYTHONPATH": f"{PROJECT}/src:{PROJECT}/tests"},
@@ -50,7 +50,7 @@ def killed_at(directory: Path, step: int, *words: str) -> int:
 
 
 def moments(total: int) -> list[int]:
-    """The first and the last instruction, and some between them that differ from run to run."""
+    """Return the first and the last instruction, and some random ones between them."""
     rest = random.Random().sample(range(2, total), min(SAMPLES - 2, total - 2))
     return sorted({1, total - 1, *rest})
 
@@ -74,7 +74,7 @@ def opened(directory: Path) -> ImageStore:
 
 
 def check_whole(directory: Path, *expected: str) -> ImageStore:
-    """Start on the store as an engine does, and look at everything that is in it."""
+    """Start on the store as an engine does, and check everything in it."""
     store = opened(directory)
     assert store.damaged() == {}
     store.sweep()
@@ -92,7 +92,7 @@ def check_whole(directory: Path, *expected: str) -> ImageStore:
 
 
 def sampled(directory: Path, tmp_path: Path, *words: str) -> Iterator[tuple[Path, int]]:
-    """For each moment: the operation begun on a copy of ``directory``, killed, and the copy."""
+    """Yield for each moment the operation, killed on a copy of ``directory``, and the copy."""
     trial = tmp_path / "trial"
     preserving(directory, trial)
     total = killed_at(trial, 0, *words)
@@ -110,7 +110,7 @@ def names(store: ImageStore) -> set[str]:
 
 
 def preserving(directory: Path, target: Path) -> None:
-    """A copy with owners, links, devices and attributes."""
+    """Copy with owners, links, devices and attributes."""
     subprocess.run(["cp", "-a", str(directory), str(target)], check=True)
 
 
@@ -184,7 +184,7 @@ def test_a_snapshot_is_complete_or_absent(
     filled: Path, on_disk: Path, kind: str, words: tuple[str, ...]
 ) -> None:
     if "limited" in words and kind != "btrfs":
-        words = words[:1]  # this kernel may not limit projects
+        words = words[:1]  # this kernel may not support project quotas
     trial = on_disk / "snapshots"
     preserving(filled, trial)
     size = ("20000000",) if "limited" in words else ()
@@ -209,7 +209,7 @@ def prepare(directory: Path, kind: str, operation: str) -> None:
 
 
 def clear(directory: Path, kind: str) -> None:
-    """What an engine's start does with directories that no record knows; nothing may be left."""
+    """Remove directories without a record, as an engine's start does; nothing may remain."""
     store = opened(directory)
     paths = Paths(directory / "root", directory / "run")
     made = driver(kind, paths, store.layers)

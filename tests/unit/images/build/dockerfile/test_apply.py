@@ -1,4 +1,4 @@
-"""What instructions change of a configuration, in a build and with ``--change``."""
+"""Apply instructions to a configuration, in a build and with ``--change``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from jaula.images.build.dockerfile.apply import apply, change
 from jaula.images.build.dockerfile.ast import Instruction
 from jaula.images.build.dockerfile.errors import DockerfileError
 from jaula.images.build.dockerfile.parser import parse_one
-from jaula.spec.image import Healthcheck, ImageConfig
+from jaula.spec.image import (
+    Healthcheck,
+    ImageConfig,
+)
 
 BASE = ImageConfig(
     env=("PATH=/bin",), cmd=("sh",), working_dir="/srv", labels={"a": "1"}, shell=("/bin/ash", "-c")
@@ -105,3 +108,42 @@ def test_an_invalid_change_is_named(line: str, reason: str) -> None:
     assert not isinstance(caught.value, DockerfileError)
     assert caught.value.message.startswith(f"--change {line!r}: {reason}".replace("\\n", "\ufffd"))
     assert "\n" not in caught.value.message
+
+
+def test_changes_are_applied_in_order() -> None:
+    config = apply(
+        ImageConfig(env=("PATH=/bin", "A=1")),
+        [
+            'CMD ["a","b c"]',
+            "entrypoint echo hi",
+            "ENV A=2 B='x y'",
+            "ENV C one two",
+            "EXPOSE 80 90-91/UDP",
+            "LABEL k=v",
+            "STOPSIGNAL SIGINT",
+            "USER nobody",
+            'VOLUME ["/data"]',
+            "WORKDIR /srv",
+            "WORKDIR sub",
+        ],
+    )
+    assert config == ImageConfig(
+        cmd=("a", "b c"),
+        entrypoint=("/bin/sh", "-c", "echo hi"),
+        env=("PATH=/bin", "A=2", "B=x y", "C=one two"),
+        exposed_ports={"80/tcp": {}, "90/udp": {}, "91/udp": {}},
+        labels={"k": "v"},
+        stop_signal="SIGINT",
+        user="nobody",
+        volumes={"/data": {}},
+        working_dir="/srv/sub",
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "RUN x", "ENV", "ENV A", "ENV 'a", "LABEL a=b c", "EXPOSE 0", "EXPOSE 9-1", "USER a\nb"],
+)
+def test_an_invalid_change_is_refused(line: str) -> None:
+    with pytest.raises(InvalidRequest):
+        apply(ImageConfig(), [line])

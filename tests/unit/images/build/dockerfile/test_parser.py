@@ -1,4 +1,4 @@
-"""From a Dockerfile's text to its instructions."""
+"""Parse the text of a Dockerfile into instructions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from jaula.spec import image
 
 
 def one(text: str) -> Instruction:
-    """The only instruction behind a FROM."""
+    """Parse the only instruction after a FROM."""
     (found,) = parse(f"FROM scratch\n{text}\n").stages[0].instructions
     return found
 
@@ -63,7 +63,7 @@ def test_continued_lines_are_joined_without_comments_and_empty_lines() -> None:
     [
         ("CMD a\\\\", "a\\\\"),  # the first escapes the second
         ("CMD a \\", "a"),  # the file ends
-        ("CMD a\\\n# c \\\nb", "ab"),  # a comment does not go on
+        ("CMD a\\\n# c \\\nb", "ab"),  # a comment has no continuation
         ("CMD a # b", "a # b"),
         ("  \tcmd\ta", "a"),
         ("CMD a\\\r\n b\r", "a b"),
@@ -391,7 +391,7 @@ def test_a_mount_with_variables_has_its_origin_when_parsed() -> None:
     assert run.mounts[0].origin == "b"
 
 
-# -- mistakes ------------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------
 
 
 def test_a_mistake_shows_where_it_is() -> None:

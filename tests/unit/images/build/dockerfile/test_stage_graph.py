@@ -1,4 +1,4 @@
-"""Which stages are needed and in what order; what variables are worth in them."""
+"""Stages that a target needs, their order, and the variables in them."""
 
 from __future__ import annotations
 

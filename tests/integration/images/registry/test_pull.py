@@ -1,4 +1,4 @@
-"""Pulls from a registry that breaks off, is busy, is slow, is asked twice."""
+"""Pulls from a registry that drops connections, is busy or slow."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def puller(tmp_path: Path) -> Puller:
 
 
 def note(puller: Puller, number: int = 0) -> str:
-    """A file of the image's layer, as it is on the disk."""
+    """Return the path of a file of the image's layer."""
     image = puller.store.list()[0]
     return (Path(puller.store.layers.path(image.layers[number])) / "etc" / "note").read_text()
 
 
 def breaking(data: bytes, *, ranges: bool) -> Callable[[Request], None]:
-    """Answers that end after a megabyte, with and without an understanding of ranges."""
+    """Make responses end after a megabyte, with and without support for ranges."""
 
     def script(request: Request) -> None:
         wanted = request.headers.get("Range")
@@ -63,7 +63,7 @@ def test_an_interrupted_download_is_resumed(puller: Puller, ranges: bool) -> Non
 
 
 def test_progress_resets_the_attempts(tmp_path: Path) -> None:
-    """More breaks than attempts, each after enough bytes."""
+    """More interruptions than attempts, each after enough bytes."""
     data = layer("long", 8 << 20)
     with ScriptedRegistry(data) as registry:
         registry.scripts[registry.blob_path(data)] = breaking(data, ranges=True)
@@ -280,7 +280,7 @@ def test_a_dead_idle_connection_is_replaced(puller: Puller) -> None:
 
         def last(request: Request) -> None:
             registry.honest(request)
-            request.close_connection = True  # without a word
+            request.close_connection = True  # without a message
 
         registry.scripts["/v2/"] = registry.scripts[registry.manifest_path] = last
         puller.pull(f"{registry.name}/box:1")
@@ -323,7 +323,7 @@ def test_an_image_loaded_and_pulled_is_one_image(puller: Puller) -> None:
     for name in second.names:
         save(store, [name], lambda data: pieces.append(len(data)))
     assert pieces
-    again = Puller(puller.directory).store  # as an engine finds it at its next start
+    again = Puller(puller.directory).store  # as at the next start of an engine
     assert again.list() == store.list()
     done = store.remove(f"{plain.name}/box:1")
     assert [step for step in done if "Deleted" in step] == []

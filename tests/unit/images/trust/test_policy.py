@@ -1,4 +1,4 @@
-"""Rules about images: which decides, and how they are written."""
+"""Rules of the image policy: their syntax, and which of them applies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the bytes are, a reader answers with packages or with one of our errors."""
+"""Arbitrary bytes: a reader returns packages or raises one of our errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives exchanged with skopeo and docker, and images made of plain file systems."""
+"""Exchange archives with skopeo and docker; import and bootstrap images."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_archive_of_skopeo_is_loaded(app: ImageStore, format: str, tmp_path: 
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A directory whose sockets' addresses stay below 108 bytes."""
+    """A directory whose socket paths stay below 108 bytes."""
     made = Path(tempfile.mkdtemp(prefix="jlt"))
     yield made
     shutil.rmtree(made)
@@ -120,7 +120,7 @@ def short_path() -> Iterator[Path]:
 
 @pytest.fixture
 def docker(short_path: Path) -> Iterator[Callable[..., str]]:
-    """A docker engine of this test's own, without a network."""
+    """A docker engine of this test, without a network."""
     tmp_path = short_path
     socket = f"unix://{tmp_path}/d.sock"
     engine = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Pushes to the real registry: chunks, breaks, mounts, compressed layers."""
+"""Pushes to a real registry: chunks, interruptions, mounts, compressed layers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_plain_layers_are_compressed_once(puller: Puller, registry: Registry) ->
     kept = puller.store.resolve(image.id)
     assert (kept.id, kept.names) == (image.id, image.names)
     assert kept.digests == (f"{registry.name}/plain@{digest}",)
-    # What is kept is what was sent: the plain blob is gone, and the next push sends nothing.
+    # The compressed form is stored: the plain blob is removed, and the next push sends nothing.
     puller.store.tag(image.id, f"{registry.name}/plain:2")
     assert send(puller, f"{registry.name}/plain:2").digest == digest
     assert "Layer already exists" in [message.get("status") for message in puller.messages]
@@ -83,7 +83,7 @@ def test_a_blob_is_sent_in_chunks(puller: Puller, registry: Registry, chunk: int
 
 
 class _Uploads:
-    """An upload as a registry keeps it, where a request may fail after a part of it was taken."""
+    """Uploads as a registry stores them. A request may fail after a part of it was stored."""
 
     def __init__(self, registry: ScriptedRegistry) -> None:
         self.data = b""
@@ -126,7 +126,7 @@ def test_an_interrupted_upload_is_resumed(puller: Puller, breaks: int) -> None:
         assert uploads.data == bytes(range(256)) * 4096
         assert uploads.digest == blob.digest
         begun = [path for verb, path, _ in scripted.seen if verb == "POST"]
-        assert len(begun) == 1  # it was gone on with, not begun anew
+        assert len(begun) == 1  # it was resumed, not restarted
 
 
 def test_an_upload_that_always_fails_is_given_up(puller: Puller) -> None:
@@ -163,7 +163,7 @@ def test_a_mount_that_is_refused_is_an_upload(puller: Puller) -> None:
         assert upload.send(blob, lambda sent: None, ["secret", "empty", "empty2"]) == ""
         assert uploads.digest == blob.digest
         verbs = [verb for verb, path, _ in scripted.seen if path != "/v2/"]
-        assert verbs == ["POST", "POST", "POST", "DELETE", "PUT"]  # one upload is left, and used
+        assert verbs == ["POST", "POST", "POST", "DELETE", "PUT"]  # one upload remains and is used
 
 
 def test_a_refused_push_reports_the_reason(puller: Puller) -> None:

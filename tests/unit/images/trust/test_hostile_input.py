@@ -1,4 +1,4 @@
-"""Whatever a registry, a key's file or a policy holds, the answer is ours or one of our errors."""
+"""Arbitrary bytes from a registry, a key file or a policy are parsed or refused."""
 
 from __future__ import annotations
 

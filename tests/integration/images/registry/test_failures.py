@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a pull, there or here: one error, and nothing half-made."""
+"""Failures in the middle of a pull, remote and local: one error, and no partial files."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_token_that_expires_in_the_middle_is_replaced(puller: Puller) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system on which the layer fits as it came, but not unpacked as well."""
+    """A file system with space for the compressed layer, but not for the unpacked one too."""
     place = tmp_path / "small"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(place)], check=True)
@@ -110,11 +110,11 @@ def test_a_full_disk_in_the_middle_of_a_layer_leaves_no_files(small_disk: Path) 
         puller.pull(f"{registry.name}/box:1")
     assert puller.left() == []
     deadline = time.monotonic() + 10
-    while os.statvfs(small_disk).f_bavail * 4096 < 79 << 20:  # until the last thread has closed
+    while os.statvfs(small_disk).f_bavail * 4096 < 79 << 20:  # until the last thread has ended
         assert time.monotonic() < deadline, "the space of what was begun is not given back"
         time.sleep(0.01)
     with ScriptedRegistry(layer("small")) as registry:
-        puller.pull(f"{registry.name}/box:1")  # and goes on
+        puller.pull(f"{registry.name}/box:1")  # and continues
 
 
 def test_a_missing_layer_is_one_error(puller: Puller) -> None:
