@@ -63,8 +63,8 @@ class ContextTar:
     def _take(self, folder: int, name: bytes, facts: os.stat_result, path: bytes) -> bool:
         """Write one entry, unless it stays out; whether what is below it is to be looked at."""
         directory = stat.S_ISDIR(facts.st_mode)
-        if self._ignore is not None and self._ignore.leaves_out(os.fsdecode(path)):
-            if not directory or not self._ignore.may_hold(os.fsdecode(path)):
+        if self._ignore is not None and self._ignore.excludes_path(os.fsdecode(path)):
+            if not directory or not self._ignore.may_contain_exception(os.fsdecode(path)):
                 return False
             self._hidden[path] = self._entry(facts, path, DIRECTORY)
             return True

@@ -101,9 +101,9 @@ def headers() -> tuple[tuple[str, str], ...]:
     """``X-Registry-Config``: the credentials that this person's file has."""
     from os import path
 
-    from jaula.images.registry.auth.authfile import place
+    from jaula.images.registry.auth.authfile import auth_file_path
 
-    if not path.exists(place()):
+    if not path.exists(auth_file_path()):
         return ()
     from base64 import urlsafe_b64encode
 

@@ -32,7 +32,7 @@ def key(server: str) -> str:
 
 def file() -> CredentialFile:
     """The file of this person."""
-    from jaula.images.registry.auth.authfile import place
+    from jaula.images.registry.auth.authfile import auth_file_path
     from jaula.images.registry.auth.credentials import CredentialFile
 
     def keyring(path: str) -> Keyring | None:
@@ -40,7 +40,7 @@ def file() -> CredentialFile:
 
         return available(path)
 
-    return CredentialFile(place(), keyring)
+    return CredentialFile(auth_file_path(), keyring)
 
 
 def found(server: str) -> Login:
@@ -70,9 +70,9 @@ def headers_for(server: str) -> tuple[tuple[str, str], ...]:
     """The same, for a registry's name."""
     from os import path
 
-    from jaula.images.registry.auth.authfile import place
+    from jaula.images.registry.auth.authfile import auth_file_path
 
-    if not path.exists(place()):
+    if not path.exists(auth_file_path()):
         return ()
     login = found(server)
     if not login.known:
