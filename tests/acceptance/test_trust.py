@@ -342,7 +342,7 @@ def test_a_container_is_judged_again_at_each_start(guarded: Guarded, keys: Path)
     guarded.rules(team=SIGNED)
     status, told = refused(engine, "start", "-a", "box")
     assert status == 1
-    assert "none of its signatures is known here; pull it again" in told
+    assert "no signatures of it are stored; pull it again" in told
     jaula(engine, "image", "sign", "--key", f"{keys}/team.key", name)
     jaula(engine, "pull", "-q", name)
     assert jaula(engine, "start", "-a", "box") == "started\n"
@@ -464,6 +464,6 @@ def test_an_engine_does_not_start_with_a_policy_that_it_cannot_read(
     policy = tmp_path / "policy.toml"
     policy.write_text('[images]\nbusybox = "accept"\n')
     engine = new_engine("--policy", str(policy), start=False)
-    with pytest.raises(AssertionError, match="does not begin with a registry"):
+    with pytest.raises(AssertionError, match="does not start with a registry"):
         engine.start()
     engine.process = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from jaula.images.build.copy import take
+from jaula.images.build.copy import prepare
 from jaula.images.build.dockerfile.ast import Add, Copy, Location
 from jaula.images.build.sources import Tree
 
@@ -75,20 +75,20 @@ class Room:
     ) -> dict[str, str]:
         """Do it; what the root holds then."""
         instruction = Copy(HERE, "COPY", sources, to, **options)  # type: ignore[arg-type]
-        taking = take(instruction, self.tree(keeps_owners=keeps_owners))
+        taking = prepare(instruction, self.tree(keeps_owners=keeps_owners))
         taking.digest()
-        taking.place(self.opened(self.root), workdir, owner)
+        taking.copy_to(self.opened(self.root), workdir, owner)
         return listed(self.root)
 
     def add(
         self, *sources: str, to: str, owner: tuple[int, int] | None = None, **options: object
     ) -> dict[str, str]:
         instruction = Add(HERE, "ADD", sources, to, **options)  # type: ignore[arg-type]
-        taking = take(instruction, self.tree())
+        taking = prepare(instruction, self.tree())
         taking.digest()
-        taking.place(self.opened(self.root), "/", owner)
+        taking.copy_to(self.opened(self.root), "/", owner)
         return listed(self.root)
 
     def digest(self, *sources: str, **options: object) -> str:
         instruction = Copy(HERE, "COPY", sources, "/", **options)  # type: ignore[arg-type]
-        return take(instruction, self.tree()).digest()
+        return prepare(instruction, self.tree()).digest()

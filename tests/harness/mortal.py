@@ -74,7 +74,7 @@ def main() -> None:
 
 def load(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
     """Load an archive."""
-    from jaula.images.archive import load
+    from jaula.images.archive.load import load
 
     data = open(arguments[0], "rb")  # noqa: SIM115 - until the process ends
     return lambda: list(load(images, data))
@@ -103,7 +103,7 @@ def mend(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
     from jaula.images.store import repair
 
     image = images.resolve(arguments[0])
-    pairs = repair.pairs(images, image.manifest)
+    pairs = repair.layer_pairs(images, image.manifest)
     return lambda: [repair.unpack(images, blob.digest, layer) for blob, layer in pairs]
 
 

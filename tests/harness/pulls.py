@@ -1,4 +1,4 @@
-"""A client of registries with a store of its own and little patience, and what is left of it."""
+"""A client of registries with a store of its own and short timeouts, and what is left of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Puller:
 
     directory: Path
     settings: dict[str, Any] = field(default_factory=dict)
-    patience: Timeouts = SHORT
+    timeouts: Timeouts = SHORT
     messages: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class Puller:
         self.store = ImageStore(paths, LayerStore(paths))
         self._paths = paths
         config = RegistryConfig(**({"certificates": ()} | self.settings))
-        self.client = RegistryClient(self.store, config, self.patience)
+        self.client = RegistryClient(self.store, config, self.timeouts)
 
     def pull(
         self,

@@ -208,12 +208,12 @@ def test_the_configuration_is_not_longer_than_was_said(
     )
     refused(puller, registry)
     registry.manifest_document["config"]["size"] = 5 * MIB
-    refused(puller, registry, "at most")
+    refused(puller, registry, "the limit is")
 
 
 def test_an_artifact_is_no_image(puller: Puller, registry: ScriptedRegistry) -> None:
     registry.manifest_document["config"]["mediaType"] = "application/vnd.oci.empty.v1+json"
-    refused(puller, registry, "no container image")
+    refused(puller, registry, "not a container image")
 
 
 def test_a_layer_is_what_its_digest_says(puller: Puller, registry: ScriptedRegistry) -> None:
@@ -245,7 +245,7 @@ def test_a_layer_is_not_longer_than_was_said(
     registry.scripts[registry.blob_path(registry.layers[1])] = lambda request: request.answer(
         200, data
     )
-    refused(puller, registry, "its manifest says")
+    refused(puller, registry, "the manifest says")
 
 
 def test_a_layer_without_end_is_refused(puller: Puller, registry: ScriptedRegistry) -> None:
@@ -272,8 +272,8 @@ def test_a_layer_that_always_breaks_off_is_given_up(
         request.hang_up()
 
     registry.scripts[path] = cut
-    refused(puller, registry, "broke off")
-    assert len(registry.asked(path)) == puller.patience.attempts
+    refused(puller, registry, "closed the connection")
+    assert len(registry.asked(path)) == puller.timeouts.attempts
 
 
 def test_a_layer_that_drips_is_given_up(puller: Puller, registry: ScriptedRegistry) -> None:
@@ -285,7 +285,7 @@ def test_a_layer_that_drips_is_given_up(puller: Puller, registry: ScriptedRegist
             time.sleep(0.05)
 
     registry.scripts[registry.blob_path(registry.layers[1])] = drip
-    refused(puller, registry, "slowly")
+    refused(puller, registry, "too slow")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_the_rest_of_a_layer_is_the_rest(
         request.hang_up()
 
     registry.scripts[registry.blob_path(data)] = cut
-    refused(puller, registry, "from byte 100 on")
+    refused(puller, registry, "from byte 100,")
 
 
 @pytest.mark.parametrize(
@@ -343,10 +343,10 @@ def test_tags_without_end_are_not_followed(puller: Puller, registry: ScriptedReg
     )
     cancel = Cancellation()
     source = puller.client.repository(registry.name, "box", Credentials(), cancel)
-    with pytest.raises(JaulaError, match="does not end"):
+    with pytest.raises(JaulaError, match="has more than"):
         assert set(source.tags(cancel)) <= {"a", "b"}
 
 
 def test_a_layer_of_unknown_type_is_refused(tmp_path: Path) -> None:
     with ScriptedRegistry(layer(), layer_type=LAYER + "+lz4") as registry:
-        refused(Puller(tmp_path), registry, "not known")
+        refused(Puller(tmp_path), registry, "unknown media type")

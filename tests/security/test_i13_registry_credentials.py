@@ -366,7 +366,7 @@ def test_layers_of_other_hosts_are_refused(
         "mediaType": media_type,
         "urls": [f"{other.url}/layer"],
     }
-    with pytest.raises(JaulaError, match="from another host"):
+    with pytest.raises(JaulaError, match="from a host other than the registry"):
         puller.pull(f"{registry.name}/box:1")
     assert other.seen == []
 

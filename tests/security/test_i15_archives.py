@@ -28,8 +28,8 @@ from harness.hostile import BITING, HARMLESS, MIB, REFUSED, SECONDS, SECRET, UP,
 from harness.layers import Member, digest, image, layer
 from jaula.config import Paths
 from jaula.errors import InvalidRequest
-from jaula.images.archive import load as load_into
 from jaula.images.archive import members as archive_members
+from jaula.images.archive.load import load as load_into
 from jaula.images.store.store import ImageStore
 from jaula.spec import image as documents
 from jaula.storage.layers.store import LayerStore

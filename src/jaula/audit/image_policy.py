@@ -16,9 +16,7 @@ from typing import Any
 from jaula.errors import InvalidRequest
 from jaula.images.reference import could_be_id, parse
 from jaula.images.store.blobs import hex_of
-from jaula.images.trust.policy import vouched
-from jaula.images.trust.rules import TrustRule, TrustRules, Verdict
-from jaula.images.trust.rules_file import RulesFile
+from jaula.images.trust.policy import RulesFile, TrustRule, TrustRules, Verdict, verify_stored
 from jaula.images.trust.signature import UnsignedImage
 from jaula.images.trust.signature_store import SignatureStore
 from jaula.spec.image import MANIFESTS, Index, Manifest, decode
@@ -55,7 +53,7 @@ class ImagePolicyReader:
         reference = parse(image_name)
         for manifest in self._manifests(id):
             try:
-                signature = vouched(store, manifest, rule, reference)
+                signature = verify_stored(store, manifest, rule, reference)
             except UnsignedImage as error:
                 reason = error.message or reason
                 continue

@@ -13,7 +13,7 @@ import sys
 
 from jaula.cli.images.registry_auth import key as key_of
 from jaula.errors import JaulaError, NotFound
-from jaula.images.registry.auth.authfile import place
+from jaula.images.registry.auth.authfile import auth_file_path
 from jaula.images.registry.auth.credentials import NOT_FOUND, TOKEN_USER, Login
 from jaula.images.registry.auth.keyring import Keyring
 
@@ -32,7 +32,7 @@ def main() -> int:
         return 1
     request = sys.stdin.buffer.read(_LIMIT).decode("utf-8", "replace").strip()
     try:
-        print(verb(Keyring(os.path.realpath(place())), request), end="")
+        print(verb(Keyring(os.path.realpath(auth_file_path())), request), end="")
     except JaulaError as error:
         print(error.message)
     except (ValueError, KeyError, TypeError):
@@ -67,7 +67,7 @@ def _erase(keyring: Keyring, server: str) -> str:
 def _list(keyring: Keyring, request: str) -> str:
     from jaula.images.registry.auth.credentials import CredentialFile
 
-    auths = CredentialFile(place()).document().get("auths") or {}
+    auths = CredentialFile(auth_file_path()).document().get("auths") or {}
     logins = {name: keyring.find(key_of(name)) for name, entry in auths.items() if not entry}
     return json.dumps({name: login.user or TOKEN_USER for name, login in logins.items()
                        if login.known})  # fmt: skip

@@ -74,7 +74,7 @@ class Reloader:
             log_config.check(config)
             policy = daemon_policy.load_policy(config)
             context = tls_context(config.tls) if config.tls and self.tls_listeners else None
-            services.gate.follow(daemon_policy.policy_path(config), required=bool(config.policy))
+            services.gate.load_file(daemon_policy.policy_path(config), required=bool(config.policy))
         except JaulaError as error:
             _log.error("the settings are not reloaded: %s", error)
             return

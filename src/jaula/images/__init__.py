@@ -1,4 +1,4 @@
-"""Images: references, the content store, archives, and images made from the host's package mirror.
+"""Images: references, the content store, archives, registries, builds and signatures.
 
-Knows no container: what is in use is told by the caller.
+This package knows no containers. The caller says which images are in use.
 """

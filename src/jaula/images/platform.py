@@ -1,6 +1,6 @@
-"""The choice of an image for this machine among those of an index.
+"""Select the image for a platform from the manifests of an index.
 
-Source: opencontainers/image-spec 1.1 ``image-index.md``; architectures have Go's names.
+Source: opencontainers/image-spec 1.1 ``image-index.md``. Architectures have Go's names.
 """
 
 from __future__ import annotations
@@ -22,55 +22,59 @@ _ARCHITECTURES = {
     "ppc64le": "ppc64le",
     "s390x": "s390x",
 }
-_USUAL = {"arm64": 8, "arm": 7}
-_ALSO_RUNS = {"amd64": ("386",), "arm64": ("arm",)}
+_DEFAULT_LEVELS = {"arm64": 8, "arm": 7}
+_COMPATIBLE = {"amd64": ("386",), "arm64": ("arm",)}
 
 
 def host() -> Platform:
-    """This machine's platform."""
+    """Return the platform of this machine."""
     machine = os.uname().machine
     variant = {"armv7l": "v7", "armv6l": "v6"}.get(machine, "")
     return Platform(_ARCHITECTURES.get(machine, machine), "linux", variant)
 
 
-def best(manifests: Sequence[Descriptor], wanted: Platform | None = None) -> Descriptor:
-    """The manifest for ``wanted`` (this machine's platform); one that names none fits any.
+def select(manifests: Sequence[Descriptor], requested: Platform | None = None) -> Descriptor:
+    """Return the manifest for the platform ``requested``, this machine's if None.
 
-    Where a platform is asked for, it is that architecture; else one that this machine runs as well
-    will do. Of several variants the highest that is not above the wanted one is taken.
-    Raises :class:`NotFound`, naming what there is.
+    A requested architecture must match exactly. Without a request, an architecture that this
+    machine also runs is accepted. Of several variants the highest that does not exceed the target's
+    is selected. A manifest that names no platform matches any.
+
+    :raises NotFound: if no manifest matches; the hint lists the available platforms.
     """
-    here = wanted or host()
-    others = () if wanted else _ALSO_RUNS.get(here.architecture, ())
-    for architecture in (here.architecture, *others):
-        limit = _level(architecture, here.variant if architecture == here.architecture else "")
-        fitting = [
+    target = requested or host()
+    compatible = () if requested else _COMPATIBLE.get(target.architecture, ())
+    for architecture in (target.architecture, *compatible):
+        limit = _level(architecture, target.variant if architecture == target.architecture else "")
+        candidates = [
             (_level(architecture, manifest.platform.variant), manifest)
             for manifest in manifests
             if manifest.platform is not None
-            and manifest.platform.os == here.os
+            and manifest.platform.os == target.os
             and manifest.platform.architecture == architecture
         ]
-        fitting = [pair for pair in fitting if pair[0] <= limit]
-        if fitting:
-            return max(fitting, key=lambda pair: pair[0])[1]
+        candidates = [pair for pair in candidates if pair[0] <= limit]
+        if candidates:
+            return max(candidates, key=lambda pair: pair[0])[1]
     for manifest in manifests:
         if manifest.platform is None:
             return manifest
-    there = ", ".join(sorted({shown(m.platform) for m in manifests if m.platform}))
+    available = ", ".join(sorted({format_platform(m.platform) for m in manifests if m.platform}))
     raise NotFound(
-        f"no matching manifest for {shown(here)} in the manifest list entries",
-        hint=f"it has {there or 'nothing at all'}"[:600],
+        f"no matching manifest for {format_platform(target)} in the manifest list entries",
+        hint=f"available platforms: {available or 'none'}"[:600],
     )
 
 
-def shown(platform: Platform) -> str:
-    """``linux/arm/v7``."""
+def format_platform(platform: Platform) -> str:
+    """Return a platform in Docker's notation, for example ``linux/arm/v7``."""
     parts = (platform.os, platform.architecture, platform.variant)
     return "/".join(part for part in parts if part)
 
 
 def _level(architecture: str, variant: str) -> int:
-    """A variant as a number: v7 above v6; without one it is the architecture's usual."""
+    """Return a variant as a number: v7 is above v6. An empty variant means the default one."""
     number = variant.removeprefix("v")
-    return int(number) if number.isdecimal() and len(number) < 4 else _USUAL.get(architecture, 1)
+    if number.isdecimal() and len(number) < 4:
+        return int(number)
+    return _DEFAULT_LEVELS.get(architecture, 1)

@@ -1,12 +1,12 @@
-"""Names of images: Docker's grammar, defaults and familiar forms.
+"""Image references: Docker's grammar, defaults and familiar names.
 
 Source: distribution/reference ``reference.go`` and ``normalize.go``::
 
     reference := name [ ":" tag ] [ "@" digest ]
     name      := [domain "/"] path-component ["/" path-component]*
 
-``busybox`` means ``docker.io/library/busybox:latest``. The first component is a domain only where
-it holds a dot or a colon, is ``localhost``, or has a capital letter.
+``busybox`` means ``docker.io/library/busybox:latest``. The first component is a domain only if it
+contains a dot or a colon, is ``localhost``, or has a capital letter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ID = re.compile(r"(?:sha256:)?[0-9a-f]{1,64}")
 
 
 class Reference(msgspec.Struct, frozen=True, order=True):
-    """A parsed name. ``tag`` is None where there is a digest and no tag was written."""
+    """A parsed reference. ``tag`` is None if the reference has a digest and no tag."""
 
     domain: str
     path: str
@@ -41,7 +41,7 @@ class Reference(msgspec.Struct, frozen=True, order=True):
 
     @property
     def repository(self) -> str:
-        """The familiar name without tag: ``busybox``, ``user/app``, ``quay.io/user/app``."""
+        """Return the familiar name without tag: ``busybox``, ``user/app``, ``quay.io/user/app``."""
         if self.domain != DEFAULT_DOMAIN:
             return f"{self.domain}/{self.path}"
         official = self.path.removeprefix(_OFFICIAL)
@@ -49,7 +49,7 @@ class Reference(msgspec.Struct, frozen=True, order=True):
 
     @property
     def canonical(self) -> str:
-        """The full name, domain included."""
+        """Return the full name, domain included."""
         return f"{self.domain}/{self.path}{self._suffix()}"
 
     def __str__(self) -> str:
@@ -61,7 +61,10 @@ class Reference(msgspec.Struct, frozen=True, order=True):
 
 
 def parse(text: str) -> Reference:
-    """Read what a person wrote; the tag is ``latest`` where nothing else is said."""
+    """Parse a reference. Without tag and digest the tag is ``latest``.
+
+    :raises InvalidRequest: if ``text`` is not a valid reference.
+    """
     if not text:
         raise _invalid(text, "it is empty")
     if re.fullmatch(r"[0-9a-f]{64}", text):
@@ -77,7 +80,7 @@ def parse(text: str) -> Reference:
             raise _invalid(text, f"the tag {tag[:130]!r} is not valid")
     domain, path = _split(name)
     if not _DOMAIN.fullmatch(domain):
-        raise _invalid(text, f"{domain[:80]!r} is no registry's address")
+        raise _invalid(text, f"{domain[:80]!r} is not a valid registry address")
     if not _PATH.fullmatch(path):
         if _PATH.fullmatch(path.lower()):
             raise _invalid(text, "repository name must be lowercase")
@@ -105,12 +108,12 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def is_tag(text: str) -> bool:
-    """Whether ``text`` has the grammar of a tag."""
+    """Return whether ``text`` is a valid tag."""
     return _TAG.fullmatch(text) is not None
 
 
 def could_be_id(text: str) -> bool:
-    """Whether ``text`` may be an image's id or the beginning of one."""
+    """Return whether ``text`` may be an image id or the prefix of one."""
     return _ID.fullmatch(text) is not None
 
 
@@ -119,15 +122,18 @@ def _invalid(text: str, why: str) -> InvalidRequest:
 
 
 def familiar(ref: str) -> str | None:
-    """The name that ``ref`` would be, None where it can be none."""
+    """Return the familiar name of ``ref``, or None if it is not a valid reference."""
     try:
         return str(parse(ref))
     except InvalidRequest:
         return None
 
 
-def in_index(ref: str) -> str | None:
-    """The name in the index that ``ref`` means: a tag beside a digest says nothing more."""
+def index_name(ref: str) -> str | None:
+    """Return the name in the index that ``ref`` means, or None if it is not a valid reference.
+
+    A tag is ignored if there is a digest.
+    """
     try:
         reference = parse(ref)
     except InvalidRequest:

@@ -235,7 +235,7 @@ def test_quiet_shows_what_was_said_when_it_fails(jaula: Run, busybox: str) -> No
         (["-", "-f", "-"], "", "can't use stdin for both"),
         (["/nope"], "", 'path "/nope" not found'),
         (["/", "-f", "/nope"], "", "unable to read the Dockerfile /nope"),
-        (["https://127.0.0.1:9/x.git"], "", "for the host alone"),
+        (["https://127.0.0.1:9/x.git"], "", "an address of the host itself"),
         ([], "", "requires exactly 1 argument"),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_repository_is_added(jaula: Run, busybox: str, served: tuple[str, Path
     failed = jaula(
         "build", *HOST, "-", input=f"FROM {busybox}\nADD --checksum=00 {url}/added.git /"
     )
-    assert failed.returncode == 1 and "00 was asked for" in failed.stderr
+    assert failed.returncode == 1 and "00 was requested" in failed.stderr
 
 
 def test_a_moved_branch_is_built_anew(jaula: Run, busybox: str, served: tuple[str, Path]) -> None:
@@ -146,7 +146,7 @@ def test_without_the_hosts_network_nothing_of_the_host_is_fetched(
     ):
         failed = jaula("build", *words, input=text)
         assert failed.returncode == 1, (words, failed.stderr)
-        assert "which is for the host alone" in failed.stderr
+        assert "an address of the host itself" in failed.stderr
 
 
 def test_local_protocols_are_no_repositories(jaula: Run, busybox: str, tmp_path: Path) -> None:

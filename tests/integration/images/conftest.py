@@ -1,4 +1,4 @@
-"""A store of images below ``tmp_path``, and archives made by hand for it."""
+"""An image store below ``tmp_path``, and hand-made archives for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from harness import disks
 from jaula.config import Paths
-from jaula.images.archive import load
+from jaula.images.archive.load import load
 from jaula.images.store.store import ImageStore
 from jaula.storage.layers.store import LayerStore
 
@@ -21,7 +21,7 @@ Files = dict[str, bytes]
 
 
 def pack(files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> bytes:
-    """A tar of regular files, then of symbolic links."""
+    """Return a tar of regular files, then of symbolic links."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, data in files.items():
@@ -56,7 +56,7 @@ def config(*layers: bytes, **more: object) -> bytes:
 
 
 class Maker:
-    """Archives in the two formats, of layers that are plain tars."""
+    """Archives in both formats, with layers that are plain tars."""
 
     pack = staticmethod(pack)
     digest = staticmethod(digest)
@@ -124,7 +124,7 @@ def paths(tmp_path: Path) -> Paths:
 
 @pytest.fixture
 def on_btrfs(tmp_path: Path) -> Iterator[Path]:
-    """An empty file system of btrfs."""
+    """Return an empty btrfs file system."""
     with disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
         yield top
 
@@ -136,7 +136,7 @@ def store(paths: Paths) -> ImageStore:
 
 @pytest.fixture
 def loaded(store: ImageStore) -> Callable[[bytes], list[str]]:
-    """Load an archive; what it says was loaded."""
+    """Load an archive and return the names of the loaded images."""
 
     def run(data: bytes) -> list[str]:
         return [str(m["stream"]).strip() for m in load(store, io.BytesIO(data), quiet=True)]

@@ -20,6 +20,7 @@ import pytest
 from jaula.config import EngineConfig, Paths
 from jaula.kernel.namespaces import (
     CLONE,
+    create_namespaces,
     open_namespace,
     setns,
     unshare,

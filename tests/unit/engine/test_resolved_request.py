@@ -222,7 +222,7 @@ class Machine:
             registry=self.registry,
             events=EventBus(),
             images=SimpleNamespace(resolve=self._image),
-            gate=SimpleNamespace(running=nothing, starting=nothing),
+            gate=SimpleNamespace(check_run=nothing, check_start=nothing),
             runtimes=RuntimeTable(self.config),
             networks=SimpleNamespace(find=str, get=nothing),
             snapshots=SimpleNamespace(name="overlay", instant=True, create=nothing, root=nothing),

@@ -1,4 +1,4 @@
-"""Names of images, by Docker's grammar."""
+"""Image references: Docker's grammar."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_malformed_reference_is_refused(text: str) -> None:
         parse(text)
 
 
-def test_capital_letters_get_their_own_message() -> None:
+def test_capital_letters_have_their_own_message() -> None:
     with pytest.raises(InvalidRequest, match="must be lowercase"):
         parse("BusyBox")
 
@@ -85,7 +85,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     assert parse(reference.canonical) == reference
 
 
-def test_ids_are_told_by_their_digits() -> None:
+def test_ids_are_recognised_by_their_digits() -> None:
     assert could_be_id("abc123")
     assert could_be_id(DIGEST)
     assert not could_be_id("xyz")

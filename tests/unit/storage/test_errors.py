@@ -41,9 +41,12 @@ def test_each_refusal_has_its_error(error: Exception, kind: type[JaulaError], te
 
 
 def test_a_build_names_the_file_that_is_in_the_way() -> None:
-    with pytest.raises(InvalidRequest, match="x: a file is in the way"), errors.explained("x"):
+    with (
+        pytest.raises(InvalidRequest, match="x: a file is in the way"),
+        errors.translate_os_errors("x"),
+    ):
         raise refused(errno.ENOTDIR)
-    with pytest.raises(Unavailable, match="x: No space left"), errors.explained("x"):
+    with pytest.raises(Unavailable, match="x: No space left"), errors.translate_os_errors("x"):
         raise refused(errno.ENOSPC)
 
 

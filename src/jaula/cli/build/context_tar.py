@@ -67,8 +67,8 @@ class ContextTar:
     def _add_entry(self, parent: int, name: bytes, status: os.stat_result, path: bytes) -> bool:
         """Add one entry unless it is excluded. Return whether to descend into it."""
         is_directory = stat.S_ISDIR(status.st_mode)
-        if self._ignore is not None and self._ignore.leaves_out(os.fsdecode(path)):
-            if not is_directory or not self._ignore.may_hold(os.fsdecode(path)):
+        if self._ignore is not None and self._ignore.excludes_path(os.fsdecode(path)):
+            if not is_directory or not self._ignore.may_contain_exception(os.fsdecode(path)):
                 return False
             self._pending[path] = self._header(status, path, DIRECTORY)
             return True

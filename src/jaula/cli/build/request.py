@@ -110,9 +110,9 @@ def headers() -> tuple[tuple[str, str], ...]:
     """Return ``X-Registry-Config``: the credentials in the user's configuration file."""
     from os import path
 
-    from jaula.images.registry.auth.authfile import place
+    from jaula.images.registry.auth.authfile import auth_file_path
 
-    if not path.exists(place()):
+    if not path.exists(auth_file_path()):
         return ()
     from base64 import urlsafe_b64encode
 

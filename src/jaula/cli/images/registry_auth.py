@@ -32,7 +32,7 @@ def key(server: str) -> str:
 
 def credential_file() -> CredentialFile:
     """Return the user's credential file."""
-    from jaula.images.registry.auth.authfile import place
+    from jaula.images.registry.auth.authfile import auth_file_path
     from jaula.images.registry.auth.credentials import CredentialFile
 
     def keyring(path: str) -> Keyring | None:
@@ -40,7 +40,7 @@ def credential_file() -> CredentialFile:
 
         return available(path)
 
-    return CredentialFile(place(), keyring)
+    return CredentialFile(auth_file_path(), keyring)
 
 
 def stored_login(server: str) -> Login:
@@ -73,9 +73,9 @@ def headers_for(server: str) -> tuple[tuple[str, str], ...]:
     """Return ``X-Registry-Auth`` for a registry; empty without stored credentials."""
     from os import path
 
-    from jaula.images.registry.auth.authfile import place
+    from jaula.images.registry.auth.authfile import auth_file_path
 
-    if not path.exists(place()):
+    if not path.exists(auth_file_path()):
         return ()
     login = stored_login(server)
     if not login.known:

@@ -37,7 +37,7 @@ def enable() -> None:
     from jaula.images.trust import keys
 
     try:
-        keys.need()
+        keys.require_cryptography()
     except Unavailable as error:
         raise CliError(f"jaula: {error}") from None
 

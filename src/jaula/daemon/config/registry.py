@@ -54,7 +54,7 @@ def pop_registry_config(settings: dict[str, object]) -> RegistryConfig:
         from jaula.images.registry.http import proxy
 
         hosts.Hosts(config).endpoints("docker.io")
-        proxy.configured(config.http_proxy, config.https_proxy, config.no_proxy, {})
+        proxy.configured_proxies(config.http_proxy, config.https_proxy, config.no_proxy, {})
     return config
 
 

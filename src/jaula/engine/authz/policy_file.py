@@ -41,7 +41,7 @@ Lookup = Callable[[str], int | None]
 def load(path: str, *, required: bool, user: Lookup, group: Lookup) -> Policy | None:
     """Read the file; None where there is none and none is ``required``.
 
-    None as well for a file about images alone (:mod:`jaula.images.trust.rules_file`).
+    None as well for a file about images alone (:mod:`jaula.images.trust.policy`).
 
     Raises ``InvalidRequest``, also for a file that others than root could have written.
     """

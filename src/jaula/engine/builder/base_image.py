@@ -25,7 +25,7 @@ SCRATCH = "scratch"
 
 def wanted_platform(text: str) -> Platform:
     """``linux/arm64`` as a platform, this machine's where the text is empty."""
-    return manifest.platform_of(text or None) or host()
+    return manifest.parse_platform(text or None) or host()
 
 
 async def find(
@@ -46,11 +46,11 @@ async def find(
     if not pull:
         try:
             image = parts.images.resolve(name)
-            manifest.check_platform(manifest.platform_of(platform or None), image.platform, name)
+            manifest.check_platform(manifest.parse_platform(platform or None), image.platform, name)
         except NotFound:
             pass
         else:
-            parts.gate.running(image, name)
+            parts.gate.check_run(image, name)
             return image
         await tell({"status": f"Unable to find image '{parse(name)}' locally"})
     domain = parse(name).domain

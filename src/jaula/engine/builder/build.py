@@ -20,9 +20,9 @@ from jaula.engine.builder.squash import squashed
 from jaula.engine.builder.stage import StageRun
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import context as build_context
-from jaula.images.build.dockerfile.parse import parse
+from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Source, plan
-from jaula.images.platform import shown
+from jaula.images.platform import format_platform
 from jaula.images.reference import parse as parse_reference
 from jaula.spec.image import encode
 from jaula.storage.trees import open_directory
@@ -110,7 +110,7 @@ class Build:
         found = (options.dockerfile or build_context.NAMES[0], text or "")
         if text is None:
             found = await in_thread(self._dockerfile)
-        here = shown(base_image.wanted_platform(""))
+        here = format_platform(base_image.wanted_platform(""))
         planning = partial(
             plan,
             parse(found[1], found[0]),
@@ -132,7 +132,7 @@ class Build:
                         triggers[planned.base.name] = image.config.on_build
             if triggers:
                 self.plan = planning(triggers=triggers)
-            await channel.remarks(self.plan.remarks)
+            await channel.warnings(self.plan.warnings)
             if self.plan.unused:
                 names = ", ".join(self.plan.unused)
                 await channel.say(f"[Warning] One or more build-args [{names}] were not consumed\n")
@@ -147,7 +147,7 @@ class Build:
                 found = build_context.dockerfile(context, self.options.dockerfile)
             except NotFound as error:  # 404 is for images
                 raise InvalidRequest(error.message, hint=error.hint) from None
-            build_context.leave_out(context, found.name, everything=bool(self.options.remote))
+            build_context.remove_ignored(context, found.name, everything=bool(self.options.remote))
         return found.name, found.text
 
     # -- the stages ----------------------------------------------------------------------------

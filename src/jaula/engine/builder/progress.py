@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from jaula.images.build.dockerfile.document import LintWarning
+    from jaula.images.build.dockerfile.ast import LintWarning
 
 Document = dict[str, Any]
 
@@ -66,7 +66,7 @@ class ProgressChannel:
             ms = round((time.monotonic() - self._began) * 1000)
             await self.put({"jaula": {"state": state, "ms": ms} | more})
 
-    async def remarks(self, remarks: Iterable[LintWarning]) -> None:
+    async def warnings(self, remarks: Iterable[LintWarning]) -> None:
         """What looks odd in the Dockerfile, for those who asked for steps."""
         if self._messages.steps:
             for remark in remarks:

@@ -28,7 +28,7 @@ from jaula.images.build.remote.http import Downloads
 from jaula.images.build.remote.remote import RemoteSources
 from jaula.images.reference import parse
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.http.proxy import configured
+from jaula.images.registry.http.proxy import configured_proxies
 from jaula.spec.api import ContainerCreate
 from jaula.storage.trees import DIRECTORY_FLAGS
 
@@ -123,7 +123,7 @@ def _remotes(
     descriptor = os.open(directory, DIRECTORY_FLAGS)
     held.callback(os.close, descriptor)
     config = parts.config.registry
-    proxies = configured(config.http_proxy, config.https_proxy, config.no_proxy, os.environ)
+    proxies = configured_proxies(config.http_proxy, config.https_proxy, config.no_proxy, os.environ)
     host_network = options.host.network_mode == "host"
     downloads = Downloads(proxies, cancellation, host_network=host_network)
     agent = None

@@ -17,10 +17,9 @@ from jaula.engine.builder.cache.lookup import CacheLookup
 from jaula.engine.builder.image_state import ImageState
 from jaula.engine.builder.mounts.attach import StepMounts
 from jaula.engine.builder.mounts.resolve import StepMountRequests
-from jaula.images.build.copy import CopyOperation, take
+from jaula.images.build.copy import CopyOperation, prepare
 from jaula.images.build.dockerfile import ast as words
-from jaula.images.build.dockerfile.apply import change, shell_command
-from jaula.images.build.dockerfile.scope import Scope
+from jaula.images.build.dockerfile.apply import Scope, change, shell_command
 from jaula.images.build.dockerfile.stage_graph import Source
 from jaula.storage.trees import copy_tree, open_directory
 
@@ -126,9 +125,9 @@ class StageRun:
     # -- instructions ------------------------------------------------------------------------
 
     async def _carry_out(self, instruction: Instruction) -> None:
-        state, told = self.state, len(self.scope.remarks)
+        state, told = self.state, len(self.scope.warnings)
         instruction = self.scope.take(instruction)
-        await self._channel.remarks(self.scope.remarks[told:])
+        await self._channel.warnings(self.scope.warnings[told:])
         match instruction:
             case words.Arg():
                 self._steps.cached = not self._build.options.no_cache  # nothing is made
@@ -205,7 +204,7 @@ class StageRun:
             tree = await supplies.tree(self._planned, origin, held, self._channel.put)
 
             def look() -> tuple[CopyOperation, str]:
-                taking = take(instruction, tree, supplies.remotes, supplies.cancellation)
+                taking = prepare(instruction, tree, supplies.remotes, supplies.cancellation)
                 return taking, taking.digest()
 
             taking, content = await in_thread(look)
@@ -238,7 +237,7 @@ class StageRun:
             copy.filled,
             self._parts,
             () if instruction.link else state.diff_ids,
-            lambda root: taking.place(root, workdir, owner),
+            lambda root: taking.copy_to(root, workdir, owner),
             build.supplies.pin,
             newest=build.clock.newest,
             exact=not (isinstance(instruction, words.Copy) and instruction.origin),

@@ -45,7 +45,7 @@ from jaula.spec.image import ImageConfig
 from jaula.state.records import ContainerRecord, ResolvedRequest
 
 if TYPE_CHECKING:
-    from jaula.images.store.image import Image
+    from jaula.images.store.catalog import Image
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
 _HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
@@ -100,8 +100,8 @@ async def create(
         parts.registry.check_free(name)
     if isinstance(image, NotFound):
         raise image
-    manifest.check_platform(manifest.platform_of(platform), image.platform, body.image)
-    parts.gate.running(image, body.image)
+    manifest.check_platform(manifest.parse_platform(platform), image.platform, body.image)
+    parts.gate.check_run(image, body.image)
     members = _members(parts, merged)
     container_id = names.new_id()
     warnings = check(parts, merged, resolved)

@@ -75,7 +75,7 @@ class Starter:
         container.exited.clear()
         try:
             if not record.build:  # a step's base was judged when the build began
-                self._parts.gate.starting(record.image, record.body.image)
+                self._parts.gate.check_start(record.image, record.body.image)
             resolved = record.resolved
             joined = self._joined(resolved.namespaces, place)
             await self._take(record, place)

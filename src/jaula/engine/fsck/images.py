@@ -8,7 +8,7 @@ from functools import partial
 from jaula.engine.fsck.finding import Finding, FsckInputs
 from jaula.errors import JaulaError
 from jaula.images.store import repair as store_repair
-from jaula.images.store.image import Image, short
+from jaula.images.store.catalog import Image, short
 from jaula.images.store.store import ImageStore
 
 _AGAIN = "pull or load it again, or remove it with `jaula rmi`"
@@ -39,14 +39,14 @@ def _damaged(store: ImageStore, manifest: str, reason: str) -> Finding:
         store_repair.check(store, manifest)
     except JaulaError:
         return Finding("image", name, reason, _AGAIN)
-    repair = partial(store_repair.mend, store, manifest)
+    repair = partial(store_repair.repair, store, manifest)
     return Finding("image", name, reason, "its layers are unpacked again", repair)
 
 
 def _incomplete(store: ImageStore, image: Image, facts: FsckInputs) -> Iterator[Finding]:
     name = ", ".join(image.names) or short(image.id)
     try:
-        pairs = store_repair.pairs(store, image.manifest)
+        pairs = store_repair.layer_pairs(store, image.manifest)
     except JaulaError as error:
         yield Finding("image", name, error.message, _AGAIN)
         return

@@ -14,7 +14,7 @@ from jaula.errors import CorruptState, JaulaError
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
-    from jaula.images.store.image import Image
+    from jaula.images.store.catalog import Image
     from jaula.images.store.verify import Damage, VerifiedImage
 
 Document = dict[str, Any]
@@ -115,7 +115,7 @@ class Fsck:
         users = [c.name for c in self._parts.registry if c.live and layer in c.record.layers]
         if users:
             raise CorruptState(f"containers run on it: {', '.join(users)}", hint="stop them first")
-        for blob, diff_id in store_repair.pairs(self._parts.images, image.manifest):
+        for blob, diff_id in store_repair.layer_pairs(self._parts.images, image.manifest):
             if diff_id == layer:
                 store_repair.unpack(self._parts.images, blob.digest, layer)
                 return

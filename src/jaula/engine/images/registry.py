@@ -69,7 +69,7 @@ class RegistryService:
         from jaula.images.registry.pull import pull, pull_all
 
         wanted, every = _wanted(name, tag)
-        chosen = registry_manifest.platform_of(platform)
+        chosen = registry_manifest.parse_platform(platform)
         held = held_for(auth, wanted.domain)
         cancel, client = Cancellation(), self.client
 

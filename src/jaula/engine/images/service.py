@@ -133,12 +133,12 @@ class Images:
 
     async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
         """Load an archive; Docker's messages."""
-        from jaula.images.archive import load
+        from jaula.images.archive.load import load
 
         store, gate = self._parts.images, self._parts.gate
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
-            for message in load(store, file, quiet=quiet, admit=gate.loading):
+            for message in load(store, file, quiet=quiet, admit=gate.check_load):
                 emit(dict(message))
 
         async for message in consumed(stream, work):
@@ -150,7 +150,7 @@ class Images:
 
     async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
         """An archive of images."""
-        from jaula.images.archive import save
+        from jaula.images.archive.save import save
 
         store = self._parts.images
         ids = [store.resolve(name).id for name in names]
@@ -172,7 +172,7 @@ class Images:
         message: str,
     ) -> AsyncIterator[Document]:
         """Make an image of a file system's tar."""
-        from jaula.images.archive import import_tar
+        from jaula.images.archive.import_ import import_tar
 
         store = self._parts.images
         name = f"{repo}:{tag}" if repo and tag else repo or None

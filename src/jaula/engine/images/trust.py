@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.manifest import Document as Found
     from jaula.images.registry.repository import Repository
-    from jaula.images.trust.rules import TrustRule
+    from jaula.images.trust.policy import TrustRule
 
 Document = dict[str, Any]
 
@@ -94,7 +94,7 @@ class TrustService:
             made = Signature(body.payload, body.signature)
             trust_referrers.add(source, image, made, cancel, referring=body.referring)
             if found.digest in self._parts.images.manifests():
-                self._parts.gate.learn(source, found.digest, name, cancel)
+                self._parts.gate.fetch_signatures(source, found.digest, name, cancel)
             return {"Descriptor": _described(found)}
 
         return await in_cancellable_thread(work)
@@ -120,9 +120,9 @@ class TrustService:
         from jaula.images.sbom import formats, scan
         from jaula.storage.drivers.driver import open_root
 
-        if form not in formats.FORMS:
+        if form not in formats.FORMATS:
             raise InvalidRequest(
-                f"unknown form {form[:40]!r}", hint=f"one of {', '.join(formats.FORMS)}"
+                f"unknown form {form[:40]!r}", hint=f"one of {', '.join(formats.FORMATS)}"
             )
         image = self._parts.images.resolve(name)
         called = familiar(name)
@@ -130,7 +130,7 @@ class TrustService:
 
         def work() -> Document:
             with open_root(self._parts.snapshots.view(image.layers)) as root:
-                return formats.FORMS[form](image, shown, scan.take(root))
+                return formats.FORMATS[form](image, shown, scan.scan(root))
 
         return await asyncio.to_thread(work)
 

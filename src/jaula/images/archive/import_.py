@@ -1,6 +1,6 @@
-"""A plain file system in a tar as a new image of one layer (``docker import``).
+"""Import a file system in a tar as a new image of one layer (``docker import``).
 
-``changes`` are lines of a Dockerfile's language that need no build, as ``--change`` takes them.
+``changes`` are Dockerfile instructions that need no build, as ``--change`` accepts them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaula.spec.image import (
 )
 from jaula.storage.compression import Source, decompress_stream
 
-_PIECE = 1 << 20
+_CHUNK = 1 << 20  # bytes
 
 
 def import_tar(
@@ -36,10 +36,11 @@ def import_tar(
     message: str = "",
     platform: str = "",
 ) -> Image:
-    """Make an image of the archive's content; without ``ref`` it has no name.
+    """Create an image from the content of an archive. Without ``ref`` it has no name.
 
-    Raises :class:`InvalidRequest` for a damaged or hostile archive or a change that is not valid;
-    nothing is left behind then.
+    On an error no part of the image stays in the store.
+
+    :raises InvalidRequest: if the archive is damaged or hostile, or a change is not valid.
     """
     names = [str(parse(ref))] if ref else []
     config = apply(ImageConfig(), changes)
@@ -47,7 +48,7 @@ def import_tar(
     try:
         with store.blobs.writer() as blob:
             source, _ = decompress_stream(stream)
-            buffer = memoryview(bytearray(_PIECE))
+            buffer = memoryview(bytearray(_CHUNK))
             while count := source.readinto(buffer) or 0:
                 blob.write(buffer[:count])
             diff_id = blob.digest
@@ -68,13 +69,13 @@ def _describe(diff_id: str, config: ImageConfig, message: str, platform: str) ->
     seconds = time.time()
     created = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
     created = created.replace("+00:00", "Z")
-    here = host()
+    default = host()
     os_name, _, rest = platform.partition("/")
     architecture, _, variant = rest.partition("/")
     return ImageDocument(
-        architecture=architecture or here.architecture,
-        os=os_name or here.os,
-        variant=variant if architecture else here.variant,
+        architecture=architecture or default.architecture,
+        os=os_name or default.os,
+        variant=variant if architecture else default.variant,
         created=created,
         comment=message,
         config=config,

@@ -1,12 +1,12 @@
-"""Loading images from an archive: what ``docker save`` writes, or an OCI layout in a tar.
+"""Load images from an archive: the format of ``docker save``, or an OCI layout in a tar.
 
 Sources: the Docker image specification 1.2 (``manifest.json``) and opencontainers/image-spec 1.1
-``image-layout.md``. An archive that holds both is read as Docker's, as Docker does.
+``image-layout.md``. An archive in both formats is read as Docker's, as Docker does.
 
-Everything in an archive is hostile. Files become blobs under their own digest while they are read,
-so nothing is parsed that was not hashed, and no name of the archive becomes a path. A digest that
-a document states is looked up among what was hashed. An image is in the index only when all of it
-is there and unpacked; what is left over of a failure is removed.
+All content of an archive is untrusted. Files become blobs under their own digest while they are
+read, so nothing is parsed before it is hashed, and no name in the archive becomes a path. A digest
+that a document states is looked up among the hashed files. An image is added to the index only when
+it is complete and unpacked. Leftovers of a failure are removed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.images.archive.members import ArchiveMembers
-from jaula.images.platform import best
+from jaula.images.platform import select
 from jaula.images.reference import parse
 from jaula.images.store.store import Image, ImageStore, check_document, short
 from jaula.spec.image import (
@@ -52,7 +52,7 @@ _MEDIA_TYPES = {
 
 
 class _LoadedImage(msgspec.Struct, frozen=True):
-    """An image of the archive: digests of its configuration and of its layers' blobs."""
+    """An image in the archive: digests of its configuration and of its layer blobs."""
 
     config: str
     layers: tuple[str, ...]
@@ -60,7 +60,7 @@ class _LoadedImage(msgspec.Struct, frozen=True):
 
 
 class _Shape(msgspec.Struct):
-    """The members by which a manifest and an index could be taken for each other."""
+    """The members by which a manifest and an index could be confused."""
 
     media_type: str | None = msgspec.field(name="mediaType", default=None)
     config: object = None
@@ -71,11 +71,12 @@ class _Shape(msgspec.Struct):
 def load(
     store: ImageStore, stream: Source, *, quiet: bool = False, admit: Admit | None = None
 ) -> Iterator[Message]:
-    """Load every image of an archive; yields Docker's messages, of layers unless ``quiet``.
+    """Load every image of an archive and yield Docker's progress messages.
 
-    ``admit`` raises an error for a name and an image that may not come in.
+    ``quiet`` suppresses the messages about layers. ``admit`` is called with each name and image id
+    and raises an error for an image that the policy refuses.
 
-    Raises :class:`InvalidRequest` for an archive that is damaged, hostile or no image.
+    :raises InvalidRequest: if the archive is damaged, hostile or holds no image.
     """
     with ArchiveMembers(store) as files:
         files.read(stream)
@@ -137,40 +138,38 @@ def _unpack(store: ImageStore, digest: str, diff_id: str) -> Descriptor:
             if not store.layers.has(diff_id):
                 store.layers.extract(blob, diff_id)
         else:
-            raise InvalidRequest(
-                f"a layer is compressed with {kind}; gzip and zstd are what images use"
-            )
+            raise InvalidRequest(f"a layer is compressed with {kind}; images use gzip or zstd")
     return Descriptor(_MEDIA_TYPES[kind], digest, store.blobs.size(digest) or 0)
 
 
 class _Archive:
-    """What an archive's documents say, held against the files that are in it."""
+    """The images that the archive's documents describe, checked against its files."""
 
     def __init__(self, store: ImageStore, files: ArchiveMembers) -> None:
         self._store = store
         self._files = files
 
     def wait(self, digest: str) -> None:
-        """Until a layer that is being unpacked is there, or was refused."""
+        """Wait until a layer that is being unpacked is complete or has failed."""
         self._files.wait(digest)
 
     def images(self) -> list[_LoadedImage]:
         if b"manifest.json" in self._files.documents:
-            found = self._docker()
+            images = self._docker()
         elif b"index.json" in self._files.documents:
-            found = self._layout()
+            images = self._layout()
         else:
             raise InvalidRequest(
-                "the archive holds no image: there is neither manifest.json nor index.json",
-                hint="a file system without an image around it is taken by `jaula import`",
+                "the archive holds no image: it has neither manifest.json nor index.json",
+                hint="use `jaula import` for a plain file system",
             )
-        if not found:
+        if not images:
             raise InvalidRequest("the archive lists no image")
-        if len(found) > _IMAGES_LIMIT:
+        if len(images) > _IMAGES_LIMIT:
             raise InvalidRequest(
-                f"the archive lists {len(found)} images, at most {_IMAGES_LIMIT} are accepted"
+                f"the archive lists {len(images)} images, the limit is {_IMAGES_LIMIT}"
             )
-        return found
+        return images
 
     def document(self, digest: str) -> bytes:
         if digest not in self._files.held:
@@ -181,16 +180,16 @@ class _Archive:
         images = decode(
             self._files.documents[b"manifest.json"], tuple[ArchiveImage, ...], "manifest.json"
         )
-        found = []
+        loaded = []
         for image in images:
             if len(image.layers) > LAYERS_LIMIT:
                 raise InvalidRequest(
-                    f"an image lists {len(image.layers)} layers, at most {LAYERS_LIMIT} work"
+                    f"an image lists {len(image.layers)} layers, the limit is {LAYERS_LIMIT}"
                 )
             names = tuple(_name(tag) for tag in image.repo_tags)
             layers = tuple(self._files.find(layer) for layer in image.layers)
-            found.append(_LoadedImage(self._files.find(image.config), layers, names))
-        return found
+            loaded.append(_LoadedImage(self._files.find(image.config), layers, names))
+        return loaded
 
     def _layout(self) -> list[_LoadedImage]:
         index = decode(self._files.documents[b"index.json"], Index, "index.json")
@@ -200,14 +199,14 @@ class _Archive:
                 REF_NAME
             )
             names = (_name(annotated),) if annotated else ()
-            incoming = self._described(descriptor, names, depth=0)
+            incoming = self._read_manifest(descriptor, names, depth=0)
             known = images.get(descriptor.digest)
             if known is not None:
                 incoming = msgspec.structs.replace(known, names=known.names + names)
             images[descriptor.digest] = incoming
         return list(images.values())
 
-    def _described(
+    def _read_manifest(
         self, descriptor: Descriptor, names: tuple[str, ...], depth: int
     ) -> _LoadedImage:
         data = self.document(descriptor.digest)
@@ -219,17 +218,17 @@ class _Archive:
         if shape.media_type not in (None, descriptor.media_type):
             raise InvalidRequest(
                 f"blob {descriptor.digest} is described as {descriptor.media_type!r} "
-                f"and calls itself {shape.media_type!r}"
+                f"but states {shape.media_type!r}"
             )
         if descriptor.media_type in INDEXES and depth < 2:
             if shape.config is not None or shape.layers is not None:
                 raise InvalidRequest(f"blob {descriptor.digest} is both an index and a manifest")
             index = decode(data, Index, f"index {descriptor.digest}")
-            return self._described(best(index.manifests), names, depth + 1)
+            return self._read_manifest(select(index.manifests), names, depth + 1)
         if descriptor.media_type not in MANIFESTS:
             raise InvalidRequest(
                 f"blob {descriptor.digest} has the media type {descriptor.media_type!r}, "
-                "which is no image manifest"
+                "which is not an image manifest"
             )
         if shape.manifests is not None:
             raise InvalidRequest(f"blob {descriptor.digest} is both an index and a manifest")
@@ -237,7 +236,7 @@ class _Archive:
         if manifest.config.media_type not in (CONFIG, DOCKER_CONFIG):
             raise InvalidRequest(
                 f"manifest {descriptor.digest} has a configuration of type "
-                f"{manifest.config.media_type!r}; it is no container image"
+                f"{manifest.config.media_type!r}; it is not a container image"
             )
         for layer in manifest.layers:
             if layer.media_type not in LAYERS:
@@ -259,5 +258,5 @@ class _Archive:
 def _name(text: str) -> str:
     reference = parse(text)
     if reference.digest is not None:
-        raise InvalidRequest(f"the archive names an image {text[:200]!r}; a digest is no name")
+        raise InvalidRequest(f"the archive names an image {text[:200]!r}; a digest is not a name")
     return str(reference)

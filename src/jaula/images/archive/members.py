@@ -1,8 +1,7 @@
 """The files of an archive that is being loaded: each becomes a blob while it is read.
 
-A file that looks like a layer is unpacked by another thread while it still comes, in the hope that
-it is one of an image. What becomes of that is asked for later: a file that cannot be unpacked may
-be no layer, and nothing is said of it before an image needs it.
+A file that looks like a layer is unpacked by another thread while it is still being read. The guess
+may be wrong, so a failure to unpack is ignored until an image needs the layer.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from jaula.storage.tar.reader import Limits, TarReader, is_tar_header
 
 _FILES_LIMIT = 20_000
 _DOCUMENTS = (b"manifest.json", b"index.json", b"oci-layout", b"repositories")
-_WORTH = 1 << 20  # bytes from which on a thread is worth its while
-_UNPACKERS = 2
-_LINKS = 8  # that lead from one to the next
+_THREAD_THRESHOLD = 1 << 20  # bytes; unpacking a smaller file needs no thread
+_UNPACKERS = 2  # threads
+_LINKS_LIMIT = 8  # links that lead from one to the next
 
 
 class UnpackJob:
@@ -36,46 +35,46 @@ class UnpackJob:
 
     def __init__(self, layers: LayerStore, file: BinaryIO) -> None:
         self._layers = layers
-        self._arriving = GrowingFile(file)
+        self._growing = GrowingFile(file)
         self._digest = ""
         self._done = threading.Event()
-        self.advance = self._arriving.advance
+        self.advance = self._growing.advance
 
     def run(self) -> None:
-        """For a thread: to the end."""
+        """Unpack to the end. This is the body of a thread."""
         try:
-            self._layers.extract_stream(self._arriving, lambda: self._digest)
+            self._layers.extract_stream(self._growing, lambda: self._digest)
         except (JaulaError, OSError):
-            return  # who needs it unpacks it again, and is told why that fails
+            return  # an image that needs the layer unpacks it again and reports the error
         finally:
-            self._arriving.close()
+            self._growing.close()
             self._done.set()
 
     def finish(self, digest: str) -> None:
-        """The blob is whole, and that is its digest."""
+        """Mark the blob as complete, with its digest."""
         self._digest = digest
-        self._arriving.finish()
+        self._growing.finish()
 
     def fail(self) -> None:
-        """The blob will never be whole."""
-        self._arriving.fail(InvalidRequest("the archive ends too early"))
+        """Mark the blob as one that will never be complete."""
+        self._growing.fail(InvalidRequest("the archive ends too early"))
 
     def wait(self) -> None:
-        """Until it is over, one way or the other."""
+        """Wait until the job has ended, with or without success."""
         self._done.wait()
 
 
 class ArchiveMembers:
-    """Blobs of files by name, pinned until the end of a ``with`` statement."""
+    """The blobs of the archive's files by name, pinned until the end of a ``with`` statement."""
 
     def __init__(self, store: ImageStore) -> None:
         self._store = store
-        self._digests: dict[bytes, str] = {}  # of files, by name
+        self._digests: dict[bytes, str] = {}  # file name -> blob digest
         self._links: dict[bytes, bytes] = {}
         self._pins = ExitStack()
-        self._crew = WorkerPool(_UNPACKERS, "unpack")
-        self._begun: list[UnpackJob] = []
-        self._unpacking: dict[str, UnpackJob] = {}
+        self._pool = WorkerPool(_UNPACKERS, "unpack")
+        self._jobs: list[UnpackJob] = []
+        self._job_of: dict[str, UnpackJob] = {}
         self.documents: dict[bytes, bytes] = {}
         self.held: set[str] = set()
 
@@ -88,20 +87,23 @@ class ArchiveMembers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for unpacking in self._begun:
-            unpacking.wait()
+        for job in self._jobs:
+            job.wait()
         self._pins.close()
         self._store.collect()
 
     def read(self, stream: Source) -> None:
-        """Read the whole archive. Raises :class:`InvalidRequest` for what is none."""
+        """Read the whole archive.
+
+        :raises InvalidRequest: if it is not an archive.
+        """
         source, _ = decompress_stream(stream)
         reader = TarReader(source, limits=Limits(entries=_FILES_LIMIT))
         for entry in reader:
             name = clean_path(entry.name)
             if entry.type in (SYMLINK, HARD_LINK):
-                folder = name.rpartition(b"/")[0] if entry.type == SYMLINK else b""
-                self._links[name] = _target(folder, entry.link)
+                directory = name.rpartition(b"/")[0] if entry.type == SYMLINK else b""
+                self._links[name] = _target(directory, entry.link)
             elif entry.type == REGULAR:
                 if name in _DOCUMENTS:
                     self.documents[name] = reader.read(DOCUMENT_LIMIT, quote_name(name))
@@ -109,9 +111,9 @@ class ArchiveMembers:
                     self._digests[name] = self._keep(reader, entry, name)
 
     def find(self, name: str) -> str:
-        """The digest of a file; archives of old docker share layers by links."""
+        """Return the digest of a file. Archives of old Docker versions share layers by links."""
         path = clean_path(name.encode())
-        for _ in range(_LINKS):
+        for _ in range(_LINKS_LIMIT):
             if path in self._digests:
                 return self._digests[path]
             if path not in self._links:
@@ -120,51 +122,51 @@ class ArchiveMembers:
         raise InvalidRequest(f"the archive does not hold the file {name[:200]!r} that it lists")
 
     def wait(self, digest: str) -> None:
-        """Until a file that is being unpacked is a layer, or was found to be none."""
-        if digest in self._unpacking:
-            self._unpacking[digest].wait()
+        """Wait until a file that is being unpacked is complete or has failed."""
+        if digest in self._job_of:
+            self._job_of[digest].wait()
 
     def _keep(self, reader: TarReader, entry: TarEntry, name: bytes) -> str:
-        unpacking = None
+        job = None
         with self._store.blobs.writer() as blob:
             try:
-                for piece in reader.data():
-                    if not blob.size and self._may_be_new_layer(entry, name, piece):
-                        unpacking = self._begin(blob)
-                    blob.write(piece)
-                    if unpacking is not None:
-                        unpacking.advance(blob.size)
+                for chunk in reader.data():
+                    if not blob.size and self._may_be_new_layer(entry, name, chunk):
+                        job = self._begin(blob)
+                    blob.write(chunk)
+                    if job is not None:
+                        job.advance(blob.size)
                 digest = blob.digest
                 if digest not in self.held:
                     self._pins.enter_context(self._store.pinned((digest,)))
                     self.held.add(digest)
                 blob.commit()
             except BaseException:
-                if unpacking is not None:
-                    unpacking.fail()
+                if job is not None:
+                    job.fail()
                 raise
-        if unpacking is not None:
-            unpacking.finish(digest)
-            self._unpacking[digest] = unpacking
+        if job is not None:
+            job.finish(digest)
+            self._job_of[digest] = job
         return digest
 
     def _may_be_new_layer(self, entry: TarEntry, name: bytes, head: memoryview) -> bool:
-        """Whether a file is a tar of some size, and not named as a layer that is there."""
-        if entry.size < _WORTH or not is_tar_header(head):
+        """Return whether a file is a tar worth a thread, and not named after a stored layer."""
+        if entry.size < _THREAD_THRESHOLD or not is_tar_header(head):
             return False
         hex_digits = name.rpartition(b"/")[2].decode(errors="replace")
         return f"sha256:{hex_digits}" not in self._store.layers.ids()
 
     def _begin(self, blob: BlobWriter) -> UnpackJob:
-        unpacking = UnpackJob(self._store.layers, blob.reader())
-        self._begun.append(unpacking)
-        self._crew.submit(unpacking.run)
-        return unpacking
+        job = UnpackJob(self._store.layers, blob.reader())
+        self._jobs.append(job)
+        self._pool.submit(job.run)
+        return job
 
 
-def _target(folder: bytes, link: bytes) -> bytes:
-    """Where a link of the archive leads, inside the archive; old archives share layers by links."""
-    parts = folder.split(b"/") if folder and not link.startswith(b"/") else []
+def _target(directory: bytes, link: bytes) -> bytes:
+    """Resolve a link of the archive, inside the archive. Old archives share layers by links."""
+    parts = directory.split(b"/") if directory and not link.startswith(b"/") else []
     for part in link.split(b"/"):
         if part == b"..":
             if not parts:

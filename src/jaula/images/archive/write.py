@@ -1,7 +1,7 @@
-"""One image of one layer, written as an archive that reads both as Docker's and as an OCI layout.
+"""Write archives that are both in Docker's format and an OCI layout.
 
 Sources: the Docker image specification 1.2 (``manifest.json``), opencontainers/image-spec 1.1
-``image-layout.md``. The layer is not compressed, so its blob's digest is its diff id.
+``image-layout.md``. Layers are not compressed, so the digest of a layer's blob is its diff id.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def timestamp(seconds: int) -> str:
-    """RFC 3339, UTC."""
+    """Return a time in seconds since the epoch as RFC 3339, UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def describe(diff_id: str, config: ImageConfig, seconds: int, made_by: str) -> ImageDocument:
-    """The configuration of an image of one layer."""
+    """Return the configuration of an image of one layer."""
     platform = host()
     created = timestamp(seconds)
     return ImageDocument(
@@ -59,6 +59,7 @@ def describe(diff_id: str, config: ImageConfig, seconds: int, made_by: str) -> I
 
 
 def file_digest(path: Path) -> str:
+    """Return the digest of a file's content, ``sha256:...``."""
     with open(path, "rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -66,36 +67,39 @@ def file_digest(path: Path) -> str:
 def write_image(
     out: Path, layer: Path, config: ImageConfig, names: Sequence[str], *, seconds: int, made_by: str
 ) -> None:
-    """Write the archive; the layer is a plain tar, ``seconds`` the image's time."""
+    """Write an archive of one image of one layer to ``out``.
+
+    ``layer`` is a plain tar; ``seconds`` is the creation time of the image since the epoch.
+    """
     diff_id = file_digest(layer)
     document = encode(describe(diff_id, config, seconds, made_by))
     with open(out, "xb") as file, open(layer, "rb") as tar:
         write_archive(
             file.write,
             [(document, [(diff_id, layer.stat().st_size)], names)],
-            lambda digest: _pieces(tar),
+            lambda digest: _chunks(tar),
         )
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
     file.seek(0)
-    while piece := file.read(1 << 20):
-        yield piece
+    while chunk := file.read(1 << 20):
+        yield chunk
 
 
 class _Blobs:
-    """The blobs of an archive, each once, in the order in which they are wanted."""
+    """The blobs of an archive, each written once, in the order of the calls."""
 
     def __init__(self, writer: TarWriter) -> None:
         self._writer = writer
-        self._there: set[str] = set()
-        for folder in ("blobs/", "blobs/sha256/"):
-            writer.add(new_entry(folder, DIRECTORY, mode=0o755))
+        self._written: set[str] = set()
+        for directory in ("blobs/", "blobs/sha256/"):
+            writer.add(new_entry(directory, DIRECTORY, mode=0o755))
 
-    def add(self, digest: str, size: int, pieces: Iterable[bytes]) -> None:
-        if digest not in self._there:
-            self._there.add(digest)
-            self._writer.add(new_entry(blob_name(digest), size=size), pieces)
+    def add(self, digest: str, size: int, chunks: Iterable[bytes]) -> None:
+        if digest not in self._written:
+            self._written.add(digest)
+            self._writer.add(new_entry(blob_name(digest), size=size), chunks)
 
     def document(self, data: bytes) -> str:
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -104,6 +108,7 @@ class _Blobs:
 
 
 def blob_name(digest: str) -> str:
+    """Return the path of a blob in the archive."""
     return "blobs/sha256/" + digest.removeprefix("sha256:")
 
 
@@ -112,9 +117,10 @@ def write_archive(
     images: Sequence[tuple[bytes, Sequence[tuple[str, int]], Sequence[str]]],
     layer: Callable[[str], Iterable[bytes]],
 ) -> None:
-    """Write images: of each its configuration, ``(diff id, size)`` of its layers, and its names.
+    """Write images to ``sink``, each as its configuration, its layers and its names.
 
-    ``layer`` gives the uncompressed bytes of a layer by diff id.
+    A layer is ``(diff id, size)``, the size in bytes. ``layer`` returns the uncompressed bytes of a
+    layer by diff id.
     """
     writer = TarWriter(sink)
     blobs = _Blobs(writer)
@@ -131,7 +137,7 @@ def write_archive(
             )
         )
         digest = blobs.document(manifest)
-        full = [parse(name) for name in names]
+        references = [parse(name) for name in names]
         descriptors += [
             Descriptor(
                 MANIFEST,
@@ -139,12 +145,12 @@ def write_archive(
                 len(manifest),
                 annotations={REF_NAME: str(name), "io.containerd.image.name": name.canonical},
             )
-            for name in full
+            for name in references
         ] or [Descriptor(MANIFEST, digest, len(manifest))]
         listed.append(
             ArchiveImage(
                 blob_name(config),
-                tuple(str(name) for name in full),
+                tuple(str(name) for name in references),
                 tuple(blob_name(digest) for digest, _ in layers),
             )
         )

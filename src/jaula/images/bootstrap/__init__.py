@@ -1,14 +1,14 @@
-"""Images made on this machine from its own package mirror, for hosts that reach no registry.
+"""Build images on this machine from its own package mirror, for hosts that reach no registry.
 
 * ``busybox``: Debian's ``busybox-static``, its applets as hard links in ``/bin``.
 * ``debian[:suite]`` and ``ubuntu[:suite]``: ``mmdebstrap --variant=minbase`` with apt, plus
-  ``iputils-ping`` and ``procps``, which a first look at a container wants. Without a suite it is
-  the host's own where the host is that distribution, else a current stable one.
+  ``iputils-ping`` and ``procps``, which are useful in a first container. The default suite is the
+  host's own if the host runs that distribution, else a current stable one.
 
 The result is an archive that ``docker load`` reads too. Two builds from the same packages give the
-same image id: entries are in order, what identifies this machine is taken out, and times are
-clamped to ``SOURCE_DATE_EPOCH`` (reproducible-builds.org). Where that is not set it is the
-program's own time for busybox, and the time of the mirror's index for the others.
+same image id: entries are in order, files that identify this machine are removed, and times are
+clamped to ``SOURCE_DATE_EPOCH`` (reproducible-builds.org). Its default is the modification time of
+the program for busybox, and the time of the mirror's index for the distributions.
 """
 
 from __future__ import annotations
@@ -32,20 +32,22 @@ RECIPES: dict[str, Callable[[str, Path, Path, Progress], str]] = {
 
 
 def build(name: str, out: str | Path, progress: Progress = lambda line: None) -> str:
-    """Build the image ``name`` (``debian:trixie``) as an archive at ``out``; its main reference.
+    """Build the image ``name`` (``debian:trixie``) as an archive at ``out``; return its reference.
 
-    ``progress`` is told of each step. Raises :class:`InvalidRequest` for a name without a recipe,
-    ``Unavailable`` where the mirror or a needed program is missing; ``out`` is then as it was.
+    ``progress`` is called with a line for each step. ``out`` is unchanged on an error.
+
+    :raises InvalidRequest: if no recipe has this name.
+    :raises Unavailable: if the mirror or a required program is missing.
     """
     recipe_name, _, suite = name.partition(":")
     recipe = RECIPES.get(recipe_name)
     if recipe is None:
         raise InvalidRequest(
-            f"there is no recipe for an image {name!r}", hint=f"there are {', '.join(RECIPES)}"
+            f"there is no recipe for an image {name!r}", hint=f"one of {', '.join(RECIPES)}"
         )
     out = Path(out).absolute()
     with tempfile.TemporaryDirectory(prefix="jaula-bootstrap-", dir=out.parent) as scratch:
-        made = Path(scratch) / "image.tar"
-        reference = recipe(suite, made, Path(scratch), progress)
-        os.replace(made, out)
+        archive = Path(scratch) / "image.tar"
+        reference = recipe(suite, archive, Path(scratch), progress)
+        os.replace(archive, out)
     return reference

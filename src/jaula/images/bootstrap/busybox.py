@@ -1,6 +1,6 @@
 """The recipe of the ``busybox`` image: one static program under the names of its applets.
 
-Taken from Debian's ``busybox-static``: the installed file where that package is installed, else
+The program is Debian's ``busybox-static``: the installed file if that package is installed, else
 downloaded with the host's apt, which checks signatures.
 """
 
@@ -17,8 +17,8 @@ from jaula.spec.image import ImageConfig
 from jaula.storage.tar.entry import DIRECTORY, HARD_LINK
 from jaula.storage.tar.writer import TarWriter, new_entry
 
-_PLACES = ("usr/bin/busybox", "bin/busybox")
-_FOLDERS = (
+_PATHS = ("usr/bin/busybox", "bin/busybox")
+_DIRECTORIES = (
     ("", 0o755),
     ("bin", 0o755),
     ("dev", 0o755),
@@ -47,13 +47,15 @@ _FILES = {
 
 
 def busybox(suite: str, out: Path, scratch: Path, progress: Callable[[str], None]) -> str:
-    """Write the image's archive to ``out``; its reference."""
+    """Write the image's archive to ``out`` and return its reference."""
     if suite not in ("", "latest"):
-        raise InvalidRequest(f"busybox has no suites, {suite!r} was asked for")
+        raise InvalidRequest(f"busybox has no suites, but {suite!r} was requested")
     program = _program(scratch, progress)
-    applets = sorted(set(run([str(program), "--list"], what="listing busybox's applets").split()))
+    applets = sorted(
+        set(run([str(program), "--list"], what="listing the applets of busybox").split())
+    )
     if "sh" not in applets:
-        raise Unavailable(f"{program} lists {len(applets)} applets, and no sh among them")
+        raise Unavailable(f"{program} lists {len(applets)} applets, but not sh")
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or program.stat().st_mtime)
     progress(f"writing the image with {len(applets)} applets")
     layer = scratch / "layer.tar"
@@ -71,7 +73,7 @@ def busybox(suite: str, out: Path, scratch: Path, progress: Callable[[str], None
 
 
 def _program(scratch: Path, progress: Callable[[str], None]) -> Path:
-    installed = [Path("/") / place for place in _PLACES]
+    installed = [Path("/") / path_name for path_name in _PATHS]
     if Path("/var/lib/dpkg/info/busybox-static.list").exists():
         for path in installed:
             if path.is_file():
@@ -89,29 +91,29 @@ def _program(scratch: Path, progress: Callable[[str], None]) -> Path:
         ],
         what="downloading the package busybox-static",
         cwd=scratch,
-        hint="run apt-get update, and see that the host's package mirror is in reach",
+        hint="run apt-get update, and check that the host's package mirror is reachable",
     )
     packages = list(scratch.glob("busybox-static_*.deb"))
     if len(packages) != 1:
         raise Unavailable(f"apt-get downloaded {len(packages)} packages of busybox-static")
     run(
         [find("dpkg-deb", "dpkg"), "-x", str(packages[0]), "package"],
-        what="unpacking it",
+        what="unpacking the package busybox-static",
         cwd=scratch,
     )
-    for place in _PLACES:
-        path = scratch / "package" / place
+    for path_name in _PATHS:
+        path = scratch / "package" / path_name
         if path.is_file() and not path.is_symlink():
             return path
-    raise Unavailable("the package busybox-static holds no busybox")
+    raise Unavailable("the package busybox-static does not contain busybox")
 
 
 def _write_layer(out: Path, program: Path, applets: list[str], seconds: int) -> None:
     content = program.read_bytes()
     with open(out, "xb") as file:
         writer = TarWriter(file.write)
-        for folder, mode in _FOLDERS:
-            writer.add(new_entry("./" + folder, DIRECTORY, mode=mode, mtime=seconds))
+        for directory, mode in _DIRECTORIES:
+            writer.add(new_entry("./" + directory, DIRECTORY, mode=mode, mtime=seconds))
         writer.add(
             new_entry("./bin/busybox", mode=0o755, size=len(content), mtime=seconds), (content,)
         )

@@ -1,7 +1,7 @@
 """The host's package tools: apt-get, dpkg and mmdebstrap as programs.
 
-Programs are run with a fixed environment and without a shell; what they say is shown when they
-fail.
+Programs run with a fixed environment and without a shell. The end of their output is part of the
+error if they fail.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY"
 
 
 def find(program: str, package: str) -> str:
-    """The program's path; raises :class:`Unavailable`, naming the Debian package that has it."""
+    """Return the path of a program.
+
+    :raises Unavailable: if it is not installed; the hint names the Debian package.
+    """
     path = shutil.which(program, path=_PATH)
     if path is None:
         raise Unavailable(f"{program} is not installed", hint=f"apt-get install {package}")
@@ -34,23 +37,27 @@ def run(
     environment: Mapping[str, str] | None = None,
     hint: str | None = None,
 ) -> str:
-    """Run a program; its output. Raises :class:`Unavailable` with its last words where it fails."""
+    """Run a program and return its output. ``what`` describes the step in errors.
+
+    :raises Unavailable: if the program fails, with the end of its output.
+    """
     plain = {"PATH": _PATH, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     plain |= {name: os.environ[name] for name in _PROXIES if name in os.environ}
     plain |= environment or {}
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=cwd, env=plain, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
     except OSError as error:
         raise Unavailable(f"{what} failed: {command[0]}: {error.strerror}") from error
-    if done.returncode:
-        raise Unavailable(f"{what} failed: {_last_words(done.stderr or done.stdout)}", hint=hint)
-    return done.stdout.decode(errors="replace")
+    if result.returncode:
+        reason = _error_lines(result.stderr or result.stdout)
+        raise Unavailable(f"{what} failed: {reason}", hint=hint)
+    return result.stdout.decode(errors="replace")
 
 
-def _last_words(output: bytes) -> str:
-    """The lines that say what went wrong, at most three."""
+def _error_lines(output: bytes) -> str:
+    """Return the lines that report the error, at most three."""
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("E:", "Err:", "error"))]
-    return "; ".join((telling or lines)[-3:])[:1000] or "the program said nothing"
+    errors = [line for line in lines if line.startswith(("E:", "Err:", "error"))]
+    return "; ".join((errors or lines)[-3:])[:1000] or "the program printed nothing"

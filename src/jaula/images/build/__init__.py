@@ -1,1 +1,1 @@
-"""Building images from a Dockerfile: its language, what it copies, what it leaves out."""
+"""Build images from a Dockerfile: the language, the build context, ``COPY`` and ``ADD``."""

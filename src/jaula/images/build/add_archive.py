@@ -1,8 +1,8 @@
-"""``ADD`` of an archive: what is in it instead of itself.
+"""``ADD`` of an archive: copy its content in place of the file.
 
-Follows the Dockerfile reference: whether a file is an archive is seen from its content, never from
-its name; a tar may be plain or compressed with gzip, bzip2, xz or zstd. What only looks like one is
-copied as it is.
+Follows the Dockerfile reference: a file is recognised as an archive by its content, never by its
+name. A tar may be plain or compressed with gzip, bzip2, xz or zstd. A file that only looks like an
+archive is copied unchanged.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from jaula.storage.tar.reader import TarReader
 
 
 class PackedArchive(msgspec.Struct, frozen=True):
-    """The content of the archive ``file``; owners in it count."""
+    """The content of the archive ``file``, with the owners in it."""
 
     file: File
     name: bytes = b""
-    fills: bool = True
+    contents_only: bool = True
     keeps_owners: bool = True
 
     def archive(self, name: bytes) -> Archive:
@@ -49,13 +49,13 @@ class _PackedArchive:
 
 
 def close(archive: Archive) -> None:
-    """Let go of an archive's file, where it has one."""
+    """Close the file of an archive, if it has one."""
     if isinstance(archive, _PackedArchive):
         archive.close()
 
 
 def is_packed(file: File) -> bool:
-    """Whether a file is an archive."""
+    """Return whether a file is an archive."""
     packed = None
     try:
         packed = _PackedArchive(file)

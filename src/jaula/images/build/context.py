@@ -1,11 +1,11 @@
-"""A build's context: what a client sends, or what an address leads to, as a directory.
+"""The build context: a tar from the client or the content of a URL, as a directory.
 
 Follows the Docker Engine API 1.45, ``ImageBuild``: the body is a tar, compressed or not, or
-``remote`` is a repository's address, or that of a tar or of a Dockerfile alone. Everything is
-root's in it. No device node is made.
+``remote`` is the URL of a repository, of a tar or of a single Dockerfile. All files in the context
+are owned by root. Device nodes are not created.
 
-A client leaves out itself what ``.dockerignore`` names, but for the Dockerfile and that file, which
-the engine needs; they are taken away here once they were read.
+A client omits the paths in ``.dockerignore`` itself, except for the Dockerfile and that file, which
+the engine needs. They are removed here after they were read.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import msgspec
 
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import add_archive, dockerignore
-from jaula.images.build.copy_target import CopyTarget, place
-from jaula.images.build.errors import explained
+from jaula.images.build.copy_target import CopyTarget, copy_sources
+from jaula.images.build.errors import translate_os_errors
 from jaula.images.build.quota import QuotaStream
 from jaula.images.build.remote import git_url
 from jaula.kernel import paths
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 _DOCKERFILE_LIMIT = 4 << 20  # bytes
 _IGNORE_LIMIT = 1 << 20  # bytes
 NAMES = ("Dockerfile", "dockerfile")
-"""Where a Dockerfile is that nobody named, in this order."""
+"""Default paths of the Dockerfile, in order."""
 
 
 class ContextLocation(msgspec.Struct, frozen=True):
-    """A Dockerfile: where it is in its context, and its text."""
+    """A Dockerfile: its path in the context, and its text."""
 
     name: str
     text: str
@@ -55,35 +55,38 @@ def receive(
 ) -> None:
     """Unpack a client's tar into an empty directory, a descriptor.
 
-    :raises InvalidRequest: it is damaged or hostile.
-    :raises Unavailable: the disk is full.
+    :raises InvalidRequest: if the tar is damaged or hostile.
+    :raises Unavailable: if the disk is full.
     """
     source, _ = decompress_stream(stream)
-    # The docker command's contexts may end with their last entry's last byte.
+    # A context of the docker command may end with the last byte of its last entry.
     reader = TarReader(source, limits=limits, padded=False)
-    copying = ArchiveExtractor(directory, "/", owner=lambda uid, gid: (0, 0), parents=(0, 0))
-    with explained("the build context"):
-        copying.run(QuotaStream(reader, directory, None, cancel))
+    extraction = ArchiveExtractor(directory, "/", owner=lambda uid, gid: (0, 0), parents=(0, 0))
+    with translate_os_errors("the build context"):
+        extraction.run(QuotaStream(reader, directory, None, cancel))
         reader.drain()
 
 
 def is_repository(address: str) -> bool:
-    """Whether a context's address is a repository's; ``github.com/`` alone begins one, too."""
+    """Return whether a context URL is a repository's.
+
+    ``github.com/`` without a scheme is one, too.
+    """
     return git_url.is_git(address) or address.startswith("github.com/")
 
 
 def fetch(
     address: str, directory: int, remotes: RemoteSources, cancel: Cancellation | None = None
 ) -> str | None:
-    """Put what is at an address into an empty directory; the text of a Dockerfile alone, or None.
+    """Fetch a URL into an empty directory. Return the text if it is a single Dockerfile, else None.
 
-    :raises InvalidRequest: it is none of a repository, a tar and a Dockerfile.
+    :raises InvalidRequest: if it is not a repository, a tar or a Dockerfile.
     """
-    whole = CopyTarget("/", "/")
+    root_target = CopyTarget("/", "/")
     if is_repository(address):
         url = f"https://{address}" if address.startswith("github.com/") else address
-        folder = remotes.repository(url, "", keep_git_dir=False)
-        place([folder], directory, whole, owner=(0, 0), cancel=cancel)
+        source = remotes.repository(url, "", keep_git_dir=False)
+        copy_sources([source], directory, root_target, owner=(0, 0), cancel=cancel)
         return None
     file = remotes.file(address, "")
     if add_archive.is_packed(file):
@@ -96,10 +99,10 @@ def fetch(
 
 
 def dockerfile(directory: int, name: str = "") -> ContextLocation:
-    """Read the Dockerfile of a context; ``name`` is its path in there, '' the usual one.
+    """Read the Dockerfile of a context. ``name`` is its path, '' for the default.
 
-    :raises NotFound: there is none.
-    :raises InvalidRequest: it is no text.
+    :raises NotFound: if it does not exist.
+    :raises InvalidRequest: if it is not a text file.
     """
     for candidate in [name] if name else NAMES:
         path = posixpath.normpath("/" + candidate).lstrip("/")
@@ -119,36 +122,36 @@ def _text(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{name}: byte {error.start} is not UTF-8") from None
     if "\0" in text:
-        raise InvalidRequest(f"{name} is no text: it holds a zero byte")
+        raise InvalidRequest(f"{name} is not a text file: it contains a null byte")
     return text
 
 
-def leave_out(directory: int, name: str, *, everything: bool) -> None:
-    """Take away the Dockerfile ``name`` and the ignore file where they are to be ignored.
+def remove_ignored(directory: int, name: str, *, everything: bool) -> None:
+    """Remove the Dockerfile ``name`` and the ignore file if they are ignored.
 
-    ``everything`` takes away all that is: a client leaves it out itself, a repository does not.
+    ``everything`` removes all ignored paths: a client omits them itself, a repository does not.
     """
     ignore = _ignore(directory, name)
     if ignore is None:
         return
     if not everything:
         for path in (name, *dockerignore.files(name)):
-            while path and ignore.leaves_out(path):
+            while path and ignore.excludes_path(path):
                 _remove(directory, os.fsencode(path))
-                path = posixpath.dirname(path)  # which was sent for its sake
+                path = posixpath.dirname(path)  # a directory sent only for this file
         return
     ignored: list[bytes] = []
-    for above, _, entries in walk(directory):
+    for parent, _, entries in walk(directory):
         for entry, _ in entries:
-            inner = above + b"/" + entry if above else entry
-            if ignore.leaves_out(os.fsdecode(inner)):
+            inner = parent + b"/" + entry if parent else entry
+            if ignore.excludes_path(os.fsdecode(inner)):
                 ignored.append(inner)
-    for inner in reversed(ignored):  # what is in a directory before it
+    for inner in reversed(ignored):  # the content of a directory before the directory
         _remove(directory, inner)
 
 
 def _ignore(directory: int, name: str) -> dockerignore.Dockerignore | None:
-    """What the context's ignore file says; the one beside a Dockerfile comes first."""
+    """Return the patterns of the ignore file. One specific to the Dockerfile takes precedence."""
     for path in dockerignore.files(name):
         try:
             data = paths.read_file_in_root(directory, path, _IGNORE_LIMIT)
@@ -161,19 +164,19 @@ def _ignore(directory: int, name: str) -> dockerignore.Dockerignore | None:
 
 
 def _remove(directory: int, path: bytes) -> None:
-    """Remove a file, or a directory in which nothing is left."""
-    above, name = posixpath.split(path)
+    """Remove a file, or a directory if it is empty."""
+    parent, name = posixpath.split(path)
     try:
-        folder = open_subdirectory(directory, above)
+        parent_fd = open_subdirectory(directory, parent)
     except FileNotFoundError:
         return
     try:
         try:
-            os.unlink(name, dir_fd=folder)
+            os.unlink(name, dir_fd=parent_fd)
         except IsADirectoryError:
-            os.rmdir(name, dir_fd=folder)
+            os.rmdir(name, dir_fd=parent_fd)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
             raise
     finally:
-        os.close(folder)
+        os.close(parent_fd)

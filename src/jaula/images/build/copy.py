@@ -1,7 +1,7 @@
-"""One ``COPY`` or ``ADD``: what it takes, the digest of it, and the copy.
+"""One ``COPY`` or ``ADD``: its sources, their digest, and the copy.
 
-Whoever executes a build calls :func:`take` with an instruction whose variables are replaced, asks
-for the digest to look into the cache, and copies where the cache had nothing.
+The builder calls :func:`prepare` with an instruction whose variables are replaced. It uses the
+digest for the cache lookup, and copies if the cache has no entry.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from jaula.errors import InvalidRequest
 from jaula.images.build import add_archive, chmod, select
-from jaula.images.build.copy_target import CopyTarget, place
+from jaula.images.build.copy_target import CopyTarget, copy_sources
 from jaula.images.build.digest import digest
 from jaula.images.build.dockerfile.ast import Add, Copy
-from jaula.images.build.errors import explained
+from jaula.images.build.errors import translate_os_errors
 from jaula.images.build.remote import git_url
 from jaula.images.build.sources import File, Source, Text, Tree
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 class Remotes(Protocol):
-    """What an ``ADD`` of something elsewhere needs; :mod:`~jaula.images.build.remote.remote` has it."""
+    """Fetches the remote sources of ``ADD``; see :mod:`~jaula.images.build.remote.remote`."""
 
     def file(self, url: str, checksum: str) -> File:
-        """Fetch a file; raises where the ``checksum`` (``sha256:...``, or '') is another."""
+        """Fetch a file whose digest must be ``checksum`` (``sha256:...``, '' for any)."""
 
     def repository(self, url: str, checksum: str, *, keep_git_dir: bool) -> Source:
-        """Fetch a commit of a git repository; ``checksum`` is what its name begins with."""
+        """Fetch a commit of a git repository. ``checksum`` is the prefix of its name."""
 
 
 class CopyOperation:
-    """The sources of one instruction. ``unmatched`` are patterns that found nothing."""
+    """The sources of one instruction. ``unmatched`` are patterns without a match."""
 
     def __init__(
         self,
@@ -48,18 +48,18 @@ class CopyOperation:
         self._mode = chmod.parse(instruction.chmod) if instruction.chmod else None
         self._cancel = cancel
 
-    @explained("what is to be copied cannot be read")
+    @translate_os_errors("cannot read the source")
     def digest(self) -> str:
-        """``sha256:...`` of what is taken; the instruction's own text is not in it."""
+        """Return ``sha256:...`` of the sources. It does not include the text of the instruction."""
         return digest(self.sources, self._cancel)
 
-    def place(self, root: int, workdir: str, owner: tuple[int, int] | None) -> None:
-        """Copy below ``root``, a descriptor of a root directory that is written to.
+    def copy_to(self, root: int, workdir: str, owner: tuple[int, int] | None) -> None:
+        """Copy into ``root``, a descriptor of a root directory.
 
-        ``workdir`` is what a relative target is relative to; ``owner`` is what ``--chown`` means
-        there, None without it. For ``--link`` the root is an empty directory.
+        ``workdir`` is the base of a relative target. ``owner`` is the resolved ``--chown``, None
+        without it. For ``--link`` the root is an empty directory.
         """
-        place(
+        copy_sources(
             self.sources,
             root,
             CopyTarget(self._target, workdir),
@@ -69,64 +69,64 @@ class CopyOperation:
         )
 
 
-@explained("what is to be copied cannot be had")
-def take(
+@translate_os_errors("cannot open the source")
+def prepare(
     instruction: Copy | Add,
     tree: Tree | None,
     remotes: Remotes | None = None,
     cancel: Cancellation | None = None,
 ) -> CopyOperation:
-    """Find what an instruction takes; what is elsewhere is fetched now.
+    """Resolve the sources of an instruction; remote ones are fetched now.
 
-    ``tree`` is the build's context, or what ``--from`` names; None where there is no context.
+    ``tree`` is the build context or the stage of ``--from``, None if there is no context.
 
-    :raises NotFound: a source that is not there.
-    :raises InvalidRequest: a source that cannot be used.
+    :raises NotFound: if a source does not exist.
+    :raises InvalidRequest: if a source cannot be used.
     """
     sources: list[Source] = []
     unmatched: list[str] = []
-    excludes = select.excluding(instruction.excludes)
+    excludes = select.exclude_filter(instruction.excludes)
     for text in instruction.sources:
-        if isinstance(instruction, Add) and _is_elsewhere(text):
+        if isinstance(instruction, Add) and _is_remote(text):
             if remotes is None:
-                raise InvalidRequest(f"{text!r} cannot be fetched: nothing is fetched here")
-            sources.append(_fetched(instruction, text, remotes))
+                raise InvalidRequest(f"{text!r} cannot be fetched: remote sources are disabled")
+            sources.append(_fetch(instruction, text, remotes))
             continue
         if isinstance(instruction, Add) and instruction.checksum:
-            raise InvalidRequest(f"--checksum is for what is fetched, and {text!r} is not")
+            raise InvalidRequest(f"--checksum is for remote sources, and {text!r} is not one")
         if tree is None:
             raise InvalidRequest(
-                f"there is no build context that {text!r} could be in",
-                hint="give a directory instead of a Dockerfile alone",
+                f"cannot copy {text!r}: there is no build context",
+                hint="specify a directory instead of a single Dockerfile",
             )
-        inside = isinstance(instruction, Copy) and instruction.parents
-        found = (select.select_inside if inside else select.select)(tree, text, excludes)
-        if not found:
+        parents = isinstance(instruction, Copy) and instruction.parents
+        selected = (select.select_with_parents if parents else select.select)(tree, text, excludes)
+        if not selected:
             unmatched.append(text)
         if isinstance(instruction, Add):
-            found = [_unpacked(source, instruction.unpack) for source in found]
-        sources += found
+            selected = [_unpack(source, instruction.unpack) for source in selected]
+        sources += selected
     sources += [Text(h.name.encode(), h.content.encode()) for h in instruction.heredocs]
     return CopyOperation(instruction, sources, unmatched, cancel)
 
 
-def _is_elsewhere(text: str) -> bool:
+def _is_remote(text: str) -> bool:
     return text.startswith(("http://", "https://")) or git_url.is_git(text)
 
 
-def _fetched(instruction: Add, text: str, remotes: Remotes) -> Source:
+def _fetch(instruction: Add, text: str, remotes: Remotes) -> Source:
     if git_url.is_git(text):
         return remotes.repository(text, instruction.checksum, keep_git_dir=instruction.keep_git_dir)
     file = remotes.file(text, instruction.checksum)
     if not file.name and CopyTarget(instruction.target, "/").directory:
         raise InvalidRequest(
-            f"{text!r} has no file name that could be used", hint="name the file in the target"
+            f"{text!r} does not end with a file name", hint="specify the file name in the target"
         )
-    return _unpacked(file, bool(instruction.unpack))
+    return _unpack(file, bool(instruction.unpack))
 
 
-def _unpacked(source: Source, unpack: bool | None) -> Source:
-    """The content of an archive where it is to be unpacked."""
+def _unpack(source: Source, unpack: bool | None) -> Source:
+    """Return the content of ``source`` if it is an archive to be unpacked, else ``source``."""
     if unpack is not False and isinstance(source, File) and add_archive.is_packed(source):
         return add_archive.PackedArchive(source)
     return source

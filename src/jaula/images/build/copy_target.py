@@ -1,11 +1,12 @@
-"""Copying sources into a root: where they land, and whose they become there.
+"""Copy sources into a root: the target path, owners and modes.
 
-Follows the Dockerfile reference: a target that ends with a slash is a directory; what is missing is
-made, links on the way are followed inside the root; a directory's content is merged with what is
-there, file by file. A directory never takes a file's place here, nor the reverse, as in BuildKit.
+Follows the Dockerfile reference: a target that ends with a slash is a directory. Missing
+directories are created. Symbolic links on the way are followed inside the root. The content of a
+directory is merged file by file. As in BuildKit, a directory never replaces a file, nor a file a
+directory.
 
-The root was written by a ``RUN`` and is hostile: the target is resolved by the kernel inside of it,
-once, and from there on everything is done below the directory that was found
+The root was written by a ``RUN`` and is untrusted. The kernel resolves the target inside the root
+once. Everything after that happens below the resolved directory
 (:class:`jaula.storage.cp.extract_archive.ArchiveExtractor`).
 """
 
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest
 from jaula.images.build import add_archive
-from jaula.images.build.errors import explained, shown
+from jaula.images.build.errors import quote_path, translate_os_errors
 from jaula.images.build.quota import QuotaStream
 from jaula.images.build.sources import Source
 from jaula.kernel import paths
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
     from jaula.images.build.chmod import Change
     from jaula.images.registry.cancellation import Cancellation
 
-_LINKS = 40  # as many as the kernel follows in one path
+_LINKS_LIMIT = 40  # symbolic links that the kernel follows in one path
 
 Ids = tuple[int, int]
 
 
 class CopyTarget:
-    """Where an instruction copies to: ``path`` is absolute, ``directory`` that it must be one."""
+    """The target of an instruction. ``path`` is absolute; ``directory`` requires a directory."""
 
     def __init__(self, text: str, workdir: str) -> None:
         self.text = text
@@ -44,7 +45,7 @@ class CopyTarget:
         self.path = "/" + posixpath.normpath(posixpath.join("/", workdir, text)).lstrip("/")
 
 
-def place(
+def copy_sources(
     sources: Sequence[Source],
     root: int,
     target: CopyTarget,
@@ -55,36 +56,36 @@ def place(
 ) -> None:
     """Copy ``sources`` below the directory ``root``, a descriptor.
 
-    ``owner`` is ``--chown``: None leaves owners as each source has them. ``mode`` is ``--chmod``.
+    ``owner`` is ``--chown``; None keeps the owners of each source. ``mode`` is ``--chmod``.
 
-    :raises InvalidRequest: they do not fit what is there.
-    :raises Unavailable: the disk is full.
+    :raises InvalidRequest: if existing files conflict with the sources.
+    :raises Unavailable: if the disk is full.
     """
-    with explained(f"cannot copy to {shown(target.text)}"):
-        several = len(sources) > 1 and not all(source.fills for source in sources)
+    with translate_os_errors(f"cannot copy to {quote_path(target.text)}"):
+        several = len(sources) > 1 and not all(source.contents_only for source in sources)
         if several and not target.directory and not _is_directory(root, target.path):
             raise InvalidRequest(
-                f"more than one file cannot become {shown(target.text)}",
-                hint="a directory as target ends with a slash",
+                f"cannot copy several files to {quote_path(target.text)}",
+                hint="end the target with a slash if it is a directory",
             )
         for source in sources:
-            folder, name = _landing(root, target, source, owner or (0, 0))
+            parent_fd, name = _resolve(root, target, source, owner or (0, 0))
             try:
-                _copy(source, folder, name, owner, mode, cancel)
+                _copy(source, parent_fd, name, owner, mode, cancel)
             finally:
-                os.close(folder)
+                os.close(parent_fd)
 
 
 def _copy(
     source: Source,
-    folder: int,
+    parent_fd: int,
     name: bytes,
     owner: Ids | None,
     mode: Change | None,
     cancel: Cancellation | None,
 ) -> None:
     unpacking = isinstance(source, add_archive.PackedArchive)
-    if unpacking:  # what is in an archive has owners and modes of its own
+    if unpacking:  # an archive states owners and modes itself
         mode = None
 
     def owned(uid: int, gid: int) -> Ids:
@@ -92,8 +93,8 @@ def _copy(
             return owner
         return (uid, gid) if source.keeps_owners else (0, 0)
 
-    copying = ArchiveExtractor(
-        folder,
+    extraction = ArchiveExtractor(
+        parent_fd,
         "/",
         owner=owned,
         parents=owner or (0, 0),
@@ -102,47 +103,47 @@ def _copy(
     )
     archive = source.archive(name)
     try:
-        copying.run(QuotaStream(archive, folder, mode, cancel))
+        extraction.run(QuotaStream(archive, parent_fd, mode, cancel))
     finally:
         add_archive.close(archive)
 
 
-def _landing(root: int, target: CopyTarget, source: Source, parents: Ids) -> tuple[int, bytes]:
-    """The directory that a source is copied to, as a descriptor, and its name in there."""
-    if source.fills or target.directory:
+def _resolve(root: int, target: CopyTarget, source: Source, parents: Ids) -> tuple[int, bytes]:
+    """Return a descriptor of the directory that a source is copied to, and its name there."""
+    if source.contents_only or target.directory:
         return _directory(root, target.path, parents), source.name
     path = target.path
-    for _ in range(_LINKS):
+    for _ in range(_LINKS_LIMIT):
         try:
-            there = paths.open_in_root(root, path, os.O_PATH)
+            existing = paths.open_in_root(root, path, os.O_PATH)
         except FileNotFoundError:
-            there = -1
-        if there >= 0:
-            if stat.S_ISDIR(os.fstat(there).st_mode):
-                return there, source.name
-            os.close(there)
-        above, name = posixpath.split(path)
-        folder = _directory(root, above or "/", parents)
+            existing = -1
+        if existing >= 0:
+            if stat.S_ISDIR(os.fstat(existing).st_mode):
+                return existing, source.name
+            os.close(existing)
+        parent, name = posixpath.split(path)
+        parent_fd = _directory(root, parent or "/", parents)
         try:
-            led = os.readlink(name, dir_fd=folder)
+            link = os.readlink(name, dir_fd=parent_fd)
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT):
-                return folder, os.fsencode(name)
-            os.close(folder)
+                return parent_fd, os.fsencode(name)
+            os.close(parent_fd)
             raise
-        os.close(folder)
-        path = posixpath.join(above, led)
+        os.close(parent_fd)
+        path = posixpath.join(parent, link)
         if posixpath.basename(path) in ("", ".", ".."):
             return _directory(root, path, parents), source.name
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 def _directory(root: int, path: str, owner: Ids) -> int:
-    """An ``O_PATH`` descriptor of a directory; what is made for it is ``owner``'s."""
+    """Return an ``O_PATH`` descriptor of a directory. Created directories belong to ``owner``."""
 
     def made(descriptor: int) -> None:
         os.chown(f"/proc/self/fd/{descriptor}", *owner)
-        os.chmod(f"/proc/self/fd/{descriptor}", 0o755)  # whatever the umask is
+        os.chmod(f"/proc/self/fd/{descriptor}", 0o755)  # independent of the umask
 
     return paths.make_directory_in_root(root, path, made=made)
 

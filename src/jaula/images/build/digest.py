@@ -1,7 +1,7 @@
-"""The digest of what a ``COPY`` takes: names, modes, owners that count, content, attributes.
+"""The digest of the sources of a ``COPY``: names, modes, effective owners, content, attributes.
 
-No times: two checkouts of one commit are the same. Everything has its length before it, so that no
-two selections run into the same bytes.
+Times are not included, so two checkouts of one commit are equal. Each part is preceded by its
+length, so that different selections never give the same bytes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _VERSION = 1
 
 
 def digest(sources: Iterable[Source], cancel: Cancellation | None = None) -> str:
-    """``sha256:...`` of the sources in their order."""
-    whole = hashlib.sha256(msgspec.msgpack.encode(("copy", _VERSION)))
+    """Return ``sha256:...`` of the sources in their order."""
+    total = hashlib.sha256(msgspec.msgpack.encode(("copy", _VERSION)))
     for source in sources:
-        whole.update(msgspec.msgpack.encode(("source", source.name, source.fills)))
+        total.update(msgspec.msgpack.encode(("source", source.name, source.contents_only)))
         if isinstance(source, PackedArchive):
             source = source.file  # the same file has the same content
         archive = source.archive(source.name)
@@ -34,7 +34,7 @@ def digest(sources: Iterable[Source], cancel: Cancellation | None = None) -> str
             if cancel is not None:
                 cancel.check()
             owner = (entry.uid, entry.gid) if source.keeps_owners else (0, 0)
-            described = (
+            facts = (
                 entry.name,
                 entry.type,
                 entry.mode,
@@ -44,8 +44,8 @@ def digest(sources: Iterable[Source], cancel: Cancellation | None = None) -> str
                 (entry.major, entry.minor),
                 sorted(entry.xattrs.items()),
             )
-            whole.update(msgspec.msgpack.encode(described))
+            total.update(msgspec.msgpack.encode(facts))
             if entry.type == REGULAR:
-                for piece in archive.data():
-                    whole.update(piece)
-    return "sha256:" + whole.hexdigest()
+                for chunk in archive.data():
+                    total.update(chunk)
+    return "sha256:" + total.hexdigest()

@@ -1,4 +1,4 @@
-"""Directories that a build copies: whole ones, and paths with the directories above them."""
+"""Directories that a build copies: whole ones, and paths with their parent directories."""
 
 from __future__ import annotations
 
@@ -8,85 +8,85 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from jaula.images.build.sources import Archive, Tree, described
+from jaula.images.build.sources import Archive, Tree, tar_entry
 from jaula.kernel import paths
 from jaula.storage.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, TarEntry
 from jaula.storage.tar.writer import TAR_TYPES, read_padded
 from jaula.storage.trees import read_xattrs, walk
 
 Keep = Callable[[bytes], bool]
-"""Whether what has a path in an archive is to be in it."""
+"""Return whether the entry with this path in an archive is included."""
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class _Reading:
-    """An archive whose present entry is a file in an open directory."""
+class _DirectoryReader:
+    """An archive whose current entry is a file in an open directory."""
 
     def __init__(self) -> None:
-        self._present: tuple[int, bytes, int] | None = None
+        self._current: tuple[int, bytes, int] | None = None
         self._links: dict[tuple[int, int], bytes] = {}
 
     def data(self) -> Iterator[memoryview]:
-        """The present file; one that shrinks is padded, one that grows is cut."""
-        if self._present is None:
+        """Yield the current file. One that shrinks is padded, one that grows is truncated."""
+        if self._current is None:
             return
-        folder, name, size = self._present
-        descriptor = os.open(name, _OPEN, dir_fd=folder)
+        parent_fd, name, size = self._current
+        descriptor = os.open(name, _OPEN, dir_fd=parent_fd)
         try:
-            for piece in read_padded(descriptor, size):
-                yield memoryview(piece)
+            for chunk in read_padded(descriptor, size):
+                yield memoryview(chunk)
         finally:
             os.close(descriptor)
 
     def _entry(
-        self, folder: int, name: bytes, facts: os.stat_result, path: bytes
+        self, parent_fd: int, name: bytes, status: os.stat_result, path: bytes
     ) -> TarEntry | None:
-        """What ``name`` becomes under ``path``; None for a socket."""
-        self._present = None
-        kind = TAR_TYPES.get(stat.S_IFMT(facts.st_mode))
+        """Return the entry of ``name`` under ``path``, or None for a socket."""
+        self._current = None
+        kind = TAR_TYPES.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             return None
-        entry = described(path, kind, facts)
-        if kind != DIRECTORY and facts.st_nlink > 1:
-            first = self._links.setdefault((facts.st_dev, facts.st_ino), path)
+        entry = tar_entry(path, kind, status)
+        if kind != DIRECTORY and status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
                 entry.type, entry.link = HARD_LINK, first
                 return entry
         if kind == SYMLINK:
-            entry.link = os.readlink(name, dir_fd=folder)
+            entry.link = os.readlink(name, dir_fd=parent_fd)
             return entry
         if kind not in (REGULAR, DIRECTORY):
             return entry
         entry.xattrs = {
             attribute: value
-            for attribute, value in read_xattrs(folder, name).items()
+            for attribute, value in read_xattrs(parent_fd, name).items()
             if attribute.startswith("user.") or attribute == "security.capability"
         }
         if kind == REGULAR:
-            entry.size = facts.st_size
-            self._present = folder, name, facts.st_size
+            entry.size = status.st_size
+            self._current = parent_fd, name, status.st_size
         return entry
 
 
 class DirectorySource(msgspec.Struct, frozen=True):
-    """What the directory at ``path`` of a tree holds, but for what ``keep`` refuses."""
+    """The content of the directory at ``path`` of a tree, filtered by ``keep``."""
 
     tree: Tree
     path: bytes
     keep: Keep | None = None
     name: bytes = b""
-    fills: bool = True
+    contents_only: bool = True
 
     @property
     def keeps_owners(self) -> bool:
         return self.tree.keeps_owners
 
     def archive(self, name: bytes) -> Archive:
-        return _FolderArchive(self)
+        return _DirectoryArchive(self)
 
 
-class _FolderArchive(_Reading):
+class _DirectoryArchive(_DirectoryReader):
     def __init__(self, source: DirectorySource) -> None:
         super().__init__()
         self._source = source
@@ -102,87 +102,87 @@ class _FolderArchive(_Reading):
             os.close(root)
 
     def below(self, root: int, prefix: bytes) -> Iterator[TarEntry]:
-        """Everything in ``root``; ``prefix`` is what the names get in front."""
+        """Yield all entries in ``root``. ``prefix`` is prepended to their names."""
         keep = self._source.keep
-        hidden: dict[bytes, TarEntry] = {}  # directories that come only with something in them
-        for path, folder, entries in walk(root):
-            for name, facts in list(entries):
+        deferred: dict[bytes, TarEntry] = {}  # directories that are included only with content
+        for path, parent_fd, entries in walk(root):
+            for name, status in list(entries):
                 inner = _join(path, name)
-                wanted = keep is None or keep(_join(prefix, inner))
-                if not wanted and not stat.S_ISDIR(facts.st_mode):
+                included = keep is None or keep(_join(prefix, inner))
+                if not included and not stat.S_ISDIR(status.st_mode):
                     continue
-                entry = self._entry(folder, name, facts, _join(prefix, inner))
+                entry = self._entry(parent_fd, name, status, _join(prefix, inner))
                 if entry is None:
                     continue
-                if not wanted:
-                    hidden[inner] = entry
+                if not included:
+                    deferred[inner] = entry
                     continue
-                if hidden:
-                    present = self._present
-                    yield from _revealed(hidden, inner)
-                    self._present = present
+                if deferred:
+                    current = self._current
+                    yield from _deferred_parents(deferred, inner)
+                    self._current = current
                 yield entry
 
 
-def _revealed(hidden: dict[bytes, TarEntry], path: bytes) -> Iterator[TarEntry]:
-    """The directories above ``path`` that were left out so far, topmost first."""
-    above = path
-    found: list[TarEntry] = []
-    while b"/" in above:
-        above = above.rpartition(b"/")[0]
-        entry = hidden.pop(above, None)
+def _deferred_parents(deferred: dict[bytes, TarEntry], path: bytes) -> Iterator[TarEntry]:
+    """Yield the deferred parent directories of ``path``, topmost first."""
+    parent = path
+    entries: list[TarEntry] = []
+    while b"/" in parent:
+        parent = parent.rpartition(b"/")[0]
+        entry = deferred.pop(parent, None)
         if entry is not None:
-            found.append(entry)
-    yield from reversed(found)
+            entries.append(entry)
+    yield from reversed(entries)
 
 
 class SubdirectorySource(DirectorySource, frozen=True, kw_only=True):
-    """``COPY --parents``: ``names`` below a directory, each with the directories above it."""
+    """``COPY --parents``: ``paths`` below a directory, each with its parent directories."""
 
-    names: tuple[bytes, ...]
+    paths: tuple[bytes, ...]
 
     def archive(self, name: bytes) -> Archive:
-        return _InsideArchive(self)
+        return _SubdirectoryArchive(self)
 
 
-class _InsideArchive(_FolderArchive):
+class _SubdirectoryArchive(_DirectoryArchive):
     def __init__(self, source: SubdirectorySource) -> None:
         super().__init__(source)
-        self._inside = source
+        self._subdirectories = source
 
     def __iter__(self) -> Iterator[TarEntry]:
-        inside, told = self._inside, set[bytes]()
-        root = paths.open_in_root(inside.tree.root, inside.path or b".", os.O_RDONLY)
+        source, emitted = self._subdirectories, set[bytes]()
+        root = paths.open_in_root(source.tree.root, source.path or b".", os.O_RDONLY)
         try:
-            for path in inside.names:
+            for path in source.paths:
                 names = path.split(b"/")
                 for end in range(1, len(names) + 1):
                     step = b"/".join(names[:end])
-                    if step in told:
+                    if step in emitted:
                         continue
-                    told.add(step)
+                    emitted.add(step)
                     yield from self._step(root, step, last=end == len(names))
         finally:
             os.close(root)
 
     def _step(self, root: int, path: bytes, *, last: bool) -> Iterator[TarEntry]:
-        above, _, name = path.rpartition(b"/")
-        folder = paths.open_in_root(root, above or b".", os.O_PATH | os.O_DIRECTORY)
+        parent, _, name = path.rpartition(b"/")
+        parent_fd = paths.open_in_root(root, parent or b".", os.O_PATH | os.O_DIRECTORY)
         try:
-            facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            entry = self._entry(folder, name, facts, path)
+            status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+            entry = self._entry(parent_fd, name, status, path)
             if entry is None:
                 return
             yield entry
             if last and entry.type == DIRECTORY:
-                held = paths.openat2(folder, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                fd = paths.openat2(parent_fd, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
                 try:
-                    yield from self.below(held, path)
+                    yield from self.below(fd, path)
                 finally:
-                    os.close(held)
+                    os.close(fd)
         finally:
-            os.close(folder)
+            os.close(parent_fd)
 
 
-def _join(above: bytes, name: bytes) -> bytes:
-    return above + b"/" + name if above else name
+def _join(parent: bytes, name: bytes) -> bytes:
+    return parent + b"/" + name if parent else name

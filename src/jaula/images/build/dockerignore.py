@@ -1,13 +1,13 @@
-"""``.dockerignore``: which paths of a context stay out.
+"""``.dockerignore``: which paths are excluded from a build context.
 
-Source: Docker's documentation, '.dockerignore files', and for what that leaves open the way in
-which Docker's client matches. The last pattern that matches decides; ``!`` makes an exception. A
-pattern that matches a directory matches all below it. ``*`` and ``?`` stay within one name, ``**``
-is any number of directories, ``[a-z]`` and ``[^a-z]`` are classes, a backslash takes the next
-character as it is. ``--exclude`` of COPY and ADD has the same patterns.
+Source: Docker's documentation, '.dockerignore files', and the behaviour of Docker's client where it
+is silent. The last pattern that matches decides; ``!`` makes an exception. A pattern that matches a
+directory matches everything below it. ``*`` and ``?`` match within one name, ``**`` matches any
+number of directories, ``[a-z]`` and ``[^a-z]`` are character classes, a backslash escapes the next
+character. ``--exclude`` of COPY and ADD uses the same patterns.
 
-The client imports this as well as the engine: it needs nothing. A pattern is matched as the set of
-all positions that it can have come to, one bit each, so no pattern and no path takes long.
+The client imports this module too, so it has no dependencies. A pattern is matched as the set of
+all reachable positions in the path, one bit each, so matching is fast for every pattern and path.
 """
 
 from __future__ import annotations
@@ -22,145 +22,154 @@ if TYPE_CHECKING:
 
 NAME = ".dockerignore"
 
-_PATTERNS = 10_000
-_LONGEST = 4096
-"""Bounds of a file: patterns, and characters of one."""
+_MAX_PATTERNS = 10_000
+_MAX_LENGTH = 4096
+"""Limits of a file: its number of patterns, and the characters of a pattern."""
 
-_REMEMBERED = 4096
-"""Directories whose judgement is kept for what is in them."""
+_CACHE_SIZE = 4096
+"""Directories whose result is cached for the paths in them."""
 
 
 def files(dockerfile: str) -> tuple[str, str]:
-    """Where patterns are looked for; the first that is there counts."""
+    """Return the paths of the ignore file; the first one that exists is used."""
     return (f"{dockerfile}{NAME}", NAME)
 
 
 class Dockerignore:
-    """Patterns in their order; raises :class:`InvalidRequest` where one is malformed."""
+    """Patterns in order.
+
+    :raises InvalidRequest: if a pattern is malformed.
+    """
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns: list[_Pattern] = []
-        self._judged: dict[str, tuple[int, bool]] = {}
+        self._results: dict[str, tuple[int, bool]] = {}
         for text in patterns:
             text = text.strip()
-            except_ = text.startswith("!")
-            cleaned = _clean(text[1:].strip() if except_ else text)
+            is_exception = text.startswith("!")
+            cleaned = _clean(text[1:].strip() if is_exception else text)
             if not cleaned:
-                if except_:
+                if is_exception:
                     raise InvalidRequest('illegal exclusion pattern: "!"')
                 continue
-            if len(self._patterns) == _PATTERNS:
-                raise InvalidRequest(f"more than {_PATTERNS} patterns")
-            self._patterns.append(_Pattern(cleaned, except_=except_))
+            if len(self._patterns) == _MAX_PATTERNS:
+                raise InvalidRequest(f"more than {_MAX_PATTERNS} patterns")
+            self._patterns.append(_Pattern(cleaned, is_exception=is_exception))
 
     @classmethod
     def read(cls, text: str) -> Dockerignore:
-        """The patterns of a file: one a line, without those that begin with ``#``."""
+        """Parse a file: one pattern per line; lines that start with ``#`` are comments."""
         lines = text.removeprefix("\ufeff").split("\n")
         return cls(line for line in lines if not line.startswith("#"))
 
     def __bool__(self) -> bool:
         return bool(self._patterns)
 
-    def leaves_out(self, path: str) -> bool:
-        """Whether ``path``, relative to the context's root, stays out."""
-        above, _, _ = path.rpartition("/")
-        return self._judge(path, self._of_directory(above) if above else (0, False))[1]
+    def excludes_path(self, path: str) -> bool:
+        """Return whether ``path``, relative to the root of the context, is excluded."""
+        parent, _, _ = path.rpartition("/")
+        return self._match(path, self._match_directory(parent) if parent else (0, False))[1]
 
-    def _of_directory(self, path: str) -> tuple[int, bool]:
-        """As :meth:`_judge`, for a path that others lie below."""
-        known = self._judged.get(path)
-        if known is None:
-            known = (0, False)
+    def _match_directory(self, path: str) -> tuple[int, bool]:
+        """Return the result of :meth:`_match` for a directory, cached."""
+        result = self._results.get(path)
+        if result is None:
+            result = (0, False)
             end = -1
             while end < len(path):
                 end = path.find("/", end + 1)
                 end = len(path) if end < 0 else end
                 part = path[:end]
-                known = self._judged.get(part) or self._judge(part, known)
-                self._judged[part] = known
-            if len(self._judged) > _REMEMBERED:
-                self._judged = {path: known}
-        return known
+                result = self._results.get(part) or self._match(part, result)
+                self._results[part] = result
+            if len(self._results) > _CACHE_SIZE:
+                self._results = {path: result}
+        return result
 
-    def _judge(self, path: str, above: tuple[int, bool]) -> tuple[int, bool]:
-        """The patterns that match (a bit each), and whether the path stays out.
+    def _match(self, path: str, parent: tuple[int, bool]) -> tuple[int, bool]:
+        """Return the patterns that match (one bit each), and whether the path is excluded.
 
-        ``above`` is the same for the directory that it is in: what matched that matches this. A
-        pattern that would change nothing is not looked at, and so does not count below either.
+        ``parent`` is the result for the parent directory: a pattern that matches it matches the
+        path too. A pattern that would not change the result is skipped, so it does not count for
+        paths below either.
         """
-        matched = above[0]
-        out = False
-        seen: _Path | None = None
+        matched = parent[0]
+        excluded = False
+        positions: _Path | None = None
         bit = 1
         for pattern in self._patterns:
-            found = bool(matched & bit)
-            if not found and pattern.except_ is out:
+            matches = bool(matched & bit)
+            if not matches and pattern.is_exception is excluded:
                 if pattern.literal:
-                    found = path == pattern.text
-                elif pattern.needed in path:
-                    seen = seen or _Path(path)
-                    found = seen.matches(pattern)
-                if found:
+                    matches = path == pattern.text
+                elif pattern.longest_literal in path:
+                    positions = positions or _Path(path)
+                    matches = positions.matches(pattern)
+                if matches:
                     matched |= bit
-            if found:
-                out = not pattern.except_
+            if matches:
+                excluded = not pattern.is_exception
             bit <<= 1
-        return matched, out
+        return matched, excluded
 
-    def may_hold(self, directory: str) -> bool:
-        """Whether something below a ``directory`` that stays out may be an exception."""
-        here = f"{directory}/"
+    def may_contain_exception(self, directory: str) -> bool:
+        """Return whether an exception may match something below an excluded ``directory``."""
+        start = f"{directory}/"
         return any(
-            pattern.except_ and (here.startswith(pattern.lead) or pattern.lead.startswith(here))
+            pattern.is_exception
+            and (start.startswith(pattern.prefix) or pattern.prefix.startswith(start))
             for pattern in self._patterns
         )
 
     def keeping(self, *paths: str) -> Dockerignore:
-        """The same with exceptions for ``paths``: a builder needs the Dockerfile in any case."""
-        kept = Dockerignore(())
-        kept._patterns = [
+        """Return a copy with exceptions for ``paths``: the builder always needs the Dockerfile."""
+        copy = Dockerignore(())
+        copy._patterns = [
             *self._patterns,
-            *(_Pattern(_escaped(path), except_=True) for path in paths if self.leaves_out(path)),
+            *(
+                _Pattern(_escape(path), is_exception=True)
+                for path in paths
+                if self.excludes_path(path)
+            ),
         ]
-        return kept
+        return copy
 
 
 def _clean(text: str) -> str:
-    """As Go's ``filepath.Clean``, without a slash at the beginning; '' for nothing."""
+    """Return the path as Go's ``filepath.Clean`` does, without a leading slash."""
     if not text:
         return ""
     return posixpath.normpath(text).lstrip("/") or "/"
 
 
-def _escaped(path: str) -> str:
+def _escape(path: str) -> str:
     return "".join("\\" + char if char in "\\*?[]" else char for char in path)
 
 
 class _Wild:
-    """What stands for characters; there is one of each. No Enum: the client would wait for it."""
+    """A wildcard token; each has one instance. Not an Enum, whose import would slow the client."""
 
 
 _ANY = _Wild()
-"""One character but a slash."""
+"""One character except a slash."""
 
 _RUN = _Wild()
-"""Any number of them."""
+"""Any number of characters except slashes."""
 
 _DIRECTORIES = _Wild()
-"""Nothing, or anything up to a slash."""
+"""Nothing, or any characters up to and including a slash."""
 
 _ALL = _Wild()
-"""Anything at all: the rest of the path."""
+"""Any characters: the rest of the path."""
 
 
 class _Class:
-    """``[a-z]``; a slash is never in it."""
+    """A character class such as ``[a-z]``. It never matches a slash."""
 
     def __init__(self, ranges: list[tuple[str, str]], *, negated: bool) -> None:
         self.ranges, self.negated = ranges, negated
 
-    def holds(self, char: str) -> bool:
+    def contains(self, char: str) -> bool:
         return char != "/" and self.negated is not any(a <= char <= b for a, b in self.ranges)
 
 
@@ -168,35 +177,37 @@ _Token = str | _Wild | _Class
 
 
 class _Pattern:
-    def __init__(self, text: str, *, except_: bool) -> None:
-        if len(text) > _LONGEST:
-            raise InvalidRequest(f"a pattern of {len(text)} characters, at most {_LONGEST}")
-        self.except_ = except_
+    def __init__(self, text: str, *, is_exception: bool) -> None:
+        if len(text) > _MAX_LENGTH:
+            raise InvalidRequest(
+                f"a pattern has {len(text)} characters, the limit is {_MAX_LENGTH}"
+            )
+        self.is_exception = is_exception
         self.tokens = _tokens(text)
         self.literal = all(isinstance(token, str) for token in self.tokens)
         self.text = "".join(self.tokens) if self.literal else text  # type: ignore[arg-type]
         self.below = f"{self.text}/"
         runs = _runs(self.tokens)
-        self.needed = max(runs, key=len, default="")
+        self.longest_literal = max(runs, key=len, default="")
         first = runs[0] if runs and isinstance(self.tokens[0], str) else ""
-        self.lead = self.below if self.literal else first[: first.rfind("/") + 1]
+        self.prefix = self.below if self.literal else first[: first.rfind("/") + 1]
 
 
 def _runs(tokens: list[_Token]) -> list[str]:
-    """The literal parts."""
-    found: list[str] = []
-    going = False
+    """Return the literal parts of a pattern."""
+    runs: list[str] = []
+    in_run = False
     for token in tokens:
         if isinstance(token, str):
-            if not going:
-                found.append("")
-            found[-1] += token
-        going = isinstance(token, str)
-    return found
+            if not in_run:
+                runs.append("")
+            runs[-1] += token
+        in_run = isinstance(token, str)
+    return runs
 
 
 def _tokens(text: str) -> list[_Token]:
-    made: list[_Token] = []
+    tokens: list[_Token] = []
     at, size = 0, len(text)
     while at < size:
         char = text[at]
@@ -206,30 +217,30 @@ def _tokens(text: str) -> list[_Token]:
             if text[at : at + 1] == "/":
                 at += 1
             if at == size:
-                made.append(_ALL)
+                tokens.append(_ALL)
             elif at == 2 and not any(c in "*?[\\" for c in text[at:]):
-                return [_ALL, *text[at:]]  # '**name' is all that ends with it
+                return [_ALL, *text[at:]]  # '**name' matches all paths that end with it
             else:
-                made.append(_DIRECTORIES)
+                tokens.append(_DIRECTORIES)
         elif char == "*":
-            made.append(_RUN)
+            tokens.append(_RUN)
         elif char == "?":
-            made.append(_ANY)
+            tokens.append(_ANY)
         elif char == "[":
-            found, at = _class(text, at)
-            made.append(found)
+            character_class, at = _class(text, at)
+            tokens.append(character_class)
         elif char == "\\":
             if at == size:
                 raise _malformed(text)
-            made.append(text[at])
+            tokens.append(text[at])
             at += 1
         else:
-            made.append(char)
-    return made
+            tokens.append(char)
+    return tokens
 
 
 def _class(text: str, at: int) -> tuple[_Class, int]:
-    """What follows a ``[``, and where it ends."""
+    """Parse a class after its ``[``; return it and the position after its end."""
     negated = text[at : at + 1] == "^"
     at += negated
     ranges: list[tuple[str, str]] = []
@@ -255,12 +266,12 @@ def _member(text: str, at: int) -> tuple[str, int]:
 def _malformed(text: str) -> InvalidRequest:
     return InvalidRequest(
         f"syntax error in pattern {text[:200]!r}",
-        hint=r"a [ needs its ], a backslash something behind it; \[ is the character",
+        hint=r"close each [ with ], and escape a literal [ as \[",
     )
 
 
 class _Path:
-    """A path as sets of positions: bit i stands before its character i."""
+    """A path and sets of positions in it: bit i is the position before character i."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -274,7 +285,7 @@ class _Path:
         self._names = (bit - 1) & ~self._slashes
 
     def matches(self, pattern: _Pattern) -> bool:
-        """Whether the pattern matches the whole path."""
+        """Return whether the pattern matches the whole path."""
         at = 1
         for token in pattern.tokens:
             if isinstance(token, str):
@@ -288,14 +299,14 @@ class _Path:
             elif token is _ALL:
                 at = (self._end << 1) - (at & -at)
             elif isinstance(token, _Class):
-                inside = (bits for char, bits in self._masks.items() if token.holds(char))
-                at = (at & sum(inside)) << 1
+                matching = (bits for char, bits in self._masks.items() if token.contains(char))
+                at = (at & sum(matching)) << 1
             if not at:
                 return False
         return bool(at & self._end)
 
     def _run(self, at: int) -> int:
-        """All positions that are reached from those of ``at`` within their names."""
+        """Return all positions reachable from those of ``at`` within their names."""
         into, step = self._names << 1, 1
         while into:
             at |= into & at << step

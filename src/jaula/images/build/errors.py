@@ -1,4 +1,4 @@
-"""What the kernel refuses while a build reads and writes files, as errors about that."""
+"""Translate ``OSError`` while a build reads and writes files."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from contextlib import contextmanager
 from jaula.errors import InvalidRequest
 from jaula.storage.errors import file_error
 
-_SHOWN = 200  # characters of a path in messages
+_PATH_LIMIT = 200  # characters of a path in messages
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Turn an ``OSError`` into what happened to ``what``, as in ``cannot copy to '/x'``.
+def translate_os_errors(what: str) -> Iterator[None]:
+    """Translate an ``OSError`` into an error whose message starts with ``what``.
 
-    :raises Unavailable: the disk is full.
-    :raises InvalidRequest: names and kinds of files are in the way.
-    :raises JaulaError: the fault is the machine's.
+    ``what`` is, for example, ``cannot copy to '/x'``.
+
+    :raises Unavailable: if the disk is full.
+    :raises InvalidRequest: if names or types of files conflict.
+    :raises JaulaError: if the fault is the machine's.
     """
     try:
         yield
@@ -27,6 +29,6 @@ def explained(what: str) -> Iterator[None]:
         raise file_error(error, what) from error
 
 
-def shown(path: str) -> str:
-    """A path as messages have it: quoted, and cut where it is very long."""
-    return repr(path if len(path) <= _SHOWN else path[:_SHOWN] + "...")
+def quote_path(path: str) -> str:
+    """Return a path for a message: quoted, and truncated if it is long."""
+    return repr(path if len(path) <= _PATH_LIMIT else path[:_PATH_LIMIT] + "...")

@@ -1,4 +1,4 @@
-"""An archive on its way to the disk: modes change, the disk is never filled, it can be ended."""
+"""Limit an archive that is being unpacked: free disk space, modes, cancellation."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from jaula.images.build.chmod import Change
     from jaula.images.registry.cancellation import Cancellation
 
-_CHECKED = 32 << 20  # bytes that may be written before the free space is looked at again
+_CHECK_INTERVAL = 32 << 20  # bytes written between two checks of the free space
 
 
 class QuotaStream:
-    """``archive``, to be unpacked on the file system of the descriptor ``folder``."""
+    """``archive``, unpacked on the file system of the descriptor ``directory``."""
 
     def __init__(
         self,
         archive: Archive,
-        folder: int,
+        directory: int,
         mode: Change | None = None,
         cancel: Cancellation | None = None,
     ) -> None:
         self._archive = archive
-        self._folder = folder
+        self._directory = directory
         self._mode = mode
         self._cancel = cancel
         self._unchecked = 0
@@ -48,5 +48,5 @@ class QuotaStream:
     def _check_space(self, size: int) -> None:
         self._unchecked -= size + 4096
         if self._unchecked < 0:
-            free_space.check(self._folder, size)
-            self._unchecked = _CHECKED
+            free_space.check(self._directory, size)
+            self._unchecked = _CHECK_INTERVAL

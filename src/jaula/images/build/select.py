@@ -1,8 +1,8 @@
-"""What the sources of ``COPY`` and ``ADD`` are in a tree.
+"""Resolve the sources of ``COPY`` and ``ADD`` in a tree.
 
-Follows the Dockerfile reference and what BuildKit does where it is silent: a path is below the
-tree's root whatever it begins with; a link that a source names is followed, and what is taken has
-the link's name; a pattern that finds nothing is no error, a plain name is.
+Follows the Dockerfile reference, and BuildKit where it is silent. Every path is relative to the
+root of the tree. A symbolic link that a source names is followed, and the copy has the link's name.
+A pattern without a match is not an error; a missing plain name is.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import wildcard
 from jaula.images.build.directory import DirectorySource, Keep, SubdirectorySource
 from jaula.images.build.dockerignore import Dockerignore
-from jaula.images.build.errors import shown
+from jaula.images.build.errors import quote_path
 from jaula.images.build.sources import File, Source, Tree
 from jaula.kernel import paths
 from jaula.storage.trees import walk
 
 Excludes = Callable[[str], bool]
-"""Whether a path, relative and without a slash at either end, is left out."""
+"""Return whether a relative path, without leading and trailing slash, is excluded."""
 
 
 def select(tree: Tree, text: str, excludes: Excludes | None = None) -> list[Source]:
-    """What one source of an instruction means; nothing for a pattern without a match.
+    """Return the sources that one argument of an instruction names, empty for an unmatched pattern.
 
-    :raises NotFound: a plain name that is not there.
-    :raises InvalidRequest: a pattern that is none, a path that cannot be followed.
+    :raises NotFound: if a plain name does not exist.
+    :raises InvalidRequest: if a pattern is malformed or a path cannot be resolved.
     """
     path = posixpath.normpath("/" + text).lstrip("/")
     names = path.split("/")
@@ -38,45 +38,50 @@ def select(tree: Tree, text: str, excludes: Excludes | None = None) -> list[Sour
     base = "/".join(wildcard.plain(name) for name in names[:first])
     if first == len(names):
         return _one(tree, base, text, excludes)
-    found: list[Source] = []
+    sources: list[Source] = []
     with_base = posixpath.join(base, "") if base else ""
     for match in _matches(tree, base, tuple(names[first:]), text, deep=False):
-        found += _one(tree, with_base + match, text, excludes)
-    return found
+        sources += _one(tree, with_base + match, text, excludes)
+    return sources
 
 
-def select_inside(tree: Tree, text: str, excludes: Excludes | None = None) -> list[Source]:
-    """As :func:`select`, with the directories above (``--parents``), down from a ``/./``."""
-    above, pivot, below = text.partition("/./")
+def select_with_parents(tree: Tree, text: str, excludes: Excludes | None = None) -> list[Source]:
+    """Return the sources as :func:`select` does, with parent directories (``--parents``).
+
+    The parents start after a ``/./`` in the path.
+    """
+    base_text, pivot, below = text.partition("/./")
     if not pivot:
-        above, below = "", text
-    base = wildcard.plain(posixpath.normpath("/" + above).lstrip("/"))
+        base_text, below = "", text
+    base = wildcard.plain(posixpath.normpath("/" + base_text).lstrip("/"))
     path = posixpath.normpath("/" + below).lstrip("/")
     if not path:
         return _one(tree, base, text, excludes)
     names = tuple(path.split("/"))
-    found = [os.fsencode(match) for match in _matches(tree, base, names, text, deep=True)]
-    if not found:
+    matches = [os.fsencode(match) for match in _matches(tree, base, names, text, deep=True)]
+    if not matches:
         if not any(wildcard.is_pattern(name) for name in names):
-            raise _missing(tree, text)
+            raise _not_found(tree, text)
         return []
     keep = _keep("", excludes)
     if keep is not None:
-        found = [match for match in found if keep(match)]
-    return [SubdirectorySource(tree, os.fsencode(base), keep, names=tuple(found))] if found else []
+        matches = [match for match in matches if keep(match)]
+    return (
+        [SubdirectorySource(tree, os.fsencode(base), keep, paths=tuple(matches))] if matches else []
+    )
 
 
 def _one(tree: Tree, path: str, text: str, excludes: Excludes | None) -> list[Source]:
-    """What is at a path, links followed."""
+    """Return the source at a path, links followed."""
     name = posixpath.basename(path)
     try:
-        place = paths.open_in_root(tree.root, path or ".", os.O_PATH)
+        fd = paths.open_in_root(tree.root, path or ".", os.O_PATH)
     except OSError as error:
-        raise _unreachable(tree, text, error) from None
+        raise _open_error(tree, text, error) from None
     try:
-        directory = stat.S_ISDIR(os.fstat(place).st_mode)
+        directory = stat.S_ISDIR(os.fstat(fd).st_mode)
     finally:
-        os.close(place)
+        os.close(fd)
     raw = os.fsencode(path)
     if directory:
         return [DirectorySource(tree, raw, _keep(path, excludes), os.fsencode(name))]
@@ -86,7 +91,10 @@ def _one(tree: Tree, path: str, text: str, excludes: Excludes | None) -> list[So
 
 
 def _keep(path: str, excludes: Excludes | None) -> Keep | None:
-    """``--exclude`` for what is below ``path``: by its path in the tree, or from there on."""
+    """Return the filter of ``--exclude`` below ``path``.
+
+    A pattern matches the path in the tree or the one relative to ``path``.
+    """
     if excludes is None:
         return None
 
@@ -100,54 +108,54 @@ def _keep(path: str, excludes: Excludes | None) -> Keep | None:
 def _matches(
     tree: Tree, base: str, names: tuple[str, ...], text: str, *, deep: bool
 ) -> Iterator[str]:
-    """Paths below ``base`` that match; of a directory that does, nothing below it is looked at."""
-    whole = wildcard.paths(names, deep=deep)
-    fixed = len(names)  # so many components say which directories to look into
+    """Yield the paths below ``base`` that match. A matching directory is not descended into."""
+    full_pattern = wildcard.paths(names, deep=deep)
+    fixed = len(names)  # components that select the directories to read
     if deep and wildcard.ANY_DEPTH in names:
         fixed = names.index(wildcard.ANY_DEPTH)
     steps = [wildcard.paths((name,)) for name in names[:fixed]]
     try:
         root = paths.open_in_root(tree.root, base or ".", os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise _unreachable(tree, text, error) from None
+        raise _open_error(tree, text, error) from None
     try:
         for below, _, entries in walk(root):
             depth = below.count(b"/") + 1 if below else 0
             following = []
-            for name, facts in entries:
-                plain = os.fsdecode(name)
-                if depth < fixed and not steps[depth].fullmatch(plain):
+            for name, status in entries:
+                decoded = os.fsdecode(name)
+                if depth < fixed and not steps[depth].fullmatch(decoded):
                     continue
-                path = f"{os.fsdecode(below)}/{plain}" if below else plain
-                if whole.fullmatch(path):
+                path = f"{os.fsdecode(below)}/{decoded}" if below else decoded
+                if full_pattern.fullmatch(path):
                     yield path
-                elif stat.S_ISDIR(facts.st_mode) and (depth + 1 < fixed or fixed < len(names)):
-                    following.append((name, facts))
+                elif stat.S_ISDIR(status.st_mode) and (depth + 1 < fixed or fixed < len(names)):
+                    following.append((name, status))
             entries[:] = following
     finally:
         os.close(root)
 
 
-def excluding(patterns: Sequence[str]) -> Excludes | None:
-    """What ``--exclude`` says, None where it says nothing."""
+def exclude_filter(patterns: Sequence[str]) -> Excludes | None:
+    """Return the filter of ``--exclude`` patterns, or None without patterns."""
     if not patterns:
         return None
-    return Dockerignore(patterns).leaves_out
+    return Dockerignore(patterns).excludes_path
 
 
-def _missing(tree: Tree, text: str) -> NotFound:
-    return NotFound(f"{shown(text)} is not in {tree.title}", hint=_hint(tree))
+def _not_found(tree: Tree, text: str) -> NotFound:
+    return NotFound(f"{quote_path(text)} is not in {tree.title}", hint=_hint(tree))
 
 
 def _hint(tree: Tree) -> str | None:
     if tree.keeps_owners:
         return None
-    return "a path begins at the context's root, and what .dockerignore names is not in it"
+    return "paths are relative to the root of the context, and .dockerignore excludes files"
 
 
-def _unreachable(tree: Tree, text: str, error: OSError) -> InvalidRequest | NotFound:
+def _open_error(tree: Tree, text: str, error: OSError) -> InvalidRequest | NotFound:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return _missing(tree, text)
+        return _not_found(tree, text)
     if error.errno == errno.ELOOP:
-        return InvalidRequest(f"{shown(text)} in {tree.title} is a link that leads in a circle")
-    return InvalidRequest(f"{shown(text)} in {tree.title} cannot be opened: {error.strerror}")
+        return InvalidRequest(f"{quote_path(text)} in {tree.title} is a symbolic link loop")
+    return InvalidRequest(f"{quote_path(text)} in {tree.title} cannot be opened: {error.strerror}")

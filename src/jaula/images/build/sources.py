@@ -1,8 +1,8 @@
-"""Things that a build copies, each as an archive: entries in order of path, and their data.
+"""Sources of a copy, each as an archive: entries in order of their paths, and their data.
 
-The roots that they lie in are the engine's own (a context, a download) or a stage's, which
-a ``RUN`` has written. All are read by descriptors, a link in them is followed inside the root only,
-and below the thing that was named none is followed.
+Their roots are the engine's own (a context, a download) or a stage's, which a ``RUN`` has written.
+All are read by descriptors. Symbolic links in a source path are followed inside the root only.
+Below the source none is followed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from jaula.storage.tar.writer import TAR_TYPES, portable_xattrs, read_padded
 
 
 class Tree(msgspec.Struct, frozen=True):
-    """Where sources are looked up. ``root`` is a descriptor that the caller keeps open.
+    """A root in which sources are resolved. ``root`` is a descriptor that the caller keeps open.
 
-    ``title`` is for messages: ``the build context``, ``stage web``. Without ``keeps_owners`` all is
-    root's, as what a client sends.
+    ``title`` is used in messages: ``the build context``, ``stage web``. Without ``keeps_owners``
+    all files belong to root, as those of a client.
     """
 
     root: int
@@ -41,51 +41,52 @@ class Tree(msgspec.Struct, frozen=True):
 
 
 class Source(Protocol):
-    """One thing to be copied.
+    """One source of a copy.
 
-    ``name`` is what it is called in a directory. ``fills`` says that it is not a thing with a name
-    but what a directory holds. ``kept_owners`` says whether its entries' owners count.
+    ``name`` is its name in a target directory. ``contents_only`` is true if the content of a
+    directory is copied, not a named file. ``keeps_owners`` is true if the owners of its entries are
+    kept.
     """
 
     @property
     def name(self) -> bytes: ...
 
     @property
-    def fills(self) -> bool: ...
+    def contents_only(self) -> bool: ...
 
     @property
     def keeps_owners(self) -> bool: ...
 
     def archive(self, name: bytes) -> Archive:
-        """Its entries, below the directory that it fills, or under ``name``."""
+        """Return its entries, relative to the directory that it fills, or under ``name``."""
 
 
 class Archive(Protocol):
-    """As :class:`jaula.storage.cp.extract_archive.Archive`."""
+    """An archive as in :class:`jaula.storage.cp.extract_archive.Archive`."""
 
     def __iter__(self) -> Iterator[TarEntry]: ...
 
     def data(self) -> Iterator[memoryview]: ...
 
 
-def described(path: bytes, kind: int, facts: os.stat_result) -> TarEntry:
-    """The entry of what has these facts; a device's numbers included."""
+def tar_entry(path: bytes, kind: int, status: os.stat_result) -> TarEntry:
+    """Return the tar entry for the result of a stat call, device numbers included."""
     entry = TarEntry()
     entry.name, entry.type = path, kind
-    entry.mode = stat.S_IMODE(facts.st_mode)
-    entry.uid, entry.gid, entry.mtime = facts.st_uid, facts.st_gid, facts.st_mtime_ns
+    entry.mode = stat.S_IMODE(status.st_mode)
+    entry.uid, entry.gid, entry.mtime = status.st_uid, status.st_gid, status.st_mtime_ns
     if kind in (CHARACTER, BLOCK_DEVICE):
-        entry.major, entry.minor = os.major(facts.st_rdev), os.minor(facts.st_rdev)
+        entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
     return entry
 
 
 class File(msgspec.Struct, frozen=True):
-    """One thing that is no directory, at ``path`` of a tree, called ``name``."""
+    """One file that is not a directory, at ``path`` of a tree, with the name ``name``."""
 
     tree: Tree
     path: bytes
     name: bytes
-    fills: bool = False
+    contents_only: bool = False
 
     @property
     def keeps_owners(self) -> bool:
@@ -95,40 +96,40 @@ class File(msgspec.Struct, frozen=True):
         return _FileArchive(self, name)
 
     def open(self) -> int:
-        """A descriptor to read from."""
+        """Return a descriptor for reading."""
         return paths.open_in_root(self.tree.root, self.path, os.O_RDONLY | os.O_NONBLOCK)
 
 
 class _FileArchive:
-    """Read through one descriptor of what the path leads to."""
+    """The archive of one file, read through one descriptor."""
 
     def __init__(self, source: File, name: bytes) -> None:
         self._source = source
         self._name = name
-        self._place = -1
+        self._fd = -1
         self._size = 0
 
     def __iter__(self) -> Iterator[TarEntry]:
-        self._place = paths.open_in_root(self._source.tree.root, self._source.path, os.O_PATH)
+        self._fd = paths.open_in_root(self._source.tree.root, self._source.path, os.O_PATH)
         try:
-            facts = os.fstat(self._place)
-            kind = TAR_TYPES.get(stat.S_IFMT(facts.st_mode))
+            status = os.fstat(self._fd)
+            kind = TAR_TYPES.get(stat.S_IFMT(status.st_mode))
             if kind in (None, DIRECTORY, SYMLINK):
                 return
-            entry = described(self._name, kind, facts)
+            entry = tar_entry(self._name, kind, status)
             if kind == REGULAR:
-                entry.xattrs = portable_xattrs(self._place)
-                entry.size = self._size = facts.st_size
+                entry.xattrs = portable_xattrs(self._fd)
+                entry.size = self._size = status.st_size
             yield entry
         finally:
-            os.close(self._place)
+            os.close(self._fd)
 
     def data(self) -> Iterator[memoryview]:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(f"/proc/self/fd/{self._place}", flags)
+        descriptor = os.open(f"/proc/self/fd/{self._fd}", flags)
         try:
-            for piece in read_padded(descriptor, self._size):
-                yield memoryview(piece)
+            for chunk in read_padded(descriptor, self._size):
+                yield memoryview(chunk)
         finally:
             os.close(descriptor)
 
@@ -138,7 +139,7 @@ class Text(msgspec.Struct, frozen=True):
 
     name: bytes
     content: bytes
-    fills: bool = False
+    contents_only: bool = False
     keeps_owners: bool = False
 
     def archive(self, name: bytes) -> Archive:

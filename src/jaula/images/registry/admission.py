@@ -1,4 +1,4 @@
-"""Who is asked whether an image may come in, before its layers are fetched."""
+"""The hook that decides whether an image may be pulled, before its layers are fetched."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jaula.images.registry.repository import Repository
 
 
 class Admission(Protocol):
-    """The policy, as a pull sees it."""
+    """The image policy, as a pull uses it."""
 
-    def asked(self, reference: Reference) -> None:
-        """Raise an error for a name that is refused whatever it leads to."""
+    def check_name(self, reference: Reference) -> None:
+        """Check a name before its registry is contacted. Raise an error if it is refused."""
 
-    def arriving(
+    def check_pull(
         self,
         sources: Sequence[Repository],
         reference: Reference,
@@ -25,8 +25,9 @@ class Admission(Protocol):
         manifest: Document,
         cancel: Cancellation,
     ) -> Callable[[], None]:
-        """Raise an error for an image that may not; else what to do when it is stored.
+        """Check an image that is to be pulled and return the action for when it is stored.
 
-        ``sources`` are where it is fetched from, and where it would be if not there.
-        ``named`` is what the name leads to, ``manifest`` the image's: the same, or one of an index.
+        ``sources`` are the repository that the image is fetched from and the alternatives after it.
+        ``named`` is the document that the name resolves to, ``manifest`` the image's: the same
+        document, or one that the index lists. Raise an error if the image is refused.
         """

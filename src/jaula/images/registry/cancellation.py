@@ -1,7 +1,7 @@
-"""The end of work that nobody waits for any more.
+"""Cancel work whose result no client waits for any more.
 
-A thread that reads from a socket is woken by shutting the socket down; one that waits for a moment
-waits on :meth:`Cancellation.pause`.
+A thread that reads from a socket is woken by shutting the socket down. A thread that waits for a
+time waits in :meth:`Cancellation.pause`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from jaula.errors import JaulaError
 
 
 class Cancelled(JaulaError):
-    """Nobody waits for the result."""
+    """No client waits for the result any more."""
 
     def __init__(self) -> None:
         super().__init__("the operation was cancelled")
 
 
 class Cancellation:
-    """One switch, from running to cancelled. Methods may be called from any thread."""
+    """A switch from running to cancelled. Methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -34,38 +34,47 @@ class Cancellation:
         return self._event.is_set()
 
     def cancel(self) -> None:
-        """End everything that is held by this; again is harmless."""
+        """Cancel the work and shut down its sockets. Idempotent."""
         with self._lock:
             self._event.set()
-            for held in self._sockets:
-                interrupt(held)
+            for sock in self._sockets:
+                interrupt(sock)
 
     def check(self) -> None:
-        """Raise :class:`Cancelled` where it is so."""
+        """Return if the work is not cancelled.
+
+        :raises Cancelled: if it is.
+        """
         if self._event.is_set():
             raise Cancelled
 
     def pause(self, seconds: float) -> None:
-        """Wait; raises :class:`Cancelled` as soon as it is so."""
+        """Wait for ``seconds``.
+
+        :raises Cancelled: as soon as the work is cancelled.
+        """
         if self._event.wait(seconds):
             raise Cancelled
 
     @contextmanager
-    def interrupting(self, held: socket.socket) -> Iterator[None]:
-        """Shut ``held`` down if the work is cancelled meanwhile."""
+    def interrupting(self, sock: socket.socket) -> Iterator[None]:
+        """Shut ``sock`` down if the work is cancelled during the ``with`` statement."""
         with self._lock:
-            self._sockets.add(held)
+            self._sockets.add(sock)
         try:
             self.check()
             yield
         finally:
             with self._lock:
-                self._sockets.discard(held)
+                self._sockets.discard(sock)
 
 
-def interrupt(held: socket.socket) -> None:
-    """Wake whoever reads or writes there. The plain method: TLS state belongs to its thread."""
+def interrupt(sock: socket.socket) -> None:
+    """Wake the thread that reads or writes ``sock``.
+
+    Call the method of the plain socket: TLS state belongs to the thread that uses it.
+    """
     try:
-        socket.socket.shutdown(held, socket.SHUT_RDWR)
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
-        return  # not connected any more
+        return  # no longer connected

@@ -1,4 +1,4 @@
-"""The client of registries that an engine has: one, for all operations."""
+"""The registry client of an engine: one object for all operations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaula.images.store.store import ImageStore
 if TYPE_CHECKING:
     from jaula.images.registry.admission import Admission
 
-_MIRROR_FAILS = (Unreachable, RegistryError, NoCredentials)
+_MIRROR_ERRORS = (Unreachable, RegistryError, NoCredentials)
 
 
 class RegistryClient:
@@ -32,14 +32,16 @@ class RegistryClient:
         self,
         store: ImageStore,
         config: RegistryConfig,
-        patience: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         admission: Admission | None = None,
     ) -> None:
         self.store = store
         self.admission = admission
         self.config = config
-        found = proxy.configured(config.http_proxy, config.https_proxy, config.no_proxy, os.environ)
-        self.transport = Transport(Hosts(config), found, patience)
+        proxies = proxy.configured_proxies(
+            config.http_proxy, config.https_proxy, config.no_proxy, os.environ
+        )
+        self.transport = Transport(Hosts(config), proxies, timeouts)
         self.transfers = Transfers(store, config.downloads)
 
     @property
@@ -47,36 +49,36 @@ class RegistryClient:
         return self.transport.hosts
 
     def repository(
-        self, domain: str, path: str, held: Credentials, cancel: Cancellation
+        self, domain: str, path: str, credentials: Credentials, cancel: Cancellation
     ) -> Repository:
-        """A repository at the registry itself."""
-        session = Session(self.transport, self.hosts.endpoint(domain), held, cancel)
+        """Return a repository at the registry itself."""
+        session = Session(self.transport, self.hosts.endpoint(domain), credentials, cancel)
         return Repository(session, path)
 
     def sources(
-        self, reference: Reference, held: Credentials, cancel: Cancellation
+        self, reference: Reference, credentials: Credentials, cancel: Cancellation
     ) -> list[Repository]:
-        """Where an image may be pulled from, mirrors that answer first.
+        """Return the repositories to pull an image from: reachable mirrors, then the registry.
 
-        Raises :class:`Unreachable` for the registry itself only where no mirror answered.
+        :raises Unreachable: if neither a mirror nor the registry is reachable.
         """
-        found: list[Repository] = []
+        sources: list[Repository] = []
         *mirrors, registry = self.hosts.endpoints(reference.domain)
         for endpoint in mirrors:
             try:
                 session = Session(self.transport, endpoint, Credentials(), cancel)
-            except _MIRROR_FAILS:
-                continue  # the registry itself has everything
-            found.append(Repository(session, reference.path))
+            except _MIRROR_ERRORS:
+                continue  # the registry itself has all images
+            sources.append(Repository(session, reference.path))
         try:
-            session = Session(self.transport, registry, held, cancel)
+            session = Session(self.transport, registry, credentials, cancel)
         except Unreachable:
-            if not found:
+            if not sources:
                 raise
         else:
-            found.append(Repository(session, reference.path))
-        return found
+            sources.append(Repository(session, reference.path))
+        return sources
 
     def close(self) -> None:
-        """Let go of idle connections."""
+        """Close idle connections."""
         self.transport.close()

@@ -1,8 +1,8 @@
-"""Layers compressed for a push, where an image has them as plain tars.
+"""Compress the plain layers of an image for a push.
 
-An image that was loaded or imported has its layers as they came. Registries keep what they are
-sent, so plain layers are compressed first; the image is kept in that form from then on, and its
-next push finds everything done. Its id does not change: that is the configuration's digest.
+The layers of a loaded or imported image are stored as received. Registries keep what they are sent,
+so plain layers are compressed first. The image keeps the compressed form, so its next push has
+nothing to compress. The image id does not change: it is the digest of the configuration.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from jaula.spec.image import (
 )
 
 _PLAIN = frozenset({LAYER_TAR, DOCKER_LAYER_TAR})
-_PIECE = 1 << 20
-_LEVEL = 3  # the strongest of the library, as small as zlib's middle ones
-_AT_ONCE = 2
-_GZIP_HEADER = 31  # zlib's window bits for a gzip stream: no name, no time in it
+_CHUNK = 1 << 20  # bytes
+_LEVEL = 3  # the library's highest; as small as zlib's middle levels
+_THREADS = 2
+_GZIP_HEADER = 31  # zlib's window bits for a gzip stream without name and time
 
 
 def is_plain(manifest: Manifest) -> bool:
-    """Whether a layer is an uncompressed tar."""
+    """Return whether at least one layer is an uncompressed tar."""
     return any(layer.media_type in _PLAIN for layer in manifest.layers)
 
 
-def compressed(store: ImageStore, image: Image, cancel: Cancellation) -> Image:
-    """The same image with its layers compressed, under the names that it has."""
+def compress_layers(store: ImageStore, image: Image, cancel: Cancellation) -> Image:
+    """Compress the plain layers of an image and return the image, under the names that it has."""
     manifest = store.manifest(image)
     plain = list(dict.fromkeys(d.digest for d in manifest.layers if d.media_type in _PLAIN))
     with ExitStack() as pins:
@@ -48,15 +48,15 @@ def compressed(store: ImageStore, image: Image, cancel: Cancellation) -> Image:
         def work(digest: str) -> Descriptor:
             return _compress(store, digest, cancel.check, pins)
 
-        with ThreadPoolExecutor(_AT_ONCE, "registry-compress") as threads:
-            made = dict(zip(plain, threads.map(work, plain), strict=True))
-        layers = tuple(made.get(layer.digest, layer) for layer in manifest.layers)
+        with ThreadPoolExecutor(_THREADS, "registry-compress") as threads:
+            packed = dict(zip(plain, threads.map(work, plain), strict=True))
+        layers = tuple(packed.get(layer.digest, layer) for layer in manifest.layers)
         config = msgspec.structs.replace(manifest.config, media_type=CONFIG)
         document = Manifest(config=config, layers=layers)
-        own = [n for n in image.names if store.resolve(n).manifest == image.manifest]
-        kept = store.adopt(encode(document), MANIFEST, own)
+        names = [n for n in image.names if store.resolve(n).manifest == image.manifest]
+        adopted = store.adopt(encode(document), MANIFEST, names)
     store.collect()
-    return kept
+    return adopted
 
 
 def _compress(
@@ -64,12 +64,12 @@ def _compress(
 ) -> Descriptor:
     from isal import isal_zlib
 
-    packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_HEADER)
+    compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_HEADER)
     with store.blobs.open(digest) as source, store.blobs.writer() as blob:
-        while piece := source.read(_PIECE):
+        while chunk := source.read(_CHUNK):
             check()
-            blob.write(packer.compress(piece))
-        blob.write(packer.flush())
+            blob.write(compressor.compress(chunk))
+        blob.write(compressor.flush())
         size = blob.size
         pins.enter_context(store.pinned((blob.digest,)))
         return Descriptor(LAYER_GZIP, blob.commit(), size)

@@ -1,9 +1,8 @@
-"""Receiving one blob: in order, checked while it comes, gone on with after a break.
+"""Download one blob: hash it as it arrives and resume after a dropped connection.
 
-Source: distribution-spec 1.1, "Pulling blobs"; RFC 9110 section 14 for ranges. After a broken
-connection the rest is asked for; a server that sends everything again instead is heard out, and
-what is there already is skipped. An answer that says another length than the descriptor, or goes
-on beyond it, is refused.
+Source: distribution-spec 1.1, "Pulling blobs"; RFC 9110 section 14 for ranges. After a dropped
+connection the rest is requested. If the server sends the whole blob instead, the bytes received
+before are skipped. A response whose length differs from the descriptor is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from jaula.images.registry.repository import Repository
 from jaula.images.store.blobs import BlobWriter
 from jaula.spec.image import Descriptor
 
-_PIECE = 1 << 18
+_CHUNK = 1 << 18  # bytes
 
 
 def receive(
@@ -26,76 +25,78 @@ def receive(
     layer: Descriptor,
     blob: BlobWriter,
     cancel: Cancellation,
-    told: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> None:
-    """Write the blob of ``layer``; ``told`` hears how many bytes are there.
+    """Download the blob of ``layer`` into ``blob``.
 
-    Raises :class:`InvalidRequest` for one that is not what its descriptor says, and the last
-    failure where the attempts are used up.
+    ``on_progress`` is called with the number of bytes received so far.
+
+    :raises InvalidRequest: if the content does not match the descriptor.
+    :raises ConnectionLost: or the last error of the registry, after the last attempt.
     """
-    patience = source.patience
-    attempt, pause, mark = 0, patience.pause, 0
+    timeouts = source.timeouts
+    attempt, pause, mark = 0, timeouts.pause, 0
     while blob.size < layer.size:
         try:
-            with source.blob(layer.digest, blob.size, cancel) as answer:
-                _copy(answer, layer, blob, cancel, told)
+            with source.blob(layer.digest, blob.size, cancel) as response:
+                _copy(response, layer, blob, cancel, on_progress)
             continue
         except (ConnectionLost, Unreachable, RegistryError) as error:
             cancel.check()
-            if isinstance(error, RegistryError) and not error.passing:
+            if isinstance(error, RegistryError) and not error.is_temporary:
                 raise
-            if blob.size - mark >= patience.progress:
-                attempt, pause = 0, patience.pause
+            if blob.size - mark >= timeouts.progress:
+                attempt, pause = 0, timeouts.pause
             mark = blob.size
             attempt += 1
-            if attempt >= patience.attempts:
+            if attempt >= timeouts.attempts:
                 raise
         cancel.pause(pause)
-        pause = min(pause * 2, patience.longest_pause)
+        pause = min(pause * 2, timeouts.longest_pause)
     if blob.digest != layer.digest:
         raise InvalidRequest(f"filesystem layer verification failed for digest {layer.digest}")
 
 
 def _copy(
-    answer: HttpResponse,
+    response: HttpResponse,
     layer: Descriptor,
     blob: BlobWriter,
     cancel: Cancellation,
-    told: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> None:
     skip = 0
-    if answer.status == 206:
-        _check_range(answer.header("Content-Range"), layer, blob.size)
+    if response.status == 206:
+        _check_range(response.header("Content-Range"), layer, blob.size)
     else:
         skip = blob.size
-    if answer.length is not None and answer.length != layer.size - blob.size + skip:
+    if response.length is not None and response.length != layer.size - blob.size + skip:
         raise InvalidRequest(
-            f"the registry sends {answer.length} bytes of {layer.digest}, "
-            f"its manifest says {layer.size - blob.size + skip}"
+            f"the registry sends {response.length} bytes of {layer.digest}, "
+            f"but the manifest says {layer.size - blob.size + skip}"
         )
-    while piece := answer.read(_PIECE):
+    while chunk := response.read(_CHUNK):
         cancel.check()
         if skip:
-            cut = min(skip, len(piece))
+            cut = min(skip, len(chunk))
             skip -= cut
-            piece = piece[cut:]
-        if blob.size + len(piece) > layer.size:
+            chunk = chunk[cut:]
+        if blob.size + len(chunk) > layer.size:
             raise InvalidRequest(
                 f"the registry sends more of {layer.digest} than the {layer.size} bytes "
-                "that its manifest says"
+                "in the manifest"
             )
-        blob.write(piece)
-        told(blob.size)
+        blob.write(chunk)
+        on_progress(blob.size)
     if blob.size < layer.size:
         raise ConnectionLost(
-            f"{answer.url.authority} broke off after {blob.size} of {layer.size} bytes"
+            f"{response.url.authority} closed the connection "
+            f"after {blob.size} of {layer.size} bytes"
         )
 
 
 def _check_range(text: str, layer: Descriptor, offset: int) -> None:
-    wanted = f"bytes {offset}-{layer.size - 1}/"
-    if not text.startswith(wanted) or text.removeprefix(wanted) not in (str(layer.size), "*"):
+    expected = f"bytes {offset}-{layer.size - 1}/"
+    if not text.startswith(expected) or text.removeprefix(expected) not in (str(layer.size), "*"):
         raise InvalidRequest(
-            f"the registry was asked for {layer.digest} from byte {offset} on and sends "
-            f"{text[:80]!r}"
+            f"{layer.digest} was requested from byte {offset}, but the registry sends {text[:80]!r}"
         )

@@ -1,7 +1,7 @@
-"""What went wrong at a registry, in Docker's words.
+"""Errors of registries, in Docker's words.
 
-Sources: distribution-spec 1.1 "Error Codes"; the texts are those that dockerd 26 answers with. What
-a registry says is shown without control characters and cut: it reaches people's terminals.
+Sources: distribution-spec 1.1 "Error Codes"; the texts are those of dockerd 26. A registry's
+message is truncated and stripped of control characters, since it is printed on terminals.
 """
 
 from __future__ import annotations
@@ -18,45 +18,50 @@ import msgspec
 from jaula.errors import JaulaError, NotFound
 from jaula.images.registry.http.url import Url
 
-_SHOWN = 600  # characters of a registry's message
+_MESSAGE_LIMIT = 600  # characters of a registry's message
 _CODE = re.compile(r"[A-Z0-9_]{1,64}", re.ASCII)
 
 
 class Unreachable(JaulaError):
-    """No answer: the name, the network, TLS. ``no_tls`` where plain HTTP may have one."""
+    """No response, because of the name, the network or TLS.
+
+    ``try_plain_http`` is true if plain HTTP may work.
+    """
 
     status = 500
 
-    def __init__(self, message: str, *, no_tls: bool = False, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, try_plain_http: bool = False, hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
-        self.no_tls = no_tls
+        self.try_plain_http = try_plain_http
 
 
 class ConnectionLost(JaulaError):
-    """An answer that ended too early or came too slowly; another attempt may be whole."""
+    """A response that ended too early or was too slow. Another attempt may succeed."""
 
     status = 500
 
 
 class NoCredentials(JaulaError):
-    """The registry asks who is there, and there is nothing to say."""
+    """The registry requires authentication and no credentials are configured."""
 
     status = 500
 
 
 class RegistryError(JaulaError):
-    """The registry answered with an error. ``code`` is the specification's, lower case."""
+    """The registry responded with an error. ``code`` is the specification's, in lower case."""
 
     def __init__(self, code: str, message: str, status: int) -> None:
         super().__init__(f"{code.replace('_', ' ')}: {message}" if code else message)
         self.code = code
         self.status = status if status in (400, 401, 403, 404, 405, 429) else 500
-        self.answered = status
+        self.http_status = status
 
     @property
-    def passing(self) -> bool:
-        """Whether the same request may do better in a moment."""
-        return self.answered in (429, 500, 502, 503, 504)
+    def is_temporary(self) -> bool:
+        """Return whether the same request may succeed later."""
+        return self.http_status in (429, 500, 502, 503, 504)
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -69,12 +74,12 @@ class _Errors(msgspec.Struct, frozen=True):
 
 
 def printable(text: str) -> str:
-    """One line that a terminal can show."""
-    return "".join(c if c.isprintable() else "?" for c in text[:_SHOWN])
+    """Return ``text`` as one printable line."""
+    return "".join(c if c.isprintable() else "?" for c in text[:_MESSAGE_LIMIT])
 
 
-def refused(status: int, data: bytes) -> RegistryError:
-    """The error document of an answer, or its status alone."""
+def registry_error(status: int, data: bytes) -> RegistryError:
+    """Return the error in a response's document, or one from the HTTP status alone."""
     try:
         errors = msgspec.json.decode(data, type=_Errors).errors
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -91,47 +96,49 @@ def refused(status: int, data: bytes) -> RegistryError:
 
 
 def status_line(status: int) -> str:
-    """A status with its reason: ``401 Unauthorized``."""
+    """Return a status with its reason: ``401 Unauthorized``."""
     return f"{status} {http.client.responses.get(status, '')}".rstrip()
 
 
-def pull_error(error: RegistryError, repository: str, shown: str) -> JaulaError:
-    """An error of a pull, as Docker words it."""
+def pull_error(error: RegistryError, repository: str, reference: str) -> JaulaError:
+    """Return the error of a pull in Docker's words."""
     if error.code == "denied":
         return NotFound(
             f"pull access denied for {repository}, repository does not exist or may require "
             f"'docker login': {error.message}"
         )
-    if error.code == "manifest_unknown" or (error.code == "" and error.answered == 404):
+    if error.code == "manifest_unknown" or (error.code == "" and error.http_status == 404):
         message = error.message if error.code else "manifest unknown: manifest unknown"
-        return NotFound(f"manifest for {shown} not found: {message}")
+        return NotFound(f"manifest for {reference} not found: {message}")
     if error.code == "name_unknown":
         return NotFound(f"repository {repository} not found: {error.message}")
     return error
 
 
 def unreachable(method: str, url: Url, error: Exception) -> Unreachable:
-    """Why there is no answer from ``url``."""
-    shown = f'{method.capitalize()} "{url}": '
-    at = f"{url.host}:{url.port}" if ":" not in url.host else f"[{url.host}]:{url.port}"
+    """Return the error for a request to ``url`` that got no response."""
+    prefix = f'{method.capitalize()} "{url}": '
+    address = f"{url.host}:{url.port}" if ":" not in url.host else f"[{url.host}]:{url.port}"
     if isinstance(error, socket.gaierror):
-        return Unreachable(f"{shown}dial tcp: lookup {url.host}: no such host", no_tls=True)
+        return Unreachable(
+            f"{prefix}dial tcp: lookup {url.host}: no such host", try_plain_http=True
+        )
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unreachable(
-            f"{shown}tls: failed to verify certificate: {printable(error.verify_message)}"
+            f"{prefix}tls: failed to verify certificate: {printable(error.verify_message)}"
         )
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or "").lower().replace("_", " ")
-        return Unreachable(f"{shown}tls: {reason or 'the connection ended'}", no_tls=True)
+        return Unreachable(f"{prefix}tls: {reason or 'the connection ended'}", try_plain_http=True)
     if isinstance(error, TimeoutError):
-        return Unreachable(f"{shown}dial tcp {at}: i/o timeout")
+        return Unreachable(f"{prefix}dial tcp {address}: i/o timeout")
     if isinstance(error, http.client.HTTPException):
         word = printable(str(error)) or type(error).__name__
-        return Unreachable(f"{shown}not an HTTP answer: {word}")
+        return Unreachable(f"{prefix}not an HTTP response: {word}")
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
-        return Unreachable(f"{shown}{printable(str(error))}", no_tls=True)
+        return Unreachable(f"{prefix}{printable(str(error))}", try_plain_http=True)
     reason = os.strerror(number).lower()
     if number in (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT):
-        return Unreachable(f"{shown}dial tcp {at}: connect: {reason}", no_tls=True)
-    return Unreachable(f"{shown}{reason}", no_tls=True)
+        return Unreachable(f"{prefix}dial tcp {address}: connect: {reason}", try_plain_http=True)
+    return Unreachable(f"{prefix}{reason}", try_plain_http=True)

@@ -1,7 +1,7 @@
-"""A blob that one thread receives and another one reads: a file that grows.
+"""A file that one thread writes and another one reads.
 
-The reader sees its end only when the whole has come and its digest was found right, so what is made
-of it is never finished before.
+The reader sees the end only after the writer has verified the digest of the whole content. So
+nothing derived from it is completed earlier.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import BinaryIO
 
-_PIECE = 1 << 18
+_CHUNK = 1 << 18  # bytes
 
 
 class GrowingFile:
@@ -18,38 +18,38 @@ class GrowingFile:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._changed = threading.Condition()
-        self._there = 0
+        self._available = 0
         self._ended = False
         self._failure: BaseException | None = None
-        self.position = 0  # bytes that were read
+        self.position = 0  # bytes read so far
 
-    def advance(self, there: int) -> None:
-        """So many bytes are in the file."""
+    def advance(self, available: int) -> None:
+        """Announce that the file has ``available`` bytes."""
         with self._changed:
-            self._there = there
+            self._available = available
             self._changed.notify()
 
     def finish(self) -> None:
-        """It is whole and right."""
+        """Announce that the file is complete and verified."""
         with self._changed:
             self._ended = True
             self._changed.notify()
 
     def fail(self, error: BaseException) -> None:
-        """It will never be whole; the reader gets ``error``."""
+        """Announce that the file will never be complete. The reader gets ``error``."""
         with self._changed:
             self._failure = error
             self._changed.notify()
 
     def read(self, size: int) -> bytes:
-        """The next bytes, empty at the end. Raises what the writer failed with."""
+        """Return the next bytes, empty at the end. Raise the error of the writer if it failed."""
         with self._changed:
-            while self.position == self._there and not self._ended and self._failure is None:
+            while self.position == self._available and not self._ended and self._failure is None:
                 self._changed.wait()
             if self._failure is not None:
                 raise self._failure
-            left = self._there - self.position
-        data = self._file.read(min(size, left, _PIECE)) if left else b""
+            left = self._available - self.position
+        data = self._file.read(min(size, left, _CHUNK)) if left else b""
         self.position += len(data)
         return data
 

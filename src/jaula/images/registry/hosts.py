@@ -1,14 +1,14 @@
-"""Which servers stand behind a registry's name, and how each may be spoken to. Pure.
+"""The servers of a registry and how each may be contacted. Pure.
 
 Sources: docker docs, "Verify repository client with certificates", "Registry as a pull through
 cache", "insecure registries".
 
-* ``docker.io`` is served by ``registry-1.docker.io``; its credentials are kept under
+* ``docker.io`` is served by ``registry-1.docker.io``; its credentials are stored under
   ``https://index.docker.io/v1/``.
-* HTTPS with a verified certificate is the rule. Loopback addresses, and what ``insecure`` lists (a
-  name, name:port, or network), may have any certificate or plain HTTP. A host with certificates of
-  its own in a ``certs.d`` directory is verified against them, wherever it is.
-* Mirrors are asked for docker.io's images first, without credentials.
+* HTTPS with a verified certificate is the default. Loopback addresses and entries of ``insecure``
+  (a name, name:port or network) may have any certificate or use plain HTTP. A host with its own
+  certificates in a ``certs.d`` directory is always verified against them.
+* Mirrors are tried first for images of docker.io, without credentials.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HUB_KEY = "https://index.docker.io/v1/"
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One server of a registry. ``schemes`` are tried in order; ``mirror`` gets no credentials."""
+    """One server of a registry. ``urls`` are tried in order; a ``mirror`` gets no credentials."""
 
     name: str  # as in a reference: host[:port]
     urls: tuple[Url, ...]
@@ -38,7 +38,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Hosts:
-    """What the operator said about registries."""
+    """The operator's settings for registries."""
 
     def __init__(self, config: RegistryConfig) -> None:
         self._config = config
@@ -55,46 +55,46 @@ class Hosts:
             registry, equals, realm = entry.partition("=")
             if not equals or not registry or not realm:
                 raise InvalidRequest(
-                    f"invalid registry realm {entry!r}", hint="REGISTRY=HOST of its token server"
+                    f"invalid registry realm {entry!r}", hint="use REGISTRY=HOST_OF_TOKEN_SERVER"
                 )
             self._realms.setdefault(registry.lower(), set()).add(realm.lower())
 
     def endpoints(self, domain: str) -> tuple[Endpoint, ...]:
-        """The servers to ask for images of ``domain``, in this order."""
+        """Return the servers to try for images of ``domain``, in order."""
         if domain != DEFAULT_DOMAIN:
             return (self.endpoint(domain),)
         mirrors = []
         for url in self._mirrors:
-            relaxed = self.relaxed(url.host, url.port)
-            if url.scheme == "http" and not relaxed:
+            insecure = self.is_insecure(url.host, url.port)
+            if url.scheme == "http" and not insecure:
                 raise InvalidRequest(
                     f"the mirror {url} has no encryption", hint="list it as an insecure registry"
                 )
-            mirrors.append(Endpoint(url.authority, (url,), verify=not relaxed, mirror=True))
+            mirrors.append(Endpoint(url.authority, (url,), verify=not insecure, mirror=True))
         return (*mirrors, self.endpoint(domain))
 
     def endpoint(self, domain: str) -> Endpoint:
-        """The registry itself."""
+        """Return the server of the registry itself."""
         name = HUB if domain == DEFAULT_DOMAIN else domain
         secure = parse(f"https://{name}/")
-        if not self.relaxed(secure.host, secure.port) or self.has_certificates(name):
+        if not self.is_insecure(secure.host, secure.port) or self.has_certificates(name):
             return Endpoint(name, (secure,))
         return Endpoint(name, (secure, parse(f"http://{name}/")), verify=False)
 
-    def relaxed(self, host: str, port: int) -> bool:
-        """Whether the host may have any certificate, or none."""
+    def is_insecure(self, host: str, port: int) -> bool:
+        """Return whether the host may have any certificate, or none."""
         if is_loopback(host) or host in self._names or f"{host}:{port}" in self._names:
             return True
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
-            return False  # names are not resolved for this: an answer of DNS loosens nothing
+            return False  # names are not resolved: a DNS response must not weaken security
         return any(address in network for network in self._networks)
 
     def certificate_directories(self, name: str) -> tuple[str, ...]:
-        """The ``certs.d/HOST[:PORT]`` directories that are there."""
-        found = (os.path.join(top, name) for top in self._config.certificates)
-        return tuple(path for path in found if os.path.isdir(path))
+        """Return the ``certs.d/HOST[:PORT]`` directories that exist."""
+        paths = (os.path.join(top, name) for top in self._config.certificates)
+        return tuple(path for path in paths if os.path.isdir(path))
 
     def has_certificates(self, name: str) -> bool:
         return any(
@@ -104,45 +104,48 @@ class Hosts:
         )
 
     def trusts_realm(self, endpoint: Endpoint, realm: Url) -> bool:
-        """Whether credentials for ``endpoint`` may be shown to this token server.
+        """Return whether credentials for ``endpoint`` may be sent to this token server.
 
-        It is the same host; or, by HTTPS, one below the same domain (``auth.docker.io`` for
-        ``registry-1.docker.io``), the domain itself, or one that the operator named.
+        A trusted server is the same host. With HTTPS it may also be the registered domain or a host
+        below it (``auth.docker.io`` for ``registry-1.docker.io``), or a host that the operator
+        configured.
         """
         host = endpoint.urls[0].host
         if realm.host == host:
             return True
         if realm.scheme != "https":
             return False
-        named = self._realms.get(endpoint.name.lower(), set())
-        if realm.host in named or realm.authority in named:
+        configured = self._realms.get(endpoint.name.lower(), set())
+        if realm.host in configured or realm.authority in configured:
             return True
-        domain = _domain(host)
+        domain = _registered_domain(host)
         return domain is not None and (realm.host == domain or realm.host.endswith("." + domain))
 
 
 def credentials_key(domain: str) -> str:
-    """Under which name Docker's configuration file keeps the credentials of a registry."""
+    """Return the key of a registry's credentials in Docker's configuration file."""
     return HUB_KEY if domain in (DEFAULT_DOMAIN, HUB, HUB_INDEX) else domain
 
 
 def domain_of(server: str) -> str:
-    """The registry that a person or a client means: ``https://index.docker.io/v1/``, ``host/``."""
+    """Return the registry of a server address: ``https://index.docker.io/v1/``, ``host/``."""
     name = server.partition("://")[2] if "://" in server else server
     name = name.partition("/")[0]
     return DEFAULT_DOMAIN if name in ("", HUB, HUB_INDEX, DEFAULT_DOMAIN) else name
 
 
-# Second-level labels below which strangers register names: registry.co.uk and evil.co.uk.
-_SHARED = frozenset({"ac", "co", "com", "edu", "gob", "gov", "gv", "ne", "net", "nom", "or", "org"})
+# Second-level labels below which anyone can register names: registry.co.uk and evil.co.uk.
+_PUBLIC_SUFFIXES = frozenset(
+    {"ac", "co", "com", "edu", "gob", "gov", "gv", "ne", "net", "nom", "or", "org"}
+)
 
 
-def _domain(host: str) -> str | None:
-    """The last labels that one owner has; None for addresses and single names."""
+def _registered_domain(host: str) -> str | None:
+    """Return the registered domain of a host, or None for addresses and single labels."""
     labels = host.split(".")
     if len(labels) < 2 or ":" in host or labels[-1].isdigit():
         return None
-    count = 3 if len(labels[-1]) == 2 and labels[-2] in _SHARED else 2
+    count = 3 if len(labels[-1]) == 2 and labels[-2] in _PUBLIC_SUFFIXES else 2
     return ".".join(labels[-count:]) if len(labels) >= count else None
 
 
@@ -151,7 +154,7 @@ def _mirror(text: str) -> Url:
         url = parse(text if "://" in text else f"https://{text}")
     except InvalidRequest:
         raise InvalidRequest(
-            f"invalid registry mirror {text!r}", hint="https://HOST[:PORT]"
+            f"invalid registry mirror {text!r}", hint="use https://HOST[:PORT]"
         ) from None
     if url.target != "/":
         raise InvalidRequest(f"invalid registry mirror {text!r}: it has a path or a query")

@@ -1,4 +1,4 @@
-"""Looking at what a registry has under a name, without fetching it.
+"""Inspect an image in a registry without fetching it.
 
 Sources: Docker Engine API 1.45, ``DistributionInspect``; docker docs, "docker manifest inspect".
 """
@@ -16,13 +16,13 @@ from jaula.images.registry.repository import Repository
 from jaula.images.store.store import check_document
 from jaula.spec.image import MANIFESTS
 
-Shown = dict[str, Any]
+Json = dict[str, Any]
 
-_DETAILS_LIMIT = 64  # manifests of one index that are looked at
+_DETAILS_LIMIT = 64  # manifests of one index that are fetched
 
 
-def describe(source: Repository, reference: Reference, cancel: Cancellation) -> Shown:
-    """Docker's ``DistributionInspect``: the descriptor, and for which platforms it is."""
+def describe(source: Repository, reference: Reference, cancel: Cancellation) -> Json:
+    """Return Docker's ``DistributionInspect``: the descriptor and the platforms."""
     document = source.manifest(reference.digest or reference.tag or "", cancel)
     return {
         "Descriptor": _descriptor(document),
@@ -30,24 +30,24 @@ def describe(source: Repository, reference: Reference, cancel: Cancellation) -> 
     }
 
 
-def details(source: Repository, reference: Reference, cancel: Cancellation) -> Shown:
-    """The document under a name, and each manifest that it lists, as they are.
+def details(source: Repository, reference: Reference, cancel: Cancellation) -> Json:
+    """Return the document of a name, and each manifest that it lists, unchanged.
 
-    ``Content`` is the document's text; ``Platform`` is there for a manifest.
+    ``Content`` is the text of the document. ``Platform`` is set for a manifest.
     """
     document = source.manifest(reference.digest or reference.tag or "", cancel)
     if not document.is_index:
         return _detail(document, _platforms(source, document, cancel)[0]) | {"Manifests": None}
     listed = [d for d in document.index().manifests if d.media_type in MANIFESTS]
-    found = []
+    manifests = []
     for descriptor in listed[:_DETAILS_LIMIT]:
         manifest = source.manifest(descriptor.digest, cancel)
         platform = msgspec.to_builtins(descriptor.platform) if descriptor.platform else None
-        found.append(_detail(manifest, platform))
-    return _detail(document, None) | {"Manifests": found}
+        manifests.append(_detail(manifest, platform))
+    return _detail(document, None) | {"Manifests": manifests}
 
 
-def _detail(document: Document, platform: Shown | None) -> Shown:
+def _detail(document: Document, platform: Json | None) -> Json:
     return {
         "Descriptor": _descriptor(document),
         "Platform": platform,
@@ -55,7 +55,7 @@ def _detail(document: Document, platform: Shown | None) -> Shown:
     }
 
 
-def _descriptor(document: Document) -> Shown:
+def _descriptor(document: Document) -> Json:
     return {
         "mediaType": document.media_type,
         "digest": document.digest,
@@ -63,11 +63,11 @@ def _descriptor(document: Document) -> Shown:
     }
 
 
-def _platforms(source: Repository, document: Document, cancel: Cancellation) -> list[Shown]:
+def _platforms(source: Repository, document: Document, cancel: Cancellation) -> list[Json]:
     if document.is_index:
         listed = [d.platform for d in document.index().manifests if d.platform is not None]
         return [msgspec.to_builtins(platform) for platform in listed]
-    config = document.manifest().config
-    found = check_document(source.config(config, cancel), config.digest)
-    platform = {"architecture": found.architecture, "os": found.os}
-    return [platform | ({"variant": found.variant} if found.variant else {})]
+    descriptor = document.manifest().config
+    config = check_document(source.config(descriptor, cancel), descriptor.digest)
+    platform = {"architecture": config.architecture, "os": config.os}
+    return [platform | ({"variant": config.variant} if config.variant else {})]

@@ -1,8 +1,8 @@
-"""Manifests and indexes as a registry sends them: what they are, before anything of them is used.
+"""Manifests and indexes received from a registry, checked before they are used.
 
 Sources: image-spec 1.1 ``manifest.md`` and ``image-index.md``; distribution-spec 1.1 "Pulling
-manifests". A document has one media type: the one in the answer's ``Content-Type``, in its own
-``mediaType`` if it has that member, and by its shape (CVE-2021-41190). Digests are compared before
+manifests". A document has one media type. The response's ``Content-Type``, the document's
+``mediaType`` if present, and its members must agree (CVE-2021-41190). Digests are compared before
 anything is parsed.
 """
 
@@ -14,7 +14,7 @@ import re
 import msgspec
 
 from jaula.errors import InvalidRequest, NotFound, Unsupported
-from jaula.images.platform import best, shown
+from jaula.images.platform import format_platform, select
 from jaula.spec.image import (
     CONFIG,
     DOCKER_CONFIG,
@@ -29,12 +29,12 @@ from jaula.spec.image import (
     decode,
 )
 
-_PART = re.compile(r"[a-z0-9_-]{1,40}", re.ASCII)
+_PLATFORM_PART = re.compile(r"[a-z0-9_-]{1,40}", re.ASCII)
 ACCEPTED = ", ".join(sorted(MANIFESTS | INDEXES))
 
 
 class Document(msgspec.Struct, frozen=True):
-    """A manifest or an index, compared with its digest and of one media type."""
+    """A manifest or an index with a verified digest and an unambiguous media type."""
 
     media_type: str
     digest: str
@@ -48,20 +48,23 @@ class Document(msgspec.Struct, frozen=True):
         return decode(self.data, Index, f"index {self.digest}")
 
     def manifest(self) -> Manifest:
-        """The manifest of a container image. Raises :class:`InvalidRequest` for anything else."""
+        """Return the manifest of a container image.
+
+        :raises InvalidRequest: if the document is not one.
+        """
         manifest = decode(self.data, Manifest, f"manifest {self.digest}")
         if manifest.config.media_type not in (CONFIG, DOCKER_CONFIG):
             raise InvalidRequest(
-                f"{self.digest} is no container image: its configuration has the media type "
+                f"{self.digest} is not a container image: its configuration has the media type "
                 f"{manifest.config.media_type[:100]!r}"
             )
         if len(manifest.layers) > LAYERS_LIMIT:
             raise InvalidRequest(
-                f"the image has {len(manifest.layers)} layers, at most {LAYERS_LIMIT} work"
+                f"the image has {len(manifest.layers)} layers, the limit is {LAYERS_LIMIT}"
             )
         for layer in manifest.layers:
             if layer.media_type not in LAYERS:
-                raise InvalidRequest(_layer_refusal(layer))
+                raise InvalidRequest(_layer_error(layer))
         return manifest
 
 
@@ -75,25 +78,29 @@ class _Shape(msgspec.Struct):
 
 
 def sha256(data: bytes) -> str:
-    """The digest of a document."""
+    """Return the digest of a document."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def read(
-    data: bytes, content_type: str, *, wanted: str | None, stated: str = "", what: str
+    data: bytes, content_type: str, *, expected: str | None, stated: str = "", what: str
 ) -> Document:
-    """Check a document that came. ``wanted`` is the digest it was asked for by, if it was.
+    """Check a document that a registry sent.
 
-    ``stated`` is the answer's ``Docker-Content-Digest``. Raises :class:`InvalidRequest`.
+    ``expected`` is the digest in the request, or None. ``stated`` is the ``Docker-Content-Digest``
+    of the response. ``what`` names the document in errors.
+
+    :raises InvalidRequest: if the document is not valid.
+    :raises Unsupported: if it is a schema 1 manifest.
     """
     digest = sha256(data)
-    if wanted is not None and digest != wanted:
+    if expected is not None and digest != expected:
         raise InvalidRequest(
-            f"manifest verification failed for digest {wanted}: the registry sent {digest}"
+            f"manifest verification failed for digest {expected}: the registry sent {digest}"
         )
     if stated and stated != digest:
         raise InvalidRequest(
-            f"the registry calls {what} {stated[:80]!r} and sent {digest}: it is damaged"
+            f"the registry states {stated[:80]!r} for {what} but sent {digest}: it is damaged"
         )
     media_type = content_type.partition(";")[0].strip().lower()
     shape = decode(data, _Shape, what)
@@ -103,36 +110,46 @@ def read(
             hint="push it again with a current tool",
         )
     if media_type not in MANIFESTS | INDEXES:
-        raise InvalidRequest(f"{what} has the media type {media_type[:100]!r}, which is no image's")
+        raise InvalidRequest(
+            f"{what} has the media type {media_type[:100]!r}, which is not an image's"
+        )
     if shape.media_type not in (None, media_type):
         raise InvalidRequest(
-            f"{what} was sent as {media_type!r} and calls itself {shape.media_type[:100]!r}"
+            f"{what} was sent as {media_type!r} but states {shape.media_type[:100]!r}"
         )
     is_index = media_type in INDEXES
     if (shape.manifests is not None) != is_index or (
         is_index and (shape.config is not None or shape.layers is not None)
     ):
-        raise InvalidRequest(f"{what} was sent as {media_type!r}, but has not the shape of one")
+        raise InvalidRequest(f"{what} was sent as {media_type!r}, but does not have its members")
     return Document(media_type, digest, data)
 
 
-def choose(document: Document, platform: Platform | None) -> Descriptor:
-    """The manifest of an index for a platform (this machine's)."""
-    found = best(document.index().manifests, platform)
-    if found.media_type not in MANIFESTS:
+def select_manifest(document: Document, platform: Platform | None) -> Descriptor:
+    """Return the manifest of an index for a platform, this machine's if None.
+
+    :raises InvalidRequest: if the entry is not a manifest.
+    :raises NotFound: if no entry matches.
+    """
+    selected = select(document.index().manifests, platform)
+    if selected.media_type not in MANIFESTS:
         raise InvalidRequest(
-            f"the index lists {found.digest} as {found.media_type[:100]!r}, which is no manifest"
+            f"the index lists {selected.digest} as {selected.media_type[:100]!r}, "
+            "which is not a manifest"
         )
-    return found
+    return selected
 
 
-def platform_of(text: str | None) -> Platform | None:
-    """``os/architecture[/variant]`` or an architecture alone. Raises :class:`InvalidRequest`."""
+def parse_platform(text: str | None) -> Platform | None:
+    """Parse ``os/architecture[/variant]`` or an architecture alone.
+
+    :raises InvalidRequest: if ``text`` is not a valid platform.
+    """
     if not text:
         return None
     parts = text.lower().split("/")
-    if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
-        raise InvalidRequest(f'"{text[:80]}" is an invalid platform', hint="os/arch[/variant]")
+    if len(parts) > 3 or not all(_PLATFORM_PART.fullmatch(part) for part in parts):
+        raise InvalidRequest(f'"{text[:80]}" is an invalid platform', hint="use os/arch[/variant]")
     os_name = parts[0] if len(parts) > 1 or parts[0] == "linux" else "linux"
     names = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
     architecture = parts[1] if len(parts) > 1 else ("" if parts[0] == "linux" else parts[0])
@@ -142,24 +159,27 @@ def platform_of(text: str | None) -> Platform | None:
     return Platform(names.get(architecture, architecture), os_name, variant)
 
 
-def check_platform(wanted: Platform | None, found: Platform, reference: str) -> None:
-    """Raise :class:`NotFound`, in Docker's words, where one was asked for and another is there."""
-    if wanted is None or not found.architecture:
+def check_platform(requested: Platform | None, actual: Platform, reference: str) -> None:
+    """Check that an image has the requested platform.
+
+    :raises NotFound: in Docker's words, if it does not.
+    """
+    if requested is None or not actual.architecture:
         return
-    same = (wanted.os, wanted.architecture) == (found.os, found.architecture)
-    if same and (not wanted.variant or wanted.variant == (found.variant or wanted.variant)):
+    same = (requested.os, requested.architecture) == (actual.os, actual.architecture)
+    if same and requested.variant in ("", actual.variant or requested.variant):
         return
     raise NotFound(
         f"image with reference {reference} was found but does not match the specified platform: "
-        f"wanted {shown(wanted)}, actual: {shown(found)}"
+        f"wanted {format_platform(requested)}, actual: {format_platform(actual)}"
     )
 
 
-def _layer_refusal(layer: Descriptor) -> str:
+def _layer_error(layer: Descriptor) -> str:
     kind = layer.media_type[:100]
     if "foreign" in kind or "nondistributable" in kind:
         return (
-            f"layer {layer.digest} is to be fetched from another host than the registry "
+            f"layer {layer.digest} must be fetched from a host other than the registry "
             f"({kind!r}), which is refused"
         )
-    return f"layer {layer.digest} has the media type {kind!r}, which is not known"
+    return f"layer {layer.digest} has the unknown media type {kind!r}"

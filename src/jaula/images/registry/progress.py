@@ -1,7 +1,7 @@
-"""Progress as Docker's API tells it, and its way from many threads to one reader.
+"""Progress messages of Docker's API, and their queue from many threads to one reader.
 
-Source: moby ``pkg/jsonmessage`` and ``pkg/streamformatter``. Each layer has a line of its own; a
-reader who is slow sees the newest state of each line, not every step on the way, so nothing grows.
+Source: moby ``pkg/jsonmessage`` and ``pkg/streamformatter``. Each layer has its own line. A slow
+reader gets the newest state of each line, not every step, so the queue does not grow.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from jaula.spec.units import human_size
 
 Message = dict[str, object]
 
-INTERVAL = 0.1  # seconds between two amounts of one layer
-_WIDTH = 50
+INTERVAL = 0.1  # seconds between two updates of one line
+_WIDTH = 50  # cells
 
 
 def status(text: str, id: str = "") -> Message:
-    """A line: without an id of its own it stays, with one it replaces the former of that id."""
+    """Return a status message. With an id it replaces the former message of that id."""
     if not id:
         return {"status": text}
     return {"status": text, "progressDetail": {}, "id": id}
 
 
 def amount(text: str, id: str, current: int, total: int) -> Message:
-    """A line with a bar: bytes that are done, and all."""
+    """Return a message with a progress bar; ``current`` and ``total`` are bytes."""
     return {
         "status": text,
         "progressDetail": {"current": current, "total": total},
@@ -36,7 +36,7 @@ def amount(text: str, id: str, current: int, total: int) -> Message:
 
 
 def bar(current: int, total: int) -> str:
-    """Docker's bar of fifty cells, with the numbers."""
+    """Return Docker's progress bar of fifty cells, with the amounts."""
     if total <= 0:
         return f"{human_size(current):>8}"
     cells = min(current * 100 // total // 2, _WIDTH)
@@ -47,41 +47,47 @@ def bar(current: int, total: int) -> str:
 
 
 class ProgressBoard:
-    """Messages on their way to one reader. Put by any thread, taken by one."""
+    """A queue of messages to one reader. Any thread may add messages."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._messages: dict[tuple[object, ...], Message] = {}
-        self._told: dict[object, float] = {}
+        self._updated: dict[object, float] = {}
         self._count = 0
 
-    def say(self, message: Message) -> None:
-        """Put a line that the reader is to see."""
+    def post(self, message: Message) -> None:
+        """Add a message that the reader must get."""
         with self._changed:
             self._count += 1
             self._messages[self._count,] = message
             self._changed.notify()
 
-    def tell(self, message: Message, *, last: bool = False) -> None:
-        """Put an amount: dropped where one of the same line came just before, but for the last."""
+    def update(self, message: Message, *, last: bool = False) -> None:
+        """Update a progress bar. Drop the update if the last one of the line is recent.
+
+        ``last`` marks the final update, which is never dropped.
+        """
         line = message["id"], message["status"]
         now = monotonic()
         with self._changed:
-            if not last and now - self._told.get(line, 0.0) < INTERVAL:
+            if not last and now - self._updated.get(line, 0.0) < INTERVAL:
                 return
-            self._told[line] = now
+            self._updated[line] = now
             self._messages[line] = message
             self._changed.notify()
 
     def wake(self) -> None:
-        """Have the reader look again at what it waits for."""
+        """Wake the reader, so that it checks its condition again."""
         with self._changed:
             self._changed.notify()
 
     def take(self, seconds: float) -> Iterator[Message]:
-        """What came since the last time; waits for something, or for a moment."""
+        """Yield the messages added since the last call.
+
+        If there are none, wait for up to ``seconds``.
+        """
         with self._changed:
             if not self._messages:
                 self._changed.wait(seconds)
-            found, self._messages = self._messages, {}
-        yield from found.values()
+            messages, self._messages = self._messages, {}
+        yield from messages.values()

@@ -1,4 +1,4 @@
-"""Pulling one image: manifest, configuration, layers, name.
+"""Pull one image: manifest, configuration, layers, name.
 
 The messages are dockerd's, measured at version 26.
 """
@@ -26,23 +26,23 @@ from jaula.images.registry.errors import (
 from jaula.images.registry.manifest import Document
 from jaula.images.registry.progress import Message, ProgressBoard, status
 from jaula.images.registry.repository import Repository
-from jaula.images.registry.transfers import Transfer, raised
+from jaula.images.registry.transfers import Transfer, as_jaula_error
 from jaula.images.store.store import Image, ImageStore, check_document, short
 from jaula.spec.image import Descriptor, Platform
 
 Emit = Callable[[Message], None]
 
-_WAKE = 0.5  # seconds after which a pull looks whether it was cancelled
+_WAKE = 0.5  # seconds between two checks for cancellation
 
 
 class _RemoteImage(msgspec.Struct, frozen=True):
-    """What a name leads to: the document that has the name, and the image's manifest.
+    """The document that a name resolves to, and the image's manifest.
 
-    ``later`` are the sources that would have been asked next.
+    ``alternatives`` are the sources that would have been tried next.
     """
 
     source: Repository
-    later: tuple[Repository, ...]
+    alternatives: tuple[Repository, ...]
     named: Document
     manifest: Document
 
@@ -51,48 +51,51 @@ def pull(
     client: RegistryClient,
     reference: Reference,
     platform: Platform | None,
-    held: Credentials,
+    credentials: Credentials,
     emit: Emit,
     cancel: Cancellation,
 ) -> Image:
-    """Fetch an image and name it. What fails leaves nothing behind but whole layers of others.
+    """Fetch an image and name it. After a failure only complete layers of other images remain.
 
-    Raises :class:`NotFound`, :class:`Unreachable` and what else a registry answers, before the
-    first message where it is about the name.
+    Errors about the name are raised before the first message.
+
+    :raises NotFound: if the image does not exist.
+    :raises Unreachable: if no source is reachable.
+    :raises RegistryError: if the registry refuses a request.
     """
     if client.admission is not None:
-        client.admission.asked(reference)
-    found = _find(client, reference, platform, held, cancel)
-    shown = str(reference)
+        client.admission.check_name(reference)
+    remote = _resolve(client, reference, platform, credentials, cancel)
+    name = str(reference)
     if reference.digest is not None:
-        shown = f"{reference.repository}@{reference.digest}"
-    manifest = found.manifest.manifest()
-    stored: Callable[[], None] | None = None
+        name = f"{reference.repository}@{reference.digest}"
+    manifest = remote.manifest.manifest()
+    on_stored: Callable[[], None] | None = None
     if client.admission is not None:
-        stored = client.admission.arriving(
-            (found.source, *found.later), reference, found.named, found.manifest, cancel
+        on_stored = client.admission.check_pull(
+            (remote.source, *remote.alternatives), reference, remote.named, remote.manifest, cancel
         )
-    config = _config(client.store, found.source, manifest.config, cancel)
+    config = _config(client.store, remote.source, manifest.config, cancel)
     document = check_document(config, manifest.config.digest)
     actual = Platform(document.architecture, document.os or "linux", document.variant)
-    registry_manifest.check_platform(platform, actual, shown)
+    registry_manifest.check_platform(platform, actual, name)
     diff_ids = document.rootfs.diff_ids
     if len(diff_ids) != len(manifest.layers):
         raise InvalidRequest(
             f"image {short(manifest.config.digest)} lists {len(diff_ids)} layers, "
             f"its manifest {len(manifest.layers)}"
         )
-    tag = reference.digest or reference.tag
-    emit({"status": f"Pulling from {reference.path}", "id": tag})
-    names = {f"{reference.repository}@{found.named.digest}", shown}
-    before = _known(client.store, shown)
+    label = reference.digest or reference.tag
+    emit({"status": f"Pulling from {reference.path}", "id": label})
+    names = {f"{reference.repository}@{remote.named.digest}", name}
+    before = _stored_id(client.store, name)
     pairs = list(zip(manifest.layers, diff_ids, strict=True))
-    image = _fetch(client, found, config, pairs, names, emit, cancel)
-    if stored is not None:
-        stored()
-    emit(status(f"Digest: {found.named.digest}"))
-    word = "Image is up to date for" if before == image.id else "Downloaded newer image for"
-    emit(status(f"Status: {word} {shown}"))
+    image = _fetch(client, remote, config, pairs, names, emit, cancel)
+    if on_stored is not None:
+        on_stored()
+    emit(status(f"Digest: {remote.named.digest}"))
+    outcome = "Image is up to date for" if before == image.id else "Downloaded newer image for"
+    emit(status(f"Status: {outcome} {name}"))
     return image
 
 
@@ -100,14 +103,14 @@ def pull_all(
     client: RegistryClient,
     reference: Reference,
     platform: Platform | None,
-    held: Credentials,
+    credentials: Credentials,
     emit: Emit,
     cancel: Cancellation,
 ) -> list[Image]:
-    """Fetch every tag of a repository; ``reference``'s own tag means nothing."""
+    """Fetch every tag of a repository. The tag of ``reference`` is ignored."""
     if client.admission is not None:
-        client.admission.asked(reference)
-    source = client.sources(reference, held, cancel)[-1]
+        client.admission.check_name(reference)
+    source = client.sources(reference, credentials, cancel)[-1]
     try:
         tags = list(source.tags(cancel))
     except RegistryError as error:
@@ -119,7 +122,7 @@ def pull_all(
             client,
             Reference(reference.domain, reference.path, tag),
             platform,
-            held,
+            credentials,
             emit,
             cancel,
         )
@@ -127,39 +130,38 @@ def pull_all(
     ]
 
 
-def _find(
+def _resolve(
     client: RegistryClient,
     reference: Reference,
     platform: Platform | None,
-    held: Credentials,
+    credentials: Credentials,
     cancel: Cancellation,
 ) -> _RemoteImage:
-    sources = client.sources(reference, held, cancel)
+    sources = client.sources(reference, credentials, cancel)
     for number, source in enumerate(sources, 1):
         try:
             named = source.manifest(reference.digest or reference.tag or "", cancel)
             manifest = named
             if named.is_index:
-                chosen = registry_manifest.choose(named, platform)
-                manifest = source.manifest(chosen.digest, cancel)
-                if len(manifest.data) != chosen.size or manifest.media_type != chosen.media_type:
+                entry = registry_manifest.select_manifest(named, platform)
+                manifest = source.manifest(entry.digest, cancel)
+                if len(manifest.data) != entry.size or manifest.media_type != entry.media_type:
                     raise InvalidRequest(
-                        f"manifest {chosen.digest} is not as the index describes it"
+                        f"manifest {entry.digest} does not match its entry in the index"
                     )
         except (RegistryError, Unreachable, NoCredentials, ConnectionLost) as error:
             if source.session.endpoint.mirror and source is not sources[-1]:
                 continue
             if isinstance(error, RegistryError):
-                shown = str(reference)
-                raise errors.pull_error(error, reference.repository, shown) from None
+                raise errors.pull_error(error, reference.repository, str(reference)) from None
             raise
         return _RemoteImage(source, tuple(sources[number:]), named, manifest)
-    raise AssertionError("the last source answers or raises")
+    raise AssertionError("the last source responds or raises")
 
 
-def _known(store: ImageStore, shown: str) -> str | None:
+def _stored_id(store: ImageStore, name: str) -> str | None:
     try:
-        return store.resolve(shown).id
+        return store.resolve(name).id
     except NotFound:
         return None
 
@@ -168,14 +170,14 @@ def _config(
     store: ImageStore, source: Repository, config: Descriptor, cancel: Cancellation
 ) -> bytes:
     if store.blobs.size(config.digest) == config.size:
-        with suppress(CorruptState):  # what is damaged is fetched anew
+        with suppress(CorruptState):  # a damaged configuration is fetched again
             return store.blobs.document(config.digest, config.size)
     return source.config(config, cancel)
 
 
 def _fetch(
     client: RegistryClient,
-    found: _RemoteImage,
+    remote: _RemoteImage,
     config: bytes,
     pairs: list[tuple[Descriptor, str]],
     names: set[str],
@@ -183,19 +185,19 @@ def _fetch(
     cancel: Cancellation,
 ) -> Image:
     store = client.store
-    needed = {found.manifest.digest, registry_manifest.sha256(config)}
-    needed.update(*((layer.digest, diff_id) for layer, diff_id in pairs))
+    pins = {remote.manifest.digest, registry_manifest.sha256(config)}
+    pins.update(*((layer.digest, diff_id) for layer, diff_id in pairs))
     try:
-        with store.pinned(needed):
-            _Layers(client, found.source, pairs, emit, cancel).fetch()
+        with store.pinned(pins):
+            _Layers(client, remote.source, pairs, emit, cancel).fetch()
             store.blobs.put(config)
-            return store.adopt(found.manifest.data, found.manifest.media_type, names)
+            return store.adopt(remote.manifest.data, remote.manifest.media_type, names)
     finally:
         store.collect()
 
 
 class _Layers:
-    """The layers of one image, until all are there."""
+    """The layers of one image that is being pulled."""
 
     def __init__(
         self,
@@ -211,20 +213,20 @@ class _Layers:
         self._cancel = cancel
         self._board = ProgressBoard()
         self._running: list[tuple[Transfer, bool]] = []
-        self._known = _is_known(client.store, pairs)
-        self._wanted = pairs
+        self._complete = _has_image_with(client.store, pairs)
+        self._pairs = pairs
 
     def fetch(self) -> None:
-        """Have every layer stored and unpacked. Raises the first failure."""
+        """Fetch and unpack every missing layer. Raise the first failure."""
         with ExitStack() as stack:
             stack.callback(self._leave)
             store = self._client.store
             missing = []
-            distinct = {(layer.digest, diff_id): layer for layer, diff_id in self._wanted}
+            distinct = {(layer.digest, diff_id): layer for layer, diff_id in self._pairs}
             for (_, diff_id), layer in distinct.items():
-                there = store.layers.has(diff_id)
-                if there and store.blobs.size(layer.digest) == layer.size:
-                    if not self._known:
+                exists = store.layers.has(diff_id)
+                if exists and store.blobs.size(layer.digest) == layer.size:
+                    if not self._complete:
                         self._emit(status("Already exists", short(layer.digest)))
                 else:
                     self._emit(status("Pulling fs layer", short(layer.digest)))
@@ -235,23 +237,26 @@ class _Layers:
                 for message in self._board.take(_WAKE):
                     self._emit(message)
                 self._cancel.check()
-                self._look()
+                self._reap()
             for message in self._board.take(0):
                 self._emit(message)
 
     def _begin(self, layer: Descriptor, diff_id: str) -> None:
-        begun = self._client.transfers.join(self._source, layer, diff_id, self._board)
-        self._running.append(begun)
+        joined = self._client.transfers.join(self._source, layer, diff_id, self._board)
+        self._running.append(joined)
 
-    def _look(self) -> None:
-        """Take note of transfers that are over."""
+    def _reap(self) -> None:
+        """Handle the transfers that have ended.
+
+        Retry a failed transfer that another pull started: the failure may be due to its registry.
+        """
         for transfer, own in [pair for pair in self._running if pair[0].done]:
             self._running.remove((transfer, own))
             self._client.transfers.leave(transfer, self._board)
             if transfer.error is None:
                 continue
             if own:
-                raise raised(transfer.error)
+                raise as_jaula_error(transfer.error)
             self._begin(transfer.layer, transfer.diff_id)
 
     def _leave(self) -> None:
@@ -262,7 +267,7 @@ class _Layers:
         self._running.clear()
 
 
-def _is_known(store: ImageStore, pairs: list[tuple[Descriptor, str]]) -> bool:
-    """Whether an image with exactly these layers is there: Docker says nothing of them then."""
+def _has_image_with(store: ImageStore, pairs: list[tuple[Descriptor, str]]) -> bool:
+    """Return whether an image with exactly these layers exists: Docker omits them then."""
     layers = tuple(diff_id for _, diff_id in pairs)
     return any(image.layers == layers for image in store.list())

@@ -1,6 +1,6 @@
-"""Pushing images: layers that are missing, the configuration, then the manifest as it is.
+"""Push images: missing layers, the configuration, then the manifest unchanged.
 
-The messages are dockerd's, measured at version 26. What was pulled is pushed bit for bit; an image
+The messages are dockerd's, measured at version 26. A pulled image is pushed bit for bit. An image
 with plain layers is compressed first (:mod:`jaula.images.registry.compress`).
 """
 
@@ -15,7 +15,7 @@ from jaula.images.reference import Reference, parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.client import RegistryClient
-from jaula.images.registry.compress import compressed, is_plain
+from jaula.images.registry.compress import compress_layers, is_plain
 from jaula.images.registry.progress import Message, ProgressBoard, amount, status
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.upload import Upload, UploadResult
@@ -24,17 +24,20 @@ from jaula.images.store.store import Image, ImageStore, short
 from jaula.spec.image import Descriptor
 
 Emit = Callable[[Message], None]
-_WAKE = 0.5  # seconds after which a push looks whether it was cancelled
+_WAKE = 0.5  # seconds between two checks for new messages
 
 
 def push(
     client: RegistryClient,
     reference: Reference,
-    held: Credentials,
+    credentials: Credentials,
     emit: Emit,
     cancel: Cancellation,
 ) -> list[UploadResult]:
-    """Push the image of a tag, or of every tag of a repository where ``reference`` has none."""
+    """Push the image of a tag, or of every tag of a repository if ``reference`` has none.
+
+    :raises NotFound: if a tag does not exist.
+    """
     repository = f"{reference.domain}/{reference.path}"
     emit(status(f"The push refers to repository [{repository}]"))
     tags = [reference.tag] if reference.tag else _tags(client.store, reference)
@@ -47,13 +50,13 @@ def push(
             images.append((tag, client.store.resolve(str(named))))
         except NotFound:
             raise NotFound(f"tag does not exist: {named}") from None
-    target = client.repository(reference.domain, reference.path, held, cancel)
+    target = client.repository(reference.domain, reference.path, credentials, cancel)
     return [_push(client, target, reference, tag, image, emit, cancel) for tag, image in images]
 
 
 def _tags(store: ImageStore, reference: Reference) -> list[str]:
-    found = (parse(name) for image in store.list() for name in image.names)
-    return sorted(n.tag for n in found if n.repository == reference.repository and n.tag)
+    names = (parse(name) for image in store.list() for name in image.names)
+    return sorted(n.tag for n in names if n.repository == reference.repository and n.tag)
 
 
 def _push(
@@ -70,7 +73,7 @@ def _push(
         emit(status("Preparing", short(layer)))
     manifest = store.manifest(image)
     if is_plain(manifest) and not image.digests:
-        image = compressed(store, image, cancel)
+        image = compress_layers(store, image, cancel)
         manifest = store.manifest(image)
     blobs = {layer.digest for layer in manifest.layers}
     with store.pinned((image.manifest, image.id, *blobs, *image.layers)):
@@ -93,7 +96,7 @@ def _push(
 
 
 class _Layers:
-    """The layers of one image, until the registry has all."""
+    """The layers of one image that is being pushed."""
 
     def __init__(
         self,
@@ -109,18 +112,18 @@ class _Layers:
         self._emit = emit
         self._cancel = cancel
         self._board = ProgressBoard()
-        self._crew = WorkerPool(client.config.uploads, "registry-upload")
+        self._pool = WorkerPool(client.config.uploads, "registry-upload")
         self._lock = threading.Lock()
         self._left = len(layers)
         self._error: BaseException | None = None
         self._mounts = _repositories(client.store, reference)
 
     def send(self) -> None:
-        """Have every layer there. Raises the first failure."""
+        """Upload every missing layer. Raise the first failure."""
         for layer, diff_id in self._layers:
-            if self._crew.busy:
+            if self._pool.busy:
                 self._emit(status("Waiting", short(diff_id)))
-            self._crew.submit(partial(self._work, layer, diff_id))
+            self._pool.submit(partial(self._work, layer, diff_id))
         while self._left:
             for message in self._board.take(_WAKE):
                 self._emit(message)
@@ -136,7 +139,7 @@ class _Layers:
             if self._error is None:
                 self._cancel.check()
                 self._send(layer, short(diff_id))
-        except BaseException as error:  # noqa: BLE001 - handed to the one who waits
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread
             with self._lock:
                 self._error = self._error or error
         finally:
@@ -146,25 +149,28 @@ class _Layers:
 
     def _send(self, layer: Descriptor, id: str) -> None:
         if self._upload.has(layer.digest):
-            self._board.say(status("Layer already exists", id))
+            self._board.post(status("Layer already exists", id))
             return
 
-        def told(sent: int) -> None:
-            self._board.tell(amount("Pushing", id, sent, layer.size), last=sent == layer.size)
+        def on_progress(sent: int) -> None:
+            self._board.update(amount("Pushing", id, sent, layer.size), last=sent == layer.size)
 
         mounts = self._mounts.get(layer.digest, ())
-        source = self._upload.send(layer, told, mounts)
-        self._board.say(status(f"Mounted from {source}" if source else "Pushed", id))
+        source = self._upload.send(layer, on_progress, mounts)
+        self._board.post(status(f"Mounted from {source}" if source else "Pushed", id))
 
 
 def _repositories(store: ImageStore, reference: Reference) -> dict[str, tuple[str, ...]]:
-    """For each blob the repositories of the same registry that had it when we last saw them."""
-    found: dict[str, dict[str, None]] = {}
+    """Return for each blob up to three repositories of the same registry that should have it.
+
+    The image's RepoDigests name them. The blob can be mounted from such a repository.
+    """
+    paths_of: dict[str, dict[str, None]] = {}
     for image in store.list():
         for name in image.digests:
-            known = parse(name)
-            if known.domain != reference.domain or known.path == reference.path:
+            origin = parse(name)
+            if origin.domain != reference.domain or origin.path == reference.path:
                 continue
             for blob in store.blobs_of(name):
-                found.setdefault(blob, {})[known.path] = None
-    return {blob: tuple(paths)[:3] for blob, paths in found.items()}
+                paths_of.setdefault(blob, {})[origin.path] = None
+    return {blob: tuple(paths)[:3] for blob, paths in paths_of.items()}

@@ -1,7 +1,7 @@
-"""Pushing a list of manifests: what it lists is brought into its repository, then the list.
+"""Push a manifest list: first its manifests into the repository of the list, then the list.
 
-Source: image-spec 1.1 ``image-index.md``; distribution-spec 1.1: a registry takes a list only
-where the repository has each manifest, and a manifest where it has each blob.
+Source: image-spec 1.1 ``image-index.md``; distribution-spec 1.1: a registry accepts a list only if
+the repository has each manifest, and a manifest only if it has each blob.
 """
 
 from __future__ import annotations
@@ -24,45 +24,46 @@ def push_list(
     data: bytes,
     media_type: str,
     members: Sequence[Reference],
-    held: Credentials,
+    credentials: Credentials,
     cancel: Cancellation,
 ) -> str:
-    """Name a list at its registry; its digest.
+    """Push a manifest list under the tag of ``reference`` and return its digest.
 
-    ``members`` are names with digests of what it lists, in any repository of the same registry.
-    Raises :class:`InvalidRequest` where they are not those that it lists.
+    ``members`` are names with digests of its manifests, in any repository of the same registry.
+
+    :raises InvalidRequest: if ``members`` and the list differ.
     """
     if reference.tag is None:
-        raise InvalidRequest("a list of manifests is pushed under a tag")
-    document = registry_manifest.read(data, media_type, wanted=None, what="the list")
+        raise InvalidRequest("a manifest list is pushed under a tag")
+    document = registry_manifest.read(data, media_type, expected=None, what="the manifest list")
     if not document.is_index:
-        raise InvalidRequest(f"{media_type[:100]!r} is no list of manifests")
+        raise InvalidRequest(f"{media_type[:100]!r} is not a manifest list")
     listed = {descriptor.digest for descriptor in document.index().manifests}
     if listed != {member.digest for member in members}:
-        raise InvalidRequest("the list does not list what came with it")
+        raise InvalidRequest("the manifest list does not match the manifests of the request")
     for member in members:
         if member.domain != reference.domain:
             raise InvalidRequest(
                 "cannot use source images from a different registry than the target image: "
                 f"{member.domain} != {reference.domain}"
             )
-    target = client.repository(reference.domain, reference.path, held, cancel)
+    target = client.repository(reference.domain, reference.path, credentials, cancel)
     upload = Upload(target, client.store.blobs, cancel)
     for member in members:
         if member.path != reference.path:
-            _bring(Repository(target.session, member.path), member, upload, cancel)
+            _copy(Repository(target.session, member.path), member, upload, cancel)
     upload.manifest(reference.tag, data, media_type)
     return document.digest
 
 
-def _bring(source: Repository, member: Reference, upload: Upload, cancel: Cancellation) -> None:
-    """Have a manifest of another repository in the list's, with all that it names."""
-    found = source.manifest(member.digest or "", cancel)
-    manifest = found.manifest()
+def _copy(source: Repository, member: Reference, upload: Upload, cancel: Cancellation) -> None:
+    """Copy a manifest of another repository, with all its blobs, into the list's repository."""
+    document = source.manifest(member.digest or "", cancel)
+    manifest = document.manifest()
     for blob in (manifest.config, *manifest.layers):
         if not upload.mount(blob.digest, member.path):
             raise InvalidRequest(
-                f"the registry does not take {blob.digest} over from {member.path}",
-                hint="push the image to the list's own repository first",
+                f"the registry does not mount {blob.digest} from {member.path}",
+                hint="push the image to the repository of the list first",
             )
-    upload.manifest(found.digest, found.data, found.media_type)
+    upload.manifest(document.digest, document.data, document.media_type)

@@ -1,7 +1,7 @@
 """One repository at one registry: its documents and blobs.
 
-Source: distribution-spec 1.1, "Pull". Paths hold a repository's name, a tag or a digest, each of a
-strict grammar (:mod:`jaula.images.reference`), so nothing has to be quoted.
+Source: distribution-spec 1.1, "Pull". Request paths contain a repository name, a tag or a digest.
+Each has a strict grammar (:mod:`jaula.images.reference`), so nothing has to be quoted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Tags(msgspec.Struct, frozen=True):
 
 
 class Repository:
-    """``path`` is the name below the registry: ``library/busybox``."""
+    """``path`` is the name within the registry: ``library/busybox``."""
 
     def __init__(self, session: Session, path: str) -> None:
         self.session = session
@@ -42,71 +42,79 @@ class Repository:
         self.scopes: tuple[str, ...] = (f"repository:{path}:pull",)
 
     @property
-    def patience(self) -> Timeouts:
-        return self.session.transport.patience
+    def timeouts(self) -> Timeouts:
+        return self.session.transport.timeouts
 
     def manifest(self, reference: str, cancel: Cancellation) -> Document:
-        """The manifest or index of a tag or digest, checked."""
+        """Return the manifest or index of a tag or digest, verified."""
 
         def fetch() -> Document:
             target = f"/v2/{self.path}/manifests/{reference}"
-            sent = {"Accept": registry_manifest.ACCEPTED}
-            answer = self.session.request("GET", target, self.scopes, cancel=cancel, headers=sent)
-            with check(answer, 200):
+            headers = {"Accept": registry_manifest.ACCEPTED}
+            response = self.session.request(
+                "GET", target, self.scopes, cancel=cancel, headers=headers
+            )
+            with check(response, 200):
                 what = f"the manifest {reference}"
                 return registry_manifest.read(
-                    answer.document(DOCUMENT_LIMIT, what),
-                    answer.header("Content-Type"),
-                    wanted=reference if ":" in reference else None,
-                    stated=answer.header("Docker-Content-Digest"),
+                    response.document(DOCUMENT_LIMIT, what),
+                    response.header("Content-Type"),
+                    expected=reference if ":" in reference else None,
+                    stated=response.header("Docker-Content-Digest"),
                     what=what,
                 )
 
-        return again(fetch, self.patience, cancel)
+        return retry(fetch, self.timeouts, cancel)
 
     def config(self, descriptor: Descriptor, cancel: Cancellation) -> bytes:
-        """A small blob, of the size and digest that its descriptor says."""
+        """Return a small blob, verified against the size and digest of its descriptor."""
         if descriptor.size > DOCUMENT_LIMIT:
             raise InvalidRequest(
                 f"the image's configuration has {descriptor.size} bytes, "
-                f"at most {DOCUMENT_LIMIT} are accepted"
+                f"the limit is {DOCUMENT_LIMIT}"
             )
 
         def fetch() -> bytes:
-            with self.blob(descriptor.digest, 0, cancel) as answer:
-                data = answer.document(descriptor.size, f"blob {descriptor.digest}")
-            found = registry_manifest.sha256(data)
-            if found != descriptor.digest or len(data) != descriptor.size:
+            with self.blob(descriptor.digest, 0, cancel) as response:
+                data = response.document(descriptor.size, f"blob {descriptor.digest}")
+            digest = registry_manifest.sha256(data)
+            if digest != descriptor.digest or len(data) != descriptor.size:
                 raise InvalidRequest(
                     f"image config verification failed for digest {descriptor.digest}: "
-                    f"the registry sent {found}"
+                    f"the registry headers {digest}"
                 )
             return data
 
-        return again(fetch, self.patience, cancel)
+        return retry(fetch, self.timeouts, cancel)
 
     def blob(self, digest: str, offset: int, cancel: Cancellation) -> HttpResponse:
-        """A blob from ``offset`` on; status 200 is the whole one, 206 the rest."""
-        sent = {"Range": f"bytes={offset}-"} if offset else {}
-        answer = self.session.request(
+        """Return a response with a blob from byte ``offset``.
+
+        Status 200 is the whole blob, 206 the rest.
+        """
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        response = self.session.request(
             "GET",
             f"/v2/{self.path}/blobs/{digest}",
             self.scopes,
             cancel=cancel,
-            headers=sent,
+            headers=headers,
             stream=True,
         )
-        return check(answer, 200, 206) if offset else check(answer, 200)
+        return check(response, 200, 206) if offset else check(response, 200)
 
     def tags(self, cancel: Cancellation) -> Iterator[str]:
-        """Every tag. Raises :class:`InvalidRequest` where the list does not end."""
+        """Yield every tag.
+
+        :raises InvalidRequest: if the list is not valid or has too many pages.
+        """
         url = self.session.base.at(f"/v2/{self.path}/tags/list")
         count = 0
         for _ in range(_PAGES_LIMIT):
-            answer = self.session.request("GET", url, self.scopes, cancel=cancel)
-            with check(answer, 200):
-                data = answer.document(DOCUMENT_LIMIT, "the list of tags")
-                link = answer.header("Link")
+            response = self.session.request("GET", url, self.scopes, cancel=cancel)
+            with check(response, 200):
+                data = response.document(DOCUMENT_LIMIT, "the list of tags")
+                link = response.header("Link")
             try:
                 tags = msgspec.json.decode(data, type=_Tags).tags or ()
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -118,19 +126,19 @@ class Repository:
             if not link.startswith("<") or count > _TAGS_LIMIT:
                 return
             url = http_url.parse(link[1:].partition(">")[0], url)
-        raise InvalidRequest("the list of tags does not end")
+        raise InvalidRequest(f"the list of tags has more than {_PAGES_LIMIT} pages")
 
 
-def again(fetch: Callable[[], _Result], patience: Timeouts, cancel: Cancellation) -> _Result:
-    """Do something small until it is done: answers that break off, servers that are busy."""
-    pause = patience.pause
-    for attempt in range(patience.attempts):
+def retry(fetch: Callable[[], _Result], timeouts: Timeouts, cancel: Cancellation) -> _Result:
+    """Call ``fetch`` until it succeeds; retry dropped connections and temporary errors."""
+    pause = timeouts.pause
+    for attempt in range(timeouts.attempts):
         try:
             return fetch()
         except (ConnectionLost, RegistryError) as error:
-            last = attempt + 1 == patience.attempts
-            if last or (isinstance(error, RegistryError) and not error.passing):
+            last = attempt + 1 == timeouts.attempts
+            if last or (isinstance(error, RegistryError) and not error.is_temporary):
                 raise
         cancel.pause(pause)
-        pause = min(pause * 2, patience.longest_pause)
+        pause = min(pause * 2, timeouts.longest_pause)
     raise AssertionError("the last attempt returns or raises")

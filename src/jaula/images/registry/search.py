@@ -1,4 +1,4 @@
-"""Searching a registry's catalogue (``GET /v1/search``), which Docker Hub and a few others have.
+"""Search a registry (``GET /v1/search``), which Docker Hub and a few others support.
 
 Source: Docker Registry HTTP API 1, "Search"; Docker Engine API 1.45, ``ImageSearch``.
 """
@@ -20,11 +20,11 @@ from jaula.images.registry.http.transport import HttpResponse
 from jaula.images.registry.timeouts import ERROR_LIMIT
 from jaula.spec.image import DOCUMENT_LIMIT
 
-DEFAULT_COUNT, MOST = 25, 100
+DEFAULT_COUNT, MAX_COUNT = 25, 100
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One repository; the names are the API's."""
+    """One repository. The field names are the API's."""
 
     name: str = ""
     description: str | None = ""
@@ -38,7 +38,7 @@ class _Results(msgspec.Struct, frozen=True):
 
 
 def split(term: str) -> tuple[str, str]:
-    """Registry and words of what a person searches: ``quay.io/etcd``, ``etcd``."""
+    """Return registry and term of a search: ``quay.io/etcd`` searches ``etcd`` at ``quay.io``."""
     first, slash, rest = term.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return first, rest
@@ -46,52 +46,55 @@ def split(term: str) -> tuple[str, str]:
 
 
 def search(
-    client: RegistryClient, term: str, count: int, held: Credentials, cancel: Cancellation
+    client: RegistryClient, term: str, count: int, credentials: Credentials, cancel: Cancellation
 ) -> list[Result]:
-    """What the registry finds for ``term``, at most ``count``. Raises :class:`JaulaError`."""
-    if not 0 <= count <= MOST:
-        raise InvalidRequest(f"Limit {count} is outside the range of [1, {MOST}]")
-    domain, words = split(term)
-    if not words:
-        raise InvalidRequest("there is nothing to search for")
+    """Return at most ``count`` repositories that match ``term``.
+
+    :raises JaulaError: if the search fails.
+    """
+    if not 0 <= count <= MAX_COUNT:
+        raise InvalidRequest(f"Limit {count} is outside the range of [1, {MAX_COUNT}]")
+    domain, query_term = split(term)
+    if not query_term:
+        raise InvalidRequest("the search term is empty")
     endpoint = client.hosts.endpoint(HUB_INDEX if domain == DEFAULT_DOMAIN else domain)
-    query = urlencode({"q": words, "n": count or DEFAULT_COUNT})
-    with _ask(client, endpoint, f"/v1/search?{query}", held, cancel) as answer:
-        if answer.status != 200:
-            answer.document(ERROR_LIMIT, "the registry's answer")
-            raise JaulaError(f"Unexpected status code {answer.status}")
-        data = answer.document(DOCUMENT_LIMIT, "the list of results")
+    query = urlencode({"q": query_term, "n": count or DEFAULT_COUNT})
+    with _request(client, endpoint, f"/v1/search?{query}", credentials, cancel) as response:
+        if response.status != 200:
+            response.document(ERROR_LIMIT, "the registry's response")
+            raise JaulaError(f"Unexpected status code {response.status}")
+        data = response.document(DOCUMENT_LIMIT, "the list of results")
     try:
-        found = msgspec.json.decode(data, type=_Results).results or ()
+        results = msgspec.json.decode(data, type=_Results).results or ()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the registry's results are not valid: {error}") from None
     return [
         msgspec.structs.replace(
             result, name=printable(result.name), description=printable(result.description or "")
         )
-        for result in found[: count or DEFAULT_COUNT]
+        for result in results[: count or DEFAULT_COUNT]
     ]
 
 
-def _ask(
+def _request(
     client: RegistryClient,
     endpoint: Endpoint,
     target: str,
-    held: Credentials,
+    credentials: Credentials,
     cancel: Cancellation,
 ) -> HttpResponse:
     headers = {"Accept": "application/json"}
-    if held.user:
-        headers["Authorization"] = held.basic
-    *others, last = endpoint.urls
-    for url in others:
+    if credentials.user:
+        headers["Authorization"] = credentials.basic
+    *preferred, fallback = endpoint.urls
+    for url in preferred:
         try:
             return client.transport.request(
                 "GET", url.at(target), headers, cancel=cancel, endpoint=endpoint
             )
         except Unreachable as error:
-            if not error.no_tls:
+            if not error.try_plain_http:
                 raise
     return client.transport.request(
-        "GET", last.at(target), headers, cancel=cancel, endpoint=endpoint
+        "GET", fallback.at(target), headers, cancel=cancel, endpoint=endpoint
     )

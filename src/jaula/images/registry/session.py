@@ -1,6 +1,6 @@
-"""One registry's server during one operation: requests below ``/v2/`` that prove who is there.
+"""Authenticated requests to one registry server during one operation.
 
-Source: distribution-spec 1.1, "Determining Support"; Docker's client asks ``/v2/`` first as well.
+Source: distribution-spec 1.1, "Determining Support". Docker's client requests ``/v2/`` first too.
 """
 
 from __future__ import annotations
@@ -20,40 +20,47 @@ from jaula.images.registry.timeouts import ERROR_LIMIT
 
 
 class Session:
-    """A server that answers. Methods may be called from several threads."""
+    """A reachable registry server. Methods may be called from several threads."""
 
     def __init__(
-        self, transport: Transport, endpoint: Endpoint, held: Credentials, cancel: Cancellation
+        self,
+        transport: Transport,
+        endpoint: Endpoint,
+        credentials: Credentials,
+        cancel: Cancellation,
     ) -> None:
-        """Ask ``/v2/``. Raises :class:`Unreachable`."""
+        """Request ``/v2/``.
+
+        :raises Unreachable: if the server does not respond.
+        """
         self.endpoint = endpoint
         self.transport = transport
-        self._authorizer = Authorizer(transport, endpoint, held)
+        self._authorizer = Authorizer(transport, endpoint, credentials)
         self.base = self._reach(cancel)
 
     def _reach(self, cancel: Cancellation) -> Url:
-        """The scheme that is spoken there; what the server wants to be shown is learned."""
-        *others, last = self.endpoint.urls
-        for url in others:
+        """Return the base URL with the scheme that works. Record the authentication challenge."""
+        *preferred, fallback = self.endpoint.urls
+        for url in preferred:
             try:
                 return self._ping(url, cancel)
             except Unreachable as error:
-                if not error.no_tls:
+                if not error.try_plain_http:
                     raise
-        return self._ping(last, cancel)
+        return self._ping(fallback, cancel)
 
     def _ping(self, url: Url, cancel: Cancellation) -> Url:
         with self.transport.request(
             "GET", url.at("/v2/"), {}, cancel=cancel, endpoint=self.endpoint
-        ) as answer:
-            answer.document(ERROR_LIMIT, "the registry's answer")
-            if answer.status == 401 and not answer.redirected:
-                self._learn(answer)
+        ) as response:
+            response.document(ERROR_LIMIT, "the registry's response")
+            if response.status == 401 and not response.redirected:
+                self._set_challenge(response)
         return url
 
-    def _learn(self, answer: HttpResponse) -> None:
-        wanted = www_authenticate.choose(www_authenticate.parse(answer.headers("WWW-Authenticate")))
-        self._authorizer.learn(wanted, answer.url)
+    def _set_challenge(self, response: HttpResponse) -> None:
+        challenges = www_authenticate.parse(response.headers("WWW-Authenticate"))
+        self._authorizer.set_challenge(www_authenticate.choose(challenges), response.url)
 
     def request(
         self,
@@ -66,70 +73,78 @@ class Session:
         body: Body | None = None,
         stream: bool = False,
     ) -> HttpResponse:
-        """A request with what it takes to be let in; 401 is answered once with a new token.
+        """Send an authenticated request. Retry once with a new token after 401.
 
-        ``target`` is a path, or a URL of this server. Raises what the authorizer raises.
+        ``target`` is a path, or a URL of this server.
+
+        :raises NoCredentials: if the server requires credentials and there are none.
+        :raises RegistryError: if the credentials are refused.
         """
         scopes = tuple(scopes)
         url = target if isinstance(target, Url) else self.base.at(target)
         if url.origin != self.base.origin:
             raise InvalidRequest(
-                f"the registry {self.endpoint.name} names {url.authority}, which is not itself"
+                f"the registry {self.endpoint.name} refers to another server, {url.authority}"
             )
-        for again in (True, False):
-            sent = dict(headers or {})
+        for retry in (True, False):
+            request_headers = dict(headers or {})
             try:
                 authorization = self._authorizer.header(scopes, cancel)
             except errors.NoCredentials as error:
                 text = f'{method.capitalize()} "{url}": {error.message}'
                 raise errors.NoCredentials(text) from None
             if authorization is not None:
-                sent["Authorization"] = authorization
-            answer = self.transport.request(
+                request_headers["Authorization"] = authorization
+            response = self.transport.request(
                 method,
                 url,
-                sent,
+                request_headers,
                 cancel=cancel,
                 endpoint=self.endpoint,
                 body=body,
                 stream=stream,
             )
-            if answer.status != 401 or answer.redirected or not again:
-                return answer
-            with answer:
-                data = answer.document(ERROR_LIMIT, "the registry's answer")
-                before = self._authorizer.challenged
-                self._learn(answer)
-            now = self._authorizer.challenged
-            if now is None or (now == before and now.scheme == "basic"):
-                raise errors.refused(401, data)
-        raise AssertionError("the second answer is returned")
+            if response.status != 401 or response.redirected or not retry:
+                return response
+            with response:
+                data = response.document(ERROR_LIMIT, "the registry's response")
+                before = self._authorizer.challenge
+                self._set_challenge(response)
+            after = self._authorizer.challenge
+            if after is None or (after == before and after.scheme == "basic"):
+                raise errors.registry_error(401, data)
+        raise AssertionError("the second response is returned")
 
     def login(self, cancel: Cancellation) -> str:
-        """See that the credentials are taken; the identity token that was given for them, or ''.
+        """Verify the credentials and return the identity token issued for them, or ''.
 
-        Raises :class:`~jaula.images.registry.errors.RegistryError`.
+        :raises RegistryError: if the registry refuses them.
         """
-        sent = {}
+        headers = {}
         authorization = self._authorizer.header((), cancel, offline=True)
         if authorization is not None:
-            sent["Authorization"] = authorization
+            headers["Authorization"] = authorization
         url = self.base.at("/v2/")
         with self.transport.request(
-            "GET", url, sent, cancel=cancel, endpoint=self.endpoint
-        ) as answer:
-            answer.document(ERROR_LIMIT, "the registry's answer")
-            if answer.status != 200:
-                word = errors.status_line(answer.status)
+            "GET", url, headers, cancel=cancel, endpoint=self.endpoint
+        ) as response:
+            response.document(ERROR_LIMIT, "the registry's response")
+            if response.status != 200:
+                line = errors.status_line(response.status)
                 raise errors.RegistryError(
-                    "", f"login attempt to {url} failed with status: {word}", answer.status
+                    "", f"login attempt to {url} failed with status: {line}", response.status
                 )
         return self._authorizer.identity_token
 
 
-def check(answer: HttpResponse, *good: int) -> HttpResponse:
-    """``answer`` itself where its status is one of ``good``; else its error is raised."""
-    if answer.status in good:
-        return answer
-    with answer:
-        raise errors.refused(answer.status, answer.document(ERROR_LIMIT, "the registry's answer"))
+def check(response: HttpResponse, *good: int) -> HttpResponse:
+    """Return ``response`` if its status is one of ``good``.
+
+    :raises RegistryError: if it is not.
+    """
+    if response.status in good:
+        return response
+    with response:
+        raise errors.registry_error(
+            response.status, response.document(ERROR_LIMIT, "the registry's response")
+        )

@@ -1,11 +1,11 @@
-"""Layers on their way: each is fetched once, however many pulls wait for it.
+"""Layer transfers: each layer is fetched once, however many pulls wait for it.
 
-A transfer receives the blob in one thread, and unpacks it in another while it comes. What is
-unpacked takes its place in the store only after the blob's digest and the layer's diff id were
-found right. When the last pull that waits for a transfer is cancelled, so is the transfer.
+A transfer receives the blob in one thread and unpacks it in another at the same time. The unpacked
+layer enters the store only after the blob's digest and the layer's diff id were verified. When the
+last pull that waits for a transfer is cancelled, the transfer is cancelled too.
 
-Where a transfer was begun for another pull and fails, perhaps for reasons of that pull's registry,
-a pull begins its own.
+If a transfer that another pull started fails, the pull starts its own: the failure may be due to
+the registry of the other pull.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from jaula.spec.image import Descriptor
 
 log = logging.getLogger("jaula.registry")
 
-_FAREWELL = 60.0  # seconds; longer than anything that does not notice a cancellation takes
+_CANCEL_TIMEOUT = 60.0  # seconds; longer than any step that does not check for cancellation
 
 Key = tuple[str, str]  # digest of the blob, diff id
 
 
 class Transfer:
-    """One layer. ``error`` and ``done`` are read by those who wait, after their board woke."""
+    """One layer. A waiting pull reads ``error`` and ``done`` after its board was woken."""
 
     def __init__(self, store: ImageStore, source: Repository, layer: Descriptor, diff_id: str):
         self._store = store
@@ -46,18 +46,18 @@ class Transfer:
         self._lock = threading.Lock()
         self._boards: list[ProgressBoard] = []
         self._received = False
-        self._begun = False
+        self._started = False
         self._ended = threading.Event()
-        self._open = 2  # the thread that receives, and the one that unpacks
+        self._active = 2  # threads: one receives, one unpacks
 
-    # -- those who wait -------------------------------------------------------------------------
+    # -- waiting pulls --------------------------------------------------------------------------
 
     def watch(self, board: ProgressBoard) -> None:
         with self._lock:
             self._boards.append(board)
 
     def leave(self, board: ProgressBoard) -> None:
-        """Wait no longer; without anybody who waits the transfer ends."""
+        """Stop waiting. Without a waiting pull the transfer is cancelled."""
         with self._lock:
             self._boards.remove(board)
             if self._boards or self.done:
@@ -69,85 +69,85 @@ class Transfer:
         return bool(self._boards)
 
     def wait_if_cancelled(self) -> None:
-        """Wait until a transfer that nobody wants has taken away what it made."""
-        if self.cancel.done and self._begun:
-            self._ended.wait(_FAREWELL)
+        """Wait until a cancelled transfer has removed its files."""
+        if self.cancel.done and self._started:
+            self._ended.wait(_CANCEL_TIMEOUT)
 
-    def _say(self, text: str) -> None:
+    def _post(self, text: str) -> None:
         for board in tuple(self._boards):
-            board.say(progress.status(text, short(self.layer.digest)))
+            board.post(progress.status(text, short(self.layer.digest)))
 
-    def _tell(self, text: str, current: int) -> None:
+    def _update(self, text: str, current: int) -> None:
         message = progress.amount(text, short(self.layer.digest), current, self.layer.size)
         for board in tuple(self._boards):
-            board.tell(message, last=current == self.layer.size)
+            board.update(message, last=current == self.layer.size)
 
     # -- the two threads ------------------------------------------------------------------------
 
     def receive(self, unpackers: WorkerPool) -> None:
-        """Fetch the blob; unpacking begins meanwhile."""
-        begun = False
-        self._begun = True
+        """Fetch the blob; unpacking runs at the same time."""
+        unpacking = False
+        self._started = True
         try:
             self.cancel.check()
             with self._store.blobs.writer() as blob:
-                arriving = GrowingFile(blob.reader())
-                unpackers.submit(lambda: self.unpack(arriving))
-                begun = True
+                growing = GrowingFile(blob.reader())
+                unpackers.submit(lambda: self.unpack(growing))
+                unpacking = True
 
-                def told(there: int) -> None:
-                    arriving.advance(there)
-                    self._tell("Downloading", there)
+                def on_progress(received: int) -> None:
+                    growing.advance(received)
+                    self._update("Downloading", received)
 
                 try:
-                    receive(self._source, self.layer, blob, self.cancel, told)
-                    self._say("Verifying Checksum")
+                    receive(self._source, self.layer, blob, self.cancel, on_progress)
+                    self._post("Verifying Checksum")
                     blob.commit()
                 except BaseException as error:
-                    arriving.fail(error)
+                    growing.fail(error)
                     raise
-            self._say("Download complete")
+            self._post("Download complete")
             self._received = True
-            arriving.finish()
-        except BaseException as error:  # noqa: BLE001 - handed to those who wait
-            if not begun:
-                self._settle(error)  # for the thread that will not unpack
-            self._settle(error)
+            growing.finish()
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting pulls
+            if not unpacking:
+                self._end_thread(error)  # in place of the thread that does not unpack
+            self._end_thread(error)
         else:
-            self._settle(None)
+            self._end_thread(None)
 
-    def unpack(self, arriving: GrowingFile) -> None:
-        """Unpack what comes. A layer that is there already is left."""
+    def unpack(self, growing: GrowingFile) -> None:
+        """Unpack the blob while it grows. A layer that exists is skipped."""
         try:
             if not self._store.layers.has(self.diff_id):
-                self._store.layers.extract(_Progress(arriving, self._unpacked), self.diff_id)
-        except BaseException as error:  # noqa: BLE001 - handed to those who wait
-            self._settle(error)
+                self._store.layers.extract(_Progress(growing, self._report_unpacked), self.diff_id)
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting pulls
+            self._end_thread(error)
             self.cancel.cancel()
         else:
-            self._settle(None)
+            self._end_thread(None)
         finally:
-            arriving.close()
+            growing.close()
 
-    def _unpacked(self, position: int) -> None:
-        """Tell of it as soon as the other thread has nothing more to tell."""
+    def _report_unpacked(self, position: int) -> None:
+        """Report progress once the receiving thread has nothing more to report."""
         if self._received:
-            self._tell("Extracting", position)
+            self._update("Extracting", position)
 
-    def begin_unpacking(self, unpackers: WorkerPool) -> None:
-        """The blob is there and was not unpacked: do that alone."""
-        self._open, self._begun, self._received = 1, True, True
-        arriving = GrowingFile(self._store.blobs.open(self.layer.digest))
-        arriving.advance(self.layer.size)
-        arriving.finish()
-        unpackers.submit(lambda: self.unpack(arriving))
+    def start_unpacking(self, unpackers: WorkerPool) -> None:
+        """Unpack a blob that is already stored."""
+        self._active, self._started, self._received = 1, True, True
+        growing = GrowingFile(self._store.blobs.open(self.layer.digest))
+        growing.advance(self.layer.size)
+        growing.finish()
+        unpackers.submit(lambda: self.unpack(growing))
 
-    def _settle(self, error: BaseException | None) -> None:
+    def _end_thread(self, error: BaseException | None) -> None:
         with self._lock:
-            self._open -= 1
+            self._active -= 1
             if error is not None and (self.error is None or isinstance(self.error, Cancelled)):
                 self.error = error
-            if self._open:
+            if self._active:
                 return
             self.done = True
             boards = tuple(self._boards)
@@ -155,22 +155,22 @@ class Transfer:
         if self.error is not None and not isinstance(self.error, JaulaError | OSError):
             log.error("unexpected error in a transfer", exc_info=self.error)
         if self.error is None:
-            self._say("Pull complete")
+            self._post("Pull complete")
         for board in boards:
             board.wake()
 
 
 class _Progress:
-    """A source that says how far it was read."""
+    """A source that reports how far it was read."""
 
-    def __init__(self, source: GrowingFile, told: Callable[[int], None]) -> None:
+    def __init__(self, source: GrowingFile, on_progress: Callable[[int], None]) -> None:
         self._source = source
-        self._told = told
+        self._on_progress = on_progress
 
     def read(self, size: int, /) -> bytes:
         data = self._source.read(size)
         if data:
-            self._told(self._source.position)
+            self._on_progress(self._source.position)
         return data
 
 
@@ -187,7 +187,7 @@ class Transfers:
     def join(
         self, source: Repository, layer: Descriptor, diff_id: str, board: ProgressBoard
     ) -> tuple[Transfer, bool]:
-        """The transfer of a layer, watched by ``board``; whether it was begun for this call."""
+        """Return the transfer of a layer, watched by ``board``, and whether it is a new one."""
         key = layer.digest, diff_id
         with self._lock:
             running = self._running.get(key)
@@ -198,15 +198,15 @@ class Transfers:
             transfer.watch(board)
             self._running[key] = transfer
         if self._store.blobs.size(layer.digest) == layer.size:
-            transfer.begin_unpacking(self._unpackers)
+            transfer.start_unpacking(self._unpackers)
             return transfer, True
         if self._receivers.busy:
-            board.say(progress.status("Waiting", short(layer.digest)))
+            board.post(progress.status("Waiting", short(layer.digest)))
         self._receivers.submit(lambda: transfer.receive(self._unpackers))
         return transfer, True
 
     def leave(self, transfer: Transfer, board: ProgressBoard) -> None:
-        """Wait no longer for a transfer; it is forgotten when it is over."""
+        """Stop waiting for a transfer. It is forgotten when it has ended."""
         with self._lock:
             transfer.leave(board)
             key = transfer.layer.digest, transfer.diff_id
@@ -214,8 +214,8 @@ class Transfers:
                 del self._running[key]
 
 
-def raised(error: BaseException) -> JaulaError:
-    """A failure of a transfer as one that may be raised in the thread of each who waited."""
+def as_jaula_error(error: BaseException) -> JaulaError:
+    """Return the failure of a transfer as an error that each waiting thread may raise."""
     if isinstance(error, JaulaError):
         return error
     return Unavailable(f"a layer cannot be stored: {error}")

@@ -1,9 +1,9 @@
-"""Sending one blob: not at all where it is there, by a mount, whole, or in chunks.
+"""Upload blobs: skip, mount, send whole, or send in chunks.
 
-Source: distribution-spec 1.1, "Pushing blobs", "Mounting a blob from another repository". A chunk
-that breaks off is gone on with from where the registry says it has got to. An upload's URL is used
-only where it is the registry itself; its scheme is always the one that the registry is spoken to
-with, since servers behind a proxy name another one.
+Source: distribution-spec 1.1, "Pushing blobs", "Mounting a blob from another repository". After a
+dropped connection the upload resumes at the offset that the registry reports. An upload URL is used
+only if it is on the registry itself. Its scheme is always the one of the connection, since servers
+behind a proxy state another one.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from jaula.images.registry.errors import ConnectionLost, RegistryError, Unreacha
 from jaula.images.registry.http import url as http_url
 from jaula.images.registry.http.transport import HttpResponse
 from jaula.images.registry.http.url import Url
-from jaula.images.registry.repository import Repository, again
+from jaula.images.registry.repository import Repository, retry
 from jaula.images.registry.session import check
 from jaula.images.registry.timeouts import ERROR_LIMIT
 from jaula.spec.image import Descriptor
 
 CHUNK = 64 << 20  # bytes of one request
-_PIECE = 1 << 18
+_READ_SIZE = 1 << 18  # bytes
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})", re.ASCII)
 
-Told = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 
 class Blobs(Protocol):
-    """Where what is sent comes from."""
+    """The source of uploaded blobs."""
 
     def open(self, digest: str) -> BinaryIO: ...
 
 
 class Upload:
-    """Blobs on their way into one repository. Methods may be called from several threads."""
+    """Uploads into one repository. Methods may be called from several threads."""
 
     def __init__(
         self, target: Repository, blobs: Blobs, cancel: Cancellation, *, chunk: int = CHUNK
@@ -57,48 +57,49 @@ class Upload:
         return self._scopes
 
     def has(self, digest: str) -> bool:
-        """Whether the repository has the blob."""
+        """Return whether the repository has the blob."""
 
         def ask() -> bool:
-            answer = self._session.request(
+            response = self._session.request(
                 "HEAD",
                 f"/v2/{self._target.path}/blobs/{digest}",
                 self._scopes,
                 cancel=self._cancel,
             )
-            with check(answer, 200, 404):
-                return answer.status == 200
+            with check(response, 200, 404):
+                return response.status == 200
 
-        return again(ask, self._target.patience, self._cancel)
+        return retry(ask, self._target.timeouts, self._cancel)
 
-    def send(self, blob: Descriptor, told: Told, mounts: Iterable[str] = ()) -> str:
-        """Have the blob in the repository; the name of the one it was mounted from, else ''.
+    def send(self, blob: Descriptor, on_progress: OnProgress, mounts: Iterable[str] = ()) -> str:
+        """Upload a blob unless it can be mounted; return the repository it was mounted from, or ''.
 
-        ``mounts`` are repositories of the same registry that may have it.
+        ``mounts`` are repositories of the same registry that may have the blob. ``on_progress`` is
+        called with the number of bytes sent so far.
         """
-        place: Url | None = None
+        url: Url | None = None
         for name in mounts:
             try:
-                begun = self._begin(blob.digest, name)
+                started = self._begin(blob.digest, name)
             except RegistryError:
-                continue  # we may not look there, which says nothing about here
-            if place is not None:
-                self._abandon(place)
-            place = begun
-            if place is None:
+                continue  # no access to that repository does not mean no access to this one
+            if url is not None:
+                self._abandon(url)
+            url = started
+            if url is None:
                 return name
-        self._transfer(blob, place or self._started(blob.digest), told)
+        self._transfer(blob, url or self._start(blob.digest), on_progress)
         return ""
 
     def manifest(self, reference: str, data: bytes, media_type: str, *, subject: str = "") -> bool:
-        """Send a manifest under a tag or its digest, everything that it names being there.
+        """Upload a manifest under a tag or its digest. Everything that it names must exist.
 
-        Whether the registry lists it among what refers to ``subject``.
+        Return whether the registry lists it among the referrers of ``subject``.
         """
         digest = registry_manifest.sha256(data)
 
         def ask() -> bool:
-            answer = self._session.request(
+            response = self._session.request(
                 "PUT",
                 f"/v2/{self._target.path}/manifests/{reference}",
                 self._scopes,
@@ -106,44 +107,44 @@ class Upload:
                 headers={"Content-Type": media_type, "Content-Length": str(len(data))},
                 body=lambda: (data,),
             )
-            with check(answer, 201):
-                answer.document(ERROR_LIMIT, "the registry's answer")
-                stated = answer.header("Docker-Content-Digest")
-                known = answer.header("OCI-Subject")
+            with check(response, 201):
+                response.document(ERROR_LIMIT, "the registry's response")
+                stated = response.header("Docker-Content-Digest")
+                accepted_subject = response.header("OCI-Subject")
             if stated not in ("", digest):
                 raise InvalidRequest(
-                    f"the registry calls the manifest {stated[:80]!r}, not {digest}"
+                    f"the registry states the digest {stated[:80]!r} for the manifest {digest}"
                 )
-            return bool(subject) and known == subject
+            return bool(subject) and accepted_subject == subject
 
-        return again(ask, self._target.patience, self._cancel)
+        return retry(ask, self._target.timeouts, self._cancel)
 
     def mount(self, digest: str, name: str) -> bool:
-        """Have a blob of another repository of this registry here; whether the registry did it."""
+        """Mount a blob of another repository of this registry; return whether the blob exists."""
         if self.has(digest):
             return True
-        place = self._begin(digest, name)
-        if place is not None:
-            self._abandon(place)
-        return place is None
+        url = self._begin(digest, name)
+        if url is not None:
+            self._abandon(url)
+        return url is None
 
-    def _abandon(self, place: Url) -> None:
-        """Tell the registry that an upload is not wanted; it would forget it by itself, later."""
+    def _abandon(self, url: Url) -> None:
+        """Cancel an upload. Without this the registry would drop it later by itself."""
         try:
             with self._session.request(
-                "DELETE", place, self._scopes, cancel=self._cancel
-            ) as answer:
-                answer.document(ERROR_LIMIT, "the registry's answer")
+                "DELETE", url, self._scopes, cancel=self._cancel
+            ) as response:
+                response.document(ERROR_LIMIT, "the registry's response")
         except (RegistryError, ConnectionLost, Unreachable):
             self._cancel.check()
 
-    def _started(self, digest: str) -> Url:
-        place = self._begin(digest, None)
-        assert place is not None, "only a mount has no upload"
-        return place
+    def _start(self, digest: str) -> Url:
+        url = self._begin(digest, None)
+        assert url is not None, "only a mount has no upload"
+        return url
 
     def _begin(self, digest: str, mount: str | None) -> Url | None:
-        """Begin an upload; its URL, or None where ``mount`` had the blob."""
+        """Start an upload and return its URL, or None if the blob was mounted from ``mount``."""
         url = self._session.base.at(f"/v2/{self._target.path}/blobs/uploads/")
         scopes: tuple[str, ...] = self._scopes
         if mount is not None:
@@ -151,121 +152,131 @@ class Upload:
             scopes = (*scopes, f"repository:{mount}:pull")
 
         def ask() -> Url | None:
-            answer = self._session.request("POST", url, scopes, cancel=self._cancel)
+            response = self._session.request("POST", url, scopes, cancel=self._cancel)
             good = (201, 202) if mount is not None else (202,)
-            with check(answer, *good):
-                answer.document(ERROR_LIMIT, "the registry's answer")
-                return None if answer.status == 201 else self._place(answer, url)
+            with check(response, *good):
+                response.document(ERROR_LIMIT, "the registry's response")
+                return None if response.status == 201 else self._upload_url(response, url)
 
-        return again(ask, self._target.patience, self._cancel)
+        return retry(ask, self._target.timeouts, self._cancel)
 
-    def _place(self, answer: HttpResponse, before: Url) -> Url:
-        """Where the upload goes on."""
-        location = answer.header("Location")
+    def _upload_url(self, response: HttpResponse, current: Url) -> Url:
+        """Return the URL of the next request of the upload; ``current`` is the one of this one.
+
+        :raises InvalidRequest: if it is on another server.
+        """
+        location = response.header("Location")
         if not location:
-            return before
-        found = http_url.parse(location, self._session.base)
+            return current
+        stated = http_url.parse(location, self._session.base)
         base = self._session.base
-        same_port = found.port == base.port or found.scheme != base.scheme
-        if found.host != base.host or not same_port:
+        same_port = stated.port == base.port or stated.scheme != base.scheme
+        if stated.host != base.host or not same_port:
             raise InvalidRequest(
-                f"the registry {self._session.endpoint.name} wants the layer to be sent to "
-                f"{found.authority}, which is refused"
+                f"the registry {self._session.endpoint.name} redirects the upload of a layer to "
+                f"{stated.authority}, which is refused"
             )
-        return base.at(found.target)
+        return base.at(stated.target)
 
-    def _transfer(self, blob: Descriptor, place: Url, told: Told) -> None:
-        """Send what is missing until all is there, then close the upload with the digest."""
-        patience = self._target.patience
-        attempt, pause, sent = 0, patience.pause, 0
+    def _transfer(self, blob: Descriptor, url: Url, on_progress: OnProgress) -> None:
+        """Send a blob, resuming after errors, and close the upload with the digest."""
+        timeouts = self._target.timeouts
+        attempt, pause, sent = 0, timeouts.pause, 0
         while True:
             try:
                 while blob.size - sent > self._chunk:
-                    place, sent = self._patch(blob, place, sent, self._chunk, told)
-                self._put(blob, place, sent, told)
+                    url, sent = self._patch(blob, url, sent, self._chunk, on_progress)
+                self._put(blob, url, sent, on_progress)
                 return
             except (ConnectionLost, Unreachable, RegistryError) as error:
                 self._cancel.check()
                 attempt += 1
-                if attempt >= patience.attempts or _is_final(error):
+                if attempt >= timeouts.attempts or _is_final(error):
                     raise
             self._cancel.pause(pause)
-            pause = min(pause * 2, patience.longest_pause)
-            place, sent = self._look(blob, place)
+            pause = min(pause * 2, timeouts.longest_pause)
+            url, sent = self._offset(blob, url)
 
-    def _look(self, blob: Descriptor, place: Url) -> tuple[Url, int]:
-        """How much of an upload has arrived; a new one where it is lost."""
+    def _offset(self, blob: Descriptor, url: Url) -> tuple[Url, int]:
+        """Return URL and offset of an upload, or of a new one if the registry lost it."""
         try:
-            answer = self._session.request("GET", place, self._scopes, cancel=self._cancel)
-            with check(answer, 204):
-                there = _RANGE.fullmatch(answer.header("Range"))
-                arrived = int(there[1]) + 1 if there and there[1] != "0" else 0
-                if arrived <= blob.size:
-                    return self._place(answer, place), arrived
+            response = self._session.request("GET", url, self._scopes, cancel=self._cancel)
+            with check(response, 204):
+                match = _RANGE.fullmatch(response.header("Range"))
+                offset = int(match[1]) + 1 if match and match[1] != "0" else 0
+                if offset <= blob.size:
+                    return self._upload_url(response, url), offset
         except (RegistryError, ConnectionLost, Unreachable):
             self._cancel.check()
-        return self._started(blob.digest), 0
+        return self._start(blob.digest), 0
 
     def _patch(
-        self, blob: Descriptor, place: Url, sent: int, size: int, told: Told
+        self, blob: Descriptor, url: Url, sent: int, size: int, on_progress: OnProgress
     ) -> tuple[Url, int]:
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Range": f"{sent}-{sent + size - 1}",
             "Content-Length": str(size),
         }
-        answer = self._session.request(
+        response = self._session.request(
             "PATCH",
-            place,
+            url,
             self._scopes,
             cancel=self._cancel,
             headers=headers,
-            body=lambda: self._pieces(blob, sent, size, told),
+            body=lambda: self._chunks(blob, sent, size, on_progress),
         )
-        with check(answer, 202, 201, 204):
-            answer.document(ERROR_LIMIT, "the registry's answer")
-            return self._place(answer, place), sent + size
+        with check(response, 202, 201, 204):
+            response.document(ERROR_LIMIT, "the registry's response")
+            return self._upload_url(response, url), sent + size
 
-    def _put(self, blob: Descriptor, place: Url, sent: int, told: Told) -> None:
+    def _put(self, blob: Descriptor, url: Url, sent: int, on_progress: OnProgress) -> None:
         size = blob.size - sent
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         if sent:
             headers["Content-Range"] = f"{sent}-{blob.size - 1}"
-        answer = self._session.request(
+        response = self._session.request(
             "PUT",
-            place.with_query(f"digest={blob.digest}"),
+            url.with_query(f"digest={blob.digest}"),
             self._scopes,
             cancel=self._cancel,
             headers=headers,
-            body=lambda: self._pieces(blob, sent, size, told),
+            body=lambda: self._chunks(blob, sent, size, on_progress),
         )
-        with check(answer, 201, 204):
-            answer.document(ERROR_LIMIT, "the registry's answer")
-            stated = answer.header("Docker-Content-Digest")
+        with check(response, 201, 204):
+            response.document(ERROR_LIMIT, "the registry's response")
+            stated = response.header("Docker-Content-Digest")
             if stated not in ("", blob.digest):
-                raise InvalidRequest(f"the registry calls {blob.digest} {stated[:80]!r}")
+                raise InvalidRequest(
+                    f"the registry states the digest {stated[:80]!r} for the blob {blob.digest}"
+                )
 
-    def _pieces(self, blob: Descriptor, offset: int, size: int, told: Told) -> Iterator[bytes]:
+    def _chunks(
+        self, blob: Descriptor, offset: int, size: int, on_progress: OnProgress
+    ) -> Iterator[bytes]:
         with self._blobs.open(blob.digest) as file:
             file.seek(offset)
             while size:
                 self._cancel.check()
-                piece = file.read(min(_PIECE, size))
-                if not piece:
-                    raise InvalidRequest(f"the blob {blob.digest} has another length than it had")
-                size -= len(piece)
-                offset += len(piece)
-                yield piece
-                told(offset)
+                chunk = file.read(min(_READ_SIZE, size))
+                if not chunk:
+                    raise InvalidRequest(f"the blob {blob.digest} became shorter")
+                size -= len(chunk)
+                offset += len(chunk)
+                yield chunk
+                on_progress(offset)
 
 
 def _is_final(error: Exception) -> bool:
-    """416 says that the registry counts otherwise; that is looked up and gone on with."""
-    return isinstance(error, RegistryError) and not (error.passing or error.answered == 416)
+    """Return whether an upload cannot be resumed.
+
+    416 means that our offset is wrong: ask the registry for its offset and resume there.
+    """
+    return isinstance(error, RegistryError) and not (error.is_temporary or error.http_status == 416)
 
 
 class UploadResult(msgspec.Struct, frozen=True):
-    """What the registry has now."""
+    """The manifest that was pushed; ``size`` is in bytes."""
 
     tag: str
     digest: str

@@ -1,6 +1,6 @@
-"""Threads for long work, a few at a time, that end when there is none.
+"""A pool of threads for long work. Threads end when there is no work.
 
-They are no threads of the event loop's pool: a registry that is slow would occupy that.
+The event loop's pool is not used: a slow registry would occupy it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 class WorkerPool:
-    """At most ``size`` threads; what is given beyond that waits for its turn."""
+    """At most ``size`` threads. Further work waits in a queue."""
 
     def __init__(self, size: int, name: str) -> None:
         self._size = max(size, 1)
@@ -22,11 +22,11 @@ class WorkerPool:
 
     @property
     def busy(self) -> bool:
-        """Whether new work would wait."""
+        """Return whether new work would wait."""
         return self._running >= self._size
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Have ``work`` done; it reports its failures itself."""
+        """Run ``work`` in a thread. It reports its failures itself."""
         with self._lock:
             self._waiting.append(work)
             if self._running >= self._size:

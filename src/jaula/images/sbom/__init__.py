@@ -1,6 +1,6 @@
-"""The packages in an image, read from its files alone: no network, nothing of it is run.
+"""The packages in an image, read from its files only: no network, no program of the image is run.
 
-Every file is hostile: it is reached by descriptors below the image's root, read under a limit, and
-what it says is data and never a path that is followed. What cannot be read as a whole is an error,
-since half a list looks like a whole one.
+All files are untrusted. They are opened by descriptors below the image's root and read under a
+limit. A path in a file is data and is never opened. A database that cannot be read completely is an
+error, since an incomplete list is not recognisable as one.
 """

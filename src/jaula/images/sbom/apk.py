@@ -7,24 +7,24 @@ from collections.abc import Iterator
 from jaula.images.sbom.package import Package, text
 from jaula.images.sbom.rootfs import RootfsReader
 
-_PLACES = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
+_PATHS = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 _LIMIT = 256 << 20  # bytes
 
 
-def packages(tree: RootfsReader) -> Iterator[Package]:
-    """Everything in the database; the second place may be a link to the first."""
-    for place in _PLACES:
-        data = tree.read(place, _LIMIT)
+def packages(rootfs: RootfsReader) -> Iterator[Package]:
+    """Yield the packages in the database. The second path may be a link to the first."""
+    for path in _PATHS:
+        data = rootfs.read(path, _LIMIT)
         if data is not None:
-            yield from _of(data, place)
+            yield from _parse(data, path)
             return
 
 
-def _of(data: bytes, found: str) -> Iterator[Package]:
+def _parse(data: bytes, path: str) -> Iterator[Package]:
     for stanza in data.decode("utf-8", "replace").split("\n\n"):
         fields: dict[str, str] = {}
         for line in stanza.split("\n"):
-            if line[1:2] == ":":  # letters are names, in either case
+            if line[1:2] == ":":  # a field name is one letter, case-sensitive
                 fields.setdefault(line[0], line[2:])
         name, version = text(fields.get("P")), text(fields.get("V"))
         if name and version:
@@ -37,5 +37,5 @@ def _of(data: bytes, found: str) -> Iterator[Package]:
                 licence=text(fields.get("L")),
                 supplier=text(fields.get("m")),
                 homepage=text(fields.get("U")),
-                found=found,
+                path=path,
             )

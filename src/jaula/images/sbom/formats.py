@@ -1,7 +1,7 @@
-"""The documents: SPDX 2.3 and CycloneDX 1.6, both as JSON. Pure.
+"""SBOM documents: SPDX 2.3 and CycloneDX 1.6, both as JSON. Pure.
 
-Sources: spdx.github.io/spdx-spec/v2.3, cyclonedx.org/docs/1.6/json. Nothing in them depends on the
-time or the place of their making, so that equal images have equal documents.
+Sources: spdx.github.io/spdx-spec/v2.3, cyclonedx.org/docs/1.6/json. The documents do not depend on
+time or machine, so equal images have equal documents.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Document = dict[str, Any]
 _SPDX = "https://spdx.org/spdxdocs"
 _UNKNOWN = "NOASSERTION"
 _EPOCH = "1970-01-01T00:00:00Z"
-_MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z")
-_ADDRESS = str.maketrans("<>", "()")  # SPDX has a person's address in parentheses
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z")
+_ADDRESS = str.maketrans("<>", "()")  # SPDX writes an e-mail address in parentheses
 _URL = re.compile(r"https?://[!-~]{1,400}", re.ASCII)
 
 
-def spdx(image: Image, name: str, found: Inventory) -> Document:
-    """An SPDX document: the image, called ``name``, contains the packages."""
+def spdx(image: Image, name: str, inventory: Inventory) -> Document:
+    """Return an SPDX document: the image, called ``name``, contains the packages."""
     quoted: dict[str, str] = {}
-    system = found.system
+    system = inventory.system
     described = {
         "SPDXID": "SPDXRef-Image",
         "name": name,
@@ -44,7 +44,7 @@ def spdx(image: Image, name: str, found: Inventory) -> Document:
         "copyrightText": _UNKNOWN,
     }
     packages = [described]
-    for number, package in enumerate(found.packages, 1):
+    for number, package in enumerate(inventory.packages, 1):
         packages.append(
             {
                 "SPDXID": f"SPDXRef-Package-{number}",
@@ -56,7 +56,7 @@ def spdx(image: Image, name: str, found: Inventory) -> Document:
                 "licenseConcluded": _UNKNOWN,
                 "licenseDeclared": _declared(package.licence, quoted),
                 "copyrightText": _UNKNOWN,
-                "sourceInfo": f"found in /{package.found}",
+                "sourceInfo": f"inventory in /{package.path}",
                 **({"homepage": package.homepage} if _URL.fullmatch(package.homepage) else {}),
                 "externalRefs": [
                     {
@@ -85,9 +85,9 @@ def spdx(image: Image, name: str, found: Inventory) -> Document:
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
         "name": name,
-        "documentNamespace": f"{_SPDX}/{_slug(name)}-{_identity(image, name, found)}",
+        "documentNamespace": f"{_SPDX}/{_slug(name)}-{_identity(image, name, inventory)}",
         "creationInfo": {
-            "created": _moment(image.created),
+            "created": _creation_time(image.created),
             "creators": [f"Tool: jaula-{__version__}"],
         },
         "packages": packages,
@@ -101,44 +101,44 @@ def spdx(image: Image, name: str, found: Inventory) -> Document:
     return document
 
 
-def cyclonedx(image: Image, name: str, found: Inventory) -> Document:
-    """A CycloneDX document: the packages are the components of the image, called ``name``."""
-    seen: dict[str, int] = {}
+def cyclonedx(image: Image, name: str, inventory: Inventory) -> Document:
+    """Return a CycloneDX document: the packages are components of the image, called ``name``."""
+    counts: dict[str, int] = {}
     components = []
-    for package in found.packages:
-        purl = package.purl(found.system)
-        seen[purl] = seen.get(purl, 0) + 1
+    for package in inventory.packages:
+        purl = package.purl(inventory.system)
+        counts[purl] = counts.get(purl, 0) + 1
         component: Document = {
             "type": "library",
-            "bom-ref": purl if seen[purl] == 1 else f"{purl}#{seen[purl]}",
+            "bom-ref": purl if counts[purl] == 1 else f"{purl}#{counts[purl]}",
             "name": package.name,
             "version": package.version,
             "purl": purl,
-            "properties": [{"name": "jaula:found", "value": f"/{package.found}"}],
+            "properties": [{"name": "jaula:inventory", "value": f"/{package.path}"}],
         }
         if package.supplier:
             component["publisher"] = package.supplier
         if package.licence:
             component["licenses"] = [_licence(package.licence)]
         components.append(component)
-    if found.system.id:
+    if inventory.system.id:
         system: Document = {
             "type": "operating-system",
             "bom-ref": "os",
-            "name": found.system.id,
-            "description": found.system.name,
+            "name": inventory.system.id,
+            "description": inventory.system.name,
         }
-        if found.system.version:
-            system["version"] = found.system.version
+        if inventory.system.version:
+            system["version"] = inventory.system.version
         components.append(system)
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{_identity(image, name, found)}",
+        "serialNumber": f"urn:uuid:{_identity(image, name, inventory)}",
         "version": 1,
         "metadata": {
-            "timestamp": _moment(image.created),
+            "timestamp": _creation_time(image.created),
             "tools": {
                 "components": [{"type": "application", "name": "jaula", "version": __version__}]
             },
@@ -153,7 +153,7 @@ def cyclonedx(image: Image, name: str, found: Inventory) -> Document:
     }
 
 
-FORMS: dict[str, Callable[[Image, str, Inventory], Document]] = {
+FORMATS: dict[str, Callable[[Image, str, Inventory], Document]] = {
     "spdx": spdx,
     "cyclonedx": cyclonedx,
 }
@@ -163,16 +163,16 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", name)
 
 
-def _identity(image: Image, name: str, found: Inventory) -> uuid.UUID:
-    """The same for the same content."""
-    told = [image.id, name, __version__, *(p.purl(found.system) for p in found.packages)]
-    digest = hashlib.sha256("\n".join(told).encode()).digest()
+def _identity(image: Image, name: str, inventory: Inventory) -> uuid.UUID:
+    """Return a UUID that depends on the content only."""
+    parts = [image.id, name, __version__, *(p.purl(inventory.system) for p in inventory.packages)]
+    digest = hashlib.sha256("\n".join(parts).encode()).digest()
     return uuid.UUID(bytes=digest[:16], version=4)
 
 
-def _moment(created: str) -> str:
-    found = _MOMENT.fullmatch(created)
-    return f"{found[1]}Z" if found else _EPOCH
+def _creation_time(created: str) -> str:
+    match = _TIME.fullmatch(created)
+    return f"{match[1]}Z" if match else _EPOCH
 
 
 def _supplier(package: Package) -> str:

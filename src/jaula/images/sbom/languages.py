@@ -1,8 +1,8 @@
-"""Packages that languages' own installers put there, wherever they lie.
+"""Packages that language package managers installed, in any directory.
 
 Sources: packaging.python.org, "Recording installed projects" and "Core metadata"; docs.npmjs.com,
-"package.json". Only what is installed counts: ``NAME.dist-info``, ``NAME.egg-info``, and the
-directories directly in a ``node_modules``.
+"package.json". Only installed packages count: ``NAME.dist-info``, ``NAME.egg-info``, and the direct
+subdirectories of a ``node_modules``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from jaula.images.sbom import deb822
 from jaula.images.sbom.package import Package, text
 from jaula.images.sbom.rootfs import RootfsReader
 
-_LIMIT = 4 << 20  # bytes of one package's file
-_KERNELS = ("proc", "sys", "dev")
+_LIMIT = 4 << 20  # bytes of the file of one package
+_SKIPPED = ("proc", "sys", "dev")  # mount points of kernel file systems
 
 
 class _Node(msgspec.Struct, frozen=True):
-    """``license`` was an object once, and may be anything."""
+    """The members of ``package.json``. ``license`` was once an object, and may be anything."""
 
     name: object = ""
     version: object = ""
@@ -28,22 +28,22 @@ class _Node(msgspec.Struct, frozen=True):
     homepage: object = ""
 
 
-def packages(tree: RootfsReader) -> Iterator[Package]:
-    """Everything of both kinds."""
-    for path, entries in tree.directories():
-        if path in _KERNELS:
+def packages(rootfs: RootfsReader) -> Iterator[Package]:
+    """Yield the packages of Python and Node.js."""
+    for path, entries in rootfs.directories():
+        if path in _SKIPPED:
             entries.clear()
         names = {name for name, _ in entries}
         last = path.rpartition("/")[2]
         if last.endswith(".dist-info") and "METADATA" in names:
-            yield from _python(tree, f"{path}/METADATA")
+            yield from _python(rootfs, f"{path}/METADATA")
         elif last.endswith(".egg-info") and "PKG-INFO" in names:
-            yield from _python(tree, f"{path}/PKG-INFO")
+            yield from _python(rootfs, f"{path}/PKG-INFO")
         for name, is_directory in entries:
             if name.endswith(".egg-info") and not is_directory:
-                yield from _python(tree, f"{path}/{name}".lstrip("/"))
+                yield from _python(rootfs, f"{path}/{name}".lstrip("/"))
         if "package.json" in names and _is_module(path):
-            yield from _node(tree, f"{path}/package.json")
+            yield from _node(rootfs, f"{path}/package.json")
 
 
 def _is_module(path: str) -> bool:
@@ -52,8 +52,8 @@ def _is_module(path: str) -> bool:
     return scoped or (len(parts) > 1 and parts[-2] == "node_modules")
 
 
-def _python(tree: RootfsReader, path: str) -> Iterator[Package]:
-    data = tree.read(path, _LIMIT)
+def _python(rootfs: RootfsReader, path: str) -> Iterator[Package]:
+    data = rootfs.read(path, _LIMIT)
     head = next(deb822.read(data or b""), {})
     name, version = text(head.get("name")), text(head.get("version"))
     if name and version:
@@ -64,18 +64,18 @@ def _python(tree: RootfsReader, path: str) -> Iterator[Package]:
             licence=text(head.get("license-expression") or head.get("license")),
             supplier=text(head.get("author-email") or head.get("author")),
             homepage=text(head.get("home-page")),
-            found=path,
+            path=path,
         )
 
 
-def _node(tree: RootfsReader, path: str) -> Iterator[Package]:
-    data = tree.read(path, _LIMIT)
+def _node(rootfs: RootfsReader, path: str) -> Iterator[Package]:
+    data = rootfs.read(path, _LIMIT)
     try:
-        found = msgspec.json.decode(data or b"", type=_Node)
+        document = msgspec.json.decode(data or b"", type=_Node)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return  # modules have test files of that name that are no JSON
-    name, version = text(found.name), text(found.version)
-    licence = found.license
+        return  # packages contain test files of that name that are not JSON
+    name, version = text(document.name), text(document.version)
+    licence = document.license
     if isinstance(licence, dict):
         licence = licence.get("type")
     if name and version:
@@ -84,6 +84,6 @@ def _node(tree: RootfsReader, path: str) -> Iterator[Package]:
             name=name,
             version=version,
             licence=text(licence),
-            homepage=text(found.homepage),
-            found=path,
+            homepage=text(document.homepage),
+            path=path,
         )

@@ -1,4 +1,4 @@
-"""One installed package, and the system it belongs to."""
+"""An installed package, and the operating system of the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LIMIT = 512  # characters of a value
 
 
 class System(msgspec.Struct, frozen=True):
-    """What ``os-release`` says; empty where an image has none. Source: os-release(5)."""
+    """The content of ``os-release``, empty if the image has none. Source: os-release(5)."""
 
     id: str = ""
     version: str = ""
@@ -19,45 +19,48 @@ class System(msgspec.Struct, frozen=True):
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """``kind`` is the type of a package URL; ``found`` the file that tells of it."""
+    """An installed package.
+
+    ``kind`` is its package URL type; ``path`` is the file that lists it.
+    """
 
     kind: str  # deb, apk, rpm, pypi, npm
     name: str
     version: str
     architecture: str = ""
     epoch: str = ""
-    source: str = ""  # the source package, where it is called otherwise
-    licence: str = ""  # as the package has it, often no SPDX expression
+    source: str = ""  # the source package, if its name differs
+    licence: str = ""  # as stated by the package, often not an SPDX expression
     supplier: str = ""
     homepage: str = ""
-    found: str = ""
+    path: str = ""
 
     def purl(self, system: System) -> str:
-        """Its package URL. Source: package-url/purl-spec, ``PURL-TYPES``."""
-        name, space = self.name, ""
+        """Return the package URL. Source: package-url/purl-spec, ``PURL-TYPES``."""
+        name, namespace = self.name, ""
         if self.kind in ("deb", "apk", "rpm"):
-            space = system.id or self.kind
+            namespace = system.id or self.kind
         elif self.kind == "npm" and self.name.startswith("@") and "/" in self.name:
-            space, _, name = self.name.partition("/")
+            namespace, _, name = self.name.partition("/")
         elif self.kind == "pypi":
             name = re.sub(r"[-_.]+", "-", name).lower()
         qualifiers = {"arch": self.architecture, "epoch": self.epoch}
         if self.kind in ("deb", "apk", "rpm") and system.id:
             qualifiers["distro"] = f"{system.id}-{system.version}".rstrip("-")
-        told = "&".join(f"{k}={quote(v, '')}" for k, v in sorted(qualifiers.items()) if v)
-        path = "/".join(quote(part, "") for part in (space, name) if part)
-        return f"pkg:{self.kind}/{path}@{quote(self.version, '')}" + (f"?{told}" if told else "")
+        query = "&".join(f"{k}={quote(v, '')}" for k, v in sorted(qualifiers.items()) if v)
+        path = "/".join(quote(part, "") for part in (namespace, name) if part)
+        return f"pkg:{self.kind}/{path}@{quote(self.version, '')}" + (f"?{query}" if query else "")
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """Everything that was found, in a fixed order."""
+    """All packages of an image, in a fixed order."""
 
     system: System
     packages: tuple[Package, ...]
 
 
 def text(value: object) -> str:
-    """A value as one short line of text; empty where it is none."""
+    """Return a value as one short line of text, empty if it is not a string."""
     if not isinstance(value, str):
         return ""
     line = " ".join(value[: _LIMIT * 4].split())[:_LIMIT]

@@ -1,8 +1,8 @@
-"""The files of an image, by descriptors below its root and within a budget.
+"""Read the files of an image by descriptors below its root, within a budget.
 
-A symbolic link is followed inside the root only (openat2(2), ``RESOLVE_IN_ROOT``); a walk follows
-none. Directories are entered one at a time by descriptor, so depth costs no memory and no path is
-longer than a name.
+Symbolic links are followed only inside the root (openat2(2), ``RESOLVE_IN_ROOT``). A directory walk
+follows none. Each directory is opened by descriptor, one at a time, so the depth does not cost
+memory and path length is not limited.
 """
 
 from __future__ import annotations
@@ -16,39 +16,42 @@ from jaula.errors import InvalidRequest
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
 
-MOST_ENTRIES = 3_000_000
-MOST_BYTES = 1 << 30  # of all files that are read
-MOST_SECONDS = 120
-_DEEPEST = 64  # directories; packages lie far above
+MAX_ENTRIES = 3_000_000
+MAX_BYTES = 1 << 30  # of all files read
+MAX_SECONDS = 120
+_MAX_DEPTH = 64  # directories; no package database is that deep
 _ABSENT = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EINVAL, errno.ENXIO}
 )
 
 
 class RootfsReader:
-    """The root of an image. Raises :class:`InvalidRequest` where the budget is used up."""
+    """The root of an image. Every method raises :class:`InvalidRequest` beyond the budget."""
 
     def __init__(self, root: int) -> None:
         self._root = root
-        self._bytes = MOST_BYTES
-        self._entries = MOST_ENTRIES
-        self._ends = monotonic() + MOST_SECONDS
+        self._bytes = MAX_BYTES
+        self._entries = MAX_ENTRIES
+        self._ends = monotonic() + MAX_SECONDS
 
     def read(self, path: str, limit: int) -> bytes | None:
-        """A regular file's content; None where there is none, or something else is there."""
+        """Return the content of a regular file, or None if there is no regular file.
+
+        :raises InvalidRequest: if it is larger than ``limit`` bytes.
+        """
         try:
             data = paths.read_file_in_root(self._root, path, min(limit, self._bytes))
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
             if error.errno == errno.EFBIG:
-                raise InvalidRequest(f"{shown(path)} is larger than {limit} bytes") from None
+                raise InvalidRequest(f"{printable(path)} is larger than {limit} bytes") from None
             raise
         self._bytes -= len(data)
         return data
 
     def names(self, path: str) -> list[str]:
-        """What is in a directory, sorted; nothing where there is none."""
+        """Return the sorted names in a directory, empty if it is absent."""
         try:
             fd = paths.open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
@@ -56,15 +59,15 @@ class RootfsReader:
                 return []
             raise
         try:
-            return sorted(name for name, _ in self._listed(fd))
+            return sorted(name for name, _ in self._scan(fd))
         finally:
             os.close(fd)
 
     def directories(self) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
-        """Every directory with what is in it: names, and whether each is a directory itself."""
-        waiting = [("", 0)]
-        while waiting:
-            path, depth = waiting.pop()
+        """Yield every directory with its entries: names, and whether each is a directory."""
+        pending = [("", 0)]
+        while pending:
+            path, depth = pending.pop()
             try:
                 fd = paths.openat2(
                     self._root,
@@ -77,27 +80,27 @@ class RootfsReader:
                     continue
                 raise
             try:
-                found = sorted(self._listed(fd))
+                children = sorted(self._scan(fd))
             finally:
                 os.close(fd)
-            yield path, found
-            if depth < _DEEPEST:
-                below = [name for name, is_directory in found if is_directory]
-                waiting += [(f"{path}/{n}".lstrip("/"), depth + 1) for n in reversed(below)]
+            yield path, children
+            if depth < _MAX_DEPTH:
+                below = [name for name, is_directory in children if is_directory]
+                pending += [(f"{path}/{n}".lstrip("/"), depth + 1) for n in reversed(below)]
 
-    def _listed(self, fd: int) -> Iterator[tuple[str, bool]]:
+    def _scan(self, fd: int) -> Iterator[tuple[str, bool]]:
         with os.scandir(fd) as entries:
             for entry in entries:
                 self._entries -= 1
                 if self._entries < 0:
-                    raise InvalidRequest(f"the image has more than {MOST_ENTRIES} files")
+                    raise InvalidRequest(f"the image has more than {MAX_ENTRIES} files")
                 if self._entries % 1024 == 0 and monotonic() > self._ends:
                     raise InvalidRequest(
-                        f"the image's files are not looked through in {MOST_SECONDS} seconds"
+                        f"scanning the files of the image took longer than {MAX_SECONDS} seconds"
                     )
                 yield entry.name, entry.is_dir(follow_symlinks=False)
 
 
-def shown(path: str) -> str:
-    """A path as messages have it."""
+def printable(path: str) -> str:
+    """Return a path in printable form."""
     return "".join(c if c.isprintable() else "?" for c in path[:200])

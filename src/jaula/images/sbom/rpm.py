@@ -1,10 +1,10 @@
 """Packages of rpm: its databases ``rpmdb.sqlite``, ``Packages.db`` and ``Packages``.
 
 Sources: rpm's ``docs/manual/format_header.md``, ``tags.md`` and ``lib/backend/dbi.c``; sqlite.org,
-"Defense Against The Dark Arts". A header is a table of tags before a store of values. SQLite's
-database is read here, the others by :mod:`.ndb` and :mod:`.bdb`.
+"Defense Against The Dark Arts". A header is a table of tags in front of a store of values. The
+SQLite database is read here, the others by :mod:`.rpm_ndb` and :mod:`.rpm_bdb`.
 
-Where there are several, the first kind of these counts, as for rpm itself when it looks for one.
+If there are several databases, the first kind in this order counts, as when rpm searches for one.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from jaula.images.sbom.rootfs import RootfsReader
 
 _DIRECTORIES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 _LIMIT = 512 << 20  # bytes
-_SECONDS = 30
-_MOST_TAGS = 4096
+_TIMEOUT = 30  # seconds for all queries
+_MAX_TAGS = 4096
 _NAME, _VERSION, _RELEASE, _EPOCH, _VENDOR = 1000, 1001, 1002, 1003, 1011
 _LICENCE, _URL, _ARCH, _SOURCE = 1014, 1020, 1022, 1044
 _INT32, _STRING, _TRANSLATED = 4, 6, 9
-_KEY = "gpg-pubkey"  # a signing key that rpm keeps as if it were a package
+_KEY = "gpg-pubkey"  # a signing key, which rpm stores like a package
 
 Header = dict[int, "str | int"]
 
 
-def packages(tree: RootfsReader) -> Iterator[Package]:
-    """Everything in the database."""
+def packages(rootfs: RootfsReader) -> Iterator[Package]:
+    """Yield the packages in the database."""
     for directory in _DIRECTORIES:
-        place = f"{directory}/rpmdb.sqlite"
-        data = tree.read(place, _LIMIT)
+        path = f"{directory}/rpmdb.sqlite"
+        data = rootfs.read(path, _LIMIT)
         if data:
-            log = tree.read(f"{place}-wal", _LIMIT) or b""
-            yield from _of(_blobs(data, log, place), place)
+            log = rootfs.read(f"{path}-wal", _LIMIT) or b""
+            yield from _parse(_blobs(data, log, path), path)
             return
     for name, blobs in (("Packages.db", rpm_ndb.blobs), ("Packages", rpm_bdb.blobs)):
         for directory in _DIRECTORIES:
-            place = f"{directory}/{name}"
-            data = tree.read(place, _LIMIT)
+            path = f"{directory}/{name}"
+            data = rootfs.read(path, _LIMIT)
             if data:
-                yield from _of(blobs(data, place), place)
+                yield from _parse(blobs(data, path), path)
                 return
 
 
-def _of(blobs: Iterator[bytes], place: str) -> Iterator[Package]:
+def _parse(blobs: Iterator[bytes], path: str) -> Iterator[Package]:
     for blob in blobs:
         try:
             header = read_header(blob)
         except (struct.error, IndexError) as error:
-            raise InvalidRequest(f"{place} is damaged: {error}") from None
+            raise InvalidRequest(f"{path} is damaged: {error}") from None
         name, version = text(header.get(_NAME)), text(header.get(_VERSION))
         if not name or not version or name == _KEY:
             continue
@@ -71,26 +71,26 @@ def _of(blobs: Iterator[bytes], place: str) -> Iterator[Package]:
             licence=text(header.get(_LICENCE)),
             supplier=text(header.get(_VENDOR)),
             homepage=text(header.get(_URL)),
-            found=place,
+            path=path,
         )
 
 
-def _blobs(data: bytes, log: bytes, place: str) -> Iterator[bytes]:
-    """The headers, in order; a view or a trigger of that name is not run.
+def _blobs(data: bytes, log: bytes, path: str) -> Iterator[bytes]:
+    """Yield the headers of a SQLite database, in order. Refuse a view in path of the table.
 
-    ``log`` is the write-ahead log, in which the last changes may still be: SQLite adds them to a
-    copy.
+    ``log`` is the write-ahead log, which may contain the last changes. SQLite applies it to a
+    copy of the database.
     """
     with tempfile.TemporaryDirectory(prefix="jaula-sbom-") as copy:
         for name, content in (("db", data), ("db-wal", log)):
             with open(f"{copy}/{name}", "xb") as file:
                 file.write(content)
-        yield from _read(f"{copy}/db", place)
+        yield from _read(f"{copy}/db", path)
 
 
-def _read(path: str, place: str) -> Iterator[bytes]:
-    database = sqlite3.connect(path, isolation_level=None)
-    ends = monotonic() + _SECONDS
+def _read(copy: str, path: str) -> Iterator[bytes]:
+    database = sqlite3.connect(copy, isolation_level=None)
+    ends = monotonic() + _TIMEOUT
     try:
         database.set_progress_handler(lambda: monotonic() > ends, 10_000)
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 64 << 20)
@@ -100,32 +100,35 @@ def _read(path: str, place: str) -> Iterator[bytes]:
             "SELECT type, sql FROM sqlite_schema WHERE name = 'Packages'"
         ).fetchone()
         if kind is None or kind[0] != "table" or "virtual" in str(kind[1]).lower():
-            raise InvalidRequest(f"{place} has no table of packages")
+            raise InvalidRequest(f"{path} has no table Packages")
         for (blob,) in database.execute("SELECT blob FROM Packages ORDER BY hnum"):
             if not isinstance(blob, bytes):
-                raise InvalidRequest(f"{place} is damaged: a header is no blob")
+                raise InvalidRequest(f"{path} is damaged: a header is not a blob")
             yield blob
     except (sqlite3.Error, MemoryError, OverflowError) as error:
-        raise InvalidRequest(f"{place} is damaged: {error}") from None
+        raise InvalidRequest(f"{path} is damaged: {error}") from None
     finally:
         database.close()
 
 
 def read_header(blob: bytes) -> Header:
-    """The values of the tags that matter. Raises ``struct.error``, ``IndexError``."""
+    """Return the values of a header's tags.
+
+    :raises struct.error: or IndexError, if the header is damaged.
+    """
     tags, size = struct.unpack_from(">II", blob)
     start = 8 + tags * 16
-    if tags > _MOST_TAGS or start + size > len(blob):
-        raise IndexError("a header is longer than it is")
+    if tags > _MAX_TAGS or start + size > len(blob):
+        raise IndexError("a header is longer than its blob")
     store = memoryview(blob)[start : start + size]
-    found: Header = {}
+    header: Header = {}
     for number in range(tags):
         tag, kind, offset, count = struct.unpack_from(">IIiI", blob, 8 + number * 16)
-        if tag in found or not count or not 0 <= offset < size:
+        if tag in header or not count or not 0 <= offset < size:
             continue
         if kind == _INT32:
-            found[tag] = struct.unpack_from(">I", store, offset)[0]
+            header[tag] = struct.unpack_from(">I", store, offset)[0]
         elif kind in (_STRING, _TRANSLATED):
-            piece = bytes(store[offset : offset + 4096])
-            found[tag] = piece.partition(b"\0")[0].decode("utf-8", "replace")
-    return found
+            value = bytes(store[offset : offset + 4096])
+            header[tag] = value.partition(b"\0")[0].decode("utf-8", "replace")
+    return header

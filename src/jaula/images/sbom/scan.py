@@ -1,4 +1,4 @@
-"""Taking an inventory: every database that is known, in one root."""
+"""Scan a root for the packages of all supported databases."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from jaula.images.sbom import apk, dpkg, languages, rpm
 from jaula.images.sbom.package import Inventory, Package, System, text
 from jaula.images.sbom.rootfs import RootfsReader
 
-MOST = 200_000  # packages
+MAX_PACKAGES = 200_000  # packages
 _RELEASES = ("etc/os-release", "usr/lib/os-release")
 _RELEASE_LIMIT = 64 << 10  # bytes
 _READERS = (dpkg.packages, apk.packages, rpm.packages, languages.packages)
 
 
-def take(root: int) -> Inventory:
-    """What is installed below a descriptor of an image's root.
+def scan(root: int) -> Inventory:
+    """Return the packages installed below a descriptor of an image's root.
 
-    Raises :class:`InvalidRequest` for files that are damaged or too large.
+    :raises InvalidRequest: if a file is damaged or too large.
     """
-    tree = RootfsReader(root)
-    found: dict[Package, None] = {}
-    for packages in _READERS:
-        for package in packages(tree):
-            found[package] = None
-            if len(found) > MOST:
-                raise InvalidRequest(f"the image has more than {MOST} packages")
-    order = sorted(found, key=lambda p: (p.kind, p.name, p.version, p.architecture, p.found))
-    return Inventory(_system(tree), tuple(order))
+    rootfs = RootfsReader(root)
+    packages: dict[Package, None] = {}
+    for read_packages in _READERS:
+        for package in read_packages(rootfs):
+            packages[package] = None
+            if len(packages) > MAX_PACKAGES:
+                raise InvalidRequest(f"the image has more than {MAX_PACKAGES} packages")
+    order = sorted(packages, key=lambda p: (p.kind, p.name, p.version, p.architecture, p.path))
+    return Inventory(_system(rootfs), tuple(order))
 
 
-def _system(tree: RootfsReader) -> System:
-    for place in _RELEASES:
-        data = tree.read(place, _RELEASE_LIMIT)
+def _system(rootfs: RootfsReader) -> System:
+    for path in _RELEASES:
+        data = rootfs.read(path, _RELEASE_LIMIT)
         if data is None:
             continue
         values: dict[str, str] = {}

@@ -1,7 +1,7 @@
-"""Licences as SPDX names them. Pure.
+"""Licence names of SPDX. Pure.
 
-Source: spdx.org/licenses. A text that is made of these names alone is an expression; whatever else
-packages say of their licences is quoted, not interpreted.
+Source: spdx.org/licenses. A text that consists only of these names is an expression. Any other
+licence text of a package is quoted, not interpreted.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _TOKEN = re.compile(r"[()]|[^\s()]+")
 
 
 def is_expression(text: str) -> bool:
-    """Whether ``text`` is an SPDX expression of licences that are known here.
+    """Return whether ``text`` is an SPDX expression of the licences in :data:`KNOWN`.
 
-    Names joined by AND and OR, in parentheses or not.
+    An expression joins names by AND and OR, with or without parentheses.
     """
-    depth, wants_name = 0, True
+    depth, expects_name = 0, True
     for token in _TOKEN.findall(text):
-        if token == "(" and wants_name:
+        if token == "(" and expects_name:
             depth += 1
-        elif token == ")" and not wants_name and depth:
+        elif token == ")" and not expects_name and depth:
             depth -= 1
-        elif token in ("AND", "OR") and not wants_name:
-            wants_name = True
-        elif token in KNOWN and wants_name:
-            wants_name = False
+        elif token in ("AND", "OR") and not expects_name:
+            expects_name = True
+        elif token in KNOWN and expects_name:
+            expects_name = False
         else:
             return False
-    return not wants_name and depth == 0
+    return not expects_name and depth == 0

@@ -1,8 +1,8 @@
-"""Blobs by digest: ``<images>/blobs/sha256/<hex>``, as the OCI image layout has them.
+"""Blobs by digest: ``<images>/blobs/sha256/<hex>``, as in the OCI image layout.
 
-Source: opencontainers/image-spec 1.1 ``image-layout.md``. A blob is written under a temporary name
-while it is hashed, and renamed. A document is checked against its digest and its size each time
-before it is parsed, so a damaged file is found, not believed.
+Source: opencontainers/image-spec 1.1 ``image-layout.md``. A blob is hashed while it is written to a
+temporary name, then renamed. A document is checked against its digest and size each time before it
+is parsed, so damage is detected.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from jaula.spec.image import DOCUMENT_LIMIT
 from jaula.storage.errors import file_error, is_full
 from jaula.storage.trees import list_with_prefix, remove_with_prefix
 
-_HALF_MADE = "new-"
+_PARTIAL = "new-"
 
 Names = list[str]
 
 
 class BlobWriter:
-    """A blob that is being written; gone again unless :meth:`commit` is called."""
+    """A blob that is being written. It is deleted unless :meth:`commit` is called."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._path = directory / f"{_HALF_MADE}{secrets.token_hex(8)}"
+        self._path = directory / f"{_PARTIAL}{secrets.token_hex(8)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
         self._file: BinaryIO = open(  # noqa: SIM115 - closed by __exit__
             self._path, "xb+", buffering=0, opener=lambda p, _: os.open(p, flags, 0o600)
@@ -59,12 +59,12 @@ class BlobWriter:
 
     @property
     def file(self) -> BinaryIO:
-        """What was written so far, for reading from the start."""
+        """Return the content written so far, positioned at the start."""
         self._file.seek(0)
         return self._file
 
     def reader(self) -> BinaryIO:
-        """A second descriptor, for a thread that reads what another one writes."""
+        """Return a second descriptor for a thread that reads while another one writes."""
         return open(self._path, "rb", buffering=0)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -78,7 +78,7 @@ class BlobWriter:
             raise _full(error) from error
 
     def commit(self) -> str:
-        """Keep the blob; its digest."""
+        """Store the blob under its digest and return the digest."""
         os.rename(self._path, self._directory / self.digest.removeprefix("sha256:"))
         self._kept = True
         return self.digest
@@ -92,14 +92,14 @@ class BlobStore:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def writer(self) -> BlobWriter:
-        """A new blob, for a ``with`` statement."""
+        """Return a new blob, for a ``with`` statement."""
         try:
             return BlobWriter(self._directory)
         except OSError as error:
             raise _full(error) from error
 
     def put(self, data: bytes) -> str:
-        """Store a document; its digest. One that is there and right is left."""
+        """Store a document and return its digest. An intact copy that exists is left alone."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         with suppress(NotFound, CorruptState, InvalidRequest):
             self.document(digest, len(data))
@@ -109,7 +109,11 @@ class BlobStore:
             return blob.commit()
 
     def document(self, digest: str, size: int | None = None) -> bytes:
-        """A small blob, verified. Raises :class:`NotFound` and :class:`CorruptState`."""
+        """Return a small blob after verifying its digest and, unless None, its ``size`` in bytes.
+
+        :raises NotFound: if the blob does not exist.
+        :raises CorruptState: if the content does not match.
+        """
         with self.open(digest) as file:
             data = file.read(DOCUMENT_LIMIT + 1)
         if len(data) > DOCUMENT_LIMIT:
@@ -122,65 +126,74 @@ class BlobStore:
         return data
 
     def open(self, digest: str) -> BinaryIO:
-        """A blob for reading, not verified."""
+        """Open a blob for reading, without verification.
+
+        :raises NotFound: if the blob does not exist.
+        """
         try:
             return open(self._directory / hex_of(digest), "rb")
         except FileNotFoundError:
             raise NotFound(f"blob {digest} does not exist", hint="load the image again") from None
 
     def size(self, digest: str) -> int | None:
-        """Bytes; None where there is no such blob."""
+        """Return the size of a blob in bytes, or None if it does not exist."""
         try:
             return (self._directory / hex_of(digest)).stat().st_size
         except FileNotFoundError:
             return None
 
     def check(self, digest: str) -> str:
-        """Read a whole blob; what is wrong with it, empty where it is what its name says."""
+        """Read a whole blob and return the problem with it, or an empty string if it is intact."""
         try:
             with self.open(digest) as file:
-                found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+                actual = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         except NotFound:
             return "it is missing"
         except OSError as error:
             return f"it cannot be read: {error.strerror}"
-        return "" if found == digest else "its content has another digest"
+        return "" if actual == digest else "its content has another digest"
 
     def list(self) -> dict[str, int]:
-        """Digests and sizes of all blobs that are whole."""
+        """Return the digests and sizes (bytes) of all complete blobs."""
         return {
-            "sha256:" + found.name: found.lstat().st_size
-            for found in self._directory.iterdir()
-            if not found.name.startswith(_HALF_MADE)
+            "sha256:" + path.name: path.lstat().st_size
+            for path in self._directory.iterdir()
+            if not path.name.startswith(_PARTIAL)
         }
 
     def keep_only(self, digests: Container[str]) -> int:
-        """Remove all other blobs but those that are being written; the bytes that were freed."""
+        """Remove all complete blobs except ``digests`` and return the bytes freed."""
         freed = 0
-        for found in list(self._directory.iterdir()):
-            if not found.name.startswith(_HALF_MADE) and "sha256:" + found.name not in digests:
-                freed += found.lstat().st_size
-                found.unlink(missing_ok=True)
+        for path in list(self._directory.iterdir()):
+            if not path.name.startswith(_PARTIAL) and "sha256:" + path.name not in digests:
+                freed += path.lstat().st_size
+                path.unlink(missing_ok=True)
         return freed
 
     def incomplete(self, before: int) -> Names:
-        """What was not finished by ``before``, in nanoseconds since the epoch."""
-        return list_with_prefix(self._directory, _HALF_MADE, before=before)
+        """Return the names of partial blobs last written before ``before``.
+
+        ``before`` is in nanoseconds since the epoch.
+        """
+        return list_with_prefix(self._directory, _PARTIAL, before=before)
 
     def remove_incomplete(self, name: str) -> None:
-        """Remove one of :meth:`half_made`."""
+        """Remove one of the partial blobs by name."""
         (self._directory / name).unlink(missing_ok=True)
 
     def sweep(self) -> Names:
-        """Remove what a crash left half-made; call it before anything is written."""
-        return remove_with_prefix(self._directory, _HALF_MADE)
+        """Remove partial blobs that a crash left. Call this before anything is written."""
+        return remove_with_prefix(self._directory, _PARTIAL)
 
 
 def hex_of(digest: str) -> str:
-    """The file's name; what is no sha256 digest never becomes a path."""
+    """Return the file name of a blob. Only a valid sha256 digest becomes a path.
+
+    :raises InvalidRequest: if ``digest`` is not a sha256 digest.
+    """
     name = digest.removeprefix("sha256:")
     if name == digest or len(name) != 64 or not all(c in "0123456789abcdef" for c in name):
-        raise InvalidRequest(f"{digest[:80]!r} is no sha256 digest")
+        raise InvalidRequest(f"{digest[:80]!r} is not a sha256 digest")
     return name
 
 

@@ -1,32 +1,283 @@
-"""Which images there are: the index's manifests, read and looked up.
+"""The images of a store: ``index.json`` with their names, and the images it leads to.
 
-An image may have several manifests: one that was loaded and, with layers compressed otherwise, one
-that was pulled. Its names are those of all of them; each name leads to its own manifest. A manifest
-that cannot be read is kept apart with the reason, so that one damaged image hides no other.
+Sources: opencontainers/image-spec 1.1 ``image-index.md``, ``annotations.md``, ``config.md``. The
+index has one descriptor for each name of an image. The name is in the annotation
+``org.opencontainers.image.ref.name`` in its familiar form (``busybox:latest``), so that ``skopeo
+inspect oci:DIRECTORY:busybox:latest`` finds it. An image without a name has one descriptor without
+the annotation. A name with a digest in place of the tag (``user/app@sha256:...``) is the digest of
+the image in a registry.
+
+The file is the source of truth. It is written to a temporary name and renamed. The copy in memory
+is replaced as a whole, so readers need no lock.
+
+An image may have several manifests: one that was loaded and, with layers compressed differently,
+one that was pulled. It has the names of all of them; each name resolves to its own manifest. A
+manifest that cannot be read is kept apart with the reason, so that one damaged image hides no
+other.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
 import msgspec
 
-from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound
+from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.reference import Reference, could_be_id, parse
 from jaula.images.store.blobs import BlobStore
-from jaula.images.store.image import Image, check_document
-from jaula.images.store.index import NameIndex
-from jaula.spec.image import ImageDocument, Manifest, decode
+from jaula.spec.image import (
+    DOCUMENT_LIMIT,
+    LAYERS_LIMIT,
+    MANIFEST,
+    REF_NAME,
+    Descriptor,
+    ImageConfig,
+    ImageDocument,
+    Index,
+    Layout,
+    Manifest,
+    Platform,
+    decode,
+    encode,
+)
 from jaula.storage.layers.store import LayerStore
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that is ready to run. ``layers`` are diff ids, base first; ``size`` is in bytes."""
+
+    id: str  # sha256:...
+    names: tuple[str, ...]  # familiar, with tag: Docker's RepoTags
+    digests: tuple[str, ...] = ()  # Docker's RepoDigests
+    manifest: str  # digest of the manifest
+    layers: tuple[str, ...]
+    size: int
+    document: ImageDocument
+
+    @property
+    def config(self) -> ImageConfig:
+        """Return the default configuration of the image's containers."""
+        return self.document.config
+
+    @property
+    def platform(self) -> Platform:
+        """Return the platform that the image is built for."""
+        document = self.document
+        return Platform(document.architecture, document.os or "linux", document.variant)
+
+    @property
+    def created(self) -> str:
+        """Return the creation time (RFC 3339), empty if the image does not state it."""
+        return self.document.created
+
+
+class HistoryItem(msgspec.Struct, frozen=True):
+    """One build step of an image, as ``docker history`` prints it."""
+
+    id: str  # the image's id for the newest step, '<missing>' for all older ones
+    created: str
+    created_by: str
+    size: int  # bytes
+    comment: str = ""
+    tags: tuple[str, ...] = ()
+
+
+History = list[HistoryItem]
+
+
+def history(image: Image, sizes: Sequence[int]) -> History:
+    """Return the build steps of an image, newest first.
+
+    ``sizes`` are the sizes of its layers in bytes, base first.
+    """
+    steps = list(image.document.history)
+    described = sum(not step.empty_layer for step in steps)
+    items: History = []
+    layer = 0
+    for step in steps:
+        size = 0
+        if not step.empty_layer and layer < len(sizes):
+            size = sizes[layer]
+            layer += 1
+        items.append(HistoryItem("<missing>", step.created, step.created_by, size, step.comment))
+    for size in sizes[described:]:  # layers without a history entry
+        items.append(HistoryItem("<missing>", image.created, "", size))
+    items.reverse()
+    if items:
+        items[0] = msgspec.structs.replace(items[0], id=image.id, tags=image.names)
+    return items
+
+
+def check_document(data: bytes, digest: str) -> ImageDocument:
+    """Parse an image configuration and check the facts that the engine relies on.
+
+    :raises InvalidRequest: if the configuration is too large, invalid or not for Linux.
+    """
+    if len(data) > DOCUMENT_LIMIT:
+        raise InvalidRequest(f"image configuration {digest} is larger than {DOCUMENT_LIMIT} bytes")
+    document = decode(data, ImageDocument, f"image configuration {digest}")
+    if document.rootfs.type not in ("layers", ""):
+        raise InvalidRequest(
+            f"image {digest} has a root file system of type {document.rootfs.type!r}"
+        )
+    if len(document.rootfs.diff_ids) > LAYERS_LIMIT:
+        raise InvalidRequest(
+            f"image {digest} has {len(document.rootfs.diff_ids)} layers, "
+            f"the limit is {LAYERS_LIMIT}"
+        )
+    if document.os not in ("linux", ""):
+        raise InvalidRequest(
+            f"image {digest} is for {document.os!r}, this engine runs linux images"
+        )
+    return document
+
+
+def short(id: str) -> str:
+    """Return the twelve-digit short form of an image id."""
+    return id.removeprefix("sha256:")[:12]
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest of a document, ``sha256:...``."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class NameIndex:
+    """Manifests and their names. ``names`` maps a familiar reference to a manifest digest."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "index.json"
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout = directory / "oci-layout"
+        if not layout.exists():
+            _write(layout, encode(Layout()))
+        self.descriptors: tuple[Descriptor, ...] = self._load()
+        self.names: dict[str, str] = _names(self.descriptors)
+        self._names_of = _by_manifest(self.names)
+
+    def _load(self) -> tuple[Descriptor, ...]:
+        try:
+            return decode(self._file.read_bytes(), Index, str(self._file)).manifests
+        except FileNotFoundError:
+            return ()
+        except InvalidRequest as error:
+            raise CorruptState(
+                f"the index of images is damaged: {error.message}",
+                hint="restore it, or move the images directory away and load the images again",
+            ) from error
+
+    def manifests(self) -> tuple[str, ...]:
+        """Return the digests of all manifests, in the order in which they were added."""
+        return tuple(dict.fromkeys(descriptor.digest for descriptor in self.descriptors))
+
+    def names_of(self, manifest: str) -> tuple[str, ...]:
+        return self._names_of.get(manifest, ())
+
+    def media_type(self, manifest: str) -> str:
+        """Return the media type of a manifest, OCI's if the index does not list it."""
+        for descriptor in self.descriptors:
+            if descriptor.digest == manifest:
+                return descriptor.media_type
+        return MANIFEST
+
+    def sweep(self) -> list[str]:
+        """Remove temporary files that a crash left. Call this before anything is written."""
+        partial = list(self._file.parent.glob(f"{self._file.name}.*"))
+        for path in partial:
+            path.unlink()
+        return [path.name for path in partial]
+
+    def set(
+        self, manifest: str, size: int, names: Iterable[str], media_type: str | None = None
+    ) -> None:
+        """Add names to ``manifest``, of ``size`` bytes. An image that had such a name loses it."""
+        added = set(names)
+        kind = media_type or self.media_type(manifest)
+        if self._is_current(manifest, size, added, kind):
+            return
+        kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in added]
+        named = [
+            Descriptor(kind, manifest, size, annotations={REF_NAME: name}) for name in sorted(added)
+        ]
+        self._replace(kept + named, Descriptor(kind, manifest, size))
+
+    def _is_current(self, manifest: str, size: int, names: Collection[str], kind: str) -> bool:
+        """Return whether nothing would change. A needless write would wait for the disk."""
+        listed = [d for d in self.descriptors if d.digest == manifest]
+        same = listed and all((d.size, d.media_type) == (size, kind) for d in listed)
+        return bool(same) and all(self.names.get(name) == manifest for name in names)
+
+    def unset(self, names: Collection[str]) -> None:
+        """Remove names. The images stay."""
+        self._replace([d for d in self.descriptors if d.annotations.get(REF_NAME) not in names])
+
+    def drop(self, manifests: Collection[str]) -> None:
+        """Remove manifests with all their names."""
+        self._store(tuple(d for d in self.descriptors if d.digest not in manifests))
+
+    def _replace(self, descriptors: list[Descriptor], added: Descriptor | None = None) -> None:
+        """Store ``descriptors``. Manifests listed before stay listed, without a name if needed."""
+        listed = {d.digest: Descriptor(d.media_type, d.digest, d.size) for d in self.descriptors}
+        if added is not None:
+            listed[added.digest] = added
+        named = {d.digest for d in descriptors if REF_NAME in d.annotations}
+        plain = [descriptor for digest, descriptor in listed.items() if digest not in named]
+        self._store(tuple([d for d in descriptors if REF_NAME in d.annotations] + plain))
+
+    def _store(self, descriptors: tuple[Descriptor, ...]) -> None:
+        _write(self._file, encode(Index(manifests=descriptors)))
+        self.descriptors = descriptors
+        self.names = _names(descriptors)
+        self._names_of = _by_manifest(self.names)
+
+
+def _names(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:
+    return {d.annotations[REF_NAME]: d.digest for d in descriptors if REF_NAME in d.annotations}
+
+
+def _by_manifest(names: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the sorted names of each manifest, so that a lookup does not scan all names."""
+    names_of: dict[str, tuple[str, ...]] = {}
+    for name in sorted(names):
+        names_of[names[name]] = (*names_of.get(names[name], ()), name)
+    return names_of
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file atomically, synced before the rename: names cannot be recovered."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise Unavailable(f"cannot write {path}: {error.strerror}") from error
+        raise
+
 
 Images = list[Image]
 
 
 class CatalogContents(msgspec.Struct, frozen=True):
-    """What a manifest leads to; ``size`` is of the unpacked layers, in bytes."""
+    """The image that a manifest describes. ``size`` is that of the unpacked layers, in bytes."""
 
     id: str
     document: ImageDocument
     size: int
-    blobs: tuple[str, ...]  # of its layers
+    blobs: tuple[str, ...]  # digests of the layer blobs
 
 
 class Catalog:
@@ -36,7 +287,7 @@ class Catalog:
         self._blobs = blobs
         self._layers = layers
         self._index = index
-        self._ids: dict[str, tuple[str, ...]] = {}  # image id: digests of its manifests
+        self._ids: dict[str, tuple[str, ...]] = {}  # image id -> digests of its manifests
         self.contents: dict[str, CatalogContents] = {}
         self.damaged: dict[str, str] = {}
         for manifest in index.manifests():
@@ -46,7 +297,10 @@ class Catalog:
                 self.damaged[manifest] = error.message
 
     def read(self, digest: str) -> str:
-        """Take a stored manifest in; the id of its image. Raises for one that is not whole."""
+        """Add a stored manifest to the catalog and return the id of its image.
+
+        :raises JaulaError: if the manifest, its configuration or a layer is missing or damaged.
+        """
         manifest = self.manifest(digest)
         config = manifest.config
         data = self._blobs.document(config.digest, config.size)
@@ -59,33 +313,33 @@ class Catalog:
         size = sum(self._layers.info(layer).size for layer in document.rootfs.diff_ids)
         blobs = tuple(layer.digest for layer in manifest.layers)
         self.contents[digest] = CatalogContents(config.digest, document, size, blobs)
-        others = [d for d in self._ids.get(config.digest, ()) if d != digest]
-        self._ids[config.digest] = (*others, digest)
+        older = [d for d in self._ids.get(config.digest, ()) if d != digest]
+        self._ids[config.digest] = (*older, digest)
         self.damaged.pop(digest, None)
         return config.digest
 
     def manifest(self, digest: str) -> Manifest:
-        """A stored manifest, verified."""
+        """Return a stored manifest, verified."""
         manifest = decode(self._blobs.document(digest), Manifest, f"manifest {digest}")
         if manifest.schema_version != 2:
             raise InvalidRequest(
-                f"manifest {digest} has the version {manifest.schema_version}, not 2"
+                f"manifest {digest} has the schema version {manifest.schema_version}, not 2"
             )
         return manifest
 
     def manifests_of(self, id: str) -> tuple[str, ...]:
-        """Digests of the manifests of one image; none where there is no such image."""
+        """Return the digests of an image's manifests, empty if there is no such image."""
         return self._ids.get(id, ())
 
     def forget(self, id: str) -> None:
-        """Take an image away, with all its manifests and names."""
+        """Remove an image with all its manifests and names."""
         manifests = self._ids.pop(id, ())
         self._index.drop(manifests)
         for manifest in manifests:
             self.contents.pop(manifest, None)
 
-    def forget_nameless(self, id: str) -> None:
-        """Take away manifests of an image without a name, where another one has names."""
+    def remove_unnamed(self, id: str) -> None:
+        """Remove the unnamed manifests of an image, if another of its manifests has a name."""
         named = [m for m in self._ids[id] if self._index.names_of(m)]
         nameless = set(self._ids[id]) - set(named)
         if named and nameless:
@@ -94,72 +348,74 @@ class Catalog:
                 self.contents.pop(digest, None)
             self._ids[id] = tuple(named)
 
-    def forget_all_nameless(self) -> None:
-        """The same for every image: what an interrupted change left."""
+    def remove_all_unnamed(self) -> None:
+        """Remove the unnamed manifests of every image, as an interrupted change leaves them."""
         for id in self._ids:
-            self.forget_nameless(id)
+            self.remove_unnamed(id)
 
-    # -- looking up -----------------------------------------------------------------------------
+    # -- lookup ---------------------------------------------------------------------------------
 
     def image(self, manifest: str) -> Image:
-        """The image that a manifest describes."""
-        found = self.contents[manifest]
-        names = sorted({n for m in self._ids[found.id] for n in self._index.names_of(m)})
+        """Return the image that a manifest describes."""
+        contents = self.contents[manifest]
+        names = sorted({n for m in self._ids[contents.id] for n in self._index.names_of(m)})
         return Image(
-            id=found.id,
+            id=contents.id,
             names=tuple(name for name in names if "@" not in name),
             digests=tuple(name for name in names if "@" in name),
             manifest=manifest,
-            layers=found.document.rootfs.diff_ids,
-            size=found.size,
-            document=found.document,
+            layers=contents.document.rootfs.diff_ids,
+            size=contents.size,
+            document=contents.document,
         )
 
     def list(self) -> Images:
-        """All images, the newest first."""
+        """Return all images, newest first."""
         images = [self.image(manifests[-1]) for manifests in self._ids.values()]
         return sorted(images, key=lambda image: (image.created, image.id), reverse=True)
 
     def resolve(self, ref: str) -> Image:
-        """The image of that name, id or unique beginning of an id.
+        """Return the image for ``ref``: a name, an id or a unique id prefix.
 
-        Raises :class:`NotFound`, and :class:`CorruptState` for one that cannot be read.
+        :raises NotFound: if no image matches.
+        :raises CorruptState: if the image cannot be read.
+        :raises InvalidRequest: if an id prefix is ambiguous or ``ref`` is not valid.
         """
         for id in (ref, "sha256:" + ref):
             if id in self._ids:
                 return self.image(self._ids[id][-1])
-        manifest, shown = None, ref
+        manifest, label = None, ref
         try:
             reference = parse(ref)
         except InvalidRequest:
             if not could_be_id(ref):
                 raise
         else:
-            shown = str(reference)
-            manifest = self._index.names.get(shown)
+            label = str(reference)
+            manifest = self._index.names.get(label)
             if manifest is None and reference.digest is not None:
-                known = f"{reference.repository}@{reference.digest}"
-                manifest = self._index.names.get(known) or self._by_digest(reference)
+                digest_name = f"{reference.repository}@{reference.digest}"
+                manifest = self._index.names.get(digest_name) or self._by_digest(reference)
         if manifest is None and could_be_id(ref):
-            manifest = self._by_beginning(ref)
+            manifest = self._by_id_prefix(ref)
         if manifest is None:
-            raise NotFound(f"No such image: {shown}")
+            raise NotFound(f"No such image: {label}")
         if manifest not in self.contents:
             raise CorruptState(
-                f"image {shown} is damaged: {self.damaged[manifest]}",
-                hint="jaula system check --repair mends what can be mended",
+                f"image {label} is damaged: {self.damaged[manifest]}",
+                hint="jaula system check --repair repairs what is repairable",
             )
         return self.image(manifest)
 
-    def _by_beginning(self, text: str) -> str | None:
-        """The manifest of the one image whose id begins with ``text``."""
-        beginning = "sha256:" + text.removeprefix("sha256:")
-        found = [id for id in self._ids if id.startswith(beginning)]
-        if len(found) > 1:
+    def _by_id_prefix(self, text: str) -> str | None:
+        """Return the manifest of the one image whose id starts with ``text``."""
+        prefix = "sha256:" + text.removeprefix("sha256:")
+        matches = [id for id in self._ids if id.startswith(prefix)]
+        if len(matches) > 1:
             raise InvalidRequest(
-                f"image id {text!r} is ambiguous: {len(found)} images begin with it"
+                f"image id {text!r} is ambiguous: {len(matches)} images start with it"
             )
-        return self._ids[found[0]][-1] if found else None
+        return self._ids[matches[0]][-1] if matches else None
 
     def _by_digest(self, reference: Reference) -> str | None:
         for manifest in self._index.manifests():

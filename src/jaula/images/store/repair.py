@@ -1,23 +1,23 @@
-"""Making an image whole again from what is left of it.
+"""Repair an image from the intact parts of it.
 
-Layers can be unpacked once more from their blobs, which are what came. Documents and blobs cannot
-be made: they have to come again.
+Layers can be unpacked again from their blobs, which are stored as received. Documents and blobs
+cannot be recreated: the image has to be pulled or loaded again.
 """
 
 from __future__ import annotations
 
 from jaula.errors import CorruptState
-from jaula.images.store.image import check_document
+from jaula.images.store.catalog import check_document
 from jaula.images.store.store import ImageStore
 from jaula.spec.image import Descriptor, Manifest, decode
 
 Pairs = list[tuple[Descriptor, str]]
 
 
-def pairs(store: ImageStore, manifest: str) -> Pairs:
-    """Blob and diff id of each layer of a stored manifest, base first.
+def layer_pairs(store: ImageStore, manifest: str) -> Pairs:
+    """Return the blob and the diff id of each layer of a stored manifest, base first.
 
-    Raises where manifest or configuration are damaged.
+    :raises CorruptState: if manifest or configuration is damaged.
     """
     document = decode(store.blobs.document(manifest), Manifest, f"manifest {manifest}")
     config = document.config
@@ -30,25 +30,28 @@ def pairs(store: ImageStore, manifest: str) -> Pairs:
 
 
 def check(store: ImageStore, manifest: str) -> None:
-    """Raise where :func:`mend` would: a blob is needed and is not there."""
-    for blob, layer in pairs(store, manifest):
+    """Check that :func:`repair` would succeed.
+
+    :raises CorruptState: if a required blob is missing or truncated.
+    """
+    for blob, layer in layer_pairs(store, manifest):
         if not store.layers.is_on_disk(layer) and store.blobs.size(blob.digest) != blob.size:
-            raise CorruptState(f"the blob {blob.digest} is missing or cut off")
+            raise CorruptState(f"the blob {blob.digest} is missing or truncated")
 
 
-def mend(store: ImageStore, manifest: str) -> None:
-    """Unpack the layers that are missing, and take the image in."""
+def repair(store: ImageStore, manifest: str) -> None:
+    """Unpack the missing layers and add the image to the catalog again."""
     check(store, manifest)
-    for blob, layer in pairs(store, manifest):
+    for blob, layer in layer_pairs(store, manifest):
         if not store.layers.is_on_disk(layer):
             unpack(store, blob.digest, layer)
-    store.read_again(manifest)
+    store.reload_manifest(manifest)
 
 
 def unpack(store: ImageStore, blob: str, layer: str) -> None:
-    """Unpack one layer from its blob in the place of what is there of it.
+    """Unpack one layer from its blob, replacing an incomplete copy of the layer.
 
-    Raises :class:`InvalidRequest` where the blob is not what it was.
+    :raises InvalidRequest: if the blob does not match its digests.
     """
     with store.pinned((blob, layer)), store.blobs.open(blob) as file:
         store.layers.check(file, layer, repair=True)

@@ -1,10 +1,10 @@
-"""Whether images are what they were when they came: blobs by digest, layers file by file.
+"""Verify stored images: blobs by digest, layers file by file.
 
 A manifest and a configuration are named by digest, and the configuration names the layers by theirs
-(diff ids). So a layer is right when its blob has the digest that the manifest says, its plain
-content the one that the configuration says, and the unpacked directory is what unpacking that
-content gives. For the latter the layer is unpacked once more beside it, which takes as much room
-for a moment, and compared entry by entry.
+(diff ids). A layer is intact if its blob has the digest in the manifest, the uncompressed content
+has the digest in the configuration, and the directory equals what unpacking that content gives. For
+the last check the layer is unpacked into a second directory, which temporarily takes the same
+space, and compared entry by entry.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 import msgspec
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound
-from jaula.images.store.image import Image
+from jaula.images.store.catalog import Image
 from jaula.images.store.store import ImageStore
 
 
 class Damage(msgspec.Struct, frozen=True):
-    """Something that is not as it should be: ``kind`` is manifest, config, blob or layer.
+    """One problem of an image: ``kind`` is manifest, config, blob or layer.
 
-    ``path`` is a file of a layer; empty where the whole is meant.
+    ``path`` is a file of a layer, empty if the whole object is meant.
     """
 
     kind: str
@@ -34,7 +34,7 @@ Damages = tuple[Damage, ...]
 
 
 class VerifiedImage(msgspec.Struct, frozen=True):
-    """What was read of an image (its manifests' blobs, its layers), and what was found."""
+    """The result for one image: how many blobs and layers were read, and the problems."""
 
     image: Image
     blobs: int
@@ -43,7 +43,7 @@ class VerifiedImage(msgspec.Struct, frozen=True):
 
 
 class Verification:
-    """Reads images; what several share is read once."""
+    """Verifies images. Blobs and layers that images share are read once."""
 
     def __init__(self, store: ImageStore) -> None:
         self._store = store
@@ -51,7 +51,7 @@ class Verification:
         self._layers: dict[str, Damages] = {}
 
     def run(self, image: Image) -> VerifiedImage:
-        """Read everything that an image consists of."""
+        """Verify all manifests, the configuration and the layers of an image."""
         store = self._store
         blobs = store.blobs_with(image)
         with store.pinned({*blobs, *image.layers}):
@@ -80,15 +80,15 @@ class Verification:
     def _layer(self, blob: str, layer: str) -> Damages:
         if layer not in self._layers:
             if self._blobs[blob]:
-                found: Damages = (
+                damages: Damages = (
                     Damage("layer", layer, "it cannot be compared, since its blob is damaged"),
                 )
             else:
-                found = tuple(self._compared(blob, layer))
-            self._layers[layer] = found
+                damages = tuple(self._compare(blob, layer))
+            self._layers[layer] = damages
         return self._layers[layer]
 
-    def _compared(self, blob: str, layer: str) -> Iterator[Damage]:
+    def _compare(self, blob: str, layer: str) -> Iterator[Damage]:
         try:
             with self._store.blobs.open(blob) as file:
                 for deviation in self._store.layers.check(file, layer):

@@ -1,5 +1,5 @@
-"""Whose images run: signatures, where registries keep them, and the operator's rules about both.
+"""Image signatures: keys, where registries store signatures, and the operator's policy.
 
-Keys and signatures are those of cosign's key-based scheme; nothing here asks a server who somebody
-is. The package ``cryptography`` is loaded when a key is used, not before.
+Keys and signatures follow cosign's key-based scheme; no identity server is contacted. The package
+``cryptography`` is imported when a key is used, not before.
 """

@@ -1,10 +1,10 @@
-"""The manifests in which registries keep signatures. Pure.
+"""The manifests in which registries store signatures. Pure.
 
 Sources: cosign's ``SIGNATURE_SPEC.md`` ("Tag-based Discovery", "OCI Image Manifest V1"), image-spec
-1.1 ``manifest.md`` (``subject``, ``artifactType``), distribution-spec 1.1 "Referrers Tag Schema".
-A signature is a layer whose blob is the payload and whose annotation is the signature.
+1.1 ``manifest.md`` (``subject``, ``artifactType``), distribution-spec 1.1 "Referrers Tag Schema". A
+signature is a layer: the blob is the payload, an annotation is the signature.
 
-The configuration lists the payloads as if they were layers to unpack, as cosign's and skopeo's do.
+The configuration lists the payloads like layers to unpack, as cosign and skopeo write it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 
 class SignatureManifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A manifest whose layers are signatures, as far as it matters here."""
+    """A manifest whose layers are signatures, with the members that are used here."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...] = ()
@@ -36,7 +36,10 @@ class SignatureManifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel
 
 
 class Referrer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A descriptor in a list of referrers; the type may be the configuration's."""
+    """A descriptor in a list of referrers.
+
+    ``artifact_type`` may be the media type of the configuration.
+    """
 
     media_type: str
     digest: Digest
@@ -48,25 +51,25 @@ class _Referrers(msgspec.Struct, frozen=True, rename="camel"):
     manifests: tuple[Referrer, ...] = ()
 
 
-def tag_of(digest: str) -> str:
-    """The tag under which the signatures of an image are: ``sha256-<digits>.sig``."""
+def signature_tag(digest: str) -> str:
+    """Return the tag of an image's signatures: ``sha256-<digits>.sig``."""
     return referrers_tag(digest) + ".sig"
 
 
 def referrers_tag(digest: str) -> str:
-    """The tag of the list of referrers, at registries that do not make one themselves."""
+    """Return the tag of the referrers list, for registries without the referrers API."""
     return digest.replace(":", "-")
 
 
-def described(signature: Signature) -> Descriptor:
-    """The layer that holds a signature."""
+def signature_layer(signature: Signature) -> Descriptor:
+    """Return the layer that holds a signature."""
     note = {ANNOTATION: base64.b64encode(signature.value).decode()}
     data = signature.payload
     return Descriptor(simple_signing.MEDIA_TYPE, sha256(data), len(data), annotations=note)
 
 
-def value_of(layer: Descriptor) -> bytes | None:
-    """The signature in a layer's annotation; None where the layer holds none that can be read."""
+def signature_value(layer: Descriptor) -> bytes | None:
+    """Return the signature in a layer's annotation, or None if there is no readable one."""
     text = layer.annotations.get(ANNOTATION)
     if (
         layer.media_type != simple_signing.MEDIA_TYPE
@@ -81,18 +84,22 @@ def value_of(layer: Descriptor) -> bytes | None:
 
 
 def read(data: bytes, what: str) -> SignatureManifest:
-    """A manifest of signatures. Raises :class:`InvalidRequest`."""
+    """Parse a manifest of signatures. ``what`` names it in errors.
+
+    :raises InvalidRequest: if it is not valid.
+    """
     return decode(data, SignatureManifest, what)
 
 
 def referrers(data: bytes, what: str) -> list[Referrer]:
-    """Those in a list that are manifests of signatures, or do not say what they are."""
-    found = decode(data, _Referrers, what).manifests
-    return [r for r in found if r.artifact_type in ("", ARTIFACT_TYPE) and r.media_type == MANIFEST]
+    """Return the descriptors that are signature manifests or state no type."""
+    listed = decode(data, _Referrers, what).manifests
+    types = ("", ARTIFACT_TYPE)
+    return [r for r in listed if r.artifact_type in types and r.media_type == MANIFEST]
 
 
 def config_with(signature: Signature, existing: bytes | None) -> bytes:
-    """The configuration of a manifest that gets one more signature."""
+    """Return the configuration of a manifest with one more signature."""
     document: Json = {"architecture": "", "os": "", "config": {}}
     if existing is not None:
         document = _object(existing, "the configuration of the signatures")
@@ -109,13 +116,16 @@ def manifest_with(
     existing: bytes | None = None,
     subject: Descriptor | None = None,
 ) -> bytes:
-    """A manifest with one more signature; with a ``subject`` it refers to that image."""
+    """Return a manifest with one more signature. With a ``subject`` it refers to that image."""
     document: Json = {"schemaVersion": 2, "mediaType": MANIFEST}
     if existing is not None:
         document = _object(existing, "the manifest of the signatures")
     kind = CONFIG if subject is None else ARTIFACT_TYPE
     document["config"] = msgspec.to_builtins(Descriptor(kind, sha256(config), len(config)))
-    document["layers"] = [*document.get("layers", ()), msgspec.to_builtins(described(signature))]
+    document["layers"] = [
+        *document.get("layers", ()),
+        msgspec.to_builtins(signature_layer(signature)),
+    ]
     if subject is not None:
         document["artifactType"] = ARTIFACT_TYPE
         document["subject"] = msgspec.to_builtins(subject)
@@ -123,7 +133,7 @@ def manifest_with(
 
 
 def referrers_with(manifest: bytes, existing: bytes | None, replaced: str = "") -> bytes:
-    """The list of referrers with one more manifest of signatures, in the place of ``replaced``."""
+    """Return the list of referrers with one more signature manifest, replacing ``replaced``."""
     document: Json = {"schemaVersion": 2, "mediaType": INDEX}
     if existing is not None:
         document = _object(existing, "the list of referrers")
@@ -135,16 +145,16 @@ def referrers_with(manifest: bytes, existing: bytes | None, replaced: str = "") 
 
 
 def _digest(member: object) -> str:
-    found = member.get("digest") if isinstance(member, dict) else None
-    return found if isinstance(found, str) else ""
+    value = member.get("digest") if isinstance(member, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def _object(data: bytes, what: str) -> Json:
     try:
-        found = msgspec.json.decode(data, type=Json)
+        document = msgspec.json.decode(data, type=Json)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{what} is not valid: {error}") from None
     for name in ("layers", "manifests"):
-        if not isinstance(found.get(name, []), list):
-            raise InvalidRequest(f"{what} is not valid: its {name} are no list")
-    return found
+        if not isinstance(document.get(name, []), list):
+            raise InvalidRequest(f"{what} is not valid: its {name} must be a list")
+    return document

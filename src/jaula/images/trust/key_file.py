@@ -1,8 +1,8 @@
-"""Private keys in files, as cosign and skopeo write and read them.
+"""Private key files, as cosign and skopeo write and read them.
 
-Source: sigstore's ``specifications.md``: a PEM block whose content is a JSON document with the
-PKCS #8 form of the key in a NaCl secretbox, under a key that scrypt makes of the password. Plain
-and encrypted PKCS #8 files, as openssl writes them, are read as well.
+Source: sigstore's ``specifications.md``: a PEM block whose content is a JSON document with the PKCS
+#8 form of the key in a NaCl secretbox. The key of the box is derived from the password with scrypt.
+Plain and encrypted PKCS #8 files, as openssl writes them, are read as well.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jaula.images.trust.keys import PrivateKey
 
 LABEL = "ENCRYPTED SIGSTORE PRIVATE KEY"
 _LABELS = (LABEL, "ENCRYPTED COSIGN PRIVATE KEY")
-_COST, _BLOCK, _LANES = 65536, 8, 1  # what cosign uses
-_MEMORY = 512 << 20  # bytes that a file may make us take: 128 * N * r
+_COST, _BLOCK, _LANES = 65536, 8, 1  # cosign's values
+_MEMORY = 512 << 20  # bytes; limit of the memory that a file may require: 128 * N * r
 _SALT = 32  # bytes
 
 
@@ -49,36 +49,39 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def is_encrypted(pem: bytes) -> bool:
-    """Whether a password is needed to read the file."""
+    """Return whether a password is required to read the file."""
     return b"ENCRYPTED" in pem
 
 
 def write(key: PrivateKey, password: bytes) -> bytes:
-    """The file's content."""
+    """Return the content of a key file."""
     salt, nonce = os.urandom(_SALT), os.urandom(secretbox.NONCE_SIZE)
     params = _Params(_COST, _BLOCK, _LANES)
-    box = secretbox.seal(key.der, nonce, _derived(password, salt, params))
+    box = secretbox.seal(key.der, nonce, _derive_key(password, salt, params))
     document = msgspec.json.encode(_File(_Kdf(params, salt), _Cipher(nonce), box))
-    return _armoured(document)
+    return _pem_armor(document)
 
 
 def read(pem: bytes, password: bytes, name: str) -> PrivateKey:
-    """The key in a file called ``name`` in messages. Raises :class:`InvalidRequest`."""
-    keys.need()
+    """Return the key in a file. ``name`` names the file in errors.
+
+    :raises InvalidRequest: if the password is wrong or the file has no supported key.
+    """
+    keys.require_cryptography()
     for label in _LABELS:
         if f"-----BEGIN {label}-----".encode() in pem:
-            return _read_own(_content(pem, label, name), password, name)
+            return _read_own(_pem_content(pem, label, name), password, name)
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        found = load_pem_private_key(pem, password if is_encrypted(pem) else None)
+        loaded = load_pem_private_key(pem, password if is_encrypted(pem) else None)
     except UnsupportedAlgorithm:
-        raise InvalidRequest(f"{name} holds a key of a kind that is not known") from None
+        raise InvalidRequest(f"{name} holds a key of an unknown type") from None
     except (ValueError, TypeError):
         wrong = "the password is wrong, or " if is_encrypted(pem) else ""
-        raise InvalidRequest(f"{name}: {wrong}it holds no private key in PEM form") from None
-    return keys.checked(found, name)
+        raise InvalidRequest(f"{name}: {wrong}it holds no private key in PEM format") from None
+    return keys.private_key_of(loaded, name)
 
 
 def _read_own(data: bytes, password: bytes, name: str) -> PrivateKey:
@@ -87,16 +90,16 @@ def _read_own(data: bytes, password: bytes, name: str) -> PrivateKey:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{name} is damaged: {error}") from None
     if (file.kdf.name, file.cipher.name) != ("scrypt", "nacl/secretbox"):
-        raise InvalidRequest(f"{name} is encrypted in a way that is not known")
+        raise InvalidRequest(f"{name} is encrypted with an unknown cipher")
     try:
-        secret = _derived(password, file.kdf.salt, file.kdf.params)
+        secret = _derive_key(password, file.kdf.salt, file.kdf.params)
         der = secretbox.unseal(file.ciphertext, file.cipher.nonce, secret)
     except InvalidRequest as error:
         raise InvalidRequest(f"{name}: {error.message}") from None
     return keys.private_key(der, name)
 
 
-def _derived(password: bytes, salt: bytes, params: _Params) -> bytes:
+def _derive_key(password: bytes, salt: bytes, params: _Params) -> bytes:
     n, r, p = params.N, params.r, params.p
     if not (1 < n <= 1 << 24 and n & (n - 1) == 0 and 0 < r <= 64 and 0 < p <= 16):
         raise InvalidRequest("its scrypt parameters are out of range")
@@ -106,13 +109,13 @@ def _derived(password: bytes, salt: bytes, params: _Params) -> bytes:
     return hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, maxmem=limit, dklen=32)
 
 
-def _armoured(data: bytes) -> bytes:
+def _pem_armor(data: bytes) -> bytes:
     text = base64.b64encode(data).decode()
     lines = [text[i : i + 64] for i in range(0, len(text), 64)]
     return "\n".join((f"-----BEGIN {LABEL}-----", *lines, f"-----END {LABEL}-----", "")).encode()
 
 
-def _content(pem: bytes, label: str, name: str) -> bytes:
+def _pem_content(pem: bytes, label: str, name: str) -> bytes:
     inner = pem.partition(f"-----BEGIN {label}-----".encode())[2]
     inner, end, _ = inner.partition(f"-----END {label}-----".encode())
     try:

@@ -1,4 +1,4 @@
-"""Keys that sign and keys that are trusted: ECDSA on P-256 and Ed25519, in PEM files.
+"""Signing keys and trusted keys: ECDSA on P-256 and Ed25519, in PEM files.
 
 Sources: cosign's ``SIGNATURE_SPEC.md`` ("Signature Schemes": ECDSA signatures are over SHA-256, in
 DER), RFC 5208, RFC 5280 (``SubjectPublicKeyInfo``), RFC 8032. Ed25519 signs the payload itself.
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     )
 
 ALGORITHMS = ("ecdsa", "ed25519")
-PEM_LIMIT = 1 << 16  # bytes of a key's file
+PEM_LIMIT = 1 << 16  # bytes of a key file
 
 
 class PublicKey:
-    """A key whose signatures count. ``name`` says in messages where it came from."""
+    """A trusted key. ``name`` says in messages where it comes from."""
 
     def __init__(self, key: EllipticCurvePublicKey | Ed25519PublicKey, name: str) -> None:
         self._key = key
@@ -34,14 +34,14 @@ class PublicKey:
 
     @property
     def pem(self) -> bytes:
-        """The file's content."""
+        """Return the key in PEM format."""
         from cryptography.hazmat.primitives import serialization as form
 
         return self._key.public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the key's DER form, in hexadecimal digits."""
+        """Return the SHA-256 of the key's DER form, in hexadecimal digits."""
         from cryptography.hazmat.primitives import serialization as form
 
         der = self._key.public_bytes(form.Encoding.DER, form.PublicFormat.SubjectPublicKeyInfo)
@@ -49,11 +49,11 @@ class PublicKey:
 
     @property
     def algorithm(self) -> str:
-        """One of :data:`ALGORITHMS`."""
+        """Return one of :data:`ALGORITHMS`."""
         return "ecdsa" if hasattr(self._key, "curve") else "ed25519"
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Whether this key's owner signed exactly these bytes."""
+        """Return whether ``signature`` is this key's signature over ``data``."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -71,7 +71,7 @@ class PublicKey:
 
 
 class PrivateKey:
-    """A key that signs. Its bytes are given out only to be written to its owner's file."""
+    """A signing key. Its bytes leave the object only to be written to the owner's file."""
 
     def __init__(self, key: EllipticCurvePrivateKey | Ed25519PrivateKey) -> None:
         self._key = key
@@ -81,11 +81,11 @@ class PrivateKey:
 
     @property
     def public(self) -> PublicKey:
-        return PublicKey(self._key.public_key(), "its own")
+        return PublicKey(self._key.public_key(), "own key")
 
     @property
     def der(self) -> bytes:
-        """PKCS #8, not encrypted."""
+        """Return the key as PKCS #8, not encrypted."""
         from cryptography.hazmat.primitives import serialization as form
 
         return self._key.private_bytes(
@@ -93,7 +93,7 @@ class PrivateKey:
         )
 
     def sign(self, data: bytes) -> bytes:
-        """A signature over these bytes."""
+        """Return a signature over ``data``."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         if isinstance(self._key, Ed25519PrivateKey):
@@ -104,8 +104,11 @@ class PrivateKey:
         return self._key.sign(data, ECDSA(SHA256()))
 
 
-def need() -> None:
-    """Raise :class:`Unavailable` where the package that knows the mathematics is not installed."""
+def require_cryptography() -> None:
+    """Check that the package ``cryptography`` is installed.
+
+    :raises Unavailable: if it is not.
+    """
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
@@ -115,8 +118,11 @@ def need() -> None:
 
 
 def generate(algorithm: str = "ecdsa") -> PrivateKey:
-    """A new key. Raises :class:`InvalidRequest` for an algorithm that is not known."""
-    need()
+    """Generate a key.
+
+    :raises InvalidRequest: if the algorithm is unknown.
+    """
+    require_cryptography()
     if algorithm == "ecdsa":
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -129,39 +135,48 @@ def generate(algorithm: str = "ecdsa") -> PrivateKey:
 
 
 def public_key(pem: bytes, name: str) -> PublicKey:
-    """Read a public key's PEM text. Raises :class:`InvalidRequest`."""
-    need()
+    """Parse a public key in PEM format. ``name`` names it in errors.
+
+    :raises InvalidRequest: if it is not a public key of a supported type.
+    """
+    require_cryptography()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     if b"PRIVATE KEY" in pem[:PEM_LIMIT]:
-        raise InvalidRequest(f"{name} holds a private key", hint="name the public one, *.pub")
+        raise InvalidRequest(f"{name} holds a private key", hint="specify the public key, *.pub")
     try:
         key = load_pem_public_key(pem[:PEM_LIMIT])
     except (ValueError, UnsupportedAlgorithm):
-        raise InvalidRequest(f"{name} is no public key in PEM form") from None
+        raise InvalidRequest(f"{name} is not a public key in PEM format") from None
     if isinstance(key, Ed25519PublicKey) or _is_p256(key, ec.EllipticCurvePublicKey):
         return PublicKey(key, name)  # type: ignore[arg-type]
     raise InvalidRequest(f"{name} is neither an ECDSA key on P-256 nor an Ed25519 key")
 
 
 def private_key(der: bytes, name: str) -> PrivateKey:
-    """Read a private key's PKCS #8 form. Raises :class:`InvalidRequest`."""
-    need()
+    """Parse a private key in PKCS #8 form. ``name`` names it in errors.
+
+    :raises InvalidRequest: if it is not a private key of a supported type.
+    """
+    require_cryptography()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
     try:
         key = load_der_private_key(der, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise InvalidRequest(f"{name} holds no private key") from None
-    return checked(key, name)
+        raise InvalidRequest(f"{name} does not hold a private key") from None
+    return private_key_of(key, name)
 
 
-def checked(key: object, name: str) -> PrivateKey:
-    """A key that was read, if it is of a kind that signs here. Raises :class:`InvalidRequest`."""
+def private_key_of(key: object, name: str) -> PrivateKey:
+    """Wrap a loaded key.
+
+    :raises InvalidRequest: if its type is not supported.
+    """
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

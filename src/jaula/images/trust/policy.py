@@ -1,64 +1,329 @@
-"""Whether an image may come in, and whether it may run: the rules of now, applied to one image.
+"""The image policy: which images may be pulled, and which may run.
 
-* At a pull the rule of the name decides before a layer is fetched. Where it wants a signature, the
-  registry is asked for those of the image's manifest and of the index that led to it; a mirror
-  that has none is not the last word.
-* When a container is made, and each time it is started, the rule of the name that was asked for
-  decides again. An image that is asked for by its id may run if it may under one of its names.
+* At a pull the rule of the name is applied before a layer is fetched. If it requires a signature,
+  the registry is asked for those of the image's manifest and of the index that lists it. If a
+  mirror has none, the next source is asked.
+* When a container is created, and at each start, the rule of the requested name is applied again.
+  An image requested by its id may run if it may run under one of its names.
 
-The file of the rules is read again when it has changed. One that cannot be read refuses every
-image, for nobody knows what it would have said.
+A rule is for a registry (``registry.example.com``), a path with everything below it
+(``registry.example.com/team``), or a tag (``registry.example.com/team/app:1.0``). The most specific
+rule that matches decides alone. Names are compared in their full form,
+``docker.io/library/busybox:latest``.
+
+The rules are the table ``images`` of ``policy.toml``::
+
+    [images]
+    "*" = "reject"
+    "docker.io/library" = "accept"
+    "registry.example.com/team" = { signed-by = ["keys/team.pub"] }
+
+Keys are PEM files, relative to the directory of the policy, or the text of one. The file and the
+keys must belong to the engine's user and must not be writable by other users: a user who can write
+them decides which images run. The file is read again when it has changed. If it cannot be read,
+every image is refused, since its rules are unknown.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from jaula import trusted_file
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
-from jaula.images.reference import Reference, could_be_id, familiar, parse
+from jaula.images.reference import DEFAULT_DOMAIN, Reference, could_be_id, familiar, is_tag, parse
 from jaula.images.store.store import Image, ImageStore
+from jaula.images.trust import keys
 from jaula.images.trust import signature as signatures
-from jaula.images.trust.rules import TrustRule, TrustRules, Verdict
-from jaula.images.trust.rules_file import RulesFile
 from jaula.images.trust.signature import UnsignedImage, VerifiedSignature
 from jaula.images.trust.signature_store import SignatureStore, StoredSignature
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.manifest import Document
     from jaula.images.registry.repository import Repository
+    from jaula.images.trust.keys import PublicKey
+
+
+_REGISTRY = re.compile(r"[a-zA-Z0-9.-]+(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?", re.ASCII)
+_PATH = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+|/)[a-z0-9]+)*", re.ASCII)
+EVERYTHING = "*"
+
+
+class Verdict(StrEnum):
+    """The verdict of a rule."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    SIGNED_BY = "signed-by"
+
+
+class RuleScope(msgspec.Struct, frozen=True):
+    """The images that a rule applies to. ``text`` is as written by the operator."""
+
+    text: str
+    domain: str = ""  # empty for all images
+    path: str = ""
+    tag: str = ""
+
+    @property
+    def weight(self) -> tuple[bool, int, bool]:
+        """Return how specific the scope is: the rule with the greatest weight decides."""
+        return bool(self.domain), len(self.path.split("/")) if self.path else 0, bool(self.tag)
+
+    def covers(self, reference: Reference) -> bool:
+        """Return whether the rule applies to images of this name."""
+        if not self.domain:
+            return True
+        if reference.domain != self.domain:
+            return False
+        if self.tag:
+            return reference.path == self.path and reference.tag == self.tag
+        below = reference.path.startswith(self.path + "/")
+        return not self.path or reference.path == self.path or below
+
+
+class TrustRule(msgspec.Struct, frozen=True):
+    """A rule of the image policy. Any of the ``keys`` of ``signed-by`` is sufficient.
+
+    ``signed_as`` is the repository that signatures name, if it differs from the image's.
+    """
+
+    scope: RuleScope
+    verdict: Verdict
+    keys: tuple[PublicKey, ...] = ()
+    signed_as: str = ""
+
+    def __str__(self) -> str:
+        """Return the rule as the line in the file, for error messages."""
+        if self.verdict is Verdict.SIGNED_BY:
+            return f'"{self.scope.text}" = signed by {", ".join(key.name for key in self.keys)}'
+        return f'"{self.scope.text}" = "{self.verdict}"'
+
+    def signed_repository(self, reference: Reference) -> str:
+        """Return the repository that a signature of this image must name."""
+        return self.signed_as or f"{reference.domain}/{reference.path}"
+
+
+class TrustRules(msgspec.Struct, frozen=True):
+    """All rules, and the file they come from. Without rules every image is accepted."""
+
+    rules: tuple[TrustRule, ...] = ()
+    source: str = ""
+
+    @property
+    def in_force(self) -> bool:
+        """Return whether there is at least one rule."""
+        return bool(self.rules)
+
+    def of(self, reference: Reference) -> TrustRule:
+        """Return the rule that applies to a name."""
+        matching = [rule for rule in self.rules if rule.scope.covers(reference)]
+        return max(matching, key=lambda rule: rule.scope.weight, default=ACCEPTED)
+
+    @property
+    def general(self) -> TrustRule:
+        """Return the rule for images that no other rule covers."""
+        return next((rule for rule in self.rules if not rule.scope.domain), ACCEPTED)
+
+
+ACCEPTED = TrustRule(RuleScope("(no rule)"), Verdict.ACCEPT)
+
+
+def parse_scope(text: str) -> RuleScope:
+    """Parse the scope of a rule.
+
+    :raises InvalidRequest: if it is not valid.
+    """
+    if text == EVERYTHING:
+        return RuleScope(text)
+    domain, slash, rest = text.partition("/")
+    known = "." in domain or ":" in domain or domain == "localhost"
+    if not known or not _REGISTRY.fullmatch(domain):
+        raise InvalidRequest(
+            f"{text[:200]!r} does not start with a registry",
+            hint=f'use "*", or a registry and a path: {DEFAULT_DOMAIN}/library/busybox',
+        )
+    path, colon, tag = rest.partition(":")
+    if slash and not _PATH.fullmatch(path):
+        raise InvalidRequest(f"{text[:200]!r}: {path[:120]!r} is not a valid repository name")
+    if colon and not is_tag(tag):
+        raise InvalidRequest(f"{text[:200]!r}: {tag[:120]!r} is not a valid tag")
+    return RuleScope(text, "docker.io" if domain == "index.docker.io" else domain, path, tag)
+
+
+SECTION: Final = "images"
+MAX_SIZE: Final = 1 << 20  # bytes
+_PEM: Final = "-----BEGIN "
+_MEMBERS: Final = ("signed-by", "signed-as")
+
+
+class RulesFile:
+    """The policy file, with the state of each file it was read from.
+
+    ``stamps`` are stat values of the policy and of its key files, so that a change of a key is
+    noticed too.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.stamps: dict[str, tuple[int, ...]] = {}
+
+    def read(self, *, required: bool = True) -> TrustRules:
+        """Return the rules, none if the file is absent and not ``required``.
+
+        :raises InvalidRequest: if the file cannot be read or is not valid.
+        """
+        self.stamps = {self.path: file_stamp(self.path)}
+        data = trusted_file.read(self.path, MAX_SIZE, "policy", required=required)
+        if data is None:
+            return TrustRules()
+        try:
+            rules = parse_rules(data, self._key)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"policy {self.path}: {error.message}", hint=error.hint) from None
+        digest = sha256(data).hexdigest()
+        return TrustRules(rules, f"{self.path} sha256:{digest}" if rules else "")
+
+    @property
+    def changed(self) -> bool:
+        """Return whether a file has changed since it was read. Costs a microsecond per file."""
+        return any(file_stamp(path) != former for path, former in self.stamps.items())
+
+    def _key(self, name: str) -> bytes:
+        path = os.path.join(os.path.dirname(os.path.abspath(self.path)), name)
+        self.stamps[path] = file_stamp(path)
+        data = trusted_file.read(path, keys.PEM_LIMIT, "key", required=True)
+        assert data is not None, "a required file is read or refused"
+        return data
+
+
+def file_stamp(path: str) -> tuple[int, ...]:
+    """Return stat values that change when a file is written or replaced, empty if it is absent."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return (
+        *(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns),
+        *(status.st_uid, status.st_mode),
+    )
+
+
+def parse_rules(data: bytes, key: Callable[[str], bytes]) -> tuple[TrustRule, ...]:
+    """Parse the table ``images``. ``key`` returns the content of a key file.
+
+    :raises InvalidRequest: if the table is not valid.
+    """
+    import tomllib
+
+    try:
+        document = tomllib.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"it is not a TOML document: {error}") from None
+    table = document.get(SECTION, {})
+    if not isinstance(table, dict):
+        raise InvalidRequest(f"[{SECTION}] is not a table")
+    rules: dict[tuple[str, str, str], TrustRule] = {}
+    for name, value in table.items():
+        rule = _rule(name, value, key)
+        target = rule.scope.domain, rule.scope.path, rule.scope.tag
+        if target in rules:
+            raise InvalidRequest(
+                f'[{SECTION}] "{name}": "{rules[target].scope.text}" has the same scope'
+            )
+        rules[target] = rule
+    return tuple(rules.values())
+
+
+def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> TrustRule:
+    about = f'[{SECTION}] "{name}"'
+    try:
+        rule_scope = parse_scope(name)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"[{SECTION}]: {error.message}", hint=error.hint) from None
+    if value in (Verdict.ACCEPT.value, Verdict.REJECT.value):
+        return TrustRule(rule_scope, Verdict(value))
+    if not isinstance(value, dict) or not value.get("signed-by"):
+        raise InvalidRequest(
+            f"{about}: {str(value)[:80]!r} is not a valid rule",
+            hint='use "accept", "reject" or { signed-by = ["KEY.pub"] }',
+        )
+    for member in value:
+        if member not in _MEMBERS:
+            raise InvalidRequest(
+                f"{about}: unknown key {member[:80]!r}", hint=f"known: {', '.join(_MEMBERS)}"
+            )
+    listed = value["signed-by"]
+    texts = [listed] if isinstance(listed, str) else listed
+    if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
+        raise InvalidRequest(f"{about} signed-by: must be a list of public keys")
+    try:
+        trusted = tuple(_public(text, number, key) for number, text in enumerate(texts, 1))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{about}: {error.message}", hint=error.hint) from None
+    return TrustRule(
+        rule_scope, Verdict.SIGNED_BY, trusted, _signed_as(about, value.get("signed-as", ""))
+    )
+
+
+def _public(text: str, number: int, key: Callable[[str], bytes]) -> keys.PublicKey:
+    if text.lstrip().startswith(_PEM):
+        return keys.public_key(text.encode(), f"key {number}")
+    if "\0" in text:
+        raise InvalidRequest("the path of a key contains a null byte")
+    return keys.public_key(key(text), text)
+
+
+def _signed_as(about: str, value: object) -> str:
+    if not value:
+        return ""
+    if not isinstance(value, str) or ":" in value.rpartition("/")[2] or "@" in value:
+        raise InvalidRequest(f"{about} signed-as: must be a repository without a tag")
+    reference = parse(value)
+    return f"{reference.domain}/{reference.path}"
+
 
 log = logging.getLogger("jaula.trust")
 
 
 class ImageRefused(NotAuthorized):
-    """The policy does not let this image in, or run."""
+    """The policy refuses to pull or to run this image."""
 
 
 class ImagePolicy:
-    """The rules of one engine. Methods may be called from several threads."""
+    """The image policy of one engine. Methods may be called from several threads."""
 
     def __init__(
         self, store: ImageStore, directory: Path, path: str = "", *, required: bool = False
     ) -> None:
-        """``path`` is the policy's file, empty for an engine without one.
+        """Load the policy file ``path``, empty for an engine without a policy.
 
-        Raises :class:`InvalidRequest` where it cannot be read.
+        :raises InvalidRequest: if the file cannot be read.
         """
         self._store = store
-        self.evidence = SignatureStore(directory)
+        self.signatures = SignatureStore(directory)
         self._lock = threading.Lock()
-        self.follow(path, required=required)
-        self.evidence.keep_only(store.manifests())
+        self.load_file(path, required=required)
+        self.signatures.keep_only(store.manifests())
 
-    def follow(self, path: str, *, required: bool) -> None:
-        """Go by this file from now on. Raises :class:`InvalidRequest`, and goes by the former."""
+    def load_file(self, path: str, *, required: bool) -> None:
+        """Use another policy file from now on.
+
+        :raises InvalidRequest: if it cannot be read. The former file stays in force then.
+        """
         path = os.path.abspath(path) if path else ""
         file = RulesFile(path) if path else None
         rules = file.read(required=required) if file else TrustRules()
@@ -68,7 +333,10 @@ class ImagePolicy:
             self._error: InvalidRequest | None = None
 
     def rules(self) -> TrustRules:
-        """The rules of now. Raises :class:`ImageRefused` where the file cannot be read."""
+        """Return the current rules; the file is read again if it has changed.
+
+        :raises ImageRefused: if the file cannot be read.
+        """
         with self._lock:
             if self._file is not None and self._file.changed:
                 try:
@@ -85,15 +353,18 @@ class ImagePolicy:
                 )
             return self._rules
 
-    # -- coming in -------------------------------------------------------------------------------
+    # -- pull and load ---------------------------------------------------------------------------
 
-    def asked(self, reference: Reference) -> None:
-        """Judge a name before its registry is spoken to. Raises :class:`ImageRefused`."""
+    def check_name(self, reference: Reference) -> None:
+        """Check a name before its registry is contacted.
+
+        :raises ImageRefused: if its rule rejects it.
+        """
         rule = self.rules().of(reference)
         if rule.verdict is Verdict.REJECT:
             raise refusal(str(reference), rule)
 
-    def arriving(
+    def check_pull(
         self,
         sources: Sequence[Repository],
         reference: Reference,
@@ -101,9 +372,12 @@ class ImagePolicy:
         manifest: Document,
         cancel: Cancellation,
     ) -> Callable[[], None]:
-        """Judge an image that is to be pulled; what to do when it is stored.
+        """Check an image that is to be pulled and return the action for when it is stored.
 
-        Raises :class:`ImageRefused`.
+        ``named`` is the document that the reference resolves to, possibly an index that lists
+        ``manifest``. The action stores the signatures.
+
+        :raises ImageRefused: if the policy refuses the image.
         """
         rule = self.rules().of(reference)
         if rule.verdict is Verdict.ACCEPT:
@@ -114,106 +388,118 @@ class ImagePolicy:
 
         tag = None if reference.digest else reference.tag
         documents = (manifest,) if named.digest == manifest.digest else (named, manifest)
-        told = []
+        reasons = []
         for source, document in product(sources, documents):
-            found = tuple(referrers.find(source, document.digest, cancel))
+            fetched = tuple(referrers.find(source, document.digest, cancel))
             index = document.data if document.is_index else b""
-            evidence = StoredSignature(f"{reference.domain}/{reference.path}", found, index)
+            stored = StoredSignature(f"{reference.domain}/{reference.path}", fetched, index)
             try:
-                signatures.find(found, rule.keys, document.digest, rule.claimed(reference), tag)
+                signatures.find(
+                    fetched, rule.keys, document.digest, rule.signed_repository(reference), tag
+                )
             except UnsignedImage as error:
-                told.append(error.message)
+                reasons.append(error.message)
                 continue
-            return lambda: self._keep(manifest.digest, evidence)
-        raise refusal(str(reference), rule, "; ".join(dict.fromkeys(told)))
+            return lambda: self._keep(manifest.digest, stored)
+        raise refusal(str(reference), rule, "; ".join(dict.fromkeys(reasons)))
 
-    def learn(self, source: Repository, manifest: str, name: str, cancel: Cancellation) -> None:
-        """Keep the signatures that a registry has of an image that is here already."""
-        from jaula.images.trust import referrers as trust_referrers
+    def fetch_signatures(
+        self, source: Repository, manifest: str, name: str, cancel: Cancellation
+    ) -> None:
+        """Store the signatures that a registry has for an image that is already stored."""
+        from jaula.images.trust import referrers
 
         reference = parse(name)
-        found = tuple(trust_referrers.find(source, manifest, cancel))
-        self._keep(manifest, StoredSignature(f"{reference.domain}/{reference.path}", found))
+        fetched = tuple(referrers.find(source, manifest, cancel))
+        self._keep(manifest, StoredSignature(f"{reference.domain}/{reference.path}", fetched))
 
-    def _keep(self, manifest: str, evidence: StoredSignature) -> None:
-        self.evidence.keep(manifest, evidence)
-        self.evidence.keep_only(self._store.manifests())
+    def _keep(self, manifest: str, stored: StoredSignature) -> None:
+        self.signatures.keep(manifest, stored)
+        self.signatures.keep_only(self._store.manifests())
 
-    def loading(self, name: str, id: str) -> None:
-        """Judge an image that an archive would give this name. Raises :class:`ImageRefused`."""
+    def check_load(self, name: str, id: str) -> None:
+        """Check an image that an archive would give this name.
+
+        :raises ImageRefused: if the policy refuses it.
+        """
         reference = parse(name)
         rule = self.rules().of(reference)
-        self._judge(rule, reference, name, self._store.manifests_of(id))
+        self._check(rule, reference, name, self._store.manifests_of(id))
 
-    # -- running ---------------------------------------------------------------------------------
+    # -- create and start ------------------------------------------------------------------------
 
-    def running(self, image: Image, asked: str) -> VerifiedSignature | None:
-        """Judge an image that is to run, or to be built upon; ``asked`` is how it was named.
+    def check_run(self, image: Image, asked: str) -> VerifiedSignature | None:
+        """Check an image that is to run or to be the base of a build.
 
-        The signature that counts, None where no rule wants one. Raises :class:`ImageRefused`.
+        ``asked`` is the reference in the request. Return the signature that the rule accepted, or
+        None if no rule requires one.
+
+        :raises ImageRefused: if the policy refuses the image.
         """
         rules = self.rules()
         if not rules.in_force:
             return None
         manifests = self._store.manifests_of(image.id)
         refused: ImageRefused | None = None
-        for reference in names(image, asked):
+        for reference in candidate_names(image, asked):
             try:
-                return self._judge(rules.of(reference), reference, asked, manifests)
+                return self._check(rules.of(reference), reference, asked, manifests)
             except ImageRefused as error:
                 refused = refused or error
         if refused is not None:
             raise refused
-        return self._judge(rules.general, None, asked, manifests)
+        return self._check(rules.general, None, asked, manifests)
 
-    def starting(self, id: str, asked: str) -> None:
-        """Judge the image with this id, which a container was made from under that name.
+    def check_start(self, id: str, asked: str) -> None:
+        """Check the image of a container at its start.
 
-        Raises :class:`ImageRefused`.
+        ``id`` is the image's id, ``asked`` the reference that the container was created with.
+
+        :raises ImageRefused: if the policy refuses the image.
         """
         rules = self.rules()
         if not rules.in_force:
             return
         try:
-            self.running(self._store.resolve(id), asked)
+            self.check_run(self._store.resolve(id), asked)
         except NotFound:
             name = familiar(asked)
             rule = rules.general if name is None else rules.of(parse(name))
-            self._judge(rule, None, asked, ())
+            self._check(rule, None, asked, ())
 
-    def _judge(
-        self, rule: TrustRule, reference: Reference | None, shown: str, manifests: Iterable[str]
+    def _check(
+        self, rule: TrustRule, reference: Reference | None, label: str, manifests: Iterable[str]
     ) -> VerifiedSignature | None:
         if rule.verdict is Verdict.ACCEPT:
             return None
         if rule.verdict is Verdict.REJECT:
-            raise refusal(shown, rule)
+            raise refusal(label, rule)
         if reference is None:
-            raise refusal(shown, rule, "it has no name that a signature could be for")
-        reason = "none of its signatures is known here; pull it again"
+            raise refusal(label, rule, "it has no name that a signature could match")
+        reason = "no signatures of it are stored; pull it again"
         for manifest in manifests:
             try:
-                return vouched(self.evidence, manifest, rule, reference)
+                return verify_stored(self.signatures, manifest, rule, reference)
             except UnsignedImage as error:
                 reason = error.message or reason
-        raise refusal(shown, rule, reason)
+        raise refusal(label, rule, reason)
 
 
-def vouched(
+def verify_stored(
     store: SignatureStore, manifest: str, rule: TrustRule, reference: Reference
 ) -> VerifiedSignature:
-    """The signature of a manifest, among those that are kept, that a rule wants for a name.
+    """Return the stored signature of a manifest that satisfies ``rule`` for ``reference``.
 
-    Raises :class:`UnsignedImage`, with an empty message where nothing is kept.
+    :raises UnsignedImage: if none does; the message is empty if no signature is stored.
     """
     reason = ""
-    for evidence in store.of(manifest):
+    for stored in store.of(manifest):
         try:
             return signatures.find(
-                evidence.signatures,
+                stored.signatures,
                 rule.keys,
-                evidence.signed(manifest),
-                rule.claimed(reference),
+                stored.signed_digest(manifest),
+                rule.signed_repository(reference),
                 None if reference.digest else reference.tag,
             )
         except UnsignedImage as error:
@@ -221,8 +507,8 @@ def vouched(
     raise UnsignedImage(reason)
 
 
-def names(image: Image, asked: str) -> list[Reference]:
-    """The names under which an image that was asked for so is judged; none where it has none."""
+def candidate_names(image: Image, asked: str) -> list[Reference]:
+    """Return the references whose rules apply to an image requested as ``asked``."""
     name = familiar(asked)
     known = (*image.names, *image.digests)
     if name is not None and (name in known or not could_be_id(asked)):
@@ -230,11 +516,11 @@ def names(image: Image, asked: str) -> list[Reference]:
     return [parse(text) for text in known]
 
 
-def refusal(shown: str, rule: TrustRule, reason: str = "") -> ImageRefused:
-    """One line: which image, which rule, why."""
+def refusal(label: str, rule: TrustRule, reason: str = "") -> ImageRefused:
+    """Return the error that names the image, the rule and the reason in one line."""
     why = f": {reason}" if reason else ""
     return ImageRefused(
-        f"image {shown[:300]} is refused by the image policy, rule {rule}{why}",
+        f"image {label[:300]} is refused by the image policy, rule {rule}{why}",
         hint="see jaula trust policy",
     )
 

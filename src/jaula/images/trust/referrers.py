@@ -1,8 +1,8 @@
-"""Signatures beside an image in its registry: looking for them, and putting one there.
+"""Signatures of an image in its registry: find them and add one.
 
 Source: cosign's ``SIGNATURE_SPEC.md`` and distribution-spec 1.1, "Listing Referrers" and "Pushing
-Manifests with Subject". Both places are looked at: the tag ``sha256-<digest>.sig``, and manifests
-that refer to the image, whether the registry lists them or a client keeps their list under a tag.
+Manifests with Subject". Both locations are searched: the tag ``sha256-<digest>.sig``, and manifests
+that refer to the image. The latter are listed by the registry, or by a client under a tag.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.errors import RegistryError
 from jaula.images.registry.manifest import Document, sha256
-from jaula.images.registry.repository import Repository, again
+from jaula.images.registry.repository import Repository, retry
 from jaula.images.registry.session import check
 from jaula.images.registry.upload import Upload
 from jaula.images.trust import cosign_manifest
 from jaula.images.trust.signature import COUNT_LIMIT, Signature
 from jaula.spec.image import DOCUMENT_LIMIT, INDEX, MANIFEST, Descriptor
 
-_REFERRERS_LIMIT = 32  # manifests of signatures that are fetched
+_REFERRERS_LIMIT = 32  # signature manifests that are fetched
 
 
 class _Cache:
-    """Small blobs on their way into a registry."""
+    """Small blobs in memory that are to be uploaded."""
 
     def __init__(self, *blobs: bytes) -> None:
         self._blobs = {sha256(data): data for data in blobs}
@@ -35,26 +35,27 @@ class _Cache:
 
 
 def find(source: Repository, digest: str, cancel: Cancellation) -> list[Signature]:
-    """The signatures of an image, at most :data:`~jaula.images.trust.signature.COUNT_LIMIT`.
+    """Return the signatures of an image, at most :data:`~jaula.images.trust.signature.COUNT_LIMIT`.
 
-    Raises what the registry answers; that there are none is no error, and what is damaged or gone
-    counts as little as none.
+    Damaged or missing signatures are skipped; an image without signatures is not an error.
+
+    :raises RegistryError: if the registry refuses a request.
     """
-    found: list[Signature] = []
+    signatures: list[Signature] = []
     try:
         listed = [r.digest for r in _referrers(source, digest, cancel)[:_REFERRERS_LIMIT]]
     except InvalidRequest:
         listed = []
-    for reference in (cosign_manifest.tag_of(digest), *listed):
-        if len(found) >= COUNT_LIMIT:
+    for reference in (cosign_manifest.signature_tag(digest), *listed):
+        if len(signatures) >= COUNT_LIMIT:
             break
         try:
-            document = _found(source, reference, cancel)
+            document = _manifest(source, reference, cancel)
             if document is not None:
-                found += _signatures(source, document, cancel)
+                signatures += _signatures(source, document, cancel)
         except (InvalidRequest, Unsupported):
             continue
-    return list(dict.fromkeys(found))[:COUNT_LIMIT]
+    return list(dict.fromkeys(signatures))[:COUNT_LIMIT]
 
 
 def add(
@@ -65,21 +66,25 @@ def add(
     *,
     referring: bool,
 ) -> None:
-    """Put a signature of ``image`` into its repository: under the tag, or as one that refers."""
+    """Add a signature of ``image`` to its repository.
+
+    With ``referring`` it goes into a manifest that refers to the image, else under the signature
+    tag.
+    """
     if referring:
         _refer(target, image, signature, cancel)
         return
-    tag = cosign_manifest.tag_of(image.digest)
-    existing = _found(target, tag, cancel)
-    added = _with(signature, target, existing, f"the manifest {tag}", cancel)
+    tag = cosign_manifest.signature_tag(image.digest)
+    existing = _manifest(target, tag, cancel)
+    added = _with_signature(signature, target, existing, f"the manifest {tag}", cancel)
     if added is None:
         return
     config, manifest = added
-    upload = _sent(target, (config, signature.payload), cancel)
+    upload = _upload(target, (config, signature.payload), cancel)
     upload.manifest(tag, manifest, MANIFEST)
 
 
-def _with(
+def _with_signature(
     signature: Signature,
     target: Repository,
     former: Document | None,
@@ -88,14 +93,14 @@ def _with(
     *,
     subject: Descriptor | None = None,
 ) -> tuple[bytes, bytes] | None:
-    """Configuration and manifest with one signature more than ``former``; None if it is there.
+    """Return configuration and manifest with one signature more than ``former``.
 
-    ``about`` names ``former`` in errors.
+    Return None if ``former`` contains the signature. ``about`` names ``former`` in errors.
     """
     config = None
     if former is not None:
         known = cosign_manifest.read(former.data, about)
-        if cosign_manifest.described(signature) in known.layers:
+        if cosign_manifest.signature_layer(signature) in known.layers:
             return None
         config = target.config(known.config, cancel)
     config = cosign_manifest.config_with(signature, config)
@@ -106,31 +111,34 @@ def _with(
 def _refer(
     target: Repository, image: Descriptor, signature: Signature, cancel: Cancellation
 ) -> None:
-    """A manifest with all signatures: cosign reads the last one that refers to an image alone."""
+    """Add a manifest with all signatures.
+
+    cosign reads only the last manifest that refers to an image.
+    """
     listed = [
         referrer
         for referrer in _referrers(target, image.digest, cancel)
         if referrer.artifact_type == cosign_manifest.ARTIFACT_TYPE
     ]
-    former = _found(target, listed[-1].digest, cancel) if listed else None
+    former = _manifest(target, listed[-1].digest, cancel) if listed else None
     about = f"manifest {former.digest}" if former else ""
-    added = _with(signature, target, former, about, cancel, subject=image)
+    added = _with_signature(signature, target, former, about, cancel, subject=image)
     if added is None:
         return
     config, manifest = added
-    upload = _sent(target, (config, signature.payload), cancel)
+    upload = _upload(target, (config, signature.payload), cancel)
     digest = sha256(manifest)
     if upload.manifest(digest, manifest, MANIFEST, subject=image.digest):
         return
     tag = cosign_manifest.referrers_tag(image.digest)
-    existing = _found(target, tag, cancel)
+    existing = _manifest(target, tag, cancel)
     index = cosign_manifest.referrers_with(
         manifest, existing.data if existing else None, former.digest if former else ""
     )
     upload.manifest(tag, index, INDEX)
 
 
-def _sent(target: Repository, blobs: tuple[bytes, ...], cancel: Cancellation) -> Upload:
+def _upload(target: Repository, blobs: tuple[bytes, ...], cancel: Cancellation) -> Upload:
     upload = Upload(target, _Cache(*blobs), cancel)
     for data in blobs:
         blob = Descriptor("", sha256(data), len(data))
@@ -139,12 +147,12 @@ def _sent(target: Repository, blobs: tuple[bytes, ...], cancel: Cancellation) ->
     return upload
 
 
-def _found(source: Repository, reference: str, cancel: Cancellation) -> Document | None:
-    """The manifest of a tag or digest; None where there is none."""
+def _manifest(source: Repository, reference: str, cancel: Cancellation) -> Document | None:
+    """Return the manifest of a tag or digest, or None if it does not exist."""
     try:
         return source.manifest(reference, cancel)
     except RegistryError as error:
-        if error.answered == 404:
+        if error.http_status == 404:
             return None
         raise
 
@@ -152,34 +160,34 @@ def _found(source: Repository, reference: str, cancel: Cancellation) -> Document
 def _referrers(
     source: Repository, digest: str, cancel: Cancellation
 ) -> list[cosign_manifest.Referrer]:
-    """What refers to the image, by the registry's list or by the one under its tag."""
+    """Return the referrers of an image, from the registry's API or from the list under the tag."""
     target = f"/v2/{source.path}/referrers/{digest}"
-    what = f"the list of what refers to {digest}"
+    what = f"the list of referrers of {digest}"
 
     def ask() -> bytes | None:
-        answer = source.session.request("GET", target, source.scopes, cancel=cancel)
-        if answer.status in (400, 404, 405):  # older registries know no such path
-            with answer:
-                answer.document(DOCUMENT_LIMIT, what)
+        response = source.session.request("GET", target, source.scopes, cancel=cancel)
+        if response.status in (400, 404, 405):  # older registries lack this endpoint
+            with response:
+                response.document(DOCUMENT_LIMIT, what)
                 return None
-        with check(answer, 200):
-            return answer.document(DOCUMENT_LIMIT, what)
+        with check(response, 200):
+            return response.document(DOCUMENT_LIMIT, what)
 
-    data = again(ask, source.patience, cancel)
+    data = retry(ask, source.timeouts, cancel)
     if data is None:
-        listed = _found(source, cosign_manifest.referrers_tag(digest), cancel)
+        listed = _manifest(source, cosign_manifest.referrers_tag(digest), cancel)
         data = listed.data if listed is not None and listed.is_index else None
     return cosign_manifest.referrers(data, what) if data is not None else []
 
 
 def _signatures(source: Repository, document: Document, cancel: Cancellation) -> list[Signature]:
-    found = []
+    signatures = []
     layers = cosign_manifest.read(document.data, f"manifest {document.digest}").layers
     for layer in layers[:COUNT_LIMIT]:
-        value = cosign_manifest.value_of(layer)
+        value = cosign_manifest.signature_value(layer)
         if value is not None:
             try:
-                found.append(Signature(source.config(layer, cancel), value))
+                signatures.append(Signature(source.config(layer, cancel), value))
             except (NotFound, InvalidRequest, RegistryError):
-                continue  # one that is damaged or gone counts as little as none
-    return found
+                continue  # a damaged or missing signature is skipped
+    return signatures

@@ -36,17 +36,17 @@ def seal(message: bytes, nonce: bytes, key: bytes) -> bytes:
     from cryptography.hazmat.primitives.poly1305 import Poly1305
 
     tag_key, stream = _stream(key, nonce, len(message))
-    hidden = bytes(a ^ b for a, b in zip(message, stream, strict=True))
-    return Poly1305.generate_tag(tag_key, hidden) + hidden
+    ciphertext = bytes(a ^ b for a, b in zip(message, stream, strict=True))
+    return Poly1305.generate_tag(tag_key, ciphertext) + ciphertext
 
 
 def unseal(box: bytes, nonce: bytes, key: bytes) -> bytes:
-    """Return the message.
+    """Return the message in a box.
 
-    :raises InvalidRequest: the key is wrong, or a part of the box has a wrong length or content.
+    :raises InvalidRequest: if the key is wrong or the box is damaged.
     """
     if not TAG_SIZE <= len(box) <= LIMIT:
-        raise InvalidRequest(f"{len(box)} bytes is not the length of an encrypted box")
+        raise InvalidRequest(f"an encrypted box has an invalid length of {len(box)} bytes")
     _check_lengths(nonce, key)
     if (sodium := _sodium()) is not None:
         from nacl.exceptions import CryptoError
@@ -58,13 +58,13 @@ def unseal(box: bytes, nonce: bytes, key: bytes) -> bytes:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.poly1305 import Poly1305
 
-    hidden = box[TAG_SIZE:]
-    tag_key, stream = _stream(key, nonce, len(hidden))
+    ciphertext = box[TAG_SIZE:]
+    tag_key, stream = _stream(key, nonce, len(ciphertext))
     try:
-        Poly1305.verify_tag(tag_key, hidden, box[:TAG_SIZE])
+        Poly1305.verify_tag(tag_key, ciphertext, box[:TAG_SIZE])
     except InvalidSignature:
         raise _damaged() from None
-    return bytes(a ^ b for a, b in zip(hidden, stream, strict=True))
+    return bytes(a ^ b for a, b in zip(ciphertext, stream, strict=True))
 
 
 def _sodium() -> ModuleType | None:
@@ -78,7 +78,7 @@ def _sodium() -> ModuleType | None:
 
 def _check_lengths(nonce: bytes, key: bytes) -> None:
     if len(key) != KEY_SIZE or len(nonce) != NONCE_SIZE:
-        raise InvalidRequest("the nonce or the key of an encrypted box has a wrong length")
+        raise InvalidRequest("the nonce or the key of an encrypted box has the wrong length")
 
 
 def _damaged() -> InvalidRequest:
@@ -86,11 +86,11 @@ def _damaged() -> InvalidRequest:
 
 
 def _stream(key: bytes, nonce: bytes, size: int) -> tuple[bytes, bytes]:
-    """Return Poly1305's key, and ``size`` bytes to add to the message."""
+    """Return the key of Poly1305, and ``size`` bytes of key stream."""
     words = _core(_CONSTANTS, key, nonce[:16])
-    own = struct.pack("<8I", *(words[i] for i in (0, 5, 10, 15, 6, 7, 8, 9)))  # HSalsa20
+    subkey = struct.pack("<8I", *(words[i] for i in (0, 5, 10, 15, 6, 7, 8, 9)))  # HSalsa20
     blocks = -(-(32 + size) // 64)
-    stream = b"".join(_block(own, nonce[16:], number) for number in range(blocks))
+    stream = b"".join(_block(subkey, nonce[16:], number) for number in range(blocks))
     return stream[:32], stream[32 : 32 + size]
 
 
@@ -107,17 +107,17 @@ def _state(constants: tuple[int, ...], key: bytes, counter: bytes) -> list[int]:
 
 
 def _core(constants: tuple[int, ...], key: bytes, counter: bytes) -> list[int]:
-    """Do the twenty rounds, without the addition at the end."""
+    """Return the state after twenty rounds, without the final addition."""
     words = _state(constants, key, counter)
     for _ in range(10):
         for a, b, c, d in _QUARTERS:
-            words[b] ^= _rotated(words[a] + words[d], 7)
-            words[c] ^= _rotated(words[b] + words[a], 9)
-            words[d] ^= _rotated(words[c] + words[b], 13)
-            words[a] ^= _rotated(words[d] + words[c], 18)
+            words[b] ^= _rotate_left(words[a] + words[d], 7)
+            words[c] ^= _rotate_left(words[b] + words[a], 9)
+            words[d] ^= _rotate_left(words[c] + words[b], 13)
+            words[a] ^= _rotate_left(words[d] + words[c], 18)
     return words
 
 
-def _rotated(word: int, bits: int) -> int:
+def _rotate_left(word: int, bits: int) -> int:
     word &= _MASK
     return (word << bits | word >> (32 - bits)) & _MASK

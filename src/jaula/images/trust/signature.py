@@ -1,4 +1,4 @@
-"""Signatures of one image, and whether one of them is what a rule asks for. Pure."""
+"""Verify the signatures of one image against the keys of a rule. Pure."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from jaula.images.trust.keys import PublicKey
 
 COUNT_LIMIT = 64
-"""Signatures of one image that are looked at; each costs the verifier a tenth of a millisecond."""
+"""Signatures per image that are verified; each takes a tenth of a millisecond."""
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """``payload`` is what was signed, byte for byte; ``value`` is not encoded."""
+    """``payload`` is the signed document, byte for byte; ``value`` is not encoded."""
 
     payload: bytes
     value: bytes
 
 
 class VerifiedSignature(msgspec.Struct, frozen=True):
-    """A signature that counts: the key's name and fingerprint, and what it says."""
+    """A valid signature: the key's name and fingerprint, and the signed statement."""
 
     key: str
     fingerprint: str
@@ -33,7 +33,7 @@ class VerifiedSignature(msgspec.Struct, frozen=True):
 
 
 class UnsignedImage(InvalidRequest):
-    """No signature is what was asked for; the message says what was found."""
+    """No signature satisfies the rule; the message says why."""
 
     status = 403
 
@@ -45,23 +45,25 @@ def find(
     repository: str,
     tag: str | None,
 ) -> VerifiedSignature:
-    """The first signature by one of ``keys`` over ``digest`` under this name.
+    """Return the first signature by one of ``keys`` over ``digest`` under this name.
 
-    Raises :class:`UnsignedImage`, telling what kept those that there are from counting.
+    ``tag`` is None if the image is requested by digest.
+
+    :raises UnsignedImage: if there is none, with the reasons why the existing ones do not count.
     """
     reasons: dict[str, int] = {}
     for signature in tuple(signatures)[:COUNT_LIMIT]:
-        found = _judged(signature, keys, digest, repository, tag)
-        if isinstance(found, VerifiedSignature):
-            return found
-        reasons[found] = reasons.get(found, 0) + 1
+        result = _verify(signature, keys, digest, repository, tag)
+        if isinstance(result, VerifiedSignature):
+            return result
+        reasons[result] = reasons.get(result, 0) + 1
     if not reasons:
         raise UnsignedImage("it has no signature")
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    raise UnsignedImage(f"it has no signature that counts: {told}")
+    summary = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    raise UnsignedImage(f"it has no valid signature: {summary}")
 
 
-def _judged(
+def _verify(
     signature: Signature, keys: Sequence[PublicKey], digest: str, repository: str, tag: str | None
 ) -> VerifiedSignature | str:
     key = next((k for k in keys if k.verifies(signature.value, signature.payload)), None)
@@ -70,13 +72,13 @@ def _judged(
     try:
         claim = simple_signing.read(signature.payload)
     except InvalidRequest:
-        return "that cannot be read"
+        return "with an unreadable payload"
     if claim.digest != digest:
         return "of another image"
-    if not simple_signing.names(claim, repository, tag):
-        return f"for another name ({_shown(claim.name)})"
+    if not simple_signing.covers(claim, repository, tag):
+        return f"for another name ({_printable(claim.name)})"
     return VerifiedSignature(key.name, key.fingerprint, claim)
 
 
-def _shown(name: str) -> str:
+def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name[:120])

@@ -1,9 +1,8 @@
-"""What was found at a pull, kept for when the image is run: signatures, and whose they are.
+"""Signatures fetched at a pull, stored for the checks when the image is run.
 
-One file for each image manifest, ``<root>/trust/<digits>.json``, with what each repository had
-that it was pulled from. Nothing in it is believed: the
-signatures are verified each time, against the keys of the rules of that time, and the index is
-compared with its digest.
+One file for each image manifest, ``<root>/trust/<digits>.json``, with the signatures of each
+repository that it was pulled from. The content is not trusted: the signatures are verified at each
+check against the current keys, and the index is compared with its digest.
 """
 
 from __future__ import annotations
@@ -21,43 +20,49 @@ from jaula.images.store.blobs import hex_of
 from jaula.images.trust.signature import Signature
 from jaula.spec.image import DOCUMENT_LIMIT, Index, decode
 
-_REPOSITORIES = 7  # besides the newest: the same image may be had from several
-_LIMIT = 128 << 20  # bytes; so many times 64 payloads and an index are less
+_REPOSITORIES = 7  # besides the newest; several repositories may have the same image
+_LIMIT = 128 << 20  # bytes; more than 64 payloads and an index of each repository
 _SUFFIX = ".json"
 
 
 class StoredSignature(msgspec.Struct, frozen=True):
-    """What one repository had; ``index`` is the list that was signed, if not the manifest was."""
+    """The signatures of one repository.
+
+    ``index`` is the signed index, empty if the manifest itself is signed.
+    """
 
     repository: str  # DOMAIN/PATH
     signatures: tuple[Signature, ...]
     index: bytes = b""
 
-    def signed(self, manifest: str) -> str:
-        """The digest that signatures of this manifest have to be about.
+    def signed_digest(self, manifest: str) -> str:
+        """Return the digest that signatures of this manifest must name.
 
-        Raises :class:`CorruptState` where the index does not list the manifest.
+        :raises CorruptState: if the index does not list the manifest.
         """
         if not self.index:
             return manifest
         listed = decode(self.index, Index, "the index of an image's signatures").manifests
         if all(descriptor.digest != manifest for descriptor in listed):
-            raise CorruptState(f"what is kept about signatures of {manifest} is of another image")
+            raise CorruptState(f"the stored signatures of {manifest} belong to another image")
         return sha256(self.index)
 
 
 class SignatureStore:
-    """The files of one engine. Methods may be called from several threads."""
+    """The signature files of one engine. Methods may be called from several threads."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def path(self, manifest: str) -> Path:
-        """Where it is kept, there or not."""
+        """Return the path of a manifest's file, whether it exists or not."""
         return self._directory / (hex_of(manifest) + _SUFFIX)
 
     def of(self, manifest: str) -> tuple[StoredSignature, ...]:
-        """What is kept about a manifest. Raises :class:`CorruptState` where it cannot be read."""
+        """Return the stored signatures of a manifest.
+
+        :raises CorruptState: if the file cannot be read.
+        """
         path = self.path(manifest)
         try:
             with path.open("rb") as file:
@@ -71,12 +76,12 @@ class SignatureStore:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise CorruptState(f"{path} is damaged: {error}", hint="pull the image again") from None
 
-    def keep(self, manifest: str, evidence: StoredSignature) -> None:
-        """Write it down, in place of what the same repository had."""
-        assert len(evidence.index) <= DOCUMENT_LIMIT, "an index was read under that limit"
+    def keep(self, manifest: str, stored: StoredSignature) -> None:
+        """Store signatures, replacing those of the same repository."""
+        assert len(stored.index) <= DOCUMENT_LIMIT, "an index was read under that limit"
         path = self.path(manifest)
-        others = [e for e in self.of(manifest) if e.repository != evidence.repository]
-        kept = (*others[-_REPOSITORIES:], evidence)
+        former = [e for e in self.of(manifest) if e.repository != stored.repository]
+        kept = (*former[-_REPOSITORIES:], stored)
         temporary = path.with_suffix(f".{secrets.token_hex(6)}")
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,7 +94,7 @@ class SignatureStore:
             raise Unavailable(f"cannot write {path}: {error.strerror}") from error
 
     def keep_only(self, manifests: Container[str]) -> None:
-        """Remove what is about other manifests, and what a crash left half-written."""
+        """Remove the files of all other manifests, and partial files that a crash left."""
         if not self._directory.is_dir():
             return
         for path in list(self._directory.iterdir()):

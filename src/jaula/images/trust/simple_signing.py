@@ -1,8 +1,8 @@
-"""What is signed: a statement that an image with this digest has this name.
+"""The signed payload: a statement that an image with this digest has this name.
 
 Source: containers/image ``containers-signature.5.md`` ("JSON data format", simple signing) with the
-type and the media type that cosign's ``SIGNATURE_SPEC.md`` gives it. A member of ``critical`` that
-is not known may mean anything, so such a statement is not taken.
+type and the media type of cosign's ``SIGNATURE_SPEC.md``. An unknown member of ``critical`` may
+change the meaning, so such a statement is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaula.spec.image import Digest
 MEDIA_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 TYPE = "cosign container image signature"
 LIMIT = 1 << 16  # bytes
-_TEXT_LIMIT = 512  # characters of a value that is shown
+_TEXT_LIMIT = 512  # characters of a value that are kept
 
 
 class _Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,7 +39,7 @@ class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SimpleSigning(msgspec.Struct, frozen=True):
-    """``name`` is a repository, with a tag or without; ``notes`` are the signer's own words."""
+    """``name`` is a repository, with or without tag; ``notes`` are the signer's annotations."""
 
     digest: str
     name: str
@@ -47,34 +47,37 @@ class SimpleSigning(msgspec.Struct, frozen=True):
 
 
 def write(claim: SimpleSigning) -> bytes:
-    """The bytes to be signed, as cosign writes them."""
+    """Return the bytes to be signed, in cosign's form."""
     critical = _Critical(_Identity(claim.name), _Image(claim.digest), TYPE)
     optional: dict[str, object] | None = dict(claim.notes) or None
     return msgspec.json.encode(_Payload(critical, optional))
 
 
 def read(data: bytes) -> SimpleSigning:
-    """What was signed. Raises :class:`InvalidRequest`; call it after the signature was checked."""
+    """Parse a payload. Call this after the signature was verified.
+
+    :raises InvalidRequest: if it is not valid.
+    """
     if len(data) > LIMIT:
-        raise InvalidRequest(f"a signature's payload has {len(data)} bytes, {LIMIT} is the limit")
+        raise InvalidRequest(f"a signature's payload has {len(data)} bytes, the limit is {LIMIT}")
     try:
-        found = msgspec.json.decode(data, type=_Payload)
+        payload = msgspec.json.decode(data, type=_Payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"a signature's payload is not valid: {error}") from None
-    if found.critical.type != TYPE:
-        raise InvalidRequest(f"a signature is of the type {found.critical.type[:80]!r}")
-    notes = {k: str(v)[:_TEXT_LIMIT] for k, v in (found.optional or {}).items()}
-    critical = found.critical
+    if payload.critical.type != TYPE:
+        raise InvalidRequest(f"a signature has the unknown type {payload.critical.type[:80]!r}")
+    notes = {k: str(v)[:_TEXT_LIMIT] for k, v in (payload.optional or {}).items()}
+    critical = payload.critical
     return SimpleSigning(
         critical.image.docker_manifest_digest, critical.identity.docker_reference, notes
     )
 
 
-def names(claim: SimpleSigning, repository: str, tag: str | None) -> bool:
-    """Whether the statement is about an image that is fetched from ``repository`` under ``tag``.
+def covers(claim: SimpleSigning, repository: str, tag: str | None) -> bool:
+    """Return whether the statement covers an image fetched from ``repository`` under ``tag``.
 
-    ``repository`` is ``DOMAIN/PATH``. A statement that has no tag is about all of them; ``tag`` is
-    None where the image is asked for by its digest, which needs no other name.
+    ``repository`` is ``DOMAIN/PATH``. A statement without a tag covers all tags. ``tag`` is None if
+    the image is requested by digest, which matches any tag.
     """
     text = claim.name.partition("@")[0]
     try:

@@ -1,4 +1,4 @@
-"""Loading archives of both formats, whole ones and hostile ones."""
+"""Load archives of both formats, complete and hostile ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from harness import layers
 from jaula.errors import InvalidRequest, JaulaError, NotFound
-from jaula.images.archive import load
+from jaula.images.archive.load import load
 from jaula.images.store.store import ImageStore
 from jaula.storage.layers.store import LayerStore
 
@@ -22,7 +22,7 @@ Loaded = Callable[[bytes], list[str]]
 
 
 def rest(tmp_path: Path) -> list[str]:
-    """Blobs and layers that are on disk."""
+    """Return the blobs and layers on disk."""
     root = tmp_path / "root"
     places = (root / "images/blobs/sha256", root / "layers")
     return sorted(found.name for place in places for found in place.iterdir())
@@ -70,7 +70,7 @@ def test_compressed_layers_and_archives_are_loaded(
     assert store.resolve("app:1").layers == (make.digest(layer),)
 
 
-def test_an_image_without_a_name_is_told_by_its_id(
+def test_an_image_without_a_name_is_reported_by_id(
     store: ImageStore, loaded: Loaded, make: Any
 ) -> None:
     (said,) = loaded(make.pack(make.docker(make.layer("1"), names=())))
@@ -78,7 +78,7 @@ def test_an_image_without_a_name_is_told_by_its_id(
     assert store.resolve(id).names == ()
 
 
-def test_layers_that_old_archives_share_by_links_are_found(
+def test_layers_shared_by_links_in_old_archives_are_resolved(
     store: ImageStore, loaded: Loaded, make: Any
 ) -> None:
     layer = make.layer("1")
@@ -88,7 +88,7 @@ def test_layers_that_old_archives_share_by_links_are_found(
     assert len(store.resolve("app:1").layers) == 2
 
 
-def test_the_manifest_of_this_machine_is_taken_from_an_index(
+def test_the_manifest_for_this_platform_is_selected_from_an_index(
     store: ImageStore, loaded: Loaded, make: Any
 ) -> None:
     files = make.oci(make.layer("mine"))
@@ -162,7 +162,7 @@ BROKEN_DOCKER: dict[str, Callable[[dict[str, bytes]], object]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN_DOCKER)
-def test_a_broken_docker_archive_leaves_nothing(
+def test_a_broken_docker_archive_leaves_no_files(
     case: str, store: ImageStore, loaded: Loaded, make: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidRequest):
@@ -172,7 +172,7 @@ def test_a_broken_docker_archive_leaves_nothing(
 
 
 def change_blob(files: dict[str, bytes], make: Any, old: bytes, new: bytes) -> None:
-    """Edit the manifest, with a right digest in the index."""
+    """Edit the manifest, with a matching digest in the index."""
     index = json.loads(files["index.json"])
     descriptor = index["manifests"][0]
     path = "blobs/" + descriptor["digest"].replace(":", "/")
@@ -216,7 +216,7 @@ BROKEN_OCI: dict[str, Callable[[dict[str, bytes], Any], object]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN_OCI)
-def test_a_broken_layout_leaves_nothing(
+def test_a_broken_layout_leaves_no_files(
     case: str, store: ImageStore, loaded: Loaded, make: Any, tmp_path: Path
 ) -> None:
     files = make.oci(make.layer("1"))
@@ -227,7 +227,7 @@ def test_a_broken_layout_leaves_nothing(
     assert rest(tmp_path) == []
 
 
-def test_an_image_for_another_machine_is_told(loaded: Loaded, make: Any) -> None:
+def test_an_image_for_another_platform_is_refused(loaded: Loaded, make: Any) -> None:
     files = make.oci(make.layer("1"))
     inner = json.loads(files["index.json"])
     inner["manifests"][0]["platform"] = {"architecture": "vax", "os": "linux"}
@@ -244,7 +244,7 @@ def test_an_image_for_another_machine_is_told(loaded: Loaded, make: Any) -> None
 
 
 @pytest.mark.parametrize("length", range(0, 9000, 511))
-def test_a_truncated_archive_leaves_nothing(
+def test_a_truncated_archive_leaves_no_files(
     length: int, store: ImageStore, loaded: Loaded, make: Any, tmp_path: Path
 ) -> None:
     data = make.pack(make.docker(make.layer("x" * 3000)))
@@ -255,7 +255,7 @@ def test_a_truncated_archive_leaves_nothing(
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar at all" * 100, bytes(10240), b"\x1f\x8b\x08"])
-def test_what_is_no_archive_is_refused(data: bytes, loaded: Loaded) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(data: bytes, loaded: Loaded) -> None:
     with pytest.raises(InvalidRequest):
         loaded(data)
 
@@ -265,7 +265,7 @@ def test_a_link_of_the_archive_that_leads_out_is_refused(loaded: Loaded, make: A
         loaded(make.pack(make.docker(make.layer("1")), {"x": "../../etc/passwd"}))
 
 
-def test_a_failure_keeps_what_was_there(store: ImageStore, loaded: Loaded, make: Any) -> None:
+def test_a_failure_keeps_existing_images(store: ImageStore, loaded: Loaded, make: Any) -> None:
     loaded(make.pack(make.docker(make.layer("1"))))
     files = make.docker(make.layer("1"), make.layer("2"), names=("other:1",))
     files["1/layer.tar"] = b"damaged"
@@ -276,9 +276,7 @@ def test_a_failure_keeps_what_was_there(store: ImageStore, loaded: Loaded, make:
     assert store.manifest(image).layers[0].digest == make.digest(make.layer("1"))
 
 
-def test_a_load_that_nobody_reads_to_its_end_leaves_nothing(
-    store: ImageStore, make: Any, tmp_path: Path
-) -> None:
+def test_an_abandoned_load_leaves_no_files(store: ImageStore, make: Any, tmp_path: Path) -> None:
     messages = load(store, io.BytesIO(make.pack(make.docker(make.layer("1")))))
     next(messages)
     messages.close()  # type: ignore[attr-defined]
@@ -287,11 +285,11 @@ def test_a_load_that_nobody_reads_to_its_end_leaves_nothing(
 
 
 def big_layer(*members: layers.Member) -> bytes:
-    """A layer that is worth unpacking while it comes."""
+    """Return a layer large enough to be unpacked while it is read."""
     return layers.layer((("filling", b"f" * 1_500_000), *members))
 
 
-def test_a_large_layer_is_unpacked_while_it_comes(
+def test_a_large_layer_is_unpacked_while_it_is_read(
     store: ImageStore, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LayerStore, "extract_plain", _in_vain(LayerStore.extract_plain))
@@ -332,7 +330,7 @@ def test_a_large_layer_that_is_refused_is_refused_once_an_image_needs_it(
 
 
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
-def test_an_archive_that_ends_in_a_large_layer_leaves_nothing(
+def test_an_archive_truncated_in_a_large_layer_leaves_no_files(
     loaded: Loaded, tmp_path: Path, part: float
 ) -> None:
     data = big_layer(("etc/note", "x"))

@@ -1,4 +1,4 @@
-"""A room to copy in."""
+"""Fixtures for copies."""
 
 from __future__ import annotations
 

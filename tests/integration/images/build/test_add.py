@@ -1,4 +1,4 @@
-"""ADD of archives: recognised by content, unpacked below the target and nowhere else."""
+"""ADD of archives: recognised by content, unpacked only below the target."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_archive_is_unpacked(room: Room, compress: Callable[[bytes], bytes]) 
     }
 
 
-def test_an_archive_is_copied_where_that_is_asked_for(room: Room) -> None:
+def test_an_archive_is_copied_on_request(room: Room) -> None:
     data = archive([file("a")])
     (room.context / "a.tar").write_bytes(data)
     room.add("a.tar", to="/o/", unpack=False)
@@ -57,7 +57,7 @@ def test_an_archive_is_copied_where_that_is_asked_for(room: Room) -> None:
     "data",
     [b"", b"plain text", gzip.compress(b"no tar", mtime=0), b"\x1f\x8b broken", b"\xfd7zXZ\0\0"],
 )
-def test_what_only_looks_like_an_archive_is_copied(room: Room, data: bytes) -> None:
+def test_a_file_that_only_looks_like_an_archive_is_copied(room: Room, data: bytes) -> None:
     (room.context / "x.tar.gz").write_bytes(data)
     room.add("x.tar.gz", to="/o/")
     assert (room.root / "o/x.tar.gz").read_bytes() == data
@@ -71,13 +71,13 @@ def test_a_directory_of_archives_is_copied_as_it_is(room: Room) -> None:
     assert (room.root / "o/a.tar").read_bytes() == data
 
 
-def test_chown_and_chmod_are_not_for_what_is_in_an_archive(room: Room) -> None:
+def test_chown_and_chmod_do_not_apply_to_the_content_of_an_archive(room: Room) -> None:
     (room.context / "a.tar").write_bytes(archive([owned(file("a", b"x"), 3, 4)]))
     found = room.add("a.tar", to="/new/", owner=(7, 8), chmod="600")
     assert found == {"new/": "755 7:8", "new/a": "644 3:4 x"}
 
 
-def test_what_is_there_is_merged_and_replaced(room: Room) -> None:
+def test_existing_files_are_merged_and_replaced(room: Room) -> None:
     make(room.root, {"d/a": "old", "d/stays": "", "was-file": "", "was-link": "-> /etc"})
     entries = [file("d/a", b"new"), file("was-file/x"), file("was-link/y", b"z")]
     (room.context / "a.tar").write_bytes(archive([directory("was-file"), *entries]))
@@ -87,7 +87,7 @@ def test_what_is_there_is_merged_and_replaced(room: Room) -> None:
     assert list((room.root.parent).glob("etc")) == []
 
 
-def test_device_nodes_of_a_root_file_system_are_made(room: Room) -> None:
+def test_device_nodes_of_a_root_file_system_are_created(room: Room) -> None:
     null = tarfile.TarInfo("dev/null")
     null.type, null.devmajor, null.devminor, null.mode = tarfile.CHRTYPE, 1, 3, 0o666
     (room.context / "a.tar").write_bytes(archive([(null, b"")]))
@@ -124,31 +124,31 @@ def test_a_truncated_archive_is_an_error(room: Room) -> None:
 
 def test_the_digest_of_an_archive_is_that_of_its_bytes(room: Room) -> None:
     from harness.copying import HERE
-    from jaula.images.build.copy import take
+    from jaula.images.build.copy import prepare
     from jaula.images.build.dockerfile.ast import Add
 
     def digest(data: bytes) -> str:
         (room.context / "a.tar").write_bytes(data)
-        return take(Add(HERE, "ADD", ("a.tar",), "/"), room.tree()).digest()
+        return prepare(Add(HERE, "ADD", ("a.tar",), "/"), room.tree()).digest()
 
     one = archive([file("a", b"x")])
     assert digest(one) == digest(one) != digest(archive([file("a", b"y")]))
     assert digest(gzip.compress(one)) != digest(one)
 
 
-def test_a_checksum_is_for_what_is_fetched(room: Room) -> None:
+def test_a_checksum_is_only_for_remote_sources(room: Room) -> None:
     make(room.context, {"a": ""})
     with pytest.raises(InvalidRequest, match="checksum"):
         room.add("a", to="/", checksum="sha256:" + "0" * 64)
 
 
-def test_without_a_context_nothing_local_can_be_had() -> None:
+def test_without_a_context_local_sources_are_refused() -> None:
     from harness.copying import HERE
-    from jaula.images.build.copy import take
+    from jaula.images.build.copy import prepare
     from jaula.images.build.dockerfile.ast import Add
 
     with pytest.raises(InvalidRequest, match="no build context"):
-        take(Add(HERE, "ADD a /", ("a",), "/"), None)
+        prepare(Add(HERE, "ADD a /", ("a",), "/"), None)
 
 
 def test_a_bomb_ends_at_the_disks_reserve(room: Room) -> None:

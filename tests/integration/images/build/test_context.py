@@ -1,4 +1,4 @@
-"""Contexts: hostile tars, the Dockerfile in them, what the ignore file takes away."""
+"""Build contexts: hostile tars, the Dockerfile, the ignore file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from harness.copying import listed, make
 from harness.images import Entry, archive, directory, fifo, file, link
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.build.context import dockerfile, leave_out, receive
+from jaula.images.build.context import dockerfile, receive, remove_ignored
 from jaula.storage.tar.reader import Limits
 
 
@@ -54,19 +54,19 @@ def test_whiteouts_mean_nothing_in_a_context(top: Path) -> None:
         [link("l", "/"), file("l/../../../out")],
     ],
 )
-def test_nothing_is_unpacked_outside(top: Path, entries: list[Entry]) -> None:
+def test_no_file_is_unpacked_outside_the_context(top: Path, entries: list[Entry]) -> None:
     with pytest.raises(InvalidRequest):
         received(top, archive(entries))
     assert [place.name for place in top.parent.iterdir()] == ["context"]
 
 
-def test_a_link_on_the_way_is_followed_inside(top: Path) -> None:
+def test_a_link_in_a_path_is_followed_inside_the_context(top: Path) -> None:
     (top.parent / "victim").mkdir()
     received(top, archive([link("l", "../victim"), file("victim/x"), file("l/out", b"y")]))
     assert list((top.parent / "victim").iterdir()) == []
 
 
-def test_a_hard_link_reaches_nothing_outside(top: Path) -> None:
+def test_a_hard_link_cannot_reach_outside(top: Path) -> None:
     (top.parent / "secret").write_text("s")
     info = tarfile.TarInfo("stolen")
     info.type, info.linkname = tarfile.LNKTYPE, "../secret"
@@ -90,7 +90,7 @@ def test_a_context_has_ceilings(top: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"no tar at all" * 100, archive([file("a", bytes(9000))])[:3000]])
-def test_what_is_no_tar_is_one_clear_error(top: Path, data: bytes) -> None:
+def test_an_invalid_tar_is_one_clear_error(top: Path, data: bytes) -> None:
     with pytest.raises(InvalidRequest, match=r"tar archive|truncated|no number"):
         received(top, data)
 
@@ -107,7 +107,7 @@ def read(top: Path, name: str = "") -> tuple[str, str]:
     return found.name, found.text
 
 
-def test_the_usual_names_are_found(top: Path) -> None:
+def test_the_default_names_are_found(top: Path) -> None:
     make(top, {"dockerfile": "FROM b"})
     assert read(top) == ("dockerfile", "FROM b")
     make(top, {"Dockerfile": "\ufeffFROM a"})
@@ -116,7 +116,7 @@ def test_the_usual_names_are_found(top: Path) -> None:
     assert read(top, "./sub/D") == ("sub/D", "FROM c")
 
 
-def test_a_dockerfile_is_looked_for_inside_the_context_only(top: Path) -> None:
+def test_a_dockerfile_is_searched_only_inside_the_context(top: Path) -> None:
     make(top.parent, {"Dockerfile": "outside"})
     make(top, {"Dockerfile": "-> ../Dockerfile", "D": "-> /etc/hostname"})
     for name in ("../Dockerfile", "", "D"):
@@ -124,7 +124,7 @@ def test_a_dockerfile_is_looked_for_inside_the_context_only(top: Path) -> None:
             read(top, name)
 
 
-def test_a_dockerfile_that_is_none(top: Path) -> None:
+def test_an_invalid_dockerfile_is_refused(top: Path) -> None:
     make(top, {"d/": None})
     os.mkfifo(top / "f")
     (top / "b").write_bytes(b"FROM \xff")
@@ -137,29 +137,29 @@ def test_a_dockerfile_that_is_none(top: Path) -> None:
         read(top, "nope")
 
 
-# -- what is ignored -------------------------------------------------------------------------------
+# -- ignored files ---------------------------------------------------------------------------------
 
 
 def left(top: Path, name: str, *, everything: bool) -> set[str]:
     descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        leave_out(descriptor, name, everything=everything)
+        remove_ignored(descriptor, name, everything=everything)
     finally:
         os.close(descriptor)
     return set(listed(top))
 
 
-def test_a_client_has_left_out_all_but_what_the_engine_needs(top: Path) -> None:
+def test_only_files_that_the_client_sent_for_the_engine_are_removed(top: Path) -> None:
     make(top, {"Dockerfile": "", ".dockerignore": "Dockerfile\n.docker*\na\n", "a": ""})
     assert left(top, "Dockerfile", everything=False) == {"a"}
 
 
-def test_of_a_repository_everything_is_left_out_here(top: Path) -> None:
+def test_all_ignored_files_of_a_repository_are_removed(top: Path) -> None:
     make(top, {"Dockerfile": "", ".dockerignore": "*\n!keep\n!d/e/keep\n", "a": "", "keep": ""})
     make(top, {"d/e/keep": "", "d/e/no": "", "d/f/no": "", "l": "-> /etc"})
     assert left(top, "Dockerfile", everything=True) == {"keep", "d/", "d/e/", "d/e/keep"}
 
 
-def test_the_ignore_file_beside_a_dockerfile_comes_first(top: Path) -> None:
+def test_the_ignore_file_of_the_dockerfile_takes_precedence(top: Path) -> None:
     make(top, {"D": "", "D.dockerignore": "a", ".dockerignore": "b", "a": "", "b": ""})
     assert left(top, "D", everything=True) == {"D", "D.dockerignore", ".dockerignore", "b"}

@@ -1,4 +1,4 @@
-"""The store: names, removal, what survives a restart and what damage does."""
+"""The store: names, removal, restarts and damage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_an_image_is_found_by_name_and_by_id(store: ImageStore, image: Image) ->
 
 
 @pytest.mark.parametrize("ref", ["other", "app:2", "0" * 64, "sha256:" + "0" * 64, "x/y/z:1"])
-def test_what_is_not_there_is_told(ref: str, store: ImageStore, image: Image) -> None:
+def test_a_missing_image_is_reported(ref: str, store: ImageStore, image: Image) -> None:
     with pytest.raises(NotFound, match="No such image: "):
         store.resolve(ref)
 
@@ -59,7 +59,7 @@ def test_the_store_survives_a_restart(store: ImageStore, image: Image, paths: Pa
     assert again.list() == store.list()
 
 
-def test_names_are_taken_away_one_by_one(store: ImageStore, image: Image, tmp_path: Path) -> None:
+def test_names_are_removed_one_by_one(store: ImageStore, image: Image, tmp_path: Path) -> None:
     store.tag("app", "b:1")
     assert store.remove("app") == [{"Untagged": "app:latest"}]
     done = store.remove("b:1")
@@ -95,7 +95,7 @@ def test_a_second_name_of_an_image_in_use_may_go(store: ImageStore, image: Image
     assert store.remove("b:1", in_use="container abc") == [{"Untagged": "b:1"}]
 
 
-def test_layers_that_others_use_stay(
+def test_layers_of_other_images_stay(
     store: ImageStore, image: Image, loaded: Loaded, make: Any
 ) -> None:
     loaded(make.pack(make.docker(make.layer("base"), names=("other:1",))))
@@ -105,7 +105,7 @@ def test_layers_that_others_use_stay(
     assert store.layers.has(image.layers[0])
 
 
-def test_what_is_pinned_is_no_rubbish(store: ImageStore, image: Image) -> None:
+def test_pinned_blobs_are_not_collected(store: ImageStore, image: Image) -> None:
     with store.pinned(image.layers):
         store.remove("app")
         assert all(store.layers.has(layer) for layer in image.layers)
@@ -120,7 +120,7 @@ def test_a_tag_must_be_a_name(store: ImageStore, image: Image) -> None:
         store.tag("nothing", "b:1")
 
 
-def test_history_tells_sizes_newest_first(store: ImageStore, image: Image) -> None:
+def test_history_lists_sizes_newest_first(store: ImageStore, image: Image) -> None:
     top, base = store.history("app")
     assert (top.id, top.created_by, top.size, top.tags) == (image.id, "step 1", 3, ("app:latest",))
     assert (base.id, base.created_by, base.size) == ("<missing>", "step 0", 4)
@@ -136,7 +136,9 @@ def test_empty_layers_have_no_size(store: ImageStore, loaded: Loaded, make: Any)
     ]
 
 
-def test_a_damaged_index_is_told_and_kept(store: ImageStore, image: Image, paths: Paths) -> None:
+def test_a_damaged_index_is_reported_and_kept(
+    store: ImageStore, image: Image, paths: Paths
+) -> None:
     index = paths.images / "index.json"
     index.write_text("{ damaged")
     with pytest.raises(CorruptState, match="index of images"):
@@ -157,7 +159,7 @@ def test_a_damaged_image_does_not_hide_the_others(
     assert all(again.layers.has(layer) for layer in image.layers)
 
 
-def test_half_made_blobs_are_swept(store: ImageStore, image: Image, paths: Paths) -> None:
+def test_partial_blobs_are_swept(store: ImageStore, image: Image, paths: Paths) -> None:
     half = paths.images / "blobs/sha256/new-0123"
     half.touch()
     orphan = paths.images / "blobs/sha256" / ("0" * 64)

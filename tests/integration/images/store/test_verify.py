@@ -1,4 +1,4 @@
-"""Every kind of damage to an unpacked layer or a blob is found, and what can be mended is."""
+"""Every kind of damage to a layer or blob is detected, and repaired if possible."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from harness import layers as by_hand
 from jaula.config import Paths
 from jaula.errors import CorruptState, NotFound
-from jaula.images.archive import load
+from jaula.images.archive.load import load
 from jaula.images.store import repair
-from jaula.images.store.image import Image
+from jaula.images.store.catalog import Image
 from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Damage, Verification
 from jaula.storage.layers.store import LayerStore
@@ -55,7 +55,7 @@ def damages(store: ImageStore, image: Image) -> tuple[Damage, ...]:
     return Verification(store).run(image).damages
 
 
-def test_what_came_whole_is_intact(store: ImageStore, image: Image, paths: Paths) -> None:
+def test_an_unchanged_image_is_intact(store: ImageStore, image: Image, paths: Paths) -> None:
     found = Verification(store).run(image)
     assert (found.blobs, found.layers, found.damages) == (3, 1, ())
     assert len(list(paths.layers.iterdir())) == 1
@@ -126,7 +126,7 @@ def other_kind(root: Path) -> None:
         (lambda r: os.truncate(r / "etc/passwd", 3), "/etc/passwd", "it has 3 bytes, not 22"),
     ],
 )
-def test_a_change_of_a_layer_is_found_and_mended(
+def test_a_changed_layer_is_detected_and_repaired(
     store: ImageStore, image: Image, root: Path, spoil: Spoil, path: str, problem: str
 ) -> None:
     spoil(root)
@@ -141,7 +141,7 @@ def test_a_change_of_a_layer_is_found_and_mended(
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
 
 
-def test_nothing_outside_is_read_through_a_link_that_was_put_in(
+def test_an_inserted_link_is_not_followed_outside(
     store: ImageStore, image: Image, root: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(root / "etc")
@@ -156,7 +156,9 @@ def test_nothing_outside_is_read_through_a_link_that_was_put_in(
 
 
 @pytest.mark.parametrize("kind", ["manifest", "config", "layer"])
-def test_a_damaged_blob_is_found(store: ImageStore, image: Image, paths: Paths, kind: str) -> None:
+def test_a_damaged_blob_is_detected(
+    store: ImageStore, image: Image, paths: Paths, kind: str
+) -> None:
     digest = {
         "manifest": image.manifest,
         "config": image.id,
@@ -173,7 +175,7 @@ def test_a_damaged_blob_is_found(store: ImageStore, image: Image, paths: Paths, 
     assert damages(store, image)[0] == Damage(told, digest, "it is missing")
 
 
-def test_a_blob_that_is_not_the_layers_mends_nothing(
+def test_a_blob_of_another_layer_repairs_nothing(
     store: ImageStore, image: Image, root: Path, paths: Paths
 ) -> None:
     (root / "etc/passwd").write_text("changed")
@@ -186,7 +188,7 @@ def test_a_blob_that_is_not_the_layers_mends_nothing(
     assert (root / "etc/passwd").read_text() == "changed"
 
 
-def test_an_image_whose_layer_went_is_damaged_until_it_is_unpacked_again(
+def test_an_image_with_a_missing_layer_is_damaged_until_it_is_unpacked_again(
     store: ImageStore, image: Image, root: Path, paths: Paths
 ) -> None:
     shutil.rmtree(root.parent)
@@ -194,7 +196,7 @@ def test_an_image_whose_layer_went_is_damaged_until_it_is_unpacked_again(
     with pytest.raises(CorruptState, match=r"image app:1 is damaged: layer .* does not exist"):
         again.resolve("app:1")
     assert again.collect() == []
-    repair.mend(again, image.manifest)
+    repair.repair(again, image.manifest)
     assert damages(again, again.resolve("app:1")) == ()
 
 
@@ -204,7 +206,7 @@ def test_a_damaged_image_can_be_removed_by_its_name(
     (paths.images / "blobs/sha256" / image.id.removeprefix("sha256:")).unlink()
     again = ImageStore(paths, LayerStore(paths))
     with pytest.raises(NotFound):
-        repair.mend(again, image.manifest)
+        repair.repair(again, image.manifest)
     assert again.remove("app:1")[:2] == [{"Untagged": "app:1"}, {"Deleted": image.manifest}]
     assert list(paths.layers.iterdir()) == []
     assert list((paths.images / "blobs/sha256").iterdir()) == []
@@ -213,6 +215,6 @@ def test_a_damaged_image_can_be_removed_by_its_name(
 def test_layers_of_containers_and_builds_are_compared_alike(
     store: ImageStore, make: Any, loaded: Callable[[bytes], list[str]]
 ) -> None:
-    """Directories that a tar does not mention have the time of their unpacking."""
+    """Directories that a tar does not list have the time of their unpacking."""
     loaded(make.pack(make.docker(make.layer("a"), make.layer("b"), names=("two:1",))))
     assert damages(store, store.resolve("two:1")) == ()

@@ -1,4 +1,4 @@
-"""The policy's gate: what a registry says of signatures, and what is known at a start."""
+"""The image policy: signatures in a registry, and stored signatures at a start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEY, STRANGER = keys.generate(), keys.generate("ed25519")
 
 
 class Signed:
-    """A registry that keeps what is pushed, with referrers or without, and an engine's gate."""
+    """A registry that stores what is pushed, with or without referrers, and an image policy."""
 
     def __init__(self, directory: Path, registry: ScriptedRegistry) -> None:
         self.registry = registry
@@ -71,7 +71,7 @@ class Signed:
             manifest = cosign_manifest.manifest_with(signature, config, manifest)
             self.registry.blobs[digest(signature.payload)] = signature.payload
         assert manifest is not None
-        self.serve(cosign_manifest.tag_of(digest(data or self.registry.manifest)), manifest)
+        self.serve(cosign_manifest.signature_tag(digest(data or self.registry.manifest)), manifest)
 
     def serve(self, reference: str, data: bytes, kind: str = MANIFEST) -> None:
         self.registry.scripts[f"GET /v2/box/manifests/{reference}"] = lambda request: (
@@ -99,7 +99,7 @@ class Signed:
 
     def run(self, asked: str = "") -> None:
         image = self.puller.store.resolve(asked or self.name)
-        self.gate.running(image, asked or self.name)
+        self.gate.check_run(image, asked or self.name)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_an_unsigned_image_is_refused_before_a_layer_is_fetched(signed: Signed) 
     assert signed.puller.left() == []
 
 
-def test_a_signed_image_comes_in_and_runs(signed: Signed) -> None:
+def test_a_signed_image_is_pulled_and_runs(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
     signed.run()
@@ -134,7 +134,7 @@ def test_a_signature_that_refers_to_the_image_counts(signed: Signed, by_tag: boo
     signed.run()
 
 
-def test_both_places_are_looked_at(signed: Signed) -> None:
+def test_both_locations_are_searched(signed: Signed) -> None:
     signed.tag(signed.sign(key=STRANGER))
     signed.refer(signed.sign(), by_tag=False)
     signed.pull()
@@ -165,8 +165,8 @@ def test_a_payload_that_was_exchanged_does_not_count(signed: Signed) -> None:
         signed.pull()
 
 
-def test_what_is_damaged_hides_no_signature(signed: Signed) -> None:
-    """Others may be able to push beside an image; they cannot make it unsigned by that."""
+def test_a_damaged_signature_hides_no_other(signed: Signed) -> None:
+    """Other users may push next to an image; that must not make it unsigned."""
     image = digest(signed.registry.manifest)
     made = signed.sign()
     signed.refer(made, by_tag=False)
@@ -180,7 +180,7 @@ def test_what_is_damaged_hides_no_signature(signed: Signed) -> None:
         cosign_manifest.referrers_with(b"gone", cosign_manifest.referrers_with(b"{}", None)),
     )
     signed.serve(digest(b"{}"), b"{}")
-    signed.serve(cosign_manifest.tag_of(image), b'{"schemaVersion": 1}')
+    signed.serve(cosign_manifest.signature_tag(image), b'{"schemaVersion": 1}')
     signed.registry.scripts[path] = lambda request: request.answer(200, good, INDEX)
     signed.pull()
 
@@ -191,14 +191,14 @@ def test_a_damaged_list_hides_no_signature(signed: Signed) -> None:
     signed.pull()
 
 
-def test_a_registry_that_fails_is_no_registry_without_signatures(signed: Signed) -> None:
-    tag = cosign_manifest.tag_of(digest(signed.registry.manifest))
+def test_a_failing_registry_does_not_count_as_one_without_signatures(signed: Signed) -> None:
+    tag = cosign_manifest.signature_tag(digest(signed.registry.manifest))
     signed.registry.scripts[f"GET /v2/box/manifests/{tag}"] = lambda r: r.answer(500, b"{}")
     with pytest.raises(RegistryError, match="500"):
         signed.pull()
 
 
-def test_without_a_rule_nobody_is_asked_for_signatures(signed: Signed) -> None:
+def test_without_a_rule_no_signatures_are_fetched(signed: Signed) -> None:
     signed.rule('"accept"')
     signed.pull()
     signed.run()
@@ -214,7 +214,7 @@ def test_a_registry_that_is_rejected_is_not_spoken_to(signed: Signed) -> None:
     assert signed.registry.seen == []
 
 
-def test_an_index_that_is_signed_vouches_for_what_it_lists(signed: Signed) -> None:
+def test_a_signed_index_covers_the_manifests_that_it_lists(signed: Signed) -> None:
     manifest = signed.registry.manifest
     index = json.dumps({
         "schemaVersion": 2,
@@ -232,11 +232,11 @@ def test_an_index_that_is_signed_vouches_for_what_it_lists(signed: Signed) -> No
     signed.run(f"{signed.place}@{digest(index)}")
 
 
-def test_an_image_that_came_before_the_rule_has_to_come_again(signed: Signed) -> None:
+def test_an_image_pulled_before_the_rule_must_be_pulled_again(signed: Signed) -> None:
     signed.rule('"accept"')
     signed.pull()
     signed.rule('{ signed-by = "team.pub" }')
-    with pytest.raises(ImageRefused, match="none of its signatures is known here; pull it again"):
+    with pytest.raises(ImageRefused, match="no signatures of it are stored; pull it again"):
         signed.run()
     signed.tag(signed.sign())
     signed.pull()
@@ -262,35 +262,35 @@ def test_a_change_of_the_rules_counts_at_once(signed: Signed) -> None:
     signed.run()
 
 
-def test_another_file_may_be_followed(signed: Signed, tmp_path: Path) -> None:
+def test_another_policy_file_can_be_loaded(signed: Signed, tmp_path: Path) -> None:
     signed.rule('"accept"')
     signed.pull()
     other = tmp_path / "other.toml"
     with pytest.raises(InvalidRequest, match="No such file"):
-        signed.gate.follow(str(other), required=True)
+        signed.gate.load_file(str(other), required=True)
     signed.run()
     other.write_text('[images]\n"*" = "reject"\n')
-    signed.gate.follow(str(other), required=True)
+    signed.gate.load_file(str(other), required=True)
     with pytest.raises(ImageRefused):
         signed.run()
-    signed.gate.follow("", required=False)
+    signed.gate.load_file("", required=False)
     signed.run()
 
 
-def test_another_name_needs_a_signature_of_its_own(signed: Signed) -> None:
+def test_another_name_needs_its_own_signature(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
     signed.puller.store.tag(signed.name, f"{signed.registry.name}/other:1")
     with pytest.raises(ImageRefused, match="for another name"):
         signed.run(f"{signed.registry.name}/other:1")
     signed.puller.store.tag(signed.name, "mine:1")
-    signed.run("mine:1")  # no rule is about that name
+    signed.run("mine:1")  # no rule covers that name
 
 
-def test_what_is_kept_is_verified_again(signed: Signed) -> None:
+def test_stored_signatures_are_verified_again(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
-    path = signed.gate.evidence.path(digest(signed.registry.manifest))
+    path = signed.gate.signatures.path(digest(signed.registry.manifest))
     forged = path.read_bytes().replace(b'"value":"', b'"value":"AAAA')
     path.write_bytes(forged)
     with pytest.raises(ImageRefused, match="by other keys"):
@@ -300,10 +300,10 @@ def test_what_is_kept_is_verified_again(signed: Signed) -> None:
         signed.run()
 
 
-def test_what_is_kept_goes_with_the_image(signed: Signed) -> None:
+def test_stored_signatures_are_removed_with_the_image(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
-    directory = signed.gate.evidence.path(digest(signed.registry.manifest)).parent
+    directory = signed.gate.signatures.path(digest(signed.registry.manifest)).parent
     assert len(list(directory.iterdir())) == 1
     signed.puller.store.remove(signed.puller.store.resolve(signed.name).id, force=True)
     ImagePolicy(signed.puller.store, directory, str(signed.policy))
@@ -314,22 +314,22 @@ def test_an_archive_gives_no_name_that_the_rules_refuse(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
     id = signed.puller.store.resolve(signed.name).id
-    signed.gate.loading(signed.name, id)  # its signature is known
+    signed.gate.check_load(signed.name, id)  # its signature is stored
     with pytest.raises(ImageRefused):
-        signed.gate.loading(signed.name, "sha256:" + "ab" * 32)
+        signed.gate.check_load(signed.name, "sha256:" + "ab" * 32)
     with pytest.raises(ImageRefused):
-        signed.gate.loading(f"{signed.registry.name}/other:1", id)
-    signed.gate.loading("mine:1", id)
+        signed.gate.check_load(f"{signed.registry.name}/other:1", id)
+    signed.gate.check_load("mine:1", id)
 
 
-def test_a_container_of_an_image_that_went_is_judged_by_its_name(signed: Signed) -> None:
+def test_a_container_of_a_removed_image_is_checked_by_name(signed: Signed) -> None:
     with pytest.raises(ImageRefused):
-        signed.gate.starting("sha256:" + "ab" * 32, signed.name)
-    signed.gate.starting("sha256:" + "ab" * 32, "mine:1")
+        signed.gate.check_start("sha256:" + "ab" * 32, signed.name)
+    signed.gate.check_start("sha256:" + "ab" * 32, "mine:1")
 
 
 class Kept:
-    """A registry that takes manifests and blobs and says whether it lists what refers."""
+    """A registry that stores manifests and blobs and says whether it lists referrers."""
 
     def __init__(self, registry: ScriptedRegistry, *, lists: bool) -> None:
         self.registry, self.lists = registry, lists
@@ -372,9 +372,7 @@ class Kept:
 
 @pytest.mark.parametrize("lists", [False, True])
 @pytest.mark.parametrize("referring", [False, True])
-def test_signatures_that_are_put_there_are_found(
-    tmp_path: Path, lists: bool, referring: bool
-) -> None:
+def test_added_signatures_are_found(tmp_path: Path, lists: bool, referring: bool) -> None:
     with ScriptedRegistry(layer()) as registry:
         kept = Kept(registry, lists=lists)
         kept.manifests["1"] = (registry.manifest, MANIFEST)
@@ -387,16 +385,18 @@ def test_signatures_that_are_put_there_are_found(
             text = simple_signing.write(simple_signing.SimpleSigning(image.digest, "r.io/x"))
             made.append(Signature(text, key.sign(text)))
             referrers.add(target, image, made[-1], cancel, referring=referring)
-            referrers.add(target, image, made[-1], cancel, referring=referring)  # again is nothing
+            referrers.add(
+                target, image, made[-1], cancel, referring=referring
+            )  # repeating it changes nothing
             assert referrers.find(target, image.digest, cancel) == made
         assert len(kept.referring) == (2 if referring and lists else 0)
-        tag = cosign_manifest.tag_of(image.digest)
+        tag = cosign_manifest.signature_tag(image.digest)
         assert (tag in kept.manifests) is not referring
         listed = cosign_manifest.referrers_tag(image.digest) in kept.manifests
         assert listed is (referring and not lists)
 
 
-def test_a_mirror_without_signatures_is_not_the_last_word(
+def test_after_a_mirror_without_signatures_the_registry_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ScriptedRegistry(layer()) as mirror, ScriptedRegistry(layer()) as registry:

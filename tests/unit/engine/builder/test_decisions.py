@@ -39,7 +39,7 @@ def test_a_time_that_is_none_is_refused(text: str) -> None:
 
 def run(**fields: Any) -> Run:
     return msgspec.structs.replace(
-        Run(place=Location(1, 1), source="RUN x", command=("x",), shell_form=True), **fields
+        Run(location=Location(1, 1), source="RUN x", command=("x",), shell_form=True), **fields
     )
 
 

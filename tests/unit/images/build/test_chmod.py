@@ -1,4 +1,4 @@
-"""``--chmod``: compared with chmod(1) where it is there."""
+"""``--chmod``, compared with chmod(1) if it is installed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_mode_is_changed(text: str, mode: int, directory: bool, expected: int)
 
 
 @pytest.mark.parametrize("text", ["", "8", "99999", "u", "x+x", "u+q", "u=rw,", "+x,z", "-1", "７"])
-def test_what_is_no_mode_is_refused(text: str) -> None:
+def test_an_invalid_mode_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid --chmod"):
         parse(text)
 

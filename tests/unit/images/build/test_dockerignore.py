@@ -1,4 +1,4 @@
-"""``.dockerignore``: what Docker 26.1 leaves out, but where a comment says why not."""
+"""``.dockerignore``: the paths that Docker 26.1 excludes; comments explain differences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILES = (
 
 def left_out(text: str) -> set[str]:
     ignore = Dockerignore.read(text)
-    return {path for path in FILES if ignore.leaves_out(path)}
+    return {path for path in FILES if ignore.excludes_path(path)}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def left_out(text: str) -> set[str]:
         ("*\n!**/*.pyc", set(FILES) - {"c.pyc", "foo2/b/c.pyc"}),
     ],
 )
-def test_patterns_leave_out_what_docker_leaves_out(text: str, out: set[str]) -> None:
+def test_patterns_exclude_the_same_paths_as_docker(text: str, out: set[str]) -> None:
     assert left_out(text) == out
 
 
@@ -93,14 +93,14 @@ def test_a_malformed_pattern_is_refused(pattern: str) -> None:
 def test_a_directory_that_may_hold_an_exception_has_to_be_walked(
     text: str, directory: str, may: bool
 ) -> None:
-    assert Dockerignore.read(text).may_hold(directory) is may
+    assert Dockerignore.read(text).may_contain_exception(directory) is may
 
 
-def test_the_dockerfile_can_be_kept() -> None:
+def test_the_dockerfile_can_be_an_exception() -> None:
     ignore = Dockerignore.read("*\n!src")
-    assert ignore.leaves_out("d[1]/Dockerfile")
+    assert ignore.excludes_path("d[1]/Dockerfile")
     kept = ignore.keeping("d[1]/Dockerfile", ".dockerignore", "src/a")
-    assert [kept.leaves_out(p) for p in ("d[1]/Dockerfile", ".dockerignore", "src/a", "x")] == [
+    assert [kept.excludes_path(p) for p in ("d[1]/Dockerfile", ".dockerignore", "src/a", "x")] == [
         False, False, False, True,
     ]  # fmt: skip
 
@@ -110,7 +110,7 @@ def test_nothing_is_ignored_without_patterns() -> None:
     assert Dockerignore.read("a")
 
 
-def test_the_file_beside_a_dockerfile_comes_first() -> None:
+def test_the_file_of_the_dockerfile_takes_precedence() -> None:
     assert files("docker/app.Dockerfile") == ("docker/app.Dockerfile.dockerignore", ".dockerignore")
 
 
@@ -123,14 +123,14 @@ def test_the_file_beside_a_dockerfile_comes_first() -> None:
         ("[a-z]" * 500 + "*" * 1000, "b" * 4096),
     ],
 )
-def test_no_pattern_takes_long(pattern: str, path: str) -> None:
+def test_every_pattern_is_matched_quickly(pattern: str, path: str) -> None:
     begin = time.process_time()
-    Dockerignore([pattern]).leaves_out(path)
+    Dockerignore([pattern]).excludes_path(path)
     assert time.process_time() - begin < 3
 
 
 def test_bounds() -> None:
     with pytest.raises(InvalidRequest, match="more than 10000 patterns"):
         Dockerignore("a" for _ in range(10_001))
-    with pytest.raises(InvalidRequest, match="a pattern of 5000 characters"):
+    with pytest.raises(InvalidRequest, match="a pattern has 5000 characters"):
         Dockerignore(["a" * 5000])

@@ -1,4 +1,4 @@
-"""The documents, against the formats' own schemas and validators."""
+"""SBOM documents, checked against the formats' schemas and validators."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ IMAGE = Image(
 FOUND = Inventory(
     System("debian", "13", "Debian GNU/Linux 13"),
     (
-        Package(kind="deb", name="libc6", version="2.41+x", architecture="amd64", found="a",
+        Package(kind="deb", name="libc6", version="2.41+x", architecture="amd64", path="a",
                 supplier="Team <t@example.com>", homepage="https://example.com/"),
-        Package(kind="deb", name="libc6", version="2.41+x", architecture="amd64", found="b",
+        Package(kind="deb", name="libc6", version="2.41+x", architecture="amd64", path="b",
                 homepage="not a url"),
-        Package(kind="npm", name="@s/b", version="1", licence="MIT", found="c"),
-        Package(kind="pypi", name="a", version="1", licence="BSD License", found="d"),
-        Package(kind="apk", name="m", version="1", licence="MIT AND (ISC OR Zlib)", found="e"),
-        Package(kind="rpm", name="r", version="1-1", licence="GPLv2+", epoch="2", found="f"),
-        Package(kind="rpm", name="é<>&\N{REPLACEMENT CHARACTER}", version="1", found="g"),
+        Package(kind="npm", name="@s/b", version="1", licence="MIT", path="c"),
+        Package(kind="pypi", name="a", version="1", licence="BSD License", path="d"),
+        Package(kind="apk", name="m", version="1", licence="MIT AND (ISC OR Zlib)", path="e"),
+        Package(kind="rpm", name="r", version="1-1", licence="GPLv2+", epoch="2", path="f"),
+        Package(kind="rpm", name="é<>&\N{REPLACEMENT CHARACTER}", version="1", path="g"),
     ),
 )  # fmt: skip
 EMPTY = Inventory(System(), ())
@@ -42,7 +42,7 @@ EMPTY = Inventory(System(), ())
 
 @pytest.fixture(scope="module")
 def schema() -> jsonschema.Draft7Validator:
-    """CycloneDX 1.6, as the format's own Python package has it."""
+    """Return the schema of CycloneDX 1.6 from the format's own Python package."""
     import cyclonedx.schema._res as resources
 
     directory = Path(resources.__path__[0])
@@ -55,9 +55,7 @@ def schema() -> jsonschema.Draft7Validator:
 
 
 @pytest.mark.parametrize("found", [FOUND, EMPTY])
-def test_cyclonedx_is_as_its_schema_wants_it(
-    schema: jsonschema.Draft7Validator, found: Inventory
-) -> None:
+def test_cyclonedx_follows_its_schema(schema: jsonschema.Draft7Validator, found: Inventory) -> None:
     document = formats.cyclonedx(IMAGE, "web:1", found)
     schema.validate(document)
     broken = json.loads(json.dumps(document)) | {"version": "one"}
@@ -65,7 +63,7 @@ def test_cyclonedx_is_as_its_schema_wants_it(
 
 
 @pytest.mark.parametrize("found", [FOUND, EMPTY])
-def test_spdx_is_as_its_validator_wants_it(tmp_path: Path, found: Inventory) -> None:
+def test_spdx_passes_its_validator(tmp_path: Path, found: Inventory) -> None:
     from spdx_tools.spdx.parser.parse_anything import parse_file
     from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
@@ -75,9 +73,9 @@ def test_spdx_is_as_its_validator_wants_it(tmp_path: Path, found: Inventory) -> 
     assert [message.validation_message for message in messages] == []
 
 
-@pytest.mark.parametrize("form", sorted(formats.FORMS))
+@pytest.mark.parametrize("form", sorted(formats.FORMATS))
 def test_equal_images_have_equal_documents(form: str) -> None:
-    made = formats.FORMS[form]
+    made = formats.FORMATS[form]
     assert made(IMAGE, "web:1", FOUND) == made(IMAGE, "web:1", FOUND)
     other = Inventory(FOUND.system, FOUND.packages[:-1])
     assert _identity(made(IMAGE, "web:1", FOUND)) != _identity(made(IMAGE, "web:1", other))
@@ -96,7 +94,7 @@ def test_the_image_contains_its_packages() -> None:
     assert "homepage" not in document["packages"][2]
 
 
-def test_a_licence_that_is_no_expression_is_quoted() -> None:
+def test_a_licence_that_is_not_an_expression_is_quoted() -> None:
     document = formats.spdx(IMAGE, "web:1", FOUND)
     declared = [package["licenseDeclared"] for package in document["packages"][3:7]]
     assert declared == ["MIT", "LicenseRef-1", "MIT AND (ISC OR Zlib)", "LicenseRef-2"]
@@ -129,5 +127,5 @@ def test_a_reference_is_used_once() -> None:
         ("MIT and ISC", False),
     ],
 )
-def test_what_an_expression_is(text: str, known: bool) -> None:
+def test_spdx_expressions_are_recognised(text: str, known: bool) -> None:
     assert spdx_license.is_expression(text) is known

@@ -1,4 +1,4 @@
-"""Hash files of Berkeley DB: the library's own, and what it would never write."""
+"""Hash files of Berkeley DB: the library's own, and invalid ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaula.errors import InvalidRequest
 from jaula.images.sbom import rpm_bdb
 
 ENTRIES = [(1, b"short"), (2, b"long" * 300), (3, b""), (4, b"longer" * 700)]
-LIMITS = {"_MOST": "more than 3 entries", "_LARGEST": "a header of more than 3 bytes"}
+LIMITS = {"_MAX_PAIRS": "more than 3 entries", "_MAX_HEADER": "a header of more than 3 bytes"}
 
 
 def keyed(entries: list[tuple[int, bytes]], order: str = "<") -> list[tuple[bytes, bytes]]:
@@ -30,7 +30,7 @@ def values(entries: list[tuple[int, bytes]]) -> list[bytes]:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
-def test_what_the_library_wrote_is_read(tmp_path: Path, page_size: int, order: str) -> None:
+def test_a_file_of_the_library_is_read(tmp_path: Path, page_size: int, order: str) -> None:
     dice = random.Random(page_size)
     entries = [(n, dice.randbytes(dice.choice((9, 200, 5000)))) for n in range(1, 300)]
     counter = (0, struct.pack(order + "I", 299))
@@ -38,7 +38,7 @@ def test_what_the_library_wrote_is_read(tmp_path: Path, page_size: int, order: s
     assert found(path.read_bytes()) == values(entries)
 
 
-def test_what_was_taken_out_is_not_read_though_it_is_still_in_the_file(tmp_path: Path) -> None:
+def test_removed_packages_are_not_read_although_their_data_remains(tmp_path: Path) -> None:
     entries = [(number, b"%04d" % number * 1000) for number in range(1, 60)]
     gone = [(number, None) for number in range(1, 50)]
     data = written(tmp_path / "p", [*entries, *gone]).read_bytes()
@@ -46,7 +46,7 @@ def test_what_was_taken_out_is_not_read_though_it_is_still_in_the_file(tmp_path:
     assert found(data) == values(entries[49:])
 
 
-def test_what_was_written_again_is_read_once(tmp_path: Path) -> None:
+def test_a_rewritten_package_is_read_once(tmp_path: Path) -> None:
     entries = [(number, b"%04d" % number * 1000) for number in range(1, 30)]
     data = written(tmp_path / "p", [*entries, (7, b"other" * 1000)]).read_bytes()
     assert found(data) == values([*entries[:6], *entries[7:], (7, b"other" * 1000)])
@@ -69,7 +69,7 @@ def test_a_database_without_packages_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("meta", "told"),
     [
-        ({12: b"\x62\x31\x05\0"}, "it is no database of packages"),  # a b-tree
+        ({12: b"\x62\x31\x05\0"}, "it is not a package database"),  # a b-tree
         ({16: b"\7"}, "version 7"),
         ({16: b"\x0b"}, "version 11"),
         ({20: b"\0\1"}, "pages of 256 bytes"),
@@ -78,14 +78,14 @@ def test_a_database_without_packages_has_none(tmp_path: Path) -> None:
         ({20: b"\0\0"}, "pages of 0 bytes"),
         ({24: b"\1"}, "it is encrypted"),
         ({26: b"\1"}, "has checksums"),
-        ({32: b"\1\0\0\0"}, "page 2 is not there"),
-        ({72: b"\xff\xff\xff\xff"}, "page 3 is in two places"),
-        ({96: b"\0\0\0\0"}, "page 0 is not there"),
-        ({100: b"\0\0\0\0"}, "page 1 is in two places"),
-        ({100: b"\xff\xff\xff\xff"}, "page 4294967296 is not there"),
+        ({32: b"\1\0\0\0"}, "page 2 does not exist"),
+        ({72: b"\xff\xff\xff\xff"}, "page 3 is used twice"),
+        ({96: b"\0\0\0\0"}, "page 0 does not exist"),
+        ({100: b"\0\0\0\0"}, "page 1 is used twice"),
+        ({100: b"\xff\xff\xff\xff"}, "page 4294967296 does not exist"),
     ],
 )
-def test_a_first_page_that_says_otherwise_is_refused(meta: dict[int, bytes], told: str) -> None:
+def test_an_invalid_first_page_is_refused(meta: dict[int, bytes], told: str) -> None:
     with pytest.raises(InvalidRequest, match=told):
         found(made(keyed(ENTRIES), meta=meta))
 
@@ -94,32 +94,32 @@ def test_a_first_page_that_says_otherwise_is_refused(meta: dict[int, bytes], tol
 @pytest.mark.parametrize(
     ("page", "place", "form", "number", "told"),
     [
-        (1, 8, "<I", 9, "page 1 is another one"),
-        (1, 25, "B", 7, "page 1 is another one"),
-        (1, 16, "<I", 1, "page 1 is in two places"),
-        (1, 16, "<I", 3, "page 3 is another one"),
-        (1, 16, "<I", 99, "page 99 is not there"),
+        (1, 8, "<I", 9, "page 1 has another number or type"),
+        (1, 25, "B", 7, "page 1 has another number or type"),
+        (1, 16, "<I", 1, "page 1 is used twice"),
+        (1, 16, "<I", 3, "page 3 has another number or type"),
+        (1, 16, "<I", 99, "page 99 does not exist"),
         (1, 20, "<H", 3, "page 1 has 3 items"),
         (1, 20, "<H", 400, "page 1 has 400 items"),
         (1, 20, "<H", 244, "page 1 has 244 items"),
         (1, 26, "<H", 600, "page 1 has items"),
         (1, 28, "<H", 20, "page 1 has items"),
         (1, 28, "<H", 507, "page 1 has items"),
-        (1, 507, "B", 3, "a key is no package's number"),
+        (1, 507, "B", 3, "a key is not a package number"),
         (1, 501, "B", 2, "an item has type 2 and 6 bytes"),
         (1, 501, "B", 3, "an item has type 3 and 6 bytes"),
-        (2, 499, "<I", 0, "page 0 is not there"),
-        (2, 499, "<I", 2, "page 2 is in two places"),
-        (2, 499, "<I", 4, "page 0 is not there"),
-        (2, 503, "<I", 1199, "longer than it is"),
+        (2, 499, "<I", 0, "page 0 does not exist"),
+        (2, 499, "<I", 2, "page 2 is used twice"),
+        (2, 499, "<I", 4, "page 0 does not exist"),
+        (2, 503, "<I", 1199, "the length of a header is wrong"),
         (2, 503, "<I", 1 << 31, "a header of more than"),
-        (2, 503, "<I", 1201, "page 0 is not there"),
-        (3, 16, "<I", 3, "page 3 is in two places"),
-        (4, 16, "<I", 3, "page 3 is in two places"),
-        (4, 22, "<H", 487, "page 4 holds more than it can"),
-        (4, 22, "<H", 0, "page 0 is not there"),
-        (5, 16, "<I", 6, "longer than it is"),
-        (5, 25, "B", 13, "page 5 is another one"),
+        (2, 503, "<I", 1201, "page 0 does not exist"),
+        (3, 16, "<I", 3, "page 3 is used twice"),
+        (4, 16, "<I", 3, "page 3 is used twice"),
+        (4, 22, "<H", 487, "page 4 states more data than fits"),
+        (4, 22, "<H", 0, "page 0 does not exist"),
+        (5, 16, "<I", 6, "the length of a header is wrong"),
+        (5, 25, "B", 13, "page 5 has another number or type"),
     ],
 )
 def test_a_damaged_page_is_refused(
@@ -131,12 +131,12 @@ def test_a_damaged_page_is_refused(
         found(data)
 
 
-def test_a_page_of_zeros_is_a_bucket_without_anything() -> None:
+def test_a_page_of_zeros_is_an_empty_bucket() -> None:
     data = made(keyed(ENTRIES))
     data[512:1024] = bytes(512)
     assert found(data) == values([ENTRIES[1], ENTRIES[3]])
     data[512 + 100] = 1
-    with pytest.raises(InvalidRequest, match="page 1 is another one"):
+    with pytest.raises(InvalidRequest, match="page 1 has another number or type"):
         found(data)
 
 
@@ -147,20 +147,20 @@ def test_a_page_of_zeros_within_a_chain_is_refused() -> None:
     for page in (following, 3):
         damaged = bytearray(data)
         damaged[page * 512 : (page + 1) * 512] = bytes(512)
-        with pytest.raises(InvalidRequest, match=f"page {page} is another one"):
+        with pytest.raises(InvalidRequest, match=f"page {page} has another number or type"):
             found(damaged)
 
 
 def test_two_values_on_the_same_pages_are_refused() -> None:
     data = made(keyed(ENTRIES))
     struct.pack_into("<II", data, 2 * 512 + 482, 3, 1200)
-    with pytest.raises(InvalidRequest, match="page 3 is in two places"):
+    with pytest.raises(InvalidRequest, match="page 3 is used twice"):
         found(data)
 
 
-def test_a_key_that_is_no_number_is_refused() -> None:
+def test_a_key_that_is_not_a_number_is_refused() -> None:
     for key in (b"", b"abc", b"abcde", b"k" * 600):
-        with pytest.raises(InvalidRequest, match="a key is no package's number"):
+        with pytest.raises(InvalidRequest, match="a key is not a package number"):
             found(made([(key, b"v")]))
 
 

@@ -1,4 +1,4 @@
-"""Manifests that hold signatures."""
+"""Signature manifests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST, SECOND = Signature(b"one", b"\x00\x01"), Signature(b"two", b"\x02")
 
 
 def test_tags_are_cosigns_and_the_specifications() -> None:
-    assert cosign_manifest.tag_of(DIGEST) == "sha256-" + "ab" * 32 + ".sig"
+    assert cosign_manifest.signature_tag(DIGEST) == "sha256-" + "ab" * 32 + ".sig"
     assert cosign_manifest.referrers_tag(DIGEST) == "sha256-" + "ab" * 32
 
 
@@ -29,7 +29,7 @@ def test_a_second_signature_joins_the_first() -> None:
     config = cosign_manifest.config_with(SECOND, config)
     manifest = cosign_manifest.manifest_with(SECOND, config, manifest)
     found = cosign_manifest.read(manifest, "it")
-    assert [cosign_manifest.value_of(layer) for layer in found.layers] == [
+    assert [cosign_manifest.signature_value(layer) for layer in found.layers] == [
         FIRST.value,
         SECOND.value,
     ]
@@ -38,7 +38,7 @@ def test_a_second_signature_joins_the_first() -> None:
     assert ids == [layer.digest for layer in found.layers]
 
 
-def test_what_others_wrote_stays() -> None:
+def test_members_of_other_tools_stay() -> None:
     theirs = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -69,7 +69,7 @@ def test_one_that_refers_names_its_image() -> None:
     assert manifest["config"]["mediaType"] == cosign_manifest.ARTIFACT_TYPE
 
 
-def test_a_list_of_referrers_keeps_what_is_of_others() -> None:
+def test_a_list_of_referrers_keeps_other_entries() -> None:
     other = {"mediaType": MANIFEST, "digest": DIGEST, "size": 1, "artifactType": "application/sbom"}
     existing = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [other]}
     first = cosign_manifest.referrers_with(b"m1", json.dumps(existing).encode())
@@ -89,7 +89,7 @@ def test_a_list_of_referrers_keeps_what_is_of_others() -> None:
         {"size": simple_signing.LIMIT + 1},
     ],
 )
-def test_a_layer_that_is_no_signature_is_left(layer: dict[str, Any]) -> None:
+def test_a_layer_that_is_not_a_signature_is_skipped(layer: dict[str, Any]) -> None:
     note = {cosign_manifest.ANNOTATION: base64.b64encode(b"x").decode()}
     fields = {
         "media_type": simple_signing.MEDIA_TYPE,
@@ -97,12 +97,12 @@ def test_a_layer_that_is_no_signature_is_left(layer: dict[str, Any]) -> None:
         "size": 3,
         "annotations": note,
     }
-    assert cosign_manifest.value_of(Descriptor(**(fields | layer))) is None
-    assert cosign_manifest.value_of(Descriptor(**fields)) == b"x"
+    assert cosign_manifest.signature_value(Descriptor(**(fields | layer))) is None
+    assert cosign_manifest.signature_value(Descriptor(**fields)) == b"x"
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"layers": 1}', b"[" * 10_000])
-def test_a_manifest_that_is_none_is_refused(data: bytes) -> None:
+def test_an_invalid_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest):
         cosign_manifest.manifest_with(FIRST, b"{}", data)
     with pytest.raises(InvalidRequest):

@@ -1,4 +1,4 @@
-"""Keys and their files: ours, cosign's and skopeo's."""
+"""Keys and key files: ours, cosign's and skopeo's."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_skopeos_private_key_is_read() -> None:
     assert key.public.algorithm == "ecdsa"
 
 
-def test_another_password_is_refused_without_a_word_of_the_key() -> None:
+def test_a_wrong_password_is_refused_without_revealing_the_key() -> None:
     with pytest.raises(InvalidRequest, match=r"^k: the password is wrong, or the file is damaged$"):
         key_file.read(COSIGN, b"PW", "k")
 
 
 @pytest.mark.parametrize("algorithm", keys.ALGORITHMS)
-def test_a_key_signs_what_its_public_half_verifies(algorithm: str) -> None:
+def test_a_public_key_verifies_the_signatures_of_its_private_key(algorithm: str) -> None:
     key = keys.generate(algorithm)
     again = key_file.read(key_file.write(key, b"word"), b"word", "k")
     public = keys.public_key(again.public.pem, "k.pub")
@@ -99,7 +99,7 @@ def test_files_of_openssl_are_read() -> None:
         b"[" * 5000,
     ],
 )
-def test_a_file_that_is_none_is_refused(document: bytes) -> None:
+def test_a_file_that_is_not_a_key_is_refused(document: bytes) -> None:
     inner = base64.b64encode(document)
     pem = b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (
         key_file.LABEL.encode(),
@@ -133,17 +133,17 @@ def test_a_file_cannot_make_us_compute_for_ever(params: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("pem", "what"),
     [
-        (b"", "is no public key"),
-        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is no public key"),
+        (b"", "is not a public key"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is not a public key"),
         (COSIGN, "holds a private key"),
     ],
 )
-def test_what_is_no_public_key_is_refused(pem: bytes, what: str) -> None:
+def test_a_file_that_is_not_a_public_key_is_refused(pem: bytes, what: str) -> None:
     with pytest.raises(InvalidRequest, match=what):
         keys.public_key(pem, "k.pub")
 
 
-def test_keys_of_other_kinds_are_refused() -> None:
+def test_keys_of_other_types_are_refused() -> None:
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -177,7 +177,7 @@ def test_loading_the_policy_loads_no_cryptography_where_no_key_is_named(tmp_path
     policy = tmp_path / "policy.toml"
     policy.write_text('[images]\n"*" = "reject"\n')
     code = (
-        "import sys; from jaula.images.trust.rules_file import RulesFile; "
+        "import sys; from jaula.images.trust.policy import RulesFile; "
         f"assert RulesFile({str(policy)!r}).read().in_force; "
         "assert 'cryptography' not in sys.modules"
     )

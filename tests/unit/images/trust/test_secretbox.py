@@ -66,13 +66,13 @@ def test_a_box_is_nacls() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 64, 200])
-def test_what_is_sealed_is_unsealed(size: int) -> None:
+def test_a_sealed_message_is_unsealed(size: int) -> None:
     message, nonce, key = os.urandom(size), os.urandom(24), os.urandom(32)
     assert secretbox.unseal(secretbox.seal(message, nonce, key), nonce, key) == message
 
 
 @pytest.mark.parametrize("position", [0, 15, 16, len(BOX) - 1])
-def test_a_bit_that_changed_is_found(position: int) -> None:
+def test_a_changed_bit_is_detected(position: int) -> None:
     changed = bytearray(BOX)
     changed[position] ^= 1
     with pytest.raises(InvalidRequest, match="password is wrong, or the file is damaged"):
@@ -88,6 +88,6 @@ def test_a_bit_that_changed_is_found(position: int) -> None:
         (BOX, NONCE, b"short"),
     ],
 )
-def test_other_lengths_are_refused(box: bytes, nonce: bytes, key: bytes) -> None:
+def test_wrong_lengths_are_refused(box: bytes, nonce: bytes, key: bytes) -> None:
     with pytest.raises(InvalidRequest, match="length"):
         secretbox.unseal(box, nonce, key)

@@ -1,4 +1,4 @@
-"""Which of several signatures counts, and what is said where none does."""
+"""Which of several signatures is valid, and the error if none is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find(*signatures: Signature, tag: str | None = "1") -> signature.VerifiedSig
     return signature.find(signatures, [KEY.public], DIGEST, PLACE, tag)
 
 
-def test_the_one_that_counts_is_found_among_others() -> None:
+def test_the_valid_signature_is_found_among_others() -> None:
     found = find(made(STRANGER), made(digest=OTHER), made(name="r.io/x"), made())
     assert found.fingerprint == KEY.public.fingerprint
     assert found.claim == SimpleSigning(DIGEST, PLACE)
@@ -34,7 +34,7 @@ def test_any_of_several_keys_will_do() -> None:
     assert found.fingerprint == STRANGER.public.fingerprint
 
 
-def test_no_signature_is_said() -> None:
+def test_a_missing_signature_is_reported() -> None:
     with pytest.raises(UnsignedImage, match=r"^it has no signature$"):
         find()
 
@@ -46,15 +46,15 @@ def test_no_signature_is_said() -> None:
         (made(digest=OTHER), "1 of another image"),
         (made(name="r.io/x"), r"1 for another name \(r.io/x\)"),
         (made(name="r.io/team/app:2"), r"1 for another name \(r.io/team/app:2\)"),
-        (Signature(b"hello", KEY.sign(b"hello")), "1 that cannot be read"),
+        (Signature(b"hello", KEY.sign(b"hello")), "1 with an unreadable payload"),
         (
             Signature(write(SimpleSigning(DIGEST, PLACE)), made(digest=OTHER).value),
             "1 by other keys",
         ),
     ],
 )
-def test_what_kept_it_from_counting_is_said(given: Signature, reason: str) -> None:
-    with pytest.raises(UnsignedImage, match=f"no signature that counts: {reason}$"):
+def test_the_reason_why_signatures_are_invalid_is_reported(given: Signature, reason: str) -> None:
+    with pytest.raises(UnsignedImage, match=f"no valid signature: {reason}$"):
         find(given)
 
 
@@ -63,12 +63,12 @@ def test_reasons_are_counted() -> None:
         find(made(STRANGER), made(STRANGER), made(digest=OTHER))
 
 
-def test_only_so_many_are_looked_at() -> None:
+def test_the_number_of_verified_signatures_is_limited() -> None:
     with pytest.raises(UnsignedImage):
         find(*[made(STRANGER)] * signature.COUNT_LIMIT, made())
 
 
-def test_what_a_name_says_does_not_reach_a_terminal() -> None:
+def test_control_characters_of_a_name_do_not_reach_a_terminal() -> None:
     with pytest.raises(UnsignedImage) as caught:
         find(made(name="\x1b]0;x"))
     assert "\x1b" not in caught.value.message

@@ -1,4 +1,4 @@
-"""What is kept of signatures between a pull and a start."""
+"""Signatures stored between a pull and a start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> SignatureStore:
     return SignatureStore(tmp_path / "trust")
 
 
-def test_what_is_kept_is_found(store: SignatureStore) -> None:
+def test_stored_signatures_are_found(store: SignatureStore) -> None:
     assert store.of(MANIFEST_DIGEST) == ()
     store.keep(MANIFEST_DIGEST, SIGNED)
     assert store.of(MANIFEST_DIGEST) == (SIGNED,)
@@ -31,7 +31,7 @@ def test_what_is_kept_is_found(store: SignatureStore) -> None:
     assert store.path(MANIFEST_DIGEST).parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_repositories_do_not_take_each_others_place(store: SignatureStore) -> None:
+def test_repositories_do_not_replace_each_other(store: SignatureStore) -> None:
     store.keep(MANIFEST_DIGEST, SIGNED)
     store.keep(MANIFEST_DIGEST, StoredSignature("r.io/b", (), INDEX))
     newer = StoredSignature("r.io/a", ())
@@ -43,15 +43,15 @@ def test_repositories_do_not_take_each_others_place(store: SignatureStore) -> No
 
 
 def test_an_index_has_to_list_the_manifest() -> None:
-    assert SIGNED.signed(MANIFEST_DIGEST) == MANIFEST_DIGEST
+    assert SIGNED.signed_digest(MANIFEST_DIGEST) == MANIFEST_DIGEST
     by_index = StoredSignature("r.io/a", (), INDEX)
-    assert by_index.signed(MANIFEST_DIGEST) == sha256(INDEX)
-    with pytest.raises(CorruptState, match="of another image"):
-        by_index.signed(OTHER)
+    assert by_index.signed_digest(MANIFEST_DIGEST) == sha256(INDEX)
+    with pytest.raises(CorruptState, match="belong to another image"):
+        by_index.signed_digest(OTHER)
 
 
-def test_what_is_of_no_image_goes(store: SignatureStore) -> None:
-    store.keep_only(())  # nothing is there yet
+def test_signatures_without_an_image_are_removed(store: SignatureStore) -> None:
+    store.keep_only(())  # nothing is stored yet
     store.keep(MANIFEST_DIGEST, SIGNED)
     store.keep(OTHER, SIGNED)
     (store.path(OTHER).parent / "ab.1234").write_bytes(b"half")

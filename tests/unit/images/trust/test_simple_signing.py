@@ -1,4 +1,4 @@
-"""What is signed: cosign's bytes, and nothing that could be taken for something else."""
+"""The signed payload: cosign's bytes, and refusal of everything else."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_the_bytes_are_those_that_cosign_signs() -> None:
     )
 
 
-def test_what_is_written_is_read() -> None:
+def test_a_written_payload_is_read_back() -> None:
     claim = SimpleSigning(DIGEST, "r.io/team/app:1", {"who": "maria"})
     assert simple_signing.read(simple_signing.write(claim)) == claim
 
 
-def test_numbers_of_others_are_words_here() -> None:
+def test_numeric_annotations_of_other_tools_become_text() -> None:
     data = json.dumps(document() | {"optional": {"creator": "x", "timestamp": 1458239713}})
     assert simple_signing.read(data.encode()).notes == {"creator": "x", "timestamp": "1458239713"}
 
@@ -54,13 +54,13 @@ def test_numbers_of_others_are_words_here() -> None:
         json.dumps(document(type="atomic container signature")).encode(),
         json.dumps(document(image={"docker-manifest-digest": "md5:00"})).encode(),
         json.dumps(document(image={"docker-manifest-digest": DIGEST + "\n"})).encode(),
-        json.dumps(document(expires=1)).encode(),  # a critical member that is not understood
+        json.dumps(document(expires=1)).encode(),  # an unknown critical member
         json.dumps(document(identity={"docker-reference": "a", "more": 1})).encode(),
         json.dumps(document() | {"more": 1}).encode(),
         b" " * (simple_signing.LIMIT + 1),
     ],
 )
-def test_a_statement_that_is_not_understood_is_not_taken(data: bytes) -> None:
+def test_a_statement_with_unknown_critical_members_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest):
         simple_signing.read(data)
 
@@ -82,11 +82,11 @@ def test_a_statement_that_is_not_understood_is_not_taken(data: bytes) -> None:
     ],
 )
 def test_a_statement_is_about_one_repository(name: str, tag: str | None, fits: bool) -> None:
-    assert simple_signing.names(SimpleSigning(DIGEST, name), "r.io/team/app", tag) is fits
+    assert simple_signing.covers(SimpleSigning(DIGEST, name), "r.io/team/app", tag) is fits
 
 
 def test_docker_hub_has_one_name() -> None:
     for name in ("index.docker.io/library/busybox", "docker.io/library/busybox", "busybox"):
-        assert simple_signing.names(
+        assert simple_signing.covers(
             SimpleSigning(DIGEST, name), "docker.io/library/busybox", "latest"
         )

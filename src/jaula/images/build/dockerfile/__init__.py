@@ -1,4 +1,4 @@
-"""The Dockerfile language: text in, frozen instructions and an order of work out.
+"""The Dockerfile language: from text to frozen instructions and the graph of stages.
 
-Source: the Dockerfile reference. Nothing here reads a file, a clock or the network.
+Source: the Dockerfile reference. This package reads no file, no clock and no network.
 """

@@ -1,11 +1,11 @@
-"""What a Dockerfile says, one structure for each instruction.
+"""The syntax tree of a Dockerfile: instructions, stages, directives and warnings.
 
-Source: the Dockerfile reference. ``place`` is where an instruction stands in its file. ``source``
-is its canonical text: two instructions with the same text mean the same, whatever their spacing,
-comments and line breaks were; here-documents follow it line by line.
+Source: the Dockerfile reference. ``location`` is the line range of an instruction.
+``source`` is its canonical text: two instructions with the same text mean the same, whatever their
+spacing, comments and line breaks; here-documents follow it line by line.
 
-Variables are still in the fields as they were written until :func:`~.expansion.expand` puts in
-their values; quotes and escapes go at that time as well.
+The fields contain variables as written until :func:`~.expand.expand` replaces them. That also
+removes quotes and escapes.
 """
 
 from __future__ import annotations
@@ -14,23 +14,25 @@ from enum import StrEnum
 
 import msgspec
 
+from jaula.images.build.dockerfile.errors import DockerfileError
+from jaula.images.build.dockerfile.words import Flags
 from jaula.spec import image
 
 Pairs = tuple[tuple[str, str], ...]
 
 
 class Location(msgspec.Struct, frozen=True):
-    """Lines of a file, the first is 1, both ends belong to it."""
+    """A range of lines, counted from 1; both ends are included."""
 
     first: int
     last: int
 
 
 class Heredoc(msgspec.Struct, frozen=True):
-    """A here-document: ``content`` ends with a line break unless it is empty.
+    """A here-document. ``content`` ends with a line break unless it is empty.
 
-    ``expand`` says whether variables in it are replaced (its delimiter was not quoted). The tabs
-    that ``<<-`` takes away are gone.
+    ``expand`` is true if variables in it are replaced (its delimiter is not quoted). The leading
+    tabs that ``<<-`` strips are already removed.
     """
 
     name: str
@@ -39,24 +41,24 @@ class Heredoc(msgspec.Struct, frozen=True):
 
 
 class Instruction(msgspec.Struct, frozen=True):
-    """Common to all."""
+    """The fields of all instructions."""
 
-    place: Location
+    location: Location
     source: str
 
     @property
     def word(self) -> str:
-        """The instruction's name as people write it: ``RUN``."""
+        """Return the name of the instruction: ``RUN``."""
         return type(self).__name__.upper()
 
     @property
     def headline(self) -> str:
-        """The canonical text without its here-documents."""
+        """Return the canonical text without here-documents."""
         return self.source.partition("\n")[0]
 
 
 class From(Instruction, frozen=True):
-    """``name`` is lower case, '' where the stage has none; ``platform`` '' where none is asked."""
+    """``name`` is in lower case, '' for an unnamed stage; ``platform`` is '' if not stated."""
 
     base: str
     platform: str = ""
@@ -64,7 +66,7 @@ class From(Instruction, frozen=True):
 
 
 class Arg(Instruction, frozen=True):
-    """Names and defaults; None where there is no default."""
+    """Names and defaults; a default is None if absent."""
 
     pairs: tuple[tuple[str, str | None], ...]
 
@@ -86,7 +88,7 @@ class MountKind(StrEnum):
 
 
 class Sharing(StrEnum):
-    """Of a cache: by all at once, one each, or one after the other."""
+    """How builds share a cache: concurrently, one copy each, or one at a time."""
 
     SHARED = "shared"
     PRIVATE = "private"
@@ -94,12 +96,12 @@ class Sharing(StrEnum):
 
 
 class RunMount(msgspec.Struct, frozen=True, kw_only=True):
-    """``RUN --mount``.
+    """One ``RUN --mount``.
 
-    ``target`` is '' for a secret or socket that goes to its usual place. ``origin`` is ``from``: a
-    stage's name or number, a context's or an image's name, '' for the build's context. ``id`` has
-    its default filled in. ``mode`` None is the kind's usual; ``size`` is bytes, 0 for no limit.
-    ``env`` is the variable that gets a secret's content, '' for a file.
+    ``target`` is '' for a secret or socket at its default path. ``origin`` is ``from``: the name or
+    number of a stage, the name of a context or an image, '' for the build context. ``id`` has its
+    default applied. ``mode`` None is the default of the kind. ``size`` is in bytes, 0 for no limit.
+    ``env`` is the variable for a secret's content, '' for a file.
     """
 
     kind: MountKind = MountKind.BIND
@@ -129,11 +131,11 @@ class Security(StrEnum):
 
 
 class Run(Instruction, frozen=True):
-    """``command`` is one text for the shell where ``shell_form``, else the program's arguments.
+    """``command`` is one text for the shell if ``shell_form``, else the arguments of a program.
 
-    Here-documents are in that text already, as the shell has to see them. Where the command is
-    nothing but one that starts with ``#!``, ``script`` holds it: it is to be executed as a file of
-    its delimiter's name, and ``command`` is empty. ``flags`` are the line's, as they were written.
+    Here-documents are part of that text, as the shell reads them. If the command is only a
+    here-document that starts with ``#!``, ``script`` contains it and ``command`` is empty. It is
+    executed as a file named after its delimiter. ``flags`` are those of the line, unchanged.
     """
 
     command: tuple[str, ...]
@@ -147,10 +149,10 @@ class Run(Instruction, frozen=True):
 
 
 class Copy(Instruction, frozen=True):
-    """``heredocs`` are further sources: files of that name and content.
+    """``heredocs`` are additional sources: files with that name and content.
 
-    ``origin`` is ``--from``: a stage's name or number, a context's or an image's name, '' for the
-    build's context. ``chmod`` is octal or symbolic, as it was written.
+    ``origin`` is ``--from``: the name or number of a stage, the name of a context or an image, ''
+    for the build context. ``chmod`` is octal or symbolic, unchanged.
     """
 
     sources: tuple[str, ...]
@@ -165,7 +167,10 @@ class Copy(Instruction, frozen=True):
 
 
 class Add(Instruction, frozen=True):
-    """``unpack`` None is Docker's rule: archives of the context are, those from a URL are not."""
+    """``unpack`` None is Docker's default.
+
+    By default archives of the context are unpacked and downloaded ones are not.
+    """
 
     sources: tuple[str, ...]
     target: str
@@ -180,14 +185,14 @@ class Add(Instruction, frozen=True):
 
 
 class Cmd(Instruction, frozen=True):
-    """As of :class:`Run`."""
+    """``command`` and ``shell_form`` as in :class:`Run`."""
 
     command: tuple[str, ...]
     shell_form: bool
 
 
 class Entrypoint(Instruction, frozen=True):
-    """As of :class:`Run`."""
+    """``command`` and ``shell_form`` as in :class:`Run`."""
 
     command: tuple[str, ...]
     shell_form: bool
@@ -212,7 +217,7 @@ class Workdir(Instruction, frozen=True):
 
 
 class Expose(Instruction, frozen=True):
-    """``80``, ``80/udp``, ``8000-8010/tcp``."""
+    """Ports such as ``80``, ``80/udp`` or ``8000-8010/tcp``."""
 
     ports: tuple[str, ...]
 
@@ -234,6 +239,65 @@ class Maintainer(Instruction, frozen=True):
 
 
 class Onbuild(Instruction, frozen=True):
-    """``trigger`` is the instruction's text, to be read when the image is built upon."""
+    """``trigger`` is the text of the instruction, parsed when the image is used as a base."""
 
     trigger: str
+
+
+class LintWarning(msgspec.Struct, frozen=True):
+    """A valid construct that is probably a mistake. ``rule`` is BuildKit's name of the check."""
+
+    rule: str
+    message: str
+    location: Location
+
+
+class Directives(msgspec.Struct, frozen=True):
+    """Parser directives (``# name=value``) at the top. ``escape`` is a backslash or a backtick."""
+
+    escape: str = "\\"
+    syntax: str = ""
+    check: str = ""
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """The instructions from one FROM to the next.
+
+    ``index`` counts from 0; ``name`` is in lower case, '' for an unnamed stage.
+    """
+
+    index: int
+    name: str
+    base: From
+    instructions: tuple[Instruction, ...]
+
+
+class Dockerfile(msgspec.Struct, frozen=True):
+    """``arguments`` are the ARGs before the first FROM; ``lines`` is the unchanged text."""
+
+    name: str
+    directives: Directives
+    arguments: tuple[Arg, ...]
+    stages: tuple[Stage, ...]
+    lines: tuple[str, ...]
+    warnings: tuple[LintWarning, ...] = ()
+
+    def at(self, error: DockerfileError, location: Location) -> DockerfileError:
+        """Return the error with its location and the text of its lines."""
+        return error.at(self.name, location.first, self.lines[location.first - 1 : location.last])
+
+
+class InstructionLine(msgspec.Struct, frozen=True):
+    """The parts of an instruction's line, before its arguments are parsed.
+
+    ``word`` is the name in upper case; ``rest`` is the text after the flags, stripped.
+    ``documents`` is the text of the ``heredocs`` as a shell reads it, with the closing delimiters.
+    """
+
+    location: Location
+    word: str
+    flags: Flags
+    rest: str
+    heredocs: tuple[Heredoc, ...]
+    documents: str
+    escape: str

@@ -1,7 +1,8 @@
-"""Canonical texts: what an instruction says, in one way.
+"""Canonical texts of instructions.
 
-As written, spacing and case are gone; quotes and variables are still there. As meant, every value
-is, quoted where it has to be, so that two texts are equal only where all values are.
+The text of :func:`source_text` has normal spacing and case, and keeps quotes and variables. The
+text of :func:`expanded_text` contains every value, quoted if necessary. So two expanded texts are
+equal only if all values are.
 """
 
 from __future__ import annotations
@@ -29,15 +30,14 @@ from jaula.images.build.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.images.build.dockerfile.exec_form import as_json
-from jaula.images.build.dockerfile.words import quote
+from jaula.images.build.dockerfile.words import format_json, quote
 
 if TYPE_CHECKING:
-    from jaula.images.build.dockerfile.instruction_line import InstructionLine
+    from jaula.images.build.dockerfile.ast import InstructionLine
 
 
-def written(instruction: Instruction, said: InstructionLine, flags: tuple[str, ...]) -> str:
-    """The text of an instruction that was just read, variables and all."""
+def source_text(instruction: Instruction, line: InstructionLine, flags: tuple[str, ...]) -> str:
+    """Return the canonical text of a parsed instruction, with its variables."""
     if isinstance(instruction, Env | Label | Arg):
         rest = _pairs(instruction.pairs)
     elif isinstance(instruction, Expose):
@@ -45,27 +45,27 @@ def written(instruction: Instruction, said: InstructionLine, flags: tuple[str, .
     elif isinstance(instruction, From):
         rest = instruction.base + (f" AS {instruction.name}" if instruction.name else "")
     elif isinstance(instruction, Shell):
-        rest = as_json(instruction.command)
+        rest = format_json(instruction.command)
     elif isinstance(instruction, Volume):
-        rest = as_json(instruction.paths)
+        rest = format_json(instruction.paths)
     elif (
         isinstance(instruction, Run | Cmd | Entrypoint)
         and instruction.command
         and not instruction.shell_form
     ):
-        rest = as_json(instruction.command)
+        rest = format_json(instruction.command)
     else:
-        rest = said.rest
-    text = " ".join([said.word, *flags, rest])
-    return f"{text}\n{said.documents}" if said.heredocs else text
+        rest = line.rest
+    text = " ".join([line.word, *flags, rest])
+    return f"{text}\n{line.documents}" if line.heredocs else text
 
 
 def _pairs(pairs: Iterable[tuple[str, str | None]]) -> str:
     return " ".join(name if value is None else f"{name}={value}" for name, value in pairs)
 
 
-def meant(instruction: Instruction) -> str:
-    """The text of an instruction whose values are known."""
+def expanded_text(instruction: Instruction) -> str:
+    """Return the canonical text of an instruction whose values are known."""
     if isinstance(instruction, Env | Label):
         return _line(instruction, (f"{quote(k)}={quote(v)}" for k, v in instruction.pairs))
     if isinstance(instruction, Arg):
@@ -116,7 +116,7 @@ def _copy(instruction: Copy | Add) -> str:
 
 
 def _run(instruction: Run) -> str:
-    """The text as it was with other flags in front: nothing else of it can hold a variable."""
+    """Return the text with expanded mounts. No other part of it may contain a variable."""
     before = " ".join(["RUN", *instruction.flags])
     flags = [f for f in instruction.flags if not f.startswith("--mount=")]
     flags += [f"--mount={_mount(mount)}" for mount in instruction.mounts]
@@ -124,10 +124,10 @@ def _run(instruction: Run) -> str:
 
 
 def _mount(mount: RunMount) -> str:
-    usual = RunMount(
+    defaults = RunMount(
         kind=mount.kind, writable=mount.kind in (MountKind.CACHE, MountKind.TMPFS), id=mount.id
     )
-    given = [f"type={mount.kind}"]
+    options = [f"type={mount.kind}"]
     for name in (
         "origin",
         "source",
@@ -141,11 +141,11 @@ def _mount(mount: RunMount) -> str:
         "size",
     ):
         value = getattr(mount, name)
-        if value != getattr(usual, name) or (name == "id" and value):
+        if value != getattr(defaults, name) or (name == "id" and value):
             text = f"{value:o}" if name == "mode" else f"{value}"
-            given.append(quote(f"{'from' if name == 'origin' else name}={text}"))
-    if mount.writable != usual.writable:
-        given.append("readwrite" if mount.writable else "readonly")
+            options.append(quote(f"{'from' if name == 'origin' else name}={text}"))
+    if mount.writable != defaults.writable:
+        options.append("readwrite" if mount.writable else "readonly")
     if mount.required:
-        given.append("required")
-    return ",".join(given)
+        options.append("required")
+    return ",".join(options)

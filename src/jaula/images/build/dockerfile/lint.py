@@ -1,8 +1,8 @@
-"""What a Dockerfile says that is allowed and most likely not meant.
+"""Build checks: warn about valid constructs that are probably mistakes.
 
-Source: Docker's reference of build checks, whose names of rules these are. Checks that need values
-are made where the values are: :mod:`~.plan` and :mod:`~.scope`. What ``# check=skip=RULE,...``
-names is left out by :func:`kept`.
+Source: Docker's reference of build checks, from which the names of the rules are taken. Checks that
+need values are in :mod:`~.stage_graph` and in :class:`~.apply.Scope`. The rules that ``#
+check=skip=RULE,...`` names are dropped by :func:`without_skipped`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ import msgspec
 from jaula.images.build.dockerfile.ast import (
     Arg,
     Cmd,
+    Directives,
+    Dockerfile,
     Entrypoint,
     Env,
     Expose,
     Healthcheck,
     Instruction,
+    LintWarning,
     Location,
     Maintainer,
+    Stage,
     Workdir,
 )
-from jaula.images.build.dockerfile.document import Directives, Dockerfile, LintWarning, Stage
-from jaula.images.build.dockerfile.errors import DockerfileError, plain
+from jaula.images.build.dockerfile.errors import DockerfileError, printable
 from jaula.images.build.dockerfile.lexer import Lines
-from jaula.images.build.dockerfile.words import fields, halves, quoted
+from jaula.images.build.dockerfile.words import fields, split_first, split_quoted
 
 _RESERVED = ("context", "scratch")
 _SECRETS = frozenset(
@@ -47,33 +50,41 @@ _HARMLESS = frozenset({"public"})
 
 
 def apply(dockerfile: Dockerfile, lines: Lines) -> Dockerfile:
-    """The Dockerfile with its remarks; raises :class:`DockerfileError` where they are to be errors."""
-    remarks = [*lines.remarks, *_casing(lines), *_old(lines), *_names(dockerfile.stages)]
+    """Return the Dockerfile with its warnings.
+
+    :raises DockerfileError: if there is one and ``# check=error=true`` is set.
+    """
+    warnings = [
+        *lines.warnings,
+        *_casing(lines),
+        *_legacy_format(lines),
+        *_stage_names(dockerfile.stages),
+    ]
     for instruction in dockerfile.arguments:
-        remarks += _secrets(instruction)
+        warnings += _secrets(instruction)
     for stage in dockerfile.stages:
-        remarks += _stage(stage)
-    remarks.sort(key=lambda remark: remark.place.first)
+        warnings += _stage(stage)
+    warnings.sort(key=lambda warning: warning.location.first)
     checked = msgspec.structs.replace(
-        dockerfile, remarks=tuple(kept(remarks, dockerfile.directives))
+        dockerfile, warnings=tuple(without_skipped(warnings, dockerfile.directives))
     )
-    if checked.remarks and _says(dockerfile.directives)[1]:
-        first = checked.remarks[0]
+    if checked.warnings and _options(dockerfile.directives)[1]:
+        first = checked.warnings[0]
         raise dockerfile.at(
             DockerfileError(f"{first.rule}: {first.message}", hint="check=error=true is set"),
-            first.place,
+            first.location,
         )
     return checked
 
 
-def kept(remarks: Iterable[LintWarning], directives: Directives) -> list[LintWarning]:
-    """Those that the Dockerfile does not want to be skipped."""
-    skipped = _says(directives)[0]
-    return [r for r in remarks if "all" not in skipped and r.rule not in skipped]
+def without_skipped(warnings: Iterable[LintWarning], directives: Directives) -> list[LintWarning]:
+    """Return the warnings whose rules the Dockerfile does not skip."""
+    skipped = _options(directives)[0]
+    return [r for r in warnings if "all" not in skipped and r.rule not in skipped]
 
 
-def _says(directives: Directives) -> tuple[list[str], bool]:
-    """The rules to skip, and whether a remark is an error."""
+def _options(directives: Directives) -> tuple[list[str], bool]:
+    """Return the rules to skip, and whether a warning is an error."""
     skipped: list[str] = []
     error = False
     for part in directives.check.split(";"):
@@ -86,56 +97,57 @@ def _says(directives: Directives) -> tuple[list[str], bool]:
 
 
 def _casing(lines: Lines) -> Iterator[LintWarning]:
-    words = [(halves(line.text)[0], line) for line in lines.lines]
+    words = [(split_first(line.text)[0], line) for line in lines.lines]
     upper = sum(word.isupper() for word, _ in words)
-    wanted = "uppercase" if upper * 2 >= len(words) else "lowercase"
+    majority = "uppercase" if upper * 2 >= len(words) else "lowercase"
     for word, line in words:
-        if not (word.isupper() if wanted == "uppercase" else word.islower()):
+        if not (word.isupper() if majority == "uppercase" else word.islower()):
             yield LintWarning(
                 "ConsistentInstructionCasing",
-                f"Command '{plain(word)}' should match the case of the command majority ({wanted})",
-                line.place,
+                f"Command '{printable(word)}' should match the case of the command majority "
+                f"({majority})",
+                line.location,
             )
         if word.upper() == "FROM":
-            yield from _from(word, fields(line.text), line.place)
+            yield from _from(word, fields(line.text), line.location)
 
 
-def _from(word: str, parts: list[str], place: Location) -> Iterator[LintWarning]:
+def _from(word: str, parts: list[str], location: Location) -> Iterator[LintWarning]:
     if len(parts) < 4 or parts[-2].lower() != "as":
         return
     if parts[-2].isupper() != word.isupper():
         message = f"'{parts[-2]}' and '{word}' keywords' casing do not match"
-        yield LintWarning("FromAsCasing", message, place)
+        yield LintWarning("FromAsCasing", message, location)
     if parts[-1] != parts[-1].lower():
-        message = f"Stage name '{plain(parts[-1])}' should be lowercase"
-        yield LintWarning("StageNameCasing", message, place)
+        message = f"Stage name '{printable(parts[-1])}' should be lowercase"
+        yield LintWarning("StageNameCasing", message, location)
 
 
-def _old(lines: Lines) -> Iterator[LintWarning]:
+def _legacy_format(lines: Lines) -> Iterator[LintWarning]:
     for line in lines.lines:
-        word, rest = halves(line.text)
+        word, rest = split_first(line.text)
         if (
             word.upper() in ("ENV", "LABEL")
             and "=" not in rest.partition(" ")[0]
-            and "=" not in quoted(rest, lines.directives.escape)[0]
+            and "=" not in split_quoted(rest, lines.directives.escape)[0]
         ):
             key = word.upper()
             yield LintWarning(
                 "LegacyKeyValueFormat",
                 f'"{key} key=value" should be used instead of legacy "{key} key value" format',
-                line.place,
+                line.location,
             )
 
 
-def _names(stages: Iterable[Stage]) -> Iterator[LintWarning]:
+def _stage_names(stages: Iterable[Stage]) -> Iterator[LintWarning]:
     seen: set[str] = set()
     for stage in stages:
         if stage.name in _RESERVED:
             message = f"Stage name should not use the same name as reserved stage '{stage.name}'"
-            yield LintWarning("ReservedStageName", message, stage.base.place)
+            yield LintWarning("ReservedStageName", message, stage.base.location)
         if stage.name in seen:
             message = f"Duplicate stage name '{stage.name}', stage names should be unique"
-            yield LintWarning("DuplicateStageName", message, stage.base.place)
+            yield LintWarning("DuplicateStageName", message, stage.base.location)
         if stage.name:
             seen.add(stage.name)
 
@@ -147,14 +159,15 @@ def _ports(instruction: Expose) -> Iterator[LintWarning]:
             yield LintWarning(
                 "ExposeInvalidFormat",
                 "EXPOSE instruction should not define an IP address or host-port mapping, "
-                f"found '{plain(text)}'",
-                instruction.place,
+                f"found '{printable(text)}'",
+                instruction.location,
             )
         if protocol != protocol.lower() and "$" not in protocol:
             yield LintWarning(
                 "ExposeProtoCasing",
-                f"Defined protocol '{plain(protocol)}' in EXPOSE instruction should be lowercase",
-                instruction.place,
+                f"Defined protocol '{printable(protocol)}' in EXPOSE instruction "
+                "should be lowercase",
+                instruction.location,
             )
 
 
@@ -165,8 +178,8 @@ def _secrets(instruction: Env | Arg) -> Iterator[LintWarning]:
             yield LintWarning(
                 "SecretsUsedInArgOrEnv",
                 "Do not use ARG or ENV instructions for sensitive data "
-                f'({instruction.word} "{plain(name)}")',
-                instruction.place,
+                f'({instruction.word} "{printable(name)}")',
+                instruction.location,
             )
 
 
@@ -174,14 +187,14 @@ def _stage(stage: Stage) -> Iterator[LintWarning]:
     last: dict[type[Instruction], Instruction] = {}
     absolute = False
     for instruction in stage.instructions:
-        place = instruction.place
+        location = instruction.location
         if isinstance(instruction, Cmd | Entrypoint | Healthcheck):
             if type(instruction) in last:
                 yield LintWarning(
                     "MultipleInstructionsDisallowed",
                     f"Multiple {instruction.word} instructions should not be used in the same "
                     "stage because only the last one will be used",
-                    last[type(instruction)].place,
+                    last[type(instruction)].location,
                 )
             last[type(instruction)] = instruction
         if isinstance(instruction, Cmd | Entrypoint) and instruction.shell_form:
@@ -189,11 +202,11 @@ def _stage(stage: Stage) -> Iterator[LintWarning]:
                 "JSONArgsRecommended",
                 f"JSON arguments recommended for {instruction.word} to prevent unintended behavior "
                 "related to OS signals",
-                place,
+                location,
             )
         elif isinstance(instruction, Maintainer):
             message = "Maintainer instruction is deprecated in favor of using label"
-            yield LintWarning("MaintainerDeprecated", message, place)
+            yield LintWarning("MaintainerDeprecated", message, location)
         elif isinstance(instruction, Env | Arg):
             yield from _secrets(instruction)
         elif isinstance(instruction, Expose):
@@ -202,8 +215,8 @@ def _stage(stage: Stage) -> Iterator[LintWarning]:
             if not absolute and not instruction.path.startswith(("/", "$")):
                 yield LintWarning(
                     "WorkdirRelativePath",
-                    f"Relative workdir '{plain(instruction.path)}' can have unexpected results "
+                    f"Relative workdir '{printable(instruction.path)}' can have unexpected results "
                     "if the base image changes",
-                    place,
+                    location,
                 )
             absolute = True

@@ -1,27 +1,30 @@
-"""Patterns of ``${name#pattern}``: ``*`` is anything, ``?`` one character, ``\\*`` a star.
+r"""Patterns of ``${name#pattern}``: ``*`` is any text, ``?`` one character, ``\*`` a literal star.
 
-A pattern is matched as a set of states, all at once, one bit each: the time is the length of the
-value, whatever the pattern (no pattern can make it try again and again).
+A pattern is matched as a set of states, one bit each, without backtracking. The time is
+proportional to the length of the value for every pattern.
 """
 
 from __future__ import annotations
 
-from jaula.images.build.dockerfile.errors import DockerfileError, plain
+from jaula.images.build.dockerfile.errors import DockerfileError, printable
 
-_LONGEST = 4096
+_MAX_LENGTH = 4096
 """Characters of a pattern."""
 
 
 class Glob:
-    """A pattern without anchors; raises :class:`DockerfileError` where an escape means nothing."""
+    """A pattern without anchors.
+
+    :raises DockerfileError: if it is too long or contains an invalid escape.
+    """
 
     def __init__(self, text: str) -> None:
-        if len(text) > _LONGEST:
+        if len(text) > _MAX_LENGTH:
             raise DockerfileError(
-                f"a pattern of {len(text)} characters, at most {_LONGEST} are accepted"
+                f"a pattern has {len(text)} characters, the limit is {_MAX_LENGTH}"
             )
         tokens: list[str | None] = []  # None is any character
-        stars: list[int] = []  # the states that stay, whatever comes
+        stars: list[int] = []  # the states that stay for any character
         at = 0
         while at < len(text):
             char = text[at]
@@ -37,53 +40,53 @@ class Glob:
                 at += 1
                 if char not in ("*", "?", "\\", "}", "/"):
                     raise DockerfileError(
-                        f"invalid pattern ({plain(text)}): invalid escape '\\{char}'"
+                        f"invalid pattern ({printable(text)}): invalid escape '\\{char}'"
                     )
             tokens.append(char)
         self._tokens = tokens
-        self._ahead = _Machine(tokens, stars)
-        self._back = _Machine(tokens[::-1], [len(tokens) - star for star in stars])
+        self._forward = _Machine(tokens, stars)
+        self._backward = _Machine(tokens[::-1], [len(tokens) - star for star in stars])
 
     def prefix(self, value: str, *, longest: bool) -> int:
-        """The length of the shortest or longest beginning that matches; 0 where none does."""
-        return self._ahead.reach(value, 0, longest=longest) or 0
+        """Return the length of the shortest or longest prefix that matches, 0 if none does."""
+        return self._forward.reach(value, 0, longest=longest) or 0
 
     def suffix(self, value: str, *, longest: bool) -> int:
-        """The length of the shortest or longest end that matches; 0 where none does."""
-        return self._back.reach(value[::-1], 0, longest=longest) or 0
+        """Return the length of the shortest or longest suffix that matches, 0 if none does."""
+        return self._backward.reach(value[::-1], 0, longest=longest) or 0
 
     def replace(self, value: str, text: str, *, every: bool, limit: int) -> str | None:
-        """``value`` with the first or each match replaced; None if longer than ``limit``."""
+        """Return ``value`` with the first or each match replaced, None if longer than ``limit``."""
         starts = self._starts(value)
-        done: list[str] = []
+        parts: list[str] = []
         length = at = 0
         for start in starts:
             if start < at:
                 continue
-            size = self._ahead.reach(value, start, longest=True)
+            size = self._forward.reach(value, start, longest=True)
             if size is None:
-                continue  # what began here ends before the end of an earlier match
-            done += (value[at:start], text)
+                continue  # this match ends within an earlier one
+            parts += (value[at:start], text)
             length += start - at + len(text)
             if length > limit:
                 return None
             at = start + size
             if size == 0:
-                done.append(value[at : at + 1])
+                parts.append(value[at : at + 1])
                 at += 1
             if not every:
                 break
-        done.append(value[at:])
-        return "".join(done)
+        parts.append(value[at:])
+        return "".join(parts)
 
     def _starts(self, value: str) -> list[int]:
-        """All positions where a match begins, found from the end in one go."""
-        ends = self._back.ends(value[::-1])
+        """Return all positions where a match starts, in one pass from the end."""
+        ends = self._backward.ends(value[::-1])
         return [len(value) - end for end in reversed(ends)]
 
 
 class _Machine:
-    """State i: the first i tokens have matched."""
+    """An automaton. State i: the first i tokens have matched."""
 
     def __init__(self, tokens: list[str | None], stars: list[int]) -> None:
         self._last = 1 << len(tokens)
@@ -95,27 +98,27 @@ class _Machine:
                 self._masks[token] = self._masks.get(token, self._other) | 1 << i
 
     def reach(self, value: str, start: int, *, longest: bool) -> int | None:
-        """How far a match from ``start`` goes; None where there is none."""
+        """Return the length of a match from ``start``, or None."""
         state, last, stay, other, masks = 1, self._last, self._stay, self._other, self._masks
-        found = 0 if state & last else None
-        if found is not None and not longest:
-            return found
+        length = 0 if state & last else None
+        if length is not None and not longest:
+            return length
         for at in range(start, len(value)):
             state = (state & masks.get(value[at], other)) << 1 | state & stay
             if not state:
                 break
             if state & last:
-                found = at + 1 - start
+                length = at + 1 - start
                 if not longest:
                     break
-        return found
+        return length
 
     def ends(self, value: str) -> list[int]:
-        """Where matches end that begin anywhere."""
+        """Return the end positions of matches that start anywhere."""
         state, last, stay, other, masks = 1, self._last, self._stay, self._other, self._masks
-        found = [0] if state & last else []
+        positions = [0] if state & last else []
         for at, char in enumerate(value):
             state = (state & masks.get(char, other)) << 1 | state & stay | 1
             if state & last:
-                found.append(at + 1)
-        return found
+                positions.append(at + 1)
+        return positions

@@ -1,4 +1,4 @@
-"""What of a Dockerfile is to be done, and in which order it can be.
+"""Select the stages of a Dockerfile that a target needs, and order them.
 
 Source: the Dockerfile reference, sections FROM, 'Understand how ARG and FROM interact', ONBUILD and
 'Predefined ARGs'.
@@ -11,25 +11,33 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.images.build.dockerfile.ast import Arg, Copy, Instruction, Onbuild, Run
-from jaula.images.build.dockerfile.document import Dockerfile, LintWarning, Stage
-from jaula.images.build.dockerfile.errors import DockerfileError, nearest, plain
-from jaula.images.build.dockerfile.parse import parse_trigger
-from jaula.images.build.dockerfile.shell_vars import Substitution
+from jaula.images.build.dockerfile.ast import (
+    Arg,
+    Copy,
+    Dockerfile,
+    Instruction,
+    LintWarning,
+    Onbuild,
+    Run,
+    Stage,
+)
+from jaula.images.build.dockerfile.errors import DockerfileError, did_you_mean, printable
+from jaula.images.build.dockerfile.expand import Substitution
+from jaula.images.build.dockerfile.parser import parse_trigger
 
 PROXIES = frozenset(
     name
     for word in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
     for name in (word, word.lower())
 )
-"""Arguments that need no ARG; without one, no history and no cache key shows them."""
+"""Arguments that need no ARG. Without one they are not part of history and cache key."""
 
-_BUILDERS = ("BUILDKIT_", "SOURCE_DATE_EPOCH")
-"""How arguments begin that speak to the builder and not to a Dockerfile."""
+_BUILDER_ARGUMENTS = ("BUILDKIT_", "SOURCE_DATE_EPOCH")
+"""Prefixes of arguments that are for the builder, not for the Dockerfile."""
 
 
 class Source(StrEnum):
-    """Where files come from: a stage, an image, a context of the client's, nothing at all."""
+    """The kind of origin of files: a stage, an image, a context of the client, or nothing."""
 
     STAGE = "stage"
     IMAGE = "image"
@@ -38,7 +46,7 @@ class Source(StrEnum):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What a FROM or a ``from`` means. ``stage`` is an index, -1 where it is none."""
+    """The origin that a FROM or a ``from`` names. ``stage`` is an index, -1 for other kinds."""
 
     kind: Source
     name: str
@@ -46,11 +54,11 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class PlannedStage(msgspec.Struct, frozen=True):
-    """A stage that is needed.
+    """A stage that the target needs.
 
-    ``platform`` is '' for the target's. ``instructions`` are the stage's own, after the triggers of
-    its base. ``needs`` are indices of the stages that this one waits for. ``origins`` says what the
-    ``from`` of its COPY and ``RUN --mount`` are.
+    ``platform`` is '' for the target's. ``instructions`` are the triggers of the base and the
+    stage's own. ``needs`` are the indices of the stages that it depends on. ``origins`` resolves
+    each ``from`` of its COPY and ``RUN --mount``.
     """
 
     stage: Stage
@@ -62,11 +70,11 @@ class PlannedStage(msgspec.Struct, frozen=True):
 
 
 class StageGraph(msgspec.Struct, frozen=True):
-    """``stages`` stand after all that they need; the last one is the target.
+    """``stages`` are in topological order; the last one is the target.
 
-    ``build_args`` are the client's, ``arguments`` what an ARG without a default gets beside them:
-    those before the first FROM and the platform's. ``hidden`` is in the environment of every RUN
-    and in no history or cache key (the proxies). ``unused`` are arguments that no ARG asked for.
+    ``build_args`` are the client's. ``arguments`` are further values for an ARG without a default:
+    those before the first FROM, and the platform's. ``hidden`` is in the environment of every RUN,
+    but not in history and cache key (the proxies). ``unused`` are arguments that no ARG declares.
     """
 
     dockerfile: Dockerfile
@@ -75,7 +83,7 @@ class StageGraph(msgspec.Struct, frozen=True):
     arguments: Mapping[str, str]
     hidden: Mapping[str, str]
     unused: tuple[str, ...]
-    remarks: tuple[LintWarning, ...]
+    warnings: tuple[LintWarning, ...]
 
 
 def plan(
@@ -88,14 +96,14 @@ def plan(
     contexts: Collection[str] = (),
     triggers: Mapping[str, Sequence[str]] = {},
 ) -> StageGraph:
-    """The stages that ``target`` needs, itself (the last stage where it is '') and in order.
+    """Return the stages that ``target`` needs, in order. An empty target is the last stage.
 
-    ``platform`` (``linux/arm/v7``) is what is built for, ``build_platform`` where ('' the same).
-    ``contexts`` are names that the client gives contexts for; they come before stages and images.
-    ``triggers`` are the ONBUILD texts of images by the name in FROM; who cannot know them before
-    the images are there makes a first plan without, and a second one.
+    ``platform`` (``linux/arm/v7``) is the target platform, ``build_platform`` the build machine's
+    ('' the same). ``contexts`` are names of the client's named contexts; they take precedence over
+    stages and images. ``triggers`` are the ONBUILD texts of images by the name in FROM. A caller
+    that needs the images first to know them makes a plan without triggers, and then a second one.
 
-    Raises :class:`DockerfileError`.
+    :raises DockerfileError: if the target or a reference is not valid.
     """
     return _Planner(
         dockerfile, build_args, platform, build_platform or platform, contexts, triggers
@@ -114,7 +122,7 @@ class _Planner:
     ) -> None:
         self.dockerfile, self.build_args = dockerfile, build_args
         self.contexts, self.triggers = contexts, triggers
-        self.remarks = list(dockerfile.remarks)
+        self.warnings = list(dockerfile.warnings)
         self.arguments = platform_arguments(platform, build_platform)
         self.arguments |= {k: v for k, v in build_args.items() if k in self.arguments}
         self.declared: set[str] = set(self.arguments)
@@ -134,7 +142,9 @@ class _Planner:
         unused = sorted(
             name
             for name in self.build_args
-            if name not in self.declared and name not in PROXIES and not name.startswith(_BUILDERS)
+            if name not in self.declared
+            and name not in PROXIES
+            and not name.startswith(_BUILDER_ARGUMENTS)
         )
         hidden = {name: value for name, value in self.build_args.items() if name in PROXIES}
         return StageGraph(
@@ -144,7 +154,7 @@ class _Planner:
             self.arguments,
             hidden,
             tuple(unused),
-            tuple(self.remarks),
+            tuple(self.warnings),
         )
 
     def _target(self, target: str) -> int:
@@ -163,40 +173,41 @@ class _Planner:
             return int(target)
         names = [stage.name for stage in stages if stage.name]
         raise DockerfileError(
-            f'target stage "{plain(target)}" could not be found in {self.dockerfile.name}',
-            hint=nearest(target, names) or (f"it has {', '.join(names)}"[:300] if names else ""),
+            f'target stage "{printable(target)}" could not be found in {self.dockerfile.name}',
+            hint=did_you_mean(target, names)
+            or (f"one of {', '.join(names)}"[:300] if names else ""),
         )
 
     def _globals(self) -> None:
-        """The arguments before the first FROM; each sees those before it."""
+        """Evaluate the arguments before the first FROM; each can use those before it."""
         for instruction in self.dockerfile.arguments:
-            put = Substitution(self.arguments, self.dockerfile.directives.escape)
+            substitute = Substitution(self.arguments, self.dockerfile.directives.escape)
             for name, default in instruction.pairs:
                 try:
-                    name = put(name)
+                    name = substitute(name)
                     value = self.build_args.get(name)
                     if value is None and default is not None:
-                        value = put(default)
-                except DockerfileError as mistake:
-                    raise self._at(mistake, instruction) from None
+                        value = substitute(default)
+                except DockerfileError as error:
+                    raise self._at(error, instruction) from None
                 self.declared.add(name)
                 if value is not None:
                     self.arguments[name] = value
 
     def _add(self, index: int) -> None:
-        """Plan a stage after all that it needs; without recursion, a chain may be long."""
-        waiting = [index]
-        while waiting:
-            current = waiting[-1]
+        """Plan a stage after those it needs. Without recursion, since a chain may be long."""
+        pending = [index]
+        while pending:
+            current = pending[-1]
             if current in self.planned:
-                waiting.pop()
+                pending.pop()
                 continue
-            made = self._stage(self.dockerfile.stages[current])
-            missing = [need for need in made.needs if need not in self.planned]
+            planned = self._stage(self.dockerfile.stages[current])
+            missing = [need for need in planned.needs if need not in self.planned]
             if not missing:
-                self.planned[current] = made
+                self.planned[current] = planned
                 self.open.discard(current)
-                waiting.pop()
+                pending.pop()
                 continue
             self.open.add(current)
             for need in missing:
@@ -206,7 +217,7 @@ class _Planner:
                         DockerfileError(f"circular dependency detected on stage: {name}"),
                         self.dockerfile.stages[current].base,
                     )
-            waiting.append(missing[0])
+            pending.append(missing[0])
 
     def _stage(self, stage: Stage) -> PlannedStage:
         base, platform = self._base(stage)
@@ -215,53 +226,53 @@ class _Planner:
         origins: dict[str, Origin] = {}
         for instruction in instructions:
             if isinstance(instruction, Copy):
-                asked = [instruction.origin]
+                names = [instruction.origin]
             elif isinstance(instruction, Run):
-                asked = [mount.origin for mount in instruction.mounts]
+                names = [mount.origin for mount in instruction.mounts]
             else:
                 continue
-            for name in asked:
+            for name in names:
                 if name and name not in origins:
                     try:
                         origins[name] = self._origin(name, stage.index)
                         if origins[name].stage == stage.index:
                             raise DockerfileError(
-                                f"invalid from flag value {name}: it is this stage"
+                                f"invalid from flag value {name}: it is the stage itself"
                             )
-                    except DockerfileError as mistake:
-                        raise self._at(mistake, instruction) from None
+                    except DockerfileError as error:
+                        raise self._at(error, instruction) from None
         needs = sorted({o.stage for o in (base, *origins.values()) if o.kind is Source.STAGE})
         return PlannedStage(stage, base, platform, instructions, tuple(needs), origins)
 
     def _base(self, stage: Stage) -> tuple[Origin, str]:
-        put = Substitution(self.arguments, self.dockerfile.directives.escape)
+        substitute = Substitution(self.arguments, self.dockerfile.directives.escape)
         try:
-            name = put(stage.base.base)
-            platform = put(stage.base.platform)
+            name = substitute(stage.base.base)
+            platform = substitute(stage.base.platform)
             if not name:
                 raise DockerfileError(
                     f"base name ({stage.base.base}) should not be blank",
-                    hint="an ARG before the first FROM can give it a default",
+                    hint="add an ARG with a default before the first FROM",
                 )
             if stage.base.platform and not platform:
                 raise DockerfileError(f"empty platform value from expression {stage.base.platform}")
-        except DockerfileError as mistake:
-            raise self._at(mistake, stage.base) from None
-        for unset in put.unset:
-            self.remarks.append(
+        except DockerfileError as error:
+            raise self._at(error, stage.base) from None
+        for unset in substitute.unset:
+            self.warnings.append(
                 LintWarning(
                     "UndefinedArgInFrom",
-                    f"FROM argument '{plain(unset)}' is not declared",
-                    stage.base.place,
+                    f"FROM argument '{printable(unset)}' is not declared",
+                    stage.base.location,
                 )
             )
         if name in self.contexts:
             return Origin(Source.CONTEXT, name), platform
         if name == "scratch":
             return Origin(Source.SCRATCH, name), platform
-        before = self._named(name, range(stage.index - 1, -1, -1))
-        if before is not None:
-            return Origin(Source.STAGE, name, before), platform
+        earlier = self._named(name, range(stage.index - 1, -1, -1))
+        if earlier is not None:
+            return Origin(Source.STAGE, name, earlier), platform
         return Origin(Source.IMAGE, name), platform
 
     def _triggers(self, base: Origin, stage: Stage) -> tuple[Instruction, ...]:
@@ -272,12 +283,12 @@ class _Planner:
             texts = self.triggers.get(base.name, ())
         escape = self.dockerfile.directives.escape
         return tuple(
-            parse_trigger(text, base=base.name, place=stage.base.place, escape=escape)
+            parse_trigger(text, base=base.name, location=stage.base.location, escape=escape)
             for text in texts
         )
 
     def _origin(self, name: str, index: int) -> Origin:
-        """What a ``from`` in stage ``index`` means; stages before it are looked at first."""
+        """Resolve a ``from`` in stage ``index``; earlier stages take precedence."""
         stages = self.dockerfile.stages
         if name in self.contexts:
             return Origin(Source.CONTEXT, name)
@@ -285,31 +296,32 @@ class _Planner:
             number = int(name) if len(name) < 6 else len(stages)
             if number >= len(stages):
                 raise DockerfileError(
-                    f"invalid stage index {name[:40]}", hint=f"there are {len(stages)}, from 0"
+                    f"invalid stage index {name[:40]}",
+                    hint=f"use a number from 0 to {len(stages) - 1}",
                 )
             return Origin(Source.STAGE, name, number)
         if name == "scratch":
             return Origin(Source.SCRATCH, name)
         order = (*range(index - 1, -1, -1), *range(index, len(stages)))
-        found = self._named(name, order)
-        return Origin(Source.IMAGE, name) if found is None else Origin(Source.STAGE, name, found)
+        stage = self._named(name, order)
+        return Origin(Source.IMAGE, name) if stage is None else Origin(Source.STAGE, name, stage)
 
     def _named(self, name: str, order: Sequence[int]) -> int | None:
-        wanted = name.lower()
-        return next((i for i in order if self.dockerfile.stages[i].name == wanted), None)
+        lower = name.lower()
+        return next((i for i in order if self.dockerfile.stages[i].name == lower), None)
 
-    def _at(self, mistake: DockerfileError, instruction: Instruction) -> DockerfileError:
-        return self.dockerfile.at(mistake, instruction.place)
+    def _at(self, error: DockerfileError, instruction: Instruction) -> DockerfileError:
+        return self.dockerfile.at(error, instruction.location)
 
 
 def platform_arguments(platform: str, build_platform: str) -> dict[str, str]:
-    """``TARGETPLATFORM`` and its kin."""
-    found = {}
+    """Return ``TARGETPLATFORM``, ``BUILDPLATFORM`` and their parts."""
+    arguments = {}
     for prefix, text in (("TARGET", platform), ("BUILD", build_platform)):
         system, _, rest = text.partition("/")
         architecture, _, variant = rest.partition("/")
-        found[f"{prefix}PLATFORM"] = text
-        found[f"{prefix}OS"] = system
-        found[f"{prefix}ARCH"] = architecture
-        found[f"{prefix}VARIANT"] = variant
-    return found
+        arguments[f"{prefix}PLATFORM"] = text
+        arguments[f"{prefix}OS"] = system
+        arguments[f"{prefix}ARCH"] = architecture
+        arguments[f"{prefix}VARIANT"] = variant
+    return arguments

@@ -1,9 +1,9 @@
-"""One commit of a git repository as a directory: ``ADD`` of a repository, and a context from one.
+"""Check out one commit of a git repository, for ``ADD`` and as a build context.
 
-Only what is needed is fetched: one commit where the server gives single ones. git(1) runs in a cage
-(:mod:`~.gitcage`), without hooks, filters and configuration of anybody, and with the protocols that
-an address may have. Submodules are fetched one by one by the same rules instead of by git, which
-would do as the repository says.
+Only the required commit is fetched, if the server allows that. git(1) runs in a sandbox
+(:mod:`~.git_sandbox`), without hooks, filters and user configuration, and only with allowed
+protocols. Submodules are fetched one by one by the same rules. git does not fetch them, since it
+would follow the configuration of the repository.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from jaula.images.registry.http.proxy import Proxies
 from jaula.kernel import paths
 
 NOBODY = 65534
-_PATIENCE = 600.0  # seconds for one command
-_DEEP = 6  # submodules in submodules
-_MANY = 128  # submodules in all
-_TELLING = ("fatal:", "error:", "remote:", "Host key")
-_SAID = 2000  # characters of git's words that are passed on
+_TIMEOUT = 600.0  # seconds for one command
+_MAX_DEPTH = 6  # levels of nested submodules
+_MAX_SUBMODULES = 128  # in total
+_ERROR_PREFIXES = ("fatal:", "error:", "remote:", "Host key")
+_OUTPUT_LIMIT = 2000  # bytes of git's error output that are reported
 TREE = "tree"
-"""Where the files are, in the directory that they are checked out to."""
+"""The subdirectory with the checked out files."""
 _VARIABLES = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/nonexistent",
@@ -54,11 +54,11 @@ _SETTINGS = (
 
 
 Agent = Callable[[str], AbstractContextManager[None]]
-"""Makes the client's ssh agent listen at a path of a socket, for as long as the context lasts."""
+"""Provide the client's ssh agent at a socket path for the duration of the context."""
 
 
 class GitRepositories:
-    """Checks out for one build. ``agent`` is used for addresses of ssh only."""
+    """Git checkouts of one build. ``agent`` is used for ssh addresses only."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class GitRepositories:
         user: tuple[int, int] = (NOBODY, NOBODY),
     ) -> None:
         self._cancel = cancel
-        self._routes = GitTransports(
+        self._transports = GitTransports(
             proxies or Proxies("", "", ""), host_network=host_network, agent=agent is not None
         )
         self._agent = agent
@@ -78,41 +78,44 @@ class GitRepositories:
         self._submodules = 0
 
     def check_out(self, address: GitUrl, directory: int) -> str:
-        """Put a commit's files into ``tree`` of an empty directory; the commit's name.
+        """Check a commit out into ``tree`` of an empty directory and return the commit's name.
 
-        ``.git`` is among them. The directory becomes the user's, and git sees no other.
+        ``.git`` is included. The directory is given to ``user``, and git can access no other.
 
-        :raises InvalidRequest: another commit than was asked for, or an address that is refused.
-        :raises NotFound: no such branch, tag or commit.
-        :raises Unavailable: the repository cannot be had.
+        :raises InvalidRequest: if the address is refused or the commit is not the requested one.
+        :raises NotFound: if the branch, tag or commit does not exist.
+        :raises Unavailable: if the repository cannot be fetched.
+        :raises Unsupported: if git is not installed.
         """
         if shutil.which("git") is None:
-            raise Unsupported("git is not installed", hint="it fetches repositories for builds")
+            raise Unsupported(
+                "git is not installed", hint="install git to fetch repositories in builds"
+            )
         os.mkdir(TREE, 0o755, dir_fd=directory)
         try:
-            for place in (TREE, "."):
-                os.chown(place, *self._user, dir_fd=directory)
+            for name in (TREE, "."):
+                os.chown(name, *self._user, dir_fd=directory)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             raise Unsupported(
-                f"{address.url}: git runs as the user {self._user[0]}, who does not exist for this"
-                " engine",
+                f"{address.url}: git runs as the user {self._user[0]}, which is not mapped in the"
+                " user namespace of this engine",
                 hint="give the user more ids in /etc/subuid and /etc/subgid",
             ) from None
         try:
-            with self._listening(directory):
+            with self._ssh_agent(directory):
                 commit = self._check_out(address, directory, TREE, 0)
         except _Failed as error:
-            raise Unavailable(f"{address.url} cannot be checked out: {error.said}") from None
+            raise Unavailable(f"{address.url} cannot be checked out: {error.output}") from None
         if not commit.startswith(address.commit):
             raise InvalidRequest(
-                f"{address.url} is at {commit}, and {address.commit} was asked for"
+                f"{address.url} is at {commit}, but {address.commit} was requested"
             )
         return commit
 
     @contextmanager
-    def _listening(self, directory: int) -> Iterator[None]:
+    def _ssh_agent(self, directory: int) -> Iterator[None]:
         if self._agent is None:
             yield
             return
@@ -120,64 +123,64 @@ class GitRepositories:
             os.chown(SOCKET, *self._user, dir_fd=directory, follow_symlinks=False)
             yield
 
-    def _check_out(self, address: GitUrl, directory: int, where: str, depth: int) -> str:
-        url, route = address.url, self._routes.to(address.url)
-        self._git(directory, where, ["init", "-q"], route)
-        self._git(directory, where, ["remote", "add", "origin", "--", url], route)
-        wanted = self._fetched(address, directory, where, route)
-        self._git(directory, where, ["checkout", "-q", "--force", "--detach", wanted], route)
-        commit = self._git(directory, where, ["rev-parse", "HEAD"], route).strip()
-        self._add_submodules(url, directory, where, depth)
+    def _check_out(self, address: GitUrl, directory: int, path: str, depth: int) -> str:
+        url, transport = address.url, self._transports.to(address.url)
+        self._git(directory, path, ["init", "-q"], transport)
+        self._git(directory, path, ["remote", "add", "origin", "--", url], transport)
+        revision = self._fetch(address, directory, path, transport)
+        self._git(directory, path, ["checkout", "-q", "--force", "--detach", revision], transport)
+        commit = self._git(directory, path, ["rev-parse", "HEAD"], transport).strip()
+        self._add_submodules(url, directory, path, depth)
         return commit
 
-    def _fetched(self, address: GitUrl, directory: int, where: str, route: GitTransport) -> str:
-        """Fetch what is asked for; what to check out."""
+    def _fetch(self, address: GitUrl, directory: int, path: str, transport: GitTransport) -> str:
+        """Fetch the requested ref and return the revision to check out."""
         ref = address.ref or "HEAD"
         fetch = ["fetch", "-q", "--no-tags", "--no-recurse-submodules", "--depth=1"]
         try:
-            self._git(directory, where, [*fetch, "origin", "--", ref], route)
+            self._git(directory, path, [*fetch, "origin", "--", ref], transport)
             return "FETCH_HEAD"
         except _Failed as error:
             if not (8 <= len(ref) <= 64 and set(ref) <= set("0123456789abcdef")):
-                raise self._explained(address, error) from None
+                raise self._fetch_error(address, error) from None
         everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
-        try:  # a server that gives no single commits
-            whole = ["fetch", "-q", "--no-recurse-submodules", "origin", "--", *everything]
-            self._git(directory, where, whole, route)
-            found = ["rev-parse", "-q", "--verify", "--end-of-options", f"{ref}^{{commit}}"]
-            return self._git(directory, where, found, route).strip()
+        try:  # the server does not serve single commits
+            fetch_all = ["fetch", "-q", "--no-recurse-submodules", "origin", "--", *everything]
+            self._git(directory, path, fetch_all, transport)
+            verify = ["rev-parse", "-q", "--verify", "--end-of-options", f"{ref}^{{commit}}"]
+            return self._git(directory, path, verify, transport).strip()
         except _Failed as error:
-            raise self._explained(address, error) from None
+            raise self._fetch_error(address, error) from None
 
-    def _explained(self, address: GitUrl, error: _Failed) -> NotFound | Unavailable:
-        if "couldn't find remote ref" in error.said or not error.said:
+    def _fetch_error(self, address: GitUrl, error: _Failed) -> NotFound | Unavailable:
+        if "couldn't find remote ref" in error.output or not error.output:
             ref = address.ref or "HEAD"
             return NotFound(f"{address.url} has no branch, tag or commit {ref!r}")
-        return Unavailable(f"{address.url} cannot be fetched: {error.said}")
+        return Unavailable(f"{address.url} cannot be fetched: {error.output}")
 
     # -- submodules -----------------------------------------------------------------------------
 
-    def _add_submodules(self, url: str, directory: int, where: str, depth: int) -> None:
-        """Check out every submodule at the commit that the repository names."""
-        staged = self._git(directory, where, ["ls-files", "-z", "--stage"])
+    def _add_submodules(self, url: str, directory: int, path: str, depth: int) -> None:
+        """Check out every submodule at the commit that the repository records."""
+        staged = self._git(directory, path, ["ls-files", "-z", "--stage"])
         links = {}
         for line in staged.split("\0"):
-            described, _, path = line.partition("\t")
-            if described.startswith("160000 "):
-                links[path] = described.split(" ")[1]
+            facts, _, name = line.partition("\t")
+            if facts.startswith("160000 "):
+                links[name] = facts.split(" ")[1]
         if not links:
             return
         listed = ["config", "-z", "--file", ".gitmodules", "--list"]
-        settings = self._git(directory, where, listed)
-        for path, origin in _origins(settings).items():
-            if path not in links:
+        settings = self._git(directory, path, listed)
+        for name, origin in _origins(settings).items():
+            if name not in links:
                 continue
             self._submodules += 1
-            if depth >= _DEEP or self._submodules > _MANY:
-                raise InvalidRequest(f"{url} has too many submodules, or submodules too deep")
+            if depth >= _MAX_DEPTH or self._submodules > _MAX_SUBMODULES:
+                raise InvalidRequest(f"{url} has too many or too deeply nested submodules")
             address = git_url.parse(_relative(url, origin))
-            module = GitUrl(address.url, links[path])
-            inner = posixpath.join(where, path)
+            module = GitUrl(address.url, links[name])
+            inner = posixpath.join(path, name)
             self._refuse_links(directory, inner)
             self._check_out(module, directory, inner, depth + 1)
 
@@ -186,88 +189,95 @@ class GitRepositories:
         try:
             os.close(paths.openat2(directory, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve))
         except OSError as error:
-            raise InvalidRequest(f"the submodule {path!r} has no directory: {error}") from None
+            raise InvalidRequest(
+                f"the path of the submodule {path!r} is not a directory: {error}"
+            ) from None
 
     # -- git ------------------------------------------------------------------------------------
 
     def _git(
         self,
         directory: int,
-        where: str,
-        words: list[str],
-        route: GitTransport = GitTransport(),  # noqa: B008 - frozen
+        path: str,
+        arguments: list[str],
+        transport: GitTransport = GitTransport(),  # noqa: B008 - frozen
     ) -> str:
-        """What git prints. Raises :class:`_Failed`."""
+        """Run git and return its output.
+
+        :raises _Failed: if git fails.
+        """
         self._cancel.check()
-        cage = [sys.executable, "-I", "-S", "-X", "utf8", git_sandbox.__file__]
-        cage += [str(self._user[0]), str(self._user[1]), str(directory), "--"]
+        sandbox = [sys.executable, "-I", "-S", "-X", "utf8", git_sandbox.__file__]
+        sandbox += [str(self._user[0]), str(self._user[1]), str(directory), "--"]
         with subprocess.Popen(
-            [*cage, "git", *_SETTINGS, *route.settings, "-C", where, *words],
+            [*sandbox, "git", *_SETTINGS, *transport.settings, "-C", path, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**_VARIABLES, **route.variables},
+            env={**_VARIABLES, **transport.variables},
             cwd="/",
             pass_fds=(directory,),
             start_new_session=True,
-        ) as running:
-            stdout, stderr = self._ended(running)
-        if running.returncode:
-            raise _Failed(_said(stderr))
+        ) as process:
+            stdout, stderr = self._wait(process)
+        if process.returncode:
+            raise _Failed(_error_lines(stderr))
         return os.fsdecode(stdout)
 
-    def _ended(self, running: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    def _wait(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
         waited = 0.0
         try:
             while True:
                 try:
-                    return running.communicate(timeout=0.5)
+                    return process.communicate(timeout=0.5)
                 except subprocess.TimeoutExpired:
                     self._cancel.check()
                     waited += 0.5
-                    if waited > _PATIENCE:
-                        raise Unavailable("git takes too long") from None
+                    if waited > _TIMEOUT:
+                        raise Unavailable(f"git took longer than {_TIMEOUT:.0f} seconds") from None
         except BaseException:
-            _end(running)
+            _kill(process)
             raise
 
 
 class _Failed(Exception):
-    """git ended with an error; ``said`` is what it printed."""
+    """git failed; ``output`` is its error output."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said)
-        self.said = said
+    def __init__(self, output: str) -> None:
+        super().__init__(output)
+        self.output = output
 
 
-def _end(running: subprocess.Popen[bytes]) -> None:
-    """Kill git and what it started: they are a session of their own."""
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill git and its children: they are a process group of their own."""
     try:
-        os.killpg(running.pid, 9)
+        os.killpg(process.pid, 9)
     except ProcessLookupError:
         return
 
 
-def _said(stderr: bytes) -> str:
-    lines = stderr[-_SAID:].decode("utf-8", "replace").splitlines()
-    shown = [line for line in lines if line.startswith(_TELLING) or "denied" in line] or lines
-    text = "; ".join(line.strip() for line in shown)
+def _error_lines(stderr: bytes) -> str:
+    lines = stderr[-_OUTPUT_LIMIT:].decode("utf-8", "replace").splitlines()
+    errors = [
+        line for line in lines if line.startswith(_ERROR_PREFIXES) or "denied" in line
+    ] or lines
+    text = "; ".join(line.strip() for line in errors)
     return "".join(c for c in text if c.isprintable())
 
 
 def _origins(listed: str) -> dict[str, str]:
-    """Paths and addresses from ``git config -z --list`` of a ``.gitmodules``."""
-    found: dict[str, dict[str, str]] = {}
+    """Return paths and URLs from ``git config -z --list`` of a ``.gitmodules``."""
+    modules: dict[str, dict[str, str]] = {}
     for item in listed.split("\0"):
         name, _, value = item.partition("\n")
         section, _, key = name.rpartition(".")
         if section.startswith("submodule.") and key in ("path", "url"):
-            found.setdefault(section, {})[key] = value
-    return {f["path"]: f["url"] for f in found.values() if len(f) == 2}
+            modules.setdefault(section, {})[key] = value
+    return {m["path"]: m["url"] for m in modules.values() if len(m) == 2}
 
 
 def _relative(base: str, text: str) -> str:
-    """A submodule's address, which may be relative to the repository's."""
+    """Return the URL of a submodule, resolved relative to the repository's."""
     if not text.startswith(("./", "../")):
         return text
     base = base.rstrip("/")
@@ -281,5 +291,5 @@ def _relative(base: str, text: str) -> str:
 
 
 def without_git(path: bytes) -> bool:
-    """Whether a path is none of git's own."""
+    """Return whether a path is not part of a ``.git`` directory."""
     return b".git" not in path.split(b"/")

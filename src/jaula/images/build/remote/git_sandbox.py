@@ -1,11 +1,12 @@
-"""git(1) where it can do no harm: a program of its own, started by :mod:`~.repositories`.
+"""A sandbox for git(1): a program of its own, started by :mod:`~.git`.
 
-``gitcage.py UID GID DIRECTORY-FD -- PROGRAM ARGUMENT...`` puts the directory at /tmp of a new mount
-namespace, becomes that user with no capability and no way to gain one, lets Landlock (where the
-kernel has it) take away all but reading the system and writing there, and executes the program.
+``git_sandbox.py UID GID DIRECTORY-FD -- PROGRAM ARGUMENT...`` mounts the directory at /tmp of a new
+mount namespace, and becomes that user with no capability and no way to gain one. Landlock, if the
+kernel has it, then allows only reading the system and writing to the directory. Last it executes
+the program.
 
-What git reads comes from strangers: a fault in it then meets an empty room. It has the host's
-network, which it is there for; whom it may ask is decided by the addresses that it is given.
+git processes untrusted data. An exploited fault in it finds nothing to access. It keeps the host's
+network, which it needs; the addresses that it is given limit its peers.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
 
 ROOM = "/tmp"
+"""The mount point of the directory that git may write to."""
 _READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/run/systemd/resolve")
 _DEVICES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
 _READ = FS.EXECUTE | FS.READ_FILE | FS.READ_DIR
-_OF_FILES = FS.EXECUTE | FS.WRITE_FILE | FS.READ_FILE | FS.TRUNCATE | FS.IOCTL_DEV
+_FILE_RIGHTS = FS.EXECUTE | FS.WRITE_FILE | FS.READ_FILE | FS.TRUNCATE | FS.IOCTL_DEV
 _LIMITS = (
     (resource.RLIMIT_NOFILE, 1024),
     (resource.RLIMIT_CORE, 0),
@@ -35,18 +37,21 @@ _LIMITS = (
 
 
 def enter(uid: int, gid: int, directory: int) -> None:
-    """Go into the room, for good. Raises ``OSError``."""
-    room = mounts.clone_tree(".", dir_fd=directory)
+    """Enter the sandbox, irreversibly.
+
+    :raises OSError: if a system call fails.
+    """
+    tree = mounts.clone_tree(".", dir_fd=directory)
     namespaces.unshare(CLONE.NEWNS | CLONE.NEWIPC)
     mounts.mount(None, "/", None, MS.REC | MS.PRIVATE)
-    mounts.mount_setattr(room, set=mounts.MOUNT_ATTR.NOSUID | mounts.MOUNT_ATTR.NODEV)
-    mounts.move_mount(room, ROOM)
+    mounts.mount_setattr(tree, set=mounts.MOUNT_ATTR.NOSUID | mounts.MOUNT_ATTR.NODEV)
+    mounts.move_mount(tree, ROOM)
     os.chdir(ROOM)
     process.close_on_exec_from(3)
-    for which, most in _LIMITS:
+    for which, limit in _LIMITS:
         hard = resource.getrlimit(which)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(which, (most, most))
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(which, (limit, limit))
     os.umask(0o022)
     _become(uid, gid)
     process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
@@ -66,38 +71,38 @@ def _confine() -> None:
     try:
         version = landlock.abi_version()
     except OSError:
-        return  # a kernel without it: the user and the mount namespace remain
-    known = landlock.supported_rights(version)
-    rules = landlock.create_ruleset(known.access_fs, 0, known.scoped)
+        return  # without Landlock: user and mount namespace still confine git
+    supported = landlock.supported_rights(version)
+    rules = landlock.create_ruleset(supported.access_fs, 0, supported.scoped)
     for path in _READABLE:
-        _allow(rules, path, _READ & known.access_fs)
+        _allow(rules, path, _READ & supported.access_fs)
     for path in _DEVICES:
-        _allow(rules, path, (_OF_FILES & ~FS.EXECUTE) & known.access_fs)
-    _allow(rules, ROOM, known.access_fs)
+        _allow(rules, path, (_FILE_RIGHTS & ~FS.EXECUTE) & supported.access_fs)
+    _allow(rules, ROOM, supported.access_fs)
     landlock.restrict_self(rules)
     os.close(rules)
 
 
 def _allow(rules: int, path: str, rights: int) -> None:
     try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        landlock.add_path_beneath(rules, place, rights)
+        landlock.add_path_beneath(rules, fd, rights)
     finally:
-        os.close(place)
+        os.close(fd)
 
 
 def main() -> None:
-    """Enter and execute; the reason on standard error and status 125 where that fails."""
+    """Enter the sandbox and execute the program. Report a failure with exit status 125."""
     uid, gid, directory = map(int, sys.argv[1:4])
-    words = sys.argv[5:]
+    command = sys.argv[5:]
     try:
         enter(uid, gid, directory)
-        os.execvp(words[0], words)
+        os.execvp(command[0], command)
     except OSError as error:
-        sys.stderr.write(f"{words[0]} cannot be confined: {error}\n")
+        sys.stderr.write(f"{command[0]} cannot be confined: {error}\n")
     sys.stderr.flush()
     os._exit(125)
 

@@ -1,7 +1,7 @@
-"""How git gets to a repository: the address that it is to use, a proxy, the client's ssh agent.
+"""How git connects to a repository: the IP address, a proxy, the client's ssh agent.
 
-The host's loopback and link-local addresses are refused as in :mod:`~.downloads`: the name is
-looked up here, the address is judged, and git is told to use that one.
+The host's loopback and link-local addresses are refused as in :mod:`~.http`. The name is resolved
+here, the address is checked, and git is configured to use exactly that address.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaula.images.registry.http.proxy import Proxies, Proxy
 from jaula.images.registry.http.url import Url
 
 SOCKET = "agent"
-"""The ssh agent's socket in git's room."""
+"""The name of the ssh agent's socket in the sandbox directory."""
 _PORTS = {"http": 80, "https": 443, "git": 9418, "ssh": 22}
 _NO_REDIRECTS = ("-c", "http.followRedirects=false")
 _SSH = (
@@ -30,14 +30,14 @@ _SSH = (
 
 
 class GitTransport(msgspec.Struct, frozen=True):
-    """How git gets to one repository: settings on its command line, variables."""
+    """The settings on git's command line and the variables for one repository."""
 
     settings: tuple[str, ...] = ()
     variables: Mapping[str, str] = {}
 
 
 class GitTransports:
-    """Of one build. ``agent`` says that there is an ssh agent."""
+    """The transports of one build. ``agent`` is true if there is an ssh agent."""
 
     def __init__(self, proxies: Proxies, *, host_network: bool, agent: bool) -> None:
         self._proxies = proxies
@@ -45,23 +45,24 @@ class GitTransports:
         self._agent = agent
 
     def to(self, url: str) -> GitTransport:
-        """The way to a repository.
+        """Return the transport for a repository.
 
-        :raises InvalidRequest: one that is refused, :class:`Unavailable`: a name without address.
+        :raises InvalidRequest: if its address is refused.
+        :raises Unavailable: if its name cannot be resolved.
         """
-        scheme, host, port = _place(url)
+        scheme, host, port = _split(url)
         if scheme in ("http", "https"):
             proxy = self._proxies.of(Url(scheme, host, port))
             if proxy is not None:
                 address = f"http://{_credentials(proxy)}{proxy.host}:{proxy.port}"
                 return GitTransport(_NO_REDIRECTS, {f"{scheme}_proxy": address})
-        peer = "" if self._host_network else _judged(url, host, port)
-        shown = f"[{peer}]" if ":" in peer else peer
+        peer = "" if self._host_network else _resolve(url, host, port)
+        literal = f"[{peer}]" if ":" in peer else peer
         if scheme in ("http", "https"):
             if not peer:
                 return GitTransport()
             return GitTransport(
-                ("-c", f"http.curloptResolve={host}:{port}:{shown}", *_NO_REDIRECTS)
+                ("-c", f"http.curloptResolve={host}:{port}:{literal}", *_NO_REDIRECTS)
             )
         if scheme == "ssh":
             agent = f"{git_sandbox.ROOM}/{SOCKET}"
@@ -70,38 +71,41 @@ class GitTransports:
             return GitTransport(settings, {"SSH_AUTH_SOCK": agent} if self._agent else {})
         if not peer:
             return GitTransport()
-        there = urlsplit(url).netloc
-        return GitTransport(("-c", f"url.git://{shown}:{port}/.insteadOf=git://{there}/"))
+        netloc = urlsplit(url).netloc
+        return GitTransport(("-c", f"url.git://{literal}:{port}/.insteadOf=git://{netloc}/"))
 
 
-def _judged(url: str, host: str, port: int) -> str:
-    """The address that a name has now. Raises :class:`InvalidRequest` for one of the host's own."""
+def _resolve(url: str, host: str, port: int) -> str:
+    """Return the address of a name.
+
+    :raises InvalidRequest: if it is one of the host's own addresses.
+    """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise Unavailable(f"{url} cannot be fetched: {error.strerror or error}") from None
-    peer = str(found[0][4][0])
+    peer = str(addresses[0][4][0])
     refuse_host(peer, url)
     return peer
 
 
 def _credentials(proxy: Proxy) -> str:
-    """``user:password@``, in a variable that only git's own user can read."""
+    """Return ``user:password@``, for a variable that only git's own user can read."""
     if not proxy.authorization:
         return ""
     user, _, password = b64decode(proxy.authorization.partition(" ")[2]).decode().partition(":")
     return f"{quote(user, safe='')}:{quote(password, safe='')}@"
 
 
-def _place(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of an address that was read."""
+def _split(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of a parsed address."""
     if "://" not in url:
         return "ssh", url.partition("@")[2].partition(":")[0], 22
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError:
-        raise InvalidRequest(f"{url} has a port that is none") from None
+        raise InvalidRequest(f"{url} has an invalid port") from None
     if not parts.hostname:
-        raise InvalidRequest(f"{url} names no host")
+        raise InvalidRequest(f"{url} has no host name")
     return parts.scheme, parts.hostname, port or _PORTS[parts.scheme]

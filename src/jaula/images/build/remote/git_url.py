@@ -1,4 +1,4 @@
-"""Addresses of git repositories as ``ADD`` and ``docker build`` take them. Pure.
+"""URLs of git repositories, as ``ADD`` and ``docker build`` accept them. Pure.
 
 Source: docker docs, "Build context", 'URL fragments' and 'URL queries':
 ``https://host/user/repo.git#REF:DIRECTORY``, or ``?ref=...&subdir=...&commit=...``.
@@ -15,7 +15,7 @@ import msgspec
 from jaula.errors import InvalidRequest
 
 _HTTP = re.compile(r"https?://[^/?#]+/[^?#]*\.git/?(?:[?#].*)?", re.ASCII | re.DOTALL)
-_SHELL = re.compile(r"git@[A-Za-z0-9._-]+:(?!/*-)[!-~]+", re.ASCII)
+_SCP = re.compile(r"git@[A-Za-z0-9._-]+:(?!/*-)[!-~]+", re.ASCII)
 _OTHER = re.compile(r"(?:ssh|git)://[!-~]+", re.ASCII)
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+@)?[A-Za-z0-9.\[\]:_][A-Za-z0-9.\[\]:_-]*", re.ASCII)
 _REF = re.compile(r"[A-Za-z0-9_.@/+][A-Za-z0-9_.@/+-]*", re.ASCII)
@@ -25,7 +25,11 @@ _QUERY |= {"commit": "commit", "checksum": "commit"}
 
 
 class GitUrl(msgspec.Struct, frozen=True):
-    """``ref`` is a branch, a tag or a commit, '' for the default branch; ``commit`` must be it."""
+    """A repository URL.
+
+    ``ref`` is a branch, a tag or a commit, '' for the default branch. ``commit`` is a prefix of the
+    commit that it must resolve to.
+    """
 
     url: str
     ref: str = ""
@@ -34,45 +38,52 @@ class GitUrl(msgspec.Struct, frozen=True):
 
 
 def is_git(text: str) -> bool:
-    """Whether an address is a repository's."""
-    return bool(_HTTP.fullmatch(text) or _SHELL.match(text) or _OTHER.match(text))
+    """Return whether an address is a repository's."""
+    return bool(_HTTP.fullmatch(text) or _SCP.match(text) or _OTHER.match(text))
 
 
 def parse(text: str) -> GitUrl:
-    """Read an address. Raises :class:`InvalidRequest`."""
-    place, _, fragment = text.partition("#")
-    place, _, query = place.partition("?")
-    found = {"ref": "", "subdir": "", "commit": ""}
+    """Parse a URL.
+
+    :raises InvalidRequest: if it is not valid.
+    """
+    base, _, fragment = text.partition("#")
+    base, _, query = base.partition("?")
+    fields = {"ref": "", "subdir": "", "commit": ""}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _QUERY:
             raise InvalidRequest(
-                f"{name!r} in {text!r} is not known", hint="ref, tag, branch, subdir, commit"
+                f"unknown query {name!r} in {text!r}",
+                hint="use ref, tag, branch, subdir or commit",
             )
-        found[_QUERY[name]] = value
+        fields[_QUERY[name]] = value
     if fragment:
         ref, _, subdir = fragment.partition(":")
-        found["ref"], found["subdir"] = ref or found["ref"], subdir or found["subdir"]
-    _check(place, text)
-    if found["ref"] and (not _REF.fullmatch(found["ref"]) or ".." in found["ref"]):
-        raise InvalidRequest(f"{found['ref']!r} in {text!r} is no branch, tag or commit")
-    if found["commit"] and not _COMMIT.fullmatch(found["commit"]):
-        raise InvalidRequest(f"{found['commit']!r} in {text!r} is no commit")
-    subdir = posixpath.normpath("/" + found["subdir"]).lstrip("/")
-    return GitUrl(place, found["ref"], subdir, found["commit"])
+        fields["ref"], fields["subdir"] = ref or fields["ref"], subdir or fields["subdir"]
+    _check(base, text)
+    if fields["ref"] and (not _REF.fullmatch(fields["ref"]) or ".." in fields["ref"]):
+        raise InvalidRequest(f"{fields['ref']!r} in {text!r} is not a valid branch, tag or commit")
+    if fields["commit"] and not _COMMIT.fullmatch(fields["commit"]):
+        raise InvalidRequest(f"{fields['commit']!r} in {text!r} is not a valid commit")
+    subdir = posixpath.normpath("/" + fields["subdir"]).lstrip("/")
+    return GitUrl(base, fields["ref"], subdir, fields["commit"])
 
 
-def _check(place: str, text: str) -> None:
-    """That neither git nor ssh can take a part of it for an option or another protocol."""
-    if _SHELL.fullmatch(place):
+def _check(base: str, text: str) -> None:
+    """Check that git and ssh cannot read a part of the URL as an option or another protocol.
+
+    :raises InvalidRequest: if they could.
+    """
+    if _SCP.fullmatch(base):
         return
-    scheme, separator, _ = place.partition("://")
+    scheme, separator, _ = base.partition("://")
     try:
-        host = urlsplit(place).netloc
+        host = urlsplit(base).netloc
     except ValueError:
         host = ""
-    known = separator and scheme in ("http", "https", "ssh", "git")
-    if not known or not _HOST.fullmatch(host) or not place.isascii() or not place.isprintable():
+    supported = separator and scheme in ("http", "https", "ssh", "git")
+    if not supported or not _HOST.fullmatch(host) or not base.isascii() or not base.isprintable():
         raise InvalidRequest(
-            f"{text!r} is no repository that can be fetched",
-            hint="https://HOST/PATH.git, ssh://, git:// or git@HOST:PATH, then #REF:DIRECTORY",
+            f"{text!r} is not a valid repository URL",
+            hint="use https://HOST/PATH.git, ssh://, git:// or git@HOST:PATH, then #REF:DIRECTORY",
         )

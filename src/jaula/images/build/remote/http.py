@@ -1,11 +1,11 @@
-"""Files from the web, for ``ADD`` and for a context's address.
+"""Download files for ``ADD`` and for the URL of a context.
 
-The engine fetches them from where it stands, on the host. So that nobody reaches through it what
-a build's container could not, services of the host's loopback and link-local addresses (a cloud's
-metadata among them) are refused unless the build has the host's network.
+The engine downloads from the host's network. A build must not reach services through the engine
+that its containers cannot reach. So the host's loopback and link-local addresses, among them a
+cloud's metadata service, are refused unless the build uses the host's network.
 
-An answer has to keep a speed, ends at the free space of the disk, and is never taken when it is
-shorter than it said. A redirect away from https is refused.
+A response must keep a minimum speed and leave free disk space. It is refused if it is shorter than
+stated. A redirect from https to http is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.http import url as http_url
-from jaula.images.registry.http.certs_d import context
+from jaula.images.registry.http.certs_d import tls_context
 from jaula.images.registry.http.connection import Connection
 from jaula.images.registry.http.proxy import Proxies
 from jaula.images.registry.http.url import Url
@@ -32,14 +32,17 @@ from jaula.images.registry.timeouts import Timeouts
 from jaula.storage import free_space
 from jaula.storage.errors import is_full
 
-_REDIRECTS = 10
-_REDIRECTING = (301, 302, 303, 307, 308)
-_PIECE = 1 << 18
-_SHOWN = 300  # characters of an address in messages
+_MAX_REDIRECTS = 10
+_REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+_CHUNK = 1 << 18  # bytes
+_URL_LIMIT = 300  # characters of a URL in messages
 
 
 class Download(msgspec.Struct, frozen=True):
-    """What came: ``name`` is the last part of the address's path, perhaps ''; ``mtime`` seconds."""
+    """A downloaded file. ``name`` is the last part of the URL's path, possibly ''.
+
+    ``mtime`` is in seconds since the epoch, None if the server does not state it.
+    """
 
     name: str
     digest: str
@@ -48,7 +51,7 @@ class Download(msgspec.Struct, frozen=True):
 
 
 class Downloads:
-    """Fetches for one build. ``host_network`` says that the host's own services may be asked."""
+    """The downloads of one build. ``host_network`` allows the host's own addresses."""
 
     def __init__(
         self,
@@ -56,45 +59,45 @@ class Downloads:
         cancel: Cancellation,
         *,
         host_network: bool = False,
-        patience: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
         self._proxies = proxies
         self._cancel = cancel
         self._host_network = host_network
-        self._patience = patience
+        self._timeouts = timeouts
 
     def fetch(self, text: str, target: int) -> Download:
-        """Write what is at an address to the descriptor ``target``.
+        """Download a URL to the descriptor ``target``.
 
-        :raises InvalidRequest: it is no address, or the server refuses.
-        :raises Unavailable: it cannot be reached, or broke off.
+        :raises InvalidRequest: if the URL is not valid or the server refuses.
+        :raises Unavailable: if the server cannot be reached or drops the connection.
         """
-        url = _parsed(text)
-        for _ in range(_REDIRECTS + 1):
-            location, done = self._once(url, text, target)
-            if done is not None:
-                return done
-            following = _parsed(location, url)
+        url = _parse(text)
+        for _ in range(_MAX_REDIRECTS + 1):
+            location, download = self._once(url, text, target)
+            if download is not None:
+                return download
+            following = _parse(location, url)
             if url.scheme == "https" and following.scheme == "http":
-                raise InvalidRequest(f"{_shown(text)} leads to a place without encryption")
+                raise InvalidRequest(f"{_printable(text)} redirects to a server without encryption")
             url = following
-        raise InvalidRequest(f"{_shown(text)} leads on more than {_REDIRECTS} times")
+        raise InvalidRequest(f"{_printable(text)} redirects more than {_MAX_REDIRECTS} times")
 
     def _once(self, url: Url, text: str, target: int) -> tuple[str, Download | None]:
-        """Where a redirect leads, or the file."""
+        """Send one request and return the location of a redirect, or the downloaded file."""
         proxy = self._proxies.of(url)
-        tls = context() if url.scheme == "https" else None
-        connection = Connection(url, proxy, tls, self._patience)
+        tls = tls_context() if url.scheme == "https" else None
+        connection = Connection(url, proxy, tls, self._timeouts)
         try:
             self._cancel.check()
             if proxy is None and not self._host_network:
-                _look_up(url, text)
+                _check_host(url, text)
             connection.connect()
-            held = connection.held
-            assert held is not None
+            raw_socket = connection.raw_socket
+            assert raw_socket is not None
             if proxy is None and not self._host_network:
-                refuse_host(held.getpeername()[0], text)  # a name may have another address by now
-            with self._cancel.interrupting(held):
+                refuse_host(raw_socket.getpeername()[0], text)  # DNS may have changed since
+            with self._cancel.interrupting(raw_socket):
                 connection.request(
                     "GET",
                     connection.target() + url.target,
@@ -105,77 +108,80 @@ class Downloads:
                         **connection.proxy_headers(),
                     },
                 )
-                connection.clock.document()
-                answer = connection.getresponse()
-                location = answer.headers.get("Location") or ""
-                if answer.status in _REDIRECTING and location:
+                connection.deadline.document()
+                response = connection.getresponse()
+                location = response.headers.get("Location") or ""
+                if response.status in _REDIRECT_STATUSES and location:
                     return location, None
-                if answer.status != 200:
+                if response.status != 200:
                     raise InvalidRequest(
-                        f"{_shown(text)} cannot be fetched: the server answered {answer.status} "
-                        f"{ascii(answer.reason)[1:-1]}"
+                        f"{_printable(text)} cannot be fetched: "
+                        f"the server responded {response.status} {ascii(response.reason)[1:-1]}"
                     )
-                connection.clock.stream()
-                return "", self._received(answer, url, text, target)
+                connection.deadline.stream()
+                return "", self._receive(response, url, text, target)
         except (OSError, http.client.HTTPException) as error:
             self._cancel.check()
             if is_full(error):
                 raise Unavailable(
-                    f"{_shown(text)} does not fit on the disk", hint="free some space"
+                    f"{_printable(text)} does not fit on the disk", hint="free some space"
                 ) from error
-            raise Unavailable(f"{_shown(text)} cannot be fetched: {_said(error)}") from error
+            raise Unavailable(f"{_printable(text)} cannot be fetched: {_reason(error)}") from error
         finally:
             connection.end()
 
-    def _received(
-        self, answer: http.client.HTTPResponse, url: Url, text: str, target: int
+    def _receive(
+        self, response: http.client.HTTPResponse, url: Url, text: str, target: int
     ) -> Download:
-        expected = answer.length
+        expected = response.length
         digest, size = hashlib.sha256(), 0
         free_space.check(target, expected or 0)
-        while piece := answer.read1(_PIECE):
-            if size // (64 * _PIECE) != (size + len(piece)) // (64 * _PIECE):
+        while chunk := response.read1(_CHUNK):
+            if size // (64 * _CHUNK) != (size + len(chunk)) // (64 * _CHUNK):
                 free_space.check(target, 0)
-            digest.update(piece)
-            size += len(piece)
-            view = memoryview(piece)
+            digest.update(chunk)
+            size += len(chunk)
+            view = memoryview(chunk)
             while view:
                 view = view[os.write(target, view) :]
         self._cancel.check()
         if expected is not None and size != expected:
-            raise Unavailable(f"{_shown(text)} broke off after {size} of {expected} bytes")
-        path = unquote(_parsed(text).target.partition("?")[0])
+            raise Unavailable(f"{_printable(text)} ended after {size} of {expected} bytes")
+        path = unquote(_parse(text).target.partition("?")[0])
         name = posixpath.basename(path)
         if name in (".", "..") or not name.isprintable():
             name = ""
-        modified = answer.headers.get("Last-Modified") or ""
+        modified = response.headers.get("Last-Modified") or ""
         return Download(name, "sha256:" + digest.hexdigest(), size, _seconds(modified))
 
 
 def refuse_host(peer: str, text: str) -> None:
-    """Raise :class:`InvalidRequest` for an address that only the host itself can mean."""
-    found = ipaddress.ip_address(peer.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    found = mapped or found
-    if found.is_loopback or found.is_link_local or found.is_unspecified:
+    """Check that an address is not one of the host's own. ``text`` is the URL, for the error.
+
+    :raises InvalidRequest: if it is a loopback, link-local or unspecified address.
+    """
+    address = ipaddress.ip_address(peer.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    address = mapped or address
+    if address.is_loopback or address.is_link_local or address.is_unspecified:
         raise InvalidRequest(
-            f"{_shown(text)} is served by {peer}, which is for the host alone",
-            hint="build with --network host where that is right and allowed",
+            f"{_printable(text)} is served by {peer}, an address of the host itself",
+            hint="build with --network host if that is intended and allowed",
         )
 
 
-def _look_up(url: Url, text: str) -> None:
-    """Refuse a name before anybody is asked: whether a port is open is the host's business, too."""
-    for found in socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM):
-        refuse_host(str(found[4][0]), text)
+def _check_host(url: Url, text: str) -> None:
+    """Check a name before connecting: whether a port of the host is open is private, too."""
+    for address in socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM):
+        refuse_host(str(address[4][0]), text)
 
 
-def _parsed(text: str, base: Url | None = None) -> Url:
+def _parse(text: str, base: Url | None = None) -> Url:
     try:
         return http_url.parse(text.partition("#")[0], base)
     except InvalidRequest:
         raise InvalidRequest(
-            f"{_shown(text)} is no address that can be fetched", hint="http:// or https://, a host"
+            f"{_printable(text)} is not a valid URL", hint="use http:// or https:// and a host"
         ) from None
 
 
@@ -186,13 +192,13 @@ def _seconds(text: str) -> int | None:
         return None
 
 
-def _shown(text: str) -> str:
-    return ascii(text[:_SHOWN])[1:-1]
+def _printable(text: str) -> str:
+    return ascii(text[:_URL_LIMIT])[1:-1]
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, http.client.IncompleteRead):
-        return "the answer broke off"
+        return "the connection was dropped"
     if isinstance(error, JaulaError):
         return error.message
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or "no answer"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or "no response"

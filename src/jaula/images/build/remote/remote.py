@@ -1,4 +1,4 @@
-"""What a build fetches: into directories of its own below one that is removed with the build."""
+"""Fetch the remote sources of a build, each into its own directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _PREFIX = "sha256:"
 
 
 class RemoteSources:
-    """A context; its end closes the descriptors, the files stay in ``directory`` (a descriptor)."""
+    """A context manager that closes its descriptors. The files stay in ``directory``, a descriptor.
+
+    The caller removes that directory with the build.
+    """
 
     def __init__(self, directory: int, downloads: Downloads, repositories: GitRepositories) -> None:
         self._directory = directory
@@ -34,36 +37,36 @@ class RemoteSources:
             os.close(self._open.pop())
 
     def file(self, url: str, checksum: str) -> File:
-        """Fetch a file; it is readable for its owner only, as Docker leaves it.
+        """Fetch a file. It is readable only for its owner, as in Docker.
 
-        :raises InvalidRequest: it has another digest than ``checksum`` (``sha256:...``, or '').
+        :raises InvalidRequest: if its digest is not ``checksum`` (``sha256:...``, or '').
         """
         if checksum:
-            _check_form(checksum)
+            _check_checksum(checksum)
         tree = self._new(url)
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         target = os.open("file", flags, 0o600, dir_fd=tree.root)
         try:
-            found = self._downloads.fetch(url, target)
-            if checksum and found.digest != checksum:
+            download = self._downloads.fetch(url, target)
+            if checksum and download.digest != checksum:
                 raise InvalidRequest(
-                    f"{url} has the digest {found.digest}, and {checksum} was asked for"
+                    f"{url} has the digest {download.digest}, but {checksum} was requested"
                 )
-            time = found.mtime
+            time = download.mtime
             if time is not None:
                 os.utime(target, (time, time))
         finally:
             os.close(target)
-        return File(tree, b"file", os.fsencode(found.name))
+        return File(tree, b"file", os.fsencode(download.name))
 
     def repository(self, url: str, checksum: str, *, keep_git_dir: bool) -> DirectorySource:
         """Fetch a commit of a repository, or one directory of it."""
         address = git_url.parse(url)
         if checksum:
             address = msgspec.structs.replace(address, commit=checksum)
-        room = self._new(url)
-        self._repositories.check_out(address, room.root)
-        root = os.open(TREE, DIRECTORY_FLAGS, dir_fd=room.root)
+        checkout = self._new(url)
+        self._repositories.check_out(address, checkout.root)
+        root = os.open(TREE, DIRECTORY_FLAGS, dir_fd=checkout.root)
         self._open.append(root)
         keep = None if keep_git_dir else without_git
         return DirectorySource(Tree(root, url), os.fsencode(address.subdir), keep)
@@ -76,8 +79,10 @@ class RemoteSources:
         return Tree(descriptor, url)
 
 
-def _check_form(checksum: str) -> None:
+def _check_checksum(checksum: str) -> None:
     digits = checksum.removeprefix(_PREFIX)
-    known = checksum.startswith(_PREFIX) and len(digits) == 64
-    if not known or not set(digits) <= set("0123456789abcdef"):
-        raise InvalidRequest(f"--checksum {checksum[:100]!r} is no digest", hint="sha256:HEX")
+    has_form = checksum.startswith(_PREFIX) and len(digits) == 64
+    if not has_form or not set(digits) <= set("0123456789abcdef"):
+        raise InvalidRequest(
+            f"--checksum {checksum[:100]!r} is not a digest", hint="use sha256:HEX"
+        )

@@ -1,12 +1,14 @@
-"""Credentials of registries as Docker and podman keep them on disk.
+"""Registry credentials on disk, in the format of Docker and podman.
 
 Sources: docker docs, "docker login" (``auths``, ``credsStore``, ``credHelpers``), the protocol of
 github.com/docker/docker-credential-helpers, containers-auth.json(5). The client reads and writes
-them; the engine is only told what it needs for one request. Standard library only, since the
-client loads no packages, and what starts programs or makes random names when it is needed.
+them. The engine gets only the credentials that a request needs. The module uses the standard
+library only, since the client loads no packages. Modules that start programs or generate random
+names are imported when needed.
 
-A helper is a program ``docker-credential-NAME`` that is given ``get``, ``store`` or ``erase``, and
-speaks JSON. Its name is a plain word, so a configuration file cannot name any other program.
+A helper is a program ``docker-credential-NAME``. It is called with ``get``, ``store`` or ``erase``
+and speaks JSON. Its name has a restricted character set, so a configuration file cannot name any
+other program.
 """
 
 from __future__ import annotations
@@ -15,26 +17,23 @@ import json
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
 
-if TYPE_CHECKING:
-    from jaula.images.registry.auth.keyring import Keyring
-
 _LIMIT = 4 << 20  # bytes of a configuration file
-_ANSWER_LIMIT = 1 << 20  # bytes of a helper's answer
-_PATIENCE = 60  # seconds that a helper may take: it may ask a person
-_HELPER = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
-_HELPER_LENGTH = 64
+_OUTPUT_LIMIT = 1 << 20  # bytes of a helper's output
+_HELPER_TIMEOUT = 60  # seconds; a helper may prompt the user
+_HELPER_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_HELPER_LENGTH = 64  # characters
 TOKEN_USER = "<token>"
 NOT_FOUND = "credentials not found in native keychain"
 OWN_HELPER = "jaula"
-"""The helper that gives other programs what the kernel's keyring has; we need no program for it."""
+"""The helper that gives other programs access to the kernel's keyring. Not called here."""
 
 
 class Login(NamedTuple):
-    """What is kept for one registry. Never shown."""
+    """The stored credentials of one registry. ``repr`` hides them."""
 
     user: str = ""
     password: str = ""
@@ -48,27 +47,40 @@ class Login(NamedTuple):
         return bool(self.user or self.identity_token)
 
 
+class CredentialKeyring(Protocol):
+    """The kernel keyring of one configuration file, see :mod:`.keyring`."""
+
+    def find(self, key: str) -> Login: ...
+
+    def store(self, key: str, login: Login) -> None: ...
+
+    def erase(self, key: str) -> bool: ...
+
+
 class CredentialFile:
     """One configuration file, the helpers that it names, and the kernel's keyring.
 
-    ``keyring`` gives the one that belongs to a file; without it, or where the kernel has none,
-    secrets that no helper takes are in the file.
+    ``keyring`` opens the keyring of a file. Without one, secrets that no helper stores are in the
+    file.
     """
 
-    def __init__(self, path: str, keyring: Callable[[str], Keyring | None] | None = None) -> None:
+    def __init__(
+        self, path: str, keyring: Callable[[str], CredentialKeyring | None] | None = None
+    ) -> None:
         self.path = path
         self._open_keyring = keyring
 
     @property
-    def _keyring(self) -> Keyring | None:
+    def _keyring(self) -> CredentialKeyring | None:
         return self._open_keyring(os.path.realpath(self.path)) if self._open_keyring else None
 
     def find(self, key: str) -> Login:
-        """The credentials for a registry; empty where there are none.
+        """Return the credentials for a registry, empty if there are none.
 
-        ``key`` is ``host[:port]``, or ``https://index.docker.io/v1/``. Raises
-        :class:`InvalidRequest` for a file that cannot be read, :class:`JaulaError` for a helper
-        that fails.
+        ``key`` is ``host[:port]`` or ``https://index.docker.io/v1/``.
+
+        :raises InvalidRequest: if the file cannot be read.
+        :raises JaulaError: if a helper fails.
         """
         document = self.document()
         helper = _helper_of(document, key)
@@ -82,49 +94,52 @@ class CredentialFile:
             return Login()
         if not entry and (keyring := self._keyring) is not None:
             return keyring.find(key)
-        return _decoded(entry, key)
+        return _decode(entry, key)
 
     def store(self, key: str, login: Login, *, clear: bool = False) -> bool:
-        """Keep credentials; whether they are in clear in the file, as ``clear`` wants them.
+        """Store credentials and return whether they are in clear text in the file.
 
-        The first of these takes them: the file's helper, the kernel's keyring, the file.
+        ``clear`` requests that. Otherwise the first available store is used: the file's helper, the
+        kernel's keyring, the file.
         """
         document = self.document()
         helper = _helper_of(document, key)
         auths = _auths(document)
         document["auths"] = auths
         if helper:
-            document_of = {
+            request = {
                 "ServerURL": key,
                 "Username": TOKEN_USER if login.identity_token else login.user,
                 "Secret": login.identity_token or login.password,
             }
-            _call(helper, "store", json.dumps(document_of))
-            auths[key] = {}  # that there is something, as Docker notes it
-        elif not clear and self._keep(key, login):
+            _call(helper, "store", json.dumps(request))
+            auths[key] = {}  # marks that the helper has credentials, as Docker does
+        elif not clear and self._store_in_keyring(key, login):
             helper, auths[key] = OWN_HELPER, {}
         else:
             pair = f"{login.user}:{'' if login.identity_token else login.password}"
             auths[key] = {"auth": b64encode(pair.encode()).decode()}
             if login.identity_token:
                 auths[key]["identitytoken"] = login.identity_token
-        _name_own(document, key, named=helper == OWN_HELPER and _is_installed(OWN_HELPER))
+        _register_own_helper(
+            document, key, registered=helper == OWN_HELPER and _is_installed(OWN_HELPER)
+        )
         self.replace(document)
         return not helper
 
-    def _keep(self, key: str, login: Login) -> bool:
-        """Whether the kernel's keyring has taken the credentials."""
+    def _store_in_keyring(self, key: str, login: Login) -> bool:
+        """Store credentials in the kernel's keyring and return whether that worked."""
         keyring = self._keyring
         if keyring is None:
             return False
         try:
             keyring.store(key, login)
         except Unavailable:
-            return False  # the file takes them, and the person is told so
+            return False  # they go into the file, and the caller warns the user
         return True
 
     def erase(self, key: str) -> bool:
-        """Forget credentials; whether there were any."""
+        """Remove credentials and return whether there were any."""
         document = self.document()
         helper = _helper_of(document, key)
         auths = _auths(document)
@@ -140,12 +155,15 @@ class CredentialFile:
                 keyring.erase(key)
             del auths[name]
         if names:
-            _name_own(document, key, named=False)
+            _register_own_helper(document, key, registered=False)
             self.replace(document)
         return bool(names or helper)
 
     def document(self) -> dict[str, Any]:
-        """Everything in the file; empty where there is none. Raises :class:`InvalidRequest`."""
+        """Return the content of the file, empty if it is absent.
+
+        :raises InvalidRequest: if it cannot be read.
+        """
         try:
             with open(self.path, "rb") as file:
                 data = file.read(_LIMIT + 1)
@@ -158,13 +176,13 @@ class CredentialFile:
         try:
             document = json.loads(data) if data.strip() else {}
         except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f"{self.path} is no JSON document: {error}") from None
+            raise InvalidRequest(f"{self.path} is not a JSON document: {error}") from None
         if not isinstance(document, dict):
-            raise InvalidRequest(f"{self.path} is no JSON object")
+            raise InvalidRequest(f"{self.path} is not a JSON object")
         return document
 
     def replace(self, document: dict[str, Any]) -> None:
-        """Replace the file as a whole, readable by its owner alone; a link stays one."""
+        """Replace the file atomically, readable only by its owner. A symbolic link stays one."""
         import secrets
 
         path = os.path.realpath(self.path)
@@ -186,7 +204,7 @@ def _auths(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _same(name: str, key: str) -> bool:
-    """Older files have a URL where newer ones have a host."""
+    """Return whether both names mean one registry. Older files have a URL in place of a host."""
     return _host(name) == _host(key)
 
 
@@ -194,7 +212,7 @@ def _host(name: str) -> str:
     return name.partition("://")[2].partition("/")[0] if "://" in name else name.partition("/")[0]
 
 
-def _decoded(entry: dict[str, Any], key: str) -> Login:
+def _decode(entry: dict[str, Any], key: str) -> Login:
     token = entry.get("identitytoken")
     user, password = entry.get("username"), entry.get("password")
     pair = entry.get("auth")
@@ -202,14 +220,14 @@ def _decoded(entry: dict[str, Any], key: str) -> Login:
         try:
             user, _, password = b64decode(pair, validate=True).decode().partition(":")
         except ValueError:
-            raise InvalidRequest(f"the credentials kept for {key} cannot be read") from None
+            raise InvalidRequest(f"the stored credentials for {key} cannot be read") from None
         password = password.strip("\0")
     texts = [value if isinstance(value, str) else "" for value in (user, password, token)]
     return Login(*texts)
 
 
 def _helper_of(document: dict[str, Any], key: str) -> str:
-    """The helper for a registry: its own, or the one for all; empty without one."""
+    """Return the helper of a registry: its own or the default one, empty if there is none."""
     helpers = document.get("credHelpers")
     name = helpers.get(_host(key)) or helpers.get(key) if isinstance(helpers, dict) else None
     if name is None:
@@ -217,18 +235,23 @@ def _helper_of(document: dict[str, Any], key: str) -> str:
     if not name or name == OWN_HELPER:
         return ""
     if not isinstance(name, str) or not _is_helper(name):
-        raise InvalidRequest(f"{str(name)[:80]!r} is no name of a credential helper")
+        raise InvalidRequest(f"{str(name)[:80]!r} is not a valid name of a credential helper")
     return name
 
 
 def _is_helper(name: str) -> bool:
-    return len(name) <= _HELPER_LENGTH and name[0] not in "._-" and _HELPER.issuperset(name)
+    return (
+        len(name) <= _HELPER_LENGTH and name[0] not in "._-" and _HELPER_CHARACTERS.issuperset(name)
+    )
 
 
-def _name_own(document: dict[str, Any], key: str, *, named: bool) -> None:
-    """Have other programs find what the keyring has by our own helper, or not any more."""
+def _register_own_helper(document: dict[str, Any], key: str, *, registered: bool) -> None:
+    """Register or remove our helper for a registry.
+
+    Other programs use the kernel's keyring through it.
+    """
     helpers = document.get("credHelpers")
-    if named:
+    if registered:
         document["credHelpers"] = {
             **(helpers if isinstance(helpers, dict) else {}),
             _host(key): OWN_HELPER,
@@ -247,22 +270,22 @@ def _is_installed(helper: str) -> bool:
 
 def _get(helper: str, key: str) -> Login:
     try:
-        answer = _call(helper, "get", key)
+        output = _call(helper, "get", key)
     except NotFound:
         return Login()
     try:
-        document = json.loads(answer)
+        document = json.loads(output)
         user, secret = document["Username"], document["Secret"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise JaulaError(f"docker-credential-{helper} answered with no credentials") from None
+        raise JaulaError(f"docker-credential-{helper} did not return credentials") from None
     if not isinstance(user, str) or not isinstance(secret, str):
-        raise JaulaError(f"docker-credential-{helper} answered with no credentials")
+        raise JaulaError(f"docker-credential-{helper} did not return credentials")
     if user == TOKEN_USER:
         return Login(identity_token=secret)
     return Login(user, secret)
 
 
-def _call(helper: str, verb: str, given: str) -> str:
+def _call(helper: str, verb: str, request: str) -> str:
     import shutil
     import subprocess
 
@@ -271,23 +294,24 @@ def _call(helper: str, verb: str, given: str) -> str:
     if path is None:
         raise JaulaError(
             f"error getting credentials - err: {program} is not in the path",
-            hint="install it, or take it out of the configuration file",
+            hint="install it, or remove it from the configuration file",
         )
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [path, verb],
-            input=given.encode(),
+            input=request.encode(),
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_HELPER_TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise JaulaError(f"error getting credentials - err: {program}: {error}") from None
-    answer = done.stdout[:_ANSWER_LIMIT].decode("utf-8", "replace").strip()
-    if done.returncode:
-        if answer == NOT_FOUND:
-            raise NotFound(answer)
+    output = result.stdout[:_OUTPUT_LIMIT].decode("utf-8", "replace").strip()
+    if result.returncode:
+        if output == NOT_FOUND:
+            raise NotFound(output)
         raise JaulaError(
-            f"error getting credentials - err: exit status {done.returncode}, out: `{answer[:300]}`"
+            f"error getting credentials - err: exit status {result.returncode}, "
+            f"out: `{output[:300]}`"
         )
-    return answer
+    return output

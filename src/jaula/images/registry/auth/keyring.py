@@ -1,7 +1,7 @@
-"""Credentials in the kernel's keyring: in memory that is not swapped to a file, for one user.
+"""Credentials in the kernel's keyring: in memory that is never swapped to a file, for one user.
 
-Source: keyrings(7), persistent-keyring(7). They are there until the machine is started anew, or
-until nobody used them for three days. Standard library only, since the client loads no packages.
+Source: keyrings(7), persistent-keyring(7). They last until the next boot, or until they were not
+used for three days. The module uses the standard library only, since the client loads no packages.
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ import errno
 import json
 
 from jaula.errors import Unavailable
+from jaula.images.registry.auth.credentials import Login
 from jaula.kernel import keyring
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from jaula.images.registry.auth.credentials import Login
 
 _ABSENT = frozenset({errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED})
 
@@ -23,7 +20,10 @@ class Keyring:
     """The keys that belong to one configuration file."""
 
     def __init__(self, path: str) -> None:
-        """Raises :class:`Unavailable` where the kernel gives this user no keyring."""
+        """Open the user's keyring.
+
+        :raises Unavailable: if the kernel gives this user no keyring.
+        """
         self._path = path
         try:
             self._ring = keyring.persistent()
@@ -36,9 +36,7 @@ class Keyring:
                 raise Unavailable(f"no kernel keyring: {error.strerror}") from None
 
     def find(self, key: str) -> Login:
-        """What is kept for a registry; empty where nothing is."""
-        from jaula.images.registry.auth.credentials import Login
-
+        """Return the credentials for a registry, empty if there are none."""
         try:
             data = keyring.read(keyring.search(self._ring, self._name(key)))
             return Login(*(str(text) for text in json.loads(data)))
@@ -47,10 +45,13 @@ class Keyring:
                 return Login()
             raise Unavailable(f"cannot read the kernel keyring: {error.strerror}") from None
         except (ValueError, TypeError):
-            return Login()  # not one of ours
+            return Login()  # another program's key
 
     def store(self, key: str, login: Login) -> None:
-        """Keep credentials. Raises :class:`Unavailable`: too large, or the user's quota is full."""
+        """Store credentials.
+
+        :raises Unavailable: if they are too large, or the user's quota is exhausted.
+        """
         data = json.dumps(list(login)).encode()
         if len(data) > keyring.PAYLOAD_LIMIT:
             raise Unavailable("the credentials are too large for the kernel keyring")
@@ -61,7 +62,7 @@ class Keyring:
             raise Unavailable(f"cannot write the kernel keyring: {error.strerror}") from None
 
     def erase(self, key: str) -> bool:
-        """Forget them; whether there were any."""
+        """Remove credentials and return whether there were any."""
         try:
             keyring.unlink(keyring.search(self._ring, self._name(key)), self._ring)
         except OSError as error:
@@ -75,7 +76,7 @@ class Keyring:
 
 
 def available(path: str) -> Keyring | None:
-    """The keyring for a configuration file; None where the kernel gives none."""
+    """Return the keyring for a configuration file, or None if the kernel provides none."""
     try:
         return Keyring(path)
     except Unavailable:

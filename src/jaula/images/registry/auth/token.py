@@ -1,14 +1,14 @@
-"""Proving who is there: a password, or a token that a token server gives for it.
+"""Authentication at a registry: a password, or a token from a token server.
 
 Source: distribution project, "Token Authentication Specification" and "Token Authentication with
 OAuth2"; RFC 6750, RFC 7617.
 
-* The scope of a token is what we want to do, never what the challenge asks for: a registry cannot
-  have us fetch a token for somebody else's repository.
-* Credentials are shown to a token server only where :meth:`Hosts.trusts_realm` says so; elsewhere
-  the answer is an error, not a request without them. Without credentials any server with HTTPS
-  may be asked for a token.
-* Tokens are kept for one operation and forgotten with it.
+* The scope of a token is the scope of our request, never the one in the challenge. So a registry
+  cannot make us fetch a token for another repository.
+* Credentials are sent to a token server only if :meth:`Hosts.trusts_realm` allows it. Otherwise the
+  request fails; it is not sent without them. Without credentials, any HTTPS server may be asked for
+  a token.
+* Tokens are cached for one operation.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from jaula.images.registry.timeouts import ERROR_LIMIT, TOKEN_LIMIT
 from jaula.spec.api import RegistryAuth
 
 _CLIENT = "jaula"
-_LEAST_LIFE = 60  # seconds; the specification's default
-_MARGIN = 10  # seconds before the end at which a token is not used any more
+_MIN_LIFETIME = 60  # seconds; the specification's default
+_MARGIN = 10  # seconds before its expiry at which a token is replaced
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _TokenResponse(msgspec.Struct, frozen=True):
     token: str | None = None
     access_token: str | None = None
     refresh_token: str | None = None
@@ -46,12 +46,12 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a person has for one registry. Never shown."""
+    """The user's credentials for one registry. ``repr`` hides them."""
 
     user: str = ""
     password: str = ""
-    identity_token: str = ""  # given by a token server in place of the password
-    registry_token: str = ""  # a finished bearer token
+    identity_token: str = ""  # issued by a token server in place of the password
+    registry_token: str = ""  # a bearer token, sent unchanged
 
     def __repr__(self) -> str:
         return f"Credentials({'some' if self else 'none'})"
@@ -66,7 +66,12 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 def credentials(auth: RegistryAuth | None) -> Credentials:
-    """The document of the API as credentials; ``auth`` is user and password in base 64."""
+    """Return the credentials in a document of the API.
+
+    ``auth.auth`` is base64 of user and password.
+
+    :raises InvalidRequest: if they cannot be read.
+    """
     if auth is None:
         return Credentials()
     user, password = auth.username, auth.password
@@ -81,24 +86,24 @@ def credentials(auth: RegistryAuth | None) -> Credentials:
 
 
 class Authorizer:
-    """The ``Authorization`` header for one endpoint, for as long as one operation lasts."""
+    """The ``Authorization`` header for one endpoint during one operation."""
 
-    def __init__(self, transport: Transport, endpoint: Endpoint, held: Credentials) -> None:
+    def __init__(self, transport: Transport, endpoint: Endpoint, credentials: Credentials) -> None:
         self._transport = transport
         self._endpoint = endpoint
-        self._held = Credentials() if endpoint.mirror else held
+        self._credentials = Credentials() if endpoint.mirror else credentials
         self._challenge: Challenge | None = None
         self._origin: Url | None = None
         self._tokens: dict[tuple[str, ...], tuple[str, float]] = {}
         self._lock = threading.Lock()
-        self.identity_token = ""  # what a token server gave for the password
+        self.identity_token = ""  # issued by a token server for the password
 
     @property
-    def challenged(self) -> Challenge | None:
+    def challenge(self) -> Challenge | None:
         return self._challenge
 
-    def learn(self, challenge: Challenge | None, origin: Url) -> None:
-        """What the endpoint itself asked for; earlier tokens were not good enough."""
+    def set_challenge(self, challenge: Challenge | None, origin: Url) -> None:
+        """Set the challenge of the endpoint. Discard earlier tokens, which were not sufficient."""
         with self._lock:
             self._challenge, self._origin = challenge, origin
             self._tokens.clear()
@@ -106,26 +111,29 @@ class Authorizer:
     def header(
         self, scopes: Iterable[str], cancel: Cancellation, *, offline: bool = False
     ) -> str | None:
-        """The value for a request that needs ``scopes``; None where nothing was asked for.
+        """Return the header value for ``scopes``, or None if the server requires none.
 
-        Raises :class:`NoCredentials`, :class:`NotAuthorized` for a server that is not trusted with
-        them, and what a token server answers.
+        ``offline`` requests an identity token too.
+
+        :raises NoCredentials: if credentials are required and absent.
+        :raises NotAuthorized: if the token server is not trusted with the credentials.
+        :raises RegistryError: if the token server refuses.
         """
         challenge, origin = self._challenge, self._origin
         if challenge is None or origin is None:
             return None
         if challenge.scheme == "basic":
-            if not self._held.user:
+            if not self._credentials.user:
                 raise NoCredentials("no basic auth credentials")
-            return self._held.basic
-        if self._held.registry_token:
-            return f"Bearer {self._held.registry_token}"
+            return self._credentials.basic
+        if self._credentials.registry_token:
+            return f"Bearer {self._credentials.registry_token}"
         key = tuple(sorted(scopes))
-        with self._lock:  # threads that need the same token ask for it once
-            token, until = self._tokens.get(key, ("", 0.0))
-            if monotonic() >= until:
-                token, life = self._fetch(challenge, origin, key, cancel, offline)
-                self._tokens[key] = (token, monotonic() + life - _MARGIN)
+        with self._lock:  # threads that need the same token fetch it once
+            token, expiry = self._tokens.get(key, ("", 0.0))
+            if monotonic() >= expiry:
+                token, lifetime = self._fetch(challenge, origin, key, cancel, offline)
+                self._tokens[key] = (token, monotonic() + lifetime - _MARGIN)
         return f"Bearer {token}"
 
     def _fetch(
@@ -142,11 +150,11 @@ class Authorizer:
         pairs = [("service", service)] if service else []
         pairs += [("scope", scope) for scope in scopes]
         headers, body, method = {"Accept": "application/json"}, b"", "GET"
-        if self._held.identity_token:
+        if self._credentials.identity_token:
             method = "POST"
             pairs += [
                 ("grant_type", "refresh_token"),
-                ("refresh_token", self._held.identity_token),
+                ("refresh_token", self._credentials.identity_token),
                 ("client_id", _CLIENT),
             ]
             if scopes:
@@ -155,9 +163,9 @@ class Authorizer:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
             headers["Content-Length"] = str(len(body))
         else:
-            if self._held.user:
-                pairs.append(("account", self._held.user))
-                headers["Authorization"] = self._held.basic
+            if self._credentials.user:
+                pairs.append(("account", self._credentials.user))
+                headers["Authorization"] = self._credentials.basic
             if offline:
                 pairs += [("client_id", _CLIENT), ("offline_token", "true")]
             realm = realm.with_query(urlencode(pairs)) if pairs else realm
@@ -168,25 +176,26 @@ class Authorizer:
             cancel=cancel,
             endpoint=self._endpoint,
             body=(lambda: (body,)) if body else None,
-        ) as answer:
-            if answer.status != 200:
-                raise errors.refused(
-                    answer.status, answer.document(ERROR_LIMIT, "the token server's answer")
+        ) as response:
+            if response.status != 200:
+                raise errors.registry_error(
+                    response.status, response.document(ERROR_LIMIT, "the token server's response")
                 )
-            data = answer.document(TOKEN_LIMIT, "the token server's answer")
+            data = response.document(TOKEN_LIMIT, "the token server's response")
         return self._read(data)
 
     def _check_realm(self, realm: Url, origin: Url) -> None:
         if realm.scheme == "http" and (
-            origin.scheme == "https" or not self._transport.hosts.relaxed(realm.host, realm.port)
+            origin.scheme == "https"
+            or not self._transport.hosts.is_insecure(realm.host, realm.port)
         ):
             raise NotAuthorized(
-                f"the registry {self._endpoint.name} names a token server without encryption, "
+                f"the registry {self._endpoint.name} uses a token server without encryption, "
                 f"{realm.authority}: refused"
             )
-        if self._held and not self._transport.hosts.trusts_realm(self._endpoint, realm):
+        if self._credentials and not self._transport.hosts.trusts_realm(self._endpoint, realm):
             raise NotAuthorized(
-                f"the registry {self._endpoint.name} wants your credentials to be sent to "
+                f"the registry {self._endpoint.name} asks to send your credentials to "
                 f"{realm.authority}: refused",
                 hint="if that is its token server, start the engine with "
                 f"--registry-realm {self._endpoint.name}={realm.host}",
@@ -194,19 +203,22 @@ class Authorizer:
 
     def _read(self, data: bytes) -> tuple[str, float]:
         try:
-            answer = msgspec.json.decode(data, type=_Answer)
+            response = msgspec.json.decode(data, type=_TokenResponse)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"the token server's answer is not valid: {error}") from None
-        token = answer.token or answer.access_token or ""
+            raise InvalidRequest(f"the token server's response is not valid: {error}") from None
+        token = response.token or response.access_token or ""
         if not token:
             raise NotAuthorized("authorization server did not include a token in the response")
         _check_token(token)
-        _check_token(answer.refresh_token or "")
-        self.identity_token = answer.refresh_token or ""
-        return token, max(answer.expires_in or 0, _LEAST_LIFE)
+        _check_token(response.refresh_token or "")
+        self.identity_token = response.refresh_token or ""
+        return token, max(response.expires_in or 0, _MIN_LIFETIME)
 
 
 def _check_token(token: str) -> None:
-    """A token becomes a part of a header line."""
+    """Check that a token can be part of a header line.
+
+    :raises InvalidRequest: if it contains an invalid character.
+    """
     if any(not "!" <= c <= "~" for c in token):
-        raise InvalidRequest("a token holds characters that no token has")
+        raise InvalidRequest("a token contains invalid characters")

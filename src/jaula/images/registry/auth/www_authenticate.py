@@ -1,4 +1,4 @@
-"""``WWW-Authenticate``: what a server wants to be shown. Pure.
+"""Parse ``WWW-Authenticate``, the authentication challenge of a server. Pure.
 
 Source: RFC 9110 section 11.6.1 and the distribution project's "Token Authentication Specification".
 """
@@ -17,15 +17,15 @@ _LIMIT = 8192  # characters
 
 
 class Challenge(msgspec.Struct, frozen=True):
-    """One way to be let in; ``scheme`` and the names of parameters are lower case."""
+    """One accepted way to authenticate. ``scheme`` and parameter names are in lower case."""
 
     scheme: str
     parameters: dict[str, str] = {}
 
 
 def parse(headers: Iterable[str]) -> tuple[Challenge, ...]:
-    """All challenges of an answer. What cannot be read ends the list: the rest means nothing."""
-    found: list[Challenge] = []
+    """Return all challenges of a response. Parsing stops at the first invalid one."""
+    challenges: list[Challenge] = []
     for text in headers:
         position = 0
         while position < len(text) <= _LIMIT:
@@ -39,12 +39,12 @@ def parse(headers: Iterable[str]) -> tuple[Challenge, ...]:
                 value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
                 parameters.setdefault(name.lower(), value)
                 position = parameter.end()
-            found.append(Challenge(scheme[1].lower(), parameters))
-    return tuple(found)
+            challenges.append(Challenge(scheme[1].lower(), parameters))
+    return tuple(challenges)
 
 
 def choose(challenges: Iterable[Challenge]) -> Challenge | None:
-    """The one that we answer: a token before a password."""
+    """Return the challenge to answer: a bearer token if offered, else basic authentication."""
     by_scheme: dict[str, Challenge] = {}
     for challenge in challenges:
         by_scheme.setdefault(challenge.scheme, challenge)

@@ -1,8 +1,8 @@
-"""One connection to a registry: HTTP/1.1 by the standard library, with clocks that hold.
+"""One connection to a registry: HTTP/1.1 by the standard library, with total timeouts.
 
-``http.client`` waits for each piece anew, so a peer that sends a byte a minute would be waited for
-without end. Here every read of the socket asks a clock: how long the whole answer may still take,
-how long silence may last, and how many bytes have to come in a window of time.
+``http.client`` restarts its timeout with each read, so a peer that sends one byte per minute would
+never time out. Here every read of the socket has three limits: the time left for the whole
+response, the time without data, and the number of bytes per window of time.
 """
 
 from __future__ import annotations
@@ -20,145 +20,159 @@ from jaula.images.registry.timeouts import Timeouts
 
 
 class Deadline:
-    """The limits of what is being read at present."""
+    """The time limits of the current read."""
 
-    def __init__(self, patience: Timeouts) -> None:
-        self._patience = patience
-        self.stall = patience.stall
-        self._deadline: float | None = None
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self.stall = timeouts.stall
+        self._ends: float | None = None
         self._window_ends = 0.0
-        self._got = 0
+        self._received = 0
 
     def document(self, *, committing: bool = False) -> None:
-        """From now on a whole answer has ``patience.document`` seconds, or ``commit``."""
-        seconds = self._patience.commit if committing else self._patience.document
-        self.stall = seconds if committing else self._patience.stall
-        self._deadline = monotonic() + seconds
+        """Limit the rest of the response to the timeout of a document, or of a commit."""
+        seconds = self._timeouts.commit if committing else self._timeouts.document
+        self.stall = seconds if committing else self._timeouts.stall
+        self._ends = monotonic() + seconds
 
     def stream(self) -> None:
-        """From now on only the speed counts."""
-        self._deadline = None
-        self._window_ends = monotonic() + self._patience.window
-        self._got = 0
+        """Limit only the speed from now on."""
+        self._ends = None
+        self._window_ends = monotonic() + self._timeouts.window
+        self._received = 0
 
     def left(self) -> float:
-        """Seconds to wait for the next bytes. Raises TimeoutError where there are none left."""
+        """Return the seconds to wait for the next bytes.
+
+        :raises TimeoutError: if a limit is exceeded.
+        """
         now = monotonic()
-        if self._deadline is not None:
-            if now >= self._deadline:
-                raise TimeoutError("the answer takes too long")
-            return min(self._deadline - now, self.stall)
+        if self._ends is not None:
+            if now >= self._ends:
+                raise TimeoutError("the response takes too long")
+            return min(self._ends - now, self.stall)
         if now >= self._window_ends:
-            if self._got < self._patience.least:
-                raise TimeoutError("the answer comes too slowly")
-            self._window_ends, self._got = now + self._patience.window, 0
+            if self._received < self._timeouts.least:
+                raise TimeoutError("the response is too slow")
+            self._window_ends, self._received = now + self._timeouts.window, 0
         return min(self._window_ends - now + 0.01, self.stall)
 
     def count(self, size: int) -> None:
-        self._got += size
+        self._received += size
 
 
 class _Reader(io.RawIOBase):
-    def __init__(self, held: socket.socket, clock: Deadline) -> None:
-        self._held = held
-        self._clock = clock
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._socket = sock
+        self._deadline = deadline
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while True:
-            left = self._clock.left()
-            self._held.settimeout(left)
+            left = self._deadline.left()
+            self._socket.settimeout(left)
             try:
-                size = self._held.recv_into(buffer)
+                size = self._socket.recv_into(buffer)
             except TimeoutError:
-                if left >= self._clock.stall:
+                if left >= self._deadline.stall:
                     raise
-                self._clock.left()  # raises where the time is over, else a new window began
+                self._deadline.left()  # raises if the limit is exceeded, else starts a new window
                 continue
-            self._clock.count(size)
+            self._deadline.count(size)
             return size
 
 
 class _Socket:
-    """What ``http.client`` uses of a socket. It closes too early: an answer is still read then."""
+    """The methods of a socket that ``http.client`` calls.
 
-    def __init__(self, held: socket.socket, clock: Deadline, stall: float) -> None:
-        self.held = held
-        self._clock = clock
+    ``http.client`` closes the socket while the response is still being read, so ``close`` does
+    nothing.
+    """
+
+    def __init__(self, raw_socket: socket.socket, deadline: Deadline, stall: float) -> None:
+        self.raw_socket = raw_socket
+        self._deadline = deadline
         self._stall = stall
 
     def sendall(self, data: bytes) -> None:
-        self.held.settimeout(self._stall)
-        self.held.sendall(data)
+        self.raw_socket.settimeout(self._stall)
+        self.raw_socket.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self.held, self._clock), 1 << 16)
+        return io.BufferedReader(_Reader(self.raw_socket, self._deadline), 1 << 16)
 
     def close(self) -> None:
-        """Nothing; see :meth:`Connection.end`."""
+        """Do nothing; see :meth:`Connection.end`."""
 
 
 class Connection(http.client.HTTPConnection):
-    """To one host, through a proxy or not."""
+    """A connection to one host, direct or through a proxy."""
 
     def __init__(
-        self, url: Url, proxy: Proxy | None, tls: ssl.SSLContext | None, patience: Timeouts
+        self, url: Url, proxy: Proxy | None, tls: ssl.SSLContext | None, timeouts: Timeouts
     ) -> None:
         super().__init__(url.host, url.port)
         self._url = url
         self._proxy = proxy
         self._tls = tls
-        self._patience = patience
-        self.clock = Deadline(patience)
+        self._timeouts = timeouts
+        self.deadline = Deadline(timeouts)
         self.idle_since = 0.0
-        self.held: socket.socket | None = None
+        self.raw_socket: socket.socket | None = None
 
     def end(self) -> None:
-        """Close the socket; again is harmless."""
+        """Close the socket. Idempotent."""
         self.close()
-        if self.held is not None:
-            self.held.close()
+        if self.raw_socket is not None:
+            self.raw_socket.close()
 
     def connect(self) -> None:
-        """Reach the host. Raises OSError, :class:`Unavailable` where a proxy refuses."""
+        """Connect to the host.
+
+        :raises OSError: if the host is not reachable.
+        :raises Unavailable: if the proxy refuses.
+        """
         via = (self._proxy.host, self._proxy.port) if self._proxy else (self.host, self.port)
-        held = socket.create_connection(via, self._patience.connect)
+        raw_socket = socket.create_connection(via, self._timeouts.connect)
         try:
-            held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 if self._proxy is not None:
-                    self._open_tunnel(held, self._proxy)
-                held.settimeout(self._patience.connect)
-                held = self._tls.wrap_socket(held, server_hostname=self.host)
+                    self._open_tunnel(raw_socket, self._proxy)
+                raw_socket.settimeout(self._timeouts.connect)
+                raw_socket = self._tls.wrap_socket(raw_socket, server_hostname=self.host)
         except BaseException:
-            held.close()
+            raw_socket.close()
             raise
-        self.held = held
-        self.sock = _Socket(held, self.clock, self._patience.stall)
+        self.raw_socket = raw_socket
+        self.sock = _Socket(raw_socket, self.deadline, self._timeouts.stall)
 
-    def _open_tunnel(self, held: socket.socket, proxy: Proxy) -> None:
-        """RFC 9110 section 9.3.6; the host speaks only after we did, so nothing is read early."""
+    def _open_tunnel(self, raw_socket: socket.socket, proxy: Proxy) -> None:
+        """Open a tunnel (RFC 9110 section 9.3.6).
+
+        The host speaks only after the client, so no byte of it is read early here.
+        """
         name = f"[{self.host}]" if ":" in self.host else self.host
         lines = [f"CONNECT {name}:{self.port} HTTP/1.1", f"Host: {name}:{self.port}"]
         if proxy.authorization:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
-        held.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1"))
-        clock = Deadline(self._patience)
-        clock.document()
-        answer = http.client.HTTPResponse(
-            _Socket(held, clock, self._patience.stall),  # type: ignore[arg-type]
+        raw_socket.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1"))
+        deadline = Deadline(self._timeouts)
+        deadline.document()
+        response = http.client.HTTPResponse(
+            _Socket(raw_socket, deadline, self._timeouts.stall),  # type: ignore[arg-type]
             method="CONNECT",
         )
-        answer.begin()
-        if answer.status != 200:
+        response.begin()
+        if response.status != 200:
             raise Unavailable(
-                f"the proxy {proxy.host}:{proxy.port} refused: {answer.status} {answer.reason}"
+                f"the proxy {proxy.host}:{proxy.port} refused: {response.status} {response.reason}"
             )
 
     def target(self) -> str:
-        """The request target: the whole URL for a proxy that reads along."""
+        """Return the prefix of the request target: a proxy for plain HTTP gets the whole URL."""
         if self._proxy is not None and self._tls is None:
             return f"http://{self._url.authority}"
         return ""

@@ -1,8 +1,8 @@
-"""The proxy for a request, by the variables that everybody knows. Pure.
+"""Select the proxy for a request from settings and environment variables. Pure.
 
-Source: Go's ``net/http`` and ``golang.org/x/net/http/httpproxy``, which dockerd uses: ``no-proxy``
-holds names (``example.com`` and everything below), ``.example.com`` (below only), addresses,
-networks, each with a port or without, or ``*``. Loopback addresses never go through a proxy.
+Source: Go's ``net/http`` and ``golang.org/x/net/http/httpproxy``, which dockerd uses. ``no-proxy``
+contains names (``example.com`` and everything below), ``.example.com`` (only below), addresses and
+networks, each with or without a port, or ``*``. Loopback addresses never use a proxy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaula.images.registry.http.url import Url, is_loopback
 
 
 class Proxy(msgspec.Struct, frozen=True):
-    """An HTTP proxy; ``authorization`` is the value of its header, empty without a user."""
+    """An HTTP proxy. ``authorization`` is the value of the header, empty without a user."""
 
     host: str
     port: int
@@ -27,24 +27,28 @@ class Proxy(msgspec.Struct, frozen=True):
 
 
 class Proxies:
-    """Settings, else the environment's."""
+    """The proxies of each scheme, and the hosts that use none."""
 
     def __init__(self, http: str, https: str, exceptions: str) -> None:
         self._by_scheme = {"http": _proxy(http), "https": _proxy(https)}
-        self._exceptions = [word.strip().lower() for word in exceptions.split(",") if word.strip()]
+        self._exceptions = [
+            pattern.strip().lower() for pattern in exceptions.split(",") if pattern.strip()
+        ]
 
     def of(self, url: Url) -> Proxy | None:
-        """The proxy that ``url`` is fetched through, None for none."""
+        """Return the proxy for ``url``, or None."""
         proxy = self._by_scheme[url.scheme]
         if proxy is None or is_loopback(url.host):
             return None
-        if any(_matches(word, url) for word in self._exceptions):
+        if any(_matches(pattern, url) for pattern in self._exceptions):
             return None
         return proxy
 
 
-def configured(http: str, https: str, exceptions: str, environment: Mapping[str, str]) -> Proxies:
-    """What was set, and for each that was not the variable of its name, in either case."""
+def configured_proxies(
+    http: str, https: str, exceptions: str, environment: Mapping[str, str]
+) -> Proxies:
+    """Return the proxies from the settings, or from the environment variables for unset ones."""
 
     def variable(name: str) -> str:
         return environment.get(name.upper()) or environment.get(name) or ""
@@ -56,21 +60,21 @@ def configured(http: str, https: str, exceptions: str, environment: Mapping[str,
     )
 
 
-def _matches(word: str, url: Url) -> bool:
-    if word == "*":
+def _matches(pattern: str, url: Url) -> bool:
+    if pattern == "*":
         return True
-    name, colon, port = word.rpartition(":")
+    name, colon, port = pattern.rpartition(":")
     if colon and port.isdigit() and ":" not in name.strip("[]"):
         if int(port) != url.port:
             return False
-        word = name
+        pattern = name
     try:
-        return ipaddress.ip_address(url.host) in ipaddress.ip_network(word.strip("[]"))
+        return ipaddress.ip_address(url.host) in ipaddress.ip_network(pattern.strip("[]"))
     except (ValueError, TypeError):
-        pass  # one of the two is a name
-    if word.startswith("."):
-        return url.host.endswith(word)
-    return url.host == word or url.host.endswith("." + word)
+        pass  # the host or the pattern is a name
+    if pattern.startswith("."):
+        return url.host.endswith(pattern)
+    return url.host == pattern or url.host.endswith("." + pattern)
 
 
 def _proxy(text: str) -> Proxy | None:
@@ -82,7 +86,7 @@ def _proxy(text: str) -> Proxy | None:
     except ValueError:
         host, port = None, None
     if not host or parts.scheme != "http":
-        raise InvalidRequest("a proxy's address is not http://[USER:PASSWORD@]HOST[:PORT]")
+        raise InvalidRequest("a proxy address must be http://[USER:PASSWORD@]HOST[:PORT]")
     authorization = ""
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -1,10 +1,10 @@
-"""Requests to registries: connections that are used again, redirects, nothing believed.
+"""Requests to registries: reused connections, redirects, limits.
 
-* An ``Authorization`` header is for one origin (scheme, host, port): a redirect to another one
-  loses it. A redirect from https to http is refused; one to http is followed only where the
-  operator allows that host plain HTTP.
-* An answer is read under a limit or as a stream of a known length.
-* A connection that was idle may be dead; such a request is done once more on a new one.
+* An ``Authorization`` header is for one origin (scheme, host, port). A redirect to another origin
+  drops it. A redirect from https to http is refused. One to http is followed only if the operator
+  allows plain HTTP for that host.
+* A response is read under a limit, or as a stream of known length.
+* An idle connection may be dead. A request that fails on one is repeated on a new connection.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.errors import ConnectionLost, unreachable
 from jaula.images.registry.hosts import Endpoint, Hosts
 from jaula.images.registry.http import url as http_url
-from jaula.images.registry.http.certs_d import context
+from jaula.images.registry.http.certs_d import tls_context
 from jaula.images.registry.http.connection import Connection
 from jaula.images.registry.http.proxy import Proxies
 from jaula.images.registry.http.url import Url
 from jaula.images.registry.timeouts import REDIRECTS, Timeouts
 
-_IDLE = 30.0  # seconds after which a connection is not used again
-_KEPT = 8  # idle connections
-_REDIRECTS = (301, 302, 303, 307, 308)
+_IDLE = 30.0  # seconds after which an idle connection is closed
+_MAX_IDLE = 8  # connections
+_REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 
 Body = Callable[[], Iterable[bytes]]
 
 
 class HttpResponse:
-    """Status and headers; the body while it comes. A ``with`` statement ends it."""
+    """Status, headers and the body as a stream. A ``with`` statement releases the connection."""
 
     def __init__(
         self,
         url: Url,
         response: http.client.HTTPResponse,
-        give_back: Callable[[bool], None],
+        release: Callable[[bool], None],
         *,
         redirected: bool,
     ) -> None:
@@ -50,10 +50,10 @@ class HttpResponse:
         self.status = response.status
         self.redirected = redirected  # to another origin
         self._response = response
-        self._give_back = give_back
+        self._release = release
 
     def header(self, name: str) -> str:
-        """A header's value, empty where it is absent."""
+        """Return the value of a header, empty if absent."""
         return self._response.headers.get(name) or ""
 
     def headers(self, name: str) -> list[str]:
@@ -61,33 +61,44 @@ class HttpResponse:
 
     @property
     def length(self) -> int | None:
-        """What the answer says about its body, in bytes."""
+        """Return the length of the body in bytes, None if the response does not state it."""
         return self._response.length
 
     def read(self, size: int) -> bytes:
-        """What came, at most ``size`` bytes; empty at the end. Raises :class:`ConnectionLost`."""
+        """Return the next bytes, at most ``size``; empty at the end.
+
+        :raises ConnectionLost: if the connection fails.
+        """
         try:
             return self._response.read1(size)
         except (OSError, http.client.HTTPException) as error:
-            raise ConnectionLost(f"{self.url.authority} broke off: {_said(error)}") from error
+            raise ConnectionLost(
+                f"{self.url.authority} closed the connection: {_reason(error)}"
+            ) from error
 
     def document(self, limit: int, what: str) -> bytes:
-        """The whole body. Raises :class:`InvalidRequest` beyond ``limit`` bytes."""
+        """Return the whole body. ``what`` names it in errors.
+
+        :raises InvalidRequest: if it has more than ``limit`` bytes.
+        :raises ConnectionLost: if the connection fails.
+        """
         if self.length is not None and self.length > limit:
-            raise InvalidRequest(f"{what} has {self.length} bytes, at most {limit} are accepted")
+            raise InvalidRequest(f"{what} has {self.length} bytes, the limit is {limit}")
         expected, data = self.length, bytearray()
-        while piece := self.read(1 << 16):
-            data += piece
+        while chunk := self.read(1 << 16):
+            data += chunk
             if len(data) > limit:
-                raise InvalidRequest(f"{what} is longer than {limit} bytes, which is the limit")
+                raise InvalidRequest(f"{what} is longer than the limit of {limit} bytes")
         if expected is not None and len(data) < expected:
-            raise ConnectionLost(f"{self.url.authority} broke off {what} after {len(data)} bytes")
+            raise ConnectionLost(
+                f"{self.url.authority} closed the connection after {len(data)} bytes of {what}"
+            )
         return bytes(data)
 
     def drop(self) -> None:
-        """Let go of an answer that is not read."""
+        """Discard a response that is not read."""
         self._response.close()
-        self._give_back(False)
+        self._release(False)
 
     def __enter__(self) -> HttpResponse:
         return self
@@ -98,17 +109,17 @@ class HttpResponse:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        whole = self._response.isclosed() or self._response.length == 0
+        complete = self._response.isclosed() or self._response.length == 0
         self._response.close()
-        self._give_back(kind is None and whole)
+        self._release(kind is None and complete)
 
 
 class Transport:
-    """The connections of one engine to all registries. Methods may be called by any thread."""
+    """The connections of one engine to all registries. Methods may be called from any thread."""
 
-    def __init__(self, hosts: Hosts, proxies: Proxies, patience: Timeouts) -> None:
+    def __init__(self, hosts: Hosts, proxies: Proxies, timeouts: Timeouts) -> None:
         self.hosts = hosts
-        self.patience = patience
+        self.timeouts = timeouts
         self._proxies = proxies
         self._lock = threading.Lock()
         self._idle: list[tuple[tuple[object, ...], Connection]] = []
@@ -124,25 +135,31 @@ class Transport:
         body: Body | None = None,
         stream: bool = False,
     ) -> HttpResponse:
-        """Do one request and follow redirects of GET and HEAD.
+        """Send one request and follow redirects of GET and HEAD.
 
-        ``endpoint`` says how its own host is verified; ``stream`` that the body is a blob.
-        Raises :class:`~jaula.images.registry.errors.Unreachable`.
+        ``endpoint`` is the registry's server, with its settings for verification. ``stream`` is
+        true if the body of the response is a blob.
+
+        :raises Unreachable: if the server does not respond.
         """
-        asked, sent = url, dict(headers)
+        first_url, request_headers = url, dict(headers)
         for _ in range(REDIRECTS + 1):
-            answer = self._once(method, url, sent, cancel, endpoint, body, stream, asked)
-            location = answer.header("Location")
-            follow = method in ("GET", "HEAD") and answer.status in _REDIRECTS and location
+            response = self._once(
+                method, url, request_headers, cancel, endpoint, body, stream, first_url
+            )
+            location = response.header("Location")
+            follow = (
+                method in ("GET", "HEAD") and response.status in _REDIRECT_STATUSES and location
+            )
             if not follow:
-                return answer
-            answer.drop()
+                return response
+            response.drop()
             target = http_url.parse(location, url)
             self._check_redirect(url, target)
             if target.origin != url.origin:
-                sent.pop("Authorization", None)
+                request_headers.pop("Authorization", None)
             url = target
-        raise InvalidRequest(f"{asked.authority} redirects in circles: more than {REDIRECTS} times")
+        raise InvalidRequest(f"{first_url.authority} redirects more than {REDIRECTS} times")
 
     def _check_redirect(self, source: Url, target: Url) -> None:
         if target.scheme == "https":
@@ -152,11 +169,11 @@ class Transport:
                 f"{source.authority} redirects to {target.authority} without encryption, "
                 "which is refused"
             )
-        if not self.hosts.relaxed(target.host, target.port):
+        if not self.hosts.is_insecure(target.host, target.port):
             raise InvalidRequest(
                 f"{source.authority} redirects to {target.authority}, which may not be reached "
                 "without encryption",
-                hint="list it as an insecure registry if that is right",
+                hint="if this is intended, configure it as an insecure registry",
             )
 
     def _once(
@@ -168,18 +185,18 @@ class Transport:
         endpoint: Endpoint | None,
         body: Body | None,
         stream: bool,
-        asked: Url,
+        first_url: Url,
     ) -> HttpResponse:
-        key, make = self._maker(url, endpoint)
+        key, make = self._connector(url, endpoint)
         while True:
             connection = self._take(key) or make()
-            used = connection.sock is not None
+            reused = connection.sock is not None
             stack = ExitStack()
             try:
-                if not used:
+                if not reused:
                     connection.connect()
-                assert connection.held is not None
-                stack.enter_context(cancel.interrupting(connection.held))
+                assert connection.raw_socket is not None
+                stack.enter_context(cancel.interrupting(connection.raw_socket))
                 try:
                     connection.request(
                         method,
@@ -196,14 +213,14 @@ class Transport:
                 except (BrokenPipeError, ConnectionResetError):
                     if body is None:
                         raise
-                    # else the answer may say why it was not read to its end
-                connection.clock.document(committing=body is not None)
+                    # the response may explain why the body was not read to its end
+                connection.deadline.document(committing=body is not None)
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 stack.close()
                 connection.end()
                 cancel.check()
-                if used and not isinstance(error, TimeoutError):
+                if reused and not isinstance(error, TimeoutError):
                     continue
                 raise unreachable(method, url, error) from error
             except BaseException:
@@ -211,9 +228,9 @@ class Transport:
                 connection.end()
                 raise
             if stream:
-                connection.clock.stream()
+                connection.deadline.stream()
 
-            def give_back(
+            def release(
                 reusable: bool, connection: Connection = connection, stack: ExitStack = stack
             ) -> None:
                 stack.close()
@@ -222,57 +239,57 @@ class Transport:
                 else:
                     connection.end()
 
-            return HttpResponse(url, response, give_back, redirected=url.origin != asked.origin)
+            return HttpResponse(url, response, release, redirected=url.origin != first_url.origin)
 
-    def _maker(
+    def _connector(
         self, url: Url, endpoint: Endpoint | None
     ) -> tuple[tuple[object, ...], Callable[[], Connection]]:
-        """The pool's key for ``url``, and what makes a connection."""
+        """Return the pool key for ``url``, and a function that makes a connection."""
         verify, name = True, url.authority
         if endpoint is not None and any(url.origin == u.origin for u in endpoint.urls):
             verify, name = endpoint.verify, endpoint.name
-        elif self.hosts.relaxed(url.host, url.port) and not self.hosts.has_certificates(name):
+        elif self.hosts.is_insecure(url.host, url.port) and not self.hosts.has_certificates(name):
             verify = False
         proxy = self._proxies.of(url)
 
         def make() -> Connection:
             tls = None
             if url.scheme == "https":
-                tls = context(self.hosts.certificate_directories(name), verify=verify)
-            return Connection(url, proxy, tls, self.patience)
+                tls = tls_context(self.hosts.certificate_directories(name), verify=verify)
+            return Connection(url, proxy, tls, self.timeouts)
 
         return (url.origin, name, verify, proxy), make
 
     def _take(self, key: tuple[object, ...]) -> Connection | None:
         now = monotonic()
         with self._lock:
-            for old in [c for c in self._idle if now - c[1].idle_since > _IDLE]:
-                self._idle.remove(old)
-                old[1].end()
-            for kept in self._idle:
-                if kept[0] == key:
-                    self._idle.remove(kept)
-                    return kept[1]
+            for expired in [c for c in self._idle if now - c[1].idle_since > _IDLE]:
+                self._idle.remove(expired)
+                expired[1].end()
+            for idle in self._idle:
+                if idle[0] == key:
+                    self._idle.remove(idle)
+                    return idle[1]
         return None
 
     def _put(self, key: tuple[object, ...], connection: Connection) -> None:
         connection.idle_since = monotonic()
         with self._lock:
             self._idle.append((key, connection))
-            while len(self._idle) > _KEPT:
+            while len(self._idle) > _MAX_IDLE:
                 self._idle.pop(0)[1].end()
 
     def close(self) -> None:
-        """Let go of idle connections."""
+        """Close idle connections."""
         with self._lock:
             for _, connection in self._idle:
                 connection.end()
             self._idle.clear()
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, http.client.IncompleteRead):
         return f"{error.expected} bytes are missing"
     if isinstance(error, ssl.SSLError):
-        return "the encrypted connection ended without a farewell"
+        return "the TLS connection ended without close_notify"
     return str(error) or type(error).__name__

@@ -33,7 +33,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 
 
 def checked_out(top: Path, text: str, *, host_network: bool = True) -> dict[str, str]:
-    """The working tree of an address, without git's own files."""
+    """Return the working tree of an address, without git's own files."""
     place = top / "out"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -60,7 +60,7 @@ def test_branches_tags_and_commits(tmp_path: Path, served: tuple[str, Path]) -> 
     assert found == {"a": f"644 {who} 2", "d/": f"755 {who}", "d/run": f"755 {who} #!/bin/sh\n"}
     for ref, content in (("other", "3"), ("v1", "2"), (first, "2"), (last[:12], "3")):
         assert checked_out(tmp_path, f"{url}/refs.git#{ref}")["a"].endswith(content), ref
-    with pytest.raises(InvalidRequest, match="was asked for"):
+    with pytest.raises(InvalidRequest, match="was requested"):
         checked_out(tmp_path, f"{url}/refs.git?ref=main&commit=0123")
     with pytest.raises(NotFound, match="no branch, tag or commit 'nope'"):
         checked_out(tmp_path, f"{url}/refs.git#nope")
@@ -77,7 +77,7 @@ def test_the_hosts_own_services_are_not_for_builds(
     tmp_path: Path, served: tuple[str, Path]
 ) -> None:
     repository(served[1], "private", {"a": ""})
-    with pytest.raises(InvalidRequest, match="for the host alone"):
+    with pytest.raises(InvalidRequest, match="an address of the host itself"):
         checked_out(tmp_path, f"{served[0]}/private.git", host_network=False)
 
 
@@ -119,12 +119,14 @@ def test_a_submodule_by_another_protocol_is_refused(
     git(place, "submodule", "add", "-q", str(top / f"{name}inner.git"), "m")
     git(place, "config", "-f", ".gitmodules", "submodule.m.url", origin)
     commit(place, {"b": ""})
-    with pytest.raises(JaulaError, match=r"no repository|disallowed submodule"):
+    with pytest.raises(JaulaError, match=r"not a valid repository|disallowed submodule"):
         checked_out(tmp_path, f"{url}/{name}.git")
 
 
-def test_git_reads_and_writes_nothing_of_the_host(tmp_path: Path, served: tuple[str, Path]) -> None:
-    """What runs in git's place can read no private file, and write only in its room."""
+def test_git_cannot_read_or_write_files_of_the_host(
+    tmp_path: Path, served: tuple[str, Path]
+) -> None:
+    """A program in the sandbox can read no private file, and can write only to its directory."""
     secret = tmp_path / "secret"
     secret.write_text("s")
     room = tmp_path / "room"
@@ -156,8 +158,8 @@ def test_a_fetch_is_cancelled(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("ssh-add")
-def test_the_clients_ssh_agent_is_there_in_gits_place(tmp_path: Path) -> None:
-    """What git starts for an address of ssh can ask an agent that somebody serves in its room."""
+def test_the_ssh_agent_of_the_client_is_available_in_the_sandbox(tmp_path: Path) -> None:
+    """A program that git starts for an ssh address can reach the agent in its directory."""
     room = tmp_path / "room"
     room.mkdir()
     os.chown(room, 65534, 65534)
@@ -180,7 +182,7 @@ def test_the_clients_ssh_agent_is_there_in_gits_place(tmp_path: Path) -> None:
 
 
 def caged(room: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run something where git runs."""
+    """Run a program in the sandbox."""
     descriptor = os.open(room, os.O_RDONLY | os.O_DIRECTORY)
     command = [sys.executable, "-I", "-S", git_sandbox.__file__, "65534", "65534", str(descriptor)]
     try:

@@ -14,7 +14,7 @@ import pytest
 from harness.copying import HERE, listed
 from harness.images import archive, file
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.images.build.copy import take
+from jaula.images.build.copy import prepare
 from jaula.images.build.dockerfile.ast import Add
 from jaula.images.build.remote.git import GitRepositories
 from jaula.images.build.remote.http import Download, Downloads
@@ -86,9 +86,9 @@ def server() -> Iterator[str]:
 
 
 def downloads(*, host_network: bool = True, stall: float = 60) -> Downloads:
-    patience = Timeouts(stall=stall, connect=3, window=2)
+    timeouts = Timeouts(stall=stall, connect=3, window=2)
     return Downloads(
-        Proxies("", "", ""), Cancellation(), host_network=host_network, patience=patience
+        Proxies("", "", ""), Cancellation(), host_network=host_network, timeouts=timeouts
     )
 
 
@@ -116,11 +116,11 @@ def test_a_redirect_is_followed_and_the_first_name_counts(tmp_path: Path, server
     [
         ("/circle", "more than 10 times"),
         ("/nothing", "404"),
-        ("/short", "broke off"),
-        ("/elsewhere", "no address"),
+        ("/short", "ended after"),
+        ("/elsewhere", "not a valid URL"),
     ],
 )
-def test_what_goes_wrong_is_one_clear_error(
+def test_a_failed_download_is_one_clear_error(
     tmp_path: Path, server: str, path: str, error: str
 ) -> None:
     with pytest.raises(JaulaError, match=error):
@@ -130,8 +130,8 @@ def test_what_goes_wrong_is_one_clear_error(
 @pytest.mark.parametrize(
     "url", ["http://", "https:///x", "http://a b/", "http://u:p@h/x", "http://h/\r\nX: y"]
 )
-def test_what_is_no_address_is_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(InvalidRequest, match="no address"):
+def test_an_invalid_url_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(InvalidRequest, match="not a valid URL"):
         fetched(tmp_path, url)
 
 
@@ -140,7 +140,7 @@ def test_the_hosts_own_services_are_not_for_builds(tmp_path: Path, server: str) 
     for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "127.1"):
         with pytest.raises((InvalidRequest, Unavailable)):
             fetched(tmp_path, f"http://{host}:{port}/sub/file.txt", host_network=False)
-    with pytest.raises(InvalidRequest, match="for the host alone"):
+    with pytest.raises(InvalidRequest, match="an address of the host itself"):
         fetched(tmp_path, server + "/sub/file.txt", host_network=False)
 
 
@@ -149,7 +149,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
         fetched(tmp_path, "http://127.0.0.1:1/x")
 
 
-def test_a_server_that_goes_silent_is_given_up(tmp_path: Path, server: str) -> None:
+def test_a_stalled_server_times_out(tmp_path: Path, server: str) -> None:
     with pytest.raises(Unavailable):
         fetched(tmp_path, server + "/slow", stall=1)
 
@@ -187,11 +187,11 @@ def added(
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)
     instruction = Add(HERE, "ADD", (url,), to, **options)  # type: ignore[arg-type]
-    taking = take(instruction, None, remotes)
+    taking = prepare(instruction, None, remotes)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         assert taking.digest() == taking.digest()
-        taking.place(descriptor, "/", None)
+        taking.copy_to(descriptor, "/", None)
     finally:
         os.close(descriptor)
     return listed(root)
@@ -204,7 +204,7 @@ def test_an_address_is_added(tmp_path: Path, server: str, remotes: RemoteSources
     assert "named" in added(tmp_path, remotes, server + "/sub/file.txt", "/named")
 
 
-def test_an_archive_from_an_address_is_unpacked_only_when_told(
+def test_a_downloaded_archive_is_unpacked_only_on_request(
     tmp_path: Path, server: str, remotes: RemoteSources
 ) -> None:
     assert "a/tar" in added(tmp_path, remotes, server + "/tar", "/a/")
@@ -212,7 +212,7 @@ def test_an_archive_from_an_address_is_unpacked_only_when_told(
 
 
 @pytest.mark.parametrize("checksum", ["sha256:" + "0" * 64, "sha256:zz", "md5:00", "sha512:00"])
-def test_another_checksum_is_an_error(
+def test_a_wrong_checksum_is_an_error(
     tmp_path: Path, server: str, remotes: RemoteSources, checksum: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=checksum):
@@ -222,7 +222,7 @@ def test_another_checksum_is_an_error(
 def test_an_address_without_a_name_needs_one(
     tmp_path: Path, server: str, remotes: RemoteSources
 ) -> None:
-    with pytest.raises(InvalidRequest, match="no file name"):
+    with pytest.raises(InvalidRequest, match="does not end with a file name"):
         added(tmp_path, remotes, server + "/", "/d/")
 
 

@@ -1,4 +1,4 @@
-"""The way to a repository: pinned addresses, proxies, the ssh agent."""
+"""The transport of a repository: pinned addresses, proxies, the ssh agent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def settings(url: str, *, agent: bool = False, host_network: bool = False) -> st
     return " ".join(GitTransports(NONE, host_network=host_network, agent=agent).to(url).settings)
 
 
-def test_git_is_told_the_address_that_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_uses_the_address_that_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up(monkeypatch, "192.0.2.7")
     told = settings("https://h.example/u/r.git")
     assert "http.curloptResolve=h.example:443:192.0.2.7" in told
@@ -38,11 +38,11 @@ def test_git_is_told_the_address_that_was_judged(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0"])
 @pytest.mark.parametrize("url", ["https://h/r.git", "ssh://git@h/r", "git@h:r", "git://h/r"])
-def test_what_is_for_the_host_alone_is_refused(
+def test_addresses_of_the_host_itself_are_refused(
     monkeypatch: pytest.MonkeyPatch, url: str, address: str
 ) -> None:
     looked_up(monkeypatch, address)
-    with pytest.raises(InvalidRequest, match="for the host alone"):
+    with pytest.raises(InvalidRequest, match="an address of the host itself"):
         settings(url)
     assert address not in settings(url, host_network=True)
 
@@ -53,7 +53,7 @@ def test_a_name_without_an_address_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         settings("https://h/r.git")
 
 
-def test_a_proxy_looks_names_up_itself_and_its_password_is_in_no_argument() -> None:
+def test_a_proxy_resolves_names_and_its_password_is_not_in_the_arguments() -> None:
     proxies = Proxies("", "http://user:p%40ss@proxy:3128", "")
     route = GitTransports(proxies, host_network=False, agent=False).to("https://h.example/r.git")
     assert route.variables == {"https_proxy": "http://user:p%40ss@proxy:3128"}

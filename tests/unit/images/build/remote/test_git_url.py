@@ -34,7 +34,7 @@ def test_an_address_is_read(text: str, expected: GitUrl) -> None:
     "text",
     ["file", "a.git", "/srv/r.git", "file:///srv/r.git", "https://h/r", "https://h/r.git.txt"],
 )
-def test_other_things_are_no_repositories(text: str) -> None:
+def test_other_addresses_are_not_repositories(text: str) -> None:
     assert not is_git(text)
 
 
@@ -55,6 +55,6 @@ def test_other_things_are_no_repositories(text: str) -> None:
         "https://h/r\u00e9.git",
     ],
 )
-def test_what_could_be_taken_for_something_else_is_refused(text: str) -> None:
+def test_ambiguous_addresses_are_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         parse(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.images.registry.auth.authfile import place
+from jaula.images.registry.auth.authfile import auth_file_path
 from jaula.images.registry.auth.credentials import CredentialFile, Login
 from jaula.images.registry.auth.keyring import available
 
@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> CredentialFile:
 
 @pytest.fixture
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The log of a helper named ``test``."""
+    """Return the log of a helper named ``test``."""
     program = tmp_path / "bin" / "docker-credential-test"
     program.parent.mkdir()
     program.write_text(HELPER)
@@ -50,12 +50,12 @@ def write(file: CredentialFile, document: object) -> None:
     Path(file.path).write_text(json.dumps(document))
 
 
-def test_without_a_file_nothing_is_known(file: CredentialFile) -> None:
+def test_without_a_file_there_are_no_credentials(file: CredentialFile) -> None:
     assert not file.find("r:5000").known
     assert not file.erase("r:5000")
 
 
-def test_what_is_stored_is_found_and_erased(file: CredentialFile) -> None:
+def test_stored_credentials_are_found_and_erased(file: CredentialFile) -> None:
     assert file.store("r:5000", Login("maria", "a:b c")) is True
     assert file.find("r:5000") == Login("maria", "a:b c")
     assert json.loads(Path(file.path).read_text()) == {
@@ -75,14 +75,14 @@ def test_the_file_is_for_its_owner_alone(file: CredentialFile) -> None:
     assert os.listdir(os.path.dirname(file.path)) == ["config.json"]
 
 
-def test_what_else_is_in_the_file_stays(file: CredentialFile) -> None:
+def test_other_members_of_the_file_stay(file: CredentialFile) -> None:
     write(file, {"psFormat": "x", "auths": None, "HttpHeaders": {"a": "b"}})
     file.store("r", Login("u", "p"))
     document = json.loads(Path(file.path).read_text())
     assert (document["psFormat"], document["HttpHeaders"]) == ("x", {"a": "b"})
 
 
-def test_a_link_stays_a_link(file: CredentialFile, tmp_path: Path) -> None:
+def test_a_symbolic_link_stays_one(file: CredentialFile, tmp_path: Path) -> None:
     real = tmp_path / "real.json"
     real.write_text("{}")
     Path(file.path).parent.mkdir()
@@ -100,7 +100,7 @@ def test_older_files_have_urls(file: CredentialFile) -> None:
     assert not file.find("example.com").known
 
 
-def test_an_identity_token_is_kept_in_place_of_the_password(file: CredentialFile) -> None:
+def test_an_identity_token_is_stored_in_place_of_the_password(file: CredentialFile) -> None:
     file.store(HUB, Login("u", "p", "token"))
     assert "cDp" not in Path(file.path).read_text()
     assert file.find(HUB) == Login("u", "", "token")
@@ -109,7 +109,7 @@ def test_an_identity_token_is_kept_in_place_of_the_password(file: CredentialFile
 @pytest.mark.parametrize(
     "text", ["{", "[]", '"x"', "\xff", "[" * 10_000, '{"auths":{"r":{"auth":"!!"}}}']
 )
-def test_a_damaged_file_is_said(file: CredentialFile, text: str) -> None:
+def test_a_damaged_file_is_reported(file: CredentialFile, text: str) -> None:
     Path(file.path).parent.mkdir()
     Path(file.path).write_text(text, encoding="latin-1")
     with pytest.raises(InvalidRequest):
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_said(file: CredentialFile, text: str) -> None:
 
 
 @pytest.mark.parametrize("entry", [{"auths": {"r": 1}}, {"auths": []}, {"credHelpers": 3}])
-def test_strange_members_are_nothing(file: CredentialFile, entry: object) -> None:
+def test_unknown_members_are_ignored(file: CredentialFile, entry: object) -> None:
     write(file, entry)
     assert not file.find("r").known
 
@@ -149,20 +149,20 @@ def test_a_helper_keeps_the_secret(
 
 
 @pytest.mark.parametrize("name", ["../../bin/sh", "a b", "", "x/y", "-x", "a" * 65, "é", 5])
-def test_a_helper_is_a_plain_word(file: CredentialFile, name: object) -> None:
+def test_the_name_of_a_helper_is_restricted(file: CredentialFile, name: object) -> None:
     write(file, {"credsStore": name})
     if not name:
         assert not file.find("r").known
         return
-    with pytest.raises(InvalidRequest, match="no name of a credential helper"):
+    with pytest.raises(InvalidRequest, match="not a valid name of a credential helper"):
         file.find("r")
 
 
 @pytest.mark.parametrize("answer", ["{}", "[]", "x", '{"Username":1,"Secret":"s"}'])
-def test_the_answer_of_a_helper_is_checked(file: CredentialFile, helper: Path, answer: str) -> None:
+def test_the_output_of_a_helper_is_checked(file: CredentialFile, helper: Path, answer: str) -> None:
     write(file, {"credsStore": "test"})
     Path(f"{helper}.answer").write_text(answer)
-    with pytest.raises(JaulaError, match="no credentials"):
+    with pytest.raises(JaulaError, match="did not return credentials"):
         file.find("r")
 
 
@@ -176,11 +176,11 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/m")
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
     monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
-    assert place() == "/home/m/.docker/config.json"
+    assert auth_file_path() == "/home/m/.docker/config.json"
     monkeypatch.setenv("DOCKER_CONFIG", "/d")
-    assert place() == "/d/config.json"
+    assert auth_file_path() == "/d/config.json"
     monkeypatch.setenv("REGISTRY_AUTH_FILE", "/a/auth.json")
-    assert place() == "/a/auth.json"
+    assert auth_file_path() == "/a/auth.json"
 
 
 # -- the kernel's keyring ----------------------------------------------------------------------
@@ -215,7 +215,7 @@ def kept(tmp_path: Path, held: Held) -> CredentialFile:
     return CredentialFile(str(tmp_path / "config.json"), lambda path: held)  # type: ignore[arg-type,return-value]
 
 
-def test_the_keyring_takes_what_no_helper_takes(kept: CredentialFile, held: Held) -> None:
+def test_the_keyring_stores_credentials_without_a_helper(kept: CredentialFile, held: Held) -> None:
     login = Login("maria", "s3cret")
     assert kept.store("r:5000", login) is False
     assert json.loads(Path(kept.path).read_text()) == {"auths": {"r:5000": {}}}
@@ -226,7 +226,7 @@ def test_the_keyring_takes_what_no_helper_takes(kept: CredentialFile, held: Held
     assert kept.find("r:5000") == Login()
 
 
-def test_what_is_in_clear_is_read_and_replaced(kept: CredentialFile, held: Held) -> None:
+def test_clear_text_credentials_are_read_and_replaced(kept: CredentialFile, held: Held) -> None:
     assert kept.store("r:5000", Login("maria", "old"), clear=True) is True
     assert held.kept == {}
     assert kept.find("r:5000").password == "old"
@@ -235,19 +235,21 @@ def test_what_is_in_clear_is_read_and_replaced(kept: CredentialFile, held: Held)
     assert kept.find("r:5000").password == "new"
 
 
-def test_a_full_keyring_is_no_reason_to_lose_a_password(kept: CredentialFile, held: Held) -> None:
+def test_with_a_full_keyring_the_file_stores_the_password(kept: CredentialFile, held: Held) -> None:
     held.full = True
     assert kept.store("r:5000", Login("maria", "s3cret")) is True
     assert kept.find("r:5000").password == "s3cret"
 
 
-def test_without_a_keyring_the_file_takes_it(tmp_path: Path) -> None:
+def test_without_a_keyring_the_file_stores_the_password(tmp_path: Path) -> None:
     file = CredentialFile(str(tmp_path / "config.json"), lambda path: None)
     assert file.store("r:5000", Login("maria", "s3cret")) is True
     assert file.find("r:5000").password == "s3cret"
 
 
-def test_a_helper_comes_before_the_keyring(kept: CredentialFile, held: Held, helper: Path) -> None:
+def test_a_helper_takes_precedence_over_the_keyring(
+    kept: CredentialFile, held: Held, helper: Path
+) -> None:
     write(kept, {"credsStore": "test"})
     assert kept.store("r:5000", Login("maria", "s3cret")) is False
     assert held.kept == {}
@@ -275,7 +277,7 @@ def test_the_kernels_keyring_keeps_and_forgets(tmp_path: Path) -> None:
     assert keyring.find("r:5000") == Login()
 
 
-def test_other_programs_are_told_of_our_helper_where_it_is(
+def test_our_helper_is_registered_if_it_is_installed(
     kept: CredentialFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "bin" / "docker-credential-jaula"

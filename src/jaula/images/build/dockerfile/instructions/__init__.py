@@ -1,1 +1,1 @@
-"""Parsers for the instructions whose arguments have a grammar of their own."""
+"""Parsers of instructions whose arguments have their own grammar."""

@@ -1,0 +1,188 @@
+"""Pushes to a real registry: chunks, interruptions, mounts, compressed layers."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.pulls import Puller
+from harness.registry import Registry
+from harness.scripted_registry import Request, ScriptedRegistry, layer
+from jaula.errors import JaulaError, NotFound
+from jaula.images.archive.import_ import import_tar
+from jaula.images.reference import Reference, parse
+from jaula.images.registry.auth.token import Credentials
+from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.push import push
+from jaula.images.registry.upload import Upload, UploadResult
+from jaula.spec.image import LAYER_GZIP, Descriptor
+
+pytestmark = pytest.mark.needs("docker-registry")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("registry")) as made:
+        yield made
+
+
+@pytest.fixture
+def puller(tmp_path: Path) -> Puller:
+    return Puller(tmp_path)
+
+
+def send(puller: Puller, name: str) -> UploadResult:
+    puller.messages.clear()
+    return push(puller.client, parse(name), Credentials(), puller.messages.append, Cancellation())[
+        0
+    ]
+
+
+def test_plain_layers_are_compressed_once(puller: Puller, registry: Registry) -> None:
+    data = layer("plain", 1 << 20)
+    image = import_tar(puller.store, io.BytesIO(data), f"{registry.name}/plain:1")
+    pushed = send(puller, f"{registry.name}/plain:1")
+    digest, manifest = registry.manifest("plain", "1")
+    assert digest == pushed.digest
+    assert [entry["mediaType"] for entry in manifest["layers"]] == [LAYER_GZIP]
+    assert manifest["layers"][0]["size"] < len(data) // 100
+    kept = puller.store.resolve(image.id)
+    assert (kept.id, kept.names) == (image.id, image.names)
+    assert kept.digests == (f"{registry.name}/plain@{digest}",)
+    # The compressed form is stored: the plain blob is removed, and the next push sends nothing.
+    puller.store.tag(image.id, f"{registry.name}/plain:2")
+    assert send(puller, f"{registry.name}/plain:2").digest == digest
+    assert "Layer already exists" in [message.get("status") for message in puller.messages]
+    assert len(puller.left()) == 4  # manifest, configuration, blob, layer
+
+
+def chunked(puller: Puller, name: str, path: str, chunk: int) -> tuple[Upload, Descriptor]:
+    data = bytes(range(256)) * 4096
+    blob = Descriptor(LAYER_GZIP, puller.store.blobs.put(data), len(data))
+    cancel = Cancellation()
+    target = puller.client.repository(name, path, Credentials(), cancel)
+    return Upload(target, puller.store.blobs, cancel, chunk=chunk), blob
+
+
+@pytest.mark.parametrize("chunk", [100_000, 1 << 18, (1 << 20) - 1, 1 << 20, 1 << 21])
+def test_a_blob_is_sent_in_chunks(puller: Puller, registry: Registry, chunk: int) -> None:
+    path = f"chunks{chunk}"
+    upload, blob = chunked(puller, registry.name, path, chunk)
+    told: list[int] = []
+    assert not upload.has(blob.digest)
+    assert upload.send(blob, told.append) == ""
+    assert upload.has(blob.digest)
+    assert told == sorted(told)
+    assert told[-1] == blob.size
+    assert registry.ask("GET", f"/v2/{path}/blobs/{blob.digest}")[2] == (bytes(range(256)) * 4096)
+
+
+class _Uploads:
+    """Uploads as a registry stores them. A request may fail after a part of it was stored."""
+
+    def __init__(self, registry: ScriptedRegistry) -> None:
+        self.data = b""
+        self.digest = ""
+        self.breaks = 0
+        registry.honest = self.answer  # type: ignore[method-assign]
+
+    def answer(self, request: Request) -> None:
+        verb, path = request.command, request.path
+        place = {"Location": "/v2/box/blobs/uploads/1", "Range": f"0-{max(len(self.data) - 1, 0)}"}
+        if path == "/v2/":
+            request.answer(200, b"{}")
+        elif verb == "POST":
+            self.data = b""
+            request.answer(202, **place)
+        elif verb in ("GET", "DELETE"):
+            request.answer(204, **place)
+        else:
+            span = re.fullmatch(r"(\d+)-(\d+)", request.headers.get("Content-Range", ""))
+            if span is not None and int(span[1]) != len(self.data):
+                request.answer(416, **place)
+                return
+            if self.breaks:
+                self.breaks -= 1
+                self.data += request.body[: len(request.body) // 2]
+                request.hang_up()
+                return
+            self.data += request.body
+            self.digest = path.partition("digest=")[2]
+            request.answer(202 if verb == "PATCH" else 201, **place)
+
+
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_an_interrupted_upload_is_resumed(puller: Puller, breaks: int) -> None:
+    with ScriptedRegistry() as scripted:
+        uploads = _Uploads(scripted)
+        uploads.breaks = breaks
+        upload, blob = chunked(puller, scripted.name, "box", 300_000)
+        upload.send(blob, lambda sent: None)
+        assert uploads.data == bytes(range(256)) * 4096
+        assert uploads.digest == blob.digest
+        begun = [path for verb, path, _ in scripted.seen if verb == "POST"]
+        assert len(begun) == 1  # it was resumed, not restarted
+
+
+def test_an_upload_that_always_fails_is_given_up(puller: Puller) -> None:
+    with ScriptedRegistry() as scripted:
+        uploads = _Uploads(scripted)
+        uploads.breaks = 1000
+        upload, blob = chunked(puller, scripted.name, "box", 300_000)
+        with pytest.raises(JaulaError):
+            upload.send(blob, lambda sent: None)
+
+
+def test_a_blob_of_another_repository_is_mounted(puller: Puller, registry: Registry) -> None:
+    upload, blob = chunked(puller, registry.name, "from/here", 1 << 21)
+    upload.send(blob, lambda sent: None)
+    sent: list[int] = []
+    other, _ = chunked(puller, registry.name, "to/there", 1 << 21)
+    assert other.send(blob, sent.append, ["nosuch/place", "from/here"]) == "from/here"
+    assert sent == []
+    assert other.has(blob.digest)
+
+
+def test_a_mount_that_is_refused_is_an_upload(puller: Puller) -> None:
+    with ScriptedRegistry() as scripted:
+        uploads = _Uploads(scripted)
+
+        def begin(request: Request) -> None:
+            if "from=secret" in request.path:
+                request.answer(403, b'{"errors":[{"code":"DENIED","message":"no"}]}')
+            else:
+                uploads.answer(request)
+
+        scripted.scripts["POST /v2/box/blobs/uploads/"] = begin
+        upload, blob = chunked(puller, scripted.name, "box", 1 << 21)
+        assert upload.send(blob, lambda sent: None, ["secret", "empty", "empty2"]) == ""
+        assert uploads.digest == blob.digest
+        verbs = [verb for verb, path, _ in scripted.seen if path != "/v2/"]
+        assert verbs == ["POST", "POST", "POST", "DELETE", "PUT"]  # one upload remains and is used
+
+
+def test_a_refused_push_reports_the_reason(puller: Puller) -> None:
+    with ScriptedRegistry(layer("x")) as scripted:
+        name = f"{scripted.name}/box:1"
+        puller.pull(name)
+
+        def denied(request: Any) -> None:
+            request.answer(403, b'{"errors":[{"code":"DENIED","message":"not yours"}]}')
+
+        scripted.scripts["PUT /v2/box/manifests/1"] = denied
+        with pytest.raises(JaulaError, match="denied: not yours") as raised:
+            send(puller, name)
+        assert raised.value.status == 403
+
+
+def test_an_unknown_image_cannot_be_pushed(puller: Puller, registry: Registry) -> None:
+    with pytest.raises(NotFound, match="tag does not exist"):
+        send(puller, f"{registry.name}/nosuch:1")
+    every = Reference(registry.name, "nosuch")
+    with pytest.raises(NotFound, match="An image does not exist locally"):
+        push(puller.client, every, Credentials(), puller.messages.append, Cancellation())

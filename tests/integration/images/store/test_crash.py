@@ -1,0 +1,229 @@
+"""Kill the process at instructions from the first to the last of an operation on a store.
+
+After every kill the next start has a consistent store: an image is complete or absent, no partial
+files remain, and the operation can be repeated.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import layers as by_hand
+from harness.engine import PROJECT
+from harness.scripted_registry import ScriptedRegistry, layer
+from jaula.config import Paths
+from jaula.images.archive.load import load
+from jaula.images.store.store import ImageStore
+from jaula.images.store.verify import Verification
+from jaula.storage.drivers.table import open_driver
+from jaula.storage.layers.store import LayerStore
+
+SAMPLES = 12
+BASE = by_hand.layer((("etc/base", "b" * 5000), ("bin/a", "x"), ("bin/b", "hard", "bin/a")))
+TOP = by_hand.layer((("etc/top", "t" * 70_000), ("etc/.wh.base", ""), ("usr/deep/er", "dir")))
+OTHER = by_hand.layer((("opt/other", "o" * 3000),))
+
+
+def described(*data: bytes) -> list[tuple[bytes, str]]:
+    return [(each, by_hand.digest(each)) for each in data]
+
+
+def killed_at(directory: Path, step: int, *words: str) -> int:
+    """Run the operation; return the number of instructions it took, or -9."""
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.mortal", str(directory), str(step), *words],
+        env=os.environ | {"PYTHONPATH": f"{PROJECT}/src:{PROJECT}/tests"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode in (0, -9), done.stderr
+    return int(done.stdout) if done.returncode == 0 else -9
+
+
+def moments(total: int) -> list[int]:
+    """Return the first and the last instruction, and some random ones between them."""
+    rest = random.Random().sample(range(2, total), min(SAMPLES - 2, total - 2))
+    return sorted({1, total - 1, *rest})
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    """A store with two images that share their base."""
+    directory = tmp_path / "filled"
+    store = opened(directory)
+    for name, top in (("one:1", TOP), ("two:1", OTHER)):
+        place = tmp_path / "archive.tar"
+        place.write_bytes(by_hand.image(name, *described(BASE, top)))
+        with place.open("rb") as file:
+            list(load(store, file))
+    return directory
+
+
+def opened(directory: Path) -> ImageStore:
+    paths = Paths(directory / "root", directory / "run")
+    return ImageStore(paths, LayerStore(paths))
+
+
+def check_whole(directory: Path, *expected: str) -> ImageStore:
+    """Start on the store as an engine does, and check everything in it."""
+    store = opened(directory)
+    assert store.damaged() == {}
+    store.sweep()
+    paths = Paths(directory / "root", directory / "run")
+    assert sorted(p.name for p in paths.images.iterdir()) == ["blobs", "index.json", "oci-layout"]
+    verification = Verification(store)
+    for image in store.list():
+        assert verification.run(image).damages == ()
+        assert set(image.names) <= set(expected)
+    needed, blobs = store.needed()
+    assert set(store.layers.ids()) == needed
+    assert set(store.blobs.list()) == blobs
+    assert {p.name for p in paths.layers.iterdir()} == {n.removeprefix("sha256:") for n in needed}
+    return store
+
+
+def sampled(directory: Path, tmp_path: Path, *words: str) -> Iterator[tuple[Path, int]]:
+    """Yield for each moment the operation, killed on a copy of ``directory``, and the copy."""
+    trial = tmp_path / "trial"
+    preserving(directory, trial)
+    total = killed_at(trial, 0, *words)
+    assert total > 100
+    for step in moments(total):
+        shutil.rmtree(trial)
+        preserving(directory, trial)
+        done = killed_at(trial, step, *words)
+        assert done == -9 or step > total // 2, "threads may take fewer instructions, not so few"
+        yield trial, step
+
+
+def names(store: ImageStore) -> set[str]:
+    return {name for image in store.list() for name in image.names}
+
+
+def preserving(directory: Path, target: Path) -> None:
+    """Copy with owners, links, devices and attributes."""
+    subprocess.run(["cp", "-a", str(directory), str(target)], check=True)
+
+
+def test_a_load_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "new.tar"
+    new = by_hand.layer((("new", "n" * 40_000), ("etc/base", "another")))
+    archive.write_bytes(by_hand.image("new:1", *described(BASE, new)))
+    for trial, _ in sampled(filled, tmp_path, "load", str(archive)):
+        store = check_whole(trial, "one:1", "two:1", "new:1")
+        assert names(store) >= {"one:1", "two:1"}
+        with archive.open("rb") as file:
+            list(load(store, file))
+        assert names(check_whole(trial, "one:1", "two:1", "new:1")) == {"one:1", "two:1", "new:1"}
+
+
+def test_a_removal_is_done_or_not_begun(filled: Path, tmp_path: Path) -> None:
+    for trial, _ in sampled(filled, tmp_path, "remove", "one:1", "two:1"):
+        store = check_whole(trial, "one:1", "two:1")
+        for name in names(store):
+            store.remove(name)
+        store = check_whole(trial)
+        assert store.layers.ids() == []
+        assert store.blobs.list() == {}
+
+
+def test_a_name_always_belongs_to_an_image(filled: Path, tmp_path: Path) -> None:
+    for trial, _ in sampled(filled, tmp_path, "tag", "one:1", "two:1"):
+        store = check_whole(trial, "one:1", "two:1")
+        assert names(store) == {"one:1", "two:1"}
+        assert len(store.list()) == 2
+
+
+def test_a_repair_that_was_cut_off_can_be_done_again(filled: Path, tmp_path: Path) -> None:
+    from jaula.images.store import repair
+
+    store = opened(filled)
+    top = store.resolve("one:1").layers[1]
+    (Path(store.layers.path(top)) / "etc/top").write_text("changed")
+    for trial, _ in sampled(filled, tmp_path, "mend", "one:1"):
+        store = opened(trial)
+        for manifest in store.damaged():
+            repair.repair(store, manifest)
+        image = store.resolve("one:1")
+        for blob, diff_id in repair.layer_pairs(store, image.manifest):
+            repair.unpack(store, blob.digest, diff_id)
+        assert names(check_whole(trial, "one:1", "two:1")) == {"one:1", "two:1"}
+
+
+def test_a_pull_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
+    from harness.pulls import Puller
+
+    with ScriptedRegistry(layer("first", 200_000), layer("second")) as registry:
+        name = f"{registry.name}/box:1"
+        for trial, _ in sampled(filled, tmp_path, "pull", name):
+            store = check_whole(trial, "one:1", "two:1", name)
+            assert names(store) >= {"one:1", "two:1"}
+            Puller(trial).pull(name)
+            assert name in names(check_whole(trial, "one:1", "two:1", name))
+
+
+@pytest.fixture
+def on_disk(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    if kind != "btrfs":
+        return tmp_path
+    return Path(request.getfixturevalue("on_btrfs"))
+
+
+@pytest.mark.parametrize("kind", ["overlay", "vfs", "btrfs"])
+@pytest.mark.parametrize("words", [("create",), ("create", "limited"), ("discard",)])
+def test_a_snapshot_is_complete_or_absent(
+    filled: Path, on_disk: Path, kind: str, words: tuple[str, ...]
+) -> None:
+    if "limited" in words and kind != "btrfs":
+        words = words[:1]  # this kernel may not support project quotas
+    trial = on_disk / "snapshots"
+    preserving(filled, trial)
+    size = ("20000000",) if "limited" in words else ()
+    arguments = (words[0], kind, "one:1", *size)
+    prepare(trial, kind, words[0])
+    total = killed_at(trial, 0, *arguments)
+    clear(trial, kind)
+    for step in moments(total - total // 20):  # not always the same number, by hash seeds
+        prepare(trial, kind, words[0])
+        assert killed_at(trial, step, *arguments) == -9
+        clear(trial, kind)
+    check_whole(trial, "one:1", "two:1")
+
+
+def prepare(directory: Path, kind: str, operation: str) -> None:
+    if operation == "discard":
+        store = opened(directory)
+        paths = Paths(directory / "root", directory / "run")
+        made = open_driver(kind, paths, store.layers)
+        made.create("old", store.resolve("one:1").layers)
+        (paths.container("old") / "own").touch()
+
+
+def clear(directory: Path, kind: str) -> None:
+    """Remove directories without a record, as an engine's start does; nothing may remain."""
+    store = opened(directory)
+    paths = Paths(directory / "root", directory / "run")
+    made = open_driver(kind, paths, store.layers)
+    for found in list((paths.root / "containers").iterdir()):
+        if made.exists(found.name):
+            made.root(found.name)
+            made.changes(found.name)
+        made.remove(found.name)
+        if found.exists():
+            shutil.rmtree(found)
+    made.sweep()
+    assert made.leftovers() == []
+    assert list((paths.root / "containers").iterdir()) == []
+    expected = {"containers", "images", "layers", kind} - {"overlay"}
+    assert {p.name for p in paths.root.iterdir()} <= expected
+    if kind != "overlay":
+        assert list((paths.root / kind).iterdir()) == []

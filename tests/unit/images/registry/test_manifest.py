@@ -1,0 +1,66 @@
+"""Platforms of manifests."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.errors import InvalidRequest, NotFound
+from jaula.images.platform import select
+from jaula.images.registry.manifest import check_platform, parse_platform
+from jaula.spec.image import MANIFEST, Descriptor, Platform
+
+ID = "sha256:" + "a" * 64
+
+
+def _listed(*platforms: tuple[str, str, str]) -> list[Descriptor]:
+    return [
+        Descriptor(MANIFEST, ID, number, platform=Platform(architecture, system, variant))
+        for number, (system, architecture, variant) in enumerate(platforms)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"),
+    [
+        ("linux/amd64", 0),
+        ("linux/arm/v6", 2),
+        ("linux/arm/v7", 3),
+        ("linux/arm", 3),
+        ("linux/arm/v8", 3),
+        ("linux/arm64", 4),
+        ("linux/arm64/v8", 4),
+        ("arm64", 4),
+        ("amd64", 0),
+    ],
+)
+def test_the_requested_platform_is_selected(wanted: str, number: int) -> None:
+    manifests = _listed(
+        ("linux", "amd64", ""),
+        ("unknown", "unknown", ""),
+        ("linux", "arm", "v6"),
+        ("linux", "arm", "v7"),
+        ("linux", "arm64", "v8"),
+        ("windows", "amd64", ""),
+    )
+    assert select(manifests, parse_platform(wanted)).size == number
+
+
+@pytest.mark.parametrize("wanted", ["linux/s390x", "linux/386", "linux/arm/v5", "freebsd/amd64"])
+def test_a_missing_platform_is_reported_in_dockers_words(wanted: str) -> None:
+    manifests = _listed(("linux", "amd64", ""), ("linux", "arm", "v6"))
+    with pytest.raises(NotFound, match=f"no matching manifest for {wanted} in the manifest list"):
+        select(manifests, parse_platform(wanted))
+
+
+@pytest.mark.parametrize("text", ["a/b/c/d", "linux/", "/amd64", "linux/am d", "é/x"])
+def test_an_invalid_platform_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="is an invalid platform"):
+        parse_platform(text)
+
+
+def test_an_image_of_another_platform_is_refused() -> None:
+    found = Platform("amd64", "linux")
+    check_platform(None, found, "x")
+    check_platform(parse_platform("linux/amd64"), found, "x")
+    with pytest.raises(NotFound, match="wanted linux/arm64, actual: linux/amd64"):
+        check_platform(parse_platform("linux/arm64"), found, "x")
