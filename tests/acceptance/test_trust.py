@@ -446,8 +446,8 @@ def test_verify_says_which_rule_holds(guarded: Guarded, keys: Path) -> None:
 
     with containers.running(engine, name) as box:
         found = row(box)
-        assert (found["requested"], found["verdict"]) == ("no policy is in force", "holds")
-        assert row("--host")["requested"] == "no policy is in force"
+        assert (found["requested"], found["verdict"]) == ("no policy is in effect", "holds")
+        assert row("--host")["requested"] == "no policy is in effect"
         guarded.rules(team=SIGNED)
         assert row(box)["verdict"] == "FAILS"
         jaula(engine, "image", "sign", "--key", f"{keys}/team.key", name)  # and it is known here
