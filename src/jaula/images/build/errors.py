@@ -24,7 +24,7 @@ def translate_os_errors(what: str) -> Iterator[None]:
     try:
         yield
     except NotADirectoryError as error:
-        raise InvalidRequest(f"{what}: a file is in the way of a directory") from error
+        raise InvalidRequest(f"{what}: a file exists in place of a directory") from error
     except OSError as error:
         raise file_error(error, what) from error
 

@@ -91,7 +91,7 @@ def test_a_context_has_ceilings(top: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"no tar at all" * 100, archive([file("a", bytes(9000))])[:3000]])
 def test_an_invalid_tar_is_one_clear_error(top: Path, data: bytes) -> None:
-    with pytest.raises(InvalidRequest, match=r"tar archive|truncated|no number"):
+    with pytest.raises(InvalidRequest, match=r"tar archive|truncated|not a number"):
         received(top, data)
 
 
