@@ -72,7 +72,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     return Engine(
         Services(
             config=config,
-            identity=identity.of(database),
+            identity=identity.engine_id(database),
             host=oci_spec_host.read(
                 config.nofile,
                 config.pids_limit,

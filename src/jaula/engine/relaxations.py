@@ -138,7 +138,7 @@ def of_volume(options: Mapping[str, str]) -> tuple[Privilege, ...]:
     The engine mounts it with root's rights and follows the links on the way, so a directory of the
     host is as a device here, whatever mounts somebody may ask for.
     """
-    source = local_driver.parse(options)
+    source = local_driver.parse_driver_options(options)
     if source is None or source.in_memory:
         return ()
     return (Privilege(Relaxation.DEVICE, source.device),)
@@ -172,16 +172,16 @@ def _namespaces(modes: Namespaces) -> Iterator[Privilege]:
         if mode.host:
             yield Privilege(Relaxation.HOST_NAMESPACE, name)
         elif mode.container:
-            yield Privilege(Relaxation.OTHERS, mode.container)
+            yield Privilege(Relaxation.OTHER_CONTAINERS, mode.container)
 
 
 def _containers(resolved: ResolvedRequest) -> Iterator[Privilege]:
     """Other containers: ``--volumes-from``, and links, which pass on the other's variables."""
     for source in resolved.volumes_from:
-        yield Privilege(Relaxation.OTHERS, source.container)
+        yield Privilege(Relaxation.OTHER_CONTAINERS, source.container)
     if links.by_address(resolved.namespaces):
         for link in resolved.links:
-            yield Privilege(Relaxation.OTHERS, link.ref)
+            yield Privilege(Relaxation.OTHER_CONTAINERS, link.ref)
 
 
 def _mounts(resolved: ResolvedRequest) -> Iterator[Privilege]:

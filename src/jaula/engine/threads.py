@@ -22,7 +22,7 @@ class AbandonedError(Exception):
     """Nobody reads any more; ends the producing thread's work."""
 
 
-async def produced(
+async def produce(
     work: Callable[[Callable[[Item], None]], None],
     *,
     own_thread: bool = False,
@@ -141,7 +141,7 @@ async def _writable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
         loop.remove_writer(descriptor)
 
 
-async def consumed(
+async def consume(
     stream: AsyncIterator[bytes], work: Callable[[BinaryIO, Callable[[Item], None]], None]
 ) -> AsyncIterator[Item]:
     """Run ``work`` in a thread on the stream as a file; yields what it emits."""
@@ -153,7 +153,7 @@ async def consumed(
             work(file, emit)
 
     try:
-        async for item in produced(run):
+        async for item in produce(run):
             yield item
     finally:
         feeding.cancel()

@@ -47,7 +47,7 @@ def allocate(used: Iterable[int], start: int, count: int, size: int = SIZE) -> I
     )
 
 
-def keeping(ids: IdRange, own: int) -> tuple[IDMapping, ...]:
+def keep_id_mappings(ids: IdRange, own: int) -> tuple[IDMapping, ...]:
     """The same map, but ``own`` inside is ``own`` of the host.
 
     Raises ``InvalidRequest`` for root, whose power over the host that would give away, and for an

@@ -39,7 +39,7 @@ class ResolvedUser(msgspec.Struct, frozen=True):
     name: str = ""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class PasswdEntry(msgspec.Struct, frozen=True):
     """A line of passwd."""
 
     name: str
@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True):
     home: str
 
 
-class Group(msgspec.Struct, frozen=True):
+class GroupEntry(msgspec.Struct, frozen=True):
     """A line of group."""
 
     name: str
@@ -56,7 +56,7 @@ class Group(msgspec.Struct, frozen=True):
     members: tuple[str, ...]
 
 
-def resolve(root_fd: int, user: str, groups: Sequence[str] = ()) -> ResolvedUser:
+def resolve_user(root_fd: int, user: str, groups: Sequence[str] = ()) -> ResolvedUser:
     """Look a user up below ``root_fd``; an empty ``user`` is root.
 
     Raises ``InvalidRequest`` for what is not of the grammar or not in the files, and for files
@@ -89,7 +89,7 @@ def resolve(root_fd: int, user: str, groups: Sequence[str] = ()) -> ResolvedUser
     return ResolvedUser(uid, gid, gids, entry.home if entry else "/", name)
 
 
-def _find_entry(text: str, who: str, number: int | None) -> Entry | None:
+def _find_entry(text: str, who: str, number: int | None) -> PasswdEntry | None:
     uid = 0 if not who else number
     for entry in parse_passwd(text):
         if entry.uid == uid if uid is not None else entry.name == who:
@@ -97,7 +97,7 @@ def _find_entry(text: str, who: str, number: int | None) -> Entry | None:
     return None
 
 
-def _gid(listed: Sequence[Group], text: str, number: int | None) -> int:
+def _gid(listed: Sequence[GroupEntry], text: str, number: int | None) -> int:
     if number is not None:
         return number
     for row in listed:
@@ -125,7 +125,7 @@ def _number(what: str, text: str) -> int | None:
     return None
 
 
-def parse_passwd(text: str) -> Iterator[Entry]:
+def parse_passwd(text: str) -> Iterator[PasswdEntry]:
     """Well-formed lines; others are passed over."""
     for line in text.split("\n"):
         fields = line.split(":")
@@ -137,10 +137,10 @@ def parse_passwd(text: str) -> Iterator[Entry]:
         home = fields[5]
         if not home.startswith("/") or not home.isprintable():
             home = "/"
-        yield Entry(fields[0], uid, gid, home)
+        yield PasswdEntry(fields[0], uid, gid, home)
 
 
-def parse_group(text: str) -> Iterator[Group]:
+def parse_group(text: str) -> Iterator[GroupEntry]:
     """Well-formed lines; others are passed over."""
     for line in text.split("\n"):
         fields = line.split(":")
@@ -148,7 +148,7 @@ def parse_group(text: str) -> Iterator[Group]:
             continue
         if (gid := _id(fields[2])) is not None:
             members = tuple(name for name in fields[3].strip().split(",") if name)
-            yield Group(fields[0], gid, members)
+            yield GroupEntry(fields[0], gid, members)
 
 
 def _id(text: str) -> int | None:

@@ -89,7 +89,7 @@ def test_levels_are_kept_over_a_restart_and_freed_with_the_container(tmp_path: P
     ],
 )
 def test_which_mounts_are_labelled(mount: MountRecord, wanted: str) -> None:
-    assert selinux.wish(mount) == wanted
+    assert selinux.relabel_option(mount) == wanted
 
 
 def test_a_record_without_a_level_can_be_read() -> None:

@@ -404,12 +404,12 @@ def test_a_start_is_authorised_by_what_it_uses_whatever_the_stored_body_says(
 
 
 def test_an_update_changes_the_resources_of_a_start_and_nothing_else(machine: Machine) -> None:
-    from jaula.engine.containers.update import merged_limits
+    from jaula.engine.containers.update import merge_limits
     from jaula.spec.api import ContainerUpdate
 
     container = machine.create(body(NetworkMode="none"))
     usual = machine.start(container)
-    updated = merged_limits(container.record, ContainerUpdate(memory=64 << 20), machine.parts.host)
+    updated = merge_limits(container.record, ContainerUpdate(memory=64 << 20), machine.parts.host)
     container.change(status="exited", body=updated.body, resolved_request=updated.resolved)
     limited = machine.start(container)
     assert usual.linux is not None

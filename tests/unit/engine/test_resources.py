@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jaula.engine.containers.update import merged_limits
+from jaula.engine.containers.update import merge_limits
 from jaula.engine.oci_spec import resources
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.engine.resolved_request import resolve
@@ -97,7 +97,7 @@ def record(**fields: object) -> ContainerRecord:
 def test_an_update_changes_what_it_names_and_nothing_else() -> None:
     old = record(memory=64 * MIB, nano_cpus=10**9, pids_limit=7, privileged=True)
     update = ContainerUpdate(memory=100 * MIB)
-    body, resolved, written, _ = merged_limits(old, update, HOST)
+    body, resolved, written, _ = merge_limits(old, update, HOST)
     for limits in (body.host_config, resolved.resources):
         assert limits.memory == 100 * MIB
         assert limits.nano_cpus == 10**9
@@ -111,12 +111,12 @@ def test_an_update_changes_what_it_names_and_nothing_else() -> None:
 def test_an_update_above_the_swap_limit_is_refused_until_that_is_raised_too() -> None:
     old = record(memory=64 * MIB)
     with pytest.raises(Conflict, match="memoryswap"):
-        merged_limits(old, ContainerUpdate(memory=200 * MIB), HOST)
+        merge_limits(old, ContainerUpdate(memory=200 * MIB), HOST)
     update = ContainerUpdate(memory=200 * MIB, memory_swap=-1)
-    assert merged_limits(old, update, HOST).body.host_config.memory_swap == -1
+    assert merge_limits(old, update, HOST).body.host_config.memory_swap == -1
 
 
 def test_an_update_can_lift_the_limit_of_processes() -> None:
-    written = merged_limits(record(pids_limit=7), ContainerUpdate(pids_limit=-1), HOST).limits
+    written = merge_limits(record(pids_limit=7), ContainerUpdate(pids_limit=-1), HOST).limits
     assert written is not None
     assert written.pids == Pids(-1)

@@ -181,7 +181,7 @@ SELINUX = msgspec.structs.replace(HOST, selinux=True, selinux_spc=True)
 
 
 def labels(*options: str, **host: object) -> selinux.Labels:
-    return security.labels(request(security_opt=options, **host), SELINUX, "s0:c1,c2")
+    return security.selinux_labels(request(security_opt=options, **host), SELINUX, "s0:c1,c2")
 
 
 def test_with_selinux_a_container_gets_a_type_and_categories() -> None:
@@ -189,7 +189,7 @@ def test_with_selinux_a_container_gets_a_type_and_categories() -> None:
     assert labels().mount == "system_u:object_r:container_file_t:s0:c1,c2"
     assert labels("label=type:web_t").process == "system_u:system_r:web_t:s0:c1,c2"
     assert labels("label=level:s0:c7,c9").mount.endswith(":s0:c7,c9")
-    assert security.labels(request(), HOST, "") == ("", "")
+    assert security.selinux_labels(request(), HOST, "") == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_with_apparmor_a_container_gets_the_profile_that_is_loaded() -> None:
     found = spec(facts=facts)
     assert found.process is not None
     assert found.process.apparmor_profile == "jaula-default"
-    assert security.profile(request(), loaded) == "jaula-default"
-    assert security.profile(request(privileged=True), loaded) == "unconfined"
+    assert security.apparmor_profile_name(request(), loaded) == "jaula-default"
+    assert security.apparmor_profile_name(request(privileged=True), loaded) == "unconfined"
     with pytest.raises(InvalidRequest, match="is not loaded"):
         security.decide(request(security_opt=("apparmor=other",)), loaded)
 

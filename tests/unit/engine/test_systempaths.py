@@ -21,7 +21,7 @@ def request(**host: object) -> ResolvedRequest:
 
 
 def covered(*options: str, **host: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return security.covered(request(security_opt=options, **host).security)
+    return security.covered_paths(request(security_opt=options, **host).security)
 
 
 def test_a_path_is_added_and_taken_away() -> None:
@@ -83,7 +83,7 @@ def test_what_is_none_is_refused(option: str) -> None:
 def test_any_value_is_read_or_refused(text: str) -> None:
     for name in ("mask", "unmask"):
         try:
-            paths = masked_paths.split(name, text)
+            paths = masked_paths.split_paths(name, text)
         except InvalidRequest:
             continue
         assert all(path.startswith("/") or path == "ALL" for path in paths)

@@ -50,7 +50,7 @@ def root(tmp_path: Path) -> Path:
 def resolve(root: Path) -> Iterator[Resolve]:
     fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
     before = len(os.listdir("/proc/self/fd"))
-    yield lambda user, groups=(): users.resolve(fd, user, groups)
+    yield lambda user, groups=(): users.resolve_user(fd, user, groups)
     assert len(os.listdir("/proc/self/fd")) == before, "descriptors left open"
     os.close(fd)
 

@@ -115,7 +115,7 @@ def owner_of(parts: Services, diff_ids: Sequence[str], text: str) -> tuple[int, 
             raise InvalidRequest(f"invalid --chown {text[:64]!r}: ids end at {users.MAX_ID}")
         return ids
     with viewed(parts, diff_ids) as root:
-        found = users.resolve(root, text, ())
+        found = users.resolve_user(root, text, ())
     return found.uid, found.gid if colon or not user.isdigit() else found.uid
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from jaula.engine.builder.image_state import Layer
-from jaula.engine.containers.commit import chosen
+from jaula.engine.containers.commit import image_changes
 from jaula.spec.image import LAYER_TAR, Descriptor
 from jaula.spec.rootfs import OverlayRoot
 from jaula.storage.drivers.driver import ChangeKind, open_root
@@ -46,7 +46,7 @@ def take(
     """
 
     def choose(found: _Found) -> _Found:
-        return without(chosen(found), mount_points)
+        return without(image_changes(found), mount_points)
 
     source = parts.snapshots.root(snapshot)
     if isinstance(source, OverlayRoot) and source.upper is not None:

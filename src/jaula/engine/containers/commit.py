@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.containers.list import without_made
+from jaula.engine.containers.list import without_mount_points
 from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.images.build.dockerfile.apply import apply
 from jaula.images.reference import parse
@@ -108,10 +108,10 @@ def _config(body: ContainerCreate) -> ImageConfig:
     )
 
 
-def chosen(found: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
+def image_changes(found: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
     """Differences that belong into the image."""
     told = [("/" + os.fsdecode(path), int(kind)) for path, kind in found.items()]
-    kept = {os.fsencode(path[1:]) for path, _ in without_made(told)}
+    kept = {os.fsencode(path[1:]) for path, _ in without_mount_points(told)}
     return {path: kind for path, kind in found.items() if path in kept}
 
 
@@ -131,7 +131,7 @@ def _make(
     diff_ids = list(document.rootfs.diff_ids)
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     with store.blobs.writer() as blob:
-        changed = parts.snapshots.write_layer(record.id, chosen, blob.write)
+        changed = parts.snapshots.write_layer(record.id, image_changes, blob.write)
         with store.pinned((blob.digest, *(d.digest for d in descriptors), *diff_ids)):
             if changed:
                 diff_id = blob.digest

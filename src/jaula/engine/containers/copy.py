@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from jaula.engine.containers import rootfs
 from jaula.engine.containers.rootfs import RootfsView
-from jaula.engine.threads import consumed, produced
+from jaula.engine.threads import consume, produce
 from jaula.errors import NotAuthorized, NotFound
 from jaula.storage import path_resolve
 from jaula.storage.path_resolve import PathRequest, PathStat
@@ -45,7 +45,9 @@ class ContainerCopy:
             return _found(view, what, container.name)[1]
 
         ids = self._ids(container)
-        return await asyncio.to_thread(rootfs.look, self._parts, container, ids, work, write=False)
+        return await asyncio.to_thread(
+            rootfs.with_rootfs, self._parts, container, ids, work, write=False
+        )
 
     async def out(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """What is at a path, and the archive, whose iterator is to be closed."""
@@ -66,9 +68,9 @@ class ContainerCopy:
                 finally:
                     os.close(place)
 
-            rootfs.look(self._parts, container, ids, work, write=False)
+            rootfs.with_rootfs(self._parts, container, ids, work, write=False)
 
-        items = produced(run)
+        items = produce(run)
         described = cast("PathStat", await anext(items))
         self._emit(container, "archive-path")
         return described, cast("AsyncIterator[bytes]", items)
@@ -98,9 +100,9 @@ class ContainerCopy:
                 def work(view: RootfsView) -> None:
                     _extract(view, what, file, user, container.name, keep_kinds=keep_kinds)
 
-                rootfs.look(self._parts, container, ids, work, write=True)
+                rootfs.with_rootfs(self._parts, container, ids, work, write=True)
 
-            async for _ in consumed(stream, run):
+            async for _ in consume(stream, run):
                 pass  # nothing is told in between
         self._emit(container, "extract-to-dir")
 
@@ -153,7 +155,7 @@ def _extract(
     if user:
         from jaula.security import users
 
-        resolved = users.resolve(view.root, user, ())
+        resolved = users.resolve_user(view.root, user, ())
         fixed = view.outside(resolved.uid, resolved.gid)
         owner = lambda uid, gid: fixed  # noqa: E731
     source, _ = plain(file)

@@ -83,7 +83,7 @@ async def create(
     """
     body = _without_zeros(body)
     body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
-    body = keep_id.completed(body, owner, rootless=parts.host.rootless)
+    body = keep_id.with_keep_id_user(body, owner, rootless=parts.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
     image = _find_image(parts, body.image)
@@ -93,7 +93,7 @@ async def create(
     resolved = resolve(merged, lambda ref: _container_id(parts, ref))
     beneath = authorize(resolved)
     _check_containers(parts, resolved)
-    resolved, merged = mount.identified(parts, resolved, merged)
+    resolved, merged = mount.resolve_references(parts, resolved, merged)
     _check_platform(platform, body.image)
     if name:
         name = names.check_name(name)
@@ -137,7 +137,7 @@ async def create(
         for request in resolved.mounts:
             selinux.check_mount(parts, request.mount)
         if resolved.mounts or resolved.volumes_from:
-            mounts = await mounting.realise(record)
+            mounts = await mounting.create_sources(record)
             record = msgspec.structs.replace(record, mounts=mounts)
         container = Container(record)
         parts.registry.add(container)
@@ -166,7 +166,7 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
     process.working_directory(body.working_dir)
     warnings = [
         *resources.check(resolved.resources, parts.host),
-        *security.check(resolved, oci_spec_host.fresh(parts.host)),
+        *security.check(resolved, oci_spec_host.refresh(parts.host)),
     ]
     if host.profile == presets.STRICT and not parts.host.landlock:
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
@@ -180,7 +180,7 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
                 "conflicting options: port publishing and the container type network mode"
             )
     health.check(body.healthcheck)
-    warnings += health.check_reaction(body)
+    warnings += health.check_on_failure(body)
     if modes.net.container and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the network mode")
     if modes.uts.host and body.hostname:
@@ -295,10 +295,10 @@ def _find_image(parts: Services, ref: str) -> Image | NotFound:
         return error
 
 
-def _members(parts: Services, body: ContainerCreate) -> endpoints.Members:
+def _members(parts: Services, body: ContainerCreate) -> endpoints.NetworkEndpoints:
     """The networks that the container is to be connected to."""
     try:
-        members = endpoints.chosen(body, parts.networks.find)
+        members = endpoints.select_networks(body, parts.networks.find)
     except NotFound as error:
         # 404 would make the docker command look for the image at a registry.
         raise InvalidRequest(

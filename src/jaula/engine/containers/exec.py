@@ -154,7 +154,7 @@ class Execs:
         )
         sets = base.capabilities
         if body.privileged:
-            sets = security.granted(record.resolved, self._parts.host, everything=True)
+            sets = security.capability_sets(record.resolved, self._parts.host, everything=True)
         env = process.merge_environment(base.env, body.env)
         if body.user and not any(entry.startswith("HOME=") for entry in body.env):
             env = process.merge_environment(env, (f"HOME={user.home or '/'}",))

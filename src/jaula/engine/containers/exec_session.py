@@ -33,7 +33,7 @@ def members(session: int, pids: Iterable[int]) -> list[int]:
     return found
 
 
-def end(session: int, pids: Callable[[], Iterable[int]]) -> int:
+def kill_session(session: int, pids: Callable[[], Iterable[int]]) -> int:
     """Kill every member of a session; how many there were. ``pids`` are the container's."""
     killed = 0
     for _ in range(_ROUNDS):

@@ -45,7 +45,7 @@ class ExitHandler:
         self._start = start
         self._connector = NetworkConnector(parts)
         self.tasks = BackgroundTasks(log)
-        self.lingering = CgroupReaper(parts, self.tasks)
+        self.cgroup_reaper = CgroupReaper(parts, self.tasks)
 
     def exited(self, container: Container, end: ExitRecord) -> None:
         """Book the end of a container's first process."""
@@ -60,7 +60,7 @@ class ExitHandler:
         renewed = record.renewing and not record.manually_stopped
         again = not container.removing and (
             renewed
-            or restart_policy.wanted(
+            or restart_policy.should_restart(
                 record.body.host_config.restart_policy,
                 exit_code=end.exit_code,
                 count=record.restart_count,
@@ -71,13 +71,13 @@ class ExitHandler:
         action = StateAction.EXIT_TO_RESTART if again else StateAction.EXIT
         self.release(container)
         container.change(
-            status=container_state.after(record.status, action, record.name),
+            status=container_state.next_status(record.status, action, record.name),
             pid=0,
             shim_pid=0,
             exit_code=end.exit_code,
             oom_killed=end.oom_killed,
             error=end.error,
-            health=health.ended(record.health),
+            health=health.record_at_exit(record.health),
             restart_count=record.restart_count + again,
             restart_delay=pause,
             renewing=False,
@@ -91,10 +91,10 @@ class ExitHandler:
             ports=(),
         )
         remove = record.body.host_config.auto_remove and not again and not container.removing
-        saved = remove or self.book(container)
+        saved = remove or self.save(container)
         if end.error:  # whoever ended it may not have been able to remove its cgroup
-            self.lingering.remove(container)
-        mount_events.unmounted(self._parts.events, record)
+            self.cgroup_reaper.remove(container)
+        mount_events.emit_unmounts(self._parts.events, record)
         self._parts.events.emit(
             "container",
             "die",
@@ -115,7 +115,7 @@ class ExitHandler:
         elif saved:
             self._forget_run(container)
 
-    def book(self, container: Container) -> bool:
+    def save(self, container: Container) -> bool:
         """Write the record now, or as soon as the disk takes it; False where it was not now.
 
         What has happened has happened: a full disk keeps nobody from ending a container or from
@@ -144,9 +144,9 @@ class ExitHandler:
         self._connector.release(record)
         self._parts.volume_mounts.leave(container)
         if record.range_start:
-            self._parts.ranges.give_back(record.range_start)
+            self._parts.ranges.release(record.range_start)
         if record.borrowed_start:
-            self._parts.ranges.give_back(record.borrowed_start)
+            self._parts.ranges.release(record.borrowed_start)
 
     def _forget_run(self, container: Container) -> None:
         """Remove what only a running container needs; its end is in the database now."""
@@ -156,7 +156,7 @@ class ExitHandler:
             from jaula.kernel import mounts
 
             mounts.umount2(str(shm), mounts.MNT.DETACH)
-        secret_mount.take_back(str(directory / secret_mount.PLACE))
+        secret_mount.unmount(str(directory / secret_mount.MOUNT_NAME))
         shutil.rmtree(directory, ignore_errors=True)
 
     async def _auto_remove(self, container: Container) -> None:
@@ -166,7 +166,7 @@ class ExitHandler:
 
     async def _restart(self, container: Container, pause: float) -> None:
         await asyncio.sleep(pause)
-        await self.lingering.gone(container)
+        await self.cgroup_reaper.gone(container)
         async with container.lock:
             if container.record.status is not Status.RESTARTING:
                 return
@@ -195,9 +195,9 @@ class ExitHandler:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         container.change(
-            status=container_state.after(record.status, StateAction.GIVE_UP, record.name)
+            status=container_state.next_status(record.status, StateAction.GIVE_UP, record.name)
         )
-        self.book(container)
+        self.save(container)
         container.exited.set()
         container.tell(("not-running",), WaitResult(container.record.exit_code))
 
@@ -209,7 +209,7 @@ class ExitHandler:
         :raises Conflict: it runs.
         """
         record, parts = container.record, self._parts
-        following = container_state.after(record.status, StateAction.REMOVE, record.name)
+        following = container_state.next_status(record.status, StateAction.REMOVE, record.name)
         if container.restart is not None:
             container.restart.cancel()
             container.restart = None
@@ -220,7 +220,9 @@ class ExitHandler:
             await asyncio.to_thread(self._remove_files, container.id)
         except (OSError, JaulaError) as error:
             container.change(
-                status=container_state.after(following, StateAction.REMOVE_FAILED, record.name)
+                status=container_state.next_status(
+                    following, StateAction.REMOVE_FAILED, record.name
+                )
             )
             container.change(error=str(error))
             parts.registry.save(container)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.threads import produced
+from jaula.engine.threads import produce
 
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
@@ -35,5 +35,5 @@ async def export(parts: Services, container: Container) -> AsyncIterator[bytes]:
             write_tree(root, lambda data: emit(bytes(data)))
 
     parts.events.emit("container", "export", container.id, container.record.event_attributes)
-    async for chunk in produced(work):
+    async for chunk in produce(work):
         yield chunk

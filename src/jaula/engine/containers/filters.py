@@ -130,7 +130,10 @@ def _fits(record: ContainerRecord, key: str, value: str) -> bool:
             digest = value.removeprefix("sha256:")
             return named == image or record.image.removeprefix("sha256:").startswith(digest)
         case "network":
-            return value in endpoints.of(record) or value == record.body.host_config.network_mode
+            return (
+                value in endpoints.settings_of(record)
+                or value == record.body.host_config.network_mode
+            )
         case "volume":
             return any(value in (m.name, m.source, m.destination) for m in record.mounts)
         case "publish" | "expose":

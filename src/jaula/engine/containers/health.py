@@ -18,7 +18,7 @@ from jaula.spec.image import Healthcheck as ImageHealthcheck
 from jaula.spec.units import go_duration
 from jaula.state.records import HealthRecord, HealthResult, HealthStatus
 
-REACTION = "io.jaula.health-on-failure"
+ON_FAILURE_LABEL = "io.jaula.health-on-failure"
 """A label that says what follows when a container is unhealthy; Docker has nothing of the kind."""
 _REACTIONS = ("none", "restart")
 
@@ -45,7 +45,9 @@ class Probe(msgspec.Struct, frozen=True):
         return self.start_interval if starting else self.interval
 
 
-def merged(asked: Healthcheck | None, image: ImageHealthcheck | None) -> Healthcheck | None:
+def merge_image_healthcheck(
+    asked: Healthcheck | None, image: ImageHealthcheck | None
+) -> Healthcheck | None:
     """The request's check, with the image's values where it has none."""
     if image is None:
         return asked
@@ -80,27 +82,27 @@ def check(wanted: Healthcheck | None) -> None:
         raise InvalidRequest("a health check needs a command")
 
 
-def check_reaction(body: ContainerCreate) -> tuple[str, ...]:
+def check_on_failure(body: ContainerCreate) -> tuple[str, ...]:
     """Refuse a value of :data:`REACTION` that is none; warnings. Raises ``InvalidRequest``."""
-    asked = body.labels.get(REACTION)
+    asked = body.labels.get(ON_FAILURE_LABEL)
     if asked is None:
         return ()
     if asked not in _REACTIONS:
         raise InvalidRequest(
-            f"invalid label {REACTION}={asked!r}", hint=f"one of {', '.join(_REACTIONS)}"
+            f"invalid label {ON_FAILURE_LABEL}={asked!r}", hint=f"one of {', '.join(_REACTIONS)}"
         )
-    if not restarts(body):
+    if not restarts_when_unhealthy(body):
         return ()
     if body.host_config.auto_remove:
-        raise InvalidRequest(f"can't create 'AutoRemove' container with {REACTION}={asked}")
+        raise InvalidRequest(f"can't create 'AutoRemove' container with {ON_FAILURE_LABEL}={asked}")
     if probe_of(body) is None:
-        return (f"The container has no health check, so {REACTION}={asked} has no effect",)
+        return (f"The container has no health check, so {ON_FAILURE_LABEL}={asked} has no effect",)
     return ()
 
 
-def restarts(body: ContainerCreate) -> bool:
+def restarts_when_unhealthy(body: ContainerCreate) -> bool:
     """Whether the container is to be started again when it is unhealthy."""
-    return body.labels.get(REACTION) == "restart"
+    return body.labels.get(ON_FAILURE_LABEL) == "restart"
 
 
 def probe_of(body: ContainerCreate) -> Probe | None:
@@ -122,19 +124,19 @@ def probe_of(body: ContainerCreate) -> Probe | None:
     )
 
 
-def starting(former: HealthRecord | None) -> HealthRecord:
+def record_at_start(former: HealthRecord | None) -> HealthRecord:
     """At a start: nothing is known, and the results of the former run are still shown."""
     return HealthRecord(log=former.log if former else ())
 
 
-def ended(former: HealthRecord | None) -> HealthRecord | None:
+def record_at_exit(former: HealthRecord | None) -> HealthRecord | None:
     """At the end of the container's first process: it serves nobody any more."""
     if former is None:
         return None
     return msgspec.structs.replace(former, status=HealthStatus.UNHEALTHY)
 
 
-def after(
+def next_record(
     former: HealthRecord, result: HealthResult, probe: Probe, started_at: int
 ) -> HealthRecord:
     """The state that follows from a result; ``started_at`` in nanoseconds since the epoch."""
@@ -149,13 +151,13 @@ def after(
     return HealthRecord(status, streak, log)
 
 
-def shown_output(data: bytes) -> str:
+def truncate_output(data: bytes) -> str:
     """What a probe wrote, cut where there is more than is kept."""
     text = data[:OUTPUT_LENGTH].decode("utf-8", "replace")
     return text + "..." if len(data) > OUTPUT_LENGTH else text
 
 
-def overdue(probe: Probe, output: str) -> str:
+def timeout_message(probe: Probe, output: str) -> str:
     """What is told of a probe that was killed when its time was over."""
     said = f"Health check exceeded timeout ({go_duration(probe.timeout)})"
     return f"{said}: {output}" if output else said

@@ -48,8 +48,8 @@ class HealthMonitor:
         """A container was started: its health is not known yet."""
         if health.probe_of(container.record.body) is None:
             return
-        container.change(health=health.starting(container.record.health))
-        self._containers.ending.book(container)
+        container.change(health=health.record_at_start(container.record.health))
+        self._containers.ending.save(container)
 
     def follow(self, container: Container) -> None:
         """Watch over a container that runs, from a start or an engine's start on."""
@@ -92,17 +92,19 @@ class HealthMonitor:
     def _note(self, container: Container, probe: Probe, result: HealthResult) -> None:
         record = container.record
         former = record.health or HealthRecord()
-        following = health.after(former, result, probe, record.started_at)
+        following = health.next_record(former, result, probe, record.started_at)
         container.change(health=following)
         if following.status is not former.status:
-            self._containers.ending.book(container)
+            self._containers.ending.save(container)
             self._parts.events.emit(
                 "container",
                 f"health_status: {following.status}",
                 container.id,
                 record.event_attributes,
             )
-            if following.status is HealthStatus.UNHEALTHY and health.restarts(record.body):
+            if following.status is HealthStatus.UNHEALTHY and health.restarts_when_unhealthy(
+                record.body
+            ):
                 self._containers.ending.tasks.spawn(self._renew(container))
 
     async def _renew(self, container: Container) -> None:
@@ -145,9 +147,9 @@ class HealthMonitor:
             if not done:
                 await asyncio.wait((finished,), timeout=_DEATH)
             await asyncio.wait((collecting,), timeout=_REST)
-            output = health.shown_output(collecting.result() if collecting.done() else b"")
+            output = health.truncate_output(collecting.result() if collecting.done() else b"")
             if not done:
-                return -1, health.overdue(probe, output)
+                return -1, health.timeout_message(probe, output)
             return finished.result(), output
         finally:
             self._execs.forget(exec_id)
@@ -162,7 +164,7 @@ class HealthMonitor:
             try:
                 with self._parts.cgroups.open(path) as cgroup:
                     # Without a cgroup only the first process of the session is known.
-                    exec_session.end(session, lambda: cgroup.pids() or (session,))
+                    exec_session.kill_session(session, lambda: cgroup.pids() or (session,))
             except JaulaError as error:
                 if container.live:
                     log.warning("container %s: probe: %s", container.name, error)

@@ -39,7 +39,7 @@ def merge(body: ContainerCreate, image: ImageConfig) -> ContainerCreate:
         volumes={**dict.fromkeys(image.volumes, Empty()), **body.volumes},
         stop_signal=body.stop_signal or image.stop_signal,
         shell=body.shell or image.shell,
-        healthcheck=health.merged(body.healthcheck, image.healthcheck),
+        healthcheck=health.merge_image_healthcheck(body.healthcheck, image.healthcheck),
     )
 
 

@@ -12,10 +12,10 @@ from jaula.engine.containers import presets
 from jaula.engine.containers.log_config import log_options
 from jaula.engine.containers.start import log_path
 from jaula.engine.networks import network_settings
-from jaula.engine.oci_spec.host import fresh
+from jaula.engine.oci_spec.host import refresh
 from jaula.engine.oci_spec.mounts import SHM_SIZE
-from jaula.engine.oci_spec.security import covered, profile
-from jaula.engine.oci_spec.security import labels as security_labels
+from jaula.engine.oci_spec.security import apparmor_profile_name, covered_paths
+from jaula.engine.oci_spec.security import selinux_labels as security_labels
 from jaula.logs import timestamp
 from jaula.security import landlock
 from jaula.spec.api import Resources
@@ -39,7 +39,7 @@ NEVER = "0001-01-01T00:00:00Z"
 """Go's zero time, which clients take for 'not yet'."""
 
 
-def when(nanoseconds: int) -> str:
+def format_time(nanoseconds: int) -> str:
     """A time as RFC 3339 with nanoseconds."""
     return timestamp.text(nanoseconds) if nanoseconds else NEVER
 
@@ -54,7 +54,7 @@ def document(parts: Services, container: Container) -> dict[str, Any]:
     labels = security_labels(resolved, parts.host, record.level)
     return {
         "Id": record.id,
-        "Created": when(record.created),
+        "Created": format_time(record.created),
         "Path": record.args[0],
         "Args": list(record.args[1:]),
         "State": state(record),
@@ -70,7 +70,7 @@ def document(parts: Services, container: Container) -> dict[str, Any]:
         "Platform": record.platform,
         "MountLabel": labels.mount,
         "ProcessLabel": labels.process,
-        "AppArmorProfile": profile(resolved, fresh(parts.host)),
+        "AppArmorProfile": apparmor_profile_name(resolved, refresh(parts.host)),
         "Landlock": landlock_rules(directory / "config.json"),
         "ExecIDs": sorted(container.execs) or None,
         "HostConfig": host_config(parts, record),
@@ -122,8 +122,8 @@ def state(record: ContainerRecord) -> dict[str, Any]:
         "Pid": record.pid,
         "ExitCode": record.exit_code,
         "Error": record.error,
-        "StartedAt": when(record.started_at),
-        "FinishedAt": when(record.finished_at),
+        "StartedAt": format_time(record.started_at),
+        "FinishedAt": format_time(record.finished_at),
     }
     if record.health is not None:
         told["Health"] = health(record.health)
@@ -137,8 +137,8 @@ def health(found: HealthRecord) -> dict[str, Any]:
         "FailingStreak": found.failing_streak,
         "Log": [
             {
-                "Start": when(result.start),
-                "End": when(result.end),
+                "Start": format_time(result.start),
+                "End": format_time(result.end),
                 "ExitCode": result.exit_code,
                 "Output": result.output,
             }
@@ -151,7 +151,7 @@ def relaxations(record: ContainerRecord) -> list[str]:
     """What the request has beyond the defaults, and less than its preset, by names."""
     host = record.body.host_config
     asked = (str(ask) for ask in engine_relaxations.of_request(record.resolved))
-    return list(dict.fromkeys((*presets.departures(host), *asked)))
+    return list(dict.fromkeys((*presets.deviations(host), *asked)))
 
 
 def _decided(record: ContainerRecord) -> HostConfig:
@@ -200,7 +200,7 @@ def host_config(parts: Services, record: ContainerRecord) -> dict[str, Any]:
     wanted, resolved = _decided(record), record.resolved
     echo: dict[str, Any] = msgspec.to_builtins(wanted)
     driver, options = log_options(parts.config, resolved.log)
-    masked, readonly = covered(resolved.security)
+    masked, readonly = covered_paths(resolved.security)
     if wanted.memory > 0 and not wanted.memory_swap and parts.host.swap_accounting:
         echo["MemorySwap"] = wanted.memory * 2
     echo |= {

@@ -107,10 +107,10 @@ def changes(found: list[tuple[str, int]]) -> list[dict[str, Any]]:
     ``found`` holds paths with Docker's kinds: 0 modified, 1 added, 2 deleted. Directories that
     changed for nothing else than those places are left out too.
     """
-    return [{"Path": path, "Kind": kind} for path, kind in without_made(found)]
+    return [{"Path": path, "Kind": kind} for path, kind in without_mount_points(found)]
 
 
-def without_made(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
+def without_mount_points(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """What :func:`changes` keeps of a list."""
     kept = [(path, kind) for path, kind in found if not (kind == 1 and path in _MADE)]
     for parent in ("/etc", "/sbin", "/dev"):

@@ -47,7 +47,7 @@ def check(config: EngineConfig) -> None:
         raise InvalidRequest(message, hint=error.hint) from None
 
 
-def identified(driver: str, options: dict[str, str], record: ContainerRecord) -> dict[str, str]:
+def with_identity(driver: str, options: dict[str, str], record: ContainerRecord) -> dict[str, str]:
     """The options with what a driver writes of the container."""
     if driver == "json-file" and (found := attributes(options, record)):
         return options | {"attributes": msgspec.json.encode(found).decode()}

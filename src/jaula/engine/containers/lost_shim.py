@@ -38,7 +38,7 @@ class LostShim:
             self._ending.exited(container, end)
             return
         end = ExitRecord(137, 9, finished_at=time.time(), error="the container's shim was killed")
-        if (run_dir / oci_runtime_container.NAME).exists():
+        if (run_dir / oci_runtime_container.RUNTIME_FILE).exists():
             self._ending.tasks.spawn(self._clear_and_book(container, end))
             return
         self._clear_cgroup(container)
@@ -53,7 +53,9 @@ class LostShim:
         other = None
         try:
             if (
-                other := oci_runtime_container.runtime_of(self._parts.config.paths, container.id)
+                other := oci_runtime_container.external_container(
+                    self._parts.config.paths, container.id
+                )
             ) is not None:
                 self._clear_cgroup(container, destroy=False)
                 await other.delete()

@@ -148,7 +148,7 @@ def _docker(host: HostConfig) -> Iterator[tuple[str, Any]]:
             yield "readonly_paths", DOCKER_READONLY
 
 
-def departures(host: HostConfig) -> tuple[str, ...]:
+def deviations(host: HostConfig) -> tuple[str, ...]:
     """What a container of the profile ``strict`` has less of, as it was asked for explicitly."""
     if host.profile != STRICT:
         return ()

@@ -34,7 +34,7 @@ def check(policy: RestartPolicy, *, auto_remove: bool) -> None:
         raise InvalidRequest("can't create 'AutoRemove' container with restart policy")
 
 
-def wanted(
+def should_restart(
     policy: RestartPolicy, *, exit_code: int, count: int, stopped: bool, engine_start: bool = False
 ) -> bool:
     """Whether an ended container is to start again.

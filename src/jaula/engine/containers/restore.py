@@ -58,7 +58,9 @@ async def restore(parts: Services, containers: Containers) -> None:
         await _ended(parts, containers, container)
     await asyncio.to_thread(_sweep, parts)
     for path in await asyncio.to_thread(_sweep_cgroups, parts):
-        containers.ending.lingering.remove_path(path, parts.registry.get(path.rpartition("/")[2]))
+        containers.ending.cgroup_reaper.remove_path(
+            path, parts.registry.get(path.rpartition("/")[2])
+        )
     await _finish_removals(parts, containers)
     await _restart(parts, containers)
 
@@ -101,7 +103,7 @@ async def _undo_starts(parts: Services, containers: Containers) -> None:
             continue
         if await _end(parts, container, str(run_dir)):
             log.info("the start of container %s was cut off and is undone", container.name)
-        if (run_dir / oci_runtime_container.NAME).exists():
+        if (run_dir / oci_runtime_container.RUNTIME_FILE).exists():
             await containers.losing.clear(container)
         shutil.rmtree(run_dir, ignore_errors=True)
 
@@ -165,7 +167,7 @@ async def _restart(parts: Services, containers: Containers) -> None:
                 if container.id in parts.registry and not container.live:
                     await containers.ending.remove(container, volumes=True)
             continue
-        if restart_policy.wanted(
+        if restart_policy.should_restart(
             record.body.host_config.restart_policy,
             exit_code=record.exit_code,
             count=record.restart_count,
@@ -176,7 +178,7 @@ async def _restart(parts: Services, containers: Containers) -> None:
 
 
 async def _start(containers: Containers, container: Container) -> None:
-    await containers.ending.lingering.gone(container)
+    await containers.ending.cgroup_reaper.gone(container)
     try:
         await containers.start(container.id)
     except JaulaError as error:

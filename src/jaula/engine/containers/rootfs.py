@@ -74,7 +74,7 @@ class RootfsView:
             raise InvalidRequest(error.message) from None
 
 
-def look(
+def with_rootfs(
     parts: Services,
     container: Container,
     ids: Rows,
@@ -89,7 +89,7 @@ def look(
     record = container.record
     if not container.live:
         return in_unshared_thread(lambda: _stopped(parts, record, work, write=write))
-    root = join.root(container)
+    root = join.open_root(container)
     try:
         with rootfs.acting_as(RootfsView(root, ids).outside(0, 0)):
             secret = frozenset(_device(root, path) for path in secret_mount.targets(record))
@@ -170,7 +170,7 @@ def _mount_volume(parts: Services, name: str) -> None:
     from jaula.engine.volumes import mount as volume_mount
 
     try:
-        volume_mount.attach(parts.volumes.get(name))
+        volume_mount.mount_volume(parts.volumes.get(name))
     except NotFound:
         return  # it was removed by hand
 

@@ -37,7 +37,7 @@ def take_level(parts: Services, container_id: str, resolved: ResolvedRequest) ->
     options = selinux.parse(resolved.security.options.labels)
     asked = options.level or _lent(parts, resolved)
     level = parts.registry.take_level(container_id, asked=asked)
-    chosen = security.labels(resolved, parts.host, level)
+    chosen = security.selinux_labels(resolved, parts.host, level)
     for what, label in (("process", chosen.process), ("file", chosen.mount)):
         if label and not selinuxfs.check_context(label):
             parts.registry.free_level(container_id)
@@ -61,14 +61,14 @@ def label_files(parts: Services, record: ContainerRecord, root: RootSource) -> N
     """
     if not parts.host.selinux:
         return
-    label = security.labels(record.resolved, parts.host, record.level).mount
+    label = security.selinux_labels(record.resolved, parts.host, record.level).mount
     shared = str(parts.host.selinux_types.file._replace(level=selinux.SHARED_LEVEL))
-    for path in etc_files.own(parts, record):
+    for path in etc_files.own_files(parts, record):
         _label(path, shared if record.resolved.namespaces.net.container else label)
     if isinstance(root, DirectoryRoot):
         _label(root.path, label)
     for mount in record.mounts:
-        wanted = wish(mount)
+        wanted = relabel_option(mount)
         if wanted:
             try:
                 _label(
@@ -81,7 +81,7 @@ def label_files(parts: Services, record: ContainerRecord, root: RootSource) -> N
                 raise
 
 
-def wish(mount: MountRecord) -> str:
+def relabel_option(mount: MountRecord) -> str:
     """``Z``: for this container alone, ``z``: for all containers, empty: left as it is.
 
     Volumes are the containers' own, so they are always labelled.
@@ -99,7 +99,7 @@ def check_mount(parts: Services, mount: MountRecord) -> None:
 
     :raises InvalidRequest: it does.
     """
-    if not parts.host.selinux or mount.type != "bind" or not wish(mount):
+    if not parts.host.selinux or mount.type != "bind" or not relabel_option(mount):
         return
     relabel_denylist.check(os.path.realpath(mount.source), own=_own(parts))
 

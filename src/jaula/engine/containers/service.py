@@ -51,7 +51,7 @@ class Containers(ContainerQueries):
         self.ending = ExitHandler(parts, self._start)
         self.losing = LostShim(parts, self.ending)
         self._reaching = ProcessControl(parts, self._emit)
-        self.starter = Starter(parts, users, self.on_event, self.ending.book, self.losing.clear)
+        self.starter = Starter(parts, users, self.on_event, self.ending.save, self.losing.clear)
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early: dict[str, ExitRecord] = {}
         self.copying = ContainerCopy(self)
@@ -157,14 +157,14 @@ class Containers(ContainerQueries):
         """End an unhealthy container; it starts again as by a restart policy."""
         log.warning("container %s is unhealthy and is started again", container.name)
         container.change(renewing=True)
-        self.ending.book(container)
+        self.ending.save(container)
         await self._reaching.end(container, None, None)
 
     async def _stop(self, container: Container, timeout: int | None, signal: str | None) -> None:
         if signal:
             signals.parse(signal)  # refused before it is on record that somebody stops it
         container.change(manually_stopped=True)
-        self.ending.book(container)
+        self.ending.save(container)
         await self._reaching.end(container, timeout, signal)
 
     async def end(self, container: Container) -> None:
@@ -205,7 +205,7 @@ class Containers(ContainerQueries):
         stop = container.record.body.stop_signal or "SIGTERM"
         if number in (9, signals.parse(stop)):
             container.change(manually_stopped=True)
-            self.ending.book(container)
+            self.ending.save(container)
         self._emit(container, "kill", {"signal": str(number)})
         if number == 9:
             await self._reaching.kill(container)  # as Docker: who is answered may remove it
@@ -281,13 +281,13 @@ class Containers(ContainerQueries):
 
         :raises NotFound: there is no such link.
         """
-        return live_links.parent(self.parts, name)
+        return live_links.link_parent(self.parts, name)
 
     async def remove_link(self, name: str) -> None:
         """Take a legacy link away from a container, which may run."""
         container = self.parent_of_link(name)
         async with container.lock:
-            live_links.remove(self.parts, name)
+            live_links.remove_link(self.parts, name)
 
     async def wait(self, ref: str, condition: str) -> asyncio.Future[WaitResult]:
         """A future for the end that ``condition`` names."""
@@ -356,7 +356,7 @@ class Containers(ContainerQueries):
 
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
         """Change limits or the restart policy of a container."""
-        from jaula.engine.containers.update import merged_limits
+        from jaula.engine.containers.update import merge_limits
 
         container = self.find(ref)
         async with container.lock:
@@ -365,10 +365,10 @@ class Containers(ContainerQueries):
             if policy_of.name:
                 auto = container.record.body.host_config.auto_remove
                 restart_policy.check(policy_of, auto_remove=auto)
-            updated = merged_limits(container.record, body, self.parts.host)
+            updated = merge_limits(container.record, body, self.parts.host)
             resources, warnings = updated.limits, updated.warnings
             other = (
-                oci_runtime_container.runtime_of(self.parts.config.paths, container.id)
+                oci_runtime_container.external_container(self.parts.config.paths, container.id)
                 if container.live
                 else None
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.containers import selinux
-from jaula.engine.containers.log_config import identified, log_options
+from jaula.engine.containers.log_config import log_options, with_identity
 from jaula.engine.model import container_state
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_state import StateAction
@@ -70,7 +70,7 @@ class Starter:
         :raises Conflict: its state does not allow it, or what it joins does not run.
         """
         record = container.record
-        following = container_state.after(record.status, StateAction.START, container.name)
+        following = container_state.next_status(record.status, StateAction.START, container.name)
         place = StartResources(self._parts)
         container.exited.clear()
         try:
@@ -128,16 +128,17 @@ class Starter:
         )
         self._book(container)
         if record.started_at:  # else nobody can be linked to it yet
-            live_links.follow(self._parts, container)
+            live_links.update_linked_hosts(self._parts, container)
         self.connector.told(container.record, place.endpoints, "connect")
-        mount_events.mounted(self._parts.events, record)
+        mount_events.emit_mounts(self._parts.events, record)
         self._parts.events.emit("container", "start", container.id, record.event_attributes)
         self._parts.sandboxes.refill()
 
     async def _undo(self, container: Container) -> None:
         """Leave nothing of what another runtime had begun when its shim was killed."""
         if (
-            self._parts.config.paths.container_run(container.id) / oci_runtime_container.NAME
+            self._parts.config.paths.container_run(container.id)
+            / oci_runtime_container.RUNTIME_FILE
         ).exists():
             await self._clear(container)
 
@@ -145,7 +146,7 @@ class Starter:
         container.close_pending()
         self._parts.resolvers.close_one(container.id)
         self._parts.volume_mounts.leave(container)
-        place.give_back()
+        place.release()
         code = error.exit_code if isinstance(error, JaulaError) else 125
         text = error.message if isinstance(error, JaulaError) else str(error)
         container.change(exit_code=code, error=text, finished_at=time.time_ns(), pid=0)
@@ -180,7 +181,7 @@ class Starter:
                     hint="it was made with --userns=host",
                 )
         if (lender := self._lender(modes)) is not None:
-            place.held = join.borrow(lender, joined)
+            place.held = join.open_namespaces(lender, joined)
         return joined
 
     def _lender(self, modes: Namespaces) -> Container | None:
@@ -191,10 +192,10 @@ class Starter:
     async def _take(self, record: ContainerRecord, place: StartResources) -> None:
         modes = record.resolved.namespaces
         lender = self._lender(modes)
-        members = {} if record.resolved.network_disabled else endpoints.of(record)
+        members = {} if record.resolved.network_disabled else endpoints.settings_of(record)
         if modes.network and members:
             await self.connector.attach(
-                record, members, place, lambda ids: keep_id.maps(record, ids)
+                record, members, place, lambda ids: keep_id.keep_id_maps(record, ids)
             )
         elif lender is None and not modes.user.host:
             place.reserved = self._parts.ranges.take()
@@ -214,14 +215,14 @@ class Starter:
             return None
         return IdRange(record.range_start, record.range_size)
 
-    def _maps(self, record: ContainerRecord, place: StartResources) -> keep_id.Maps:
+    def _maps(self, record: ContainerRecord, place: StartResources) -> keep_id.IdMaps:
         """The id maps of the user namespace that the container is in; empty for the host's."""
         if place.ids is None:
             return (), ()
         while (lender := self._lender(record.resolved.namespaces)) is not None:
             record = lender.record
         usual = self._parts.ranges.mappings(place.ids)
-        return keep_id.maps(record, place.ids) or (usual, ())
+        return keep_id.keep_id_maps(record, place.ids) or (usual, ())
 
     # -- what it sees ------------------------------------------------------------------------
 
@@ -235,9 +236,13 @@ class Starter:
         parts, record = self._parts, container.record
         body, resolved = record.body, record.resolved
         modes = resolved.namespaces
-        if container.hidden_env:
-            body = msgspec.structs.replace(body, env=(*body.env, *container.hidden_env))
-        linked = links.found(parts, record, endpoints.of(record)) if resolved.links else []
+        if container.transient_env:
+            body = msgspec.structs.replace(body, env=(*body.env, *container.transient_env))
+        linked = (
+            links.resolve_links(parts, record, endpoints.settings_of(record))
+            if resolved.links
+            else []
+        )
         if linked:
             variables = links.environment(record, linked)
             body = msgspec.structs.replace(body, env=(*variables, *body.env))
@@ -247,7 +252,7 @@ class Starter:
             container_id=record.id,
             cgroup_path=cgroup_path(parts, record),
             hostname=self._hostname(record),
-            host=host.fresh(parts.host),
+            host=host.refresh(parts.host),
             user=self._users.of(record),
             mappings=uids,
             gid_mappings=gids,
@@ -256,8 +261,8 @@ class Starter:
             foreign_network=place.sandbox is not None
             and "user" not in place.held
             and place.ids != place.reserved,
-            files=etc_files.write(parts, record, place.endpoints, links.hosts(linked)),
-            mounts=(*record.mounts, *mount.deliver(parts, record, uids, gids)),
+            files=etc_files.write(parts, record, place.endpoints, links.hosts_lines(linked)),
+            mounts=(*record.mounts, *mount.mount_secrets(parts, record, uids, gids)),
             beneath=record.beneath,
             owner=(int(record.owner), record.owner_gid) if record.beneath else None,
             level=record.level,
@@ -278,7 +283,9 @@ class Starter:
             bundle=bundle,
             run_dir=str(run_dir),
             root=_root(parts, record),
-            log=LogSetup(driver, identified(driver, options, record), log_path(parts, record.id)),
+            log=LogSetup(
+                driver, with_identity(driver, options, record), log_path(parts, record.id)
+            ),
             tty=body.tty,
             stdin_open=body.open_stdin,
             stdin_once=body.stdin_once,
@@ -313,7 +320,7 @@ class Starter:
         size = resolved.shm_size or 64 * 1024 * 1024
         if not os.path.ismount(path):
             flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
-            label = security.labels(resolved, self._parts.host, record.level).mount
+            label = security.selinux_labels(resolved, self._parts.host, record.level).mount
             context = f',context="{label}"' if label else ""
             mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
         return path

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from jaula.engine.containers.start import cgroup_path
-from jaula.engine.model.container_state import StateAction, after
+from jaula.engine.model.container_state import StateAction, next_status
 from jaula.engine.oci_runtimes import container as oci_runtime_container
 from jaula.errors import JaulaError, NotFound, RuntimeFailure
 from jaula.spec import signals
@@ -83,7 +83,7 @@ class ProcessControl:
 
     async def _deliver(self, container: Container, shim: Shim, number: int) -> None:
         """By the runtime that knows the process; SIGKILL reaches it in any case."""
-        other = oci_runtime_container.runtime_of(self._parts.config.paths, container.id)
+        other = oci_runtime_container.external_container(self._parts.config.paths, container.id)
         if other is None:
             await shim.signal(number)
             return
@@ -99,9 +99,11 @@ class ProcessControl:
 
     async def freeze(self, container: Container) -> None:
         """Stop every process where it is. The caller holds the container's lock."""
-        following = after(container.record.status, StateAction.PAUSE, container.name)
+        following = next_status(container.record.status, StateAction.PAUSE, container.name)
         if (
-            other := oci_runtime_container.runtime_of(self._parts.config.paths, container.id)
+            other := oci_runtime_container.external_container(
+                self._parts.config.paths, container.id
+            )
         ) is not None:
             await other.pause()
         else:
@@ -115,7 +117,9 @@ class ProcessControl:
     async def thaw(self, container: Container) -> None:
         """Let a paused one go on."""
         if (
-            other := oci_runtime_container.runtime_of(self._parts.config.paths, container.id)
+            other := oci_runtime_container.external_container(
+                self._parts.config.paths, container.id
+            )
         ) is not None:
             try:
                 await other.resume()
@@ -129,5 +133,7 @@ class ProcessControl:
                 raise
         if container.record.status is not Status.PAUSED:
             return  # it has ended meanwhile
-        container.change(status=after(container.record.status, StateAction.UNPAUSE, container.name))
+        container.change(
+            status=next_status(container.record.status, StateAction.UNPAUSE, container.name)
+        )
         self._parts.registry.save(container)

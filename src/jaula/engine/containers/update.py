@@ -24,7 +24,7 @@ class Update(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def merged_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFacts) -> Update:
+def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFacts) -> Update:
     """Return the container's request and its resolved request with the update in them.
 
     Of the resolved request only the resources change.

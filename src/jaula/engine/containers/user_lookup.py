@@ -48,9 +48,9 @@ class UserLookup:
 
     def inside(self, container: Container, user: str, groups: tuple[str, ...]) -> UserFacts:
         """The user as a running container knows it."""
-        root = join.root(container)
+        root = join.open_root(container)
         try:
-            return _facts(users.resolve(root, user, groups))
+            return _facts(users.resolve_user(root, user, groups))
         finally:
             os.close(root)
 
@@ -60,7 +60,7 @@ class UserLookup:
         snapshots = self._parts.snapshots
         source = snapshots.root(record.id) if record.started_at else snapshots.view(record.layers)
         with open_root(source) as root:
-            return _facts(users.resolve(root, user, groups))
+            return _facts(users.resolve_user(root, user, groups))
 
 
 def _facts(found: users.ResolvedUser) -> UserFacts:

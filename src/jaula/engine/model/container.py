@@ -39,8 +39,8 @@ class Container:
         if not self.live:
             self.exited.set()
         self.restart: asyncio.Task[None] | None = None
-        self.prepare: Callable[[keep_id.Maps], Awaitable[None]] | None = None
-        self.hidden_env: tuple[str, ...] = ()
+        self.prepare: Callable[[keep_id.IdMaps], Awaitable[None]] | None = None
+        self.transient_env: tuple[str, ...] = ()
         self.bundle = ""
         self.removing = False
         self._waiters: list[tuple[str, asyncio.Future[WaitResult]]] = []

@@ -55,7 +55,7 @@ LIVE = frozenset({Status.RUNNING, Status.PAUSED})
 """The states in which the container's first process exists."""
 
 
-def after(status: Status, action: StateAction, name: str) -> Status:
+def next_status(status: Status, action: StateAction, name: str) -> Status:
     """The state that ``action`` leads to.
 
     :raises Conflict: it is not possible in this state; ``name`` is for the message.

@@ -19,7 +19,7 @@ from jaula.spec.network import NetworkRecord, Pool
 DRIVER = "null"
 
 
-def source(body: NetworkCreate) -> str:
+def config_from(body: NetworkCreate) -> str:
     """The name of the network whose settings are asked for, or ''."""
     return (body.config_from or {}).get("Network", "")
 
@@ -34,7 +34,7 @@ def check(body: NetworkCreate) -> None:
             "configuration network can only contain network specific fields. Network operator"
             " fields like [ ingress | internal | attachable | scope ] are not supported."
         )
-    if not source(body):
+    if not config_from(body):
         return
     if body.config_only:
         raise NotAuthorized(
@@ -54,7 +54,7 @@ def check(body: NetworkCreate) -> None:
         )
 
 
-def settings(body: NetworkCreate, identity: str) -> NetworkRecord:
+def config_record(body: NetworkCreate, identity: str) -> NetworkRecord:
     """The record of a network that is settings alone.
 
     :raises JaulaError: a subnet, gateway, range or address that cannot be.
@@ -80,13 +80,13 @@ def settings(body: NetworkCreate, identity: str) -> NetworkRecord:
     )
 
 
-def applied(body: NetworkCreate, found: NetworkRecord | None) -> NetworkCreate:
+def apply_config(body: NetworkCreate, found: NetworkRecord | None) -> NetworkCreate:
     """A request with the settings that it asks for; ``found`` is the network of that name.
 
     :raises NotFound: there is none, or it is no network of settings.
     """
     if found is None or not found.config_only:
-        raise NotFound(f'configuration network "{source(body)}" does not exist')
+        raise NotFound(f'configuration network "{config_from(body)}" does not exist')
     pools = tuple(
         IPAMPool(
             subnet=pool.subnet,

@@ -44,9 +44,9 @@ class NetworkConnector:
     async def attach(
         self,
         record: ContainerRecord,
-        members: network_endpoints.Members,
+        members: network_endpoints.NetworkEndpoints,
         place: StartResources,
-        maps: Callable[[IdRange], keep_id.Maps | None],
+        maps: Callable[[IdRange], keep_id.IdMaps | None],
     ) -> None:
         """Give a start its sandbox with all interfaces; ``place`` gives back what was taken.
 
@@ -59,7 +59,7 @@ class NetworkConnector:
             network = self._parts.networks.get(self._parts.networks.find(name))
             network_endpoints.check_kind(network)
             internal[name] = network is not None and network.internal
-        first = network_endpoints.primary(internal)
+        first = network_endpoints.gateway_network(internal)
         for name in (first, *(n for n in members if n != first)):
             await self._join(record, place, name, members[name], maps)
         await self._serve_names(record, place.endpoints, place.net_fd, new=True)
@@ -71,7 +71,7 @@ class NetworkConnector:
         place: StartResources,
         name: str,
         settings: EndpointSettings,
-        maps: Callable[[IdRange], keep_id.Maps | None],
+        maps: Callable[[IdRange], keep_id.IdMaps | None],
     ) -> None:
         network, sandboxes = self._parts.network, self._parts.sandboxes
         ip, ip6, mac = _addresses(settings)
@@ -100,8 +100,8 @@ class NetworkConnector:
                 container_name=record.name,
                 interface=network_endpoints.free_interface(e.interface for e in place.endpoints),
                 default_route=not place.endpoints,
-                names=network_endpoints.names(record, settings) if name != DEFAULT else (),
-                links=network_endpoints.linked(record, settings) if name != DEFAULT else {},
+                names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
+                links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
             )
         )
 
@@ -167,7 +167,7 @@ class NetworkConnector:
         parts, record = self._parts, container.record
         _check_mode(record.resolved.namespaces)
         network_endpoints.check(name, parts.networks.get(name), settings)
-        members = network_endpoints.of(record)
+        members = network_endpoints.settings_of(record)
         if name in members and container.live:
             raise NotAuthorized(
                 f"endpoint with name {record.name} already exists in network {name}"
@@ -176,7 +176,7 @@ class NetworkConnector:
         if not container.live:
             self._book(container, networks=following)
             return
-        fds = join.borrow(container, ("network",))
+        fds = join.open_namespaces(container, ("network",))
         try:
             endpoint = await self._add(record, name, settings, fds["network"])
         finally:
@@ -204,8 +204,8 @@ class NetworkConnector:
             container_name=record.name,
             interface=network_endpoints.free_interface(e.interface for e in here),
             default_route=not outside,
-            names=network_endpoints.names(record, settings) if name != DEFAULT else (),
-            links=network_endpoints.linked(record, settings) if name != DEFAULT else {},
+            names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
+            links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
         )
         try:
             if not outside:
@@ -226,7 +226,7 @@ class NetworkConnector:
         """
         parts, record = self._parts, container.record
         _check_mode(record.resolved.namespaces)
-        members = network_endpoints.of(record)
+        members = network_endpoints.settings_of(record)
         if name not in members:
             raise NotAuthorized(f"container {record.id} is not connected to network {name}")
         following = {key: value for key, value in members.items() if key != name}
@@ -237,7 +237,7 @@ class NetworkConnector:
         left = _ordered([e for e in record.endpoints if e.network != name])
         # Booked first: what an engine that is killed now has not undone, the next one sweeps.
         self._book_endpoints(container, left, networks=following)
-        fds = join.borrow(container, ("network",))
+        fds = join.open_namespaces(container, ("network",))
         try:
             parts.network.detach(gone, delete_interface=True, netns_fd=fds["network"])
         finally:
@@ -250,7 +250,7 @@ class NetworkConnector:
 
     def _lead(self, container: Container, chosen: Endpoint) -> Endpoint:
         """The network that led outside is gone: this one does now, with the ports."""
-        fds = join.borrow(container, ("network",))
+        fds = join.open_namespaces(container, ("network",))
         try:
             self._parts.network.lead_outside(chosen, fds["network"])
         finally:
@@ -285,12 +285,12 @@ class NetworkConnector:
 
     def renamed(self, container: Container) -> None:
         """Let a running container be found by its new name."""
-        record, members = container.record, network_endpoints.of(container.record)
+        record, members = container.record, network_endpoints.settings_of(container.record)
         changed = [
             self._parts.network.rename(
                 e,
                 record.name,
-                network_endpoints.names(record, members[e.network]) if e.names else (),
+                network_endpoints.dns_names(record, members[e.network]) if e.names else (),
             )
             for e in record.endpoints
         ]
@@ -311,7 +311,7 @@ def _ordered(endpoints: list[Endpoint]) -> list[Endpoint]:
     """The one that leads outside first."""
     if not endpoints:
         return []
-    first = network_endpoints.primary({e.network: e.internal for e in endpoints})
+    first = network_endpoints.gateway_network({e.network: e.internal for e in endpoints})
     return sorted(endpoints, key=lambda e: e.network != first)
 
 

@@ -86,7 +86,7 @@ def network(body: NetworkCreate, identity: str) -> NetworkRecord:
         mtu=_mtu(options.get(MTU_OPTION, "")),
         driver_options=options,
         labels=body.labels,
-        config_from=config_only.source(body),
+        config_from=config_only.config_from(body),
     )
     if body.driver in PARENTED:
         return _parented(common, body.driver)

@@ -21,7 +21,7 @@ DEFAULT = "bridge"
 _ALONE = ("host", "none")
 _ID_LENGTH = 64
 
-Members = dict[str, EndpointSettings]
+NetworkEndpoints = dict[str, EndpointSettings]
 
 
 def shares_network(mode: str) -> bool:
@@ -29,7 +29,7 @@ def shares_network(mode: str) -> bool:
     return mode in _ALONE or mode.startswith("container:")
 
 
-def chosen(body: ContainerCreate, find: Callable[[str], str]) -> Members:
+def select_networks(body: ContainerCreate, find: Callable[[str], str]) -> NetworkEndpoints:
     """The networks of a new container by name, the one of its network mode first.
 
     ``find`` gives the name of a network. With a mode that is no network it is empty.
@@ -37,7 +37,7 @@ def chosen(body: ContainerCreate, find: Callable[[str], str]) -> Members:
     :raises InvalidRequest: networks that exclude each other.
     """
     mode = body.host_config.network_mode
-    wanted: Members = {}
+    wanted: NetworkEndpoints = {}
     for ref, settings in body.networking_config.endpoints_config.items():
         if ref == mode and shares_network(mode):
             continue
@@ -55,7 +55,7 @@ def chosen(body: ContainerCreate, find: Callable[[str], str]) -> Members:
     return {first: wanted.pop(first, EndpointSettings()), **wanted}
 
 
-def of(record: ContainerRecord) -> Members:
+def settings_of(record: ContainerRecord) -> NetworkEndpoints:
     """What a container is to be connected to, for records from before there were networks too."""
     if record.networks is not None:
         return record.networks
@@ -115,13 +115,13 @@ def check_kind(network: NetworkRecord | None) -> None:
         raise NotAuthorized("cannot create endpoint on configuration-only network")
 
 
-def names(record: ContainerRecord, settings: EndpointSettings) -> tuple[str, ...]:
+def dns_names(record: ContainerRecord, settings: EndpointSettings) -> tuple[str, ...]:
     """What others of a user's network may call a container, its own name first."""
     found = (record.name, *settings.aliases, short(record.id), record.hostname)
     return tuple(dict.fromkeys(name for name in found if name))
 
 
-def linked(record: ContainerRecord, settings: EndpointSettings) -> dict[str, str]:
+def link_aliases(record: ContainerRecord, settings: EndpointSettings) -> dict[str, str]:
     """What a container calls others on a user's network: their names by alias, in lower case.
 
     Links on the default network are lines of the hosts file, and of no other network.
@@ -147,7 +147,7 @@ def free_interface(taken: Iterable[str]) -> str:
     return f"eth{number}"
 
 
-def primary(internal: dict[str, bool]) -> str:
+def gateway_network(internal: dict[str, bool]) -> str:
     """Which network leads outside: the first that is not internal, else the first.
 
     ``internal`` says so of each of a container's networks, in their order.

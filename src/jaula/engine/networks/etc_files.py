@@ -148,7 +148,7 @@ def change_hosts(
             file.truncate(len(after))
 
 
-def own(parts: Services, record: ContainerRecord) -> list[str]:
+def own_files(parts: Services, record: ContainerRecord) -> list[str]:
     """Which of the files are the container's alone, or its and that of whose network it has."""
     places = [_directory(parts, record) / name for name in _NAMES]
     places.append(parts.config.paths.container(record.id) / _INIT)

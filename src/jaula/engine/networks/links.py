@@ -59,7 +59,7 @@ def by_address(modes: Namespaces) -> bool:
     return modes.network == "bridge"
 
 
-def found(
+def resolve_links(
     parts: Services, record: ContainerRecord, networks: Collection[str]
 ) -> list[tuple[Link, Container, str]]:
     """Return the links of a container that starts, with the others' addresses.
@@ -93,7 +93,7 @@ def address_on(networks: Collection[str], record: ContainerRecord) -> str:
     return next((e.ipv4 or e.ipv6 for e in record.endpoints if e.network in networks), "")
 
 
-def hosts(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
+def hosts_lines(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
     """Lines for the hosts file.
 
     :raises InvalidRequest: an alias that cannot stand there.

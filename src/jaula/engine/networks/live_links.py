@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.network")
 
 
-def follow(parts: Services, other: Container) -> None:
+def update_linked_hosts(parts: Services, other: Container) -> None:
     """Write the address with which a container has started into the files of those linked to it.
 
     Whether they run is not asked: one that is being started may have its file already.
@@ -37,7 +37,7 @@ def follow(parts: Services, other: Container) -> None:
         resolved = container.record.resolved
         if not resolved.links or not links.by_address(resolved.namespaces):
             continue
-        address = links.address_on(endpoints.of(container.record), other.record)
+        address = links.address_on(endpoints.settings_of(container.record), other.record)
         for link in resolved.links:
             if address and _found(parts, link.ref) is other:
                 names = (link.alias, other.record.hostname)
@@ -48,7 +48,7 @@ def follow(parts: Services, other: Container) -> None:
                 )
 
 
-def parent(parts: Services, name: str) -> Container:
+def link_parent(parts: Services, name: str) -> Container:
     """The container that has the link ``NAME/ALIAS``; words and statuses are Docker's.
 
     :raises NotFound: there is no such link.
@@ -68,12 +68,12 @@ def parent(parts: Services, name: str) -> Container:
     raise NotFound(f"No such container: {name}")
 
 
-def remove(parts: Services, name: str) -> None:
+def remove_link(parts: Services, name: str) -> None:
     """Take the link ``NAME/ALIAS`` away. The caller holds the lock of the container that has it.
 
     The body keeps the links in the order of the resolved request, so both lose the same ones.
     """
-    container = parent(parts, name)
+    container = link_parent(parts, name)
     before = container.record
     host, resolved = before.body.host_config, before.resolved
     alias = name.rpartition("/")[2]

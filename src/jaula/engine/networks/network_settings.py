@@ -47,7 +47,7 @@ def networks(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
     endpoints = {endpoint.network: endpoint for endpoint in record.endpoints}
     return {
         name: _entry(record, name, id_of, wanted, endpoints.get(name))
-        for name, wanted in network_endpoints.of(record).items()
+        for name, wanted in network_endpoints.settings_of(record).items()
     }
 
 
@@ -66,7 +66,7 @@ def _entry(
         "DriverOpts": dict(wanted.driver_opts) or None,
         "NetworkID": id_of(name),
         **_addresses(endpoint),
-        "DNSNames": list(network_endpoints.names(record, wanted)) if own else None,
+        "DNSNames": list(network_endpoints.dns_names(record, wanted)) if own else None,
     }
 
 

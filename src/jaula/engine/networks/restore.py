@@ -43,7 +43,7 @@ async def restore_resolvers(parts: Services, containers: Iterable[Container]) ->
         if all(endpoint.network == DEFAULT for endpoint in record.endpoints):
             continue
         try:
-            fds = join.borrow(container, ("network",))
+            fds = join.open_namespaces(container, ("network",))
             try:
                 servers = record.body.host_config.dns
                 await parts.resolvers.open(record.id, fds["network"], servers)

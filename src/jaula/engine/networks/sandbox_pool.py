@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.engine.userns.id_ranges import IdRanges, SingleIdRange
-    from jaula.engine.userns.keep_id import Maps
+    from jaula.engine.userns.keep_id import IdMaps
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime, Sandbox
     from jaula.spec.endpoint import Endpoint
@@ -68,12 +68,12 @@ class SandboxPool:
             endpoint = self._network.attach("bridge", new_id(), sandbox.net_fd)
         except BaseException:
             sandbox.close()
-            self._ranges.give_back(ids.start)
+            self._ranges.release(ids.start)
             raise
         return PreparedSandbox(ids, sandbox, endpoint)
 
     async def bare(
-        self, *, maps: Callable[[IdRange], Maps | None] = lambda ids: None
+        self, *, maps: Callable[[IdRange], IdMaps | None] = lambda ids: None
     ) -> tuple[IdRange, Sandbox]:
         """A new sandbox that is on no network. ``maps`` are id maps that are not usual.
 
@@ -84,7 +84,7 @@ class SandboxPool:
             uids, gids = maps(ids) or (self._ranges.mappings(ids), ())
             return ids, await self._runtime.sandbox(uids, gid_mappings=gids)
         except BaseException:
-            self._ranges.give_back(ids.start)
+            self._ranges.release(ids.start)
             raise
 
     async def bare_within(self, user_fd: int) -> Sandbox:
@@ -128,4 +128,4 @@ class SandboxPool:
             prepared = self._ready.popleft()
             self._network.detach(prepared.endpoint)
             prepared.sandbox.close()
-            self._ranges.give_back(prepared.ids.start)
+            self._ranges.release(prepared.ids.start)

@@ -177,7 +177,7 @@ class Networks:
             raise Conflict(f"network with name {body.name} already exists")
         identity = new_id()
         if body.config_only:
-            return self._made(config_only.settings(body, identity))
+            return self._made(config_only.config_record(body, identity))
         body = self._with_settings(body)
         if body.driver in ("", "default", "bridge"):
             options = {**parts.config.network_options, **body.options}
@@ -219,8 +219,8 @@ class Networks:
             return body  # the making says so
 
     def _with_settings(self, body: NetworkCreate) -> NetworkCreate:
-        source = config_only.source(body)
-        return config_only.applied(body, self._parts.networks.get(source)) if source else body
+        source = config_only.config_from(body)
+        return config_only.apply_config(body, self._parts.networks.get(source)) if source else body
 
     def _made(self, network: NetworkRecord) -> Document:
         self._parts.networks.save(network)

@@ -50,14 +50,14 @@ class StartResources:
         while self.held:
             os.close(self.held.popitem()[1])
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Undo everything that was taken."""
         while self.endpoints:
             self._parts.network.detach(self.endpoints.pop())
         self.close_sandbox()
         if self.reserved is not None:
-            self._parts.ranges.give_back(self.reserved.start)
+            self._parts.ranges.release(self.reserved.start)
             self.reserved = None
         if self.borrowed is not None:
-            self._parts.ranges.give_back(self.borrowed.start)
+            self._parts.ranges.release(self.borrowed.start)
             self.borrowed = None

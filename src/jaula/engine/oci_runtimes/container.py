@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaula.config import Paths
     from jaula.spec.runtime import Resources
 
-NAME = "runtime.json"
+RUNTIME_FILE = "runtime.json"
 TIMEOUT = 10.0  # seconds, for what makes no process
 _KEPT = 1 << 21  # bytes of output
 _GONE = ("process already finished", "container not running", "no such process", "not running")
@@ -56,17 +56,17 @@ class ExternalContainer:
         :raises RuntimeFailure: it cannot be told, since the file is damaged.
         """
         try:
-            with open(run_dir / NAME, "rb") as file:
+            with open(run_dir / RUNTIME_FILE, "rb") as file:
                 return cls(_decode(file.read()), run_dir)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:
-            raise RuntimeFailure(f"{run_dir / NAME}: {error}") from error
+            raise RuntimeFailure(f"{run_dir / RUNTIME_FILE}: {error}") from error
 
     @staticmethod
     def note(run_dir: Path, runtime: ExternalRuntime | None) -> None:
         """Write down which runtime is about to make the container."""
-        path = run_dir / NAME
+        path = run_dir / RUNTIME_FILE
         if runtime is None:
             path.unlink(missing_ok=True)
             return
@@ -194,6 +194,6 @@ async def communicate(
     return child.returncode or 0, *printed
 
 
-def runtime_of(paths: Paths, container_id: str) -> ExternalContainer | None:
+def external_container(paths: Paths, container_id: str) -> ExternalContainer | None:
     """The other runtime that made a container; None where it was our own."""
     return ExternalContainer.of(paths.container_run(container_id))

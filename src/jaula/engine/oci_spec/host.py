@@ -67,7 +67,7 @@ def with_limits(facts: HostFacts, nofile: tuple[int, int], pids_limit: int) -> H
     )
 
 
-def fresh(facts: HostFacts) -> HostFacts:
+def refresh(facts: HostFacts) -> HostFacts:
     """The same with what changes while an engine runs: the AppArmor profiles."""
     if not facts.apparmor:
         return facts

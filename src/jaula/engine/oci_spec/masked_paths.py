@@ -15,16 +15,16 @@ from fnmatch import fnmatchcase
 from jaula.errors import InvalidRequest
 from jaula.security import masked_paths
 
-ALL = "ALL"
+UNMASK_ALL = "ALL"
 _HIDEPID = ("0", "1", "2", "4", "off", "noaccess", "invisible", "ptraceable")
 _MOST = 256  # paths of one request
 
 
-def split(option: str, value: str) -> tuple[str, ...]:
+def split_paths(option: str, value: str) -> tuple[str, ...]:
     """Paths separated by colons, each absolute and plain. Raises ``InvalidRequest``."""
     paths = tuple(value.split(":"))
-    if option == "unmask" and value.upper() == ALL:
-        return (ALL,)
+    if option == "unmask" and value.upper() == UNMASK_ALL:
+        return (UNMASK_ALL,)
     for path in paths:
         parts = path.split("/")
         if not path.startswith("/") or {"", ".", ".."} & set(parts[1:]) or "\0" in path:
@@ -37,7 +37,7 @@ def split(option: str, value: str) -> tuple[str, ...]:
     return paths
 
 
-def decide(
+def decide_paths(
     masked: Sequence[str] | None,
     readonly: Sequence[str] | None,
     *,
@@ -66,7 +66,7 @@ def decide(
 
 
 def _matches(path: str, pattern: str) -> bool:
-    return pattern == ALL or fnmatchcase(path, pattern)
+    return pattern == UNMASK_ALL or fnmatchcase(path, pattern)
 
 
 def proc_options(value: str) -> tuple[str, ...]:

@@ -77,9 +77,9 @@ def _parse_one(option: str, chosen: SecurityOptions) -> dict[str, object]:
         case "systempaths" if value == UNCONFINED:
             return {"system_paths": True}
         case "mask":
-            return {"mask": (*chosen.mask, *masked_paths.split(key, value))}
+            return {"mask": (*chosen.mask, *masked_paths.split_paths(key, value))}
         case "unmask":
-            return {"unmask": (*chosen.unmask, *masked_paths.split(key, value))}
+            return {"unmask": (*chosen.unmask, *masked_paths.split_paths(key, value))}
         case "proc-opts":
             return {"proc": masked_paths.proc_options(value)}
     raise InvalidRequest(
@@ -129,8 +129,8 @@ def decide(resolved: ResolvedRequest, host: HostFacts, *, external: bool = False
     """
     requested = resolved.security
     options, privileged = requested.options, requested.privileged
-    sets = granted(resolved, host)
-    masked, readonly = covered(requested)
+    sets = capability_sets(resolved, host)
+    masked, readonly = covered_paths(requested)
     if options.proc and resolved.namespaces.pid.host:
         raise InvalidRequest(
             "--security-opt proc-opts: with --pid=host /proc is the host's, mounted as it is there",
@@ -149,9 +149,9 @@ def decide(resolved: ResolvedRequest, host: HostFacts, *, external: bool = False
     )
 
 
-def covered(requested: Security) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def covered_paths(requested: Security) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the masked and the read-only paths of a container."""
-    return masked_paths.decide(
+    return masked_paths.decide_paths(
         requested.masked_paths,
         requested.readonly_paths,
         lifted=requested.privileged or requested.options.system_paths,
@@ -160,7 +160,7 @@ def covered(requested: Security) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
 
 
-def granted(
+def capability_sets(
     resolved: ResolvedRequest, host: HostFacts, *, everything: bool = False
 ) -> Capabilities:
     """Return the capability sets; ``everything`` is what ``--privileged`` gives.
@@ -204,7 +204,7 @@ def _label(wanted: tuple[str, ...], *, privileged: bool) -> interface.LabelReque
     return interface.LabelRequest(wanted, privileged)
 
 
-def labels(resolved: ResolvedRequest, host: HostFacts, level: str) -> selinux.Labels:
+def selinux_labels(resolved: ResolvedRequest, host: HostFacts, level: str) -> selinux.Labels:
     """Return the SELinux labels of a container of that level; empty ones without a policy."""
     if not host.selinux:
         return selinux.Labels()
@@ -214,7 +214,7 @@ def labels(resolved: ResolvedRequest, host: HostFacts, level: str) -> selinux.La
     return selinux.decide(options, host.selinux_types, level, unconfined=bare, spc=host.selinux_spc)
 
 
-def profile(resolved: ResolvedRequest, host: HostFacts) -> str:
+def apparmor_profile_name(resolved: ResolvedRequest, host: HostFacts) -> str:
     """Return the name of the container's AppArmor profile, '' if it has none."""
     chosen = apparmor.choose(
         resolved.security.options.apparmor,

@@ -44,7 +44,7 @@ def build(
     devices, rules = devices_of(resolved, facts)
     limits = resources.decide(resolved.resources, facts.host)
     spec = Spec(
-        process=program(body, resolved, facts, confinement),
+        process=process_section(body, resolved, facts, confinement),
         root=Root("rootfs", readonly=resolved.security.readonly_rootfs),
         hostname=facts.hostname if modes.uts.private else None,
         domainname=body.domainname or None if modes.uts.private else None,
@@ -111,7 +111,7 @@ def _modules(
     )
 
 
-def program(
+def process_section(
     body: ContainerCreate, resolved: ResolvedRequest, facts: SpecInputs, confinement: SecurityConfig
 ) -> Process:
     """Return the process section."""

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord, ResolvedRequest
 
 DIRECTORY = "/run/secrets"
-PLACE = "secrets"
+MOUNT_NAME = "secrets"
 """The mount's name in the directory of a running container."""
 _MODE = 0o444
 _ROOM = 1 << 16  # bytes for directories and for what is left of pages
 _OPTIONS = ("bind", "rprivate", "nosuid", "nodev", "noexec")
 
 
-def identified(
+def resolve_references(
     parts: Services, resolved: ResolvedRequest, body: ContainerCreate
 ) -> tuple[ResolvedRequest, ContainerCreate]:
     """Return both with the id and target of each secret and config, and everything checked.
@@ -74,7 +74,7 @@ def _identified(
         record = parts.secrets.find(kind, reference.source)
     except NotFound as error:  # no 404: the docker command takes that for a missing image
         raise InvalidRequest(error.message) from None
-    target = mount_spec.destination(target_of(kind, reference, record.name))
+    target = mount_spec.destination(target_path(kind, reference, record.name))
     if target in destinations:
         raise InvalidRequest(f"Duplicate mount point: {target}")
     destinations.add(target)
@@ -89,7 +89,7 @@ def _identified(
     return msgspec.structs.replace(reference, id=record.id, source=record.name, target=target)
 
 
-def target_of(kind: SecretKind, reference: SecretReference, name: str) -> str:
+def target_path(kind: SecretKind, reference: SecretReference, name: str) -> str:
     """Where it is to be: a secret's name in :data:`DIRECTORY`, a config's in the root."""
     target = reference.target or name
     if target.startswith("/"):
@@ -101,7 +101,7 @@ def target_of(kind: SecretKind, reference: SecretReference, name: str) -> str:
     return posixpath.join(DIRECTORY, target)
 
 
-def deliver(
+def mount_secrets(
     parts: Services,
     record: ContainerRecord,
     uids: tuple[IDMapping, ...],
@@ -115,16 +115,16 @@ def deliver(
     wanted = list(_wanted(parts, record))
     if not wanted:
         return ()
-    place = str(parts.config.paths.container_run(record.id) / PLACE)
-    label = security.labels(record.resolved, parts.host, record.level).mount
+    place = str(parts.config.paths.container_run(record.id) / MOUNT_NAME)
+    label = security.selinux_labels(record.resolved, parts.host, record.level).mount
     try:
         _mount(place, sum(len(data) for _, data in wanted), label)
         return _write(place, wanted, record, uids, gids or uids)
     except OSError as error:
-        take_back(place)
+        unmount(place)
         raise RuntimeFailure(f"secrets of container {record.name}: {error}") from None
     except BaseException:
-        take_back(place)
+        unmount(place)
         raise
 
 
@@ -146,7 +146,7 @@ def _wanted(parts: Services, record: ContainerRecord) -> Iterator[tuple[SecretRe
 
 def _mount(place: str, size: int, label: str) -> None:
     os.makedirs(place, mode=0o700, exist_ok=True)
-    take_back(place)
+    unmount(place)
     flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
     options = f"mode=0700,size={size + size // 2 + _ROOM * 16}"
     options += f',context="{label}"' if label else ""
@@ -201,7 +201,7 @@ def _write_file(path: str, data: bytes, mode: int, owner: tuple[int, int]) -> No
         os.fchmod(f.fileno(), mode)
 
 
-def take_back(place: str) -> None:
+def unmount(place: str) -> None:
     """Unmount what was delivered; containers that still run keep it."""
     if os.path.ismount(place):
         mounts.umount2(place, mounts.MNT.DETACH)

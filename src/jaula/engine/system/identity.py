@@ -10,7 +10,7 @@ from jaula.state.records import EngineIdentity
 _KEY = "identity"
 
 
-def of(database: Database) -> str:
+def engine_id(database: Database) -> str:
     """The id in this database, made now if there is none."""
     known = database.get("settings", _KEY, EngineIdentity)
     if known is None:

@@ -41,7 +41,7 @@ class SingleIdRange:
     def borrow(self, start: int) -> None:
         """It is everyone's."""
 
-    def give_back(self, start: int) -> None:
+    def release(self, start: int) -> None:
         """It stays in use."""
 
 
@@ -75,7 +75,7 @@ class IdRanges:
         """One more container uses a range: it joins the user namespace of the one that has it."""
         self._used[start] = self._used.get(start, 0) + 1
 
-    def give_back(self, start: int) -> None:
+    def release(self, start: int) -> None:
         """A container has no process any more; the last one that used a range frees it."""
         left = self._used.get(start, 0) - 1
         if left > 0:

@@ -25,7 +25,7 @@ _GENERATIONS = 3
 """Looks at a process's parent: its helper, the same while it ends, the shim."""
 
 
-def borrow(lender: Container, kinds: Iterable[str]) -> dict[str, int]:
+def open_namespaces(lender: Container, kinds: Iterable[str]) -> dict[str, int]:
     """Descriptors of a running container's namespaces, by OCI type; the caller closes them.
 
     :raises Conflict: it has no first process any more.
@@ -36,7 +36,7 @@ def borrow(lender: Container, kinds: Iterable[str]) -> dict[str, int]:
         return found.take()
 
 
-def root(container: Container) -> int:
+def open_root(container: Container) -> int:
     """A descriptor of a running container's root directory; the caller closes it.
 
     :raises Conflict: it has no first process any more.

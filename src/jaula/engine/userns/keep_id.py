@@ -16,17 +16,19 @@ from jaula.spec.api import ContainerCreate
 from jaula.spec.runtime import IDMapping
 from jaula.state.records import ContainerRecord
 
-MODE = "keep-id"
+KEEP_ID = "keep-id"
 
-Maps = tuple[tuple[IDMapping, ...], tuple[IDMapping, ...]]
+IdMaps = tuple[tuple[IDMapping, ...], tuple[IDMapping, ...]]
 
 
-def completed(body: ContainerCreate, owner: tuple[str, int], *, rootless: bool) -> ContainerCreate:
+def with_keep_id_user(
+    body: ContainerCreate, owner: tuple[str, int], *, rootless: bool
+) -> ContainerCreate:
     """The request with the program's user, where it names none.
 
     Raises ``InvalidRequest`` for an owner whose id cannot be kept.
     """
-    if body.host_config.userns_mode != MODE:
+    if body.host_config.userns_mode != KEEP_ID:
         return body
     if rootless:
         raise InvalidRequest(
@@ -38,14 +40,14 @@ def completed(body: ContainerCreate, owner: tuple[str, int], *, rootless: bool) 
     return msgspec.structs.replace(body, user=body.user or f"{name}:{gid}")
 
 
-def maps(record: ContainerRecord, ids: IdRange) -> Maps | None:
+def keep_id_maps(record: ContainerRecord, ids: IdRange) -> IdMaps | None:
     """The id maps of a container that keeps its owner's id; None for every other one."""
     if not record.resolved.namespaces.keep_id:
         return None
     return _maps(record.owner, record.owner_gid, ids)
 
 
-def _maps(owner: str, gid: int, ids: IdRange) -> Maps:
+def _maps(owner: str, gid: int, ids: IdRange) -> IdMaps:
     if not owner.isdigit():
         raise InvalidRequest(f"--userns=keep-id: {owner} has no user id on this host")
-    return id_ranges.keeping(ids, int(owner)), id_ranges.keeping(ids, gid)
+    return id_ranges.keep_id_mappings(ids, int(owner)), id_ranges.keep_id_mappings(ids, gid)

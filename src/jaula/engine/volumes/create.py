@@ -24,7 +24,7 @@ class VolumeMounter:
         self._parts = parts
         self._made: list[str] = []
 
-    async def realise(self, record: ContainerRecord) -> tuple[MountRecord, ...]:
+    async def create_sources(self, record: ContainerRecord) -> tuple[MountRecord, ...]:
         """Make what is missing and return the records, other containers' volumes included.
 
         :raises InvalidRequest: a source that is not there and is not to be made.
@@ -70,13 +70,13 @@ class VolumeMounter:
             labels = dict(request.labels)
             if request.mount.anonymous:
                 labels["com.docker.volume.anonymous"] = ""
-            local_driver.parse(request.driver_opts)
+            local_driver.parse_driver_options(request.driver_opts)
             volumes.create(name, labels, request.driver_opts)
             self._made.append(name)
             self._parts.events.emit("volume", "create", name, {"driver": "local"})
         if not request.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
             await asyncio.to_thread(self._copy_up, record, name, request.mount.destination)
-        shown = local_driver.parse(volumes.get(name).options)
+        shown = local_driver.parse_driver_options(volumes.get(name).options)
         read_only = request.mount.read_only or not (shown is None or shown.writable)
         source = str(volumes.path(name))
         if request.mount.subpath:

@@ -16,7 +16,7 @@ from jaula.kernel.mounts import MOUNT_ATTR
 from jaula.runtime.create import mount_options
 from jaula.runtime.create.mount_options import MountOptions
 
-OPTIONS = ("type", "device", "o", "size")
+DRIVER_OPTIONS = ("type", "device", "o", "size")
 _MEMORY = ("tmpfs", "ramfs")
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "ceph")
 
@@ -38,15 +38,16 @@ class VolumeSource(msgspec.Struct, frozen=True):
         return self.type in _MEMORY and not self.options.bind
 
 
-def parse(options: Mapping[str, str]) -> VolumeSource | None:
+def parse_driver_options(options: Mapping[str, str]) -> VolumeSource | None:
     """The source of a volume with these options; None for a plain directory.
 
     :raises InvalidRequest: an option that there is not, or that is missing.
     """
     for name in sorted(options):
-        if name not in OPTIONS:
+        if name not in DRIVER_OPTIONS:
             raise InvalidRequest(
-                f'invalid option: "{name}"', hint=f"the local driver has {', '.join(OPTIONS)}"
+                f'invalid option: "{name}"',
+                hint=f"the local driver has {', '.join(DRIVER_OPTIONS)}",
             )
     if "size" in options:
         raise InvalidRequest(
@@ -80,13 +81,13 @@ def _check(source: VolumeSource) -> None:
         raise InvalidRequest(f"type {source.type} is for binds", hint="o=bind")
 
 
-def data(source: VolumeSource, address: str = "") -> tuple[tuple[str, str | None], ...]:
+def mount_data(source: VolumeSource, address: str = "") -> tuple[tuple[str, str | None], ...]:
     """The options of the file system; ``address`` is the server's in figures."""
     found = [(key, value) for key, value in source.options.data if key != "addr" or not address]
     return (*found, *((("addr", address),) if address else ()))
 
 
-def server(source: VolumeSource) -> str:
+def server_name(source: VolumeSource) -> str:
     """The host name that has to be looked up for a file system of the network; empty for none."""
     if source.type not in _NETWORK:
         return ""

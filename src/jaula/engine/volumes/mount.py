@@ -70,7 +70,7 @@ class VolumeMounts:
                 volume = self._volumes.get(name)
             except NotFound:
                 continue  # the mount's own error tells
-            source = local_driver.parse(volume.options)
+            source = local_driver.parse_driver_options(volume.options)
             if source is not None:
                 yield volume, source
 
@@ -86,12 +86,12 @@ class VolumeMounts:
         return next((user.record.shim_pid for user in self._users(name)), 0)
 
 
-def attach(volume: Volume) -> None:
+def mount_volume(volume: Volume) -> None:
     """Mount a volume in this thread's own mount namespace, if it is a mount of something.
 
     :raises Unavailable: it cannot be mounted.
     """
-    source = local_driver.parse(volume.options)
+    source = local_driver.parse_driver_options(volume.options)
     if source is not None and not mounts.is_mount_point(volume.path):
         _make(volume, source, 0)
 
@@ -148,12 +148,12 @@ def _bind(source: VolumeSource) -> int:
 
 
 def _file_system(source: VolumeSource) -> int:
-    name = local_driver.server(source)
+    name = local_driver.server_name(source)
     address = str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]) if name else ""
     read_only = () if source.writable else (("ro", None),)
     return mounts.new_filesystem(
         source.type,
-        (*local_driver.data(source, address), *read_only),
+        (*local_driver.mount_data(source, address), *read_only),
         MOUNT_ATTR(source.options.set),
         source=source.device,
     )
@@ -162,7 +162,9 @@ def _file_system(source: VolumeSource) -> int:
 def _refusal(volume: Volume, source: VolumeSource, error: OSError) -> Unavailable | InvalidRequest:
     what = f"failed to mount local volume {volume.name}: {source.device} ({source.type})"
     if isinstance(error, socket.gaierror):
-        return InvalidRequest(f"{what}: no address of {local_driver.server(source)!r} is known")
+        return InvalidRequest(
+            f"{what}: no address of {local_driver.server_name(source)!r} is known"
+        )
     if error.errno == errno.ENODEV:
         return InvalidRequest(f"{what}: this kernel has no file system {source.type!r}")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 
-def mounted(events: EventBus, record: ContainerRecord) -> None:
+def emit_mounts(events: EventBus, record: ContainerRecord) -> None:
     """The container's first process can see them."""
     for mount in record.mounts:
         if mount.type == "volume":
@@ -26,7 +26,7 @@ def mounted(events: EventBus, record: ContainerRecord) -> None:
             events.emit("volume", "mount", mount.name, about)
 
 
-def unmounted(events: EventBus, record: ContainerRecord) -> None:
+def emit_unmounts(events: EventBus, record: ContainerRecord) -> None:
     """Nobody in the container can any more."""
     for mount in record.mounts:
         if mount.type == "volume":

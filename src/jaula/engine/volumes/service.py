@@ -29,7 +29,7 @@ class Volumes:
         """Make a volume, or give back the one of that name."""
         if body.driver not in ("", "local"):
             raise NotFound(f"plugin {body.driver!r} not found: only the local driver is there")
-        local_driver.parse(body.driver_opts)
+        local_driver.parse_driver_options(body.driver_opts)
         known = bool(body.name) and self._parts.volumes.exists(body.name)
         labels = dict(body.labels)
         if not body.name:

@@ -32,7 +32,7 @@ def test_strict_takes_away_what_most_programs_do_not_need() -> None:
     assert host.network_mode == "none"
     assert host.pids_limit == presets.STRICT_PIDS
     assert host.memory == host.memory_swap == presets.STRICT_MEMORY
-    assert presets.departures(host) == ()
+    assert presets.deviations(host) == ()
 
 
 @pytest.mark.parametrize(
@@ -117,5 +117,5 @@ def test_an_unknown_or_contradicting_profile_is_refused(host: dict[str, Any]) ->
 
 def test_departures_from_strict_have_names() -> None:
     host = applied(profile="strict", cap_add=("NET_RAW",), network_mode="bridge", memory=1 << 40)
-    assert presets.departures(host) == ("cap-add=NET_RAW", "network=bridge", f"memory={1 << 40}")
-    assert presets.departures(msgspec.structs.replace(host, profile="default")) == ()
+    assert presets.deviations(host) == ("cap-add=NET_RAW", "network=bridge", f"memory={1 << 40}")
+    assert presets.deviations(msgspec.structs.replace(host, profile="default")) == ()

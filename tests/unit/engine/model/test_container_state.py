@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.model.container_state import LIVE, TRANSITIONS, StateAction, after
+from jaula.engine.model.container_state import LIVE, TRANSITIONS, StateAction, next_status
 from jaula.errors import Conflict
 from jaula.state.records import Status
 
@@ -13,10 +13,10 @@ from jaula.state.records import Status
 @pytest.mark.parametrize("action", StateAction)
 def test_a_transition_is_in_the_table_or_refused(status: Status, action: StateAction) -> None:
     if (status, action) in TRANSITIONS:
-        assert after(status, action, "x") is TRANSITIONS[status, action]
+        assert next_status(status, action, "x") is TRANSITIONS[status, action]
     else:
         with pytest.raises(Conflict, match="cannot"):
-            after(status, action, "x")
+            next_status(status, action, "x")
 
 
 def test_only_containers_with_a_process_can_be_paused() -> None:

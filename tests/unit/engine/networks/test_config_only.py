@@ -24,7 +24,7 @@ def body(**fields: Any) -> NetworkCreate:
 
 
 def plan(**fields: Any) -> NetworkRecord:
-    return config_only.settings(body(config_only=True, **fields), ID)
+    return config_only.config_record(body(config_only=True, **fields), ID)
 
 
 def test_settings_are_kept_as_they_were_asked_for() -> None:
@@ -98,7 +98,7 @@ def test_a_network_takes_all_of_them() -> None:
     found = plan(
         ipam=IPAM(config=(POOL,)), enable_ipv6=True, options={"mtu": "9"}, labels={"a": "b"}
     )
-    whole = config_only.applied(body(**FROM, driver="ipvlan", internal=True), found)
+    whole = config_only.apply_config(body(**FROM, driver="ipvlan", internal=True), found)
     assert (whole.enable_ipv6, whole.options, whole.labels) == (True, {"mtu": "9"}, {"a": "b"})
     assert whole.ipam == IPAM(config=(POOL,))
     assert (whole.driver, whole.internal, whole.name) == ("ipvlan", True, "shop")
@@ -107,7 +107,7 @@ def test_a_network_takes_all_of_them() -> None:
 @pytest.mark.parametrize("found", [None, NetworkRecord("plan", ID, 1, "br-1")])
 def test_settings_that_are_not_there_are_not_found(found: NetworkRecord | None) -> None:
     with pytest.raises(NotFound, match='configuration network "plan" does not exist'):
-        config_only.applied(body(**FROM), found)
+        config_only.apply_config(body(**FROM), found)
 
 
 def test_records_from_before_there_were_settings_are_networks() -> None:

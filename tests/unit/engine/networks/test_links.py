@@ -62,25 +62,27 @@ def test_a_link_is_taken_from_the_request_and_from_what_was_resolved(tmp_path: P
     registry.add(container)
     parts = SimpleNamespace(registry=registry)
     for name in ("web/db", "/web/db2"):
-        assert live_links.parent(parts, name) is container  # type: ignore[arg-type]
+        assert live_links.link_parent(parts, name) is container  # type: ignore[arg-type]
     with pytest.raises(NotFound):
-        live_links.parent(parts, "web/store")  # type: ignore[arg-type]
+        live_links.link_parent(parts, "web/store")  # type: ignore[arg-type]
     config = SimpleNamespace(paths=SimpleNamespace(container=lambda id: tmp_path / id))
     parts.config = config
-    live_links.remove(parts, "web/db")  # type: ignore[arg-type]
+    live_links.remove_link(parts, "web/db")  # type: ignore[arg-type]
     assert container.record.body.host_config.links == ("/store:/web/db2", "other")
     assert container.record.resolved.links == (Link("store", "db2"), Link("other", "other"))
 
 
 def test_a_link_on_the_default_network_is_no_name_on_others() -> None:
     settings = EndpointSettings(links=("cache:fast",))
-    assert network_endpoints.linked(record(links=("store:db",)), settings) == {"fast": "cache"}
+    assert network_endpoints.link_aliases(record(links=("store:db",)), settings) == {
+        "fast": "cache"
+    }
     own = record(links=("store:db",), network_mode="shop")
-    assert network_endpoints.linked(own, settings) == {"db": "store", "fast": "cache"}
+    assert network_endpoints.link_aliases(own, settings) == {"db": "store", "fast": "cache"}
 
 
 def test_the_address_is_that_on_a_network_of_both() -> None:
     store = record(endpoint("shop", "10.1.0.2"), endpoint("bridge", "10.0.0.2"))
-    assert links.address_on(network_endpoints.of(record()), store) == "10.0.0.2"
+    assert links.address_on(network_endpoints.settings_of(record()), store) == "10.0.0.2"
     assert links.address_on({"other"}, store) == ""
     assert links.address_on({"bridge"}, record()) == ""

@@ -16,16 +16,16 @@ def test_a_borrowed_range_is_free_when_the_last_one_gives_it_back() -> None:
     first, second = ranges.take(), ranges.take()
     assert first != second
     ranges.borrow(first.start)
-    ranges.give_back(first.start)
+    ranges.release(first.start)
     with pytest.raises(Unavailable, match="all 2 ranges"):
         ranges.take()
-    ranges.give_back(first.start)
+    ranges.release(first.start)
     assert ranges.take() == first
 
 
 def test_giving_back_twice_frees_nothing_of_others() -> None:
     ranges = IdRanges(0, 65536)
-    ranges.give_back(0)
+    ranges.release(0)
     assert ranges.take() == IdRange(0)
     with pytest.raises(Unavailable):
         ranges.take()
@@ -35,7 +35,7 @@ def test_what_runs_already_is_held_as_often_as_it_is_used() -> None:
     ranges = IdRanges(0, 65536)
     ranges.hold([0])
     ranges.hold([0])
-    ranges.give_back(0)
+    ranges.release(0)
     with pytest.raises(Unavailable):
         ranges.take()
 
@@ -43,13 +43,13 @@ def test_what_runs_already_is_held_as_often_as_it_is_used() -> None:
 def test_the_one_range_of_a_user_is_everyones() -> None:
     one = SingleIdRange(65536)
     one.borrow(0)
-    one.give_back(0)
+    one.release(0)
     assert one.take() == one.take() == IdRange(0)
 
 
 @pytest.mark.parametrize("own", [1, 1000, 65534, 65535])
 def test_a_kept_id_is_itself_and_every_other_one_is_of_the_range(own: int) -> None:
-    rows = id_ranges.keeping(IdRange(2_000_000), own)
+    rows = id_ranges.keep_id_mappings(IdRange(2_000_000), own)
 
     def outside(inside: int) -> int:
         (found,) = [r for r in rows if r.container_id <= inside < r.container_id + r.size]
@@ -65,4 +65,4 @@ def test_a_kept_id_is_itself_and_every_other_one_is_of_the_range(own: int) -> No
 @pytest.mark.parametrize("own", [0, -1, 65536, 2**32 - 2])
 def test_an_id_that_cannot_be_kept_is_refused(own: int) -> None:
     with pytest.raises(InvalidRequest, match="keep-id"):
-        id_ranges.keeping(IdRange(0), own)
+        id_ranges.keep_id_mappings(IdRange(0), own)

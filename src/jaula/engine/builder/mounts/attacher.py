@@ -50,7 +50,7 @@ class MountAttacher:
         self,
         parts: Services,
         container: Container,
-        maps: keep_id.Maps,
+        maps: keep_id.IdMaps,
         user_fd: int | None,
         place: Path,
     ) -> None:
@@ -60,7 +60,7 @@ class MountAttacher:
         self._run = place
         self._kept = parts.config.paths.container(container.id)
         record = container.record
-        label = security.labels(record.resolved, parts.host, record.level).mount
+        label = security.selinux_labels(record.resolved, parts.host, record.level).mount
         self._label = (label or None) if parts.host.selinux else None
         self._shared_label = ""
         if self._label:
