@@ -24,6 +24,7 @@ from jaula.engine.networks.service import Networks
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.secrets.service import Secrets
 from jaula.engine.secrets.store import SecretKind
+from jaula.engine.system.disk_usage import DiskUsage
 from jaula.engine.system.service import System
 from jaula.engine.volumes.service import Volumes
 from jaula.errors import JaulaError, NotFound
@@ -43,8 +44,14 @@ class Engine:
         self.parts = parts
         users = UserLookup(parts)
         self.containers = Containers(parts, users)
-        self.execs = Execs(parts, self.containers, users)
-        self.containers.health = HealthMonitor(self.containers, self.execs)
+        self.execs = Execs(parts, users)
+        self.containers.on_exec = self.execs.ended
+        self.containers.health = HealthMonitor(
+            parts,
+            self.containers.exit_handler,
+            self.execs,
+            self.containers.restart_unhealthy,
+        )
         self.images = Images(parts)
         self.distribution = RegistryService(parts)
         self.builds = Builds(parts, self.containers, self.distribution)
@@ -53,7 +60,8 @@ class Engine:
         self.secrets = Secrets(parts, SecretKind.SECRET)
         self.configs = Secrets(parts, SecretKind.CONFIG)
         self.networks = Networks(parts)
-        self.system = System(parts, self)
+        disk_usage = DiskUsage(parts, self.containers, self.images, self.volumes, self.builds)
+        self.system = System(parts, disk_usage)
         self.upkeep = Fsck(parts)
 
     def reconfigure(self, config: EngineConfig) -> None:
@@ -128,7 +136,7 @@ class Engine:
             if container.shim is not None:
                 container.shim.on_gone = None
                 container.shim.close()
-        await self.containers.ending.close()
+        await self.containers.exit_handler.close()
         await self.parts.runtimes.close()
         await self.parts.sandboxes.close()
         self.parts.resolvers.close()

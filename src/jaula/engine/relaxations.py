@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.engine.networks import links
 from jaula.engine.oci_spec import security
-from jaula.engine.volumes import local_driver
+from jaula.engine.volumes.create import parse_driver_options
 from jaula.logs.drivers import syslog
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor_profile
@@ -45,7 +45,7 @@ class Relaxation(StrEnum):
     OOM_SCORE = "oom-score-adj"
     ANNOTATION = "annotation"
     NETWORK_OPTION = "network-option"
-    OTHERS = "others"  # something of a container that may be another person's
+    OTHER_CONTAINERS = "others"  # something of a container that may be another person's
 
 
 class Privilege(msgspec.Struct, frozen=True):
@@ -138,7 +138,7 @@ def of_volume(options: Mapping[str, str]) -> tuple[Privilege, ...]:
     The engine mounts it with root's rights and follows the links on the way, so a directory of the
     host is as a device here, whatever mounts somebody may ask for.
     """
-    source = local_driver.parse_driver_options(options)
+    source = parse_driver_options(options)
     if source is None or source.in_memory:
         return ()
     return (Privilege(Relaxation.DEVICE, source.device),)

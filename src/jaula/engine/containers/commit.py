@@ -23,7 +23,8 @@ from jaula.state.records import Status
 from jaula.storage.drivers.driver import ChangeKind
 
 if TYPE_CHECKING:
-    from jaula.engine.containers.service import Containers
+    from collections.abc import Awaitable, Callable
+
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.images.store.store import Image
@@ -32,12 +33,18 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 
-async def commit(containers: Containers, container: Container, options: CommitOptions) -> str:
+async def commit(
+    parts: Services,
+    container: Container,
+    options: CommitOptions,
+    *,
+    pause: Callable[[str], Awaitable[None]],
+    unpause: Callable[[str], Awaitable[None]],
+) -> str:
     """Make the image; its id.
 
     :raises InvalidRequest: a change that is none, or a name that is none.
     """
-    parts = containers.parts
     config = apply(configuration(container.record.body, options.config), options.changes)
     if options.tag and not options.repo:
         raise InvalidRequest("a tag needs a repository (repo)")
@@ -47,7 +54,7 @@ async def commit(containers: Containers, container: Container, options: CommitOp
     pausing = options.pause and container.record.status is Status.RUNNING
     if pausing:
         try:
-            await containers.pause(container.id)
+            await pause(container.id)
         except Unsupported as error:
             raise Unsupported(
                 error.message, hint="commit without a pause (--pause=false)"
@@ -61,7 +68,7 @@ async def commit(containers: Containers, container: Container, options: CommitOp
             )
     finally:
         if pausing and container.record.status is Status.PAUSED:
-            await containers.unpause(container.id)
+            await unpause(container.id)
     about = {"comment": options.comment, "imageID": image.id, "imageRef": name}
     parts.events.emit(
         "container", "commit", container.id, container.record.event_attributes | about
@@ -71,23 +78,23 @@ async def commit(containers: Containers, container: Container, options: CommitOp
     return image.id
 
 
-def configuration(body: ContainerCreate, asked: ContainerCreate | None) -> ImageConfig:
+def configuration(body: ContainerCreate, overrides: ContainerCreate | None) -> ImageConfig:
     """What a container of the new image runs with: the request's values before the container's."""
-    own = _config(body)
-    if asked is None:
-        return own
-    theirs = _config(asked)
-    given = {
+    base = _config(body)
+    if overrides is None:
+        return base
+    requested = _config(overrides)
+    changes = {
         field: value
         for field in ImageConfig.__struct_fields__
-        if (value := getattr(theirs, field)) not in ((), {}, "", None, False)
+        if (value := getattr(requested, field)) not in ((), {}, "", None, False)
     }
-    env = dict(variable.partition("=")[::2] for variable in (*own.env, *theirs.env))
-    given["env"] = tuple(f"{key}={value}" for key, value in env.items())
-    given["labels"] = own.labels | theirs.labels
-    given["exposed_ports"] = own.exposed_ports | theirs.exposed_ports
-    given["volumes"] = own.volumes | theirs.volumes
-    return msgspec.structs.replace(own, **given)
+    env = dict(variable.partition("=")[::2] for variable in (*base.env, *requested.env))
+    changes["env"] = tuple(f"{key}={value}" for key, value in env.items())
+    changes["labels"] = base.labels | requested.labels
+    changes["exposed_ports"] = base.exposed_ports | requested.exposed_ports
+    changes["volumes"] = base.volumes | requested.volumes
+    return msgspec.structs.replace(base, **changes)
 
 
 def _config(body: ContainerCreate) -> ImageConfig:
@@ -108,11 +115,11 @@ def _config(body: ContainerCreate) -> ImageConfig:
     )
 
 
-def image_changes(found: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
+def image_changes(changes: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
     """Differences that belong into the image."""
-    told = [("/" + os.fsdecode(path), int(kind)) for path, kind in found.items()]
-    kept = {os.fsencode(path[1:]) for path, _ in without_mount_points(told)}
-    return {path: kind for path, kind in found.items() if path in kept}
+    listed = [("/" + os.fsdecode(path), int(kind)) for path, kind in changes.items()]
+    kept = {os.fsencode(path[1:]) for path, _ in without_mount_points(listed)}
+    return {path: kind for path, kind in changes.items() if path in kept}
 
 
 def _make(

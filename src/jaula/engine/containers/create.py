@@ -10,37 +10,32 @@ import os
 import platform as host_platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jaula.cgroups import paths as cgroup_paths
-from jaula.engine.containers import (
-    health,
-    image_config,
-    presets,
-    restart_policy,
-    selinux,
-    storage_opt,
-)
+from jaula.engine.containers import health, presets, restart_policy, selinux
 from jaula.engine.containers.log_config import log_options
-from jaula.engine.model import names
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
+from jaula.engine.model.container_store import check_name, new_id, random_name, short
 from jaula.engine.model.services import Services
 from jaula.engine.networks import endpoints, links
 from jaula.engine.oci_spec import host as oci_spec_host
-from jaula.engine.oci_spec import process, resources, security, spec
-from jaula.engine.resolved_request import resolve
+from jaula.engine.oci_spec import resources, security, spec
+from jaula.engine.oci_spec.spec import arguments, merge_environment, working_directory
 from jaula.engine.secrets import mount
-from jaula.engine.userns import keep_id
+from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.registry import manifest
 from jaula.network import etc_files
-from jaula.spec import signals
+from jaula.spec import signals, units
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_params import ContainerCreated
+from jaula.spec.decoding import Empty
 from jaula.spec.image import ImageConfig
 from jaula.state.records import ContainerRecord, ResolvedRequest
 
@@ -83,12 +78,12 @@ async def create(
     """
     body = _without_zeros(body)
     body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
-    body = keep_id.with_keep_id_user(body, owner, rootless=parts.host.rootless)
+    body = with_keep_id_user(body, owner, rootless=parts.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
     image = _find_image(parts, body.image)
     config = ImageConfig() if isinstance(image, NotFound) else image.config
-    merged = image_config.merge(body, config)
+    merged = merge_image_config(body, config)
     merged = msgspec.structs.replace(merged, host_config=_identified(parts, merged.host_config))
     resolved = resolve(merged, lambda ref: _container_id(parts, ref))
     beneath = authorize(resolved)
@@ -96,16 +91,16 @@ async def create(
     resolved, merged = mount.resolve_references(parts, resolved, merged)
     _check_platform(platform, body.image)
     if name:
-        name = names.check_name(name)
+        name = check_name(name)
         parts.registry.check_free(name)
     if isinstance(image, NotFound):
         raise image
     manifest.check_platform(manifest.platform_of(platform), image.platform, body.image)
     parts.gate.running(image, body.image)
     members = _members(parts, merged)
-    container_id = names.new_id()
+    container_id = new_id()
     warnings = check(parts, merged, resolved)
-    chosen = name or names.random_name(parts.registry.names)
+    chosen = name or random_name(parts.registry.names)
     parts.registry.reserve(chosen, container_id)
     mounting = VolumeMounter(parts)
     directory = parts.config.paths.container(container_id)
@@ -117,7 +112,7 @@ async def create(
             body=merged,
             image=image.id,
             layers=tuple(image.layers),
-            args=process.arguments(merged),
+            args=arguments(merged),
             hostname=_hostname(parts, merged, resolved, container_id),
             networks=members,
             storage_driver=parts.snapshots.name,
@@ -129,7 +124,7 @@ async def create(
             resolved_request=resolved,
         )
         os.makedirs(directory, mode=0o710, exist_ok=True)
-        size = storage_opt.size_limit(merged.host_config.storage_opt)
+        size = size_limit(merged.host_config.storage_opt)
         if parts.snapshots.instant:
             parts.snapshots.create(container_id, record.layers, size=size)
         else:
@@ -162,8 +157,8 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
     :raises InvalidRequest: what is wrong.
     """
     host, modes = body.host_config, resolved.namespaces
-    process.arguments(body)
-    process.working_directory(body.working_dir)
+    arguments(body)
+    working_directory(body.working_dir)
     warnings = [
         *resources.check(resolved.resources, parts.host),
         *security.check(resolved, oci_spec_host.refresh(parts.host)),
@@ -190,7 +185,7 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
         raise InvalidRequest(
             f"invalid isolation {host.isolation!r}", hint="the others are of Windows"
         )
-    storage_opt.size_limit(host.storage_opt)
+    size_limit(host.storage_opt)
     if parent := resolved.resources.cgroup_parent:
         if not parent.startswith("/"):
             raise InvalidRequest(f"invalid cgroup parent {parent!r}: not absolute")
@@ -317,7 +312,7 @@ def _hostname(
     if not name:
         if resolved.namespaces.net.host or resolved.namespaces.uts.host:
             return parts.host.hostname
-        return names.short(container_id)
+        return short(container_id)
     if not _is_host_name(name):
         raise InvalidRequest(f"invalid hostname format: {name}")
     return name
@@ -335,3 +330,62 @@ def _undo(parts: Services, container_id: str) -> None:
     except (JaulaError, FileNotFoundError):
         pass  # it may not have been made; the error that brought us here is the one to report
     shutil.rmtree(parts.config.paths.container(container_id), ignore_errors=True)
+
+
+def merge_image_config(body: ContainerCreate, image: ImageConfig) -> ContainerCreate:
+    """The request with the image's values where it has none.
+
+    :raises InvalidRequest: a variable without a name.
+    """
+    entrypoint, cmd = body.entrypoint, body.cmd
+    if not cmd and not entrypoint:
+        cmd = image.cmd or None
+    if entrypoint is None:
+        entrypoint = image.entrypoint or None
+    elif entrypoint == ("",):
+        entrypoint = ()  # "--entrypoint ''" resets the image's
+    return msgspec.structs.replace(
+        body,
+        env=_merge_env(body.env, image.env),
+        cmd=cmd,
+        entrypoint=entrypoint,
+        working_dir=body.working_dir or image.working_dir,
+        user=body.user or image.user,
+        labels={**image.labels, **body.labels},
+        exposed_ports={**dict.fromkeys(image.exposed_ports, Empty()), **body.exposed_ports},
+        volumes={**dict.fromkeys(image.volumes, Empty()), **body.volumes},
+        stop_signal=body.stop_signal or image.stop_signal,
+        shell=body.shell or image.shell,
+        healthcheck=health.merge_image_healthcheck(body.healthcheck, image.healthcheck),
+    )
+
+
+def _merge_env(own: tuple[str, ...], image: tuple[str, ...]) -> tuple[str, ...]:
+    """The request's variables in its order, then the image's that it does not name."""
+    merged = merge_environment((), (*image, *own))
+    by_name = {entry.partition("=")[0]: entry for entry in merged}
+    order = dict.fromkeys(entry.partition("=")[0] for entry in (*own, *image))
+    return tuple(by_name[name] for name in order if name in by_name)
+
+
+_LEAST = 1 << 20  # bytes; with less a container cannot even be started everywhere
+
+
+def size_limit(options: Mapping[str, str]) -> int | None:
+    """Bytes that the container may write, None for as many as there are.
+
+    :raises InvalidRequest: an option that is not known, or a size that is none.
+    """
+    found: int | None = None
+    for name, text in options.items():
+        if name.lower() != "size":
+            raise InvalidRequest(f"unknown option {name[:80]!r} in --storage-opt", hint="size=10g")
+        try:
+            found = units.size(text)
+        except ValueError:
+            found = 0
+        if found < _LEAST:
+            raise InvalidRequest(
+                f"invalid size in --storage-opt: {text[:80]!r}", hint="size=10g; 1m is the least"
+            )
+    return found

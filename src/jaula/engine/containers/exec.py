@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine.model import names
-from jaula.engine.oci_spec import process, security
+from jaula.engine.model.container_store import new_id
+from jaula.engine.oci_spec import security
+from jaula.engine.oci_spec.spec import merge_environment, working_directory
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.runtime.protocol import AttachStream
 from jaula.spec import detach_keys
@@ -21,13 +22,12 @@ from jaula.spec.runtime import Process, User, decode
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
-    from jaula.engine.containers.service import Containers
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 
 NOT_STARTED = 126
-_KEPT_SECONDS = 300  # an ended exec can be inspected for this long, as with Docker
+_RETENTION = 300  # an ended exec can be inspected for this long, as with Docker
 
 
 class Exec(msgspec.Struct):
@@ -52,30 +52,28 @@ class Exec(msgspec.Struct):
 class Execs:
     """All execs of an engine."""
 
-    def __init__(self, parts: Services, containers: Containers, users: UserLookup) -> None:
+    def __init__(self, parts: Services, users: UserLookup) -> None:
         self._parts = parts
-        self._containers = containers
         self._users = users
-        self._known: dict[str, Exec] = {}
-        self._outcomes: dict[str, asyncio.Future[int]] = {}
-        containers.on_exec = self._ended
+        self._execs: dict[str, Exec] = {}
+        self._exit_futures: dict[str, asyncio.Future[int]] = {}
 
     async def create(self, ref: str, body: ExecCreate, *, exec_id: str = "") -> str:
         """Note what is to run; the answer is its id, a random one unless it is given.
 
         :raises Conflict: the container does not run.
         """
-        container = self._containers.find(ref)
+        container = self._parts.registry.find(ref)
         self._check(container)
         if not body.cmd or not body.cmd[0]:
             raise InvalidRequest("No exec command specified")
         keys = detach_keys.parse(body.detach_keys) if body.detach_keys else detach_keys.DEFAULT
-        process.merge_environment((), body.env)
-        cwd = process.working_directory(body.working_dir) if body.working_dir else ""
-        exec_id = exec_id or names.new_id()
-        self._known[exec_id] = Exec(exec_id, container, body, cwd, keys)
+        merge_environment((), body.env)
+        cwd = working_directory(body.working_dir) if body.working_dir else ""
+        exec_id = exec_id or new_id()
+        self._execs[exec_id] = Exec(exec_id, container, body, cwd, keys)
         container.execs.add(exec_id)
-        self._emit(container, f"exec_create: {_shown(body)}", exec_id)
+        self._emit(container, f"exec_create: {_command_line(body)}", exec_id)
         return exec_id
 
     def _check(self, container: Container) -> None:
@@ -87,18 +85,18 @@ class Execs:
             raise Conflict(f"container {container.id} is not running")
 
     def _emit(self, container: Container, action: str, exec_id: str, **more: str) -> None:
-        about = container.record.event_attributes | {"execID": exec_id} | more
-        self._parts.events.emit("container", action, container.id, about)
+        attributes = container.record.event_attributes | {"execID": exec_id} | more
+        self._parts.events.emit("container", action, container.id, attributes)
 
     def find(self, exec_id: str) -> Exec:
         """One exec.
 
         :raises NotFound: unknown, or ended long ago.
         """
-        found = self._known.get(exec_id)
-        if found is None:
+        execed = self._execs.get(exec_id)
+        if execed is None:
             raise NotFound(f"No such exec instance: {exec_id}")
-        return found
+        return execed
 
     async def start(
         self,
@@ -127,18 +125,18 @@ class Execs:
             shim = container.shim
             assert shim is not None
             execed.started = execed.running = True
-            wanted = self._process(container, execed)
+            spec_process = self._process(container, execed)
             owned = False
             stream = None if fd is None else _stream(execed, early, framed=framed)
             size = console or execed.body.console_size or (0, 0)
-            self._emit(container, f"exec_start: {_shown(execed.body)}", exec_id)
+            self._emit(container, f"exec_start: {_command_line(execed.body)}", exec_id)
             execed.pid = await shim.exec(
-                exec_id, wanted, tty=execed.body.tty, console=size, fd=fd, stream=stream
+                exec_id, spec_process, tty=execed.body.tty, console=size, fd=fd, stream=stream
             )
         except JaulaError as error:
-            failed = self._known.get(exec_id)
+            failed = self._execs.get(exec_id)
             if failed is not None and failed.running:
-                self._ended(exec_id, NOT_STARTED if error.exit_code == 125 else error.exit_code)
+                self.ended(exec_id, NOT_STARTED if error.exit_code == 125 else error.exit_code)
             raise
         finally:
             if owned and fd is not None:
@@ -152,12 +150,14 @@ class Execs:
         user = self._users.inside(
             container, body.user or record.body.user, record.body.host_config.group_add
         )
-        sets = base.capabilities
+        capabilities = base.capabilities
         if body.privileged:
-            sets = security.capability_sets(record.resolved, self._parts.host, everything=True)
-        env = process.merge_environment(base.env, body.env)
+            capabilities = security.capability_sets(
+                record.resolved, self._parts.host, everything=True
+            )
+        env = merge_environment(base.env, body.env)
         if body.user and not any(entry.startswith("HOME=") for entry in body.env):
-            env = process.merge_environment(env, (f"HOME={user.home or '/'}",))
+            env = merge_environment(env, (f"HOME={user.home or '/'}",))
         if body.tty and not any(entry.startswith("TERM=") for entry in env):
             env = (*env, "TERM=xterm")
         return msgspec.structs.replace(
@@ -168,34 +168,35 @@ class Execs:
             terminal=body.tty,
             console_size=None,
             user=User(uid=user.uid, gid=user.gid, additional_gids=user.additional_gids),
-            capabilities=sets,
+            capabilities=capabilities,
         )
 
-    def outcome(self, exec_id: str) -> asyncio.Future[int]:
+    def exit_future(self, exec_id: str) -> asyncio.Future[int]:
         """A future for the exit status; to be taken before the start."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._outcomes[exec_id] = future
+        self._exit_futures[exec_id] = future
         return future
 
     def forget(self, exec_id: str) -> None:
         """One whose outcome nobody will ask for any more."""
-        self._outcomes.pop(exec_id, None)
-        execed = self._known.pop(exec_id, None)
+        self._exit_futures.pop(exec_id, None)
+        execed = self._execs.pop(exec_id, None)
         if execed is not None:
             execed.container.execs.discard(exec_id)
 
-    def _ended(self, exec_id: str, exit_code: int) -> None:
-        future = self._outcomes.pop(exec_id, None)
+    def ended(self, exec_id: str, exit_code: int) -> None:
+        """Record the end of an exec'd process and resolve its exit future."""
+        future = self._exit_futures.pop(exec_id, None)
         if future is not None and not future.done():
             future.set_result(exit_code)
-        execed = self._known.get(exec_id)
+        execed = self._execs.get(exec_id)
         if execed is None:
             return
         execed.running, execed.exit_code, execed.pid = False, exit_code, 0
         container: Container = execed.container
         container.execs.discard(exec_id)
         self._emit(container, "exec_die", exec_id, exitCode=str(exit_code))
-        asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._known.pop, exec_id, None)
+        asyncio.get_running_loop().call_later(_RETENTION, self._execs.pop, exec_id, None)
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
         """Docker's document of an exec."""
@@ -237,7 +238,7 @@ class Execs:
         return self.find(exec_id).body.tty
 
 
-def _shown(body: ExecCreate) -> str:
+def _command_line(body: ExecCreate) -> str:
     """The program and, after a space that is always there, its arguments."""
     return f"{body.cmd[0]} {' '.join(body.cmd[1:])}"
 

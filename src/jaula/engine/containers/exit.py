@@ -14,15 +14,16 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+from jaula.engine import oci_runtimes
 from jaula.engine.containers import health, restart_policy
 from jaula.engine.containers.cgroup_cleanup import CgroupReaper
-from jaula.engine.model import container_state
-from jaula.engine.model.container import Container
-from jaula.engine.model.container_state import StateAction
+from jaula.engine.containers.start import cgroup_path
+from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.secrets import mount as secret_mount
-from jaula.engine.volumes import mount_events
-from jaula.errors import Conflict, JaulaError, Unavailable
+from jaula.engine.volumes.mount import emit_unmounts
+from jaula.errors import Conflict, JaulaError, NotFound, Unavailable
+from jaula.runtime.external import cgroup_cleanup
 from jaula.runtime.protocol import ExitRecord
 from jaula.spec.api_params import WaitResult
 from jaula.state.records import Status
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
 
 log = logging.getLogger("jaula.containers")
-_BOOK_AGAIN = 2.0  # seconds
+_SAVE_RETRY_DELAY = 2.0  # seconds
 
 
 class ExitHandler:
@@ -71,7 +72,7 @@ class ExitHandler:
         action = StateAction.EXIT_TO_RESTART if again else StateAction.EXIT
         self.release(container)
         container.change(
-            status=container_state.next_status(record.status, action, record.name),
+            status=next_status(record.status, action, record.name),
             pid=0,
             shim_pid=0,
             exit_code=end.exit_code,
@@ -94,7 +95,7 @@ class ExitHandler:
         saved = remove or self.save(container)
         if end.error:  # whoever ended it may not have been able to remove its cgroup
             self.cgroup_reaper.remove(container)
-        mount_events.emit_unmounts(self._parts.events, record)
+        emit_unmounts(self._parts.events, record)
         self._parts.events.emit(
             "container",
             "die",
@@ -107,13 +108,13 @@ class ExitHandler:
         if again:
             container.tell(("next-exit",), result)
             container.restart = self.tasks.spawn(self._restart(container, pause))
-            self._forget_run(container)
+            self._remove_run_dir(container)
             return
         container.tell(("next-exit", "not-running"), result)
         if remove:
             self.tasks.spawn(self._auto_remove(container))
         elif saved:
-            self._forget_run(container)
+            self._remove_run_dir(container)
 
     def save(self, container: Container) -> bool:
         """Write the record now, or as soon as the disk takes it; False where it was not now.
@@ -125,17 +126,17 @@ class ExitHandler:
             self._parts.registry.save(container)
         except Unavailable as error:
             log.error("container %s: %s; trying again", container.name, error)
-            self.tasks.spawn(self._book_later(container))
+            self.tasks.spawn(self._save_later(container))
             return False
         return True
 
-    async def _book_later(self, container: Container) -> None:
+    async def _save_later(self, container: Container) -> None:
         while container.id in self._parts.registry:
-            await asyncio.sleep(_BOOK_AGAIN)
+            await asyncio.sleep(_SAVE_RETRY_DELAY)
             with contextlib.suppress(Unavailable):
                 self._parts.registry.save(container)
                 if container.record.status is Status.EXITED:
-                    self._forget_run(container)
+                    self._remove_run_dir(container)
                 return
 
     def release(self, container: Container) -> None:
@@ -148,7 +149,7 @@ class ExitHandler:
         if record.borrowed_start:
             self._parts.ranges.release(record.borrowed_start)
 
-    def _forget_run(self, container: Container) -> None:
+    def _remove_run_dir(self, container: Container) -> None:
         """Remove what only a running container needs; its end is in the database now."""
         directory = self._parts.config.paths.container_run(container.id)
         shm = directory / "shm"
@@ -194,9 +195,7 @@ class ExitHandler:
         task, container.restart = container.restart, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-        container.change(
-            status=container_state.next_status(record.status, StateAction.GIVE_UP, record.name)
-        )
+        container.change(status=next_status(record.status, StateAction.GIVE_UP, record.name))
         self.save(container)
         container.exited.set()
         container.tell(("not-running",), WaitResult(container.record.exit_code))
@@ -209,21 +208,17 @@ class ExitHandler:
         :raises Conflict: it runs.
         """
         record, parts = container.record, self._parts
-        following = container_state.next_status(record.status, StateAction.REMOVE, record.name)
+        following = next_status(record.status, StateAction.REMOVE, record.name)
         if container.restart is not None:
             container.restart.cancel()
             container.restart = None
         container.change(status=following)
         container.close_pending()
-        self._forget_run(container)
+        self._remove_run_dir(container)
         try:
             await asyncio.to_thread(self._remove_files, container.id)
         except (OSError, JaulaError) as error:
-            container.change(
-                status=container_state.next_status(
-                    following, StateAction.REMOVE_FAILED, record.name
-                )
-            )
+            container.change(status=next_status(following, StateAction.REMOVE_FAILED, record.name))
             container.change(error=str(error))
             parts.registry.save(container)
             raise Conflict(
@@ -250,6 +245,63 @@ class ExitHandler:
         directory = self._parts.config.paths.container(container_id)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(directory)
+
+    # -- a lost shim -------------------------------------------------------------------------
+
+    def shim_lost(self, container: Container) -> None:
+        """Record the exit of a container whose shim closed its channel without reporting one.
+
+        A shim that could still write ``exit.json`` left the status there. Otherwise the container
+        counts as killed, and the engine does what the shim would have done.
+        """
+        if not container.live:
+            return
+        run_dir = self._parts.config.paths.container_run(container.id)
+        end = self._parts.runtime.exit_record(str(run_dir))
+        if end is not None:
+            self.exited(container, end)
+            return
+        end = ExitRecord(137, 9, finished_at=time.time(), error="the container's shim was killed")
+        if (run_dir / oci_runtimes.RUNTIME_FILE).exists():
+            self.tasks.spawn(self._clean_up_and_exit(container, end))
+            return
+        self._remove_cgroup(container)
+        self.exited(container, end)
+
+    async def _clean_up_and_exit(self, container: Container, end: ExitRecord) -> None:
+        await self.clean_up(container)
+        self.exited(container, end)
+
+    async def clean_up(self, container: Container) -> None:
+        """Kill the processes of a container without a shim and remove its cgroup.
+
+        An external runtime also deletes the container. Failures are logged: the container has
+        exited whatever is left of it.
+        """
+        external = None
+        try:
+            external = oci_runtimes.external_container(self._parts.config.paths, container.id)
+            if external is not None:
+                self._remove_cgroup(container, destroy=False)
+                await external.delete()
+        except JaulaError as error:
+            log.warning("container %s: %s", container.name, error)
+        self._remove_cgroup(container)
+        if external is not None:
+            path = cgroup_path(self._parts, container.record)
+            for directory in await asyncio.to_thread(cgroup_cleanup.remove, path):
+                log.warning("container %s: %s is in use", container.name, directory)
+
+    def _remove_cgroup(self, container: Container, *, destroy: bool = True) -> None:
+        try:
+            with self._parts.cgroups.open(cgroup_path(self._parts, container.record)) as cgroup:
+                cgroup.kill()
+                if destroy:
+                    cgroup.destroy()
+        except NotFound:
+            return
+        except JaulaError as error:
+            log.warning("cgroup of container %s: %s", container.name, error)
 
     async def close(self) -> None:
         """End the background tasks; containers run on."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import shutil
 import time
 from typing import TYPE_CHECKING
 
+from jaula.engine import oci_runtimes
 from jaula.engine.containers import restart_policy
 from jaula.engine.containers.start import cgroup_path
 from jaula.engine.networks import restore as network_restore
-from jaula.engine.oci_runtimes import container as oci_runtime_container
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.protocol import Event, ExitRecord
 from jaula.state.records import Status
@@ -58,7 +59,7 @@ async def restore(parts: Services, containers: Containers) -> None:
         await _ended(parts, containers, container)
     await asyncio.to_thread(_sweep, parts)
     for path in await asyncio.to_thread(_sweep_cgroups, parts):
-        containers.ending.cgroup_reaper.remove_path(
+        containers.exit_handler.cgroup_reaper.remove_path(
             path, parts.registry.get(path.rpartition("/")[2])
         )
     await _finish_removals(parts, containers)
@@ -67,9 +68,8 @@ async def restore(parts: Services, containers: Containers) -> None:
 
 async def _reconnect(parts: Services, containers: Containers, container: Container) -> None:
     run_dir = str(parts.config.paths.container_run(container.id))
-    shim = await parts.runtime.reconnect(
-        run_dir, lambda event: containers.on_event(container, event)
-    )
+    on_event = functools.partial(containers.on_event, container)
+    shim = await parts.runtime.reconnect(run_dir, on_event)
     if shim is None:
         return
     container.shim = shim
@@ -87,7 +87,7 @@ async def _end_steps(parts: Services, containers: Containers) -> None:
         run_dir = parts.config.paths.container_run(step.id)
         if run_dir.exists():
             await _end(parts, step, str(run_dir))
-        await containers.losing.clear(step)
+        await containers.exit_handler.clean_up(step)
         shutil.rmtree(run_dir, ignore_errors=True)
         parts.registry.forget(step)  # its files are swept with all that no record knows
 
@@ -103,8 +103,8 @@ async def _undo_starts(parts: Services, containers: Containers) -> None:
             continue
         if await _end(parts, container, str(run_dir)):
             log.info("the start of container %s was cut off and is undone", container.name)
-        if (run_dir / oci_runtime_container.RUNTIME_FILE).exists():
-            await containers.losing.clear(container)
+        if (run_dir / oci_runtimes.RUNTIME_FILE).exists():
+            await containers.exit_handler.clean_up(container)
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
@@ -134,11 +134,11 @@ async def _ended(parts: Services, containers: Containers, container: Container) 
     run_dir = str(parts.config.paths.container_run(container.id))
     end = parts.runtime.exit_record(run_dir)
     if end is None:
-        await containers.losing.clear(container)
+        await containers.exit_handler.clean_up(container)
         end = ExitRecord(
             255, finished_at=time.time(), error="it ended while no engine and no shim was there"
         )
-    containers.ending.exited(container, end)
+    containers.exit_handler.exited(container, end)
 
 
 async def _finish_removals(parts: Services, containers: Containers) -> None:
@@ -149,7 +149,7 @@ async def _finish_removals(parts: Services, containers: Containers) -> None:
         if half_removed or abandoned:
             container.change(status=Status.DEAD)
             async with container.lock:
-                await containers.ending.remove(container, volumes=False)
+                await containers.exit_handler.remove(container, volumes=False)
 
 
 async def _restart(parts: Services, containers: Containers) -> None:
@@ -158,14 +158,14 @@ async def _restart(parts: Services, containers: Containers) -> None:
         record = container.record
         ended = record.status is Status.EXITED
         if record.status is Status.RESTARTING and container.restart is None:
-            containers.ending.resume(container)
+            containers.exit_handler.resume(container)
             continue
         if not ended or not record.started_at:
             continue
         if record.body.host_config.auto_remove:
             async with container.lock:
                 if container.id in parts.registry and not container.live:
-                    await containers.ending.remove(container, volumes=True)
+                    await containers.exit_handler.remove(container, volumes=True)
             continue
         if restart_policy.should_restart(
             record.body.host_config.restart_policy,
@@ -174,11 +174,11 @@ async def _restart(parts: Services, containers: Containers) -> None:
             stopped=record.manually_stopped,
             engine_start=True,
         ):
-            containers.ending.tasks.spawn(_start(containers, container))
+            containers.exit_handler.tasks.spawn(_start(containers, container))
 
 
 async def _start(containers: Containers, container: Container) -> None:
-    await containers.ending.cgroup_reaper.gone(container)
+    await containers.exit_handler.cgroup_reaper.gone(container)
     try:
         await containers.start(container.id)
     except JaulaError as error:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from jaula.engine.secrets import mount as secret_mount
 from jaula.engine.threads import in_unshared_thread
 from jaula.engine.userns import join
+from jaula.engine.volumes.mount import mount_volume
 from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
@@ -167,10 +168,8 @@ def _passing_overlay(source: OverlayRoot) -> int:
 
 
 def _mount_volume(parts: Services, name: str) -> None:
-    from jaula.engine.volumes import mount as volume_mount
-
     try:
-        volume_mount.mount_volume(parts.volumes.get(name))
+        mount_volume(parts.volumes.get(name))
     except NotFound:
         return  # it was removed by hand
 

@@ -10,21 +10,19 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine import oci_runtimes
 from jaula.engine.containers import attach as attaching
 from jaula.engine.containers import create as creating
 from jaula.engine.containers import restart_policy
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
-from jaula.engine.containers.lost_shim import LostShim
 from jaula.engine.containers.query import ContainerQueries
 from jaula.engine.containers.start import Starter, cgroup_path
 from jaula.engine.containers.stop import ProcessControl
-from jaula.engine.model import names
-from jaula.engine.model.container import Container
-from jaula.engine.model.container_state import LIVE
-from jaula.engine.networks import live_links
-from jaula.engine.oci_runtimes import container as oci_runtime_container
+from jaula.engine.model.container import LIVE, Container
+from jaula.engine.model.container_store import check_name
+from jaula.engine.networks import links
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
 from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
@@ -48,13 +46,14 @@ class Containers(ContainerQueries):
 
     def __init__(self, parts: Services, users: UserLookup) -> None:
         super().__init__(parts)
-        self.ending = ExitHandler(parts, self._start)
-        self.losing = LostShim(parts, self.ending)
-        self._reaching = ProcessControl(parts, self._emit)
-        self.starter = Starter(parts, users, self.on_event, self.ending.save, self.losing.clear)
+        self.exit_handler = ExitHandler(parts, self._start)
+        self._process_control = ProcessControl(parts, self._emit)
+        self.starter = Starter(
+            parts, users, self.on_event, self.exit_handler.save, self.exit_handler.clean_up
+        )
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
-        self._early: dict[str, ExitRecord] = {}
-        self.copying = ContainerCopy(self)
+        self._early_exits: dict[str, ExitRecord] = {}
+        self._copy = ContainerCopy(parts, self.starter.ids_of)
         self.health: HealthMonitor  # set by the engine, since probes are exec'd
 
     # -- events from shims -------------------------------------------------------------------
@@ -63,9 +62,9 @@ class Containers(ContainerQueries):
         """A shim has something to tell."""
         if isinstance(event, ExitRecord):
             if container.live:
-                self.ending.exited(container, event)
+                self.exit_handler.exited(container, event)
             else:
-                self._early[container.id] = event  # the start has not returned yet
+                self._early_exits[container.id] = event  # the start has not returned yet
         elif isinstance(event, ExecExited):
             self.on_exec(event.exec_id, event.exit_code)
         elif isinstance(event, OutOfMemory):
@@ -102,7 +101,7 @@ class Containers(ContainerQueries):
         """
         container = self.find(ref)
         async with container.lock:
-            self._check_there(container)
+            self._check_exists(container)
             if container.record.status is Status.PAUSED:
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.live:
@@ -115,12 +114,12 @@ class Containers(ContainerQueries):
         try:
             await self.starter.start(container)
         except BaseException as error:
-            self._early.pop(container.id, None)
+            self._early_exits.pop(container.id, None)
             if container.record.status is Status.RESTARTING:
-                self.ending.give_up(container)
+                self.exit_handler.give_up(container)
             container.tell(("next-exit",), _failure(error))
             if container.record.body.host_config.auto_remove:
-                await self.ending.remove(container, volumes=True)
+                await self.exit_handler.remove(container, volumes=True)
             raise
         await attaching.join_late(container)
         self.health.started(container)
@@ -129,14 +128,14 @@ class Containers(ContainerQueries):
     def watch(self, container: Container) -> None:
         """Notice a shim that is lost, or an end that came before the start was booked."""
         shim = container.shim
-        if (end := self._early.pop(container.id, None)) is not None:
-            self.ending.exited(container, end)
+        if (end := self._early_exits.pop(container.id, None)) is not None:
+            self.exit_handler.exited(container, end)
         elif shim is not None:
-            shim.on_gone = lambda: self.losing.lost(container)
+            shim.on_gone = lambda: self.exit_handler.shim_lost(container)
             if shim.gone:
-                self.losing.lost(container)
+                self.exit_handler.shim_lost(container)
             else:
-                self.health.follow(container)
+                self.health.watch(container)
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
         """Ask a container to end, and kill it after ``timeout`` seconds (-1: never).
@@ -146,36 +145,36 @@ class Containers(ContainerQueries):
         container = self.find(ref)
         if container.record.status is Status.RESTARTING:
             container.change(manually_stopped=True)
-            self.ending.give_up(container)
+            self.exit_handler.give_up(container)
             return
         if not container.live:
             raise NotModified(f"container {container.name} is not running")
         await self._stop(container, timeout, signal)
         self._emit(container, "stop")
 
-    async def renew(self, container: Container) -> None:
+    async def restart_unhealthy(self, container: Container) -> None:
         """End an unhealthy container; it starts again as by a restart policy."""
         log.warning("container %s is unhealthy and is started again", container.name)
         container.change(renewing=True)
-        self.ending.save(container)
-        await self._reaching.end(container, None, None)
+        self.exit_handler.save(container)
+        await self._process_control.end(container, None, None)
 
     async def _stop(self, container: Container, timeout: int | None, signal: str | None) -> None:
         if signal:
             signals.parse(signal)  # refused before it is on record that somebody stops it
         container.change(manually_stopped=True)
-        self.ending.save(container)
-        await self._reaching.end(container, timeout, signal)
+        self.exit_handler.save(container)
+        await self._process_control.end(container, timeout, signal)
 
     async def end(self, container: Container) -> None:
         """Kill one that runs, and wait for its end."""
-        await self._reaching.kill(container)
+        await self._process_control.kill(container)
 
     async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
         """Stop, if it runs, and start."""
         container = self.find(ref)
         if container.record.status is Status.RESTARTING:
-            self.ending.give_up(container)
+            self.exit_handler.give_up(container)
         container.removing = True  # its end is not to be followed by policy or removal
         try:
             if container.live:
@@ -184,7 +183,7 @@ class Containers(ContainerQueries):
         finally:
             container.removing = False
         async with container.lock:
-            self._check_there(container)
+            self._check_exists(container)
             if not container.live:
                 await self._start(container)
         self._emit(container, "restart")
@@ -198,19 +197,19 @@ class Containers(ContainerQueries):
         number = signals.parse(signal or "SIGKILL")
         if container.record.status is Status.RESTARTING:
             container.change(manually_stopped=True)
-            self.ending.give_up(container)
+            self.exit_handler.give_up(container)
             return
         if not container.live:
             raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
         stop = container.record.body.stop_signal or "SIGTERM"
         if number in (9, signals.parse(stop)):
             container.change(manually_stopped=True)
-            self.ending.save(container)
+            self.exit_handler.save(container)
         self._emit(container, "kill", {"signal": str(number)})
         if number == 9:
-            await self._reaching.kill(container)  # as Docker: who is answered may remove it
+            await self._process_control.kill(container)  # as Docker: who is answered may remove it
         else:
-            await self._reaching.signal(container, number)
+            await self._process_control.signal(container, number)
 
     async def pause(self, ref: str) -> None:
         """Stop every process of a container where it is."""
@@ -220,7 +219,7 @@ class Containers(ContainerQueries):
                 raise Conflict(f"Container {container.id} is already paused")
             if not container.live:
                 raise Conflict(f"container {container.id} is not running")
-            await self._reaching.freeze(container)
+            await self._process_control.freeze(container)
 
     async def unpause(self, ref: str) -> None:
         """Let a paused container go on."""
@@ -228,7 +227,7 @@ class Containers(ContainerQueries):
         async with container.lock:
             if container.record.status is not Status.PAUSED:
                 raise Conflict(f"Container {container.id} is not paused")
-            await self._reaching.thaw(container)
+            await self._process_control.thaw(container)
             self._emit(container, "unpause")
 
     async def rename(self, ref: str, new: str) -> None:
@@ -236,7 +235,7 @@ class Containers(ContainerQueries):
         container = self.find(ref)
         if not new:
             raise InvalidRequest("Neither old nor new names may be empty")
-        name, old = names.check_name(new), container.name
+        name, old = check_name(new), container.name
         if name == old:
             raise InvalidRequest("Renaming a container with the same name as its current name")
         try:
@@ -267,27 +266,27 @@ class Containers(ContainerQueries):
                 )
             container.removing = True
             if container.record.status is Status.RESTARTING:
-                self.ending.give_up(container)
+                self.exit_handler.give_up(container)
             else:
                 self._emit(container, "kill", {"signal": "9"})
-                await self._reaching.kill(container)
+                await self._process_control.kill(container)
         async with container.lock:
             # An automatic removal may have been faster.
             if container.id in self.parts.registry:
-                await self.ending.remove(container, volumes=volumes)
+                await self.exit_handler.remove(container, volumes=volumes)
 
     def parent_of_link(self, name: str) -> Container:
         """The container that has a legacy link: ``web`` for ``web/db``.
 
         :raises NotFound: there is no such link.
         """
-        return live_links.link_parent(self.parts, name)
+        return links.link_parent(self.parts, name)
 
     async def remove_link(self, name: str) -> None:
         """Take a legacy link away from a container, which may run."""
         container = self.parent_of_link(name)
         async with container.lock:
-            live_links.remove_link(self.parts, name)
+            links.remove_link(self.parts, name)
 
     async def wait(self, ref: str, condition: str) -> asyncio.Future[WaitResult]:
         """A future for the end that ``condition`` names."""
@@ -334,23 +333,23 @@ class Containers(ContainerQueries):
         """Make an image of a container; the image's id."""
         from jaula.engine.containers.commit import commit
 
-        return await commit(self, self.find(ref), options)
+        return await commit(
+            self.parts, self.find(ref), options, pause=self.pause, unpause=self.unpause
+        )
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
         """What is at a path of a container."""
-        return await self.copying.stat(self.find(ref), path)
+        return await self._copy.stat(self.find(ref), path)
 
     async def copy_out(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """What is at a path, and it as a tar."""
-        return await self.copying.out(self.find(ref), path)
+        return await self._copy.out(self.find(ref), path)
 
     async def copy_in(
         self, ref: str, path: str, stream: AsyncIterator[bytes], *, keep_kinds: bool, as_user: bool
     ) -> None:
         """Unpack a tar into a directory of a container."""
-        await self.copying.into(
-            self.find(ref), path, stream, keep_kinds=keep_kinds, as_user=as_user
-        )
+        await self._copy.into(self.find(ref), path, stream, keep_kinds=keep_kinds, as_user=as_user)
 
     # -- changes of limits -------------------------------------------------------------------
 
@@ -360,7 +359,7 @@ class Containers(ContainerQueries):
 
         container = self.find(ref)
         async with container.lock:
-            self._check_there(container)
+            self._check_exists(container)
             policy_of = body.restart_policy
             if policy_of.name:
                 auto = container.record.body.host_config.auto_remove
@@ -368,7 +367,7 @@ class Containers(ContainerQueries):
             updated = merge_limits(container.record, body, self.parts.host)
             resources, warnings = updated.limits, updated.warnings
             other = (
-                oci_runtime_container.external_container(self.parts.config.paths, container.id)
+                oci_runtimes.external_container(self.parts.config.paths, container.id)
                 if container.live
                 else None
             )
@@ -399,13 +398,13 @@ class Containers(ContainerQueries):
                 if container.live or container.id not in self.parts.registry:
                     continue
                 size = await asyncio.to_thread(self.size, container)
-                await self.ending.remove(container, volumes=False)
+                await self.exit_handler.remove(container, volumes=False)
             removed.append(container.id)
             freed += size
         self.parts.events.emit("container", "prune", "", {"reclaimed": str(freed)})
         return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
 
-    def _check_there(self, container: Container) -> None:
+    def _check_exists(self, container: Container) -> None:
         if container.id not in self.parts.registry:
             raise NotFound(f"No such container: {container.name}")
 

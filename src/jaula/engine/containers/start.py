@@ -8,29 +8,27 @@ ever.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.engine import oci_runtimes
 from jaula.engine.containers import selinux
 from jaula.engine.containers.log_config import log_options, with_identity
-from jaula.engine.model import container_state
-from jaula.engine.model.container import Container
-from jaula.engine.model.container_state import StateAction
-from jaula.engine.networks import endpoints, etc_files, links, live_links
-from jaula.engine.networks.connect import NetworkConnector
-from jaula.engine.networks.start_resources import StartResources
-from jaula.engine.oci_runtimes import container as oci_runtime_container
+from jaula.engine.model.container import Container, StateAction, next_status
+from jaula.engine.networks import endpoints, etc_files, links
+from jaula.engine.networks.connect import NetworkConnector, StartResources
 from jaula.engine.oci_spec import host, security, spec
 from jaula.engine.oci_spec.inputs import SpecInputs
 from jaula.engine.secrets import mount
-from jaula.engine.userns import join, keep_id
-from jaula.engine.volumes import mount_events
+from jaula.engine.userns import join
+from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
+from jaula.engine.volumes.mount import emit_mounts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
 from jaula.runtime.protocol import LogSetup, StartRequest
-from jaula.security.id_ranges import IdRange
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord
@@ -70,7 +68,7 @@ class Starter:
         :raises Conflict: its state does not allow it, or what it joins does not run.
         """
         record = container.record
-        following = container_state.next_status(record.status, StateAction.START, container.name)
+        following = next_status(record.status, StateAction.START, container.name)
         place = StartResources(self._parts)
         container.exited.clear()
         try:
@@ -96,7 +94,7 @@ class Starter:
                 request,
                 place.sandbox,
                 container.take_pending(),
-                lambda event: self._on_event(container, event),
+                functools.partial(self._on_event, container),
                 place.held,
             )
         except BaseException as error:
@@ -128,17 +126,16 @@ class Starter:
         )
         self._book(container)
         if record.started_at:  # else nobody can be linked to it yet
-            live_links.update_linked_hosts(self._parts, container)
+            links.update_linked_hosts(self._parts, container)
         self.connector.told(container.record, place.endpoints, "connect")
-        mount_events.emit_mounts(self._parts.events, record)
+        emit_mounts(self._parts.events, record)
         self._parts.events.emit("container", "start", container.id, record.event_attributes)
         self._parts.sandboxes.refill()
 
     async def _undo(self, container: Container) -> None:
         """Leave nothing of what another runtime had begun when its shim was killed."""
         if (
-            self._parts.config.paths.container_run(container.id)
-            / oci_runtime_container.RUNTIME_FILE
+            self._parts.config.paths.container_run(container.id) / oci_runtimes.RUNTIME_FILE
         ).exists():
             await self._clear(container)
 
@@ -195,7 +192,7 @@ class Starter:
         members = {} if record.resolved.network_disabled else endpoints.settings_of(record)
         if modes.network and members:
             await self.connector.attach(
-                record, members, place, lambda ids: keep_id.keep_id_maps(record, ids)
+                record, members, place, lambda ids: keep_id_maps(record, ids)
             )
         elif lender is None and not modes.user.host:
             place.reserved = self._parts.ranges.take()
@@ -215,14 +212,14 @@ class Starter:
             return None
         return IdRange(record.range_start, record.range_size)
 
-    def _maps(self, record: ContainerRecord, place: StartResources) -> keep_id.IdMaps:
+    def _maps(self, record: ContainerRecord, place: StartResources) -> IdMaps:
         """The id maps of the user namespace that the container is in; empty for the host's."""
         if place.ids is None:
             return (), ()
         while (lender := self._lender(record.resolved.namespaces)) is not None:
             record = lender.record
         usual = self._parts.ranges.mappings(place.ids)
-        return keep_id.keep_id_maps(record, place.ids) or (usual, ())
+        return keep_id_maps(record, place.ids) or (usual, ())
 
     # -- what it sees ------------------------------------------------------------------------
 
@@ -238,11 +235,7 @@ class Starter:
         modes = resolved.namespaces
         if container.transient_env:
             body = msgspec.structs.replace(body, env=(*body.env, *container.transient_env))
-        linked = (
-            links.resolve_links(parts, record, endpoints.settings_of(record))
-            if resolved.links
-            else []
-        )
+        linked = links.resolve_links(parts, record) if resolved.links else []
         if linked:
             variables = links.environment(record, linked)
             body = msgspec.structs.replace(body, env=(*variables, *body.env))
@@ -273,7 +266,7 @@ class Starter:
         document = encode(spec.build(body, resolved, facts, confinement))
         run_dir = paths.container_run(record.id)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
-        oci_runtime_container.ExternalContainer.note(run_dir, runtime)
+        oci_runtimes.ExternalContainer.note(run_dir, runtime)
         bundle = container.bundle or str(paths.container(record.id))
         with open(f"{bundle}/config.json", "wb", buffering=0) as file:
             file.write(document)

@@ -10,9 +10,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from jaula.engine import oci_runtimes
 from jaula.engine.containers.start import cgroup_path
-from jaula.engine.model.container_state import StateAction, next_status
-from jaula.engine.oci_runtimes import container as oci_runtime_container
+from jaula.engine.model.container import StateAction, next_status
 from jaula.errors import JaulaError, NotFound, RuntimeFailure
 from jaula.spec import signals
 from jaula.state.records import Status
@@ -83,13 +83,13 @@ class ProcessControl:
 
     async def _deliver(self, container: Container, shim: Shim, number: int) -> None:
         """By the runtime that knows the process; SIGKILL reaches it in any case."""
-        other = oci_runtime_container.external_container(self._parts.config.paths, container.id)
+        other = oci_runtimes.external_container(self._parts.config.paths, container.id)
         if other is None:
             await shim.signal(number)
             return
         try:
             await other.kill(number)
-        except oci_runtime_container.RuntimeGone:
+        except oci_runtimes.RuntimeGone:
             return  # its end is being told
         except RuntimeFailure as error:
             if number != 9:
@@ -101,9 +101,7 @@ class ProcessControl:
         """Stop every process where it is. The caller holds the container's lock."""
         following = next_status(container.record.status, StateAction.PAUSE, container.name)
         if (
-            other := oci_runtime_container.external_container(
-                self._parts.config.paths, container.id
-            )
+            other := oci_runtimes.external_container(self._parts.config.paths, container.id)
         ) is not None:
             await other.pause()
         else:
@@ -117,9 +115,7 @@ class ProcessControl:
     async def thaw(self, container: Container) -> None:
         """Let a paused one go on."""
         if (
-            other := oci_runtime_container.external_container(
-                self._parts.config.paths, container.id
-            )
+            other := oci_runtimes.external_container(self._parts.config.paths, container.id)
         ) is not None:
             try:
                 await other.resume()

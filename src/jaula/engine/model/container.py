@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine.model.container_state import LIVE
+from jaula.errors import Conflict
 from jaula.spec.api_params import WaitResult
-from jaula.state.records import ContainerRecord
+from jaula.state.records import ContainerRecord, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from jaula.engine.userns import keep_id
+    from jaula.engine.userns.id_ranges import IdMaps
     from jaula.runtime.client import Shim
     from jaula.runtime.protocol import AttachStream
 
@@ -39,7 +40,7 @@ class Container:
         if not self.live:
             self.exited.set()
         self.restart: asyncio.Task[None] | None = None
-        self.prepare: Callable[[keep_id.IdMaps], Awaitable[None]] | None = None
+        self.prepare: Callable[[IdMaps], Awaitable[None]] | None = None
         self.transient_env: tuple[str, ...] = ()
         self.bundle = ""
         self.removing = False
@@ -88,3 +89,49 @@ class Container:
         """Hang up on clients whose container will not start."""
         for fd, _ in self.take_pending():
             os.close(fd)
+
+
+class StateAction(StrEnum):
+    """What can happen to a container."""
+
+    START = "start"
+    EXIT = "exit"
+    EXIT_TO_RESTART = "restart"
+    PAUSE = "pause"
+    UNPAUSE = "unpause"
+    REMOVE = "remove"
+    REMOVE_FAILED = "remove failed"
+    GIVE_UP = "give up"
+
+
+TRANSITIONS: dict[tuple[Status, StateAction], Status] = {
+    (Status.CREATED, StateAction.START): Status.RUNNING,
+    (Status.EXITED, StateAction.START): Status.RUNNING,
+    (Status.RESTARTING, StateAction.START): Status.RUNNING,
+    (Status.RESTARTING, StateAction.GIVE_UP): Status.EXITED,
+    (Status.RUNNING, StateAction.EXIT): Status.EXITED,
+    (Status.PAUSED, StateAction.EXIT): Status.EXITED,
+    (Status.RUNNING, StateAction.EXIT_TO_RESTART): Status.RESTARTING,
+    (Status.PAUSED, StateAction.EXIT_TO_RESTART): Status.RESTARTING,
+    (Status.RUNNING, StateAction.PAUSE): Status.PAUSED,
+    (Status.PAUSED, StateAction.UNPAUSE): Status.RUNNING,
+    (Status.CREATED, StateAction.REMOVE): Status.REMOVING,
+    (Status.EXITED, StateAction.REMOVE): Status.REMOVING,
+    (Status.RESTARTING, StateAction.REMOVE): Status.REMOVING,
+    (Status.DEAD, StateAction.REMOVE): Status.REMOVING,
+    (Status.REMOVING, StateAction.REMOVE_FAILED): Status.DEAD,
+}
+
+LIVE = frozenset({Status.RUNNING, Status.PAUSED})
+"""The states in which the container's first process exists."""
+
+
+def next_status(status: Status, action: StateAction, name: str) -> Status:
+    """The state that ``action`` leads to.
+
+    :raises Conflict: it is not possible in this state; ``name`` is for the message.
+    """
+    following = TRANSITIONS.get((status, action))
+    if following is None:
+        raise Conflict(f"cannot {action} container {name}: it is {status}")
+    return following

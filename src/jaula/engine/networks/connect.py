@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from jaula.engine.networks import endpoints as network_endpoints
 from jaula.engine.networks import etc_files
 from jaula.engine.networks.endpoints import DEFAULT
-from jaula.engine.userns import join, keep_id
+from jaula.engine.userns import join
+from jaula.engine.userns.id_ranges import IdMaps, IdRange
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
 from jaula.network.ports.port import PortRequest
 from jaula.spec.api_networks import EndpointSettings
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.engine.networks.start_resources import StartResources
-    from jaula.security.id_ranges import IdRange
+    from jaula.engine.userns.id_ranges import IdRange
+    from jaula.runtime.client import Sandbox
     from jaula.spec.endpoint import Endpoint
     from jaula.state.records import ContainerRecord, Namespaces
 
@@ -46,7 +47,7 @@ class NetworkConnector:
         record: ContainerRecord,
         members: network_endpoints.NetworkEndpoints,
         place: StartResources,
-        maps: Callable[[IdRange], keep_id.IdMaps | None],
+        maps: Callable[[IdRange], IdMaps | None],
     ) -> None:
         """Give a start its sandbox with all interfaces; ``place`` gives back what was taken.
 
@@ -71,7 +72,7 @@ class NetworkConnector:
         place: StartResources,
         name: str,
         settings: EndpointSettings,
-        maps: Callable[[IdRange], keep_id.IdMaps | None],
+        maps: Callable[[IdRange], IdMaps | None],
     ) -> None:
         network, sandboxes = self._parts.network, self._parts.sandboxes
         ip, ip6, mac = _addresses(settings)
@@ -337,3 +338,53 @@ def _check_mode(modes: Namespaces) -> None:
             "container cannot be connected to multiple networks with one of the networks in"
             " private (none) mode"
         )
+
+
+class StartResources:
+    """What a start has taken: ids, a sandbox, endpoints. :meth:`give_back` undoes it.
+
+    ``ids`` are those of the container's user namespace, None where that is the host's;
+    ``reserved`` is the range to give back at the end. They differ where a container borrows a
+    user namespace but has a network of its own; ``borrowed`` is then in use once more. ``held`` are
+    descriptors of namespaces that another container lends, by OCI type.
+    """
+
+    def __init__(self, parts: Services) -> None:
+        self._parts = parts
+        self.ids: IdRange | None = None
+        self.reserved: IdRange | None = None
+        self.borrowed: IdRange | None = None
+        self.held: dict[str, int] = {}
+        self.sandbox: Sandbox | None = None
+        self.endpoints: list[Endpoint] = []
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The one that leads outside."""
+        return self.endpoints[0] if self.endpoints else None
+
+    @property
+    def net_fd(self) -> int:
+        """The sandbox's network namespace."""
+        assert self.sandbox is not None
+        return self.sandbox.net_fd
+
+    def close_sandbox(self) -> None:
+        """Drop our descriptors; the container holds its namespaces itself."""
+        if self.sandbox is not None:
+            self.sandbox.close()
+            self.sandbox = None
+        while self.held:
+            os.close(self.held.popitem()[1])
+
+    def release(self) -> None:
+        """Undo everything that was taken."""
+        while self.endpoints:
+            self._parts.network.detach(self.endpoints.pop())
+        self.close_sandbox()
+        if self.reserved is not None:
+            self._parts.ranges.release(self.reserved.start)
+            self.reserved = None
+        if self.borrowed is not None:
+            self._parts.ranges.release(self.borrowed.start)
+            self.borrowed = None

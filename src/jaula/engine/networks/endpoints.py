@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
-from jaula.engine.model.names import short
+from jaula.engine.model.container_store import short
 from jaula.engine.networks import links
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.kernel.links import mac_bytes

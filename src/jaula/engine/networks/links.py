@@ -9,19 +9,27 @@ becomes of links while containers run is in :mod:`~.linking`.
 
 from __future__ import annotations
 
+import functools
+import itertools
+import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from jaula.engine.networks import etc_files
 from jaula.engine.networks.port_bindings import parse_port
-from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.network import etc_hosts
 from jaula.state.records import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.state.records import ContainerRecord, Namespaces, ResolvedRequest
+
+log = logging.getLogger("jaula.network")
 
 _MARKS = str.maketrans("-.", "__")
 _OWN = ("HOME", "PATH")  # say nothing to another container
@@ -59,9 +67,7 @@ def by_address(modes: Namespaces) -> bool:
     return modes.network == "bridge"
 
 
-def resolve_links(
-    parts: Services, record: ContainerRecord, networks: Collection[str]
-) -> list[tuple[Link, Container, str]]:
+def resolve_links(parts: Services, record: ContainerRecord) -> list[tuple[Link, Container, str]]:
     """Return the links of a container that starts, with the others' addresses.
 
     ``networks`` are the names of its networks.
@@ -78,7 +84,7 @@ def resolve_links(
                 f"Cannot link to a non running container: /{other.name}"
                 f" AS /{record.name}/{link.alias}"
             )
-        address = address_on(networks, other.record)
+        address = address_on(_networks(record), other.record)
         if not address:
             raise Conflict(
                 f"cannot link to {other.name}: it has no network with {record.name}",
@@ -86,6 +92,14 @@ def resolve_links(
             )
         linked.append((link, other, address))
     return linked
+
+
+def _networks(record: ContainerRecord) -> Collection[str]:
+    """Return the names of the networks of a container with links by address.
+
+    A record without the list is older than users' networks: the default one was the only network.
+    """
+    return ("bridge",) if record.networks is None else record.networks
 
 
 def address_on(networks: Collection[str], record: ContainerRecord) -> str:
@@ -128,3 +142,89 @@ def environment(
             if name not in _OWN:
                 variables.append(f"{prefix}_ENV_{name}={value}")
     return tuple(variables)
+
+
+# -- running containers -------------------------------------------------------------------------
+
+
+def update_linked_hosts(parts: Services, other: Container) -> None:
+    """Write the address with which a container has started into the files of those linked to it.
+
+    Whether they run is not asked: one that is being started may have its file already.
+    """
+    for container in parts.registry:
+        resolved = container.record.resolved
+        if not resolved.links or not by_address(resolved.namespaces):
+            continue
+        address = address_on(_networks(container.record), other.record)
+        for link in resolved.links:
+            if address and _find(parts, link.ref) is other:
+                names = (link.alias, other.record.hostname)
+                _change_hosts(
+                    parts,
+                    container,
+                    functools.partial(etc_hosts.readdressed, names=names, address=address),
+                )
+
+
+def link_parent(parts: Services, name: str) -> Container:
+    """The container that has the link ``NAME/ALIAS``; words and statuses are Docker's.
+
+    :raises NotFound: there is no such link.
+    :raises JaulaError: the name is a container's own.
+    """
+    of, _, alias = name.removeprefix("/").rpartition("/")
+    if not of:
+        parts.registry.find(name)
+        raise JaulaError("Conflict, cannot remove the default link name of the container")
+    container = parts.registry.get(parts.registry.names.get(of, ""))
+    if container is not None:
+        resolved = container.record.resolved
+        if by_address(resolved.namespaces) and any(link.alias == alias for link in resolved.links):
+            return container
+    raise NotFound(f"No such container: {name}")
+
+
+def remove_link(parts: Services, name: str) -> None:
+    """Take the link ``NAME/ALIAS`` away. The caller holds the lock of the container that has it.
+
+    The body keeps the links in the order of the resolved request, so both lose the same ones.
+    """
+    container = link_parent(parts, name)
+    before = container.record
+    host, resolved = before.body.host_config, before.resolved
+    alias = name.rpartition("/")[2]
+    kept = [link.alias != alias for link in resolved.links]
+    gone = [link for link in resolved.links if link.alias == alias]
+    host = msgspec.structs.replace(host, links=tuple(itertools.compress(host.links, kept)))
+    container.change(
+        body=msgspec.structs.replace(before.body, host_config=host),
+        resolved_request=msgspec.structs.replace(
+            resolved, links=tuple(itertools.compress(resolved.links, kept))
+        ),
+    )
+    try:
+        parts.registry.save(container)
+    except JaulaError:
+        container.change(body=before.body, resolved_request=resolved)
+        raise
+    for link in gone:
+        other = _find(parts, link.ref)
+        # Of one that was removed, the host name is not known any more.
+        names = (link.alias, other.record.hostname) if other else (link.alias,)
+        _change_hosts(parts, container, functools.partial(etc_hosts.without, names=names))
+
+
+def _find(parts: Services, ref: str) -> Container | None:
+    try:
+        return parts.registry.find(ref)
+    except JaulaError:
+        return None  # it was removed or renamed, or its short id is no longer the only one
+
+
+def _change_hosts(parts: Services, container: Container, change: Callable[[bytes], bytes]) -> None:
+    """A link is not worth a container's start: what fails is logged."""
+    try:
+        etc_files.change_hosts(parts, container.record, change)
+    except OSError as error:
+        log.warning("container %s: cannot change its hosts file: %s", container.name, error)

@@ -12,15 +12,14 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from jaula.engine.model.names import new_id
+from jaula.engine.model.container_store import new_id
+from jaula.engine.userns.id_ranges import IdRange
 from jaula.errors import JaulaError
-from jaula.security.id_ranges import IdRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.engine.userns.id_ranges import IdRanges, SingleIdRange
-    from jaula.engine.userns.keep_id import IdMaps
+    from jaula.engine.userns.id_ranges import IdMaps, IdRanges, SingleIdRange
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime, Sandbox
     from jaula.spec.endpoint import Endpoint

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.engine.model.container_store import new_id
 from jaula.engine.model.filters import (
     Filters,
     check_prune,
     has_labels,
     prune_selects,
 )
-from jaula.engine.model.names import new_id
 from jaula.engine.networks import (
     config_only,
 )

@@ -12,13 +12,13 @@ its own that power ends at the container's border, so host devices come only tog
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 import msgspec
 
-from jaula.engine.oci_spec import masked_paths
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import InvalidRequest
-from jaula.security import capabilities, landlock
+from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor, interface, selinux
 from jaula.security.seccomp import seccomp
 from jaula.spec.api import HostConfig
@@ -77,11 +77,11 @@ def _parse_one(option: str, chosen: SecurityOptions) -> dict[str, object]:
         case "systempaths" if value == UNCONFINED:
             return {"system_paths": True}
         case "mask":
-            return {"mask": (*chosen.mask, *masked_paths.split_paths(key, value))}
+            return {"mask": (*chosen.mask, *split_paths(key, value))}
         case "unmask":
-            return {"unmask": (*chosen.unmask, *masked_paths.split_paths(key, value))}
+            return {"unmask": (*chosen.unmask, *split_paths(key, value))}
         case "proc-opts":
-            return {"proc": masked_paths.proc_options(value)}
+            return {"proc": proc_options(value)}
     raise InvalidRequest(
         f'invalid --security-opt 2: "{option}"',
         hint="known are seccomp=, no-new-privileges, label=, apparmor=, landlock=,"
@@ -151,7 +151,7 @@ def decide(resolved: ResolvedRequest, host: HostFacts, *, external: bool = False
 
 def covered_paths(requested: Security) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the masked and the read-only paths of a container."""
-    return masked_paths.decide_paths(
+    return decide_paths(
         requested.masked_paths,
         requested.readonly_paths,
         lifted=requested.privileged or requested.options.system_paths,
@@ -243,3 +243,76 @@ def _landlock(
     if options.asked:
         landlock.decide((), root_readonly=False, options=options, abi=host.landlock)
     return interface.LabelRequest(wanted, privileged)
+
+
+UNMASK_ALL = "ALL"
+_HIDEPID = ("0", "1", "2", "4", "off", "noaccess", "invisible", "ptraceable")
+_MOST = 256  # paths of one request
+
+
+def split_paths(option: str, value: str) -> tuple[str, ...]:
+    """Paths separated by colons, each absolute and plain. Raises ``InvalidRequest``."""
+    paths = tuple(value.split(":"))
+    if option == "unmask" and value.upper() == UNMASK_ALL:
+        return (UNMASK_ALL,)
+    for path in paths:
+        parts = path.split("/")
+        if not path.startswith("/") or {"", ".", ".."} & set(parts[1:]) or "\0" in path:
+            raise InvalidRequest(
+                f"--security-opt {option}: {path[:80]!r} is no plain absolute path",
+                hint=f"{option}=/proc/one:/proc/two" + (" or ALL" if option == "unmask" else ""),
+            )
+    if len(paths) > _MOST:
+        raise InvalidRequest(f"--security-opt {option}: more than {_MOST} paths")
+    return paths
+
+
+def decide_paths(
+    masked: Sequence[str] | None,
+    readonly: Sequence[str] | None,
+    *,
+    lifted: bool,
+    mask: Sequence[str] = (),
+    unmask: Sequence[str] = (),
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(masked paths, read-only paths).
+
+    ``masked`` and ``readonly`` are the request's own lists, None where it has none; ``lifted``:
+    ours do not count then. Raises ``InvalidRequest`` for a path to be unmasked that is in neither.
+    """
+    covered = tuple(masked if masked is not None else () if lifted else masked_paths.MASKED_PATHS)
+    guarded = tuple(
+        readonly if readonly is not None else () if lifted else masked_paths.READONLY_PATHS
+    )
+    for pattern in unmask:
+        if not lifted and not any(_matches(path, pattern) for path in (*covered, *guarded)):
+            raise InvalidRequest(
+                f"--security-opt unmask: {pattern!r} is neither masked nor read-only",
+                hint="jaula inspect shows MaskedPaths and ReadonlyPaths",
+            )
+    kept = [path for path in covered if not any(_matches(path, p) for p in unmask)]
+    guarded = tuple(path for path in guarded if not any(_matches(path, p) for p in unmask))
+    return tuple(dict.fromkeys((*kept, *mask))), guarded
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return pattern == UNMASK_ALL or fnmatchcase(path, pattern)
+
+
+def proc_options(value: str) -> tuple[str, ...]:
+    """``hidepid=2,subset=pid`` as mount options of /proc. Raises ``InvalidRequest``."""
+    found: dict[str, str] = {}
+    for option in value.split(","):
+        key, _, setting = option.partition("=")
+        known = (
+            (key == "hidepid" and setting in _HIDEPID)
+            or option == "subset=pid"
+            or (key == "gid" and setting.isascii() and setting.isdigit() and len(setting) < 10)
+        )
+        if not known or key in found:
+            raise InvalidRequest(
+                f"--security-opt proc-opts: {option[:80]!r} is not possible",
+                hint=f"hidepid={'|'.join(_HIDEPID)}, gid=NUMBER and subset=pid are, once each",
+            )
+        found[key] = option
+    return tuple(found.values())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.engine.oci_spec import mounts, namespaces, process, resources
-from jaula.engine.oci_spec.inputs import SpecInputs
+import posixpath
+from collections.abc import Iterable, Sequence
+
+from jaula.engine.oci_spec import mounts, namespaces, resources
+from jaula.engine.oci_spec.inputs import SpecInputs, UserFacts
 from jaula.engine.oci_spec.security import SecurityConfig
 from jaula.errors import InvalidRequest
 from jaula.security import devices as devices_table
@@ -116,14 +119,14 @@ def process_section(
 ) -> Process:
     """Return the process section."""
     host = body.host_config
-    arguments = process.arguments(body)
+    argv = arguments(body)
     if host.init:
-        arguments = (INIT_PATH, "--", *arguments)
+        argv = (INIT_PATH, "--", *argv)
     rows, columns = host.console_size
     return Process(
-        cwd=process.working_directory(body.working_dir),
-        args=arguments,
-        env=process.environment(body.env, hostname=facts.hostname, tty=body.tty, user=facts.user),
+        cwd=working_directory(body.working_dir),
+        args=argv,
+        env=environment(body.env, hostname=facts.hostname, tty=body.tty, user=facts.user),
         terminal=body.tty,
         console_size=Box(height=rows, width=columns) if body.tty and rows and columns else None,
         user=User(
@@ -204,3 +207,71 @@ def check_sysctls(resolved: ResolvedRequest) -> None:
                 if not mode.private
             ),
         )
+
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def arguments(body: ContainerCreate) -> tuple[str, ...]:
+    """Entry point and command, joined.
+
+    :raises InvalidRequest: there is neither.
+    """
+    joined = (*(body.entrypoint or ()), *(body.cmd or ()))
+    if not joined or not joined[0]:
+        raise InvalidRequest(
+            "no command specified", hint="the image names none; write one after the image's name"
+        )
+    if any("\0" in argument for argument in joined):
+        raise InvalidRequest("an argument holds a NUL byte")
+    return joined
+
+
+def merge_environment(base: Iterable[str], over: Iterable[str]) -> tuple[str, ...]:
+    """``NAME=value`` entries of ``over`` replace those of ``base``; ``NAME`` alone removes one."""
+    merged: dict[str, str] = {}
+    for entry in (*base, *over):
+        name, equals, _ = entry.partition("=")
+        if not name or "\0" in entry:
+            raise InvalidRequest(f"invalid environment variable: {entry!r}")
+        if equals:
+            merged[name] = entry
+        else:
+            merged.pop(name, None)
+    return tuple(merged.values())
+
+
+def environment(
+    env: Sequence[str], *, hostname: str, tty: bool, user: UserFacts
+) -> tuple[str, ...]:
+    """What the program sees: the engine's variables, then the image's and the user's."""
+    base = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={hostname}"]
+    if tty:
+        base.append("TERM=xterm")
+    merged = merge_environment(base, env)
+    if not any(entry.startswith("HOME=") for entry in merged):
+        merged = (*merged, f"HOME={user.home or '/'}")
+    return merged
+
+
+def working_directory(text: str) -> str:
+    """An absolute, normalised path; empty means the root.
+
+    :raises InvalidRequest: relative, or a way out of the container (statement I1).
+    """
+    if not text:
+        return "/"
+    if not text.startswith("/"):
+        raise InvalidRequest(
+            f"the working directory '{text}' is invalid, it needs to be an absolute path"
+        )
+    if "\0" in text:
+        raise InvalidRequest("the working directory holds a NUL byte")
+    path = posixpath.normpath(text)
+    path = "/" + path.lstrip("/")
+    parts = path.split("/")
+    if parts[1] == "proc" and "fd" in parts[2:]:
+        raise InvalidRequest(
+            f"the working directory '{text}' is refused: it leads through file descriptors"
+        )
+    return path

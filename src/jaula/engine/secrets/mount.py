@@ -18,12 +18,12 @@ import msgspec
 
 from jaula.engine.oci_spec import security
 from jaula.engine.secrets.store import SecretKind
+from jaula.engine.userns.id_ranges import SIZE
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MS
 from jaula.runtime.create import id_maps
-from jaula.security.id_ranges import SIZE
 from jaula.spec.api import ContainerCreate, SecretReference
 from jaula.state.records import MountRecord
 

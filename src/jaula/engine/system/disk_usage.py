@@ -13,7 +13,11 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaula.engine.engine import Engine
+    from jaula.engine.builder.service import Builds
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.images.service import Images
+    from jaula.engine.model.services import Services
+    from jaula.engine.volumes.service import Volumes
     from jaula.images.store.store import Image, ImageStore
 
 Document = dict[str, Any]
@@ -63,28 +67,45 @@ class ImageUsage:
         )
 
 
-def document(engine: Engine) -> Document:
-    """Docker's disk usage document, and how much of the images nobody uses."""
-    parts = engine.parts
-    containers = engine.containers.list(all=True, limit=None, filters={}, size=True)
-    volumes = engine.volumes.list({})["Volumes"]
-    users = engine.volumes.used()
-    for volume in volumes:
-        volume["UsageData"] = {
-            "RefCount": len(users.get(volume["Name"], ())),
-            "Size": parts.volumes.usage(volume["Name"]),
+class DiskUsage:
+    """The disk usage of an engine, computed for each request; it reads every file it counts."""
+
+    def __init__(
+        self,
+        parts: Services,
+        containers: Containers,
+        images: Images,
+        volumes: Volumes,
+        builds: Builds,
+    ) -> None:
+        self._parts = parts
+        self._containers = containers
+        self._images = images
+        self._volumes = volumes
+        self._builds = builds
+
+    def document(self) -> Document:
+        """Return Docker's disk usage document, and how much of the images no container uses."""
+        parts = self._parts
+        containers = self._containers.list(all=True, limit=None, filters={}, size=True)
+        volumes = self._volumes.list({})["Volumes"]
+        users = self._volumes.used()
+        for volume in volumes:
+            volume["UsageData"] = {
+                "RefCount": len(users.get(volume["Name"], ())),
+                "Size": parts.volumes.usage(volume["Name"]),
+            }
+        usage = ImageUsage(parts.images)
+        images = self._images.list(all=True, filters={}, digests=False)
+        for summary in images:
+            summary["Size"] = usage.size(summary["Id"])
+            summary["SharedSize"] = usage.shared(summary["Id"])
+        used = {container.record.image for container in parts.registry}
+        return {
+            "LayersSize": usage.whole(),
+            "LayersReclaimable": usage.unused(used, parts.images.held()),
+            "Images": images,
+            "Containers": containers,
+            "Volumes": volumes,
+            "BuildCache": self._builds.usage(),
         }
-    usage = ImageUsage(parts.images)
-    images = engine.images.list(all=True, filters={}, digests=False)
-    for summary in images:
-        summary["Size"] = usage.size(summary["Id"])
-        summary["SharedSize"] = usage.shared(summary["Id"])
-    used = {container.record.image for container in parts.registry}
-    return {
-        "LayersSize": usage.whole(),
-        "LayersReclaimable": usage.unused(used, parts.images.held()),
-        "Images": images,
-        "Containers": containers,
-        "Volumes": volumes,
-        "BuildCache": engine.builds.usage(),
-    }

@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ from jaula.security.landlock import Landlock
 from jaula.security.lsm import detect
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.selinux import SELinux
-from jaula.state.records import Status
+from jaula.state.database import Database
+from jaula.state.records import EngineIdentity, Status
 
 if TYPE_CHECKING:
     from jaula.config import RegistryConfig
-    from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
+    from jaula.engine.system.disk_usage import DiskUsage
 
 API_VERSION = "1.45"
 MINIMUM_API_VERSION = "1.24"
@@ -39,9 +41,9 @@ _REPEATED = (
 class System:
     """What is said about the engine and its host."""
 
-    def __init__(self, parts: Services, engine: Engine) -> None:
+    def __init__(self, parts: Services, disk_usage: DiskUsage) -> None:
         self._parts = parts
-        self._engine = engine
+        self._disk_usage = disk_usage
 
     async def ping(self) -> None:
         """Answers as long as the event loop does."""
@@ -177,9 +179,7 @@ class System:
 
     async def df(self) -> dict[str, Any]:
         """Docker's disk usage document."""
-        from jaula.engine.system import disk_usage
-
-        return await asyncio.to_thread(disk_usage.document, self._engine)
+        return await asyncio.to_thread(self._disk_usage.document)
 
     def events(
         self, since: float | None, until: float | None, filters: dict[str, list[str]]
@@ -219,3 +219,15 @@ def _one(path: str) -> bool:
             return file.read().strip() == "1"
     except FileNotFoundError:
         return False
+
+
+_IDENTITY_KEY = "identity"
+
+
+def engine_id(database: Database) -> str:
+    """The id in this database, made now if there is none."""
+    known = database.get("settings", _IDENTITY_KEY, EngineIdentity)
+    if known is None:
+        known = EngineIdentity(str(uuid.uuid4()))
+        database.put("settings", _IDENTITY_KEY, known)
+    return known.id

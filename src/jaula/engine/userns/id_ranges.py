@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jaula.security import id_ranges
-from jaula.security.id_ranges import IdRange
+import msgspec
+
+from jaula.errors import InvalidRequest, Unavailable
+from jaula.spec.api import ContainerCreate
 from jaula.spec.runtime import IDMapping
+from jaula.state.records import ContainerRecord
 
 
 class SingleIdRange:
@@ -58,13 +61,13 @@ class IdRanges:
 
         :raises Unavailable: every range is in use.
         """
-        chosen = id_ranges.allocate(self._used, self._start, self._count)
+        chosen = allocate(self._used, self._start, self._count)
         self._used[chosen.start] = 1
         return chosen
 
     def mappings(self, ids: IdRange) -> tuple[IDMapping, ...]:
         """The id map of a container, the same for users and groups."""
-        return id_ranges.mappings(ids)
+        return mappings(ids)
 
     def hold(self, starts: Iterable[int]) -> None:
         """Mark ranges of containers that were running already; one may be several's."""
@@ -82,3 +85,98 @@ class IdRanges:
             self._used[start] = left
         else:
             self._used.pop(start, None)
+
+
+KEEP_ID = "keep-id"
+
+IdMaps = tuple[tuple[IDMapping, ...], tuple[IDMapping, ...]]
+
+
+def with_keep_id_user(
+    body: ContainerCreate, owner: tuple[str, int], *, rootless: bool
+) -> ContainerCreate:
+    """The request with the program's user, where it names none.
+
+    Raises ``InvalidRequest`` for an owner whose id cannot be kept.
+    """
+    if body.host_config.userns_mode != KEEP_ID:
+        return body
+    if rootless:
+        raise InvalidRequest(
+            "--userns=keep-id: this engine's containers have its user's id as root already",
+            hint="leave it out",
+        )
+    name, gid = owner
+    _maps(name, gid, IdRange(0))
+    return msgspec.structs.replace(body, user=body.user or f"{name}:{gid}")
+
+
+def keep_id_maps(record: ContainerRecord, ids: IdRange) -> IdMaps | None:
+    """The id maps of a container that keeps its owner's id; None for every other one."""
+    if not record.resolved.namespaces.keep_id:
+        return None
+    return _maps(record.owner, record.owner_gid, ids)
+
+
+def _maps(owner: str, gid: int, ids: IdRange) -> IdMaps:
+    if not owner.isdigit():
+        raise InvalidRequest(f"--userns=keep-id: {owner} has no user id on this host")
+    return keep_id_mappings(ids, int(owner)), keep_id_mappings(ids, gid)
+
+
+SIZE = 65536
+
+
+class IdRange(msgspec.Struct, frozen=True):
+    """``size`` host ids from ``start`` on."""
+
+    start: int
+    size: int = SIZE
+
+
+def allocate(used: Iterable[int], start: int, count: int, size: int = SIZE) -> IdRange:
+    """A range that overlaps none of those that begin at ``used``.
+
+    Ranges are cut from the ``count`` ids at ``start`` on. The search begins behind as many ranges
+    as are in use, so that it is short however many there are, and a range that was just given back
+    is not the first to be taken again. Raises ``Unavailable`` where none is left.
+    """
+    slots = count // size
+    taken: set[int] = set()
+    for first in used:
+        offset = first - start
+        taken.add(offset // size)
+        if offset % size:  # from an engine that was configured otherwise: touches two
+            taken.add(offset // size + 1)
+    for step in range(slots):
+        slot = (len(taken) + step) % slots
+        if slot not in taken:
+            return IdRange(start + slot * size, size)
+    raise Unavailable(
+        f"all {slots} ranges of {size} host ids from {start} on are in use",
+        hint="remove containers, or give the engine more ids with --subid-count",
+    )
+
+
+def keep_id_mappings(ids: IdRange, own: int) -> tuple[IDMapping, ...]:
+    """The same map, but ``own`` inside is ``own`` of the host.
+
+    Raises ``InvalidRequest`` for root, whose power over the host that would give away, and for an
+    id that the range has no place for.
+    """
+    if not 0 < own < ids.size:
+        raise InvalidRequest(
+            f"--userns=keep-id: id {own} cannot be kept",
+            hint=f"it is for ordinary users, with user and group ids from 1 to {ids.size - 1}",
+        )
+    rows = (
+        IDMapping(container_id=0, host_id=ids.start, size=own),
+        IDMapping(container_id=own, host_id=own, size=1),
+        IDMapping(container_id=own + 1, host_id=ids.start + own + 1, size=ids.size - own - 1),
+    )
+    return tuple(row for row in rows if row.size)
+
+
+def mappings(ids: IdRange) -> tuple[IDMapping, ...]:
+    """The id map of a container, the same for users and groups: 0 to ``size`` - 1 inside."""
+    return (IDMapping(container_id=0, host_id=ids.start, size=ids.size),)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.model.names import new_id
-from jaula.engine.volumes import local_driver
+from jaula.engine.model.container_store import new_id
 from jaula.errors import InvalidRequest, NotFound
+from jaula.kernel.mounts import MOUNT_ATTR
+from jaula.runtime.create import mount_options
+from jaula.runtime.create.mount_options import MountOptions
 from jaula.state.records import ContainerRecord, MountRecord, MountRequest, VolumesFrom
 
 if TYPE_CHECKING:
@@ -70,13 +73,13 @@ class VolumeMounter:
             labels = dict(request.labels)
             if request.mount.anonymous:
                 labels["com.docker.volume.anonymous"] = ""
-            local_driver.parse_driver_options(request.driver_opts)
+            parse_driver_options(request.driver_opts)
             volumes.create(name, labels, request.driver_opts)
             self._made.append(name)
             self._parts.events.emit("volume", "create", name, {"driver": "local"})
         if not request.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
             await asyncio.to_thread(self._copy_up, record, name, request.mount.destination)
-        shown = local_driver.parse_driver_options(volumes.get(name).options)
+        shown = parse_driver_options(volumes.get(name).options)
         read_only = request.mount.read_only or not (shown is None or shown.writable)
         source = str(volumes.path(name))
         if request.mount.subpath:
@@ -103,3 +106,84 @@ def _check_source(mount: MountRecord, *, make: bool) -> None:
         raise InvalidRequest(
             f"cannot make the mount's source {mount.source}: {error.strerror}"
         ) from error
+
+
+DRIVER_OPTIONS = ("type", "device", "o", "size")
+_MEMORY = ("tmpfs", "ramfs")
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "ceph")
+
+
+class VolumeSource(msgspec.Struct, frozen=True):
+    """A file system, or a directory of the host where ``options.bind``."""
+
+    type: str
+    device: str
+    options: MountOptions
+
+    @property
+    def writable(self) -> bool:
+        return not self.options.set & MOUNT_ATTR.RDONLY
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its content is gone when it is mounted nowhere any more."""
+        return self.type in _MEMORY and not self.options.bind
+
+
+def parse_driver_options(options: Mapping[str, str]) -> VolumeSource | None:
+    """The source of a volume with these options; None for a plain directory.
+
+    :raises InvalidRequest: an option that there is not, or that is missing.
+    """
+    for name in sorted(options):
+        if name not in DRIVER_OPTIONS:
+            raise InvalidRequest(
+                f'invalid option: "{name}"',
+                hint=f"the local driver has {', '.join(DRIVER_OPTIONS)}",
+            )
+    if "size" in options:
+        raise InvalidRequest(
+            "quota size requested but no quota support", hint="o=size=10m with type=tmpfs"
+        )
+    if not options:
+        return None
+    for name in ("device", "type"):
+        if not options.get(name):
+            raise InvalidRequest(f'missing required option: "{name}"')
+    words = tuple(word for word in options.get("o", "").split(",") if word)
+    if any("\0" in text for text in options.values()):
+        raise InvalidRequest("a volume's option holds a NUL byte")
+    source = VolumeSource(options["type"], options["device"], mount_options.parse_options(words))
+    _check_driver_options(source)
+    return source
+
+
+def _check_driver_options(source: VolumeSource) -> None:
+    options = source.options
+    if options.remount or options.idmap or options.copy_up or options.propagation:
+        raise InvalidRequest(
+            "a volume is mounted once: remount, idmap and propagation have no place"
+        )
+    if options.bind:
+        if options.data:
+            raise InvalidRequest(f"a bind has no option {options.data[0][0]!r}")
+        if not source.device.startswith("/"):
+            raise InvalidRequest(f"the device of a bind is an absolute path, not {source.device!r}")
+    elif source.type in ("none", "bind"):
+        raise InvalidRequest(f"type {source.type} is for binds", hint="o=bind")
+
+
+def mount_data(source: VolumeSource, address: str = "") -> tuple[tuple[str, str | None], ...]:
+    """The options of the file system; ``address`` is the server's in figures."""
+    found = [(key, value) for key, value in source.options.data if key != "addr" or not address]
+    return (*found, *((("addr", address),) if address else ()))
+
+
+def server_name(source: VolumeSource) -> str:
+    """The host name that has to be looked up for a file system of the network; empty for none."""
+    if source.type not in _NETWORK:
+        return ""
+    for key, value in source.options.data:
+        if key == "addr" and value:
+            return value
+    return source.device.rpartition(":/")[0].strip("[]") if source.type.startswith("nfs") else ""

@@ -15,7 +15,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from jaula.engine.threads import in_unshared_thread
-from jaula.engine.volumes import local_driver
+from jaula.engine.volumes.create import mount_data, parse_driver_options, server_name
 from jaula.errors import InvalidRequest, NotFound, Unavailable
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MNT, MOUNT_ATTR
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.container_store import ContainerStore
-    from jaula.engine.volumes.local_driver import VolumeSource
+    from jaula.engine.model.events import EventBus
+    from jaula.engine.volumes.create import VolumeSource
     from jaula.state.records import ContainerRecord
     from jaula.storage.volumes import Volume, VolumeStore
 
@@ -70,7 +71,7 @@ class VolumeMounts:
                 volume = self._volumes.get(name)
             except NotFound:
                 continue  # the mount's own error tells
-            source = local_driver.parse_driver_options(volume.options)
+            source = parse_driver_options(volume.options)
             if source is not None:
                 yield volume, source
 
@@ -91,7 +92,7 @@ def mount_volume(volume: Volume) -> None:
 
     :raises Unavailable: it cannot be mounted.
     """
-    source = local_driver.parse_driver_options(volume.options)
+    source = parse_driver_options(volume.options)
     if source is not None and not mounts.is_mount_point(volume.path):
         _make(volume, source, 0)
 
@@ -148,12 +149,12 @@ def _bind(source: VolumeSource) -> int:
 
 
 def _file_system(source: VolumeSource) -> int:
-    name = local_driver.server_name(source)
+    name = server_name(source)
     address = str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]) if name else ""
     read_only = () if source.writable else (("ro", None),)
     return mounts.new_filesystem(
         source.type,
-        (*local_driver.mount_data(source, address), *read_only),
+        (*mount_data(source, address), *read_only),
         MOUNT_ATTR(source.options.set),
         source=source.device,
     )
@@ -162,9 +163,7 @@ def _file_system(source: VolumeSource) -> int:
 def _refusal(volume: Volume, source: VolumeSource, error: OSError) -> Unavailable | InvalidRequest:
     what = f"failed to mount local volume {volume.name}: {source.device} ({source.type})"
     if isinstance(error, socket.gaierror):
-        return InvalidRequest(
-            f"{what}: no address of {local_driver.server_name(source)!r} is known"
-        )
+        return InvalidRequest(f"{what}: no address of {server_name(source)!r} is known")
     if error.errno == errno.ENODEV:
         return InvalidRequest(f"{what}: this kernel has no file system {source.type!r}")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -172,3 +171,25 @@ def _refusal(volume: Volume, source: VolumeSource, error: OSError) -> Unavailabl
     if error.errno == errno.EINVAL:
         return InvalidRequest(f"{what}: {error.strerror}")
     return Unavailable(f"{what}: {error.strerror}")
+
+
+def emit_mounts(events: EventBus, record: ContainerRecord) -> None:
+    """The container's first process can see them."""
+    for mount in record.mounts:
+        if mount.type == "volume":
+            about = {
+                "container": record.id,
+                "destination": mount.destination,
+                "driver": mount.driver,
+                "propagation": mount.propagation,
+                "read/write": str(not mount.read_only).lower(),
+            }
+            events.emit("volume", "mount", mount.name, about)
+
+
+def emit_unmounts(events: EventBus, record: ContainerRecord) -> None:
+    """Nobody in the container can any more."""
+    for mount in record.mounts:
+        if mount.type == "volume":
+            about = {"container": record.id, "driver": mount.driver}
+            events.emit("volume", "unmount", mount.name, about)

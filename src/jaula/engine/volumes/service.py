@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.model.filters import Filters, check_names, has_labels, truth
-from jaula.engine.volumes import local_driver
+from jaula.engine.volumes.create import parse_driver_options
 from jaula.errors import Conflict, NotFound
 from jaula.spec.api import VolumeCreate
 
@@ -29,7 +29,7 @@ class Volumes:
         """Make a volume, or give back the one of that name."""
         if body.driver not in ("", "local"):
             raise NotFound(f"plugin {body.driver!r} not found: only the local driver is there")
-        local_driver.parse_driver_options(body.driver_opts)
+        parse_driver_options(body.driver_opts)
         known = bool(body.name) and self._parts.volumes.exists(body.name)
         labels = dict(body.labels)
         if not body.name:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.networks import endpoints as network_endpoints
 from jaula.engine.networks.dns_server import RATE, QueryQuota
-from jaula.engine.resolved_request import resolve
 from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig

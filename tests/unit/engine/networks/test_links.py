@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
 from jaula.engine.networks import endpoints as network_endpoints
-from jaula.engine.networks import links, live_links
-from jaula.engine.resolved_request import resolve
+from jaula.engine.networks import links
 from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointSettings
@@ -62,12 +62,12 @@ def test_a_link_is_taken_from_the_request_and_from_what_was_resolved(tmp_path: P
     registry.add(container)
     parts = SimpleNamespace(registry=registry)
     for name in ("web/db", "/web/db2"):
-        assert live_links.link_parent(parts, name) is container  # type: ignore[arg-type]
+        assert links.link_parent(parts, name) is container  # type: ignore[arg-type]
     with pytest.raises(NotFound):
-        live_links.link_parent(parts, "web/store")  # type: ignore[arg-type]
+        links.link_parent(parts, "web/store")  # type: ignore[arg-type]
     config = SimpleNamespace(paths=SimpleNamespace(container=lambda id: tmp_path / id))
     parts.config = config
-    live_links.remove_link(parts, "web/db")  # type: ignore[arg-type]
+    links.remove_link(parts, "web/db")  # type: ignore[arg-type]
     assert container.record.body.host_config.links == ("/store:/web/db2", "other")
     assert container.record.resolved.links == (Link("store", "db2"), Link("other", "other"))
 

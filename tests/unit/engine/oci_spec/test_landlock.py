@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.oci_spec import security
 from jaula.engine.oci_spec import spec as oci_spec_spec
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
-from jaula.engine.resolved_request import resolve
+from jaula.engine.userns.id_ranges import IdRange, mappings
 from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import known
-from jaula.security.id_ranges import IdRange, mappings
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.landlock import ANNOTATION, Ruleset, decode
 from jaula.spec.runtime import Spec

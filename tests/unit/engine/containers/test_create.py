@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.containers.storage_opt import size_limit
+from jaula.engine.containers.create import size_limit
 from jaula.errors import InvalidRequest
 
 

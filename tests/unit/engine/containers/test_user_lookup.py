@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from jaula.engine.containers.user_lookup import ResolvedUser, resolve_user
 from jaula.errors import InvalidRequest
-from jaula.security import users
-from jaula.security.users import ResolvedUser
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -48,9 +48,10 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def resolve(root: Path) -> Iterator[Resolve]:
+    gc.collect()  # a test before this one may have left descriptors to the collector
     fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
     before = len(os.listdir("/proc/self/fd"))
-    yield lambda user, groups=(): users.resolve_user(fd, user, groups)
+    yield lambda user, groups=(): resolve_user(fd, user, groups)
     assert len(os.listdir("/proc/self/fd")) == before, "descriptors left open"
     os.close(fd)
 

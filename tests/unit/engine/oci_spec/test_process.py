@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.containers.image_config import merge
-from jaula.engine.oci_spec import process
+from jaula.engine.containers.create import merge_image_config
 from jaula.engine.oci_spec.inputs import UserFacts
+from jaula.engine.oci_spec.spec import (
+    DEFAULT_PATH,
+    arguments,
+    environment,
+    merge_environment,
+    working_directory,
+)
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate
 from jaula.spec.image import ImageConfig
@@ -17,53 +23,55 @@ IMAGE = ImageConfig(
 
 
 def test_the_image_fills_in_what_the_request_lacks() -> None:
-    merged = merge(ContainerCreate(image="i", env=("X=2", "Y=3"), labels={"b": "mine"}), IMAGE)
-    assert process.arguments(merged) == ("/init", "sh")
+    merged = merge_image_config(
+        ContainerCreate(image="i", env=("X=2", "Y=3"), labels={"b": "mine"}), IMAGE
+    )
+    assert arguments(merged) == ("/init", "sh")
     assert merged.env == ("X=2", "Y=3", "PATH=/bin")
     assert merged.user == "app"
     assert merged.labels == {"a": "image", "b": "mine"}
 
 
 def test_a_command_replaces_the_images_and_keeps_its_entry_point() -> None:
-    assert process.arguments(merge(ContainerCreate(cmd=("id",)), IMAGE)) == ("/init", "id")
+    assert arguments(merge_image_config(ContainerCreate(cmd=("id",)), IMAGE)) == ("/init", "id")
 
 
 def test_an_entry_point_drops_the_images_command() -> None:
-    assert process.arguments(merge(ContainerCreate(entrypoint=("id",)), IMAGE)) == ("id",)
+    assert arguments(merge_image_config(ContainerCreate(entrypoint=("id",)), IMAGE)) == ("id",)
 
 
 def test_an_empty_entry_point_resets_the_images() -> None:
-    merged = merge(ContainerCreate(entrypoint=("",), cmd=("id",)), IMAGE)
-    assert process.arguments(merged) == ("id",)
+    merged = merge_image_config(ContainerCreate(entrypoint=("",), cmd=("id",)), IMAGE)
+    assert arguments(merged) == ("id",)
 
 
 @pytest.mark.parametrize("cmd", [None, (), ("",), ("a\0b",)])
 def test_no_program_is_refused(cmd: tuple[str, ...] | None) -> None:
     with pytest.raises(InvalidRequest):
-        process.arguments(ContainerCreate(cmd=cmd))
+        arguments(ContainerCreate(cmd=cmd))
 
 
 def test_a_name_without_a_value_removes_the_variable() -> None:
-    assert process.merge_environment(("A=1", "B=2"), ("A",)) == ("B=2",)
+    assert merge_environment(("A=1", "B=2"), ("A",)) == ("B=2",)
 
 
 @pytest.mark.parametrize("entry", ["=x", "", "A=\0"])
 def test_a_variable_without_a_name_is_refused(entry: str) -> None:
     with pytest.raises(InvalidRequest):
-        process.merge_environment((), (entry,))
+        merge_environment((), (entry,))
 
 
 def test_the_environment_has_what_images_expect() -> None:
     user = UserFacts(home="/home/u")
-    found = process.environment(("B=1",), hostname="h", tty=True, user=user)
+    found = environment(("B=1",), hostname="h", tty=True, user=user)
     assert found == (
-        f"PATH={process.DEFAULT_PATH}",
+        f"PATH={DEFAULT_PATH}",
         "HOSTNAME=h",
         "TERM=xterm",
         "B=1",
         "HOME=/home/u",
     )
-    kept = process.environment(("HOME=/x", "PATH=/p"), hostname="h", tty=False, user=user)
+    kept = environment(("HOME=/x", "PATH=/p"), hostname="h", tty=False, user=user)
     assert kept == ("PATH=/p", "HOSTNAME=h", "HOME=/x")
 
 
@@ -71,7 +79,7 @@ def test_the_environment_has_what_images_expect() -> None:
     ("text", "path"), [("", "/"), ("/a/../b/", "/b"), ("//x", "/x"), ("/proc", "/proc")]
 )
 def test_a_working_directory_is_normalised(text: str, path: str) -> None:
-    assert process.working_directory(text) == path
+    assert working_directory(text) == path
 
 
 @pytest.mark.parametrize(
@@ -81,4 +89,4 @@ def test_a_working_directory_that_leads_out_is_refused(text: str) -> None:
     if text.endswith(".."):
         text = text.removesuffix("/..")
     with pytest.raises(InvalidRequest):
-        process.working_directory(text)
+        working_directory(text)

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.oci_spec import security
 from jaula.engine.oci_spec import spec as oci_spec_spec
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
-from jaula.engine.resolved_request import resolve
+from jaula.engine.userns.id_ranges import IdRange, mappings
 from jaula.errors import InvalidRequest
-from jaula.security.id_ranges import IdRange, mappings
 from jaula.security.lsm import selinux
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.runtime import Spec, encode

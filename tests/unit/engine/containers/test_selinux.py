@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from jaula.engine.containers import selinux
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
-from jaula.engine.resolved_request import resolve
 from jaula.errors import Unavailable
 from jaula.security.lsm import selinux_mcs
 from jaula.spec.api import ContainerCreate

@@ -15,21 +15,21 @@ import msgspec
 import pytest
 
 from jaula.config import EngineConfig, Paths
-from jaula.engine import relaxations, resolved_request
+from jaula.engine import relaxations
 from jaula.engine.builder import run
 from jaula.engine.builder.image_state import ImageState
 from jaula.engine.containers import create as creating
-from jaula.engine.containers import inspect
+from jaula.engine.containers import inspect, resolved_request
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.start import Starter
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
 from jaula.engine.model.events import EventBus
 from jaula.engine.networks import links, port_bindings
-from jaula.engine.oci_runtimes.table import RuntimeTable
+from jaula.engine.oci_runtimes import RuntimeTable
 from jaula.engine.oci_spec import namespaces, security
 from jaula.engine.oci_spec.inputs import HostFacts, UserFacts
 from jaula.engine.relaxations import Privilege
-from jaula.engine.resolved_request import resolve
 from jaula.engine.userns.id_ranges import IdRanges
 from jaula.engine.volumes import mount_spec
 from jaula.errors import CorruptState, InvalidRequest, NotAuthorized, NotFound

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.update import merge_limits
 from jaula.engine.oci_spec import resources
 from jaula.engine.oci_spec.inputs import HostFacts
-from jaula.engine.resolved_request import resolve
 from jaula.errors import Conflict, InvalidRequest
 from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, Resources, Ulimit
 from jaula.spec.runtime import CPU, Memory, Pids, Rlimit

@@ -5,30 +5,29 @@ from __future__ import annotations
 import pytest
 
 from jaula.engine import relaxations
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.relaxations import Privilege, Relaxation
-from jaula.engine.resolved_request import resolve
-from jaula.engine.volumes import local_driver
-from jaula.engine.volumes.local_driver import VolumeSource
+from jaula.engine.volumes.create import VolumeSource, mount_data, parse_driver_options, server_name
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate
 from jaula.spec.decoding import decode
 
 
 def parse(**options: str) -> VolumeSource:
-    found = local_driver.parse_driver_options(options)
+    found = parse_driver_options(options)
     assert found is not None
     return found
 
 
 def test_without_options_it_is_a_directory() -> None:
-    assert local_driver.parse_driver_options({}) is None
+    assert parse_driver_options({}) is None
 
 
 def test_a_file_system_in_memory() -> None:
     found = parse(type="tmpfs", device="tmpfs", o="size=10m,uid=1000,noexec")
     assert found.in_memory
     assert found.writable
-    assert local_driver.mount_data(found) == (("size", "10m"), ("uid", "1000"))
+    assert mount_data(found) == (("size", "10m"), ("uid", "1000"))
 
 
 def test_a_directory_of_the_host() -> None:
@@ -50,10 +49,10 @@ def test_a_directory_of_the_host() -> None:
 )
 def test_the_server_that_is_looked_up(options: dict[str, str], server: str) -> None:
     found = parse(**options)
-    assert local_driver.server_name(found) == server
+    assert server_name(found) == server
     if server:
-        assert local_driver.mount_data(found, "10.0.0.9")[-1] == ("addr", "10.0.0.9")
-        assert [key for key, _ in local_driver.mount_data(found, "10.0.0.9")].count("addr") == 1
+        assert mount_data(found, "10.0.0.9")[-1] == ("addr", "10.0.0.9")
+        assert [key for key, _ in mount_data(found, "10.0.0.9")].count("addr") == 1
 
 
 @pytest.mark.parametrize(
@@ -74,7 +73,7 @@ def test_the_server_that_is_looked_up(options: dict[str, str], server: str) -> N
 )
 def test_what_cannot_be(options: dict[str, str], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        local_driver.parse_driver_options(options)
+        parse_driver_options(options)
 
 
 def test_what_it_shows_of_the_host_is_asked_for() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.model.container_state import LIVE, TRANSITIONS, StateAction, next_status
+from jaula.engine.model.container import LIVE, TRANSITIONS, StateAction, next_status
 from jaula.errors import Conflict
 from jaula.state.records import Status
 
