@@ -1,4 +1,4 @@
-"""``docker cp``: one path of a container as a tar, and a tar into one of its directories."""
+"""``docker cp``: a path of a container as a tar archive, and an archive into a directory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from jaula.engine.userns.id_ranges import IdRange
     from jaula.spec.runtime import IDMapping
 
-_CHUNK = 1 << 18  # bytes that are handed over together
+_CHUNK = 1 << 18  # bytes that cross threads at once
 
 
 class ContainerCopy:
-    """Copies for one engine's containers."""
+    """Copies files out of and into containers. ``ids_of`` returns the id range of a running one."""
 
     def __init__(self, parts: Services, ids_of: Callable[[Container], IdRange | None]) -> None:
         self._parts = parts
@@ -35,11 +35,14 @@ class ContainerCopy:
         return self._parts.ranges.mappings(ids) if ids else ()
 
     def _emit(self, container: Container, action: str) -> None:
-        about = container.record.event_attributes
-        self._parts.events.emit("container", action, container.id, about)
+        attributes = container.record.event_attributes
+        self._parts.events.emit("container", action, container.id, attributes)
 
     async def stat(self, container: Container, path: str) -> PathStat:
-        """What is at a path. Raises :class:`NotFound`."""
+        """Return the status of a path.
+
+        :raises NotFound: when there is no such path.
+        """
         request = path_resolve.wanted(path)
 
         def work(view: RootfsView) -> PathStat:
@@ -51,7 +54,10 @@ class ContainerCopy:
         )
 
     async def out(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
-        """What is at a path, and the archive, whose iterator is to be closed."""
+        """Return the status of a path and an iterator over its archive, which the caller closes.
+
+        :raises NotFound: when there is no such path.
+        """
         from jaula.storage.cp.create_archive import CopyOut
 
         request = path_resolve.wanted(path)
@@ -85,10 +91,10 @@ class ContainerCopy:
         keep_kinds: bool,
         as_user: bool,
     ) -> None:
-        """Unpack a tar, compressed or not, into the directory at ``path``.
+        """Extract a tar archive, compressed or not, into the directory at ``path``.
 
-        ``keep_kinds`` refuses to put a directory in another thing's fd and the reverse;
-        ``as_user`` gives everything to the container's user. Other changes of the container wait.
+        ``keep_kinds`` refuses to replace a directory with another file and the reverse. ``as_user``
+        gives every file to the container's user. Other changes of the container wait.
         """
         request = path_resolve.wanted(path)
         user = container.record.body.user if as_user else ""
@@ -104,12 +110,12 @@ class ContainerCopy:
                 rootfs.with_rootfs(self._parts, container, ids, work, write=True)
 
             async for _ in consume(stream, run):
-                pass  # nothing is told in between
+                pass  # an extraction emits nothing
         self._emit(container, "extract-to-dir")
 
 
 class _ChunkBuffer:
-    """Collects what a tar writer puts out, so that few large pieces change threads."""
+    """Collects the output of a tar writer, so that few large chunks cross threads."""
 
     def __init__(self, emit: Callable[[bytes], None]) -> None:
         self._emit = emit
@@ -134,9 +140,7 @@ def _open(
         stat = path_resolve.describe(view.root, fd, request)
         path_resolve.refuse_kernels(fd, request.path)
         if os.fstat(fd).st_dev in view.secret:
-            raise NotAuthorized(
-                f"{request.path} is a secret or a config, of which nothing is copied"
-            )
+            raise NotAuthorized(f"{request.path} is a secret or a config, which cannot be copied")
     except BaseException:
         os.close(fd)
         raise

@@ -1,6 +1,8 @@
-"""Making a container: everything is checked, then made; whatever fails undoes what was made.
+"""``POST /containers/create``: resolve, authorize and check a request, then create the container.
 
-Source: Docker Engine API 1.45, ``POST /containers/create``.
+Everything is checked before anything is created, and a failure removes what was created.
+
+Source: Docker Engine API 1.45; moby ``daemon.merge`` for the image's configuration.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ _HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
 
 Authorize = Callable[[ResolvedRequest], tuple[str, ...]]
 """Raises for a request that the policy does not allow. Returns the host directories below which
-the container's mounts may not follow a symbolic link."""
+the container's mounts may not follow a symbolic link.
+"""
 
 
 def allow_all(resolved: ResolvedRequest) -> tuple[str, ...]:
@@ -65,16 +68,17 @@ async def create(
     owner: tuple[str, int] = ("0", 0),
     authorize: Authorize = allow_all,
 ) -> ContainerCreated:
-    """Make a container that is ready to start.
+    """Create a container that is ready to start.
 
-    The request is resolved once. ``authorize`` is called with the result before anything is made,
-    and before an absent image, container or secret is reported: a client that may not have the
-    container learns nothing of them, and is not told to pull the image. Nothing is awaited from
+    The request is resolved once. ``authorize`` is called with the result before anything is
+    created, and before an absent image, container or secret is reported: a client that may not have
+    the container learns nothing of them, and is not told to pull the image. Nothing is awaited from
     there on until all names are ids. ``owner`` is the client, with its group.
 
-    :raises NotFound: no such image, or a container to share with.
-    :raises Conflict: the name is in use.
-    :raises InvalidRequest: anything else in the request that cannot be.
+    :raises NotFound: when there is no such image.
+    :raises Conflict: when the name is in use.
+    :raises InvalidRequest: when the request is not valid for another reason.
+    :raises Unavailable: when the container's directory cannot be created.
     """
     body = _without_zeros(body)
     body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
@@ -84,7 +88,7 @@ async def create(
     image = _find_image(parts, body.image)
     config = ImageConfig() if isinstance(image, NotFound) else image.config
     merged = merge_image_config(body, config)
-    merged = msgspec.structs.replace(merged, host_config=_identified(parts, merged.host_config))
+    merged = msgspec.structs.replace(merged, host_config=_with_ids(parts, merged.host_config))
     resolved = resolve(merged, lambda ref: _container_id(parts, ref))
     beneath = authorize(resolved)
     _check_containers(parts, resolved)
@@ -97,24 +101,24 @@ async def create(
         raise image
     manifest.check_platform(manifest.platform_of(platform), image.platform, body.image)
     parts.gate.running(image, body.image)
-    members = _members(parts, merged)
+    networks = _networks(parts, merged)
     container_id = new_id()
     warnings = check(parts, merged, resolved)
-    chosen = name or random_name(parts.registry.names)
-    parts.registry.reserve(chosen, container_id)
-    mounting = VolumeMounter(parts)
+    unique_name = name or random_name(parts.registry.names)
+    parts.registry.reserve(unique_name, container_id)
+    mounter = VolumeMounter(parts)
     directory = parts.config.paths.container(container_id)
     try:
         record = ContainerRecord(
             id=container_id,
-            name=chosen,
+            name=unique_name,
             created=time.time_ns(),
             body=merged,
             image=image.id,
             layers=tuple(image.layers),
             args=arguments(merged),
             hostname=_hostname(parts, merged, resolved, container_id),
-            networks=members,
+            networks=networks,
             storage_driver=parts.snapshots.name,
             warnings=warnings,
             owner=owner[0],
@@ -132,18 +136,18 @@ async def create(
         for request in resolved.mounts:
             selinux.check_mount(parts, request.mount)
         if resolved.mounts or resolved.volumes_from:
-            mounts = await mounting.create_sources(record)
+            mounts = await mounter.create_sources(record)
             record = msgspec.structs.replace(record, mounts=mounts)
         container = Container(record)
         parts.registry.add(container)
     except BaseException as error:
-        parts.registry.release(chosen, container_id)
+        parts.registry.release(unique_name, container_id)
         parts.registry.free_level(container_id)
         await asyncio.to_thread(_undo, parts, container_id)
-        mounting.undo()
+        mounter.undo()
         if isinstance(error, OSError):
             raise Unavailable(
-                f"cannot make the container's directory {directory}: {error.strerror}",
+                f"cannot create the container's directory {directory}: {error.strerror}",
                 hint="check free space and permissions of the root directory",
             ) from error
         raise
@@ -152,9 +156,9 @@ async def create(
 
 
 def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> tuple[str, ...]:
-    """Refuse a request that could not be started; return its warnings.
+    """Check that a request can be started and return its warnings.
 
-    :raises InvalidRequest: what is wrong.
+    :raises InvalidRequest: when it cannot.
     """
     host, modes = body.host_config, resolved.namespaces
     arguments(body)
@@ -183,7 +187,7 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
     links.check(parts, resolved)
     if host.isolation not in ("", "default"):
         raise InvalidRequest(
-            f"invalid isolation {host.isolation!r}", hint="the others are of Windows"
+            f"invalid isolation {host.isolation!r}", hint="the other values are for Windows"
         )
     size_limit(host.storage_opt)
     if parent := resolved.resources.cgroup_parent:
@@ -212,7 +216,7 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
 
 
 def _without_zeros(body: ContainerCreate) -> ContainerCreate:
-    """The docker command sends 0 where nobody gave a limit of processes: no wish for none."""
+    """Return the request without ``PidsLimit: 0``, which Docker's client sends for no option."""
     host = body.host_config
     if host.pids_limit != 0:
         return body
@@ -229,21 +233,21 @@ def _check_platform(platform: str | None, image: str) -> None:
                 hint="write OS[/ARCHITECTURE[/VARIANT]]",
             )
     machine = host_platform.machine()
-    here = _ARCHITECTURES.get(machine, machine)
+    host = _ARCHITECTURES.get(machine, machine)
     system, _, architecture = platform.partition("/")
     if system != "linux" or (
-        architecture and architecture.partition("/")[0] not in (here, machine)
+        architecture and architecture.partition("/")[0] not in (host, machine)
     ):
         raise NotFound(
             f"image with reference {image} was found but does not match the specified platform:"
-            f" wanted {platform}, actual: linux/{here}"
+            f" wanted {platform}, actual: linux/{host}"
         )
 
 
-def _identified(parts: Services, host: HostConfig) -> HostConfig:
+def _with_ids(parts: Services, host: HostConfig) -> HostConfig:
     """Return the request with container ids in its modes and the name of the runtime.
 
-    Both are settled when the container is created, whatever has the names later.
+    Both are fixed when the container is created, whatever has the names later.
     """
     runtime = parts.runtimes.choose(host.runtime)
     return msgspec.structs.replace(with_container_ids(parts, host), runtime=runtime)
@@ -270,10 +274,10 @@ def _container_id(parts: Services, ref: str) -> str:
 
 
 def _check_containers(parts: Services, resolved: ResolvedRequest) -> None:
-    """Refuse a request that names an absent container.
+    """Check that the containers of the request exist.
 
-    :raises InvalidRequest: it does. 404 would make the docker command look for the image at a
-        registry.
+    :raises InvalidRequest: when one does not. 404 would make the docker command look for the image
+        at a registry.
     """
     sources = (source.container for source in resolved.volumes_from)
     for ref in (*resolved.namespaces.containers().values(), *sources):
@@ -290,19 +294,19 @@ def _find_image(parts: Services, ref: str) -> Image | NotFound:
         return error
 
 
-def _members(parts: Services, body: ContainerCreate) -> endpoints.NetworkEndpoints:
-    """The networks that the container is to be connected to."""
+def _networks(parts: Services, body: ContainerCreate) -> endpoints.NetworkEndpoints:
+    """Return the networks that the container is to be connected to."""
     try:
-        members = endpoints.select_networks(body, parts.networks.find)
+        networks = endpoints.select_networks(body, parts.networks.find)
     except NotFound as error:
         # 404 would make the docker command look for the image at a registry.
         raise InvalidRequest(
             error.message,
-            hint="make it with network create; host, none and container:NAME are there too",
+            hint="create it with network create, or use host, none or container:NAME",
         ) from None
-    for name, settings in members.items():
+    for name, settings in networks.items():
         endpoints.check(name, parts.networks.get(name), settings)
-    return members
+    return networks
 
 
 def _hostname(
@@ -319,7 +323,7 @@ def _hostname(
 
 
 def _is_host_name(name: str) -> bool:
-    """Letters, digits and ``-._`` only: it becomes a line of the container's hosts file."""
+    """Return whether a name has only letters, digits and ``-._``; ``hosts`` gets it as a line."""
     plain = name.replace("-", "").replace(".", "").replace("_", "")
     return len(name) <= _HOSTNAME_LIMIT and plain.isascii() and plain.isalnum()
 
@@ -328,14 +332,17 @@ def _undo(parts: Services, container_id: str) -> None:
     try:
         parts.snapshots.remove(container_id)
     except (JaulaError, FileNotFoundError):
-        pass  # it may not have been made; the error that brought us here is the one to report
+        pass  # it may not have been created; the first error is the one to report
     shutil.rmtree(parts.config.paths.container(container_id), ignore_errors=True)
 
 
 def merge_image_config(body: ContainerCreate, image: ImageConfig) -> ContainerCreate:
-    """The request with the image's values where it has none.
+    """Return the request, completed with the image's configuration (moby ``daemon.merge``).
 
-    :raises InvalidRequest: a variable without a name.
+    A request's entry point drops the image's command. Variables, labels, ports and volumes of both
+    are joined.
+
+    :raises InvalidRequest: when a variable has no name.
     """
     entrypoint, cmd = body.entrypoint, body.cmd
     if not cmd and not entrypoint:
@@ -361,31 +368,33 @@ def merge_image_config(body: ContainerCreate, image: ImageConfig) -> ContainerCr
 
 
 def _merge_env(own: tuple[str, ...], image: tuple[str, ...]) -> tuple[str, ...]:
-    """The request's variables in its order, then the image's that it does not name."""
+    """Return the request's variables in its order, then the image's that it does not name."""
     merged = merge_environment((), (*image, *own))
     by_name = {entry.partition("=")[0]: entry for entry in merged}
     order = dict.fromkeys(entry.partition("=")[0] for entry in (*own, *image))
     return tuple(by_name[name] for name in order if name in by_name)
 
 
-_LEAST = 1 << 20  # bytes; with less a container cannot even be started everywhere
+_MIN_SIZE = 1 << 20  # bytes; with less a container cannot be started on some drivers
 
 
 def size_limit(options: Mapping[str, str]) -> int | None:
-    """Bytes that the container may write, None for as many as there are.
+    """Return the bytes that ``--storage-opt size=`` lets a container write, None for no limit.
 
-    :raises InvalidRequest: an option that is not known, or a size that is none.
+    ``size`` is Docker's only option here; its units are powers of 1024, as Docker's.
+
+    :raises InvalidRequest: when an option is unknown or a size is not valid.
     """
-    found: int | None = None
+    limit: int | None = None
     for name, text in options.items():
         if name.lower() != "size":
             raise InvalidRequest(f"unknown option {name[:80]!r} in --storage-opt", hint="size=10g")
         try:
-            found = units.size(text)
+            limit = units.size(text)
         except ValueError:
-            found = 0
-        if found < _LEAST:
+            limit = 0
+        if limit < _MIN_SIZE:
             raise InvalidRequest(
-                f"invalid size in --storage-opt: {text[:80]!r}", hint="size=10g; 1m is the least"
+                f"invalid size in --storage-opt: {text[:80]!r}", hint="size=10g; the minimum is 1m"
             )
-    return found
+    return limit

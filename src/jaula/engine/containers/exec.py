@@ -1,6 +1,7 @@
 """The use cases of exec: one more process in a running container.
 
-An exec lives in memory only, as with Docker: the container's shim is its parent, and tells its end.
+An exec exists in memory only, as with Docker. The container's shim is the parent of its process and
+reports the exit.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
 
 NOT_STARTED = 126
-_RETENTION = 300  # an ended exec can be inspected for this long, as with Docker
+"""Exit status of an exec whose start failed; Docker has no 125 for it."""
+_RETENTION = 300  # seconds for which an ended exec can be inspected, as with Docker
 
 
 class Exec(msgspec.Struct):
     """One exec; ``pid`` is the host's.
 
-    The request is authorised and decided when the exec is created. A start is authorised anew,
-    from the same ``body``, and uses what was decided: ``cwd`` ('' for the container's own) and
+    The request is authorized and resolved when the exec is created. A start is authorized again,
+    from the same ``body``, and uses the resolved values: ``cwd`` (empty: the container's own) and
     ``detach_keys``.
     """
 
@@ -59,9 +61,10 @@ class Execs:
         self._exit_futures: dict[str, asyncio.Future[int]] = {}
 
     async def create(self, ref: str, body: ExecCreate, *, exec_id: str = "") -> str:
-        """Note what is to run; the answer is its id, a random one unless it is given.
+        """Record a process to run and return the exec's id, a random one if ``exec_id`` is empty.
 
-        :raises Conflict: the container does not run.
+        :raises Conflict: when the container does not run.
+        :raises InvalidRequest: when the command, a variable or the directory is not valid.
         """
         container = self._parts.registry.find(ref)
         self._check(container)
@@ -89,9 +92,9 @@ class Execs:
         self._parts.events.emit("container", action, container.id, attributes)
 
     def find(self, exec_id: str) -> Exec:
-        """One exec.
+        """Return an exec.
 
-        :raises NotFound: unknown, or ended long ago.
+        :raises NotFound: when the id is unknown, or the exec ended more than 5 minutes ago.
         """
         execed = self._execs.get(exec_id)
         if execed is None:
@@ -109,17 +112,17 @@ class Execs:
         *,
         framed: bool = True,
     ) -> None:
-        """Run it; ``fd`` is the client's socket and is this method's to close.
+        """Run the process; ``fd`` is the client's socket, which this method closes.
 
-        :raises RuntimeFailure: the program is not there (127) or cannot be executed (126).
+        Every failure but 127 leaves the exec with the status 126, as with Docker: it has no 125.
 
-        Every other failure leaves the exec with 126, as Docker's: it has no 125.
+        :raises RuntimeFailure: when the program does not exist (127) or cannot be executed (126).
         """
         owned = fd is not None
         try:
             execed = self.find(exec_id)
             if execed.started:
-                raise Conflict(f"exec {exec_id} has already run", hint="make a new one")
+                raise Conflict(f"exec {exec_id} has already run", hint="create another exec")
             self._check(execed.container)
             container: Container = execed.container
             shim = container.shim
@@ -172,13 +175,13 @@ class Execs:
         )
 
     def exit_future(self, exec_id: str) -> asyncio.Future[int]:
-        """A future for the exit status; to be taken before the start."""
+        """Return a future for the exit status; call this before the start."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._exit_futures[exec_id] = future
         return future
 
     def forget(self, exec_id: str) -> None:
-        """One whose outcome nobody will ask for any more."""
+        """Drop an exec whose exit status no caller needs any more."""
         self._exit_futures.pop(exec_id, None)
         execed = self._execs.pop(exec_id, None)
         if execed is not None:
@@ -199,11 +202,11 @@ class Execs:
         asyncio.get_running_loop().call_later(_RETENTION, self._execs.pop, exec_id, None)
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
-        """Docker's document of an exec."""
+        """Return Docker's document of an exec."""
         execed = self.find(exec_id)
         body = execed.body
         if execed.running and not execed.container.live:
-            # The container ended and took the exec with it.
+            # The container exited, and the kernel killed the exec with it.
             execed.running, execed.exit_code = False, execed.exit_code or 137
         return {
             "ID": execed.id,
@@ -226,7 +229,10 @@ class Execs:
         }
 
     async def resize(self, exec_id: str, h: int, w: int) -> None:
-        """Set the size of its terminal."""
+        """Set the size of the exec's terminal.
+
+        :raises Conflict: when it does not run.
+        """
         execed = self.find(exec_id)
         container: Container = execed.container
         if not execed.running or container.shim is None:
@@ -234,12 +240,12 @@ class Execs:
         await container.shim.resize(exec_id, h, w)
 
     def tty(self, exec_id: str) -> bool:
-        """Whether it has a terminal."""
+        """Return whether the exec has a terminal."""
         return self.find(exec_id).body.tty
 
 
 def _command_line(body: ExecCreate) -> str:
-    """The program and, after a space that is always there, its arguments."""
+    """Return the program, a space that is always there, and the arguments."""
     return f"{body.cmd[0]} {' '.join(body.cmd[1:])}"
 
 

@@ -1,7 +1,8 @@
-"""What follows the end of a container: books, network, restart policy, removal.
+"""The exit of a container: record, resources, restart policy, removal.
 
-An end is noticed in one place, :meth:`ExitHandler.exited`, which does not wait for anything, so that
-it cannot be interrupted half-way; removal and restart are tasks of their own.
+Every exit passes :meth:`ExitHandler.exited`. It awaits nothing, so it cannot be interrupted
+halfway; restart and removal are tasks of their own. A shim that died without reporting an exit is
+handled by :meth:`ExitHandler.shim_lost`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _SAVE_RETRY_DELAY = 2.0  # seconds
 
 
 class ExitHandler:
-    """Ends of containers. ``start`` is how a restart policy starts one again."""
+    """Handles exits of containers. A restart policy calls ``start`` to start one again."""
 
     def __init__(self, parts: Services, start: Callable[[Container], Awaitable[None]]) -> None:
         self._parts = parts
@@ -49,7 +50,7 @@ class ExitHandler:
         self.cgroup_reaper = CgroupReaper(parts, self.tasks)
 
     def exited(self, container: Container, end: ExitRecord) -> None:
-        """Book the end of a container's first process."""
+        """Record the exit of a container's init, and apply the restart policy or ``--rm``."""
         record = container.record
         if not container.live:
             return
@@ -58,9 +59,9 @@ class ExitHandler:
             container.shim = None
         started = end.started_at or record.started_at / 1e9
         ran_for = max(0.0, (end.finished_at or time.time()) - started)
-        renewed = record.renewing and not record.manually_stopped
-        again = not container.removing and (
-            renewed
+        unhealthy = record.renewing and not record.manually_stopped
+        restart = not container.removing and (
+            unhealthy
             or restart_policy.should_restart(
                 record.body.host_config.restart_policy,
                 exit_code=end.exit_code,
@@ -68,8 +69,8 @@ class ExitHandler:
                 stopped=record.manually_stopped,
             )
         )
-        pause = restart_policy.delay(record.restart_delay, ran_for) if again else 0.0
-        action = StateAction.EXIT_TO_RESTART if again else StateAction.EXIT
+        pause = restart_policy.delay(record.restart_delay, ran_for) if restart else 0.0
+        action = StateAction.EXIT_TO_RESTART if restart else StateAction.EXIT
         self.release(container)
         container.change(
             status=next_status(record.status, action, record.name),
@@ -79,7 +80,7 @@ class ExitHandler:
             oom_killed=end.oom_killed,
             error=end.error,
             health=health.record_at_exit(record.health),
-            restart_count=record.restart_count + again,
+            restart_count=record.restart_count + restart,
             restart_delay=pause,
             renewing=False,
             finished_at=int((end.finished_at or time.time()) * 1e9),
@@ -91,9 +92,9 @@ class ExitHandler:
             more_endpoints=(),
             ports=(),
         )
-        remove = record.body.host_config.auto_remove and not again and not container.removing
+        remove = record.body.host_config.auto_remove and not restart and not container.removing
         saved = remove or self.save(container)
-        if end.error:  # whoever ended it may not have been able to remove its cgroup
+        if end.error:  # the shim may have failed to remove the cgroup
             self.cgroup_reaper.remove(container)
         emit_unmounts(self._parts.events, record)
         self._parts.events.emit(
@@ -105,27 +106,27 @@ class ExitHandler:
         )
         container.exited.set()
         result = WaitResult(end.exit_code)
-        if again:
-            container.tell(("next-exit",), result)
+        if restart:
+            container.notify(("next-exit",), result)
             container.restart = self.tasks.spawn(self._restart(container, pause))
             self._remove_run_dir(container)
             return
-        container.tell(("next-exit", "not-running"), result)
+        container.notify(("next-exit", "not-running"), result)
         if remove:
             self.tasks.spawn(self._auto_remove(container))
         elif saved:
             self._remove_run_dir(container)
 
     def save(self, container: Container) -> bool:
-        """Write the record now, or as soon as the disk takes it; False where it was not now.
+        """Write the record now, or retry until the disk accepts it; return False if it was not now.
 
-        What has happened has happened: a full disk keeps nobody from ending a container or from
-        hearing of its end. Until it is written, ``exit.json`` tells the next engine.
+        A full disk must not keep a client from stopping a container or from learning of its exit.
+        Until the record is written, ``exit.json`` has the exit status for the next engine.
         """
         try:
             self._parts.registry.save(container)
         except Unavailable as error:
-            log.error("container %s: %s; trying again", container.name, error)
+            log.error("container %s: %s; retrying", container.name, error)
             self.tasks.spawn(self._save_later(container))
             return False
         return True
@@ -140,7 +141,7 @@ class ExitHandler:
                 return
 
     def release(self, container: Container) -> None:
-        """Give back what a running container held: address, ports, ids."""
+        """Release a running container's addresses, ports, volume mounts and id ranges."""
         record = container.record
         self._connector.release(record)
         self._parts.volume_mounts.leave(container)
@@ -150,7 +151,7 @@ class ExitHandler:
             self._parts.ranges.release(record.borrowed_start)
 
     def _remove_run_dir(self, container: Container) -> None:
-        """Remove what only a running container needs; its end is in the database now."""
+        """Remove the run directory; the exit is in the database now."""
         directory = self._parts.config.paths.container_run(container.id)
         shm = directory / "shm"
         if os.path.ismount(shm):
@@ -174,13 +175,13 @@ class ExitHandler:
             try:
                 await self._start(container)
             except JaulaError as error:
-                log.warning("container %s does not start again: %s", container.name, error)
+                log.warning("container %s cannot be restarted: %s", container.name, error)
                 self.give_up(container)
 
     def resume(self, container: Container) -> None:
-        """Go on with what a former engine began: the pause before the next start, or what is left.
+        """Wait for the rest of the pause that a previous engine began, then restart the container.
 
-        The clock may have been set meanwhile, so the pause is never longer than it was.
+        The clock may have been set meanwhile, so the pause is never longer than the recorded delay.
         """
         record = container.record
         left = record.finished_at / 1e9 + record.restart_delay - time.time()
@@ -188,7 +189,7 @@ class ExitHandler:
         container.restart = self.tasks.spawn(self._restart(container, pause))
 
     def give_up(self, container: Container) -> None:
-        """A container that was to start again will not."""
+        """Cancel the restart of a container that waits for it."""
         record = container.record
         if record.status is not Status.RESTARTING:
             return
@@ -198,14 +199,14 @@ class ExitHandler:
         container.change(status=next_status(record.status, StateAction.GIVE_UP, record.name))
         self.save(container)
         container.exited.set()
-        container.tell(("not-running",), WaitResult(container.record.exit_code))
+        container.notify(("not-running",), WaitResult(container.record.exit_code))
 
     # -- removal -----------------------------------------------------------------------------
 
     async def remove(self, container: Container, *, volumes: bool) -> None:
         """Remove a container that does not run. The caller holds its lock.
 
-        :raises Conflict: it runs.
+        :raises Conflict: when it runs, or when its files cannot be removed: it is marked dead then.
         """
         record, parts = container.record, self._parts
         following = next_status(record.status, StateAction.REMOVE, record.name)
@@ -223,7 +224,7 @@ class ExitHandler:
             parts.registry.save(container)
             raise Conflict(
                 f"cannot remove container {record.name}: {error}",
-                hint="it is marked dead; remove it again when the cause is gone",
+                hint="it is marked dead; remove it again when the cause is fixed",
             ) from error
         parts.registry.forget(container)
         if volumes:
@@ -233,7 +234,7 @@ class ExitHandler:
                         parts.volumes.remove(mount.name)
         parts.events.emit("container", "destroy", container.id, record.event_attributes)
         result = WaitResult(record.exit_code)
-        container.tell(("next-exit", "not-running", "removed"), result)
+        container.notify(("next-exit", "not-running", "removed"), result)
 
     def _used(self, volume: str) -> bool:
         return any(
@@ -304,5 +305,5 @@ class ExitHandler:
             log.warning("cgroup of container %s: %s", container.name, error)
 
     async def close(self) -> None:
-        """End the background tasks; containers run on."""
+        """Cancel the background tasks; containers keep running."""
         await self.tasks.close()

@@ -1,9 +1,9 @@
-"""Probes that run: one task for each running container that has a health check.
+"""Health probes: one task for each running container that has a health check.
 
-A probe is an exec'd process, a child of the container's shim like others. When its time is over, or
-when it has ended and left something behind, all processes of its session are killed, so nothing
-gathers in the container. Its id begins with zeros: an engine that is started anew finds by that the
-probes of the former one, whose end nobody waits for, and kills them.
+A probe is an exec'd process, a child of the container's shim like every other. At its timeout, or
+when it has ended and left processes behind, all processes of its session are killed, so that
+nothing accumulates in the container. The id of a probe begins with zeros. By this prefix an engine
+identifies the probes of the previous engine at its start, and kills them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.health")
 
-PROBE_ID_PREFIX = "0" * 16  # how the id of a probe begins
-_KILL_TIMEOUT = 10.0  # seconds that a killed probe may take to go
-_OUTPUT_TIMEOUT = 1.0  # seconds for the last output after a probe's end
+PROBE_ID_PREFIX = "0" * 16  # prefix of the id of a probe
+_KILL_TIMEOUT = 10.0  # seconds for a killed probe to exit
+_OUTPUT_TIMEOUT = 1.0  # seconds to wait for the last output of an ended probe
 
 
 class HealthMonitor:
@@ -55,20 +55,20 @@ class HealthMonitor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def started(self, container: Container) -> None:
-        """A container was started: its health is not known yet."""
+        """Record the health of a container that was just started."""
         if health.probe_of(container.record.body) is None:
             return
         container.change(health=health.record_at_start(container.record.health))
         self._exit_handler.save(container)
 
     def watch(self, container: Container) -> None:
-        """Watch over a container that runs, from a start or an engine's start on."""
+        """Probe a running container, from its start or from the start of the engine."""
         probe = health.probe_of(container.record.body)
         if probe is None or not container.live:
             return
-        former = self._tasks.get(container.id)
-        if former is not None:
-            former.cancel()
+        previous = self._tasks.get(container.id)
+        if previous is not None:
+            previous.cancel()
         task = self._exit_handler.tasks.spawn(self._watch(container, probe))
         self._tasks[container.id] = task
         task.add_done_callback(lambda done: self._forget(container.id, done))
@@ -82,14 +82,14 @@ class HealthMonitor:
         run = container.record.started_at
         while not await self._exited_during_pause(container, probe):
             if container.record.status is not Status.RUNNING:
-                continue  # paused: no news, and none is asked for
+                continue  # paused: the health stays as it is
             result = await self._run(container, probe)
-            same = container.live and container.record.started_at == run
-            if same and container.record.status is Status.RUNNING:
+            same_run = container.live and container.record.started_at == run
+            if same_run and container.record.status is Status.RUNNING:
                 self._record(container, probe, result)
 
     async def _exited_during_pause(self, container: Container, probe: Probe) -> bool:
-        """Wait for the next probe's time; whether the container ended instead."""
+        """Wait for the time of the next probe; return whether the container exited before it."""
         record = container.record
         status = record.health.status if record.health else HealthStatus.STARTING
         pause = probe.pause(status, time.time_ns() - record.started_at)
@@ -101,10 +101,10 @@ class HealthMonitor:
 
     def _record(self, container: Container, probe: Probe, result: HealthResult) -> None:
         record = container.record
-        former = record.health or HealthRecord()
-        record_after = health.next_record(former, result, probe, record.started_at)
+        previous = record.health or HealthRecord()
+        record_after = health.next_record(previous, result, probe, record.started_at)
         container.change(health=record_after)
-        if record_after.status is not former.status:
+        if record_after.status is not previous.status:
             self._exit_handler.save(container)
             self._parts.events.emit(
                 "container",
@@ -121,7 +121,7 @@ class HealthMonitor:
         try:
             await self._restart_unhealthy(container)
         except JaulaError as error:
-            log.warning("container %s does not end: %s", container.name, error)
+            log.warning("container %s does not exit: %s", container.name, error)
 
     # -- one probe ---------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ class HealthMonitor:
             self._execs.forget(exec_id)
 
     async def _kill_session(self, container: Container, session: int) -> None:
-        """Kill the probe, or what it left behind."""
+        """Kill a probe, or the processes that it left behind."""
         if not session or not container.live:
             return
         path = cgroup_path(self._parts, container.record)
@@ -173,7 +173,7 @@ class HealthMonitor:
         def work() -> None:
             try:
                 with self._parts.cgroups.open(path) as cgroup:
-                    # Without a cgroup only the first process of the session is known.
+                    # Without a cgroup only the leader of the session is known.
                     exec_session.kill_session(session, lambda: cgroup.pids() or (session,))
             except JaulaError as error:
                 if container.live:
@@ -182,7 +182,7 @@ class HealthMonitor:
         await asyncio.to_thread(work)
 
     async def _kill_orphans(self, container: Container) -> None:
-        """Kill probes that a former engine began."""
+        """Kill probes that a previous engine began."""
         shim = container.shim
         if shim is None:
             return
@@ -192,13 +192,13 @@ class HealthMonitor:
             try:
                 pid = await shim.signal(9, exec_id)
             except JaulaError as error:
-                log.info("container %s: former probe: %s", container.name, error)
+                log.info("container %s: probe of a previous engine: %s", container.name, error)
             else:
                 await self._kill_session(container, pid)
 
 
 async def _collect(sock: socket.socket) -> bytes:
-    """What comes until the other side closes; the rest beyond what is output is dropped."""
+    """Read until the peer closes the socket; drop the bytes beyond the output limit."""
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     output = bytearray()

@@ -1,9 +1,9 @@
-"""Resolve a create request: take every decision of the request once. Pure.
+"""Resolve a create request: make every decision of the request once. Pure.
 
-The result is :class:`~jaula.state.records.ResolvedRequest`. ``create`` computes it, with presets,
-``keep-id``, the choice of a runtime and the image's configuration in the body already. The policy
-authorises the value, the record stores it, start, inspect and update use it. A record that an
-engine without it wrote is resolved when the registry loads it.
+The result is :class:`~jaula.state.records.ResolvedRequest`. ``create`` computes it from a body that
+is complete: presets, ``keep-id``, the runtime and the image's configuration are in it. The policy
+authorizes the value, the record stores it; start, inspect and update use it. A record of an engine
+that stored no such value is resolved when the container store loads it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def resolve(
 ) -> ResolvedRequest:
     """Return the decisions of a request.
 
-    ``container_id`` gives the id of a container for ``--volumes-from``. The modes of namespaces
+    ``container_id`` returns the id of a container for ``--volumes-from``. The modes of namespaces
     name containers by their ids already.
 
-    :raises InvalidRequest: a mode, an option, a mount, a port or a link that cannot be parsed, or
-        two of them that exclude each other.
+    :raises InvalidRequest: when a mode, an option, a mount, a port or a link cannot be parsed, or
+        two of them exclude each other.
     """
     host = body.host_config
     return ResolvedRequest(

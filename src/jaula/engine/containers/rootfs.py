@@ -1,14 +1,13 @@
-"""The files of a container as a descriptor of its '/', whether it runs or not.
+"""The root file system of a container as a descriptor, whether it runs or not.
 
-A running container is looked at through ``/proc/PID/root``, opened once: what is mounted in it is
-there, owners appear as ids of the host, and what is made must be made as its root user. For one
-that does not run its snapshot is mounted, with its volumes and bind mounts at their places, in a
-mount namespace that one thread has for itself; owners are plain ids, and the kernel takes
-everything down when the thread ends.
+That of a running container is ``/proc/PID/root``, opened once. Its mounts are visible, owners are
+ids of the host, and files must be created as the container's root user. For a stopped container the
+snapshot, its volumes and bind mounts are mounted in a mount namespace of one thread. Owners are
+plain ids there, and the kernel unmounts everything when the thread ends.
 
-Facts: a thread may leave the mount namespace of its process (unshare(2)), which separates its
-working directory and root from the other threads' too; so it must end and not be used again. Two
-writable mounts of one upper directory are undefined, so whoever writes holds the container's
+Facts: a thread may leave the mount namespace of its process (unshare(2)). This also separates its
+working directory and root from those of the other threads, so the thread must end and not be used
+again. Two writable mounts of one upper directory are undefined, so a writer holds the container's
 lock.
 """
 
@@ -37,14 +36,15 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Rows = tuple[IDMapping, ...]
-NOBODY = 65534  # what the kernel shows for an id that is not in a namespace
+NOBODY = 65534
+"""The kernel's overflow uid, for an id without a mapping in the namespace."""
 
 
 class RootfsView:
     """An open root; ``outside`` and ``inside`` translate owners to and from the file system's.
 
-    ``dev`` and ``secret`` are the file systems of ``/dev`` and of what was delivered for one run
-    (:mod:`jaula.engine.secrets.mount`), 0 and none where there are none.
+    ``dev`` is the device number of ``/dev``, ``secret`` those of mounted secrets and configs
+    (:mod:`jaula.engine.secrets.mount`); 0 and empty if absent.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RootfsView:
         self._ids = ids
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
-        """The owner as the container knows it."""
+        """Return the owner as ids inside the container."""
         return self._inside(uid), self._inside(gid)
 
     def _inside(self, number: int) -> int:
@@ -68,7 +68,10 @@ class RootfsView:
         return NOBODY
 
     def outside(self, uid: int, gid: int) -> tuple[int, int]:
-        """The owner as the file system is told it. Raises :class:`InvalidRequest`."""
+        """Return the owner as ids of the file system.
+
+        :raises InvalidRequest: when an id has no mapping.
+        """
         try:
             return id_maps.host_id(self._ids, uid), id_maps.host_id(self._ids, gid)
         except RuntimeFailure as error:
@@ -83,9 +86,9 @@ def with_rootfs(
     *,
     write: bool,
 ) -> Result:
-    """Do ``work`` on a view, as the container's root; from a thread that may block.
+    """Do ``work`` on the root, as the container's root user; call from a thread that may block.
 
-    :raises Conflict: it ended just now.
+    :raises Conflict: when the container has just exited.
     """
     record = container.record
     if not container.live:
@@ -100,7 +103,7 @@ def with_rootfs(
 
 
 def _device(root: int, path: str) -> int:
-    """The file system at ``path``, where that is another one than the root's; 0: it is none."""
+    """Return the device number of the file system at ``path``, 0 if it is the root's."""
     try:
         place = paths.open_in_root(root, path, os.O_PATH)
     except OSError:
@@ -112,7 +115,7 @@ def _device(root: int, path: str) -> int:
         os.close(place)
 
 
-# -- a container that does not run ---------------------------------------------------------------
+# -- stopped containers ---------------------------------------------------------------
 
 
 def _stopped(
@@ -127,7 +130,7 @@ def _stopped(
     elif write or source.upper is None:
         tree = mounts.overlay(source.lowers, source.upper, source.work, options=source.options)
     else:
-        tree = _passing_overlay(source)
+        tree = _temporary_overlay(source)
     try:
         mounts.move_mount(tree, place)
         root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
@@ -146,8 +149,8 @@ def _stopped(
         os.close(tree)
 
 
-def _passing_overlay(source: OverlayRoot) -> int:
-    """The same files below a writable directory in memory, where missing mount points are made."""
+def _temporary_overlay(source: OverlayRoot) -> int:
+    """Mount the same files below a writable directory in memory, for missing mount points."""
     assert source.upper is not None
     assert source.work is not None
     lowers = (source.upper, *source.lowers)
@@ -156,10 +159,10 @@ def _passing_overlay(source: OverlayRoot) -> int:
         mounts.move_mount(memory, source.work)
         for name in ("upper", "work"):
             os.mkdir(f"{source.work}/{name}", 0o755)
-        facts = os.stat(source.upper)
-        os.chown(f"{source.work}/upper", facts.st_uid, facts.st_gid)
-        os.chmod(f"{source.work}/upper", facts.st_mode & 0o7777)
-        os.utime(f"{source.work}/upper", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        upper = os.stat(source.upper)
+        os.chown(f"{source.work}/upper", upper.st_uid, upper.st_gid)
+        os.chmod(f"{source.work}/upper", upper.st_mode & 0o7777)
+        os.utime(f"{source.work}/upper", ns=(upper.st_atime_ns, upper.st_mtime_ns))
         return mounts.overlay(
             lowers, f"{source.work}/upper", f"{source.work}/work", options=source.options
         )
@@ -171,15 +174,15 @@ def _mount_volume(parts: Services, name: str) -> None:
     try:
         mount_volume(parts.volumes.get(name))
     except NotFound:
-        return  # it was removed by hand
+        return  # the user removed it by hand
 
 
 def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
-    """A volume or directory of the host at its place; left out where its source is gone."""
+    """Mount a volume or a host directory at its destination; skip it if its source is gone."""
     from jaula.runtime.create.bind_mounts import open_source
 
-    fitting = [b for b in bounds if bind_root.below(mount.source, b) is not None]
-    bound = max(fitting, key=len) if fitting and mount.type == "bind" else None
+    matching = [b for b in bounds if bind_root.below(mount.source, b) is not None]
+    bound = max(matching, key=len) if matching and mount.type == "bind" else None
     if mount.subpath:
         bound = mount.source.removesuffix(f"/{mount.subpath}")
     recursive = "rbind" in mount.options

@@ -1,7 +1,10 @@
-"""All containers: by id, by name, by the beginning of an id.
+"""All containers by id, name and id prefix; new ids and names.
 
-Looking one up by id or name costs the same with ten and with ten thousand containers. The names
-are the truth here: a name that is reserved while a container is made cannot be taken twice.
+A look-up by id or name costs the same with ten and with ten thousand containers. The store decides
+which names are in use: a name that is reserved during a create cannot be taken twice.
+
+The grammar of names is Docker's (``[a-zA-Z0-9][a-zA-Z0-9_.-]+``). Generated names consist of an
+adjective and an animal.
 """
 
 from __future__ import annotations
@@ -35,11 +38,11 @@ class ContainerStore:
     def load(self, resolve: Callable[[ContainerCreate], ResolvedRequest]) -> None:
         """Read every record.
 
-        A record of an engine that did not store resolved requests gets one from ``resolve``, and
-        is written at once. The database cannot do that in its own migrations, since they lie below
-        the engine. Such a record's body is completed already, with ids for other containers.
+        A record of an engine that did not store resolved requests gets one from ``resolve``, and is
+        written at once. The database cannot do that in its own migrations, since they are below the
+        engine. The body of such a record is complete, with ids for other containers.
 
-        :raises CorruptState: a record cannot be read, or its request cannot be resolved.
+        :raises CorruptState: when a record cannot be read, or its request cannot be resolved.
         """
         for _, record in self._database.all(TABLE, ContainerRecord):
             if record.resolved_request is None:
@@ -63,39 +66,39 @@ class ContainerStore:
         return container_id in self._by_id
 
     def get(self, container_id: str) -> Container | None:
-        """The container of a full id, or None."""
+        """Return the container with a full id, or None."""
         return self._by_id.get(container_id)
 
     def find(self, ref: str) -> Container:
-        """The container of a name, an id or a unique beginning of an id.
+        """Return the container for ``ref`` (name, id or unique id prefix).
 
-        :raises NotFound: there is none.
-        :raises InvalidRequest: several ids begin like that.
+        :raises NotFound: when there is none.
+        :raises InvalidRequest: when several ids have the prefix.
         """
         plain = ref.removeprefix("/")
-        found = self._by_id.get(plain) or self._by_id.get(self.names.get(plain, ""))
-        if found is not None:
-            return found
+        container = self._by_id.get(plain) or self._by_id.get(self.names.get(plain, ""))
+        if container is not None:
+            return container
         if plain and not plain.strip("0123456789abcdef"):
-            several = [c for key, c in self._by_id.items() if key.startswith(plain)]
-            if len(several) == 1:
-                return several[0]
-            if several:
+            matches = [c for key, c in self._by_id.items() if key.startswith(plain)]
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
                 raise InvalidRequest(f"multiple IDs found with provided prefix: {plain}")
         raise NotFound(f"No such container: {ref}")
 
     def reserve(self, name: str, container_id: str) -> None:
-        """Take a name.
+        """Reserve a name for a container.
 
-        :raises Conflict: another container has it.
+        :raises Conflict: when another container has it.
         """
         self.check_free(name)
         self.names[name] = container_id
 
     def check_free(self, name: str) -> None:
-        """Say whose a name is.
+        """Check that no container has a name.
 
-        :raises Conflict: a container has it.
+        :raises Conflict: when one has.
         """
         owner = self.names.get(name)
         if owner is not None:
@@ -106,16 +109,16 @@ class ContainerStore:
             )
 
     def release(self, name: str, container_id: str) -> None:
-        """Give a name back, if it is this container's."""
+        """Release a name, if it is this container's."""
         if self.names.get(name) == container_id:
             del self.names[name]
 
     def take_level(self, container_id: str, *, asked: str = "") -> str:
-        """An SELinux level for a container, kept until :meth:`free_level`.
+        """Reserve an SELinux level for a container until :meth:`free_level`.
 
-        ``asked`` is one that a person named: it is that, and no other container is given it.
+        ``asked`` is a level that the request names. No other container gets it.
 
-        :raises Unavailable: all are in use.
+        :raises Unavailable: when all levels are in use.
         """
         categories = pair(asked) if asked else choose(set(self._levels.values()))
         if categories is None:
@@ -124,29 +127,29 @@ class ContainerStore:
         return asked or level(*categories)
 
     def free_level(self, container_id: str) -> None:
-        """Give a container's level back."""
+        """Release a container's level."""
         self._levels.pop(container_id, None)
 
     def add(self, container: Container) -> None:
-        """Write a new container; its name was reserved."""
+        """Write a new container, whose name was reserved."""
         self.save(container)
         self._by_id[container.id] = container
 
     def add_step(self, container: Container) -> None:
-        """Write a container that is a step of a build: nobody sees it, the next engine ends it."""
+        """Write a build step: no list shows it, and the next engine kills it."""
         self.save(container)
         self._steps[container.id] = container
 
     def steps(self) -> tuple[Container, ...]:
-        """All steps of builds."""
+        """Return all build steps."""
         return tuple(self._steps.values())
 
     def save(self, container: Container) -> None:
-        """Write the record: one commit."""
+        """Write the record in one transaction."""
         self._database.put(TABLE, container.id, container.record)
 
     def forget(self, container: Container) -> None:
-        """Remove the record and free the name."""
+        """Remove the record and release the name."""
         self._database.delete(TABLE, container.id)
         self._by_id.pop(container.id, None)
         self._steps.pop(container.id, None)
@@ -196,9 +199,9 @@ _ANIMALS = tuple(_ANIMAL_WORDS.split())
 
 
 def check_name(name: str) -> str:
-    """The name without the slash that old clients put before it.
+    """Return the name without the slash that old clients put before it.
 
-    :raises InvalidRequest: it does not follow the grammar.
+    :raises InvalidRequest: when it does not follow the grammar.
     """
     plain = name.removeprefix("/")
     if not _NAME.fullmatch(plain) or len(plain) > 255:
@@ -209,7 +212,7 @@ def check_name(name: str) -> str:
 
 
 def random_name(taken: Collection[str], randbelow: Callable[[int], int] | None = None) -> str:
-    """A name that is not ``taken``: ``brave_otter``, and with a number when luck runs out."""
+    """Return a name that is not in ``taken``: ``brave_otter``, with a number after 5 attempts."""
     pick = randbelow or _randbelow
     for attempt in range(10):
         name = f"{_ADJECTIVES[pick(len(_ADJECTIVES))]}_{_ANIMALS[pick(len(_ANIMALS))]}"
@@ -224,9 +227,9 @@ def random_name(taken: Collection[str], randbelow: Callable[[int], int] | None =
 
 
 def new_id() -> str:
-    """64 hexadecimal digits, of which the short form (12) is no decimal number.
+    """Return 64 hexadecimal digits, whose short form (12) is not a decimal number.
 
-    A short id that looks like a number confuses tools that take it for one, as Docker found.
+    As Docker learned, tools mistake a short id that looks like a number for one.
     """
     while True:
         value = os.urandom(32).hex()
@@ -235,7 +238,7 @@ def new_id() -> str:
 
 
 def short(container_id: str) -> str:
-    """The form that people see."""
+    """Return the short form of an id."""
     return container_id[:12]
 
 

@@ -1,4 +1,4 @@
-"""The parts that the use cases work with, wired once by ``jaula.daemon.wiring``."""
+"""The services that the use cases need, wired once by ``jaula.daemon.wiring``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Services:
-    """Everything below the engine, and what its use cases share."""
+    """Everything below the engine, and the state that its use cases share."""
 
     config: EngineConfig
     identity: str

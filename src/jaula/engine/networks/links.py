@@ -1,10 +1,14 @@
-"""``--link``: the names of other containers in a container's hosts file and variables.
+"""``--link``: names of other containers in a container's hosts file and variables.
 
-Follows docker docs, "Legacy container links". On the default network a name stands for the address
-that the other container has when this one starts, and the variables that it was made with are
-passed on. On a user's network a link is one more name that this container alone has for another,
-which the resolver knows (:mod:`jaula.network.dns.names`); the other need not run then. What
-becomes of links while containers run is in :mod:`~.linking`.
+Follows docker docs, "Legacy container links". On the default network an alias stands for the
+address that the other container has when this one starts, and the variables of the other are passed
+on. On a user's network a link is one more name, for this container alone, which the DNS server
+knows (:mod:`jaula.network.dns.names`); the other need not run then.
+
+Links of running containers follow dockerd. When the other container starts again, the hosts file
+gets its new address; while it does not run, the old address stays. ``rm --link`` removes the line
+at once. Unlike dockerd's, the file is not written anew: lines that the container has written stay.
+The variables of a running program stay as well.
 """
 
 from __future__ import annotations
@@ -31,12 +35,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.network")
 
-_MARKS = str.maketrans("-.", "__")
-_OWN = ("HOME", "PATH")  # say nothing to another container
+_TO_UNDERSCORE = str.maketrans("-.", "__")
+_OWN = ("HOME", "PATH")  # have no meaning in another container
 
 
 def parse(text: str) -> Link:
-    """``NAME``, ``NAME:ALIAS``, or what ``inspect`` shows (``/NAME:/ME/ALIAS``)."""
+    """Parse ``NAME``, ``NAME:ALIAS``, or the form that ``inspect`` shows (``/NAME:/ME/ALIAS``).
+
+    :raises InvalidRequest: when the text has another form.
+    """
     ref, colon, alias = text.partition(":")
     ref, alias = ref.lstrip("/"), alias.rpartition("/")[2]
     if not ref or (colon and not alias) or ":" in alias:
@@ -45,13 +52,14 @@ def parse(text: str) -> Link:
 
 
 def check(parts: Services, resolved: ResolvedRequest) -> None:
-    """Refuse what cannot be linked. Raises :class:`InvalidRequest`.
+    """Check that the links of a request can be made.
 
-    An unknown container is no 404: the docker command takes that for a missing image.
+    :raises InvalidRequest: when one cannot. An unknown container is not a 404: the docker command
+        takes that for a missing image.
     """
     for link in resolved.links:
         if not resolved.namespaces.network:
-            raise InvalidRequest("conflicting options: links and a network that is not the own")
+            raise InvalidRequest("conflicting options: links need a network of the container's own")
         if not by_address(resolved.namespaces):
             continue
         try:
@@ -63,16 +71,14 @@ def check(parts: Services, resolved: ResolvedRequest) -> None:
 
 
 def by_address(modes: Namespaces) -> bool:
-    """Return whether links are entries of the hosts file: on the default network alone."""
+    """Return whether links are lines of the hosts file: on the default network alone."""
     return modes.network == "bridge"
 
 
 def resolve_links(parts: Services, record: ContainerRecord) -> list[tuple[Link, Container, str]]:
-    """Return the links of a container that starts, with the others' addresses.
+    """Return the links of a container that starts, with the other containers and their addresses.
 
-    ``networks`` are the names of its networks.
-
-    :raises Conflict: one does not run, or has no network with it.
+    :raises Conflict: when another container does not run, or has no network with this one.
     """
     if not by_address(record.resolved.namespaces):
         return []
@@ -97,20 +103,20 @@ def resolve_links(parts: Services, record: ContainerRecord) -> list[tuple[Link, 
 def _networks(record: ContainerRecord) -> Collection[str]:
     """Return the names of the networks of a container with links by address.
 
-    A record without the list is older than users' networks: the default one was the only network.
+    A record without networks is older than users' networks: it is on the default network.
     """
     return ("bridge",) if record.networks is None else record.networks
 
 
 def address_on(networks: Collection[str], record: ContainerRecord) -> str:
-    """A container's address on the first of its networks that is one of these; '' for none."""
+    """Return a container's address on the first of ``networks`` that it is on, or ''."""
     return next((e.ipv4 or e.ipv6 for e in record.endpoints if e.network in networks), "")
 
 
 def hosts_lines(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
-    """Lines for the hosts file.
+    """Return the lines for the hosts file.
 
-    :raises InvalidRequest: an alias that cannot stand there.
+    :raises InvalidRequest: when an alias is not valid there.
     """
     return [
         etc_hosts.line(address, link.alias, other.record.hostname, other.name)
@@ -121,10 +127,10 @@ def hosts_lines(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
 def environment(
     record: ContainerRecord, linked: Iterable[tuple[Link, Container, str]]
 ) -> tuple[str, ...]:
-    """``ALIAS_NAME``, ``ALIAS_PORT``, those of every exposed port, and ``ALIAS_ENV_...``."""
+    """Return ``ALIAS_NAME``, ``ALIAS_PORT``, those of every exposed port, and ``ALIAS_ENV_...``."""
     variables = []
     for link, other, address in linked:
-        prefix = link.alias.upper().translate(_MARKS)
+        prefix = link.alias.upper().translate(_TO_UNDERSCORE)
         variables.append(f"{prefix}_NAME=/{record.name}/{link.alias}")
         ports = sorted(parse_port(text) for text in other.record.body.exposed_ports)
         for index, (number, protocol) in enumerate(ports):
@@ -148,9 +154,9 @@ def environment(
 
 
 def update_linked_hosts(parts: Services, other: Container) -> None:
-    """Write the address with which a container has started into the files of those linked to it.
+    """Write the address of a started container into the hosts files of containers linked to it.
 
-    Whether they run is not asked: one that is being started may have its file already.
+    Containers that do not run are included: one that is being started may have its file already.
     """
     for container in parts.registry:
         resolved = container.record.resolved
@@ -168,16 +174,16 @@ def update_linked_hosts(parts: Services, other: Container) -> None:
 
 
 def link_parent(parts: Services, name: str) -> Container:
-    """The container that has the link ``NAME/ALIAS``; words and statuses are Docker's.
+    """Return the container that has the link ``NAME/ALIAS``; messages and statuses are Docker's.
 
-    :raises NotFound: there is no such link.
-    :raises JaulaError: the name is a container's own.
+    :raises NotFound: when there is no such link.
+    :raises JaulaError: when the name is a container's own.
     """
-    of, _, alias = name.removeprefix("/").rpartition("/")
-    if not of:
+    parent_name, _, alias = name.removeprefix("/").rpartition("/")
+    if not parent_name:
         parts.registry.find(name)
         raise JaulaError("Conflict, cannot remove the default link name of the container")
-    container = parts.registry.get(parts.registry.names.get(of, ""))
+    container = parts.registry.get(parts.registry.names.get(parent_name, ""))
     if container is not None:
         resolved = container.record.resolved
         if by_address(resolved.namespaces) and any(link.alias == alias for link in resolved.links):
@@ -186,16 +192,16 @@ def link_parent(parts: Services, name: str) -> Container:
 
 
 def remove_link(parts: Services, name: str) -> None:
-    """Take the link ``NAME/ALIAS`` away. The caller holds the lock of the container that has it.
+    """Remove the link ``NAME/ALIAS``. The caller holds the lock of the container that has it.
 
-    The body keeps the links in the order of the resolved request, so both lose the same ones.
+    The body has the links in the order of the resolved request, so both lose the same ones.
     """
     container = link_parent(parts, name)
     before = container.record
     host, resolved = before.body.host_config, before.resolved
     alias = name.rpartition("/")[2]
     kept = [link.alias != alias for link in resolved.links]
-    gone = [link for link in resolved.links if link.alias == alias]
+    removed = [link for link in resolved.links if link.alias == alias]
     host = msgspec.structs.replace(host, links=tuple(itertools.compress(host.links, kept)))
     container.change(
         body=msgspec.structs.replace(before.body, host_config=host),
@@ -208,9 +214,9 @@ def remove_link(parts: Services, name: str) -> None:
     except JaulaError:
         container.change(body=before.body, resolved_request=resolved)
         raise
-    for link in gone:
+    for link in removed:
         other = _find(parts, link.ref)
-        # Of one that was removed, the host name is not known any more.
+        # The host name of a removed container is not known any more.
         names = (link.alias, other.record.hostname) if other else (link.alias,)
         _change_hosts(parts, container, functools.partial(etc_hosts.without, names=names))
 
@@ -223,7 +229,7 @@ def _find(parts: Services, ref: str) -> Container | None:
 
 
 def _change_hosts(parts: Services, container: Container, change: Callable[[bytes], bytes]) -> None:
-    """A link is not worth a container's start: what fails is logged."""
+    """Change a hosts file; log a failure, since a link must not prevent a container's start."""
     try:
         etc_files.change_hosts(parts, container.record, change)
     except OSError as error:

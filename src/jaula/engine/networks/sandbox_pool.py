@@ -1,7 +1,7 @@
-"""Sandboxes prepared ahead: a user namespace with its ids, a network namespace with its address.
+"""A pool of sandboxes: a user namespace with its ids, a network namespace with an address.
 
-Making one costs more than the rest of a start together, so a few are kept ready. The pool is
-filled in the background after a start and never on a start's way.
+Creating one costs more than the rest of a start together, so the engine keeps a few ready. The pool
+is filled in the background after a start, never during one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from jaula.spec.endpoint import Endpoint
 
 log = logging.getLogger("jaula.sandboxes")
-_PAUSE = 0.03  # seconds; a short command has ended by then
+_PAUSE = 0.03  # seconds; a short command has exited by then
 
 
 class PreparedSandbox:
-    """One sandbox on the default network, not used by anyone yet."""
+    """A sandbox on the default network that no container uses yet."""
 
     def __init__(self, ids: IdRange, sandbox: Sandbox, endpoint: Endpoint) -> None:
         self.ids = ids
@@ -56,13 +56,13 @@ class SandboxPool:
         self._closed = False
 
     async def take(self) -> PreparedSandbox:
-        """A sandbox, now: a prepared one, or one made for the caller."""
+        """Return a prepared sandbox, or create one if the pool is empty."""
         if self._ready:
             return self._ready.popleft()
         return await self._make()
 
     async def _make(self) -> PreparedSandbox:
-        ids, sandbox = await self.bare()
+        ids, sandbox = await self.create()
         try:
             endpoint = self._network.attach("bridge", new_id(), sandbox.net_fd)
         except BaseException:
@@ -71,12 +71,12 @@ class SandboxPool:
             raise
         return PreparedSandbox(ids, sandbox, endpoint)
 
-    async def bare(
+    async def create(
         self, *, maps: Callable[[IdRange], IdMaps | None] = lambda ids: None
     ) -> tuple[IdRange, Sandbox]:
-        """A new sandbox that is on no network. ``maps`` are id maps that are not usual.
+        """Create a sandbox that is on no network; ``maps`` returns id maps other than the default.
 
-        :raises JaulaError: no ids, or the kernel refuses.
+        :raises JaulaError: when no ids are free, or the kernel refuses.
         """
         ids = self._ranges.take()
         try:
@@ -86,18 +86,18 @@ class SandboxPool:
             self._ranges.release(ids.start)
             raise
 
-    async def bare_within(self, user_fd: int) -> Sandbox:
-        """The same for a container that joins another's user namespace.
+    async def create_in_userns(self, user_fd: int) -> Sandbox:
+        """Create a network namespace for a container that joins another's user namespace.
 
-        :raises JaulaError: the kernel refuses.
+        :raises JaulaError: when the kernel refuses.
         """
         return await self._runtime.network_within(user_fd)
 
     def refill(self) -> None:
-        """Begin to fill the pool in a moment, unless that is going on.
+        """Schedule filling the pool, unless that is in progress.
 
-        The container that was just started has the processors first; only an empty pool is
-        filled at once.
+        The container that was just started gets the processors first; only an empty pool is filled
+        at once.
         """
         if self._closed or len(self._ready) >= self._size:
             return
@@ -113,11 +113,11 @@ class SandboxPool:
             except JaulaError as error:
                 log.warning("cannot prepare a network sandbox: %s", error)
                 return
-            # Between two sandboxes everyone else has a turn.
+            # Let other tasks run between two sandboxes.
             await asyncio.sleep(0.002)
 
     async def close(self) -> None:
-        """Undo what is prepared and not used."""
+        """Destroy the prepared sandboxes that no container uses."""
         self._closed = True
         if self._filling is not None:
             self._filling.cancel()

@@ -1,4 +1,9 @@
-"""Making what mounts need: volumes, host directories, the image's content in a new volume."""
+"""Create the sources of mounts: volumes, host directories, the image's content in a new volume.
+
+Options of the ``local`` driver make a volume a mount of something else. Source: moby
+``volume/local/local_unix.go``: ``type``, ``device`` and ``o`` are those of mount(8); ``type`` and
+``device`` need each other, and ``o`` needs both. ``o=bind`` binds a directory of the host.
+"""
 
 from __future__ import annotations
 
@@ -21,42 +26,42 @@ if TYPE_CHECKING:
 
 
 class VolumeMounter:
-    """The mounts of one container that is being made; remembers what to undo."""
+    """The mounts of one container that is being created; records what to undo."""
 
     def __init__(self, parts: Services) -> None:
         self._parts = parts
-        self._made: list[str] = []
+        self._created: list[str] = []
 
     async def create_sources(self, record: ContainerRecord) -> tuple[MountRecord, ...]:
-        """Make what is missing and return the records, other containers' volumes included.
+        """Create missing sources and return the mount records, ``--volumes-from`` included.
 
-        :raises InvalidRequest: a source that is not there and is not to be made.
+        :raises InvalidRequest: when a source does not exist and must not be created.
         """
-        places: dict[str, MountRecord] = {}
+        mounts: dict[str, MountRecord] = {}
         for source in record.resolved.volumes_from:
             for mount in self._from(source):
-                places[mount.destination] = mount
+                mounts[mount.destination] = mount
         for request in record.resolved.mounts:
             mount = request.mount
             if mount.type == "bind":
-                _check_source(mount, make=request.make_source and not record.beneath)
+                _check_source(mount, create=request.make_source and not record.beneath)
             elif mount.type == "volume":
-                if mount.anonymous and mount.destination in places:
+                if mount.anonymous and mount.destination in mounts:
                     continue  # --volumes-from wins over the image's VOLUME
                 mount = await self._volume(record, request)
-            places[mount.destination] = mount
-        return tuple(places.values())
+            mounts[mount.destination] = mount
+        return tuple(mounts.values())
 
     def undo(self) -> None:
-        """Remove the volumes that were made for a container that will not be."""
-        for name in self._made:
+        """Remove the volumes that were created for a container whose creation failed."""
+        for name in self._created:
             self._parts.volumes.remove(name)
-        self._made.clear()
+        self._created.clear()
 
     def _from(self, source: VolumesFrom) -> list[MountRecord]:
         try:
             mounts = self._parts.registry.find(source.container).record.mounts
-        except NotFound as error:  # no 404: the docker command takes that for a missing image
+        except NotFound as error:  # a 404 means a missing image to the docker command
             raise InvalidRequest(error.message) from None
         return [
             msgspec.structs.replace(
@@ -75,12 +80,12 @@ class VolumeMounter:
                 labels["com.docker.volume.anonymous"] = ""
             parse_driver_options(request.driver_opts)
             volumes.create(name, labels, request.driver_opts)
-            self._made.append(name)
+            self._created.append(name)
             self._parts.events.emit("volume", "create", name, {"driver": "local"})
         if not request.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
             await asyncio.to_thread(self._copy_up, record, name, request.mount.destination)
-        shown = parse_driver_options(volumes.get(name).options)
-        read_only = request.mount.read_only or not (shown is None or shown.writable)
+        driver_source = parse_driver_options(volumes.get(name).options)
+        read_only = request.mount.read_only or not (driver_source is None or driver_source.writable)
         source = str(volumes.path(name))
         if request.mount.subpath:
             source = f"{source}/{request.mount.subpath}"
@@ -93,10 +98,10 @@ class VolumeMounter:
             self._parts.volumes.populate(name, root, destination)
 
 
-def _check_source(mount: MountRecord, *, make: bool) -> None:
+def _check_source(mount: MountRecord, *, create: bool) -> None:
     if os.path.lexists(mount.source):
         return
-    if not make:
+    if not create:
         raise InvalidRequest(
             f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'
         )
@@ -104,7 +109,7 @@ def _check_source(mount: MountRecord, *, make: bool) -> None:
         os.makedirs(mount.source, mode=0o755, exist_ok=True)
     except OSError as error:
         raise InvalidRequest(
-            f"cannot make the mount's source {mount.source}: {error.strerror}"
+            f"cannot create the mount's source {mount.source}: {error.strerror}"
         ) from error
 
 
@@ -114,7 +119,7 @@ _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "ceph")
 
 
 class VolumeSource(msgspec.Struct, frozen=True):
-    """A file system, or a directory of the host where ``options.bind``."""
+    """The mount that a volume is: a file system, or a host directory if ``options.bind`` is set."""
 
     type: str
     device: str
@@ -122,18 +127,19 @@ class VolumeSource(msgspec.Struct, frozen=True):
 
     @property
     def writable(self) -> bool:
+        """Return whether the mount is not read-only."""
         return not self.options.set & MOUNT_ATTR.RDONLY
 
     @property
     def in_memory(self) -> bool:
-        """Whether its content is gone when it is mounted nowhere any more."""
+        """Return whether the content is lost when the file system is mounted nowhere any more."""
         return self.type in _MEMORY and not self.options.bind
 
 
 def parse_driver_options(options: Mapping[str, str]) -> VolumeSource | None:
-    """The source of a volume with these options; None for a plain directory.
+    """Return the source of a volume with these options; None for a plain directory.
 
-    :raises InvalidRequest: an option that there is not, or that is missing.
+    :raises InvalidRequest: when an option is unknown or a required one is missing.
     """
     for name in sorted(options):
         if name not in DRIVER_OPTIONS:
@@ -152,7 +158,7 @@ def parse_driver_options(options: Mapping[str, str]) -> VolumeSource | None:
             raise InvalidRequest(f'missing required option: "{name}"')
     words = tuple(word for word in options.get("o", "").split(",") if word)
     if any("\0" in text for text in options.values()):
-        raise InvalidRequest("a volume's option holds a NUL byte")
+        raise InvalidRequest("an option of a volume contains a NUL byte")
     source = VolumeSource(options["type"], options["device"], mount_options.parse_options(words))
     _check_driver_options(source)
     return source
@@ -162,25 +168,27 @@ def _check_driver_options(source: VolumeSource) -> None:
     options = source.options
     if options.remount or options.idmap or options.copy_up or options.propagation:
         raise InvalidRequest(
-            "a volume is mounted once: remount, idmap and propagation have no place"
+            "remount, idmap and propagation are not valid for a volume, which is mounted once"
         )
     if options.bind:
         if options.data:
-            raise InvalidRequest(f"a bind has no option {options.data[0][0]!r}")
+            raise InvalidRequest(f"a bind mount has no option {options.data[0][0]!r}")
         if not source.device.startswith("/"):
-            raise InvalidRequest(f"the device of a bind is an absolute path, not {source.device!r}")
+            raise InvalidRequest(
+                f"the device of a bind mount must be an absolute path, not {source.device!r}"
+            )
     elif source.type in ("none", "bind"):
-        raise InvalidRequest(f"type {source.type} is for binds", hint="o=bind")
+        raise InvalidRequest(f"type {source.type} is for bind mounts", hint="o=bind")
 
 
 def mount_data(source: VolumeSource, address: str = "") -> tuple[tuple[str, str | None], ...]:
-    """The options of the file system; ``address`` is the server's in figures."""
-    found = [(key, value) for key, value in source.options.data if key != "addr" or not address]
-    return (*found, *((("addr", address),) if address else ()))
+    """Return the options of the file system; ``address`` is the server's IP address."""
+    options = [(key, value) for key, value in source.options.data if key != "addr" or not address]
+    return (*options, *((("addr", address),) if address else ()))
 
 
 def server_name(source: VolumeSource) -> str:
-    """The host name that has to be looked up for a file system of the network; empty for none."""
+    """Return the host name to resolve for a network file system, '' if there is none."""
     if source.type not in _NETWORK:
         return ""
     for key, value in source.options.data:

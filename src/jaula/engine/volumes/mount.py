@@ -1,9 +1,8 @@
-"""Volumes that are a mount of something: mounted while a container that has them runs.
+"""Mounts of volumes with driver options: mounted while a container that has them runs.
 
-The mount is made in the mount namespace that engine and shims have for themselves; nothing shows on
-the host. The next engine has another such namespace. It mounts again what keeps its content
-elsewhere; a file system in memory that a container still uses is fetched from the namespace of that
-one's shim, where it is.
+The mount is made in the mount namespace of engine and shims, so the host does not see it. The next
+engine has another such namespace. It mounts again what keeps its content elsewhere. A file system
+in memory that a container still uses is copied from the mount namespace of that container's shim.
 """
 
 from __future__ import annotations
@@ -39,29 +38,30 @@ class VolumeMounts:
         self._volumes = volumes
         self._registry = registry
         self._lock = asyncio.Lock()
-        self._held: dict[str, set[str]] = {}  # by volume: containers since they began to start
+        self._using: dict[str, set[str]] = {}  # containers by volume, from the begin of their start
 
     async def use(self, record: ContainerRecord) -> None:
-        """Mount what a container that is being started needs.
+        """Mount the volumes of a container that is being started.
 
-        It stays until :meth:`leave`, which is to be called also where the start fails.
+        The mounts stay until :meth:`leave`, which the caller must also call if the start fails.
 
-        :raises Unavailable: something cannot be mounted.
+        :raises Unavailable: when a volume cannot be mounted.
+        :raises InvalidRequest: when its options name nothing that can be mounted.
         """
         for volume, source in self._mounted(record):
-            self._held.setdefault(volume.name, set()).add(record.id)
+            self._using.setdefault(volume.name, set()).add(record.id)
             async with self._lock:
                 if not mounts.is_mount_point(volume.path):
                     holder = self._holder(volume.name, source)
                     await asyncio.to_thread(_make, volume, source, holder)
 
     def leave(self, container: Container) -> None:
-        """Unmount what no container but this one has, running or being started."""
+        """Unmount the volumes that no other container uses, running or being started."""
         for volume, _ in self._mounted(container.record):
-            users = self._held.pop(volume.name, set())
+            users = self._using.pop(volume.name, set())
             users |= {user.id for user in self._users(volume.name)}
             if users := users - {container.id}:
-                self._held[volume.name] = users
+                self._using[volume.name] = users
             else:
                 _unmount(volume.path)
 
@@ -70,7 +70,7 @@ class VolumeMounts:
             try:
                 volume = self._volumes.get(name)
             except NotFound:
-                continue  # the mount's own error tells
+                continue  # the mount itself raises the error
             source = parse_driver_options(volume.options)
             if source is not None:
                 yield volume, source
@@ -81,16 +81,16 @@ class VolumeMounts:
                 yield container
 
     def _holder(self, name: str, source: VolumeSource) -> int:
-        """A shim in whose namespace the volume's only content is; 0: it is not in memory."""
+        """Return the pid of a shim whose namespace has the content of a volume in memory, or 0."""
         if not source.in_memory:
             return 0
         return next((user.record.shim_pid for user in self._users(name)), 0)
 
 
 def mount_volume(volume: Volume) -> None:
-    """Mount a volume in this thread's own mount namespace, if it is a mount of something.
+    """Mount a volume with driver options in this thread's own mount namespace.
 
-    :raises Unavailable: it cannot be mounted.
+    :raises Unavailable: when it cannot be mounted.
     """
     source = parse_driver_options(volume.options)
     if source is not None and not mounts.is_mount_point(volume.path):
@@ -102,7 +102,7 @@ def _unmount(path: str) -> None:
         while mounts.is_mount_point(path):
             mounts.umount2(path, MNT.DETACH)
     except FileNotFoundError:
-        return  # it was removed by hand
+        return  # the user removed it by hand
 
 
 def _make(volume: Volume, source: VolumeSource, holder: int) -> None:
@@ -114,19 +114,19 @@ def _make(volume: Volume, source: VolumeSource, holder: int) -> None:
             tree = _bind(source) if source.options.bind else _file_system(source)
         mounts.move_mount(tree, volume.path)
     except OSError as error:
-        raise _refusal(volume, source, error) from None
+        raise _mount_error(volume, source, error) from None
     finally:
         if tree >= 0:
             os.close(tree)
 
 
 def _fetch(pid: int, path: str) -> int:
-    """A copy of the mount at ``path`` as a shim has it; -1 where it has none there."""
+    """Return a copy of the mount at ``path`` in a shim's namespace, or -1 if there is none."""
     namespaces.unshare(CLONE.FS)
     try:
         namespace = namespaces.open_namespace(pid, "mnt")
     except OSError:
-        return -1  # it has just ended
+        return -1  # it has just exited
     try:
         namespaces.setns(namespace, CLONE.NEWNS)
     finally:
@@ -160,12 +160,16 @@ def _file_system(source: VolumeSource) -> int:
     )
 
 
-def _refusal(volume: Volume, source: VolumeSource, error: OSError) -> Unavailable | InvalidRequest:
+def _mount_error(
+    volume: Volume, source: VolumeSource, error: OSError
+) -> Unavailable | InvalidRequest:
     what = f"failed to mount local volume {volume.name}: {source.device} ({source.type})"
     if isinstance(error, socket.gaierror):
-        return InvalidRequest(f"{what}: no address of {server_name(source)!r} is known")
+        return InvalidRequest(f"{what}: cannot resolve {server_name(source)!r}")
     if error.errno == errno.ENODEV:
-        return InvalidRequest(f"{what}: this kernel has no file system {source.type!r}")
+        return InvalidRequest(
+            f"{what}: this kernel does not support the file system {source.type!r}"
+        )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return InvalidRequest(f"{what}: {os.strerror(error.errno).lower()}")
     if error.errno == errno.EINVAL:
@@ -174,22 +178,25 @@ def _refusal(volume: Volume, source: VolumeSource, error: OSError) -> Unavailabl
 
 
 def emit_mounts(events: EventBus, record: ContainerRecord) -> None:
-    """The container's first process can see them."""
+    """Emit an event for each volume of a container that was started.
+
+    Source: Docker Engine API 1.45, ``SystemEvents``; the attributes are dockerd's.
+    """
     for mount in record.mounts:
         if mount.type == "volume":
-            about = {
+            attributes = {
                 "container": record.id,
                 "destination": mount.destination,
                 "driver": mount.driver,
                 "propagation": mount.propagation,
                 "read/write": str(not mount.read_only).lower(),
             }
-            events.emit("volume", "mount", mount.name, about)
+            events.emit("volume", "mount", mount.name, attributes)
 
 
 def emit_unmounts(events: EventBus, record: ContainerRecord) -> None:
-    """Nobody in the container can any more."""
+    """Emit an event for each volume of a container that has exited."""
     for mount in record.mounts:
         if mount.type == "volume":
-            about = {"container": record.id, "driver": mount.driver}
-            events.emit("volume", "unmount", mount.name, about)
+            attributes = {"container": record.id, "driver": mount.driver}
+            events.emit("volume", "unmount", mount.name, attributes)

@@ -84,7 +84,7 @@ def test_a_file_that_the_container_has_filled_is_left_alone(
     with at_another_address(engine, busybox, store):
         now = engine.cli("jaula", "exec", web, "sh", "-c", "cksum < /etc/hosts").stdout
     assert now == summed
-    assert "hosts file is too long" in engine.log_tail()
+    assert "hosts file is too large" in engine.log_tail()
 
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])

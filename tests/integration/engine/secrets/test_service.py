@@ -90,7 +90,7 @@ def test_they_are_nowhere_else(
             done = engine.cli("jaula", *words)
             assert done.returncode == 0, done.stderr
         refused = engine.cli("jaula", "cp", f"{name}:/run/secrets/{db}", "-")
-        assert "of which nothing is copied" in refused.stderr
+        assert "which cannot be copied" in refused.stderr
         assert "of which nothing" in engine.cli("jaula", "cp", f"{name}:/etc/pw", "-").stderr
         image = engine.cli("jaula", "commit", name).stdout.strip()
         saved = tmp_path / "image.tar"
@@ -124,12 +124,12 @@ def test_one_in_use_stays_and_a_second_of_its_name_is_refused(
     [
         (("--secret", "nix-of-the-kind"), "secret nix-of-the-kind not found"),
         (("--config", "nix-of-the-kind"), "config nix-of-the-kind not found"),
-        (("--secret", "{db},target=a/b"), "a name or an absolute path is wanted"),
-        (("--secret", "{db},target=.."), "a name or an absolute path is wanted"),
-        (("--secret", "{db},target=/proc/sys/x"), "lies in /proc"),
-        (("--secret", "{db},uid=root"), "is no id inside a container"),
-        (("--secret", "{db},uid=65536"), "is no id inside a container"),
-        (("--secret", "{db},mode=4755"), "is more than rights"),
+        (("--secret", "{db},target=a/b"), "must be a name or an absolute path"),
+        (("--secret", "{db},target=.."), "must be a name or an absolute path"),
+        (("--secret", "{db},target=/proc/sys/x"), "is in /proc"),
+        (("--secret", "{db},uid=root"), "is not a valid id inside a container"),
+        (("--secret", "{db},uid=65536"), "is not a valid id inside a container"),
+        (("--secret", "{db},mode=4755"), "has more than permission bits"),
         (("--secret", "{db}", "--secret", "{db}"), "Duplicate mount point: /run/secrets/{db}"),
         (("--secret", "{db},target=/m", "-v", "/m"), "Duplicate mount point: /m"),
         (("--secret", "{db},target=/m", "--tmpfs", "/m"), "Duplicate mount point: /m"),

@@ -168,16 +168,16 @@ def test_a_name_belongs_to_one_container_until_it_is_given_back(tmp_path: Path) 
     registry.reserve("web", "2")
 
 
-def test_waiters_are_told_once_and_by_condition() -> None:
+def test_waiters_are_notified_once_and_by_condition() -> None:
     async def scenario() -> None:
         container = Container(record(1))
         ended, removed = container.wait("next-exit"), container.wait("removed")
         result = filters_result(5)
-        container.tell(("next-exit", "not-running"), result)
+        container.notify(("next-exit", "not-running"), result)
         assert ended.result() == result
         assert not removed.done()
         removed.cancel()
-        container.tell(("removed",), result)
+        container.notify(("removed",), result)
 
     asyncio.run(scenario())
 

@@ -110,6 +110,6 @@ def test_another_runtime_is_not_trusted_to_obey() -> None:
         security.check(asked, facts)
 
 
-def test_no_annotation_of_a_user_is_taken_for_the_engines_word() -> None:
-    with pytest.raises(InvalidRequest, match="the engine's own"):
+def test_an_annotation_of_the_client_with_the_engines_prefix_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="reserved for the engine"):
         check(annotations={ANNOTATION: '{"handledAccessFs":1}'})

@@ -20,7 +20,7 @@ def test_a_shared_range_is_free_when_its_last_container_releases_it() -> None:
     ranges = IdRanges(1_000_000, 2 * 65536)
     first, second = ranges.take(), ranges.take()
     assert first != second
-    ranges.borrow(first.start)
+    ranges.share(first.start)
     ranges.release(first.start)
     with pytest.raises(Unavailable, match="all 2 ranges"):
         ranges.take()
@@ -38,8 +38,8 @@ def test_a_second_release_frees_no_other_range() -> None:
 
 def test_restored_ranges_count_each_running_container() -> None:
     ranges = IdRanges(0, 65536)
-    ranges.hold([0])
-    ranges.hold([0])
+    ranges.restore([0])
+    ranges.restore([0])
     ranges.release(0)
     with pytest.raises(Unavailable):
         ranges.take()
@@ -47,7 +47,7 @@ def test_restored_ranges_count_each_running_container() -> None:
 
 def test_all_containers_of_a_rootless_engine_share_one_range() -> None:
     one = SingleIdRange(65536)
-    one.borrow(0)
+    one.share(0)
     one.release(0)
     assert one.take() == one.take() == IdRange(0)
 
