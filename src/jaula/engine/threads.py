@@ -30,7 +30,7 @@ async def produce(
 ) -> AsyncIterator[Item]:
     """Run ``work`` in a thread and yield what it emits; its exception is raised at the end.
 
-    ``own_thread`` is for work that waits long for others: the pool has few threads. ``abandon`` is
+    ``own_thread`` is for work that blocks for long: the pool has few threads. ``abandon`` is
     called when the reader stops, before the thread's end is awaited.
     """
     loop = asyncio.get_running_loop()

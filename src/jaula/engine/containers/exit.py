@@ -201,7 +201,7 @@ class ExitHandler:
         container.exited.set()
         container.notify(("not-running",), WaitResult(container.record.exit_code))
 
-    # -- removal -----------------------------------------------------------------------------
+    # -- removal -------------------------------------------------------------------------------
 
     async def remove(self, container: Container, *, volumes: bool) -> None:
         """Remove a container that does not run. The caller holds its lock.
@@ -247,7 +247,7 @@ class ExitHandler:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(directory)
 
-    # -- a lost shim -------------------------------------------------------------------------
+    # -- a lost shim ---------------------------------------------------------------------------
 
     def shim_lost(self, container: Container) -> None:
         """Record the exit of a container whose shim closed its channel without reporting one.

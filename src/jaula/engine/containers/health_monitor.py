@@ -123,7 +123,7 @@ class HealthMonitor:
         except JaulaError as error:
             log.warning("container %s does not exit: %s", container.name, error)
 
-    # -- one probe ---------------------------------------------------------------------------
+    # -- one probe -----------------------------------------------------------------------------
 
     async def _run(self, container: Container, probe: Probe) -> HealthResult:
         start = time.time_ns()

@@ -115,7 +115,7 @@ def _device(root: int, path: str) -> int:
         os.close(place)
 
 
-# -- stopped containers ---------------------------------------------------------------
+# -- stopped containers --------------------------------------------------------------------------
 
 
 def _stopped(

@@ -35,7 +35,7 @@ def take_level(parts: Services, container_id: str, resolved: ResolvedRequest) ->
         return ""
     options = selinux.parse(resolved.security.options.labels)
     requested = options.level or _joined_level(parts, resolved)
-    level = parts.registry.take_level(container_id, asked=requested)
+    level = parts.registry.take_level(container_id, requested=requested)
     labels = security.selinux_labels(resolved, parts.host, level)
     for what, label in (("process", labels.process), ("file", labels.mount)):
         if label and not selinuxfs.check_context(label):

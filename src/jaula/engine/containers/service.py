@@ -56,7 +56,7 @@ class Containers(ContainerQueries):
         self._copy = ContainerCopy(parts, self.starter.ids_of)
         self.health: HealthMonitor  # set by the engine: a probe is an exec, which needs this object
 
-    # -- events from shims -------------------------------------------------------------------
+    # -- events from shims ---------------------------------------------------------------------
 
     def on_event(self, container: Container, event: Event) -> None:
         """Handle an event that a container's shim reported."""
@@ -78,7 +78,7 @@ class Containers(ContainerQueries):
             "container", action, container.id, container.record.event_attributes | (more or {})
         )
 
-    # -- life cycle --------------------------------------------------------------------------------
+    # -- life cycle ----------------------------------------------------------------------------
 
     async def create(
         self,
@@ -212,9 +212,7 @@ class Containers(ContainerQueries):
             self.exit_handler.save(container)
         self._emit(container, "kill", {"signal": str(number)})
         if number == 9:
-            await self._process_control.kill(
-                container
-            )  # as Docker: the client may remove it at once
+            await self._process_control.kill(container)  # Docker: the client may remove it now
         else:
             await self._process_control.signal(container, number)
 
@@ -327,7 +325,7 @@ class Containers(ContainerQueries):
             return future
         return container.wait(condition)
 
-    # -- streams -----------------------------------------------------------------------------
+    # -- streams -------------------------------------------------------------------------------
 
     async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
         """Attach a client to a container's streams; this method owns ``fd``."""
@@ -356,7 +354,7 @@ class Containers(ContainerQueries):
         await container.shim.resize("", h, w)
         self._emit(container, "resize", {"height": str(h), "width": str(w)})
 
-    # -- files -------------------------------------------------------------------------------
+    # -- files ---------------------------------------------------------------------------------
 
     async def commit(self, ref: str, options: CommitOptions) -> str:
         """Create an image from a container and return the image's id."""
@@ -380,7 +378,7 @@ class Containers(ContainerQueries):
         """Extract a tar archive into a directory of a container."""
         await self._copy.into(self.find(ref), path, stream, keep_kinds=keep_kinds, as_user=as_user)
 
-    # -- changes of limits -------------------------------------------------------------------
+    # -- changes of limits ---------------------------------------------------------------------
 
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
         """Change the limits or the restart policy of a container and return warnings."""

@@ -49,14 +49,14 @@ class Starter:
         parts: Services,
         users: UserLookup,
         on_event: Callable[[Container, Event], None],
-        book: Callable[[Container], bool],
-        clear: Callable[[Container], Awaitable[None]],
+        save: Callable[[Container], bool],
+        clean_up: Callable[[Container], Awaitable[None]],
     ) -> None:
         self._parts = parts
         self._users = users
         self._on_event = on_event
-        self._book = book
-        self._clear = clear
+        self._save = save
+        self._clean_up_container = clean_up
         self.connector = NetworkConnector(parts)
 
     async def start(self, container: Container) -> None:
@@ -80,9 +80,7 @@ class Starter:
             if container.prepare is not None:
                 await container.prepare(self._maps(record, resources))
                 record = container.record
-            if (
-                self._parts.host.selinux and not record.level
-            ):  # created before the host had a policy
+            if self._parts.host.selinux and not record.level:  # older than the host's policy
                 level = selinux.take_level(self._parts, record.id, resolved)
                 container.change(level=level)
                 record = container.record
@@ -91,9 +89,8 @@ class Starter:
             request = self._prepare(container, joined, resources, runtime)
             if self._parts.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._parts, record, request.root)
-            begun = (
-                time.time_ns()
-            )  # before the first output: clients request logs from this time on
+            # Before the first output: clients request logs from this time on.
+            begun = time.time_ns()
             shim = await self._parts.runtime.start(
                 request,
                 resources.sandbox,
@@ -128,7 +125,7 @@ class Starter:
             more_endpoints=tuple(resources.endpoints[1:]),
             ports=endpoint.ports if endpoint else (),
         )
-        self._book(container)
+        self._save(container)
         if record.started_at:  # on its first start no container can be linked to it yet
             links.update_linked_hosts(self._parts, container)
         self.connector.emit(container.record, resources.endpoints, "connect")
@@ -141,7 +138,7 @@ class Starter:
         if (
             self._parts.config.paths.container_run(container.id) / oci_runtimes.RUNTIME_FILE
         ).exists():
-            await self._clear(container)
+            await self._clean_up_container(container)
 
     def _failed(
         self, container: Container, resources: StartResources, error: BaseException
@@ -154,9 +151,9 @@ class Starter:
         text = error.message if isinstance(error, JaulaError) else str(error)
         container.change(exit_code=code, error=text, finished_at=time.time_ns(), pid=0)
         container.exited.set()
-        self._book(container)
+        self._save(container)
 
-    # -- namespaces ----------------------------------------------------------------------
+    # -- namespaces ----------------------------------------------------------------------------
 
     def _joined_paths(self, modes: Namespaces, resources: StartResources) -> dict[str, str]:
         """Return the paths of namespaces of another container, its user namespace among them.
@@ -230,7 +227,7 @@ class Starter:
         default = self._parts.ranges.mappings(resources.ids)
         return keep_id_maps(record, resources.ids) or (default, ())
 
-    # -- spec ------------------------------------------------------------------------
+    # -- spec ----------------------------------------------------------------------------------
 
     def _prepare(
         self,

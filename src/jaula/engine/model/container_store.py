@@ -113,18 +113,18 @@ class ContainerStore:
         if self.names.get(name) == container_id:
             del self.names[name]
 
-    def take_level(self, container_id: str, *, asked: str = "") -> str:
+    def take_level(self, container_id: str, *, requested: str = "") -> str:
         """Reserve an SELinux level for a container until :meth:`free_level`.
 
-        ``asked`` is a level that the request names. No other container gets it.
+        ``requested`` is a level that the request names. No other container gets it.
 
         :raises Unavailable: when all levels are in use.
         """
-        categories = pair(asked) if asked else choose(set(self._levels.values()))
+        categories = pair(requested) if requested else choose(set(self._levels.values()))
         if categories is None:
-            return asked
+            return requested
         self._levels[container_id] = categories
-        return asked or level(*categories)
+        return requested or level(*categories)
 
     def free_level(self, container_id: str) -> None:
         """Release a container's level."""

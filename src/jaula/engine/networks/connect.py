@@ -40,7 +40,7 @@ class NetworkConnector:
     def __init__(self, parts: Services) -> None:
         self._parts = parts
 
-    # -- start -----------------------------------------------------------------------------
+    # -- start ---------------------------------------------------------------------------------
 
     async def attach(
         self,
@@ -160,7 +160,7 @@ class NetworkConnector:
                 },
             )
 
-    # -- running containers -----------------------------------------------------------------------
+    # -- running containers --------------------------------------------------------------------
 
     async def connect(self, container: Container, name: str, settings: EndpointSettings) -> None:
         """Connect a container to a network, now if it runs, and at every start.
@@ -303,7 +303,7 @@ class NetworkConnector:
         if changed:
             self._save_endpoints(container, changed)
 
-    # -- exit ---------------------------------------------------------------------------------
+    # -- exit ----------------------------------------------------------------------------------
 
     def release(self, record: ContainerRecord) -> None:
         """Release every address and port of a container that has exited."""

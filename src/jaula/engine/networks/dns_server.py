@@ -158,7 +158,7 @@ class DnsServer:
         for task in tuple(self._connections):
             task.cancel()
 
-    # -- datagrams ---------------------------------------------------------------------------
+    # -- datagrams -----------------------------------------------------------------------------
 
     def _readable(self) -> None:
         for _ in range(BATCH):
@@ -199,7 +199,7 @@ class DnsServer:
         if self._udp.fileno() >= 0:
             self._send(answer, source)
 
-    # -- connections -------------------------------------------------------------------------
+    # -- connections ---------------------------------------------------------------------------
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -239,7 +239,7 @@ class DnsServer:
             async with asyncio.timeout(IDLE):
                 await writer.drain()
 
-    # -- answers -----------------------------------------------------------------------------
+    # -- answers -------------------------------------------------------------------------------
 
     def _own(self) -> list[Endpoint]:
         return [e for e in self._network.endpoints() if e.container_id == self._id]

@@ -150,7 +150,7 @@ def environment(
     return tuple(variables)
 
 
-# -- running containers -------------------------------------------------------------------------
+# -- running containers --------------------------------------------------------------------------
 
 
 def update_linked_hosts(parts: Services, other: Container) -> None:

@@ -61,7 +61,7 @@ class Networks:
         self._parts = parts
         self._connector = NetworkConnector(parts)
 
-    # -- queries -----------------------------------------------------------------------------
+    # -- queries -------------------------------------------------------------------------------
 
     def list(self, filters: Filters) -> list[Document]:
         """Return the networks that pass every filter.
@@ -163,7 +163,7 @@ class Networks:
     def _used(self, name: str) -> bool:
         return any(e.network == name for c in self._parts.registry for e in c.record.endpoints)
 
-    # -- create and remove -----------------------------------------------------------------
+    # -- create and remove ---------------------------------------------------------------------
 
     async def create(self, body: NetworkCreate) -> Document:
         """Create a network.
@@ -187,8 +187,8 @@ class Networks:
             body = msgspec.structs.replace(body, options=options)
         network = network_create.network(body, identity)
         if network.parent:
-            made = parts.network.parent_comes_with(network.parent)
-            network = msgspec.structs.replace(network, made_parent=made)
+            engine_parent = parts.network.parent_comes_with(network.parent)
+            network = msgspec.structs.replace(network, made_parent=engine_parent)
         elif parts.network.has_interface(network.bridge):
             raise NotAuthorized(
                 f"cannot create network {identity} ({network.bridge}): the host has an interface"

@@ -330,7 +330,7 @@ def proc_options(value: str) -> tuple[str, ...]:
         if not valid or key in accepted:
             raise InvalidRequest(
                 f"--security-opt proc-opts: {option[:80]!r} is not valid",
-                hint=f"hidepid={'|'.join(_HIDEPID)}, gid=NUMBER and subset=pid are valid, once each",
+                hint=f"hidepid={'|'.join(_HIDEPID)}, gid=NUMBER, subset=pid; each once",
             )
         accepted[key] = option
     return tuple(accepted.values())

@@ -1,4 +1,4 @@
-"""Legacy links of containers that run: they follow an address, and can be taken away."""
+"""Legacy links of running containers: they follow an address and can be removed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_link_is_one_line_with_the_host_name_and_the_name(
     assert f"{address(engine, store)}\t{store} {short}\n" in text
 
 
-def test_a_new_address_comes_to_whoever_is_linked_and_nothing_else_changes(
+def test_linked_containers_get_a_new_address_and_nothing_else_changes(
     engine: PrivateEngine, busybox: str, pair: tuple[str, str]
 ) -> None:
     store, web = pair
@@ -88,7 +88,7 @@ def test_a_file_that_the_container_has_filled_is_left_alone(
 
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])
-def test_a_link_is_taken_away_and_both_containers_stay(
+def test_a_link_is_removed_and_both_containers_stay(
     engine: PrivateEngine, pair: tuple[str, str], program: str
 ) -> None:
     store, web = pair
@@ -116,7 +116,7 @@ def host_name(engine: PrivateEngine, name: str) -> str:
     return str(containers.inspect(engine, name)["Config"]["Hostname"])
 
 
-def test_a_link_to_one_that_is_gone_can_be_taken_away(engine: PrivateEngine, busybox: str) -> None:
+def test_a_link_to_a_removed_container_can_be_removed(engine: PrivateEngine, busybox: str) -> None:
     with running(engine, busybox) as store:
         flags = ("--link", f"{store}:db")
         with running(engine, busybox, flags=flags) as web:
@@ -125,7 +125,7 @@ def test_a_link_to_one_that_is_gone_can_be_taken_away(engine: PrivateEngine, bus
             assert "db" not in hosts(engine, web)
 
 
-def test_what_is_no_link_is_told_as_dockerd_tells_it(
+def test_an_unknown_link_has_dockerds_message(
     engine: PrivateEngine, busybox: str, pair: tuple[str, str]
 ) -> None:
     store, web = pair
@@ -144,7 +144,7 @@ def test_what_is_no_link_is_told_as_dockerd_tells_it(
     engine.cli("jaula", "network", "rm", network)
 
 
-def test_the_audit_log_has_it_as_a_change_of_the_one_that_had_the_link(
+def test_the_audit_log_has_a_removed_link_as_a_change_of_its_container(
     engine: PrivateEngine, pair: tuple[str, str]
 ) -> None:
     _, web = pair

@@ -1,4 +1,4 @@
-"""Secrets and configs of real containers: where they are, whose, and where they are not."""
+"""Secrets and configs in containers: paths, owners, and where the content is not."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_they_are_files_in_memory_with_owner_and_mode(
 
 
 @pytest.mark.parametrize("flags", [("--userns=host",), ("--read-only",), ("--user", "1000:1000")])
-def test_they_are_there_whatever_the_container_is_like(
+def test_secrets_are_mounted_in_every_kind_of_container(
     engine: PrivateEngine, busybox: str, made: Callable[..., str], flags: tuple[str, ...]
 ) -> None:
     db = made()
@@ -107,7 +107,7 @@ def test_they_are_nowhere_else(
         assert found.stdout == ""
 
 
-def test_one_in_use_stays_and_a_second_of_its_name_is_refused(
+def test_a_secret_in_use_cannot_be_removed_and_its_name_is_unique(
     engine: PrivateEngine, busybox: str, made: Callable[..., str]
 ) -> None:
     db = made()
@@ -135,7 +135,7 @@ def test_one_in_use_stays_and_a_second_of_its_name_is_refused(
         (("--secret", "{db},target=/m", "--tmpfs", "/m"), "Duplicate mount point: /m"),
     ],
 )
-def test_what_cannot_be_is_one_clear_error(
+def test_an_invalid_reference_is_one_clear_error(
     engine: PrivateEngine,
     busybox: str,
     made: Callable[..., str],
@@ -149,7 +149,7 @@ def test_what_cannot_be_is_one_clear_error(
     assert message.replace("{db}", db) in done.stderr
 
 
-def test_they_lie_beside_mounts_of_the_persons_own(
+def test_secrets_coexist_with_requested_mounts(
     engine: PrivateEngine, busybox: str, made: Callable[..., str], tmp_path: Path
 ) -> None:
     db = made()
@@ -213,7 +213,7 @@ def test_dockers_commands_have_them(
     assert engine.request("GET", f"/secrets/{db}").json()["Spec"]["Labels"] == {"c": "d"}
 
 
-def test_they_are_given_again_by_the_next_engine(
+def test_the_next_engine_mounts_the_secrets_again(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
     engine = new_engine()

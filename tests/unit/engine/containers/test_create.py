@@ -22,7 +22,7 @@ def test_a_size_is_read_as_docker_reads_it(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1000", "many", "1m2", "1e9", "9999999p"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid size in --storage-opt"):
         size_limit({"size": text})
 

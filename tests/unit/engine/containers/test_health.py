@@ -54,7 +54,7 @@ def test_the_newest_results_are_kept() -> None:
     assert [result.output for result in record.log] == ["7", "8", "9", "10", "11"]
 
 
-def test_the_start_interval_holds_while_it_starts() -> None:
+def test_the_start_interval_applies_during_the_start_period() -> None:
     probe = Probe(("x",), interval=30 * S, start_interval=S, start_period=10 * S)
     assert probe.pause(STARTING, 2 * S) == S
     assert probe.pause(STARTING, 11 * S) == 30 * S
@@ -101,12 +101,12 @@ def test_the_command_is_run_by_the_images_shell_where_it_is_a_line() -> None:
         Healthcheck(test=("CMD",)),
     ],
 )
-def test_what_cannot_be_meant_is_refused(wanted: Healthcheck) -> None:
+def test_an_invalid_healthcheck_is_refused(wanted: Healthcheck) -> None:
     with pytest.raises(InvalidRequest):
         health.check(wanted)
 
 
-def test_output_is_cut_at_what_is_kept() -> None:
+def test_output_is_truncated_at_the_limit() -> None:
     assert health.truncate_output(b"x" * 4096) == "x" * 4096
     assert health.truncate_output(b"x" * 4097) == "x" * 4096 + "..."
     assert health.truncate_output(b"\xff") == "\ufffd"
@@ -122,7 +122,7 @@ def test_a_session_is_read_whatever_the_programs_name_is() -> None:
     assert exec_session.session_of(b"12 (a) b) (c) S 1 12 77 0 -1 4194304") == 77
 
 
-def test_a_session_ends_with_its_children() -> None:
+def test_killing_a_session_kills_its_children() -> None:
     script = "sleep 300 & sleep 300 & echo on; wait"
     leader = subprocess.Popen(["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE)
     stranger = subprocess.Popen(["sleep", "300"])

@@ -1,4 +1,4 @@
-"""A request is resolved once: the value is authorised, stored, and used by every later act."""
+"""A request is resolved once: the value is authorized, stored, and used by every later act."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_value_comes_back_from_the_database_as_it_was(
     assert relaxations.of_record(read) == relaxations.of_record(written)
 
 
-def test_only_what_differs_from_the_default_is_stored() -> None:
+def test_only_values_that_differ_from_the_default_are_stored() -> None:
     stored = json.loads(msgspec.json.encode(resolve(body(Memory=1 << 30))))
     assert stored == {
         "namespaces": {"network": "bridge"},
@@ -141,7 +141,7 @@ def test_only_what_differs_from_the_default_is_stored() -> None:
         {"Links": ["a:b:c"]},
     ],
 )
-def test_what_cannot_be_parsed_is_refused(host: dict[str, Any]) -> None:
+def test_a_request_that_cannot_be_parsed_is_refused(host: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         resolve(body(**host))
 
@@ -369,7 +369,7 @@ def change_body(database: Path, **host: Any) -> None:
 
 
 @pytest.mark.parametrize("cve", ["CVE-2024-41110"])
-def test_a_start_uses_what_was_authorised_whatever_the_stored_body_says(
+def test_a_start_uses_the_authorized_value_and_not_the_stored_body(
     machine: Machine, cve: str
 ) -> None:
     """The engine has no way back from a container to its body's privileges."""
@@ -392,9 +392,7 @@ def test_a_start_uses_what_was_authorised_whatever_the_stored_body_says(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2024-41110"])
-def test_a_start_is_authorised_by_what_it_uses_whatever_the_stored_body_says(
-    machine: Machine, cve: str
-) -> None:
+def test_a_start_is_authorized_by_the_value_that_it_uses(machine: Machine, cve: str) -> None:
     host = {"NetworkMode": "none", "Privileged": True, "CapAdd": ["SYS_ADMIN"]}
     machine.create(body(**host))
     change_body(machine.base / "db", Privileged=False, CapAdd=[])
@@ -462,7 +460,7 @@ def test_every_field_that_policies_judge_is_a_part_of_the_value(field: str) -> N
     assert resolve(body(**{field: JUDGED[field]})) != resolve(body())
 
 
-def test_a_step_of_a_build_is_authorised_by_what_it_is_started_from(machine: Machine) -> None:
+def test_a_build_step_is_authorized_by_the_value_that_it_starts_from(machine: Machine) -> None:
     judged: list[str] = []
 
     def judge(found: tuple[Privilege, ...]) -> None:

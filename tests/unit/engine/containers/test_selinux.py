@@ -43,7 +43,7 @@ def add(registry: ContainerStore, container_id: str, level: str) -> Container:
 
 
 @pytest.mark.usefixtures("few")
-def test_no_two_containers_have_one_level_and_there_is_an_end(registry: ContainerStore) -> None:
+def test_levels_are_unique_and_limited(registry: ContainerStore) -> None:
     levels = [registry.take_level(str(n)) for n in range(6)]
     assert len(set(levels)) == 6
     with pytest.raises(Unavailable, match="categories are in use"):
@@ -53,10 +53,10 @@ def test_no_two_containers_have_one_level_and_there_is_an_end(registry: Containe
 
 
 @pytest.mark.usefixtures("few")
-def test_a_level_that_a_person_named_is_given_to_nobody_else(registry: ContainerStore) -> None:
-    assert registry.take_level("a", asked="s0:c0,c1") == "s0:c0,c1"
-    assert registry.take_level("b", asked="s0:c0,c1") == "s0:c0,c1"  # asked for, so shared
-    assert registry.take_level("c", asked="s0") == "s0"
+def test_a_requested_level_is_not_allocated_again(registry: ContainerStore) -> None:
+    assert registry.take_level("a", requested="s0:c0,c1") == "s0:c0,c1"
+    assert registry.take_level("b", requested="s0:c0,c1") == "s0:c0,c1"  # asked for, so shared
+    assert registry.take_level("c", requested="s0") == "s0"
     assert "s0:c0,c1" not in [registry.take_level(str(n)) for n in range(5)]
 
 

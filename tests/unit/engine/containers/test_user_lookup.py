@@ -74,7 +74,7 @@ def resolve(root: Path) -> Iterator[Resolve]:
         ("2147483647:2147483647", (), ResolvedUser(2**31 - 1, 2**31 - 1, (2**31 - 1,), "/", "")),
     ],
 )
-def test_a_user_is_found(
+def test_a_user_is_resolved(
     resolve: Resolve, user: str, groups: tuple[str, ...], expected: ResolvedUser
 ) -> None:
     assert resolve(user, groups) == expected
@@ -105,9 +105,7 @@ def test_a_user_is_found(
         ("x" * 1000, "invalid user"),
     ],
 )
-def test_what_is_not_of_the_grammar_or_not_there_is_refused(
-    resolve: Resolve, user: str, message: str
-) -> None:
+def test_an_invalid_or_unknown_user_is_refused(resolve: Resolve, user: str, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         resolve(user)
 

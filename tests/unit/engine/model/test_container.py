@@ -1,4 +1,4 @@
-"""The life cycle: which transitions there are, and that there are no others."""
+"""The transitions of a container's status; every other one is refused."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from jaula.errors import InvalidRequest
 
 
 @pytest.mark.parametrize("name", ["ab", "a.b", "A_1-x", "0a", "/web", "a" * 255])
-def test_a_good_name_is_taken(name: str) -> None:
+def test_a_valid_name_is_accepted(name: str) -> None:
     assert check_name(name) == name.removeprefix("/")
 
 
@@ -27,7 +27,7 @@ def test_random_names_follow_the_grammar_and_differ() -> None:
     assert all(check_name(name) == name for name in made)
 
 
-def test_a_random_name_that_is_taken_is_not_given() -> None:
+def test_a_random_name_is_never_one_in_use() -> None:
     first = random_name((), lambda bound: 0)
     assert random_name({first}, lambda bound: 0) != first
 

@@ -45,7 +45,7 @@ def test_the_mode_comes_first_and_may_be_an_id() -> None:
     assert network_endpoints.select_networks(body("shop"), find) == {"shop": EndpointSettings()}
 
 
-def test_endpoints_without_a_mode_are_all_there_is() -> None:
+def test_endpoints_without_a_mode_are_the_only_networks() -> None:
     assert network_endpoints.select_networks(body("default", shop=WEB), find) == {"shop": WEB}
 
 
@@ -60,7 +60,7 @@ def test_the_hosts_own_entry_is_no_network() -> None:
     assert network_endpoints.select_networks(body("host", host=EndpointSettings()), find) == {}
 
 
-def test_an_unknown_network_is_told() -> None:
+def test_an_unknown_network_is_an_error() -> None:
     with pytest.raises(NotFound, match="network nope not found"):
         network_endpoints.select_networks(body("nope"), find)
 
@@ -107,14 +107,14 @@ ASKED = NetworkRecord("shop", "a" * 64, 0, "br-x", asked_pools=True)
         ("shop", ASKED, EndpointSettings(mac_address="zz")),
     ],
 )
-def test_what_a_network_cannot_give_is_refused(
+def test_settings_that_a_network_does_not_support_are_refused(
     name: str, network: NetworkRecord | None, settings: EndpointSettings
 ) -> None:
     with pytest.raises(InvalidRequest):
         network_endpoints.check(name, network, settings)
 
 
-def test_links_are_names_of_ones_own_for_others() -> None:
+def test_links_are_aliases_of_one_container_for_another() -> None:
     settings = EndpointSettings(links=("shop-db-1:DB", "/cache:/me/fast", f"{'ab' * 32}:id", "me"))
     network_endpoints.check("shop", NETWORK, settings)
     assert network_endpoints.link_aliases(record(), settings) == {
@@ -125,7 +125,7 @@ def test_links_are_names_of_ones_own_for_others() -> None:
     }
 
 
-def test_what_it_can_give_passes() -> None:
+def test_supported_settings_are_accepted() -> None:
     wanted = EndpointIPAMConfig(ipv4_address="10.0.0.1", ipv6_address="fd00::1")
     network_endpoints.check("shop", ASKED, EndpointSettings(ipam_config=wanted, aliases=("a",)))
 

@@ -54,7 +54,7 @@ def test_a_link_without_a_name_is_refused(text: str) -> None:
         links.parse(text)
 
 
-def test_a_link_is_taken_from_the_request_and_from_what_was_resolved(tmp_path: Path) -> None:
+def test_a_link_is_removed_from_the_body_and_the_resolved_request(tmp_path: Path) -> None:
     registry = ContainerStore(Database(tmp_path / "db"))
     made = record(links=("store:db", "/store:/web/db2", "db", "other"))
     registry.reserve(made.name, made.id)
@@ -72,7 +72,7 @@ def test_a_link_is_taken_from_the_request_and_from_what_was_resolved(tmp_path: P
     assert container.record.resolved.links == (Link("store", "db2"), Link("other", "other"))
 
 
-def test_a_link_on_the_default_network_is_no_name_on_others() -> None:
+def test_a_link_on_the_default_network_is_no_alias_on_other_networks() -> None:
     settings = EndpointSettings(links=("cache:fast",))
     assert network_endpoints.link_aliases(record(links=("store:db",)), settings) == {
         "fast": "cache"

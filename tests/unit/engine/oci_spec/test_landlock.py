@@ -66,7 +66,7 @@ def test_annotations_of_the_user_stay() -> None:
         {"userns_mode": "host", "privileged": True},
     ],
 )
-def test_what_the_rules_would_break_has_none(host: dict[str, object]) -> None:
+def test_containers_that_landlock_would_break_have_no_rules(host: dict[str, object]) -> None:
     assert rules(**host) is None
     assert rules("on", **host) is not None
 
@@ -95,7 +95,7 @@ def check(abi: int = 7, **host: object) -> tuple[str, ...]:
     return security.check(request(**host), HostFacts(kernel="6.12.0", landlock=abi))
 
 
-def test_what_cannot_be_in_effect_is_refused_when_the_container_is_made() -> None:
+def test_options_without_effect_are_refused_at_create() -> None:
     for abi, option in ((0, "on"), (3, "tcp-bind=80"), (5, "scope-signal")):
         with pytest.raises(InvalidRequest):
             check(abi, security_opt=(f"landlock={option}",))

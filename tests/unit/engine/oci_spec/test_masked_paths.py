@@ -1,4 +1,4 @@
-"""Masked and read-only paths, and options of /proc, as a request asks for them."""
+"""Masked and read-only paths, and options of /proc, of a request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def covered(*options: str, **host: object) -> tuple[tuple[str, ...], tuple[str, 
     return security.covered_paths(request(security_opt=options, **host).security)
 
 
-def test_a_path_is_added_and_taken_away() -> None:
+def test_a_path_is_masked_and_unmasked() -> None:
     masked, readonly = covered("mask=/proc/version:/etc/ssl", "unmask=/proc/acpi:/proc/sys")
     assert set(masked) == set(MASKED_PATHS) - {"/proc/acpi"} | {"/proc/version", "/etc/ssl"}
     assert set(readonly) == set(READONLY_PATHS) - {"/proc/sys"}
@@ -39,13 +39,13 @@ def test_all_and_patterns() -> None:
     assert readonly == ()
 
 
-def test_mask_wins_and_holds_for_privileged_ones_too() -> None:
+def test_mask_wins_and_applies_to_privileged_containers() -> None:
     assert "/proc/kcore" in covered("mask=/proc/kcore", "unmask=/proc/kcore")[0]
     assert covered("mask=/proc/kcore", privileged=True) == (("/proc/kcore",), ())
     assert covered("mask=/proc/kcore", "systempaths=unconfined") == (("/proc/kcore",), ())
 
 
-def test_the_requests_own_lists_are_the_ones_that_are_changed() -> None:
+def test_mask_and_unmask_change_the_requests_own_lists() -> None:
     own = {"masked_paths": ("/a", "/b"), "readonly_paths": ()}
     assert covered("unmask=/a", "mask=/c", **own) == (("/b", "/c"), ())
 
@@ -75,13 +75,13 @@ def test_the_requests_own_lists_are_the_ones_that_are_changed() -> None:
         "proc-opts=hidepid=2\0",
     ],
 )
-def test_what_is_none_is_refused(option: str) -> None:
+def test_an_invalid_option_is_refused(option: str) -> None:
     with pytest.raises(InvalidRequest):
         security.decide(request(security_opt=(option,)), HostFacts())
 
 
 @given(st.text(max_size=60))
-def test_any_value_is_read_or_refused(text: str) -> None:
+def test_any_value_is_parsed_or_refused(text: str) -> None:
     for name in ("mask", "unmask"):
         try:
             paths = split_paths(name, text)

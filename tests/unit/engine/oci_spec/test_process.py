@@ -22,7 +22,7 @@ IMAGE = ImageConfig(
 )
 
 
-def test_the_image_fills_in_what_the_request_lacks() -> None:
+def test_the_image_completes_the_request() -> None:
     merged = merge_image_config(
         ContainerCreate(image="i", env=("X=2", "Y=3"), labels={"b": "mine"}), IMAGE
     )
@@ -61,7 +61,7 @@ def test_a_variable_without_a_name_is_refused(entry: str) -> None:
         merge_environment((), (entry,))
 
 
-def test_the_environment_has_what_images_expect() -> None:
+def test_the_environment_has_the_variables_that_images_expect() -> None:
     user = UserFacts(home="/home/u")
     found = environment(("B=1",), hostname="h", tty=True, user=user)
     assert found == (

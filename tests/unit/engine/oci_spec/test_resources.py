@@ -1,4 +1,4 @@
-"""Limits: what is refused, and what the kernel is told."""
+"""Limits: refused values, warnings, and the resources of the spec."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def limits(**fields: object) -> Resources:
         ({"ulimits": (Ulimit(name="core", soft=2, hard=1),)}, "less than or equal"),
     ],
 )
-def test_what_cannot_be_is_refused(fields: dict[str, object], words: str) -> None:
+def test_an_invalid_limit_is_refused(fields: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         resources.check(limits(**fields), HOST)
 
@@ -59,7 +59,7 @@ def test_by_default_only_the_number_of_processes_is_limited() -> None:
     assert (found.memory, found.cpu, found.block_io) == (None, None, None)
 
 
-def test_swap_is_as_much_as_memory_unless_said() -> None:
+def test_swap_defaults_to_the_memory_limit() -> None:
     assert resources.decide(limits(memory=64 * MIB), HOST).memory == Memory(
         limit=64 * MIB, swap=128 * MIB
     )
@@ -94,7 +94,7 @@ def record(**fields: object) -> ContainerRecord:
     return ContainerRecord("a" * 64, "web", 1, body, "sha256:0", resolved_request=resolve(body))
 
 
-def test_an_update_changes_what_it_names_and_nothing_else() -> None:
+def test_an_update_changes_only_the_limits_that_it_names() -> None:
     old = record(memory=64 * MIB, nano_cpus=10**9, pids_limit=7, privileged=True)
     update = ContainerUpdate(memory=100 * MIB)
     body, resolved, written, _ = merge_limits(old, update, HOST)

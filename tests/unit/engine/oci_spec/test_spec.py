@@ -78,7 +78,7 @@ def test_the_spec_is_the_one_on_record(name: str, host: dict[str, object]) -> No
     assert made == path.read_text()
 
 
-def test_the_default_holds_back_what_it_should() -> None:
+def test_the_default_spec_is_confined() -> None:
     made = spec()
     assert made.linux is not None
     assert made.process is not None
@@ -103,7 +103,7 @@ def test_the_default_holds_back_what_it_should() -> None:
         {"cgroupns_mode": "host"},
     ],
 )
-def test_what_is_the_hosts_is_bound_and_never_id_mapped(host: dict[str, object]) -> None:
+def test_trees_of_the_host_are_bound_and_never_id_mapped(host: dict[str, object]) -> None:
     bound = [m for m in spec(**host).mounts if m.source in ("/proc", "/sys", "/sys/fs/cgroup")]
     assert bound
     for mount in bound:
@@ -111,7 +111,7 @@ def test_what_is_the_hosts_is_bound_and_never_id_mapped(host: dict[str, object])
         assert mount.source == "/proc" or "rro" in mount.options
 
 
-def test_mounts_are_made_parents_first() -> None:
+def test_mounts_are_ordered_parents_first() -> None:
     facts = SpecInputs(
         container_id="c",
         cgroup_path="/c",
@@ -142,7 +142,7 @@ def test_host_devices_come_only_without_a_user_namespace_of_its_own() -> None:
     assert [rule.allow for rule in shared.resources.devices] == [True]
 
 
-def test_on_the_host_only_the_engines_own_capabilities_can_be_given() -> None:
+def test_in_the_hosts_userns_only_the_engines_capabilities_are_granted() -> None:
     limited = msgspec.structs.replace(HOST, capabilities=0b1)
     everything = security.decide(request(privileged=True, userns_mode="host"), limited)
     assert everything.capabilities.bounding == ("CAP_CHOWN",)
@@ -172,7 +172,7 @@ def test_each_security_option_does_its_one_thing(options: tuple[str, ...], check
     "option",
     ["", "seccomp", "seccomp=", "nonsense=1", "no-new-privileges=maybe", "seccomp={", "apparmor=x"],
 )
-def test_a_security_option_that_is_none_is_refused(option: str) -> None:
+def test_an_invalid_security_option_is_refused(option: str) -> None:
     with pytest.raises(InvalidRequest):
         security.decide(request(security_opt=(option,)), HOST)
 
@@ -195,7 +195,7 @@ def test_with_selinux_a_container_gets_a_type_and_categories() -> None:
 @pytest.mark.parametrize(
     "host", [{"privileged": True}, {"pid_mode": "host"}, {"ipc_mode": "host"}, {}]
 )
-def test_the_labels_told_are_those_in_the_spec(host: dict[str, object]) -> None:
+def test_the_reported_labels_are_those_of_the_spec(host: dict[str, object]) -> None:
     facts = SpecInputs(
         container_id="c", cgroup_path="/c", hostname="c", host=SELINUX, level="s0:c1,c2"
     )
@@ -225,6 +225,6 @@ def test_a_device_rule_is_read(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ["", "c", "c 1:3", "x 1:3 r", "c 1 r", "c 1:3 x", "c -1:3 r"])
-def test_a_device_rule_that_is_none_is_refused(rule: str) -> None:
+def test_an_invalid_device_rule_is_refused(rule: str) -> None:
     with pytest.raises(InvalidRequest):
         oci_spec_spec.cgroup_rule(rule)

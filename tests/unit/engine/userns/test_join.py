@@ -1,4 +1,4 @@
-"""Namespaces are lent by the process that a container has, not by whoever has its number."""
+"""Namespaces are opened of the container's init, never of a process that reused its pid."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_root_is_that_of_the_process() -> None:
 
 
 @pytest.mark.parametrize("shim", [1, os.getppid() + 1])
-def test_a_number_that_another_process_has_by_now_lends_nothing(shim: int) -> None:
+def test_a_reused_pid_opens_nothing(shim: int) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(Conflict, match="does not run"):
         join.open_namespaces(container(os.getpid(), shim), ("user", "pid", "ipc", "network"))
@@ -63,6 +63,6 @@ def test_a_number_that_another_process_has_by_now_lends_nothing(shim: int) -> No
 @pytest.mark.parametrize(
     ("pid", "status"), [(0, Status.RUNNING), (2**22 + 1, Status.RUNNING), (1, Status.EXITED)]
 )
-def test_what_has_ended_lends_nothing(pid: int, status: Status) -> None:
+def test_an_exited_container_opens_nothing(pid: int, status: Status) -> None:
     with pytest.raises(Conflict):
         join.open_namespaces(container(pid, os.getppid(), status), ("user",))

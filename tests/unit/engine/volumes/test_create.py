@@ -71,12 +71,12 @@ def test_the_server_that_is_looked_up(options: dict[str, str], server: str) -> N
         ({"type": "tmpfs", "device": "x\0y"}, "NUL"),
     ],
 )
-def test_what_cannot_be(options: dict[str, str], message: str) -> None:
+def test_invalid_driver_options_are_refused(options: dict[str, str], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         parse_driver_options(options)
 
 
-def test_what_it_shows_of_the_host_is_asked_for() -> None:
+def test_a_volume_that_mounts_the_host_is_a_relaxation() -> None:
     bind = {"type": "none", "device": "/etc", "o": "bind"}
     assert relaxations.of_volume({}) == ()
     assert relaxations.of_volume({"type": "tmpfs", "device": "tmpfs"}) == ()

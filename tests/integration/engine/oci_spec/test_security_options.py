@@ -30,7 +30,7 @@ def test_a_masked_file_is_empty_and_a_masked_directory_too(
     assert told.count("not permitted") == 1
 
 
-def test_unmask_opens_what_it_names_and_nothing_else(engine: PrivateEngine, busybox: str) -> None:
+def test_unmask_opens_only_the_named_paths(engine: PrivateEngine, busybox: str) -> None:
     script = "wc -l < /proc/timer_list; wc -c < /proc/interrupts; wc -c < /proc/keys"
     closed = run(engine, busybox, script).split()
     assert closed == ["0", "0", "0"]
@@ -50,7 +50,7 @@ def test_everything_can_be_unmasked(engine: PrivateEngine, busybox: str, option:
     assert document["HostConfig"]["ReadonlyPaths"] == []
 
 
-def test_masks_are_verified_and_relaxations_told(engine: PrivateEngine, busybox: str) -> None:
+def test_masks_are_verified_and_relaxations_shown(engine: PrivateEngine, busybox: str) -> None:
     words = ("--security-opt", "mask=/proc/version", "--security-opt", "unmask=/proc/interrupts")
     with containers.running(engine, busybox, flags=words) as name:
         done = engine.cli("jaula", "verify", "--format", "json", name)
@@ -61,7 +61,7 @@ def test_masks_are_verified_and_relaxations_told(engine: PrivateEngine, busybox:
     assert told == ["security-option=unmask=/proc/interrupts"]
 
 
-def test_hidepid_hides_processes_of_others(engine: PrivateEngine, busybox: str) -> None:
+def test_hidepid_hides_processes_of_other_users(engine: PrivateEngine, busybox: str) -> None:
     flags = ("--user", "0")
     script = "sleep 30 & su -s /bin/sh nobody -c 'ls -d /proc/[0-9]*' 2>/dev/null | wc -l"
     seen = int(run(engine, busybox, script, flags=flags))
@@ -145,7 +145,7 @@ def test_a_rule_of_a_profile_counts_where_its_conditions_hold(
         ('{"defaultAction": 5}', "seccomp"),
     ],
 )
-def test_a_profile_that_is_none_stops_the_container(
+def test_a_missing_profile_prevents_the_start(
     engine: PrivateEngine, busybox: str, tmp_path: Path, text: str, reason: str
 ) -> None:
     path = tmp_path / "broken.json"

@@ -1,4 +1,4 @@
-"""User namespaces: auto, keep-id, container:X, and ids that nobody shares unasked."""
+"""User namespaces: auto, keep-id, container:X, and ids that no container shares by default."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def keeper(
     return private, Visitor(private, USER, GROUP)
 
 
-def test_whoever_made_it_has_the_same_id_inside_and_outside(
+def test_keep_id_gives_the_client_one_id_inside_and_outside(
     keeper: tuple[PrivateEngine, Visitor], ground: Path
 ) -> None:
     private, visitor = keeper

@@ -1,4 +1,4 @@
-"""A cgroup that is still in use when its container ends is removed when it no longer is."""
+"""A cgroup in use at the exit of its container is removed later."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def move_in(engine: PrivateEngine, name: str, guest: Popen) -> None:
     (chosen[0] / "cgroup.procs").write_text(str(guest.pid))
 
 
-def test_the_cgroup_goes_when_its_last_process_has_gone(
+def test_the_cgroup_is_removed_after_its_last_process(
     engine: PrivateEngine, busybox: str, guest: Popen
 ) -> None:
     with containers.running(engine, busybox) as name:

@@ -56,7 +56,7 @@ def test_local_is_kept_and_read(engine: PrivateEngine, busybox: str) -> None:
         assert containers.inspect(engine, name)["HostConfig"]["LogConfig"]["Type"] == "local"
 
 
-def test_a_journal_that_is_not_there_is_told(engine: PrivateEngine, busybox: str) -> None:
+def test_a_missing_journal_is_reported(engine: PrivateEngine, busybox: str) -> None:
     if Path("/run/systemd/journal/socket").exists():
         pytest.skip("this host has a journal")
     done = engine.cli("jaula", "run", "--rm", "--log-driver", "journald", busybox, "true")
@@ -74,7 +74,7 @@ def test_a_journal_that_is_not_there_is_told(engine: PrivateEngine, busybox: str
         ("--log-driver", "gelf"),
     ],
 )
-def test_what_no_driver_has_is_refused_at_create(
+def test_unknown_log_options_are_refused_at_create(
     engine: PrivateEngine, busybox: str, words: tuple[str, ...]
 ) -> None:
     done = engine.cli("jaula", "create", *words, busybox, "true")
@@ -108,7 +108,7 @@ def test_details_are_the_labels_and_variables_that_were_chosen(
 
 
 @pytest.mark.parametrize("mode", ["blocking", "non-blocking"])
-def test_a_log_that_hangs_holds_a_container_up_unless_it_may_not(
+def test_a_hanging_log_blocks_the_container_unless_non_blocking(
     engine: PrivateEngine, busybox: str, mode: str
 ) -> None:
     """The log file is made a fifo that nobody reads, as a disk that does not answer."""
@@ -134,7 +134,7 @@ def test_a_log_that_hangs_holds_a_container_up_unless_it_may_not(
         engine.request("DELETE", f"/containers/{name}?force=1")
 
 
-def test_a_log_that_may_not_block_is_complete_when_the_container_ends(
+def test_a_non_blocking_log_is_complete_when_the_container_exits(
     engine: PrivateEngine, busybox: str
 ) -> None:
     name = containers.unique("log")
@@ -189,7 +189,7 @@ def names_beside(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("driver", ["json-file", "local"])
-def test_rotated_files_are_packed_and_read_as_the_others_are(
+def test_rotated_files_are_compressed_and_readable(
     engine: PrivateEngine, busybox: str, driver: str
 ) -> None:
     flags = ("--log-driver", driver, *PACKING)
@@ -275,7 +275,7 @@ def test_a_shim_that_is_killed_while_a_file_is_packed_leaves_the_log_whole(
         (("compress=maybe",), "invalid boolean value for compress"),
     ],
 )
-def test_what_cannot_be_packed_is_refused_at_create(
+def test_invalid_compression_is_refused_at_create(
     engine: PrivateEngine, busybox: str, words: tuple[str, ...], said: str
 ) -> None:
     flags = [part for word in words for part in ("--log-opt", word)]

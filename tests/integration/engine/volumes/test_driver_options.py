@@ -47,7 +47,7 @@ def mounted(engine: PrivateEngine) -> list[str]:
     return [line for line in text.splitlines() if f"{engine.root}/lib/volumes" in line]
 
 
-def test_one_in_memory_is_shared_and_gone_with_its_last_container(
+def test_a_tmpfs_volume_is_shared_and_ends_with_its_last_container(
     engine: PrivateEngine, busybox: str, volume: Callable[..., str]
 ) -> None:
     name = volume(type="tmpfs", device="tmpfs", o="size=1m,mode=0700,uid=1000")
@@ -91,7 +91,7 @@ def test_one_in_memory_outlives_the_engine_with_its_container(
 
 
 @pytest.mark.parametrize("options", ["bind", "rbind", "bind,ro"])
-def test_one_that_is_a_directory_of_the_host(
+def test_a_volume_can_bind_a_host_directory(
     engine: PrivateEngine,
     busybox: str,
     volume: Callable[..., str],
@@ -111,7 +111,7 @@ def test_one_that_is_a_directory_of_the_host(
     assert (tmp_path / "there").read_text() == "of the host"
 
 
-def test_what_is_mounted_in_a_volume_is_never_removed(
+def test_mounts_in_a_volume_are_never_removed(
     engine: PrivateEngine, volume: Callable[..., str], tmp_path: Path
 ) -> None:
     assert engine.process is not None
@@ -144,7 +144,7 @@ def test_what_is_mounted_in_a_volume_is_never_removed(
         ({"type": "tmpfs", "device": "tmpfs", "o": "nosuchoption=1"}, "nosuchoption"),
     ],
 )
-def test_what_cannot_be_mounted_is_one_clear_error(
+def test_a_failed_mount_is_one_clear_error(
     engine: PrivateEngine,
     busybox: str,
     volume: Callable[..., str],
@@ -270,7 +270,7 @@ def test_a_filter_that_is_neither_true_nor_false_is_refused(
 @pytest.mark.parametrize(
     "flag", ["-v={name}:/etc", "--mount=type=volume,source={name},target=/etc"]
 )
-def test_an_empty_volume_gets_what_the_image_has_there(
+def test_an_empty_volume_gets_the_images_content(
     engine: PrivateEngine, busybox: str, flag: str
 ) -> None:
     name = containers.unique("filled")

@@ -13,7 +13,7 @@ from harness import containers
 from harness.containers import running, unique
 from harness.engine import PrivateEngine
 
-from .test_networks import create, endpoints, inside, inspect, load, network, resolves
+from .test_service import create, endpoints, inside, inspect, load, network, resolves
 
 __all__ = ["network"]
 
@@ -32,7 +32,7 @@ def wire(engine: PrivateEngine) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])
-def test_a_macvlan_network_is_made_used_and_removed(
+def test_a_macvlan_network_is_created_used_and_removed(
     engine: PrivateEngine, busybox: str, wire: str, program: str
 ) -> None:
     name = unique("wire")
@@ -103,7 +103,7 @@ def test_a_link_on_a_users_network_is_a_name_for_one_container(
             assert resolves(engine, other, "db") == []
 
 
-def test_a_link_can_be_made_while_the_container_runs_and_its_target_does_not(
+def test_a_running_container_can_be_linked_to_a_stopped_one(
     engine: PrivateEngine, busybox: str, network: Callable[..., str]
 ) -> None:
     name, later = network(), unique("later")

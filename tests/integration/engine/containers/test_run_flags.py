@@ -1,4 +1,4 @@
-"""Flags of run that reach the kernel or are refused: links, volumes of others, devices."""
+"""Flags of run that reach the kernel or are refused: links, --volumes-from, devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFUSED = [(k, v[0]) for k, v in rows().items() if v[1] == "refused" and k not i
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])
 @pytest.mark.parametrize(("flag", "example"), REFUSED)
-def test_what_the_page_calls_refused_is(
+def test_flags_that_the_page_calls_refused_are_refused(
     engine: PrivateEngine, busybox: str, program: str, flag: str, example: str
 ) -> None:
     done = engine.cli(program, "create", f"--{flag}", example, busybox, "true")

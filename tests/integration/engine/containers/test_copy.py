@@ -101,7 +101,7 @@ def test_a_container_that_was_never_started_has_its_volumes(
 
 
 @pytest.mark.parametrize("words", [("{0}:/nope", "/tmp/x"), ("/etc/hostname", "{0}:/nope/x")])
-def test_what_is_missing_is_named(engine: PrivateEngine, cp: Run, made: str, words: Any) -> None:
+def test_a_missing_path_is_named(engine: PrivateEngine, cp: Run, made: str, words: Any) -> None:
     done = cp(*(word.format(made) for word in words))
     assert done.returncode == 1
     assert f"Could not find the file /nope in container {made}" in done.stderr

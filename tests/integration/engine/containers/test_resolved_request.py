@@ -82,7 +82,7 @@ def test_containers_of_an_engine_without_resolved_requests_go_on(new_engine: New
     assert os.readlink(f"/proc/{containers.pid(engine, 'other')}/ns/net") == shared
 
 
-def test_an_update_is_in_what_the_next_engine_starts(new_engine: NewEngine) -> None:
+def test_the_next_engine_starts_with_an_update(new_engine: NewEngine) -> None:
     engine = new_engine()
     load_image(engine, "busybox")
     engine.cli("jaula", "create", "--name", "web", "--pids-limit", "9", "busybox", "sleep", "60")

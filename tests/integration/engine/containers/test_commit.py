@@ -1,4 +1,4 @@
-"""Images made of containers: the docker command, docker-py, and our own command."""
+"""Commit: the docker command, docker-py, and our own command."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def test_the_same_changes_are_the_same_layer(
             engine.request("DELETE", f"/images/{one['Id']}?force=1")
 
 
-def test_nothing_changed_is_no_layer(engine: PrivateEngine, busybox: str, target: str) -> None:
+def test_a_commit_without_changes_adds_no_layer(
+    engine: PrivateEngine, busybox: str, target: str
+) -> None:
     with containers.running(engine, busybox) as name:
         assert engine.cli("jaula", "commit", name, f"{target}:v1").returncode == 0
     base = image(engine, busybox)["RootFS"]
@@ -140,7 +142,7 @@ def test_docker_py_commits_with_a_configuration(
         ("container={0}&tag=v1", 400),
     ],
 )
-def test_what_cannot_be_committed_is_refused(
+def test_an_invalid_commit_is_refused(
     engine: PrivateEngine, changed: str, query: str, status: int
 ) -> None:
     assert engine.request("POST", f"/commit?{query.format(changed)}").status == status

@@ -59,7 +59,7 @@ def seconds(engine: PrivateEngine, image: str, device: str, way: str, *flags: st
         ("read", "--device-read-iops", "30"),
     ],
 )
-def test_a_device_is_as_slow_as_was_asked_for(
+def test_a_device_is_throttled_as_requested(
     engine: PrivateEngine, busybox: str, device: str, way: str, flag: str, rate: str
 ) -> None:
     free = seconds(engine, busybox, device, way)
@@ -69,7 +69,7 @@ def test_a_device_is_as_slow_as_was_asked_for(
     assert free < limited / 2
 
 
-def test_a_device_that_is_none_is_told(engine: PrivateEngine, busybox: str) -> None:
+def test_an_invalid_device_is_an_error(engine: PrivateEngine, busybox: str) -> None:
     host = {"BlkioDeviceWriteBps": [{"Path": "/dev/no-such", "Rate": 1 << 20}]}
     body = {"Image": busybox, "Cmd": ["true"], "HostConfig": host}
     name = containers.unique("bio")
