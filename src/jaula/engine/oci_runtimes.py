@@ -163,6 +163,9 @@ async def _features(runtime: ExternalRuntime) -> bytes:
     return msgspec.json.format(output, indent=-1)
 
 
+# -- containers of an external runtime -----------------------------------------------------------
+
+
 RUNTIME_FILE = "runtime.json"
 TIMEOUT = 10.0  # seconds, for commands that create no process
 _OUTPUT_LIMIT = 1 << 21  # bytes

@@ -336,6 +336,9 @@ def _undo(parts: Services, container_id: str) -> None:
     shutil.rmtree(parts.config.paths.container(container_id), ignore_errors=True)
 
 
+# -- image configuration and storage options -----------------------------------------------------
+
+
 def merge_image_config(body: ContainerCreate, image: ImageConfig) -> ContainerCreate:
     """Return the request, completed with the image's configuration (moby ``daemon.merge``).
 

@@ -184,8 +184,8 @@ class ExitHandler:
         The clock may have been set meanwhile, so the pause is never longer than the recorded delay.
         """
         record = container.record
-        left = record.finished_at / 1e9 + record.restart_delay - time.time()
-        pause = min(max(left, 0.0), record.restart_delay)
+        remaining = record.finished_at / 1e9 + record.restart_delay - time.time()
+        pause = min(max(remaining, 0.0), record.restart_delay)
         container.restart = self.tasks.spawn(self._restart(container, pause))
 
     def give_up(self, container: Container) -> None:
@@ -209,17 +209,19 @@ class ExitHandler:
         :raises Conflict: when it runs, or when its files cannot be removed: it is marked dead then.
         """
         record, parts = container.record, self._parts
-        following = next_status(record.status, StateAction.REMOVE, record.name)
+        removing_status = next_status(record.status, StateAction.REMOVE, record.name)
         if container.restart is not None:
             container.restart.cancel()
             container.restart = None
-        container.change(status=following)
+        container.change(status=removing_status)
         container.close_pending()
         self._remove_run_dir(container)
         try:
             await asyncio.to_thread(self._remove_files, container.id)
         except (OSError, JaulaError) as error:
-            container.change(status=next_status(following, StateAction.REMOVE_FAILED, record.name))
+            container.change(
+                status=next_status(removing_status, StateAction.REMOVE_FAILED, record.name)
+            )
             container.change(error=str(error))
             parts.registry.save(container)
             raise Conflict(

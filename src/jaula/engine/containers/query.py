@@ -7,8 +7,8 @@ import os
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.containers import filters as filtering
-from jaula.engine.containers import inspect as inspecting
+from jaula.engine.containers import filters as container_filters
+from jaula.engine.containers import inspect as container_inspect
 from jaula.engine.containers import list as container_list
 from jaula.engine.containers.log_config import details
 from jaula.engine.containers.start import log_path
@@ -48,7 +48,7 @@ class ContainerQueries:
     def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
         """Return Docker's document of one container."""
         container = self.find(ref)
-        document = inspecting.document(self.parts, container)
+        document = container_inspect.document(self.parts, container)
         if size:
             document["SizeRw"] = self.size(container)
             document["SizeRootFs"] = document["SizeRw"] + self._image_size(container)
@@ -58,9 +58,11 @@ class ContainerQueries:
         self, *, all: bool, limit: int | None, filters: dict[str, list[str]], size: bool
     ) -> Documents:
         """Return Docker's summaries of containers, newest first."""
-        chosen = filtering.select(self.parts.registry, all=all, limit=limit, filters=filters)
+        selected = container_filters.select(
+            self.parts.registry, all=all, limit=limit, filters=filters
+        )
         documents = []
-        for container in chosen:
+        for container in selected:
             document = container_list.summary(self.parts, container)
             if size:
                 written = self.size(container)

@@ -105,14 +105,14 @@ def with_rootfs(
 def _device(root: int, path: str) -> int:
     """Return the device number of the file system at ``path``, 0 if it is the root's."""
     try:
-        place = paths.open_in_root(root, path, os.O_PATH)
+        fd = paths.open_in_root(root, path, os.O_PATH)
     except OSError:
         return 0
     try:
-        number = os.fstat(place).st_dev
+        number = os.fstat(fd).st_dev
         return 0 if number == os.fstat(root).st_dev else number
     finally:
-        os.close(place)
+        os.close(fd)
 
 
 # -- stopped containers --------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def _stopped(
 ) -> Result:
     namespaces.unshare(namespaces.CLONE.NEWNS)
     mounts.mount(None, "/", None, MS.REC | MS.PRIVATE)
-    place = str(parts.config.paths.container(record.id))
+    directory = str(parts.config.paths.container(record.id))
     source = parts.snapshots.root(record.id)
     if not isinstance(source, OverlayRoot):
         tree = mounts.clone_tree(source.path)
@@ -132,7 +132,7 @@ def _stopped(
     else:
         tree = _temporary_overlay(source)
     try:
-        mounts.move_mount(tree, place)
+        mounts.move_mount(tree, directory)
         root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
         try:
             for mount in sorted(record.mounts, key=lambda m: m.destination.count("/")):

@@ -11,8 +11,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import oci_runtimes
-from jaula.engine.containers import attach as attaching
-from jaula.engine.containers import create as creating
+from jaula.engine.containers import attach as container_attach
+from jaula.engine.containers import create as container_create
 from jaula.engine.containers import restart_policy
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
@@ -87,10 +87,10 @@ class Containers(ContainerQueries):
         platform: str | None,
         *,
         owner: tuple[str, int] = ("0", 0),
-        authorize: Authorize = creating.allow_all,
+        authorize: Authorize = container_create.allow_all,
     ) -> ContainerCreated:
         """Create a container; see :func:`jaula.engine.containers.create.create`."""
-        return await creating.create(
+        return await container_create.create(
             self.parts, body, name, platform, owner=owner, authorize=authorize
         )
 
@@ -123,7 +123,7 @@ class Containers(ContainerQueries):
             if container.record.body.host_config.auto_remove:
                 await self.exit_handler.remove(container, volumes=True)
             raise
-        await attaching.join_late(container)
+        await container_attach.join_late(container)
         self.health.started(container)
         self.watch(container)
 
@@ -329,7 +329,7 @@ class Containers(ContainerQueries):
 
     async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
         """Attach a client to a container's streams; this method owns ``fd``."""
-        await attaching.attach(self, self.find_or_close(ref, fd), fd, options)
+        await container_attach.attach(self, self.find_or_close(ref, fd), fd, options)
 
     def tty(self, ref: str, *, control: bool = False) -> bool:
         """Return whether a container has a terminal.
@@ -338,7 +338,7 @@ class Containers(ContainerQueries):
         """
         container = self.find(ref)
         if control:
-            attaching.check(container)
+            container_attach.check(container)
         return container.record.body.tty
 
     async def resize(self, ref: str, h: int, w: int) -> None:

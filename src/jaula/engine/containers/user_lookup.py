@@ -83,6 +83,9 @@ def _facts(resolved: ResolvedUser) -> UserFacts:
     return UserFacts(resolved.uid, resolved.gid, tuple(resolved.additional_gids), resolved.home)
 
 
+# -- passwd and group files ----------------------------------------------------------------------
+
+
 MAX_BYTES = 1 << 20  # of one file
 MAX_ID = (1 << 31) - 1
 MAX_GROUPS = 65536

@@ -106,6 +106,9 @@ class Container:
             os.close(fd)
 
 
+# -- transitions ---------------------------------------------------------------------------------
+
+
 class StateAction(StrEnum):
     """An action that changes the status of a container."""
 

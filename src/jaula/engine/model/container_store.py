@@ -169,6 +169,9 @@ def _migrated(
         ) from error
 
 
+# -- names and ids -------------------------------------------------------------------------------
+
+
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 
 _ADJECTIVE_WORDS = """

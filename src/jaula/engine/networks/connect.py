@@ -254,18 +254,18 @@ class NetworkConnector:
                 container, [self._set_gateway(container, remaining[0]), *remaining[1:]]
             )
 
-    def _set_gateway(self, container: Container, chosen: Endpoint) -> Endpoint:
+    def _set_gateway(self, container: Container, endpoint: Endpoint) -> Endpoint:
         """Move the default routes and the published ports to an endpoint after theirs is gone."""
         fds = join.open_namespaces(container, ("network",))
         try:
-            self._parts.network.lead_outside(chosen, fds["network"])
+            self._parts.network.lead_outside(endpoint, fds["network"])
         finally:
             os.close(fds["network"])
         try:
-            return self._publish(container.record, chosen)
+            return self._publish(container.record, endpoint)
         except JaulaError as error:
             log.warning("container %s: %s", container.name, error)
-            return chosen
+            return endpoint
 
     def _save_endpoints(
         self, container: Container, endpoints: Sequence[Endpoint], **fields: object
@@ -343,6 +343,9 @@ def _check_mode(modes: Namespaces) -> None:
             "container cannot be connected to multiple networks with one of the networks in"
             " private (none) mode"
         )
+
+
+# -- resources of a start ------------------------------------------------------------------------
 
 
 class StartResources:

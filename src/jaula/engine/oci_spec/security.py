@@ -249,6 +249,9 @@ def _landlock(
     return interface.LabelRequest(requested, privileged)
 
 
+# -- masked paths and options of /proc -----------------------------------------------------------
+
+
 UNMASK_ALL = "ALL"
 _HIDEPID = ("0", "1", "2", "4", "off", "noaccess", "invisible", "ptraceable")
 _MAX_PATHS = 256  # of one request

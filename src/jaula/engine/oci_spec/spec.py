@@ -219,6 +219,9 @@ def check_sysctls(resolved: ResolvedRequest) -> None:
         )
 
 
+# -- the program ---------------------------------------------------------------------------------
+
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -221,6 +221,9 @@ def _is_enabled(path: str) -> bool:
         return False
 
 
+# -- identity ------------------------------------------------------------------------------------
+
+
 _IDENTITY_KEY = "identity"
 
 

@@ -103,9 +103,9 @@ class IdRanges:
 
     def release(self, start: int) -> None:
         """Count one container less; the last one frees the range."""
-        left = self._used.get(start, 0) - 1
-        if left > 0:
-            self._used[start] = left
+        users = self._used.get(start, 0) - 1
+        if users > 0:
+            self._used[start] = users
         else:
             self._used.pop(start, None)
 

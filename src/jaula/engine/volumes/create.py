@@ -113,6 +113,9 @@ def _check_source(mount: MountRecord, *, create: bool) -> None:
         ) from error
 
 
+# -- options of the local driver -----------------------------------------------------------------
+
+
 DRIVER_OPTIONS = ("type", "device", "o", "size")
 _MEMORY = ("tmpfs", "ramfs")
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "ceph")

@@ -177,6 +177,9 @@ def _mount_error(
     return Unavailable(f"{what}: {error.strerror}")
 
 
+# -- events --------------------------------------------------------------------------------------
+
+
 def emit_mounts(events: EventBus, record: ContainerRecord) -> None:
     """Emit an event for each volume of a container that was started.
 

@@ -44,16 +44,16 @@ def mount_requests(body: ContainerCreate) -> tuple[MountRequest, ...]:
     listed += [_mount(mount) for mount in host.mounts]
     listed += [_tmpfs(path, options) for path, options in host.tmpfs.items()]
     for request in listed:
-        place = request.mount.destination
-        if place in requests:
-            raise InvalidRequest(f"Duplicate mount point: {place}")
-        requests[place] = request
+        target = request.mount.destination
+        if target in requests:
+            raise InvalidRequest(f"Duplicate mount point: {target}")
+        requests[target] = request
     for path in body.volumes:
-        place = destination(path)
-        if place not in requests:
-            requests[place] = MountRequest(
+        target = destination(path)
+        if target not in requests:
+            requests[target] = MountRequest(
                 MountRecord(
-                    "volume", place, anonymous=True, driver="local", options=_VOLUME_OPTIONS
+                    "volume", target, anonymous=True, driver="local", options=_VOLUME_OPTIONS
                 )
             )
     return tuple(requests.values())
@@ -94,8 +94,8 @@ def split_bind(text: str) -> tuple[str, str, str]:
 
 
 def _bind(text: str, driver: str) -> MountRequest:
-    source, place, mode = split_bind(text)
-    place = destination(place)
+    source, target, mode = split_bind(text)
+    target = destination(target)
     read_only, propagation, no_copy = _bind_options(text, mode)
     if source.startswith("/"):
         if "\0" in source:
@@ -105,7 +105,7 @@ def _bind(text: str, driver: str) -> MountRequest:
         return MountRequest(
             MountRecord(
                 "bind",
-                place,
+                target,
                 source=path,
                 mode=mode,
                 read_only=read_only,
@@ -128,7 +128,7 @@ def _bind(text: str, driver: str) -> MountRequest:
     return MountRequest(
         MountRecord(
             "volume",
-            place,
+            target,
             name=source,
             driver="local",
             mode=mode or "z",
@@ -163,15 +163,15 @@ def _check_driver(driver: str) -> None:
 
 
 def _mount(mount: Mount) -> MountRequest:
-    place = _field(mount, "Target", mount.target)
-    place = destination(place)
+    target = _field(mount, "Target", mount.target)
+    target = destination(target)
     match mount.type:
         case "bind":
-            return _mount_bind(mount, place)
+            return _mount_bind(mount, target)
         case "volume":
-            return _mount_volume(mount, place)
+            return _mount_volume(mount, target)
         case "tmpfs":
-            return _mount_tmpfs(mount, place)
+            return _mount_tmpfs(mount, target)
     raise InvalidRequest(
         f'mount type unknown: "{mount.type}"', hint="must be one of bind, volume and tmpfs"
     )
@@ -185,7 +185,7 @@ def _field(mount: Mount, name: str, value: str) -> str:
     return value
 
 
-def _mount_bind(mount: Mount, place: str) -> MountRequest:
+def _mount_bind(mount: Mount, target: str) -> MountRequest:
     source = _field(mount, "Source", mount.source)
     if not source.startswith("/"):
         raise InvalidRequest(
@@ -209,7 +209,7 @@ def _mount_bind(mount: Mount, place: str) -> MountRequest:
     return MountRequest(
         MountRecord(
             "bind",
-            place,
+            target,
             source=posixpath.normpath(source),
             read_only=mount.read_only,
             propagation=propagation,
@@ -219,7 +219,7 @@ def _mount_bind(mount: Mount, place: str) -> MountRequest:
     )
 
 
-def _mount_volume(mount: Mount, place: str) -> MountRequest:
+def _mount_volume(mount: Mount, target: str) -> MountRequest:
     volume_options = mount.volume_options
     if mount.bind_options or mount.tmpfs_options:
         raise InvalidRequest('invalid mount config for type "volume": options of another type')
@@ -234,7 +234,7 @@ def _mount_volume(mount: Mount, place: str) -> MountRequest:
     return MountRequest(
         MountRecord(
             "volume",
-            place,
+            target,
             name=mount.source,
             driver="local",
             mode="z",
@@ -260,7 +260,7 @@ def _subpath(text: str) -> str:
     return "" if plain == "." else plain
 
 
-def _mount_tmpfs(mount: Mount, place: str) -> MountRequest:
+def _mount_tmpfs(mount: Mount, target: str) -> MountRequest:
     if mount.source:
         raise InvalidRequest('invalid mount config for type "tmpfs": field Source must be empty')
     tmpfs_options = mount.tmpfs_options
@@ -275,7 +275,7 @@ def _mount_tmpfs(mount: Mount, place: str) -> MountRequest:
     if mount.read_only:
         options.append("ro")
     return MountRequest(
-        MountRecord("tmpfs", place, read_only=mount.read_only, options=tuple(options))
+        MountRecord("tmpfs", target, read_only=mount.read_only, options=tuple(options))
     )
 
 

@@ -47,12 +47,12 @@ class Volumes:
         """Return the volumes that pass ``name``, ``label``, ``driver`` and ``dangling``."""
         _check(filters)
         used = self.used()
-        chosen = [
+        selected = [
             volume
             for volume in self._parts.volumes.list()
             if all(_fits(volume, key, values, used) for key, values in filters.items())
         ]
-        return {"Volumes": [_document(volume) for volume in chosen], "Warnings": None}
+        return {"Volumes": [_document(volume) for volume in selected], "Warnings": None}
 
     def inspect(self, name: str) -> Document:
         """Return one volume.

@@ -140,7 +140,10 @@ def test_mounts_in_a_volume_are_never_removed(
     [
         ({"type": "none", "device": "/nowhere/at/all", "o": "bind"}, "no such file or directory"),
         ({"type": "none", "device": "/etc/passwd", "o": "bind"}, "not a directory"),
-        ({"type": "nosuchfs", "device": "x"}, "this kernel has no file system 'nosuchfs'"),
+        (
+            {"type": "nosuchfs", "device": "x"},
+            "this kernel does not support the file system 'nosuchfs'",
+        ),
         ({"type": "tmpfs", "device": "tmpfs", "o": "nosuchoption=1"}, "nosuchoption"),
     ],
 )
