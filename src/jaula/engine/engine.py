@@ -1,4 +1,4 @@
-"""The engine: every use case, over the parts that it is given."""
+"""The engine: every use case, over the services below it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from jaula.engine.networks.service import Networks
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.secrets.service import Secrets
 from jaula.engine.secrets.store import SecretKind
+from jaula.engine.system.disk_usage import DiskUsage
 from jaula.engine.system.service import System
 from jaula.engine.volumes.service import Volumes
 from jaula.errors import JaulaError, NotFound
@@ -37,14 +38,20 @@ log = logging.getLogger("jaula.engine")
 
 
 class Engine:
-    """What the API serves."""
+    """The use cases that the API serves."""
 
     def __init__(self, parts: Services) -> None:
         self.parts = parts
         users = UserLookup(parts)
         self.containers = Containers(parts, users)
-        self.execs = Execs(parts, self.containers, users)
-        self.containers.health = HealthMonitor(self.containers, self.execs)
+        self.execs = Execs(parts, users)
+        self.containers.on_exec = self.execs.ended
+        self.containers.health = HealthMonitor(
+            parts,
+            self.containers.exit_handler,
+            self.execs,
+            self.containers.restart_unhealthy,
+        )
         self.images = Images(parts)
         self.distribution = RegistryService(parts)
         self.builds = Builds(parts, self.containers, self.distribution)
@@ -53,11 +60,12 @@ class Engine:
         self.secrets = Secrets(parts, SecretKind.SECRET)
         self.configs = Secrets(parts, SecretKind.CONFIG)
         self.networks = Networks(parts)
-        self.system = System(parts, self)
+        disk_usage = DiskUsage(parts, self.containers, self.images, self.volumes, self.builds)
+        self.system = System(parts, disk_usage)
         self.upkeep = Fsck(parts)
 
     def reconfigure(self, config: EngineConfig) -> None:
-        """Work with other settings from now on; what runs is left as it is."""
+        """Use other settings from now on; running containers keep theirs."""
         parts = self.parts
         old, parts.config = parts.config, config
         if (old.nofile, old.pids_limit) != (config.nofile, config.pids_limit):
@@ -67,7 +75,7 @@ class Engine:
             self.distribution.renew()
 
     async def open(self) -> None:
-        """Take over what a former engine left, sweep what it left half-made."""
+        """Take over what a previous engine left running, and sweep what it left incomplete."""
         await self._load_profile()
         self.parts.runtimes.open()
         self.builds.sweep()
@@ -76,7 +84,7 @@ class Engine:
         self.parts.sandboxes.refill()
 
     async def _load_profile(self) -> None:
-        """The AppArmor profile of containers, on a host that has AppArmor; it may be refused."""
+        """Load the AppArmor profile of containers, on a host with AppArmor; warn if that fails."""
         host = self.parts.host
         if not host.apparmor:
             return
@@ -88,38 +96,41 @@ class Engine:
             self.parts.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))
 
     def _watch_firewall(self) -> None:
-        """Put our rules back at once when another program flushes the host's firewall."""
+        """Restore our rules at once when another program flushes the host's firewall."""
         network = self.parts.network
 
         def repair() -> None:
             try:
                 if network.repair():
-                    log.warning("the firewall was flushed by another program; rules put back")
+                    log.warning("another program flushed the firewall; rules restored")
             except JaulaError as error:
-                log.warning("the firewall was flushed and cannot be put back: %s", error)
+                log.warning(
+                    "another program flushed the firewall, and the rules cannot be restored: %s",
+                    error,
+                )
 
         asyncio.get_running_loop().add_reader(network.watch().fileno(), repair)
 
     def _remove_cgroup_parent(self) -> None:
-        """Remove the directory above all containers' cgroups where nothing is left in it."""
+        """Remove the parent directory of all containers' cgroups if it is empty."""
         try:
             with self.parts.cgroups.open(
                 f"/{self.parts.config.cgroup_parent.strip('/')}"
             ) as parent:
-                places = set(parent.locations().values())
+                directories = set(parent.locations().values())
         except NotFound:
-            places = set()
+            directories = set()
         if self.parts.config.runtimes:
-            places |= set(cgroup_cleanup.cgroup_directories(self.parts.config.cgroup_parent))
-        for place in places:
+            directories |= set(cgroup_cleanup.cgroup_directories(self.parts.config.cgroup_parent))
+        for directory in directories:
             try:
-                os.rmdir(place)
+                os.rmdir(directory)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT):
-                    log.warning("cgroup %s: %s", place, error)
+                    log.warning("cgroup %s: %s", directory, error)
 
     async def close(self) -> None:
-        """Stop, and leave every container running."""
+        """Stop the engine and leave every container running."""
         await self.builds.close()
         for container in self.parts.registry:
             if container.restart is not None:
@@ -128,11 +139,11 @@ class Engine:
             if container.shim is not None:
                 container.shim.on_gone = None
                 container.shim.close()
-        await self.containers.ending.close()
+        await self.containers.exit_handler.close()
         await self.parts.runtimes.close()
         await self.parts.sandboxes.close()
         self.parts.resolvers.close()
-        # With nobody on it the bridge and its firewall go too.
+        # Without containers the bridge and its firewall rules are removed too.
         asyncio.get_running_loop().remove_reader(self.parts.network.watch().fileno())
         self.parts.network.teardown()
         self.parts.network.close()

@@ -1,4 +1,4 @@
-"""Threads that may leave the namespaces of the others."""
+"""Threads that may leave the namespaces of their process."""
 
 from __future__ import annotations
 

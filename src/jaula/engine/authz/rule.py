@@ -79,7 +79,7 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
                 return self.privileged
             case Relaxation.OOM_SCORE:
                 return self.oom_score
-            case Relaxation.OTHERS:
+            case Relaxation.OTHER_CONTAINERS:
                 return self.others is ContainerAccess.CONTROL
         granted = _granted(self, ask.kind)
         return "*" in granted or ask.value in granted
@@ -115,7 +115,7 @@ def union(rules: tuple[PolicyRule, ...]) -> PolicyRule:
 def judge(caller: Caller, rule: PolicyRule, asks: tuple[Privilege, ...]) -> None:
     """Raise ``NotAuthorized`` for the first thing that the rule does not grant."""
     for ask in asks:
-        if ask.kind is not Relaxation.OTHERS and not rule.allows(ask):
+        if ask.kind is not Relaxation.OTHER_CONTAINERS and not rule.allows(ask):
             raise refusal(caller, rule, f"ask for {ask}", _advice(ask, rule))
 
 

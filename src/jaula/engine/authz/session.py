@@ -139,7 +139,7 @@ class Session:
         """Raise for the first relaxation that is not granted."""
         self.run()
         for ask in asks:
-            if ask.kind is not Relaxation.OTHERS:
+            if ask.kind is not Relaxation.OTHER_CONTAINERS:
                 if not self.rule.allows(ask):
                     rules.judge(self._named(), self.rule, (ask,))
                 if ask.kind is Relaxation.HOST_MOUNT and not self._has_rights_on_disk():

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.builder import layers
-from jaula.engine.model import names
+from jaula.engine.containers.user_lookup import MAX_ID, resolve_user
+from jaula.engine.model.container_store import new_id
 from jaula.errors import InvalidRequest
 from jaula.kernel import paths
-from jaula.security import users
 from jaula.spec.rootfs import OverlayRoot
 from jaula.storage.drivers.driver import open_root
 from jaula.storage.trees import open_directory
@@ -64,7 +64,7 @@ def filled(
             if not os.listdir(path):
                 return None
             return layers.from_directory(parts, path, pin, newest=newest, exact=exact)
-    snapshot = names.new_id()
+    snapshot = new_id()
     try:
         parts.snapshots.create(snapshot, diff_ids)
         source = parts.snapshots.root(snapshot)
@@ -111,18 +111,18 @@ def owner_of(parts: Services, diff_ids: Sequence[str], text: str) -> tuple[int, 
     user, colon, group = text.partition(":")
     if user.isdigit() and (group.isdigit() or not colon) and text.isascii():
         ids = int(user[:11]), int((group if colon else user)[:11])
-        if max(ids) > users.MAX_ID:
-            raise InvalidRequest(f"invalid --chown {text[:64]!r}: ids end at {users.MAX_ID}")
+        if max(ids) > MAX_ID:
+            raise InvalidRequest(f"invalid --chown {text[:64]!r}: ids end at {MAX_ID}")
         return ids
     with viewed(parts, diff_ids) as root:
-        found = users.resolve(root, text, ())
+        found = resolve_user(root, text, ())
     return found.uid, found.gid if colon or not user.isdigit() else found.uid
 
 
 @contextmanager
 def own_directory(parts: Services) -> Iterator[str]:
     """An empty root directory that goes with the block, or with the next start of an engine."""
-    snapshot = names.new_id()
+    snapshot = new_id()
     top = parts.config.paths.container(snapshot)
     top.mkdir(mode=0o700)
     root = top / "upper"

@@ -102,7 +102,7 @@ def _check(builds: Builds, options: BuildOptions, resolved: ResolvedRequest) -> 
         raise Conflict(f"build {options.build_id} is running already")
     body = ContainerCreate(cmd=("true",), host_config=options.host)
     creating.check(builds.parts, body, resolved)
-    endpoints.chosen(body, builds.parts.networks.find)
+    endpoints.select_networks(body, builds.parts.networks.find)
 
 
 def _directory(work: Path) -> Path:

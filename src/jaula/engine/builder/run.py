@@ -23,10 +23,10 @@ from jaula.engine.build_threads import in_thread, whole
 from jaula.engine.builder import layers
 from jaula.engine.builder.cache import key
 from jaula.engine.containers import selinux
-from jaula.engine.model import names
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
-from jaula.engine.oci_spec import process
-from jaula.engine.resolved_request import resolve
+from jaula.engine.model.container_store import new_id
+from jaula.engine.oci_spec.spec import arguments
 from jaula.errors import JaulaError, StepFailed
 from jaula.runtime.protocol import AttachStream
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
@@ -131,7 +131,7 @@ async def _made(
     body = body_of(state, command)
     resolved = resolve(body)
     judge(relaxations.of_request(resolved))
-    container_id = names.new_id()
+    container_id = new_id()
     record = ContainerRecord(
         id=container_id,
         name=f"build-{container_id[:12]}",
@@ -139,7 +139,7 @@ async def _made(
         body=body,
         image=key.of_layers(state.diff_ids),
         layers=state.diff_ids,
-        args=process.arguments(body),
+        args=arguments(body),
         hostname=body.hostname or parts.host.hostname,
         storage_driver=parts.snapshots.name,
         level=selinux.take_level(parts, container_id, resolved),
@@ -152,7 +152,7 @@ async def _made(
         os.makedirs(parts.config.paths.container(container_id), mode=0o710, exist_ok=True)
         await in_thread(parts.snapshots.create, container_id, record.layers)
     except BaseException:
-        await whole(containers.ending.remove(container, volumes=False))
+        await whole(containers.exit_handler.remove(container, volumes=False))
         raise
     return container
 
@@ -171,7 +171,7 @@ async def _removed(containers: Containers, container: Container, mounts: StepMou
             await containers.end(container)
     await in_thread(mounts.detach)
     async with container.lock:
-        await containers.ending.remove(container, volumes=False)
+        await containers.exit_handler.remove(container, volumes=False)
 
 
 def _check(record: ContainerRecord, command: RunCommand) -> None:

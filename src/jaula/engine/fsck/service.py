@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.fsck import cgroups, containers, images, networks, volumes
 from jaula.engine.fsck.finding import Finding, FsckInputs
-from jaula.engine.threads import produced
+from jaula.engine.threads import produce
 from jaula.errors import CorruptState, JaulaError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Fsck:
             for manifest, reason in damaged.items():
                 emit(_unreadable(manifest, store.names_of(manifest), reason))
 
-        async for document in produced(work):
+        async for document in produce(work):
             yield document
 
     async def check(self, *, contents: bool) -> Document:

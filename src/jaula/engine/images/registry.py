@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from jaula.engine.model.filters import Filters
-from jaula.engine.threads import in_own_thread, produced
+from jaula.engine.threads import in_own_thread, produce
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
 from jaula.images.reference import DEFAULT_DOMAIN, Reference
@@ -78,7 +78,7 @@ class RegistryService:
                 fetch = pull_all if every else pull
                 fetch(client, wanted, chosen, held, emit, cancel)
 
-        async for message in produced(work, own_thread=True, abandon=cancel.cancel):
+        async for message in produce(work, own_thread=True, abandon=cancel.cancel):
             yield message
         shown = wanted.repository if every else str(wanted)
         self._parts.events.emit("image", "pull", shown, {"name": wanted.repository})
@@ -100,7 +100,7 @@ class RegistryService:
             with _HubHint(wanted):
                 push(client, wanted, held, emit, cancel)
 
-        async for message in produced(work, own_thread=True, abandon=cancel.cancel):
+        async for message in produce(work, own_thread=True, abandon=cancel.cancel):
             yield message
         self._parts.events.emit("image", "push", str(wanted), {"name": wanted.repository})
 

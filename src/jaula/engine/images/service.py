@@ -15,7 +15,7 @@ from jaula.engine.model.filters import (
     parse_time,
     prune_selects,
 )
-from jaula.engine.threads import consumed, produced
+from jaula.engine.threads import consume, produce
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError
 from jaula.spec import units
 from jaula.state.records import Status
@@ -141,7 +141,7 @@ class Images:
             for message in load(store, file, quiet=quiet, admit=gate.check_load):
                 emit(dict(message))
 
-        async for message in consumed(stream, work):
+        async for message in consume(stream, work):
             text = str(message.get("stream", ""))
             if text.startswith("Loaded image"):
                 name = text.partition(": ")[2].strip()
@@ -160,7 +160,7 @@ class Images:
 
         for image_id, name in zip(ids, names, strict=True):
             self._parts.events.emit("image", "save", image_id, {"name": name})
-        async for chunk in produced(work):
+        async for chunk in produce(work):
             yield chunk
 
     async def import_(
@@ -181,7 +181,7 @@ class Images:
             image = import_tar(store, file, name, changes, message=message)
             emit({"status": image.id})
 
-        async for document in consumed(stream, work):
+        async for document in consume(stream, work):
             self._parts.events.emit(
                 "image", "import", str(document["status"]), {"name": name or ""}
             )

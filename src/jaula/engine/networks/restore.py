@@ -1,4 +1,4 @@
-"""Networks and resolvers after a former engine's end: set up again from what is on record."""
+"""Live restore of networks and DNS servers: set up again what the records contain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("jaula.network")
 
 
 def restore_networks(parts: Services) -> None:
-    """Set up every network on record; sweep those whose making was cut off."""
+    """Set up every network with a record; remove those whose creation was interrupted."""
     for network in parts.networks:
         if network.config_only:
             continue
@@ -28,7 +28,7 @@ def restore_networks(parts: Services) -> None:
             if network.ipv4_pool is None:
                 parts.network.clear(network)
                 parts.networks.forget(network)
-                log.info("the making of network %s was cut off and is undone", network.name)
+                log.info("the creation of network %s was interrupted and is undone", network.name)
             else:
                 parts.network.define(network)
         except JaulaError as error:
@@ -37,13 +37,13 @@ def restore_networks(parts: Services) -> None:
 
 
 async def restore_resolvers(parts: Services, containers: Iterable[Container]) -> None:
-    """Answer again the questions of containers that a former engine started."""
+    """Serve DNS again for containers that a previous engine started."""
     for container in containers:
         record = container.record
         if all(endpoint.network == DEFAULT for endpoint in record.endpoints):
             continue
         try:
-            fds = join.borrow(container, ("network",))
+            fds = join.open_namespaces(container, ("network",))
             try:
                 servers = record.body.host_config.dns
                 await parts.resolvers.open(record.id, fds["network"], servers)
@@ -52,4 +52,4 @@ async def restore_resolvers(parts: Services, containers: Iterable[Container]) ->
             finally:
                 os.close(fds["network"])
         except JaulaError as error:
-            log.warning("container %s has no resolver: %s", container.name, error)
+            log.warning("container %s has no DNS server: %s", container.name, error)

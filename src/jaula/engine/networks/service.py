@@ -1,4 +1,7 @@
-"""The use cases of networks: what ``/networks/...`` asks for. Documents and words are Docker's."""
+"""The use cases of networks: the routes of ``/networks/...``.
+
+Documents and messages are Docker's.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.engine.model.container_store import new_id
 from jaula.engine.model.filters import (
     Filters,
     check_prune,
     has_labels,
     prune_selects,
 )
-from jaula.engine.model.names import new_id
 from jaula.engine.networks import (
     config_only,
 )
@@ -58,34 +61,34 @@ class Networks:
         self._parts = parts
         self._connector = NetworkConnector(parts)
 
-    # -- looking -----------------------------------------------------------------------------
+    # -- queries -------------------------------------------------------------------------------
 
     def list(self, filters: Filters) -> list[Document]:
-        """Those that pass every filter.
+        """Return the networks that pass every filter.
 
-        :raises InvalidRequest: a filter that there is not.
+        :raises InvalidRequest: when a filter is unknown.
         """
         names = (*PREDEFINED, *(network.name for network in self._parts.networks))
-        found = [self._document(name, containers=False) for name in names]
+        documents = [self._document(name, containers=False) for name in names]
         return [
             document
-            for document in found
+            for document in documents
             if all(self._fits(document, key, values) for key, values in filters.items())
         ]
 
     def inspect(self, ref: str) -> Document:
-        """One network with its containers.
+        """Return one network with its containers.
 
-        :raises NotFound: no such network.
+        :raises NotFound: when there is no such network.
         """
         return self._document(self._parts.networks.find(ref), containers=True)
 
     def _document(self, name: str, *, containers: bool) -> Document:
         network = self._parts.networks.get(name) or self._predefined(name)
         relaxed = self._parts.config.publish_past_firewall
-        found = network_inspect.document(network, past_firewall=relaxed)
-        found["Containers"] = self._members(name) if containers else {}
-        return found
+        document = network_inspect.document(network, past_firewall=relaxed)
+        document["Containers"] = self._containers(name) if containers else {}
+        return document
 
     def _predefined(self, name: str) -> NetworkRecord:
         options: dict[str, str] = {}
@@ -112,14 +115,14 @@ class Networks:
             driver_options=options,
         )
 
-    def _members(self, name: str) -> Document:
-        found: Document = {}
+    def _containers(self, name: str) -> Document:
+        containers: Document = {}
         for container in self._parts.registry:
             record = container.record
             mode = record.body.host_config.network_mode
             endpoint = next((e for e in record.endpoints if e.network == name), None)
             if endpoint is not None:
-                found[record.id] = {
+                containers[record.id] = {
                     "Name": record.name,
                     "EndpointID": endpoint.endpoint_id,
                     "MacAddress": endpoint.mac,
@@ -127,14 +130,14 @@ class Networks:
                     "IPv6Address": f"{endpoint.ipv6}/{endpoint.prefix6}" if endpoint.ipv6 else "",
                 }
             elif container.live and mode == name and name in ("host", "none"):
-                found[record.id] = {
+                containers[record.id] = {
                     "Name": record.name,
                     "EndpointID": "",
                     "MacAddress": "",
                     "IPv4Address": "",
                     "IPv6Address": "",
                 }
-        return found
+        return containers
 
     def _fits(self, document: Document, key: str, values: Values) -> bool:
         match key:
@@ -150,9 +153,9 @@ class Networks:
                 kind = "builtin" if document["Name"] in PREDEFINED else "custom"
                 return kind in values
             case "dangling":
-                wanted = any(value.lower() in _TRUE for value in values)
+                dangling = any(value.lower() in _TRUE for value in values)
                 used = document["Name"] in PREDEFINED or self._used(document["Name"])
-                return wanted != used
+                return dangling != used
             case "label":
                 return has_labels(document["Labels"], values)
         raise InvalidRequest(f"invalid filter '{key}'")
@@ -160,14 +163,14 @@ class Networks:
     def _used(self, name: str) -> bool:
         return any(e.network == name for c in self._parts.registry for e in c.record.endpoints)
 
-    # -- making and removing -----------------------------------------------------------------
+    # -- create and remove ---------------------------------------------------------------------
 
     async def create(self, body: NetworkCreate) -> Document:
-        """Make a network.
+        """Create a network.
 
-        :raises Conflict: the name is in use.
-        :raises NotFound: the settings that it is to be made from are not there.
-        :raises NotAuthorized: the name is a predefined one's, or a subnet overlaps another's.
+        :raises Conflict: when the name is in use.
+        :raises NotFound: when the config-only network that it names does not exist.
+        :raises NotAuthorized: when the name is predefined, or a subnet overlaps another network's.
         """
         parts = self._parts
         if body.name in PREDEFINED:
@@ -177,28 +180,28 @@ class Networks:
             raise Conflict(f"network with name {body.name} already exists")
         identity = new_id()
         if body.config_only:
-            return self._made(config_only.settings(body, identity))
+            return self._made(config_only.config_record(body, identity))
         body = self._with_settings(body)
         if body.driver in ("", "default", "bridge"):
             options = {**parts.config.network_options, **body.options}
             body = msgspec.structs.replace(body, options=options)
         network = network_create.network(body, identity)
         if network.parent:
-            made = parts.network.owns_parent(network.parent)
-            network = msgspec.structs.replace(network, made_parent=made)
+            engine_parent = parts.network.owns_parent(network.parent)
+            network = msgspec.structs.replace(network, made_parent=engine_parent)
         elif parts.network.has_interface(network.bridge):
             raise NotAuthorized(
                 f"cannot create network {identity} ({network.bridge}): the host has an interface"
                 " of that name"
             )
-        asked = body.ipam.config if body.ipam else ()
+        requested = body.ipam.config if body.ipam else ()
         pools = config.check_pools(
-            [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in asked],
+            [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in requested],
             parts.network.subnets(),
             ipv6=body.enable_ipv6,
         )
         plan = msgspec.structs.replace(network, pools=pools, asked_pools=bool(pools))
-        parts.networks.note(network)  # without a subnet: if this is cut off, the start sweeps it
+        parts.networks.save_pending(network)  # without a subnet: the next start sweeps it
         try:
             defined = parts.network.define(plan)
         except BaseException:
@@ -212,15 +215,15 @@ class Networks:
             raise
 
     def whole(self, body: NetworkCreate) -> NetworkCreate:
-        """All that a request asks for, in its own words or by the name of settings."""
+        """Return the request with the settings of the config-only network that it names."""
         try:
             return self._with_settings(body)
         except NotFound:
-            return body  # the making says so
+            return body  # create raises the error
 
     def _with_settings(self, body: NetworkCreate) -> NetworkCreate:
-        source = config_only.source(body)
-        return config_only.applied(body, self._parts.networks.get(source)) if source else body
+        source = config_only.config_from(body)
+        return config_only.apply_config(body, self._parts.networks.get(source)) if source else body
 
     def _made(self, network: NetworkRecord) -> Document:
         self._parts.networks.save(network)
@@ -228,9 +231,9 @@ class Networks:
         return {"Id": network.id, "Warning": ""}
 
     async def remove(self, ref: str) -> None:
-        """Remove a network that no running container is on.
+        """Remove a network that has no running containers.
 
-        :raises NotAuthorized: it is predefined, has containers, or its settings are in use.
+        :raises NotAuthorized: when it is predefined, has containers, or its settings are in use.
         """
         name = self._parts.networks.find(ref)
         network = self._parts.networks.get(name)
@@ -251,9 +254,9 @@ class Networks:
         self._emit("destroy", network)
 
     async def prune(self, filters: Filters) -> Document:
-        """Remove every user's network that no running container is on; settings stay.
+        """Remove every user's network without running containers; config-only networks stay.
 
-        :raises InvalidRequest: another filter than ``until``, ``label`` and ``label!``.
+        :raises InvalidRequest: when a filter is not ``until``, ``label`` or ``label!``.
         """
         check_prune(filters)
         removed = []
@@ -265,16 +268,16 @@ class Networks:
             try:
                 await self.remove(network.name)
             except NotAuthorized:
-                continue  # a container is just starting on it
+                continue  # a container has just been started on it
             removed.append(network.name)
         self._parts.events.emit("network", "prune", "", {"reclaimed": "0"})
         return {"NetworksDeleted": removed or None}
 
     def _emit(self, action: str, network: NetworkRecord) -> None:
-        about = {"name": network.name, "type": network.driver}
-        self._parts.events.emit("network", action, network.id, about)
+        attributes = {"name": network.name, "type": network.driver}
+        self._parts.events.emit("network", action, network.id, attributes)
 
-    # -- members -----------------------------------------------------------------------------
+    # -- endpoints -----------------------------------------------------------------------------
 
     async def connect(self, ref: str, body: NetworkConnect) -> None:
         """Connect a container, running or not."""
@@ -285,7 +288,7 @@ class Networks:
             await self._connector.connect(container, name, settings)
 
     async def disconnect(self, ref: str, body: NetworkDisconnect) -> None:
-        """Take a container off a network, running or not."""
+        """Disconnect a container, running or not."""
         name = self._parts.networks.find(ref)
         container = self._container(body.container)
         async with container.lock:

@@ -1,8 +1,8 @@
-"""The use cases of secrets and configs: what ``/secrets`` and ``/configs`` ask for.
+"""The use cases of secrets and configs: the routes of ``/secrets`` and ``/configs``.
 
-Source: Docker Engine API 1.45, ``SecretList`` and the like, whose documents are the same here; a
-swarm is not needed. A container names what it is given in ``HostConfig.Secrets`` and ``.Configs``,
-which are this engine's own.
+Source: Docker Engine API 1.45, ``SecretList`` and related routes. The documents are the same, but
+no swarm is needed. A container names its secrets in ``HostConfig.Secrets`` and ``.Configs``, which
+are members of this engine alone.
 """
 
 from __future__ import annotations
@@ -33,11 +33,14 @@ class Secrets:
         self.kind = kind
 
     def find(self, ref: str) -> SecretRecord:
-        """The record of a name or id. Raises ``NotFound``."""
+        """Return the record for a name or id.
+
+        :raises NotFound: when there is none.
+        """
         return self._parts.secrets.find(self.kind, ref)
 
     def list(self, filters: Filters) -> Documents:
-        """Those that pass ``id``, ``name``, ``names`` and ``label``."""
+        """Return the records that pass ``id``, ``name``, ``names`` and ``label``."""
         return [
             self.document(record)
             for record in self._parts.secrets.of(self.kind)
@@ -45,7 +48,7 @@ class Secrets:
         ]
 
     def document(self, record: SecretRecord) -> Document:
-        """Docker's document; the content is in a config's and never in a secret's."""
+        """Return Docker's document; it has the content of a config, never that of a secret."""
         spec: Document = {"Name": record.name, "Labels": dict(record.labels)}
         if self.kind is SecretKind.CONFIG:
             spec["Data"] = base64.b64encode(self._parts.secrets.data(record)).decode()
@@ -58,16 +61,17 @@ class Secrets:
         }
 
     def create(self, body: SecretSpec, owner: str) -> str:
-        """Keep a new one; the answer is its id.
+        """Create a record and return its id.
 
-        :raises InvalidRequest: a name, size, driver or template that cannot be.
+        :raises InvalidRequest: when a name, size, driver or template is not valid.
+        :raises Conflict: when there is one of that name.
         """
         if body.driver is not None and body.driver.name:
             raise InvalidRequest(
-                f"{self.kind} driver {body.driver.name!r} not found: there is none"
+                f"{self.kind} driver {body.driver.name!r} not found: no drivers are supported"
             )
         if body.templating is not None and body.templating.name:
-            raise InvalidRequest("templates are not filled in", hint="fill it in before")
+            raise InvalidRequest("templates are not supported", hint="expand the template first")
         try:
             data = base64.b64decode(body.data, validate=True)
         except (binascii.Error, ValueError):
@@ -77,9 +81,10 @@ class Secrets:
         return record.id
 
     def update(self, ref: str, version: int, body: SecretSpec) -> None:
-        """Change labels.
+        """Change the labels.
 
-        :raises InvalidRequest: anything else would change, or the version is not the present one.
+        :raises InvalidRequest: when another member would change, or the version is not the present
+            one.
         """
         record = self.find(ref)
         if version != record.index:
@@ -89,9 +94,9 @@ class Secrets:
         self._emit("update", self._parts.secrets.relabel(record, body.labels))
 
     def remove(self, ref: str) -> None:
-        """Forget one.
+        """Remove a record.
 
-        :raises Conflict: a container is to have it.
+        :raises Conflict: when a container has it.
         """
         record = self.find(ref)
         if users := self._users(record):
@@ -103,13 +108,13 @@ class Secrets:
         self._emit("remove", record)
 
     def _users(self, record: SecretRecord) -> Names:
-        found = []
+        users = []
         for container in self._parts.registry:
             resolved = container.record.resolved
             references = resolved.secrets if self.kind is SecretKind.SECRET else resolved.configs
             if any(reference.id == record.id for reference in references):
-                found.append(container.name)
-        return found
+                users.append(container.name)
+        return users
 
     def _emit(self, action: str, record: SecretRecord) -> None:
         self._parts.events.emit(self.kind, action, record.id, {"name": record.name})

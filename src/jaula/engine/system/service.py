@@ -1,4 +1,4 @@
-"""The engine as a whole: ``info``, ``version``, disk use, events."""
+"""The engine as a whole: identity, ``info``, ``version``, disk usage, events."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ from jaula.security.landlock import Landlock
 from jaula.security.lsm import detect
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.selinux import SELinux
-from jaula.state.records import Status
+from jaula.state.database import Database
+from jaula.state.records import EngineIdentity, Status
 
 if TYPE_CHECKING:
     from jaula.config import RegistryConfig
-    from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
+    from jaula.engine.system.disk_usage import DiskUsage
 
 API_VERSION = "1.45"
 MINIMUM_API_VERSION = "1.24"
@@ -33,21 +35,21 @@ _REPEATED = (
     *("ApiVersion", "MinAPIVersion", "GitCommit", "GoVersion", "Os", "Arch", "KernelVersion"),
     "BuildTime",
 )
-"""Details of the version document that are told outside of them, too."""
+"""Members of the version details that the document also has at its top."""
 
 
 class System:
-    """What is said about the engine and its host."""
+    """Information about the engine and its host."""
 
-    def __init__(self, parts: Services, engine: Engine) -> None:
+    def __init__(self, parts: Services, disk_usage: DiskUsage) -> None:
         self._parts = parts
-        self._engine = engine
+        self._disk_usage = disk_usage
 
     async def ping(self) -> None:
-        """Answers as long as the event loop does."""
+        """Return when the event loop runs."""
 
     def version(self) -> dict[str, Any]:
-        """Docker's version document."""
+        """Return Docker's version document."""
         machine = platform.machine()
         architecture = _ARCHITECTURES.get(machine, machine)
         details = {
@@ -69,7 +71,7 @@ class System:
         }
 
     async def info(self) -> dict[str, Any]:
-        """Docker's info document."""
+        """Return Docker's info document."""
         parts, host = self._parts, self._parts.host
         states = Counter(container.record.status for container in parts.registry)
         features = parts.cgroups.features()
@@ -98,9 +100,9 @@ class System:
             "CPUSet": "cpuset" in features,
             "PidsLimit": "pids" in features,
             "OomKillDisable": "oom.control" in features,
-            "IPv4Forwarding": _one("/proc/sys/net/ipv4/ip_forward"),
-            "BridgeNfIptables": _one("/proc/sys/net/bridge/bridge-nf-call-iptables"),
-            "BridgeNfIp6tables": _one("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
+            "IPv4Forwarding": _is_enabled("/proc/sys/net/ipv4/ip_forward"),
+            "BridgeNfIptables": _is_enabled("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+            "BridgeNfIp6tables": _is_enabled("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
             "Debug": parts.config.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),
@@ -165,31 +167,29 @@ class System:
         return options
 
     def _warnings(self) -> list[str]:
-        found = list(self._parts.cgroups.warnings())
-        found += [f"WARNING: {line}" for line in self._parts.host.warnings]
+        warnings = list(self._parts.cgroups.warnings())
+        warnings += [f"WARNING: {line}" for line in self._parts.host.warnings]
         try:
-            found += [f"WARNING: {line}" for line in self._parts.network.warnings()]
+            warnings += [f"WARNING: {line}" for line in self._parts.network.warnings()]
         except JaulaError as error:
-            found.append(f"WARNING: the default network does not work: {error}")
+            warnings.append(f"WARNING: the default network does not work: {error}")
         for manifest, reason in self._parts.images.damaged().items():
-            found.append(f"WARNING: image {manifest} is damaged: {reason}")
-        return found
+            warnings.append(f"WARNING: image {manifest} is damaged: {reason}")
+        return warnings
 
     async def df(self) -> dict[str, Any]:
-        """Docker's disk usage document."""
-        from jaula.engine.system import disk_usage
-
-        return await asyncio.to_thread(disk_usage.document, self._engine)
+        """Return Docker's disk usage document."""
+        return await asyncio.to_thread(self._disk_usage.document)
 
     def events(
         self, since: float | None, until: float | None, filters: dict[str, list[str]]
     ) -> AsyncIterator[dict[str, Any]]:
-        """What happened and what happens; see :class:`jaula.engine.model.events.EventBus`."""
+        """Yield past and new events; see :class:`jaula.engine.model.events.EventBus`."""
         return self._parts.events.stream(since, until, filters)
 
 
 def _registries(config: RegistryConfig) -> dict[str, Any]:
-    """Docker's document of what is set about registries."""
+    """Return Docker's document of the registry settings."""
     networks = [entry for entry in config.insecure if "/" in entry]
     names = [entry for entry in config.insecure if "/" not in entry]
     indexes = {
@@ -207,15 +207,30 @@ def _registries(config: RegistryConfig) -> dict[str, Any]:
 
 
 def _without_password(proxy: str) -> str:
-    """A proxy's URL as others may see it."""
+    """Return the URL of a proxy without its user and password."""
     scheme, separator, rest = proxy.rpartition("://")
     _, at, host = rest.rpartition("@")
     return f"{scheme}{separator}xxxxx:xxxxx@{host}" if at else proxy
 
 
-def _one(path: str) -> bool:
+def _is_enabled(path: str) -> bool:
     try:
         with open(path, encoding="ascii") as file:
             return file.read().strip() == "1"
     except FileNotFoundError:
         return False
+
+
+# -- identity ------------------------------------------------------------------------------------
+
+
+_IDENTITY_KEY = "identity"
+
+
+def engine_id(database: Database) -> str:
+    """Return the engine's random id, which is created with the database and lives as long as it."""
+    stored = database.get("settings", _IDENTITY_KEY, EngineIdentity)
+    if stored is None:
+        stored = EngineIdentity(str(uuid.uuid4()))
+        database.put("settings", _IDENTITY_KEY, stored)
+    return stored.id

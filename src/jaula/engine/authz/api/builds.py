@@ -11,7 +11,7 @@ from jaula.engine import relaxations as asking
 from jaula.engine.authz.api.images import closing
 from jaula.engine.builder.client_session import check_id
 from jaula.engine.containers.create import with_container_ids
-from jaula.engine.resolved_request import resolve
+from jaula.engine.containers.resolved_request import resolve
 from jaula.spec.api import ContainerCreate
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jaula.engine.builder.mounts.kinds import StepMount
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.engine.userns import keep_id
+    from jaula.engine.userns.id_ranges import IdMaps
 
 
 class StepMounts:
@@ -49,10 +49,10 @@ class StepMounts:
         """Where they are mounted."""
         return tuple(mount.target for mount in self._wanted if mount.target)
 
-    def preparation(self, container: Container) -> Callable[[keep_id.Maps], Awaitable[None]]:
+    def preparation(self, container: Container) -> Callable[[IdMaps], Awaitable[None]]:
         """What a start does once the ids of its user namespace are known."""
 
-        async def prepare(maps: keep_id.Maps) -> None:
+        async def prepare(maps: IdMaps) -> None:
             if not self._wanted:
                 return
             uids, gids = maps
@@ -70,7 +70,7 @@ class StepMounts:
             finally:
                 if sandbox is not None:
                     sandbox.close()
-            container.hidden_env = tuple(
+            container.transient_env = tuple(
                 f"{m.variable}={m.content.decode(errors='surrogateescape')}"
                 for m in self._wanted
                 if isinstance(m, SecretMount) and m.variable

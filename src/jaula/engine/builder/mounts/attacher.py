@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from jaula.engine.builder.mounts.kinds import StepMount
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.engine.userns import keep_id
+    from jaula.engine.userns.id_ranges import IdMaps
 
 _OPTIONS = ("bind", "rprivate", "nosuid", "nodev")
 _SECRET_PLACE = 1 << 20  # bytes of the file system that holds one secret
@@ -50,7 +50,7 @@ class MountAttacher:
         self,
         parts: Services,
         container: Container,
-        maps: keep_id.Maps,
+        maps: IdMaps,
         user_fd: int | None,
         place: Path,
     ) -> None:
@@ -60,7 +60,7 @@ class MountAttacher:
         self._run = place
         self._kept = parts.config.paths.container(container.id)
         record = container.record
-        label = security.labels(record.resolved, parts.host, record.level).mount
+        label = security.selinux_labels(record.resolved, parts.host, record.level).mount
         self._label = (label or None) if parts.host.selinux else None
         self._shared_label = ""
         if self._label:
