@@ -67,7 +67,7 @@ def test_a_query_that_makes_no_sense_is_refused(path: str) -> None:
         ("GET", "/tasks/x", 503, "This node is not a swarm manager"),
         ("POST", "/swarm/leave?force=1", 503, "This node is not part of a swarm"),
         ("POST", "/swarm/init", 501, "swarm mode is not part"),
-        ("GET", "/images/search?term=", 400, "a term to search for"),
+        ("GET", "/images/search?term=", 400, "term is required"),
         ("GET", "/plugins/x/json", 404, "plugin 'x' not found"),
         ("GET", "/containers/a/archive?path=/", 404, "No such container"),
         ("GET", "/volumes/nosuch", 404, "no such volume"),

@@ -167,7 +167,7 @@ def test_an_engine_that_stops_ends_its_builds(own: PrivateEngine) -> None:
         ("RUNN x", 400, "Dockerfile:1: unknown instruction"),
         ("FROM busybox\nRUNN x", 400, "Dockerfile:2: unknown instruction: RUNN"),
         ("FROM busybox\nCOPY nothing /", 200, "'nothing' is not in the build context"),
-        ("FROM busybox\nCOPY --from=nobody a /", 200, "image nobody cannot be had"),
+        ("FROM busybox\nCOPY --from=nobody a /", 200, "cannot pull image nobody"),
         ("FROM busybox\nRUN exit 3", 200, "returned a non-zero code: 3"),
         ('FROM busybox\nRUN ["/nothing"]', 200, "/nothing"),
         ("FROM busybox\nRUN --mount=target=/proc/x true", 200, "/proc"),

@@ -132,7 +132,7 @@ def test_a_base_comes_from_a_registry_with_the_builds_credentials(
             reply = engine.request("POST", "/build?pull=1&nocache=1", body, headers=headers)
             assert (b"pulled\\n" in reply.body.replace(b"echo pulled", b"")) is status, reply
         assert (
-            f"image {name} cannot be had"
+            f"cannot pull image {name}"
             in engine.request("POST", "/build?pull=1", body).body.decode()
         )
         engine.request("DELETE", f"/images/{name}?force=1")

@@ -17,7 +17,7 @@ import pytest
 
 from harness.certificates import Authority, fingerprint
 from jaula import tls
-from jaula.api.http import peer, tls_listener
+from jaula.api.http import protocol, tls_listener
 from jaula.api.http.server import Server
 from jaula.spec.api_params import AttachOptions, Origin, Remote
 from unit.api.client import Client, eventually
@@ -134,7 +134,7 @@ def test_plain_http_gets_an_answer_that_says_what_is_wrong(places: SimpleNamespa
 def test_silent_and_slow_clients_hold_up_nobody(
     places: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tls_listener, "MOST_OF_ONE", 8)
+    monkeypatch.setattr(tls_listener, "MAX_HANDSHAKES_PER_ADDRESS", 8)
 
     async def test(server: Secured) -> None:
         silent = []
@@ -147,7 +147,7 @@ def test_silent_and_slow_clients_hold_up_nobody(
         assert (await client.ask("GET", "/_ping")).body == b"OK"
         first, _ = silent[0]
         assert await first.read() == b""  # dropped to make room
-        await eventually(lambda: len(server.entrance._shaking) <= 8)
+        await eventually(lambda: len(server.entrance._handshakes) <= 8)
         for _, writer in silent:
             writer.close()
         client.close()
@@ -162,7 +162,7 @@ def test_a_handshake_has_its_time(places: SimpleNamespace, monkeypatch: pytest.M
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         assert await reader.read() == b""
         writer.close()
-        assert not server.entrance._shaking
+        assert not server.entrance._handshakes
 
     secured(places, test)
 
@@ -283,7 +283,7 @@ def test_new_certificates_serve_the_next_clients(places: SimpleNamespace, tmp_pa
 def test_a_name_that_could_be_taken_for_something_else_is_none(
     subject: list[list[tuple[str, str]]], name: str
 ) -> None:
-    found = peer.certified("1.2.3.4:5", subject, b"der")
+    found = protocol.certified_peer("1.2.3.4:5", subject, b"der")
     assert found.name == name
     assert found.fingerprint.startswith("sha256:")
     assert json.dumps(found.address) == '"1.2.3.4:5"'
@@ -304,7 +304,7 @@ def test_malformed_handshakes_end_alone(places: SimpleNamespace) -> None:
         client = await server.client(places.alice)
         assert (await client.ask("GET", "/_ping")).body == b"OK"
         client.close()
-        await eventually(lambda: not server.entrance._shaking)
+        await eventually(lambda: not server.entrance._handshakes)
         assert len(server.seen) == 1
 
     secured(places, test)

@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.engine.authz import policy_file
-from jaula.engine.authz.caller import Caller
-from jaula.engine.authz.policy import Policy, without_file
-from jaula.engine.authz.rule import AccessLevel, ContainerAccess
+from jaula.engine.authz.policy import AccessLevel, Caller, ContainerAccess, Policy, without_file
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import InvalidRequest
 
@@ -65,7 +63,7 @@ def test_every_key_arrives() -> None:
     rule = parse(FULL).rule_of(caller(1000))
     assert rule.name == "[user.alice]"
     assert rule.access is AccessLevel.RUN
-    assert rule.others is ContainerAccess.CONTROL
+    assert rule.container_access is ContainerAccess.CONTROL
     assert not rule.images
     assert not rule.volumes
     assert rule.privileged
@@ -114,7 +112,7 @@ def test_a_certificates_fingerprint_goes_before_its_name_and_that_before_any() -
 
 @pytest.mark.parametrize("name", ["sha256:", "sha256:AB", "sha256:" + "g" * 64])
 def test_a_fingerprint_that_is_none_is_an_error(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="a fingerprint is sha256"):
+    with pytest.raises(InvalidRequest, match="a fingerprint must be sha256"):
         parse(f'[certificate."{name}"]\naccess = "all"')
 
 
@@ -138,7 +136,7 @@ def test_several_groups_add_up() -> None:
     )
     rule = parse(text).rule_of(caller(7, 50, 5000))
     assert rule.access is AccessLevel.RUN
-    assert rule.others is ContainerAccess.READ
+    assert rule.container_access is ContainerAccess.READ
     assert rule.devices == {"/dev/fuse"}
     assert rule.allows(Privilege(Relaxation.HOST_MOUNT, "/srv/x"))
     assert "developers" in rule.name

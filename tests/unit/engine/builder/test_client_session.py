@@ -106,7 +106,7 @@ def test_a_client_that_leaves_or_breaks_off_fails_what_is_asked(last: bytes) -> 
         with pytest.raises(Unavailable):
             await session.secret("s")
         with pytest.raises(Unavailable):
-            await session.ask(SessionRequestKind.SSH, "x")
+            await session.open_stream(SessionRequestKind.SSH, "x")
 
     talk(client, ask)
 
@@ -118,7 +118,7 @@ def test_a_session_is_found_by_its_owner_alone(monkeypatch: pytest.MonkeyPatch) 
         with theirs:
             serving = asyncio.ensure_future(sessions.serve(ID, "1000", ours.detach(), b""))
             assert (await sessions.find(ID, "1000")).owner == "1000"
-            monkeypatch.setattr("jaula.engine.builder.client_session._PATIENCE", 0.01)
+            monkeypatch.setattr("jaula.engine.builder.client_session._OPEN_TIMEOUT", 0.01)
             for id, owner in ((ID, "0"), ("b" * 32, "1000")):
                 with pytest.raises(NotFound):
                     await sessions.find(id, owner)

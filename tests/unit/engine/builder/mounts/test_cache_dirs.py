@@ -23,12 +23,12 @@ def test_shared_is_one_private_are_several_and_used_again(tmp_path: Path) -> Non
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         with ExitStack() as held:
-            taken = [await caches.take("a", Sharing.SHARED, held, "b") for _ in range(2)]
+            taken = [await caches.acquire("a", Sharing.SHARED, held) for _ in range(2)]
             assert len(set(taken)) == 1
-            private = [await caches.take("p", Sharing.PRIVATE, held, "b") for _ in range(2)]
+            private = [await caches.acquire("p", Sharing.PRIVATE, held) for _ in range(2)]
             assert len(set(private)) == 2
         with ExitStack() as held:
-            assert await caches.take("p", Sharing.PRIVATE, held, "b") == private[0]
+            assert await caches.acquire("p", Sharing.PRIVATE, held) == private[0]
 
     _run(test())
 
@@ -37,9 +37,9 @@ def test_locked_waits_for_its_turn(tmp_path: Path) -> None:
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         first = ExitStack()
-        await caches.take("a", Sharing.LOCKED, first, "b")
+        await caches.acquire("a", Sharing.LOCKED, first)
         with ExitStack() as second:
-            waiting = asyncio.ensure_future(caches.take("a", Sharing.LOCKED, second, "b"))
+            waiting = asyncio.ensure_future(caches.acquire("a", Sharing.LOCKED, second))
             await idle()
             assert not waiting.done()
             first.close()
@@ -52,15 +52,15 @@ def test_who_is_cancelled_while_waiting_holds_nothing(tmp_path: Path) -> None:
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         first, second = ExitStack(), ExitStack()
-        await caches.take("a", Sharing.LOCKED, first, "b")
-        waiting = asyncio.ensure_future(caches.take("a", Sharing.LOCKED, second, "b"))
+        await caches.acquire("a", Sharing.LOCKED, first)
+        waiting = asyncio.ensure_future(caches.acquire("a", Sharing.LOCKED, second))
         await idle()
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         second.close()
         first.close()
         with ExitStack() as third:
-            await caches.take("a", Sharing.LOCKED, third, "b")
+            await caches.acquire("a", Sharing.LOCKED, third)
 
     _run(test())
 
@@ -69,11 +69,11 @@ def test_what_is_in_use_is_not_removed_and_half_made_is_swept(tmp_path: Path) ->
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         with ExitStack() as held:
-            path = await caches.take("a", Sharing.SHARED, held, "b")
+            path = await caches.acquire("a", Sharing.SHARED, held)
             owner = (os.geteuid(), os.getegid())
-            caches.make(path, mode=0o700, owner=owner, fill=None)
+            caches.create(path, mode=0o700, owner=owner, fill=None)
             (Path(path) / "file").write_bytes(b"12345")
-            caches.note(path, "/var/cache")
+            caches.write_id(path, "/var/cache")
             ((name, id, size, _, used),) = caches.list()
             assert (id, size, used) == ("/var/cache", 5, True)
             assert not caches.remove(name)

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from jaula.api.http import hijack
+from jaula.api.http import http_session
 from unit.api.client import Client, Served, eventually, served
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
@@ -179,18 +179,18 @@ def test_no_descriptor_is_left_behind() -> None:
     [(b"docker-sdk-python/7.1.0", True), (b"Docker-Client/26.1.5 (linux)", False), (b"", False)],
 )
 def test_only_dockers_python_sdk_is_known_to_buffer_the_head(agent: bytes, buffers: bool) -> None:
-    assert hijack.buffers_the_head([(b"host", b"x"), (b"user-agent", agent)]) is buffers
+    assert http_session.buffers_head([(b"host", b"x"), (b"user-agent", agent)]) is buffers
 
 
-def test_the_head_is_taken_when_the_peer_has_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hijack, "_PAUSE", 0)
+def test_the_wait_ends_when_the_peer_has_read_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_session, "_POLL_INTERVAL", 0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
 
         async def test() -> None:
             ours.sendall(b"head")
-            waiting = asyncio.ensure_future(hijack.head_taken(ours.fileno()))
-            for _ in range(hijack._LOOKS // 2):
+            waiting = asyncio.ensure_future(http_session.wait_until_read(ours.fileno()))
+            for _ in range(http_session._HEAD_POLLS // 2):
                 await asyncio.sleep(0)
             assert not waiting.done()
             assert theirs.recv(100) == b"head"
@@ -202,9 +202,9 @@ def test_the_head_is_taken_when_the_peer_has_read_it(monkeypatch: pytest.MonkeyP
 def test_a_peer_that_does_not_read_its_head_holds_the_answer_up_for_a_tenth_of_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert (hijack._LOOKS, hijack._PAUSE) == (100, 0.001)
-    monkeypatch.setattr(hijack, "_PAUSE", 0)
+    assert (http_session._HEAD_POLLS, http_session._POLL_INTERVAL) == (100, 0.001)
+    monkeypatch.setattr(http_session, "_POLL_INTERVAL", 0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(b"head")
-        assert asyncio.run(hijack.head_taken(ours.fileno())) is False
+        assert asyncio.run(http_session.wait_until_read(ours.fileno())) is False

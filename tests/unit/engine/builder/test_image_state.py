@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.builder.layers import without
+from jaula.engine.builder.image_state import without_mount_points
 from jaula.storage.drivers.driver import ChangeKind
 
 ADDED, MODIFIED, DELETED = ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED
@@ -26,4 +26,4 @@ ADDED, MODIFIED, DELETED = ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DEL
 def test_a_mount_point_that_is_empty_is_left_out(
     found: dict[bytes, ChangeKind], points: list[str], left: dict[bytes, ChangeKind]
 ) -> None:
-    assert without(found, points) == left
+    assert without_mount_points(found, points) == left

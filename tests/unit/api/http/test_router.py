@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.api.http.errors import PageNotFound
-from jaula.api.router import Router
+from jaula.api.http.router import Router
 from jaula.api.routes import ROUTES, build, containers, execs, images, networks, swarm, system
 
 ROUTER = Router(ROUTES)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.builder.cache import key
+from jaula.engine.builder import cache
 from jaula.engine.builder.image_state import ImageState, Layer
 from jaula.spec.image import LAYER_TAR, Descriptor, ImageConfig, Platform
 
@@ -28,7 +28,7 @@ RUN: dict[str, Any] = {
 
 
 def run(state: ImageState = STATE, command: tuple[str, ...] = ("c",), **changes: Any) -> str:
-    return key.of_run(state, command, **(RUN | changes))
+    return cache.run_key(state, command, **(RUN | changes))
 
 
 def configured(**changes: Any) -> ImageState:
@@ -73,18 +73,19 @@ def test_a_linked_copy_does_not_depend_on_what_is_below() -> None:
     other = msgspec.structs.replace(STATE, layers=())
     for link, same in ((True, True), (False, False)):
         one, two = (
-            key.of_copy(state, "COPY a b", ["1"], link=link, epoch=None) for state in (STATE, other)
+            cache.copy_key(state, "COPY a b", ["1"], link=link, epoch=None)
+            for state in (STATE, other)
         )
         assert (one == two) is same
 
 
 def test_keys_of_different_kinds_and_owners_never_meet() -> None:
     found = {
-        key.of_directory(STATE, "/x", None),
-        key.of_change(STATE, "/x"),
-        key.of_copy(STATE, "/x", [], link=False, epoch=None),
-        key.owned(run(), "0"),
-        key.owned(run(), "1000"),
+        cache.directory_key(STATE, "/x", None),
+        cache.config_key(STATE, "/x"),
+        cache.copy_key(STATE, "/x", [], link=False, epoch=None),
+        cache.owner_key(run(), "0"),
+        cache.owner_key(run(), "1000"),
         run(),
     }
     assert len(found) == 6

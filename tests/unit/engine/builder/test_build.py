@@ -7,11 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.builder.cache.cache_from import find_step, noted
-from jaula.engine.builder.entitlements import limits_of
-from jaula.engine.builder.image_state import ImageState, Layer
-from jaula.engine.builder.mounts.kinds import SecretMount, target_of
-from jaula.engine.builder.source_date_epoch import SourceDateEpoch
+from jaula.engine.builder.build import step_options
+from jaula.engine.builder.cache import find_in_images, key_comment
+from jaula.engine.builder.image_state import ImageState, Layer, SourceDateEpoch
+from jaula.engine.builder.mounts.kinds import SecretMount, absolute_target
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.images.build.dockerfile.ast import Location, Network, Run, Security
@@ -24,11 +23,11 @@ LAYER = Layer(DIGEST, Descriptor(LAYER_TAR, DIGEST, 1))
 
 def test_a_fixed_time_is_the_only_one() -> None:
     clock = SourceDateEpoch({"SOURCE_DATE_EPOCH": "1700000000"})
-    assert clock.now() == clock.of("2020-01-01T00:00:00Z") == "2023-11-14T22:13:20Z"
+    assert clock.now() == clock.date_of("2020-01-01T00:00:00Z") == "2023-11-14T22:13:20Z"
     assert clock.newest == 1_700_000_000 * 10**9
     free = SourceDateEpoch({"SOURCE_DATE_EPOCH": None})
     assert free.newest is None
-    assert free.of("2020-01-01T00:00:00Z") == "2020-01-01T00:00:00Z"
+    assert free.date_of("2020-01-01T00:00:00Z") == "2020-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize("text", ["now", "-1", "1.5", "1" * 12, "\u0661"])
@@ -64,7 +63,7 @@ def test_what_a_run_asks_for_is_judged(
     fields: dict[str, Any], allow: tuple[str, ...], asks: list[Privilege]
 ) -> None:
     judged: list[Privilege] = []
-    host = limits_of(run(**fields), BuildOptions(allow=allow), judged.extend)
+    host = step_options(run(**fields), BuildOptions(allow=allow), judged.extend)
     assert judged == asks
     assert host.privileged is ("security" in fields)
     assert host.network_mode == ("" if "network" not in fields else str(fields["network"]))
@@ -73,18 +72,20 @@ def test_what_a_run_asks_for_is_judged(
 @pytest.mark.parametrize("fields", [{"network": Network.HOST}, {"security": Security.INSECURE}])
 def test_what_the_build_does_not_allow_is_not_even_judged(fields: dict[str, Any]) -> None:
     with pytest.raises(NotAuthorized, match="--allow"):
-        limits_of(run(**fields), BuildOptions(allow=("other",)), lambda asks: pytest.fail("judged"))
+        step_options(
+            run(**fields), BuildOptions(allow=("other",)), lambda asks: pytest.fail("judged")
+        )
 
 
 def test_an_image_lends_the_layer_of_its_own_step() -> None:
-    state = ImageState().step("FROM", "1").step("RUN a", "2", LAYER, comment=noted("key"))
-    state = state.step("RUN b", "3", comment=noted("nothing"))
-    assert find_step((state,), "key") == (LAYER, "2")
-    assert find_step((state,), "nothing") == (None, "3")
-    assert find_step((state,), "other") is None
-    assert find_step((), "key") is None
+    state = ImageState().step("FROM", "1").step("RUN a", "2", LAYER, comment=key_comment("key"))
+    state = state.step("RUN b", "3", comment=key_comment("nothing"))
+    assert find_in_images((state,), "key") == (LAYER, "2")
+    assert find_in_images((state,), "nothing") == (None, "3")
+    assert find_in_images((state,), "other") is None
+    assert find_in_images((), "key") is None
     without = msgspec.structs.replace(state, layers=())
-    assert find_step((without,), "key") is None
+    assert find_in_images((without,), "key") is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_an_image_lends_the_layer_of_its_own_step() -> None:
 def test_a_target_is_relative_to_the_working_directory(
     text: str, working_dir: str, target: str
 ) -> None:
-    assert target_of(text, working_dir) == target
+    assert absolute_target(text, working_dir) == target
 
 
 def test_a_secret_is_never_shown() -> None:
