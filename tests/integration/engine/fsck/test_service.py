@@ -149,7 +149,7 @@ def test_a_container_without_files_is_told(kept: PrivateEngine) -> None:
     found = kept.cli("jaula", "inspect", "-f", "{{.Id}}", "c1").stdout.strip()
     shutil.rmtree(lib(kept) / "containers" / found)
     status, rows = check(kept, "--repair")
-    assert (status, rows[0]["Subject"], rows[0]["Problem"]) == (1, "c1", "its files are gone")
+    assert (status, rows[0]["Subject"], rows[0]["Problem"]) == (1, "c1", "its files are missing")
     assert kept.cli("jaula", "rm", "c1").returncode == 0
     assert check(kept) == (0, [])
 
