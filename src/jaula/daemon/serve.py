@@ -130,7 +130,7 @@ async def _open(
     for sock in network:
         sock.setblocking(False)
         if context is not None:
-            made.append(await server.listen_secured(sock, context))
+            made.append(await server.listen_tls(sock, context))
         else:
             log.warning("whoever is on this host can speak to the engine: there is no TLS")
             await server.listen(sock)

@@ -54,7 +54,7 @@ class Engine:
         self.configs = Secrets(parts, SecretKind.CONFIG)
         self.networks = Networks(parts)
         self.system = System(parts, self)
-        self.upkeep = Fsck(parts)
+        self.fsck = Fsck(parts)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Work with other settings from now on; what runs is left as it is."""

@@ -57,7 +57,7 @@ class Server:
         )
         self._listeners.append(listener)
 
-    async def listen_secured(self, sock: socket.socket, context: SSLContext) -> TlsListener:
+    async def listen_tls(self, sock: socket.socket, context: SSLContext) -> TlsListener:
         """Accept clients with a certificate on a bound TCP socket, which the server owns then.
 
         Set ``context`` of the returned listener when certificates change.

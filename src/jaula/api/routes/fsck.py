@@ -13,7 +13,7 @@ async def verify(request: Request) -> Answer:
 
     The answer has a line for each image. Without names all images are verified.
     """
-    progress = request.engine.upkeep.verify_images(request.query.texts("names"))
+    progress = request.engine.fsck.verify_images(request.query.texts("names"))
     return StreamResponse(json_lines(progress), error_chunk=response.progress_error)
 
 
@@ -22,14 +22,12 @@ async def check(request: Request) -> Answer:
 
     ``contents=1`` reads every byte of images and layers.
     """
-    return response.json(await request.engine.upkeep.check(contents=request.query.flag("contents")))
+    return response.json(await request.engine.fsck.check(contents=request.query.flag("contents")))
 
 
 async def repair(request: Request) -> Answer:
     """Check and repair the state: ``POST /jaula/system/repair``."""
-    return response.json(
-        await request.engine.upkeep.repair(contents=request.query.flag("contents"))
-    )
+    return response.json(await request.engine.fsck.repair(contents=request.query.flag("contents")))
 
 
 ROUTES: Routes = (

@@ -117,7 +117,7 @@ class EngineApi:
         return SystemApi(self._engine, self._session)
 
     @cached_property
-    def upkeep(self) -> FsckApi:
+    def fsck(self) -> FsckApi:
         from jaula.engine.authz.api.fsck import FsckApi
 
         return FsckApi(self._engine, self._session)

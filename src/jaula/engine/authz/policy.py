@@ -268,7 +268,7 @@ class Policy(msgspec.Struct, frozen=True):
         return self.default
 
 
-def without_file(group: str | None, gid: int | None, *, certificates: bool = False) -> Policy:
+def default_policy(group: str | None, gid: int | None, *, certificates: bool = False) -> Policy:
     """Return the policy without a file: root may do everything, the socket's group may run.
 
     Members of the group run containers with the defaults: they get no power over the host, and

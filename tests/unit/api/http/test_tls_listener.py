@@ -61,7 +61,7 @@ class Secured:
             return self.engine
 
         self.server = Server(enter)
-        self.entrance = await self.server.listen_secured(sock, self.context(self.places.server))
+        self.entrance = await self.server.listen_tls(sock, self.context(self.places.server))
         return self
 
     def context(self, place: Path) -> ssl.SSLContext:

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.engine.authz import policy_file
-from jaula.engine.authz.policy import AccessLevel, Caller, ContainerAccess, Policy, without_file
+from jaula.engine.authz.policy import (
+    AccessLevel,
+    Caller,
+    ContainerAccess,
+    Policy,
+    default_policy,
+)
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import InvalidRequest
 
@@ -118,11 +124,13 @@ def test_a_fingerprint_that_is_none_is_an_error(name: str) -> None:
 
 def test_without_a_file_a_certificate_gives_no_power_over_the_host() -> None:
     caller_of = Caller(certificate="x", fingerprint="sha256:y")
-    assert without_file(None, None).rule_of(caller_of).access is AccessLevel.NONE
-    rule = without_file(None, None, certificates=True).rule_of(caller_of)
+    assert default_policy(None, None).rule_of(caller_of).access is AccessLevel.NONE
+    rule = default_policy(None, None, certificates=True).rule_of(caller_of)
     assert rule.access is AccessLevel.RUN
     assert not rule.allows(Privilege(Relaxation.HOST_MOUNT, "/etc"))
-    assert without_file(None, None, certificates=True).rule_of(Caller()).access is AccessLevel.NONE
+    assert (
+        default_policy(None, None, certificates=True).rule_of(Caller()).access is AccessLevel.NONE
+    )
 
 
 def test_root_obeys_a_rule_of_its_own() -> None:
@@ -241,11 +249,11 @@ def test_a_missing_file_is_an_error_only_where_it_was_named(tmp_path: Path) -> N
 
 
 def test_without_a_file_the_sockets_group_runs_containers_and_nobody_else_does() -> None:
-    policy = without_file("jaula", 700)
+    policy = default_policy("jaula", 700)
     assert policy.rule_of(caller(1000, 700)).access is AccessLevel.RUN
     assert policy.rule_of(caller(1000, 701)).access is AccessLevel.NONE
     assert policy.rule_of(caller(0)).access is AccessLevel.ALL
-    assert without_file(None, None).rule_of(caller(1000, 0)).access is AccessLevel.NONE
+    assert default_policy(None, None).rule_of(caller(1000, 0)).access is AccessLevel.NONE
 
 
 def test_a_file_about_images_alone_says_nothing_of_people(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ class FsckApi:
     """Images may be verified by all who run containers; the rest needs access to all containers."""
 
     def __init__(self, engine: Engine, session: Session) -> None:
-        self._service = engine.upkeep
+        self._service = engine.fsck
         self._session = session
 
     def verify_images(self, names: Sequence[str]) -> AsyncIterator[Document]:
