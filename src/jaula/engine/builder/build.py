@@ -123,14 +123,14 @@ class Build:
         name, text = options.dockerfile or build_context.NAMES[0], dockerfile or ""
         if dockerfile is None:
             name, text = await in_thread(self._read_dockerfile)
-        host = shown(requested_platform(""))
+        host_platform = shown(requested_platform(""))
         make_plan = partial(
             plan,
             parse(text, name),
             target=options.target,
             build_args={name: v for name, v in options.build_args.items() if v is not None},
-            platform=options.platform or host,
-            build_platform=host,
+            platform=options.platform or host_platform,
+            build_platform=host_platform,
             contexts=tuple(options.contexts),
         )
         graph = make_plan()

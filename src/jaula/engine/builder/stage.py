@@ -214,11 +214,11 @@ class StageRun:
         with ExitStack() as held:
             tree = await sources.tree(self._planned, origin, held, self._channel.put)
 
-            def prepare() -> tuple[CopyOperation, str]:
+            def resolve() -> tuple[CopyOperation, str]:
                 operation = take(instruction, tree, sources.remotes, sources.cancellation)
                 return operation, operation.digest()
 
-            operation, content = await in_thread(prepare)
+            operation, content = await in_thread(resolve)
             for text in operation.unmatched:
                 await self._channel.write(f" ---> no file matches {text}\n")
             key = self._copy_key(instruction, [content], owner)
