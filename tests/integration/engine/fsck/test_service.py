@@ -144,7 +144,7 @@ def test_what_no_record_knows_is_removed(kept: PrivateEngine) -> None:
     assert check(kept) == (0, [])
 
 
-def test_a_container_without_files_is_told(kept: PrivateEngine) -> None:
+def test_a_container_without_files_is_reported(kept: PrivateEngine) -> None:
     kept.cli("jaula", "run", "--name", "c1", "busybox", "true")
     found = kept.cli("jaula", "inspect", "-f", "{{.Id}}", "c1").stdout.strip()
     shutil.rmtree(lib(kept) / "containers" / found)

@@ -122,14 +122,14 @@ def _held_while(engine: PrivateEngine, files: builds.Files) -> builds.Built:
     return built
 
 
-def test_a_secret_that_was_not_given(engine: PrivateEngine, busybox: str) -> None:
+def test_a_required_secret_that_is_missing(engine: PrivateEngine, busybox: str) -> None:
     text = f"FROM {busybox}\nRUN --mount=type=secret,id=x{{}} ls /run/secrets/x || echo none\n"
     optional, required = text.format(""), text.format(",required=true")
     assert "none" in builds.done(engine, {"Dockerfile": optional}, nocache=1).text
     assert "'x'" in builds.build(engine, {"Dockerfile": required}).error
     with builds.Session(engine) as session:
         built = builds.build(engine, {"Dockerfile": required}, session=session.id)
-    assert "secret 'x' is needed" in built.error
+    assert "secret 'x' is required" in built.error
 
 
 _CLIENT = """
