@@ -1,4 +1,4 @@
-"""The order of what stages say, and that what is not read is bounded."""
+"""The order of progress messages, and the limit of unread ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _texts(source: ProgressStream) -> list[str]:
 @pytest.mark.parametrize(
     ("steps", "order"), [(False, ["a1", "a2", "b1", "b2"]), (True, ["b1", "b2", "a1", "a2"])]
 )
-def test_a_later_stage_is_told_later_unless_steps_were_asked_for(
+def test_messages_of_a_later_stage_wait_unless_the_client_asked_for_steps(
     steps: bool, order: list[str]
 ) -> None:
     async def test() -> None:
@@ -50,7 +50,7 @@ async def _say(channel: ProgressChannel, *texts: str) -> None:
     channel.close()
 
 
-def test_who_says_more_than_is_read_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_waits_for_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_MAX_UNREAD", 4)
 
     async def test() -> None:

@@ -1,4 +1,4 @@
-"""Who waits for whom where steps share a directory."""
+"""Cache directories that steps share or wait for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, 20))
 
 
-def test_shared_is_one_private_are_several_and_used_again(tmp_path: Path) -> None:
+def test_shared_caches_use_one_directory_and_private_ones_several(tmp_path: Path) -> None:
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         with ExitStack() as held:
@@ -33,7 +33,7 @@ def test_shared_is_one_private_are_several_and_used_again(tmp_path: Path) -> Non
     _run(test())
 
 
-def test_locked_waits_for_its_turn(tmp_path: Path) -> None:
+def test_a_locked_cache_waits_until_it_is_released(tmp_path: Path) -> None:
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         first = ExitStack()
@@ -48,7 +48,7 @@ def test_locked_waits_for_its_turn(tmp_path: Path) -> None:
     _run(test())
 
 
-def test_who_is_cancelled_while_waiting_holds_nothing(tmp_path: Path) -> None:
+def test_a_cancelled_waiter_holds_no_cache(tmp_path: Path) -> None:
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         first, second = ExitStack(), ExitStack()
@@ -65,7 +65,7 @@ def test_who_is_cancelled_while_waiting_holds_nothing(tmp_path: Path) -> None:
     _run(test())
 
 
-def test_what_is_in_use_is_not_removed_and_half_made_is_swept(tmp_path: Path) -> None:
+def test_a_cache_in_use_is_not_removed_and_unfinished_ones_are_swept(tmp_path: Path) -> None:
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         with ExitStack() as held:
