@@ -23,17 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine.builder.image_state import ImageState, Layer
 from jaula.spec.image import LAYER_TAR, Descriptor
 from jaula.state.records import BuildStep
 
 if TYPE_CHECKING:
-    from jaula.engine.builder.image_state import SourceDateEpoch
+    from jaula.engine.builder.image_state import ImageState, Layer, SourceDateEpoch
     from jaula.images.build.dockerfile.ast import Instruction
     from jaula.images.store.store import ImageStore
     from jaula.state.database import Database
 
-StepResult = tuple[Layer | None, str]
+StepResult = tuple["Layer | None", str]
 """The layer of a step, and the date when it was made."""
 
 _VERSION = "1"
@@ -251,6 +250,8 @@ class CacheLookup:
 
     def use(self, step: BuildStep) -> StepResult:
         """Return the result of a stored step, and pin its layer."""
+        from jaula.engine.builder.image_state import Layer  # loads much, and only builds need it
+
         layer = None
         if step.layer:
             layer = Layer(step.layer, Descriptor(LAYER_TAR, step.blob, step.blob_size))

@@ -50,7 +50,8 @@ class Builds:
     def sweep(self) -> None:
         """Remove the files that builds of a killed engine left. Call it before serving."""
         paths = self._shared.services.config.paths
-        if (paths.run / "builds").exists():  # else the modules of mounts are not needed yet
+        mount_points = paths.run / "builds"
+        if mount_points.is_dir() and any(mount_points.iterdir()):  # rare, and loads much
             from jaula.engine.builder.mounts import attach
 
             attach.sweep(paths)
