@@ -47,14 +47,14 @@ class SocketPump:
                 await self._loop.sock_sendall(self._client, data)
 
     async def _from_client(self) -> None:
-        open_ = True  # the plain side still reads
+        plain_open = True  # the plain side still reads
         try:
             while True:
                 while chunk := self._codec.read():
-                    open_ = open_ and await self._forward(chunk)
+                    plain_open = plain_open and await self._forward(chunk)
                 await self._flush()  # an answer of the TLS protocol
-                if self._codec.ended and open_:
-                    open_ = False
+                if self._codec.ended and plain_open:
+                    plain_open = False
                     self._plain.shutdown(socket.SHUT_WR)
                 data = await self._loop.sock_recv(self._client, tls.PIECE)
                 if not data:
