@@ -226,7 +226,9 @@ def by_deed(engine: Engine, base: Path, neighbour: str) -> Rows:
             *attempts.capabilities(None), *attempts.masked_reads(MASKED_PATHS),
             *attempts.writes(READONLY_PATHS, None), *attempts.devices(None),
             *connections.network(of_host["abstract"], of_host["loopback"], NetworkTargets()),
-            *attempts.host_objects(of_host["file"], os.getpid(), of_host["memory"], pids=None, ipc=None),
+            *attempts.host_objects(
+                of_host["file"], os.getpid(), of_host["memory"], pids=None, ipc=None
+            ),
             *reach(neighbour, of_host["every"]),
         ]  # fmt: skip
         entries = attempts.table(tries)

@@ -76,8 +76,8 @@ PACKAGE_WORDS: Mapping[str, frozenset[str]] = {
         "oci": "archive call interpreter table template",
         "rootless": "entry helpers scope",
         "runtime": "become channel command confined console copyup cpulist detach execute "
-        "filesystems hierarchies labels limits mappings messages nodes notify operations ports streams "
-        "translation",
+        "filesystems hierarchies labels limits mappings messages nodes notify operations ports "
+        "streams translation",
         "security": "syscalls",
         "spec": "calls durations",
         "state": "chain entries journal",

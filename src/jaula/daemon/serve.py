@@ -130,7 +130,7 @@ async def _open(
     for sock in tcp_sockets:
         sock.setblocking(False)
         if context is not None:
-            listeners.append(await server.listen_secured(sock, context))
+            listeners.append(await server.listen_tls(sock, context))
         else:
             log.warning("every process of this host can access the API: TLS is off")
             await server.listen(sock)

@@ -62,7 +62,7 @@ class Engine:
         self.networks = Networks(parts)
         disk_usage = DiskUsage(parts, self.containers, self.images, self.volumes, self.builds)
         self.system = System(parts, disk_usage)
-        self.upkeep = Fsck(parts)
+        self.fsck = Fsck(parts)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Use other settings from now on; running containers keep theirs."""

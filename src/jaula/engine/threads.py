@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
-from typing import BinaryIO, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 Item = TypeVar("Item")
+Params = ParamSpec("Params")
 Result = TypeVar("Result")
 _END = object()
 
@@ -159,3 +160,24 @@ async def consume(
         feeder.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await feeder
+
+
+async def shielded(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``work`` to its end. A cancellation of the caller takes effect afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # retrieved, since the caller gets the cancellation instead
+        raise
+
+
+async def in_thread(
+    work: Callable[Params, Result], *args: Params.args, **kwargs: Params.kwargs
+) -> Result:
+    """Run ``work`` in a thread of the pool, and wait for its end even if cancelled."""
+    return await shielded(asyncio.to_thread(work, *args, **kwargs))

@@ -1,4 +1,4 @@
-"""The query of a request, read as Docker reads it."""
+"""The query of a request, parsed as Docker parses it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.api.http.query import Query, unquote
+from jaula.api.http.request import Query, unquote
 from jaula.errors import InvalidRequest
 
 
@@ -26,7 +26,7 @@ from jaula.errors import InvalidRequest
         ("%20", False),
     ],
 )
-def test_booleans_are_false_by_dockers_list_only(value: str, wanted: bool) -> None:
+def test_only_dockers_false_values_are_false(value: str, wanted: bool) -> None:
     assert Query(f"all={value}").flag("all", True) is wanted
 
 
@@ -46,7 +46,7 @@ def test_an_absent_boolean_takes_the_routes_default() -> None:
         ("", {}),
     ],
 )
-def test_filters_are_read_in_both_of_dockers_forms(document: str, wanted: object) -> None:
+def test_filters_are_parsed_in_both_of_dockers_forms(document: str, wanted: object) -> None:
     assert Query("filters=" + document.replace("{", "%7B")).filters() == wanted
 
 
@@ -64,18 +64,18 @@ def test_filters_are_read_in_both_of_dockers_forms(document: str, wanted: object
         '{"\\ud800":1}',
     ],
 )
-def test_a_filter_of_another_form_is_refused(document: str) -> None:
+def test_a_filter_of_another_form_is_rejected(document: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid filter"):
         Query("filters=" + document).filters()
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("", None), ("0", 0), ("-1", -1), ("+7", 7)])
-def test_integers(text: str, wanted: int | None) -> None:
+def test_an_integer_is_parsed(text: str, wanted: int | None) -> None:
     assert Query(f"t={text.replace('+', '%2B')}").integer("t") == wanted
 
 
 @pytest.mark.parametrize("text", ["x", "1.5", "1" * 20, "-", "%D9%A3", "1_0", "0x1", "--1"])
-def test_what_is_no_integer_is_refused(text: str) -> None:
+def test_an_invalid_integer_is_rejected(text: str) -> None:
     with pytest.raises(InvalidRequest, match="not an integer"):
         Query(f"t={text}").integer("t")
 
@@ -84,7 +84,7 @@ def test_what_is_no_integer_is_refused(text: str) -> None:
     ("text", "wanted"),
     [("", None), ("0", 0.0), ("1795532665", 1795532665.0), ("12.500000000", 12.5), ("-3", -3.0)],
 )
-def test_timestamps(text: str, wanted: float | None) -> None:
+def test_a_timestamp_is_parsed(text: str, wanted: float | None) -> None:
     assert Query(f"since={text}").timestamp("since") == wanted
 
 
@@ -104,7 +104,7 @@ def test_no_nanosecond_is_lost(text: str, wanted: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "1e5", "2026-01-01", "1.2.3", "9" * 40, "1.-5"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_an_invalid_timestamp_is_rejected(text: str) -> None:
     with pytest.raises(InvalidRequest, match="not a time"):
         Query(f"since={text}").timestamp("since")
 
@@ -118,18 +118,18 @@ def test_values_are_decoded_and_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize("text", ["%", "%1", "%zz", "%+1", "% 1", "a%"])
-def test_a_broken_escape_is_refused(text: str) -> None:
+def test_a_malformed_escape_is_rejected(text: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid URL escape"):
         unquote(text)
 
 
-def test_a_query_of_too_many_parameters_is_refused() -> None:
+def test_a_query_with_too_many_parameters_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="more than 1024"):
         Query("a&" * 2000)
 
 
 @given(st.text(alphabet='%&=+abAB09{}"[]:,\u00e9', max_size=80))
-def test_no_query_raises_anything_but_a_refusal(text: str) -> None:
+def test_any_query_is_parsed_or_an_invalid_request(text: str) -> None:
     try:
         query = Query(text)
         query.filters()

@@ -1,11 +1,11 @@
-"""From paths to handlers."""
+"""The handlers of paths."""
 
 from __future__ import annotations
 
 import pytest
 
 from jaula.api.http.errors import PageNotFound
-from jaula.api.router import Router
+from jaula.api.http.router import Router
 from jaula.api.routes import ROUTES, build, containers, execs, images, networks, swarm, system
 
 ROUTER = Router(ROUTES)
@@ -37,7 +37,7 @@ ROUTER = Router(ROUTES)
         ("POST", "/build/prune", build.prune, ""),
     ],
 )
-def test_each_path_finds_its_handler(method: str, path: str, handler: object, name: str) -> None:
+def test_a_path_has_its_handler(method: str, path: str, handler: object, name: str) -> None:
     found, variable = ROUTER.find(method, path)
     assert variable == name
     if handler is not None:
@@ -65,11 +65,11 @@ def test_each_path_finds_its_handler(method: str, path: str, handler: object, na
         ("POST", "/session"),
     ],
 )
-def test_other_paths_find_nothing(method: str, path: str) -> None:
+def test_other_paths_have_no_handler(method: str, path: str) -> None:
     with pytest.raises(PageNotFound):
         ROUTER.find(method, path)
 
 
-def test_no_route_is_there_twice() -> None:
+def test_every_route_is_unique() -> None:
     keys = [(method, template) for method, template, _ in ROUTES]
     assert len(keys) == len(set(keys))

@@ -1,4 +1,4 @@
-"""The cache: content counts, time does not; what it keeps is not garbage until it is pruned."""
+"""The build cache: keys depend on content, not on time; steps are kept until a prune."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def image(busybox: str) -> str:
     return busybox
 
 
-def test_a_second_build_does_nothing_and_gives_the_same_image(
+def test_a_second_build_runs_no_step_and_returns_the_same_image(
     engine: PrivateEngine, busybox: str
 ) -> None:
     first = builds.done(engine, files(busybox))
@@ -35,7 +35,7 @@ def test_a_second_build_does_nothing_and_gives_the_same_image(
     assert builds.build(engine, later).image == first.image
 
 
-def test_a_label_makes_no_program_run_again_and_content_does(
+def test_a_changed_label_runs_no_program_again_but_changed_content_does(
     engine: PrivateEngine, busybox: str
 ) -> None:
     builds.done(engine, files(busybox))
@@ -56,9 +56,7 @@ def test_a_mode_counts_and_a_line_break_in_the_dockerfile_does_not(
     assert builds.done(engine, spaced | {"f": "1"}).cached == 2
 
 
-def test_two_builds_of_one_time_are_the_same_bit_for_bit(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_two_builds_with_one_epoch_are_identical(engine: PrivateEngine, busybox: str) -> None:
     text = (
         f"FROM {busybox}\nARG SOURCE_DATE_EPOCH\nCOPY f /d/f\nWORKDIR /w\n"
         "RUN mkdir m && date +%N > /dev/null && touch m/a && ln m/a m/b && rm /etc/group\n"
@@ -78,7 +76,7 @@ def test_two_builds_of_one_time_are_the_same_bit_for_bit(
     assert made[0] == made[1]
 
 
-def test_what_the_cache_holds_survives_its_image_and_the_engine(
+def test_cached_steps_outlive_their_image_and_the_engine(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
     from conftest import load_image
@@ -94,7 +92,7 @@ def test_what_the_cache_holds_survives_its_image_and_the_engine(
     assert again.text.count("Running in") == 0
 
 
-def test_pruning_takes_what_no_image_shares_and_frees_what_it_says(
+def test_prune_removes_unshared_steps_and_reports_the_freed_space(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
     from conftest import load_image
@@ -129,7 +127,9 @@ def test_pruning_takes_what_no_image_shares_and_frees_what_it_says(
     assert layers == {layer.removeprefix("sha256:") for layer in found}
 
 
-def test_filters_and_room_that_may_stay(new_engine: Callable[..., PrivateEngine]) -> None:
+def test_prune_honours_filters_and_the_space_to_keep(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
     from conftest import load_image
 
     engine = new_engine()
@@ -147,7 +147,7 @@ def test_filters_and_room_that_may_stay(new_engine: Callable[..., PrivateEngine]
     assert "nonsense" in reply.json()["message"]
 
 
-def test_an_image_lends_its_steps(new_engine: Callable[..., PrivateEngine]) -> None:
+def test_cache_from_uses_the_steps_of_an_image(new_engine: Callable[..., PrivateEngine]) -> None:
     from conftest import load_image
 
     engine = new_engine()

@@ -1,4 +1,4 @@
-"""``system check`` finds what is dangling, missing or damaged; ``--repair`` mends without loss."""
+"""``system check`` reports dangling, missing and damaged objects; ``--repair`` loses no data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def layer_of(engine: PrivateEngine) -> Path:
     return lib(engine) / "layers" / found[0]["RootFS"]["Layers"][0].removeprefix("sha256:")
 
 
-def test_a_healthy_engine_has_nothing_wrong(kept: PrivateEngine) -> None:
+def test_a_healthy_engine_has_no_findings(kept: PrivateEngine) -> None:
     assert kept.cli("jaula", "run", "-d", "--name", "c1", "busybox", "sleep", "9").returncode == 0
     assert kept.cli("jaula", "create", "--name", "c2", "-v", "vol:/v", "busybox").returncode == 0
     assert check(kept, "--contents") == (0, [])
@@ -65,7 +65,7 @@ def test_a_healthy_engine_has_nothing_wrong(kept: PrivateEngine) -> None:
     kept.cli("jaula", "volume", "rm", "vol")
 
 
-def test_a_layer_that_went_is_unpacked_again(kept: PrivateEngine) -> None:
+def test_a_missing_layer_is_unpacked_again(kept: PrivateEngine) -> None:
     layer = layer_of(kept)
     shutil.rmtree(layer)
     status, rows = check(kept)
@@ -76,7 +76,7 @@ def test_a_layer_that_went_is_unpacked_again(kept: PrivateEngine) -> None:
     assert kept.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
 
 
-def test_the_next_engine_finds_a_layer_that_went_as_well(kept: PrivateEngine) -> None:
+def test_the_next_engine_reports_a_missing_layer_too(kept: PrivateEngine) -> None:
     layer = layer_of(kept)
     restarted(kept, lambda: shutil.rmtree(layer))
     done = kept.cli("jaula", "run", "--rm", "busybox", "true")
@@ -87,7 +87,7 @@ def test_the_next_engine_finds_a_layer_that_went_as_well(kept: PrivateEngine) ->
     assert kept.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
 
 
-def test_a_changed_file_is_found_by_its_content_and_put_right(kept: PrivateEngine) -> None:
+def test_a_changed_file_is_detected_by_its_content_and_repaired(kept: PrivateEngine) -> None:
     program = next(p for p in (layer_of(kept) / "fs/bin").iterdir() if p.is_file())
     facts = program.stat()
     with program.open("r+b") as file:
@@ -102,7 +102,7 @@ def test_a_changed_file_is_found_by_its_content_and_put_right(kept: PrivateEngin
     assert kept.cli("jaula", "image", "verify", "--all").returncode == 0
 
 
-def test_a_layer_that_a_container_runs_on_is_not_exchanged(kept: PrivateEngine) -> None:
+def test_the_layer_of_a_running_container_is_not_replaced(kept: PrivateEngine) -> None:
     assert kept.cli("jaula", "run", "-d", "--name", "c1", "busybox", "sleep", "99").returncode == 0
     (layer_of(kept) / "fs/etc/more").touch()
     status, rows = check(kept, "--contents", "--repair")
@@ -112,7 +112,7 @@ def test_a_layer_that_a_container_runs_on_is_not_exchanged(kept: PrivateEngine) 
     assert check(kept, "--contents", "--repair")[0] == 0
 
 
-def test_a_missing_blob_is_told_and_loading_again_brings_it(kept: PrivateEngine) -> None:
+def test_a_missing_blob_is_reported_and_restored_by_a_load(kept: PrivateEngine) -> None:
     blobs = lib(kept) / "images/blobs/sha256"
     biggest = max(blobs.iterdir(), key=lambda p: p.stat().st_size)
     biggest.unlink()
@@ -123,7 +123,7 @@ def test_a_missing_blob_is_told_and_loading_again_brings_it(kept: PrivateEngine)
     assert check(kept) == (0, [])
 
 
-def test_what_no_record_knows_is_removed(kept: PrivateEngine) -> None:
+def test_files_without_a_record_are_removed(kept: PrivateEngine) -> None:
     strays = [lib(kept) / "containers" / (OLD + "1"), kept.run / "containers" / (OLD + "2")]
     for stray in strays:
         (stray / "upper").mkdir(parents=True)
@@ -144,17 +144,17 @@ def test_what_no_record_knows_is_removed(kept: PrivateEngine) -> None:
     assert check(kept) == (0, [])
 
 
-def test_a_container_without_files_is_told(kept: PrivateEngine) -> None:
+def test_a_container_without_files_is_reported(kept: PrivateEngine) -> None:
     kept.cli("jaula", "run", "--name", "c1", "busybox", "true")
     found = kept.cli("jaula", "inspect", "-f", "{{.Id}}", "c1").stdout.strip()
     shutil.rmtree(lib(kept) / "containers" / found)
     status, rows = check(kept, "--repair")
-    assert (status, rows[0]["Subject"], rows[0]["Problem"]) == (1, "c1", "its files are gone")
+    assert (status, rows[0]["Subject"], rows[0]["Problem"]) == (1, "c1", "its files are missing")
     assert kept.cli("jaula", "rm", "c1").returncode == 0
     assert check(kept) == (0, [])
 
 
-def test_volumes_without_description_or_files(kept: PrivateEngine) -> None:
+def test_volumes_without_metadata_or_files_are_reported(kept: PrivateEngine) -> None:
     volumes = lib(kept) / "volumes"
     for name in ("one", "two"):
         kept.cli("jaula", "volume", "create", name)
@@ -174,7 +174,7 @@ def test_volumes_without_description_or_files(kept: PrivateEngine) -> None:
     assert kept.cli("jaula", "volume", "rm", "one", "two").returncode == 0
 
 
-def test_a_bridge_that_somebody_removed_is_told(kept: PrivateEngine) -> None:
+def test_a_removed_bridge_is_reported(kept: PrivateEngine) -> None:
     import subprocess
 
     subprocess.run(["ip", "link", "delete", kept.bridge], check=True)
@@ -186,7 +186,7 @@ def test_a_bridge_that_somebody_removed_is_told(kept: PrivateEngine) -> None:
     assert "default via" in done.stdout
 
 
-def test_a_person_is_told_in_a_table(kept: PrivateEngine) -> None:
+def test_findings_are_printed_in_a_table(kept: PrivateEngine) -> None:
     (lib(kept) / "volumes/stray").mkdir()
     done = kept.cli("jaula", "system", "check")
     assert done.returncode == 1
@@ -196,7 +196,7 @@ def test_a_person_is_told_in_a_table(kept: PrivateEngine) -> None:
     assert "yes: it is removed if it is empty" in done.stdout
 
 
-def test_verify_wants_a_name_or_all(kept: PrivateEngine) -> None:
+def test_verify_requires_a_name_or_all(kept: PrivateEngine) -> None:
     done = kept.cli("jaula", "image", "verify")
     assert (done.returncode, done.stdout) == (1, "")
     done = kept.cli("jaula", "image", "verify", "nothing")

@@ -1,4 +1,4 @@
-"""What a step's key depends on, and what it does not."""
+"""The keys of steps, and ``--cache-from``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.builder.cache import key
+from jaula.engine.builder import cache
 from jaula.engine.builder.image_state import ImageState, Layer
 from jaula.spec.image import LAYER_TAR, Descriptor, ImageConfig, Platform
 
@@ -28,7 +28,7 @@ RUN: dict[str, Any] = {
 
 
 def run(state: ImageState = STATE, command: tuple[str, ...] = ("c",), **changes: Any) -> str:
-    return key.of_run(state, command, **(RUN | changes))
+    return cache.run_key(state, command, **(RUN | changes))
 
 
 def configured(**changes: Any) -> ImageState:
@@ -52,7 +52,7 @@ def configured(**changes: Any) -> ImageState:
         {"command": ("c\n",)},
     ],
 )
-def test_what_a_program_can_see_is_in_its_key(changes: dict[str, Any]) -> None:
+def test_the_key_of_a_run_depends_on_what_the_program_can_see(changes: dict[str, Any]) -> None:
     assert run(**changes) != run()
 
 
@@ -65,26 +65,42 @@ def test_what_a_program_can_see_is_in_its_key(changes: dict[str, Any]) -> None:
         msgspec.structs.replace(STATE, created="2020", author="a"),
     ],
 )
-def test_what_it_cannot_see_is_not(state: ImageState) -> None:
+def test_the_key_of_a_run_ignores_what_the_program_cannot_see(state: ImageState) -> None:
     assert run(state) == run()
 
 
-def test_a_linked_copy_does_not_depend_on_what_is_below() -> None:
+def test_a_linked_copy_does_not_depend_on_the_layers_below() -> None:
     other = msgspec.structs.replace(STATE, layers=())
     for link, same in ((True, True), (False, False)):
         one, two = (
-            key.of_copy(state, "COPY a b", ["1"], link=link, epoch=None) for state in (STATE, other)
+            cache.copy_key(state, "COPY a b", ["1"], link=link, epoch=None)
+            for state in (STATE, other)
         )
         assert (one == two) is same
 
 
-def test_keys_of_different_kinds_and_owners_never_meet() -> None:
+def test_keys_of_different_kinds_and_owners_differ() -> None:
     found = {
-        key.of_directory(STATE, "/x", None),
-        key.of_change(STATE, "/x"),
-        key.of_copy(STATE, "/x", [], link=False, epoch=None),
-        key.owned(run(), "0"),
-        key.owned(run(), "1000"),
+        cache.directory_key(STATE, "/x", None),
+        cache.config_key(STATE, "/x"),
+        cache.copy_key(STATE, "/x", [], link=False, epoch=None),
+        cache.owner_key(run(), "0"),
+        cache.owner_key(run(), "1000"),
         run(),
     }
     assert len(found) == 6
+
+
+def test_a_step_is_found_in_the_history_of_an_image() -> None:
+    state = (
+        ImageState()
+        .step("FROM", "1")
+        .step("RUN a", "2", STATE.layers[0], comment=cache.key_comment("key"))
+    )
+    state = state.step("RUN b", "3", comment=cache.key_comment("nothing"))
+    assert cache.find_in_images((state,), "key") == (STATE.layers[0], "2")
+    assert cache.find_in_images((state,), "nothing") == (None, "3")
+    assert cache.find_in_images((state,), "other") is None
+    assert cache.find_in_images((), "key") is None
+    without = msgspec.structs.replace(state, layers=())
+    assert cache.find_in_images((without,), "key") is None

@@ -1,4 +1,4 @@
-"""Attach and exec: the connection leaves HTTP and no byte of it is lost."""
+"""Attach and exec: the connection leaves HTTP without losing a byte."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from jaula.api.http import hijack
+from jaula.api.http import http_session
 from unit.api.client import Client, Served, eventually, served
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
@@ -56,7 +56,7 @@ def test_the_head_depends_on_upgrade_version_and_terminal(
     served(test)
 
 
-def test_early_bytes_later_bytes_and_the_half_close_all_arrive() -> None:
+def test_early_bytes_later_bytes_and_the_half_close_arrive() -> None:
     async def test(server: Served) -> None:
         client = await _container(server)
         client.send("POST", "/containers/a/attach?stream=1&stdin=1", b"", UPGRADE)
@@ -92,7 +92,7 @@ def test_the_engine_may_answer_long_after_the_server_has_closed() -> None:
     served(test)
 
 
-def test_an_unknown_container_or_bad_keys_are_http_errors_on_a_living_connection() -> None:
+def test_an_unknown_container_or_bad_keys_are_http_errors_on_an_open_connection() -> None:
     async def test(server: Served) -> None:
         client = await _container(server)
         unknown = await client.ask("POST", "/containers/nosuch/attach?stream=1", headers=UPGRADE)
@@ -107,7 +107,7 @@ def test_an_unknown_container_or_bad_keys_are_http_errors_on_a_living_connection
 
 
 @pytest.mark.parametrize("tty", [False, True])
-def test_a_refusal_after_the_head_is_a_line_on_the_stream(tty: bool) -> None:
+def test_an_error_after_the_head_is_a_line_on_the_stream(tty: bool) -> None:
     async def test(server: Served) -> None:
         client = await _container(server, "refuses", tty=tty)
         client.send("POST", "/containers/refuses/attach?stream=1", headers=UPGRADE)
@@ -147,7 +147,7 @@ def test_a_detached_exec_is_an_ordinary_answer() -> None:
     served(test)
 
 
-def test_an_exec_that_cannot_start_says_so_on_its_stream() -> None:
+def test_an_exec_that_cannot_start_writes_the_error_to_its_stream() -> None:
     async def test(server: Served) -> None:
         client = await _container(server)
         await client.ask("POST", "/containers/a/exec", {"Cmd": ["missing"], "Tty": True})
@@ -158,7 +158,7 @@ def test_an_exec_that_cannot_start_says_so_on_its_stream() -> None:
     served(test)
 
 
-def test_no_descriptor_is_left_behind() -> None:
+def test_no_descriptor_is_leaked() -> None:
     async def test(server: Served) -> None:
         await (await server.client()).ask("GET", "/version")
         before = set(os.listdir("/proc/self/fd"))
@@ -178,19 +178,19 @@ def test_no_descriptor_is_left_behind() -> None:
     ("agent", "buffers"),
     [(b"docker-sdk-python/7.1.0", True), (b"Docker-Client/26.1.5 (linux)", False), (b"", False)],
 )
-def test_only_dockers_python_sdk_is_known_to_buffer_the_head(agent: bytes, buffers: bool) -> None:
-    assert hijack.buffers_the_head([(b"host", b"x"), (b"user-agent", agent)]) is buffers
+def test_only_dockers_python_sdk_buffers_the_head(agent: bytes, buffers: bool) -> None:
+    assert http_session.buffers_head([(b"host", b"x"), (b"user-agent", agent)]) is buffers
 
 
-def test_the_head_is_taken_when_the_peer_has_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hijack, "_PAUSE", 0)
+def test_the_wait_ends_when_the_peer_has_read_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_session, "_POLL_INTERVAL", 0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
 
         async def test() -> None:
             ours.sendall(b"head")
-            waiting = asyncio.ensure_future(hijack.head_taken(ours.fileno()))
-            for _ in range(hijack._LOOKS // 2):
+            waiting = asyncio.ensure_future(http_session.wait_until_read(ours.fileno()))
+            for _ in range(http_session._HEAD_POLLS // 2):
                 await asyncio.sleep(0)
             assert not waiting.done()
             assert theirs.recv(100) == b"head"
@@ -199,12 +199,12 @@ def test_the_head_is_taken_when_the_peer_has_read_it(monkeypatch: pytest.MonkeyP
         asyncio.run(test())
 
 
-def test_a_peer_that_does_not_read_its_head_holds_the_answer_up_for_a_tenth_of_a_second(
+def test_the_wait_for_the_head_ends_after_a_tenth_of_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert (hijack._LOOKS, hijack._PAUSE) == (100, 0.001)
-    monkeypatch.setattr(hijack, "_PAUSE", 0)
+    assert (http_session._HEAD_POLLS, http_session._POLL_INTERVAL) == (100, 0.001)
+    monkeypatch.setattr(http_session, "_POLL_INTERVAL", 0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(b"head")
-        assert asyncio.run(hijack.head_taken(ours.fileno())) is False
+        assert asyncio.run(http_session.wait_until_read(ours.fileno())) is False
