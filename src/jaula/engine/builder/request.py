@@ -27,7 +27,7 @@ from jaula.images.build.remote.http import Downloads
 from jaula.images.build.remote.remote import RemoteSources
 from jaula.images.reference import parse
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.http.proxy import configured_proxies
+from jaula.images.registry.http.proxy import Proxies, configured_proxies
 from jaula.spec.api import ContainerCreate
 from jaula.storage.trees import DIRECTORY_FLAGS
 
@@ -131,15 +131,24 @@ def _open_remotes(
     descriptor = os.open(directory, DIRECTORY_FLAGS)
     held.callback(os.close, descriptor)
     config = services.config.registry
-    proxies = configured_proxies(config.http_proxy, config.https_proxy, config.no_proxy, os.environ)
     host_network = options.host.network_mode == "host"
-    downloads = Downloads(proxies, cancellation, host_network=host_network)
     agent = None
     if session is not None:
         agent = partial(ssh_agent, session, asyncio.get_running_loop())
-    repositories = GitRepositories(
-        cancellation, host_network=host_network, proxies=proxies, agent=agent
-    )
+
+    def proxies() -> Proxies:
+        return configured_proxies(
+            config.http_proxy, config.https_proxy, config.no_proxy, os.environ
+        )
+
+    def downloads() -> Downloads:
+        return Downloads(proxies(), cancellation, host_network=host_network)
+
+    def repositories() -> GitRepositories:
+        return GitRepositories(
+            cancellation, host_network=host_network, proxies=proxies(), agent=agent
+        )
+
     return held.enter_context(RemoteSources(descriptor, downloads, repositories))
 
 

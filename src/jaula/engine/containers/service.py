@@ -123,7 +123,8 @@ class Containers(ContainerQueries):
             if container.record.body.host_config.auto_remove:
                 await self.exit_handler.remove(container, volumes=True)
             raise
-        await container_attach.join_late(container)
+        if container.pending:
+            await container_attach.join_late(container)
         self.health.started(container)
         self.watch(container)
 
