@@ -40,64 +40,66 @@ log = logging.getLogger("jaula.engine")
 class Engine:
     """The use cases that the API serves."""
 
-    def __init__(self, parts: Services) -> None:
-        self.parts = parts
-        users = UserLookup(parts)
-        self.containers = Containers(parts, users)
-        self.execs = Execs(parts, users)
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        users = UserLookup(services)
+        self.containers = Containers(services, users)
+        self.execs = Execs(services, users)
         self.containers.on_exec = self.execs.ended
         self.containers.health = HealthMonitor(
-            parts,
+            services,
             self.containers.exit_handler,
             self.execs,
             self.containers.restart_unhealthy,
         )
-        self.images = Images(parts)
-        self.distribution = RegistryService(parts)
-        self.builds = Builds(parts, self.containers, self.distribution)
-        self.trust = TrustService(parts, self.distribution)
-        self.volumes = Volumes(parts)
-        self.secrets = Secrets(parts, SecretKind.SECRET)
-        self.configs = Secrets(parts, SecretKind.CONFIG)
-        self.networks = Networks(parts)
-        disk_usage = DiskUsage(parts, self.containers, self.images, self.volumes, self.builds)
-        self.system = System(parts, disk_usage)
-        self.fsck = Fsck(parts)
+        self.images = Images(services)
+        self.distribution = RegistryService(services)
+        self.builds = Builds(services, self.containers, self.distribution)
+        self.trust = TrustService(services, self.distribution)
+        self.volumes = Volumes(services)
+        self.secrets = Secrets(services, SecretKind.SECRET)
+        self.configs = Secrets(services, SecretKind.CONFIG)
+        self.networks = Networks(services)
+        disk_usage = DiskUsage(services, self.containers, self.images, self.volumes, self.builds)
+        self.system = System(services, disk_usage)
+        self.fsck = Fsck(services)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Use other settings from now on; running containers keep theirs."""
-        parts = self.parts
-        old, parts.config = parts.config, config
+        services = self.services
+        old, services.config = services.config, config
         if (old.nofile, old.pids_limit) != (config.nofile, config.pids_limit):
-            parts.host = oci_spec_host.with_limits(parts.host, config.nofile, config.pids_limit)
-        parts.runtimes.change(config)
+            services.host = oci_spec_host.with_limits(
+                services.host, config.nofile, config.pids_limit
+            )
+        services.runtime_table.change(config)
         if old.registry != config.registry:
             self.distribution.renew()
 
     async def open(self) -> None:
         """Take over what a previous engine left running, and sweep what it left incomplete."""
         await self._load_profile()
-        self.parts.runtimes.open()
+        self.services.runtime_table.open()
         self.builds.sweep()
-        await restore.restore(self.parts, self.containers)
+        await restore.restore(self.services, self.containers)
         self._watch_firewall()
-        self.parts.sandboxes.refill()
+        self.services.sandbox_pool.refill()
 
     async def _load_profile(self) -> None:
         """Load the AppArmor profile of containers, on a host with AppArmor; warn if that fails."""
-        host = self.parts.host
+        host = self.services.host
         if not host.apparmor:
             return
         from jaula.engine.system import apparmor
 
-        failure = await asyncio.to_thread(apparmor.load, self.parts.config.paths.run)
+        failure = await asyncio.to_thread(apparmor.load, self.services.config.paths.run)
         if failure:
             log.warning("%s", failure)
-            self.parts.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))
+            self.services.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))
 
     def _watch_firewall(self) -> None:
         """Restore our rules at once when another program flushes the host's firewall."""
-        network = self.parts.network
+        network = self.services.network_manager
 
         def repair() -> None:
             try:
@@ -114,14 +116,16 @@ class Engine:
     def _remove_cgroup_parent(self) -> None:
         """Remove the parent directory of all containers' cgroups if it is empty."""
         try:
-            with self.parts.cgroups.open(
-                f"/{self.parts.config.cgroup_parent.strip('/')}"
+            with self.services.cgroups.open(
+                f"/{self.services.config.cgroup_parent.strip('/')}"
             ) as parent:
                 directories = set(parent.locations().values())
         except NotFound:
             directories = set()
-        if self.parts.config.runtimes:
-            directories |= set(cgroup_cleanup.cgroup_directories(self.parts.config.cgroup_parent))
+        if self.services.config.runtimes:
+            directories |= set(
+                cgroup_cleanup.cgroup_directories(self.services.config.cgroup_parent)
+            )
         for directory in directories:
             try:
                 os.rmdir(directory)
@@ -132,7 +136,7 @@ class Engine:
     async def close(self) -> None:
         """Stop the engine and leave every container running."""
         await self.builds.close()
-        for container in self.parts.registry:
+        for container in self.services.container_store:
             if container.restart is not None:
                 container.restart.cancel()
             container.close_pending()
@@ -140,14 +144,14 @@ class Engine:
                 container.shim.on_gone = None
                 container.shim.close()
         await self.containers.exit_handler.close()
-        await self.parts.runtimes.close()
-        await self.parts.sandboxes.close()
-        self.parts.resolvers.close()
+        await self.services.runtime_table.close()
+        await self.services.sandbox_pool.close()
+        self.services.dns_servers.close()
         # Without containers the bridge and its firewall rules are removed too.
-        asyncio.get_running_loop().remove_reader(self.parts.network.watch().fileno())
-        self.parts.network.teardown()
-        self.parts.network.close()
+        asyncio.get_running_loop().remove_reader(self.services.network_manager.watch().fileno())
+        self.services.network_manager.teardown()
+        self.services.network_manager.close()
         self._remove_cgroup_parent()
         self.distribution.close()
-        self.parts.database.close()
-        self.parts.runtime.close()
+        self.services.database.close()
+        self.services.runtime.close()

@@ -142,7 +142,7 @@ class Gateway:
                 pid=os.getpid(),
                 command="jaula",
                 action=action,
-                object=self._engine.parts.identity,
+                object=self._engine.services.identity,
                 name=self._policy.source,
                 status=DONE,
             )

@@ -59,7 +59,7 @@ class Session:
     @property
     def services(self) -> Services:
         """The services of the engine."""
-        return self._engine.parts
+        return self._engine.services
 
     @property
     def owner(self) -> tuple[str, int]:
@@ -138,7 +138,7 @@ class Session:
                     yield event
                     continue
                 container_id = event.get("Actor", {}).get("ID", "")
-                container = self.services.registry.get(container_id)
+                container = self.services.container_store.get(container_id)
                 if container is not None and self.can_access(container, ContainerAccess.READ):
                     readable.add(container_id)
                 if container_id in readable:

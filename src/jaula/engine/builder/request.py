@@ -110,7 +110,7 @@ def _check(shared: BuildServices, options: BuildOptions, resolved: ResolvedReque
         raise Conflict(f"build {options.build_id} is running already")
     body = ContainerCreate(cmd=("true",), host_config=options.host)
     create.check(shared.services, body, resolved)
-    endpoints.select_networks(body, shared.services.networks.find)
+    endpoints.select_networks(body, shared.services.network_store.find)
 
 
 def _create_directory(work: Path) -> Path:

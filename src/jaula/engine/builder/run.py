@@ -96,7 +96,7 @@ async def run(
     :raises StepFailed: when its exit status is not 0.
     :raises RuntimeFailure: when it cannot be started.
     """
-    services = containers.parts
+    services = containers.services
     container = await _create(containers, state, command, authorize)
     try:
         container.prepare = mounts.attach_on_start(container)
@@ -127,7 +127,7 @@ async def run(
 async def _create(
     containers: Containers, state: ImageState, command: RunCommand, authorize: Authorize
 ) -> Container:
-    services = containers.parts
+    services = containers.services
     body = body_of(state, command)
     resolved = resolve(body)
     authorize(relaxations.of_request(resolved))
@@ -147,7 +147,7 @@ async def _create(
         resolved_request=resolved,
     )
     container = Container(record)
-    services.registry.add_step(container)
+    services.container_store.add_step(container)
     try:
         os.makedirs(services.config.paths.container(container_id), mode=0o710, exist_ok=True)
         await in_thread(services.snapshots.create, container_id, record.layers)

@@ -313,7 +313,7 @@ async def find_image(
         except NotFound:
             pass
         else:
-            services.gate.check_run(image, name)
+            services.image_policy.check_run(image, name)
             return image
         await report({"status": f"Unable to find image '{parse(name)}' locally"})
     domain = parse(name).domain

@@ -50,7 +50,7 @@ async def attach(
                 raise Conflict(f"{PENDING_LIMIT} clients wait for container {container.name}")
             owned = False
             container.pending.append((fd, stream))
-        queries.parts.events.emit(
+        queries.services.events.emit(
             "container", "attach", container.id, container.record.event_attributes
         )
     finally:

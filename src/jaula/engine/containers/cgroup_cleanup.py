@@ -30,14 +30,14 @@ _MAX_PAUSE = 30.0  # seconds
 class CgroupReaper:
     """Removes cgroups in tasks of ``background``."""
 
-    def __init__(self, parts: Services, background: BackgroundTasks) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, background: BackgroundTasks) -> None:
+        self._services = services
         self._background = background
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def remove(self, container: Container) -> None:
         """Remove the cgroup of a container that does not run; a start cancels the removal."""
-        self.remove_path(cgroup_path(self._parts, container.record), container)
+        self.remove_path(cgroup_path(self._services, container.record), container)
 
     def remove_path(self, path: str, container: Container | None = None) -> None:
         """Remove a cgroup by its path, for a container that may have no record any more."""
@@ -48,7 +48,7 @@ class CgroupReaper:
 
     async def gone(self, container: Container) -> None:
         """Wait for a removal in progress: until then the container cannot be started again."""
-        task = self._tasks.get(cgroup_path(self._parts, container.record))
+        task = self._tasks.get(cgroup_path(self._services, container.record))
         if task is not None:
             await asyncio.wait({task})
 
@@ -69,13 +69,13 @@ class CgroupReaper:
     def _try(self, path: str) -> str:
         """Kill the processes in a cgroup and remove it; return why it cannot be removed, or ''."""
         try:
-            with self._parts.cgroups.open(path) as cgroup:
+            with self._services.cgroups.open(path) as cgroup:
                 cgroup.kill()
                 cgroup.destroy(0.0)
         except NotFound:
             pass  # an external runtime may have created cgroups of other controllers
         except (JaulaError, OSError) as error:
             return str(error)
-        if self._parts.config.runtimes and (left := cgroup_cleanup.remove(path)):
+        if self._services.config.runtimes and (left := cgroup_cleanup.remove(path)):
             return f"{', '.join(left)} in use"
         return ""

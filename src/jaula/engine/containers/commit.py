@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 async def commit(
-    parts: Services,
+    services: Services,
     container: Container,
     options: CommitOptions,
     *,
@@ -62,20 +62,20 @@ async def commit(
             ) from None
     try:
         async with container.lock:  # it must be neither started nor removed during the commit
-            if container.id not in parts.registry:
+            if container.id not in services.container_store:
                 raise NotFound(f"No such container: {container.name}")
             image = await asyncio.to_thread(
-                _make, parts, container.record, config, name or None, options
+                _make, services, container.record, config, name or None, options
             )
     finally:
         if must_pause and container.record.status is Status.PAUSED:
             await unpause(container.id)
     attributes = {"comment": options.comment, "imageID": image.id, "imageRef": name}
-    parts.events.emit(
+    services.events.emit(
         "container", "commit", container.id, container.record.event_attributes | attributes
     )
     if name:
-        parts.events.emit("image", "tag", image.id, {"name": name})
+        services.events.emit("image", "tag", image.id, {"name": name})
     return image.id
 
 
@@ -117,14 +117,14 @@ def _config(body: ContainerCreate) -> ImageConfig:
 
 
 def _make(
-    parts: Services,
+    services: Services,
     record: ContainerRecord,
     config: ImageConfig,
     name: str | None,
     options: CommitOptions,
 ) -> Image:
     """Write the layer as a blob, unpack it and add the image's documents. Runs in a thread."""
-    store = parts.images
+    store = services.images
     parent = store.resolve(record.image)
     names = [name] if name else []
     descriptors = list(store.manifest(parent).layers)
@@ -132,7 +132,7 @@ def _make(
     diff_ids = list(base.rootfs.diff_ids)
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     with store.blobs.writer() as blob:
-        changed = parts.snapshots.write_layer(record.id, layer_differences, blob.write)
+        changed = services.snapshots.write_layer(record.id, layer_differences, blob.write)
         with store.pinned((blob.digest, *(d.digest for d in descriptors), *diff_ids)):
             if changed:
                 diff_id = blob.digest

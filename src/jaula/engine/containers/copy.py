@@ -26,17 +26,17 @@ _CHUNK = 1 << 18  # bytes that cross threads at once
 class ContainerCopy:
     """Copies files out of and into containers. ``ids_of`` returns the id range of a running one."""
 
-    def __init__(self, parts: Services, ids_of: Callable[[Container], IdRange | None]) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, ids_of: Callable[[Container], IdRange | None]) -> None:
+        self._services = services
         self._ids_of = ids_of
 
     def _ids(self, container: Container) -> tuple[IDMapping, ...]:
         ids = self._ids_of(container) if container.live else None
-        return self._parts.ranges.mappings(ids) if ids else ()
+        return self._services.id_ranges.mappings(ids) if ids else ()
 
     def _emit(self, container: Container, action: str) -> None:
         attributes = container.record.event_attributes
-        self._parts.events.emit("container", action, container.id, attributes)
+        self._services.events.emit("container", action, container.id, attributes)
 
     async def stat(self, container: Container, path: str) -> PathStat:
         """Return the status of a path.
@@ -50,7 +50,7 @@ class ContainerCopy:
 
         ids = self._ids(container)
         return await asyncio.to_thread(
-            rootfs.with_rootfs, self._parts, container, ids, work, write=False
+            rootfs.with_rootfs, self._services, container, ids, work, write=False
         )
 
     async def out(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
@@ -75,7 +75,7 @@ class ContainerCopy:
                 finally:
                     os.close(fd)
 
-            rootfs.with_rootfs(self._parts, container, ids, work, write=False)
+            rootfs.with_rootfs(self._services, container, ids, work, write=False)
 
         items = produce(run)
         stat = cast("PathStat", await anext(items))
@@ -99,7 +99,7 @@ class ContainerCopy:
         request = path_resolve.parse_path(path)
         user = container.record.body.user if as_user else ""
         async with container.lock:
-            if container.id not in self._parts.registry:
+            if container.id not in self._services.container_store:
                 raise NotFound(f"No such container: {container.name}")
             ids = self._ids(container)
 
@@ -107,7 +107,7 @@ class ContainerCopy:
                 def work(view: RootfsView) -> None:
                     _extract(view, request, file, user, container.name, keep_kinds=keep_kinds)
 
-                rootfs.with_rootfs(self._parts, container, ids, work, write=True)
+                rootfs.with_rootfs(self._services, container, ids, work, write=True)
 
             async for _ in consume(stream, run):
                 pass  # an extraction emits nothing

@@ -60,7 +60,7 @@ def allow_all(resolved: ResolvedRequest) -> tuple[str, ...]:
 
 
 async def create(
-    parts: Services,
+    services: Services,
     body: ContainerCreate,
     name: str | None,
     platform: str | None,
@@ -81,33 +81,33 @@ async def create(
     :raises Unavailable: when the container's directory cannot be created.
     """
     body = _without_zeros(body)
-    body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
-    body = with_keep_id_user(body, owner, rootless=parts.host.rootless)
+    body = presets.apply(body, services.config.default_profile, services.host.landlock)
+    body = with_keep_id_user(body, owner, rootless=services.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
-    image = _find_image(parts, body.image)
+    image = _find_image(services, body.image)
     config = ImageConfig() if isinstance(image, NotFound) else image.config
     merged = merge_image_config(body, config)
-    merged = msgspec.structs.replace(merged, host_config=_with_ids(parts, merged.host_config))
-    resolved = resolve(merged, lambda ref: _container_id(parts, ref))
+    merged = msgspec.structs.replace(merged, host_config=_with_ids(services, merged.host_config))
+    resolved = resolve(merged, lambda ref: _container_id(services, ref))
     beneath = authorize(resolved)
-    _check_containers(parts, resolved)
-    resolved, merged = mount.resolve_references(parts, resolved, merged)
+    _check_containers(services, resolved)
+    resolved, merged = mount.resolve_references(services, resolved, merged)
     _check_platform(platform, body.image)
     if name:
         name = check_name(name)
-        parts.registry.check_free(name)
+        services.container_store.check_free(name)
     if isinstance(image, NotFound):
         raise image
     manifest.check_platform(manifest.parse_platform(platform), image.platform, body.image)
-    parts.gate.check_run(image, body.image)
-    networks = _networks(parts, merged)
+    services.image_policy.check_run(image, body.image)
+    networks = _networks(services, merged)
     container_id = new_id()
-    warnings = check(parts, merged, resolved)
-    unique_name = name or random_name(parts.registry.names)
-    parts.registry.reserve(unique_name, container_id)
-    mounter = VolumeMounter(parts)
-    directory = parts.config.paths.container(container_id)
+    warnings = check(services, merged, resolved)
+    unique_name = name or random_name(services.container_store.names)
+    services.container_store.reserve(unique_name, container_id)
+    mounter = VolumeMounter(services)
+    directory = services.config.paths.container(container_id)
     try:
         record = ContainerRecord(
             id=container_id,
@@ -117,33 +117,35 @@ async def create(
             image=image.id,
             layers=tuple(image.layers),
             args=arguments(merged),
-            hostname=_hostname(parts, merged, resolved, container_id),
+            hostname=_hostname(services, merged, resolved, container_id),
             networks=networks,
-            storage_driver=parts.snapshots.name,
+            storage_driver=services.snapshots.name,
             warnings=warnings,
             owner=owner[0],
             owner_gid=owner[1],
             beneath=beneath,
-            level=selinux.take_level(parts, container_id, resolved),
+            level=selinux.take_level(services, container_id, resolved),
             resolved_request=resolved,
         )
         os.makedirs(directory, mode=0o710, exist_ok=True)
         size = size_limit(merged.host_config.storage_opt)
-        if parts.snapshots.instant:
-            parts.snapshots.create(container_id, record.layers, size=size)
+        if services.snapshots.instant:
+            services.snapshots.create(container_id, record.layers, size=size)
         else:
-            await asyncio.to_thread(parts.snapshots.create, container_id, record.layers, size=size)
+            await asyncio.to_thread(
+                services.snapshots.create, container_id, record.layers, size=size
+            )
         for request in resolved.mounts:
-            selinux.check_mount(parts, request.mount)
+            selinux.check_mount(services, request.mount)
         if resolved.mounts or resolved.volumes_from:
             mounts = await mounter.create_sources(record)
             record = msgspec.structs.replace(record, mounts=mounts)
         container = Container(record)
-        parts.registry.add(container)
+        services.container_store.add(container)
     except BaseException as error:
-        parts.registry.release(unique_name, container_id)
-        parts.registry.free_level(container_id)
-        await asyncio.to_thread(_undo, parts, container_id)
+        services.container_store.release(unique_name, container_id)
+        services.container_store.free_level(container_id)
+        await asyncio.to_thread(_undo, services, container_id)
         mounter.undo()
         if isinstance(error, OSError):
             raise Unavailable(
@@ -151,11 +153,11 @@ async def create(
                 hint="check free space and permissions of the root directory",
             ) from error
         raise
-    parts.events.emit("container", "create", container_id, record.event_attributes)
+    services.events.emit("container", "create", container_id, record.event_attributes)
     return ContainerCreated(container_id, warnings)
 
 
-def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> tuple[str, ...]:
+def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) -> tuple[str, ...]:
     """Check that a request can be started and return its warnings.
 
     :raises InvalidRequest: when it cannot.
@@ -164,10 +166,10 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
     arguments(body)
     working_directory(body.working_dir)
     warnings = [
-        *resources.check(resolved.resources, parts.host),
-        *security.check(resolved, oci_spec_host.refresh(parts.host)),
+        *resources.check(resolved.resources, services.host),
+        *security.check(resolved, oci_spec_host.refresh(services.host)),
     ]
-    if host.profile == presets.STRICT and not parts.host.landlock:
+    if host.profile == presets.STRICT and not services.host.landlock:
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
     spec.check_sysctls(resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
@@ -184,7 +186,7 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
         raise InvalidRequest("conflicting options: hostname and the network mode")
     if modes.uts.host and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the UTS mode")
-    links.check(parts, resolved)
+    links.check(services, resolved)
     if host.isolation not in ("", "default"):
         raise InvalidRequest(
             f"invalid isolation {host.isolation!r}", hint="the other values are for Windows"
@@ -204,7 +206,7 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
         raise InvalidRequest("SHM size can not be less than 0")
     if body.stop_signal:
         signals.parse(body.stop_signal)
-    log_options(parts.config, resolved.log)
+    log_options(services.config, resolved.log)
     for text in resolved.resources.device_cgroup_rules:
         spec.cgroup_rule(text)
     for mapping in resolved.resources.devices:
@@ -244,16 +246,16 @@ def _check_platform(platform: str | None, image: str) -> None:
         )
 
 
-def _with_ids(parts: Services, host: HostConfig) -> HostConfig:
+def _with_ids(services: Services, host: HostConfig) -> HostConfig:
     """Return the request with container ids in its modes and the name of the runtime.
 
     Both are fixed when the container is created, whatever has the names later.
     """
-    runtime = parts.runtimes.choose(host.runtime)
-    return msgspec.structs.replace(with_container_ids(parts, host), runtime=runtime)
+    runtime = services.runtime_table.choose(host.runtime)
+    return msgspec.structs.replace(with_container_ids(services, host), runtime=runtime)
 
 
-def with_container_ids(parts: Services, host: HostConfig) -> HostConfig:
+def with_container_ids(services: Services, host: HostConfig) -> HostConfig:
     """Return the request with the ids of containers in the modes that name one.
 
     The name of an absent container stays.
@@ -262,18 +264,18 @@ def with_container_ids(parts: Services, host: HostConfig) -> HostConfig:
     for field in ("network_mode", "pid_mode", "ipc_mode", "userns_mode"):
         kind, colon, ref = getattr(host, field).partition(":")
         if kind == "container" and colon and ref:
-            changed[field] = f"container:{_container_id(parts, ref)}"
+            changed[field] = f"container:{_container_id(services, ref)}"
     return msgspec.structs.replace(host, **changed)
 
 
-def _container_id(parts: Services, ref: str) -> str:
+def _container_id(services: Services, ref: str) -> str:
     try:
-        return parts.registry.find(ref).id
+        return services.container_store.find(ref).id
     except NotFound:
         return ref
 
 
-def _check_containers(parts: Services, resolved: ResolvedRequest) -> None:
+def _check_containers(services: Services, resolved: ResolvedRequest) -> None:
     """Check that the containers of the request exist.
 
     :raises InvalidRequest: when one does not. 404 would make the docker command look for the image
@@ -282,22 +284,22 @@ def _check_containers(parts: Services, resolved: ResolvedRequest) -> None:
     sources = (source.container for source in resolved.volumes_from)
     for ref in (*resolved.namespaces.containers().values(), *sources):
         try:
-            parts.registry.find(ref)
+            services.container_store.find(ref)
         except NotFound as error:
             raise InvalidRequest(error.message) from None
 
 
-def _find_image(parts: Services, ref: str) -> Image | NotFound:
+def _find_image(services: Services, ref: str) -> Image | NotFound:
     try:
-        return parts.images.resolve(ref)
+        return services.images.resolve(ref)
     except NotFound as error:
         return error
 
 
-def _networks(parts: Services, body: ContainerCreate) -> endpoints.NetworkEndpoints:
+def _networks(services: Services, body: ContainerCreate) -> endpoints.NetworkEndpoints:
     """Return the networks that the container is to be connected to."""
     try:
-        networks = endpoints.select_networks(body, parts.networks.find)
+        networks = endpoints.select_networks(body, services.network_store.find)
     except NotFound as error:
         # 404 would make the docker command look for the image at a registry.
         raise InvalidRequest(
@@ -305,17 +307,17 @@ def _networks(parts: Services, body: ContainerCreate) -> endpoints.NetworkEndpoi
             hint="create it with network create, or use host, none or container:NAME",
         ) from None
     for name, settings in networks.items():
-        endpoints.check(name, parts.networks.get(name), settings)
+        endpoints.check(name, services.network_store.get(name), settings)
     return networks
 
 
 def _hostname(
-    parts: Services, body: ContainerCreate, resolved: ResolvedRequest, container_id: str
+    services: Services, body: ContainerCreate, resolved: ResolvedRequest, container_id: str
 ) -> str:
     name = body.hostname
     if not name:
         if resolved.namespaces.net.host or resolved.namespaces.uts.host:
-            return parts.host.hostname
+            return services.host.hostname
         return short(container_id)
     if not _is_host_name(name):
         raise InvalidRequest(f"invalid hostname format: {name}")
@@ -328,12 +330,12 @@ def _is_host_name(name: str) -> bool:
     return len(name) <= _HOSTNAME_LIMIT and plain.isascii() and plain.isalnum()
 
 
-def _undo(parts: Services, container_id: str) -> None:
+def _undo(services: Services, container_id: str) -> None:
     try:
-        parts.snapshots.remove(container_id)
+        services.snapshots.remove(container_id)
     except (JaulaError, FileNotFoundError):
         pass  # it may not have been created; the first error is the one to report
-    shutil.rmtree(parts.config.paths.container(container_id), ignore_errors=True)
+    shutil.rmtree(services.config.paths.container(container_id), ignore_errors=True)
 
 
 # -- image configuration and storage options -----------------------------------------------------

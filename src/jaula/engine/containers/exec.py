@@ -54,8 +54,8 @@ class Exec(msgspec.Struct):
 class Execs:
     """All execs of an engine."""
 
-    def __init__(self, parts: Services, users: UserLookup) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, users: UserLookup) -> None:
+        self._services = services
         self._users = users
         self._execs: dict[str, Exec] = {}
         self._exit_futures: dict[str, asyncio.Future[int]] = {}
@@ -66,7 +66,7 @@ class Execs:
         :raises Conflict: when the container does not run.
         :raises InvalidRequest: when the command, a variable or the directory is not valid.
         """
-        container = self._parts.registry.find(ref)
+        container = self._services.container_store.find(ref)
         self._check(container)
         if not body.cmd or not body.cmd[0]:
             raise InvalidRequest("No exec command specified")
@@ -89,7 +89,7 @@ class Execs:
 
     def _emit(self, container: Container, action: str, exec_id: str, **more: str) -> None:
         attributes = container.record.event_attributes | {"execID": exec_id} | more
-        self._parts.events.emit("container", action, container.id, attributes)
+        self._services.events.emit("container", action, container.id, attributes)
 
     def find(self, exec_id: str) -> Exec:
         """Return an exec.
@@ -147,7 +147,7 @@ class Execs:
 
     def _process(self, container: Container, execed: Exec) -> Process:
         record, body = container.record, execed.body
-        path = self._parts.config.paths.container(record.id) / "config.json"
+        path = self._services.config.paths.container(record.id) / "config.json"
         base = decode(path.read_bytes()).process
         assert base is not None
         user = self._users.inside(
@@ -156,7 +156,7 @@ class Execs:
         capabilities = base.capabilities
         if body.privileged:
             capabilities = security.capability_sets(
-                record.resolved, self._parts.host, everything=True
+                record.resolved, self._services.host, everything=True
             )
         env = merge_environment(base.env, body.env)
         if body.user and not any(entry.startswith("HOME=") for entry in body.env):

@@ -42,12 +42,12 @@ _SAVE_RETRY_DELAY = 2.0  # seconds
 class ExitHandler:
     """Handles exits of containers. A restart policy calls ``start`` to start one again."""
 
-    def __init__(self, parts: Services, start: Callable[[Container], Awaitable[None]]) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, start: Callable[[Container], Awaitable[None]]) -> None:
+        self._services = services
         self._start = start
-        self._connector = NetworkConnector(parts)
+        self._connector = NetworkConnector(services)
         self.tasks = BackgroundTasks(log)
-        self.cgroup_reaper = CgroupReaper(parts, self.tasks)
+        self.cgroup_reaper = CgroupReaper(services, self.tasks)
 
     def exited(self, container: Container, end: ExitRecord) -> None:
         """Record the exit of a container's init, and apply the restart policy or ``--rm``."""
@@ -96,8 +96,8 @@ class ExitHandler:
         saved = remove or self.save(container)
         if end.error:  # the shim may have failed to remove the cgroup
             self.cgroup_reaper.remove(container)
-        emit_unmounts(self._parts.events, record)
-        self._parts.events.emit(
+        emit_unmounts(self._services.events, record)
+        self._services.events.emit(
             "container",
             "die",
             container.id,
@@ -124,7 +124,7 @@ class ExitHandler:
         Until the record is written, ``exit.json`` has the exit status for the next engine.
         """
         try:
-            self._parts.registry.save(container)
+            self._services.container_store.save(container)
         except Unavailable as error:
             log.error("container %s: %s; retrying", container.name, error)
             self.tasks.spawn(self._save_later(container))
@@ -132,10 +132,10 @@ class ExitHandler:
         return True
 
     async def _save_later(self, container: Container) -> None:
-        while container.id in self._parts.registry:
+        while container.id in self._services.container_store:
             await asyncio.sleep(_SAVE_RETRY_DELAY)
             with contextlib.suppress(Unavailable):
-                self._parts.registry.save(container)
+                self._services.container_store.save(container)
                 if container.record.status is Status.EXITED:
                     self._remove_run_dir(container)
                 return
@@ -144,15 +144,15 @@ class ExitHandler:
         """Release a running container's addresses, ports, volume mounts and id ranges."""
         record = container.record
         self._connector.release(record)
-        self._parts.volume_mounts.leave(container)
+        self._services.volume_mounts.leave(container)
         if record.range_start:
-            self._parts.ranges.release(record.range_start)
+            self._services.id_ranges.release(record.range_start)
         if record.borrowed_start:
-            self._parts.ranges.release(record.borrowed_start)
+            self._services.id_ranges.release(record.borrowed_start)
 
     def _remove_run_dir(self, container: Container) -> None:
         """Remove the run directory; the exit is in the database now."""
-        directory = self._parts.config.paths.container_run(container.id)
+        directory = self._services.config.paths.container_run(container.id)
         shm = directory / "shm"
         if os.path.ismount(shm):
             from jaula.kernel import mounts
@@ -163,7 +163,7 @@ class ExitHandler:
 
     async def _auto_remove(self, container: Container) -> None:
         async with container.lock:
-            if container.id in self._parts.registry and not container.live:
+            if container.id in self._services.container_store and not container.live:
                 await self.remove(container, volumes=True)
 
     async def _restart(self, container: Container, pause: float) -> None:
@@ -208,7 +208,7 @@ class ExitHandler:
 
         :raises Conflict: when it runs, or when its files cannot be removed: it is marked dead then.
         """
-        record, parts = container.record, self._parts
+        record, services = container.record, self._services
         removing_status = next_status(record.status, StateAction.REMOVE, record.name)
         if container.restart is not None:
             container.restart.cancel()
@@ -223,29 +223,31 @@ class ExitHandler:
                 status=next_status(removing_status, StateAction.REMOVE_FAILED, record.name)
             )
             container.change(error=str(error))
-            parts.registry.save(container)
+            services.container_store.save(container)
             raise Conflict(
                 f"cannot remove container {record.name}: {error}",
                 hint="it is marked dead; remove it again when the cause is fixed",
             ) from error
-        parts.registry.forget(container)
+        services.container_store.forget(container)
         if volumes:
             for mount in record.mounts:
                 if mount.type == "volume" and mount.anonymous and not self._used(mount.name):
                     with contextlib.suppress(JaulaError):
-                        parts.volumes.remove(mount.name)
-        parts.events.emit("container", "destroy", container.id, record.event_attributes)
+                        services.volumes.remove(mount.name)
+        services.events.emit("container", "destroy", container.id, record.event_attributes)
         result = WaitResult(record.exit_code)
         container.notify(("next-exit", "not-running", "removed"), result)
 
     def _used(self, volume: str) -> bool:
         return any(
-            mount.name == volume for other in self._parts.registry for mount in other.record.mounts
+            mount.name == volume
+            for other in self._services.container_store
+            for mount in other.record.mounts
         )
 
     def _remove_files(self, container_id: str) -> None:
-        self._parts.snapshots.remove(container_id)
-        directory = self._parts.config.paths.container(container_id)
+        self._services.snapshots.remove(container_id)
+        directory = self._services.config.paths.container(container_id)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(directory)
 
@@ -259,8 +261,8 @@ class ExitHandler:
         """
         if not container.live:
             return
-        run_dir = self._parts.config.paths.container_run(container.id)
-        end = self._parts.runtime.exit_record(str(run_dir))
+        run_dir = self._services.config.paths.container_run(container.id)
+        end = self._services.runtime.exit_record(str(run_dir))
         if end is not None:
             self.exited(container, end)
             return
@@ -283,7 +285,7 @@ class ExitHandler:
         """
         external = None
         try:
-            external = oci_runtimes.external_container(self._parts.config.paths, container.id)
+            external = oci_runtimes.external_container(self._services.config.paths, container.id)
             if external is not None:
                 self._remove_cgroup(container, destroy=False)
                 await external.delete()
@@ -291,13 +293,15 @@ class ExitHandler:
             log.warning("container %s: %s", container.name, error)
         self._remove_cgroup(container)
         if external is not None:
-            path = cgroup_path(self._parts, container.record)
+            path = cgroup_path(self._services, container.record)
             for directory in await asyncio.to_thread(cgroup_cleanup.remove, path):
                 log.warning("container %s: %s is in use", container.name, directory)
 
     def _remove_cgroup(self, container: Container, *, destroy: bool = True) -> None:
         try:
-            with self._parts.cgroups.open(cgroup_path(self._parts, container.record)) as cgroup:
+            with self._services.cgroups.open(
+                cgroup_path(self._services, container.record)
+            ) as cgroup:
                 cgroup.kill()
                 if destroy:
                     cgroup.destroy()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
 
 
-async def export(parts: Services, container: Container) -> AsyncIterator[bytes]:
+async def export(services: Services, container: Container) -> AsyncIterator[bytes]:
     """Yield the files of a container's image and writable layer, without its mounts.
 
     The layers of a running container are read through a read-only overlay of the same directories:
@@ -24,7 +24,7 @@ async def export(parts: Services, container: Container) -> AsyncIterator[bytes]:
     from jaula.storage.drivers.driver import open_root
     from jaula.storage.tar.writer import write_tree
 
-    source = parts.snapshots.root(container.id)
+    source = services.snapshots.root(container.id)
     if isinstance(source, OverlayRoot) and source.upper is not None:
         lowers = (source.upper, *source.lowers)
         source = msgspec.structs.replace(source, lowers=lowers, upper=None, work=None)
@@ -34,6 +34,6 @@ async def export(parts: Services, container: Container) -> AsyncIterator[bytes]:
         with open_root(source) as root:
             write_tree(root, lambda data: emit(bytes(data)))
 
-    parts.events.emit("container", "export", container.id, container.record.event_attributes)
+    services.events.emit("container", "export", container.id, container.record.event_attributes)
     async for chunk in produce(work):
         yield chunk

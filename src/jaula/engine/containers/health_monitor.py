@@ -43,12 +43,12 @@ class HealthMonitor:
 
     def __init__(
         self,
-        parts: Services,
+        services: Services,
         exit_handler: ExitHandler,
         execs: Execs,
         restart_unhealthy: Callable[[Container], Awaitable[None]],
     ) -> None:
-        self._parts = parts
+        self._services = services
         self._exit_handler = exit_handler
         self._execs = execs
         self._restart_unhealthy = restart_unhealthy
@@ -106,7 +106,7 @@ class HealthMonitor:
         container.change(health=record_after)
         if record_after.status is not previous.status:
             self._exit_handler.save(container)
-            self._parts.events.emit(
+            self._services.events.emit(
                 "container",
                 f"health_status: {record_after.status}",
                 container.id,
@@ -168,11 +168,11 @@ class HealthMonitor:
         """Kill a probe, or the processes that it left behind."""
         if not session or not container.live:
             return
-        path = cgroup_path(self._parts, container.record)
+        path = cgroup_path(self._services, container.record)
 
         def work() -> None:
             try:
-                with self._parts.cgroups.open(path) as cgroup:
+                with self._services.cgroups.open(path) as cgroup:
                     # Without a cgroup only the leader of the session is known.
                     exec_session.kill_session(session, lambda: cgroup.pids() or (session,))
             except JaulaError as error:

@@ -44,14 +44,14 @@ def format_time(nanoseconds: int) -> str:
     return timestamp.format_time(nanoseconds) if nanoseconds else NEVER
 
 
-def document(parts: Services, container: Container) -> dict[str, Any]:
+def document(services: Services, container: Container) -> dict[str, Any]:
     """Return the whole document, without sizes."""
     record = container.record
-    paths = parts.config.paths
+    paths = services.config.paths
     directory = paths.container(record.id)
     resolved = record.resolved
-    driver, _ = log_options(parts.config, resolved.log)
-    labels = security_labels(resolved, parts.host, record.level)
+    driver, _ = log_options(services.config, resolved.log)
+    labels = security_labels(resolved, services.host, record.level)
     return {
         "Id": record.id,
         "Created": format_time(record.created),
@@ -62,7 +62,7 @@ def document(parts: Services, container: Container) -> dict[str, Any]:
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
         "HostsPath": str(directory / "hosts"),
-        "LogPath": log_path(parts, record.id) if driver == "json-file" else "",
+        "LogPath": log_path(services, record.id) if driver == "json-file" else "",
         "Name": f"/{record.name}",
         "Owner": record.owner,
         "RestartCount": record.restart_count,
@@ -70,10 +70,10 @@ def document(parts: Services, container: Container) -> dict[str, Any]:
         "Platform": record.platform,
         "MountLabel": labels.mount,
         "ProcessLabel": labels.process,
-        "AppArmorProfile": apparmor_profile_name(resolved, refresh(parts.host)),
+        "AppArmorProfile": apparmor_profile_name(resolved, refresh(services.host)),
         "Landlock": landlock_rules(directory / "config.json"),
         "ExecIDs": sorted(container.execs) or None,
-        "HostConfig": host_config(parts, record),
+        "HostConfig": host_config(services, record),
         "Relaxations": relaxations(record),
         "GraphDriver": {
             "Name": record.storage_driver,
@@ -89,7 +89,7 @@ def document(parts: Services, container: Container) -> dict[str, Any]:
         },
         "Mounts": mounts(record),
         "Config": config(record),
-        "NetworkSettings": network_settings.settings(record, parts.networks.id_of),
+        "NetworkSettings": network_settings.settings(record, services.network_store.id_of),
     }
 
 
@@ -195,13 +195,13 @@ def _mode(mode: NamespaceMode, private: str) -> str:
     return "" if private == "host" or private.startswith("container:") else private
 
 
-def host_config(parts: Services, record: ContainerRecord) -> dict[str, Any]:
+def host_config(services: Services, record: ContainerRecord) -> dict[str, Any]:
     """Return the request's ``HostConfig`` with the defaults that were in effect."""
     host, resolved = _decided(record), record.resolved
     echo: dict[str, Any] = msgspec.to_builtins(host)
-    driver, options = log_options(parts.config, resolved.log)
+    driver, options = log_options(services.config, resolved.log)
     masked, readonly = covered_paths(resolved.security)
-    if host.memory > 0 and not host.memory_swap and parts.host.swap_accounting:
+    if host.memory > 0 and not host.memory_swap and services.host.swap_accounting:
         echo["MemorySwap"] = host.memory * 2
     echo |= {
         "LogConfig": {"Type": driver, "Config": options},
@@ -214,7 +214,7 @@ def host_config(parts: Services, record: ContainerRecord) -> dict[str, Any]:
         "UsernsMode": host.userns_mode or "private",
         "ShmSize": host.shm_size or SHM_SIZE,
         "Runtime": host.runtime or OWN_RUNTIME,
-        "PidsLimit": parts.host.pids_limit if host.pids_limit is None else host.pids_limit,
+        "PidsLimit": services.host.pids_limit if host.pids_limit is None else host.pids_limit,
         "MaskedPaths": list(masked),
         "ReadonlyPaths": list(readonly),
         "CgroupParent": host.cgroup_parent,

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
 
 
-def summary(parts: Services, container: Container) -> dict[str, Any]:
+def summary(services: Services, container: Container) -> dict[str, Any]:
     """Return the summary of one container, without sizes."""
     record = container.record
     mode = record.body.host_config.network_mode
     return {
         "Id": record.id,
         "Names": [f"/{record.name}"],
-        "Image": _image_name(parts, record),
+        "Image": _image_name(services, record),
         "ImageID": record.image,
         "Command": command(record.args),
         "Created": record.created // 1_000_000_000,
@@ -33,15 +33,17 @@ def summary(parts: Services, container: Container) -> dict[str, Any]:
         "State": str(record.status),
         "Status": status(record, time.time()),
         "HostConfig": {"NetworkMode": "bridge" if mode in ("", "default") else mode},
-        "NetworkSettings": {"Networks": network_settings.networks(record, parts.networks.id_of)},
+        "NetworkSettings": {
+            "Networks": network_settings.networks(record, services.network_store.id_of)
+        },
         "Mounts": mounts(record),
     }
 
 
-def _image_name(parts: Services, record: ContainerRecord) -> str:
+def _image_name(services: Services, record: ContainerRecord) -> str:
     """Return the name from the request, or the id if the name refers to another image now."""
     try:
-        if parts.images.resolve(record.body.image).id == record.image:
+        if services.images.resolve(record.body.image).id == record.image:
             return record.body.image
     except NotFound:
         pass  # the image was removed or its name was moved: the id identifies it

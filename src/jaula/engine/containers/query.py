@@ -27,15 +27,15 @@ Documents = list[dict[str, Any]]
 class ContainerQueries:
     """The read-only use cases of containers."""
 
-    def __init__(self, parts: Services) -> None:
-        self.parts = parts
+    def __init__(self, services: Services) -> None:
+        self.services = services
 
     def find(self, ref: str) -> Container:
         """Return the container for ``ref`` (name, id or id prefix).
 
         :raises NotFound: when there is none.
         """
-        return self.parts.registry.find(ref)
+        return self.services.container_store.find(ref)
 
     def find_or_close(self, ref: str, fd: int) -> Container:
         """Return the container for ``ref``; on failure close the descriptor of the request."""
@@ -48,7 +48,7 @@ class ContainerQueries:
     def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
         """Return Docker's document of one container."""
         container = self.find(ref)
-        document = container_inspect.document(self.parts, container)
+        document = container_inspect.document(self.services, container)
         if size:
             document["SizeRw"] = self.size(container)
             document["SizeRootFs"] = document["SizeRw"] + self._image_size(container)
@@ -59,11 +59,11 @@ class ContainerQueries:
     ) -> Documents:
         """Return Docker's summaries of containers, newest first."""
         selected = container_filters.select(
-            self.parts.registry, all=all, limit=limit, filters=filters
+            self.services.container_store, all=all, limit=limit, filters=filters
         )
         documents = []
         for container in selected:
-            document = container_list.summary(self.parts, container)
+            document = container_list.summary(self.services, container)
             if size:
                 written = self.size(container)
                 document["SizeRootFs"] = written + self._image_size(container)
@@ -75,13 +75,13 @@ class ContainerQueries:
     def size(self, container: Container) -> int:
         """Return the bytes of the container's writable layer, 0 if its snapshot is gone."""
         try:
-            return self.parts.snapshots.usage(container.id)
+            return self.services.snapshots.usage(container.id)
         except NotFound:
             return 0
 
     def _image_size(self, container: Container) -> int:
         layers = container.record.layers
-        return sum(self.parts.layers.info(layer).size for layer in layers)
+        return sum(self.services.layers.info(layer).size for layer in layers)
 
     async def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
         """Yield stream and text of each log record.
@@ -89,11 +89,11 @@ class ContainerQueries:
         :raises InvalidRequest: when the log driver does not support reading.
         """
         container = self.find(ref)
-        driver = container.record.resolved.log.type or self.parts.config.log_driver
+        driver = container.record.resolved.log.type or self.services.config.log_driver
         if driver not in READABLE:
             raise InvalidRequest("configured logging driver does not support reading")
-        path = log_path(self.parts, container.id)
-        prefix = details(self.parts.config, container.record) if options.details else b""
+        path = log_path(self.services, container.id)
+        prefix = details(self.services.config, container.record) if options.details else b""
         until = None if options.until is None else options.until + 1
         if not options.follow:
             from jaula.logs.entry import Selection
@@ -138,7 +138,7 @@ class ContainerQueries:
 
         container = self.find(ref)
         async for document in stats.documents(
-            self.parts, container, stream=stream, one_shot=one_shot
+            self.services, container, stream=stream, one_shot=one_shot
         ):
             yield document
 
@@ -148,21 +148,23 @@ class ContainerQueries:
 
         container = self.find(ref)
         self.require_running(container)
-        document = await top(self.parts, container, ps_args)
-        self.parts.events.emit("container", "top", container.id, container.record.event_attributes)
+        document = await top(self.services, container, ps_args)
+        self.services.events.emit(
+            "container", "top", container.id, container.record.event_attributes
+        )
         return document
 
     async def changes(self, ref: str) -> Documents:
         """Return the files of a container that differ from its image."""
         container = self.find(ref)
-        changes = await asyncio.to_thread(self.parts.snapshots.changes, container.id)
+        changes = await asyncio.to_thread(self.services.snapshots.changes, container.id)
         return container_list.changes([(change.path, int(change.kind)) for change in changes])
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
         """Yield the files of a container as a tar archive."""
         from jaula.engine.containers.export import export
 
-        async for chunk in export(self.parts, self.find(ref)):
+        async for chunk in export(self.services, self.find(ref)):
             yield chunk
 
     def spec(self, ref: str) -> bytes:
@@ -171,7 +173,7 @@ class ContainerQueries:
         :raises Conflict: when the container was never started.
         """
         container = self.find(ref)
-        path = self.parts.config.paths.container(container.id) / "config.json"
+        path = self.services.config.paths.container(container.id) / "config.json"
         try:
             return path.read_bytes()
         except FileNotFoundError:

@@ -35,43 +35,43 @@ log = logging.getLogger("jaula.engine")
 _KILL_TIMEOUT = 15.0  # seconds for a killed container to exit
 
 
-async def restore(parts: Services, containers: Containers) -> None:
+async def restore(services: Services, containers: Containers) -> None:
     """Reconcile the records with the running processes; call once, before anything is served."""
-    await _kill_build_steps(parts, containers)
+    await _kill_build_steps(services, containers)
     for start in ("range_start", "borrowed_start"):
-        used = (getattr(container.record, start) for container in parts.registry)
-        parts.ranges.restore(first for first in used if first)
-    recorded = [c for c in parts.registry if c.live]
-    await asyncio.gather(*(_reconnect(parts, containers, container) for container in recorded))
-    living = [c for c in parts.registry if c.live and c.shim is not None]
+        used = (getattr(container.record, start) for container in services.container_store)
+        services.id_ranges.restore(first for first in used if first)
+    recorded = [c for c in services.container_store if c.live]
+    await asyncio.gather(*(_reconnect(services, containers, container) for container in recorded))
+    living = [c for c in services.container_store if c.live and c.shim is not None]
     endpoints = [endpoint for c in living for endpoint in c.record.endpoints]
     try:
         # In this thread: no client is served yet, and the firewall library allocates megabytes
         # for each thread that calls it.
-        parts.network.keep_firewall_rules()
-        network_restore.restore_networks(parts)
-        for problem in parts.network.restore(endpoints):
+        services.network_manager.keep_firewall_rules()
+        network_restore.restore_networks(services)
+        for problem in services.network_manager.restore(endpoints):
             log.warning("network: %s", problem)
-        parts.network.sweep({e.container_id for e in endpoints})
+        services.network_manager.sweep({e.container_id for e in endpoints})
     except JaulaError as error:
         log.warning("the default network does not work: %s", error)
-    await network_restore.restore_resolvers(parts, living)
-    await _undo_starts(parts, containers)
-    for container in [c for c in parts.registry if c.live and c.shim is None]:
-        await _record_exit(parts, containers, container)
-    await asyncio.to_thread(_sweep, parts)
-    for path in await asyncio.to_thread(_sweep_cgroups, parts):
+    await network_restore.restore_resolvers(services, living)
+    await _undo_starts(services, containers)
+    for container in [c for c in services.container_store if c.live and c.shim is None]:
+        await _record_exit(services, containers, container)
+    await asyncio.to_thread(_sweep, services)
+    for path in await asyncio.to_thread(_sweep_cgroups, services):
         containers.exit_handler.cgroup_reaper.remove_path(
-            path, parts.registry.get(path.rpartition("/")[2])
+            path, services.container_store.get(path.rpartition("/")[2])
         )
-    await _finish_removals(parts, containers)
-    await _restart(parts, containers)
+    await _finish_removals(services, containers)
+    await _restart(services, containers)
 
 
-async def _reconnect(parts: Services, containers: Containers, container: Container) -> None:
-    run_dir = str(parts.config.paths.container_run(container.id))
+async def _reconnect(services: Services, containers: Containers, container: Container) -> None:
+    run_dir = str(services.config.paths.container_run(container.id))
     on_event = functools.partial(containers.on_event, container)
-    shim = await parts.runtime.reconnect(run_dir, on_event)
+    shim = await services.runtime.reconnect(run_dir, on_event)
     if shim is None:
         return
     container.shim = shim
@@ -83,34 +83,34 @@ async def _reconnect(parts: Services, containers: Containers, container: Contain
         log.info("container %s is still running", container.name)
 
 
-async def _kill_build_steps(parts: Services, containers: Containers) -> None:
+async def _kill_build_steps(services: Services, containers: Containers) -> None:
     """Kill the build steps of the previous engine and remove their records."""
-    for step in parts.registry.steps():
-        run_dir = parts.config.paths.container_run(step.id)
+    for step in services.container_store.steps():
+        run_dir = services.config.paths.container_run(step.id)
         if run_dir.exists():
-            await _kill(parts, step, str(run_dir))
+            await _kill(services, step, str(run_dir))
         await containers.exit_handler.clean_up(step)
         shutil.rmtree(run_dir, ignore_errors=True)
-        parts.registry.forget(step)  # _sweep removes its files, which have no record now
+        services.container_store.forget(step)  # _sweep removes its files, which have no record now
 
 
-async def _undo_starts(parts: Services, containers: Containers) -> None:
+async def _undo_starts(services: Services, containers: Containers) -> None:
     """Kill containers whose start was interrupted by the end of the previous engine.
 
     No client was told that they run, and their addresses are not recorded.
     """
-    for container in [c for c in parts.registry if not c.live]:
-        run_dir = parts.config.paths.container_run(container.id)
+    for container in [c for c in services.container_store if not c.live]:
+        run_dir = services.config.paths.container_run(container.id)
         if not run_dir.exists():
             continue
-        if await _kill(parts, container, str(run_dir)):
+        if await _kill(services, container, str(run_dir)):
             log.info("the start of container %s was interrupted and is undone", container.name)
         if (run_dir / oci_runtimes.RUNTIME_FILE).exists():
             await containers.exit_handler.clean_up(container)
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
-async def _kill(parts: Services, container: Container, run_dir: str) -> bool:
+async def _kill(services: Services, container: Container, run_dir: str) -> bool:
     """Kill the processes of a previous engine's shim and wait; return whether there was a shim."""
     exited = asyncio.Event()
 
@@ -118,7 +118,7 @@ async def _kill(parts: Services, container: Container, run_dir: str) -> bool:
         if isinstance(event, ExitRecord):
             exited.set()
 
-    shim = await parts.runtime.reconnect(run_dir, on_event)
+    shim = await services.runtime.reconnect(run_dir, on_event)
     if shim is None:
         return False
     shim.on_gone = exited.set
@@ -131,10 +131,10 @@ async def _kill(parts: Services, container: Container, run_dir: str) -> bool:
     return True
 
 
-async def _record_exit(parts: Services, containers: Containers, container: Container) -> None:
+async def _record_exit(services: Services, containers: Containers, container: Container) -> None:
     """Record the exit of a container that ran when the previous engine stopped."""
-    run_dir = str(parts.config.paths.container_run(container.id))
-    end = parts.runtime.exit_record(run_dir)
+    run_dir = str(services.config.paths.container_run(container.id))
+    end = services.runtime.exit_record(run_dir)
     if end is None:
         await containers.exit_handler.clean_up(container)
         end = ExitRecord(
@@ -145,11 +145,11 @@ async def _record_exit(parts: Services, containers: Containers, container: Conta
     containers.exit_handler.exited(container, end)
 
 
-async def _finish_removals(parts: Services, containers: Containers) -> None:
-    for container in parts.registry:
+async def _finish_removals(services: Services, containers: Containers) -> None:
+    for container in services.container_store:
         record = container.record
         removal_interrupted = record.status is Status.REMOVING
-        creation_interrupted = record.status is Status.CREATED and not parts.snapshots.exists(
+        creation_interrupted = record.status is Status.CREATED and not services.snapshots.exists(
             record.id
         )
         if removal_interrupted or creation_interrupted:
@@ -158,9 +158,9 @@ async def _finish_removals(parts: Services, containers: Containers) -> None:
                 await containers.exit_handler.remove(container, volumes=False)
 
 
-async def _restart(parts: Services, containers: Containers) -> None:
+async def _restart(services: Services, containers: Containers) -> None:
     """Restart containers, by their policy, that exited with the machine or a previous engine."""
-    for container in parts.registry:
+    for container in services.container_store:
         record = container.record
         exited = record.status is Status.EXITED
         if record.status is Status.RESTARTING and container.restart is None:
@@ -170,7 +170,7 @@ async def _restart(parts: Services, containers: Containers) -> None:
             continue
         if record.body.host_config.auto_remove:
             async with container.lock:
-                if container.id in parts.registry and not container.live:
+                if container.id in services.container_store and not container.live:
                     await containers.exit_handler.remove(container, volumes=True)
             continue
         if restart_policy.should_restart(
@@ -191,11 +191,11 @@ async def _start(containers: Containers, container: Container) -> None:
         log.warning("container %s cannot be restarted: %s", container.name, error)
 
 
-def _sweep(parts: Services) -> None:
+def _sweep(services: Services) -> None:
     """Remove directories without a record: a create or a remove was interrupted."""
-    paths = parts.config.paths
+    paths = services.config.paths
     for parent, remove in (
-        (paths.root / "containers", parts.snapshots.remove),
+        (paths.root / "containers", services.snapshots.remove),
         (paths.run / "containers", None),
     ):
         try:
@@ -203,36 +203,38 @@ def _sweep(parts: Services) -> None:
         except FileNotFoundError:
             continue
         for name in names:
-            if name in parts.registry:
+            if name in services.container_store:
                 continue
             if remove is not None:
                 remove(name)
             shutil.rmtree(parent / name, ignore_errors=True)
             log.info("swept %s", parent / name)
-    parts.snapshots.sweep()
-    parts.volumes.sweep()
-    parts.images.sweep()
+    services.snapshots.sweep()
+    services.volumes.sweep()
+    services.images.sweep()
 
 
-def _sweep_cgroups(parts: Services) -> list[str]:
+def _sweep_cgroups(services: Services) -> list[str]:
     """Kill processes of containers that do not run; return the cgroups that cannot be removed yet.
 
     Below the engine's own parent this is every cgroup of a container. Below a parent that a request
     named it is the cgroups of containers with a record.
     """
-    parent = f"/{parts.config.cgroup_parent.strip('/')}"
+    parent = f"/{services.config.cgroup_parent.strip('/')}"
     directories: set[str] = set()
-    with contextlib.suppress(NotFound), parts.cgroups.open(parent) as cgroup:
+    with contextlib.suppress(NotFound), services.cgroups.open(parent) as cgroup:
         directories = set(cgroup.locations().values())
     cgroups = {f"{parent}/{name}" for directory in directories for name in _children(directory)}
-    cgroups |= {cgroup_path(parts, c.record) for c in parts.registry if c.record.error}
+    cgroups |= {cgroup_path(services, c.record) for c in services.container_store if c.record.error}
     cgroups -= {
-        cgroup_path(parts, c.record) for c in parts.registry if c.live and c.shim is not None
+        cgroup_path(services, c.record)
+        for c in services.container_store
+        if c.live and c.shim is not None
     }
     remaining = []
     for path in cgroups:
         try:
-            with parts.cgroups.open(path) as cgroup:
+            with services.cgroups.open(path) as cgroup:
                 cgroup.kill()
                 cgroup.destroy()
             log.info("swept cgroup %s", path)

@@ -79,7 +79,7 @@ class RootfsView:
 
 
 def with_rootfs(
-    parts: Services,
+    services: Services,
     container: Container,
     ids: Rows,
     work: Callable[[RootfsView], Result],
@@ -92,7 +92,7 @@ def with_rootfs(
     """
     record = container.record
     if not container.live:
-        return in_unshared_thread(lambda: _stopped(parts, record, work, write=write))
+        return in_unshared_thread(lambda: _stopped(services, record, work, write=write))
     root = join.open_root(container)
     try:
         with rootfs.acting_as(RootfsView(root, ids).outside(0, 0)):
@@ -119,12 +119,16 @@ def _device(root: int, path: str) -> int:
 
 
 def _stopped(
-    parts: Services, record: ContainerRecord, work: Callable[[RootfsView], Result], *, write: bool
+    services: Services,
+    record: ContainerRecord,
+    work: Callable[[RootfsView], Result],
+    *,
+    write: bool,
 ) -> Result:
     namespaces.unshare(namespaces.CLONE.NEWNS)
     mounts.mount(None, "/", None, MS.REC | MS.PRIVATE)
-    directory = str(parts.config.paths.container(record.id))
-    source = parts.snapshots.root(record.id)
+    directory = str(services.config.paths.container(record.id))
+    source = services.snapshots.root(record.id)
     if not isinstance(source, OverlayRoot):
         tree = mounts.clone_tree(source.path)
     elif write or source.upper is None:
@@ -137,7 +141,7 @@ def _stopped(
         try:
             for mount in sorted(record.mounts, key=lambda m: m.destination.count("/")):
                 if mount.type == "volume":
-                    _mount_volume(parts, mount.name)
+                    _mount_volume(services, mount.name)
                 if mount.type != "tmpfs":
                     _attach(root, mount, record.beneath)
             if record.resolved.security.readonly_rootfs:
@@ -170,9 +174,9 @@ def _temporary_overlay(source: OverlayRoot) -> int:
         os.close(memory)
 
 
-def _mount_volume(parts: Services, name: str) -> None:
+def _mount_volume(services: Services, name: str) -> None:
     try:
-        mount_volume(parts.volumes.get(name))
+        mount_volume(services.volumes.get(name))
     except NotFound:
         return  # the user removed it by hand
 

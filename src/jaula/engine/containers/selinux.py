@@ -25,44 +25,44 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord, MountRecord, ResolvedRequest
 
 
-def take_level(parts: Services, container_id: str, resolved: ResolvedRequest) -> str:
+def take_level(services: Services, container_id: str, resolved: ResolvedRequest) -> str:
     """Return the level of a new container; one that joins ipc or pid of another gets that one's.
 
     :raises Unavailable: when every pair of categories is in use.
     :raises Unsupported: when the policy does not know the resulting label.
     """
-    if not parts.host.selinux:
+    if not services.host.selinux:
         return ""
     options = selinux.parse(resolved.security.options.labels)
-    requested = options.level or _joined_level(parts, resolved)
-    level = parts.registry.take_level(container_id, requested=requested)
-    labels = security.selinux_labels(resolved, parts.host, level)
+    requested = options.level or _joined_level(services, resolved)
+    level = services.container_store.take_level(container_id, requested=requested)
+    labels = security.selinux_labels(resolved, services.host, level)
     for what, label in (("process", labels.process), ("file", labels.mount)):
         if label and not selinuxfs.check_context(label):
-            parts.registry.free_level(container_id)
+            services.container_store.free_level(container_id)
             raise selinux.unknown_context_error(what, label)
     return level
 
 
-def _joined_level(parts: Services, resolved: ResolvedRequest) -> str:
+def _joined_level(services: Services, resolved: ResolvedRequest) -> str:
     for mode in (resolved.namespaces.ipc, resolved.namespaces.pid):
         if mode.container:
-            return parts.registry.find(mode.container).record.level
+            return services.container_store.find(mode.container).record.level
     return ""
 
 
-def label_files(parts: Services, record: ContainerRecord, root: RootSource) -> None:
+def label_files(services: Services, record: ContainerRecord, root: RootSource) -> None:
     """Label everything that a start binds into the container.
 
     May take long, for volumes with many files.
 
     :raises InvalidRequest: when a mount with ``z`` or ``Z`` must not be relabelled.
     """
-    if not parts.host.selinux:
+    if not services.host.selinux:
         return
-    label = security.selinux_labels(record.resolved, parts.host, record.level).mount
-    shared = str(parts.host.selinux_types.file._replace(level=selinux.SHARED_LEVEL))
-    for path in etc_files.own_files(parts, record):
+    label = security.selinux_labels(record.resolved, services.host, record.level).mount
+    shared = str(services.host.selinux_types.file._replace(level=selinux.SHARED_LEVEL))
+    for path in etc_files.own_files(services, record):
         _label(path, shared if record.resolved.namespaces.net.container else label)
     if isinstance(root, DirectoryRoot):
         _label(root.path, label)
@@ -73,7 +73,7 @@ def label_files(parts: Services, record: ContainerRecord, root: RootSource) -> N
                 _label(
                     mount.source,
                     label if option == "Z" else shared,
-                    own=_own(parts) if mount.type == "bind" else None,
+                    own=_own(services) if mount.type == "bind" else None,
                 )
             except JaulaError as error:
                 error.message = f"{mount.source}: {error.message}"
@@ -93,18 +93,18 @@ def relabel_option(mount: MountRecord) -> str:
     return "Z" if "Z" in options else "z" if "z" in options else ""
 
 
-def check_mount(parts: Services, mount: MountRecord) -> None:
+def check_mount(services: Services, mount: MountRecord) -> None:
     """Check that a mount with ``z`` or ``Z`` is not a directory of the host's system.
 
     :raises InvalidRequest: when it is.
     """
-    if not parts.host.selinux or mount.type != "bind" or not relabel_option(mount):
+    if not services.host.selinux or mount.type != "bind" or not relabel_option(mount):
         return
-    relabel_denylist.check(os.path.realpath(mount.source), own=_own(parts))
+    relabel_denylist.check(os.path.realpath(mount.source), own=_own(services))
 
 
-def _own(parts: Services) -> tuple[str, str]:
-    return str(parts.config.paths.root), str(parts.config.paths.run)
+def _own(services: Services) -> tuple[str, str]:
+    return str(services.config.paths.root), str(services.config.paths.run)
 
 
 def _label(path: str, label: str, *, own: tuple[str, str] | None = None) -> None:

@@ -44,16 +44,16 @@ log = logging.getLogger("jaula.containers")
 class Containers(ContainerQueries):
     """All containers of an engine."""
 
-    def __init__(self, parts: Services, users: UserLookup) -> None:
-        super().__init__(parts)
-        self.exit_handler = ExitHandler(parts, self._start)
-        self._process_control = ProcessControl(parts, self._emit)
+    def __init__(self, services: Services, users: UserLookup) -> None:
+        super().__init__(services)
+        self.exit_handler = ExitHandler(services, self._start)
+        self._process_control = ProcessControl(services, self._emit)
         self.starter = Starter(
-            parts, users, self.on_event, self.exit_handler.save, self.exit_handler.clean_up
+            services, users, self.on_event, self.exit_handler.save, self.exit_handler.clean_up
         )
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early_exits: dict[str, ExitRecord] = {}
-        self._copy = ContainerCopy(parts, self.starter.ids_of)
+        self._copy = ContainerCopy(services, self.starter.ids_of)
         self.health: HealthMonitor  # set by the engine: a probe is an exec, which needs this object
 
     # -- events from shims ---------------------------------------------------------------------
@@ -74,7 +74,7 @@ class Containers(ContainerQueries):
             self._emit(container, "detach")
 
     def _emit(self, container: Container, action: str, more: dict[str, str] | None = None) -> None:
-        self.parts.events.emit(
+        self.services.events.emit(
             "container", action, container.id, container.record.event_attributes | (more or {})
         )
 
@@ -91,7 +91,7 @@ class Containers(ContainerQueries):
     ) -> ContainerCreated:
         """Create a container; see :func:`jaula.engine.containers.create.create`."""
         return await container_create.create(
-            self.parts, body, name, platform, owner=owner, authorize=authorize
+            self.services, body, name, platform, owner=owner, authorize=authorize
         )
 
     async def start(self, ref: str) -> None:
@@ -255,17 +255,17 @@ class Containers(ContainerQueries):
         if name == old:
             raise InvalidRequest("Renaming a container with the same name as its current name")
         try:
-            self.parts.registry.reserve(name, container.id)
+            self.services.container_store.reserve(name, container.id)
         except Conflict as error:
             raise Conflict(f"Error when allocating new name: {error.message}") from None
         container.change(name=name)
         try:
-            self.parts.registry.save(container)
+            self.services.container_store.save(container)
         except JaulaError:
             container.change(name=old)
-            self.parts.registry.release(name, container.id)
+            self.services.container_store.release(name, container.id)
             raise
-        self.parts.registry.release(old, container.id)
+        self.services.container_store.release(old, container.id)
         self.starter.connector.rename(container)
         self._emit(container, "rename", {"oldName": f"/{old}"})
 
@@ -291,7 +291,7 @@ class Containers(ContainerQueries):
                 await self._process_control.kill(container)
         async with container.lock:
             # --rm may have removed it while this waited for the lock.
-            if container.id in self.parts.registry:
+            if container.id in self.services.container_store:
                 await self.exit_handler.remove(container, volumes=volumes)
 
     def parent_of_link(self, name: str) -> Container:
@@ -299,13 +299,13 @@ class Containers(ContainerQueries):
 
         :raises NotFound: when there is no such link.
         """
-        return links.link_parent(self.parts, name)
+        return links.link_parent(self.services, name)
 
     async def remove_link(self, name: str) -> None:
         """Remove a legacy link from a container, which may run."""
         container = self.parent_of_link(name)
         async with container.lock:
-            links.remove_link(self.parts, name)
+            links.remove_link(self.services, name)
 
     async def wait(self, ref: str, condition: str) -> asyncio.Future[WaitResult]:
         """Return a future that is resolved when ``condition`` is met.
@@ -362,7 +362,7 @@ class Containers(ContainerQueries):
         from jaula.engine.containers.commit import commit
 
         return await commit(
-            self.parts, self.find(ref), options, pause=self.pause, unpause=self.unpause
+            self.services, self.find(ref), options, pause=self.pause, unpause=self.unpause
         )
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
@@ -392,20 +392,22 @@ class Containers(ContainerQueries):
             if policy_of.name:
                 auto = container.record.body.host_config.auto_remove
                 restart_policy.check(policy_of, auto_remove=auto)
-            updated = merge_limits(container.record, body, self.parts.host)
+            updated = merge_limits(container.record, body, self.services.host)
             resources, warnings = updated.limits, updated.warnings
             other = (
-                oci_runtimes.external_container(self.parts.config.paths, container.id)
+                oci_runtimes.external_container(self.services.config.paths, container.id)
                 if container.live
                 else None
             )
             if other is not None and resources is not None:
                 await other.update(resources)
             elif container.live and resources is not None:
-                with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
+                with self.services.cgroups.open(
+                    cgroup_path(self.services, container.record)
+                ) as cgroup:
                     warnings = (*warnings, *cgroup.apply(resources))
             container.change(body=updated.body, resolved_request=updated.resolved)
-            self.parts.registry.save(container)
+            self.services.container_store.save(container)
         self._emit(container, "update")
         return warnings
 
@@ -415,7 +417,7 @@ class Containers(ContainerQueries):
 
         check_prune(filters)
         removed, freed = [], 0
-        for container in self.parts.registry:
+        for container in self.services.container_store:
             status = container.record.status
             if status not in (Status.CREATED, Status.EXITED, Status.DEAD):
                 continue
@@ -423,17 +425,17 @@ class Containers(ContainerQueries):
             if not prune_selects(filters, record.body.labels, record.created / 1e9):
                 continue
             async with container.lock:
-                if container.live or container.id not in self.parts.registry:
+                if container.live or container.id not in self.services.container_store:
                     continue
                 size = await asyncio.to_thread(self.size, container)
                 await self.exit_handler.remove(container, volumes=False)
             removed.append(container.id)
             freed += size
-        self.parts.events.emit("container", "prune", "", {"reclaimed": str(freed)})
+        self.services.events.emit("container", "prune", "", {"reclaimed": str(freed)})
         return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
 
     def _check_exists(self, container: Container) -> None:
-        if container.id not in self.parts.registry:
+        if container.id not in self.services.container_store:
             raise NotFound(f"No such container: {container.name}")
 
 

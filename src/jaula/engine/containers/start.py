@@ -46,18 +46,18 @@ class Starter:
 
     def __init__(
         self,
-        parts: Services,
+        services: Services,
         users: UserLookup,
         on_event: Callable[[Container, Event], None],
         save: Callable[[Container], bool],
         clean_up: Callable[[Container], Awaitable[None]],
     ) -> None:
-        self._parts = parts
+        self._services = services
         self._users = users
         self._on_event = on_event
         self._save = save
         self._clean_up_container = clean_up
-        self.connector = NetworkConnector(parts)
+        self.connector = NetworkConnector(services)
 
     async def start(self, container: Container) -> None:
         """Start a container.
@@ -69,29 +69,29 @@ class Starter:
         """
         record = container.record
         running_status = next_status(record.status, StateAction.START, container.name)
-        resources = StartResources(self._parts)
+        resources = StartResources(self._services)
         container.exited.clear()
         try:
             if not record.build:  # the policy decided on a step's base image when the build began
-                self._parts.gate.check_start(record.image, record.body.image)
+                self._services.image_policy.check_start(record.image, record.body.image)
             resolved = record.resolved
             joined = self._joined_paths(resolved.namespaces, resources)
             await self._take(record, resources)
             if container.prepare is not None:
                 await container.prepare(self._maps(record, resources))
                 record = container.record
-            if self._parts.host.selinux and not record.level:  # older than the host's policy
-                level = selinux.take_level(self._parts, record.id, resolved)
+            if self._services.host.selinux and not record.level:  # older than the host's policy
+                level = selinux.take_level(self._services, record.id, resolved)
                 container.change(level=level)
                 record = container.record
-            runtime = await self._parts.runtimes.command(resolved.runtime)
-            await self._parts.volume_mounts.use(record)
+            runtime = await self._services.runtime_table.command(resolved.runtime)
+            await self._services.volume_mounts.use(record)
             request = self._prepare(container, joined, resources, runtime)
-            if self._parts.host.selinux:
-                await asyncio.to_thread(selinux.label_files, self._parts, record, request.root)
+            if self._services.host.selinux:
+                await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
             # Before the first output: clients request logs from this time on.
             begun = time.time_ns()
-            shim = await self._parts.runtime.start(
+            shim = await self._services.runtime.start(
                 request,
                 resources.sandbox,
                 container.take_pending(),
@@ -127,16 +127,16 @@ class Starter:
         )
         self._save(container)
         if record.started_at:  # on its first start no container can be linked to it yet
-            links.update_linked_hosts(self._parts, container)
+            links.update_linked_hosts(self._services, container)
         self.connector.emit(container.record, resources.endpoints, "connect")
-        emit_mounts(self._parts.events, record)
-        self._parts.events.emit("container", "start", container.id, record.event_attributes)
-        self._parts.sandboxes.refill()
+        emit_mounts(self._services.events, record)
+        self._services.events.emit("container", "start", container.id, record.event_attributes)
+        self._services.sandbox_pool.refill()
 
     async def _clean_up(self, container: Container) -> None:
         """Remove what an external runtime had created when its shim was killed."""
         if (
-            self._parts.config.paths.container_run(container.id) / oci_runtimes.RUNTIME_FILE
+            self._services.config.paths.container_run(container.id) / oci_runtimes.RUNTIME_FILE
         ).exists():
             await self._clean_up_container(container)
 
@@ -144,8 +144,8 @@ class Starter:
         self, container: Container, resources: StartResources, error: BaseException
     ) -> None:
         container.close_pending()
-        self._parts.resolvers.close_one(container.id)
-        self._parts.volume_mounts.leave(container)
+        self._services.dns_servers.close_one(container.id)
+        self._services.volume_mounts.leave(container)
         resources.release()
         code = error.exit_code if isinstance(error, JaulaError) else 125
         text = error.message if isinstance(error, JaulaError) else str(error)
@@ -165,7 +165,7 @@ class Starter:
         """
         paths: dict[str, str] = {}
         for kind, ref in modes.containers().items():
-            other = self._parts.registry.find(ref)
+            other = self._services.container_store.find(ref)
             pid = other.record.pid
             if not other.live or not pid:
                 raise Conflict(f"cannot join {kind} of a non running container: {other.name}")
@@ -189,7 +189,7 @@ class Starter:
 
     def _namespace_owner(self, modes: Namespaces) -> Container | None:
         for ref in modes.containers().values():
-            return self._parts.registry.find(ref)
+            return self._services.container_store.find(ref)
         return None
 
     async def _take(self, record: ContainerRecord, resources: StartResources) -> None:
@@ -201,11 +201,11 @@ class Starter:
                 record, networks, resources, lambda ids: keep_id_maps(record, ids)
             )
         elif owner is None and not modes.user.host:
-            resources.reserved = self._parts.ranges.take()
+            resources.reserved = self._services.id_ranges.take()
         if owner is not None:
             resources.ids = resources.shared_ids = self.ids_of(owner)
             if resources.shared_ids is not None:
-                self._parts.ranges.share(resources.shared_ids.start)
+                self._services.id_ranges.share(resources.shared_ids.start)
         elif not modes.user.host:
             resources.ids = resources.reserved
 
@@ -224,7 +224,7 @@ class Starter:
             return (), ()
         while (owner := self._namespace_owner(record.resolved.namespaces)) is not None:
             record = owner.record
-        default = self._parts.ranges.mappings(resources.ids)
+        default = self._services.id_ranges.mappings(resources.ids)
         return keep_id_maps(record, resources.ids) or (default, ())
 
     # -- spec ----------------------------------------------------------------------------------
@@ -236,32 +236,32 @@ class Starter:
         resources: StartResources,
         runtime: ExternalRuntime | None,
     ) -> StartRequest:
-        parts, record = self._parts, container.record
+        services, record = self._services, container.record
         body, resolved = record.body, record.resolved
         modes = resolved.namespaces
         if container.transient_env:
             body = msgspec.structs.replace(body, env=(*body.env, *container.transient_env))
-        linked = links.resolve_links(parts, record) if resolved.links else []
+        linked = links.resolve_links(services, record) if resolved.links else []
         if linked:
             variables = links.environment(record, linked)
             body = msgspec.structs.replace(body, env=(*variables, *body.env))
-        paths = parts.config.paths
+        paths = services.config.paths
         uids, gids = self._maps(record, resources)
         inputs = SpecInputs(
             container_id=record.id,
-            cgroup_path=cgroup_path(parts, record),
+            cgroup_path=cgroup_path(services, record),
             hostname=self._hostname(record),
-            host=host.refresh(parts.host),
+            host=host.refresh(services.host),
             user=self._users.of(record),
             mappings=uids,
             gid_mappings=gids,
             joined=joined,
-            id_mapped=resources.ids is not None and not parts.host.rootless,
+            id_mapped=resources.ids is not None and not services.host.rootless,
             foreign_network=resources.sandbox is not None
             and "user" not in resources.joined_fds
             and resources.ids != resources.reserved,
-            files=etc_files.write(parts, record, resources.endpoints, links.hosts_lines(linked)),
-            mounts=(*record.mounts, *mount.mount_secrets(parts, record, uids, gids)),
+            files=etc_files.write(services, record, resources.endpoints, links.hosts_lines(linked)),
+            mounts=(*record.mounts, *mount.mount_secrets(services, record, uids, gids)),
             beneath=record.beneath,
             owner=(int(record.owner), record.owner_gid) if record.beneath else None,
             level=record.level,
@@ -276,14 +276,14 @@ class Starter:
         bundle = container.bundle or str(paths.container(record.id))
         with open(f"{bundle}/config.json", "wb", buffering=0) as file:
             file.write(document)
-        driver, options = log_options(parts.config, resolved.log)
+        driver, options = log_options(services.config, resolved.log)
         return StartRequest(
             container_id=record.id,
             bundle=bundle,
             run_dir=str(run_dir),
-            root=_root(parts, record),
+            root=_root(services, record),
             log=LogSetup(
-                driver, with_identity(driver, options, record), log_path(parts, record.id)
+                driver, with_identity(driver, options, record), log_path(services, record.id)
             ),
             tty=body.tty,
             stdin_open=body.open_stdin,
@@ -295,14 +295,14 @@ class Starter:
 
     def _hostname(self, record: ContainerRecord) -> str:
         if ref := record.resolved.namespaces.net.container:
-            return self._parts.registry.find(ref).record.hostname
+            return self._services.container_store.find(ref).record.hostname
         return record.hostname
 
     def _shared_shm(self, record: ContainerRecord) -> str | None:
         resolved = record.resolved
         if resolved.namespaces.ipc.container:
-            owner = self._parts.registry.find(resolved.namespaces.ipc.container)
-            path = str(self._parts.config.paths.container_run(owner.id) / "shm")
+            owner = self._services.container_store.find(resolved.namespaces.ipc.container)
+            path = str(self._services.config.paths.container_run(owner.id) / "shm")
             if not os.path.ismount(path):
                 raise Conflict(
                     f"/dev/shm of container {owner.name} can no longer be shared",
@@ -314,34 +314,34 @@ class Starter:
         from jaula.kernel import mounts
         from jaula.kernel.mounts import MS
 
-        path = str(self._parts.config.paths.container_run(record.id) / "shm")
+        path = str(self._services.config.paths.container_run(record.id) / "shm")
         os.makedirs(path, mode=0o700, exist_ok=True)
         size = resolved.shm_size or 64 * 1024 * 1024
         if not os.path.ismount(path):
             flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
-            label = security.selinux_labels(resolved, self._parts.host, record.level).mount
+            label = security.selinux_labels(resolved, self._services.host, record.level).mount
             context = f',context="{label}"' if label else ""
             mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
         return path
 
 
-def _root(parts: Services, record: ContainerRecord) -> RootSource:
+def _root(services: Services, record: ContainerRecord) -> RootSource:
     """Return the mount of a container's root; a build step's need not survive a power loss."""
-    root = parts.snapshots.root(record.id)
+    root = services.snapshots.root(record.id)
     if record.build and isinstance(root, OverlayRoot):
         return msgspec.structs.replace(root, volatile=True)
     return root
 
 
-def cgroup_path(parts: Services, record: ContainerRecord) -> str:
+def cgroup_path(services: Services, record: ContainerRecord) -> str:
     """Return the cgroup of a container, below the engine's parent or the requested one."""
-    parent = record.resolved.resources.cgroup_parent or parts.config.cgroup_parent
+    parent = record.resolved.resources.cgroup_parent or services.config.cgroup_parent
     return f"/{parent.strip('/')}/{record.id}"
 
 
-def log_path(parts: Services, container_id: str) -> str:
+def log_path(services: Services, container_id: str) -> str:
     """Return the path of the json-file log, which has the name that Docker gives it."""
-    return str(parts.config.paths.container(container_id) / f"{container_id}-json.log")
+    return str(services.config.paths.container(container_id) / f"{container_id}-json.log")
 
 
 def _host_devices() -> tuple[str, ...]:

@@ -22,7 +22,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 async def documents(
-    parts: Services, container: Container, *, stream: bool, one_shot: bool
+    services: Services, container: Container, *, stream: bool, one_shot: bool
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield one document, or one per second until the container is removed.
 
@@ -32,11 +32,11 @@ async def documents(
     previous = _empty_cpu_stats()
     read_before = NEVER
     if not stream and not one_shot and container.live:
-        first = sample(parts, container)
+        first = sample(services, container)
         previous, read_before = first["cpu_stats"], first["read"]
         await _pause(container)
-    while container.id in parts.registry:
-        document = sample(parts, container)
+    while container.id in services.container_store:
+        document = sample(services, container)
         document["precpu_stats"], document["preread"] = previous, read_before
         yield document
         if not stream:
@@ -52,7 +52,7 @@ async def _pause(container: Container) -> None:
         return
 
 
-def sample(parts: Services, container: Container) -> dict[str, Any]:
+def sample(services: Services, container: Container) -> dict[str, Any]:
     """Return the present figures; a container that does not run has none but its name."""
     record = container.record
     document: dict[str, Any] = {
@@ -71,12 +71,12 @@ def sample(parts: Services, container: Container) -> dict[str, Any]:
     if not container.live:
         return document
     try:
-        with parts.cgroups.open(cgroup_path(parts, record)) as cgroup:
+        with services.cgroups.open(cgroup_path(services, record)) as cgroup:
             stats = cgroup.stats()
     except NotFound:
         return document  # it has just exited
     document["cpu_stats"] = _cpu(stats)
-    document["memory_stats"] = _memory(parts, stats)
+    document["memory_stats"] = _memory(services, stats)
     document["pids_stats"] = {"current": stats.pids.current}
     if stats.pids.limit is not None:
         document["pids_stats"]["limit"] = stats.pids.limit
@@ -122,20 +122,20 @@ def system_cpu_usage() -> int:
     return ticks * _NANOSECONDS // os.sysconf("SC_CLK_TCK")
 
 
-def _memory(parts: Services, stats: Stats) -> dict[str, Any]:
+def _memory(services: Services, stats: Stats) -> dict[str, Any]:
     memory = stats.memory
     details = dict(memory.details)
     # Clients subtract the cache that the kernel would drop first; v1 has another key for it.
     details.setdefault("inactive_file", memory.inactive_file)
-    if parts.cgroups.version == 1:
+    if services.cgroups.version == 1:
         details.setdefault("total_inactive_file", memory.inactive_file)
-    limit = parts.host.total_memory if memory.limit is None else memory.limit
+    limit = services.host.total_memory if memory.limit is None else memory.limit
     return {
         "usage": memory.usage,
         "max_usage": memory.peak,
         "stats": details,
         "failcnt": memory.failures,
-        "limit": min(limit, parts.host.total_memory) if parts.host.total_memory else limit,
+        "limit": min(limit, services.host.total_memory) if services.host.total_memory else limit,
     }
 
 

@@ -40,8 +40,8 @@ class Emit(Protocol):
 class ProcessControl:
     """Controls the processes of running containers."""
 
-    def __init__(self, parts: Services, emit: Emit) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, emit: Emit) -> None:
+        self._services = services
         self._emit = emit
 
     async def end(self, container: Container, timeout: int | None, signal: str | None) -> None:
@@ -90,7 +90,7 @@ class ProcessControl:
 
         If an external runtime fails to send SIGKILL, the shim sends it.
         """
-        runtime = oci_runtimes.external_container(self._parts.config.paths, container.id)
+        runtime = oci_runtimes.external_container(self._services.config.paths, container.id)
         if runtime is None:
             await shim.signal(number)
             return
@@ -108,28 +108,32 @@ class ProcessControl:
         """Freeze every process. The caller holds the container's lock."""
         paused_status = next_status(container.record.status, StateAction.PAUSE, container.name)
         if (
-            runtime := oci_runtimes.external_container(self._parts.config.paths, container.id)
+            runtime := oci_runtimes.external_container(self._services.config.paths, container.id)
         ) is not None:
             await runtime.pause()
         else:
-            with self._parts.cgroups.open(cgroup_path(self._parts, container.record)) as cgroup:
+            with self._services.cgroups.open(
+                cgroup_path(self._services, container.record)
+            ) as cgroup:
                 await asyncio.to_thread(cgroup.freeze)
         if container.live:
             container.change(status=paused_status)
-            self._parts.registry.save(container)
+            self._services.container_store.save(container)
             self._emit(container, "pause")
 
     async def thaw(self, container: Container) -> None:
         """Resume the processes of a paused container."""
         if (
-            runtime := oci_runtimes.external_container(self._parts.config.paths, container.id)
+            runtime := oci_runtimes.external_container(self._services.config.paths, container.id)
         ) is not None:
             try:
                 await runtime.resume()
             except RuntimeFailure as error:
                 log.warning("container %s: %s; thawing its cgroup", container.name, error)
         try:
-            with self._parts.cgroups.open(cgroup_path(self._parts, container.record)) as cgroup:
+            with self._services.cgroups.open(
+                cgroup_path(self._services, container.record)
+            ) as cgroup:
                 cgroup.thaw()
         except NotFound:
             if runtime is None:
@@ -139,4 +143,4 @@ class ProcessControl:
         container.change(
             status=next_status(container.record.status, StateAction.UNPAUSE, container.name)
         )
-        self._parts.registry.save(container)
+        self._services.container_store.save(container)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[A-Za-z0-9%:=,+_./-]+", re.ASCII)
 
 
-async def top(parts: Services, container: Container, ps_args: str) -> dict[str, Any]:
+async def top(services: Services, container: Container, ps_args: str) -> dict[str, Any]:
     """Return titles and rows of ``ps`` with ``ps_args`` (default ``-ef``).
 
     :raises InvalidRequest: when ``ps`` refuses the arguments or prints no pid.
@@ -29,7 +29,7 @@ async def top(parts: Services, container: Container, ps_args: str) -> dict[str, 
     words = ps_args.split() or ["-ef"]
     if not all(_WORD.fullmatch(word) for word in words):
         raise InvalidRequest(f"invalid ps arguments: {ps_args!r}")
-    with parts.cgroups.open(cgroup_path(parts, container.record)) as cgroup:
+    with services.cgroups.open(cgroup_path(services, container.record)) as cgroup:
         pids = set(cgroup.pids()) or _namespace_pids(container.record.pid)
     # Without -q, words such as ``-o pid,cmd`` select the processes of this terminal only. Some
     # words cannot be combined with -q.

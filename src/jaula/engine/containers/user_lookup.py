@@ -39,8 +39,8 @@ _CACHE_SIZE = 512  # users
 class UserLookup:
     """Looks up users and groups, with a cache of bounded size."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._cache: OrderedDict[tuple[str, str, tuple[str, ...]], UserFacts] = OrderedDict()
 
     def of(self, record: ContainerRecord) -> UserFacts:
@@ -73,7 +73,7 @@ class UserLookup:
     def _look(self, record: ContainerRecord, user: str, groups: tuple[str, ...]) -> UserFacts:
         from jaula.storage.drivers.driver import open_root
 
-        snapshots = self._parts.snapshots
+        snapshots = self._services.snapshots
         source = snapshots.root(record.id) if record.started_at else snapshots.view(record.layers)
         with open_root(source) as root:
             return _facts(resolve_user(root, user, groups))

@@ -9,8 +9,8 @@ from jaula.engine.fsck.finding import Finding, FsckInputs
 
 def check(inputs: FsckInputs) -> Iterator[Finding]:
     """Yield the networks whose bridge is missing on the host."""
-    network = inputs.services.network
-    expected = {each.name: each.bridge for each in inputs.services.networks if each.bridge}
+    network = inputs.services.network_manager
+    expected = {each.name: each.bridge for each in inputs.services.network_store if each.bridge}
     expected["bridge"] = inputs.services.config.bridge
     for name, link in expected.items():
         if not network.has_interface(link):

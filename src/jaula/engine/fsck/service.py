@@ -78,10 +78,10 @@ class Fsck:
 
     def _inputs(self) -> FsckInputs:
         services = self._services
-        containers = (*services.registry, *services.registry.steps())
+        containers = (*services.container_store, *services.container_store.steps())
         alive = {c.id for c in containers if (c.live and c.shim is not None) or c.lock.locked()}
-        alive |= {c.id for c in services.registry.steps()}
-        known = {*(c.id for c in containers), *services.registry.names.values()}
+        alive |= {c.id for c in services.container_store.steps()}
+        known = {*(c.id for c in containers), *services.container_store.names.values()}
         return FsckInputs(
             services, tuple(c.record for c in containers), frozenset(known), frozenset(alive)
         )
@@ -114,7 +114,9 @@ class Fsck:
     def _unpack(self, image: Image, layer: str) -> None:
         from jaula.images.store import repair as store_repair
 
-        users = [c.name for c in self._services.registry if c.live and layer in c.record.layers]
+        users = [
+            c.name for c in self._services.container_store if c.live and layer in c.record.layers
+        ]
         if users:
             raise CorruptState(f"containers run on it: {', '.join(users)}", hint="stop them first")
         for blob, diff_id in store_repair.layer_pairs(self._services.images, image.manifest):

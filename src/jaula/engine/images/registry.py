@@ -45,7 +45,7 @@ class RegistryService:
 
             services = self._services
             self._client = RegistryClient(
-                services.images, services.config.registry, admission=services.gate
+                services.images, services.config.registry, admission=services.image_policy
             )
         return self._client
 

@@ -40,7 +40,7 @@ class Images:
         :raises InvalidRequest: when a filter is not known.
         """
         users: dict[str, int] = {}
-        for container in self._services.registry:
+        for container in self._services.container_store:
             users[container.record.image] = users.get(container.record.image, 0) + 1
         images = self._services.images.list()
         selected = [i for i in images if matches_filters(i, filters, self._services)]
@@ -117,7 +117,7 @@ class Images:
         except CorruptState:
             return await asyncio.to_thread(self._services.images.remove, ref)
         in_use = None
-        for container in self._services.registry:
+        for container in self._services.container_store:
             if container.record.image != image.id:
                 continue
             if container.record.status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING):
@@ -140,7 +140,7 @@ class Images:
         """Load images from an archive; yield Docker's messages."""
         from jaula.images.archive.load import load
 
-        store, gate = self._services.images, self._services.gate
+        store, gate = self._services.images, self._services.image_policy
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
             for message in load(store, file, quiet=quiet, admit=gate.check_load):
@@ -196,7 +196,7 @@ class Images:
         """Remove untagged images, or with ``dangling=false`` all that no container uses."""
         check_prune(filters, "dangling")
         dangling = "dangling" not in filters or _is_true(filters["dangling"])
-        used = {container.record.image for container in self._services.registry}
+        used = {container.record.image for container in self._services.container_store}
         deleted: Documents = []
         freed = 0
         for image in self._services.images.list():

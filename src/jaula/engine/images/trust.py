@@ -39,7 +39,7 @@ class TrustService:
 
     def policy(self, name: str) -> Document:
         """Return the rules in force; with a ``name`` also the rule that applies to it."""
-        gate = self._services.gate
+        gate = self._services.image_policy
         document: Document = {
             "Path": gate.path,
             "Evidence": str(self._services.config.paths.trust),
@@ -95,7 +95,7 @@ class TrustService:
             signature = Signature(body.payload, body.signature)
             trust_referrers.add(source, image, signature, cancel, referring=body.referring)
             if manifest.digest in self._services.images.manifests():
-                self._services.gate.fetch_signatures(source, manifest.digest, name, cancel)
+                self._services.image_policy.fetch_signatures(source, manifest.digest, name, cancel)
             return {"Descriptor": _descriptor(manifest)}
 
         return await in_cancellable_thread(work)

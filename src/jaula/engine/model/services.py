@@ -36,21 +36,21 @@ class Services:
     identity: str
     host: HostFacts
     database: Database
-    registry: ContainerStore
+    container_store: ContainerStore
     events: EventBus
     runtime: Runtime
-    runtimes: RuntimeTable
+    runtime_table: RuntimeTable
     cgroups: CgroupDriver
     snapshots: SnapshotDriver
     layers: LayerStore
     images: ImageStore
-    gate: ImagePolicy
+    image_policy: ImagePolicy
     volumes: VolumeStore
     volume_mounts: VolumeMounts
     secrets: SecretStore
-    network: NetworkManager
-    networks: NetworkStore
-    resolvers: DnsServers
-    ranges: IdRanges | SingleIdRange
-    sandboxes: SandboxPool
+    network_manager: NetworkManager
+    network_store: NetworkStore
+    dns_servers: DnsServers
+    id_ranges: IdRanges | SingleIdRange
+    sandbox_pool: SandboxPool
     started_at: int  # nanoseconds since the epoch

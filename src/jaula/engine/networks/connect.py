@@ -37,8 +37,8 @@ log = logging.getLogger("jaula.network")
 class NetworkConnector:
     """Connects containers to networks. For a running container the caller holds its lock."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ class NetworkConnector:
         """
         internal = {}
         for name in networks:
-            network = self._parts.networks.get(self._parts.networks.find(name))
+            network = self._services.network_store.get(self._services.network_store.find(name))
             network_endpoints.check_kind(network)
             internal[name] = network is not None and network.internal
         first = network_endpoints.gateway_network(internal)
@@ -75,7 +75,7 @@ class NetworkConnector:
         settings: EndpointSettings,
         maps: Callable[[IdRange], IdMaps | None],
     ) -> None:
-        network, sandboxes = self._parts.network, self._parts.sandboxes
+        network, sandboxes = self._services.network_manager, self._services.sandbox_pool
         ip, ip6, mac = _addresses(settings)
         user_fd = resources.joined_fds.get("user")
         if resources.sandbox is None:
@@ -111,8 +111,8 @@ class NetworkConnector:
 
     def _publish(self, record: ContainerRecord, endpoint: Endpoint) -> Endpoint:
         """Publish the ports on the network with the default routes; return its endpoint."""
-        network = self._parts.networks.get(endpoint.network)
-        default_ip = (network and network.host_binding) or self._parts.config.host_binding
+        network = self._services.network_store.get(endpoint.network)
+        default_ip = (network and network.host_binding) or self._services.config.host_binding
         if default_ip == ANY:  # Docker's value for both address families
             default_ip = ""
         ports = [
@@ -124,7 +124,7 @@ class NetworkConnector:
         if not ports or endpoint.internal or not endpoint.publishes:
             return endpoint
         try:
-            self._parts.network.publish(endpoint, ports)
+            self._services.network_manager.publish(endpoint, ports)
         except JaulaError as error:
             error.args = (error.message,)
             error.message = (
@@ -132,7 +132,7 @@ class NetworkConnector:
                 f" {record.name} ({endpoint.endpoint_id}): {error.message}"
             )
             raise
-        return self._parts.network.endpoint(record.id, endpoint.network) or endpoint
+        return self._services.network_manager.endpoint(record.id, endpoint.network) or endpoint
 
     async def _serve_names(
         self,
@@ -144,19 +144,19 @@ class NetworkConnector:
     ) -> None:
         if any(endpoint.network != DEFAULT for endpoint in endpoints):
             servers = record.body.host_config.dns
-            await self._parts.resolvers.open(record.id, net_fd, servers, new=new)
+            await self._services.dns_servers.open(record.id, net_fd, servers, new=new)
 
     def emit(self, record: ContainerRecord, endpoints: Iterable[Endpoint], action: str) -> None:
         """Emit the events of endpoints that were connected or disconnected."""
         for endpoint in endpoints:
-            self._parts.events.emit(
+            self._services.events.emit(
                 "network",
                 action,
-                self._parts.networks.id_of(endpoint.network),
+                self._services.network_store.id_of(endpoint.network),
                 {
                     "container": record.id,
                     "name": endpoint.network,
-                    "type": self._parts.networks.driver_of(endpoint.network),
+                    "type": self._services.network_store.driver_of(endpoint.network),
                 },
             )
 
@@ -168,9 +168,9 @@ class NetworkConnector:
         :raises NotAuthorized: when it is connected already.
         :raises InvalidRequest: when its network mode or the network does not allow it.
         """
-        parts, record = self._parts, container.record
+        services, record = self._services, container.record
         _check_mode(record.resolved.namespaces)
-        network_endpoints.check(name, parts.networks.get(name), settings)
+        network_endpoints.check(name, services.network_store.get(name), settings)
         networks = network_endpoints.settings_of(record)
         if name in networks and container.live:
             raise NotAuthorized(
@@ -187,14 +187,14 @@ class NetworkConnector:
             os.close(fds["network"])
         endpoints = _ordered([*record.endpoints, endpoint])
         self._save_endpoints(container, endpoints, networks=new_networks)
-        etc_files.add_addresses(parts, record, endpoint)
+        etc_files.add_addresses(services, record, endpoint)
         self.emit(record, (endpoint,), "connect")
 
     async def _add(
         self, record: ContainerRecord, name: str, settings: EndpointSettings, net_fd: int
     ) -> Endpoint:
         """Add an interface to a running container; a failure removes it."""
-        network = self._parts.network
+        network = self._services.network_manager
         ip, ip6, mac = _addresses(settings)
         present = record.endpoints
         has_gateway = any(not e.internal for e in present)
@@ -214,10 +214,10 @@ class NetworkConnector:
         try:
             if not has_gateway:
                 endpoint = self._publish(record, endpoint)
-            if record.id not in self._parts.resolvers:
+            if record.id not in self._services.dns_servers:
                 await self._serve_names(record, (endpoint,), net_fd)
-                if record.id in self._parts.resolvers:
-                    etc_files.use_resolver(self._parts, record)
+                if record.id in self._services.dns_servers:
+                    etc_files.use_resolver(self._services, record)
         except BaseException:
             network.detach(endpoint, delete_interface=True, netns_fd=net_fd)
             raise
@@ -228,7 +228,7 @@ class NetworkConnector:
 
         :raises JaulaError: when it is not connected, or shares its network namespace.
         """
-        parts, record = self._parts, container.record
+        services, record = self._services, container.record
         _check_mode(record.resolved.namespaces)
         networks = network_endpoints.settings_of(record)
         if name not in networks:
@@ -243,11 +243,11 @@ class NetworkConnector:
         self._save_endpoints(container, remaining, networks=new_networks)
         fds = join.open_namespaces(container, ("network",))
         try:
-            parts.network.detach(removed, delete_interface=True, netns_fd=fds["network"])
+            services.network_manager.detach(removed, delete_interface=True, netns_fd=fds["network"])
         finally:
             os.close(fds["network"])
         if all(e.network == DEFAULT for e in remaining):
-            parts.resolvers.close_one(record.id)
+            services.dns_servers.close_one(record.id)
         self.emit(record, (removed,), "disconnect")
         if removed == record.endpoint and remaining and not remaining[0].internal:
             self._save_endpoints(
@@ -258,7 +258,7 @@ class NetworkConnector:
         """Move the default routes and the published ports to an endpoint after theirs is gone."""
         fds = join.open_namespaces(container, ("network",))
         try:
-            self._parts.network.set_default_route(endpoint, fds["network"])
+            self._services.network_manager.set_default_route(endpoint, fds["network"])
         finally:
             os.close(fds["network"])
         try:
@@ -283,7 +283,7 @@ class NetworkConnector:
         before = container.record
         container.change(**fields)
         try:
-            self._parts.registry.save(container)
+            self._services.container_store.save(container)
         except JaulaError:
             if not container.live:
                 container.record = before
@@ -293,7 +293,7 @@ class NetworkConnector:
         """Let the DNS server resolve the new name of a running container."""
         record, networks = container.record, network_endpoints.settings_of(container.record)
         changed = [
-            self._parts.network.rename(
+            self._services.network_manager.rename(
                 e,
                 record.name,
                 network_endpoints.dns_names(record, networks[e.network]) if e.names else (),
@@ -307,9 +307,9 @@ class NetworkConnector:
 
     def release(self, record: ContainerRecord) -> None:
         """Release every address and port of a container that has exited."""
-        self._parts.resolvers.close_one(record.id)
+        self._services.dns_servers.close_one(record.id)
         for endpoint in record.endpoints:
-            self._parts.network.detach(endpoint)
+            self._services.network_manager.detach(endpoint)
         self.emit(record, record.endpoints, "disconnect")
 
 
@@ -357,8 +357,8 @@ class StartResources:
     descriptors of another container's namespaces, by OCI type.
     """
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self.ids: IdRange | None = None
         self.reserved: IdRange | None = None
         self.shared_ids: IdRange | None = None
@@ -388,11 +388,11 @@ class StartResources:
     def release(self) -> None:
         """Release everything that the start took."""
         while self.endpoints:
-            self._parts.network.detach(self.endpoints.pop())
+            self._services.network_manager.detach(self.endpoints.pop())
         self.close_sandbox()
         if self.reserved is not None:
-            self._parts.ranges.release(self.reserved.start)
+            self._services.id_ranges.release(self.reserved.start)
             self.reserved = None
         if self.shared_ids is not None:
-            self._parts.ranges.release(self.shared_ids.start)
+            self._services.id_ranges.release(self.shared_ids.start)
             self.shared_ids = None

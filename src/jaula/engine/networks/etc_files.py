@@ -34,7 +34,7 @@ _INITS = (
 
 
 def write(
-    parts: Services,
+    services: Services,
     record: ContainerRecord,
     endpoints: Sequence[Endpoint],
     linked: Sequence[str] = (),
@@ -46,7 +46,7 @@ def write(
     :raises InvalidRequest: when ``--init`` is set and no init program is installed.
     """
     host, modes = record.body.host_config, record.resolved.namespaces
-    directory = _directory(parts, record)
+    directory = _directory(services, record)
     files: dict[str, str] = {}
     if modes.net.container:
         files = {f"/etc/{n}": str(directory / n) for n in _NAMES}
@@ -65,7 +65,7 @@ def write(
                 gateway=gateway,
             )
         resolv = _read("/etc/resolv.conf")
-        if record.id in parts.resolvers:
+        if record.id in services.dns_servers:
             resolv = _resolver_conf(record)
         elif not modes.net.host or host.dns or host.dns_search or host.dns_options:
             resolv = etc_files.resolv_conf(
@@ -81,8 +81,8 @@ def write(
             files[f"/etc/{name}"] = str(path)
     if host.init:
         files[spec.INIT_PATH] = init_program()
-        if parts.host.selinux:  # a copy can have the container's label
-            files[spec.INIT_PATH] = _copy(init_program(), parts, record)
+        if services.host.selinux:  # a copy can have the container's label
+            files[spec.INIT_PATH] = _copy(init_program(), services, record)
     return files
 
 
@@ -96,13 +96,13 @@ def _resolver_conf(record: ContainerRecord) -> str:
     )
 
 
-def use_resolver(parts: Services, record: ContainerRecord) -> None:
+def use_resolver(services: Services, record: ContainerRecord) -> None:
     """Point resolv.conf of a running container to the engine's DNS server.
 
     A file that was changed inside the container stays as it is.
     """
     host = record.body.host_config
-    path = str(parts.config.paths.container(record.id) / "resolv.conf")
+    path = str(services.config.paths.container(record.id) / "resolv.conf")
     before = etc_files.resolv_conf(
         _read("/etc/resolv.conf"), dns=host.dns, search=host.dns_search, options=host.dns_options
     )
@@ -110,9 +110,9 @@ def use_resolver(parts: Services, record: ContainerRecord) -> None:
         _write(path, _resolver_conf(record))
 
 
-def add_addresses(parts: Services, record: ContainerRecord, endpoint: Endpoint) -> None:
+def add_addresses(services: Services, record: ContainerRecord, endpoint: Endpoint) -> None:
     """Add a further address of a running container to its hosts file."""
-    path = str(parts.config.paths.container(record.id) / "hosts")
+    path = str(services.config.paths.container(record.id) / "hosts")
     lines = etc_files.container_lines(
         record.hostname,
         record.body.domainname,
@@ -123,13 +123,13 @@ def add_addresses(parts: Services, record: ContainerRecord, endpoint: Endpoint) 
 
 
 def change_hosts(
-    parts: Services, record: ContainerRecord, change: Callable[[bytes], bytes]
+    services: Services, record: ContainerRecord, change: Callable[[bytes], bytes]
 ) -> None:
     """Change a container's hosts file in place; lines of the container itself stay.
 
     The file is a mount in the container, so it is never replaced and no reader sees it empty.
     """
-    path = parts.config.paths.container(record.id) / "hosts"
+    path = services.config.paths.container(record.id) / "hosts"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -152,21 +152,21 @@ def change_hosts(
             file.truncate(len(after))
 
 
-def own_files(parts: Services, record: ContainerRecord) -> list[str]:
+def own_files(services: Services, record: ContainerRecord) -> list[str]:
     """Return the files of the container, or of the container whose network namespace it joined."""
-    paths = [_directory(parts, record) / name for name in _NAMES]
-    paths.append(parts.config.paths.container(record.id) / _INIT)
+    paths = [_directory(services, record) / name for name in _NAMES]
+    paths.append(services.config.paths.container(record.id) / _INIT)
     return [str(path) for path in paths if path.exists()]
 
 
-def _directory(parts: Services, record: ContainerRecord) -> Path:
+def _directory(services: Services, record: ContainerRecord) -> Path:
     if owner := record.resolved.namespaces.net.container:
-        return parts.config.paths.container(parts.registry.find(owner).id)
-    return parts.config.paths.container(record.id)
+        return services.config.paths.container(services.container_store.find(owner).id)
+    return services.config.paths.container(record.id)
 
 
-def _copy(program: str, parts: Services, record: ContainerRecord) -> str:
-    path = parts.config.paths.container(record.id) / _INIT
+def _copy(program: str, services: Services, record: ContainerRecord) -> str:
+    path = services.config.paths.container(record.id) / _INIT
     shutil.copyfile(program, path)
     path.chmod(0o755)
     return str(path)

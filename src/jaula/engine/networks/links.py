@@ -51,7 +51,7 @@ def parse(text: str) -> Link:
     return Link(ref, alias or ref)
 
 
-def check(parts: Services, resolved: ResolvedRequest) -> None:
+def check(services: Services, resolved: ResolvedRequest) -> None:
     """Check that the links of a request can be made.
 
     :raises InvalidRequest: when one cannot. An unknown container is not a 404: the docker command
@@ -63,7 +63,7 @@ def check(parts: Services, resolved: ResolvedRequest) -> None:
         if not by_address(resolved.namespaces):
             continue
         try:
-            parts.registry.find(link.ref)
+            services.container_store.find(link.ref)
         except NotFound as error:
             raise InvalidRequest(
                 f"could not get container for {link.ref}: {error.message}"
@@ -75,7 +75,7 @@ def by_address(modes: Namespaces) -> bool:
     return modes.network == "bridge"
 
 
-def resolve_links(parts: Services, record: ContainerRecord) -> list[tuple[Link, Container, str]]:
+def resolve_links(services: Services, record: ContainerRecord) -> list[tuple[Link, Container, str]]:
     """Return the links of a container that starts, with the other containers and their addresses.
 
     :raises Conflict: when another container does not run, or has no network with this one.
@@ -84,7 +84,7 @@ def resolve_links(parts: Services, record: ContainerRecord) -> list[tuple[Link, 
         return []
     linked = []
     for link in record.resolved.links:
-        other = parts.registry.find(link.ref)
+        other = services.container_store.find(link.ref)
         if not other.live:
             raise Conflict(
                 f"Cannot link to a non running container: /{other.name}"
@@ -153,21 +153,21 @@ def environment(
 # -- running containers --------------------------------------------------------------------------
 
 
-def update_linked_hosts(parts: Services, other: Container) -> None:
+def update_linked_hosts(services: Services, other: Container) -> None:
     """Write the address of a started container into the hosts files of containers linked to it.
 
     Containers that do not run are included: one that is being started may have its file already.
     """
-    for container in parts.registry:
+    for container in services.container_store:
         resolved = container.record.resolved
         if not resolved.links or not by_address(resolved.namespaces):
             continue
         address = address_on(_networks(container.record), other.record)
         for link in resolved.links:
-            if address and _find(parts, link.ref) is other:
+            if address and _find(services, link.ref) is other:
                 names = (link.alias, other.record.hostname)
                 _change_hosts(
-                    parts,
+                    services,
                     container,
                     functools.partial(
                         network_etc_files.set_link_address, names=names, address=address
@@ -175,7 +175,7 @@ def update_linked_hosts(parts: Services, other: Container) -> None:
                 )
 
 
-def link_parent(parts: Services, name: str) -> Container:
+def link_parent(services: Services, name: str) -> Container:
     """Return the container that has the link ``NAME/ALIAS``; messages and statuses are Docker's.
 
     :raises NotFound: when there is no such link.
@@ -183,9 +183,9 @@ def link_parent(parts: Services, name: str) -> Container:
     """
     parent_name, _, alias = name.removeprefix("/").rpartition("/")
     if not parent_name:
-        parts.registry.find(name)
+        services.container_store.find(name)
         raise JaulaError("Conflict, cannot remove the default link name of the container")
-    container = parts.registry.get(parts.registry.names.get(parent_name, ""))
+    container = services.container_store.get(services.container_store.names.get(parent_name, ""))
     if container is not None:
         resolved = container.record.resolved
         if by_address(resolved.namespaces) and any(link.alias == alias for link in resolved.links):
@@ -193,12 +193,12 @@ def link_parent(parts: Services, name: str) -> Container:
     raise NotFound(f"No such container: {name}")
 
 
-def remove_link(parts: Services, name: str) -> None:
+def remove_link(services: Services, name: str) -> None:
     """Remove the link ``NAME/ALIAS``. The caller holds the lock of the container that has it.
 
     The body has the links in the order of the resolved request, so both lose the same ones.
     """
-    container = link_parent(parts, name)
+    container = link_parent(services, name)
     before = container.record
     host, resolved = before.body.host_config, before.resolved
     alias = name.rpartition("/")[2]
@@ -212,29 +212,31 @@ def remove_link(parts: Services, name: str) -> None:
         ),
     )
     try:
-        parts.registry.save(container)
+        services.container_store.save(container)
     except JaulaError:
         container.change(body=before.body, resolved_request=resolved)
         raise
     for link in removed:
-        other = _find(parts, link.ref)
+        other = _find(services, link.ref)
         # The host name of a removed container is not known any more.
         names = (link.alias, other.record.hostname) if other else (link.alias,)
         _change_hosts(
-            parts, container, functools.partial(network_etc_files.remove_link_line, names=names)
+            services, container, functools.partial(network_etc_files.remove_link_line, names=names)
         )
 
 
-def _find(parts: Services, ref: str) -> Container | None:
+def _find(services: Services, ref: str) -> Container | None:
     try:
-        return parts.registry.find(ref)
+        return services.container_store.find(ref)
     except JaulaError:
         return None  # it was removed or renamed, or its short id is no longer the only one
 
 
-def _change_hosts(parts: Services, container: Container, change: Callable[[bytes], bytes]) -> None:
+def _change_hosts(
+    services: Services, container: Container, change: Callable[[bytes], bytes]
+) -> None:
     """Change a hosts file; log a failure, since a link must not prevent a container's start."""
     try:
-        etc_files.change_hosts(parts, container.record, change)
+        etc_files.change_hosts(services, container.record, change)
     except OSError as error:
         log.warning("container %s: cannot change its hosts file: %s", container.name, error)

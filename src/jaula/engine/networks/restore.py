@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.network")
 
 
-def restore_networks(parts: Services) -> None:
+def restore_networks(services: Services) -> None:
     """Set up every network with a record; remove those whose creation was interrupted."""
-    for network in parts.networks:
+    for network in services.network_store:
         if network.config_only:
             continue
         try:
             if network.ipv4_pool is None:
-                parts.network.clear(network)
-                parts.networks.forget(network)
+                services.network_manager.clear(network)
+                services.network_store.forget(network)
                 log.info("the creation of network %s was interrupted and is undone", network.name)
             else:
-                parts.network.define(network)
+                services.network_manager.define(network)
         except JaulaError as error:
             log.warning("network %s does not work: %s", network.name, error)
-            parts.network.expect(network)
+            services.network_manager.expect(network)
 
 
-async def restore_resolvers(parts: Services, containers: Iterable[Container]) -> None:
+async def restore_resolvers(services: Services, containers: Iterable[Container]) -> None:
     """Serve DNS again for containers that a previous engine started."""
     for container in containers:
         record = container.record
@@ -46,9 +46,9 @@ async def restore_resolvers(parts: Services, containers: Iterable[Container]) ->
             fds = join.open_namespaces(container, ("network",))
             try:
                 servers = record.body.host_config.dns
-                await parts.resolvers.open(record.id, fds["network"], servers)
+                await services.dns_servers.open(record.id, fds["network"], servers)
                 if record.endpoint is not None and not record.endpoint.internal:
-                    parts.network.set_default_route(record.endpoint, fds["network"])
+                    services.network_manager.set_default_route(record.endpoint, fds["network"])
             finally:
                 os.close(fds["network"])
         except JaulaError as error:

@@ -43,7 +43,7 @@ _OPTIONS = ("bind", "rprivate", "nosuid", "nodev", "noexec")
 
 
 def resolve_references(
-    parts: Services, resolved: ResolvedRequest, body: ContainerCreate
+    services: Services, resolved: ResolvedRequest, body: ContainerCreate
 ) -> tuple[ResolvedRequest, ContainerCreate]:
     """Return request and body with the id and target of each secret and config, all checked.
 
@@ -54,7 +54,9 @@ def resolve_references(
         return resolved, body
     destinations = {request.mount.destination for request in resolved.mounts}
     secrets, configs = (
-        tuple(_resolve_reference(parts, kind, reference, destinations) for reference in references)
+        tuple(
+            _resolve_reference(services, kind, reference, destinations) for reference in references
+        )
         for kind, references in (
             (SecretKind.SECRET, resolved.secrets),
             (SecretKind.CONFIG, resolved.configs),
@@ -68,10 +70,10 @@ def resolve_references(
 
 
 def _resolve_reference(
-    parts: Services, kind: SecretKind, reference: SecretReference, destinations: set[str]
+    services: Services, kind: SecretKind, reference: SecretReference, destinations: set[str]
 ) -> SecretReference:
     try:
-        record = parts.secrets.find(kind, reference.source)
+        record = services.secrets.find(kind, reference.source)
     except NotFound as error:  # a 404 means a missing image to the docker command
         raise InvalidRequest(error.message) from None
     target = mount_spec.destination(target_path(kind, reference, record.name))
@@ -107,7 +109,7 @@ def target_path(kind: SecretKind, reference: SecretReference, name: str) -> str:
 
 
 def mount_secrets(
-    parts: Services,
+    services: Services,
     record: ContainerRecord,
     uids: tuple[IDMapping, ...],
     gids: tuple[IDMapping, ...],
@@ -117,11 +119,11 @@ def mount_secrets(
     :raises NotFound: when one was removed.
     :raises RuntimeFailure: when the file system cannot be created.
     """
-    files = list(_files(parts, record))
+    files = list(_files(services, record))
     if not files:
         return ()
-    mount_point = str(parts.config.paths.container_run(record.id) / MOUNT_NAME)
-    label = security.selinux_labels(record.resolved, parts.host, record.level).mount
+    mount_point = str(services.config.paths.container_run(record.id) / MOUNT_NAME)
+    label = security.selinux_labels(record.resolved, services.host, record.level).mount
     try:
         _mount(mount_point, sum(len(data) for _, data in files), label)
         return _write(mount_point, files, record, uids, gids or uids)
@@ -139,14 +141,14 @@ def targets(record: ContainerRecord) -> tuple[str, ...]:
     return tuple(reference.target for reference in (*resolved.secrets, *resolved.configs))
 
 
-def _files(parts: Services, record: ContainerRecord) -> Iterator[tuple[SecretReference, bytes]]:
+def _files(services: Services, record: ContainerRecord) -> Iterator[tuple[SecretReference, bytes]]:
     resolved = record.resolved
     for kind, references in (
         (SecretKind.SECRET, resolved.secrets),
         (SecretKind.CONFIG, resolved.configs),
     ):
         for reference in references:
-            yield reference, parts.secrets.data(parts.secrets.find(kind, reference.id))
+            yield reference, services.secrets.data(services.secrets.find(kind, reference.id))
 
 
 def _mount(mount_point: str, size: int, label: str) -> None:

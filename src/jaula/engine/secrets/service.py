@@ -28,8 +28,8 @@ Names = list[str]
 class Secrets:
     """All secrets of an engine, or all configs."""
 
-    def __init__(self, parts: Services, kind: SecretKind) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, kind: SecretKind) -> None:
+        self._services = services
         self.kind = kind
 
     def find(self, ref: str) -> SecretRecord:
@@ -37,13 +37,13 @@ class Secrets:
 
         :raises NotFound: when there is none.
         """
-        return self._parts.secrets.find(self.kind, ref)
+        return self._services.secrets.find(self.kind, ref)
 
     def list(self, filters: Filters) -> Documents:
         """Return the records that pass ``id``, ``name``, ``names`` and ``label``."""
         return [
             self.document(record)
-            for record in self._parts.secrets.of(self.kind)
+            for record in self._services.secrets.of(self.kind)
             if all(_fits(record, key, values) for key, values in filters.items())
         ]
 
@@ -51,7 +51,7 @@ class Secrets:
         """Return Docker's document; it has the content of a config, never that of a secret."""
         spec: Document = {"Name": record.name, "Labels": dict(record.labels)}
         if self.kind is SecretKind.CONFIG:
-            spec["Data"] = base64.b64encode(self._parts.secrets.data(record)).decode()
+            spec["Data"] = base64.b64encode(self._services.secrets.data(record)).decode()
         return {
             "ID": record.id,
             "Version": {"Index": record.index},
@@ -76,7 +76,7 @@ class Secrets:
             data = base64.b64decode(body.data, validate=True)
         except (binascii.Error, ValueError):
             raise InvalidRequest("Data is not base64") from None
-        record = self._parts.secrets.create(self.kind, body.name, body.labels, data, owner)
+        record = self._services.secrets.create(self.kind, body.name, body.labels, data, owner)
         self._emit("create", record)
         return record.id
 
@@ -91,7 +91,7 @@ class Secrets:
             raise InvalidRequest("update out of sequence")
         if body.name not in ("", record.name) or body.data:
             raise InvalidRequest(f"only updates to Labels are allowed for a {self.kind}")
-        self._emit("update", self._parts.secrets.relabel(record, body.labels))
+        self._emit("update", self._services.secrets.relabel(record, body.labels))
 
     def remove(self, ref: str) -> None:
         """Remove a record.
@@ -104,12 +104,12 @@ class Secrets:
                 f"{self.kind} '{record.name}' is in use by the following containers:"
                 f" {', '.join(users)}"
             )
-        self._parts.secrets.remove(record)
+        self._services.secrets.remove(record)
         self._emit("remove", record)
 
     def _users(self, record: SecretRecord) -> Names:
         users = []
-        for container in self._parts.registry:
+        for container in self._services.container_store:
             resolved = container.record.resolved
             references = resolved.secrets if self.kind is SecretKind.SECRET else resolved.configs
             if any(reference.id == record.id for reference in references):
@@ -117,7 +117,7 @@ class Secrets:
         return users
 
     def _emit(self, action: str, record: SecretRecord) -> None:
-        self._parts.events.emit(self.kind, action, record.id, {"name": record.name})
+        self._services.events.emit(self.kind, action, record.id, {"name": record.name})
 
 
 def _fits(record: SecretRecord, key: str, values: list[str]) -> bool:

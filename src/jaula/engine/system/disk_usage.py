@@ -74,13 +74,13 @@ class DiskUsage:
 
     def __init__(
         self,
-        parts: Services,
+        services: Services,
         containers: Containers,
         images: Images,
         volumes: Volumes,
         builds: Builds,
     ) -> None:
-        self._parts = parts
+        self._services = services
         self._containers = containers
         self._images = images
         self._volumes = volumes
@@ -88,24 +88,24 @@ class DiskUsage:
 
     def document(self) -> Document:
         """Return Docker's disk usage document, and how much of the images no container uses."""
-        parts = self._parts
+        services = self._services
         containers = self._containers.list(all=True, limit=None, filters={}, size=True)
         volumes = self._volumes.list({})["Volumes"]
         users = self._volumes.used()
         for volume in volumes:
             volume["UsageData"] = {
                 "RefCount": len(users.get(volume["Name"], ())),
-                "Size": parts.volumes.usage(volume["Name"]),
+                "Size": services.volumes.usage(volume["Name"]),
             }
-        usage = ImageUsage(parts.images)
+        usage = ImageUsage(services.images)
         images = self._images.list(all=True, filters={}, digests=False)
         for summary in images:
             summary["Size"] = usage.size(summary["Id"])
             summary["SharedSize"] = usage.shared(summary["Id"])
-        used = {container.record.image for container in parts.registry}
+        used = {container.record.image for container in services.container_store}
         return {
             "LayersSize": usage.whole(),
-            "LayersReclaimable": usage.unused(used, parts.images.held()),
+            "LayersReclaimable": usage.unused(used, services.images.held()),
             "Images": images,
             "Containers": containers,
             "Volumes": volumes,

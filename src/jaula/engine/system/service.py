@@ -41,8 +41,8 @@ _REPEATED = (
 class System:
     """Information about the engine and its host."""
 
-    def __init__(self, parts: Services, disk_usage: DiskUsage) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, disk_usage: DiskUsage) -> None:
+        self._services = services
         self._disk_usage = disk_usage
 
     async def ping(self) -> None:
@@ -55,7 +55,7 @@ class System:
         details = {
             "ApiVersion": API_VERSION,
             "Arch": architecture,
-            "KernelVersion": self._parts.host.kernel,
+            "KernelVersion": self._services.host.kernel,
             "MinAPIVersion": MINIMUM_API_VERSION,
             "Os": "linux",
             "Experimental": "false",
@@ -72,20 +72,20 @@ class System:
 
     async def info(self) -> dict[str, Any]:
         """Return Docker's info document."""
-        parts, host = self._parts, self._parts.host
-        states = Counter(container.record.status for container in parts.registry)
-        features = parts.cgroups.features()
+        services, host = self._services, self._services.host
+        states = Counter(container.record.status for container in services.container_store)
+        features = services.cgroups.features()
         return {
-            "ID": parts.identity,
-            "Containers": len(parts.registry),
+            "ID": services.identity,
+            "Containers": len(services.container_store),
             "ContainersRunning": states[Status.RUNNING] + states[Status.RESTARTING],
             "ContainersPaused": states[Status.PAUSED],
             "ContainersStopped": states[Status.EXITED]
             + states[Status.CREATED]
             + states[Status.DEAD],
-            "Images": len(parts.images.list()),
-            "Driver": parts.snapshots.name,
-            "DriverStatus": [list(row) for row in parts.snapshots.status()],
+            "Images": len(services.images.list()),
+            "Driver": services.snapshots.name,
+            "DriverStatus": [list(row) for row in services.snapshots.status()],
             "Plugins": {
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
@@ -103,36 +103,36 @@ class System:
             "IPv4Forwarding": _is_enabled("/proc/sys/net/ipv4/ip_forward"),
             "BridgeNfIptables": _is_enabled("/proc/sys/net/bridge/bridge-nf-call-iptables"),
             "BridgeNfIp6tables": _is_enabled("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
-            "Debug": parts.config.debug,
+            "Debug": services.config.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": timestamp.format_time(time.time_ns()),
-            "LoggingDriver": parts.config.log_driver,
-            "CgroupDriver": parts.cgroups.name,
-            "CgroupVersion": str(parts.cgroups.version),
-            "NEventsListener": parts.events.listeners,
+            "LoggingDriver": services.config.log_driver,
+            "CgroupDriver": services.cgroups.name,
+            "CgroupVersion": str(services.cgroups.version),
+            "NEventsListener": services.events.listeners,
             "KernelVersion": host.kernel,
             "OperatingSystem": oci_spec_host.operating_system(),
             "OSVersion": "",
             "OSType": "linux",
             "Architecture": platform.machine(),
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": _registries(parts.config.registry),
+            "RegistryConfig": _registries(services.config.registry),
             "CDISpecDirs": [],
             "KernelMemoryTCP": False,
             "NCPU": len(host.online_cpus),
             "MemTotal": host.total_memory,
             "GenericResources": None,
-            "DockerRootDir": str(parts.config.paths.root),
-            "HttpProxy": _without_password(parts.config.registry.http_proxy),
-            "HttpsProxy": _without_password(parts.config.registry.https_proxy),
-            "NoProxy": parts.config.registry.no_proxy,
+            "DockerRootDir": str(services.config.paths.root),
+            "HttpProxy": _without_password(services.config.registry.http_proxy),
+            "HttpsProxy": _without_password(services.config.registry.https_proxy),
+            "NoProxy": services.config.registry.no_proxy,
             "Name": host.hostname,
             "Labels": [],
             "ExperimentalBuild": False,
             "ServerVersion": __version__,
-            "Runtimes": parts.runtimes.document(),
-            "DefaultRuntime": parts.config.default_runtime,
+            "Runtimes": services.runtime_table.document(),
+            "DefaultRuntime": services.config.default_runtime,
             "Swarm": {
                 "NodeID": "",
                 "NodeAddr": "",
@@ -152,7 +152,7 @@ class System:
         }
 
     def _security_options(self) -> list[str]:
-        host = self._parts.host
+        host = self._services.host
         options = ["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"]
         if host.rootless:
             options.append("name=rootless")
@@ -167,13 +167,13 @@ class System:
         return options
 
     def _warnings(self) -> list[str]:
-        warnings = list(self._parts.cgroups.warnings())
-        warnings += [f"WARNING: {line}" for line in self._parts.host.warnings]
+        warnings = list(self._services.cgroups.warnings())
+        warnings += [f"WARNING: {line}" for line in self._services.host.warnings]
         try:
-            warnings += [f"WARNING: {line}" for line in self._parts.network.warnings()]
+            warnings += [f"WARNING: {line}" for line in self._services.network_manager.warnings()]
         except JaulaError as error:
             warnings.append(f"WARNING: the default network does not work: {error}")
-        for manifest, reason in self._parts.images.damaged().items():
+        for manifest, reason in self._services.images.damaged().items():
             warnings.append(f"WARNING: image {manifest} is damaged: {reason}")
         return warnings
 
@@ -185,7 +185,7 @@ class System:
         self, since: float | None, until: float | None, filters: dict[str, list[str]]
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield past and new events; see :class:`jaula.engine.model.events.EventBus`."""
-        return self._parts.events.stream(since, until, filters)
+        return self._services.events.stream(since, until, filters)
 
 
 def _registries(config: RegistryConfig) -> dict[str, Any]:

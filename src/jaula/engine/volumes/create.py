@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class VolumeMounter:
     """The mounts of one container that is being created; records what to undo."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._created: list[str] = []
 
     async def create_sources(self, record: ContainerRecord) -> tuple[MountRecord, ...]:
@@ -55,12 +55,12 @@ class VolumeMounter:
     def undo(self) -> None:
         """Remove the volumes that were created for a container whose creation failed."""
         for name in self._created:
-            self._parts.volumes.remove(name)
+            self._services.volumes.remove(name)
         self._created.clear()
 
     def _from(self, source: VolumesFrom) -> list[MountRecord]:
         try:
-            mounts = self._parts.registry.find(source.container).record.mounts
+            mounts = self._services.container_store.find(source.container).record.mounts
         except NotFound as error:  # a 404 means a missing image to the docker command
             raise InvalidRequest(error.message) from None
         return [
@@ -72,7 +72,7 @@ class VolumeMounter:
         ]
 
     async def _volume(self, record: ContainerRecord, request: MountRequest) -> MountRecord:
-        volumes = self._parts.volumes
+        volumes = self._services.volumes
         name = request.mount.name or new_id()
         if not volumes.exists(name):
             labels = dict(request.labels)
@@ -81,7 +81,7 @@ class VolumeMounter:
             parse_driver_options(request.driver_opts)
             volumes.create(name, labels, request.driver_opts)
             self._created.append(name)
-            self._parts.events.emit("volume", "create", name, {"driver": "local"})
+            self._services.events.emit("volume", "create", name, {"driver": "local"})
         if not request.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
             await asyncio.to_thread(self._copy_up, record, name, request.mount.destination)
         driver_source = parse_driver_options(volumes.get(name).options)
@@ -94,8 +94,8 @@ class VolumeMounter:
     def _copy_up(self, record: ContainerRecord, name: str, destination: str) -> None:
         from jaula.storage.drivers.driver import open_root
 
-        with open_root(self._parts.snapshots.view(record.layers)) as root:
-            self._parts.volumes.populate(name, root, destination)
+        with open_root(self._services.snapshots.view(record.layers)) as root:
+            self._services.volumes.populate(name, root, destination)
 
 
 def _check_source(mount: MountRecord, *, create: bool) -> None:

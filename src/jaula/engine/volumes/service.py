@@ -22,8 +22,8 @@ _ANONYMOUS = "com.docker.volume.anonymous"
 class Volumes:
     """All volumes of an engine."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     async def create(self, body: VolumeCreate) -> Document:
         """Create a volume, or return the one of that name.
@@ -34,13 +34,13 @@ class Volumes:
         if body.driver not in ("", "local"):
             raise NotFound(f"plugin {body.driver!r} not found: the only driver is local")
         parse_driver_options(body.driver_opts)
-        exists = bool(body.name) and self._parts.volumes.exists(body.name)
+        exists = bool(body.name) and self._services.volumes.exists(body.name)
         labels = dict(body.labels)
         if not body.name:
             labels[_ANONYMOUS] = ""
-        volume = self._parts.volumes.create(body.name, labels, body.driver_opts)
+        volume = self._services.volumes.create(body.name, labels, body.driver_opts)
         if not exists:
-            self._parts.events.emit("volume", "create", volume.name, {"driver": "local"})
+            self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
         return _document(volume)
 
     def list(self, filters: Filters) -> Document:
@@ -49,7 +49,7 @@ class Volumes:
         used = self.used()
         selected = [
             volume
-            for volume in self._parts.volumes.list()
+            for volume in self._services.volumes.list()
             if all(_fits(volume, key, values, used) for key, values in filters.items())
         ]
         return {"Volumes": [_document(volume) for volume in selected], "Warnings": None}
@@ -59,12 +59,12 @@ class Volumes:
 
         :raises NotFound: when there is no such volume.
         """
-        return _document(self._parts.volumes.get(name))
+        return _document(self._services.volumes.get(name))
 
     def used(self) -> dict[str, Ids]:
         """Return the names of volumes with the ids of the containers that have them."""
         users: dict[str, Ids] = {}
-        for container in self._parts.registry:
+        for container in self._services.container_store:
             for mount in container.record.mounts:
                 if mount.type == "volume":
                     users.setdefault(mount.name, []).append(container.id)
@@ -79,12 +79,12 @@ class Volumes:
         if users := self.used().get(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         try:
-            await asyncio.to_thread(self._parts.volumes.remove, name)
+            await asyncio.to_thread(self._services.volumes.remove, name)
         except NotFound:
             if not force:
                 raise
             return
-        self._parts.events.emit("volume", "destroy", name, {"driver": "local"})
+        self._services.events.emit("volume", "destroy", name, {"driver": "local"})
 
     async def prune(self, filters: Filters) -> Document:
         """Remove unused volumes: anonymous ones, with ``all`` every one."""
@@ -93,15 +93,15 @@ class Volumes:
         _check(selectors)
         used = self.used()
         removed, freed = [], 0
-        for volume in self._parts.volumes.list():
+        for volume in self._services.volumes.list():
             if volume.name in used or not (all_volumes or _ANONYMOUS in volume.labels):
                 continue
             if not all(_fits(volume, key, values, used) for key, values in selectors.items()):
                 continue
-            freed += max(0, await asyncio.to_thread(self._parts.volumes.usage, volume.name))
+            freed += max(0, await asyncio.to_thread(self._services.volumes.usage, volume.name))
             await self.remove(volume.name, force=True)
             removed.append(volume.name)
-        self._parts.events.emit("volume", "prune", "", {"reclaimed": str(freed)})
+        self._services.events.emit("volume", "prune", "", {"reclaimed": str(freed)})
         return {"VolumesDeleted": removed or None, "SpaceReclaimed": freed}
 
 

@@ -216,24 +216,24 @@ class Machine:
         self.started: list[StartRequest] = []
         self.config = EngineConfig(paths=Paths(root=base / "root", run=base / "run"))
         self.registry = ContainerStore(Database(base / "db"))
-        self.parts: Any = SimpleNamespace(
+        self.services: Any = SimpleNamespace(
             config=self.config,
             host=HostFacts(kernel="6.12.0", landlock=7),
-            registry=self.registry,
+            container_store=self.registry,
             events=EventBus(),
             images=SimpleNamespace(resolve=self._image),
-            gate=SimpleNamespace(check_run=nothing, check_start=nothing),
-            runtimes=RuntimeTable(self.config),
-            networks=SimpleNamespace(find=str, get=nothing),
+            image_policy=SimpleNamespace(check_run=nothing, check_start=nothing),
+            runtime_table=RuntimeTable(self.config),
+            network_store=SimpleNamespace(find=str, get=nothing),
             snapshots=SimpleNamespace(name="overlay", instant=True, create=nothing, root=nothing),
-            resolvers=set(),
-            ranges=IdRanges(1_000_000_000, 1 << 24),
+            dns_servers=set(),
+            id_ranges=IdRanges(1_000_000_000, 1 << 24),
             volume_mounts=SimpleNamespace(use=nothing_later),
             runtime=SimpleNamespace(start=self._start),
-            sandboxes=SimpleNamespace(refill=nothing),
+            sandbox_pool=SimpleNamespace(refill=nothing),
         )
         users: Any = SimpleNamespace(of=lambda record: UserFacts())
-        self._starter = Starter(self.parts, users, nothing, self.registry.save, nothing_later)
+        self._starter = Starter(self.services, users, nothing, self.registry.save, nothing_later)
 
     def _image(self, ref: str) -> Any:
         if ref != "busybox":
@@ -247,7 +247,7 @@ class Machine:
 
     def create(self, request: ContainerCreate, **options: Any) -> Container:
         async def made() -> Container:
-            created = await creating.create(self.parts, request, "web", None, **options)
+            created = await creating.create(self.services, request, "web", None, **options)
             return self.registry.find(created.id)
 
         return asyncio.run(made())
@@ -325,7 +325,7 @@ def test_a_create_and_its_starts_resolve_once(machine: Machine, parsed: Counter[
         relaxations.of_record(container.record)
         machine.start(container)
         inspect.relaxations(container.record)
-        inspect.host_config(machine.parts, container.record)
+        inspect.host_config(machine.services, container.record)
         container.change(status="exited")
     assert parsed == once
     assert len(machine.started) == 2
@@ -375,7 +375,7 @@ def test_a_start_uses_the_authorized_value_and_not_the_stored_body(
     """The engine has no way back from a container to its body's privileges."""
     container = machine.create(body(NetworkMode="none", ReadonlyRootfs=True, Memory=64 << 20))
     usual = machine.start(container)
-    documented = inspect.host_config(machine.parts, container.record)
+    documented = inspect.host_config(machine.services, container.record)
     container.change(status="exited", range_start=0, range_size=0)
     machine.registry.save(container)
     change_body(machine.base / "db", **TAMPERED)
@@ -386,7 +386,7 @@ def test_a_start_uses_the_authorized_value_and_not_the_stored_body(
     assert relaxations.of_record(again.record) == ()
     assert inspect.relaxations(again.record) == []
     assert after.start(again) == usual
-    shown = inspect.host_config(after.parts, again.record)
+    shown = inspect.host_config(after.services, again.record)
     kept = {"SecurityOpt", "Binds"}  # the notation of the body, which nothing reads any more
     assert {name for name in shown if shown[name] != documented[name]} == kept
 
@@ -407,7 +407,9 @@ def test_an_update_changes_the_resources_of_a_start_and_nothing_else(machine: Ma
 
     container = machine.create(body(NetworkMode="none"))
     usual = machine.start(container)
-    updated = merge_limits(container.record, ContainerUpdate(memory=64 << 20), machine.parts.host)
+    updated = merge_limits(
+        container.record, ContainerUpdate(memory=64 << 20), machine.services.host
+    )
     container.change(status="exited", body=updated.body, resolved_request=updated.resolved)
     limited = machine.start(container)
     assert usual.linux is not None
@@ -473,7 +475,7 @@ def test_a_build_step_is_authorized_by_the_value_that_it_starts_from(machine: Ma
         host=HostConfig(privileged=True, network_mode="host"),
         build="b",
     )
-    containers: Any = SimpleNamespace(parts=machine.parts)
+    containers: Any = SimpleNamespace(services=machine.services)
     mounts: Any = None
     step = run.run(
         containers, ImageState(), command, mounts, judge, nothing_later, nothing, nothing
@@ -487,7 +489,7 @@ def test_a_build_step_is_authorized_by_the_value_that_it_starts_from(machine: Ma
 def test_modes_of_a_build_name_containers_by_their_ids(machine: Machine) -> None:
     other = machine.create(body(NetworkMode="none"))
     host = body(NetworkMode="container:web", PidMode="container:gone").host_config
-    found = creating.with_container_ids(machine.parts, host)
+    found = creating.with_container_ids(machine.services, host)
     assert found.network_mode == f"container:{other.id}"
     assert found.pid_mode == "container:gone"
 
@@ -515,7 +517,9 @@ def test_other_containers_are_named_by_their_ids(machine: Machine) -> None:
 
     async def made() -> ContainerRecord:
         request = body(NetworkMode="none", PidMode="container:web", VolumesFrom=["web:ro"])
-        created = await creating.create(machine.parts, request, "other", None, authorize=authorize)
+        created = await creating.create(
+            machine.services, request, "other", None, authorize=authorize
+        )
         return machine.registry.find(created.id).record
 
     created = asyncio.run(made())

@@ -60,14 +60,14 @@ def test_a_link_is_removed_from_the_body_and_the_resolved_request(tmp_path: Path
     registry.reserve(made.name, made.id)
     container = Container(made)
     registry.add(container)
-    parts = SimpleNamespace(registry=registry)
+    services = SimpleNamespace(container_store=registry)
     for name in ("web/db", "/web/db2"):
-        assert links.link_parent(parts, name) is container  # type: ignore[arg-type]
+        assert links.link_parent(services, name) is container  # type: ignore[arg-type]
     with pytest.raises(NotFound):
-        links.link_parent(parts, "web/store")  # type: ignore[arg-type]
+        links.link_parent(services, "web/store")  # type: ignore[arg-type]
     config = SimpleNamespace(paths=SimpleNamespace(container=lambda id: tmp_path / id))
-    parts.config = config
-    links.remove_link(parts, "web/db")  # type: ignore[arg-type]
+    services.config = config
+    links.remove_link(services, "web/db")  # type: ignore[arg-type]
     assert container.record.body.host_config.links == ("/store:/web/db2", "other")
     assert container.record.resolved.links == (Link("store", "db2"), Link("other", "other"))
 
