@@ -400,11 +400,11 @@ def test_an_upload_goes_to_the_registry_alone(
      ("https://index.docker.io/v1/", False), ("127.0.0.1:5001", False), ("quay.io", False)],
 )  # fmt: skip
 def test_credentials_for_another_registry_are_not_used(server: str, used: bool) -> None:
-    from jaula.engine.images.registry import held_for
+    from jaula.engine.images.registry import credentials_for
     from jaula.spec.api import RegistryAuth
 
     auth = RegistryAuth(username="u", password="p", server_address=server)
-    assert bool(held_for(auth, "127.0.0.1:5000")) is used
+    assert bool(credentials_for(auth, "127.0.0.1:5000")) is used
 
 
 def test_credentials_are_never_shown() -> None:

@@ -1,7 +1,7 @@
-"""The Docker Engine API, versions 1.24 to 1.45, on the sockets that the daemon hands over.
+"""The Docker Engine API, versions 1.24 to 1.45, on sockets that the daemon opens.
 
-This layer reads requests and writes answers. It checks the form of what it is sent (HTTP, JSON,
-types, sizes); what a request means, and every rule about containers, is :mod:`jaula.engine`'s.
+This layer reads requests and writes answers. It checks the form of a request (HTTP, JSON, types,
+sizes). :mod:`jaula.engine` defines what a request means, and every rule about containers.
 """
 
 from jaula.api.http.server import Server, serve

@@ -1,8 +1,8 @@
-"""What the API asks of the engine.
+"""The interface of the engine for the API.
 
-These protocols are the border between the two: the engine's use cases satisfy them by shape, and a
-test of the server brings a small engine of its own. ``ref`` is a name, an id or a unique prefix of
-an id. Errors are :mod:`jaula.errors`; documents are the Docker Engine API's.
+The services of the engine implement these protocols structurally, and tests of the server implement
+a small engine. ``ref`` is a name, an id or a unique prefix of an id. Errors are those of
+:mod:`jaula.errors`; documents are those of the Docker Engine API.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ Filters = dict[str, list[str]]
 
 
 class Containers(Protocol):
-    """Iterators may raise NotFound and the like at their first step.
+    """Containers. Iterators may raise an error such as NotFound at their first step.
 
-    ``tty`` with ``control`` raises where the caller may not attach. ``wait`` gives each caller a
-    future of its own; cancelling it ends that wait only. ``attach`` owns ``fd`` from the call on,
-    whether it succeeds or not.
+    ``tty`` with ``control`` raises if the caller may not attach. ``wait`` returns a new future for
+    each call; cancelling it ends this wait only. ``attach`` owns ``fd`` from the call on, whether
+    it succeeds or not.
     """
 
     async def create(
@@ -83,7 +83,7 @@ class Containers(Protocol):
 
 
 class Execs(Protocol):
-    """``start`` owns ``fd`` from the call on, whether it succeeds or not."""
+    """Exec processes. ``start`` owns ``fd`` from the call on, whether it succeeds or not."""
 
     async def create(self, ref: str, body: ExecCreate) -> str: ...
     async def start(
@@ -101,6 +101,8 @@ class Execs(Protocol):
 
 
 class Images(Protocol):
+    """Images in the store."""
+
     def list(self, *, all: bool, filters: Filters, digests: bool) -> Documents: ...
     def inspect(self, ref: str) -> Document: ...
     def history(self, ref: str) -> Documents: ...
@@ -120,7 +122,7 @@ class Images(Protocol):
 
 
 class Registry(Protocol):
-    """Registries. ``pull`` without a tag, and ``push`` without one, mean every tag."""
+    """Registries. ``pull`` and ``push`` without a tag mean every tag."""
 
     def pull(
         self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None
@@ -138,7 +140,7 @@ class Registry(Protocol):
 
 
 class Trust(Protocol):
-    """Signatures of images, and the rules about them."""
+    """Image signatures, the image policy, and lists of packages (SBOM)."""
 
     def policy(self, name: str) -> Document: ...
     async def signatures(self, name: str, auth: RegistryAuth | None) -> Document: ...
@@ -147,6 +149,8 @@ class Trust(Protocol):
 
 
 class Volumes(Protocol):
+    """Volumes."""
+
     async def create(self, body: VolumeCreate) -> Document: ...
     def list(self, filters: Filters) -> Document: ...
     def inspect(self, name: str) -> Document: ...
@@ -165,6 +169,8 @@ class Secrets(Protocol):
 
 
 class Networks(Protocol):
+    """Networks, and the connections of containers to them."""
+
     def list(self, filters: Filters) -> Documents: ...
     def inspect(self, ref: str) -> Document: ...
     async def create(self, body: NetworkCreate) -> Document: ...
@@ -175,7 +181,7 @@ class Networks(Protocol):
 
 
 class Builds(Protocol):
-    """``session`` owns its descriptor from the call on, and returns when the client leaves."""
+    """Builds. ``session`` owns ``descriptor``, and returns when the client leaves."""
 
     def build(
         self, options: BuildOptions, stream: AsyncIterator[bytes]
@@ -187,6 +193,8 @@ class Builds(Protocol):
 
 
 class System(Protocol):
+    """The engine itself."""
+
     async def info(self) -> Document: ...
     def version(self) -> Document: ...
     async def df(self) -> Document: ...
@@ -197,7 +205,10 @@ class System(Protocol):
 
 
 class Fsck(Protocol):
-    """``verify_images`` raises NotFound at its first step; without names it reads all images."""
+    """Checks and repairs of the engine's state.
+
+    ``verify_images`` raises NotFound at its first step; without names it reads all images.
+    """
 
     def verify_images(self, names: Sequence[str]) -> AsyncIterator[Document]: ...
     async def check(self, *, contents: bool) -> Document: ...
@@ -205,7 +216,7 @@ class Fsck(Protocol):
 
 
 class Backend(Protocol):
-    """The whole engine. Read-only members, so that any implementation's types fit."""
+    """The whole engine. Members are read-only, so any implementing type is accepted."""
 
     @property
     def containers(self) -> Containers: ...
@@ -230,4 +241,4 @@ class Backend(Protocol):
     @property
     def system(self) -> System: ...
     @property
-    def upkeep(self) -> Fsck: ...
+    def fsck(self) -> Fsck: ...

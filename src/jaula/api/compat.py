@@ -1,8 +1,8 @@
-"""Members of documents that later versions of the API have lost, for clients of older ones.
+"""Members of documents that later API versions have removed, for clients of older versions.
 
-Source: Docker Engine API, "API version history": an image's ``VirtualSize`` went with 1.44 and its
-``ContainerConfig`` with 1.45, the engine's ``KernelMemory`` with 1.42 and its ``ExecutionDriver``
-with 1.25.
+Source: Docker Engine API, "API version history". Version 1.44 removed ``VirtualSize`` and version
+1.45 ``ContainerConfig`` from images. Version 1.42 removed ``KernelMemory`` and version 1.25
+``ExecutionDriver`` from the engine's information.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _CONTAINER_CONFIG: dict[str, Any] = {
     **dict.fromkeys(("Tty", "OpenStdin", "StdinOnce"), False),
     **dict.fromkeys(("Env", "Cmd", "Volumes", "Entrypoint", "OnBuild", "Labels"), None),
 }
-"""The container of which an image was made, which no image tells any more."""
+"""The configuration of the container that an image was made from; images do not store it."""
 
 
 def image(document: dict[str, Any], version: Version) -> dict[str, Any]:
-    """``GET /images/{name}/json``."""
+    """Complete the answer to ``GET /images/{name}/json``."""
     if version < _NO_CONTAINER_CONFIG:
         document = document | {"ContainerConfig": _CONTAINER_CONFIG}
     return _with_virtual_size(document, version)
 
 
 def images(documents: list[dict[str, Any]], version: Version) -> list[dict[str, Any]]:
-    """``GET /images/json``, and the images of ``GET /system/df``."""
+    """Complete the answer to ``GET /images/json``, and the images of ``GET /system/df``."""
     return [_with_virtual_size(document, version) for document in documents]
 
 
@@ -44,7 +44,7 @@ def _with_virtual_size(document: dict[str, Any], version: Version) -> dict[str, 
 
 
 def info(document: dict[str, Any], version: Version) -> dict[str, Any]:
-    """``GET /info``."""
+    """Complete the answer to ``GET /info``."""
     if version < _NO_KERNEL_MEMORY:
         document = document | {"KernelMemory": False}
     if version < _NO_EXECUTION_DRIVER:

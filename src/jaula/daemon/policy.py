@@ -31,7 +31,7 @@ def load_policy(config: EngineConfig) -> Policy:
     import pwd
 
     from jaula.engine.authz import policy_file
-    from jaula.engine.authz.policy import Policy, without_file
+    from jaula.engine.authz.policy import Policy, default_policy
 
     def user(name: str) -> int | None:
         try:
@@ -52,4 +52,4 @@ def load_policy(config: EngineConfig) -> Policy:
     if policy is not None:
         return policy
     name = config.socket_group
-    return without_file(name, group(name) if name else None, certificates=config.tls is not None)
+    return default_policy(name, group(name) if name else None, certificates=config.tls is not None)

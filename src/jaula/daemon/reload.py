@@ -67,14 +67,16 @@ class Reloader:
 
     def reload(self) -> None:
         """Adopt the new configuration, and log an error if it is invalid."""
-        services = self._engine.parts
+        services = self._engine.services
         try:
             config, need_restart = merge_config(services.config, self._read_config())
             presets.check_name(config.default_profile)
             log_config.check(config)
             policy = daemon_policy.load_policy(config)
             context = tls_context(config.tls) if config.tls and self.tls_listeners else None
-            services.gate.load_file(daemon_policy.policy_path(config), required=bool(config.policy))
+            services.image_policy.load_file(
+                daemon_policy.policy_path(config), required=bool(config.policy)
+            )
         except JaulaError as error:
             _log.error("the settings are not reloaded: %s", error)
             return

@@ -98,7 +98,7 @@ async def _serve(
     gc.freeze()
     process_limits.trim_heap()
     server = await api.serve(gateway.enter, unix_sockets)
-    log.info("engine %s listens on %s", engine.parts.identity[:12], config.socket)
+    log.info("engine %s listens on %s", engine.services.identity[:12], config.socket)
     reloader = Reloader(engine, gateway, read_config)
     reloader.tls_listeners = await _open(server, tcp_sockets, context)
     loop.add_signal_handler(signal.SIGHUP, reloader.reload)
@@ -130,7 +130,7 @@ async def _open(
     for sock in tcp_sockets:
         sock.setblocking(False)
         if context is not None:
-            listeners.append(await server.listen_secured(sock, context))
+            listeners.append(await server.listen_tls(sock, context))
         else:
             log.warning("every process of this host can access the API: TLS is off")
             await server.listen(sock)

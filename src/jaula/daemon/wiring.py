@@ -21,6 +21,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     import time
 
     from jaula import cgroups
+    from jaula.engine.containers.resolved_request import resolve
     from jaula.engine.engine import Engine
     from jaula.engine.model.container_store import ContainerStore
     from jaula.engine.model.events import EventBus
@@ -28,11 +29,10 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine.networks.dns_server import DnsServers
     from jaula.engine.networks.sandbox_pool import SandboxPool
     from jaula.engine.networks.store import NetworkStore
-    from jaula.engine.oci_runtimes.table import RuntimeTable
+    from jaula.engine.oci_runtimes import RuntimeTable
     from jaula.engine.oci_spec import host as oci_spec_host
-    from jaula.engine.resolved_request import resolve
     from jaula.engine.secrets.store import SecretStore
-    from jaula.engine.system import identity
+    from jaula.engine.system.service import engine_id
     from jaula.engine.userns.id_ranges import IdRanges
     from jaula.engine.volumes.mount import VolumeMounts
     from jaula.images.store.store import ImageStore
@@ -72,7 +72,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     return Engine(
         Services(
             config=config,
-            identity=identity.of(database),
+            identity=engine_id(database),
             host=oci_spec_host.read(
                 config.nofile,
                 config.pids_limit,
@@ -83,25 +83,25 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
                 warnings=warnings,
             ),
             database=database,
-            registry=registry,
+            container_store=registry,
             events=EventBus(),
             runtime=runtime,
-            runtimes=RuntimeTable(config),
+            runtime_table=RuntimeTable(config),
             cgroups=driver,
             snapshots=storage_drivers.select_driver(
                 paths, config.storage_driver, layers, rootless=rootless
             ),
             layers=layers,
             images=images,
-            gate=_gate(config, images),
+            image_policy=_gate(config, images),
             volumes=volumes,
             volume_mounts=VolumeMounts(volumes, registry),
             secrets=secrets,
-            network=network,
-            networks=networks,
-            resolvers=DnsServers(network),
-            ranges=ranges,
-            sandboxes=SandboxPool(runtime, network, ranges, config.sandbox_pool),
+            network_manager=network,
+            network_store=networks,
+            dns_servers=DnsServers(network),
+            id_ranges=ranges,
+            sandbox_pool=SandboxPool(runtime, network, ranges, config.sandbox_pool),
             started_at=time.time_ns(),
         )
     )

@@ -1,5 +1,5 @@
-"""The use cases: what a client may ask of jaula, one module per noun.
+"""The use cases of the engine: one package per noun of the API.
 
-:class:`jaula.engine.engine.Engine` joins them. The engine decides and keeps the books; every
-effect on the kernel belongs to a part below it.
+:class:`jaula.engine.engine.Engine` joins them. The engine decides and keeps the records; every
+effect on the kernel belongs to a package below it.
 """

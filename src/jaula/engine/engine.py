@@ -1,4 +1,4 @@
-"""The engine: every use case, over the parts that it is given."""
+"""The engine: every use case, over the services below it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from jaula.engine.networks.service import Networks
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.secrets.service import Secrets
 from jaula.engine.secrets.store import SecretKind
+from jaula.engine.system.disk_usage import DiskUsage
 from jaula.engine.system.service import System
 from jaula.engine.volumes.service import Volumes
 from jaula.errors import JaulaError, NotFound
@@ -37,106 +38,120 @@ log = logging.getLogger("jaula.engine")
 
 
 class Engine:
-    """What the API serves."""
+    """The use cases that the API serves."""
 
-    def __init__(self, parts: Services) -> None:
-        self.parts = parts
-        users = UserLookup(parts)
-        self.containers = Containers(parts, users)
-        self.execs = Execs(parts, self.containers, users)
-        self.containers.health = HealthMonitor(self.containers, self.execs)
-        self.images = Images(parts)
-        self.distribution = RegistryService(parts)
-        self.builds = Builds(parts, self.containers, self.distribution)
-        self.trust = TrustService(parts, self.distribution)
-        self.volumes = Volumes(parts)
-        self.secrets = Secrets(parts, SecretKind.SECRET)
-        self.configs = Secrets(parts, SecretKind.CONFIG)
-        self.networks = Networks(parts)
-        self.system = System(parts, self)
-        self.upkeep = Fsck(parts)
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        users = UserLookup(services)
+        self.containers = Containers(services, users)
+        self.execs = Execs(services, users)
+        self.containers.on_exec = self.execs.ended
+        self.containers.health = HealthMonitor(
+            services,
+            self.containers.exit_handler,
+            self.execs,
+            self.containers.restart_unhealthy,
+        )
+        self.images = Images(services)
+        self.distribution = RegistryService(services)
+        self.builds = Builds(services, self.containers, self.distribution)
+        self.trust = TrustService(services, self.distribution)
+        self.volumes = Volumes(services)
+        self.secrets = Secrets(services, SecretKind.SECRET)
+        self.configs = Secrets(services, SecretKind.CONFIG)
+        self.networks = Networks(services)
+        disk_usage = DiskUsage(services, self.containers, self.images, self.volumes, self.builds)
+        self.system = System(services, disk_usage)
+        self.fsck = Fsck(services)
 
     def reconfigure(self, config: EngineConfig) -> None:
-        """Work with other settings from now on; what runs is left as it is."""
-        parts = self.parts
-        old, parts.config = parts.config, config
+        """Use other settings from now on; running containers keep theirs."""
+        services = self.services
+        old, services.config = services.config, config
         if (old.nofile, old.pids_limit) != (config.nofile, config.pids_limit):
-            parts.host = oci_spec_host.with_limits(parts.host, config.nofile, config.pids_limit)
-        parts.runtimes.change(config)
+            services.host = oci_spec_host.with_limits(
+                services.host, config.nofile, config.pids_limit
+            )
+        services.runtime_table.change(config)
         if old.registry != config.registry:
             self.distribution.renew()
 
     async def open(self) -> None:
-        """Take over what a former engine left, sweep what it left half-made."""
+        """Take over what a previous engine left running, and sweep what it left incomplete."""
         await self._load_profile()
-        self.parts.runtimes.open()
+        self.services.runtime_table.open()
         self.builds.sweep()
-        await restore.restore(self.parts, self.containers)
+        await restore.restore(self.services, self.containers)
         self._watch_firewall()
-        self.parts.sandboxes.refill()
+        self.services.sandbox_pool.refill()
 
     async def _load_profile(self) -> None:
-        """The AppArmor profile of containers, on a host that has AppArmor; it may be refused."""
-        host = self.parts.host
+        """Load the AppArmor profile of containers, on a host with AppArmor; warn if that fails."""
+        host = self.services.host
         if not host.apparmor:
             return
         from jaula.engine.system import apparmor
 
-        failure = await asyncio.to_thread(apparmor.load, self.parts.config.paths.run)
+        failure = await asyncio.to_thread(apparmor.load, self.services.config.paths.run)
         if failure:
             log.warning("%s", failure)
-            self.parts.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))
+            self.services.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))
 
     def _watch_firewall(self) -> None:
-        """Put our rules back at once when another program flushes the host's firewall."""
-        network = self.parts.network
+        """Restore our rules at once when another program flushes the host's firewall."""
+        network = self.services.network_manager
 
         def repair() -> None:
             try:
                 if network.repair():
-                    log.warning("the firewall was flushed by another program; rules put back")
+                    log.warning("another program flushed the firewall; rules restored")
             except JaulaError as error:
-                log.warning("the firewall was flushed and cannot be put back: %s", error)
+                log.warning(
+                    "another program flushed the firewall, and the rules cannot be restored: %s",
+                    error,
+                )
 
         asyncio.get_running_loop().add_reader(network.watch().fileno(), repair)
 
     def _remove_cgroup_parent(self) -> None:
-        """Remove the directory above all containers' cgroups where nothing is left in it."""
+        """Remove the parent directory of all containers' cgroups if it is empty."""
         try:
-            with self.parts.cgroups.open(
-                f"/{self.parts.config.cgroup_parent.strip('/')}"
+            with self.services.cgroups.open(
+                f"/{self.services.config.cgroup_parent.strip('/')}"
             ) as parent:
-                places = set(parent.locations().values())
+                directories = set(parent.locations().values())
         except NotFound:
-            places = set()
-        if self.parts.config.runtimes:
-            places |= set(cgroup_cleanup.cgroup_directories(self.parts.config.cgroup_parent))
-        for place in places:
+            directories = set()
+        if self.services.config.runtimes:
+            directories |= set(
+                cgroup_cleanup.cgroup_directories(self.services.config.cgroup_parent)
+            )
+        for directory in directories:
             try:
-                os.rmdir(place)
+                os.rmdir(directory)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT):
-                    log.warning("cgroup %s: %s", place, error)
+                    log.warning("cgroup %s: %s", directory, error)
 
     async def close(self) -> None:
-        """Stop, and leave every container running."""
+        """Stop the engine and leave every container running."""
         await self.builds.close()
-        for container in self.parts.registry:
+        for container in self.services.container_store:
             if container.restart is not None:
                 container.restart.cancel()
             container.close_pending()
             if container.shim is not None:
                 container.shim.on_gone = None
                 container.shim.close()
-        await self.containers.ending.close()
-        await self.parts.runtimes.close()
-        await self.parts.sandboxes.close()
-        self.parts.resolvers.close()
-        # With nobody on it the bridge and its firewall go too.
-        asyncio.get_running_loop().remove_reader(self.parts.network.watch().fileno())
-        self.parts.network.teardown()
-        self.parts.network.close()
+        await self.containers.exit_handler.close()
+        await self.services.runtime_table.close()
+        await self.services.sandbox_pool.close()
+        self.services.dns_servers.close()
+        # Without containers the bridge and its firewall rules are removed too.
+        asyncio.get_running_loop().remove_reader(self.services.network_manager.watch().fileno())
+        self.services.network_manager.teardown()
+        self.services.network_manager.close()
         self._remove_cgroup_parent()
         self.distribution.close()
-        self.parts.database.close()
-        self.parts.runtime.close()
+        self.services.database.close()
+        self.services.runtime.close()

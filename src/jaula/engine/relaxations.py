@@ -1,9 +1,9 @@
-"""What a request asks for beyond the defaults of a container: each relaxation by its name. Pure.
+"""Relaxations: what a request asks for beyond the defaults of a container, each by its name. Pure.
 
-Containers are authorised from their :class:`~jaula.state.records.ResolvedRequest`, the value that
-a start uses. No function here parses a create body: there is no second reading that could come to
-another result (CVE-2024-41110). Other requests are authorised from the decoded document that the
-use case is given.
+Containers are authorized from their :class:`~jaula.state.records.ResolvedRequest`, the value that
+a start uses. No function here parses a create body: there is no second parse that could have
+another result (CVE-2024-41110). Other requests are authorized from the decoded document that the
+use case gets.
 
 The names are used in the policy file, in refusals and in the audit log.
 """
@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.engine.networks import links
 from jaula.engine.oci_spec import security
-from jaula.engine.volumes import local_driver
+from jaula.engine.volumes.create import parse_driver_options
 from jaula.logs import options as log_options
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor_profile
@@ -33,7 +33,7 @@ from jaula.state.records import (
 
 
 class Relaxation(StrEnum):
-    """The kinds of relaxation; each is a key of a rule."""
+    """The kinds of relaxation; each is a key of a policy rule."""
 
     HOST_MOUNT = "host-mount"
     HOST_NAMESPACE = "host-namespace"
@@ -45,13 +45,13 @@ class Relaxation(StrEnum):
     OOM_SCORE = "oom-score-adj"
     ANNOTATION = "annotation"
     NETWORK_OPTION = "network-option"
-    OTHERS = "others"  # something of a container that may be another person's
+    OTHER_CONTAINERS = "others"  # something of a container that may belong to another user
 
 
 class Privilege(msgspec.Struct, frozen=True):
-    """One relaxation. ``value`` is a path, a name or an option; empty where the kind says it all.
+    """One relaxation. ``value`` is a path, a name or an option, empty if the kind says it all.
 
-    ``writable`` is for mounts; ``runtime`` says that another runtime than our own would do it.
+    ``writable`` is for mounts; ``foreign`` says that an external runtime would run the container.
     """
 
     kind: Relaxation
@@ -67,8 +67,8 @@ class Privilege(msgspec.Struct, frozen=True):
 
 SYSTEM_PATHS = "systempaths=unconfined"
 _DEFAULTS = frozenset(capabilities.DEFAULT)
-# Annotations that the systemd driver obeys; another runtime may obey any.
-_OBEYED = ("org.systemd.property.",)
+# Annotations that the systemd driver interprets; an external runtime may interpret any.
+_INTERPRETED = ("org.systemd.property.",)
 
 
 def of_request(resolved: ResolvedRequest) -> tuple[Privilege, ...]:
@@ -86,19 +86,19 @@ def of_request(resolved: ResolvedRequest) -> tuple[Privilege, ...]:
 
 
 def of_record(record: ContainerRecord) -> tuple[Privilege, ...]:
-    """Return the asks of an existing container: its request's, and its mounts' of the host."""
+    """Return the privileges of an existing container, those of its host mounts included."""
     resolved = record.resolved
-    asks = (
+    privileges = (
         *of_request(resolved),
         *of_mounts(record.mounts, foreign=resolved.external_runtime),
     )
-    return tuple(dict.fromkeys(asks))
+    return tuple(dict.fromkeys(privileges))
 
 
 def of_mounts(
     mounts: Iterable[MountRecord], *, foreign: bool, read_only: bool = False
 ) -> tuple[Privilege, ...]:
-    """Return the directories of the host among a container's mounts."""
+    """Return the host directories among a container's mounts."""
     return tuple(
         Privilege(
             Relaxation.HOST_MOUNT,
@@ -112,7 +112,7 @@ def of_mounts(
 
 
 def of_update(body: Resources) -> tuple[Privilege, ...]:
-    """The limits of a container that runs: only devices and its place are more than limits."""
+    """Return the privileges of an update: devices and the cgroup parent are more than limits."""
     cgroup = (
         (Privilege(Relaxation.CGROUP_PARENT, body.cgroup_parent),) if body.cgroup_parent else ()
     )
@@ -120,12 +120,12 @@ def of_update(body: Resources) -> tuple[Privilege, ...]:
 
 
 def of_network(body: NetworkCreate) -> tuple[Privilege, ...]:
-    """A network: addresses of the person's choice would take the host's way to others with them."""
-    chosen = body.ipam.config if body.ipam is not None else ()
+    """Return the privileges of a network: its addresses could take over a route of the host."""
+    pools = body.ipam.config if body.ipam is not None else ()
     return (
         *(
             Privilege(Relaxation.NETWORK_OPTION, f"subnet={pool.subnet}")
-            for pool in chosen
+            for pool in pools
             if pool.subnet
         ),
         *(Privilege(Relaxation.NETWORK_OPTION, name) for name in body.options),
@@ -133,19 +133,19 @@ def of_network(body: NetworkCreate) -> tuple[Privilege, ...]:
 
 
 def of_volume(options: Mapping[str, str]) -> tuple[Privilege, ...]:
-    """A volume that is a mount of something of the host or of the network.
+    """Return the privileges of a volume that mounts something of the host or of the network.
 
-    The engine mounts it with root's rights and follows the links on the way, so a directory of the
-    host is as a device here, whatever mounts somebody may ask for.
+    The engine mounts it as root and follows links in the path. So a host directory counts as a
+    device here, whatever mounts the client may request.
     """
-    source = local_driver.parse(options)
+    source = parse_driver_options(options)
     if source is None or source.in_memory:
         return ()
     return (Privilege(Relaxation.DEVICE, source.device),)
 
 
 def of_exec(body: ExecCreate) -> tuple[Privilege, ...]:
-    """A further process."""
+    """Return the privileges of an exec."""
     return (Privilege(Relaxation.PRIVILEGED),) if body.privileged else ()
 
 
@@ -172,16 +172,16 @@ def _namespaces(modes: Namespaces) -> Iterator[Privilege]:
         if mode.host:
             yield Privilege(Relaxation.HOST_NAMESPACE, name)
         elif mode.container:
-            yield Privilege(Relaxation.OTHERS, mode.container)
+            yield Privilege(Relaxation.OTHER_CONTAINERS, mode.container)
 
 
 def _containers(resolved: ResolvedRequest) -> Iterator[Privilege]:
-    """Other containers: ``--volumes-from``, and links, which pass on the other's variables."""
+    """Yield other containers: ``--volumes-from``, and links, which pass on variables."""
     for source in resolved.volumes_from:
-        yield Privilege(Relaxation.OTHERS, source.container)
+        yield Privilege(Relaxation.OTHER_CONTAINERS, source.container)
     if links.by_address(resolved.namespaces):
         for link in resolved.links:
-            yield Privilege(Relaxation.OTHERS, link.ref)
+            yield Privilege(Relaxation.OTHER_CONTAINERS, link.ref)
 
 
 def _mounts(resolved: ResolvedRequest) -> Iterator[Privilege]:
@@ -225,16 +225,16 @@ def _security(requested: Security) -> Iterator[Privilege]:
         yield Privilege(Relaxation.SECURITY_OPTION, f"unmask={path}")
     if options.system_paths:
         yield Privilege(Relaxation.SECURITY_OPTION, SYSTEM_PATHS)
-    for given, usual in (
+    for requested_paths, default_paths in (
         (requested.masked_paths, masked_paths.MASKED_PATHS),
         (requested.readonly_paths, masked_paths.READONLY_PATHS),
     ):
-        if given is not None and not set(given) >= set(usual):
+        if requested_paths is not None and not set(requested_paths) >= set(default_paths):
             yield Privilege(Relaxation.SECURITY_OPTION, SYSTEM_PATHS)
 
 
 def _logging(resolved: ResolvedRequest) -> Iterator[Privilege]:
-    """Files of the host that a log driver reads."""
+    """Yield files of the host that a log driver reads."""
     for path in log_options.host_files(resolved.log.config):
         yield Privilege(Relaxation.HOST_MOUNT, path, writable=False)
 
@@ -245,5 +245,5 @@ def _placement(resolved: ResolvedRequest) -> Iterator[Privilege]:
     if resolved.oom_score_adj < 0:
         yield Privilege(Relaxation.OOM_SCORE, str(resolved.oom_score_adj))
     for name in resolved.annotations:
-        if resolved.external_runtime or name.startswith(_OBEYED):
+        if resolved.external_runtime or name.startswith(_INTERPRETED):
             yield Privilege(Relaxation.ANNOTATION, name)

@@ -1,7 +1,7 @@
-"""Between the event loop and the synchronous parts: streams in and out of a worker thread.
+"""Run synchronous code in threads for the event loop: streams in and out, own threads, namespaces.
 
-Both ways have back pressure: a reader that is slow slows the producer, and neither holds more
-than a few pieces in memory.
+Both directions have back pressure: a slow reader slows the producer, and neither holds more than a
+few chunks in memory.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
-from typing import BinaryIO, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 Item = TypeVar("Item")
+Params = ParamSpec("Params")
 Result = TypeVar("Result")
 _END = object()
 
 
 class AbandonedError(Exception):
-    """Nobody reads any more; ends the producing thread's work."""
+    """The reader has stopped; ends the work of the producing thread."""
 
 
-async def produced(
+async def produce(
     work: Callable[[Callable[[Item], None]], None],
     *,
     own_thread: bool = False,
     abandon: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Item]:
-    """What ``work`` emits from a thread; its exception is raised at the end.
+    """Run ``work`` in a thread and yield what it emits; its exception is raised at the end.
 
-    ``own_thread`` is for work that waits for others for long: the pool's threads are few.
-    ``abandon`` is called when nobody reads any more, before the thread's end is waited for.
+    ``own_thread`` is for work that blocks for long: the pool has few threads. ``abandon`` is
+    called when the reader stops, before the thread's end is awaited.
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[object] = asyncio.Queue(8)
@@ -66,16 +67,16 @@ async def produced(
 
 
 def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
-    """``work`` in a thread that is not of the pool, and does not hold up the engine's end."""
+    """Run ``work`` in a thread outside the pool, which does not delay the exit of the engine."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()
 
-    def settle(result: Result | None, error: BaseException | None) -> None:
+    def set_outcome(result: Result | None, error: BaseException | None) -> None:
         if done.cancelled():
             return
         if error is not None:
             done.set_exception(error)
-            done.exception()  # looked at, also where nobody waits any more
+            done.exception()  # retrieved, in case no task awaits the future any more
         else:
             done.set_result(result)  # type: ignore[arg-type]
 
@@ -83,17 +84,17 @@ def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
         result, failure = None, None
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001 - handed to who waits
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting task
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, result, failure)
+        with contextlib.suppress(RuntimeError):  # the event loop is closed
+            loop.call_soon_threadsafe(set_outcome, result, failure)
 
     threading.Thread(target=run, name="own-thread", daemon=True).start()
     return done
 
 
 def in_unshared_thread(work: Callable[[], Result]) -> Result:
-    """Do ``work`` in a thread of its own, which may leave the process's namespaces."""
+    """Run ``work`` in a thread of its own, which may leave the process's namespaces."""
     outcome: list[Result] = []
     failure: list[BaseException] = []
 
@@ -112,9 +113,9 @@ def in_unshared_thread(work: Callable[[], Result]) -> Result:
 
 
 async def feed(stream: AsyncIterator[bytes], descriptor: int) -> None:
-    """Write a stream into a pipe whose reader is a thread; closes the descriptor.
+    """Write a stream into a pipe whose reader is a thread, and close the descriptor.
 
-    A reader that has read enough and closed its end is no error.
+    A reader that closes its end early is not an error.
     """
     os.set_blocking(descriptor, False)
     loop = asyncio.get_running_loop()
@@ -141,21 +142,42 @@ async def _writable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
         loop.remove_writer(descriptor)
 
 
-async def consumed(
+async def consume(
     stream: AsyncIterator[bytes], work: Callable[[BinaryIO, Callable[[Item], None]], None]
 ) -> AsyncIterator[Item]:
-    """Run ``work`` in a thread on the stream as a file; yields what it emits."""
+    """Run ``work`` in a thread on the stream as a file; yield what it emits."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    feeding = asyncio.ensure_future(feed(stream, writing))
+    feeder = asyncio.ensure_future(feed(stream, writing))
 
     def run(emit: Callable[[Item], None]) -> None:
         with open(reading, "rb", buffering=1 << 20) as file:
             work(file, emit)
 
     try:
-        async for item in produced(run):
+        async for item in produce(run):
             yield item
     finally:
-        feeding.cancel()
+        feeder.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await feeding
+            await feeder
+
+
+async def shielded(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``work`` to its end. A cancellation of the caller takes effect afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # retrieved, since the caller gets the cancellation instead
+        raise
+
+
+async def in_thread(
+    work: Callable[Params, Result], *args: Params.args, **kwargs: Params.kwargs
+) -> Result:
+    """Run ``work`` in a thread of the pool, and wait for its end even if cancelled."""
+    return await shielded(asyncio.to_thread(work, *args, **kwargs))

@@ -39,7 +39,7 @@ class Rotation:
         self._path = path
         self._limits = limits
         self._on_error = on_error
-        self._helper: HelperProcess | None = None
+        self.helper: HelperProcess | None = None
         self._number = 0  # of the file that is being compressed
         if limits.compress:
             with contextlib.suppress(FileNotFoundError):
@@ -66,44 +66,44 @@ class Rotation:
 
     def compress(self) -> None:
         """Start to compress the newest plain file, unless a compression is running."""
-        if not self._limits.compress or self._helper is not None:
+        if not self._limits.compress or self.helper is not None:
             return
         base = os.path.basename(self._path)
         number = rotated_files.newest_plain(rotated_files.list_directory(self._path), base)
         if not number:
             return
         try:
-            self._helper = _start_compression(f"{self._path}.{number}", self._part)
+            self.helper = _start_compression(f"{self._path}.{number}", self._part)
             self._number = number
         except OSError as error:
             self._on_error(f"cannot compress {self._path}.{number}: {error.strerror}")
 
     def poll(self) -> float | None:
         """Complete a finished compression. Return the seconds until the next call, or None."""
-        if self._helper is None:
+        if self.helper is None:
             return None
         if self._collect():
             self.compress()
-        return None if self._helper is None else _POLL_INTERVAL
+        return None if self.helper is None else _POLL_INTERVAL
 
     def finish(self) -> None:
         """Wait up to a second for a running compression, then kill it."""
-        if self._helper is None:
+        if self.helper is None:
             return
-        if not self._helper.exited(_TIMEOUT):
-            self._helper.kill()
-            self._helper.exited(_TIMEOUT)
+        if not self.helper.exited(_TIMEOUT):
+            self.helper.kill()
+            self.helper.exited(_TIMEOUT)
         self._complete()
 
     def _collect(self) -> bool:
         """Return whether a compression has succeeded since the last call."""
-        return self._helper is not None and self._helper.exited() and self._complete()
+        return self.helper is not None and self.helper.exited() and self._complete()
 
     def _complete(self) -> bool:
-        assert self._helper is not None
-        done, plain = self._helper.succeeded, f"{self._path}.{self._number}"
-        self._helper.close()
-        self._helper = None
+        assert self.helper is not None
+        done, plain = self.helper.succeeded, f"{self._path}.{self._number}"
+        self.helper.close()
+        self.helper = None
         try:
             if not done:
                 self._on_error(f"{plain} was not compressed")

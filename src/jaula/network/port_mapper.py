@@ -443,6 +443,8 @@ class PortMapper:
 
     def delete_udp_flows(self, ports: Sequence[PublishedPort]) -> None:
         """Delete tracked UDP flows to these ports, so that the kernel routes them again."""
+        if all(port.protocol != "udp" for port in ports):
+            return
         try:
             conntrack.delete_udp_flows(ports)
         except OSError as exc:

@@ -18,7 +18,7 @@ from jaula.spec.endpoint import Endpoint, PublishedPort
 
 
 class Status(StrEnum):
-    """The states of a container. ``jaula.engine.model.container_state`` has the transitions."""
+    """The states of a container; the transitions are in ``jaula.engine.model.container``."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -199,7 +199,7 @@ class ResourceLimits(Resources, frozen=True, kw_only=True, omit_defaults=True):
 class ResolvedRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The decisions of one create request, taken once.
 
-    ``jaula.engine.resolved_request.resolve`` computes it. The policy authorises this value, the
+    ``jaula.engine.containers.resolved_request.resolve`` computes it. The policy authorizes it, the
     container's record keeps it, and every start uses it. The create body is never parsed again, so
     what was authorised is what is used (CVE-2024-41110).
 

@@ -1,4 +1,4 @@
-"""The docker command line against the engine: what it asks for, it gets in Docker's form."""
+"""The docker command line against the engine: answers have Docker's form."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_start_with_attach_gives_the_output_of_this_run_only(
         assert docker("start", "-a", name).stdout == "once\n"
 
 
-def test_images_go_out_and_come_back(
+def test_images_are_saved_and_loaded(
     docker: Run, busybox: str, name: str, engine: PrivateEngine
 ) -> None:
     archive = str(engine.root / f"{name}.tar")
@@ -173,7 +173,7 @@ def test_images_go_out_and_come_back(
         ("network", "prune", "-f"),
     ],
 )
-def test_a_question_is_answered(
+def test_a_query_command_is_answered(
     docker: Run, engine: PrivateEngine, command: tuple[str, ...]
 ) -> None:
     done = docker(*command)
@@ -191,7 +191,7 @@ def test_a_question_is_answered(
         (("volume", "rm", "nosuch"), "nosuch"),
     ],
 )
-def test_what_is_not_there_is_told_in_one_line(
+def test_a_missing_object_is_reported_in_one_line(
     docker: Run, engine: PrivateEngine, command: tuple[str, ...], needle: str
 ) -> None:
     done = docker(*command)

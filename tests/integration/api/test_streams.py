@@ -1,4 +1,4 @@
-"""Long connections to a real engine: they wait without cost and leave nothing behind."""
+"""Long connections to a real engine: they wait without cost and leak nothing."""
 
 from __future__ import annotations
 

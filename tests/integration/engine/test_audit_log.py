@@ -30,7 +30,7 @@ def lines(engine: PrivateEngine) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_each_change_is_a_line_and_a_look_is_none(engine: PrivateEngine, busybox: str) -> None:
+def test_each_change_is_an_entry_and_a_query_is_none(engine: PrivateEngine, busybox: str) -> None:
     start = len(lines(engine))
     name = containers.unique("noted")
     flags = ("--name", name, "--cap-add", "NET_ADMIN", "-e", "PASSWORD=hidden", "-v", "/etc:/e:ro")
@@ -59,7 +59,7 @@ def test_each_change_is_a_line_and_a_look_is_none(engine: PrivateEngine, busybox
     assert "hidden" not in json.dumps(found)
 
 
-def test_the_caller_is_the_one_that_the_kernel_names(engine: PrivateEngine) -> None:
+def test_the_caller_is_the_socket_peer(engine: PrivateEngine) -> None:
     start = len(lines(engine))
     engine.request("POST", "/volumes/create", {"Name": containers.unique("vol")})
     line = lines(engine)[start]

@@ -33,9 +33,7 @@ def test_a_second_engine_on_the_same_directory_is_refused(new_engine: NewEngine)
     assert engine.request("GET", "/_ping").status == 200
 
 
-def test_a_socket_that_another_engine_serves_is_not_taken(
-    new_engine: NewEngine, tmp_path: Path
-) -> None:
+def test_a_socket_of_another_engine_is_not_replaced(new_engine: NewEngine, tmp_path: Path) -> None:
     engine = new_engine()
     done = second(engine, "--root", str(tmp_path / "lib"))
     assert done.returncode == 125
@@ -94,7 +92,7 @@ def test_it_may_open_more_files_than_its_containers(new_engine: NewEngine) -> No
     assert _limit(engine.process.pid) == (before[1], before[1])
 
 
-def test_without_its_zygote_it_says_so_and_ends_and_the_next_one_takes_over(
+def test_an_engine_without_its_zygote_exits_and_the_next_one_takes_over(
     new_engine: NewEngine, busybox_archive: Path
 ) -> None:
     engine = new_engine()
@@ -117,7 +115,7 @@ def test_without_its_zygote_it_says_so_and_ends_and_the_next_one_takes_over(
         assert containers.run(engine, image, "echo", "again").strip() == "again"
 
 
-def test_with_a_full_disk_a_container_ends_all_the_same_and_its_end_is_written_later(
+def test_on_a_full_disk_an_exit_is_handled_and_saved_later(
     new_engine: NewEngine, busybox_archive: Path
 ) -> None:
     """A file that may not grow is to the engine's database what a full disk is."""

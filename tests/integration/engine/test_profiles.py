@@ -37,7 +37,9 @@ def test_strict_is_in_effect(engine: PrivateEngine, busybox: str) -> None:
         assert relaxations(engine, name) == "none"
 
 
-def test_what_was_asked_for_wins_and_is_told(engine: PrivateEngine, busybox: str) -> None:
+def test_explicit_options_override_the_profile_and_are_shown(
+    engine: PrivateEngine, busybox: str
+) -> None:
     flags = (
         "--profile",
         "strict",

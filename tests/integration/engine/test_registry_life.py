@@ -1,4 +1,4 @@
-"""An engine with a registry that does not answer, searches, mirrors: what others notice."""
+"""An engine with a registry that does not answer, searches, mirrors; other clients meanwhile."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 15) -> None:
         time.sleep(0.05)
 
 
-def test_others_are_served_while_pulls_wait(engine: PrivateEngine, stalled: Stalled) -> None:
+def test_other_clients_are_served_during_pulls(engine: PrivateEngine, stalled: Stalled) -> None:
     pulls = [start_pull(engine, stalled.name) for _ in range(12)]
     try:
         assert stalled.begun.wait(20)
@@ -83,7 +83,7 @@ def test_others_are_served_while_pulls_wait(engine: PrivateEngine, stalled: Stal
     engine.cli("jaula", "rmi", stalled.name)
 
 
-def test_a_client_that_leaves_ends_its_pull(engine: PrivateEngine, stalled: Stalled) -> None:
+def test_a_disconnected_client_cancels_its_pull(engine: PrivateEngine, stalled: Stalled) -> None:
     before = files(engine)
     pull = start_pull(engine, stalled.name)
     assert stalled.begun.wait(20)
@@ -94,7 +94,7 @@ def test_a_client_that_leaves_ends_its_pull(engine: PrivateEngine, stalled: Stal
     assert engine.request("GET", f"/images/{stalled.name}/json").status == 404
 
 
-def test_an_engine_ends_while_a_pull_waits(
+def test_an_engine_stops_during_a_pull(
     new_engine: Callable[..., PrivateEngine], stalled: Stalled
 ) -> None:
     engine = new_engine()

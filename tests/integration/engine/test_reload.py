@@ -50,7 +50,7 @@ def configured(
     return lambda **settings: Configured(tmp_path / "daemon.json", new_engine, **settings)
 
 
-def test_settings_of_new_containers_are_taken_over(configured: Callable[..., Configured]) -> None:
+def test_a_reload_applies_to_new_containers(configured: Callable[..., Configured]) -> None:
     made = configured(pids_limit=111, log_opts={"max-file": "2"})
     engine = made.engine
     image = load_image(engine, "busybox")
@@ -81,7 +81,7 @@ def test_settings_of_new_containers_are_taken_over(configured: Callable[..., Con
     assert limits()[1] == "4"
 
 
-def test_what_needs_a_restart_is_said_and_the_rest_is_taken_over(
+def test_a_reload_names_settings_that_need_a_restart(
     configured: Callable[..., Configured],
 ) -> None:
     made = configured()
@@ -100,7 +100,7 @@ def test_what_needs_a_restart_is_said_and_the_rest_is_taken_over(
         None,
     ],
 )
-def test_what_cannot_be_read_changes_nothing(
+def test_an_invalid_file_changes_nothing(
     configured: Callable[..., Configured], text: str | None
 ) -> None:
     made = configured(debug=True)

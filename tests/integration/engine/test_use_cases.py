@@ -1,4 +1,4 @@
-"""What the engine does with containers, asked over its socket."""
+"""Use cases of containers, over the engine's socket."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_request_that_is_refused_leaves_nothing(
     engine.request("DELETE", f"/containers/{name}")
 
 
-def test_a_program_that_is_not_there_is_recorded_and_frees_everything(
+def test_a_missing_program_is_recorded_and_releases_everything(
     engine: PrivateEngine, make: Callable[..., str]
 ) -> None:
     container = make("no-such-program")
@@ -122,7 +122,7 @@ def test_two_containers_never_have_the_same_ids(
     assert all(int(first) >= 1_000_000_000 for first in maps)
 
 
-def test_a_new_volume_gets_what_the_image_has_there(
+def test_a_new_volume_gets_the_images_content(
     engine: PrivateEngine, make: Callable[..., str]
 ) -> None:
     volume = f"jlt{uuid.uuid4().hex[:8]}"
@@ -134,7 +134,7 @@ def test_a_new_volume_gets_what_the_image_has_there(
     assert engine.request("DELETE", f"/volumes/{volume}").status == 204
 
 
-def test_anonymous_volumes_go_with_their_container_only_when_asked(
+def test_anonymous_volumes_are_removed_with_their_container_on_request(
     engine: PrivateEngine, make: Callable[..., str]
 ) -> None:
     def volumes() -> set[str]:
@@ -150,7 +150,7 @@ def test_anonymous_volumes_go_with_their_container_only_when_asked(
     engine.request("DELETE", f"/volumes/{left}")
 
 
-def test_joined_namespaces_are_the_others_and_its_user_namespace_too(
+def test_joining_a_namespace_joins_the_user_namespace_too(
     engine: PrivateEngine, make: Callable[..., str]
 ) -> None:
     lender = make("sleep", "600", host={"IpcMode": "shareable"})
@@ -225,7 +225,7 @@ def test_a_paused_container_refuses_exec_and_can_be_killed(
 
 
 @pytest.mark.parametrize("program", ["docker", "jaula"])
-def test_processes_are_limited_unless_somebody_says_otherwise(
+def test_processes_are_limited_by_default(
     engine: PrivateEngine, busybox: str, program: str
 ) -> None:
     for flags, limit in (((), "4096"), (("--pids-limit", "-1"), "max")):

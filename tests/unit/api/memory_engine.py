@@ -1,4 +1,4 @@
-"""A small engine that keeps its containers in memory, for tests of the server."""
+"""A small engine with its containers in memory, for tests of the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``/build``: how its query is read, and what becomes of a failure."""
+"""``/build``: parsing of its query, and its errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def _asked(server: Served, query: str, headers: dict[str, str] | None = No
     return server.engine.builds.asked[-1]
 
 
-def test_what_the_docker_command_sends_is_read() -> None:
+def test_the_query_of_the_docker_command_is_parsed() -> None:
     query = (
         "buildargs=%7B%22A%22%3A%22b%22%2C%22C%22%3Anull%7D&cachefrom=%5B%22x%22%5D&cgroupparent="
         "&cpuperiod=0&cpuquota=0&cpusetcpus=0&cpusetmems=&cpushares=5&dockerfile=D&labels=%7B%7D"
@@ -45,7 +45,7 @@ def test_what_the_docker_command_sends_is_read() -> None:
     served(test)
 
 
-def test_credentials_come_by_registry() -> None:
+def test_credentials_are_parsed_by_registry() -> None:
     document = {"a:5000": {"username": "u", "password": "p", "serveraddress": "a:5000"}}
     header = base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
 
@@ -68,7 +68,7 @@ def test_credentials_come_by_registry() -> None:
         "&".join(["t=a"] * 200),
     ],
 )
-def test_a_query_that_cannot_be_is_refused(query: str) -> None:
+def test_an_invalid_query_is_rejected(query: str) -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         answer = await client.ask("POST", f"/build?{query}")
@@ -100,7 +100,7 @@ def test_a_failure_is_the_last_message(error: Exception, detail: dict[str, objec
     served(test)
 
 
-def test_a_session_leaves_http() -> None:
+def test_a_build_session_leaves_http() -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         refused = await client.ask("POST", "/build/session?session=1")
@@ -115,7 +115,7 @@ def test_a_session_leaves_http() -> None:
     served(test)
 
 
-def test_what_is_kept_is_pruned_as_asked() -> None:
+def test_the_build_cache_is_pruned_with_the_requested_options() -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         assert (await client.ask("POST", "/build/prune?all=1&keep-storage=5")).status == 200

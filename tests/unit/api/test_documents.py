@@ -1,4 +1,4 @@
-"""The bodies of requests: Docker's reading of JSON."""
+"""The bodies of requests, parsed as Docker parses JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DOCKER_RUN = b"""{"Hostname":"h","ExposedPorts":{"80/tcp":{}},"Env":["A=b"],"Cmd
 "NetworkingConfig":{"EndpointsConfig":{"default":{"IPAMConfig":{"IPv4Address":"10.0.0.2"}}}}}"""
 
 
-def test_a_document_of_the_docker_command_is_read() -> None:
+def test_a_document_of_the_docker_command_is_parsed() -> None:
     body = decode(DOCKER_RUN, ContainerCreate)
     host = body.host_config
     assert (body.image, body.cmd, body.entrypoint, body.stop_timeout) == (
@@ -44,7 +44,7 @@ def test_a_document_of_the_docker_command_is_read() -> None:
     assert endpoint.ipam_config.ipv4_address == "10.0.0.2"
 
 
-def test_null_means_absent_and_in_a_map_of_the_clients_its_zero() -> None:
+def test_null_means_absent_and_in_a_map_the_zero_value() -> None:
     body = decode(
         b'{"Cmd":null,"HostConfig":{"Memory":null,"Init":null,"PortBindings":{"80/tcp":null}},'
         b'"ExposedPorts":{"80/tcp":null},"Labels":{"a":null},"NetworkingConfig":null}',
@@ -57,12 +57,12 @@ def test_null_means_absent_and_in_a_map_of_the_clients_its_zero() -> None:
     assert decode(b"null", ContainerCreate) == decode(b"", ContainerCreate) == ContainerCreate()
 
 
-def test_a_command_may_be_one_string_but_a_label_named_so_is_left_alone() -> None:
+def test_a_command_may_be_one_string_but_a_label_of_that_name_is_unchanged() -> None:
     body = decode(b'{"Cmd":"ls","Entrypoint":"","Labels":{"Cmd":"x"}}', ContainerCreate)
     assert (body.cmd, body.entrypoint, body.labels) == (("ls",), (), {"Cmd": "x"})
 
 
-def test_what_is_encoded_reads_back() -> None:
+def test_an_encoded_document_decodes_to_the_same() -> None:
     body = decode(DOCKER_RUN, ContainerCreate)
     assert msgspec.json.decode(msgspec.json.encode(body), type=ContainerCreate) == body
     assert decode(msgspec.json.encode(body), ContainerCreate) == body
@@ -111,6 +111,6 @@ def test_detach_keys_are_the_bytes_of_a_terminal(text: str, keys: bytes) -> None
 @pytest.mark.parametrize(
     "text", ["", ",", "ctrl-", "ctrl-P", "ctrl-1", "ctrl-pp", "é", "ab", "a,", "a," * 70 + "a"]
 )
-def test_other_detach_keys_are_refused(text: str) -> None:
+def test_invalid_detach_keys_are_rejected(text: str) -> None:
     with pytest.raises(InvalidRequest, match="detach keys"):
         detach_keys.parse(text)

@@ -1,4 +1,4 @@
-"""What each route asks of the engine and answers."""
+"""The calls of each route to the engine, and its answers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_query_reaches_the_engine(request_line: str, call: tuple[Any, ...]) ->
         "/images/busybox/tag",
     ],
 )
-def test_a_query_that_makes_no_sense_is_refused(path: str) -> None:
+def test_a_query_with_invalid_values_is_rejected(path: str) -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         await client.ask("POST", "/containers/create?name=a", {})
@@ -67,7 +67,7 @@ def test_a_query_that_makes_no_sense_is_refused(path: str) -> None:
         ("GET", "/tasks/x", 503, "This node is not a swarm manager"),
         ("POST", "/swarm/leave?force=1", 503, "This node is not part of a swarm"),
         ("POST", "/swarm/init", 501, "swarm mode is not part"),
-        ("GET", "/images/search?term=", 400, "a term to search for"),
+        ("GET", "/images/search?term=", 400, "term is required"),
         ("GET", "/plugins/x/json", 404, "plugin 'x' not found"),
         ("GET", "/containers/a/archive?path=/", 404, "No such container"),
         ("GET", "/volumes/nosuch", 404, "no such volume"),
@@ -75,7 +75,9 @@ def test_a_query_that_makes_no_sense_is_refused(path: str) -> None:
         ("GET", "/events?since=2&until=1", 400, "`since`"),
     ],
 )
-def test_what_is_not_there_says_so(method: str, path: str, status: int, needle: str) -> None:
+def test_a_missing_object_is_reported_by_its_status_and_text(
+    method: str, path: str, status: int, needle: str
+) -> None:
     async def test(server: Served) -> None:
         answer = await (await server.client()).ask(method, path)
         assert answer.status == status

@@ -1,4 +1,4 @@
-"""Long answers: framing, heads that come first, backpressure, readers that go away."""
+"""Long answers: framing, early heads, backpressure, readers that leave."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_wait_answers_its_head_before_the_container_ends() -> None:
     served(test)
 
 
-def test_a_waiter_that_leaves_ends_its_wait() -> None:
+def test_a_client_that_leaves_ends_its_wait() -> None:
     async def test(server: Served) -> None:
         client = await _container(server)
         client.send("POST", "/containers/a/wait")
@@ -107,7 +107,7 @@ def test_a_reader_that_leaves_ends_a_followed_log() -> None:
     served(test)
 
 
-def test_a_reader_that_half_closes_reads_on_and_is_noticed_when_it_leaves(
+def test_a_half_closed_reader_keeps_reading_until_it_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(servers, "SWEEP_SECONDS", 0.001)
@@ -183,7 +183,7 @@ def test_an_error_before_the_first_chunk_has_its_status_and_one_after_cuts_the_a
     served(test)
 
 
-def test_an_archive_has_what_is_at_the_path_in_a_header() -> None:
+def test_an_archive_has_the_stat_of_the_path_in_a_header() -> None:
     async def test(server: Served) -> None:
         client = await _container(server)
         for method in ("HEAD", "GET"):
@@ -197,7 +197,7 @@ def test_an_archive_has_what_is_at_the_path_in_a_header() -> None:
     served(test)
 
 
-def test_an_archive_that_comes_in_is_streamed_with_its_options() -> None:
+def test_an_uploaded_archive_is_streamed_with_its_options() -> None:
     async def test(server: Served) -> None:
         client = await _container(server)
         path = "/containers/a/archive?path=/d&noOverwriteDirNonDir=true"
@@ -223,7 +223,7 @@ def test_stats_are_one_document_or_many() -> None:
     served(test)
 
 
-def test_an_upload_reaches_the_engine_in_pieces_whatever_its_framing() -> None:
+def test_an_upload_is_streamed_with_any_framing() -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         whole = await client.ask("POST", "/images/load?quiet=1", b"t" * 1_000_000)
@@ -238,7 +238,7 @@ def test_an_upload_reaches_the_engine_in_pieces_whatever_its_framing() -> None:
     served(test)
 
 
-def test_a_client_that_asks_for_100_continue_gets_it_when_its_body_is_wanted() -> None:
+def test_100_continue_is_sent_when_the_body_is_read() -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         headers = {"Content-Length": "3", "Expect": "100-continue"}
@@ -254,7 +254,7 @@ def test_a_client_that_asks_for_100_continue_gets_it_when_its_body_is_wanted() -
     served(test)
 
 
-def test_an_upload_that_is_refused_early_is_still_answered() -> None:
+def test_an_upload_that_is_rejected_early_is_answered() -> None:
     async def test(server: Served) -> None:
         server.engine.images.refuse_after = 1000
         client = await server.client()
@@ -265,7 +265,7 @@ def test_an_upload_that_is_refused_early_is_still_answered() -> None:
     served(test)
 
 
-def test_an_upload_that_breaks_off_is_told_to_the_engine() -> None:
+def test_an_incomplete_upload_is_an_error_for_the_engine() -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         client.send("POST", "/images/load", headers={"Content-Length": "1000"})

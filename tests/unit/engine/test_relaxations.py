@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from jaula.engine import relaxations
-from jaula.engine.resolved_request import resolve
+from jaula.engine.containers.resolved_request import resolve
 from jaula.spec import decode
 from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig
 from jaula.spec.api_networks import NetworkCreate

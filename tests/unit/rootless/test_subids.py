@@ -64,5 +64,5 @@ def test_a_row_of_the_longer_map_alone_is_ignored() -> None:
 def test_every_container_has_the_same_range() -> None:
     found = SingleIdRange(65537, [0, 1])
     first = found.take()
-    found.give_back(first.start)
+    found.release(first.start)
     assert found.take() == first == found.take()

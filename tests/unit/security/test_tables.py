@@ -1,14 +1,12 @@
-"""Masked paths, devices, id ranges, sysctls and security modules."""
+"""Masks, devices, sysctls and security modules."""
 
 from __future__ import annotations
 
 import pytest
 
-from jaula.errors import InvalidRequest, Unavailable
-from jaula.security import devices, id_ranges, masked_paths, sysctls
-from jaula.security.id_ranges import IdRange
+from jaula.errors import InvalidRequest
+from jaula.security import devices, masked_paths, sysctls
 from jaula.security.lsm import detect
-from jaula.spec.runtime import IDMapping
 
 DOCKER_MASKS = {
     "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -60,45 +58,6 @@ def test_the_default_rules_allow_no_whole_class_of_devices() -> None:
     assert all(rule.major is not None and rule.type == "c" for rule in devices.DEFAULT_RULES)
     allowed = {(rule.major, rule.minor) for rule in devices.DEFAULT_RULES}
     assert {(node.major, node.minor) for node in devices.DEFAULT_DEVICES} <= allowed
-
-
-# -- id ranges -------------------------------------------------------------------------------
-
-
-def test_ranges_never_overlap_until_all_are_in_use() -> None:
-    used: set[int] = set()
-    for _ in range(16):
-        found = id_ranges.allocate(used, 1000, 16 * 100 + 99, 100)
-        assert found.start >= 1000
-        assert found.start + 100 <= 1000 + 1699
-        assert all(abs(found.start - other) >= 100 for other in used)
-        used.add(found.start)
-    with pytest.raises(Unavailable, match="16 ranges"):
-        id_ranges.allocate(used, 1000, 16 * 100 + 99, 100)
-
-
-def test_a_released_range_is_allocated_again() -> None:
-    used = {1000, 1200, 1300}
-    assert id_ranges.allocate(used | {1400}, 1000, 500, 100) == IdRange(1100, 100)
-
-
-def test_a_range_allocated_with_other_settings_is_not_reused() -> None:
-    used = {1050}
-    starts = set()
-    for _ in range(3):
-        starts.add(id_ranges.allocate(used | starts, 1000, 500, 100).start)
-    assert starts == {1200, 1300, 1400}
-    with pytest.raises(Unavailable):
-        id_ranges.allocate(used | starts, 1000, 500, 100)
-
-
-def test_too_few_ids_for_one_range_is_a_clear_error() -> None:
-    with pytest.raises(Unavailable):
-        id_ranges.allocate((), 0, 65535)
-
-
-def test_a_range_is_mapped_from_zero() -> None:
-    assert id_ranges.mappings(IdRange(70000)) == (IDMapping(0, 70000, 65536),)
 
 
 # -- sysctls ---------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def test_each_refusal_has_its_error(error: Exception, kind: type[JaulaError], te
 
 def test_a_build_names_the_file_that_is_in_the_way() -> None:
     with (
-        pytest.raises(InvalidRequest, match="x: a file is in the way"),
+        pytest.raises(InvalidRequest, match="x: a file exists in place"),
         errors.translate_os_errors("x"),
     ):
         raise refused(errno.ENOTDIR)

@@ -1,4 +1,4 @@
-"""The errors that belong to HTTP itself, with the statuses of RFC 9110."""
+"""The errors of HTTP itself, with the statuses of RFC 9110."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound
 
 
 class PageNotFound(NotFound):
-    """No route of that method and path; the text is Docker's."""
+    """No route matches the method and path; the text is Docker's."""
 
     def __init__(self) -> None:
         super().__init__("page not found")
 
 
 class BadHeader(InvalidRequest):
-    """The head of the request is not HTTP, or too large; ``status`` is the parser's."""
+    """The head of the request is not HTTP, or too large; the parser determines ``status``."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -21,7 +21,7 @@ class BadHeader(InvalidRequest):
 
 
 class TooLarge(InvalidRequest):
-    """A body beyond its ceiling."""
+    """A body is larger than its limit."""
 
     status = 413
 
@@ -33,7 +33,7 @@ class TooSlow(InvalidRequest):
 
 
 class Disconnected(JaulaError):
-    """The client went away in the middle of a request; nobody reads the answer."""
+    """The client left in the middle of a request; no process reads the answer."""
 
     status = 400
 

@@ -1,43 +1,59 @@
-"""One client connection: bytes in, parsed events out, with backpressure both ways.
+"""One client connection: its peer, and bytes to parsed events with backpressure in both directions.
 
-Parsing and framing are h11's (RFC 9112); this module owns what h11 leaves open: flow control,
-ceilings, deadlines and the client that goes away. What is said on the connection is
-:mod:`jaula.api.http.session`'s.
+h11 parses and frames (RFC 9112). This module adds what h11 leaves open: flow control, limits,
+deadlines and the client that goes away. :mod:`jaula.api.http.http_session` handles the requests.
 
-Until a route has answered, its work is not interrupted: a container that is being started is not
-left half-started because a client pressed ^C. A stream is different: it is cancelled as soon as
-its reader is gone.
+The work of a route is not interrupted until the route has answered: a container is not left
+half-started because a client pressed ^C. A stream is cancelled as soon as its reader is gone.
 
-Facts about closed peers: on a unix socket, end of file is also what a client sends that has
-finished its input (``shutdown``) and still reads the answer; only ``POLLHUP`` tells that it is
-gone. asyncio stops polling a socket after end of file, so such connections are looked at by the
-server's regular sweep. On TCP the two cannot be told apart; end of file during a stream ends it.
+Facts about closed peers: on a unix socket, end of file also comes from a client that has finished
+its input (``shutdown``) and still reads the answer. Only ``POLLHUP`` means that it is gone. asyncio
+stops polling a socket after end of file, so the server checks such connections regularly. On TCP
+the two cases cannot be distinguished: end of file during a stream ends it.
+
+Source of the peer: unix(7), ``SO_PEERCRED``; ``SO_PEERGROUPS`` since Linux 4.13
+(asm-generic/socket.h).
+
+Facts about peers: the ids are those at the time of ``connect``, translated into the user namespace
+of the reader. An id without a translation is the overflow id, 65534. A process in a container that
+has the socket appears with its id on the host. The process may have ended and its pid be reused:
+only a pidfd of the peer (``SO_PEERPIDFD``, Linux 6.5) proves that /proc/PID is about the peer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
+import errno
+import os
 import select
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from hashlib import sha256
 from math import inf
 from typing import Any, Protocol
 
 import h11
 
-from jaula.api.http import peer
 from jaula.api.http.errors import BadHeader, Disconnected, TooSlow
-from jaula.spec.api_params import Origin, Remote
+from jaula.spec.api_params import Origin, Peer, Remote
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers
-HIGH_WATER = 256 * 1024  # bytes of unread input, or unsent output, that stop the other side
-MAX_DISCARD = 256 * 1024 * 1024  # bytes of an unread body that are skipped, for DISCARD_SECONDS
+HIGH_WATER = 256 * 1024  # bytes of unread input, or unsent output, that pause the sender
+MAX_DISCARD = 256 * 1024 * 1024  # bytes of an unread body that are skipped
 
 IDLE_SECONDS = 300.0
 HEAD_SECONDS = 30.0
 BODY_SECONDS = 60.0  # without a byte of the body, while the engine waits for one
 DISCARD_SECONDS = 5.0
+
+FINGERPRINT = "sha256:"
+_MAX_COMMON_NAME = 64  # characters: RFC 5280, appendix A.1, ub-common-name
+_SO_PEERGROUPS = 59
+_SO_PEERPIDFD = 77
+_UNSET_UID = 2**32 - 1  # (uid_t) -1: no login
+_COMMON_GROUPS, _MAX_GROUPS = 64, 65536  # the second is NGROUPS_MAX
 
 _BUSY_BODY = b'{"message":"too many connections are open"}\n'
 _BUSY = (
@@ -46,14 +62,18 @@ _BUSY = (
 )
 
 
+Subject = Iterable[Iterable[tuple[str, str]]]
+"""The subject of a certificate, in the form of the ssl module."""
+
+
 class Phase(enum.Enum):
-    """Where the connection is in its life."""
+    """The state of a connection."""
 
     IDLE = enum.auto()  # between requests
-    HEAD = enum.auto()  # a request's head has begun
-    WORK = enum.auto()  # a route works, or its whole answer is written
+    HEAD = enum.auto()  # the head of a request has begun
+    WORK = enum.auto()  # a route runs, or its whole answer is written
     STREAM = enum.auto()  # an answer of many chunks is written
-    GONE = enum.auto()  # lost, or given away
+    GONE = enum.auto()  # lost, or handed over
 
 
 class ProtocolOwner(Protocol):
@@ -62,26 +82,26 @@ class ProtocolOwner(Protocol):
     loop: asyncio.AbstractEventLoop
 
     def admit(self, connection: HttpProtocol) -> bool:
-        """Count a new connection; False refuses it."""
+        """Register a new connection; return whether it is accepted."""
 
     def forget(self, connection: HttpProtocol) -> None:
-        """The connection is lost."""
+        """Remove a lost connection."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run the connection's task and hold it."""
+        """Run the task of the connection and keep a reference to it."""
 
 
 class HttpProtocol(asyncio.Protocol):
-    """The protocol object of a connection; ``converse`` makes the task that serves it.
+    """The asyncio protocol of a connection; ``run_session`` returns the coroutine that serves it.
 
-    ``origin`` is given where the socket is not the client's own but one of ours that leads to it:
-    what the kernel says about that one's peer would be about this engine.
+    ``origin`` is set if the socket is one end of a pair that the engine forwards to the client: the
+    kernel would name the engine itself as the peer.
     """
 
     def __init__(
         self,
         owner: ProtocolOwner,
-        converse: Callable[[HttpProtocol], Coroutine[Any, Any, None]],
+        run_session: Callable[[HttpProtocol], Coroutine[Any, Any, None]],
         origin: Remote | None = None,
     ) -> None:
         self.parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
@@ -89,20 +109,20 @@ class HttpProtocol(asyncio.Protocol):
         self.loop = owner.loop
         self.peer: Origin | None = origin
         self.phase = Phase.IDLE
-        self.last = False  # no request after the present one
+        self.last = False  # no request follows the current one
         self._owner = owner
-        self._converse = converse
+        self._run_session = run_session
         self._task: asyncio.Task[None]
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._unread = 0  # bytes given to the parser since it last asked for more
+        self._unread = 0  # bytes passed to the parser since it last needed more
         self._paused = False
         self._write_paused = False
         self._eof = False
         self._unix = False
-        self._deadline = self.loop.time() + IDLE_SECONDS  # inf where there is none
+        self._deadline = self.loop.time() + IDLE_SECONDS  # inf without one
 
-    # -- what asyncio calls ---------------------------------------------------------------------
+    # -- callbacks of asyncio -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -117,10 +137,10 @@ class HttpProtocol(asyncio.Protocol):
             return
         if self.peer is None:
             try:
-                self.peer = peer.of(sock)
+                self.peer = peer_of(sock)
             except OSError:
                 transport.abort()  # it has left already
-        self._task = self._owner.spawn(self._converse(self))
+        self._task = self._owner.spawn(self._run_session(self))
 
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.GONE:
@@ -164,7 +184,7 @@ class HttpProtocol(asyncio.Protocol):
         if streaming:
             self._task.cancel()
 
-    # -- what the server calls ------------------------------------------------------------------
+    # -- called by the server -------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
         """Enforce the deadline, and end a stream whose half-closed reader is gone."""
@@ -177,31 +197,31 @@ class HttpProtocol(asyncio.Protocol):
                 self._readable.set_exception(TooSlow("time-out waiting for the whole request"))
 
     def finish(self) -> None:
-        """The server closes: idle connections and streams end now, a route's work ends first."""
+        """Close with the server: end an idle connection or a stream now, a route at its end."""
         self.last = True
         if self.phase in (Phase.IDLE, Phase.HEAD, Phase.STREAM):
             self.transport.abort()
 
-    # -- the life of a request --------------------------------------------------------------------
+    # -- states of a request ----------------------------------------------------------------------
 
-    def working(self) -> None:
-        """A whole head was read: no deadline until its body is wanted."""
+    def begin_work(self) -> None:
+        """Enter WORK after a whole head: no deadline until the body is read."""
         self.phase, self._deadline = Phase.WORK, inf
 
-    def streaming(self) -> None:
-        """From now on the task is cancelled when the client goes (it may be gone already)."""
+    def begin_stream(self) -> None:
+        """Enter STREAM: the task is cancelled when the client leaves, or if it has left already."""
         if self.phase is not Phase.GONE:
             self.phase = Phase.STREAM
             if self._eof:
                 self._end_if_gone()
 
-    def settled(self) -> None:
-        """The stream has ended; its clean-up is not interrupted."""
+    def end_stream(self) -> None:
+        """Return to WORK: the clean-up of a stream is not interrupted."""
         if self.phase is Phase.STREAM:
             self.phase = Phase.WORK
 
     def next_request(self) -> None:
-        """The exchange is complete; wait for another one, whose head may have begun already."""
+        """Wait for the next request, whose head may have begun already."""
         self.parser.start_next_cycle()
         begun = bool(self.parser.trailing_data[0])
         self.phase = Phase.HEAD if begun else Phase.IDLE
@@ -210,7 +230,7 @@ class HttpProtocol(asyncio.Protocol):
     def _end_if_gone(self) -> None:
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), 0)
-        if not self._unix or poll.poll(0):  # POLLHUP and POLLERR are reported unasked
+        if not self._unix or poll.poll(0):  # POLLHUP and POLLERR are always reported
             self.transport.abort()
 
     # -- reading --------------------------------------------------------------------------------
@@ -220,13 +240,17 @@ class HttpProtocol(asyncio.Protocol):
             self._readable.set_result(None)
 
     def pause_reading(self) -> None:
-        """Leave further input in the kernel."""
+        """Stop reading; further input stays in the kernel."""
         if not self._paused and not self._eof:
             self._paused = True
             self.transport.pause_reading()
 
     async def event(self) -> object:
-        """The parser's next event; waits for input as needed."""
+        """Return the next event of the parser; wait for input if needed.
+
+        :raises Disconnected: when the client is gone.
+        :raises TooSlow: when the deadline has passed.
+        """
         while True:
             event = self.parser.next_event()
             if event is not h11.NEED_DATA:
@@ -244,7 +268,12 @@ class HttpProtocol(asyncio.Protocol):
                 self._readable = None
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The request's body in the pieces in which it arrives; raises Disconnected, TooSlow."""
+        """Yield the body of the request in the chunks in which it arrives.
+
+        :raises BadHeader: when the framing of the body is invalid.
+        :raises Disconnected: when the client is gone.
+        :raises TooSlow: when no byte arrives for ``BODY_SECONDS``.
+        """
         if self.parser.their_state is not h11.SEND_BODY:
             return
         if self.parser.they_are_waiting_for_100_continue:
@@ -253,10 +282,10 @@ class HttpProtocol(asyncio.Protocol):
             self._deadline = self.loop.time() + BODY_SECONDS
             try:
                 event = await self.event()
-            except h11.RemoteProtocolError as problem:
+            except h11.RemoteProtocolError as error:
                 if self._eof:
                     raise Disconnected from None
-                raise BadHeader(f"bad body: {problem}", problem.error_status_hint) from None
+                raise BadHeader(f"bad body: {error}", error.error_status_hint) from None
             finally:
                 self._deadline = inf
             if not isinstance(event, h11.Data):
@@ -264,7 +293,7 @@ class HttpProtocol(asyncio.Protocol):
             yield bytes(event.data)
 
     async def discard(self) -> bool:
-        """Skip what is left of the request's body; False where that is too much or too slow."""
+        """Skip the rest of the body; return False if it is too large or too slow."""
         skipped = 0
         end = self.loop.time() + DISCARD_SECONDS
         try:
@@ -283,7 +312,10 @@ class HttpProtocol(asyncio.Protocol):
     # -- writing --------------------------------------------------------------------------------
 
     def write(self, *events: h11.Event) -> None:
-        """Send events in one piece; raises Disconnected where nobody is left to read."""
+        """Send events in one write.
+
+        :raises Disconnected: when the client is gone.
+        """
         if self.phase is Phase.GONE:
             raise Disconnected
         data = b"".join([self.parser.send(event) or b"" for event in events])
@@ -291,7 +323,10 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.write(data)
 
     async def drain(self) -> None:
-        """Wait until the client has read enough for more to be sent."""
+        """Wait until the client has read enough of the output.
+
+        :raises Disconnected: when the client is gone.
+        """
         if self.phase is Phase.GONE:
             raise Disconnected
         if self._write_paused:
@@ -300,3 +335,84 @@ class HttpProtocol(asyncio.Protocol):
                 await self._writable
             finally:
                 self._writable = None
+
+
+# -- the peer ----------------------------------------------------------------------------------
+
+
+def peer_of(sock: socket.socket) -> Origin:
+    """Return the peer of a connected socket.
+
+    :raises OSError: when it is not connected any more.
+    """
+    return _peer_process(sock) if sock.family == socket.AF_UNIX else Remote(peer_address(sock))
+
+
+def certified_peer(address: str, subject: Subject, certificate: bytes) -> Remote:
+    """Return the client with this verified certificate (DER).
+
+    It has no name if the subject has several common names, or one that is not printable, too long
+    or similar to a fingerprint.
+    """
+    names = [value for part in subject for key, value in part if key == "commonName"]
+    name = names[0] if len(names) == 1 else ""
+    if not name.isprintable() or len(name) > _MAX_COMMON_NAME or name.startswith(FINGERPRINT):
+        name = ""
+    return Remote(address, name, FINGERPRINT + sha256(certificate).hexdigest())
+
+
+def peer_address(sock: socket.socket) -> str:
+    """Return ``host:port`` of a TCP peer."""
+    host, port = sock.getpeername()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _peer_process(sock: socket.socket) -> Peer:
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, gid = struct.unpack("iII", credentials)
+    groups = _peer_groups(sock)
+    try:
+        pidfd = struct.unpack("i", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4))[0]
+    except OSError:
+        return Peer(pid, uid, gid, groups)  # the kernel is older, or the process has ended
+    try:
+        login, command = _login_uid(pid), _read_line(f"/proc/{pid}/comm")
+        alive = select.poll()
+        alive.register(pidfd, select.POLLIN)
+        if alive.poll(0):
+            return Peer(pid, uid, gid, groups)
+    finally:
+        os.close(pidfd)
+    return Peer(pid, uid, gid, groups, login, command)
+
+
+def _login_uid(pid: int) -> int | None:
+    text = _read_line(f"/proc/{pid}/loginuid")
+    return int(text) if text.isdigit() and int(text) != _UNSET_UID else None
+
+
+def _read_line(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""  # the process has ended, or the kernel has no such file
+    try:
+        return os.read(fd, 64).decode("utf-8", "replace").rstrip("\n")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def _peer_groups(sock: socket.socket) -> tuple[int, ...]:
+    for count in (_COMMON_GROUPS, _MAX_GROUPS):
+        try:
+            data = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, count * 4)
+        except OSError as error:
+            if error.errno == errno.ERANGE:
+                continue
+            if error.errno in (errno.ENOPROTOOPT, errno.ENODATA):
+                return ()
+            raise
+        return struct.unpack(f"{len(data) // 4}I", data)
+    return ()

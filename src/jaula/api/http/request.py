@@ -1,4 +1,9 @@
-"""One request, as a route sees it."""
+"""One request as a route sees it, and its query, which is read as Docker's server reads it.
+
+Source: moby ``api/server/httputils/form.go`` (BoolValue, Int64ValueOrZero), ``api/types/filters``
+(FromJSON) and ``api/types/time`` (ParseTimestamps). Percent decoding is implemented here, since
+``urllib.parse`` needs more memory than the whole of this package.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +14,156 @@ import msgspec
 
 from jaula.api.backend import Backend
 from jaula.api.http.errors import TooLarge
-from jaula.api.http.query import Query
 from jaula.api.http.response import Answer
 from jaula.errors import InvalidRequest
 from jaula.spec.api_params import Origin
 from jaula.spec.decode import decode
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
+_MAX_PARAMETERS = 1024  # of a query
+_FALSE = frozenset({"", "0", "no", "false", "none"})
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 _Document = TypeVar("_Document", bound=msgspec.Struct)
+
+
+def unquote(text: str) -> str:
+    """Replace percent escapes; bytes that are not UTF-8 become U+FFFD.
+
+    :raises InvalidRequest: when an escape is malformed.
+    """
+    if "%" not in text:
+        return text
+    first, *rest = text.encode("utf-8", "replace").split(b"%")
+    data = bytearray(first)
+    for part in rest:
+        digits = part[:2]
+        if len(digits) < 2 or digits.strip(_HEX_DIGITS):
+            escape = "%" + digits.decode("ascii", "replace")
+            raise InvalidRequest(f"invalid URL escape {escape!r}")
+        data.append(int(digits, 16))
+        data += part[2:]
+    return data.decode("utf-8", "replace")
+
+
+class Query:
+    """The query parameters of one request. An absent parameter reads as the empty string.
+
+    :raises InvalidRequest: when the query has too many parameters or a malformed escape.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, text: str = "") -> None:
+        self._values: dict[str, list[str]] = {}
+        if not text:
+            return
+        pairs = text.split("&", _MAX_PARAMETERS)
+        if len(pairs) > _MAX_PARAMETERS:
+            raise InvalidRequest(f"the query holds more than {_MAX_PARAMETERS} parameters")
+        for pair in pairs:
+            if pair:
+                name, _, value = pair.replace("+", " ").partition("=")
+                self._values.setdefault(unquote(name), []).append(unquote(value))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def text(self, name: str) -> str:
+        """Return the first value."""
+        values = self._values.get(name)
+        return values[0] if values else ""
+
+    def texts(self, name: str) -> list[str]:
+        """Return every value, in order."""
+        return self._values.get(name, [])
+
+    def optional(self, name: str) -> str | None:
+        """Return the first value; None if it is absent or empty."""
+        return self.text(name) or None
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """Return a boolean as Docker reads it: 0, no, false, none and an empty value are false."""
+        if name not in self._values:
+            return default
+        return self.text(name).strip().lower() not in _FALSE
+
+    def integer(self, name: str) -> int | None:
+        """Return a decimal integer of at most 64 bits; None if absent.
+
+        :raises InvalidRequest: when the value is not an integer.
+        """
+        value = self.text(name).strip()
+        if not value:
+            return None
+        digits = value[1:] if value[0] in "+-" else value
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= 19):
+            raise InvalidRequest(f"{name} {value[:40]!r} is not an integer")
+        return int(value)
+
+    def timestamp(self, name: str) -> float | None:
+        """Return a time in seconds since 1970; None if absent.
+
+        :raises InvalidRequest: when the value is not a time.
+        """
+        nanoseconds = self.nanoseconds(name)
+        return None if nanoseconds is None else nanoseconds / 1e9
+
+    def nanoseconds(self, name: str) -> int | None:
+        """Return a time in nanoseconds since 1970; None if absent.
+
+        The value is seconds with a fraction, of which nine digits count.
+
+        :raises InvalidRequest: when the value is not a time.
+        """
+        value = self.text(name).strip()
+        if not value:
+            return None
+        seconds, _, fraction = value.partition(".")
+        whole = seconds.removeprefix("-")
+        digits = (whole or "0") + (fraction or "0")
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= 30):
+            raise InvalidRequest(
+                f"{name} {value[:40]!r} is not a time", hint="write seconds since 1970"
+            )
+        nanoseconds = int(whole or "0") * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
+        return -nanoseconds if seconds.startswith("-") else nanoseconds
+
+    def filters(self) -> dict[str, list[str]]:
+        """Return the ``filters``: ``{"name": {"value": true}}`` or ``{"name": ["value"]}``.
+
+        :raises InvalidRequest: when the document has another form.
+        """
+        value = self.text("filters")
+        if not value:
+            return {}
+        try:
+            document = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+            document = None
+        if not isinstance(document, dict):
+            raise InvalidRequest(f"invalid filter: {value[:200]!r} is not a JSON object")
+        return {name: _filter_values(name, values) for name, values in document.items()}
+
+
+def _filter_values(name: str, values: object) -> list[str]:
+    if isinstance(values, dict) and all(isinstance(v, bool) for v in values.values()):
+        return [text for text, enabled in values.items() if enabled]
+    if isinstance(values, list) and all(isinstance(v, str) for v in values):
+        return list(values)
+    if values is None:
+        return []
+    raise InvalidRequest(
+        f"invalid filter {name[:80]!r}",
+        hint='write {"name": ["value"]} or {"name": {"value": true}}',
+    )
 
 
 class Request:
     """The parsed head of a request, its body to be read on demand, and the engine.
 
-    ``name`` is the variable part of the path, decoded; ``version`` the API version in the path.
-    ``upgrade`` is true where the client asked to switch protocols.
+    ``name`` is the variable part of the path, decoded, and ``version`` the API version in the path.
+    ``upgrade`` is true if the client asks to switch protocols.
     """
 
     __slots__ = ("_headers", "body", "engine", "name", "peer", "query", "upgrade", "version")
@@ -49,23 +188,25 @@ class Request:
         self.upgrade = b"upgrade" in headers
 
     def header(self, name: bytes) -> str:
-        """A header by its lower-case name, empty where absent."""
+        """Return a header by its lower-case name; empty if absent."""
         return self._headers.get(name, b"").decode("latin-1")
 
     async def _document_bytes(self) -> bytes:
         if int(self._headers.get(b"content-length", b"0")) > MAX_DOCUMENT:
-            raise TooLarge(f"the body is larger than {MAX_DOCUMENT} bytes, which is the limit")
+            raise TooLarge(f"the body is larger than the limit of {MAX_DOCUMENT} bytes")
         data = bytearray()
         async for chunk in self.body():
             data += chunk
             if len(data) > MAX_DOCUMENT:
-                raise TooLarge(f"the body is larger than {MAX_DOCUMENT} bytes, which is the limit")
+                raise TooLarge(f"the body is larger than the limit of {MAX_DOCUMENT} bytes")
         return bytes(data)
 
     async def document(self, kind: type[_Document], *, required: bool = False) -> _Document:
-        """The JSON body as a typed document; raises :class:`InvalidRequest` naming the member.
+        """Return the JSON body as a typed document. An absent body is an empty document.
 
-        No body is an empty document unless ``required``.
+        :raises InvalidRequest: when the body is invalid, or absent and ``required``. The text names
+            the member.
+        :raises TooLarge: when the body is larger than the limit.
         """
         data = await self._document_bytes()
         if not data:
@@ -79,19 +220,19 @@ class Request:
             )
         try:
             return decode(data, kind)
-        except msgspec.ValidationError as problem:
-            raise InvalidRequest(f"invalid request body: {problem}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-            raise InvalidRequest(f"invalid JSON: {problem}") from None
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"invalid request body: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"invalid JSON: {error}") from None
         except RecursionError:
             raise InvalidRequest("invalid JSON: nested too deep") from None
 
     async def body_size(self) -> int:
-        """Bytes of a body that is read and dropped."""
+        """Read and drop the body; return its size in bytes."""
         return len(await self._document_bytes())
 
     async def ignore_body(self) -> None:
-        """Read and drop a body that has no meaning here (bounded as a document is)."""
+        """Read and drop a body that the route does not use; limited like a document."""
         await self._document_bytes()
 
 

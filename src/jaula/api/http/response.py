@@ -1,7 +1,8 @@
-"""What a route answers with: a whole body, a stream of chunks, or a hijacked connection.
+"""The answer of a route: a whole body, a stream of chunks, or a hijacked connection.
 
-A route decides the answer, the connection writes it; that keeps routes free of HTTP and lets a
-test compare values.
+A route returns the answer as a value and the session writes it. So routes are free of HTTP, and
+tests compare values. Streams of JSON documents have one document a line (moby ``pkg/jsonmessage``,
+events, stats).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MULTIPLEXED_STREAM = b"application/vnd.docker.multiplexed-stream"
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A complete answer; ``content_type`` None means that there is no body."""
+    """A complete answer; ``content_type`` None means no body."""
 
     status: int
     body: bytes = b""
@@ -31,32 +32,32 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class StreamResponse(msgspec.Struct, frozen=True):
-    """An answer of unknown length, sent in chunks; the iterator is closed when the client goes.
+    """An answer of unknown length, sent in chunks. The iterator is closed when the client leaves.
 
     ``at_once`` sends the head before the first chunk exists (wait, events, a followed log).
-    Otherwise the first chunk is awaited, so that an error raised before it becomes an HTTP error.
-    ``last_words`` turns an error after the head into a final chunk; without it the connection is
+    Otherwise the head waits for the first chunk, so an error before it becomes an HTTP error.
+    ``error_chunk`` turns an error after the head into a final chunk. Without it the connection is
     cut, which a client sees as an incomplete body.
     """
 
     chunks: AsyncIterator[bytes]
     content_type: bytes = JSON
     at_once: bool = False
-    last_words: Callable[[JaulaError], bytes] | None = None
+    error_chunk: Callable[[JaulaError], bytes] | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class HijackResponse(msgspec.Struct, frozen=True):
-    """The connection leaves HTTP and its descriptor is given away.
+    """The connection leaves HTTP and its descriptor is handed over.
 
-    ``take`` gets a duplicate of the socket and the bytes that arrived after the head, and owns the
-    descriptor from then on. ``last_words`` is what the client reads if ``take`` raises. ``head`` is
-    the answer to an upgrade to another protocol than ``tcp``.
+    ``take`` gets a duplicate of the socket and the bytes that arrived after the head. It owns the
+    descriptor from the call on. ``error_chunk`` is what the client reads if ``take`` raises.
+    ``head`` is the answer to an upgrade to a protocol other than ``tcp``.
     """
 
     content_type: bytes
     take: Callable[[int, bytes], Awaitable[None]]
-    last_words: Callable[[JaulaError], bytes]
+    error_chunk: Callable[[JaulaError], bytes]
     head: bytes | None = None
 
 
@@ -64,25 +65,28 @@ Answer = Response | StreamResponse | HijackResponse
 
 
 def encode(document: Any) -> bytes:
-    """One line of JSON. Lone surrogates (file names that are not UTF-8) become U+FFFD, as in Go."""
+    """Return a line of JSON. Lone surrogates become U+FFFD, as in Go.
+
+    Names of files that are not UTF-8 contain lone surrogates.
+    """
     try:
         return msgspec.json.encode(document) + b"\n"
     except UnicodeEncodeError:
-        return msgspec.json.encode(_printable(msgspec.to_builtins(document))) + b"\n"
+        return msgspec.json.encode(_replace_surrogates(msgspec.to_builtins(document))) + b"\n"
 
 
-def _printable(value: Any) -> Any:
+def _replace_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, Mapping):
-        return {_printable(k): _printable(v) for k, v in value.items()}
+        return {_replace_surrogates(k): _replace_surrogates(v) for k, v in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes):
-        return [_printable(v) for v in value]
+        return [_replace_surrogates(v) for v in value]
     return value
 
 
 def json(document: Any, status: int = 200) -> Response:
-    """A JSON answer."""
+    """Return an answer with a JSON document."""
     return Response(status, encode(document), JSON)
 
 
@@ -91,14 +95,30 @@ OK = Response(200)
 CREATED = Response(201)
 
 
-def error(status: int, message: str) -> Response:
-    """Docker's error document; 304 has no body."""
+def error_response(status: int, message: str) -> Response:
+    """Return an answer with Docker's error document; 304 has no body."""
     if status == 304:
         return Response(304)
     return json({"message": message}, status)
 
 
-def progress_error(problem: JaulaError) -> bytes:
-    """The last line of a progress stream that failed (moby ``pkg/jsonmessage``)."""
-    text = str(problem)
+def progress_error(error: JaulaError) -> bytes:
+    """Return the last line of a failed progress stream (moby ``pkg/jsonmessage``)."""
+    text = str(error)
     return encode({"errorDetail": {"message": text}, "error": text})
+
+
+async def close(iterator: AsyncIterator[Any]) -> None:
+    """Run the clean-up of a generator now; a plain iterator has none."""
+    aclose = getattr(iterator, "aclose", None)
+    if aclose is not None:
+        await aclose()
+
+
+async def json_lines(documents: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """Yield each document as a line. Closing this closes ``documents``."""
+    try:
+        async for document in documents:
+            yield encode(document)
+    finally:
+        await close(documents)

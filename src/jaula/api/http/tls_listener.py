@@ -1,12 +1,12 @@
-"""The way in from the network: TCP clients that prove by a certificate who they are.
+"""The TLS listener: TCP clients that authenticate with a certificate.
 
-A client that was let in gets one end of a pair of sockets; the engine carries the bytes between
-that and TLS, for whole answers and hijacked streams alike. So everything behind this module sees a
-plain socket, which may be handed to a shim as any other. Nothing waits here but one piece a way.
+After the handshake the connection is served on one end of a socket pair. The engine forwards the
+bytes between the other end and TLS, for whole answers and hijacked streams alike. So the rest of
+the engine sees a plain socket, which can be passed to a shim like any other. At most one chunk is
+buffered in each direction.
 
-Whoever is slow with the handshake, or sends nothing at all, has a few seconds. When too many are
-at it, of one address or in all, the one that has been longest at it is dropped: an honest client
-needs milliseconds.
+A handshake may take a few seconds. If too many handshakes are in progress, from one address or in
+total, the oldest one is dropped: an honest client needs milliseconds.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from collections.abc import Awaitable, Callable
 from ssl import SSLContext
 
 from jaula import tls
-from jaula.api.http import peer
+from jaula.api.http.protocol import certified_peer, peer_address
 from jaula.api.http.socket_pump import SocketPump
 from jaula.spec.api_params import Remote
 from jaula.tasks import BackgroundTasks
 from jaula.tls import TlsCodec, TlsError
 
 HANDSHAKE_SECONDS = 10.0
-MOST_SHAKING, MOST_OF_ONE = 256, 32  # clients in their handshake: in all, and of one address
-MOST_INSIDE = 1024
-_FAREWELL_SECONDS = 2.0
-_QUIET_SECONDS = 5.0  # between two lines of the log about clients that were not let in
-_NO_DESCRIPTORS_PAUSE = 1.0  # seconds
+MAX_HANDSHAKES, MAX_HANDSHAKES_PER_ADDRESS = 256, 32  # in progress
+MAX_CLIENTS = 1024  # after their handshake
+_CLOSE_SECONDS = 2.0
+_LOG_INTERVAL = 5.0  # seconds between two log lines about rejected clients
+_ACCEPT_RETRY_SECONDS = 1.0
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),  # seconds
@@ -42,7 +42,7 @@ _PLAIN = (
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"Connection: close\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 )
-"""Go's answer (net/http), which Docker's clients show."""
+"""The answer of Go's net/http, which Docker's clients print."""
 
 Adopt = Callable[[socket.socket, Remote], Awaitable[None]]
 
@@ -50,7 +50,7 @@ _log = logging.getLogger("jaula.api")
 
 
 class TlsListener:
-    """One listening socket. ``context`` may be replaced: it is for the clients that follow."""
+    """One listening socket. ``context`` may be replaced; it applies to new connections."""
 
     def __init__(
         self,
@@ -63,10 +63,10 @@ class TlsListener:
         self._loop = loop
         self._sock = sock
         self._adopt = adopt
-        self._shaking: dict[asyncio.Task[None], str] = {}  # oldest first, with its address
-        self._tasks = BackgroundTasks(_log, "a client from the network failed")
-        self._unsaid = 0  # clients that were not let in, of which the log says nothing yet
-        self._quiet_until = 0.0
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # oldest first, with the address
+        self._tasks = BackgroundTasks(_log, "a TLS client failed")
+        self._unlogged = 0  # rejected clients since the last log line
+        self._next_log = 0.0
         self._accepting = loop.create_task(self._accept())
 
     async def _accept(self) -> None:
@@ -77,45 +77,45 @@ class TlsListener:
                 continue
             except OSError as error:
                 _log.warning("cannot accept on %s: %s", self._sock.getsockname(), error)
-                await asyncio.sleep(_NO_DESCRIPTORS_PAUSE)
+                await asyncio.sleep(_ACCEPT_RETRY_SECONDS)
                 continue
-            if len(self._tasks) - len(self._shaking) >= MOST_INSIDE:
+            if len(self._tasks) - len(self._handshakes) >= MAX_CLIENTS:
                 client.close()
                 continue
             self._make_room(address[0])
             task = self._tasks.spawn(self._serve(client))
-            self._shaking[task] = address[0]
-            task.add_done_callback(lambda task: self._shaking.pop(task, None))
+            self._handshakes[task] = address[0]
+            task.add_done_callback(lambda task: self._handshakes.pop(task, None))
 
     def _make_room(self, address: str) -> None:
-        same = [task for task, of in self._shaking.items() if of == address]
-        if len(same) >= MOST_OF_ONE:
+        same = [task for task, other in self._handshakes.items() if other == address]
+        if len(same) >= MAX_HANDSHAKES_PER_ADDRESS:
             same[0].cancel()
-        elif len(self._shaking) >= MOST_SHAKING:
-            next(iter(self._shaking)).cancel()
+        elif len(self._handshakes) >= MAX_HANDSHAKES:
+            next(iter(self._handshakes)).cancel()
 
     async def _serve(self, client: socket.socket) -> None:
-        """From the handshake to the end of the connection."""
+        """Serve a client from the handshake to the end of its connection."""
         task = asyncio.current_task()
         assert task is not None
         with client:
             try:
                 for level, option, value in _KEEPALIVE:
                     client.setsockopt(level, option, value)
-                origin = Remote(peer.address_of(client))
+                origin = Remote(peer_address(client))
                 codec = TlsCodec(self.context, server=True)
                 async with asyncio.timeout(HANDSHAKE_SECONDS):
-                    await self._shake(client, codec)
+                    await self._handshake(client, codec)
             except TlsError as error:
-                self._refused(origin, error)
+                self._log_rejected(origin, error)
                 return
             except TimeoutError:
                 return
             except OSError:
-                return  # it is gone
+                return  # the client is gone
             finally:
-                self._shaking.pop(task, None)
-            origin = peer.certified(origin.address, codec.subject, codec.certificate)
+                self._handshakes.pop(task, None)
+            origin = certified_peer(origin.address, codec.subject, codec.certificate)
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             theirs.setblocking(False)
@@ -127,17 +127,17 @@ class TlsListener:
                     raise
                 await SocketPump(client, codec, ours).run()
 
-    def _refused(self, origin: Remote, error: TlsError) -> None:
-        """Say so, but not as often as somebody might like to fill the log."""
-        self._unsaid += 1
+    def _log_rejected(self, origin: Remote, error: TlsError) -> None:
+        """Log a rejected client, at a limited rate: a client must not be able to fill the log."""
+        self._unlogged += 1
         now = self._loop.time()
-        if now < self._quiet_until:
+        if now < self._next_log:
             return
-        more = f" ({self._unsaid - 1} others before)" if self._unsaid > 1 else ""
-        _log.info("client %s was not let in: %s%s", origin.address, error, more)
-        self._unsaid, self._quiet_until = 0, now + _QUIET_SECONDS
+        more = f" (and {self._unlogged - 1} before)" if self._unlogged > 1 else ""
+        _log.info("client %s was rejected: %s%s", origin.address, error, more)
+        self._unlogged, self._next_log = 0, now + _LOG_INTERVAL
 
-    async def _shake(self, client: socket.socket, codec: TlsCodec) -> None:
+    async def _handshake(self, client: socket.socket, codec: TlsCodec) -> None:
         done = False
         while not done:
             data = await self._loop.sock_recv(client, tls.CHUNK_SIZE)
@@ -148,27 +148,27 @@ class TlsListener:
                 last = _PLAIN if error.plain else codec.outgoing()
                 await self._loop.sock_sendall(client, last)
                 if data:
-                    await self._let_read(client)
+                    await self._close_gracefully(client)
                 raise
             if answer := codec.outgoing():
                 await self._loop.sock_sendall(client, answer)
 
-    async def _let_read(self, client: socket.socket) -> None:
-        """Close gently: a socket that is closed with unread bytes takes back what was sent."""
+    async def _close_gracefully(self, client: socket.socket) -> None:
+        """Close after the client has read the answer; a close with unread input would reset it."""
         client.shutdown(socket.SHUT_WR)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL_SECONDS):
+            async with asyncio.timeout(_CLOSE_SECONDS):
                 while await self._loop.sock_recv(client, tls.CHUNK_SIZE):
                     pass
 
     def stop(self) -> None:
-        """Let nobody in any more."""
+        """Stop accepting, and end handshakes."""
         self._accepting.cancel()
-        for task in tuple(self._shaking):
+        for task in tuple(self._handshakes):
             task.cancel()
 
     async def close(self) -> None:
-        """End what is left of connections, once what was behind them has ended."""
+        """End the remaining connections, after the server has ended its sessions."""
         await asyncio.wait((self._accepting,))
-        self._sock.close()  # not before: its number could be another's while it is waited for
-        await self._tasks.finish(_FAREWELL_SECONDS)
+        self._sock.close()  # not earlier: the accept may still wait for its number
+        await self._tasks.finish(_CLOSE_SECONDS)

@@ -2,7 +2,7 @@
 
 wsproto reads and writes the frames, without input or output of its own. It hands on the payload of
 a data frame as it arrives, so a frame of any length needs no memory. A control frame has at most
-125 bytes (section 5.5). Import this module lazily: wsproto takes 8 ms and 0.6 MiB.
+125 bytes (section 5.5). Import this module lazily: wsproto needs 8 ms and 0.6 MiB.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from wsproto.utilities import generate_accept_token
 
 from jaula.errors import InvalidRequest
 
-_PIECE = 1 << 16  # bytes
+_CHUNK = 1 << 16  # bytes
 _CLOSE_TIMEOUT = 1.0  # seconds for the client's answer to a close frame
 
 
 def accept(key: str) -> bytes:
     """Return the value of ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key`` (section 4.2.2).
 
-    :raises InvalidRequest: the key is not 16 bytes in base64, which wsproto does not check.
+    :raises InvalidRequest: when the key is not 16 bytes in base64, which wsproto does not check.
     """
     try:
         nonce = base64.b64decode(key, validate=True)
@@ -45,7 +45,7 @@ def close_frame(reason: str) -> bytes:
 
 
 class Bridge:
-    """Carries bytes between a client's frames and a raw stream.
+    """The forwarder of bytes between a client's frames and a raw stream.
 
     Messages to the client are binary or text. In text, U+FFFD replaces bytes that are not UTF-8.
     A text message of the client that is not UTF-8 closes the connection with code 1007.
@@ -69,8 +69,8 @@ class Bridge:
         outward = asyncio.ensure_future(self._outward())
         try:
             while True:
-                if attached.done() and (problem := attached.exception()) is not None:
-                    raise problem
+                if attached.done() and (error := attached.exception()) is not None:
+                    raise error
                 if inward.done() or outward.done():
                     break
                 waiting = {inward, outward} | (set() if attached.done() else {attached})
@@ -93,14 +93,14 @@ class Bridge:
                 await self._loop.sock_sendall(self._client, self._connection.send(event))
 
     async def _outward(self) -> None:
-        while data := await self._loop.sock_recv(self._stream, _PIECE):
+        while data := await self._loop.sock_recv(self._stream, _CHUNK):
             if self._text is None:
                 await self._send(BytesMessage(data))
             else:
                 await self._send(TextMessage(self._text.decode(data)))
 
     async def _inward(self, early: bytes) -> None:
-        data = early or await self._loop.sock_recv(self._client, _PIECE)
+        data = early or await self._loop.sock_recv(self._client, _CHUNK)
         try:
             while data:
                 self._connection.receive_data(data)
@@ -109,7 +109,7 @@ class Bridge:
                         await self._answer_close(event)
                         return
                     await self._handle(event)
-                data = await self._loop.sock_recv(self._client, _PIECE)
+                data = await self._loop.sock_recv(self._client, _CHUNK)
         except (BrokenPipeError, ConnectionResetError):
             return  # the client or the container is gone
 
@@ -124,10 +124,10 @@ class Bridge:
     async def _answer_close(self, event: CloseConnection) -> None:
         """Answer a close frame with 1000, as moby does, and a broken frame with wsproto's code."""
         if self._connection.state is ConnectionState.OPEN:
-            reply = CloseConnection(event.code, _encodable(event.reason or ""))
+            answer = CloseConnection(event.code, _encodable(event.reason or ""))
         else:
-            reply = CloseConnection(CloseReason.NORMAL_CLOSURE)
-        await self._send(reply)
+            answer = CloseConnection(CloseReason.NORMAL_CLOSURE)
+        await self._send(answer)
 
 
 def _encodable(reason: str) -> str:

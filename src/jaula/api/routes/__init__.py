@@ -1,10 +1,10 @@
-"""Every route of the API, one module per noun.
+"""All routes of the API, one module per noun.
 
-A module's ``ROUTES`` is a table of method, template and handler; a new noun is a new module and
-one line here.
+The ``ROUTES`` of a module is a table of method, template and handler. A new noun is a new module
+and one line in this file.
 """
 
-from jaula.api.router import Routes
+from jaula.api.http.router import Routes
 from jaula.api.routes import (
     archive,
     build,

@@ -1,4 +1,4 @@
-"""Files in and out of a container: ``docker cp``."""
+"""Copying files into and out of a container: ``docker cp``."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import msgspec
 from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer, Response, StreamResponse
-from jaula.api.router import Routes
+from jaula.api.http.router import Routes
 
 
-def _header(described: msgspec.Struct) -> tuple[bytes, bytes]:
-    """What is at the path, beside the answer."""
-    document = response.encode(described).rstrip(b"\n")
+def _header(file_stat: msgspec.Struct) -> tuple[bytes, bytes]:
+    """Return the header that describes the file at the path."""
+    document = response.encode(file_stat).rstrip(b"\n")
     return (b"X-Docker-Container-Path-Stat", b64encode(document))
 
 
-async def stat(call: Request) -> Answer:
-    """``HEAD /containers/{id}/archive``."""
-    described = await call.engine.containers.path_stat(call.name, call.query.text("path"))
-    return Response(200, headers=(_header(described),))
+async def stat(request: Request) -> Answer:
+    """Get information about files in a container: ``HEAD /containers/{id}/archive``."""
+    file_stat = await request.engine.containers.path_stat(request.name, request.query.text("path"))
+    return Response(200, headers=(_header(file_stat),))
 
 
-async def get(call: Request) -> Answer:
-    """``GET /containers/{id}/archive``."""
-    path = call.query.text("path")
-    described, chunks = await call.engine.containers.copy_out(call.name, path)
-    return StreamResponse(chunks, response.TAR, headers=(_header(described),))
+async def get(request: Request) -> Answer:
+    """Get an archive of a filesystem resource in a container: ``GET /containers/{id}/archive``."""
+    path = request.query.text("path")
+    file_stat, chunks = await request.engine.containers.copy_out(request.name, path)
+    return StreamResponse(chunks, response.TAR, headers=(_header(file_stat),))
 
 
-async def put(call: Request) -> Answer:
-    """``PUT /containers/{id}/archive``."""
-    query = call.query
-    await call.engine.containers.copy_in(
-        call.name,
+async def put(request: Request) -> Answer:
+    """Extract an archive to a directory in a container: ``PUT /containers/{id}/archive``."""
+    query = request.query
+    await request.engine.containers.copy_in(
+        request.name,
         query.text("path"),
-        call.body(),
+        request.body(),
         keep_kinds=query.flag("noOverwriteDirNonDir"),
         as_user=query.flag("copyUIDGID"),
     )

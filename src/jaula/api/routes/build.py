@@ -1,8 +1,8 @@
-"""Building images: ``/build``, what belongs to it, and the session of a client that builds.
+"""Builds: ``/build``, the build cache, and the build session of a client.
 
-Source: Docker Engine API 1.45, ``ImageBuild``, ``BuildPrune``. What asks for BuildKit
-(``version=2``) is refused; the docker command asks for it only where ``/_ping`` names it. ``POST
-/grpc`` and ``/session`` are no routes: a client that finds no page there does without BuildKit.
+Source: Docker Engine API 1.45, ``ImageBuild``, ``BuildPrune``. A request for BuildKit
+(``version=2``) is rejected; the docker command sends one only if ``/_ping`` announces BuildKit.
+``POST /grpc`` and ``/session`` do not exist: a client that gets 404 there works without BuildKit.
 """
 
 from __future__ import annotations
@@ -12,35 +12,33 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from jaula.api import version
 from jaula.api.http import response
-from jaula.api.http.json_stream import lines
 from jaula.api.http.request import Request
-from jaula.api.http.response import Answer, HijackResponse, StreamResponse
-from jaula.api.router import Routes
+from jaula.api.http.response import Answer, HijackResponse, StreamResponse, json_lines
+from jaula.api.http.router import HEADERS, Routes
 from jaula.errors import InvalidRequest, JaulaError, StepFailed
 from jaula.spec.api import HostConfig, RegistryAuth, Ulimit
 from jaula.spec.build import BuildOptions, PruneOptions
 from jaula.spec.build_session import PROTOCOL
 
 _Kind = TypeVar("_Kind")
-_MAX_NAMES = 128
+_MAX_NAMES = 128  # of one image
 
 
-def _document(call: Request, name: str, kind: type[_Kind], empty: _Kind) -> _Kind:
-    """A parameter that is a JSON document; ``null`` is none."""
-    text = call.query.text(name)
+def _document(request: Request, name: str, kind: type[_Kind], empty: _Kind) -> _Kind:
+    """Decode a parameter that is a JSON document; an absent one or ``null`` is ``empty``."""
+    text = request.query.text(name)
     if not text or text == "null":
         return empty
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as problem:
-        raise InvalidRequest(f"{name} is not valid: {problem}") from None
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
+        raise InvalidRequest(f"{name} is not valid: {exc}") from None
 
 
-def _auths(call: Request) -> dict[str, RegistryAuth]:
-    """``X-Registry-Config``: credentials by registry, in URL-safe base 64."""
-    text = call.header(b"x-registry-config")
+def _auths(request: Request) -> dict[str, RegistryAuth]:
+    """Decode ``X-Registry-Config``: credentials by registry, in URL-safe base64."""
+    text = request.header(b"x-registry-config")
     if not text:
         return {}
     try:
@@ -51,8 +49,8 @@ def _auths(call: Request) -> dict[str, RegistryAuth]:
         raise InvalidRequest("invalid X-Registry-Config header") from None
 
 
-def _host(call: Request) -> HostConfig:
-    query = call.query
+def _host(request: Request) -> HostConfig:
+    query = request.query
 
     def number(name: str) -> int:
         return query.integer(name) or 0
@@ -71,90 +69,90 @@ def _host(call: Request) -> HostConfig:
         extra_hosts=tuple(
             line for text in query.texts("extrahosts") for line in text.split(",") if line
         ),
-        ulimits=tuple(_document(call, "ulimits", list[Ulimit], [])),
-        security_opt=tuple(_document(call, "securityopt", list[str], [])),
+        ulimits=tuple(_document(request, "ulimits", list[Ulimit], [])),
+        security_opt=tuple(_document(request, "securityopt", list[str], [])),
         isolation=query.text("isolation"),
     )
 
 
-def _options(call: Request) -> BuildOptions:
-    query = call.query
+def _options(request: Request) -> BuildOptions:
+    query = request.query
     if query.text("version") == "2":
         raise InvalidRequest(
             "this engine builds without BuildKit", hint="set DOCKER_BUILDKIT=0, or use jaula build"
         )
     names = tuple(name for name in query.texts("t") if name)
     if len(names) > _MAX_NAMES:
-        raise InvalidRequest(f"{len(names)} names were given, {_MAX_NAMES} is the limit")
+        raise InvalidRequest(f"{len(names)} names exceed the limit of {_MAX_NAMES}")
     return BuildOptions(
         names=names,
         dockerfile=query.text("dockerfile"),
         remote=query.text("remote"),
         target=query.text("target"),
         platform=query.text("platform").lower(),
-        build_args=_document(call, "buildargs", dict[str, str | None], {}),
-        labels=_document(call, "labels", dict[str, str], {}),
-        cache_from=tuple(_document(call, "cachefrom", list[str], [])),
+        build_args=_document(request, "buildargs", dict[str, str | None], {}),
+        labels=_document(request, "labels", dict[str, str], {}),
+        cache_from=tuple(_document(request, "cachefrom", list[str], [])),
         no_cache=query.flag("nocache"),
         pull=query.flag("pull"),
         quiet=query.flag("q"),
         squash=query.flag("squash"),
         steps=query.text("progress") == "steps",
-        host=_host(call),
-        auths=_auths(call),
+        host=_host(request),
+        auths=_auths(request),
         session=query.text("session"),
         build_id=query.text("buildid"),
         allow=tuple(word for text in query.texts("allow") for word in text.split(",") if word),
-        contexts=_document(call, "buildcontexts", dict[str, str], {}),
+        contexts=_document(request, "buildcontexts", dict[str, str], {}),
     )
 
 
-async def build(call: Request) -> Answer:
-    """``POST /build``: the body is the context, a tar, compressed or not."""
-    progress = call.engine.builds.build(_options(call), call.body())
-    return StreamResponse(lines(progress), last_words=_failure)
+async def build(request: Request) -> Answer:
+    """Build an image: ``POST /build``. The body is the context as a tar, compressed or not."""
+    progress = request.engine.builds.build(_options(request), request.body())
+    return StreamResponse(json_lines(progress), error_chunk=_failure)
 
 
-def _failure(problem: JaulaError) -> bytes:
-    """The last line; a step's status is the docker command's exit code."""
-    text = str(problem)
+def _failure(error: JaulaError) -> bytes:
+    """Return the last line; the docker command exits with the status of a failed step."""
+    text = str(error)
     detail: dict[str, Any] = {"message": text}
-    if isinstance(problem, StepFailed):
-        detail["code"] = problem.exit_code
+    if isinstance(error, StepFailed):
+        detail["code"] = error.exit_code
     return response.encode({"errorDetail": detail, "error": text})
 
 
-async def prune(call: Request) -> Answer:
-    """``POST /build/prune``."""
-    query = call.query
+async def prune(request: Request) -> Answer:
+    """Delete builder cache: ``POST /build/prune``."""
+    query = request.query
     options = PruneOptions(
         all=query.flag("all"),
         keep=query.integer("keep-storage") or query.integer("reserved-space") or 0,
         filters=query.filters(),
     )
-    return response.json(await call.engine.builds.prune(options))
+    return response.json(await request.engine.builds.prune(options))
 
 
-async def cancel(call: Request) -> Answer:
-    """``POST /build/cancel``."""
-    id = call.query.text("id")
+async def cancel(request: Request) -> Answer:
+    """Cancel a build: ``POST /build/cancel``."""
+    id = request.query.text("id")
     if not id:
-        raise InvalidRequest("the id of a build is needed (id)")
-    await call.engine.builds.cancel(id)
+        raise InvalidRequest("the parameter id (of a build) is required")
+    await request.engine.builds.cancel(id)
     return response.NO_CONTENT
 
 
-async def session(call: Request) -> Answer:
-    """``POST /build/session``: see :mod:`jaula.spec.build_session`."""
-    if call.header(b"upgrade").lower() != PROTOCOL:
-        raise InvalidRequest("a session is an upgrade", hint=f"send Upgrade: {PROTOCOL}")
-    id, builds = call.query.text("session"), call.engine.builds
+async def session(request: Request) -> Answer:
+    """Open a build session: ``POST /build/session``, see :mod:`jaula.spec.build_session`."""
+    if request.header(b"upgrade").lower() != PROTOCOL:
+        raise InvalidRequest("a build session needs an upgrade", hint=f"send Upgrade: {PROTOCOL}")
+    id, builds = request.query.text("session"), request.engine.builds
     builds.check_session(id)
 
     async def take(descriptor: int, early: bytes) -> None:
         await builds.session(id, descriptor, early)
 
-    return HijackResponse(b"", take, lambda problem: b"", _HEAD)
+    return HijackResponse(b"", take, lambda error: b"", _HEAD)
 
 
 _HEAD = b"\r\n".join(
@@ -162,7 +160,7 @@ _HEAD = b"\r\n".join(
         b"HTTP/1.1 101 Switching Protocols",
         b"Connection: Upgrade",
         b"Upgrade: " + PROTOCOL.encode(),
-        *(name + b": " + value for name, value in version.HEADERS),
+        *(name + b": " + value for name, value in HEADERS),
         b"",
         b"",
     )

@@ -1,4 +1,4 @@
-"""Containers: their life, their description, their limits."""
+"""Containers: life cycle, inspection, limits."""
 
 from __future__ import annotations
 
@@ -7,173 +7,181 @@ from typing import Any
 import msgspec
 
 from jaula.api.http import response
-from jaula.api.http.query import Query
-from jaula.api.http.request import Request
+from jaula.api.http.request import Query, Request
 from jaula.api.http.response import Answer, Response
-from jaula.api.router import Routes
+from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.spec.api import ContainerCreate, ContainerUpdate
 from jaula.spec.api_params import CommitOptions
 
-_DNS_NAMES_APART = (1, 45)
-_IPC_PRIVATE_SINCE = (1, 40)  # what a container's IPC namespace is where nothing was asked for
+_DNS_NAMES_SINCE = (1, 45)
+_IPC_PRIVATE_SINCE = (1, 40)  # as the default of IpcMode
 _STOP_SIGNAL_SINCE = (1, 42)
-_NO_OBJECT = 7  # bytes that hold no JSON object with a member
+_MAX_EMPTY_BODY = 7  # bytes; too few for a JSON object with a member
 
 
-async def create(call: Request) -> Answer:
-    """``POST /containers/create``."""
-    body = await call.document(ContainerCreate, required=True)
-    if call.version < _IPC_PRIVATE_SINCE and not body.host_config.ipc_mode:
+async def create(request: Request) -> Answer:
+    """Create a container: ``POST /containers/create``."""
+    body = await request.document(ContainerCreate, required=True)
+    if request.version < _IPC_PRIVATE_SINCE and not body.host_config.ipc_mode:
         host = msgspec.structs.replace(body.host_config, ipc_mode="shareable")
         body = msgspec.structs.replace(body, host_config=host)
-    query = call.query
-    created = await call.engine.containers.create(
+    query = request.query
+    created = await request.engine.containers.create(
         body, query.optional("name"), query.optional("platform")
     )
     return response.json({"Id": created.id, "Warnings": created.warnings}, 201)
 
 
-async def list_(call: Request) -> Answer:
-    """``GET /containers/json``."""
-    query = call.query
+async def list_(request: Request) -> Answer:
+    """List containers: ``GET /containers/json``."""
+    query = request.query
     limit = query.integer("limit")
     if limit is not None and limit <= 0:
         limit = None
-    documents = call.engine.containers.list(
+    documents = request.engine.containers.list(
         all=query.flag("all"), limit=limit, filters=query.filters(), size=query.flag("size")
     )
     return response.json(documents)
 
 
-async def inspect(call: Request) -> Answer:
-    """``GET /containers/{id}/json``."""
-    document = call.engine.containers.inspect(call.name, size=call.query.flag("size"))
-    if call.version < _DNS_NAMES_APART:
+async def inspect(request: Request) -> Answer:
+    """Inspect a container: ``GET /containers/{id}/json``."""
+    document = request.engine.containers.inspect(request.name, size=request.query.flag("size"))
+    if request.version < _DNS_NAMES_SINCE:
         _alias_of_id(document)
     return response.json(document)
 
 
 def _alias_of_id(document: dict[str, Any]) -> None:
-    """Add the short id to the aliases, where it was before ``DNSNames`` came."""
+    """Add the short id to the aliases, as before API versions with ``DNSNames``."""
     for endpoint in document["NetworkSettings"]["Networks"].values():
         if endpoint["Aliases"] is not None:
             endpoint["Aliases"].append(document["Id"][:12])
 
 
-async def start(call: Request) -> Answer:
-    """``POST /containers/{id}/start``."""
-    if call.query.text("checkpoint"):
-        raise Unsupported("starting from a checkpoint is not possible with this engine")
-    if await call.body_size() > _NO_OBJECT:
+async def start(request: Request) -> Answer:
+    """Start a container: ``POST /containers/{id}/start``."""
+    if request.query.text("checkpoint"):
+        raise Unsupported("this engine cannot start a container from a checkpoint")
+    if await request.body_size() > _MAX_EMPTY_BODY:
         raise InvalidRequest(
             "starting container with non-empty request body was deprecated since API v1.22 and"
             " removed in v1.24"
         )
-    await call.engine.containers.start(call.name)
+    await request.engine.containers.start(request.name)
     return response.NO_CONTENT
 
 
-def _stop_signal(call: Request) -> str | None:
-    return call.query.optional("signal") if call.version >= _STOP_SIGNAL_SINCE else None
+def _stop_signal(request: Request) -> str | None:
+    return request.query.optional("signal") if request.version >= _STOP_SIGNAL_SINCE else None
 
 
-async def stop(call: Request) -> Answer:
-    """``POST /containers/{id}/stop``."""
-    await call.engine.containers.stop(call.name, call.query.integer("t"), _stop_signal(call))
-    return response.NO_CONTENT
-
-
-async def restart(call: Request) -> Answer:
-    """``POST /containers/{id}/restart``."""
-    await call.engine.containers.restart(call.name, call.query.integer("t"), _stop_signal(call))
-    return response.NO_CONTENT
-
-
-async def kill(call: Request) -> Answer:
-    """``POST /containers/{id}/kill``."""
-    try:
-        await call.engine.containers.kill(call.name, call.query.optional("signal"))
-    except (NotFound, InvalidRequest) as error:  # Docker's words, which scripts match
-        raise type(error)(f"cannot kill container: {call.name}: {error.message}") from None
-    return response.NO_CONTENT
-
-
-async def pause(call: Request) -> Answer:
-    """``POST /containers/{id}/pause``."""
-    await call.engine.containers.pause(call.name)
-    return response.NO_CONTENT
-
-
-async def unpause(call: Request) -> Answer:
-    """``POST /containers/{id}/unpause``."""
-    await call.engine.containers.unpause(call.name)
-    return response.NO_CONTENT
-
-
-async def rename(call: Request) -> Answer:
-    """``POST /containers/{id}/rename``."""
-    await call.engine.containers.rename(call.name, call.query.text("name"))
-    return response.NO_CONTENT
-
-
-async def remove(call: Request) -> Answer:
-    """``DELETE /containers/{id}``; with ``link`` the name is that of a link."""
-    query = call.query
-    if query.flag("link"):
-        await call.engine.containers.remove_link(call.name)
-        return response.NO_CONTENT
-    await call.engine.containers.remove(
-        call.name, force=query.flag("force"), volumes=query.flag("v")
+async def stop(request: Request) -> Answer:
+    """Stop a container: ``POST /containers/{id}/stop``."""
+    await request.engine.containers.stop(
+        request.name, request.query.integer("t"), _stop_signal(request)
     )
     return response.NO_CONTENT
 
 
-async def top(call: Request) -> Answer:
-    """``GET /containers/{id}/top``."""
-    return response.json(await call.engine.containers.top(call.name, call.query.text("ps_args")))
+async def restart(request: Request) -> Answer:
+    """Restart a container: ``POST /containers/{id}/restart``."""
+    await request.engine.containers.restart(
+        request.name, request.query.integer("t"), _stop_signal(request)
+    )
+    return response.NO_CONTENT
 
 
-async def changes(call: Request) -> Answer:
-    """``GET /containers/{id}/changes``."""
-    return response.json(await call.engine.containers.changes(call.name))
+async def kill(request: Request) -> Answer:
+    """Kill a container: ``POST /containers/{id}/kill``."""
+    try:
+        await request.engine.containers.kill(request.name, request.query.optional("signal"))
+    except (NotFound, InvalidRequest) as error:  # Docker's text, which scripts match
+        raise type(error)(f"cannot kill container: {request.name}: {error.message}") from None
+    return response.NO_CONTENT
 
 
-async def update(call: Request) -> Answer:
-    """``POST /containers/{id}/update``."""
-    body = await call.document(ContainerUpdate)
-    return response.json({"Warnings": await call.engine.containers.update(call.name, body)})
+async def pause(request: Request) -> Answer:
+    """Pause a container: ``POST /containers/{id}/pause``."""
+    await request.engine.containers.pause(request.name)
+    return response.NO_CONTENT
 
 
-def console(query: Query) -> tuple[int, int]:
-    """Height and width of a terminal in characters; both are 16 bits for the kernel."""
+async def unpause(request: Request) -> Answer:
+    """Unpause a container: ``POST /containers/{id}/unpause``."""
+    await request.engine.containers.unpause(request.name)
+    return response.NO_CONTENT
+
+
+async def rename(request: Request) -> Answer:
+    """Rename a container: ``POST /containers/{id}/rename``."""
+    await request.engine.containers.rename(request.name, request.query.text("name"))
+    return response.NO_CONTENT
+
+
+async def remove(request: Request) -> Answer:
+    """Remove a container, or with ``link`` a link: ``DELETE /containers/{id}``."""
+    query = request.query
+    if query.flag("link"):
+        await request.engine.containers.remove_link(request.name)
+        return response.NO_CONTENT
+    await request.engine.containers.remove(
+        request.name, force=query.flag("force"), volumes=query.flag("v")
+    )
+    return response.NO_CONTENT
+
+
+async def top(request: Request) -> Answer:
+    """List processes running inside a container: ``GET /containers/{id}/top``."""
+    return response.json(
+        await request.engine.containers.top(request.name, request.query.text("ps_args"))
+    )
+
+
+async def changes(request: Request) -> Answer:
+    """Get changes on a container's filesystem: ``GET /containers/{id}/changes``."""
+    return response.json(await request.engine.containers.changes(request.name))
+
+
+async def update(request: Request) -> Answer:
+    """Update a container: ``POST /containers/{id}/update``."""
+    body = await request.document(ContainerUpdate)
+    return response.json({"Warnings": await request.engine.containers.update(request.name, body)})
+
+
+def console_size(query: Query) -> tuple[int, int]:
+    """Return height and width of a terminal in characters; the kernel has 16 bits for each.
+
+    :raises InvalidRequest: when one is missing or too large.
+    """
     height, width = query.integer("h"), query.integer("w")
     if height is None or width is None:
-        raise InvalidRequest("a size of a terminal needs both h and w")
+        raise InvalidRequest("the size of a terminal needs both h and w")
     if not (0 <= height < 1 << 16 and 0 <= width < 1 << 16):
-        raise InvalidRequest(f"a terminal of {height} by {width} characters is not possible")
+        raise InvalidRequest(f"the size of a terminal must be below 65536: got {height} by {width}")
     return height, width
 
 
-async def resize(call: Request) -> Answer:
-    """``POST /containers/{id}/resize``."""
-    height, width = console(call.query)
-    await call.engine.containers.resize(call.name, height, width)
+async def resize(request: Request) -> Answer:
+    """Resize a container TTY: ``POST /containers/{id}/resize``."""
+    height, width = console_size(request.query)
+    await request.engine.containers.resize(request.name, height, width)
     return response.OK
 
 
-async def prune(call: Request) -> Answer:
-    """``POST /containers/prune``."""
-    return response.json(await call.engine.containers.prune(call.query.filters()))
+async def prune(request: Request) -> Answer:
+    """Delete stopped containers: ``POST /containers/prune``."""
+    return response.json(await request.engine.containers.prune(request.query.filters()))
 
 
-async def commit(call: Request) -> Answer:
-    """``POST /commit``."""
-    query = call.query
+async def commit(request: Request) -> Answer:
+    """Create a new image from a container: ``POST /commit``."""
+    query = request.query
     ref = query.text("container")
     if not ref:
-        raise InvalidRequest("a container is needed", hint="give ?container=NAME")
-    body = await call.document(ContainerCreate)
+        raise InvalidRequest("the parameter container is required", hint="add ?container=NAME")
+    body = await request.document(ContainerCreate)
     options = CommitOptions(
         repo=query.text("repo"),
         tag=query.text("tag"),
@@ -183,18 +191,18 @@ async def commit(call: Request) -> Answer:
         changes=tuple(line for text in query.texts("changes") for line in text.splitlines()),
         config=body if body != ContainerCreate() else None,
     )
-    return response.json({"Id": await call.engine.containers.commit(ref, options)}, 201)
+    return response.json({"Id": await request.engine.containers.commit(ref, options)}, 201)
 
 
-async def checkpoints(call: Request) -> Answer:
-    """``/containers/{id}/checkpoints``: Docker has them as an experiment, with CRIU."""
-    await call.ignore_body()
-    raise Unsupported("checkpoints are not possible with this engine")
+async def checkpoints(request: Request) -> Answer:
+    """Refuse ``/containers/{id}/checkpoints``, which is experimental in Docker and needs CRIU."""
+    await request.ignore_body()
+    raise Unsupported("this engine does not support checkpoints")
 
 
-async def spec(call: Request) -> Answer:
-    """The OCI document that the runtime was given."""
-    return Response(200, call.engine.containers.spec(call.name), response.JSON)
+async def spec(request: Request) -> Answer:
+    """Get the OCI spec of a container, as the runtime received it."""
+    return Response(200, request.engine.containers.spec(request.name), response.JSON)
 
 
 ROUTES: Routes = (
@@ -215,7 +223,7 @@ ROUTES: Routes = (
     ("GET", "/containers/{id}/top", top),
     ("GET", "/containers/{id}/changes", changes),
     ("DELETE", "/containers/{id}", remove),
-    ("DELETE", "/containers/{name...}", remove),  # of a link: /CONTAINER/ALIAS
+    ("DELETE", "/containers/{name...}", remove),  # a link: /CONTAINER/ALIAS
     ("GET", "/containers/{id}/checkpoints", checkpoints),
     ("POST", "/containers/{id}/checkpoints", checkpoints),
     ("GET", "/jaula/containers/{id}/spec", spec),

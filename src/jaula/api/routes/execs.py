@@ -1,26 +1,29 @@
-"""Further processes in a running container."""
+"""Exec processes in running containers."""
 
 from __future__ import annotations
 
 from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer, HijackResponse
-from jaula.api.router import Routes
-from jaula.api.routes.containers import console
-from jaula.api.routes.streams import content_type, refusal
+from jaula.api.http.router import Routes
+from jaula.api.routes.containers import console_size
+from jaula.api.routes.streams import content_type, error_writer
 from jaula.spec.api import ExecCreate, ExecStart
 
 
-async def create(call: Request) -> Answer:
-    """``POST /containers/{id}/exec``."""
-    body = await call.document(ExecCreate, required=True)
-    return response.json({"Id": await call.engine.execs.create(call.name, body)}, 201)
+async def create(request: Request) -> Answer:
+    """Create an exec instance: ``POST /containers/{id}/exec``."""
+    body = await request.document(ExecCreate, required=True)
+    return response.json({"Id": await request.engine.execs.create(request.name, body)}, 201)
 
 
-async def start(call: Request) -> Answer:
-    """Detached: an empty answer once it runs. Otherwise the connection becomes its streams."""
-    body = await call.document(ExecStart)
-    execs, exec_id = call.engine.execs, call.name
+async def start(request: Request) -> Answer:
+    """Start an exec instance: ``POST /exec/{id}/start``.
+
+    A detached start answers when the process runs. Otherwise the connection becomes its streams.
+    """
+    body = await request.document(ExecStart)
+    execs, exec_id = request.engine.execs, request.name
     tty = execs.tty(exec_id)
 
     async def take(descriptor: int | None, early: bytes) -> None:
@@ -29,18 +32,18 @@ async def start(call: Request) -> Answer:
     if body.detach:
         await take(None, b"")
         return response.OK
-    return HijackResponse(content_type(call, tty), take, refusal(tty))
+    return HijackResponse(content_type(request, tty), take, error_writer(tty))
 
 
-async def inspect(call: Request) -> Answer:
-    """``GET /exec/{id}/json``."""
-    return response.json(call.engine.execs.inspect(call.name))
+async def inspect(request: Request) -> Answer:
+    """Inspect an exec instance: ``GET /exec/{id}/json``."""
+    return response.json(request.engine.execs.inspect(request.name))
 
 
-async def resize(call: Request) -> Answer:
-    """``POST /exec/{id}/resize``."""
-    height, width = console(call.query)
-    await call.engine.execs.resize(call.name, height, width)
+async def resize(request: Request) -> Answer:
+    """Resize an exec instance: ``POST /exec/{id}/resize``."""
+    height, width = console_size(request.query)
+    await request.engine.execs.resize(request.name, height, width)
     return response.OK
 
 

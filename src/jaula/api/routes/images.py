@@ -1,100 +1,102 @@
-"""Images: their description, names, archives, and where they come from."""
+"""Images: inspection, tags, archives, pull and import."""
 
 from __future__ import annotations
 
 from jaula.api import compat
 from jaula.api.http import response
-from jaula.api.http.json_stream import lines
 from jaula.api.http.request import Request
-from jaula.api.http.response import Answer, StreamResponse
-from jaula.api.router import Routes
+from jaula.api.http.response import Answer, StreamResponse, json_lines
+from jaula.api.http.router import Routes
 from jaula.api.routes import registry
 from jaula.errors import InvalidRequest
 
-_MAX_NAMES = 1024
+_MAX_NAMES = 1024  # of one archive
 
 
-async def list_(call: Request) -> Answer:
-    """``GET /images/json``."""
-    query = call.query
-    documents = call.engine.images.list(
+async def list_(request: Request) -> Answer:
+    """List images: ``GET /images/json``."""
+    query = request.query
+    documents = request.engine.images.list(
         all=query.flag("all"), filters=query.filters(), digests=query.flag("digests")
     )
-    return response.json(compat.images(documents, call.version))
+    return response.json(compat.images(documents, request.version))
 
 
-async def inspect(call: Request) -> Answer:
-    """``GET /images/{name...}/json``."""
-    return response.json(compat.image(call.engine.images.inspect(call.name), call.version))
+async def inspect(request: Request) -> Answer:
+    """Inspect an image: ``GET /images/{name...}/json``."""
+    return response.json(compat.image(request.engine.images.inspect(request.name), request.version))
 
 
-async def history(call: Request) -> Answer:
-    """``GET /images/{name...}/history``."""
-    return response.json(call.engine.images.history(call.name))
+async def history(request: Request) -> Answer:
+    """Get the history of an image: ``GET /images/{name...}/history``."""
+    return response.json(request.engine.images.history(request.name))
 
 
-async def tag(call: Request) -> Answer:
-    """``POST /images/{name...}/tag``."""
-    repository = call.query.text("repo")
+async def tag(request: Request) -> Answer:
+    """Tag an image: ``POST /images/{name...}/tag``."""
+    repository = request.query.text("repo")
     if not repository:
-        raise InvalidRequest("a new name needs a repository (repo)")
-    await call.engine.images.tag(call.name, repository, call.query.text("tag"))
+        raise InvalidRequest("the parameter repo (repository) is required")
+    await request.engine.images.tag(request.name, repository, request.query.text("tag"))
     return response.CREATED
 
 
-async def remove(call: Request) -> Answer:
-    """``DELETE /images/{name...}``."""
-    query = call.query
-    removed = await call.engine.images.remove(
-        call.name, force=query.flag("force"), noprune=query.flag("noprune")
+async def remove(request: Request) -> Answer:
+    """Remove an image: ``DELETE /images/{name...}``."""
+    query = request.query
+    removed = await request.engine.images.remove(
+        request.name, force=query.flag("force"), noprune=query.flag("noprune")
     )
     return response.json(removed)
 
 
-async def prune(call: Request) -> Answer:
-    """``POST /images/prune``."""
-    return response.json(await call.engine.images.prune(call.query.filters()))
+async def prune(request: Request) -> Answer:
+    """Delete unused images: ``POST /images/prune``."""
+    return response.json(await request.engine.images.prune(request.query.filters()))
 
 
-async def load(call: Request) -> Answer:
-    """``POST /images/load``."""
-    progress = call.engine.images.load(call.body(), quiet=call.query.flag("quiet"))
-    return StreamResponse(lines(progress), last_words=response.progress_error)
+async def load(request: Request) -> Answer:
+    """Import images: ``POST /images/load``."""
+    progress = request.engine.images.load(request.body(), quiet=request.query.flag("quiet"))
+    return StreamResponse(json_lines(progress), error_chunk=response.progress_error)
 
 
-async def save(call: Request) -> Answer:
-    """``/images/get?names=a&names=b,c`` and ``/images/{name}/get``."""
-    names = [call.name] if call.name else []
-    for value in call.query.texts("names"):
+async def save(request: Request) -> Answer:
+    """Export images: ``GET /images/get?names=a&names=b,c`` and ``GET /images/{name}/get``."""
+    names = [request.name] if request.name else []
+    for value in request.query.texts("names"):
         names += [name for name in value.split(",") if name]
     if not names:
-        raise InvalidRequest("no image was named, nothing to save")
+        raise InvalidRequest("the name of an image is required")
     if len(names) > _MAX_NAMES:
-        raise InvalidRequest(f"{len(names)} images were named, {_MAX_NAMES} is the limit")
-    return StreamResponse(call.engine.images.save(names), response.TAR)
+        raise InvalidRequest(f"{len(names)} images exceed the limit of {_MAX_NAMES}")
+    return StreamResponse(request.engine.images.save(names), response.TAR)
 
 
-async def create(call: Request) -> Answer:
-    """``fromImage`` pulls from a registry, ``fromSrc=-`` imports the body, a root file system."""
-    query, images = call.query, call.engine.images
+async def create(request: Request) -> Answer:
+    """Create an image: ``POST /images/create``.
+
+    ``fromImage`` pulls from a registry. ``fromSrc=-`` imports the body, a root file system.
+    """
+    query, images = request.query, request.engine.images
     name, source = query.text("fromImage"), query.text("fromSrc")
     if name:
-        await call.ignore_body()
-        progress = call.engine.distribution.pull(
-            name, query.text("tag"), query.optional("platform"), registry.auth(call)
+        await request.ignore_body()
+        progress = request.engine.distribution.pull(
+            name, query.text("tag"), query.optional("platform"), registry.auth(request)
         )
     elif source == "-":
         repository, changes = query.text("repo"), query.texts("changes")
         progress = images.import_(
-            call.body(), repository, query.text("tag"), changes, query.text("message")
+            request.body(), repository, query.text("tag"), changes, query.text("message")
         )
     elif source:
         raise InvalidRequest(
             "the engine does not fetch archives from URLs", hint="fetch it and send it as the body"
         )
     else:
-        raise InvalidRequest("one of fromImage and fromSrc is needed")
-    return StreamResponse(lines(progress), last_words=response.progress_error)
+        raise InvalidRequest("one of fromImage and fromSrc is required")
+    return StreamResponse(json_lines(progress), error_chunk=response.progress_error)
 
 
 ROUTES: Routes = (

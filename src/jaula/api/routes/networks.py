@@ -1,53 +1,53 @@
-"""Networks and the connection of containers to them."""
+"""Networks, and the connections of containers to them."""
 
 from __future__ import annotations
 
 from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer
-from jaula.api.router import Routes
+from jaula.api.http.router import Routes
 from jaula.spec.api_networks import NetworkConnect, NetworkCreate, NetworkDisconnect
 
 
-async def list_(call: Request) -> Answer:
-    """``GET /networks``."""
-    return response.json(call.engine.networks.list(call.query.filters()))
+async def list_(request: Request) -> Answer:
+    """List networks: ``GET /networks``."""
+    return response.json(request.engine.networks.list(request.query.filters()))
 
 
-async def create(call: Request) -> Answer:
-    """``POST /networks/create``."""
-    body = await call.document(NetworkCreate, required=True)
-    return response.json(await call.engine.networks.create(body), 201)
+async def create(request: Request) -> Answer:
+    """Create a network: ``POST /networks/create``."""
+    body = await request.document(NetworkCreate, required=True)
+    return response.json(await request.engine.networks.create(body), 201)
 
 
-async def inspect(call: Request) -> Answer:
-    """``GET /networks/{id}``."""
-    return response.json(call.engine.networks.inspect(call.name))
+async def inspect(request: Request) -> Answer:
+    """Inspect a network: ``GET /networks/{id}``."""
+    return response.json(request.engine.networks.inspect(request.name))
 
 
-async def remove(call: Request) -> Answer:
-    """``DELETE /networks/{id}``."""
-    await call.engine.networks.remove(call.name)
+async def remove(request: Request) -> Answer:
+    """Remove a network: ``DELETE /networks/{id}``."""
+    await request.engine.networks.remove(request.name)
     return response.NO_CONTENT
 
 
-async def connect(call: Request) -> Answer:
-    """``POST /networks/{id}/connect``."""
-    body = await call.document(NetworkConnect, required=True)
-    await call.engine.networks.connect(call.name, body)
+async def connect(request: Request) -> Answer:
+    """Connect a container to a network: ``POST /networks/{id}/connect``."""
+    body = await request.document(NetworkConnect, required=True)
+    await request.engine.networks.connect(request.name, body)
     return response.OK
 
 
-async def disconnect(call: Request) -> Answer:
-    """``POST /networks/{id}/disconnect``."""
-    body = await call.document(NetworkDisconnect, required=True)
-    await call.engine.networks.disconnect(call.name, body)
+async def disconnect(request: Request) -> Answer:
+    """Disconnect a container from a network: ``POST /networks/{id}/disconnect``."""
+    body = await request.document(NetworkDisconnect, required=True)
+    await request.engine.networks.disconnect(request.name, body)
     return response.OK
 
 
-async def prune(call: Request) -> Answer:
-    """``POST /networks/prune``."""
-    return response.json(await call.engine.networks.prune(call.query.filters()))
+async def prune(request: Request) -> Answer:
+    """Delete unused networks: ``POST /networks/prune``."""
+    return response.json(await request.engine.networks.prune(request.query.filters()))
 
 
 ROUTES: Routes = (

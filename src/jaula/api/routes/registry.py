@@ -1,4 +1,4 @@
-"""Registries: logging in, pushing, searching, and looking at what a name means there."""
+"""Registries: login, push, search, inspect."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import binascii
 import msgspec
 
 from jaula.api.http import response
-from jaula.api.http.json_stream import lines
 from jaula.api.http.request import Request
-from jaula.api.http.response import Answer, StreamResponse
-from jaula.api.router import Routes
+from jaula.api.http.response import Answer, StreamResponse, json_lines
+from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ManifestListAdd, RegistryAuth
 
 
-def auth(call: Request) -> RegistryAuth | None:
-    """``X-Registry-Auth``: a JSON document in URL-safe base 64, with or without padding."""
-    text = call.header(b"x-registry-auth")
+def auth(request: Request) -> RegistryAuth | None:
+    """Decode ``X-Registry-Auth``: JSON in URL-safe base64, with or without padding.
+
+    :raises InvalidRequest: when the header is malformed.
+    """
+    text = request.header(b"x-registry-auth")
     if not text:
         return None
     try:
@@ -27,44 +29,48 @@ def auth(call: Request) -> RegistryAuth | None:
         raise InvalidRequest("invalid X-Registry-Auth header") from None
 
 
-async def login(call: Request) -> Answer:
-    """``POST /auth``."""
-    document = await call.document(RegistryAuth)
-    return response.json(await call.engine.distribution.login(document))
+async def login(request: Request) -> Answer:
+    """Check auth configuration: ``POST /auth``."""
+    document = await request.document(RegistryAuth)
+    return response.json(await request.engine.distribution.login(document))
 
 
-async def push(call: Request) -> Answer:
-    """``POST /images/{name...}/push``."""
-    await call.ignore_body()
-    progress = call.engine.distribution.push(call.name, call.query.text("tag"), auth(call))
-    return StreamResponse(lines(progress), last_words=response.progress_error)
+async def push(request: Request) -> Answer:
+    """Push an image: ``POST /images/{name...}/push``."""
+    await request.ignore_body()
+    progress = request.engine.distribution.push(
+        request.name, request.query.text("tag"), auth(request)
+    )
+    return StreamResponse(json_lines(progress), error_chunk=response.progress_error)
 
 
-async def search(call: Request) -> Answer:
-    """``GET /images/search``."""
-    query = call.query
+async def search(request: Request) -> Answer:
+    """Search images: ``GET /images/search``."""
+    query = request.query
     term = query.text("term")
     if not term:
-        raise InvalidRequest("a term to search for is needed")
+        raise InvalidRequest("the parameter term is required")
     limit = query.integer("limit") or 0
-    found = await call.engine.distribution.search(term, limit, query.filters(), auth(call))
-    return response.json(found)
+    results = await request.engine.distribution.search(term, limit, query.filters(), auth(request))
+    return response.json(results)
 
 
-async def inspect(call: Request) -> Answer:
-    """``GET /distribution/{name...}/json``."""
-    return response.json(await call.engine.distribution.inspect(call.name, auth(call)))
+async def inspect(request: Request) -> Answer:
+    """Get image information from the registry: ``GET /distribution/{name...}/json``."""
+    return response.json(await request.engine.distribution.inspect(request.name, auth(request)))
 
 
-async def manifest(call: Request) -> Answer:
-    """``GET /jaula/manifests/{name...}``: the document itself, which Docker's API does not have."""
-    return response.json(await call.engine.distribution.manifest(call.name, auth(call)))
+async def manifest(request: Request) -> Answer:
+    """Get the manifest of a name: ``GET /jaula/manifests/{name...}``. Not in Docker's API."""
+    return response.json(await request.engine.distribution.manifest(request.name, auth(request)))
 
 
-async def push_list(call: Request) -> Answer:
-    """``PUT /jaula/manifests/{name...}``."""
-    body = await call.document(ManifestListAdd)
-    return response.json(await call.engine.distribution.push_list(call.name, body, auth(call)))
+async def push_list(request: Request) -> Answer:
+    """Push a list of manifests: ``PUT /jaula/manifests/{name...}``."""
+    body = await request.document(ManifestListAdd)
+    return response.json(
+        await request.engine.distribution.push_list(request.name, body, auth(request))
+    )
 
 
 ROUTES: Routes = (

@@ -1,4 +1,4 @@
-"""Secrets and configs, in the form of a swarm's; no swarm is needed."""
+"""Secrets and configs, with the documents of a swarm but without one."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from jaula.api.backend import Secrets
 from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer
-from jaula.api.router import Routes
+from jaula.api.http.router import Routes
 from jaula.spec.api import SecretSpec
 
 
-def _secrets(call: Request) -> Secrets:
-    return call.engine.secrets
+def _secrets(request: Request) -> Secrets:
+    return request.engine.secrets
 
 
-def _configs(call: Request) -> Secrets:
-    return call.engine.configs
+def _configs(request: Request) -> Secrets:
+    return request.engine.configs
 
 
 def _routes(noun: str) -> Routes:
     choose = _configs if noun == "configs" else _secrets
 
-    async def list_(call: Request) -> Answer:
-        return response.json(choose(call).list(call.query.filters()))
+    async def list_(request: Request) -> Answer:
+        return response.json(choose(request).list(request.query.filters()))
 
-    async def create(call: Request) -> Answer:
-        body = await call.document(SecretSpec, required=True)
-        return response.json({"ID": await choose(call).create(body)}, 201)
+    async def create(request: Request) -> Answer:
+        body = await request.document(SecretSpec, required=True)
+        return response.json({"ID": await choose(request).create(body)}, 201)
 
-    async def inspect(call: Request) -> Answer:
-        return response.json(choose(call).inspect(call.name))
+    async def inspect(request: Request) -> Answer:
+        return response.json(choose(request).inspect(request.name))
 
-    async def update(call: Request) -> Answer:
-        version = call.query.integer("version") or 0
-        await choose(call).update(call.name, version, await call.document(SecretSpec))
+    async def update(request: Request) -> Answer:
+        version = request.query.integer("version") or 0
+        await choose(request).update(request.name, version, await request.document(SecretSpec))
         return response.OK
 
-    async def remove(call: Request) -> Answer:
-        await choose(call).remove(call.name)
+    async def remove(request: Request) -> Answer:
+        await choose(request).remove(request.name)
         return response.NO_CONTENT
 
     return (

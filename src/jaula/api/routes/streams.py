@@ -1,4 +1,4 @@
-"""What comes out of a container over time: attach, logs, stats, wait, export."""
+"""Long answers of containers: attach, logs, stats, wait, export."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from msgspec import structs
 
 from jaula.api import stdcopy
 from jaula.api.http import response
-from jaula.api.http.json_stream import close, lines
-from jaula.api.http.query import Query
-from jaula.api.http.request import Request
-from jaula.api.http.response import Answer, HijackResponse, StreamResponse
-from jaula.api.router import Routes
+from jaula.api.http.request import Query, Request
+from jaula.api.http.response import Answer, HijackResponse, StreamResponse, close, json_lines
+from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.spec import detach_keys
 from jaula.spec.api_params import AttachOptions, LogOptions, WaitResult
@@ -25,25 +23,25 @@ _ONE_SHOT_SINCE = (1, 41)
 _MULTIPLEXED_SINCE = (1, 42)
 
 
-def content_type(call: Request, tty: bool) -> bytes:
-    """The media type of a container's output: framed unless it has a terminal."""
-    if not tty and call.version >= _MULTIPLEXED_SINCE:
+def content_type(request: Request, tty: bool) -> bytes:
+    """Return the media type of a container's output: multiplexed, unless it has a terminal."""
+    if not tty and request.version >= _MULTIPLEXED_SINCE:
         return response.MULTIPLEXED_STREAM
     return response.RAW_STREAM
 
 
-def refusal(tty: bool) -> Callable[[JaulaError], bytes]:
-    """How an error is told on a hijacked stream: as a line of output."""
+def error_writer(tty: bool) -> Callable[[JaulaError], bytes]:
+    """Return the function that turns an error into a line of output, for a hijacked stream."""
 
-    def words(problem: JaulaError) -> bytes:
-        line = f"{problem}\r\n".encode("utf-8", "replace")
+    def encode_error(error: JaulaError) -> bytes:
+        line = f"{error}\r\n".encode("utf-8", "replace")
         return line if tty else stdcopy.frame("stderr", line)
 
-    return words
+    return encode_error
 
 
-def wishes(query: Query) -> AttachOptions:
-    """What a client that attaches asks for."""
+def attach_options(query: Query) -> AttachOptions:
+    """Return the options of an attach request."""
     keys = query.optional("detachKeys")
     return AttachOptions(
         stream=query.flag("stream"),
@@ -55,28 +53,28 @@ def wishes(query: Query) -> AttachOptions:
     )
 
 
-async def attach(call: Request) -> Answer:
-    """``POST /containers/{id}/attach``."""
-    await call.ignore_body()
-    query, engine, ref = call.query, call.engine.containers, call.name
-    options = wishes(query)
+async def attach(request: Request) -> Answer:
+    """Attach to a container: ``POST /containers/{id}/attach``."""
+    await request.ignore_body()
+    query, engine, ref = request.query, request.engine.containers, request.name
+    options = attach_options(query)
     tty = engine.tty(ref, control=True)
 
     async def take(descriptor: int, early: bytes) -> None:
         await engine.attach(ref, descriptor, structs.replace(options, early=early))
 
-    return HijackResponse(content_type(call, tty), take, refusal(tty))
+    return HijackResponse(content_type(request, tty), take, error_writer(tty))
 
 
 def tail(query: Query) -> int | None:
-    """The number of last lines; "all", nothing and nonsense mean all of them, as in Docker."""
+    """Return the number of last lines; None means all, as for any other text in Docker."""
     text = query.text("tail").strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
-async def logs(call: Request) -> Answer:
-    """``GET /containers/{id}/logs``."""
-    query = call.query
+async def logs(request: Request) -> Answer:
+    """Get container logs: ``GET /containers/{id}/logs``."""
+    query = request.query
     options = LogOptions(
         stdout=query.flag("stdout"),
         stderr=query.flag("stderr"),
@@ -89,10 +87,10 @@ async def logs(call: Request) -> Answer:
     )
     if not (options.stdout or options.stderr):
         raise InvalidRequest("Bad parameters: you must choose at least one stream")
-    tty = call.engine.containers.tty(call.name)
-    records = call.engine.containers.logs(call.name, options)
+    tty = request.engine.containers.tty(request.name)
+    records = request.engine.containers.logs(request.name, options)
     chunks = _raw(records) if tty else _framed(records)
-    return StreamResponse(chunks, content_type(call, tty), at_once=options.follow)
+    return StreamResponse(chunks, content_type(request, tty), at_once=options.follow)
 
 
 async def _raw(records: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[bytes]:
@@ -111,43 +109,47 @@ async def _framed(records: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[by
         await close(records)
 
 
-async def stats(call: Request) -> Answer:
-    """``GET /containers/{id}/stats``."""
-    stream = call.query.flag("stream", True)
-    one_shot = call.version >= _ONE_SHOT_SINCE and call.query.flag("one-shot")
+async def stats(request: Request) -> Answer:
+    """Get container stats based on resource usage: ``GET /containers/{id}/stats``."""
+    stream = request.query.flag("stream", True)
+    one_shot = request.version >= _ONE_SHOT_SINCE and request.query.flag("one-shot")
     if stream and one_shot:
         raise InvalidRequest("cannot have stream=true and one-shot=true")
-    samples = call.engine.containers.stats(call.name, stream=stream, one_shot=one_shot)
-    return StreamResponse(lines(samples))
+    samples = request.engine.containers.stats(request.name, stream=stream, one_shot=one_shot)
+    return StreamResponse(json_lines(samples))
 
 
-async def wait(call: Request) -> Answer:
-    """The head goes out before the container ends, so a client knows that its wait is in place."""
+async def wait(request: Request) -> Answer:
+    """Wait for a container: ``POST /containers/{id}/wait``.
+
+    The head is sent before the container ends, so the client knows that its wait is registered.
+    """
     condition = _CONDITIONS[0]
-    if call.version >= _CONDITIONS_SINCE:
-        condition = call.query.text("condition") or condition
+    if request.version >= _CONDITIONS_SINCE:
+        condition = request.query.text("condition") or condition
     if condition not in _CONDITIONS:
         raise InvalidRequest(
-            f'invalid condition: "{condition[:80]}"', hint="one of " + ", ".join(_CONDITIONS)
+            f'invalid condition: "{condition[:80]}"',
+            hint="must be one of " + ", ".join(_CONDITIONS),
         )
-    future = await call.engine.containers.wait(call.name, condition)
-    return StreamResponse(_outcome(future), at_once=True)
+    future = await request.engine.containers.wait(request.name, condition)
+    return StreamResponse(_wait_result(future), at_once=True)
 
 
-async def _outcome(future: asyncio.Future[WaitResult]) -> AsyncIterator[bytes]:
+async def _wait_result(future: asyncio.Future[WaitResult]) -> AsyncIterator[bytes]:
     try:
         result = await future
-    except JaulaError as problem:
-        result = WaitResult(-1, str(problem))
+    except JaulaError as exc:
+        result = WaitResult(-1, str(exc))
     document: dict[str, Any] = {"StatusCode": result.status_code}
     if result.error:
         document["Error"] = {"Message": result.error}
     yield response.encode(document)
 
 
-async def export(call: Request) -> Answer:
-    """``GET /containers/{id}/export``."""
-    return StreamResponse(call.engine.containers.export(call.name), response.OCTETS)
+async def export(request: Request) -> Answer:
+    """Export a container: ``GET /containers/{id}/export``."""
+    return StreamResponse(request.engine.containers.export(request.name), response.OCTETS)
 
 
 ROUTES: Routes = (

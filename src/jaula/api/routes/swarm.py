@@ -1,6 +1,6 @@
-"""Swarm mode, which this engine does not have: a node that is no manager answers like this.
+"""Swarm mode, which this engine does not have: the answers of a node that is not a manager.
 
-Clients ask these routes to find out what a node is, so the answers are Docker's (moby
+Clients use these routes to detect the role of a node, so the answers are Docker's (moby
 ``daemon/cluster/errors.go``).
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer
-from jaula.api.router import Routes
+from jaula.api.http.router import Routes
 from jaula.errors import Unavailable, Unsupported
 
 _NOT_A_MANAGER = (
@@ -17,18 +17,18 @@ _NOT_A_MANAGER = (
 )
 
 
-async def manager(call: Request) -> Answer:
-    """``GET /swarm``."""
+async def manager(request: Request) -> Answer:
+    """Refuse a request to a swarm manager: ``GET /swarm``."""
     raise Unavailable(_NOT_A_MANAGER)
 
 
-async def join(call: Request) -> Answer:
-    """``POST /swarm/init``."""
+async def join(request: Request) -> Answer:
+    """Refuse to initialize or join a swarm: ``POST /swarm/init``."""
     raise Unsupported("swarm mode is not part of this engine")
 
 
-async def leave(call: Request) -> Answer:
-    """``POST /swarm/leave``."""
+async def leave(request: Request) -> Answer:
+    """Refuse to leave a swarm: ``POST /swarm/leave``."""
     raise Unavailable("This node is not part of a swarm")
 
 

@@ -1,13 +1,12 @@
-"""The engine itself: ping, version, info, disk use, events, plugins."""
+"""The engine itself: ping, version, info, disk usage, events, plugins."""
 
 from __future__ import annotations
 
 from jaula.api import compat
 from jaula.api.http import response
-from jaula.api.http.json_stream import lines
 from jaula.api.http.request import Request
-from jaula.api.http.response import Answer, Response, StreamResponse
-from jaula.api.router import Routes
+from jaula.api.http.response import Answer, Response, StreamResponse, json_lines
+from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, NotFound
 
 _PING_HEADERS = (
@@ -25,62 +24,66 @@ _DF_SECTIONS = {
 }
 
 
-async def ping(call: Request) -> Answer:
-    """``GET /_ping``."""
-    await call.engine.system.ping()
+async def ping(request: Request) -> Answer:
+    """Ping: ``GET /_ping``."""
+    await request.engine.system.ping()
     return Response(200, b"OK", response.TEXT, _PING_HEADERS)
 
 
-async def ping_head(call: Request) -> Answer:
-    """``HEAD /_ping``."""
-    await call.engine.system.ping()
+async def ping_head(request: Request) -> Answer:
+    """Ping: ``HEAD /_ping``."""
+    await request.engine.system.ping()
     return Response(200, b"", response.TEXT, _PING_HEADERS)
 
 
-async def version(call: Request) -> Answer:
-    """``GET /version``."""
-    return response.json(call.engine.system.version())
+async def version(request: Request) -> Answer:
+    """Get version: ``GET /version``."""
+    return response.json(request.engine.system.version())
 
 
-async def info(call: Request) -> Answer:
-    """``GET /info``."""
-    return response.json(compat.info(await call.engine.system.info(), call.version))
+async def info(request: Request) -> Answer:
+    """Get system information: ``GET /info``."""
+    return response.json(compat.info(await request.engine.system.info(), request.version))
 
 
-async def disk_usage(call: Request) -> Answer:
-    """``type`` narrows the answer to some kinds of object; each names members of the document."""
-    document = await call.engine.system.df()
-    document["Images"] = compat.images(document["Images"], call.version)
-    kinds = call.query.texts("type")
+async def disk_usage(request: Request) -> Answer:
+    """Get data usage information: ``GET /system/df``.
+
+    ``type`` limits the answer to the members of some kinds of object.
+    """
+    document = await request.engine.system.df()
+    document["Images"] = compat.images(document["Images"], request.version)
+    kinds = request.query.texts("type")
     unknown = [kind for kind in kinds if kind not in _DF_SECTIONS]
     if unknown:
         raise InvalidRequest(
-            f"unknown object type: {unknown[0][:80]!r}", hint="one of " + ", ".join(_DF_SECTIONS)
+            f"unknown object type: {unknown[0][:80]!r}",
+            hint="must be one of " + ", ".join(_DF_SECTIONS),
         )
     if kinds:
-        wanted = {member for kind in kinds for member in _DF_SECTIONS[kind]}
-        document = {name: value for name, value in document.items() if name in wanted}
+        members = {member for kind in kinds for member in _DF_SECTIONS[kind]}
+        document = {name: value for name, value in document.items() if name in members}
     return response.json(document)
 
 
-async def events(call: Request) -> Answer:
-    """``GET /events``."""
-    query = call.query
+async def events(request: Request) -> Answer:
+    """Monitor events: ``GET /events``."""
+    query = request.query
     since, until = query.timestamp("since"), query.timestamp("until")
     if since is not None and until is not None and until < since:
         raise InvalidRequest("`since` time cannot be after `until` time")
-    stream = call.engine.system.events(since, until, query.filters())
-    return StreamResponse(lines(stream), at_once=True)
+    stream = request.engine.system.events(since, until, query.filters())
+    return StreamResponse(json_lines(stream), at_once=True)
 
 
-async def plugins(call: Request) -> Answer:
-    """Drivers are part of the engine; there is nothing that could be plugged in."""
+async def plugins(request: Request) -> Answer:
+    """List plugins: ``GET /plugins``. All drivers are built in, so the list is empty."""
     return response.json([])
 
 
-async def plugin(call: Request) -> Answer:
-    """``GET /plugins/{name...}/json``."""
-    raise NotFound(f"plugin {call.name!r} not found")
+async def plugin(request: Request) -> Answer:
+    """Inspect a plugin: ``GET /plugins/{name...}/json``."""
+    raise NotFound(f"plugin {request.name!r} not found")
 
 
 ROUTES: Routes = (

@@ -5,45 +5,47 @@ from __future__ import annotations
 from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer
-from jaula.api.router import Routes
+from jaula.api.http.router import Routes
 from jaula.errors import Unavailable
 from jaula.spec.api import VolumeCreate
 
-_NAMED_APART_SINCE = (1, 42)
+_KEEP_NAMED_SINCE = (1, 42)
 
 
-async def list_(call: Request) -> Answer:
-    """``GET /volumes``."""
-    return response.json(call.engine.volumes.list(call.query.filters()))
+async def list_(request: Request) -> Answer:
+    """List volumes: ``GET /volumes``."""
+    return response.json(request.engine.volumes.list(request.query.filters()))
 
 
-async def create(call: Request) -> Answer:
-    """``POST /volumes/create``."""
-    return response.json(await call.engine.volumes.create(await call.document(VolumeCreate)), 201)
+async def create(request: Request) -> Answer:
+    """Create a volume: ``POST /volumes/create``."""
+    return response.json(
+        await request.engine.volumes.create(await request.document(VolumeCreate)), 201
+    )
 
 
-async def inspect(call: Request) -> Answer:
-    """``GET /volumes/{name}``."""
-    return response.json(call.engine.volumes.inspect(call.name))
+async def inspect(request: Request) -> Answer:
+    """Inspect a volume: ``GET /volumes/{name}``."""
+    return response.json(request.engine.volumes.inspect(request.name))
 
 
-async def remove(call: Request) -> Answer:
-    """``DELETE /volumes/{name}``."""
-    await call.engine.volumes.remove(call.name, force=call.query.flag("force"))
+async def remove(request: Request) -> Answer:
+    """Remove a volume: ``DELETE /volumes/{name}``."""
+    await request.engine.volumes.remove(request.name, force=request.query.flag("force"))
     return response.NO_CONTENT
 
 
-async def prune(call: Request) -> Answer:
-    """``POST /volumes/prune``; older clients mean volumes with a name too."""
-    filters = call.query.filters()
-    if call.version < _NAMED_APART_SINCE:
+async def prune(request: Request) -> Answer:
+    """Delete unused volumes: ``POST /volumes/prune``; with older versions also named ones."""
+    filters = request.query.filters()
+    if request.version < _KEEP_NAMED_SINCE:
         filters["all"] = ["true"]
-    return response.json(await call.engine.volumes.prune(filters))
+    return response.json(await request.engine.volumes.prune(filters))
 
 
-async def update(call: Request) -> Answer:
-    """``PUT /volumes/{name}`` is about volumes of a cluster; the text is Docker's."""
-    await call.ignore_body()
+async def update(request: Request) -> Answer:
+    """Refuse ``PUT /volumes/{name}``, which is for cluster volumes; the text is Docker's."""
+    await request.ignore_body()
     raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
 
 

@@ -58,8 +58,9 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         effective = f"{actual} (version {module.abi}; verified before the program ran)"
     else:
         effective = "none"
+    requested = expected or f"none ({by or default_off_reason(bare, abi=module.abi)})"
     yield Result(
-        "landlock", "lsm", expected or f"none ({by or default_off_reason(bare, abi=module.abi)})", effective,
+        "landlock", "lsm", requested, effective,
         "landlock_create_ruleset(2), config.json", verdict_of(actual == expected, by),
     )  # fmt: skip
 

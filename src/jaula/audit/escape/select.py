@@ -14,7 +14,7 @@ from jaula.audit.escape.limits import Limits, limit_attempts
 from jaula.audit.escape.neighbour import Neighbour
 from jaula.audit.escape.network import NetworkTargets
 from jaula.audit.model.container import AuditedContainer
-from jaula.engine.containers.storage_opt import size_limit
+from jaula.engine.containers.create import size_limit
 from jaula.security.lsm import detect
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 from jaula.spec import cpuset

@@ -1,6 +1,6 @@
-"""Who may ask the engine for what. Decided by pure functions over decoded requests.
+"""Authorization: who may ask the engine for what.
 
-``caller`` is who asks, ``asks`` what a request wants beyond a container's defaults, ``rule`` what
-somebody may want, ``policy`` which rule is whose, ``policy_file`` how an operator writes it down.
-:mod:`jaula.engine.authz.gateway` holds every request against them.
+:mod:`.policy` has the callers, the rules and the decision, as pure functions over decoded requests.
+:mod:`.policy_file` parses the operator's file. :mod:`.session` is one caller with its rule, and
+:mod:`.gateway` makes a session for each connection. :mod:`.api` is the engine behind these checks.
 """

@@ -1,6 +1,7 @@
-"""The way in: each connection gets a view of the engine, for the caller that the kernel names.
+"""The entry of each connection: identify the caller, and give it an authorized engine.
 
-The API serves views instead of the engine itself, so there is no route around them.
+The kernel or a certificate identifies the caller. The API serves :class:`EngineApi` instead of the
+engine itself, so no route bypasses authorization.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from jaula.engine.authz import caller as callers
-from jaula.engine.authz.audited_action import DONE
-from jaula.engine.authz.session import Session
+from jaula.engine.authz.policy import caller_of
+from jaula.engine.authz.session import DONE, Session
 from jaula.state.audit_log import AuditEntry
 from jaula.tasks import BackgroundTasks
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from jaula.state.audit_log import AuditLog
 
 log = logging.getLogger("jaula.engine")
-_SYNC_AFTER = 1.0  # seconds that a line of the audit log may be in memory only
+_SYNC_DELAY = 1.0  # seconds until an entry of the audit log is forced to disk
 
 
 class EngineApi:
-    """What the API serves to one connection.
+    """The engine as one connection sees it.
 
-    A request needs one or two groups of use cases. Each group is made when a request first uses
-    it, and its module is loaded with the first of an engine.
+    A request needs one or two services. Each is created at its first use on the connection, and its
+    module is imported at the first use in the engine.
     """
 
     def __init__(self, engine: Engine, session: Session) -> None:
@@ -117,49 +117,49 @@ class EngineApi:
         return SystemApi(self._engine, self._session)
 
     @cached_property
-    def upkeep(self) -> FsckApi:
+    def fsck(self) -> FsckApi:
         from jaula.engine.authz.api.fsck import FsckApi
 
         return FsckApi(self._engine, self._session)
 
 
 class Gateway:
-    """Lets callers in, and keeps the audit log."""
+    """Makes a session for each connection, and writes the audit log to disk."""
 
-    def __init__(self, engine: Engine, policy: Policy, journal: AuditLog) -> None:
+    def __init__(self, engine: Engine, policy: Policy, audit_log: AuditLog) -> None:
         self._engine = engine
         self._policy = policy
-        self._journal = journal
+        self._audit_log = audit_log
         self._syncing = BackgroundTasks(log, "audit log")
         self._sessions: WeakSet[Session] = WeakSet()
-        journal.on_dirty = self._sync_soon
-        self._note("engine start")
+        audit_log.on_dirty = self._sync_soon
+        self._record("engine start")
 
-    def _note(self, action: str) -> None:
-        self._journal.append(
+    def _record(self, action: str) -> None:
+        self._audit_log.append(
             AuditEntry(
                 uid=os.getuid(),
                 pid=os.getpid(),
                 command="jaula",
                 action=action,
-                object=self._engine.parts.identity,
+                object=self._engine.services.identity,
                 name=self._policy.source,
                 status=DONE,
             )
         )
 
     def follow(self, policy: Policy) -> None:
-        """Another policy from now on, also for those who are inside."""
+        """Apply another policy, to open connections too."""
         self._policy = policy
         for session in self._sessions:
             session.rule = policy.rule_of(session.caller)
-        self._note("engine reload")
+        self._record("engine reload")
 
     def enter(self, peer: Origin | None) -> EngineApi:
-        """The engine for one connection."""
-        caller = callers.of(peer)
+        """Return the engine for one connection."""
+        caller = caller_of(peer)
         rule = self._policy.rule_of(caller)
-        session = Session(self._engine, caller, rule, self._journal, peer)
+        session = Session(self._engine, caller, rule, self._audit_log, peer)
         self._sessions.add(session)
         return EngineApi(self._engine, session)
 
@@ -167,13 +167,13 @@ class Gateway:
         self._syncing.spawn(self._sync())
 
     async def _sync(self) -> None:
-        await asyncio.sleep(_SYNC_AFTER)
+        await asyncio.sleep(_SYNC_DELAY)
         try:
-            await asyncio.to_thread(self._journal.syncer())
+            await asyncio.to_thread(self._audit_log.syncer())
         except OSError as error:
-            log.error("the audit log cannot be forced to the disk: %s", error)
+            log.error("the audit log cannot be written to disk: %s", error)
 
     async def close(self) -> None:
-        """Write down what is left; nothing is served any more."""
+        """Write the rest of the audit log; call it when nothing is served any more."""
         self._syncing.cancel()
-        self._journal.close()
+        self._audit_log.close()

@@ -1,66 +1,284 @@
-"""Which rule is whose. Pure.
+"""The authorization policy: the caller, the rule that applies to it, and the decision. Pure.
 
-A user's own rule decides alone where there is one. Otherwise the rules of all of the user's groups
-count together, and where there is none, the default. Root (uid 0) has everything unless the policy
-has a rule for it.
+A caller is the process at the other end of a unix socket, or the subject of a verified certificate.
 
-A certificate's rule is that of its fingerprint, else that of its name, else that of ``*``, which
-stands for every certificate that was verified, else the default. A client that comes over the
-network and proves nothing has the rule for such clients and no other.
+If a user has a rule of its own, this rule alone applies. Otherwise the rules of all of the user's
+groups are united, and if there are none, the default applies. Root (uid 0) may do everything unless
+the policy has a rule for it.
+
+The rule for a certificate is that of its fingerprint, else that of its name, else that of ``*``,
+which stands for every verified certificate, else the default. For a client that comes over the
+network without a certificate, only the rule for anonymous clients applies.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import msgspec
 
-from jaula.engine.authz.caller import ROOT, Caller
-from jaula.engine.authz.rule import AccessLevel, PolicyRule, union
+from jaula.engine.relaxations import Privilege, Relaxation
+from jaula.errors import NotAuthorized
+from jaula.spec.api_params import Origin, Remote
 
-NOBODY = PolicyRule(name="[default]")
-UNPROVEN = PolicyRule(name="[anonymous]")
-ANY = "*"
-EVERYTHING = PolicyRule(name="root", access=AccessLevel.ALL)
+ROOT = 0
+ANONYMOUS = "nobody"
+"""The owner in records for a client that neither the kernel nor a certificate identifies."""
+
+
+# -- callers -----------------------------------------------------------------------------------
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """One client. ``uid`` is None for a client that came over the network.
+
+    ``groups`` are all of its group ids. ``name`` is the user's name for people, empty if the host
+    has none for the id. ``certificate`` is the common name of the certificate, or its fingerprint
+    if it has no name; both are empty for a client without a certificate.
+    """
+
+    uid: int | None = None
+    gid: int = 0
+    groups: frozenset[int] = frozenset()
+    pid: int = 0
+    name: str = ""
+    certificate: str = ""
+    fingerprint: str = ""
+
+    @property
+    def key(self) -> str:
+        """The owner of this caller's objects, in records."""
+        if self.uid is not None:
+            return str(self.uid)
+        return f"certificate {self.certificate}" if self.certificate else ANONYMOUS
+
+    def __str__(self) -> str:
+        if self.uid is None:
+            if self.certificate:
+                return f"certificate {self.certificate!r}"
+            return "an unauthenticated client"
+        return f"user {self.name} (uid {self.uid})" if self.name else f"uid {self.uid}"
+
+
+def caller_of(peer: Origin | None) -> Caller:
+    """Return the caller at the other end of a connection."""
+    if peer is None:
+        return Caller()
+    if isinstance(peer, Remote):
+        return Caller(certificate=peer.name or peer.fingerprint, fingerprint=peer.fingerprint)
+    groups = frozenset((peer.gid, *peer.groups))
+    return Caller(uid=peer.uid, gid=peer.gid, groups=groups, pid=peer.pid)
+
+
+# -- rules -------------------------------------------------------------------------------------
+
+
+class AccessLevel(IntEnum):
+    """How much of the engine a caller may use; each level includes those before it."""
+
+    NONE = 0  # read the version
+    READ = 1  # list and inspect
+    RUN = 2  # create and use containers, within the grants
+    ALL = 3  # everything, as root
+
+
+class ContainerAccess(IntEnum):
+    """What a caller may do with containers of other owners."""
+
+    LIST = 0  # list and inspect them, without the values of their environment
+    READ = 1  # read their output, files and whole configuration
+    CONTROL = 2  # enter, change, stop and remove them
+
+
+class HostMount(msgspec.Struct, frozen=True):
+    """A directory of the host that may be mounted, with everything below it."""
+
+    prefix: str
+    writable: bool = True
+
+    def covers(self, path: str, *, writable: bool) -> bool:
+        """Return whether a mount of ``path`` is allowed."""
+        if writable and not self.writable:
+            return False
+        return path == self.prefix or path.startswith(self.prefix.rstrip("/") + "/")
+
+    def __str__(self) -> str:
+        return self.prefix if self.writable else f"{self.prefix}:ro"
+
+
+class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
+    """The grants of one user, group or certificate. What is not granted is denied.
+
+    The sets hold values of :class:`~jaula.engine.relaxations.Privilege`; ``*`` means any value.
+    ``name`` identifies the rule in errors.
+    """
+
+    name: str
+    access: AccessLevel = AccessLevel.NONE
+    container_access: ContainerAccess = ContainerAccess.LIST
+    images: bool = True  # load, pull, tag and remove images
+    volumes: bool = True  # create and remove volumes
+    host_mounts: tuple[HostMount, ...] = ()
+    host_namespaces: frozenset[str] = frozenset()
+    devices: frozenset[str] = frozenset()
+    capabilities: frozenset[str] = frozenset()
+    security_options: frozenset[str] = frozenset()
+    cgroup_parents: frozenset[str] = frozenset()
+    annotations: frozenset[str] = frozenset()
+    network_options: frozenset[str] = frozenset()
+    privileged: bool = False
+    oom_score: bool = False
+
+    def allows(self, privilege: Privilege) -> bool:
+        """Return whether one privilege is granted.
+
+        Access to a container of another owner depends on the container too: the session decides.
+        """
+        if self.access is AccessLevel.ALL:
+            return True
+        match privilege.kind:
+            case Relaxation.HOST_MOUNT:
+                return not privilege.foreign and any(
+                    mount.covers(privilege.value, writable=privilege.writable)
+                    for mount in self.host_mounts
+                )
+            case Relaxation.PRIVILEGED:
+                return self.privileged
+            case Relaxation.OOM_SCORE:
+                return self.oom_score
+            case Relaxation.OTHER_CONTAINERS:
+                return self.container_access is ContainerAccess.CONTROL
+        values = _granted_values(self, privilege.kind)
+        return "*" in values or privilege.value in values
+
+    @property
+    def mount_prefixes(self) -> tuple[str, ...]:
+        """The host directories that limit the mounts of this rule; empty means no limit.
+
+        Below them no symbolic link is followed. Files are opened with the rights of the user alone,
+        not with those of root.
+        """
+        return () if self.access is AccessLevel.ALL else tuple(m.prefix for m in self.host_mounts)
+
+
+def union(rules: tuple[PolicyRule, ...]) -> PolicyRule:
+    """Return the rule of a user in several groups: it grants what any of theirs grants."""
+    if len(rules) == 1:
+        return rules[0]
+    sets = {field: frozenset().union(*(getattr(rule, field) for rule in rules)) for field in _SETS}
+    return PolicyRule(
+        name=" + ".join(rule.name for rule in rules),
+        access=max(rule.access for rule in rules),
+        container_access=max(rule.container_access for rule in rules),
+        images=any(rule.images for rule in rules),
+        volumes=any(rule.volumes for rule in rules),
+        host_mounts=tuple(mount for rule in rules for mount in rule.host_mounts),
+        privileged=any(rule.privileged for rule in rules),
+        oom_score=any(rule.oom_score for rule in rules),
+        **sets,
+    )
+
+
+def denial(caller: Caller, rule: PolicyRule, action: str, advice: str) -> NotAuthorized:
+    """Return the error of a denied action: the caller, the action, the rule and the remedy."""
+    return NotAuthorized(
+        f"{caller} may not {action}: rule {rule.name} does not allow it", hint=advice
+    )
+
+
+def privilege_denial(caller: Caller, rule: PolicyRule, privilege: Privilege) -> NotAuthorized:
+    """Return the error for a privilege that a rule does not grant."""
+    return denial(caller, rule, f"ask for {privilege}", _advice(privilege, rule))
+
+
+_SETS = (
+    "host_namespaces",
+    "devices",
+    "capabilities",
+    "security_options",
+    "cgroup_parents",
+    "annotations",
+    "network_options",
+)
+_FIELDS = {
+    Relaxation.HOST_NAMESPACE: "host_namespaces",
+    Relaxation.DEVICE: "devices",
+    Relaxation.CAPABILITY: "capabilities",
+    Relaxation.SECURITY_OPTION: "security_options",
+    Relaxation.CGROUP_PARENT: "cgroup_parents",
+    Relaxation.ANNOTATION: "annotations",
+    Relaxation.NETWORK_OPTION: "network_options",
+}
+
+
+def _granted_values(rule: PolicyRule, kind: Relaxation) -> frozenset[str]:
+    values: frozenset[str] = getattr(rule, _FIELDS[kind])
+    return values
+
+
+def _advice(privilege: Privilege, rule: PolicyRule) -> str:
+    """Return what the user can do instead."""
+    if privilege.kind is Relaxation.HOST_MOUNT:
+        if privilege.foreign:
+            return "mounts of the host need the engine's own runtime"
+        if rule.host_mounts:
+            return f"allowed are {', '.join(map(str, rule.host_mounts))}; or use a volume"
+        return "use a volume, or ask the operator for a host-mounts grant"
+    values = _granted_values(rule, privilege.kind) if privilege.kind in _FIELDS else frozenset()
+    if values:
+        return f"allowed are {', '.join(sorted(values))}"
+    return f"leave it out, or ask the operator to grant {privilege.kind}"
+
+
+# -- the policy --------------------------------------------------------------------------------
+
+DEFAULT_RULE = PolicyRule(name="[default]")
+ANONYMOUS_RULE = PolicyRule(name="[anonymous]")
+ROOT_RULE = PolicyRule(name="root", access=AccessLevel.ALL)
+ANY_CERTIFICATE = "*"
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """All rules; keys are ids of the host and names of certificates."""
+    """All rules. Keys are ids of the host, and names or fingerprints of certificates."""
 
     users: dict[int, PolicyRule] = {}
     groups: dict[int, PolicyRule] = {}
     certificates: dict[str, PolicyRule] = {}
-    default: PolicyRule = NOBODY
-    anonymous: PolicyRule = UNPROVEN
-    source: str = "built in"  # a file's name and digest
+    default: PolicyRule = DEFAULT_RULE
+    anonymous: PolicyRule = ANONYMOUS_RULE
+    source: str = "built in"  # or the path of the file and its digest
 
     def rule_of(self, caller: Caller) -> PolicyRule:
-        """The rule that decides about a caller."""
+        """Return the rule that applies to a caller."""
         if caller.uid is None:
-            return self._of_remote(caller)
+            return self._rule_of_remote(caller)
         if (own := self.users.get(caller.uid)) is not None:
             return own
         if caller.uid == ROOT:
-            return EVERYTHING
+            return ROOT_RULE
         rules = tuple(self.groups[gid] for gid in sorted(caller.groups) if gid in self.groups)
         return union(rules) if rules else self.default
 
-    def _of_remote(self, caller: Caller) -> PolicyRule:
+    def _rule_of_remote(self, caller: Caller) -> PolicyRule:
         if not caller.certificate:
             return self.anonymous
-        for name in (caller.fingerprint, caller.certificate, ANY):
+        for name in (caller.fingerprint, caller.certificate, ANY_CERTIFICATE):
             if name in self.certificates:
                 return self.certificates[name]
         return self.default
 
 
-def without_file(group: str | None, gid: int | None, *, certificates: bool = False) -> Policy:
-    """Where no file says anything: root has everything, the socket's group no power over the host.
+def default_policy(group: str | None, gid: int | None, *, certificates: bool = False) -> Policy:
+    """Return the policy without a file: root may do everything, the socket's group may run.
 
-    Its members run containers with the defaults and cannot enter those of others. The same goes for
-    ``certificates``, where the engine listens for clients that have one.
+    Members of the group run containers with the defaults: they get no power over the host, and
+    cannot enter containers of other users. With ``certificates``, for an engine that listens for
+    clients with one, the same applies to every verified certificate.
     """
-    groups, proven = {}, {}
+    groups, by_certificate = {}, {}
     if group is not None and gid is not None:
         groups[gid] = PolicyRule(name=f"[group.{group}] (built in)", access=AccessLevel.RUN)
     if certificates:
-        proven[ANY] = PolicyRule(name='[certificate."*"] (built in)', access=AccessLevel.RUN)
-    return Policy(groups=groups, certificates=proven)
+        name = '[certificate."*"] (built in)'
+        by_certificate[ANY_CERTIFICATE] = PolicyRule(name=name, access=AccessLevel.RUN)
+    return Policy(groups=groups, certificates=by_certificate)

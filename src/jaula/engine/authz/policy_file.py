@@ -1,4 +1,4 @@
-"""The policy as an operator writes it: TOML, by default ``/etc/jaula/policy.toml``.
+"""The parser of the operator's policy file: TOML, by default ``/etc/jaula/policy.toml``.
 
     [default]
     access = "none"
@@ -8,8 +8,8 @@
     host-mounts = ["/srv/projects", "/usr/share/zoneinfo:ro"]
     capabilities = ["NET_ADMIN"]
 
-An unknown key, a value of another type and a user or group that the host does not know are errors:
-a rule that never matches would be a hole that looks like a wall.
+An unknown key, a value of the wrong type, and a user or group that the host does not have are
+errors: a rule that never matches would only look like a protection.
 """
 
 from __future__ import annotations
@@ -23,45 +23,57 @@ from typing import Any, Final
 import msgspec
 
 from jaula import trusted_file
-from jaula.engine.authz import policy as policies
-from jaula.engine.authz.policy import Policy
-from jaula.engine.authz.rule import AccessLevel, ContainerAccess, HostMount, PolicyRule
+from jaula.engine.authz.policy import (
+    ANONYMOUS_RULE,
+    DEFAULT_RULE,
+    AccessLevel,
+    ContainerAccess,
+    HostMount,
+    Policy,
+    PolicyRule,
+)
 from jaula.errors import InvalidRequest
 from jaula.security import capabilities
 
 DEFAULT_PATH: Final = "/etc/jaula/policy.toml"
 MAX_SIZE: Final = 1 << 20  # bytes
-IMAGES: Final = "images"  # a table that is not about people
-_MAX_ID: Final = 2**32 - 2  # the last one means 'no change' to the kernel
+IMAGES: Final = "images"  # the table of the image policy
+_MAX_ID: Final = 2**32 - 2  # 2**32 - 1 means 'no change' in system calls
 _NAMESPACES: Final = ("user", "pid", "ipc", "uts", "cgroup", "network", "*")
 
 Lookup = Callable[[str], int | None]
 
 
 def load(path: str, *, required: bool, user: Lookup, group: Lookup) -> Policy | None:
-    """Read the file; None where there is none and none is ``required``.
+    """Read the file. Return None if it is absent and not ``required``.
 
-    None as well for a file about images alone (:mod:`jaula.images.trust.policy`).
+    Return None as well for a file with an image policy only
+    (:mod:`jaula.images.trust.policy`).
 
-    Raises ``InvalidRequest``, also for a file that others than root could have written.
+    :raises InvalidRequest: when the file is invalid, or writable by other users.
     """
     data = trusted_file.read(path, MAX_SIZE, "policy", required=required)
     if data is None:
         return None
     try:
-        found = parse(data, user=user, group=group)
+        policy = parse(data, user=user, group=group)
         if set(_document(data)) == {IMAGES}:
             return None
-        return msgspec.structs.replace(found, source=f"{path} sha256:{sha256(data).hexdigest()}")
+        return msgspec.structs.replace(policy, source=f"{path} sha256:{sha256(data).hexdigest()}")
     except InvalidRequest as error:
         raise InvalidRequest(f"policy {path}: {error.message}", hint=error.hint) from None
 
 
 def parse(data: bytes, *, user: Lookup, group: Lookup) -> Policy:
-    """Read the text; ``user`` and ``group`` give the id of a name. Raises ``InvalidRequest``."""
+    """Parse the text; ``user`` and ``group`` return the id of a name. Pure, except for these.
+
+    :raises InvalidRequest: when the text is invalid.
+    """
     document = _document(data)
-    _known("the file", document, ("default", "anonymous", "user", "group", "certificate", IMAGES))
-    default, anonymous = policies.NOBODY, policies.UNPROVEN
+    _check_keys(
+        "the file", document, ("default", "anonymous", "user", "group", "certificate", IMAGES)
+    )
+    default, anonymous = DEFAULT_RULE, ANONYMOUS_RULE
     if "default" in document:
         default = _rule("[default]", document["default"])
     if "anonymous" in document:
@@ -70,7 +82,7 @@ def parse(data: bytes, *, user: Lookup, group: Lookup) -> Policy:
         users=_by_id("user", document.get("user", {}), user),
         groups=_by_id("group", document.get("group", {}), group),
         certificates={
-            _proven(name): _rule(f"[certificate.{name}]", table)
+            _certificate(name): _rule(f"[certificate.{name}]", table)
             for name, table in _table("certificate", document.get("certificate", {})).items()
         },
         default=default,
@@ -82,35 +94,35 @@ def _document(data: bytes) -> dict[str, Any]:
     import tomllib
 
     if len(data) > MAX_SIZE:
-        raise InvalidRequest(f"it has more than {MAX_SIZE} bytes")
+        raise InvalidRequest(f"larger than {MAX_SIZE} bytes")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"it is no TOML document: {error}") from None
+        raise InvalidRequest(f"not a TOML document: {error}") from None
 
 
-def _proven(name: str) -> str:
-    """A certificate's common name, its fingerprint, or ``*``."""
+def _certificate(name: str) -> str:
+    """Check the key of a certificate: its common name, its fingerprint, or ``*``."""
     start, _, digest = name.partition(":")
     if start == "sha256" and not re.fullmatch("[0-9a-f]{64}", digest):
         raise InvalidRequest(
-            f"[certificate.{name[:80]}]: a fingerprint is sha256: and 64 hexadecimal digits",
+            f"[certificate.{name[:80]}]: a fingerprint must be sha256: and 64 hexadecimal digits",
             hint="openssl x509 -in cert.pem -outform der | sha256sum",
         )
     return name
 
 
 def _by_id(kind: str, value: object, lookup: Lookup) -> dict[int, PolicyRule]:
-    found: dict[int, PolicyRule] = {}
+    rules: dict[int, PolicyRule] = {}
     for name, table in _table(kind, value).items():
-        about = f"[{kind}.{name}]"
+        title = f"[{kind}.{name}]"
         number = _id(name) if name.isascii() and name.isdigit() else lookup(name)
         if number is None:
-            raise InvalidRequest(f"{about}: this host has no {kind} {name!r}")
-        if number in found:
-            raise InvalidRequest(f"{about}: {found[number].name} has the same id {number}")
-        found[number] = _rule(about, table)
-    return found
+            raise InvalidRequest(f"{title}: this host has no {kind} {name!r}")
+        if number in rules:
+            raise InvalidRequest(f"{title}: {rules[number].name} has the same id {number}")
+        rules[number] = _rule(title, table)
+    return rules
 
 
 def _id(text: str) -> int | None:
@@ -119,7 +131,7 @@ def _id(text: str) -> int | None:
 
 def _rule(name: str, value: object) -> PolicyRule:
     table = _table(name, value)
-    _known(name, table, _KEYS)
+    _check_keys(name, table, _KEYS)
     fields: dict[str, Any] = {}
     for key, item in table.items():
         field, read = _KEYS[key]
@@ -127,76 +139,80 @@ def _rule(name: str, value: object) -> PolicyRule:
     return PolicyRule(name=name, **fields)
 
 
-def _known(about: str, table: dict[str, Any], known: Any) -> None:
+def _check_keys(title: str, table: dict[str, Any], known: Any) -> None:
     for key in table:
         if key not in known:
-            raise InvalidRequest(f"{about}: unknown key {key!r}", hint=f"known: {', '.join(known)}")
+            raise InvalidRequest(f"{title}: unknown key {key!r}", hint=f"known: {', '.join(known)}")
 
 
-def _table(about: str, value: object) -> dict[str, Any]:
+def _table(title: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InvalidRequest(f"{about}: a table is wanted, not {str(value)[:80]!r}")
+        raise InvalidRequest(f"{title}: must be a table, not {str(value)[:80]!r}")
     return value
 
 
-def _flag(about: str, value: object) -> bool:
+def _boolean(title: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise InvalidRequest(f"{about}: true or false is wanted, not {str(value)[:80]!r}")
+        raise InvalidRequest(f"{title}: must be true or false, not {str(value)[:80]!r}")
     return value
 
 
-def _texts(about: str, value: object) -> tuple[str, ...]:
+def _strings(title: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise InvalidRequest(f"{about}: a list of texts is wanted, not {str(value)[:80]!r}")
+        raise InvalidRequest(f"{title}: must be a list of strings, not {str(value)[:80]!r}")
     for item in value:
         if not isinstance(item, str) or not item or "\0" in item or "\n" in item:
-            raise InvalidRequest(f"{about}: a text is wanted, not {str(item)[:80]!r}")
+            raise InvalidRequest(f"{title}: must be a string, not {str(item)[:80]!r}")
     return tuple(value)
 
 
-def _set(about: str, value: object) -> frozenset[str]:
-    return frozenset(_texts(about, value))
+def _set(title: str, value: object) -> frozenset[str]:
+    return frozenset(_strings(title, value))
 
 
-def _namespaces(about: str, value: object) -> frozenset[str]:
-    found = _set(about, value)
-    for name in sorted(found):
+def _namespaces(title: str, value: object) -> frozenset[str]:
+    names = _set(title, value)
+    for name in sorted(names):
         if name not in _NAMESPACES:
-            raise InvalidRequest(f"{about}: {name!r} is none of {', '.join(_NAMESPACES)}")
-    return found
+            known = ", ".join(_NAMESPACES)
+            raise InvalidRequest(f"{title}: {name!r} must be one of {known}")
+    return names
 
 
-def _capabilities(about: str, value: object) -> frozenset[str]:
-    """By the names that asks have; ALL also grants each one."""
-    found = _set(about, value)
-    if {name.upper() for name in found} & {"ALL", "CAP_ALL", "*"}:
+def _capabilities(title: str, value: object) -> frozenset[str]:
+    """Return the names as in privileges; ALL grants every one."""
+    names = _set(title, value)
+    if {name.upper() for name in names} & {"ALL", "CAP_ALL", "*"}:
         return frozenset({"*"})
     try:
-        return frozenset(capabilities.canonical(name).removeprefix("CAP_") for name in found)
+        return frozenset(capabilities.canonical(name).removeprefix("CAP_") for name in names)
     except InvalidRequest as error:
-        raise InvalidRequest(f"{about}: {error.message}", hint=error.hint) from None
+        raise InvalidRequest(f"{title}: {error.message}", hint=error.hint) from None
 
 
-def _mounts(about: str, value: object) -> tuple[HostMount, ...]:
-    found = []
-    for text in _texts(about, value):
+def _mounts(title: str, value: object) -> tuple[HostMount, ...]:
+    mounts = []
+    for text in _strings(title, value):
         path, _, mode = text.partition(":")
         if not path.startswith("/") or mode not in ("", "ro", "rw"):
-            raise InvalidRequest(f"{about}: {text[:80]!r} is no absolute path, or path:ro")
-        plain = "/" + posixpath.normpath(path).lstrip("/")
-        if plain != (path.rstrip("/") or "/"):
-            raise InvalidRequest(f"{about}: {text[:80]!r} is not in its shortest form, {plain!r}")
-        found.append(HostMount(plain, mode != "ro"))
-    return tuple(found)
+            raise InvalidRequest(f"{title}: {text[:80]!r} must be an absolute path, or path:ro")
+        shortest = "/" + posixpath.normpath(path).lstrip("/")
+        if shortest != (path.rstrip("/") or "/"):
+            raise InvalidRequest(
+                f"{title}: {text[:80]!r} must be in its shortest form, {shortest!r}"
+            )
+        mounts.append(HostMount(shortest, mode != "ro"))
+    return tuple(mounts)
 
 
 def _level(
     kind: type[AccessLevel] | type[ContainerAccess],
 ) -> Callable[[str, object], AccessLevel | ContainerAccess]:
-    def read(about: str, value: object) -> AccessLevel | ContainerAccess:
+    def read(title: str, value: object) -> AccessLevel | ContainerAccess:
         names = {level.name.lower(): level for level in kind}
         if not isinstance(value, str) or value not in names:
-            raise InvalidRequest(f"{about}: {str(value)[:80]!r} is none of {', '.join(names)}")
+            known = ", ".join(names)
+            raise InvalidRequest(f"{title}: {str(value)[:80]!r} must be one of {known}")
         return names[value]
 
     return read
@@ -204,9 +220,9 @@ def _level(
 
 _KEYS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "access": ("access", _level(AccessLevel)),
-    "others": ("others", _level(ContainerAccess)),
-    "images": ("images", _flag),
-    "volumes": ("volumes", _flag),
+    "others": ("container_access", _level(ContainerAccess)),
+    "images": ("images", _boolean),
+    "volumes": ("volumes", _boolean),
     "host-mounts": ("host_mounts", _mounts),
     "host-namespaces": ("host_namespaces", _namespaces),
     "devices": ("devices", _set),
@@ -215,6 +231,6 @@ _KEYS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "cgroup-parents": ("cgroup_parents", _set),
     "annotations": ("annotations", _set),
     "network-options": ("network_options", _set),
-    "privileged": ("privileged", _flag),
-    "oom-score-adj": ("oom_score", _flag),
+    "privileged": ("privileged", _boolean),
+    "oom-score-adj": ("oom_score", _boolean),
 }

@@ -1,25 +1,31 @@
-"""One caller in the engine: what it may see and do. What it does is a :class:`AuditedAction`."""
+"""One caller with its rule, and the actions that it performs.
+
+:class:`Session` answers what the caller may read and do. :class:`AuditedAction` is one request that
+changes something: leaving it appends one entry to the audit log, with its outcome.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import pwd
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine import relaxations as asking
-from jaula.engine.authz import rule as rules
-from jaula.engine.authz.audited_action import AuditedAction
-from jaula.engine.authz.rule import AccessLevel, ContainerAccess
+from jaula.engine import relaxations
+from jaula.engine.authz import policy
+from jaula.engine.authz.policy import AccessLevel, ContainerAccess
 from jaula.engine.relaxations import Relaxation
-from jaula.engine.secrets.store import SecretKind as Secret
-from jaula.errors import NotFound
+from jaula.engine.secrets.store import SecretKind
+from jaula.errors import JaulaError, NotFound
+from jaula.spec.api_params import Peer, Remote
+from jaula.state.audit_log import AuditEntry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from types import TracebackType
 
-    from jaula.engine.authz.caller import Caller
-    from jaula.engine.authz.rule import PolicyRule
+    from jaula.engine.authz.policy import Caller, PolicyRule
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
@@ -29,41 +35,47 @@ if TYPE_CHECKING:
     from jaula.state.audit_log import AuditLog
     from jaula.state.records import ResolvedRequest
 
+DONE, FAILED, CLIENT_CLOSED = 200, 500, 499  # statuses; nginx uses 499 for a client that left
 _OPERATOR = "ask the operator, whose policy decides it"
 
 
 class Session:
-    """A caller, its rule, and where its deeds are noted."""
+    """A caller, its rule, and the audit log of its actions."""
 
     def __init__(
         self,
         engine: Engine,
         caller: Caller,
         rule: PolicyRule,
-        journal: AuditLog,
+        audit_log: AuditLog,
         peer: Origin | None,
     ) -> None:
         self._engine = engine
         self.caller = caller
         self.rule = rule
-        self.journal = journal
+        self.audit_log = audit_log
         self.peer = peer
 
     @property
-    def parts(self) -> Services:
-        """What the decisions depend on."""
-        return self._engine.parts
+    def services(self) -> Services:
+        """The services of the engine."""
+        return self._engine.services
 
     @property
     def owner(self) -> tuple[str, int]:
-        """Whose a container is that the caller makes, with its group."""
+        """The owner of containers that the caller creates, and its group."""
         return self.caller.key, self.caller.gid
 
-    def refusal(self, what: str, advice: str = _OPERATOR) -> NotAuthorized:
-        """The error for something that the rule does not allow."""
-        return rules.refusal(self._named(), self.rule, what, advice)
+    @property
+    def is_admin(self) -> bool:
+        """Whether the caller has root's power over the host anyway."""
+        return self.rule.access is AccessLevel.ALL
 
-    def _named(self) -> Caller:
+    def denial(self, action: str, advice: str = _OPERATOR) -> NotAuthorized:
+        """Return the error for an action that the rule does not allow."""
+        return policy.denial(self._named_caller(), self.rule, action, advice)
+
+    def _named_caller(self) -> Caller:
         if self.caller.uid is None:
             return self.caller
         try:
@@ -72,143 +84,293 @@ class Session:
             return self.caller
         return msgspec.structs.replace(self.caller, name=name)
 
-    # -- seeing ----------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------
 
-    def look(self) -> None:
-        """Raise ``NotAuthorized`` unless the caller may look around."""
+    def require_read(self) -> None:
+        """Check that the caller may list and inspect.
+
+        :raises NotAuthorized: when it may not.
+        """
         if self.rule.access < AccessLevel.READ:
-            raise self.refusal("use this engine")
+            raise self.denial("use this engine")
 
-    def has(self, container: Container, level: ContainerAccess) -> bool:
-        """Whether a container is the caller's, or its rule reaches to others' like that."""
-        return self.reaches(container.record.owner, level)
+    def can_access(self, container: Container, level: ContainerAccess) -> bool:
+        """Return whether the caller owns a container, or its rule grants this access to it."""
+        return self.can_access_owner(container.record.owner, level)
 
-    def reaches(self, owner: str, level: ContainerAccess) -> bool:
-        """Whether something of that owner is the caller's, or within its reach."""
-        return (
-            owner == self.caller.key
-            or self.rule.access is AccessLevel.ALL
-            or self.rule.others >= level
-        )
+    def can_access_owner(self, owner: str, level: ContainerAccess) -> bool:
+        """Return whether the caller may access the objects of an owner."""
+        return owner == self.caller.key or self.is_admin or self.rule.container_access >= level
 
-    def read(self, ref: str) -> None:
-        """Raise unless the caller may read what is in a container."""
-        self.look()
-        self._reach(self._engine.containers.find(ref), ContainerAccess.READ, "read")
+    def require_container_read(self, ref: str) -> None:
+        """Check that the caller may read the content of a container.
 
-    def control(self, ref: str) -> Container:
-        """The container; raise unless the caller may do with it what it likes."""
-        self.run()
+        :raises NotAuthorized: when it may not.
+        """
+        self.require_read()
         container = self._engine.containers.find(ref)
-        self._reach(container, ContainerAccess.CONTROL, "control")
+        self._require_access(container, ContainerAccess.READ, "read")
+
+    def require_control(self, ref: str) -> Container:
+        """Return a container that the caller may control.
+
+        :raises NotAuthorized: when it may not.
+        """
+        self.require_run()
+        container = self._engine.containers.find(ref)
+        self._require_access(container, ContainerAccess.CONTROL, "control")
         return container
 
-    def _reach(self, container: Container, level: ContainerAccess, verb: str) -> None:
-        if not self.has(container, level):
-            raise self.refusal(
-                f"{verb} container {container.name} of {_whose(container.record.owner)}",
+    def _require_access(self, container: Container, level: ContainerAccess, verb: str) -> None:
+        if not self.can_access(container, level):
+            raise self.denial(
+                f"{verb} container {container.name} of {_owner_name(container.record.owner)}",
                 f'that owner may, or the operator grants others = "{level.name.lower()}"',
             )
 
-    async def own_events(self, events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[Any]:
-        """Events, without those of containers that the caller may not read."""
-        mine: set[str] = set()
-        everything = self.rule.access is AccessLevel.ALL or self.rule.others >= ContainerAccess.READ
+    async def visible_events(self, events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[Any]:
+        """Yield the events, without those of containers that the caller may not read."""
+        readable: set[str] = set()
+        everything = self.is_admin or self.rule.container_access >= ContainerAccess.READ
         try:
             async for event in events:
                 if everything or event.get("Type") != "container":
                     yield event
                     continue
-                about = event.get("Actor", {}).get("ID", "")
-                container = self._engine.parts.registry.get(about)
-                if container is not None and self.has(container, ContainerAccess.READ):
-                    mine.add(about)
-                if about in mine:
+                container_id = event.get("Actor", {}).get("ID", "")
+                container = self.services.container_store.get(container_id)
+                if container is not None and self.can_access(container, ContainerAccess.READ):
+                    readable.add(container_id)
+                if container_id in readable:
                     yield event
         finally:
             await events.aclose()  # type: ignore[attr-defined]
 
-    # -- doing -----------------------------------------------------------------------------------
+    # -- changing --------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Raise unless the caller may change anything at all."""
+    def require_run(self) -> None:
+        """Check that the caller may change anything at all.
+
+        :raises NotAuthorized: when it may not.
+        """
         if self.rule.access < AccessLevel.RUN:
-            raise self.refusal("change anything" if self.rule.access else "use this engine")
+            raise self.denial("change anything" if self.rule.access else "use this engine")
 
-    def judge(self, asks: tuple[Privilege, ...]) -> None:
-        """Raise for the first relaxation that is not granted."""
-        self.run()
-        for ask in asks:
-            if ask.kind is not Relaxation.OTHERS:
-                if not self.rule.allows(ask):
-                    rules.judge(self._named(), self.rule, (ask,))
-                if ask.kind is Relaxation.HOST_MOUNT and not self._has_rights_on_disk():
-                    advice = "mounts need a user of this host; use a volume"
-                    raise self.refusal(f"ask for {ask}", advice)
+    def authorize(self, privileges: tuple[Privilege, ...]) -> None:
+        """Check that every privilege is granted.
+
+        :raises NotAuthorized: for the first privilege that is not.
+        """
+        self.require_run()
+        for privilege in privileges:
+            if privilege.kind is Relaxation.OTHER_CONTAINERS:
+                try:
+                    container = self._engine.containers.find(privilege.value)
+                except NotFound:
+                    continue  # the use case reports it with its own text
+                self._require_access(container, ContainerAccess.CONTROL, "share with")
                 continue
-            try:
-                container = self._engine.containers.find(ask.value)
-            except NotFound:
-                continue  # the use case says so in its own words
-            self._reach(container, ContainerAccess.CONTROL, "share with")
+            if not self.rule.allows(privilege):
+                raise policy.privilege_denial(self._named_caller(), self.rule, privilege)
+            if privilege.kind is Relaxation.HOST_MOUNT and not self._is_host_user():
+                advice = "mounts need a user of this host; use a volume"
+                raise self.denial(f"ask for {privilege}", advice)
 
-    def own_secret(self, kind: Secret, ref: str) -> None:
-        """Raise unless the caller may use and change a secret or config. Unknown ones are none."""
+    def _is_host_user(self) -> bool:
+        """Return whether the caller has rights on the host's files."""
+        return self.caller.uid is not None or self.is_admin
+
+    def require_secret(self, kind: SecretKind, ref: str) -> None:
+        """Check that the caller may use and change a secret or config. Skip one that is unknown.
+
+        :raises NotAuthorized: when it may not.
+        """
         try:
-            record = self.parts.secrets.find(kind, ref)
+            record = self.services.secrets.find(kind, ref)
         except NotFound:
-            return  # the use case says so in its own words
-        if not self.reaches(record.owner, ContainerAccess.CONTROL):
-            raise self.refusal(
-                f"use {kind} {record.name} of {_whose(record.owner)}",
+            return  # the use case reports it with its own text
+        if not self.can_access_owner(record.owner, ContainerAccess.CONTROL):
+            raise self.denial(
+                f"use {kind} {record.name} of {_owner_name(record.owner)}",
                 'that owner may, or the operator grants others = "control"',
             )
 
-    def given(self, resolved: ResolvedRequest) -> None:
-        """Raise unless the caller may use all secrets and configs that a container is to have."""
+    def authorize_secrets(self, resolved: ResolvedRequest) -> None:
+        """Check that the caller may use all secrets and configs that a container requests.
+
+        :raises NotAuthorized: for the first one that it may not use.
+        """
         for kind, references in (
-            (Secret.SECRET, resolved.secrets),
-            (Secret.CONFIG, resolved.configs),
+            (SecretKind.SECRET, resolved.secrets),
+            (SecretKind.CONFIG, resolved.configs),
         ):
             for reference in references:
-                self.own_secret(kind, reference.source)
+                self.require_secret(kind, reference.source)
 
-    @property
-    def mighty(self) -> bool:
-        """Whether the caller has root's power over the host anyway."""
-        return self.rule.access is AccessLevel.ALL
-
-    def _has_rights_on_disk(self) -> bool:
-        return self.caller.uid is not None or self.mighty
-
-    def inherited(self, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
-        """Return the mounts of the host that ``--volumes-from`` brings along."""
-        asks: list[Privilege] = []
+    def inherited_mounts(self, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
+        """Return the mounts of the host that ``--volumes-from`` adds."""
+        privileges: list[Privilege] = []
         for source in resolved.volumes_from:
             try:
                 record = self._engine.containers.find(source.container).record
             except NotFound:
-                continue  # the use case says so in its own words
+                continue  # the use case reports it with its own text
             foreign, read_only = resolved.external_runtime, source.mode == "ro"
-            asks += asking.of_mounts(record.mounts, foreign=foreign, read_only=read_only)
-        return tuple(asks)
+            privileges += relaxations.of_mounts(record.mounts, foreign=foreign, read_only=read_only)
+        return tuple(privileges)
 
-    def prefixes(self, asks: tuple[Privilege, ...]) -> tuple[str, ...]:
-        """Where mounts may follow no links, if any host directory was asked for."""
-        return self.rule.prefixes if any(ask.kind is Relaxation.HOST_MOUNT for ask in asks) else ()
+    def mount_prefixes(self, privileges: tuple[Privilege, ...]) -> tuple[str, ...]:
+        """Return the directories below which mounts follow no links; empty without host mounts."""
+        if any(privilege.kind is Relaxation.HOST_MOUNT for privilege in privileges):
+            return self.rule.mount_prefixes
+        return ()
 
-    def deed(
+    def begin(
         self,
         action: str,
-        about: str,
+        subject: str,
         *,
         argv: tuple[str, ...] = (),
         image: str = "",
-        lessens: bool = False,
+        revokes: bool = False,
     ) -> AuditedAction:
-        """Begin a request that changes something; ``lessens``: it only takes away."""
-        return AuditedAction(self, action, about, argv, image, lessens)
+        """Begin an action on ``subject``. With ``revokes`` it only stops or removes things.
+
+        Such an action is possible even if the audit log cannot be written.
+        """
+        return AuditedAction(self, action, subject, argv, image, revokes)
 
 
-def _whose(owner: str) -> str:
+class AuditedAction:
+    """One request that changes something. A context; leaving it writes the audit log."""
+
+    def __init__(
+        self,
+        session: Session,
+        action: str,
+        subject: str,
+        argv: tuple[str, ...],
+        image: str,
+        revokes: bool,
+    ) -> None:
+        self._session = session
+        self._action = action
+        self._argv = argv
+        self._image = image
+        self._revokes = revokes
+        self._privileges: tuple[Privilege, ...] = ()
+        self._error = ""
+        self._name = ""
+        self.object = subject
+
+    def __enter__(self) -> AuditedAction:
+        if not self._revokes:
+            self._session.audit_log.check()
+        return self
+
+    # -- checks of the caller's rule -------------------------------------------------------------
+
+    def authorize(self, privileges: tuple[Privilege, ...]) -> tuple[Privilege, ...]:
+        """Record the privileges, check that they are granted, and return them.
+
+        :raises NotAuthorized: for the first privilege that is not granted.
+        """
+        self._privileges = privileges
+        self._session.authorize(privileges)
+        return privileges
+
+    def require_control(self, ref: str) -> Container:
+        """Return the container of this action, which the caller may control.
+
+        :raises NotAuthorized: when it may not.
+        """
+        container = self._session.require_control(ref)
+        self.object, self._name = container.id, container.name
+        return container
+
+    def require_run(self) -> None:
+        """Check that the caller may run containers.
+
+        :raises NotAuthorized: when it may not.
+        """
+        self._session.require_run()
+
+    def require_all_containers(self, action: str) -> None:
+        """Check that the caller may control the containers of every owner.
+
+        :raises NotAuthorized: when it may not.
+        """
+        self._session.require_run()
+        rule = self._session.rule
+        if not self._session.is_admin and rule.container_access is not ContainerAccess.CONTROL:
+            raise self._session.denial(action, "name your own containers one by one")
+
+    def require_images(self) -> None:
+        """Check that the caller may change images.
+
+        :raises NotAuthorized: when it may not.
+        """
+        self._session.require_run()
+        if not self._session.is_admin and not self._session.rule.images:
+            raise self._session.denial("change images")
+
+    def require_volumes(self) -> None:
+        """Check that the caller may change volumes.
+
+        :raises NotAuthorized: when it may not.
+        """
+        self._session.require_run()
+        if not self._session.is_admin and not self._session.rule.volumes:
+            raise self._session.denial("change volumes")
+
+    # -- the outcome -----------------------------------------------------------------------------
+
+    def check_progress(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return a progress message. If it holds an error, the action has failed with it."""
+        if "error" in document:
+            self._error = str(document["error"])
+        return document
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        status, text = DONE, ""
+        if error is not None:
+            status, text = _outcome(error)
+        elif self._error:
+            status, text = FAILED, self._error
+        session, peer = self._session, self._session.peer
+        session.audit_log.append(
+            AuditEntry(
+                uid=session.caller.uid,
+                pid=session.caller.pid,
+                login_uid=peer.login_uid if isinstance(peer, Peer) else None,
+                command=peer.command if isinstance(peer, Peer) else "",
+                certificate=session.caller.certificate,
+                fingerprint=session.caller.fingerprint,
+                address=peer.address if isinstance(peer, Remote) else "",
+                action=self._action,
+                object=self.object,
+                name=self._name,
+                image=self._image,
+                asks=tuple(str(privilege) for privilege in self._privileges),
+                argv=self._argv,
+                status=status,
+                error=text,
+            )
+        )
+
+
+def _outcome(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, JaulaError):
+        return error.status, error.message
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return CLIENT_CLOSED, "the client went away"
+    return FAILED, type(error).__name__
+
+
+def _owner_name(owner: str) -> str:
     return f"uid {owner}" if owner.isdigit() else owner

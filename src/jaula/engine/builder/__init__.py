@@ -1,6 +1,6 @@
-"""Building images: a Dockerfile's plan is carried out, stage by stage, in confined containers.
+"""The builder: runs a Dockerfile, stage by stage, in confined containers.
 
-:mod:`.builds` is the use case, :mod:`.build` one build, :mod:`.stage` one stage of it. What an
-instruction means is :mod:`jaula.images.build`'s; what the next build need not do again is kept by
-:mod:`.cache`.
+:mod:`.service` has the use cases, :mod:`.build` is one build and :mod:`.stage` is one stage of it.
+:mod:`jaula.images.build` defines what an instruction means. :mod:`.cache` stores the steps that the
+next build can reuse.
 """

@@ -1,4 +1,9 @@
-"""One build: its plan, its stages side by side, the image at its end."""
+"""One build: parse the Dockerfile, run its stages side by side, store the image.
+
+A RUN may ask for more than the limits of its build: the host's network, or no confinement. The
+Dockerfile may come from a stranger, so a right of the client is not a right of the file. Such a RUN
+needs both: the entitlement (``--allow``) in the build's options and the rule of the caller.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +13,19 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jaula.engine.build_threads import in_thread, whole
-from jaula.engine.builder import base_image
-from jaula.engine.builder.cache import key as cache_key
-from jaula.engine.builder.entitlements import limits_of
-from jaula.engine.builder.image_state import document
+import msgspec
+
+from jaula.engine.builder.image_state import SourceDateEpoch, image_document
+from jaula.engine.builder.job import BuildJob
 from jaula.engine.builder.progress import ProgressStream
-from jaula.engine.builder.source_date_epoch import SourceDateEpoch
-from jaula.engine.builder.sources import CONTEXT
-from jaula.engine.builder.squash import squashed
+from jaula.engine.builder.sources import CONTEXT, requested_platform
+from jaula.engine.builder.squash import squash
 from jaula.engine.builder.stage import StageRun
-from jaula.errors import InvalidRequest, NotFound
+from jaula.engine.relaxations import Privilege, Relaxation
+from jaula.engine.threads import in_thread, shielded
+from jaula.errors import InvalidRequest, NotAuthorized, NotFound
 from jaula.images.build import context as build_context
+from jaula.images.build.dockerfile.ast import Network, Security
 from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Source, plan
 from jaula.images.platform import format_platform
@@ -32,10 +38,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from jaula.engine.builder.entitlements import Judge
-    from jaula.engine.builder.image_state import ImageState
-    from jaula.engine.builder.service import Builds
+    from jaula.engine.builder.cache import BuildCache
+    from jaula.engine.builder.image_state import ImageState, StageResult
+    from jaula.engine.builder.job import Authorize
+    from jaula.engine.builder.mounts.cache_dirs import CacheDirs
     from jaula.engine.builder.sources import BuildSources
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.model.services import Services
     from jaula.images.build.dockerfile.ast import Run
     from jaula.images.build.dockerfile.stage_graph import StageGraph
     from jaula.images.store.store import Image
@@ -43,125 +52,148 @@ if TYPE_CHECKING:
     from jaula.spec.build import BuildOptions
     from jaula.spec.image import ImageDocument
 
+_NETWORK = "network.host"
+_INSECURE = "security.insecure"
+
 log = logging.getLogger("jaula.builds")
 
 
 class Build:
-    """One build. ``owner`` is who asks.
+    """One build. ``owner`` is the key of the client that builds.
 
-    ``directory`` is the build's own, below which its context is; it is removed with it.
+    ``directory`` belongs to this build and holds its context; the caller removes it.
     """
 
     def __init__(
         self,
-        builds: Builds,
+        *,
+        services: Services,
+        containers: Containers,
+        cache: BuildCache,
+        cache_dirs: CacheDirs,
         options: BuildOptions,
         directory: Path,
         owner: str,
-        judge: Judge,
-        supplies: BuildSources,
+        authorize: Authorize,
+        sources: BuildSources,
     ) -> None:
-        self.parts = builds.parts
-        self.containers = builds.containers
-        self.cache = builds.cache
-        self.mount_caches = builds.mount_caches
-        self.id = directory.name
-        self.options = options
-        self.owner = owner
-        self.supplies = supplies
-        self.clock = SourceDateEpoch(options.build_args)
-        self.messages = ProgressStream(steps=options.steps)
-        self.plan: StageGraph
-        self.total = 0
+        self.progress = ProgressStream(steps=options.steps)
+        self._services = services
+        self._containers = containers
+        self._cache = cache
+        self._cache_dirs = cache_dirs
+        self._options = options
         self._directory = directory
-        self.judge = judge
-        self._later: list[asyncio.Task[None]] = []
+        self._owner = owner
+        self._authorize = authorize
+        self._sources = sources
+        self._clock = SourceDateEpoch(options.build_args)
+        self._deferred: list[asyncio.Task[None]] = []
 
-    async def run(self, text: str | None) -> Image:
-        """Carry out the Dockerfile, which is ``text`` or in the context; the image.
+    async def run(self, dockerfile: str | None) -> Image:
+        """Run the Dockerfile and return the image; None means the Dockerfile of the context.
 
-        :raises Mistake: the Dockerfile cannot be read.
-        :raises JaulaError: a step failed.
+        :raises Mistake: when the Dockerfile cannot be parsed.
+        :raises JaulaError: when a step failed.
         """
         try:
-            await self._read(text)
-            await self._carry_out()
-            return await self._image()
+            graph = await self._plan(dockerfile)
+            await self._run_stages(graph)
+            return await self._store_image(graph)
         finally:
-            self.messages.complete()
-            await whole(self._tidied())
-            self.supplies.close()
+            self.progress.complete()
+            await shielded(self._finish_deferred())
+            self._sources.close()
 
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Something that the build's end waits for, and no step."""
-        self._later.append(asyncio.get_running_loop().create_task(work))
+    def _defer(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start work that the end of the build waits for, but no step."""
+        self._deferred.append(asyncio.get_running_loop().create_task(work))
 
-    async def _tidied(self) -> None:
-        for result in await asyncio.gather(*self._later, return_exceptions=True):
+    async def _finish_deferred(self) -> None:
+        for result in await asyncio.gather(*self._deferred, return_exceptions=True):
             if isinstance(result, BaseException):
                 log.error("a step of a build cannot be removed: %s", result, exc_info=result)
 
     # -- the plan ------------------------------------------------------------------------------
 
-    async def _read(self, text: str | None) -> None:
-        """The plan; images that stages begin with are fetched on the way, for their triggers."""
-        options = self.options
-        self.supplies.has_context = text is None
-        found = (options.dockerfile or build_context.NAMES[0], text or "")
-        if text is None:
-            found = await in_thread(self._dockerfile)
-        here = format_platform(base_image.wanted_platform(""))
-        planning = partial(
+    async def _plan(self, dockerfile: str | None) -> StageGraph:
+        """Return the stages to run. Base images are fetched here, for their ONBUILD triggers."""
+        options = self._options
+        self._sources.has_context = dockerfile is None
+        name, text = options.dockerfile or build_context.NAMES[0], dockerfile or ""
+        if dockerfile is None:
+            name, text = await in_thread(self._read_dockerfile)
+        host_platform = format_platform(requested_platform(""))
+        make_plan = partial(
             plan,
-            parse(found[1], found[0]),
+            parse(text, name),
             target=options.target,
             build_args={name: v for name, v in options.build_args.items() if v is not None},
-            platform=options.platform or here,
-            build_platform=here,
+            platform=options.platform or host_platform,
+            build_platform=host_platform,
             contexts=tuple(options.contexts),
         )
-        self.plan = planning()
-        channel = self.messages.channel(-1, "")
+        graph = make_plan()
+        channel = self.progress.add_channel(-1, "")
         try:
             triggers = {}
-            for planned in self.plan.stages:
+            for planned in graph.stages:
                 if planned.base.kind is Source.IMAGE:
                     platform = planned.platform or options.platform
-                    image = await self.supplies.image(planned.base.name, platform, channel.put)
+                    image = await self._sources.image(planned.base.name, platform, channel.put)
                     if image.config.on_build:
                         triggers[planned.base.name] = image.config.on_build
             if triggers:
-                self.plan = planning(triggers=triggers)
-            await channel.warnings(self.plan.warnings)
-            if self.plan.unused:
-                names = ", ".join(self.plan.unused)
-                await channel.say(f"[Warning] One or more build-args [{names}] were not consumed\n")
+                graph = make_plan(triggers=triggers)
+            await channel.put_warnings(graph.warnings)
+            if graph.unused:
+                names = ", ".join(graph.unused)
+                await channel.write(
+                    f"[Warning] One or more build-args [{names}] were not consumed\n"
+                )
         finally:
             channel.close()
-        self.total = sum(1 + len(planned.instructions) for planned in self.plan.stages)
+        return graph
 
-    def _dockerfile(self) -> tuple[str, str]:
-        """Its name in the context, and its text."""
+    def _read_dockerfile(self) -> tuple[str, str]:
+        """Return the name of the Dockerfile in the context, and its text."""
         with open_directory(self._directory / CONTEXT) as context:
             try:
-                found = build_context.dockerfile(context, self.options.dockerfile)
+                file = build_context.dockerfile(context, self._options.dockerfile)
             except NotFound as error:  # 404 is for images
                 raise InvalidRequest(error.message, hint=error.hint) from None
-            build_context.remove_ignored(context, found.name, everything=bool(self.options.remote))
-        return found.name, found.text
+            build_context.remove_ignored(context, file.name, everything=bool(self._options.remote))
+        return file.name, file.text
 
     # -- the stages ----------------------------------------------------------------------------
 
-    async def _carry_out(self) -> None:
+    async def _run_stages(self, graph: StageGraph) -> None:
+        job = BuildJob(
+            id=self._directory.name,
+            services=self._services,
+            containers=self._containers,
+            cache=self._cache,
+            cache_dirs=self._cache_dirs,
+            sources=self._sources,
+            owner=self._owner,
+            authorize=self._authorize,
+            options=self._options,
+            graph=graph,
+            step_count=sum(1 + len(planned.instructions) for planned in graph.stages),
+            clock=self._clock,
+            defer=self._defer,
+            step_options=partial(step_options, options=self._options, authorize=self._authorize),
+            image_id=self._image_id,
+        )
         loop, first, tasks = asyncio.get_running_loop(), 1, []
-        for planned in self.plan.stages:
+        for planned in graph.stages:
             index = planned.stage.index
-            channel = self.messages.channel(index, planned.stage.name)
-            ended = self.supplies.expect(index)
-            run = StageRun(self, planned, channel, first)
-            tasks.append(loop.create_task(self._one(run, ended)))
+            channel = self.progress.add_channel(index, planned.stage.name)
+            result = self._sources.add_stage(index)
+            stage = StageRun(job, planned, channel, first)
+            tasks.append(loop.create_task(_run_stage(stage, result)))
             first += 1 + len(planned.instructions)
-        self.messages.complete()
+        self.progress.complete()
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in tasks:
@@ -172,43 +204,64 @@ class Build:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _one(self, run: StageRun, ended: asyncio.Future[StageRun]) -> None:
-        await run.run()
-        if not ended.done():
-            ended.set_result(run)
-
-    def own(self, key: str) -> str:
-        """A step's key among those of whoever builds: nobody finds what another one made."""
-        return cache_key.owned(key, self.owner)
-
-    def limits_of(self, run: Run) -> HostConfig:
-        """The limits and modes of one RUN; raises ``NotAuthorized``."""
-        return limits_of(run, self.options, self.judge)
-
     # -- the image -----------------------------------------------------------------------------
 
-    async def _image(self) -> Image:
-        last = (await self.supplies.stage(self.plan.stages[-1].stage.index)).state
-        if self.options.squash:
-            last = await in_thread(squashed, self.parts, last, self.clock, self.supplies.pin)
-        blobs = [layer.blob for layer in last.layers]
-        names = [str(parse_reference(name)) for name in self.options.names]
-        described = encode(self._document(last))
-        if (known := self._known(described, names)) is not None:
-            return known
-        return await in_thread(self.parts.images.add, described, blobs, names)
+    async def _store_image(self, graph: StageGraph) -> Image:
+        state = (await self._sources.stage(graph.stages[-1].stage.index)).state
+        if self._options.squash:
+            state = await in_thread(squash, self._services, state, self._clock, self._sources.pin)
+        blobs = [layer.blob for layer in state.layers]
+        names = [str(parse_reference(name)) for name in self._options.names]
+        config = encode(self._document(state))
+        if (image := self._find_tagged(config, names)) is not None:
+            return image
+        return await in_thread(self._services.images.add, config, blobs, names)
 
-    def _known(self, described: bytes, names: list[str]) -> Image | None:
-        """The image where it is there and has the names already: then nothing is written."""
+    def _find_tagged(self, config: bytes, names: list[str]) -> Image | None:
+        """Return the image if it exists and has all names already: nothing is written then."""
         try:
-            image = self.parts.images.resolve("sha256:" + hashlib.sha256(described).hexdigest())
+            image = self._services.images.resolve("sha256:" + hashlib.sha256(config).hexdigest())
         except NotFound:
             return None
         return image if set(names) <= set(image.names) else None
 
     def _document(self, state: ImageState) -> ImageDocument:
-        return document(state, dict(self.options.labels), self.clock.now())
+        return image_document(state, dict(self._options.labels), self._clock.now())
 
-    def id_of(self, state: ImageState) -> str:
-        """What the image would be called, in short, if the build ended here."""
+    def _image_id(self, state: ImageState) -> str:
         return hashlib.sha256(encode(self._document(state))).hexdigest()[:12]
+
+
+async def _run_stage(stage: StageRun, result: asyncio.Future[StageResult]) -> None:
+    value = await stage.run()
+    if not result.done():
+        result.set_result(value)
+
+
+# -- entitlements ------------------------------------------------------------------------------
+
+
+def step_options(run: Run, options: BuildOptions, authorize: Authorize) -> HostConfig:
+    """Return the limits and modes of one RUN. Pure, except for ``authorize``.
+
+    :raises NotAuthorized: when the build lacks the entitlement, or the caller the privilege.
+    """
+    host = options.host
+    if run.network is Network.NONE:
+        host = msgspec.structs.replace(host, network_mode="none")
+    elif run.network is Network.HOST and host.network_mode != "host":
+        _require_entitlement(options, _NETWORK, "RUN --network=host")
+        authorize((Privilege(Relaxation.HOST_NAMESPACE, "network"),))
+        host = msgspec.structs.replace(host, network_mode="host")
+    if run.security is Security.INSECURE:
+        _require_entitlement(options, _INSECURE, "RUN --security=insecure")
+        authorize((Privilege(Relaxation.PRIVILEGED),))
+        host = msgspec.structs.replace(host, privileged=True)
+    return host
+
+
+def _require_entitlement(options: BuildOptions, entitlement: str, flag: str) -> None:
+    if entitlement not in options.allow:
+        raise NotAuthorized(
+            f"{flag} is not allowed in this build", hint=f"build with --allow {entitlement}"
+        )

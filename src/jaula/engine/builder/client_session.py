@@ -1,7 +1,7 @@
-"""The engine's end of a build's session (:mod:`jaula.spec.build_session`).
+"""The engine's end of a build session (:mod:`jaula.spec.build_session`).
 
-A session belongs to whoever opened it: a build that names it must be the same caller's. What comes
-on it is held in memory only.
+A session belongs to the caller that opened it: only a build of the same caller may use it. The data
+of a session is held in memory only.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from jaula.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from jaula.spec import build_session as protocol
 from jaula.spec.build_session import SessionRequestKind
 
-_PATIENCE = 5.0  # seconds that a session may take to come after the build that names it
-_ANSWER = 60.0  # seconds for a secret
-_WAITING = 16  # frames of one stream that were not read yet
+_OPEN_TIMEOUT = 5.0  # seconds for a session to be opened after the build that names it
+_SECRET_TIMEOUT = 60.0  # seconds
+_MAX_UNREAD = 16  # frames of one stream
 _GONE = "the client's session is gone"
 
 
 class SessionStream:
-    """One thing that the engine asked for."""
+    """The client's answer to one request of the engine."""
 
     def __init__(self, session: ClientSession, number: int) -> None:
         self._session = session
         self.number = number
-        self.frames: asyncio.Queue[tuple[SessionRequestKind, bytes]] = asyncio.Queue(_WAITING)
+        self.frames: asyncio.Queue[tuple[SessionRequestKind, bytes]] = asyncio.Queue(_MAX_UNREAD)
 
     async def data(self) -> AsyncIterator[bytes]:
-        """What the client sends until its END.
+        """Yield the bytes that the client sends until its END.
 
-        :raises NotFound: the client does not have it.
-        :raises Unavailable: it failed, or the session is gone.
+        :raises NotFound: when the client does not have the object.
+        :raises Unavailable: when the client failed or the session is gone.
         """
         while True:
             kind, payload = await self.frames.get()
@@ -44,28 +44,28 @@ class SessionStream:
             else:
                 text = payload.decode(errors="replace")[:200]
                 if text == protocol.UNKNOWN:
-                    raise NotFound("the client has none of that name")
-                raise Unavailable(f"the client says: {text}")
+                    raise NotFound("the client does not have an object of this name")
+                raise Unavailable(f"the client reports: {text}")
 
     async def send(self, data: bytes) -> None:
         """Send bytes to the client."""
         for start in range(0, len(data), protocol.PAYLOAD_LIMIT):
-            piece = data[start : start + protocol.PAYLOAD_LIMIT]
+            chunk = data[start : start + protocol.PAYLOAD_LIMIT]
             await self._session.send(
-                protocol.encode_frame(SessionRequestKind.DATA, self.number, piece)
+                protocol.encode_frame(SessionRequestKind.DATA, self.number, chunk)
             )
 
     async def end(self) -> None:
-        """Say that nothing more comes."""
+        """Tell the client that no more bytes follow."""
         await self._session.send(protocol.encode_frame(SessionRequestKind.END, self.number))
 
     def close(self) -> None:
-        """Forget it; what still comes is dropped."""
-        self._session.forget(self)
+        """Remove the stream; frames that still arrive are dropped."""
+        self._session.remove(self)
 
 
 class ClientSession:
-    """One connection of a client that builds."""
+    """One session connection of a client."""
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
@@ -73,19 +73,19 @@ class ClientSession:
         self._streams: dict[int, SessionStream] = {}
         self._number = 0
         self._sending = asyncio.Lock()
-        self._open = asyncio.Event()
+        self._opened = asyncio.Event()
         self._closed = False
 
     async def run(self, sock: socket.socket, early: bytes) -> None:
-        """Read what the client says until it leaves."""
+        """Read frames until the client closes the connection. ``early`` was received already."""
         sock.setblocking(False)
         self._sock = sock
-        self._open.set()
+        self._opened.set()
         loop = asyncio.get_running_loop()
         pending = bytearray(early)
         try:
             while True:
-                await self._take(pending)
+                await self._dispatch(pending)
                 data = await loop.sock_recv(sock, protocol.PAYLOAD_LIMIT)
                 if not data:
                     return
@@ -95,7 +95,7 @@ class ClientSession:
         finally:
             self.close()
 
-    async def _take(self, pending: bytearray) -> None:
+    async def _dispatch(self, pending: bytearray) -> None:
         while len(pending) >= protocol.HEADER_SIZE:
             kind, number, length = protocol.decode_header(bytes(pending[: protocol.HEADER_SIZE]))
             end = protocol.HEADER_SIZE + length
@@ -108,22 +108,25 @@ class ClientSession:
                 await stream.frames.put((kind, payload))
 
     def close(self) -> None:
-        """Whoever waits for something gets an error."""
+        """Close the session; every stream that waits for data fails."""
         self._closed = True
-        self._open.set()
+        self._opened.set()
         for stream in self._streams.values():
             while stream.frames.full():
                 stream.frames.get_nowait()
             stream.frames.put_nowait((SessionRequestKind.FAIL, _GONE.encode()))
 
-    def forget(self, stream: SessionStream) -> None:
-        """A stream is over; the reader may be waiting for room in it."""
+    def remove(self, stream: SessionStream) -> None:
+        """Remove a stream. Empty its queue, since the reader may wait for room in it."""
         self._streams.pop(stream.number, None)
         while not stream.frames.empty():
             stream.frames.get_nowait()
 
     async def send(self, frame: bytes) -> None:
-        """Send one frame. Raises :class:`Unavailable`."""
+        """Send one frame.
+
+        :raises Unavailable: when the session is gone.
+        """
         if self._closed or self._sock is None:
             raise Unavailable(_GONE)
         async with self._sending:
@@ -132,10 +135,13 @@ class ClientSession:
             except OSError as error:
                 raise Unavailable(f"{_GONE}: {error.strerror}") from error
 
-    async def ask(self, kind: SessionRequestKind, id: str) -> SessionStream:
-        """Open a stream. Raises :class:`Unavailable`."""
+    async def open_stream(self, kind: SessionRequestKind, id: str) -> SessionStream:
+        """Request an object of the client and return the stream of the answer.
+
+        :raises Unavailable: when the session is gone.
+        """
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._open.wait(), _PATIENCE)
+            await asyncio.wait_for(self._opened.wait(), _OPEN_TIMEOUT)
         self._number += 1
         stream = self._streams[self._number] = SessionStream(self, self._number)
         try:
@@ -146,83 +152,89 @@ class ClientSession:
         return stream
 
     async def secret(self, id: str) -> bytes | None:
-        """The bytes of a secret, None where the client has none of that name."""
-        stream = await self.ask(SessionRequestKind.SECRET, id)
+        """Return the bytes of a secret; None if the client does not have it.
+
+        :raises Unavailable: when the client does not answer in time.
+        :raises InvalidRequest: when the secret is too large.
+        """
+        stream = await self.open_stream(SessionRequestKind.SECRET, id)
         try:
-            return await asyncio.wait_for(_whole(stream, id), _ANSWER)
+            return await asyncio.wait_for(_read_secret(stream, id), _SECRET_TIMEOUT)
         except NotFound:
             return None
         except TimeoutError:
-            raise Unavailable(f"the client does not send the secret {id!r}") from None
+            raise Unavailable(f"the client did not send the secret {id!r} in time") from None
         finally:
             stream.close()
 
 
-async def _whole(stream: SessionStream, id: str) -> bytes:
+async def _read_secret(stream: SessionStream, id: str) -> bytes:
     content = bytearray()
-    async for piece in stream.data():
-        content += piece
+    async for chunk in stream.data():
+        content += chunk
         if len(content) > protocol.SECRET_LIMIT:
             raise InvalidRequest(
-                f"the secret {id!r} has more than {protocol.SECRET_LIMIT} bytes",
-                hint="that is the limit",
+                f"the secret {id!r} is larger than the limit of {protocol.SECRET_LIMIT} bytes"
             )
     return bytes(content)
 
 
 class ClientSessions:
-    """The sessions of an engine, by their ids."""
+    """The build sessions of an engine, by id."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, ClientSession] = {}
-        self._news = asyncio.Condition()
+        self._added = asyncio.Condition()
 
     async def serve(self, id: str, owner: str, descriptor: int, early: bytes) -> None:
-        """Keep a session for as long as its client is there; ``descriptor`` is ours.
+        """Serve a session until its client leaves. This owns ``descriptor``.
 
-        :raises InvalidRequest: the id is none.
-        :raises Conflict: it is in use.
+        :raises InvalidRequest: when the id is malformed.
+        :raises Conflict: when the id is in use.
         """
         with socket.socket(fileno=descriptor) as sock:
             check_id(id)
             if id in self._sessions:
-                raise Conflict("there is a session of that id already")
+                raise Conflict("a session of this id exists already")
             session = self._sessions[id] = ClientSession(owner)
             try:
-                async with self._news:
-                    self._news.notify_all()
+                async with self._added:
+                    self._added.notify_all()
                 await session.run(sock, early)
             finally:
                 session.close()
                 self._sessions.pop(id, None)
 
     async def find(self, id: str, owner: str) -> ClientSession:
-        """The session of a build; it may come a moment after the build.
+        """Return the session of a build; wait a moment for it to be opened.
 
-        :raises NotFound: there is none of that id, or it is another caller's.
+        :raises NotFound: when no session has this id, or it belongs to another caller.
         """
         check_id(id)
 
         async def wait() -> ClientSession:
-            async with self._news:
-                await self._news.wait_for(lambda: id in self._sessions)
+            async with self._added:
+                await self._added.wait_for(lambda: id in self._sessions)
                 return self._sessions[id]
 
         try:
-            session = await asyncio.wait_for(wait(), _PATIENCE)
+            session = await asyncio.wait_for(wait(), _OPEN_TIMEOUT)
         except TimeoutError:
             session = None
         if session is None or session.owner != owner:
-            raise NotFound("there is no such session", hint="open it before the build")
+            raise NotFound("no such session", hint="open it before the build")
         return session
 
     def close(self) -> None:
-        """End all."""
+        """Close all sessions."""
         for session in tuple(self._sessions.values()):
             session.close()
 
 
 def check_id(id: str) -> None:
-    """Raise unless it is one that cannot be guessed."""
+    """Check that an id is long enough to be impossible to guess.
+
+    :raises InvalidRequest: when it is not 32 to 64 hexadecimal digits.
+    """
     if not 32 <= len(id) <= 64 or id.strip("0123456789abcdef"):
-        raise InvalidRequest("a session's id is 32 to 64 hexadecimal digits, chosen at random")
+        raise InvalidRequest("the id of a session must be 32 to 64 random hexadecimal digits")

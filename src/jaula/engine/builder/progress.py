@@ -1,10 +1,10 @@
-"""What a build tells its client: the stages' messages, in an order that people can read.
+"""The progress messages of a build, in an order that people can read.
 
-Stages run side by side. A client that knows nothing of that (moby ``pkg/jsonmessage``) gets what
-the first stage says at once, and what a later one says when all before it have ended. One that
-asked for steps gets everything at once, each message with its stage.
+Stages run side by side. An ordinary client (moby ``pkg/jsonmessage``) does not know stages: it gets
+the messages of the first open stage at once, and those of a later stage when all before it have
+ended. A client that asked for steps gets every message at once, marked with its stage.
 
-What is not read yet is bounded: a stage that says more waits.
+The queue of unread messages is bounded: a stage that writes more waits for the reader.
 """
 
 from __future__ import annotations
@@ -22,110 +22,109 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-_BOUND = 512  # messages of one channel that wait at most
+_MAX_UNREAD = 512  # messages of one channel
 
 
 class ProgressChannel:
-    """What one stage says. ``stage`` is its number for people who draw it, -1 for the build."""
+    """The messages of one stage. ``stage`` is its number, -1 for the build as a whole."""
 
-    def __init__(self, messages: ProgressStream, stage: int, name: str) -> None:
-        self._messages = messages
+    def __init__(self, stream: ProgressStream, stage: int, name: str) -> None:
+        self._stream = stream
         self.stage = stage
         self.name = name
-        self.waiting: deque[Document] = deque()
+        self.unread: deque[Document] = deque()
         self.closed = False
-        self._room = asyncio.Event()
-        self._room.set()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._step = 0
         self._began = 0.0
 
-    async def say(self, text: str) -> None:
-        """Text as it is, line breaks included."""
+    async def write(self, text: str) -> None:
+        """Send text; it contains its own line breaks."""
         await self.put({"stream": text})
 
     async def put(self, document: Document) -> None:
-        """One message; waits while too much is unread."""
-        await self._room.wait()
-        if self._messages.steps:
-            about = {"stage": self.stage, "step": self._step}
-            document = {**document, "jaula": about | document.get("jaula", {})}
-        self.waiting.append(document)
-        if len(self.waiting) >= _BOUND:
-            self._room.clear()
-        self._messages.wake(self)
+        """Send one message; wait while the queue is full."""
+        await self._has_room.wait()
+        if self._stream.steps:
+            position = {"stage": self.stage, "step": self._step}
+            document = {**document, "jaula": position | document.get("jaula", {})}
+        self.unread.append(document)
+        if len(self.unread) >= _MAX_UNREAD:
+            self._has_room.clear()
+        self._stream.notify()
 
-    async def begin(self, number: int, total: int, text: str) -> None:
-        """A step begins."""
+    async def begin_step(self, number: int, total: int, text: str) -> None:
+        """Send the headline of a step, and start its time."""
         self._step, self._began = number, time.monotonic()
-        await self.say(f"Step {number}/{total} : {text}\n")
-        await self.state("started", text=text, total=total, name=self.name)
+        await self.write(f"Step {number}/{total} : {text}\n")
+        await self.put_state("started", text=text, total=total, name=self.name)
 
-    async def state(self, state: str, **more: object) -> None:
-        """A step's state, for those who asked for steps: started, cached, done or failed."""
-        if self._messages.steps:
+    async def put_state(self, state: str, **more: object) -> None:
+        """Send the state of a step: started, cached, done or failed. Only for steps clients."""
+        if self._stream.steps:
             ms = round((time.monotonic() - self._began) * 1000)
             await self.put({"jaula": {"state": state, "ms": ms} | more})
 
-    async def warnings(self, remarks: Iterable[LintWarning]) -> None:
-        """What looks odd in the Dockerfile, for those who asked for steps."""
-        if self._messages.steps:
-            for remark in remarks:
-                await self.put({"remark": msgspec.to_builtins(remark)})
+    async def put_warnings(self, warnings: Iterable[LintWarning]) -> None:
+        """Send lint warnings about the Dockerfile. Only for steps clients."""
+        if self._stream.steps:
+            for warning in warnings:
+                await self.put({"remark": msgspec.to_builtins(warning)})
 
-    def taken(self) -> None:
-        """The reader took something."""
-        if len(self.waiting) < _BOUND:
-            self._room.set()
+    def resume(self) -> None:
+        """Let writers continue once the reader has made room."""
+        if len(self.unread) < _MAX_UNREAD:
+            self._has_room.set()
 
     def close(self) -> None:
-        """Nothing more is said."""
+        """End the channel; no message follows."""
         self.closed = True
-        self._messages.wake(self)
+        self._stream.notify()
 
 
 class ProgressStream:
-    """All channels of one build; ``steps`` as in :class:`~jaula.spec.build.BuildOptions`."""
+    """All channels of one build; ``steps`` is that of :class:`~jaula.spec.build.BuildOptions`."""
 
     def __init__(self, *, steps: bool) -> None:
         self.steps = steps
         self._channels: list[ProgressChannel] = []
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._complete = False
 
-    def channel(self, stage: int, name: str) -> ProgressChannel:
-        """A further channel; they are read in the order in which they were made."""
-        made = ProgressChannel(self, stage, name)
-        self._channels.append(made)
-        return made
+    def add_channel(self, stage: int, name: str) -> ProgressChannel:
+        """Add a channel. Channels are read in the order in which they were added."""
+        channel = ProgressChannel(self, stage, name)
+        self._channels.append(channel)
+        return channel
 
-    def wake(self, channel: ProgressChannel) -> None:
-        """A channel has news."""
-        self._news.set()
+    def notify(self) -> None:
+        """Wake the reader after a channel has changed."""
+        self._changed.set()
 
     def complete(self) -> None:
-        """No further channel will be made."""
+        """Declare that no channel will be added any more."""
         self._complete = True
-        self._news.set()
+        self._changed.set()
 
     async def read(self) -> AsyncIterator[Document]:
-        """Every message, until all channels are closed."""
+        """Yield every message until all channels are closed."""
         while True:
-            self._news.clear()
+            self._changed.clear()
             for channel in tuple(self._channels):
-                while channel.waiting:
-                    yield channel.waiting.popleft()
-                    channel.taken()
+                while channel.unread:
+                    yield channel.unread.popleft()
+                    channel.resume()
                 if not channel.closed:
                     if not self.steps:
                         break
                     continue
-            self._channels = [c for c in self._channels if c.waiting or not c.closed]
+            self._channels = [c for c in self._channels if c.unread or not c.closed]
             if not self._channels and self._complete:
                 return
             if not any(self._readable()):
-                await self._news.wait()
+                await self._changed.wait()
 
     def _readable(self) -> list[bool]:
-        if self.steps:
-            return [bool(c.waiting) or c.closed for c in self._channels]
-        return [bool(c.waiting) or c.closed for c in self._channels[:1]]
+        channels = self._channels if self.steps else self._channels[:1]
+        return [bool(c.unread) or c.closed for c in channels]

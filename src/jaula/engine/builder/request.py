@@ -1,7 +1,7 @@
-"""One request for a build, from its context to its last message.
+"""One build request, from its context to its last message.
 
-Loaded with the first build, with all that reads Dockerfiles and fetches: an engine that never
-builds does not have it in memory.
+The first build loads this module, and with it all that reads Dockerfiles and fetches sources. An
+engine that never builds does not have these modules in memory.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.build_threads import in_thread
 from jaula.engine.builder.build import Build
-from jaula.engine.builder.context import from_address, from_body
-from jaula.engine.builder.mounts.ssh_agent import listening
-from jaula.engine.builder.sources import CONTEXT, BuildSources
-from jaula.engine.containers import create as creating
+from jaula.engine.builder.mounts.ssh_agent import ssh_agent
+from jaula.engine.builder.sources import CONTEXT, BuildSources, fetch_context, unpack_context
+from jaula.engine.containers import create
 from jaula.engine.networks import endpoints
+from jaula.engine.threads import in_thread
 from jaula.errors import Conflict, InvalidRequest
 from jaula.images.build.remote.git import GitRepositories
 from jaula.images.build.remote.http import Downloads
 from jaula.images.build.remote.remote import RemoteSources
 from jaula.images.reference import parse
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.http.proxy import configured_proxies
+from jaula.images.registry.http.proxy import Proxies, configured_proxies
 from jaula.spec.api import ContainerCreate
 from jaula.storage.trees import DIRECTORY_FLAGS
 
@@ -36,50 +35,59 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jaula.engine.builder.client_session import ClientSession
-    from jaula.engine.builder.entitlements import Judge
-    from jaula.engine.builder.service import Builds
+    from jaula.engine.builder.job import Authorize, BuildServices
     from jaula.engine.model.services import Services
     from jaula.images.store.store import Image
     from jaula.spec.build import BuildOptions
     from jaula.state.records import ResolvedRequest
 
 Document = dict[str, Any]
-_FROM_SESSION = "client-session"  # what BuildKit's clients call a context that is the body here
+_FROM_SESSION = "client-session"  # BuildKit clients send this remote if the body is the context
 
 
-async def carry_out(
-    builds: Builds,
+async def run_request(
+    shared: BuildServices,
     options: BuildOptions,
     stream: AsyncIterator[bytes],
     resolved: ResolvedRequest,
     owner: str,
-    judge: Judge,
+    authorize: Authorize,
 ) -> AsyncGenerator[Document, None]:
-    """Build an image; Docker's messages. See :meth:`~.builds.Builds.build`."""
-    _check(builds, options, resolved)
-    parts = builds.parts
+    """Build an image and yield Docker's messages. See :meth:`~.service.Builds.build`."""
+    _check(shared, options, resolved)
+    services = shared.services
     async with AsyncExitStack() as held:
         session = None
         if options.session:
-            session = await builds.sessions.find(options.session, owner)
-        directory = _directory(builds.work)
-        tidying = held.enter_context(_tidied(builds, directory))
+            session = await shared.sessions.find(options.session, owner)
+        directory = _create_directory(shared.work)
+        cleanup = held.enter_context(_cleanup_after(shared, directory))
         cancellation = Cancellation()
         held.callback(cancellation.cancel)
-        remotes = _remotes(parts, options, directory, held, session, cancellation)
+        remotes = _open_remotes(services, options, directory, held, session, cancellation)
         context = str(directory / CONTEXT)
-        text = None
+        dockerfile = None
         if options.remote and options.remote != _FROM_SESSION:
-            text = await from_address(options.remote, context, remotes, cancellation)
+            dockerfile = await fetch_context(options.remote, context, remotes, cancellation)
         else:
-            await from_body(stream, context, cancellation)
-        supplies = BuildSources(
-            parts, builds.distribution, options, directory, session, remotes, cancellation
+            await unpack_context(stream, context, cancellation)
+        sources = BuildSources(
+            services, shared.distribution, options, directory, session, remotes, cancellation
         )
-        build = Build(builds, options, directory, owner, judge, supplies)
-        task = builds.running(build.run(text), options.build_id, owner)
-        held.push_async_callback(_ended, task, cancellation)
-        async for message in build.messages.read():
+        build = Build(
+            services=services,
+            containers=shared.containers,
+            cache=shared.cache,
+            cache_dirs=shared.cache_dirs,
+            options=options,
+            directory=directory,
+            owner=owner,
+            authorize=authorize,
+            sources=sources,
+        )
+        task = shared.running.start(build.run(dockerfile), options.build_id, owner)
+        held.push_async_callback(_end, task, cancellation)
+        async for message in build.progress.read():
             if not options.quiet:
                 yield message
         try:
@@ -88,32 +96,32 @@ async def carry_out(
             if not task.cancelled():
                 raise
             raise Conflict("the build was cancelled") from None
-        tidying.whole = True
-        for message in _done(parts, options, image):
+        cleanup.succeeded = True
+        for message in _final_messages(services, options, image):
             yield message
 
 
-def _check(builds: Builds, options: BuildOptions, resolved: ResolvedRequest) -> None:
-    """What is wrong whatever the Dockerfile says."""
+def _check(shared: BuildServices, options: BuildOptions, resolved: ResolvedRequest) -> None:
+    """Reject a request that is invalid with every Dockerfile."""
     for name in options.names:
         if parse(name).digest is not None:
-            raise InvalidRequest(f"{name!r} names a digest; an image is given a name and a tag")
-    if options.build_id and builds.runs(options.build_id):
+            raise InvalidRequest(f"{name!r} has a digest; an image is tagged with a name and a tag")
+    if options.build_id and shared.running.has(options.build_id):
         raise Conflict(f"build {options.build_id} is running already")
     body = ContainerCreate(cmd=("true",), host_config=options.host)
-    creating.check(builds.parts, body, resolved)
-    endpoints.chosen(body, builds.parts.networks.find)
+    create.check(shared.services, body, resolved)
+    endpoints.select_networks(body, shared.services.network_store.find)
 
 
-def _directory(work: Path) -> Path:
+def _create_directory(work: Path) -> Path:
     directory = work / os.urandom(16).hex()
     (directory / CONTEXT).mkdir(mode=0o755, parents=True)
     directory.chmod(0o700)
     return directory
 
 
-def _remotes(
-    parts: Services,
+def _open_remotes(
+    services: Services,
     options: BuildOptions,
     directory: Path,
     held: AsyncExitStack,
@@ -122,35 +130,44 @@ def _remotes(
 ) -> RemoteSources:
     descriptor = os.open(directory, DIRECTORY_FLAGS)
     held.callback(os.close, descriptor)
-    config = parts.config.registry
-    proxies = configured_proxies(config.http_proxy, config.https_proxy, config.no_proxy, os.environ)
+    config = services.config.registry
     host_network = options.host.network_mode == "host"
-    downloads = Downloads(proxies, cancellation, host_network=host_network)
     agent = None
     if session is not None:
-        agent = partial(listening, session, asyncio.get_running_loop())
-    repositories = GitRepositories(
-        cancellation, host_network=host_network, proxies=proxies, agent=agent
-    )
+        agent = partial(ssh_agent, session, asyncio.get_running_loop())
+
+    def proxies() -> Proxies:
+        return configured_proxies(
+            config.http_proxy, config.https_proxy, config.no_proxy, os.environ
+        )
+
+    def downloads() -> Downloads:
+        return Downloads(proxies(), cancellation, host_network=host_network)
+
+    def repositories() -> GitRepositories:
+        return GitRepositories(
+            cancellation, host_network=host_network, proxies=proxies(), agent=agent
+        )
+
     return held.enter_context(RemoteSources(descriptor, downloads, repositories))
 
 
-def _done(parts: Services, options: BuildOptions, image: Image) -> list[Document]:
+def _final_messages(services: Services, options: BuildOptions, image: Image) -> list[Document]:
     names = [str(parse(name)) for name in options.names]
     for name in names:
-        parts.events.emit("image", "tag", image.id, {"name": name})
+        services.events.emit("image", "tag", image.id, {"name": name})
     if options.quiet:
         return [{"stream": f"{image.id}\n"}]
-    told: list[Document] = [
+    messages: list[Document] = [
         {"aux": {"ID": image.id}},
         {"stream": f"Successfully built {image.id.removeprefix('sha256:')[:12]}\n"},
     ]
-    told += [{"stream": f"Successfully tagged {name}\n"} for name in names]
-    return told
+    messages += [{"stream": f"Successfully tagged {name}\n"} for name in names]
+    return messages
 
 
-async def _ended(task: asyncio.Task[Image], cancellation: Cancellation) -> None:
-    """Wait for a build that goes on though nobody reads its messages."""
+async def _end(task: asyncio.Task[Image], cancellation: Cancellation) -> None:
+    """Cancel a build whose client is gone, and wait for its end."""
     if not task.done():
         cancellation.cancel()
         task.cancel()
@@ -159,25 +176,25 @@ async def _ended(task: asyncio.Task[Image], cancellation: Cancellation) -> None:
 
 
 class _Cleanup:
-    """What is left to do after a build; one that came to its end leaves no garbage."""
+    """The work that is left after a build. A build that succeeded leaves no garbage."""
 
-    def __init__(self, parts: Services, directory: Path) -> None:
-        self.whole = False
-        self._parts = parts
+    def __init__(self, services: Services, directory: Path) -> None:
+        self.succeeded = False
+        self._services = services
         self._directory = directory
 
     def run(self) -> None:
-        """Do it, in a thread."""
+        """Remove the build's directory, and garbage after a failure. Runs in a thread."""
         shutil.rmtree(self._directory, ignore_errors=True)
-        if not self.whole:
-            self._parts.images.collect()
+        if not self.succeeded:
+            self._services.images.collect()
 
 
 @contextmanager
-def _tidied(builds: Builds, directory: Path) -> Iterator[_Cleanup]:
-    """Remove a build's directory afterwards; nobody waits for it but the engine's end."""
-    tidying = _Cleanup(builds.parts, directory)
+def _cleanup_after(shared: BuildServices, directory: Path) -> Iterator[_Cleanup]:
+    """Remove a build's directory in the background; only the end of the engine waits for it."""
+    cleanup = _Cleanup(shared.services, directory)
     try:
-        yield tidying
+        yield cleanup
     finally:
-        builds.cleanups.spawn(in_thread(tidying.run))
+        shared.cleanups.spawn(in_thread(cleanup.run))

@@ -1,8 +1,8 @@
-"""RUN: a program in a container that nobody sees, and what it changed.
+"""RUN: run a program in a hidden container, and turn its changes into a layer.
 
-The container is like every other one (user namespace, seccomp, limits); its record says which
-build it belongs to, so that the engine that finds it after a crash ends it. Its output goes to the
-build's client and nowhere else.
+The container is confined like any other (user namespace, seccomp, limits). No API request can see
+it. Its record names its build, so an engine that starts after a crash ends it. Its output goes to
+the client of the build only.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import msgspec
 
 from jaula.config import OWN_RUNTIME
 from jaula.engine import relaxations
-from jaula.engine.build_threads import in_thread, whole
-from jaula.engine.builder import layers
-from jaula.engine.builder.cache import key
+from jaula.engine.builder.cache import layers_key
+from jaula.engine.builder.image_state import layer_of_snapshot
 from jaula.engine.containers import selinux
-from jaula.engine.model import names
+from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.model import container_store
 from jaula.engine.model.container import Container
-from jaula.engine.oci_spec import process
-from jaula.engine.resolved_request import resolve
+from jaula.engine.oci_spec import spec
+from jaula.engine.threads import in_thread, shielded
 from jaula.errors import JaulaError, StepFailed
 from jaula.runtime.protocol import AttachStream
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from typing import Any
 
-    from jaula.engine.builder.entitlements import Judge
-    from jaula.engine.builder.image_state import ImageState, Layer
+    from jaula.engine.builder.image_state import ImageState, Layer, Pin
+    from jaula.engine.builder.job import Authorize
     from jaula.engine.builder.mounts.attach import StepMounts
     from jaula.engine.containers.service import Containers
 
 HOSTNAME = "build"
-"""Of all steps: a name of their own would end up in what programs write."""
-_HEADER = struct.Struct("!BxxxI")  # Docker's, before each piece of output
-_PIECE = 1 << 16
+"""The host name of all steps: programs would write a random one into their files."""
+_HEADER = struct.Struct("!BxxxI")  # Docker's stdcopy header: stream, length
+_CHUNK = 1 << 16  # bytes
 
 
 class RunCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step runs. ``host`` are the build's limits with this step's network."""
+    """The command of a step. ``host`` has the limits of the build and the network of this step."""
 
     arguments: tuple[str, ...]
     environment: tuple[str, ...]
@@ -58,7 +58,7 @@ class RunCommand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def body_of(state: ImageState, command: RunCommand) -> ContainerCreate:
-    """The container of a step, as a request. Pure."""
+    """Return the request for the container of a step. Pure."""
     host = msgspec.structs.replace(
         command.host,
         runtime=OWN_RUNTIME,
@@ -82,77 +82,77 @@ async def run(
     state: ImageState,
     command: RunCommand,
     mounts: StepMounts,
-    judge: Judge,
+    authorize: Authorize,
     output: Callable[[str], Awaitable[None]],
-    pin: layers.Pin,
-    later: Callable[[Coroutine[Any, Any, None]], object],
+    pin: Pin,
+    defer: Callable[[Coroutine[Any, Any, None]], object],
 ) -> Layer | None:
-    """Run it to its end; the layer of what it changed, None where it changed nothing.
+    """Run the command to its end. Return the layer of its changes, None if it changed nothing.
 
-    The step is resolved once, authorised from that by ``judge``, and started from it. What is left
-    to be removed then is given to ``later``.
+    The step is resolved once, ``authorize`` checks the resolved request, and the start uses it.
+    The removal of the container is passed to ``defer``.
 
-    :raises NotAuthorized: the policy does not allow it any more.
-    :raises StepFailed: its status is not 0.
-    :raises RuntimeFailure: it cannot be started.
+    :raises NotAuthorized: when the policy does not allow it any more.
+    :raises StepFailed: when its exit status is not 0.
+    :raises RuntimeFailure: when it cannot be started.
     """
-    parts = containers.parts
-    container = await _made(containers, state, command, judge)
+    services = containers.services
+    container = await _create(containers, state, command, authorize)
     try:
-        container.prepare = mounts.preparation(container)
+        container.prepare = mounts.attach_on_start(container)
         ours, theirs = socket.socketpair()
         with ours:
             container.pending.append((theirs.detach(), AttachStream()))
-            await whole(_start(containers, container))
-            async for text in _texts(ours):
+            await shielded(_start(containers, container))
+            async for text in _read_output(ours):
                 await output(text)
             await container.exited.wait()
         await in_thread(mounts.detach)
-        _check(container.record, command)
+        _check_exit(container.record, command)
         layer = await in_thread(
-            layers.take,
-            parts,
+            layer_of_snapshot,
+            services,
             container.id,
             pin,
             newest=command.newest,
             mount_points=mounts.targets,
         )
     except BaseException:
-        await whole(_removed(containers, container, mounts))
+        await shielded(_remove(containers, container, mounts))
         raise
-    later(_removed(containers, container, mounts))
+    defer(_remove(containers, container, mounts))
     return layer
 
 
-async def _made(
-    containers: Containers, state: ImageState, command: RunCommand, judge: Judge
+async def _create(
+    containers: Containers, state: ImageState, command: RunCommand, authorize: Authorize
 ) -> Container:
-    parts = containers.parts
+    services = containers.services
     body = body_of(state, command)
     resolved = resolve(body)
-    judge(relaxations.of_request(resolved))
-    container_id = names.new_id()
+    authorize(relaxations.of_request(resolved))
+    container_id = container_store.new_id()
     record = ContainerRecord(
         id=container_id,
         name=f"build-{container_id[:12]}",
         created=time.time_ns(),
         body=body,
-        image=key.of_layers(state.diff_ids),
+        image=layers_key(state.diff_ids),
         layers=state.diff_ids,
-        args=process.arguments(body),
-        hostname=body.hostname or parts.host.hostname,
-        storage_driver=parts.snapshots.name,
-        level=selinux.take_level(parts, container_id, resolved),
+        args=spec.arguments(body),
+        hostname=body.hostname or services.host.hostname,
+        storage_driver=services.snapshots.name,
+        level=selinux.take_level(services, container_id, resolved),
         build=command.build,
         resolved_request=resolved,
     )
     container = Container(record)
-    parts.registry.add_step(container)
+    services.container_store.add_step(container)
     try:
-        os.makedirs(parts.config.paths.container(container_id), mode=0o710, exist_ok=True)
-        await in_thread(parts.snapshots.create, container_id, record.layers)
+        os.makedirs(services.config.paths.container(container_id), mode=0o710, exist_ok=True)
+        await in_thread(services.snapshots.create, container_id, record.layers)
     except BaseException:
-        await whole(containers.ending.remove(container, volumes=False))
+        await shielded(containers.exit_handler.remove(container, volumes=False))
         raise
     return container
 
@@ -163,49 +163,49 @@ async def _start(containers: Containers, container: Container) -> None:
         containers.watch(container)
 
 
-async def _removed(containers: Containers, container: Container, mounts: StepMounts) -> None:
-    """End it if it runs, and leave nothing of it."""
+async def _remove(containers: Containers, container: Container, mounts: StepMounts) -> None:
+    """End the container if it runs, and remove it with its mounts and files."""
     if container.live:
         container.removing = True
         with contextlib.suppress(JaulaError):
             await containers.end(container)
     await in_thread(mounts.detach)
     async with container.lock:
-        await containers.ending.remove(container, volumes=False)
+        await containers.exit_handler.remove(container, volumes=False)
 
 
-def _check(record: ContainerRecord, command: RunCommand) -> None:
+def _check_exit(record: ContainerRecord, command: RunCommand) -> None:
     code = record.exit_code
     if record.oom_killed:
-        raise StepFailed(f"The command {_shown(command)} was killed: out of memory", code or 137)
+        raise StepFailed(f"The command {_quoted(command)} was killed: out of memory", code or 137)
     if record.error:
-        raise StepFailed(f"The command {_shown(command)} cannot be run: {record.error}", code or 1)
+        raise StepFailed(f"The command {_quoted(command)} cannot be run: {record.error}", code or 1)
     if code:
-        raise StepFailed(f"The command {_shown(command)} returned a non-zero code: {code}", code)
+        raise StepFailed(f"The command {_quoted(command)} returned a non-zero code: {code}", code)
 
 
-def _shown(command: RunCommand) -> str:
-    """The command as Docker shows it in errors."""
+def _quoted(command: RunCommand) -> str:
+    """Return the command in the form of Docker's errors."""
     return f"'{' '.join(command.arguments)}'"
 
 
-async def _texts(sock: socket.socket) -> AsyncIterator[str]:
-    """A container's output, both streams, until it is closed; what is no UTF-8 is replaced."""
+async def _read_output(sock: socket.socket) -> AsyncIterator[str]:
+    """Yield the output of a container, both streams. U+FFFD replaces bytes that are not UTF-8."""
     import codecs
 
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
     decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(3)]
     pending = bytearray()
-    while data := await loop.sock_recv(sock, _PIECE):
-        pending += data
-        found: list[str] = []
+    while received := await loop.sock_recv(sock, _CHUNK):
+        pending += received
+        texts: list[str] = []
         while len(pending) >= _HEADER.size:
             stream, length = _HEADER.unpack_from(pending)
             if len(pending) < _HEADER.size + length:
                 break
-            piece = bytes(pending[_HEADER.size : _HEADER.size + length])
+            data = bytes(pending[_HEADER.size : _HEADER.size + length])
             del pending[: _HEADER.size + length]
-            found.append(decoders[min(stream, 2)].decode(piece))
-        if text := "".join(found):
+            texts.append(decoders[min(stream, 2)].decode(data))
+        if text := "".join(texts):
             yield text

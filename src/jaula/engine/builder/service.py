@@ -1,28 +1,25 @@
-"""The use cases of building: ``/build`` and what is kept for the next one."""
+"""The use cases of the builder: build, cancel, prune, disk usage."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import shutil
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.builder.cache.store import BuildCache
+from jaula.engine.builder.cache import BuildCache
 from jaula.engine.builder.client_session import ClientSessions
+from jaula.engine.builder.job import BuildServices, RunningBuilds
 from jaula.engine.builder.mounts.cache_dirs import CacheDirs
-from jaula.engine.builder.mounts.step_sources import remove_places, step_places
-from jaula.errors import NotFound
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
 
-    from jaula.engine.builder.entitlements import Judge
+    from jaula.engine.builder.job import Authorize
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
-    from jaula.images.store.store import Image
     from jaula.spec.build import BuildOptions, PruneOptions
     from jaula.state.records import ResolvedRequest
 
@@ -32,28 +29,34 @@ log = logging.getLogger("jaula.build")
 
 
 class Builds:
-    """All builds of an engine. ``work`` holds the directories of those that run."""
+    """All builds of an engine."""
 
     def __init__(
-        self, parts: Services, containers: Containers, distribution: RegistryService
+        self, services: Services, containers: Containers, distribution: RegistryService
     ) -> None:
-        self.parts = parts
-        self.containers = containers
-        self.distribution = distribution
-        self.cache = BuildCache(parts.database, parts.images)
-        self.mount_caches = CacheDirs(parts.config.paths)
         self.sessions = ClientSessions()
-        self.work = parts.config.paths.root / "build" / "work"
-        self._named: dict[str, tuple[str, asyncio.Task[Image]]] = {}
-        self._builds = BackgroundTasks()  # the client of a build gets its failure
-        self.cleanups = BackgroundTasks(log, "cleaning up after a build")
+        self._shared = BuildServices(
+            services=services,
+            containers=containers,
+            distribution=distribution,
+            cache=BuildCache(services.database, services.images),
+            cache_dirs=CacheDirs(services.config.paths),
+            sessions=self.sessions,
+            running=RunningBuilds(),
+            cleanups=BackgroundTasks(log, "cleaning up after a build"),
+            work=services.config.paths.root / "build" / "work",
+        )
 
     def sweep(self) -> None:
-        """Remove what a killed engine's builds left; before anything is served."""
-        for place in step_places(self.parts.config.paths):
-            remove_places(place)
-        shutil.rmtree(self.work, ignore_errors=True)
-        self.mount_caches.sweep()
+        """Remove the files that builds of a killed engine left. Call it before serving."""
+        paths = self._shared.services.config.paths
+        mount_points = paths.run / "builds"
+        if mount_points.is_dir() and any(mount_points.iterdir()):  # rare, and loads much
+            from jaula.engine.builder.mounts import attach
+
+            attach.sweep(paths)
+        shutil.rmtree(self._shared.work, ignore_errors=True)
+        self._shared.cache_dirs.sweep()
 
     async def build(
         self,
@@ -62,59 +65,48 @@ class Builds:
         resolved: ResolvedRequest,
         *,
         owner: str,
-        judge: Judge,
+        authorize: Authorize,
     ) -> AsyncIterator[Document]:
-        """Build an image; Docker's messages. It ends when nobody reads them any more.
+        """Build an image and yield Docker's messages. Closing the iterator cancels the build.
 
-        ``resolved`` are the decisions on the build's limits and modes, which were authorised.
+        ``resolved`` holds the build's limits and modes, which are authorized already.
 
-        :raises InvalidRequest: the context or the Dockerfile cannot be read.
-        :raises StepFailed: a step's program failed.
+        :raises InvalidRequest: when the context or the Dockerfile cannot be read.
+        :raises StepFailed: when the program of a step failed.
         """
-        from jaula.engine.builder.request import carry_out
+        from jaula.engine.builder.request import run_request
 
-        async with aclosing(carry_out(self, options, stream, resolved, owner, judge)) as messages:
+        request = run_request(self._shared, options, stream, resolved, owner, authorize)
+        async with aclosing(request) as messages:
             async for message in messages:
                 yield message
 
-    def running(
-        self, work: Coroutine[Any, Any, Image], build_id: str, owner: str
-    ) -> asyncio.Task[Image]:
-        """A build as a task, which can be cancelled by the id that its client gave it."""
-        task = self._builds.spawn(work)
-        if build_id:
-            self._named[build_id] = (owner, task)
-            task.add_done_callback(lambda _: self._named.pop(build_id, None))
-        return task
-
-    def runs(self, build_id: str) -> bool:
-        """Whether a build of that id is going on."""
-        return build_id in self._named
-
     async def cancel(self, build_id: str, owner: str | None) -> None:
-        """End a build that was started with an id of its client's; ``owner`` None: anybody's.
+        """Cancel a build by the id that its client chose; ``owner`` None allows any owner.
 
-        :raises NotFound: none of that id runs.
+        :raises NotFound: when no build of this id and owner is running.
         """
-        whose, task = self._named.get(build_id, ("", None))
-        if task is None or owner not in (None, whose):
-            raise NotFound(f"no build of the id {build_id[:64]!r} is running")
-        task.cancel()
+        self._shared.running.cancel(build_id, owner)
 
     async def prune(self, options: PruneOptions) -> Document:
-        """Remove what is kept for further builds."""
-        from jaula.engine.builder.cache import prune as cache_prune
+        """Remove entries of the build cache and return Docker's answer.
 
-        return await cache_prune.prune(self, options)
+        :raises InvalidRequest: when a filter is not known.
+        """
+        from jaula.engine.builder import prune
+
+        shared = self._shared
+        return await prune.prune(shared.cache, shared.cache_dirs, shared.services.images, options)
 
     def usage(self) -> list[Document]:
-        """Docker's documents of what is kept; from any thread."""
-        from jaula.engine.builder.cache import prune as cache_prune
+        """Return Docker's documents of the build cache. Safe in any thread."""
+        from jaula.engine.builder import prune
 
-        return cache_prune.listed(self)
+        shared = self._shared
+        return prune.usage(shared.cache, shared.cache_dirs, shared.services.images)
 
     async def close(self) -> None:
-        """End every build; nothing is left of them."""
+        """End every build and wait until its files are removed."""
         self.sessions.close()
-        await self._builds.close()
-        await self.cleanups.finish()
+        await self._shared.running.close()
+        await self._shared.cleanups.finish()

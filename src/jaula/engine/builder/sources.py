@@ -1,55 +1,68 @@
-"""What the stages of a build are given: images, contexts, trees of files, steps that images lend.
+"""The sources of a build: its context, further contexts, base images, results of stages.
 
-Each is looked for once in a build, by whoever needs it first, and stays until the build's end.
+A build looks each source up once, when a stage first needs it, and keeps it until the build ends. A
+context arrives as the body of the request, from an address, or over the client's session.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from jaula.engine.build_threads import in_thread
-from jaula.engine.builder import base_image, copy
-from jaula.engine.builder.cache.cache_from import find_step
-from jaula.engine.builder.context import from_address, from_session
-from jaula.errors import InvalidRequest, JaulaError
+from jaula.engine.builder import copy
+from jaula.engine.builder.cache import find_in_images
+from jaula.engine.builder.image_state import ImageState, Layer
+from jaula.engine.threads import feed, in_thread
+from jaula.errors import InvalidRequest, JaulaError, NotFound
+from jaula.images.build import context
 from jaula.images.build.dockerfile.stage_graph import Origin, Source
 from jaula.images.build.sources import Tree
+from jaula.images.platform import host
+from jaula.images.reference import parse
+from jaula.images.registry import manifest
+from jaula.spec.build_session import SessionRequestKind
+from jaula.spec.image import Platform
 from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
     from typing import Any
 
+    from jaula.engine.builder.cache import StepResult
     from jaula.engine.builder.client_session import ClientSession
-    from jaula.engine.builder.image_state import ImageState, Layer
-    from jaula.engine.builder.stage import StageRun
+    from jaula.engine.builder.image_state import StageResult
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
     from jaula.images.build.dockerfile.stage_graph import PlannedStage
     from jaula.images.build.remote.remote import RemoteSources
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.store.store import Image
+    from jaula.spec.api import RegistryAuth
     from jaula.spec.build import BuildOptions
 
-    Tell = Callable[[dict[str, Any]], Awaitable[None]]
+    Report = Callable[[dict[str, Any]], Awaitable[None]]
 
 CONTEXT = "context"
-"""The directory of the build's own context, in the build's directory."""
+"""The directory of the build's own context, in the directory of the build."""
 _IMAGE = "docker-image://"
+_HUB = "docker.io"
+_INDEX = "https://index.docker.io/v1/"  # the key of Docker Hub in X-Registry-Config
 
 
 class BuildSources:
-    """Of one build. ``session`` is the client's, None where it has none.
+    """The sources of one build. ``session`` belongs to the client, None without one.
 
-    ``has_context`` is false where there is a Dockerfile and nothing else.
+    ``has_context`` is false if the client sent a Dockerfile and nothing else.
     """
 
     def __init__(
         self,
-        parts: Services,
+        services: Services,
         distribution: RegistryService,
         options: BuildOptions,
         directory: Path,
@@ -61,7 +74,7 @@ class BuildSources:
         self.remotes = remotes
         self.cancellation = cancellation
         self.has_context = True
-        self._parts = parts
+        self._services = services
         self._distribution = distribution
         self._options = options
         self._directory = directory
@@ -69,91 +82,92 @@ class BuildSources:
         self._pinned: set[str] = set()
         self._images: dict[tuple[str, str], asyncio.Task[Image]] = {}
         self._contexts: dict[str, asyncio.Task[str]] = {}
-        self._lenders: asyncio.Task[tuple[ImageState, ...]] | None = None
-        self._stages: dict[int, asyncio.Future[StageRun]] = {}
+        self._cache_images: asyncio.Task[tuple[ImageState, ...]] | None = None
+        self._stages: dict[int, asyncio.Future[StageResult]] = {}
 
     def close(self) -> None:
-        """Let go of everything."""
-        lenders = () if self._lenders is None else (self._lenders,)
-        for waiting in (*self._images.values(), *self._contexts.values(), *lenders):
-            waiting.cancel()
+        """Cancel what is fetched still, and release all pins."""
+        cache_images = () if self._cache_images is None else (self._cache_images,)
+        for task in (*self._images.values(), *self._contexts.values(), *cache_images):
+            task.cancel()
         for future in self._stages.values():
             future.cancel()
         self._pins.close()
 
     # -- stages ----------------------------------------------------------------------------------
 
-    def expect(self, index: int) -> asyncio.Future[StageRun]:
-        """A future for a stage's end, which others wait for."""
+    def add_stage(self, index: int) -> asyncio.Future[StageResult]:
+        """Return a future for the result of a stage, which other stages may wait for."""
         future = self._stages[index] = asyncio.get_running_loop().create_future()
         return future
 
-    async def stage(self, index: int) -> StageRun:
-        """A stage at its end."""
+    async def stage(self, index: int) -> StageResult:
+        """Wait for a stage and return its result."""
         return await asyncio.shield(self._stages[index])
 
     # -- images ----------------------------------------------------------------------------------
 
     def pin(self, digest: str) -> None:
-        """Keep a blob and the layer of that name until the build has ended."""
+        """Protect the blob and the layer of a digest until the build ends."""
         if digest not in self._pinned:
             self._pinned.add(digest)
-            self._pins.enter_context(self._parts.images.pinned((digest,)))
+            self._pins.enter_context(self._services.images.pinned((digest,)))
 
-    def keep(self, layers: tuple[Layer, ...]) -> None:
-        """The same for layers that are there."""
+    def pin_layers(self, layers: tuple[Layer, ...]) -> None:
+        """Protect existing layers until the build ends."""
         for layer in layers:
             self.pin(layer.diff_id)
             self.pin(layer.blob.digest)
 
-    async def image(self, name: str, platform: str, tell: Tell) -> Image:
-        """An image by its name, here or from a registry."""
+    async def image(self, name: str, platform: str, report: Report) -> Image:
+        """Return an image by its name, from the store or from a registry."""
         task = self._images.get((name, platform))
         if task is None:
-            finding = base_image.find(
-                self._parts,
+            fetch = find_image(
+                self._services,
                 self._distribution,
                 name,
                 platform,
                 pull=self._options.pull,
                 auths=self._options.auths,
-                tell=tell,
+                report=report,
             )
-            task = self._images[name, platform] = asyncio.get_running_loop().create_task(finding)
+            task = self._images[name, platform] = asyncio.get_running_loop().create_task(fetch)
         return await asyncio.shield(task)
 
-    async def begin(self, name: str, platform: str, tell: Tell) -> ImageState:
-        """What a stage begins with that is built upon an image."""
-        state = base_image.state_of(self._parts, await self.image(name, platform, tell))
-        self.keep(state.layers)
+    async def base_state(self, name: str, platform: str, report: Report) -> ImageState:
+        """Return the first state of a stage that is based on an image, and pin its layers."""
+        state = state_of_image(self._services, await self.image(name, platform, report))
+        self.pin_layers(state.layers)
         return state
 
-    def image_behind(self, context: str) -> str:
-        """The image that a context is, '' for one that is a directory."""
-        given = self._options.contexts.get(context, "")
-        return given.removeprefix(_IMAGE) if given.startswith(_IMAGE) else ""
+    def context_image(self, name: str) -> str:
+        """Return the image that a named context refers to, '' if it is a directory."""
+        address = self._options.contexts.get(name, "")
+        return address.removeprefix(_IMAGE) if address.startswith(_IMAGE) else ""
 
-    async def lent(self, key: str, tell: Tell) -> tuple[Layer | None, str] | None:
-        """A step of the images that ``cachefrom`` names; None where they do not have it."""
-        if self._lenders is None:
-            self._lenders = asyncio.get_running_loop().create_task(self._find_lenders(tell))
-        return find_step(await asyncio.shield(self._lenders), key)
+    async def step_from_images(self, key: str, report: Report) -> StepResult | None:
+        """Return a step of the images of ``--cache-from``; None if they do not have it."""
+        if self._cache_images is None:
+            fetch = self._fetch_cache_images(report)
+            self._cache_images = asyncio.get_running_loop().create_task(fetch)
+        return find_in_images(await asyncio.shield(self._cache_images), key)
 
-    async def _find_lenders(self, tell: Tell) -> tuple[ImageState, ...]:
-        lenders = []
+    async def _fetch_cache_images(self, report: Report) -> tuple[ImageState, ...]:
+        images = []
         for name in self._options.cache_from:
             try:
-                lenders.append(await self.begin(name, self._options.platform, tell))
-            except JaulaError as error:  # as Docker: a build goes on without
-                await tell({"status": f"Nothing of {name} is used: {error.message}"})
-        return tuple(lenders)
+                images.append(await self.base_state(name, self._options.platform, report))
+            except JaulaError as error:  # as Docker: the build continues without it
+                await report({"status": f"cannot use the cache of {name}: {error.message}"})
+        return tuple(images)
 
     # -- files -----------------------------------------------------------------------------------
 
     async def layers_of(
-        self, planned: PlannedStage, name: str, tell: Tell
+        self, planned: PlannedStage, name: str, report: Report
     ) -> tuple[str, ...] | None:
-        """The layers that a ``from`` means; None where it is a context."""
+        """Return the layers that a ``from`` refers to; None if it is a context."""
         origin = planned.origins[name] if name else Origin(Source.CONTEXT, "")
         match origin.kind:
             case Source.STAGE:
@@ -163,18 +177,18 @@ class BuildSources:
             case Source.SCRATCH:
                 return ()
             case Source.CONTEXT:
-                image = self.image_behind(origin.name)
+                image = self.context_image(origin.name)
         if not image:
             return None
-        return (await self.begin(image, self._options.platform, tell)).diff_ids
+        return (await self.base_state(image, self._options.platform, report)).diff_ids
 
     async def tree(
-        self, planned: PlannedStage, name: str, held: ExitStack, tell: Tell
+        self, planned: PlannedStage, name: str, held: ExitStack, report: Report
     ) -> Tree | None:
-        """Where a ``from`` looks for files, until ``held`` closes; None without a context."""
-        layers = await self.layers_of(planned, name, tell)
+        """Open the files that a ``from`` refers to, until ``held`` closes; None without any."""
+        layers = await self.layers_of(planned, name, report)
         if layers is not None:
-            root = await in_thread(held.enter_context, copy.viewed(self._parts, layers))
+            root = await in_thread(held.enter_context, copy.open_layers(self._services, layers))
             return Tree(root, f"stage {name}", keeps_owners=True)
         if not name and not self.has_context:
             return None
@@ -183,9 +197,9 @@ class BuildSources:
         return Tree(held.enter_context(open_directory(path)), title)
 
     async def context_path(self, name: str) -> str:
-        """The directory of a context; the build's own has no name.
+        """Return the directory of a context; the build's own has an empty name.
 
-        :raises InvalidRequest: there is none.
+        :raises InvalidRequest: when the build has no such context.
         """
         if not name:
             if not self.has_context:
@@ -193,17 +207,137 @@ class BuildSources:
             return str(self._directory / CONTEXT)
         task = self._contexts.get(name)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._receive(name))
+            task = asyncio.get_running_loop().create_task(self._receive_context(name))
             self._contexts[name] = task
         return await asyncio.shield(task)
 
-    async def _receive(self, name: str) -> str:
+    async def _receive_context(self, name: str) -> str:
         path = self._directory / f"{CONTEXT}-{len(self._contexts)}"
         path.mkdir(mode=0o755)
         if address := self._options.contexts.get(name):
-            await from_address(address, str(path), self.remotes, self.cancellation)
+            await fetch_context(address, str(path), self.remotes, self.cancellation)
         elif self.session is not None:
-            await from_session(self.session, name, str(path), self.cancellation)
+            await _context_from_session(self.session, name, str(path), self.cancellation)
         else:
-            raise InvalidRequest(f"the context {name!r} needs a session of the client's")
+            raise InvalidRequest(f"the context {name!r} needs a session of the client")
         return str(path)
+
+
+# -- contexts ----------------------------------------------------------------------------------
+
+
+async def unpack_context(stream: AsyncIterator[bytes], path: str, cancel: Cancellation) -> None:
+    """Unpack a tar into an empty directory of the engine.
+
+    :raises InvalidRequest: when the tar is damaged or malicious.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    feeding = asyncio.ensure_future(feed(stream, writing))
+
+    def work() -> None:
+        with (
+            open(reading, "rb", buffering=1 << 20) as file,
+            open_directory(path) as directory,
+        ):
+            context.receive(file, directory, cancel=cancel)
+
+    unpacking = asyncio.ensure_future(in_thread(work))
+    try:
+        await asyncio.shield(unpacking)
+        await feeding
+    finally:
+        feeding.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await feeding  # closes the pipe, which ends the thread
+        with contextlib.suppress(Exception):
+            await unpacking
+
+
+async def fetch_context(
+    address: str, path: str, remotes: RemoteSources, cancel: Cancellation
+) -> str | None:
+    """Fetch a context. Return the text of the Dockerfile if the address has nothing else."""
+
+    def work() -> str | None:
+        with open_directory(path) as directory:
+            return context.fetch(address, directory, remotes, cancel)
+
+    return await in_thread(work)
+
+
+async def _context_from_session(
+    session: ClientSession, name: str, path: str, cancel: Cancellation
+) -> None:
+    """Receive a named context of the client.
+
+    :raises InvalidRequest: when the client does not have it.
+    """
+    stream = await session.open_stream(SessionRequestKind.CONTEXT, name)
+    try:
+        await unpack_context(stream.data(), path, cancel)
+    except NotFound:
+        raise InvalidRequest(
+            f"there is no context {name!r}", hint=f"add --build-context {name}=DIRECTORY"
+        ) from None
+    finally:
+        stream.close()
+
+
+# -- base images -------------------------------------------------------------------------------
+
+
+def requested_platform(text: str) -> Platform:
+    """Parse a platform such as ``linux/arm64``; empty means the platform of this host."""
+    return manifest.parse_platform(text or None) or host()
+
+
+async def find_image(
+    services: Services,
+    distribution: RegistryService,
+    name: str,
+    platform: str,
+    *,
+    pull: bool,
+    auths: Mapping[str, RegistryAuth],
+    report: Report,
+) -> Image:
+    """Return an image for a platform; pull it if it is absent or ``pull`` is set.
+
+    :raises NotFound: when neither the store nor the registry has it.
+    :raises ImageRefused: when the operator's image policy does not allow it as a base.
+    """
+    if not pull:
+        try:
+            image = services.images.resolve(name)
+            manifest.check_platform(manifest.parse_platform(platform or None), image.platform, name)
+        except NotFound:
+            pass
+        else:
+            services.image_policy.check_run(image, name)
+            return image
+        await report({"status": f"Unable to find image '{parse(name)}' locally"})
+    domain = parse(name).domain
+    auth = auths.get(domain) or auths.get(_INDEX if domain == _HUB else domain)
+    try:
+        async for message in distribution.pull(str(parse(name)), "", platform or None, auth):
+            await report(message)
+    except JaulaError as error:
+        error.message = f"cannot pull image {name}: {error.message}"
+        raise
+    return services.images.resolve(name)
+
+
+def state_of_image(services: Services, image: Image) -> ImageState:
+    """Return the first state of a stage that is based on an image."""
+    blobs = services.images.manifest(image).layers
+    pairs = zip(image.layers, blobs, strict=True)
+    return ImageState(
+        layers=tuple(Layer(diff_id, blob) for diff_id, blob in pairs),
+        config=image.config,
+        history=image.document.history,
+        platform=image.platform,
+        author=image.document.author,
+        created=image.created,
+        base_layers=len(image.layers),
+        base_history=len(image.document.history),
+    )

@@ -1,4 +1,7 @@
-"""``squash``: all layers that a build added as one, upon those of its base. Synchronous."""
+"""``--squash``: replace the layers that a build added by one, above those of its base image.
+
+Synchronous, for threads.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.builder import copy, layers
+from jaula.engine.builder import copy
+from jaula.engine.builder.image_state import layer_of_directory
 from jaula.spec.image import History
 from jaula.storage.trees import (
     copy_tree,
@@ -23,19 +27,16 @@ from jaula.storage.trees import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jaula.engine.builder.image_state import ImageState, Layer
-    from jaula.engine.builder.source_date_epoch import SourceDateEpoch
+    from jaula.engine.builder.image_state import ImageState, Layer, Pin, SourceDateEpoch
     from jaula.engine.model.services import Services
 
 
-def squashed(
-    parts: Services, state: ImageState, clock: SourceDateEpoch, pin: layers.Pin
-) -> ImageState:
-    """The same image with one layer of the build's own; its history tells all steps."""
+def squash(services: Services, state: ImageState, clock: SourceDateEpoch, pin: Pin) -> ImageState:
+    """Return the same image with one layer of its own; the history keeps all steps."""
     base, own = state.layers[: state.base_layers], state.layers[state.base_layers :]
     if not own:
         return state
-    layer = _one(parts, [layer.diff_id for layer in own], pin, clock.newest)
+    layer = _merge(services, [layer.diff_id for layer in own], pin, clock.newest)
     steps = tuple(msgspec.structs.replace(step, empty_layer=True) for step in state.own_history)
     last = History(
         created=clock.now(), comment=f"squashed {len(own)} layers", empty_layer=layer is None
@@ -47,31 +48,31 @@ def squashed(
     )
 
 
-def _one(
-    parts: Services, diff_ids: Sequence[str], pin: layers.Pin, newest: int | None
+def _merge(
+    services: Services, diff_ids: Sequence[str], pin: Pin, newest: int | None
 ) -> Layer | None:
-    with copy.own_directory(parts) as path:
+    with copy.temporary_root(services) as path:
         with open_directory(path) as target:
             for diff_id in diff_ids:
-                with open_directory(parts.layers.path(diff_id)) as source:
-                    copy_tree(source, target, whiteout=_hide)
-                    _make_opaque(source, target)
-        if not os.listdir(path):  # opened anew: btrfs shows what there was when it was opened
+                with open_directory(services.layers.path(diff_id)) as source:
+                    copy_tree(source, target, whiteout=_replace_by_whiteout)
+                    _copy_opaque(source, target)
+        if not os.listdir(path):  # a new open: on btrfs an old one lists the old entries
             return None
-        return layers.from_directory(parts, path, pin, newest=newest)
+        return layer_of_directory(services, path, pin, newest=newest)
 
 
-def _hide(folder: int, name: bytes) -> None:
-    """What a later layer deletes is gone here, and hidden where the base has it."""
-    remove_tree(folder, name)
-    os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=folder)
+def _replace_by_whiteout(directory: int, name: bytes) -> None:
+    """Remove a file that a later layer deletes, and hide the one of the base image."""
+    remove_tree(directory, name)
+    os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=directory)
 
 
-def _make_opaque(source: int, target: int) -> None:
-    for path, folder, _ in walk(source):
-        if path and is_opaque(folder):
-            place = open_subdirectory(target, path)
+def _copy_opaque(source: int, target: int) -> None:
+    for path, directory, _ in walk(source):
+        if path and is_opaque(directory):
+            descriptor = open_subdirectory(target, path)
             try:
-                os.setxattr(place, opaque_xattr(), b"y")
+                os.setxattr(descriptor, opaque_xattr(), b"y")
             finally:
-                os.close(place)
+                os.close(descriptor)

@@ -1,4 +1,4 @@
-"""One stage: its instructions one after the other, each taken from the cache where that has it."""
+"""One stage of a build: run its instructions in order, and take cached steps where possible."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.build_threads import in_thread
-from jaula.engine.builder import base_image, copy
+from jaula.engine.builder import cache, copy
 from jaula.engine.builder import run as builder_run
-from jaula.engine.builder.cache import key as cache_key
-from jaula.engine.builder.cache.cache_from import noted
-from jaula.engine.builder.cache.lookup import CacheLookup
-from jaula.engine.builder.image_state import ImageState
+from jaula.engine.builder.cache import CacheLookup, key_comment
+from jaula.engine.builder.image_state import ImageState, StageResult
 from jaula.engine.builder.mounts.attach import StepMounts
 from jaula.engine.builder.mounts.resolve import StepMountRequests
+from jaula.engine.builder.sources import requested_platform
+from jaula.engine.threads import in_thread
 from jaula.images.build.copy import CopyOperation, prepare
-from jaula.images.build.dockerfile import ast as words
+from jaula.images.build.dockerfile import ast
 from jaula.images.build.dockerfile.apply import Scope, change, shell_command
 from jaula.images.build.dockerfile.stage_graph import Source
 from jaula.storage.trees import copy_tree, open_directory
 
 if TYPE_CHECKING:
-    from jaula.engine.builder.build import Build
     from jaula.engine.builder.image_state import Layer
+    from jaula.engine.builder.job import BuildJob
     from jaula.engine.builder.progress import ProgressChannel
     from jaula.images.build.dockerfile.ast import Instruction
     from jaula.images.build.dockerfile.stage_graph import PlannedStage
@@ -34,89 +33,96 @@ Ids = tuple[int, int]
 
 
 class StageRun:
-    """One stage of a build."""
+    """One stage of a build. ``first`` is the number of its first step in the whole build."""
 
     def __init__(
-        self, build: Build, planned: PlannedStage, channel: ProgressChannel, first: int
+        self, job: BuildJob, planned: PlannedStage, channel: ProgressChannel, first: int
     ) -> None:
-        self._build = build
-        self._parts = build.parts
+        self._job = job
+        self._services = job.services
+        self._sources = job.sources
         self._planned = planned
         self._channel = channel
         self._first = self._number = first
-        self.state = ImageState()
-        self.scope = Scope(build.plan)
-        self._steps = CacheLookup(build, channel)
+        self._state = ImageState()
+        self._scope = Scope(job.graph)
+        self._cache = CacheLookup(
+            job.cache,
+            owner=job.owner,
+            clock=job.clock,
+            no_cache=job.options.no_cache,
+            from_images=lambda key: job.sources.step_from_images(key, channel.put),
+            keep=job.sources.pin_layers,
+            layer_size=lambda diff_id: job.services.layers.info(diff_id).size,
+        )
 
-    async def run(self) -> None:
-        """Carry it out; ``state`` and ``scope`` are what it has come to.
+    async def run(self) -> StageResult:
+        """Run the stage and return its result.
 
-        :raises JaulaError: a step failed; the client was told which.
+        :raises JaulaError: when a step failed; the client has received the number of the step.
         """
         try:
-            await self._begin(self._planned.stage.base)
+            await self._begin_step(self._planned.stage.base)
             await self._from()
-            await self._end()
+            await self._end_step()
             for instruction in self._planned.instructions:
-                await self._begin(instruction)
-                await self._carry_out(instruction)
-                await self._end()
+                await self._begin_step(instruction)
+                await self._run_instruction(instruction)
+                await self._end_step()
         except Exception as error:
-            await self._channel.state("failed", error=str(error))
+            await self._channel.put_state("failed", error=str(error))
             raise
         finally:
             self._channel.close()
+        return StageResult(self._state, self._scope)
 
-    async def _begin(self, instruction: Instruction) -> None:
-        await self._channel.begin(self._number, self._build.total, instruction.headline)
+    async def _begin_step(self, instruction: Instruction) -> None:
+        await self._channel.begin_step(self._number, self._job.step_count, instruction.headline)
         self._number += 1
-        self._steps.cached = False
+        self._cache.cached = False
 
-    async def _end(self) -> None:
-        if self._steps.cached and self._number > self._first + 1:
-            await self._channel.say(" ---> Using cache\n")
-        await self._channel.say(f" ---> {self._build.id_of(self.state)}\n")
-        await self._channel.state("cached" if self._steps.cached else "done")
+    async def _end_step(self) -> None:
+        if self._cache.cached and self._number > self._first + 1:
+            await self._channel.write(" ---> Using cache\n")
+        await self._channel.write(f" ---> {self._job.image_id(self._state)}\n")
+        await self._channel.put_state("cached" if self._cache.cached else "done")
 
     async def _from(self) -> None:
-        planned, build = self._planned, self._build
-        supplies, tell = build.supplies, self._channel.put
-        platform = planned.platform or build.options.platform
-        base = None
+        planned, job, sources = self._planned, self._job, self._sources
+        platform = planned.platform or job.options.platform
+        base_scope = None
         match planned.base.kind:
             case Source.STAGE:
-                below = await supplies.stage(planned.base.stage)
-                state = msgspec.structs.replace(below.state, command_set=False)
-                base = below.scope
+                base = await sources.stage(planned.base.stage)
+                state = msgspec.structs.replace(base.state, command_set=False)
+                base_scope = base.scope
             case Source.SCRATCH:
-                state = ImageState(platform=base_image.wanted_platform(platform))
+                state = ImageState(platform=requested_platform(platform))
             case Source.IMAGE:
-                state = await supplies.begin(planned.base.name, platform, tell)
-            case Source.CONTEXT if image := supplies.image_behind(planned.base.name):
-                state = await supplies.begin(image, platform, tell)
+                state = await sources.base_state(planned.base.name, platform, self._channel.put)
+            case Source.CONTEXT if image := sources.context_image(planned.base.name):
+                state = await sources.base_state(image, platform, self._channel.put)
             case Source.CONTEXT:
-                state = ImageState(platform=base_image.wanted_platform(platform))
-                layer = await self._whole(planned.base.name)
-                state = state.step(f"FROM {planned.base.name}", build.clock.now(), layer)
-        # triggers of the base are among the instructions already
+                state = ImageState(platform=requested_platform(platform))
+                layer = await self._layer_of_context(planned.base.name)
+                state = state.step(f"FROM {planned.base.name}", job.clock.now(), layer)
+        # The plan has already put the triggers of the base among the instructions.
         config = msgspec.structs.replace(state.config, on_build=())
-        state = msgspec.structs.replace(state, config=config)
-        self.state = state
-        self.scope = Scope(build.plan, config.env, base)
+        self._state = msgspec.structs.replace(state, config=config)
+        self._scope = Scope(job.graph, config.env, base_scope)
 
-    async def _whole(self, context: str) -> Layer | None:
-        """A directory of the client's as a root."""
-        build = self._build
-        path = await build.supplies.context_path(context)
+    async def _layer_of_context(self, name: str) -> Layer | None:
+        """Return the layer of a context directory that is the base of a stage."""
+        path = await self._sources.context_path(name)
 
         def work() -> Layer | None:
             with open_directory(path) as directory:
-                return copy.filled(
-                    self._parts,
+                return copy.make_layer(
+                    self._services,
                     (),
                     lambda root: copy_tree(directory, root),
-                    build.supplies.pin,
-                    newest=build.clock.newest,
+                    self._sources.pin,
+                    newest=self._job.clock.newest,
                     exact=True,
                 )
 
@@ -124,129 +130,132 @@ class StageRun:
 
     # -- instructions ------------------------------------------------------------------------
 
-    async def _carry_out(self, instruction: Instruction) -> None:
-        state, told = self.state, len(self.scope.warnings)
-        instruction = self.scope.take(instruction)
-        await self._channel.warnings(self.scope.warnings[told:])
+    async def _run_instruction(self, instruction: Instruction) -> None:
+        state, reported = self._state, len(self._scope.warnings)
+        instruction = self._scope.take(instruction)
+        await self._channel.put_warnings(self._scope.warnings[reported:])
         match instruction:
-            case words.Arg():
-                self._steps.cached = not self._build.options.no_cache  # nothing is made
-                self.state = state.step(
-                    instruction.source, state.created or self._build.clock.now()
-                )
-            case words.Run():
+            case ast.Arg():
+                self._cache.cached = not self._job.options.no_cache  # an ARG makes no layer
+                created = state.created or self._job.clock.now()
+                self._state = state.step(instruction.source, created)
+            case ast.Run():
                 await self._run(instruction)
-            case words.Copy() | words.Add():
+            case ast.Copy() | ast.Add():
                 await self._copy(instruction)
-            case words.Workdir():
+            case ast.Workdir():
                 await self._workdir(instruction)
-            case words.Maintainer():
-                self.state = msgspec.structs.replace(state, author=instruction.author)
-                await self._change(instruction)
+            case ast.Maintainer():
+                self._state = msgspec.structs.replace(state, author=instruction.author)
+                await self._change_config(instruction)
             case _:
-                await self._change(instruction)
+                await self._change_config(instruction)
 
-    async def _change(self, instruction: Instruction) -> None:
-        state = self.state
+    async def _change_config(self, instruction: Instruction) -> None:
+        state = self._state
         config = change(state.config, instruction, own_command=state.command_set)
-        if isinstance(instruction, words.Cmd):
+        if isinstance(instruction, ast.Cmd):
             state = msgspec.structs.replace(state, command_set=True)
-        key = cache_key.of_change(state, instruction.source)
-        _, created = await self._steps.step(key, instruction, _nothing)
-        self.state = state.step(instruction.source, created, config=config)
+        key = cache.config_key(state, instruction.source)
+        _, created = await self._cache.get_or_make(key, instruction, _no_layer)
+        self._state = state.step(instruction.source, created, config=config)
 
-    async def _workdir(self, instruction: words.Workdir) -> None:
-        state, parts, build = self.state, self._parts, self._build
+    async def _workdir(self, instruction: ast.Workdir) -> None:
+        state, services, job = self._state, self._services, self._job
         path = posixpath.normpath(posixpath.join("/", state.config.working_dir, instruction.path))
         config = msgspec.structs.replace(state.config, working_dir=path)
 
         def work() -> Layer | None:
-            with copy.viewed(parts, state.diff_ids) as root:
+            with copy.open_layers(services, state.diff_ids) as root:
                 if copy.is_directory(root, path):
                     return None
             owner = (0, 0)
             if state.config.user:
-                owner = copy.owner_of(parts, state.diff_ids, state.config.user)
-            return copy.filled(
-                parts,
+                owner = copy.resolve_owner(services, state.diff_ids, state.config.user)
+            return copy.make_layer(
+                services,
                 state.diff_ids,
                 copy.make_directory(path, owner),
-                build.supplies.pin,
-                newest=build.clock.newest,
+                self._sources.pin,
+                newest=job.clock.newest,
                 exact=True,
             )
 
         async def make() -> Layer | None:
             return await in_thread(work)
 
-        key = cache_key.of_directory(state, path, build.clock.epoch)
-        layer, created = await self._steps.step(key, instruction, make)
-        self.state = state.step(instruction.source, created, layer, config, comment=noted(key))
+        key = cache.directory_key(state, path, job.clock.epoch)
+        layer, created = await self._cache.get_or_make(key, instruction, make)
+        self._state = state.step(
+            instruction.source, created, layer, config, comment=key_comment(key)
+        )
 
-    async def _copy(self, instruction: words.Copy | words.Add) -> None:
-        state, supplies = self.state, self._build.supplies
-        origin = instruction.origin if isinstance(instruction, words.Copy) else ""
+    async def _copy(self, instruction: ast.Copy | ast.Add) -> None:
+        state, sources = self._state, self._sources
+        origin = instruction.origin if isinstance(instruction, ast.Copy) else ""
         owner = None
         if instruction.chown:
-            owner = await in_thread(copy.owner_of, self._parts, state.diff_ids, instruction.chown)
+            owner = await in_thread(
+                copy.resolve_owner, self._services, state.diff_ids, instruction.chown
+            )
         layers = None
         if origin:
-            layers = await supplies.layers_of(self._planned, origin, self._channel.put)
+            layers = await sources.layers_of(self._planned, origin, self._channel.put)
         quick = ""
-        if layers is not None:  # they do not change, so nothing of them needs to be read
-            quick = self._key_of_copy(instruction, ["layers", *layers], owner)
-            if (known := self._steps.found(quick)) is not None:
-                layer, created = self._steps.taken(known)
-                comment = noted(known.key)
-                self.state = state.step(instruction.source, created, layer, comment=comment)
+        if layers is not None:  # layers never change, so a key without reading them is enough
+            quick = self._copy_key(instruction, ["layers", *layers], owner)
+            if (cached := self._cache.find(quick)) is not None:
+                layer, created = self._cache.use(cached)
+                comment = key_comment(cached.key)
+                self._state = state.step(instruction.source, created, layer, comment=comment)
                 return
         with ExitStack() as held:
-            tree = await supplies.tree(self._planned, origin, held, self._channel.put)
+            tree = await sources.tree(self._planned, origin, held, self._channel.put)
 
-            def look() -> tuple[CopyOperation, str]:
-                taking = prepare(instruction, tree, supplies.remotes, supplies.cancellation)
-                return taking, taking.digest()
+            def resolve() -> tuple[CopyOperation, str]:
+                operation = prepare(instruction, tree, sources.remotes, sources.cancellation)
+                return operation, operation.digest()
 
-            taking, content = await in_thread(look)
-            for text in taking.unmatched:
-                await self._channel.say(f" ---> nothing matches {text}\n")
-            key = self._key_of_copy(instruction, [content], owner)
-            layer, created = await self._steps.step(
-                key, instruction, lambda: self._placed(instruction, taking, owner), quick
+            operation, content = await in_thread(resolve)
+            for text in operation.unmatched:
+                await self._channel.write(f" ---> no file matches {text}\n")
+            key = self._copy_key(instruction, [content], owner)
+            layer, created = await self._cache.get_or_make(
+                key, instruction, lambda: self._make_copy(instruction, operation, owner), quick
             )
-        self.state = state.step(instruction.source, created, layer, comment=noted(key))
+        self._state = state.step(instruction.source, created, layer, comment=key_comment(key))
 
-    def _key_of_copy(
-        self, instruction: words.Copy | words.Add, content: list[str], owner: Ids | None
+    def _copy_key(
+        self, instruction: ast.Copy | ast.Add, content: list[str], owner: Ids | None
     ) -> str:
         owners = [f"{owner[0]}:{owner[1]}"] if owner is not None else []
-        return cache_key.of_copy(
-            self.state,
+        return cache.copy_key(
+            self._state,
             instruction.source,
             [*content, *owners],
             link=instruction.link,
-            epoch=self._build.clock.epoch,
+            epoch=self._job.clock.epoch,
         )
 
-    async def _placed(
-        self, instruction: words.Copy | words.Add, taking: CopyOperation, owner: Ids | None
+    async def _make_copy(
+        self, instruction: ast.Copy | ast.Add, operation: CopyOperation, owner: Ids | None
     ) -> Layer | None:
-        state, build = self.state, self._build
+        state = self._state
         workdir = state.config.working_dir or "/"
         return await in_thread(
-            copy.filled,
-            self._parts,
+            copy.make_layer,
+            self._services,
             () if instruction.link else state.diff_ids,
-            lambda root: taking.copy_to(root, workdir, owner),
-            build.supplies.pin,
-            newest=build.clock.newest,
-            exact=not (isinstance(instruction, words.Copy) and instruction.origin),
+            lambda root: operation.copy_to(root, workdir, owner),
+            self._sources.pin,
+            newest=self._job.clock.newest,
+            exact=not (isinstance(instruction, ast.Copy) and instruction.origin),
         )
 
-    async def _run(self, instruction: words.Run) -> None:
-        state, build = self.state, self._build
-        host = build.limits_of(instruction)
-        requests = StepMountRequests(build, self._planned, state, instruction, self._channel.put)
+    async def _run(self, instruction: ast.Run) -> None:
+        state, job, sources = self._state, self._job, self._sources
+        host = job.step_options(instruction)
+        requests = StepMountRequests(job, self._planned, state, instruction, self._channel.put)
         async with requests:
             arguments = (
                 (requests.script_path,)
@@ -255,45 +264,45 @@ class StageRun:
                     state.config, instruction.command, shell_form=instruction.shell_form
                 )
             )
-            given = [f"{name}={value}" for name, value in self.scope.arguments().items()]
+            build_args = [f"{name}={value}" for name, value in self._scope.arguments().items()]
 
             async def make() -> Layer | None:
-                wanted = await requests.mounts()
-                hidden = [f"{n}={v}" for n, v in build.plan.hidden.items()]
+                mounts = await requests.mounts()
+                hidden = [f"{n}={v}" for n, v in job.graph.hidden.items()]
                 command = builder_run.RunCommand(
                     arguments=arguments,
-                    environment=(*given, *state.config.env, *hidden, *requests.environment),
+                    environment=(*build_args, *state.config.env, *hidden, *requests.environment),
                     host=host,
-                    build=build.id,
-                    newest=build.clock.newest,
+                    build=job.id,
+                    newest=job.clock.newest,
                 )
-                await self._channel.say(" ---> Running in a container\n")
+                await self._channel.write(" ---> Running in a container\n")
                 return await builder_run.run(
-                    build.containers,
+                    job.containers,
                     state,
                     command,
-                    StepMounts(self._parts, wanted),
-                    build.judge,
-                    self._channel.say,
-                    build.supplies.pin,
-                    build.later,
+                    StepMounts(self._services, mounts),
+                    job.authorize,
+                    self._channel.write,
+                    sources.pin,
+                    job.defer,
                 )
 
-            key = cache_key.of_run(
+            key = cache.run_key(
                 state,
                 (*arguments, instruction.script),
                 flags=instruction.flags,
-                environment=(*given, *state.config.env),
+                environment=(*build_args, *state.config.env),
                 mounted=await requests.digests(),
                 network=host.network_mode,
                 hosts=host.extra_hosts,
-                epoch=build.clock.epoch,
+                epoch=job.clock.epoch,
             )
-            layer, created = await self._steps.step(key, instruction, make)
-        about = f"|{len(given)} {' '.join(given)} " if given else ""
-        text = f"RUN {about}{' '.join(arguments)}"
-        self.state = state.step(text, created, layer, comment=noted(key))
+            layer, created = await self._cache.get_or_make(key, instruction, make)
+        prefix = f"|{len(build_args)} {' '.join(build_args)} " if build_args else ""
+        text = f"RUN {prefix}{' '.join(arguments)}"
+        self._state = state.step(text, created, layer, comment=key_comment(key))
 
 
-async def _nothing() -> None:
+async def _no_layer() -> None:
     return None

@@ -1,4 +1,4 @@
-"""Joining clients to a container's streams: now, or as soon as it starts."""
+"""Attach clients to a container's streams: now, or when it starts."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.containers")
 
-PENDING_LIMIT = 32  # clients that wait for one container's start; the runtime takes 60 sockets
+PENDING_LIMIT = (
+    32  # clients that wait for the start of one container; the runtime accepts 60 sockets
+)
 
 
 async def attach(
-    engine: ContainerQueries, container: Container, fd: int, options: AttachOptions
+    queries: ContainerQueries, container: Container, fd: int, options: AttachOptions
 ) -> None:
-    """Hand a client's socket to the shim, or keep it until there is one.
+    """Pass a client's socket to the shim, or keep it until the container starts.
 
-    ``fd`` is closed here or by whoever gets it. With ``logs`` the client first gets what was
-    written before.
+    This function or its receiver closes ``fd``. With ``logs`` the client first gets the log.
 
-    :raises Conflict: the container is paused, or too many clients wait.
+    :raises Conflict: when the container is paused, or too many clients wait.
     """
     owned = True
     try:
         check(container)
         if options.logs:
-            await _replay(engine, container, fd, options)
+            await _replay(queries, container, fd, options)
         if not options.stream:
             return
         stream = stream_of(container, options)
@@ -49,7 +50,7 @@ async def attach(
                 raise Conflict(f"{PENDING_LIMIT} clients wait for container {container.name}")
             owned = False
             container.pending.append((fd, stream))
-        engine.parts.events.emit(
+        queries.services.events.emit(
             "container", "attach", container.id, container.record.event_attributes
         )
     finally:
@@ -58,28 +59,28 @@ async def attach(
 
 
 def check(container: Container) -> None:
-    """Refuse what can be told before the connection is given away.
+    """Check that a container can be attached, before the connection is given away.
 
-    :raises Conflict: the container is paused.
+    :raises Conflict: when the container is paused.
     """
     if container.record.status is Status.PAUSED:
         raise Conflict(f"container {container.name} is paused, unpause the container before attach")
 
 
 async def join_late(container: Container) -> None:
-    """Hand on the clients that came while the container was being started."""
+    """Pass on the clients that attached while the container was being started."""
     for fd, stream in container.take_pending():
         if container.shim is None:
             os.close(fd)
             continue
         try:
             await container.shim.attach(fd, stream)
-        except JaulaError as error:  # it has ended already, and the client is hung up on
-            log.info("container %s: a client came too late: %s", container.name, error)
+        except JaulaError as error:  # it has exited already; the shim closed the connection
+            log.info("container %s: a client attached too late: %s", container.name, error)
 
 
 def stream_of(container: Container, options: AttachOptions) -> AttachStream:
-    """What the shim is told; a terminal's output is one raw stream."""
+    """Return the shim's attach request; the output of a terminal is one raw stream."""
     body = container.record.body
     keys = detach_keys.DEFAULT if options.detach_keys is None else options.detach_keys
     return AttachStream(
@@ -93,14 +94,14 @@ def stream_of(container: Container, options: AttachOptions) -> AttachStream:
 
 
 async def _replay(
-    engine: ContainerQueries, container: Container, fd: int, options: AttachOptions
+    queries: ContainerQueries, container: Container, fd: int, options: AttachOptions
 ) -> None:
     client = socket.socket(fileno=os.dup(fd))
     client.setblocking(False)
     loop = asyncio.get_running_loop()
     try:
-        wanted = LogOptions(stdout=options.stdout, stderr=options.stderr)
-        async for stream, data in engine.logs(container.id, wanted):
+        log_options = LogOptions(stdout=options.stdout, stderr=options.stderr)
+        async for stream, data in queries.logs(container.id, log_options):
             if options.framed and not container.record.body.tty:
                 number = 1 if stream == "stdout" else 2
                 await loop.sock_sendall(client, bytes((number, 0, 0, 0)))

@@ -1,9 +1,9 @@
-"""Cgroups that outlive their container: removed again and again until they are gone.
+"""Removal of cgroups that outlive their container: retried until they are gone.
 
 A cgroup can be removed only when its last process has exited (kernel ``cgroup-v1/cgroups.rst`` and
-``cgroup-v2.rst``), and a killed process may take its time: thousands that exit at once on a busy
-machine, one that waits for a device, one that somebody has moved in from outside. The shim waits
-for two seconds and goes; from then on it is for the engine.
+``cgroup-v2.rst``). A killed process may take time: thousands of processes that exit at once on a
+busy machine, one that waits for a device, or one that another program moved into the cgroup. The
+shim waits for two seconds and exits; from then on the engine retries.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from jaula.tasks import BackgroundTasks
 
 log = logging.getLogger("jaula.containers")
-_PAUSE = 0.25  # seconds before the second try; each pause is twice the one before
-_LONGEST = 30.0  # seconds
+_PAUSE = 0.25  # seconds before the first retry; each pause is twice the previous one
+_MAX_PAUSE = 30.0  # seconds
 
 
 class CgroupReaper:
-    """The cgroups that are being removed, by tasks of ``background``."""
+    """Removes cgroups in tasks of ``background``."""
 
-    def __init__(self, parts: Services, background: BackgroundTasks) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, background: BackgroundTasks) -> None:
+        self._services = services
         self._background = background
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def remove(self, container: Container) -> None:
-        """Remove the cgroup of a container that does not run; a start meanwhile ends this."""
-        self.remove_path(cgroup_path(self._parts, container.record), container)
+        """Remove the cgroup of a container that does not run; a start cancels the removal."""
+        self.remove_path(cgroup_path(self._services, container.record), container)
 
     def remove_path(self, path: str, container: Container | None = None) -> None:
-        """The same by the cgroup's path, for a container that may be on no record any more."""
+        """Remove a cgroup by its path, for a container that may have no record any more."""
         if path in self._tasks:
             return
         task = self._tasks[path] = self._background.spawn(self._until_gone(path, container))
         task.add_done_callback(lambda _: self._tasks.pop(path, None))
 
     async def gone(self, container: Container) -> None:
-        """Wait for a removal that is under way: until then the container cannot start again."""
-        task = self._tasks.get(cgroup_path(self._parts, container.record))
+        """Wait for a removal in progress: until then the container cannot be started again."""
+        task = self._tasks.get(cgroup_path(self._services, container.record))
         if task is not None:
             await asyncio.wait({task})
 
@@ -62,20 +62,20 @@ class CgroupReaper:
             if not problem:
                 return
             if pause == _PAUSE:
-                log.warning("cgroup %s: %s; trying again", path, problem)
+                log.warning("cgroup %s: %s; retrying", path, problem)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST)
+            pause = min(2 * pause, _MAX_PAUSE)
 
     def _try(self, path: str) -> str:
-        """End what is in it and remove it; what keeps it from being removed, or nothing."""
+        """Kill the processes in a cgroup and remove it; return why it cannot be removed, or ''."""
         try:
-            with self._parts.cgroups.open(path) as cgroup:
+            with self._services.cgroups.open(path) as cgroup:
                 cgroup.kill()
                 cgroup.destroy(0.0)
         except NotFound:
-            pass  # where another runtime made some, others may be there
+            pass  # an external runtime may have created cgroups of other controllers
         except (JaulaError, OSError) as error:
             return str(error)
-        if self._parts.config.runtimes and (left := cgroup_cleanup.remove(path)):
+        if self._services.config.runtimes and (left := cgroup_cleanup.remove(path)):
             return f"{', '.join(left)} in use"
         return ""

@@ -1,8 +1,8 @@
-"""``docker commit``: a container's files and configuration as a new image.
+"""``docker commit``: create an image from a container's files and configuration.
 
 Follows the Docker Engine API 1.45, ``ImageCommit``: the new image has the layers of the container's
-image and one more with what differs, and the container's configuration with the request's changes.
-Volumes are no part of it, and neither are mount points that a start makes.
+image and one layer with the changes. It has the container's configuration with the request's
+changes. Volumes and mount points that a start creates are not part of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from jaula.state.records import Status
 from jaula.storage.diff import layer_differences
 
 if TYPE_CHECKING:
-    from jaula.engine.containers.service import Containers
+    from collections.abc import Awaitable, Callable
+
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.images.store.store import Image
@@ -30,62 +31,71 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 
-async def commit(containers: Containers, container: Container, options: CommitOptions) -> str:
-    """Make the image; its id.
+async def commit(
+    services: Services,
+    container: Container,
+    options: CommitOptions,
+    *,
+    pause: Callable[[str], Awaitable[None]],
+    unpause: Callable[[str], Awaitable[None]],
+) -> str:
+    """Create the image and return its id.
 
-    :raises InvalidRequest: a change that is none, or a name that is none.
+    ``pause`` and ``unpause`` take the id of a container.
+
+    :raises InvalidRequest: when a change or the name is not valid.
+    :raises Unsupported: when the container cannot be paused.
     """
-    parts = containers.parts
     config = apply(configuration(container.record.body, options.config), options.changes)
     if options.tag and not options.repo:
         raise InvalidRequest("a tag needs a repository (repo)")
     name = f"{options.repo}:{options.tag}" if options.tag else options.repo
     if name:
         name = str(parse(name))
-    pausing = options.pause and container.record.status is Status.RUNNING
-    if pausing:
+    must_pause = options.pause and container.record.status is Status.RUNNING
+    if must_pause:
         try:
-            await containers.pause(container.id)
+            await pause(container.id)
         except Unsupported as error:
             raise Unsupported(
                 error.message, hint="commit without a pause (--pause=false)"
             ) from None
     try:
-        async with container.lock:  # so that it is neither started nor removed meanwhile
-            if container.id not in parts.registry:
+        async with container.lock:  # it must be neither started nor removed during the commit
+            if container.id not in services.container_store:
                 raise NotFound(f"No such container: {container.name}")
             image = await asyncio.to_thread(
-                _make, parts, container.record, config, name or None, options
+                _make, services, container.record, config, name or None, options
             )
     finally:
-        if pausing and container.record.status is Status.PAUSED:
-            await containers.unpause(container.id)
-    about = {"comment": options.comment, "imageID": image.id, "imageRef": name}
-    parts.events.emit(
-        "container", "commit", container.id, container.record.event_attributes | about
+        if must_pause and container.record.status is Status.PAUSED:
+            await unpause(container.id)
+    attributes = {"comment": options.comment, "imageID": image.id, "imageRef": name}
+    services.events.emit(
+        "container", "commit", container.id, container.record.event_attributes | attributes
     )
     if name:
-        parts.events.emit("image", "tag", image.id, {"name": name})
+        services.events.emit("image", "tag", image.id, {"name": name})
     return image.id
 
 
-def configuration(body: ContainerCreate, asked: ContainerCreate | None) -> ImageConfig:
-    """What a container of the new image runs with: the request's values before the container's."""
-    own = _config(body)
-    if asked is None:
-        return own
-    theirs = _config(asked)
-    given = {
+def configuration(body: ContainerCreate, overrides: ContainerCreate | None) -> ImageConfig:
+    """Return the configuration of the new image: the request's values before the container's."""
+    base = _config(body)
+    if overrides is None:
+        return base
+    requested = _config(overrides)
+    changes = {
         field: value
         for field in ImageConfig.__struct_fields__
-        if (value := getattr(theirs, field)) not in ((), {}, "", None, False)
+        if (value := getattr(requested, field)) not in ((), {}, "", None, False)
     }
-    env = dict(variable.partition("=")[::2] for variable in (*own.env, *theirs.env))
-    given["env"] = tuple(f"{key}={value}" for key, value in env.items())
-    given["labels"] = own.labels | theirs.labels
-    given["exposed_ports"] = own.exposed_ports | theirs.exposed_ports
-    given["volumes"] = own.volumes | theirs.volumes
-    return msgspec.structs.replace(own, **given)
+    env = dict(variable.partition("=")[::2] for variable in (*base.env, *requested.env))
+    changes["env"] = tuple(f"{key}={value}" for key, value in env.items())
+    changes["labels"] = base.labels | requested.labels
+    changes["exposed_ports"] = base.exposed_ports | requested.exposed_ports
+    changes["volumes"] = base.volumes | requested.volumes
+    return msgspec.structs.replace(base, **changes)
 
 
 def _config(body: ContainerCreate) -> ImageConfig:
@@ -107,22 +117,22 @@ def _config(body: ContainerCreate) -> ImageConfig:
 
 
 def _make(
-    parts: Services,
+    services: Services,
     record: ContainerRecord,
     config: ImageConfig,
     name: str | None,
     options: CommitOptions,
 ) -> Image:
-    """In a thread: the layer as a blob, unpacked, and the image's documents."""
-    store = parts.images
+    """Write the layer as a blob, unpack it and add the image's documents. Runs in a thread."""
+    store = services.images
     parent = store.resolve(record.image)
     names = [name] if name else []
     descriptors = list(store.manifest(parent).layers)
-    document = parent.document
-    diff_ids = list(document.rootfs.diff_ids)
+    base = parent.document
+    diff_ids = list(base.rootfs.diff_ids)
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     with store.blobs.writer() as blob:
-        changed = parts.snapshots.write_layer(record.id, layer_differences, blob.write)
+        changed = services.snapshots.write_layer(record.id, layer_differences, blob.write)
         with store.pinned((blob.digest, *(d.digest for d in descriptors), *diff_ids)):
             if changed:
                 diff_id = blob.digest
@@ -138,13 +148,13 @@ def _make(
                 comment=options.comment,
                 empty_layer=not changed,
             )
-            described = msgspec.structs.replace(
-                document,
+            config_document = msgspec.structs.replace(
+                base,
                 created=created,
                 author=options.author,
                 comment=options.comment,
                 config=config,
-                rootfs=msgspec.structs.replace(document.rootfs, diff_ids=tuple(diff_ids)),
-                history=(*document.history, step),
+                rootfs=msgspec.structs.replace(base.rootfs, diff_ids=tuple(diff_ids)),
+                history=(*base.history, step),
             )
-            return store.add(encode(described), descriptors, names)
+            return store.add(encode(config_document), descriptors, names)

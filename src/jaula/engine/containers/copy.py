@@ -1,4 +1,4 @@
-"""``docker cp``: one path of a container as a tar, and a tar into one of its directories."""
+"""``docker cp``: a path of a container as a tar archive, and an archive into a directory."""
 
 from __future__ import annotations
 
@@ -9,69 +9,78 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from jaula.engine.containers import rootfs
 from jaula.engine.containers.rootfs import RootfsView
-from jaula.engine.threads import consumed, produced
+from jaula.engine.threads import consume, produce
 from jaula.errors import NotAuthorized, NotFound
 from jaula.storage import path_resolve
 from jaula.storage.path_resolve import PathRequest, PathStat
 
 if TYPE_CHECKING:
-    from jaula.engine.containers.service import Containers
     from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.engine.userns.id_ranges import IdRange
     from jaula.spec.runtime import IDMapping
 
-_PIECE = 1 << 18  # bytes that are handed over together
+_CHUNK = 1 << 18  # bytes that cross threads at once
 
 
 class ContainerCopy:
-    """Copies for one engine's containers."""
+    """Copies files out of and into containers. ``ids_of`` returns the id range of a running one."""
 
-    def __init__(self, containers: Containers) -> None:
-        self._containers = containers
-        self._parts = containers.parts
+    def __init__(self, services: Services, ids_of: Callable[[Container], IdRange | None]) -> None:
+        self._services = services
+        self._ids_of = ids_of
 
     def _ids(self, container: Container) -> tuple[IDMapping, ...]:
-        ids = self._containers.starter.ids_of(container) if container.live else None
-        return self._parts.ranges.mappings(ids) if ids else ()
+        ids = self._ids_of(container) if container.live else None
+        return self._services.id_ranges.mappings(ids) if ids else ()
 
     def _emit(self, container: Container, action: str) -> None:
-        about = container.record.event_attributes
-        self._parts.events.emit("container", action, container.id, about)
+        attributes = container.record.event_attributes
+        self._services.events.emit("container", action, container.id, attributes)
 
     async def stat(self, container: Container, path: str) -> PathStat:
-        """What is at a path. Raises :class:`NotFound`."""
-        what = path_resolve.parse_path(path)
+        """Return the status of a path.
+
+        :raises NotFound: when there is no such path.
+        """
+        request = path_resolve.parse_path(path)
 
         def work(view: RootfsView) -> PathStat:
-            return _found(view, what, container.name)[1]
+            return _open(view, request, container.name)[1]
 
         ids = self._ids(container)
-        return await asyncio.to_thread(rootfs.look, self._parts, container, ids, work, write=False)
+        return await asyncio.to_thread(
+            rootfs.with_rootfs, self._services, container, ids, work, write=False
+        )
 
     async def out(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
-        """What is at a path, and the archive, whose iterator is to be closed."""
+        """Return the status of a path and an iterator over its archive, which the caller closes.
+
+        :raises NotFound: when there is no such path.
+        """
         from jaula.storage.cp.create_archive import ArchiveWriter
 
-        what = path_resolve.parse_path(path)
+        request = path_resolve.parse_path(path)
         ids = self._ids(container)
 
         def run(emit: Callable[[PathStat | bytes], None]) -> None:
             def work(view: RootfsView) -> None:
-                place, described = _found(view, what, container.name, keep=True)
+                fd, stat = _open(view, request, container.name, keep=True)
                 try:
-                    emit(described)
-                    pieces = _Pieces(emit)
-                    copy = ArchiveWriter(pieces.add, view.inside)
-                    copy.write(place, what.name, without=(view.dev, *view.secret))
-                    pieces.end()
+                    emit(stat)
+                    chunks = _ChunkBuffer(emit)
+                    copy = ArchiveWriter(chunks.add, view.inside)
+                    copy.write(fd, request.name, without=(view.dev, *view.secret))
+                    chunks.flush()
                 finally:
-                    os.close(place)
+                    os.close(fd)
 
-            rootfs.look(self._parts, container, ids, work, write=False)
+            rootfs.with_rootfs(self._services, container, ids, work, write=False)
 
-        items = produced(run)
-        described = cast("PathStat", await anext(items))
+        items = produce(run)
+        stat = cast("PathStat", await anext(items))
         self._emit(container, "archive-path")
-        return described, cast("AsyncIterator[bytes]", items)
+        return stat, cast("AsyncIterator[bytes]", items)
 
     async def into(
         self,
@@ -82,95 +91,101 @@ class ContainerCopy:
         keep_kinds: bool,
         as_user: bool,
     ) -> None:
-        """Unpack a tar, compressed or not, into the directory at ``path``.
+        """Extract a tar archive, compressed or not, into the directory at ``path``.
 
-        ``keep_kinds`` refuses to put a directory in another thing's place and the reverse;
-        ``as_user`` gives everything to the container's user. Other changes of the container wait.
+        ``keep_kinds`` refuses to replace a directory with another file and the reverse. ``as_user``
+        gives every file to the container's user. Other changes of the container wait.
         """
-        what = path_resolve.parse_path(path)
+        request = path_resolve.parse_path(path)
         user = container.record.body.user if as_user else ""
         async with container.lock:
-            if container.id not in self._parts.registry:
+            if container.id not in self._services.container_store:
                 raise NotFound(f"No such container: {container.name}")
             ids = self._ids(container)
 
             def run(file: BinaryIO, emit: Callable[[None], None]) -> None:
                 def work(view: RootfsView) -> None:
-                    _extract(view, what, file, user, container.name, keep_kinds=keep_kinds)
+                    _extract(view, request, file, user, container.name, keep_kinds=keep_kinds)
 
-                rootfs.look(self._parts, container, ids, work, write=True)
+                rootfs.with_rootfs(self._services, container, ids, work, write=True)
 
-            async for _ in consumed(stream, run):
-                pass  # nothing is told in between
+            async for _ in consume(stream, run):
+                pass  # an extraction emits nothing
         self._emit(container, "extract-to-dir")
 
 
-class _Pieces:
-    """Collects what a tar writer puts out, so that few large pieces change threads."""
+class _ChunkBuffer:
+    """Collects the output of a tar writer, so that few large chunks cross threads."""
 
     def __init__(self, emit: Callable[[bytes], None]) -> None:
         self._emit = emit
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     def add(self, data: bytes | memoryview) -> None:
-        self._held += data
-        if len(self._held) >= _PIECE:
-            self.end()
+        self._buffer += data
+        if len(self._buffer) >= _CHUNK:
+            self.flush()
 
-    def end(self) -> None:
-        if self._held:
-            self._emit(bytes(self._held))
-            self._held.clear()
+    def flush(self) -> None:
+        if self._buffer:
+            self._emit(bytes(self._buffer))
+            self._buffer.clear()
 
 
-def _found(
-    view: RootfsView, what: PathRequest, name: str, *, keep: bool = False
+def _open(
+    view: RootfsView, request: PathRequest, name: str, *, keep: bool = False
 ) -> tuple[int, PathStat]:
-    place = path_resolve.open_for_client(view.root, what, name)
+    fd = path_resolve.open_for_client(view.root, request, name)
     try:
-        described = path_resolve.stat_path(view.root, place, what)
-        path_resolve.refuse_kernel_filesystem(place, what.path)
-        if os.fstat(place).st_dev in view.secret:
-            raise NotAuthorized(f"{what.path} is a secret or a config, of which nothing is copied")
+        stat = path_resolve.stat_path(view.root, fd, request)
+        path_resolve.refuse_kernel_filesystem(fd, request.path)
+        if os.fstat(fd).st_dev in view.secret:
+            raise NotAuthorized(f"{request.path} is a secret or a config, which cannot be copied")
     except BaseException:
-        os.close(place)
+        os.close(fd)
         raise
     if not keep:
-        os.close(place)
-        place = -1
-    return place, described
+        os.close(fd)
+        fd = -1
+    return fd, stat
 
 
 def _extract(
-    view: RootfsView, what: PathRequest, file: BinaryIO, user: str, name: str, *, keep_kinds: bool
+    view: RootfsView,
+    request: PathRequest,
+    file: BinaryIO,
+    user: str,
+    name: str,
+    *,
+    keep_kinds: bool,
 ) -> None:
     from jaula.storage.compression import decompress_stream
     from jaula.storage.cp.extract_archive import ArchiveExtractor
     from jaula.storage.tar.reader import TarReader
 
-    _check_target(view, what, name)
+    _check_target(view, request, name)
     owner = view.outside
     if user:
-        from jaula.security import users
+        from jaula.engine.containers.user_lookup import resolve_user
 
-        resolved = users.resolve(view.root, user, ())
+        resolved = resolve_user(view.root, user, ())
         fixed = view.outside(resolved.uid, resolved.gid)
         owner = lambda uid, gid: fixed  # noqa: E731
     source, _ = decompress_stream(file)
     reader = TarReader(source)
     ArchiveExtractor(
-        view.root, what.path, owner=owner, parents=view.outside(0, 0), keep_kinds=keep_kinds
+        view.root, request.path, owner=owner, parents=view.outside(0, 0), keep_kinds=keep_kinds
     ).run(reader)
     reader.drain()
 
 
-def _check_target(view: RootfsView, what: PathRequest, name: str) -> None:
-    place = path_resolve.open_for_client(view.root, PathRequest(what.path, "/."), name)
+def _check_target(view: RootfsView, request: PathRequest, name: str) -> None:
+    fd = path_resolve.open_for_client(view.root, PathRequest(request.path, "/."), name)
     try:
-        path_resolve.refuse_kernel_filesystem(place, what.path)
-        if os.fstatvfs(place).f_flag & os.ST_RDONLY:
-            same = os.fstat(place).st_dev == os.fstat(view.root).st_dev
+        path_resolve.refuse_kernel_filesystem(fd, request.path)
+        if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+            same = os.fstat(fd).st_dev == os.fstat(view.root).st_dev
             which = "container rootfs" if same else "mounted volume"
             raise NotAuthorized(f"{which} is marked read-only")
     finally:
-        os.close(place)
+        os.close(fd)

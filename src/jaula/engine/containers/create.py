@@ -1,6 +1,8 @@
-"""Making a container: everything is checked, then made; whatever fails undoes what was made.
+"""``POST /containers/create``: resolve, authorize and check a request, then create the container.
 
-Source: Docker Engine API 1.45, ``POST /containers/create``.
+Everything is checked before anything is created, and a failure removes what was created.
+
+Source: Docker Engine API 1.45; moby ``daemon.merge`` for the image's configuration.
 """
 
 from __future__ import annotations
@@ -10,37 +12,32 @@ import os
 import platform as host_platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jaula.cgroups import cgroup_path as cgroup_paths
-from jaula.engine.containers import (
-    health,
-    image_config,
-    presets,
-    restart_policy,
-    selinux,
-    storage_opt,
-)
+from jaula.engine.containers import health, presets, restart_policy, selinux
 from jaula.engine.containers.log_config import log_options
-from jaula.engine.model import names
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
+from jaula.engine.model.container_store import check_name, new_id, random_name, short
 from jaula.engine.model.services import Services
 from jaula.engine.networks import endpoints, links
 from jaula.engine.oci_spec import host as oci_spec_host
-from jaula.engine.oci_spec import process, resources, security, spec
-from jaula.engine.resolved_request import resolve
+from jaula.engine.oci_spec import resources, security, spec
+from jaula.engine.oci_spec.spec import arguments, merge_environment, working_directory
 from jaula.engine.secrets import mount
-from jaula.engine.userns import keep_id
+from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.registry import manifest
 from jaula.network import etc_files
-from jaula.spec import signals
+from jaula.spec import signals, units
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_params import ContainerCreated
+from jaula.spec.decode import Empty
 from jaula.spec.image import ImageConfig
 from jaula.state.records import ContainerRecord, ResolvedRequest
 
@@ -53,7 +50,8 @@ _HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
 
 Authorize = Callable[[ResolvedRequest], tuple[str, ...]]
 """Raises for a request that the policy does not allow. Returns the host directories below which
-the container's mounts may not follow a symbolic link."""
+the container's mounts may not follow a symbolic link.
+"""
 
 
 def allow_all(resolved: ResolvedRequest) -> tuple[str, ...]:
@@ -62,7 +60,7 @@ def allow_all(resolved: ResolvedRequest) -> tuple[str, ...]:
 
 
 async def create(
-    parts: Services,
+    services: Services,
     body: ContainerCreate,
     name: str | None,
     platform: str | None,
@@ -70,105 +68,108 @@ async def create(
     owner: tuple[str, int] = ("0", 0),
     authorize: Authorize = allow_all,
 ) -> ContainerCreated:
-    """Make a container that is ready to start.
+    """Create a container that is ready to start.
 
-    The request is resolved once. ``authorize`` is called with the result before anything is made,
-    and before an absent image, container or secret is reported: a client that may not have the
-    container learns nothing of them, and is not told to pull the image. Nothing is awaited from
+    The request is resolved once. ``authorize`` is called with the result before anything is
+    created, and before an absent image, container or secret is reported: a client that may not have
+    the container learns nothing of them, and is not told to pull the image. Nothing is awaited from
     there on until all names are ids. ``owner`` is the client, with its group.
 
-    :raises NotFound: no such image, or a container to share with.
-    :raises Conflict: the name is in use.
-    :raises InvalidRequest: anything else in the request that cannot be.
+    :raises NotFound: when there is no such image.
+    :raises Conflict: when the name is in use.
+    :raises InvalidRequest: when the request is not valid for another reason.
+    :raises Unavailable: when the container's directory cannot be created.
     """
     body = _without_zeros(body)
-    body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
-    body = keep_id.completed(body, owner, rootless=parts.host.rootless)
+    body = presets.apply(body, services.config.default_profile, services.host.landlock)
+    body = with_keep_id_user(body, owner, rootless=services.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
-    image = _find_image(parts, body.image)
+    image = _find_image(services, body.image)
     config = ImageConfig() if isinstance(image, NotFound) else image.config
-    merged = image_config.merge(body, config)
-    merged = msgspec.structs.replace(merged, host_config=_identified(parts, merged.host_config))
-    resolved = resolve(merged, lambda ref: _container_id(parts, ref))
+    merged = merge_image_config(body, config)
+    merged = msgspec.structs.replace(merged, host_config=_with_ids(services, merged.host_config))
+    resolved = resolve(merged, lambda ref: _container_id(services, ref))
     beneath = authorize(resolved)
-    _check_containers(parts, resolved)
-    resolved, merged = mount.identified(parts, resolved, merged)
+    _check_containers(services, resolved)
+    resolved, merged = mount.resolve_references(services, resolved, merged)
     _check_platform(platform, body.image)
     if name:
-        name = names.check_name(name)
-        parts.registry.check_free(name)
+        name = check_name(name)
+        services.container_store.check_free(name)
     if isinstance(image, NotFound):
         raise image
     manifest.check_platform(manifest.parse_platform(platform), image.platform, body.image)
-    parts.gate.check_run(image, body.image)
-    members = _members(parts, merged)
-    container_id = names.new_id()
-    warnings = check(parts, merged, resolved)
-    chosen = name or names.random_name(parts.registry.names)
-    parts.registry.reserve(chosen, container_id)
-    mounting = VolumeMounter(parts)
-    directory = parts.config.paths.container(container_id)
+    services.image_policy.check_run(image, body.image)
+    networks = _networks(services, merged)
+    container_id = new_id()
+    warnings = check(services, merged, resolved)
+    unique_name = name or random_name(services.container_store.names)
+    services.container_store.reserve(unique_name, container_id)
+    mounter = VolumeMounter(services)
+    directory = services.config.paths.container(container_id)
     try:
         record = ContainerRecord(
             id=container_id,
-            name=chosen,
+            name=unique_name,
             created=time.time_ns(),
             body=merged,
             image=image.id,
             layers=tuple(image.layers),
-            args=process.arguments(merged),
-            hostname=_hostname(parts, merged, resolved, container_id),
-            networks=members,
-            storage_driver=parts.snapshots.name,
+            args=arguments(merged),
+            hostname=_hostname(services, merged, resolved, container_id),
+            networks=networks,
+            storage_driver=services.snapshots.name,
             warnings=warnings,
             owner=owner[0],
             owner_gid=owner[1],
             beneath=beneath,
-            level=selinux.take_level(parts, container_id, resolved),
+            level=selinux.take_level(services, container_id, resolved),
             resolved_request=resolved,
         )
         os.makedirs(directory, mode=0o710, exist_ok=True)
-        size = storage_opt.size_limit(merged.host_config.storage_opt)
-        if parts.snapshots.instant:
-            parts.snapshots.create(container_id, record.layers, size=size)
+        size = size_limit(merged.host_config.storage_opt)
+        if services.snapshots.instant:
+            services.snapshots.create(container_id, record.layers, size=size)
         else:
-            await asyncio.to_thread(parts.snapshots.create, container_id, record.layers, size=size)
+            await asyncio.to_thread(
+                services.snapshots.create, container_id, record.layers, size=size
+            )
         for request in resolved.mounts:
-            selinux.check_mount(parts, request.mount)
+            selinux.check_mount(services, request.mount)
         if resolved.mounts or resolved.volumes_from:
-            mounts = await mounting.realise(record)
+            mounts = await mounter.create_sources(record)
             record = msgspec.structs.replace(record, mounts=mounts)
         container = Container(record)
-        parts.registry.add(container)
+        services.container_store.add(container)
     except BaseException as error:
-        parts.registry.release(chosen, container_id)
-        parts.registry.free_level(container_id)
-        await asyncio.to_thread(_undo, parts, container_id)
-        mounting.undo()
+        services.container_store.release(unique_name, container_id)
+        services.container_store.free_level(container_id)
+        await asyncio.to_thread(_undo, services, container_id)
+        mounter.undo()
         if isinstance(error, OSError):
             raise Unavailable(
-                f"cannot make the container's directory {directory}: {error.strerror}",
+                f"cannot create the container's directory {directory}: {error.strerror}",
                 hint="check free space and permissions of the root directory",
             ) from error
         raise
-    parts.events.emit("container", "create", container_id, record.event_attributes)
+    services.events.emit("container", "create", container_id, record.event_attributes)
     return ContainerCreated(container_id, warnings)
 
 
-def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> tuple[str, ...]:
-    """Refuse a request that could not be started; return its warnings.
+def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) -> tuple[str, ...]:
+    """Check that a request can be started and return its warnings.
 
-    :raises InvalidRequest: what is wrong.
+    :raises InvalidRequest: when it cannot.
     """
     host, modes = body.host_config, resolved.namespaces
-    process.arguments(body)
-    process.working_directory(body.working_dir)
+    arguments(body)
+    working_directory(body.working_dir)
     warnings = [
-        *resources.check(resolved.resources, parts.host),
-        *security.check(resolved, oci_spec_host.fresh(parts.host)),
+        *resources.check(resolved.resources, services.host),
+        *security.check(resolved, oci_spec_host.refresh(services.host)),
     ]
-    if host.profile == presets.STRICT and not parts.host.landlock:
+    if host.profile == presets.STRICT and not services.host.landlock:
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
     spec.check_sysctls(resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
@@ -180,17 +181,17 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
                 "conflicting options: port publishing and the container type network mode"
             )
     health.check(body.healthcheck)
-    warnings += health.check_reaction(body)
+    warnings += health.check_on_failure(body)
     if modes.net.container and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the network mode")
     if modes.uts.host and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the UTS mode")
-    links.check(parts, resolved)
+    links.check(services, resolved)
     if host.isolation not in ("", "default"):
         raise InvalidRequest(
-            f"invalid isolation {host.isolation!r}", hint="the others are of Windows"
+            f"invalid isolation {host.isolation!r}", hint="the other values are for Windows"
         )
-    storage_opt.size_limit(host.storage_opt)
+    size_limit(host.storage_opt)
     if parent := resolved.resources.cgroup_parent:
         if not parent.startswith("/"):
             raise InvalidRequest(f"invalid cgroup parent {parent!r}: not absolute")
@@ -205,7 +206,7 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
         raise InvalidRequest("SHM size can not be less than 0")
     if body.stop_signal:
         signals.parse(body.stop_signal)
-    log_options(parts.config, resolved.log)
+    log_options(services.config, resolved.log)
     for text in resolved.resources.device_cgroup_rules:
         spec.cgroup_rule(text)
     for mapping in resolved.resources.devices:
@@ -217,7 +218,7 @@ def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> 
 
 
 def _without_zeros(body: ContainerCreate) -> ContainerCreate:
-    """The docker command sends 0 where nobody gave a limit of processes: no wish for none."""
+    """Return the request without ``PidsLimit: 0``, which Docker's client sends for no option."""
     host = body.host_config
     if host.pids_limit != 0:
         return body
@@ -234,27 +235,27 @@ def _check_platform(platform: str | None, image: str) -> None:
                 hint="write OS[/ARCHITECTURE[/VARIANT]]",
             )
     machine = host_platform.machine()
-    here = _ARCHITECTURES.get(machine, machine)
+    host = _ARCHITECTURES.get(machine, machine)
     system, _, architecture = platform.partition("/")
     if system != "linux" or (
-        architecture and architecture.partition("/")[0] not in (here, machine)
+        architecture and architecture.partition("/")[0] not in (host, machine)
     ):
         raise NotFound(
             f"image with reference {image} was found but does not match the specified platform:"
-            f" wanted {platform}, actual: linux/{here}"
+            f" wanted {platform}, actual: linux/{host}"
         )
 
 
-def _identified(parts: Services, host: HostConfig) -> HostConfig:
+def _with_ids(services: Services, host: HostConfig) -> HostConfig:
     """Return the request with container ids in its modes and the name of the runtime.
 
-    Both are settled when the container is created, whatever has the names later.
+    Both are fixed when the container is created, whatever has the names later.
     """
-    runtime = parts.runtimes.choose(host.runtime)
-    return msgspec.structs.replace(with_container_ids(parts, host), runtime=runtime)
+    runtime = services.runtime_table.choose(host.runtime)
+    return msgspec.structs.replace(with_container_ids(services, host), runtime=runtime)
 
 
-def with_container_ids(parts: Services, host: HostConfig) -> HostConfig:
+def with_container_ids(services: Services, host: HostConfig) -> HostConfig:
     """Return the request with the ids of containers in the modes that name one.
 
     The name of an absent container stays.
@@ -263,75 +264,142 @@ def with_container_ids(parts: Services, host: HostConfig) -> HostConfig:
     for field in ("network_mode", "pid_mode", "ipc_mode", "userns_mode"):
         kind, colon, ref = getattr(host, field).partition(":")
         if kind == "container" and colon and ref:
-            changed[field] = f"container:{_container_id(parts, ref)}"
+            changed[field] = f"container:{_container_id(services, ref)}"
     return msgspec.structs.replace(host, **changed)
 
 
-def _container_id(parts: Services, ref: str) -> str:
+def _container_id(services: Services, ref: str) -> str:
     try:
-        return parts.registry.find(ref).id
+        return services.container_store.find(ref).id
     except NotFound:
         return ref
 
 
-def _check_containers(parts: Services, resolved: ResolvedRequest) -> None:
-    """Refuse a request that names an absent container.
+def _check_containers(services: Services, resolved: ResolvedRequest) -> None:
+    """Check that the containers of the request exist.
 
-    :raises InvalidRequest: it does. 404 would make the docker command look for the image at a
-        registry.
+    :raises InvalidRequest: when one does not. 404 would make the docker command look for the image
+        at a registry.
     """
     sources = (source.container for source in resolved.volumes_from)
     for ref in (*resolved.namespaces.containers().values(), *sources):
         try:
-            parts.registry.find(ref)
+            services.container_store.find(ref)
         except NotFound as error:
             raise InvalidRequest(error.message) from None
 
 
-def _find_image(parts: Services, ref: str) -> Image | NotFound:
+def _find_image(services: Services, ref: str) -> Image | NotFound:
     try:
-        return parts.images.resolve(ref)
+        return services.images.resolve(ref)
     except NotFound as error:
         return error
 
 
-def _members(parts: Services, body: ContainerCreate) -> endpoints.Members:
-    """The networks that the container is to be connected to."""
+def _networks(services: Services, body: ContainerCreate) -> endpoints.NetworkEndpoints:
+    """Return the networks that the container is to be connected to."""
     try:
-        members = endpoints.chosen(body, parts.networks.find)
+        networks = endpoints.select_networks(body, services.network_store.find)
     except NotFound as error:
         # 404 would make the docker command look for the image at a registry.
         raise InvalidRequest(
             error.message,
-            hint="make it with network create; host, none and container:NAME are there too",
+            hint="create it with network create, or use host, none or container:NAME",
         ) from None
-    for name, settings in members.items():
-        endpoints.check(name, parts.networks.get(name), settings)
-    return members
+    for name, settings in networks.items():
+        endpoints.check(name, services.network_store.get(name), settings)
+    return networks
 
 
 def _hostname(
-    parts: Services, body: ContainerCreate, resolved: ResolvedRequest, container_id: str
+    services: Services, body: ContainerCreate, resolved: ResolvedRequest, container_id: str
 ) -> str:
     name = body.hostname
     if not name:
         if resolved.namespaces.net.host or resolved.namespaces.uts.host:
-            return parts.host.hostname
-        return names.short(container_id)
+            return services.host.hostname
+        return short(container_id)
     if not _is_host_name(name):
         raise InvalidRequest(f"invalid hostname format: {name}")
     return name
 
 
 def _is_host_name(name: str) -> bool:
-    """Letters, digits and ``-._`` only: it becomes a line of the container's hosts file."""
+    """Return whether a name has only letters, digits and ``-._``; ``hosts`` gets it as a line."""
     plain = name.replace("-", "").replace(".", "").replace("_", "")
     return len(name) <= _HOSTNAME_LIMIT and plain.isascii() and plain.isalnum()
 
 
-def _undo(parts: Services, container_id: str) -> None:
+def _undo(services: Services, container_id: str) -> None:
     try:
-        parts.snapshots.remove(container_id)
+        services.snapshots.remove(container_id)
     except (JaulaError, FileNotFoundError):
-        pass  # it may not have been made; the error that brought us here is the one to report
-    shutil.rmtree(parts.config.paths.container(container_id), ignore_errors=True)
+        pass  # it may not have been created; the first error is the one to report
+    shutil.rmtree(services.config.paths.container(container_id), ignore_errors=True)
+
+
+# -- image configuration and storage options -----------------------------------------------------
+
+
+def merge_image_config(body: ContainerCreate, image: ImageConfig) -> ContainerCreate:
+    """Return the request, completed with the image's configuration (moby ``daemon.merge``).
+
+    A request's entry point drops the image's command. Variables, labels, ports and volumes of both
+    are joined.
+
+    :raises InvalidRequest: when a variable has no name.
+    """
+    entrypoint, cmd = body.entrypoint, body.cmd
+    if not cmd and not entrypoint:
+        cmd = image.cmd or None
+    if entrypoint is None:
+        entrypoint = image.entrypoint or None
+    elif entrypoint == ("",):
+        entrypoint = ()  # "--entrypoint ''" resets the image's
+    return msgspec.structs.replace(
+        body,
+        env=_merge_env(body.env, image.env),
+        cmd=cmd,
+        entrypoint=entrypoint,
+        working_dir=body.working_dir or image.working_dir,
+        user=body.user or image.user,
+        labels={**image.labels, **body.labels},
+        exposed_ports={**dict.fromkeys(image.exposed_ports, Empty()), **body.exposed_ports},
+        volumes={**dict.fromkeys(image.volumes, Empty()), **body.volumes},
+        stop_signal=body.stop_signal or image.stop_signal,
+        shell=body.shell or image.shell,
+        healthcheck=health.merge_image_healthcheck(body.healthcheck, image.healthcheck),
+    )
+
+
+def _merge_env(own: tuple[str, ...], image: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the request's variables in its order, then the image's that it does not name."""
+    merged = merge_environment((), (*image, *own))
+    by_name = {entry.partition("=")[0]: entry for entry in merged}
+    order = dict.fromkeys(entry.partition("=")[0] for entry in (*own, *image))
+    return tuple(by_name[name] for name in order if name in by_name)
+
+
+_MIN_SIZE = 1 << 20  # bytes; with less a container cannot be started on some drivers
+
+
+def size_limit(options: Mapping[str, str]) -> int | None:
+    """Return the bytes that ``--storage-opt size=`` lets a container write, None for no limit.
+
+    ``size`` is Docker's only option here; its units are powers of 1024, as Docker's.
+
+    :raises InvalidRequest: when an option is unknown or a size is not valid.
+    """
+    limit: int | None = None
+    for name, text in options.items():
+        if name.lower() != "size":
+            raise InvalidRequest(f"unknown option {name[:80]!r} in --storage-opt", hint="size=10g")
+        try:
+            limit = units.size(text)
+        except ValueError:
+            limit = 0
+        if limit < _MIN_SIZE:
+            raise InvalidRequest(
+                f"invalid size in --storage-opt: {text[:80]!r}", hint="size=10g; the minimum is 1m"
+            )
+    return limit

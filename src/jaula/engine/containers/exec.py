@@ -1,6 +1,7 @@
 """The use cases of exec: one more process in a running container.
 
-An exec lives in memory only, as with Docker: the container's shim is its parent, and tells its end.
+An exec exists in memory only, as with Docker. The container's shim is the parent of its process and
+reports the exit.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine.model import names
-from jaula.engine.oci_spec import process, security
+from jaula.engine.model.container_store import new_id
+from jaula.engine.oci_spec import security
+from jaula.engine.oci_spec.spec import merge_environment, working_directory
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.runtime.protocol import AttachStream
 from jaula.spec import detach_keys
@@ -21,20 +23,20 @@ from jaula.spec.runtime import Process, User, decode
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
-    from jaula.engine.containers.service import Containers
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 
 NOT_STARTED = 126
-_KEPT_SECONDS = 300  # an ended exec can be inspected for this long, as with Docker
+"""Exit status of an exec whose start failed; Docker has no 125 for it."""
+_RETENTION = 300  # seconds for which an ended exec can be inspected, as with Docker
 
 
 class Exec(msgspec.Struct):
     """One exec; ``pid`` is the host's.
 
-    The request is authorised and decided when the exec is created. A start is authorised anew,
-    from the same ``body``, and uses what was decided: ``cwd`` ('' for the container's own) and
+    The request is authorized and resolved when the exec is created. A start is authorized again,
+    from the same ``body``, and uses the resolved values: ``cwd`` (empty: the container's own) and
     ``detach_keys``.
     """
 
@@ -52,30 +54,29 @@ class Exec(msgspec.Struct):
 class Execs:
     """All execs of an engine."""
 
-    def __init__(self, parts: Services, containers: Containers, users: UserLookup) -> None:
-        self._parts = parts
-        self._containers = containers
+    def __init__(self, services: Services, users: UserLookup) -> None:
+        self._services = services
         self._users = users
-        self._known: dict[str, Exec] = {}
-        self._outcomes: dict[str, asyncio.Future[int]] = {}
-        containers.on_exec = self._ended
+        self._execs: dict[str, Exec] = {}
+        self._exit_futures: dict[str, asyncio.Future[int]] = {}
 
     async def create(self, ref: str, body: ExecCreate, *, exec_id: str = "") -> str:
-        """Note what is to run; the answer is its id, a random one unless it is given.
+        """Record a process to run and return the exec's id, a random one if ``exec_id`` is empty.
 
-        :raises Conflict: the container does not run.
+        :raises Conflict: when the container does not run.
+        :raises InvalidRequest: when the command, a variable or the directory is not valid.
         """
-        container = self._containers.find(ref)
+        container = self._services.container_store.find(ref)
         self._check(container)
         if not body.cmd or not body.cmd[0]:
             raise InvalidRequest("No exec command specified")
         keys = detach_keys.parse(body.detach_keys) if body.detach_keys else detach_keys.DEFAULT
-        process.merge_environment((), body.env)
-        cwd = process.working_directory(body.working_dir) if body.working_dir else ""
-        exec_id = exec_id or names.new_id()
-        self._known[exec_id] = Exec(exec_id, container, body, cwd, keys)
+        merge_environment((), body.env)
+        cwd = working_directory(body.working_dir) if body.working_dir else ""
+        exec_id = exec_id or new_id()
+        self._execs[exec_id] = Exec(exec_id, container, body, cwd, keys)
         container.execs.add(exec_id)
-        self._emit(container, f"exec_create: {_shown(body)}", exec_id)
+        self._emit(container, f"exec_create: {_command_line(body)}", exec_id)
         return exec_id
 
     def _check(self, container: Container) -> None:
@@ -87,18 +88,18 @@ class Execs:
             raise Conflict(f"container {container.id} is not running")
 
     def _emit(self, container: Container, action: str, exec_id: str, **more: str) -> None:
-        about = container.record.event_attributes | {"execID": exec_id} | more
-        self._parts.events.emit("container", action, container.id, about)
+        attributes = container.record.event_attributes | {"execID": exec_id} | more
+        self._services.events.emit("container", action, container.id, attributes)
 
     def find(self, exec_id: str) -> Exec:
-        """One exec.
+        """Return an exec.
 
-        :raises NotFound: unknown, or ended long ago.
+        :raises NotFound: when the id is unknown, or the exec ended more than 5 minutes ago.
         """
-        found = self._known.get(exec_id)
-        if found is None:
+        execed = self._execs.get(exec_id)
+        if execed is None:
             raise NotFound(f"No such exec instance: {exec_id}")
-        return found
+        return execed
 
     async def start(
         self,
@@ -111,34 +112,34 @@ class Execs:
         *,
         framed: bool = True,
     ) -> None:
-        """Run it; ``fd`` is the client's socket and is this method's to close.
+        """Run the process; ``fd`` is the client's socket, which this method closes.
 
-        :raises RuntimeFailure: the program is not there (127) or cannot be executed (126).
+        Every failure but 127 leaves the exec with the status 126, as with Docker: it has no 125.
 
-        Every other failure leaves the exec with 126, as Docker's: it has no 125.
+        :raises RuntimeFailure: when the program does not exist (127) or cannot be executed (126).
         """
         owned = fd is not None
         try:
             execed = self.find(exec_id)
             if execed.started:
-                raise Conflict(f"exec {exec_id} has already run", hint="make a new one")
+                raise Conflict(f"exec {exec_id} has already run", hint="create another exec")
             self._check(execed.container)
             container: Container = execed.container
             shim = container.shim
             assert shim is not None
             execed.started = execed.running = True
-            wanted = self._process(container, execed)
+            spec_process = self._process(container, execed)
             owned = False
             stream = None if fd is None else _stream(execed, early, framed=framed)
             size = console or execed.body.console_size or (0, 0)
-            self._emit(container, f"exec_start: {_shown(execed.body)}", exec_id)
+            self._emit(container, f"exec_start: {_command_line(execed.body)}", exec_id)
             execed.pid = await shim.exec(
-                exec_id, wanted, tty=execed.body.tty, console=size, fd=fd, stream=stream
+                exec_id, spec_process, tty=execed.body.tty, console=size, fd=fd, stream=stream
             )
         except JaulaError as error:
-            failed = self._known.get(exec_id)
+            failed = self._execs.get(exec_id)
             if failed is not None and failed.running:
-                self._ended(exec_id, NOT_STARTED if error.exit_code == 125 else error.exit_code)
+                self.ended(exec_id, NOT_STARTED if error.exit_code == 125 else error.exit_code)
             raise
         finally:
             if owned and fd is not None:
@@ -146,18 +147,20 @@ class Execs:
 
     def _process(self, container: Container, execed: Exec) -> Process:
         record, body = container.record, execed.body
-        path = self._parts.config.paths.container(record.id) / "config.json"
+        path = self._services.config.paths.container(record.id) / "config.json"
         base = decode(path.read_bytes()).process
         assert base is not None
         user = self._users.inside(
             container, body.user or record.body.user, record.body.host_config.group_add
         )
-        sets = base.capabilities
+        capabilities = base.capabilities
         if body.privileged:
-            sets = security.granted(record.resolved, self._parts.host, everything=True)
-        env = process.merge_environment(base.env, body.env)
+            capabilities = security.capability_sets(
+                record.resolved, self._services.host, everything=True
+            )
+        env = merge_environment(base.env, body.env)
         if body.user and not any(entry.startswith("HOME=") for entry in body.env):
-            env = process.merge_environment(env, (f"HOME={user.home or '/'}",))
+            env = merge_environment(env, (f"HOME={user.home or '/'}",))
         if body.tty and not any(entry.startswith("TERM=") for entry in env):
             env = (*env, "TERM=xterm")
         return msgspec.structs.replace(
@@ -168,41 +171,42 @@ class Execs:
             terminal=body.tty,
             console_size=None,
             user=User(uid=user.uid, gid=user.gid, additional_gids=user.additional_gids),
-            capabilities=sets,
+            capabilities=capabilities,
         )
 
-    def outcome(self, exec_id: str) -> asyncio.Future[int]:
-        """A future for the exit status; to be taken before the start."""
+    def exit_future(self, exec_id: str) -> asyncio.Future[int]:
+        """Return a future for the exit status; call this before the start."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._outcomes[exec_id] = future
+        self._exit_futures[exec_id] = future
         return future
 
     def forget(self, exec_id: str) -> None:
-        """One whose outcome nobody will ask for any more."""
-        self._outcomes.pop(exec_id, None)
-        execed = self._known.pop(exec_id, None)
+        """Drop an exec whose exit status no caller needs any more."""
+        self._exit_futures.pop(exec_id, None)
+        execed = self._execs.pop(exec_id, None)
         if execed is not None:
             execed.container.execs.discard(exec_id)
 
-    def _ended(self, exec_id: str, exit_code: int) -> None:
-        future = self._outcomes.pop(exec_id, None)
+    def ended(self, exec_id: str, exit_code: int) -> None:
+        """Record the end of an exec'd process and resolve its exit future."""
+        future = self._exit_futures.pop(exec_id, None)
         if future is not None and not future.done():
             future.set_result(exit_code)
-        execed = self._known.get(exec_id)
+        execed = self._execs.get(exec_id)
         if execed is None:
             return
         execed.running, execed.exit_code, execed.pid = False, exit_code, 0
         container: Container = execed.container
         container.execs.discard(exec_id)
         self._emit(container, "exec_die", exec_id, exitCode=str(exit_code))
-        asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._known.pop, exec_id, None)
+        asyncio.get_running_loop().call_later(_RETENTION, self._execs.pop, exec_id, None)
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
-        """Docker's document of an exec."""
+        """Return Docker's document of an exec."""
         execed = self.find(exec_id)
         body = execed.body
         if execed.running and not execed.container.live:
-            # The container ended and took the exec with it.
+            # The container exited, and the kernel killed the exec with it.
             execed.running, execed.exit_code = False, execed.exit_code or 137
         return {
             "ID": execed.id,
@@ -225,7 +229,10 @@ class Execs:
         }
 
     async def resize(self, exec_id: str, h: int, w: int) -> None:
-        """Set the size of its terminal."""
+        """Set the size of the exec's terminal.
+
+        :raises Conflict: when it does not run.
+        """
         execed = self.find(exec_id)
         container: Container = execed.container
         if not execed.running or container.shim is None:
@@ -233,12 +240,12 @@ class Execs:
         await container.shim.resize(exec_id, h, w)
 
     def tty(self, exec_id: str) -> bool:
-        """Whether it has a terminal."""
+        """Return whether the exec has a terminal."""
         return self.find(exec_id).body.tty
 
 
-def _shown(body: ExecCreate) -> str:
-    """The program and, after a space that is always there, its arguments."""
+def _command_line(body: ExecCreate) -> str:
+    """Return the program, a space that is always there, and the arguments."""
     return f"{body.cmd[0]} {' '.join(body.cmd[1:])}"
 
 

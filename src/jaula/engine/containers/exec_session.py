@@ -1,8 +1,8 @@
-"""Processes of one session, which a probe or an exec'd program leads: told apart and ended.
+"""Processes of one POSIX session: an exec'd program and its descendants.
 
-Facts: every exec'd process begins a session of its own (setsid(2)), its children stay in it unless
-they begin another, and the kernel gives a session's number to no new process while a member lives
-(proc_pid_stat(5), field 6; credentials(7)).
+Facts about sessions: every exec'd process begins a session of its own (setsid(2)). Its children
+stay in the session unless they begin another. The kernel gives the number of a session to no new
+process while a member lives (proc_pid_stat(5), field 6; credentials(7)).
 """
 
 from __future__ import annotations
@@ -16,31 +16,34 @@ _ROUNDS = 8  # a member may fork while the others are being killed
 
 
 def session_of(stat: bytes) -> int:
-    """The session in the text of ``/proc/PID/stat``; the program's name may hold anything."""
+    """Return the session in the text of ``/proc/PID/stat``; the name may contain any byte."""
     return int(stat.rpartition(b")")[2].split()[3])
 
 
 def members(session: int, pids: Iterable[int]) -> list[int]:
-    """Those of ``pids`` that belong to the session."""
-    found = []
+    """Return those of ``pids`` that belong to the session."""
+    pids_in_session = []
     for pid in pids:
         try:
             with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
                 if session_of(file.read(4096)) == session:
-                    found.append(pid)
+                    pids_in_session.append(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return found
+    return pids_in_session
 
 
-def end(session: int, pids: Callable[[], Iterable[int]]) -> int:
-    """Kill every member of a session; how many there were. ``pids`` are the container's."""
+def kill_session(session: int, pids: Callable[[], Iterable[int]]) -> int:
+    """Kill every member of a session and return how many there were.
+
+    ``pids`` returns the processes of the container.
+    """
     killed = 0
     for _ in range(_ROUNDS):
-        found = members(session, pids())
-        if not found:
+        alive = members(session, pids())
+        if not alive:
             break
-        killed += sum(_kill(pid, session) for pid in found)
+        killed += sum(_kill(pid, session) for pid in alive)
     return killed
 
 
@@ -51,7 +54,7 @@ def _kill(pid: int, session: int) -> bool:
         return False
     try:
         if not members(session, (pid,)):
-            return False  # its number belongs to another process by now
+            return False  # the pid was reused by another process
         process.pidfd_send_signal(descriptor, 9)
     except ProcessLookupError:
         return False

@@ -1,7 +1,8 @@
-"""What follows the end of a container: books, network, restart policy, removal.
+"""The exit of a container: record, resources, restart policy, removal.
 
-An end is noticed in one place, :meth:`ExitHandler.exited`, which does not wait for anything, so that
-it cannot be interrupted half-way; removal and restart are tasks of their own.
+Every exit passes :meth:`ExitHandler.exited`. It awaits nothing, so it cannot be interrupted
+halfway; restart and removal are tasks of their own. A shim that died without reporting an exit is
+handled by :meth:`ExitHandler.shim_lost`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+from jaula.engine import oci_runtimes
 from jaula.engine.containers import health, restart_policy
 from jaula.engine.containers.cgroup_cleanup import CgroupReaper
-from jaula.engine.model import container_state
-from jaula.engine.model.container import Container
-from jaula.engine.model.container_state import StateAction
+from jaula.engine.containers.start import cgroup_path
+from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.secrets import mount as secret_mount
-from jaula.engine.volumes import mount_events
-from jaula.errors import Conflict, JaulaError, Unavailable
+from jaula.engine.volumes.mount import emit_unmounts
+from jaula.errors import Conflict, JaulaError, NotFound, Unavailable
+from jaula.runtime.external import cgroup_cleanup
 from jaula.runtime.protocol import ExitRecord
 from jaula.spec.api_params import WaitResult
 from jaula.state.records import Status
@@ -34,21 +36,21 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
 
 log = logging.getLogger("jaula.containers")
-_BOOK_AGAIN = 2.0  # seconds
+_SAVE_RETRY_DELAY = 2.0  # seconds
 
 
 class ExitHandler:
-    """Ends of containers. ``start`` is how a restart policy starts one again."""
+    """Handles exits of containers. A restart policy calls ``start`` to start one again."""
 
-    def __init__(self, parts: Services, start: Callable[[Container], Awaitable[None]]) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, start: Callable[[Container], Awaitable[None]]) -> None:
+        self._services = services
         self._start = start
-        self._connector = NetworkConnector(parts)
+        self._connector = NetworkConnector(services)
         self.tasks = BackgroundTasks(log)
-        self.lingering = CgroupReaper(parts, self.tasks)
+        self.cgroup_reaper = CgroupReaper(services, self.tasks)
 
     def exited(self, container: Container, end: ExitRecord) -> None:
-        """Book the end of a container's first process."""
+        """Record the exit of a container's init, and apply the restart policy or ``--rm``."""
         record = container.record
         if not container.live:
             return
@@ -57,28 +59,28 @@ class ExitHandler:
             container.shim = None
         started = end.started_at or record.started_at / 1e9
         ran_for = max(0.0, (end.finished_at or time.time()) - started)
-        renewed = record.renewing and not record.manually_stopped
-        again = not container.removing and (
-            renewed
-            or restart_policy.wanted(
+        unhealthy = record.renewing and not record.manually_stopped
+        restart = not container.removing and (
+            unhealthy
+            or restart_policy.should_restart(
                 record.body.host_config.restart_policy,
                 exit_code=end.exit_code,
                 count=record.restart_count,
                 stopped=record.manually_stopped,
             )
         )
-        pause = restart_policy.delay(record.restart_delay, ran_for) if again else 0.0
-        action = StateAction.EXIT_TO_RESTART if again else StateAction.EXIT
+        pause = restart_policy.delay(record.restart_delay, ran_for) if restart else 0.0
+        action = StateAction.EXIT_TO_RESTART if restart else StateAction.EXIT
         self.release(container)
         container.change(
-            status=container_state.after(record.status, action, record.name),
+            status=next_status(record.status, action, record.name),
             pid=0,
             shim_pid=0,
             exit_code=end.exit_code,
             oom_killed=end.oom_killed,
             error=end.error,
-            health=health.ended(record.health),
-            restart_count=record.restart_count + again,
+            health=health.record_at_exit(record.health),
+            restart_count=record.restart_count + restart,
             restart_delay=pause,
             renewing=False,
             finished_at=int((end.finished_at or time.time()) * 1e9),
@@ -90,12 +92,12 @@ class ExitHandler:
             more_endpoints=(),
             ports=(),
         )
-        remove = record.body.host_config.auto_remove and not again and not container.removing
-        saved = remove or self.book(container)
-        if end.error:  # whoever ended it may not have been able to remove its cgroup
-            self.lingering.remove(container)
-        mount_events.unmounted(self._parts.events, record)
-        self._parts.events.emit(
+        remove = record.body.host_config.auto_remove and not restart and not container.removing
+        saved = remove or self.save(container)
+        if end.error:  # the shim may have failed to remove the cgroup
+            self.cgroup_reaper.remove(container)
+        emit_unmounts(self._services.events, record)
+        self._services.events.emit(
             "container",
             "die",
             container.id,
@@ -104,151 +106,210 @@ class ExitHandler:
         )
         container.exited.set()
         result = WaitResult(end.exit_code)
-        if again:
-            container.tell(("next-exit",), result)
+        if restart:
+            container.notify(("next-exit",), result)
             container.restart = self.tasks.spawn(self._restart(container, pause))
-            self._forget_run(container)
+            self._remove_run_dir(container)
             return
-        container.tell(("next-exit", "not-running"), result)
+        container.notify(("next-exit", "not-running"), result)
         if remove:
             self.tasks.spawn(self._auto_remove(container))
         elif saved:
-            self._forget_run(container)
+            self._remove_run_dir(container)
 
-    def book(self, container: Container) -> bool:
-        """Write the record now, or as soon as the disk takes it; False where it was not now.
+    def save(self, container: Container) -> bool:
+        """Write the record now, or retry until the disk accepts it; return False if it was not now.
 
-        What has happened has happened: a full disk keeps nobody from ending a container or from
-        hearing of its end. Until it is written, ``exit.json`` tells the next engine.
+        A full disk must not keep a client from stopping a container or from learning of its exit.
+        Until the record is written, ``exit.json`` has the exit status for the next engine.
         """
         try:
-            self._parts.registry.save(container)
+            self._services.container_store.save(container)
         except Unavailable as error:
-            log.error("container %s: %s; trying again", container.name, error)
-            self.tasks.spawn(self._book_later(container))
+            log.error("container %s: %s; retrying", container.name, error)
+            self.tasks.spawn(self._save_later(container))
             return False
         return True
 
-    async def _book_later(self, container: Container) -> None:
-        while container.id in self._parts.registry:
-            await asyncio.sleep(_BOOK_AGAIN)
+    async def _save_later(self, container: Container) -> None:
+        while container.id in self._services.container_store:
+            await asyncio.sleep(_SAVE_RETRY_DELAY)
             with contextlib.suppress(Unavailable):
-                self._parts.registry.save(container)
+                self._services.container_store.save(container)
                 if container.record.status is Status.EXITED:
-                    self._forget_run(container)
+                    self._remove_run_dir(container)
                 return
 
     def release(self, container: Container) -> None:
-        """Give back what a running container held: address, ports, ids."""
+        """Release a running container's addresses, ports, volume mounts and id ranges."""
         record = container.record
         self._connector.release(record)
-        self._parts.volume_mounts.leave(container)
+        self._services.volume_mounts.leave(container)
         if record.range_start:
-            self._parts.ranges.give_back(record.range_start)
+            self._services.id_ranges.release(record.range_start)
         if record.borrowed_start:
-            self._parts.ranges.give_back(record.borrowed_start)
+            self._services.id_ranges.release(record.borrowed_start)
 
-    def _forget_run(self, container: Container) -> None:
-        """Remove what only a running container needs; its end is in the database now."""
-        directory = self._parts.config.paths.container_run(container.id)
+    def _remove_run_dir(self, container: Container) -> None:
+        """Remove the run directory; the exit is in the database now."""
+        directory = self._services.config.paths.container_run(container.id)
         shm = directory / "shm"
         if os.path.ismount(shm):
             from jaula.kernel import mounts
 
             mounts.umount2(str(shm), mounts.MNT.DETACH)
-        secret_mount.take_back(str(directory / secret_mount.PLACE))
+        secret_mount.unmount(str(directory / secret_mount.MOUNT_NAME))
         shutil.rmtree(directory, ignore_errors=True)
 
     async def _auto_remove(self, container: Container) -> None:
         async with container.lock:
-            if container.id in self._parts.registry and not container.live:
+            if container.id in self._services.container_store and not container.live:
                 await self.remove(container, volumes=True)
 
     async def _restart(self, container: Container, pause: float) -> None:
         await asyncio.sleep(pause)
-        await self.lingering.gone(container)
+        await self.cgroup_reaper.gone(container)
         async with container.lock:
             if container.record.status is not Status.RESTARTING:
                 return
             try:
                 await self._start(container)
             except JaulaError as error:
-                log.warning("container %s does not start again: %s", container.name, error)
+                log.warning("container %s cannot be restarted: %s", container.name, error)
                 self.give_up(container)
 
     def resume(self, container: Container) -> None:
-        """Go on with what a former engine began: the pause before the next start, or what is left.
+        """Wait for the rest of the pause that a previous engine began, then restart the container.
 
-        The clock may have been set meanwhile, so the pause is never longer than it was.
+        The clock may have been set meanwhile, so the pause is never longer than the recorded delay.
         """
         record = container.record
-        left = record.finished_at / 1e9 + record.restart_delay - time.time()
-        pause = min(max(left, 0.0), record.restart_delay)
+        remaining = record.finished_at / 1e9 + record.restart_delay - time.time()
+        pause = min(max(remaining, 0.0), record.restart_delay)
         container.restart = self.tasks.spawn(self._restart(container, pause))
 
     def give_up(self, container: Container) -> None:
-        """A container that was to start again will not."""
+        """Cancel the restart of a container that waits for it."""
         record = container.record
         if record.status is not Status.RESTARTING:
             return
         task, container.restart = container.restart, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-        container.change(
-            status=container_state.after(record.status, StateAction.GIVE_UP, record.name)
-        )
-        self.book(container)
+        container.change(status=next_status(record.status, StateAction.GIVE_UP, record.name))
+        self.save(container)
         container.exited.set()
-        container.tell(("not-running",), WaitResult(container.record.exit_code))
+        container.notify(("not-running",), WaitResult(container.record.exit_code))
 
-    # -- removal -----------------------------------------------------------------------------
+    # -- removal -------------------------------------------------------------------------------
 
     async def remove(self, container: Container, *, volumes: bool) -> None:
         """Remove a container that does not run. The caller holds its lock.
 
-        :raises Conflict: it runs.
+        :raises Conflict: when it runs, or when its files cannot be removed: it is marked dead then.
         """
-        record, parts = container.record, self._parts
-        following = container_state.after(record.status, StateAction.REMOVE, record.name)
+        record, services = container.record, self._services
+        removing_status = next_status(record.status, StateAction.REMOVE, record.name)
         if container.restart is not None:
             container.restart.cancel()
             container.restart = None
-        container.change(status=following)
+        container.change(status=removing_status)
         container.close_pending()
-        self._forget_run(container)
+        self._remove_run_dir(container)
         try:
             await asyncio.to_thread(self._remove_files, container.id)
         except (OSError, JaulaError) as error:
             container.change(
-                status=container_state.after(following, StateAction.REMOVE_FAILED, record.name)
+                status=next_status(removing_status, StateAction.REMOVE_FAILED, record.name)
             )
             container.change(error=str(error))
-            parts.registry.save(container)
+            services.container_store.save(container)
             raise Conflict(
                 f"cannot remove container {record.name}: {error}",
-                hint="it is marked dead; remove it again when the cause is gone",
+                hint="it is marked dead; remove it again when the cause is fixed",
             ) from error
-        parts.registry.forget(container)
+        services.container_store.forget(container)
         if volumes:
             for mount in record.mounts:
                 if mount.type == "volume" and mount.anonymous and not self._used(mount.name):
                     with contextlib.suppress(JaulaError):
-                        parts.volumes.remove(mount.name)
-        parts.events.emit("container", "destroy", container.id, record.event_attributes)
+                        services.volumes.remove(mount.name)
+        services.events.emit("container", "destroy", container.id, record.event_attributes)
         result = WaitResult(record.exit_code)
-        container.tell(("next-exit", "not-running", "removed"), result)
+        container.notify(("next-exit", "not-running", "removed"), result)
 
     def _used(self, volume: str) -> bool:
         return any(
-            mount.name == volume for other in self._parts.registry for mount in other.record.mounts
+            mount.name == volume
+            for other in self._services.container_store
+            for mount in other.record.mounts
         )
 
     def _remove_files(self, container_id: str) -> None:
-        self._parts.snapshots.remove(container_id)
-        directory = self._parts.config.paths.container(container_id)
+        self._services.snapshots.remove(container_id)
+        directory = self._services.config.paths.container(container_id)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(directory)
 
+    # -- a lost shim ---------------------------------------------------------------------------
+
+    def shim_lost(self, container: Container) -> None:
+        """Record the exit of a container whose shim closed its channel without reporting one.
+
+        A shim that could still write ``exit.json`` left the status there. Otherwise the container
+        counts as killed, and the engine does what the shim would have done.
+        """
+        if not container.live:
+            return
+        run_dir = self._services.config.paths.container_run(container.id)
+        end = self._services.runtime.exit_record(str(run_dir))
+        if end is not None:
+            self.exited(container, end)
+            return
+        end = ExitRecord(137, 9, finished_at=time.time(), error="the container's shim was killed")
+        if (run_dir / oci_runtimes.RUNTIME_FILE).exists():
+            self.tasks.spawn(self._clean_up_and_exit(container, end))
+            return
+        self._remove_cgroup(container)
+        self.exited(container, end)
+
+    async def _clean_up_and_exit(self, container: Container, end: ExitRecord) -> None:
+        await self.clean_up(container)
+        self.exited(container, end)
+
+    async def clean_up(self, container: Container) -> None:
+        """Kill the processes of a container without a shim and remove its cgroup.
+
+        An external runtime also deletes the container. Failures are logged: the container has
+        exited whatever is left of it.
+        """
+        external = None
+        try:
+            external = oci_runtimes.external_container(self._services.config.paths, container.id)
+            if external is not None:
+                self._remove_cgroup(container, destroy=False)
+                await external.delete()
+        except JaulaError as error:
+            log.warning("container %s: %s", container.name, error)
+        self._remove_cgroup(container)
+        if external is not None:
+            path = cgroup_path(self._services, container.record)
+            for directory in await asyncio.to_thread(cgroup_cleanup.remove, path):
+                log.warning("container %s: %s is in use", container.name, directory)
+
+    def _remove_cgroup(self, container: Container, *, destroy: bool = True) -> None:
+        try:
+            with self._services.cgroups.open(
+                cgroup_path(self._services, container.record)
+            ) as cgroup:
+                cgroup.kill()
+                if destroy:
+                    cgroup.destroy()
+        except NotFound:
+            return
+        except JaulaError as error:
+            log.warning("cgroup of container %s: %s", container.name, error)
+
     async def close(self) -> None:
-        """End the background tasks; containers run on."""
+        """Cancel the background tasks; containers keep running."""
         await self.tasks.close()

@@ -1,4 +1,4 @@
-"""``docker export``: a container's files as a tar, whether it runs or not."""
+"""``docker export``: a container's files as a tar archive, whether it runs or not."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.threads import produced
+from jaula.engine.threads import produce
 
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 
 
-async def export(parts: Services, container: Container) -> AsyncIterator[bytes]:
-    """The files of its image and its own layer, without what is mounted into it.
+async def export(services: Services, container: Container) -> AsyncIterator[bytes]:
+    """Yield the files of a container's image and writable layer, without its mounts.
 
-    A running container's layers are seen through a read-only view of the same directories:
-    a second writable mount of one upper directory would be undefined.
+    The layers of a running container are read through a read-only overlay of the same directories:
+    a second writable mount of one upper directory is undefined.
     """
     from jaula.spec.rootfs import DirectoryRoot, OverlayRoot
     from jaula.storage.drivers.driver import open_root
     from jaula.storage.tar.writer import write_tree
 
-    source = parts.snapshots.root(container.id)
+    source = services.snapshots.root(container.id)
     if isinstance(source, OverlayRoot) and source.upper is not None:
         lowers = (source.upper, *source.lowers)
         source = msgspec.structs.replace(source, lowers=lowers, upper=None, work=None)
@@ -34,6 +34,6 @@ async def export(parts: Services, container: Container) -> AsyncIterator[bytes]:
         with open_root(source) as root:
             write_tree(root, lambda data: emit(bytes(data)))
 
-    parts.events.emit("container", "export", container.id, container.record.event_attributes)
-    async for chunk in produced(work):
+    services.events.emit("container", "export", container.id, container.record.event_attributes)
+    async for chunk in produce(work):
         yield chunk

@@ -1,7 +1,7 @@
 """Filters of container lists: ``docker ps --filter``. Pure.
 
-Source: Docker Engine API 1.45, ``GET /containers/json``. Values of one filter are alternatives
-(labels: all of them), filters are conditions that all hold.
+Source: Docker Engine API 1.45, ``GET /containers/json``. Any value of one filter may match (of
+``label``: every value must). All filters must match.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _ACTIVE = frozenset({Status.RUNNING, Status.PAUSED, Status.RESTARTING})
 def select(
     containers: Iterable[Container], *, all: bool, limit: int | None, filters: Filters
 ) -> list[Container]:
-    """The containers to show, newest first.
+    """Return the containers to list, newest first.
 
-    :raises InvalidRequest: an unknown filter or a value that it cannot have.
-    :raises NotFound: ``before`` or ``since`` name no container.
+    :raises InvalidRequest: when a filter is unknown or a value is not valid.
+    :raises NotFound: when ``before`` or ``since`` name no container.
     """
     check_names(filters, _KNOWN)
     _check_values(filters)
@@ -58,7 +58,7 @@ def select(
         or bool({"status", "exited", "before", "since"} & filters.keys())
     )
     before, since = _bound(ordered, filters, "before"), _bound(ordered, filters, "since")
-    chosen = []
+    selected = []
     for container in ordered:
         record = container.record
         if not everything and record.status not in _ACTIVE:
@@ -68,17 +68,17 @@ def select(
         if since is not None and record.created <= since:
             continue
         if matches(record, filters):
-            chosen.append(container)
-            if limit and 0 < limit <= len(chosen):
+            selected.append(container)
+            if limit and 0 < limit <= len(selected):
                 break
-    return chosen
+    return selected
 
 
 def _check_values(filters: Filters) -> None:
     for value in filters.get("status", ()):
         if value not in tuple(Status):
             raise InvalidRequest(
-                f"invalid filter 'status={value}'", hint=f"one of {', '.join(Status)}"
+                f"invalid filter 'status={value}'", hint=f"must be one of {', '.join(Status)}"
             )
     for value in filters.get("exited", ()):
         if not value.removeprefix("-").isdigit():
@@ -102,7 +102,7 @@ def _bound(ordered: list[Container], filters: Filters, key: str) -> int | None:
 
 
 def matches(record: ContainerRecord, filters: Filters) -> bool:
-    """Whether one container passes every filter but ``before`` and ``since``."""
+    """Return whether a container passes every filter but ``before`` and ``since``."""
     for key, values in filters.items():
         if not values or key in ("before", "since"):
             continue
@@ -130,7 +130,10 @@ def _fits(record: ContainerRecord, key: str, value: str) -> bool:
             digest = value.removeprefix("sha256:")
             return named == image or record.image.removeprefix("sha256:").startswith(digest)
         case "network":
-            return value in endpoints.of(record) or value == record.body.host_config.network_mode
+            return (
+                value in endpoints.settings_of(record)
+                or value == record.body.host_config.network_mode
+            )
         case "volume":
             return any(value in (m.name, m.source, m.destination) for m in record.mounts)
         case "publish" | "expose":

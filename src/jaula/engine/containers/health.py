@@ -1,11 +1,11 @@
-"""Health of containers: what a probe says, and what follows from it.
+"""Health checks of containers: the probe, and the state that follows from its results.
 
-Follows the Dockerfile reference, ``HEALTHCHECK``, and the Docker Engine API 1.45, ``Health``: a
-probe is run one interval after the start, and again one interval after the former one has ended. It
-counts as failed when its status is not 0 or its time is over. While a container starts, failures do
-not count during the start period, in which another interval applies.
+Follows the Dockerfile reference, ``HEALTHCHECK``, and the Docker Engine API 1.45, ``Health``. A
+probe runs one interval after the start, and again one interval after the previous one has ended. It
+fails when its exit status is not 0 or when it exceeds its timeout. During the start period failures
+of a starting container do not count, and another interval applies.
 
-What follows from a result is decided by :func:`after`, without a clock or a process.
+:func:`next_record` computes the next state, without a clock or a process.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from jaula.spec.image import Healthcheck as ImageHealthcheck
 from jaula.spec.units import go_duration
 from jaula.state.records import HealthRecord, HealthResult, HealthStatus
 
-REACTION = "io.jaula.health-on-failure"
-"""A label that says what follows when a container is unhealthy; Docker has nothing of the kind."""
-_REACTIONS = ("none", "restart")
+ON_FAILURE_LABEL = "io.jaula.health-on-failure"
+"""Label with the action for an unhealthy container; Docker has no such setting."""
+_ON_FAILURE_ACTIONS = ("none", "restart")
 
-LOG_LENGTH = 5  # results that are kept
-OUTPUT_LENGTH = 4096  # bytes of output that are kept of each
+LOG_LENGTH = 5  # results in the record
+OUTPUT_LENGTH = 4096  # bytes of output per result
 _MILLISECOND = 1_000_000
 _SECOND = 1_000_000_000
 _SHELL = ("/bin/sh", "-c")
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """What is run, and when; times are in nanoseconds."""
+    """A command and its schedule; times are in nanoseconds."""
 
     command: tuple[str, ...]
     interval: int = 30 * _SECOND
@@ -40,122 +40,135 @@ class Probe(msgspec.Struct, frozen=True):
     retries: int = 3
 
     def pause(self, status: HealthStatus, age: int) -> int:
-        """Nanoseconds to the next probe of a container that started ``age`` nanoseconds ago."""
+        """Return the nanoseconds to the next probe, ``age`` nanoseconds after the start."""
         starting = status is HealthStatus.STARTING and age < self.start_period
         return self.start_interval if starting else self.interval
 
 
-def merged(asked: Healthcheck | None, image: ImageHealthcheck | None) -> Healthcheck | None:
-    """The request's check, with the image's values where it has none."""
+def merge_image_healthcheck(
+    requested: Healthcheck | None, image: ImageHealthcheck | None
+) -> Healthcheck | None:
+    """Return the request's health check, completed with the image's values."""
     if image is None:
-        return asked
-    theirs = Healthcheck(**msgspec.structs.asdict(image))
-    if asked is None:
-        return theirs
+        return requested
+    inherited = Healthcheck(**msgspec.structs.asdict(image))
+    if requested is None:
+        return inherited
     names = Healthcheck.__struct_fields__
-    return Healthcheck(**{name: getattr(asked, name) or getattr(theirs, name) for name in names})
+    return Healthcheck(
+        **{name: getattr(requested, name) or getattr(inherited, name) for name in names}
+    )
 
 
-def check(wanted: Healthcheck | None) -> None:
-    """Refuse what cannot be meant. Raises :class:`InvalidRequest`."""
-    if wanted is None:
+def check(healthcheck: Healthcheck | None) -> None:
+    """Check a health check.
+
+    :raises InvalidRequest: when a duration, the retries or the test is not valid.
+    """
+    if healthcheck is None:
         return
     for name, value in (
-        ("Interval", wanted.interval),
-        ("Timeout", wanted.timeout),
-        ("StartPeriod", wanted.start_period),
-        ("StartInterval", wanted.start_interval),
+        ("Interval", healthcheck.interval),
+        ("Timeout", healthcheck.timeout),
+        ("StartPeriod", healthcheck.start_period),
+        ("StartInterval", healthcheck.start_interval),
     ):
         if value and value < _MILLISECOND:
             raise InvalidRequest(f"{name} in Healthcheck cannot be less than 1ms")
-    if wanted.retries < 0:
+    if healthcheck.retries < 0:
         raise InvalidRequest("Retries in Healthcheck cannot be negative")
-    kind = wanted.test[:1]
+    kind = healthcheck.test[:1]
     if kind not in ((), ("NONE",), ("CMD",), ("CMD-SHELL",)):
         raise InvalidRequest(
             f"Unknown healthcheck type {kind[0]!r} (expected 'CMD')",
             hint="Test begins with NONE, CMD or CMD-SHELL",
         )
-    if kind in (("CMD",), ("CMD-SHELL",)) and len(wanted.test) < 2:
+    if kind in (("CMD",), ("CMD-SHELL",)) and len(healthcheck.test) < 2:
         raise InvalidRequest("a health check needs a command")
 
 
-def check_reaction(body: ContainerCreate) -> tuple[str, ...]:
-    """Refuse a value of :data:`REACTION` that is none; warnings. Raises ``InvalidRequest``."""
-    asked = body.labels.get(REACTION)
-    if asked is None:
+def check_on_failure(body: ContainerCreate) -> tuple[str, ...]:
+    """Check the value of :data:`ON_FAILURE_LABEL` and return warnings.
+
+    :raises InvalidRequest: when the value is unknown, or contradicts ``--rm``.
+    """
+    action = body.labels.get(ON_FAILURE_LABEL)
+    if action is None:
         return ()
-    if asked not in _REACTIONS:
+    if action not in _ON_FAILURE_ACTIONS:
         raise InvalidRequest(
-            f"invalid label {REACTION}={asked!r}", hint=f"one of {', '.join(_REACTIONS)}"
+            f"invalid label {ON_FAILURE_LABEL}={action!r}",
+            hint=f"must be one of {', '.join(_ON_FAILURE_ACTIONS)}",
         )
-    if not restarts(body):
+    if not restarts_when_unhealthy(body):
         return ()
     if body.host_config.auto_remove:
-        raise InvalidRequest(f"can't create 'AutoRemove' container with {REACTION}={asked}")
+        raise InvalidRequest(
+            f"can't create 'AutoRemove' container with {ON_FAILURE_LABEL}={action}"
+        )
     if probe_of(body) is None:
-        return (f"The container has no health check, so {REACTION}={asked} has no effect",)
+        return (f"The container has no health check, so {ON_FAILURE_LABEL}={action} has no effect",)
     return ()
 
 
-def restarts(body: ContainerCreate) -> bool:
-    """Whether the container is to be started again when it is unhealthy."""
-    return body.labels.get(REACTION) == "restart"
+def restarts_when_unhealthy(body: ContainerCreate) -> bool:
+    """Return whether the engine restarts the container when it is unhealthy."""
+    return body.labels.get(ON_FAILURE_LABEL) == "restart"
 
 
 def probe_of(body: ContainerCreate) -> Probe | None:
-    """The probe of a container; None where it has none."""
-    wanted = body.healthcheck
-    if wanted is None or wanted.test[:1] in ((), ("NONE",)):
+    """Return the probe of a container, None without a health check."""
+    healthcheck = body.healthcheck
+    if healthcheck is None or healthcheck.test[:1] in ((), ("NONE",)):
         return None
-    command = wanted.test[1:]
-    if wanted.test[0] == "CMD-SHELL":
+    command = healthcheck.test[1:]
+    if healthcheck.test[0] == "CMD-SHELL":
         command = (*(body.shell or _SHELL), *command)
     base = Probe(command)
     return Probe(
         command,
-        wanted.interval or base.interval,
-        wanted.timeout or base.timeout,
-        wanted.start_period,
-        wanted.start_interval or base.start_interval,
-        wanted.retries or base.retries,
+        healthcheck.interval or base.interval,
+        healthcheck.timeout or base.timeout,
+        healthcheck.start_period,
+        healthcheck.start_interval or base.start_interval,
+        healthcheck.retries or base.retries,
     )
 
 
-def starting(former: HealthRecord | None) -> HealthRecord:
-    """At a start: nothing is known, and the results of the former run are still shown."""
-    return HealthRecord(log=former.log if former else ())
+def record_at_start(previous: HealthRecord | None) -> HealthRecord:
+    """Return the health at a start: status ``starting``, with the results of the previous run."""
+    return HealthRecord(log=previous.log if previous else ())
 
 
-def ended(former: HealthRecord | None) -> HealthRecord | None:
-    """At the end of the container's first process: it serves nobody any more."""
-    if former is None:
+def record_at_exit(previous: HealthRecord | None) -> HealthRecord | None:
+    """Return the health after init has exited: ``unhealthy``."""
+    if previous is None:
         return None
-    return msgspec.structs.replace(former, status=HealthStatus.UNHEALTHY)
+    return msgspec.structs.replace(previous, status=HealthStatus.UNHEALTHY)
 
 
-def after(
-    former: HealthRecord, result: HealthResult, probe: Probe, started_at: int
+def next_record(
+    previous: HealthRecord, result: HealthResult, probe: Probe, started_at: int
 ) -> HealthRecord:
-    """The state that follows from a result; ``started_at`` in nanoseconds since the epoch."""
-    log = (*former.log, result)[-LOG_LENGTH:]
+    """Return the health that follows from a result; ``started_at`` is in nanoseconds."""
+    log = (*previous.log, result)[-LOG_LENGTH:]
     if result.exit_code == 0:
         return HealthRecord(HealthStatus.HEALTHY, 0, log)
-    young = result.start - started_at < probe.start_period
-    if former.status is HealthStatus.STARTING and young:
-        return HealthRecord(former.status, former.failing_streak, log)
-    streak = former.failing_streak + 1
-    status = HealthStatus.UNHEALTHY if streak >= probe.retries else former.status
+    in_start_period = result.start - started_at < probe.start_period
+    if previous.status is HealthStatus.STARTING and in_start_period:
+        return HealthRecord(previous.status, previous.failing_streak, log)
+    streak = previous.failing_streak + 1
+    status = HealthStatus.UNHEALTHY if streak >= probe.retries else previous.status
     return HealthRecord(status, streak, log)
 
 
-def shown_output(data: bytes) -> str:
-    """What a probe wrote, cut where there is more than is kept."""
+def truncate_output(data: bytes) -> str:
+    """Return the text that a probe wrote, truncated to :data:`OUTPUT_LENGTH` bytes."""
     text = data[:OUTPUT_LENGTH].decode("utf-8", "replace")
     return text + "..." if len(data) > OUTPUT_LENGTH else text
 
 
-def overdue(probe: Probe, output: str) -> str:
-    """What is told of a probe that was killed when its time was over."""
-    said = f"Health check exceeded timeout ({go_duration(probe.timeout)})"
-    return f"{said}: {output}" if output else said
+def timeout_message(probe: Probe, output: str) -> str:
+    """Return the result text of a probe that was killed at its timeout."""
+    message = f"Health check exceeded timeout ({go_duration(probe.timeout)})"
+    return f"{message}: {output}" if output else message

@@ -1,9 +1,9 @@
-"""Probes that run: one task for each running container that has a health check.
+"""Health probes: one task for each running container that has a health check.
 
-A probe is an exec'd process, a child of the container's shim like others. When its time is over, or
-when it has ended and left something behind, all processes of its session are killed, so nothing
-gathers in the container. Its id begins with zeros: an engine that is started anew finds by that the
-probes of the former one, whose end nobody waits for, and kills them.
+A probe is an exec'd process, a child of the container's shim like every other. At its timeout, or
+when it has ended and left processes behind, all processes of its session are killed, so that
+nothing accumulates in the container. The id of a probe begins with zeros. By this prefix an engine
+identifies the probes of the previous engine at its start, and kills them.
 """
 
 from __future__ import annotations
@@ -18,48 +18,58 @@ from typing import TYPE_CHECKING
 from jaula.engine.containers import exec_session, health
 from jaula.engine.containers.health import Probe
 from jaula.engine.containers.start import cgroup_path
-from jaula.engine.model import names
+from jaula.engine.model.container_store import new_id
 from jaula.errors import JaulaError
 from jaula.spec.api import ExecCreate
 from jaula.state.records import HealthRecord, HealthResult, HealthStatus, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from jaula.engine.containers.exec import Execs
-    from jaula.engine.containers.service import Containers
+    from jaula.engine.containers.exit import ExitHandler
     from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
 
 log = logging.getLogger("jaula.health")
 
-MARK = "0" * 16  # how the id of a probe begins
-_DEATH = 10.0  # seconds that a killed probe may take to go
-_REST = 1.0  # seconds for the last output after a probe's end
+PROBE_ID_PREFIX = "0" * 16  # prefix of the id of a probe
+_KILL_TIMEOUT = 10.0  # seconds for a killed probe to exit
+_OUTPUT_TIMEOUT = 1.0  # seconds to wait for the last output of an ended probe
 
 
 class HealthMonitor:
     """The probes of an engine's containers."""
 
-    def __init__(self, containers: Containers, execs: Execs) -> None:
-        self._containers = containers
-        self._parts = containers.parts
+    def __init__(
+        self,
+        services: Services,
+        exit_handler: ExitHandler,
+        execs: Execs,
+        restart_unhealthy: Callable[[Container], Awaitable[None]],
+    ) -> None:
+        self._services = services
+        self._exit_handler = exit_handler
         self._execs = execs
+        self._restart_unhealthy = restart_unhealthy
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def started(self, container: Container) -> None:
-        """A container was started: its health is not known yet."""
+        """Record the health of a container that was just started."""
         if health.probe_of(container.record.body) is None:
             return
-        container.change(health=health.starting(container.record.health))
-        self._containers.ending.book(container)
+        container.change(health=health.record_at_start(container.record.health))
+        self._exit_handler.save(container)
 
-    def follow(self, container: Container) -> None:
-        """Watch over a container that runs, from a start or an engine's start on."""
+    def watch(self, container: Container) -> None:
+        """Probe a running container, from its start or from the start of the engine."""
         probe = health.probe_of(container.record.body)
         if probe is None or not container.live:
             return
-        former = self._tasks.get(container.id)
-        if former is not None:
-            former.cancel()
-        task = self._containers.ending.tasks.spawn(self._watch(container, probe))
+        previous = self._tasks.get(container.id)
+        if previous is not None:
+            previous.cancel()
+        task = self._exit_handler.tasks.spawn(self._watch(container, probe))
         self._tasks[container.id] = task
         task.add_done_callback(lambda done: self._forget(container.id, done))
 
@@ -68,18 +78,18 @@ class HealthMonitor:
             del self._tasks[container_id]
 
     async def _watch(self, container: Container, probe: Probe) -> None:
-        await self._end_orphans(container)
+        await self._kill_orphans(container)
         run = container.record.started_at
-        while not await self._paused(container, probe):
+        while not await self._exited_during_pause(container, probe):
             if container.record.status is not Status.RUNNING:
-                continue  # paused: no news, and none is asked for
+                continue  # paused: the health stays as it is
             result = await self._run(container, probe)
-            same = container.live and container.record.started_at == run
-            if same and container.record.status is Status.RUNNING:
-                self._note(container, probe, result)
+            same_run = container.live and container.record.started_at == run
+            if same_run and container.record.status is Status.RUNNING:
+                self._record(container, probe, result)
 
-    async def _paused(self, container: Container, probe: Probe) -> bool:
-        """Wait for the next probe's time; whether the container ended instead."""
+    async def _exited_during_pause(self, container: Container, probe: Probe) -> bool:
+        """Wait for the time of the next probe; return whether the container exited before it."""
         record = container.record
         status = record.health.status if record.health else HealthStatus.STARTING
         pause = probe.pause(status, time.time_ns() - record.started_at)
@@ -89,47 +99,49 @@ class HealthMonitor:
             return False
         return True
 
-    def _note(self, container: Container, probe: Probe, result: HealthResult) -> None:
+    def _record(self, container: Container, probe: Probe, result: HealthResult) -> None:
         record = container.record
-        former = record.health or HealthRecord()
-        following = health.after(former, result, probe, record.started_at)
-        container.change(health=following)
-        if following.status is not former.status:
-            self._containers.ending.book(container)
-            self._parts.events.emit(
+        previous = record.health or HealthRecord()
+        record_after = health.next_record(previous, result, probe, record.started_at)
+        container.change(health=record_after)
+        if record_after.status is not previous.status:
+            self._exit_handler.save(container)
+            self._services.events.emit(
                 "container",
-                f"health_status: {following.status}",
+                f"health_status: {record_after.status}",
                 container.id,
                 record.event_attributes,
             )
-            if following.status is HealthStatus.UNHEALTHY and health.restarts(record.body):
-                self._containers.ending.tasks.spawn(self._renew(container))
+            if record_after.status is HealthStatus.UNHEALTHY and health.restarts_when_unhealthy(
+                record.body
+            ):
+                self._exit_handler.tasks.spawn(self._restart(container))
 
-    async def _renew(self, container: Container) -> None:
+    async def _restart(self, container: Container) -> None:
         try:
-            await self._containers.renew(container)
+            await self._restart_unhealthy(container)
         except JaulaError as error:
-            log.warning("container %s does not end: %s", container.name, error)
+            log.warning("container %s does not exit: %s", container.name, error)
 
-    # -- one probe ---------------------------------------------------------------------------
+    # -- one probe -----------------------------------------------------------------------------
 
     async def _run(self, container: Container, probe: Probe) -> HealthResult:
         start = time.time_ns()
-        ours, theirs = socket.socketpair()
-        collecting = asyncio.ensure_future(_collect(ours))
+        reader, writer = socket.socketpair()
+        output_task = asyncio.ensure_future(_collect(reader))
         try:
-            code, text = await self._outcome(container, probe, theirs.detach(), collecting)
+            code, text = await self._run_exec(container, probe, writer.detach(), output_task)
         except JaulaError as error:
             code, text = -1, error.message
         finally:
-            collecting.cancel()
-            ours.close()
+            output_task.cancel()
+            reader.close()
         return HealthResult(start, time.time_ns(), code, text)
 
-    async def _outcome(
-        self, container: Container, probe: Probe, fd: int, collecting: asyncio.Future[bytes]
+    async def _run_exec(
+        self, container: Container, probe: Probe, fd: int, output_task: asyncio.Future[bytes]
     ) -> tuple[int, str]:
-        exec_id = MARK + names.new_id()[len(MARK) :]
+        exec_id = PROBE_ID_PREFIX + new_id()[len(PROBE_ID_PREFIX) :]
         body = ExecCreate(cmd=probe.command, attach_stdout=True, attach_stderr=True)
         try:
             await self._execs.create(container.id, body, exec_id=exec_id)
@@ -137,59 +149,59 @@ class HealthMonitor:
             os.close(fd)
             raise
         try:
-            finished = self._execs.outcome(exec_id)
+            finished = self._execs.exit_future(exec_id)
             await self._execs.start(exec_id, fd, b"", False, False, None, framed=False)
             pid = self._execs.find(exec_id).pid
             done, _ = await asyncio.wait((finished,), timeout=probe.timeout / 1e9)
-            await self._end_session(container, pid)
+            await self._kill_session(container, pid)
             if not done:
-                await asyncio.wait((finished,), timeout=_DEATH)
-            await asyncio.wait((collecting,), timeout=_REST)
-            output = health.shown_output(collecting.result() if collecting.done() else b"")
+                await asyncio.wait((finished,), timeout=_KILL_TIMEOUT)
+            await asyncio.wait((output_task,), timeout=_OUTPUT_TIMEOUT)
+            output = health.truncate_output(output_task.result() if output_task.done() else b"")
             if not done:
-                return -1, health.overdue(probe, output)
+                return -1, health.timeout_message(probe, output)
             return finished.result(), output
         finally:
             self._execs.forget(exec_id)
 
-    async def _end_session(self, container: Container, session: int) -> None:
-        """Kill the probe, or what it left behind."""
+    async def _kill_session(self, container: Container, session: int) -> None:
+        """Kill a probe, or the processes that it left behind."""
         if not session or not container.live:
             return
-        path = cgroup_path(self._parts, container.record)
+        path = cgroup_path(self._services, container.record)
 
         def work() -> None:
             try:
-                with self._parts.cgroups.open(path) as cgroup:
-                    # Without a cgroup only the first process of the session is known.
-                    exec_session.end(session, lambda: cgroup.pids() or (session,))
+                with self._services.cgroups.open(path) as cgroup:
+                    # Without a cgroup only the leader of the session is known.
+                    exec_session.kill_session(session, lambda: cgroup.pids() or (session,))
             except JaulaError as error:
                 if container.live:
                     log.warning("container %s: probe: %s", container.name, error)
 
         await asyncio.to_thread(work)
 
-    async def _end_orphans(self, container: Container) -> None:
-        """Kill probes that a former engine began."""
+    async def _kill_orphans(self, container: Container) -> None:
+        """Kill probes that a previous engine began."""
         shim = container.shim
         if shim is None:
             return
         for exec_id in shim.execs:
-            if not exec_id.startswith(MARK):
+            if not exec_id.startswith(PROBE_ID_PREFIX):
                 continue
             try:
                 pid = await shim.signal(9, exec_id)
             except JaulaError as error:
-                log.info("container %s: former probe: %s", container.name, error)
+                log.info("container %s: probe of a previous engine: %s", container.name, error)
             else:
-                await self._end_session(container, pid)
+                await self._kill_session(container, pid)
 
 
 async def _collect(sock: socket.socket) -> bytes:
-    """What comes until the other side closes; the rest beyond what is kept is dropped."""
+    """Read until the peer closes the socket; drop the bytes beyond the output limit."""
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
-    kept = bytearray()
+    output = bytearray()
     while data := await loop.sock_recv(sock, 65536):
-        kept += data[: health.OUTPUT_LENGTH + 1 - len(kept)]
-    return bytes(kept)
+        output += data[: health.OUTPUT_LENGTH + 1 - len(output)]
+    return bytes(output)

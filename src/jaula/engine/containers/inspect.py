@@ -12,10 +12,10 @@ from jaula.engine.containers import presets
 from jaula.engine.containers.log_config import log_options
 from jaula.engine.containers.start import log_path
 from jaula.engine.networks import network_settings
-from jaula.engine.oci_spec.host import fresh
+from jaula.engine.oci_spec.host import refresh
 from jaula.engine.oci_spec.mounts import SHM_SIZE
-from jaula.engine.oci_spec.security import covered, profile
-from jaula.engine.oci_spec.security import labels as security_labels
+from jaula.engine.oci_spec.security import apparmor_profile_name, covered_paths
+from jaula.engine.oci_spec.security import selinux_labels as security_labels
 from jaula.logs import timestamp
 from jaula.security import landlock
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from jaula.spec.api import HostConfig
 
 NEVER = "0001-01-01T00:00:00Z"
-"""Go's zero time, which clients take for 'not yet'."""
+"""Go's zero time, which clients read as 'not yet'."""
 
 
-def when(nanoseconds: int) -> str:
-    """A time as RFC 3339 with nanoseconds."""
+def format_time(nanoseconds: int) -> str:
+    """Return a time as RFC 3339 with nanoseconds."""
     return timestamp.format_time(nanoseconds) if nanoseconds else NEVER
 
 
-def document(parts: Services, container: Container) -> dict[str, Any]:
-    """The whole document, without sizes."""
+def document(services: Services, container: Container) -> dict[str, Any]:
+    """Return the whole document, without sizes."""
     record = container.record
-    paths = parts.config.paths
+    paths = services.config.paths
     directory = paths.container(record.id)
     resolved = record.resolved
-    driver, _ = log_options(parts.config, resolved.log)
-    labels = security_labels(resolved, parts.host, record.level)
+    driver, _ = log_options(services.config, resolved.log)
+    labels = security_labels(resolved, services.host, record.level)
     return {
         "Id": record.id,
-        "Created": when(record.created),
+        "Created": format_time(record.created),
         "Path": record.args[0],
         "Args": list(record.args[1:]),
         "State": state(record),
@@ -62,7 +62,7 @@ def document(parts: Services, container: Container) -> dict[str, Any]:
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
         "HostsPath": str(directory / "hosts"),
-        "LogPath": log_path(parts, record.id) if driver == "json-file" else "",
+        "LogPath": log_path(services, record.id) if driver == "json-file" else "",
         "Name": f"/{record.name}",
         "Owner": record.owner,
         "RestartCount": record.restart_count,
@@ -70,10 +70,10 @@ def document(parts: Services, container: Container) -> dict[str, Any]:
         "Platform": record.platform,
         "MountLabel": labels.mount,
         "ProcessLabel": labels.process,
-        "AppArmorProfile": profile(resolved, fresh(parts.host)),
+        "AppArmorProfile": apparmor_profile_name(resolved, refresh(services.host)),
         "Landlock": landlock_rules(directory / "config.json"),
         "ExecIDs": sorted(container.execs) or None,
-        "HostConfig": host_config(parts, record),
+        "HostConfig": host_config(services, record),
         "Relaxations": relaxations(record),
         "GraphDriver": {
             "Name": record.storage_driver,
@@ -89,7 +89,7 @@ def document(parts: Services, container: Container) -> dict[str, Any]:
         },
         "Mounts": mounts(record),
         "Config": config(record),
-        "NetworkSettings": network_settings.settings(record, parts.networks.id_of),
+        "NetworkSettings": network_settings.settings(record, services.network_store.id_of),
     }
 
 
@@ -101,7 +101,7 @@ _annotated = msgspec.json.Decoder(_Annotated)
 
 
 def landlock_rules(spec: Path) -> str:
-    """The rules of the last start, for people; empty: none, or it never started."""
+    """Return a description of the Landlock rules of the last start, '' if there are none."""
     try:
         text = _annotated.decode(spec.read_bytes()).annotations.get(LANDLOCK_ANNOTATION)
     except FileNotFoundError:
@@ -110,9 +110,9 @@ def landlock_rules(spec: Path) -> str:
 
 
 def state(record: ContainerRecord) -> dict[str, Any]:
-    """``State``: a paused container is running too, as Docker has it."""
+    """Return ``State``: a paused container is also running, as with Docker."""
     status = record.status
-    told: dict[str, Any] = {
+    document: dict[str, Any] = {
         "Status": str(status),
         "Running": status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING),
         "Paused": status is Status.PAUSED,
@@ -122,36 +122,36 @@ def state(record: ContainerRecord) -> dict[str, Any]:
         "Pid": record.pid,
         "ExitCode": record.exit_code,
         "Error": record.error,
-        "StartedAt": when(record.started_at),
-        "FinishedAt": when(record.finished_at),
+        "StartedAt": format_time(record.started_at),
+        "FinishedAt": format_time(record.finished_at),
     }
     if record.health is not None:
-        told["Health"] = health(record.health)
-    return told
+        document["Health"] = health(record.health)
+    return document
 
 
-def health(found: HealthRecord) -> dict[str, Any]:
-    """``State.Health``."""
+def health(record: HealthRecord) -> dict[str, Any]:
+    """Return ``State.Health``."""
     return {
-        "Status": str(found.status),
-        "FailingStreak": found.failing_streak,
+        "Status": str(record.status),
+        "FailingStreak": record.failing_streak,
         "Log": [
             {
-                "Start": when(result.start),
-                "End": when(result.end),
+                "Start": format_time(result.start),
+                "End": format_time(result.end),
                 "ExitCode": result.exit_code,
                 "Output": result.output,
             }
-            for result in found.log
+            for result in record.log
         ],
     }
 
 
 def relaxations(record: ContainerRecord) -> list[str]:
-    """What the request has beyond the defaults, and less than its preset, by names."""
+    """Return the names of what the request has beyond the defaults or weakens in its preset."""
     host = record.body.host_config
-    asked = (str(ask) for ask in engine_relaxations.of_request(record.resolved))
-    return list(dict.fromkeys((*presets.departures(host), *asked)))
+    requested = (str(privilege) for privilege in engine_relaxations.of_request(record.resolved))
+    return list(dict.fromkeys((*presets.deviations(host), *requested)))
 
 
 def _decided(record: ContainerRecord) -> HostConfig:
@@ -195,37 +195,37 @@ def _mode(mode: NamespaceMode, private: str) -> str:
     return "" if private == "host" or private.startswith("container:") else private
 
 
-def host_config(parts: Services, record: ContainerRecord) -> dict[str, Any]:
-    """The request's ``HostConfig`` with the defaults that were in effect."""
-    wanted, resolved = _decided(record), record.resolved
-    echo: dict[str, Any] = msgspec.to_builtins(wanted)
-    driver, options = log_options(parts.config, resolved.log)
-    masked, readonly = covered(resolved.security)
-    if wanted.memory > 0 and not wanted.memory_swap and parts.host.swap_accounting:
-        echo["MemorySwap"] = wanted.memory * 2
+def host_config(services: Services, record: ContainerRecord) -> dict[str, Any]:
+    """Return the request's ``HostConfig`` with the defaults that were in effect."""
+    host, resolved = _decided(record), record.resolved
+    echo: dict[str, Any] = msgspec.to_builtins(host)
+    driver, options = log_options(services.config, resolved.log)
+    masked, readonly = covered_paths(resolved.security)
+    if host.memory > 0 and not host.memory_swap and services.host.swap_accounting:
+        echo["MemorySwap"] = host.memory * 2
     echo |= {
         "LogConfig": {"Type": driver, "Config": options},
         "RestartPolicy": {
-            "Name": wanted.restart_policy.name or "no",
-            "MaximumRetryCount": wanted.restart_policy.maximum_retry_count,
+            "Name": host.restart_policy.name or "no",
+            "MaximumRetryCount": host.restart_policy.maximum_retry_count,
         },
-        "IpcMode": wanted.ipc_mode or "private",
-        "CgroupnsMode": wanted.cgroupns_mode or "private",
-        "UsernsMode": wanted.userns_mode or "private",
-        "ShmSize": wanted.shm_size or SHM_SIZE,
-        "Runtime": wanted.runtime or OWN_RUNTIME,
-        "PidsLimit": parts.host.pids_limit if wanted.pids_limit is None else wanted.pids_limit,
+        "IpcMode": host.ipc_mode or "private",
+        "CgroupnsMode": host.cgroupns_mode or "private",
+        "UsernsMode": host.userns_mode or "private",
+        "ShmSize": host.shm_size or SHM_SIZE,
+        "Runtime": host.runtime or OWN_RUNTIME,
+        "PidsLimit": services.host.pids_limit if host.pids_limit is None else host.pids_limit,
         "MaskedPaths": list(masked),
         "ReadonlyPaths": list(readonly),
-        "CgroupParent": wanted.cgroup_parent,
-        "Profile": wanted.profile or presets.DEFAULT,
-        "OomKillDisable": bool(wanted.oom_kill_disable),
+        "CgroupParent": host.cgroup_parent,
+        "Profile": host.profile or presets.DEFAULT,
+        "OomKillDisable": bool(host.oom_kill_disable),
         "Links": [link.qualified(record.name) for link in resolved.links],
-        "MemorySwappiness": None if wanted.memory_swappiness == -1 else wanted.memory_swappiness,
+        "MemorySwappiness": None if host.memory_swappiness == -1 else host.memory_swappiness,
     }
-    del echo["ProfileKeeps"]  # what it says is in the members themselves
+    del echo["ProfileKeeps"]  # its effect is in the members that it names
     for name in ("Binds", "CapAdd", "CapDrop", "SecurityOpt", "VolumesFrom", "ExtraHosts", "Links"):
-        echo[name] = echo[name] or None  # Docker's null for 'none given'
+        echo[name] = echo[name] or None  # Docker's null for an absent option
     echo["Mounts"] = [{k: v for k, v in one.items() if v} for one in echo["Mounts"]]
     for name in (
         *("Sysctls", "Tmpfs", "Mounts", "Annotations", "StorageOpt"),
@@ -233,31 +233,31 @@ def host_config(parts: Services, record: ContainerRecord) -> dict[str, Any]:
     ):
         if not echo[name]:
             del echo[name]
-    if wanted.init is None:
+    if host.init is None:
         del echo["Init"]
-    for name in ("KernelMemory", "KernelMemoryTCP"):  # limits that the kernel has no more
+    for name in ("KernelMemory", "KernelMemoryTCP"):  # limits that the kernel has removed
         del echo[name]
     return echo
 
 
 def mounts(record: ContainerRecord) -> list[dict[str, Any]]:
-    """``Mounts``: what ``--tmpfs`` asked for is told as ``HostConfig.Tmpfs`` alone."""
-    apart = record.body.host_config.tmpfs
-    return [mount(m) for m in record.mounts if m.type != "tmpfs" or m.destination not in apart]
+    """Return ``Mounts``; mounts of ``--tmpfs`` are in ``HostConfig.Tmpfs`` alone."""
+    tmpfs = record.body.host_config.tmpfs
+    return [mount(m) for m in record.mounts if m.type != "tmpfs" or m.destination not in tmpfs]
 
 
 def mount(record: MountRecord) -> dict[str, Any]:
-    """One ``MountPoint``."""
-    found: dict[str, Any] = {"Type": record.type}
+    """Return one ``MountPoint``."""
+    document: dict[str, Any] = {"Type": record.type}
     if record.name:
-        found["Name"] = record.name
-    found |= {
+        document["Name"] = record.name
+    document |= {
         "Source": record.source,
         "Destination": record.destination,
     }
     if record.driver:
-        found["Driver"] = record.driver
-    return found | {
+        document["Driver"] = record.driver
+    return document | {
         "Mode": record.mode,
         "RW": not record.read_only,
         "Propagation": record.propagation,
@@ -265,9 +265,9 @@ def mount(record: MountRecord) -> dict[str, Any]:
 
 
 def config(record: ContainerRecord) -> dict[str, Any]:
-    """``Config``: what the program is, image and request merged."""
+    """Return ``Config``: the configuration of the program, merged of image and request."""
     body = record.body
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "Hostname": record.hostname,
         "Domainname": body.domainname,
         "User": body.user,
@@ -287,12 +287,12 @@ def config(record: ContainerRecord) -> dict[str, Any]:
         "Labels": dict(body.labels),
     }
     if body.exposed_ports:
-        found["ExposedPorts"] = {port: {} for port in body.exposed_ports}
+        document["ExposedPorts"] = {port: {} for port in body.exposed_ports}
     if body.healthcheck is not None:
-        wanted: dict[str, Any] = msgspec.to_builtins(body.healthcheck)
-        found["Healthcheck"] = {key: value for key, value in wanted.items() if value}
+        healthcheck: dict[str, Any] = msgspec.to_builtins(body.healthcheck)
+        document["Healthcheck"] = {key: value for key, value in healthcheck.items() if value}
     if body.stop_signal:
-        found["StopSignal"] = body.stop_signal
+        document["StopSignal"] = body.stop_signal
     if body.stop_timeout is not None:
-        found["StopTimeout"] = body.stop_timeout
-    return found
+        document["StopTimeout"] = body.stop_timeout
+    return document

@@ -1,4 +1,4 @@
-"""Docker's summaries of containers (``GET /containers/json``)."""
+"""Docker's summaries of containers (``GET /containers/json``) and its list of changes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
 
 
-def summary(parts: Services, container: Container) -> dict[str, Any]:
-    """One container, without sizes."""
+def summary(services: Services, container: Container) -> dict[str, Any]:
+    """Return the summary of one container, without sizes."""
     record = container.record
     mode = record.body.host_config.network_mode
     return {
         "Id": record.id,
         "Names": [f"/{record.name}"],
-        "Image": _image_name(parts, record),
+        "Image": _image_name(services, record),
         "ImageID": record.image,
         "Command": command(record.args),
         "Created": record.created // 1_000_000_000,
@@ -33,34 +33,36 @@ def summary(parts: Services, container: Container) -> dict[str, Any]:
         "State": str(record.status),
         "Status": status(record, time.time()),
         "HostConfig": {"NetworkMode": "bridge" if mode in ("", "default") else mode},
-        "NetworkSettings": {"Networks": network_settings.networks(record, parts.networks.id_of)},
+        "NetworkSettings": {
+            "Networks": network_settings.networks(record, services.network_store.id_of)
+        },
         "Mounts": mounts(record),
     }
 
 
-def _image_name(parts: Services, record: ContainerRecord) -> str:
-    """The name it was made with, or the id when that name means another image by now."""
+def _image_name(services: Services, record: ContainerRecord) -> str:
+    """Return the name from the request, or the id if the name refers to another image now."""
     try:
-        if parts.images.resolve(record.body.image).id == record.image:
+        if services.images.resolve(record.body.image).id == record.image:
             return record.body.image
     except NotFound:
-        pass  # removed, or its name was moved: the id says what it was
+        pass  # the image was removed or its name was moved: the id identifies it
     return record.image
 
 
 def command(args: tuple[str, ...]) -> str:
-    """The program as one line, in the manner of Docker: words with blanks are quoted."""
+    """Return the program as one line, in Docker's form: words with blanks are quoted."""
     return " ".join(f"'{a}'" if not a or any(c.isspace() for c in a) else a for a in args)
 
 
-def _health(found: HealthRecord) -> str:
-    if found.status is HealthStatus.STARTING:
+def _health(record: HealthRecord) -> str:
+    if record.status is HealthStatus.STARTING:
         return "health: starting"
-    return str(found.status)
+    return str(record.status)
 
 
 def status(record: ContainerRecord, now: float) -> str:
-    """``Up 3 seconds``, ``Exited (0) 2 minutes ago``; ``now`` in seconds since the epoch."""
+    """Return ``Up 3 seconds`` or ``Exited (0) 2 minutes ago``; ``now`` is in Unix seconds."""
     match record.status:
         case Status.CREATED:
             return "Created"
@@ -84,10 +86,10 @@ def status(record: ContainerRecord, now: float) -> str:
             )
 
 
-def changes(found: list[tuple[str, int]]) -> list[dict[str, Any]]:
-    """The change list without the places that only the engine's own mounts needed.
+def changes(changed: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Return the change list without the mount points of the engine's own mounts.
 
-    ``found`` holds paths with Docker's kinds: 0 modified, 1 added, 2 deleted. Directories that
-    changed for nothing else than those places are left out too.
+    ``changed`` holds paths with Docker's kinds: 0 modified, 1 added, 2 deleted. Directories that
+    changed only because of those mount points are left out too.
     """
-    return [{"Path": path, "Kind": kind} for path, kind in without_mount_points(found)]
+    return [{"Path": path, "Kind": kind} for path, kind in without_mount_points(changed)]

@@ -1,4 +1,4 @@
-"""Which log a container gets: the request's driver and options over the engine's defaults."""
+"""The log driver of a container and its options: the request's, over the engine's defaults."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jaula.spec.api import LogConfig
 from jaula.state.records import ContainerRecord
 
 
-def log_options(config: EngineConfig, wanted: LogConfig) -> tuple[str, dict[str, str]]:
-    """The driver's name and its options.
+def log_options(config: EngineConfig, requested: LogConfig) -> tuple[str, dict[str, str]]:
+    """Return the name and the options of the log driver.
 
-    :raises InvalidRequest: a driver that is not there, or an option it does not have.
+    :raises InvalidRequest: when the driver does not exist or does not have an option.
     """
-    driver = wanted.type or config.log_driver
-    options = dict(wanted.config)
+    driver = requested.type or config.log_driver
+    options = dict(requested.config)
     if driver == config.log_driver:
         options = config.log_options | options
     if driver == "json-file":
@@ -39,7 +39,10 @@ def log_options(config: EngineConfig, wanted: LogConfig) -> tuple[str, dict[str,
 
 
 def check(config: EngineConfig) -> None:
-    """Raises ``InvalidRequest`` where no container could have the engine's own driver."""
+    """Check the engine's own log driver and options.
+
+    :raises InvalidRequest: when no container could have them.
+    """
     try:
         log_options(config, LogConfig())
     except InvalidRequest as error:
@@ -47,10 +50,10 @@ def check(config: EngineConfig) -> None:
         raise InvalidRequest(message, hint=error.hint) from None
 
 
-def identified(driver: str, options: dict[str, str], record: ContainerRecord) -> dict[str, str]:
-    """The options with what a driver writes of the container."""
-    if driver == "json-file" and (found := attributes(options, record)):
-        return options | {"attributes": msgspec.json.encode(found).decode()}
+def with_identity(driver: str, options: dict[str, str], record: ContainerRecord) -> dict[str, str]:
+    """Return the options with the container's identity, as far as the driver writes it."""
+    if driver == "json-file" and (attached := attributes(options, record)):
+        return options | {"attributes": msgspec.json.encode(attached).decode()}
     if driver not in drivers.SENDING:
         return options
     tag = expand(options.get("tag") or "{{.ID}}", _words(record))
@@ -62,27 +65,27 @@ def identified(driver: str, options: dict[str, str], record: ContainerRecord) ->
 
 
 def attributes(options: dict[str, str], record: ContainerRecord) -> dict[str, str]:
-    """The labels and variables that ``labels``, ``env`` and their patterns choose, and the tag."""
-    found: dict[str, str] = {}
+    """Return the labels and variables that the options select, and the tag."""
+    attached: dict[str, str] = {}
     variables = dict(entry.partition("=")[::2] for entry in record.body.env)
     for name, values in (("labels", record.body.labels), ("env", variables)):
-        wanted = options.get(name, "").split(",")
+        selected = options.get(name, "").split(",")
         pattern = _pattern(name, options[f"{name}-regex"]) if f"{name}-regex" in options else None
         for key, value in values.items():
-            if key in wanted or (pattern is not None and pattern.search(key)):
-                found[key] = value
+            if key in selected or (pattern is not None and pattern.search(key)):
+                attached[key] = value
     if "tag" in options:
-        found["tag"] = expand(options["tag"], _words(record))
-    return dict(sorted(found.items()))
+        attached["tag"] = expand(options["tag"], _words(record))
+    return dict(sorted(attached.items()))
 
 
 def details(config: EngineConfig, record: ContainerRecord) -> bytes:
-    """What ``logs --details`` puts before a line."""
+    """Return the prefix of a line for ``logs --details``."""
     from urllib.parse import quote_plus
 
     driver, options = log_options(config, record.resolved.log)
-    found = attributes(options, record) if driver == "json-file" else {}
-    pairs = ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in found.items())
+    attached = attributes(options, record) if driver == "json-file" else {}
+    pairs = ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in attached.items())
     return pairs.encode() + b" "
 
 
@@ -90,7 +93,9 @@ def _pattern(name: str, text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise InvalidRequest(f"log opt {name}: {text!r} is no pattern: {error}") from None
+        raise InvalidRequest(
+            f"log opt {name}: {text!r} is not a valid regular expression: {error}"
+        ) from None
 
 
 def _words(record: ContainerRecord) -> dict[str, str]:
@@ -110,9 +115,9 @@ _FIELDS = (".ID", ".FullID", ".Name", ".ImageID", ".ImageFullID", ".ImageName", 
 
 
 def expand(template: str, words: dict[str, str]) -> str:
-    """A tag from its template (docker docs, "Customize log driver output").
+    """Return a tag from its template (docker docs, "Customize log driver output").
 
-    :raises InvalidRequest: something else than the known fields in braces.
+    :raises InvalidRequest: when braces contain anything but a known field.
     """
 
     def word(match: re.Match[str]) -> str:

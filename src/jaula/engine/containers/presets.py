@@ -1,12 +1,12 @@
 """Presets of confinement: ``--profile default``, ``strict`` and ``docker``. Pure.
 
-A preset fills in what a request leaves open; whatever was asked for stays. The completed request is
-what is judged, recorded and shown, so ``inspect`` and ``verify`` need to know nothing of presets.
-Completing a request twice changes nothing.
+A preset fills in what a request leaves open; explicit options stay. The completed request is
+authorized, recorded and shown, so ``inspect`` and ``verify`` need not know presets. Completing a
+request twice changes nothing.
 
 Facts about requests: Docker's clients send every member, so ``false``, ``0`` and ``""`` do not tell
-whether somebody meant them. ``ProfileKeeps`` lists members that were meant although they have such
-a value; our own client fills it.
+whether the user set them. ``ProfileKeeps`` lists members that the user set to such a value; our own
+client fills it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jaula.spec.api_networks import NetworkingConfig
 DEFAULT, STRICT, DOCKER = "default", "strict", "docker"
 NAMES = (DEFAULT, STRICT, DOCKER)
 ANNOTATION = "io.jaula.profile"
-"""For clients that can give an annotation and no member of their own."""
+"""The preset, for clients that can send an annotation but no member of their own."""
 
 STRICT_MEMORY = 512 << 20  # bytes, swap included
 STRICT_PIDS = 256
@@ -57,20 +57,25 @@ DOCKER_READONLY = (
     "/proc/sys",
     "/proc/sysrq-trigger",
 )
-_UNBOUNDED_LOG = "-1"  # Docker's max-size without an end
+_UNBOUNDED_LOG = "-1"  # Docker's max-size for no limit
 
 
 def check_name(name: str) -> str:
-    """The name itself; raises ``InvalidRequest`` for one that does not exist."""
+    """Return the name of a preset.
+
+    :raises InvalidRequest: when it is unknown.
+    """
     if name not in NAMES:
-        raise InvalidRequest(f"unknown profile {name[:64]!r}", hint=f"one of {', '.join(NAMES)}")
+        raise InvalidRequest(
+            f"unknown profile {name[:64]!r}", hint=f"must be one of {', '.join(NAMES)}"
+        )
     return name
 
 
 def apply(body: ContainerCreate, default: str, landlock: int) -> ContainerCreate:
-    """The completed request; ``landlock`` is the version that the kernel has, 0 for none.
+    """Return the completed request; ``landlock`` is the kernel's Landlock ABI, 0 for none.
 
-    Raises ``InvalidRequest`` for an unknown profile, or two different ones.
+    :raises InvalidRequest: when a profile is unknown, or two different ones are named.
     """
     host = body.host_config
     annotations = dict(host.annotations)
@@ -96,7 +101,7 @@ def apply(body: ContainerCreate, default: str, landlock: int) -> ContainerCreate
 
 
 def _has(host: HostConfig, option: str) -> bool:
-    """Whether a security option was given, whatever its value."""
+    """Return whether a security option is set, whatever its value."""
     return any(text.replace("=", ":").partition(":")[0] == option for text in host.security_opt)
 
 
@@ -108,14 +113,14 @@ def _strict(body: ContainerCreate, landlock: int) -> Iterator[tuple[str, Any]]:
     if not _has(host, "no-new-privileges"):
         options = (*options, "no-new-privileges")
     own = host.runtime in ("", OWN_RUNTIME)
-    fitting = landlock and own and not host.privileged and not host.pid_mode
-    if fitting and not _has(host, "landlock"):
+    applicable = landlock and own and not host.privileged and not host.pid_mode
+    if applicable and not _has(host, "landlock"):
         options = (*options, "landlock=exec")
     yield "security_opt", options
     if "ReadonlyRootfs" not in keeps:
         yield "readonly_rootfs", True
         taken = {request.mount.destination for request in mount_spec.mount_requests(body)}
-        free = {place: text for place, text in STRICT_TMPFS.items() if place not in taken}
+        free = {path: options for path, options in STRICT_TMPFS.items() if path not in taken}
         yield "tmpfs", {**host.tmpfs, **free}
     published = host.port_bindings or host.publish_all_ports
     if host.network_mode in ("", "default") and not published and "NetworkMode" not in keeps:
@@ -148,25 +153,25 @@ def _docker(host: HostConfig) -> Iterator[tuple[str, Any]]:
             yield "readonly_paths", DOCKER_READONLY
 
 
-def departures(host: HostConfig) -> tuple[str, ...]:
-    """What a container of the profile ``strict`` has less of, as it was asked for explicitly."""
+def deviations(host: HostConfig) -> tuple[str, ...]:
+    """Return what a container of the profile ``strict`` lacks because the request was explicit."""
     if host.profile != STRICT:
         return ()
-    found = [f"cap-add={name}" for name in host.cap_add]
+    weakened = [f"cap-add={name}" for name in host.cap_add]
     if host.privileged:
-        found.append("privileged")
+        weakened.append("privileged")
     if "no-new-privileges" not in host.security_opt:
-        found.append("new privileges")
+        weakened.append("new privileges")
     if "landlock=exec" not in host.security_opt:
-        found.append("no Landlock for exec")
+        weakened.append("no Landlock for exec")
     if not host.readonly_rootfs:
-        found.append("writable root")
+        weakened.append("writable root")
     if host.network_mode != "none":
-        found.append(f"network={host.network_mode or 'default'}")
+        weakened.append(f"network={host.network_mode or 'default'}")
     if host.pids_limit is None or not 0 < host.pids_limit <= STRICT_PIDS:
-        found.append(f"pids-limit={host.pids_limit}")
+        weakened.append(f"pids-limit={host.pids_limit}")
     if not 0 < host.memory <= STRICT_MEMORY:
-        found.append(f"memory={host.memory}")
+        weakened.append(f"memory={host.memory}")
     elif host.memory_swap != host.memory:
-        found.append(f"memory-swap={host.memory_swap}")
-    return tuple(found)
+        weakened.append(f"memory-swap={host.memory_swap}")
+    return tuple(weakened)

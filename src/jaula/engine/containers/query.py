@@ -1,4 +1,4 @@
-"""Looking at containers: documents, logs, processes, files. Nothing here changes one."""
+"""Queries on containers: inspect, list, logs, stats, top, changes, export. They change nothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.containers import filters as filtering
-from jaula.engine.containers import inspect as inspecting
+from jaula.engine.containers import filters as container_filters
+from jaula.engine.containers import inspect as container_inspect
 from jaula.engine.containers import list as container_list
 from jaula.engine.containers.log_config import details
 from jaula.engine.containers.start import log_path
@@ -25,17 +25,20 @@ Documents = list[dict[str, Any]]
 
 
 class ContainerQueries:
-    """What can be asked about containers."""
+    """The read-only use cases of containers."""
 
-    def __init__(self, parts: Services) -> None:
-        self.parts = parts
+    def __init__(self, services: Services) -> None:
+        self.services = services
 
     def find(self, ref: str) -> Container:
-        """The container of a name, id or beginning of an id."""
-        return self.parts.registry.find(ref)
+        """Return the container for ``ref`` (name, id or id prefix).
+
+        :raises NotFound: when there is none.
+        """
+        return self.services.container_store.find(ref)
 
     def find_or_close(self, ref: str, fd: int) -> Container:
-        """The same; a descriptor that came with the request is closed on failure."""
+        """Return the container for ``ref``; on failure close the descriptor of the request."""
         try:
             return self.find(ref)
         except JaulaError:
@@ -43,9 +46,9 @@ class ContainerQueries:
             raise
 
     def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
-        """Docker's document of one container."""
+        """Return Docker's document of one container."""
         container = self.find(ref)
-        document = inspecting.document(self.parts, container)
+        document = container_inspect.document(self.services, container)
         if size:
             document["SizeRw"] = self.size(container)
             document["SizeRootFs"] = document["SizeRw"] + self._image_size(container)
@@ -54,11 +57,13 @@ class ContainerQueries:
     def list(
         self, *, all: bool, limit: int | None, filters: dict[str, list[str]], size: bool
     ) -> Documents:
-        """Docker's summaries, newest first."""
-        chosen = filtering.select(self.parts.registry, all=all, limit=limit, filters=filters)
+        """Return Docker's summaries of containers, newest first."""
+        selected = container_filters.select(
+            self.services.container_store, all=all, limit=limit, filters=filters
+        )
         documents = []
-        for container in chosen:
-            document = container_list.summary(self.parts, container)
+        for container in selected:
+            document = container_list.summary(self.services, container)
             if size:
                 written = self.size(container)
                 document["SizeRootFs"] = written + self._image_size(container)
@@ -68,39 +73,42 @@ class ContainerQueries:
         return documents
 
     def size(self, container: Container) -> int:
-        """Bytes of its own layer; 0 where that is gone."""
+        """Return the bytes of the container's writable layer, 0 if its snapshot is gone."""
         try:
-            return self.parts.snapshots.usage(container.id)
+            return self.services.snapshots.usage(container.id)
         except NotFound:
             return 0
 
     def _image_size(self, container: Container) -> int:
         layers = container.record.layers
-        return sum(self.parts.layers.info(layer).size for layer in layers)
+        return sum(self.services.layers.info(layer).size for layer in layers)
 
     async def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
-        """Stream and text of each record."""
+        """Yield stream and text of each log record.
+
+        :raises InvalidRequest: when the log driver does not support reading.
+        """
         container = self.find(ref)
-        driver = container.record.resolved.log.type or self.parts.config.log_driver
+        driver = container.record.resolved.log.type or self.services.config.log_driver
         if driver not in READABLE:
             raise InvalidRequest("configured logging driver does not support reading")
-        path = log_path(self.parts, container.id)
-        before = details(self.parts.config, container.record) if options.details else b""
+        path = log_path(self.services, container.id)
+        prefix = details(self.services.config, container.record) if options.details else b""
         until = None if options.until is None else options.until + 1
         if not options.follow:
             from jaula.logs.entry import Selection
             from jaula.logs.reader.read import read, read_tail
 
-            chosen = Selection(options.stdout, options.stderr, options.since, until)
+            selection = Selection(options.stdout, options.stderr, options.since, until)
             if options.tail is None:
-                stored = read(path, chosen)
-            else:  # in a thread: packed files are read whole for their ends
-                found = await asyncio.to_thread(read_tail, path, options.tail, chosen)
-                stored = iter(found)
+                stored = read(path, selection)
+            else:  # in a thread: compressed files are decompressed whole to read their tail
+                records = await asyncio.to_thread(read_tail, path, options.tail, selection)
+                stored = iter(records)
             for count, record in enumerate(stored):
                 if count % 256 == 255:
                     await asyncio.sleep(0)
-                text = before + record.data
+                text = prefix + record.data
                 if options.timestamps:
                     text = record.time.encode() + b" " + text
                 yield record.stream, text
@@ -117,7 +125,7 @@ class ContainerQueries:
             tail=options.tail,
         ):
             for record in batch:
-                text = before + record.data
+                text = prefix + record.data
                 if options.timestamps:
                     text = record.time.encode() + b" " + text
                 yield record.stream, text
@@ -125,42 +133,47 @@ class ContainerQueries:
     async def stats(
         self, ref: str, *, stream: bool, one_shot: bool
     ) -> AsyncIterator[dict[str, Any]]:
-        """Docker's stats documents: one, or one a second while it runs."""
+        """Yield Docker's stats documents: one, or one per second while the container runs."""
         from jaula.engine.containers import stats
 
         container = self.find(ref)
         async for document in stats.documents(
-            self.parts, container, stream=stream, one_shot=one_shot
+            self.services, container, stream=stream, one_shot=one_shot
         ):
             yield document
 
     async def top(self, ref: str, ps_args: str) -> dict[str, Any]:
-        """The processes of a container, as the host's ``ps`` shows them."""
+        """Return the processes of a container, as the host's ``ps`` prints them."""
         from jaula.engine.containers.top import top
 
         container = self.find(ref)
         self.require_running(container)
-        told = await top(self.parts, container, ps_args)
-        self.parts.events.emit("container", "top", container.id, container.record.event_attributes)
-        return told
+        document = await top(self.services, container, ps_args)
+        self.services.events.emit(
+            "container", "top", container.id, container.record.event_attributes
+        )
+        return document
 
     async def changes(self, ref: str) -> Documents:
-        """What differs from the image."""
+        """Return the files of a container that differ from its image."""
         container = self.find(ref)
-        found = await asyncio.to_thread(self.parts.snapshots.changes, container.id)
-        return container_list.changes([(change.path, int(change.kind)) for change in found])
+        changes = await asyncio.to_thread(self.services.snapshots.changes, container.id)
+        return container_list.changes([(change.path, int(change.kind)) for change in changes])
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
-        """The container's files as a tar."""
+        """Yield the files of a container as a tar archive."""
         from jaula.engine.containers.export import export
 
-        async for chunk in export(self.parts, self.find(ref)):
+        async for chunk in export(self.services, self.find(ref)):
             yield chunk
 
     def spec(self, ref: str) -> bytes:
-        """The OCI runtime spec of the present or the last run."""
+        """Return the OCI runtime spec of the present or the last run.
+
+        :raises Conflict: when the container was never started.
+        """
         container = self.find(ref)
-        path = self.parts.config.paths.container(container.id) / "config.json"
+        path = self.services.config.paths.container(container.id) / "config.json"
         try:
             return path.read_bytes()
         except FileNotFoundError:
@@ -169,9 +182,9 @@ class ContainerQueries:
             ) from None
 
     def require_running(self, container: Container) -> None:
-        """Refuse what needs a process.
+        """Check that a container runs.
 
-        :raises Conflict: it does not run.
+        :raises Conflict: when it does not.
         """
         if not container.live:
             raise Conflict(f"container {container.id} is not running")

@@ -1,7 +1,7 @@
-"""Restart policies: whether and when an ended container starts again. Pure.
+"""Restart policies: whether and when an exited container is restarted. Pure.
 
-Source: Docker's ``restartmanager``: the first pause is 100 ms, each further one twice as long up
-to a minute; a run of ten seconds or more begins anew.
+Source: Docker's ``restartmanager``. The first delay is 100 ms, and each further one is twice as
+long, up to a minute. A run of ten seconds or more resets the delay.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from jaula.errors import InvalidRequest
 from jaula.spec.api import RestartPolicy
 
 FIRST_DELAY = 0.1  # seconds
-LONGEST_DELAY = 60.0
-GOOD_RUN = 10.0
+LONGEST_DELAY = 60.0  # seconds
+GOOD_RUN = 10.0  # seconds after which the delay is reset
 
 
 def check(policy: RestartPolicy, *, auto_remove: bool) -> None:
-    """Refuse a policy that does not exist.
+    """Check a restart policy.
 
-    :raises InvalidRequest: unknown, or it contradicts ``--rm``.
+    :raises InvalidRequest: when it is unknown, or contradicts ``--rm``.
     """
     if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
         raise InvalidRequest(
@@ -34,13 +34,13 @@ def check(policy: RestartPolicy, *, auto_remove: bool) -> None:
         raise InvalidRequest("can't create 'AutoRemove' container with restart policy")
 
 
-def wanted(
+def should_restart(
     policy: RestartPolicy, *, exit_code: int, count: int, stopped: bool, engine_start: bool = False
 ) -> bool:
-    """Whether an ended container is to start again.
+    """Return whether an exited container is to be restarted.
 
-    ``count`` is how often it was started again already; ``stopped`` that a person stopped it.
-    ``engine_start``: the engine has come up and found it ended.
+    ``count`` is the number of restarts so far. ``stopped``: a client stopped the container.
+    ``engine_start``: the engine has just started and the container had exited.
     """
     match policy.name:
         case "always":
@@ -54,7 +54,7 @@ def wanted(
 
 
 def delay(previous: float, ran_for: float) -> float:
-    """Seconds to wait before the next start."""
+    """Return the seconds to wait before the next start."""
     if previous == 0 or ran_for >= GOOD_RUN:
         return FIRST_DELAY
     return min(previous * 2, LONGEST_DELAY)

@@ -1,24 +1,27 @@
-"""After a restart of the engine: finding what runs, learning what ended, sweeping the rest.
+"""Live restore: after a restart of the engine, take over what runs, record exits, sweep the rest.
 
-A container of which the records say that it runs is in one of three cases: its shim answers (it
-runs on, and is taken over); its shim has left ``exit.json`` (it ended meanwhile, with a known
-status); neither (the machine was restarted, or somebody killed the shim: Docker's 255).
+A container that runs according to its record is in one of three cases:
+
+* Its shim answers: the container still runs, and the engine takes it over.
+* Its shim has left ``exit.json``: it exited meanwhile, with a known status.
+* Neither: the machine was rebooted, or the shim was killed. The status is Docker's 255.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import shutil
 import time
 from typing import TYPE_CHECKING
 
+from jaula.engine import oci_runtimes
 from jaula.engine.containers import restart_policy
 from jaula.engine.containers.start import cgroup_path
 from jaula.engine.networks import restore as network_restore
-from jaula.engine.oci_runtimes import container as oci_runtime_container
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.protocol import Event, ExitRecord
 from jaula.state.records import Status
@@ -29,45 +32,46 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
 
 log = logging.getLogger("jaula.engine")
-_PATIENCE = 15.0  # seconds for a killed container to go
+_KILL_TIMEOUT = 15.0  # seconds for a killed container to exit
 
 
-async def restore(parts: Services, containers: Containers) -> None:
-    """Bring books and world together; call once, before anything is served."""
-    await _end_steps(parts, containers)
+async def restore(services: Services, containers: Containers) -> None:
+    """Reconcile the records with the running processes; call once, before anything is served."""
+    await _kill_build_steps(services, containers)
     for start in ("range_start", "borrowed_start"):
-        used = (getattr(container.record, start) for container in parts.registry)
-        parts.ranges.hold(first for first in used if first)
-    found = [c for c in parts.registry if c.live]
-    await asyncio.gather(*(_reconnect(parts, containers, container) for container in found))
-    living = [c for c in parts.registry if c.live and c.shim is not None]
+        used = (getattr(container.record, start) for container in services.container_store)
+        services.id_ranges.restore(first for first in used if first)
+    recorded = [c for c in services.container_store if c.live]
+    await asyncio.gather(*(_reconnect(services, containers, container) for container in recorded))
+    living = [c for c in services.container_store if c.live and c.shim is not None]
     endpoints = [endpoint for c in living for endpoint in c.record.endpoints]
     try:
-        # In this thread: nobody is served yet, and the firewall library keeps megabytes for each
-        # thread that calls it.
-        parts.network.keep_firewall_rules()
-        network_restore.restore_networks(parts)
-        for problem in parts.network.restore(endpoints):
+        # In this thread: no client is served yet, and the firewall library allocates megabytes
+        # for each thread that calls it.
+        services.network_manager.keep_firewall_rules()
+        network_restore.restore_networks(services)
+        for problem in services.network_manager.restore(endpoints):
             log.warning("network: %s", problem)
-        parts.network.sweep({e.container_id for e in endpoints})
+        services.network_manager.sweep({e.container_id for e in endpoints})
     except JaulaError as error:
         log.warning("the default network does not work: %s", error)
-    await network_restore.restore_resolvers(parts, living)
-    await _undo_starts(parts, containers)
-    for container in [c for c in parts.registry if c.live and c.shim is None]:
-        await _ended(parts, containers, container)
-    await asyncio.to_thread(_sweep, parts)
-    for path in await asyncio.to_thread(_sweep_cgroups, parts):
-        containers.ending.lingering.remove_path(path, parts.registry.get(path.rpartition("/")[2]))
-    await _finish_removals(parts, containers)
-    await _restart(parts, containers)
+    await network_restore.restore_resolvers(services, living)
+    await _undo_starts(services, containers)
+    for container in [c for c in services.container_store if c.live and c.shim is None]:
+        await _record_exit(services, containers, container)
+    await asyncio.to_thread(_sweep, services)
+    for path in await asyncio.to_thread(_sweep_cgroups, services):
+        containers.exit_handler.cgroup_reaper.remove_path(
+            path, services.container_store.get(path.rpartition("/")[2])
+        )
+    await _finish_removals(services, containers)
+    await _restart(services, containers)
 
 
-async def _reconnect(parts: Services, containers: Containers, container: Container) -> None:
-    run_dir = str(parts.config.paths.container_run(container.id))
-    shim = await parts.runtime.reconnect(
-        run_dir, lambda event: containers.on_event(container, event)
-    )
+async def _reconnect(services: Services, containers: Containers, container: Container) -> None:
+    run_dir = str(services.config.paths.container_run(container.id))
+    on_event = functools.partial(containers.on_event, container)
+    shim = await services.runtime.reconnect(run_dir, on_event)
     if shim is None:
         return
     container.shim = shim
@@ -76,118 +80,122 @@ async def _reconnect(parts: Services, containers: Containers, container: Contain
         return
     containers.watch(container)
     if container.record.status is Status.RUNNING:
-        log.info("container %s runs on", container.name)
+        log.info("container %s is still running", container.name)
 
 
-async def _end_steps(parts: Services, containers: Containers) -> None:
-    """End the steps of builds that went with the former engine, and forget them."""
-    for step in parts.registry.steps():
-        run_dir = parts.config.paths.container_run(step.id)
+async def _kill_build_steps(services: Services, containers: Containers) -> None:
+    """Kill the build steps of the previous engine and remove their records."""
+    for step in services.container_store.steps():
+        run_dir = services.config.paths.container_run(step.id)
         if run_dir.exists():
-            await _end(parts, step, str(run_dir))
-        await containers.losing.clear(step)
+            await _kill(services, step, str(run_dir))
+        await containers.exit_handler.clean_up(step)
         shutil.rmtree(run_dir, ignore_errors=True)
-        parts.registry.forget(step)  # its files are swept with all that no record knows
+        services.container_store.forget(step)  # _sweep removes its files, which have no record now
 
 
-async def _undo_starts(parts: Services, containers: Containers) -> None:
-    """End what a former engine was just starting when it was killed.
+async def _undo_starts(services: Services, containers: Containers) -> None:
+    """Kill containers whose start was interrupted by the end of the previous engine.
 
-    Nobody was told that it runs, and which address it has is not on record.
+    No client was told that they run, and their addresses are not recorded.
     """
-    for container in [c for c in parts.registry if not c.live]:
-        run_dir = parts.config.paths.container_run(container.id)
+    for container in [c for c in services.container_store if not c.live]:
+        run_dir = services.config.paths.container_run(container.id)
         if not run_dir.exists():
             continue
-        if await _end(parts, container, str(run_dir)):
-            log.info("the start of container %s was cut off and is undone", container.name)
-        if (run_dir / oci_runtime_container.NAME).exists():
-            await containers.losing.clear(container)
+        if await _kill(services, container, str(run_dir)):
+            log.info("the start of container %s was interrupted and is undone", container.name)
+        if (run_dir / oci_runtimes.RUNTIME_FILE).exists():
+            await containers.exit_handler.clean_up(container)
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
-async def _end(parts: Services, container: Container, run_dir: str) -> bool:
-    """Kill what a former engine's shim runs, and wait for its end; whether there was a shim."""
-    gone = asyncio.Event()
+async def _kill(services: Services, container: Container, run_dir: str) -> bool:
+    """Kill the processes of a previous engine's shim and wait; return whether there was a shim."""
+    exited = asyncio.Event()
 
-    def ended(event: Event) -> None:
+    def on_event(event: Event) -> None:
         if isinstance(event, ExitRecord):
-            gone.set()
+            exited.set()
 
-    shim = await parts.runtime.reconnect(run_dir, ended)
+    shim = await services.runtime.reconnect(run_dir, on_event)
     if shim is None:
         return False
-    shim.on_gone = gone.set
+    shim.on_gone = exited.set
     try:
         await shim.signal(9)
-        await asyncio.wait_for(gone.wait(), _PATIENCE)
+        await asyncio.wait_for(exited.wait(), _KILL_TIMEOUT)
     except (JaulaError, TimeoutError) as error:
-        log.warning("container %s, half started, does not end: %s", container.name, error)
+        log.warning("container %s, partly started, does not exit: %s", container.name, error)
     shim.close()
     return True
 
 
-async def _ended(parts: Services, containers: Containers, container: Container) -> None:
-    """A container that ran when the former engine stopped has no process now."""
-    run_dir = str(parts.config.paths.container_run(container.id))
-    end = parts.runtime.exit_record(run_dir)
+async def _record_exit(services: Services, containers: Containers, container: Container) -> None:
+    """Record the exit of a container that ran when the previous engine stopped."""
+    run_dir = str(services.config.paths.container_run(container.id))
+    end = services.runtime.exit_record(run_dir)
     if end is None:
-        await containers.losing.clear(container)
+        await containers.exit_handler.clean_up(container)
         end = ExitRecord(
-            255, finished_at=time.time(), error="it ended while no engine and no shim was there"
+            255,
+            finished_at=time.time(),
+            error="it exited while neither the engine nor the shim was running",
         )
-    containers.ending.exited(container, end)
+    containers.exit_handler.exited(container, end)
 
 
-async def _finish_removals(parts: Services, containers: Containers) -> None:
-    for container in parts.registry:
+async def _finish_removals(services: Services, containers: Containers) -> None:
+    for container in services.container_store:
         record = container.record
-        half_removed = record.status is Status.REMOVING
-        abandoned = record.status is Status.CREATED and not parts.snapshots.exists(record.id)
-        if half_removed or abandoned:
+        removal_interrupted = record.status is Status.REMOVING
+        creation_interrupted = record.status is Status.CREATED and not services.snapshots.exists(
+            record.id
+        )
+        if removal_interrupted or creation_interrupted:
             container.change(status=Status.DEAD)
             async with container.lock:
-                await containers.ending.remove(container, volumes=False)
+                await containers.exit_handler.remove(container, volumes=False)
 
 
-async def _restart(parts: Services, containers: Containers) -> None:
-    """Policies count for containers that ended with the machine or with a former engine."""
-    for container in parts.registry:
+async def _restart(services: Services, containers: Containers) -> None:
+    """Restart containers, by their policy, that exited with the machine or a previous engine."""
+    for container in services.container_store:
         record = container.record
-        ended = record.status is Status.EXITED
+        exited = record.status is Status.EXITED
         if record.status is Status.RESTARTING and container.restart is None:
-            containers.ending.resume(container)
+            containers.exit_handler.resume(container)
             continue
-        if not ended or not record.started_at:
+        if not exited or not record.started_at:
             continue
         if record.body.host_config.auto_remove:
             async with container.lock:
-                if container.id in parts.registry and not container.live:
-                    await containers.ending.remove(container, volumes=True)
+                if container.id in services.container_store and not container.live:
+                    await containers.exit_handler.remove(container, volumes=True)
             continue
-        if restart_policy.wanted(
+        if restart_policy.should_restart(
             record.body.host_config.restart_policy,
             exit_code=record.exit_code,
             count=record.restart_count,
             stopped=record.manually_stopped,
             engine_start=True,
         ):
-            containers.ending.tasks.spawn(_start(containers, container))
+            containers.exit_handler.tasks.spawn(_start(containers, container))
 
 
 async def _start(containers: Containers, container: Container) -> None:
-    await containers.ending.lingering.gone(container)
+    await containers.exit_handler.cgroup_reaper.gone(container)
     try:
         await containers.start(container.id)
     except JaulaError as error:
-        log.warning("container %s does not start again: %s", container.name, error)
+        log.warning("container %s cannot be restarted: %s", container.name, error)
 
 
-def _sweep(parts: Services) -> None:
-    """Remove directories that no record knows: a create or a remove that was cut off."""
-    paths = parts.config.paths
+def _sweep(services: Services) -> None:
+    """Remove directories without a record: a create or a remove was interrupted."""
+    paths = services.config.paths
     for parent, remove in (
-        (paths.root / "containers", parts.snapshots.remove),
+        (paths.root / "containers", services.snapshots.remove),
         (paths.run / "containers", None),
     ):
         try:
@@ -195,34 +203,38 @@ def _sweep(parts: Services) -> None:
         except FileNotFoundError:
             continue
         for name in names:
-            if name in parts.registry:
+            if name in services.container_store:
                 continue
             if remove is not None:
                 remove(name)
             shutil.rmtree(parent / name, ignore_errors=True)
             log.info("swept %s", parent / name)
-    parts.snapshots.sweep()
-    parts.volumes.sweep()
-    parts.images.sweep()
+    services.snapshots.sweep()
+    services.volumes.sweep()
+    services.images.sweep()
 
 
-def _sweep_cgroups(parts: Services) -> list[str]:
-    """End processes of containers that do not run; the cgroups that could not be removed yet.
+def _sweep_cgroups(services: Services) -> list[str]:
+    """Kill processes of containers that do not run; return the cgroups that cannot be removed yet.
 
-    Below the engine's own parent that is every cgroup of a container that is there, below a
-    parent that was asked for those of containers on record.
+    Below the engine's own parent this is every cgroup of a container. Below a parent that a request
+    named it is the cgroups of containers with a record.
     """
-    parent = f"/{parts.config.cgroup_parent.strip('/')}"
+    parent = f"/{services.config.cgroup_parent.strip('/')}"
     directories: set[str] = set()
-    with contextlib.suppress(NotFound), parts.cgroups.open(parent) as cgroup:
+    with contextlib.suppress(NotFound), services.cgroups.open(parent) as cgroup:
         directories = set(cgroup.locations().values())
-    found = {f"{parent}/{name}" for directory in directories for name in _children(directory)}
-    found |= {cgroup_path(parts, c.record) for c in parts.registry if c.record.error}
-    found -= {cgroup_path(parts, c.record) for c in parts.registry if c.live and c.shim is not None}
-    left = []
-    for path in found:
+    cgroups = {f"{parent}/{name}" for directory in directories for name in _children(directory)}
+    cgroups |= {cgroup_path(services, c.record) for c in services.container_store if c.record.error}
+    cgroups -= {
+        cgroup_path(services, c.record)
+        for c in services.container_store
+        if c.live and c.shim is not None
+    }
+    remaining = []
+    for path in cgroups:
         try:
-            with parts.cgroups.open(path) as cgroup:
+            with services.cgroups.open(path) as cgroup:
                 cgroup.kill()
                 cgroup.destroy()
             log.info("swept cgroup %s", path)
@@ -230,8 +242,8 @@ def _sweep_cgroups(parts: Services) -> list[str]:
             continue
         except JaulaError as error:
             log.warning("cgroup %s: %s", path, error)
-            left.append(path)
-    return left
+            remaining.append(path)
+    return remaining
 
 
 def _children(directory: str) -> list[str]:

@@ -1,14 +1,13 @@
-"""The files of a container as a descriptor of its '/', whether it runs or not.
+"""The root file system of a container as a descriptor, whether it runs or not.
 
-A running container is looked at through ``/proc/PID/root``, opened once: what is mounted in it is
-there, owners appear as ids of the host, and what is made must be made as its root user. For one
-that does not run its snapshot is mounted, with its volumes and bind mounts at their places, in a
-mount namespace that one thread has for itself; owners are plain ids, and the kernel takes
-everything down when the thread ends.
+That of a running container is ``/proc/PID/root``, opened once. Its mounts are visible, owners are
+ids of the host, and files must be created as the container's root user. For a stopped container the
+snapshot, its volumes and bind mounts are mounted in a mount namespace of one thread. Owners are
+plain ids there, and the kernel unmounts everything when the thread ends.
 
-Facts: a thread may leave the mount namespace of its process (unshare(2)), which separates its
-working directory and root from the other threads' too; so it must end and not be used again. Two
-writable mounts of one upper directory are undefined, so whoever writes holds the container's
+Facts: a thread may leave the mount namespace of its process (unshare(2)). This also separates its
+working directory and root from those of the other threads, so the thread must end and not be used
+again. Two writable mounts of one upper directory are undefined, so a writer holds the container's
 lock.
 """
 
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from jaula.engine.secrets import mount as secret_mount
 from jaula.engine.threads import in_unshared_thread
 from jaula.engine.userns import join
+from jaula.engine.volumes.mount import mount_volume
 from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
@@ -36,14 +36,15 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Rows = tuple[IDMapping, ...]
-NOBODY = 65534  # what the kernel shows for an id that is not in a namespace
+NOBODY = 65534
+"""The kernel's overflow uid, for an id without a mapping in the namespace."""
 
 
 class RootfsView:
     """An open root; ``outside`` and ``inside`` translate owners to and from the file system's.
 
-    ``dev`` and ``secret`` are the file systems of ``/dev`` and of what was delivered for one run
-    (:mod:`jaula.engine.secrets.mount`), 0 and none where there are none.
+    ``dev`` is the device number of ``/dev``, ``secret`` those of mounted secrets and configs
+    (:mod:`jaula.engine.secrets.mount`); 0 and empty if absent.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class RootfsView:
         self._ids = ids
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
-        """The owner as the container knows it."""
+        """Return the owner as ids inside the container."""
         return self._inside(uid), self._inside(gid)
 
     def _inside(self, number: int) -> int:
@@ -67,29 +68,32 @@ class RootfsView:
         return NOBODY
 
     def outside(self, uid: int, gid: int) -> tuple[int, int]:
-        """The owner as the file system is told it. Raises :class:`InvalidRequest`."""
+        """Return the owner as ids of the file system.
+
+        :raises InvalidRequest: when an id has no mapping.
+        """
         try:
             return id_maps.host_id(self._ids, uid), id_maps.host_id(self._ids, gid)
         except RuntimeFailure as error:
             raise InvalidRequest(error.message) from None
 
 
-def look(
-    parts: Services,
+def with_rootfs(
+    services: Services,
     container: Container,
     ids: Rows,
     work: Callable[[RootfsView], Result],
     *,
     write: bool,
 ) -> Result:
-    """Do ``work`` on a view, as the container's root; from a thread that may block.
+    """Do ``work`` on the root, as the container's root user; call from a thread that may block.
 
-    :raises Conflict: it ended just now.
+    :raises Conflict: when the container has just exited.
     """
     record = container.record
     if not container.live:
-        return in_unshared_thread(lambda: _stopped(parts, record, work, write=write))
-    root = join.root(container)
+        return in_unshared_thread(lambda: _stopped(services, record, work, write=write))
+    root = join.open_root(container)
     try:
         with rootfs.acting_as(RootfsView(root, ids).outside(0, 0)):
             secret = frozenset(_device(root, path) for path in secret_mount.targets(record))
@@ -99,41 +103,45 @@ def look(
 
 
 def _device(root: int, path: str) -> int:
-    """The file system at ``path``, where that is another one than the root's; 0: it is none."""
+    """Return the device number of the file system at ``path``, 0 if it is the root's."""
     try:
-        place = paths.open_in_root(root, path, os.O_PATH)
+        fd = paths.open_in_root(root, path, os.O_PATH)
     except OSError:
         return 0
     try:
-        number = os.fstat(place).st_dev
+        number = os.fstat(fd).st_dev
         return 0 if number == os.fstat(root).st_dev else number
     finally:
-        os.close(place)
+        os.close(fd)
 
 
-# -- a container that does not run ---------------------------------------------------------------
+# -- stopped containers --------------------------------------------------------------------------
 
 
 def _stopped(
-    parts: Services, record: ContainerRecord, work: Callable[[RootfsView], Result], *, write: bool
+    services: Services,
+    record: ContainerRecord,
+    work: Callable[[RootfsView], Result],
+    *,
+    write: bool,
 ) -> Result:
     namespaces.unshare(namespaces.CLONE.NEWNS)
     mounts.mount(None, "/", None, MS.REC | MS.PRIVATE)
-    place = str(parts.config.paths.container(record.id))
-    source = parts.snapshots.root(record.id)
+    directory = str(services.config.paths.container(record.id))
+    source = services.snapshots.root(record.id)
     if not isinstance(source, OverlayRoot):
         tree = mounts.clone_tree(source.path)
     elif write or source.upper is None:
         tree = mounts.overlay(source.lowers, source.upper, source.work, options=source.options)
     else:
-        tree = _passing_overlay(source)
+        tree = _temporary_overlay(source)
     try:
-        mounts.move_mount(tree, place)
+        mounts.move_mount(tree, directory)
         root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
         try:
             for mount in sorted(record.mounts, key=lambda m: m.destination.count("/")):
                 if mount.type == "volume":
-                    _mount_volume(parts, mount.name)
+                    _mount_volume(services, mount.name)
                 if mount.type != "tmpfs":
                     _attach(root, mount, record.beneath)
             if record.resolved.security.readonly_rootfs:
@@ -145,8 +153,8 @@ def _stopped(
         os.close(tree)
 
 
-def _passing_overlay(source: OverlayRoot) -> int:
-    """The same files below a writable directory in memory, where missing mount points are made."""
+def _temporary_overlay(source: OverlayRoot) -> int:
+    """Mount the same files below a writable directory in memory, for missing mount points."""
     assert source.upper is not None
     assert source.work is not None
     lowers = (source.upper, *source.lowers)
@@ -155,10 +163,10 @@ def _passing_overlay(source: OverlayRoot) -> int:
         mounts.move_mount(memory, source.work)
         for name in ("upper", "work"):
             os.mkdir(f"{source.work}/{name}", 0o755)
-        facts = os.stat(source.upper)
-        os.chown(f"{source.work}/upper", facts.st_uid, facts.st_gid)
-        os.chmod(f"{source.work}/upper", facts.st_mode & 0o7777)
-        os.utime(f"{source.work}/upper", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        upper = os.stat(source.upper)
+        os.chown(f"{source.work}/upper", upper.st_uid, upper.st_gid)
+        os.chmod(f"{source.work}/upper", upper.st_mode & 0o7777)
+        os.utime(f"{source.work}/upper", ns=(upper.st_atime_ns, upper.st_mtime_ns))
         return mounts.overlay(
             lowers, f"{source.work}/upper", f"{source.work}/work", options=source.options
         )
@@ -166,21 +174,19 @@ def _passing_overlay(source: OverlayRoot) -> int:
         os.close(memory)
 
 
-def _mount_volume(parts: Services, name: str) -> None:
-    from jaula.engine.volumes import mount as volume_mount
-
+def _mount_volume(services: Services, name: str) -> None:
     try:
-        volume_mount.attach(parts.volumes.get(name))
+        mount_volume(services.volumes.get(name))
     except NotFound:
-        return  # it was removed by hand
+        return  # the user removed it by hand
 
 
 def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
-    """A volume or directory of the host at its place; left out where its source is gone."""
+    """Mount a volume or a host directory at its destination; skip it if its source is gone."""
     from jaula.runtime.create.rootfs import open_source
 
-    fitting = [b for b in bounds if path_below(mount.source, b) is not None]
-    bound = max(fitting, key=len) if fitting and mount.type == "bind" else None
+    matching = [b for b in bounds if path_below(mount.source, b) is not None]
+    bound = max(matching, key=len) if matching and mount.type == "bind" else None
     if mount.subpath:
         bound = mount.source.removesuffix(f"/{mount.subpath}")
     recursive = "rbind" in mount.options

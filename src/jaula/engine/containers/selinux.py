@@ -1,11 +1,10 @@
-"""SELinux labels of a container: chosen when it is made, on its files before each start.
+"""SELinux labels of a container: the level at its creation, the labels of its files at each start.
 
-Decided in :mod:`jaula.security.lsm.selinux`; done here, since it takes the registry, the policy and the
-files. On a host without SELinux nothing happens.
+:mod:`jaula.security.lsm.selinux` decides; this module applies, since it needs the container store,
+the policy and the files. On a host without SELinux nothing happens.
 
-What is labelled: the root and every fresh file system by the mount itself (``mountLabel`` of the
-spec); the engine's own files for the container, volumes, and binds with ``z`` or ``Z`` by an
-attribute.
+Mounts label the root and every new file system (``mountLabel`` of the spec). An extended attribute
+labels the engine's own files for the container, volumes, and binds with ``z`` or ``Z``.
 """
 
 from __future__ import annotations
@@ -26,65 +25,65 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord, MountRecord, ResolvedRequest
 
 
-def take_level(parts: Services, container_id: str, resolved: ResolvedRequest) -> str:
-    """The level for a new container; a container that it shares memory with lends its own.
+def take_level(services: Services, container_id: str, resolved: ResolvedRequest) -> str:
+    """Return the level of a new container; one that joins ipc or pid of another gets that one's.
 
-    :raises Unavailable: every pair of categories is in use.
-    :raises Unsupported: the policy does not know what would result.
+    :raises Unavailable: when every pair of categories is in use.
+    :raises Unsupported: when the policy does not know the resulting label.
     """
-    if not parts.host.selinux:
+    if not services.host.selinux:
         return ""
     options = selinux.parse(resolved.security.options.labels)
-    asked = options.level or _lent(parts, resolved)
-    level = parts.registry.take_level(container_id, asked=asked)
-    chosen = security.labels(resolved, parts.host, level)
-    for what, label in (("process", chosen.process), ("file", chosen.mount)):
+    requested = options.level or _joined_level(services, resolved)
+    level = services.container_store.take_level(container_id, requested=requested)
+    labels = security.selinux_labels(resolved, services.host, level)
+    for what, label in (("process", labels.process), ("file", labels.mount)):
         if label and not selinuxfs.check_context(label):
-            parts.registry.free_level(container_id)
+            services.container_store.free_level(container_id)
             raise selinux.unknown_context_error(what, label)
     return level
 
 
-def _lent(parts: Services, resolved: ResolvedRequest) -> str:
+def _joined_level(services: Services, resolved: ResolvedRequest) -> str:
     for mode in (resolved.namespaces.ipc, resolved.namespaces.pid):
         if mode.container:
-            return parts.registry.find(mode.container).record.level
+            return services.container_store.find(mode.container).record.level
     return ""
 
 
-def label_files(parts: Services, record: ContainerRecord, root: RootSource) -> None:
-    """Give everything that a start binds into the container the label that it is to have.
+def label_files(services: Services, record: ContainerRecord, root: RootSource) -> None:
+    """Label everything that a start binds into the container.
 
     May take long, for volumes with many files.
 
-    :raises InvalidRequest: a mount with ``z`` or ``Z`` that must not be labelled.
+    :raises InvalidRequest: when a mount with ``z`` or ``Z`` must not be relabelled.
     """
-    if not parts.host.selinux:
+    if not services.host.selinux:
         return
-    label = security.labels(record.resolved, parts.host, record.level).mount
-    shared = str(parts.host.selinux_types.file._replace(level=selinux.SHARED_LEVEL))
-    for path in etc_files.own(parts, record):
+    label = security.selinux_labels(record.resolved, services.host, record.level).mount
+    shared = str(services.host.selinux_types.file._replace(level=selinux.SHARED_LEVEL))
+    for path in etc_files.own_files(services, record):
         _label(path, shared if record.resolved.namespaces.net.container else label)
     if isinstance(root, DirectoryRoot):
         _label(root.path, label)
     for mount in record.mounts:
-        wanted = wish(mount)
-        if wanted:
+        option = relabel_option(mount)
+        if option:
             try:
                 _label(
                     mount.source,
-                    label if wanted == "Z" else shared,
-                    own=_own(parts) if mount.type == "bind" else None,
+                    label if option == "Z" else shared,
+                    own=_own(services) if mount.type == "bind" else None,
                 )
             except JaulaError as error:
                 error.message = f"{mount.source}: {error.message}"
                 raise
 
 
-def wish(mount: MountRecord) -> str:
-    """``Z``: for this container alone, ``z``: for all containers, empty: left as it is.
+def relabel_option(mount: MountRecord) -> str:
+    """Return ``Z`` for a private label, ``z`` for a shared one, '' to leave the label as it is.
 
-    Volumes are the containers' own, so they are always labelled.
+    Volumes belong to containers alone, so they are always labelled.
     """
     options = mount.mode.split(",")
     if mount.type == "volume":
@@ -94,24 +93,24 @@ def wish(mount: MountRecord) -> str:
     return "Z" if "Z" in options else "z" if "z" in options else ""
 
 
-def check_mount(parts: Services, mount: MountRecord) -> None:
-    """Refuse to label what belongs to the host's system.
+def check_mount(services: Services, mount: MountRecord) -> None:
+    """Check that a mount with ``z`` or ``Z`` is not a directory of the host's system.
 
-    :raises InvalidRequest: it does.
+    :raises InvalidRequest: when it is.
     """
-    if not parts.host.selinux or mount.type != "bind" or not wish(mount):
+    if not services.host.selinux or mount.type != "bind" or not relabel_option(mount):
         return
-    relabel_denylist.check(os.path.realpath(mount.source), own=_own(parts))
+    relabel_denylist.check(os.path.realpath(mount.source), own=_own(services))
 
 
-def _own(parts: Services) -> tuple[str, str]:
-    return str(parts.config.paths.root), str(parts.config.paths.run)
+def _own(services: Services) -> tuple[str, str]:
+    return str(services.config.paths.root), str(services.config.paths.run)
 
 
 def _label(path: str, label: str, *, own: tuple[str, str] | None = None) -> None:
-    """Label a file or a tree; with ``own``, only what :mod:`systemtrees` does not refuse.
+    """Label a file or a tree; with ``own``, only if :mod:`relabel_denylist` allows it.
 
-    The path is the host's. It is asked about by the name that the kernel has for what was opened.
+    ``path`` is the host's. The check uses the kernel's name of the opened file.
     """
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:

@@ -1,7 +1,7 @@
-"""The use cases of containers: what ``/containers/...`` asks for.
+"""The use cases of containers that change one: the routes of ``/containers/...``.
 
-Looking at containers (inspect, list, logs, stats) is in modules of its own; this one changes
-them. Every change of one container happens under its lock, so that two clients cannot interleave.
+Queries (inspect, list, logs, stats) are in :mod:`jaula.engine.containers.query`. Every change of a
+container happens under its lock, so that two clients cannot interleave.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.containers import attach as attaching
-from jaula.engine.containers import create as creating
+from jaula.engine import oci_runtimes
+from jaula.engine.containers import attach as container_attach
+from jaula.engine.containers import create as container_create
 from jaula.engine.containers import restart_policy
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
-from jaula.engine.containers.lost_shim import LostShim
 from jaula.engine.containers.query import ContainerQueries
 from jaula.engine.containers.start import Starter, cgroup_path
 from jaula.engine.containers.stop import ProcessControl
-from jaula.engine.model import names
-from jaula.engine.model.container import Container
-from jaula.engine.model.container_state import LIVE
-from jaula.engine.networks import live_links
-from jaula.engine.oci_runtimes import container as oci_runtime_container
+from jaula.engine.model.container import LIVE, Container
+from jaula.engine.model.container_store import check_name
+from jaula.engine.networks import links
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
 from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
@@ -46,40 +44,41 @@ log = logging.getLogger("jaula.containers")
 class Containers(ContainerQueries):
     """All containers of an engine."""
 
-    def __init__(self, parts: Services, users: UserLookup) -> None:
-        super().__init__(parts)
-        self.ending = ExitHandler(parts, self._start)
-        self.losing = LostShim(parts, self.ending)
-        self._reaching = ProcessControl(parts, self._emit)
-        self.starter = Starter(parts, users, self.on_event, self.ending.book, self.losing.clear)
+    def __init__(self, services: Services, users: UserLookup) -> None:
+        super().__init__(services)
+        self.exit_handler = ExitHandler(services, self._start)
+        self._process_control = ProcessControl(services, self._emit)
+        self.starter = Starter(
+            services, users, self.on_event, self.exit_handler.save, self.exit_handler.clean_up
+        )
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
-        self._early: dict[str, ExitRecord] = {}
-        self.copying = ContainerCopy(self)
-        self.health: HealthMonitor  # set by the engine, since probes are exec'd
+        self._early_exits: dict[str, ExitRecord] = {}
+        self._copy = ContainerCopy(services, self.starter.ids_of)
+        self.health: HealthMonitor  # set by the engine: a probe is an exec, which needs this object
 
-    # -- events from shims -------------------------------------------------------------------
+    # -- events from shims ---------------------------------------------------------------------
 
     def on_event(self, container: Container, event: Event) -> None:
-        """A shim has something to tell."""
+        """Handle an event that a container's shim reported."""
         if isinstance(event, ExitRecord):
             if container.live:
-                self.ending.exited(container, event)
+                self.exit_handler.exited(container, event)
             else:
-                self._early[container.id] = event  # the start has not returned yet
+                self._early_exits[container.id] = event  # the start has not returned yet
         elif isinstance(event, ExecExited):
             self.on_exec(event.exec_id, event.exit_code)
         elif isinstance(event, OutOfMemory):
-            about = {"memoryUsage": str(event.usage), "memoryLimit": str(event.limit)}
-            self._emit(container, "oom", about)
+            attributes = {"memoryUsage": str(event.usage), "memoryLimit": str(event.limit)}
+            self._emit(container, "oom", attributes)
         elif isinstance(event, Detached):
             self._emit(container, "detach")
 
     def _emit(self, container: Container, action: str, more: dict[str, str] | None = None) -> None:
-        self.parts.events.emit(
+        self.services.events.emit(
             "container", action, container.id, container.record.event_attributes | (more or {})
         )
 
-    # -- life --------------------------------------------------------------------------------
+    # -- life cycle ----------------------------------------------------------------------------
 
     async def create(
         self,
@@ -88,21 +87,23 @@ class Containers(ContainerQueries):
         platform: str | None,
         *,
         owner: tuple[str, int] = ("0", 0),
-        authorize: Authorize = creating.allow_all,
+        authorize: Authorize = container_create.allow_all,
     ) -> ContainerCreated:
-        """See :func:`jaula.engine.containers.create.create`."""
-        return await creating.create(
-            self.parts, body, name, platform, owner=owner, authorize=authorize
+        """Create a container; see :func:`jaula.engine.containers.create.create`."""
+        return await container_create.create(
+            self.services, body, name, platform, owner=owner, authorize=authorize
         )
 
     async def start(self, ref: str) -> None:
         """Start a container.
 
-        :raises NotModified: it runs.
+        :raises NotFound: when there is no such container.
+        :raises NotModified: when it runs already.
+        :raises Conflict: when it is paused.
         """
         container = self.find(ref)
         async with container.lock:
-            self._check_there(container)
+            self._check_exists(container)
             if container.record.status is Status.PAUSED:
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.live:
@@ -115,68 +116,72 @@ class Containers(ContainerQueries):
         try:
             await self.starter.start(container)
         except BaseException as error:
-            self._early.pop(container.id, None)
+            self._early_exits.pop(container.id, None)
             if container.record.status is Status.RESTARTING:
-                self.ending.give_up(container)
-            container.tell(("next-exit",), _failure(error))
+                self.exit_handler.give_up(container)
+            container.notify(("next-exit",), _failure(error))
             if container.record.body.host_config.auto_remove:
-                await self.ending.remove(container, volumes=True)
+                await self.exit_handler.remove(container, volumes=True)
             raise
-        await attaching.join_late(container)
+        if container.pending:
+            await container_attach.join_late(container)
         self.health.started(container)
         self.watch(container)
 
     def watch(self, container: Container) -> None:
-        """Notice a shim that is lost, or an end that came before the start was booked."""
+        """Watch a container's shim.
+
+        An exit that was reported before the start was recorded is handled at once.
+        """
         shim = container.shim
-        if (end := self._early.pop(container.id, None)) is not None:
-            self.ending.exited(container, end)
+        if (end := self._early_exits.pop(container.id, None)) is not None:
+            self.exit_handler.exited(container, end)
         elif shim is not None:
-            shim.on_gone = lambda: self.losing.lost(container)
+            shim.on_gone = lambda: self.exit_handler.shim_lost(container)
             if shim.gone:
-                self.losing.lost(container)
+                self.exit_handler.shim_lost(container)
             else:
-                self.health.follow(container)
+                self.health.watch(container)
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
-        """Ask a container to end, and kill it after ``timeout`` seconds (-1: never).
+        """Ask a container to exit, and kill it after ``timeout`` seconds (-1: never).
 
-        :raises NotModified: it does not run.
+        :raises NotModified: when it does not run.
         """
         container = self.find(ref)
         if container.record.status is Status.RESTARTING:
             container.change(manually_stopped=True)
-            self.ending.give_up(container)
+            self.exit_handler.give_up(container)
             return
         if not container.live:
             raise NotModified(f"container {container.name} is not running")
         await self._stop(container, timeout, signal)
         self._emit(container, "stop")
 
-    async def renew(self, container: Container) -> None:
-        """End an unhealthy container; it starts again as by a restart policy."""
-        log.warning("container %s is unhealthy and is started again", container.name)
+    async def restart_unhealthy(self, container: Container) -> None:
+        """Stop an unhealthy container; the exit handler restarts it, as for a restart policy."""
+        log.warning("container %s is unhealthy and is restarted", container.name)
         container.change(renewing=True)
-        self.ending.book(container)
-        await self._reaching.end(container, None, None)
+        self.exit_handler.save(container)
+        await self._process_control.end(container, None, None)
 
     async def _stop(self, container: Container, timeout: int | None, signal: str | None) -> None:
         if signal:
-            signals.parse(signal)  # refused before it is on record that somebody stops it
+            signals.parse(signal)  # raises before the record says that the container was stopped
         container.change(manually_stopped=True)
-        self.ending.book(container)
-        await self._reaching.end(container, timeout, signal)
+        self.exit_handler.save(container)
+        await self._process_control.end(container, timeout, signal)
 
     async def end(self, container: Container) -> None:
-        """Kill one that runs, and wait for its end."""
-        await self._reaching.kill(container)
+        """Kill a running container and wait for its exit."""
+        await self._process_control.kill(container)
 
     async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
-        """Stop, if it runs, and start."""
+        """Stop a container if it runs, and start it."""
         container = self.find(ref)
         if container.record.status is Status.RESTARTING:
-            self.ending.give_up(container)
-        container.removing = True  # its end is not to be followed by policy or removal
+            self.exit_handler.give_up(container)
+        container.removing = True  # neither the restart policy nor --rm applies to this exit
         try:
             if container.live:
                 await self._stop(container, timeout, signal)
@@ -184,113 +189,129 @@ class Containers(ContainerQueries):
         finally:
             container.removing = False
         async with container.lock:
-            self._check_there(container)
+            self._check_exists(container)
             if not container.live:
                 await self._start(container)
         self._emit(container, "restart")
 
     async def kill(self, ref: str, signal: str | None) -> None:
-        """Send a signal to the first process; SIGKILL is waited for.
+        """Send a signal to init; after SIGKILL wait for the exit.
 
-        :raises Conflict: it does not run.
+        :raises Conflict: when the container does not run.
         """
         container = self.find(ref)
         number = signals.parse(signal or "SIGKILL")
         if container.record.status is Status.RESTARTING:
             container.change(manually_stopped=True)
-            self.ending.give_up(container)
+            self.exit_handler.give_up(container)
             return
         if not container.live:
             raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
         stop = container.record.body.stop_signal or "SIGTERM"
         if number in (9, signals.parse(stop)):
             container.change(manually_stopped=True)
-            self.ending.book(container)
+            self.exit_handler.save(container)
         self._emit(container, "kill", {"signal": str(number)})
         if number == 9:
-            await self._reaching.kill(container)  # as Docker: who is answered may remove it
+            await self._process_control.kill(container)  # Docker: the client may remove it now
         else:
-            await self._reaching.signal(container, number)
+            await self._process_control.signal(container, number)
 
     async def pause(self, ref: str) -> None:
-        """Stop every process of a container where it is."""
+        """Freeze every process of a container.
+
+        :raises Conflict: when it does not run or is paused already.
+        """
         container = self.find(ref)
         async with container.lock:
             if container.record.status is Status.PAUSED:
                 raise Conflict(f"Container {container.id} is already paused")
             if not container.live:
                 raise Conflict(f"container {container.id} is not running")
-            await self._reaching.freeze(container)
+            await self._process_control.freeze(container)
 
     async def unpause(self, ref: str) -> None:
-        """Let a paused container go on."""
+        """Resume the processes of a paused container.
+
+        :raises Conflict: when it is not paused.
+        """
         container = self.find(ref)
         async with container.lock:
             if container.record.status is not Status.PAUSED:
                 raise Conflict(f"Container {container.id} is not paused")
-            await self._reaching.thaw(container)
+            await self._process_control.thaw(container)
             self._emit(container, "unpause")
 
     async def rename(self, ref: str, new: str) -> None:
-        """Give a container another name."""
+        """Rename a container.
+
+        :raises InvalidRequest: when the new name is empty, invalid or the present name.
+        :raises Conflict: when another container has the name.
+        """
         container = self.find(ref)
         if not new:
             raise InvalidRequest("Neither old nor new names may be empty")
-        name, old = names.check_name(new), container.name
+        name, old = check_name(new), container.name
         if name == old:
             raise InvalidRequest("Renaming a container with the same name as its current name")
         try:
-            self.parts.registry.reserve(name, container.id)
+            self.services.container_store.reserve(name, container.id)
         except Conflict as error:
             raise Conflict(f"Error when allocating new name: {error.message}") from None
         container.change(name=name)
         try:
-            self.parts.registry.save(container)
+            self.services.container_store.save(container)
         except JaulaError:
             container.change(name=old)
-            self.parts.registry.release(name, container.id)
+            self.services.container_store.release(name, container.id)
             raise
-        self.parts.registry.release(old, container.id)
-        self.starter.connector.renamed(container)
+        self.services.container_store.release(old, container.id)
+        self.starter.connector.rename(container)
         self._emit(container, "rename", {"oldName": f"/{old}"})
 
     async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
-        """Remove a container; ``force`` kills it first."""
+        """Remove a container; ``force`` kills a running one first.
+
+        :raises Conflict: when it runs and ``force`` is not set, or its files cannot be removed.
+        """
         container = self.find(ref)
         if container.live or container.record.status is Status.RESTARTING:
             if not force:
                 state = str(container.record.status)
-                way = "stop the container before removing or force remove"
+                remedy = "stop the container before removing or force remove"
                 raise Conflict(
                     f'cannot remove container "/{container.name}": container is {state}'
-                    + (" and must be unpaused first" if state == Status.PAUSED else f": {way}")
+                    + (" and must be unpaused first" if state == Status.PAUSED else f": {remedy}")
                 )
             container.removing = True
             if container.record.status is Status.RESTARTING:
-                self.ending.give_up(container)
+                self.exit_handler.give_up(container)
             else:
                 self._emit(container, "kill", {"signal": "9"})
-                await self._reaching.kill(container)
+                await self._process_control.kill(container)
         async with container.lock:
-            # An automatic removal may have been faster.
-            if container.id in self.parts.registry:
-                await self.ending.remove(container, volumes=volumes)
+            # --rm may have removed it while this waited for the lock.
+            if container.id in self.services.container_store:
+                await self.exit_handler.remove(container, volumes=volumes)
 
     def parent_of_link(self, name: str) -> Container:
-        """The container that has a legacy link: ``web`` for ``web/db``.
+        """Return the container that has a legacy link: ``web`` for ``web/db``.
 
-        :raises NotFound: there is no such link.
+        :raises NotFound: when there is no such link.
         """
-        return live_links.parent(self.parts, name)
+        return links.link_parent(self.services, name)
 
     async def remove_link(self, name: str) -> None:
-        """Take a legacy link away from a container, which may run."""
+        """Remove a legacy link from a container, which may run."""
         container = self.parent_of_link(name)
         async with container.lock:
-            live_links.remove(self.parts, name)
+            links.remove_link(self.services, name)
 
     async def wait(self, ref: str, condition: str) -> asyncio.Future[WaitResult]:
-        """A future for the end that ``condition`` names."""
+        """Return a future that is resolved when ``condition`` is met.
+
+        :raises InvalidRequest: when the condition is unknown.
+        """
         container = self.find(ref)
         condition = condition or "not-running"
         if condition not in ("not-running", "next-exit", "removed"):
@@ -305,80 +326,88 @@ class Containers(ContainerQueries):
             return future
         return container.wait(condition)
 
-    # -- streams -----------------------------------------------------------------------------
+    # -- streams -------------------------------------------------------------------------------
 
     async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
-        """Join a client to a container's streams; ``fd`` is the engine's from here on."""
-        await attaching.attach(self, self.find_or_close(ref, fd), fd, options)
+        """Attach a client to a container's streams; this method owns ``fd``."""
+        await container_attach.attach(self, self.find_or_close(ref, fd), fd, options)
 
     def tty(self, ref: str, *, control: bool = False) -> bool:
-        """Whether its streams are one terminal; with ``control`` it must be possible to attach."""
+        """Return whether a container has a terminal.
+
+        :raises Conflict: when ``control`` is set and the container cannot be attached.
+        """
         container = self.find(ref)
         if control:
-            attaching.check(container)
+            container_attach.check(container)
         return container.record.body.tty
 
     async def resize(self, ref: str, h: int, w: int) -> None:
-        """Set the size of its terminal."""
+        """Set the size of a container's terminal.
+
+        :raises Conflict: when it does not run.
+        """
         container = self.find(ref)
         if container.shim is None or not container.live:
             raise Conflict(f"container {container.id} is not running")
         if not container.record.body.tty:
-            return  # nothing has a size; Docker says yes as well
+            return  # there is no terminal to resize; Docker succeeds as well
         await container.shim.resize("", h, w)
         self._emit(container, "resize", {"height": str(h), "width": str(w)})
 
-    # -- files -------------------------------------------------------------------------------
+    # -- files ---------------------------------------------------------------------------------
 
     async def commit(self, ref: str, options: CommitOptions) -> str:
-        """Make an image of a container; the image's id."""
+        """Create an image from a container and return the image's id."""
         from jaula.engine.containers.commit import commit
 
-        return await commit(self, self.find(ref), options)
+        return await commit(
+            self.services, self.find(ref), options, pause=self.pause, unpause=self.unpause
+        )
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
-        """What is at a path of a container."""
-        return await self.copying.stat(self.find(ref), path)
+        """Return the file status of a path in a container."""
+        return await self._copy.stat(self.find(ref), path)
 
     async def copy_out(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
-        """What is at a path, and it as a tar."""
-        return await self.copying.out(self.find(ref), path)
+        """Return the status of a path in a container, and the path as a tar archive."""
+        return await self._copy.out(self.find(ref), path)
 
     async def copy_in(
         self, ref: str, path: str, stream: AsyncIterator[bytes], *, keep_kinds: bool, as_user: bool
     ) -> None:
-        """Unpack a tar into a directory of a container."""
-        await self.copying.into(
-            self.find(ref), path, stream, keep_kinds=keep_kinds, as_user=as_user
-        )
+        """Extract a tar archive into a directory of a container."""
+        await self._copy.into(self.find(ref), path, stream, keep_kinds=keep_kinds, as_user=as_user)
 
-    # -- changes of limits -------------------------------------------------------------------
+    # -- changes of limits ---------------------------------------------------------------------
 
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
-        """Change limits or the restart policy of a container."""
-        from jaula.engine.containers.update import merged_limits
+        """Change the limits or the restart policy of a container and return warnings."""
+        from jaula.engine.containers.update import merge_limits
 
         container = self.find(ref)
         async with container.lock:
-            self._check_there(container)
+            self._check_exists(container)
             policy_of = body.restart_policy
             if policy_of.name:
                 auto = container.record.body.host_config.auto_remove
                 restart_policy.check(policy_of, auto_remove=auto)
-            updated = merged_limits(container.record, body, self.parts.host)
+            updated = merge_limits(container.record, body, self.services.host)
             resources, warnings = updated.limits, updated.warnings
             other = (
-                oci_runtime_container.runtime_of(self.parts.config.paths, container.id)
+                oci_runtimes.external_container(self.services.config.paths, container.id)
                 if container.live
                 else None
             )
             if other is not None and resources is not None:
                 await other.update(resources)
             elif container.live and resources is not None:
-                with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
+                with self.services.cgroups.open(
+                    cgroup_path(self.services, container.record)
+                ) as cgroup:
                     warnings = (*warnings, *cgroup.apply(resources))
             container.change(body=updated.body, resolved_request=updated.resolved)
-            self.parts.registry.save(container)
+            self.services.container_store.save(container)
         self._emit(container, "update")
         return warnings
 
@@ -388,7 +417,7 @@ class Containers(ContainerQueries):
 
         check_prune(filters)
         removed, freed = [], 0
-        for container in self.parts.registry:
+        for container in self.services.container_store:
             status = container.record.status
             if status not in (Status.CREATED, Status.EXITED, Status.DEAD):
                 continue
@@ -396,17 +425,17 @@ class Containers(ContainerQueries):
             if not prune_selects(filters, record.body.labels, record.created / 1e9):
                 continue
             async with container.lock:
-                if container.live or container.id not in self.parts.registry:
+                if container.live or container.id not in self.services.container_store:
                     continue
                 size = await asyncio.to_thread(self.size, container)
-                await self.ending.remove(container, volumes=False)
+                await self.exit_handler.remove(container, volumes=False)
             removed.append(container.id)
             freed += size
-        self.parts.events.emit("container", "prune", "", {"reclaimed": str(freed)})
+        self.services.events.emit("container", "prune", "", {"reclaimed": str(freed)})
         return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
 
-    def _check_there(self, container: Container) -> None:
-        if container.id not in self.parts.registry:
+    def _check_exists(self, container: Container) -> None:
+        if container.id not in self.services.container_store:
             raise NotFound(f"No such container: {container.name}")
 
 

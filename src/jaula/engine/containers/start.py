@@ -1,36 +1,33 @@
-"""Starting a container: its ids, its network, its files, its spec, then the runtime.
+"""``POST /containers/ID/start``: ids, networks, files and spec of a container, then the runtime.
 
-The order matters for one thing only: whatever fails, everything that was taken is given back, the
-failure is recorded as Docker does (exit code 127, 126 or 125 and the text), and nobody waits for
-ever.
+If anything fails, everything that the start took is released. The failure is recorded as Docker
+does (exit code 127, 126 or 125, and the text), and no client waits forever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.engine import oci_runtimes
 from jaula.engine.containers import selinux
-from jaula.engine.containers.log_config import identified, log_options
-from jaula.engine.model import container_state
-from jaula.engine.model.container import Container
-from jaula.engine.model.container_state import StateAction
-from jaula.engine.networks import endpoints, etc_files, links, live_links
-from jaula.engine.networks.connect import NetworkConnector
-from jaula.engine.networks.start_resources import StartResources
-from jaula.engine.oci_runtimes import container as oci_runtime_container
+from jaula.engine.containers.log_config import log_options, with_identity
+from jaula.engine.model.container import Container, StateAction, next_status
+from jaula.engine.networks import endpoints, etc_files, links
+from jaula.engine.networks.connect import NetworkConnector, StartResources
 from jaula.engine.oci_spec import host, security, spec
 from jaula.engine.oci_spec.inputs import SpecInputs
 from jaula.engine.secrets import mount
-from jaula.engine.userns import join, keep_id
-from jaula.engine.volumes import mount_events
+from jaula.engine.userns import join
+from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
+from jaula.engine.volumes.mount import emit_mounts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
 from jaula.runtime.protocol import LogSetup, StartRequest
-from jaula.security.id_ranges import IdRange
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord
@@ -49,67 +46,69 @@ class Starter:
 
     def __init__(
         self,
-        parts: Services,
+        services: Services,
         users: UserLookup,
         on_event: Callable[[Container, Event], None],
-        book: Callable[[Container], bool],
-        clear: Callable[[Container], Awaitable[None]],
+        save: Callable[[Container], bool],
+        clean_up: Callable[[Container], Awaitable[None]],
     ) -> None:
-        self._parts = parts
+        self._services = services
         self._users = users
         self._on_event = on_event
-        self._book = book
-        self._clear = clear
-        self.connector = NetworkConnector(parts)
+        self._save = save
+        self._clean_up_container = clean_up
+        self.connector = NetworkConnector(services)
 
     async def start(self, container: Container) -> None:
-        """Start it.
+        """Start a container.
 
-        :raises RuntimeFailure: the program is not there (127), cannot be executed (126), or the
-            kernel refused something (125).
-        :raises Conflict: its state does not allow it, or what it joins does not run.
+        :raises RuntimeFailure: when the program does not exist (127), cannot be executed (126), or
+            the kernel refused a step (125).
+        :raises Conflict: when the container's state does not allow a start, or a container that it
+            joins does not run.
         """
         record = container.record
-        following = container_state.after(record.status, StateAction.START, container.name)
-        place = StartResources(self._parts)
+        running_status = next_status(record.status, StateAction.START, container.name)
+        resources = StartResources(self._services)
         container.exited.clear()
         try:
-            if not record.build:  # a step's base was judged when the build began
-                self._parts.gate.check_start(record.image, record.body.image)
+            if not record.build:  # the policy decided on a step's base image when the build began
+                self._services.image_policy.check_start(record.image, record.body.image)
             resolved = record.resolved
-            joined = self._joined(resolved.namespaces, place)
-            await self._take(record, place)
+            joined = self._joined_paths(resolved.namespaces, resources)
+            await self._take(record, resources)
             if container.prepare is not None:
-                await container.prepare(self._maps(record, place))
+                await container.prepare(self._maps(record, resources))
                 record = container.record
-            if self._parts.host.selinux and not record.level:  # made before there was a policy
-                level = selinux.take_level(self._parts, record.id, resolved)
+            if self._services.host.selinux and not record.level:  # older than the host's policy
+                level = selinux.take_level(self._services, record.id, resolved)
                 container.change(level=level)
                 record = container.record
-            runtime = await self._parts.runtimes.command(resolved.runtime)
-            await self._parts.volume_mounts.use(record)
-            request = self._prepare(container, joined, place, runtime)
-            if self._parts.host.selinux:
-                await asyncio.to_thread(selinux.label_files, self._parts, record, request.root)
-            begun = time.time_ns()  # before it can say anything: logs are asked for from then on
-            shim = await self._parts.runtime.start(
+            runtime = await self._services.runtime_table.command(resolved.runtime)
+            await self._services.volume_mounts.use(record)
+            request = self._prepare(container, joined, resources, runtime)
+            if self._services.host.selinux:
+                await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
+            # Before the first output: clients request logs from this time on.
+            begun = time.time_ns()
+            shim = await self._services.runtime.start(
                 request,
-                place.sandbox,
+                resources.sandbox,
                 container.take_pending(),
-                lambda event: self._on_event(container, event),
-                place.held,
+                functools.partial(self._on_event, container),
+                resources.joined_fds,
             )
         except BaseException as error:
-            await asyncio.shield(self._undo(container))
-            self._failed(container, place, error)
+            await asyncio.shield(self._clean_up(container))
+            self._failed(container, resources, error)
             if isinstance(error, OSError):
                 raise RuntimeFailure(f"cannot start container {container.name}: {error}") from error
             raise
-        place.close_sandbox()
+        resources.close_sandbox()
         container.shim = shim
-        endpoint = place.endpoint
+        endpoint = resources.endpoint
         container.change(
-            status=following,
+            status=running_status,
             pid=shim.pid,
             shim_pid=shim.shim_pid,
             exit_code=0,
@@ -118,50 +117,55 @@ class Starter:
             started_at=begun,
             finished_at=record.finished_at,
             manually_stopped=False,
-            range_start=place.reserved.start if place.reserved else 0,
-            range_size=place.reserved.size if place.reserved else 0,
-            borrowed_start=place.borrowed.start if place.borrowed else 0,
-            borrowed_size=place.borrowed.size if place.borrowed else 0,
+            range_start=resources.reserved.start if resources.reserved else 0,
+            range_size=resources.reserved.size if resources.reserved else 0,
+            borrowed_start=resources.shared_ids.start if resources.shared_ids else 0,
+            borrowed_size=resources.shared_ids.size if resources.shared_ids else 0,
             endpoint=endpoint,
-            more_endpoints=tuple(place.endpoints[1:]),
+            more_endpoints=tuple(resources.endpoints[1:]),
             ports=endpoint.ports if endpoint else (),
         )
-        self._book(container)
-        if record.started_at:  # else nobody can be linked to it yet
-            live_links.follow(self._parts, container)
-        self.connector.told(container.record, place.endpoints, "connect")
-        mount_events.mounted(self._parts.events, record)
-        self._parts.events.emit("container", "start", container.id, record.event_attributes)
-        self._parts.sandboxes.refill()
+        self._save(container)
+        if record.started_at:  # on its first start no container can be linked to it yet
+            links.update_linked_hosts(self._services, container)
+        self.connector.emit(container.record, resources.endpoints, "connect")
+        emit_mounts(self._services.events, record)
+        self._services.events.emit("container", "start", container.id, record.event_attributes)
+        self._services.sandbox_pool.refill()
 
-    async def _undo(self, container: Container) -> None:
-        """Leave nothing of what another runtime had begun when its shim was killed."""
+    async def _clean_up(self, container: Container) -> None:
+        """Remove what an external runtime had created when its shim was killed."""
         if (
-            self._parts.config.paths.container_run(container.id) / oci_runtime_container.NAME
+            self._services.config.paths.container_run(container.id) / oci_runtimes.RUNTIME_FILE
         ).exists():
-            await self._clear(container)
+            await self._clean_up_container(container)
 
-    def _failed(self, container: Container, place: StartResources, error: BaseException) -> None:
+    def _failed(
+        self, container: Container, resources: StartResources, error: BaseException
+    ) -> None:
         container.close_pending()
-        self._parts.resolvers.close_one(container.id)
-        self._parts.volume_mounts.leave(container)
-        place.give_back()
+        self._services.dns_servers.close_one(container.id)
+        self._services.volume_mounts.leave(container)
+        resources.release()
         code = error.exit_code if isinstance(error, JaulaError) else 125
         text = error.message if isinstance(error, JaulaError) else str(error)
         container.change(exit_code=code, error=text, finished_at=time.time_ns(), pid=0)
         container.exited.set()
-        self._book(container)
+        self._save(container)
 
-    # -- what it shares ----------------------------------------------------------------------
+    # -- namespaces ----------------------------------------------------------------------------
 
-    def _joined(self, modes: Namespaces, place: StartResources) -> dict[str, str]:
-        """Paths of the namespaces that another container lends, its user namespace among them.
+    def _joined_paths(self, modes: Namespaces, resources: StartResources) -> dict[str, str]:
+        """Return the paths of namespaces of another container, its user namespace among them.
 
-        They are what the spec shows; entered is what ``place`` holds.
+        The spec shows these paths. The runtime enters the descriptors in ``resources.joined_fds``.
+
+        :raises Conflict: when the other container does not run.
+        :raises InvalidRequest: when the other container does not share the namespace.
         """
-        joined: dict[str, str] = {}
+        paths: dict[str, str] = {}
         for kind, ref in modes.containers().items():
-            other = self._parts.registry.find(ref)
+            other = self._services.container_store.find(ref)
             pid = other.record.pid
             if not other.live or not pid:
                 raise Conflict(f"cannot join {kind} of a non running container: {other.name}")
@@ -171,42 +175,42 @@ class Starter:
                     f"cannot join IPC of a non-shareable container {other.name}",
                     hint="start that one with --ipc=shareable",
                 )
-            joined[kind] = f"/proc/{pid}/ns/{join.NAMES[kind]}"
+            paths[kind] = f"/proc/{pid}/ns/{join.NAMES[kind]}"
             if not other_modes.user.host:
-                joined["user"] = f"/proc/{pid}/ns/user"
+                paths["user"] = f"/proc/{pid}/ns/user"
             elif kind == "user":
                 raise InvalidRequest(
                     f"container {other.name} has no user namespace of its own to join",
-                    hint="it was made with --userns=host",
+                    hint="it was created with --userns=host",
                 )
-        if (lender := self._lender(modes)) is not None:
-            place.held = join.borrow(lender, joined)
-        return joined
+        if (owner := self._namespace_owner(modes)) is not None:
+            resources.joined_fds = join.open_namespaces(owner, paths)
+        return paths
 
-    def _lender(self, modes: Namespaces) -> Container | None:
+    def _namespace_owner(self, modes: Namespaces) -> Container | None:
         for ref in modes.containers().values():
-            return self._parts.registry.find(ref)
+            return self._services.container_store.find(ref)
         return None
 
-    async def _take(self, record: ContainerRecord, place: StartResources) -> None:
+    async def _take(self, record: ContainerRecord, resources: StartResources) -> None:
         modes = record.resolved.namespaces
-        lender = self._lender(modes)
-        members = {} if record.resolved.network_disabled else endpoints.of(record)
-        if modes.network and members:
+        owner = self._namespace_owner(modes)
+        networks = {} if record.resolved.network_disabled else endpoints.settings_of(record)
+        if modes.network and networks:
             await self.connector.attach(
-                record, members, place, lambda ids: keep_id.maps(record, ids)
+                record, networks, resources, lambda ids: keep_id_maps(record, ids)
             )
-        elif lender is None and not modes.user.host:
-            place.reserved = self._parts.ranges.take()
-        if lender is not None:
-            place.ids = place.borrowed = self.ids_of(lender)
-            if place.borrowed is not None:
-                self._parts.ranges.borrow(place.borrowed.start)
+        elif owner is None and not modes.user.host:
+            resources.reserved = self._services.id_ranges.take()
+        if owner is not None:
+            resources.ids = resources.shared_ids = self.ids_of(owner)
+            if resources.shared_ids is not None:
+                self._services.id_ranges.share(resources.shared_ids.start)
         elif not modes.user.host:
-            place.ids = place.reserved
+            resources.ids = resources.reserved
 
     def ids_of(self, container: Container) -> IdRange | None:
-        """The ids that a running container uses, its own or those of the one it joined."""
+        """Return the ids that a running container uses, its own or those of the one it joined."""
         record = container.record
         if record.borrowed_size:
             return IdRange(record.borrowed_start, record.borrowed_size)
@@ -214,71 +218,73 @@ class Starter:
             return None
         return IdRange(record.range_start, record.range_size)
 
-    def _maps(self, record: ContainerRecord, place: StartResources) -> keep_id.Maps:
-        """The id maps of the user namespace that the container is in; empty for the host's."""
-        if place.ids is None:
+    def _maps(self, record: ContainerRecord, resources: StartResources) -> IdMaps:
+        """Return the id maps of the container's user namespace; empty if that is the host's."""
+        if resources.ids is None:
             return (), ()
-        while (lender := self._lender(record.resolved.namespaces)) is not None:
-            record = lender.record
-        usual = self._parts.ranges.mappings(place.ids)
-        return keep_id.maps(record, place.ids) or (usual, ())
+        while (owner := self._namespace_owner(record.resolved.namespaces)) is not None:
+            record = owner.record
+        default = self._services.id_ranges.mappings(resources.ids)
+        return keep_id_maps(record, resources.ids) or (default, ())
 
-    # -- what it sees ------------------------------------------------------------------------
+    # -- spec ----------------------------------------------------------------------------------
 
     def _prepare(
         self,
         container: Container,
         joined: dict[str, str],
-        place: StartResources,
+        resources: StartResources,
         runtime: ExternalRuntime | None,
     ) -> StartRequest:
-        parts, record = self._parts, container.record
+        services, record = self._services, container.record
         body, resolved = record.body, record.resolved
         modes = resolved.namespaces
-        if container.hidden_env:
-            body = msgspec.structs.replace(body, env=(*body.env, *container.hidden_env))
-        linked = links.found(parts, record, endpoints.of(record)) if resolved.links else []
+        if container.transient_env:
+            body = msgspec.structs.replace(body, env=(*body.env, *container.transient_env))
+        linked = links.resolve_links(services, record) if resolved.links else []
         if linked:
             variables = links.environment(record, linked)
             body = msgspec.structs.replace(body, env=(*variables, *body.env))
-        paths = parts.config.paths
-        uids, gids = self._maps(record, place)
-        facts = SpecInputs(
+        paths = services.config.paths
+        uids, gids = self._maps(record, resources)
+        inputs = SpecInputs(
             container_id=record.id,
-            cgroup_path=cgroup_path(parts, record),
+            cgroup_path=cgroup_path(services, record),
             hostname=self._hostname(record),
-            host=host.fresh(parts.host),
+            host=host.refresh(services.host),
             user=self._users.of(record),
             mappings=uids,
             gid_mappings=gids,
             joined=joined,
-            id_mapped=place.ids is not None and not parts.host.rootless,
-            foreign_network=place.sandbox is not None
-            and "user" not in place.held
-            and place.ids != place.reserved,
-            files=etc_files.write(parts, record, place.endpoints, links.hosts(linked)),
-            mounts=(*record.mounts, *mount.deliver(parts, record, uids, gids)),
+            id_mapped=resources.ids is not None and not services.host.rootless,
+            foreign_network=resources.sandbox is not None
+            and "user" not in resources.joined_fds
+            and resources.ids != resources.reserved,
+            files=etc_files.write(services, record, resources.endpoints, links.hosts_lines(linked)),
+            mounts=(*record.mounts, *mount.mount_secrets(services, record, uids, gids)),
             beneath=record.beneath,
             owner=(int(record.owner), record.owner_gid) if record.beneath else None,
             level=record.level,
             shared_shm=self._shared_shm(record),
             devices=_host_devices() if resolved.security.privileged and modes.user.host else (),
         )
-        confinement = security.decide(resolved, facts.host, external=runtime is not None)
-        document = encode(spec.build(body, resolved, facts, confinement))
+        confinement = security.decide(resolved, inputs.host, external=runtime is not None)
+        document = encode(spec.build(body, resolved, inputs, confinement))
         run_dir = paths.container_run(record.id)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
-        oci_runtime_container.ExternalContainer.note(run_dir, runtime)
+        oci_runtimes.ExternalContainer.write(run_dir, runtime)
         bundle = container.bundle or str(paths.container(record.id))
         with open(f"{bundle}/config.json", "wb", buffering=0) as file:
             file.write(document)
-        driver, options = log_options(parts.config, resolved.log)
+        driver, options = log_options(services.config, resolved.log)
         return StartRequest(
             container_id=record.id,
             bundle=bundle,
             run_dir=str(run_dir),
-            root=_root(parts, record),
-            log=LogSetup(driver, identified(driver, options, record), log_path(parts, record.id)),
+            root=_root(services, record),
+            log=LogSetup(
+                driver, with_identity(driver, options, record), log_path(services, record.id)
+            ),
             tty=body.tty,
             stdin_open=body.open_stdin,
             stdin_once=body.stdin_once,
@@ -288,19 +294,19 @@ class Starter:
         )
 
     def _hostname(self, record: ContainerRecord) -> str:
-        if owner := record.resolved.namespaces.net.container:
-            return self._parts.registry.find(owner).record.hostname
+        if ref := record.resolved.namespaces.net.container:
+            return self._services.container_store.find(ref).record.hostname
         return record.hostname
 
     def _shared_shm(self, record: ContainerRecord) -> str | None:
         resolved = record.resolved
         if resolved.namespaces.ipc.container:
-            lender = self._parts.registry.find(resolved.namespaces.ipc.container)
-            path = str(self._parts.config.paths.container_run(lender.id) / "shm")
+            owner = self._services.container_store.find(resolved.namespaces.ipc.container)
+            path = str(self._services.config.paths.container_run(owner.id) / "shm")
             if not os.path.ismount(path):
                 raise Conflict(
-                    f"/dev/shm of container {lender.name} cannot be shared any more",
-                    hint="it was made by an engine that has ended; restart that container",
+                    f"/dev/shm of container {owner.name} can no longer be shared",
+                    hint="a previous engine created it; restart that container",
                 )
             return path
         if not resolved.namespaces.shareable_ipc:
@@ -308,46 +314,46 @@ class Starter:
         from jaula.kernel import mounts
         from jaula.kernel.mounts import MS
 
-        path = str(self._parts.config.paths.container_run(record.id) / "shm")
+        path = str(self._services.config.paths.container_run(record.id) / "shm")
         os.makedirs(path, mode=0o700, exist_ok=True)
         size = resolved.shm_size or 64 * 1024 * 1024
         if not os.path.ismount(path):
             flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
-            label = security.labels(resolved, self._parts.host, record.level).mount
+            label = security.selinux_labels(resolved, self._services.host, record.level).mount
             context = f',context="{label}"' if label else ""
             mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
         return path
 
 
-def _root(parts: Services, record: ContainerRecord) -> RootSource:
-    """How its root is mounted; of a step of a build nothing needs to outlive a loss of power."""
-    root = parts.snapshots.root(record.id)
+def _root(services: Services, record: ContainerRecord) -> RootSource:
+    """Return the mount of a container's root; a build step's need not survive a power loss."""
+    root = services.snapshots.root(record.id)
     if record.build and isinstance(root, OverlayRoot):
         return msgspec.structs.replace(root, volatile=True)
     return root
 
 
-def cgroup_path(parts: Services, record: ContainerRecord) -> str:
-    """Where a container's processes are accounted: below the engine's parent, or the asked one."""
-    parent = record.resolved.resources.cgroup_parent or parts.config.cgroup_parent
+def cgroup_path(services: Services, record: ContainerRecord) -> str:
+    """Return the cgroup of a container, below the engine's parent or the requested one."""
+    parent = record.resolved.resources.cgroup_parent or services.config.cgroup_parent
     return f"/{parent.strip('/')}/{record.id}"
 
 
-def log_path(parts: Services, container_id: str) -> str:
-    """The json-file log, named as Docker names it."""
-    return str(parts.config.paths.container(container_id) / f"{container_id}-json.log")
+def log_path(services: Services, container_id: str) -> str:
+    """Return the path of the json-file log, which has the name that Docker gives it."""
+    return str(services.config.paths.container(container_id) / f"{container_id}-json.log")
 
 
 def _host_devices() -> tuple[str, ...]:
-    """The host's device nodes, without those that a container has of its own."""
+    """Return the host's device nodes, without those that every container has of its own."""
     import stat
 
-    found = []
+    devices = []
     for directory, names, entries in os.walk("/dev"):
         names[:] = [n for n in names if n not in ("pts", "shm", "mqueue", "fd", "hugepages")]
         for name in entries:
             path = os.path.join(directory, name)
             mode = os.lstat(path).st_mode
             if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and name not in ("console", "ptmx"):
-                found.append(path)
-    return tuple(sorted(found))
+                devices.append(path)
+    return tuple(sorted(devices))

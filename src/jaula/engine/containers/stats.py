@@ -22,21 +22,21 @@ _NANOSECONDS = 1_000_000_000
 
 
 async def documents(
-    parts: Services, container: Container, *, stream: bool, one_shot: bool
+    services: Services, container: Container, *, stream: bool, one_shot: bool
 ) -> AsyncIterator[dict[str, Any]]:
-    """One document, or one a second until the container is removed.
+    """Yield one document, or one per second until the container is removed.
 
-    Without ``one_shot`` a single document holds two samples, a second apart, so that a client can
+    Without ``one_shot`` a single document has two samples, one second apart, so that a client can
     compute the share of the CPU.
     """
-    previous = _cpu_nothing()
+    previous = _empty_cpu_stats()
     read_before = NEVER
     if not stream and not one_shot and container.live:
-        first = sample(parts, container)
+        first = sample(services, container)
         previous, read_before = first["cpu_stats"], first["read"]
         await _pause(container)
-    while container.id in parts.registry:
-        document = sample(parts, container)
+    while container.id in services.container_store:
+        document = sample(services, container)
         document["precpu_stats"], document["preread"] = previous, read_before
         yield document
         if not stream:
@@ -52,8 +52,8 @@ async def _pause(container: Container) -> None:
         return
 
 
-def sample(parts: Services, container: Container) -> dict[str, Any]:
-    """The figures of now; a container that does not run has none but its name."""
+def sample(services: Services, container: Container) -> dict[str, Any]:
+    """Return the present figures; a container that does not run has none but its name."""
     record = container.record
     document: dict[str, Any] = {
         "read": timestamp.format_time(time.time_ns()) if container.live else NEVER,
@@ -62,8 +62,8 @@ def sample(parts: Services, container: Container) -> dict[str, Any]:
         "blkio_stats": _blkio(None),
         "num_procs": 0,
         "storage_stats": {},
-        "cpu_stats": _cpu_nothing(),
-        "precpu_stats": _cpu_nothing(),
+        "cpu_stats": _empty_cpu_stats(),
+        "precpu_stats": _empty_cpu_stats(),
         "memory_stats": {},
         "name": f"/{record.name}",
         "id": record.id,
@@ -71,12 +71,12 @@ def sample(parts: Services, container: Container) -> dict[str, Any]:
     if not container.live:
         return document
     try:
-        with parts.cgroups.open(cgroup_path(parts, record)) as cgroup:
+        with services.cgroups.open(cgroup_path(services, record)) as cgroup:
             stats = cgroup.stats()
     except NotFound:
-        return document  # it ended a moment ago
+        return document  # it has just exited
     document["cpu_stats"] = _cpu(stats)
-    document["memory_stats"] = _memory(parts, stats)
+    document["memory_stats"] = _memory(services, stats)
     document["pids_stats"] = {"current": stats.pids.current}
     if stats.pids.limit is not None:
         document["pids_stats"]["limit"] = stats.pids.limit
@@ -86,7 +86,7 @@ def sample(parts: Services, container: Container) -> dict[str, Any]:
     return document
 
 
-def _cpu_nothing() -> dict[str, Any]:
+def _empty_cpu_stats() -> dict[str, Any]:
     return {
         "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
         "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
@@ -115,27 +115,27 @@ def _cpu(stats: Stats) -> dict[str, Any]:
 
 
 def system_cpu_usage() -> int:
-    """Nanoseconds that all CPUs of the host have worked or idled (proc(5), ``/proc/stat``)."""
+    """Return the nanoseconds that all CPUs worked or idled (proc(5), ``/proc/stat``)."""
     with open("/proc/stat", encoding="ascii") as file:
         fields = file.readline().split()
     ticks = sum(int(field) for field in fields[1:8])
     return ticks * _NANOSECONDS // os.sysconf("SC_CLK_TCK")
 
 
-def _memory(parts: Services, stats: Stats) -> dict[str, Any]:
+def _memory(services: Services, stats: Stats) -> dict[str, Any]:
     memory = stats.memory
     details = dict(memory.details)
-    # Clients subtract the cache that the kernel would drop first, under the name of either version.
+    # Clients subtract the cache that the kernel would drop first; v1 has another key for it.
     details.setdefault("inactive_file", memory.inactive_file)
-    if parts.cgroups.version == 1:
+    if services.cgroups.version == 1:
         details.setdefault("total_inactive_file", memory.inactive_file)
-    limit = parts.host.total_memory if memory.limit is None else memory.limit
+    limit = services.host.total_memory if memory.limit is None else memory.limit
     return {
         "usage": memory.usage,
         "max_usage": memory.peak,
         "stats": details,
         "failcnt": memory.failures,
-        "limit": min(limit, parts.host.total_memory) if parts.host.total_memory else limit,
+        "limit": min(limit, services.host.total_memory) if services.host.total_memory else limit,
     }
 
 
@@ -143,11 +143,11 @@ def _blkio(blkio: BlkioStats | None) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     operations: list[dict[str, Any]] = []
     for device in blkio.devices if blkio is not None else ():
-        place = {"major": device.major, "minor": device.minor}
-        rows.append(place | {"op": "read", "value": device.read_bytes})
-        rows.append(place | {"op": "write", "value": device.write_bytes})
-        operations.append(place | {"op": "read", "value": device.read_operations})
-        operations.append(place | {"op": "write", "value": device.write_operations})
+        numbers = {"major": device.major, "minor": device.minor}
+        rows.append(numbers | {"op": "read", "value": device.read_bytes})
+        rows.append(numbers | {"op": "write", "value": device.write_bytes})
+        operations.append(numbers | {"op": "read", "value": device.read_operations})
+        operations.append(numbers | {"op": "write", "value": device.write_operations})
     return {
         "io_service_bytes_recursive": rows,
         "io_serviced_recursive": operations,
@@ -165,18 +165,18 @@ def _networks(pid: int) -> dict[str, dict[str, int]]:
         with open(f"/proc/{pid}/net/dev", encoding="ascii") as file:
             return parse_net_dev(file.read())
     except (FileNotFoundError, ProcessLookupError, OSError):
-        return {}  # it ended a moment ago
+        return {}  # it has just exited
 
 
 def parse_net_dev(text: str) -> dict[str, dict[str, int]]:
-    """Counters of each interface but loopback (proc(5), ``/proc/net/dev``)."""
-    found = {}
+    """Return the counters of each interface but loopback (proc(5), ``/proc/net/dev``)."""
+    interfaces = {}
     for line in text.splitlines()[2:]:
         name, colon, rest = line.partition(":")
         values = [int(field) for field in rest.split()]
         if not colon or len(values) < 16 or name.strip() == "lo":
             continue
-        found[name.strip()] = {
+        interfaces[name.strip()] = {
             "rx_bytes": values[0],
             "rx_packets": values[1],
             "rx_errors": values[2],
@@ -186,4 +186,4 @@ def parse_net_dev(text: str) -> dict[str, dict[str, int]]:
             "tx_errors": values[10],
             "tx_dropped": values[11],
         }
-    return found
+    return interfaces

@@ -1,7 +1,8 @@
-"""What reaches a running container from outside: signals, the request to end, a pause.
+"""Signal, stop, kill, pause and unpause running containers.
 
-The shim delivers, or the other runtime that made the container. Whether something may be done, and
-what it means for policies, is decided by :mod:`jaula.engine.containers.service`.
+The shim delivers signals, or the external runtime that created the container.
+:mod:`jaula.engine.containers.service` decides whether an action is allowed, and what it means for
+restart policies.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from jaula.engine import oci_runtimes
 from jaula.engine.containers.start import cgroup_path
-from jaula.engine.model.container_state import StateAction, after
-from jaula.engine.oci_runtimes import container as oci_runtime_container
+from jaula.engine.model.container import StateAction, next_status
 from jaula.errors import JaulaError, NotFound, RuntimeFailure
 from jaula.spec import signals
 from jaula.state.records import Status
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.containers")
 
 STOP_TIMEOUT = 10  # seconds; Docker's
-_KILL_TIMEOUT = 10.0  # seconds that a killed process may take to go
+_KILL_TIMEOUT = 10.0  # seconds for a killed process to exit
 
 
 class Emit(Protocol):
-    """Tell of an event of a container."""
+    """Emits an event of a container."""
 
     def __call__(
         self, container: Container, action: str, more: dict[str, str] | None = None
@@ -37,14 +38,14 @@ class Emit(Protocol):
 
 
 class ProcessControl:
-    """The way to the processes of running containers."""
+    """Controls the processes of running containers."""
 
-    def __init__(self, parts: Services, emit: Emit) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, emit: Emit) -> None:
+        self._services = services
         self._emit = emit
 
     async def end(self, container: Container, timeout: int | None, signal: str | None) -> None:
-        """Ask one to end, and kill it after ``timeout`` seconds (-1: never)."""
+        """Ask a container to exit, and kill it after ``timeout`` seconds (-1: never)."""
         body = container.record.body
         number = signals.parse(signal or body.stop_signal or "SIGTERM")
         if timeout is None:
@@ -58,18 +59,21 @@ class ProcessControl:
             await self.kill(container)
 
     async def kill(self, container: Container) -> None:
-        """Kill one, and wait for its end."""
+        """Kill a container and wait for its exit.
+
+        :raises JaulaError: when it has not exited after 10 seconds.
+        """
         await self.signal(container, 9)
         try:
             await asyncio.wait_for(container.exited.wait(), _KILL_TIMEOUT)
         except TimeoutError:
             raise JaulaError(
-                f"container {container.name} was killed but does not end",
-                hint="a process of it may hang in the kernel",
+                f"container {container.name} was killed but does not exit",
+                hint="one of its processes may hang in the kernel",
             ) from None
 
     async def signal(self, container: Container, number: int) -> None:
-        """Send a signal to the first process; one that is paused goes on, to receive it."""
+        """Send a signal to init; a paused container is resumed to receive it."""
         shim = container.shim
         if shim is None:
             return
@@ -82,15 +86,18 @@ class ProcessControl:
             await self.thaw(container)
 
     async def _deliver(self, container: Container, shim: Shim, number: int) -> None:
-        """By the runtime that knows the process; SIGKILL reaches it in any case."""
-        other = oci_runtime_container.runtime_of(self._parts.config.paths, container.id)
-        if other is None:
+        """Send a signal by the runtime that created the container.
+
+        If an external runtime fails to send SIGKILL, the shim sends it.
+        """
+        runtime = oci_runtimes.external_container(self._services.config.paths, container.id)
+        if runtime is None:
             await shim.signal(number)
             return
         try:
-            await other.kill(number)
-        except oci_runtime_container.RuntimeGone:
-            return  # its end is being told
+            await runtime.kill(number)
+        except oci_runtimes.RuntimeGone:
+            return  # it has exited, and the shim reports that
         except RuntimeFailure as error:
             if number != 9:
                 raise
@@ -98,36 +105,42 @@ class ProcessControl:
             await shim.signal(number)
 
     async def freeze(self, container: Container) -> None:
-        """Stop every process where it is. The caller holds the container's lock."""
-        following = after(container.record.status, StateAction.PAUSE, container.name)
+        """Freeze every process. The caller holds the container's lock."""
+        paused_status = next_status(container.record.status, StateAction.PAUSE, container.name)
         if (
-            other := oci_runtime_container.runtime_of(self._parts.config.paths, container.id)
+            runtime := oci_runtimes.external_container(self._services.config.paths, container.id)
         ) is not None:
-            await other.pause()
+            await runtime.pause()
         else:
-            with self._parts.cgroups.open(cgroup_path(self._parts, container.record)) as cgroup:
+            with self._services.cgroups.open(
+                cgroup_path(self._services, container.record)
+            ) as cgroup:
                 await asyncio.to_thread(cgroup.freeze)
         if container.live:
-            container.change(status=following)
-            self._parts.registry.save(container)
+            container.change(status=paused_status)
+            self._services.container_store.save(container)
             self._emit(container, "pause")
 
     async def thaw(self, container: Container) -> None:
-        """Let a paused one go on."""
+        """Resume the processes of a paused container."""
         if (
-            other := oci_runtime_container.runtime_of(self._parts.config.paths, container.id)
+            runtime := oci_runtimes.external_container(self._services.config.paths, container.id)
         ) is not None:
             try:
-                await other.resume()
+                await runtime.resume()
             except RuntimeFailure as error:
                 log.warning("container %s: %s; thawing its cgroup", container.name, error)
         try:
-            with self._parts.cgroups.open(cgroup_path(self._parts, container.record)) as cgroup:
+            with self._services.cgroups.open(
+                cgroup_path(self._services, container.record)
+            ) as cgroup:
                 cgroup.thaw()
         except NotFound:
-            if other is None:
+            if runtime is None:
                 raise
         if container.record.status is not Status.PAUSED:
-            return  # it has ended meanwhile
-        container.change(status=after(container.record.status, StateAction.UNPAUSE, container.name))
-        self._parts.registry.save(container)
+            return  # it has exited meanwhile
+        container.change(
+            status=next_status(container.record.status, StateAction.UNPAUSE, container.name)
+        )
+        self._services.container_store.save(container)

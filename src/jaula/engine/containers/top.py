@@ -1,4 +1,4 @@
-"""``docker top``: the host's ``ps``, narrowed to a container's processes."""
+"""``docker top``: the output of the host's ``ps``, limited to a container's processes."""
 
 from __future__ import annotations
 
@@ -20,45 +20,46 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[A-Za-z0-9%:=,+_./-]+", re.ASCII)
 
 
-async def top(parts: Services, container: Container, ps_args: str) -> dict[str, Any]:
-    """Titles and rows, as ``ps`` with ``ps_args`` (default ``-ef``) gives them.
+async def top(services: Services, container: Container, ps_args: str) -> dict[str, Any]:
+    """Return titles and rows of ``ps`` with ``ps_args`` (default ``-ef``).
 
-    :raises InvalidRequest: arguments that ``ps`` refuses, or that hide the pid.
+    :raises InvalidRequest: when ``ps`` refuses the arguments or prints no pid.
+    :raises Unsupported: when ``ps`` is not installed.
     """
     words = ps_args.split() or ["-ef"]
     if not all(_WORD.fullmatch(word) for word in words):
         raise InvalidRequest(f"invalid ps arguments: {ps_args!r}")
-    with parts.cgroups.open(cgroup_path(parts, container.record)) as cgroup:
-        pids = set(cgroup.pids()) or _companions(container.record.pid)
-    # Without -q, words such as ``-o pid,cmd`` choose the processes of this terminal only; some
-    # words cannot be had with it.
-    status, output, complaint = await _ps((*words, "-q", ",".join(map(str, sorted(pids))) or "0"))
+    with services.cgroups.open(cgroup_path(services, container.record)) as cgroup:
+        pids = set(cgroup.pids()) or _namespace_pids(container.record.pid)
+    # Without -q, words such as ``-o pid,cmd`` select the processes of this terminal only. Some
+    # words cannot be combined with -q.
+    status, output, errors = await _ps((*words, "-q", ",".join(map(str, sorted(pids))) or "0"))
     if status:
-        status, output, complaint = await _ps(words)
+        status, output, errors = await _ps(words)
     if status:
-        raise InvalidRequest(f"ps: {complaint.decode(errors='replace').strip()}")
+        raise InvalidRequest(f"ps: {errors.decode(errors='replace').strip()}")
     return parse(output.decode(errors="replace"), pids)
 
 
-def _companions(first: int) -> set[int]:
-    """Where there is no cgroup: who is in the pid namespace of a container's first process."""
-    found: set[int] = set()
+def _namespace_pids(init: int) -> set[int]:
+    """Return the processes in the pid namespace of an init process; for hosts without cgroups."""
+    pids: set[int] = set()
     try:
-        wanted = os.stat(f"/proc/{first}/ns/pid").st_ino
-        if wanted == os.stat("/proc/self/ns/pid").st_ino:
-            return {first}
+        namespace = os.stat(f"/proc/{init}/ns/pid").st_ino
+        if namespace == os.stat("/proc/self/ns/pid").st_ino:
+            return {init}
     except OSError:
-        return found
+        return pids
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError):  # ended meanwhile, or none of ours
-                if os.stat(f"/proc/{name}/ns/pid").st_ino == wanted:
-                    found.add(int(name))
-    return found
+            with contextlib.suppress(OSError):  # exited meanwhile, or not accessible
+                if os.stat(f"/proc/{name}/ns/pid").st_ino == namespace:
+                    pids.add(int(name))
+    return pids
 
 
 async def _ps(words: Sequence[str]) -> tuple[int | None, bytes, bytes]:
-    """Exit status, standard output and standard error of ``ps``."""
+    """Return exit status, standard output and standard error of ``ps``."""
     try:
         ps = await asyncio.create_subprocess_exec(
             "ps",
@@ -69,14 +70,14 @@ async def _ps(words: Sequence[str]) -> tuple[int | None, bytes, bytes]:
         )
     except FileNotFoundError:
         raise Unsupported("top needs the ps program", hint="install the package procps") from None
-    output, complaint = await ps.communicate()
-    return ps.returncode, output, complaint
+    output, errors = await ps.communicate()
+    return ps.returncode, output, errors
 
 
 def parse(output: str, pids: set[int]) -> dict[str, Any]:
-    """The rows of ``output`` whose PID is in ``pids``.
+    """Return the rows of ``output`` whose PID is in ``pids``.
 
-    :raises InvalidRequest: there is no PID column.
+    :raises InvalidRequest: when there is no PID column.
     """
     lines = output.splitlines()
     titles = lines[0].split() if lines else []

@@ -1,4 +1,4 @@
-"""``docker update``: new limits over the old ones. Pure."""
+"""``docker update``: apply new limits to the present ones. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaula.state.records import ContainerRecord, ResolvedRequest
 
 
 class Update(NamedTuple):
-    """The result of an update: ``limits`` is what to write to the cgroup, None for nothing."""
+    """The result of an update; ``limits`` are to be written to the cgroup, None for no change."""
 
     body: ContainerCreate
     resolved: ResolvedRequest
@@ -24,13 +24,13 @@ class Update(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def merged_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFacts) -> Update:
-    """Return the container's request and its resolved request with the update in them.
+def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFacts) -> Update:
+    """Return the container's request and its resolved request with the update applied.
 
     Of the resolved request only the resources change.
 
-    :raises InvalidRequest: the result could not be.
-    :raises Conflict: a memory limit that the present memory-swap limit does not allow.
+    :raises InvalidRequest: when the result is not valid.
+    :raises Conflict: when the present memory-swap limit does not allow the memory limit.
     """
     old = record.resolved.resources
     changed = {

@@ -1,6 +1,6 @@
-"""What an engine has, held against what its records say; and bringing the two together again.
+"""``system check``: compare the state on disk and on the host with the records, and repair it.
 
-One module for each kind of thing, with a function that yields findings. A check reads, and is done
-in a thread: what the event loop owns is handed to it as a copy. A finding may carry a repair, which
-loses nothing: it removes what nobody can use, or makes again what can be made from what is there.
+Each kind of object has a module with a function that yields findings. A check only reads and runs
+in a thread, with copies of what the event loop owns. A finding may have a repair that loses no
+data: it removes what no object uses, or recreates what can be made from existing data.
 """

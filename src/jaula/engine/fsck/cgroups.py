@@ -1,4 +1,4 @@
-"""Cgroups below the engine's own that are of no container that runs."""
+"""Cgroups of containers that do not run."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pathlib import Path
 from jaula.engine.fsck.finding import Finding, FsckInputs
 from jaula.errors import NotFound
 
-_ID = 64  # digits
+_ID_LENGTH = 64  # digits
 
 
-def check(facts: FsckInputs) -> Iterator[Finding]:
-    """Look at what is below the parent of all containers' cgroups."""
-    parent = f"/{facts.parts.config.cgroup_parent.strip('/')}"
+def check(inputs: FsckInputs) -> Iterator[Finding]:
+    """Yield the cgroups below the parent cgroup that belong to no running container."""
+    parent = f"/{inputs.services.config.cgroup_parent.strip('/')}"
     try:
-        with facts.parts.cgroups.open(parent) as cgroup:
+        with inputs.services.cgroups.open(parent) as cgroup:
             directories = set(cgroup.locations().values())
     except NotFound:
         return
-    found = {
+    candidates = {
         name
         for directory in directories
         for name in _children(directory)
-        if facts.is_old(Path(directory, name))
+        if inputs.is_old(Path(directory, name))
     }
-    for name in sorted(found - facts.alive):
-        repair = partial(_remove, facts, f"{parent}/{name}")
-        problem = "no container of that id runs"
-        yield Finding("cgroup", f"{parent}/{name}", problem, "its processes are ended", repair)
+    for name in sorted(candidates - inputs.alive):
+        repair = partial(_remove, inputs, f"{parent}/{name}")
+        problem = "no container of this id is running"
+        yield Finding("cgroup", f"{parent}/{name}", problem, "its processes are killed", repair)
 
 
-def _remove(facts: FsckInputs, path: str) -> None:
+def _remove(inputs: FsckInputs, path: str) -> None:
     try:
-        with facts.parts.cgroups.open(path) as cgroup:
+        with inputs.services.cgroups.open(path) as cgroup:
             cgroup.kill()
             cgroup.destroy()
     except NotFound:
-        return  # it went by itself
+        return  # removed in the meantime
 
 
 def _children(directory: str) -> list[str]:
@@ -47,4 +47,6 @@ def _children(directory: str) -> list[str]:
         names = os.listdir(directory)
     except FileNotFoundError:
         return []
-    return [name for name in names if len(name) == _ID and not name.strip("0123456789abcdef")]
+    return [
+        name for name in names if len(name) == _ID_LENGTH and not name.strip("0123456789abcdef")
+    ]

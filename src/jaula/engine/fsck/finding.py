@@ -1,4 +1,4 @@
-"""Something that is not as it should be, and what can be done about it."""
+"""A finding of a check, and the inputs of checks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 
-_SETTLED = 600 * 1_000_000_000  # nanoseconds; nothing is being made for so long
+_MAX_CREATION_TIME = 600 * 1_000_000_000  # nanoseconds; the creation of no object takes longer
 
 
 @dataclass(frozen=True)
 class Finding:
-    """``advice`` says what a repair does, or what a person can do where there is no repair."""
+    """A defect. ``advice`` says what the repair does, or without one what the user can do."""
 
     area: str
     subject: str
@@ -28,7 +28,7 @@ class Finding:
     repair: Callable[[], object] | None = None
 
     def document(self, *, repaired: bool = False, failure: str = "") -> dict[str, Any]:
-        """The finding in the API's form."""
+        """Return the finding as a document of the API."""
         return {
             "Area": self.area,
             "Subject": self.subject,
@@ -42,22 +42,22 @@ class Finding:
 
 @dataclass(frozen=True)
 class FsckInputs:
-    """What checks may read of the engine, from a thread, as it was when they began."""
+    """The state of the engine at the start of a check, for threads."""
 
-    parts: Services
-    records: tuple[ContainerRecord, ...]  # steps of builds too
-    known: frozenset[str]  # ids of containers on record, being made, or being removed
-    alive: frozenset[str]  # ids of containers with a process, or with something under way
+    services: Services
+    records: tuple[ContainerRecord, ...]  # including build steps
+    known: frozenset[str]  # ids of containers with a record, in creation, or in removal
+    alive: frozenset[str]  # ids of containers with a process, or with an operation in progress
 
     @property
-    def begun(self) -> int:
-        """What was changed before this moment was left by a former engine; ns since the epoch."""
-        return self.parts.started_at
+    def engine_start(self) -> int:
+        """The start of this engine, in nanoseconds since 1970; older files are not its own."""
+        return self.services.started_at
 
     def is_old(self, path: Path) -> bool:
-        """Whether a directory was there before anything that is under way now was begun."""
+        """Return whether a directory is too old to belong to an operation in progress."""
         try:
             changed = path.lstat().st_ctime_ns
         except FileNotFoundError:
             return False
-        return changed < self.begun or changed < time.time_ns() - _SETTLED
+        return changed < self.engine_start or changed < time.time_ns() - _MAX_CREATION_TIME

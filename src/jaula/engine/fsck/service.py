@@ -1,4 +1,4 @@
-"""The use cases: verifying images byte by byte, checking everything, repairing."""
+"""The use cases of fsck: verify images byte by byte, check everything, repair."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.fsck import cgroups, containers, images, networks, volumes
 from jaula.engine.fsck.finding import Finding, FsckInputs
-from jaula.engine.threads import produced
+from jaula.engine.threads import produce
 from jaula.errors import CorruptState, JaulaError
 
 if TYPE_CHECKING:
@@ -30,77 +30,79 @@ CHECKS: tuple[Check, ...] = (
 
 
 class Fsck:
-    """Whether what the engine keeps is as it should be."""
+    """Checks and repairs of the state of an engine."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
-        self._repairing = asyncio.Lock()
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._repair_lock = asyncio.Lock()
 
     async def verify_images(self, names: Sequence[str]) -> AsyncIterator[Document]:
-        """Read images, or all of them, and say of each what was found.
+        """Read every byte of images, or without names of all; yield a document for each.
 
-        :raises NotFound: one is not there; nothing was read.
+        :raises NotFound: when one does not exist; nothing is read then.
         """
-        store = self._parts.images
-        wanted = [store.resolve(name) for name in names] if names else store.list()
+        store = self._services.images
+        images = [store.resolve(name) for name in names] if names else store.list()
         damaged = {} if names else store.damaged()
 
         def work(emit: Callable[[Document], None]) -> None:
             from jaula.images.store.verify import Verification
 
             verification = Verification(store)
-            for image in wanted:
-                emit(_told(verification.run(image)))
+            for image in images:
+                emit(_verified_document(verification.run(image)))
             for manifest, reason in damaged.items():
-                emit(_unreadable(manifest, store.names_of(manifest), reason))
+                emit(_unreadable_document(manifest, store.names_of(manifest), reason))
 
-        async for document in produced(work):
+        async for document in produce(work):
             yield document
 
     async def check(self, *, contents: bool) -> Document:
-        """Everything that is not as it should be; ``contents``: every byte of images is read."""
+        """Return all findings. With ``contents``, every byte of images is read."""
         findings = await self._findings(contents)
         return {"Findings": [finding.document() for finding in findings]}
 
     async def repair(self, *, contents: bool) -> Document:
-        """Repair what can be repaired without loss, and say of each finding what became of it."""
-        async with self._repairing:
+        """Repair what can be repaired without loss; return each finding with its result."""
+        async with self._repair_lock:
             documents = []
             for finding in await self._findings(contents):
-                documents.append(await _repaired(finding))
+                documents.append(await _repair(finding))
             return {"Findings": documents}
 
     async def _findings(self, contents: bool) -> list[Finding]:
-        found = await asyncio.to_thread(_found, self._facts())
+        findings = await asyncio.to_thread(_run_checks, self._inputs())
         if contents:
-            found += await asyncio.to_thread(self._contents)
-        return found
+            findings += await asyncio.to_thread(self._check_contents)
+        return findings
 
-    def _facts(self) -> FsckInputs:
-        parts = self._parts
-        every = (*parts.registry, *parts.registry.steps())
-        alive = {c.id for c in every if (c.live and c.shim is not None) or c.lock.locked()}
-        alive |= {c.id for c in parts.registry.steps()}
-        known = {*(c.id for c in every), *parts.registry.names.values()}
-        return FsckInputs(parts, tuple(c.record for c in every), frozenset(known), frozenset(alive))
+    def _inputs(self) -> FsckInputs:
+        services = self._services
+        containers = (*services.container_store, *services.container_store.steps())
+        alive = {c.id for c in containers if (c.live and c.shim is not None) or c.lock.locked()}
+        alive |= {c.id for c in services.container_store.steps()}
+        known = {*(c.id for c in containers), *services.container_store.names.values()}
+        return FsckInputs(
+            services, tuple(c.record for c in containers), frozenset(known), frozenset(alive)
+        )
 
-    def _contents(self) -> list[Finding]:
+    def _check_contents(self) -> list[Finding]:
         from jaula.images.store.verify import Verification
 
-        verification = Verification(self._parts.images)
-        told: dict[str, Finding] = {}
-        for image in self._parts.images.list():
+        verification = Verification(self._services.images)
+        findings: dict[str, Finding] = {}
+        for image in self._services.images.list():
             by_digest: dict[str, list[Damage]] = {}
             for damage in verification.run(image).damages:
                 by_digest.setdefault(damage.digest, []).append(damage)
             for digest, damages in by_digest.items():
-                told.setdefault(digest, self._damage(image, damages))
-        return list(told.values())
+                findings.setdefault(digest, self._damage_finding(image, damages))
+        return list(findings.values())
 
-    def _damage(self, image: Image, damages: Sequence[Damage]) -> Finding:
+    def _damage_finding(self, image: Image, damages: Sequence[Damage]) -> Finding:
         first = damages[0]
         name = ", ".join(image.names) or image.id
-        problem = f"image {name}: {_place(first)}"
+        problem = f"image {name}: {_damage_text(first)}"
         if len(damages) > 1:
             problem += f", and {len(damages) - 1} more"
         if first.kind != "layer":
@@ -112,20 +114,22 @@ class Fsck:
     def _unpack(self, image: Image, layer: str) -> None:
         from jaula.images.store import repair as store_repair
 
-        users = [c.name for c in self._parts.registry if c.live and layer in c.record.layers]
+        users = [
+            c.name for c in self._services.container_store if c.live and layer in c.record.layers
+        ]
         if users:
             raise CorruptState(f"containers run on it: {', '.join(users)}", hint="stop them first")
-        for blob, diff_id in store_repair.layer_pairs(self._parts.images, image.manifest):
+        for blob, diff_id in store_repair.layer_pairs(self._services.images, image.manifest):
             if diff_id == layer:
-                store_repair.unpack(self._parts.images, blob.digest, layer)
+                store_repair.unpack(self._services.images, blob.digest, layer)
                 return
 
 
-def _found(facts: FsckInputs) -> list[Finding]:
-    return [finding for check in CHECKS for finding in check(facts)]
+def _run_checks(inputs: FsckInputs) -> list[Finding]:
+    return [finding for check in CHECKS for finding in check(inputs)]
 
 
-async def _repaired(finding: Finding) -> Document:
+async def _repair(finding: Finding) -> Document:
     if finding.repair is None:
         return finding.document()
     try:
@@ -137,23 +141,23 @@ async def _repaired(finding: Finding) -> Document:
     return finding.document(repaired=True)
 
 
-def _place(damage: Damage) -> str:
+def _damage_text(damage: Damage) -> str:
     return f"{damage.path}: {damage.problem}" if damage.path else damage.problem
 
 
-def _told(found: VerifiedImage) -> Document:
+def _verified_document(verified: VerifiedImage) -> Document:
     return {
-        "Id": found.image.id,
-        "RepoTags": list(found.image.names),
-        "Blobs": found.blobs,
-        "Layers": found.layers,
+        "Id": verified.image.id,
+        "RepoTags": list(verified.image.names),
+        "Blobs": verified.blobs,
+        "Layers": verified.layers,
         "Damages": [
             {"Kind": d.kind, "Digest": d.digest, "Path": d.path, "Problem": d.problem}
-            for d in found.damages
+            for d in verified.damages
         ],
     }
 
 
-def _unreadable(manifest: str, names: Sequence[str], reason: str) -> Document:
+def _unreadable_document(manifest: str, names: Sequence[str], reason: str) -> Document:
     damage = {"Kind": "manifest", "Digest": manifest, "Path": "", "Problem": reason}
     return {"Id": "", "RepoTags": list(names), "Blobs": 0, "Layers": 0, "Damages": [damage]}

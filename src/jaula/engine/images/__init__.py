@@ -1,1 +1,1 @@
-"""Images: use cases on the image store and registries."""
+"""The use cases of images: the image store, registries, trust."""

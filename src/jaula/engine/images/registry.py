@@ -1,7 +1,7 @@
-"""The use cases of registries: pull, push, log in, search, look.
+"""The use cases of registries: pull, push, login, search, inspect.
 
-The client of registries waits for networks, so all of it runs in threads of its own; what a request
-began ends when its client goes away. The client and its modules are loaded with the first request.
+The registry client blocks on networks, so every request runs in a thread of its own. It is
+cancelled when its client leaves. The first request loads the registry client and its modules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from jaula.engine.model.filters import Filters
-from jaula.engine.threads import in_own_thread, produced
+from jaula.engine.threads import in_own_thread, produce
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
 from jaula.images.reference import DEFAULT_DOMAIN, Reference
@@ -31,137 +31,146 @@ _Result = TypeVar("_Result")
 
 
 class RegistryService:
-    """Registries as an engine uses them."""
+    """The registry operations of an engine."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
-        self._made: RegistryClient | None = None
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._client: RegistryClient | None = None
 
     @property
     def client(self) -> RegistryClient:
-        """The client of registries, made when it is first needed."""
-        if self._made is None:
+        """The registry client, created at its first use."""
+        if self._client is None:
             from jaula.images.registry.client import RegistryClient
 
-            parts = self._parts
-            self._made = RegistryClient(parts.images, parts.config.registry, admission=parts.gate)
-        return self._made
+            services = self._services
+            self._client = RegistryClient(
+                services.images, services.config.registry, admission=services.image_policy
+            )
+        return self._client
 
     def renew(self) -> None:
-        """Use the settings as they are now; what is under way goes on with the former ones."""
-        self._made = None
+        """Use the current configuration; running requests keep the former one."""
+        self._client = None
 
     def close(self) -> None:
-        """Let go of connections."""
-        if self._made is not None:
-            self._made.close()
+        """Close all connections."""
+        if self._client is not None:
+            self._client.close()
 
     async def pull(
         self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None
     ) -> AsyncIterator[Document]:
-        """Fetch an image, or every tag of a repository; Docker's messages.
+        """Pull an image, or every tag of a repository; yield Docker's messages.
 
-        :raises NotFound: the registry has nothing of that name.
-        :raises Unreachable: no registry answers.
+        :raises NotFound: when the registry does not have it.
+        :raises Unreachable: when the registry does not answer.
         """
         from jaula.images.registry import manifest as registry_manifest
         from jaula.images.registry.cancellation import Cancellation
         from jaula.images.registry.pull import pull, pull_all
 
-        wanted, every = _wanted(name, tag)
-        chosen = registry_manifest.parse_platform(platform)
-        held = held_for(auth, wanted.domain)
+        reference, all_tags = _parse_reference(name, tag)
+        requested = registry_manifest.parse_platform(platform)
+        credentials = credentials_for(auth, reference.domain)
         cancel, client = Cancellation(), self.client
 
         def work(emit: Callable[[Document], None]) -> None:
-            with _HubHint(wanted):
-                fetch = pull_all if every else pull
-                fetch(client, wanted, chosen, held, emit, cancel)
+            with _HubHint(reference):
+                fetch = pull_all if all_tags else pull
+                fetch(client, reference, requested, credentials, emit, cancel)
 
-        async for message in produced(work, own_thread=True, abandon=cancel.cancel):
+        async for message in produce(work, own_thread=True, abandon=cancel.cancel):
             yield message
-        shown = wanted.repository if every else str(wanted)
-        self._parts.events.emit("image", "pull", shown, {"name": wanted.repository})
+        pulled = reference.repository if all_tags else str(reference)
+        self._services.events.emit("image", "pull", pulled, {"name": reference.repository})
 
     async def push(self, name: str, tag: str, auth: RegistryAuth | None) -> AsyncIterator[Document]:
-        """Send an image, or every tag of a repository; Docker's messages."""
+        """Push an image, or every tag of a repository; yield Docker's messages.
+
+        :raises InvalidRequest: when the reference has a digest.
+        """
         from jaula.images.registry.cancellation import Cancellation
         from jaula.images.registry.push import push
 
-        wanted, every = _wanted(name, tag)
-        if wanted.digest is not None:
+        reference, all_tags = _parse_reference(name, tag)
+        if reference.digest is not None:
             raise InvalidRequest("cannot push a digest reference")
-        if every:
-            wanted = msgspec.structs.replace(wanted, tag=None)
-        held = held_for(auth, wanted.domain)
+        if all_tags:
+            reference = msgspec.structs.replace(reference, tag=None)
+        credentials = credentials_for(auth, reference.domain)
         cancel, client = Cancellation(), self.client
 
         def work(emit: Callable[[Document], None]) -> None:
-            with _HubHint(wanted):
-                push(client, wanted, held, emit, cancel)
+            with _HubHint(reference):
+                push(client, reference, credentials, emit, cancel)
 
-        async for message in produced(work, own_thread=True, abandon=cancel.cancel):
+        async for message in produce(work, own_thread=True, abandon=cancel.cancel):
             yield message
-        self._parts.events.emit("image", "push", str(wanted), {"name": wanted.repository})
+        self._services.events.emit("image", "push", str(reference), {"name": reference.repository})
 
     async def login(self, auth: RegistryAuth) -> Document:
-        """See whether a registry takes the credentials.
+        """Check credentials at a registry; return Docker's answer.
 
-        :raises Refused: it does not.
+        :raises Refused: when the registry rejects them.
         """
         from jaula.images.registry.hosts import domain_of
         from jaula.images.registry.session import Session
 
         domain = domain_of(auth.server_address)
-        # A name that is a registry's address is one that an image's name could begin with.
+        # The address must be one that the name of an image can begin with.
         if references.parse(f"{domain}/x/x").domain != domain:
-            raise InvalidRequest(f"{domain[:80]!r} is no registry's address")
-        held = held_for(auth, domain)
+            raise InvalidRequest(f"{domain[:80]!r} is not a valid registry address")
+        credentials = credentials_for(auth, domain)
         client = self.client
 
         def work(cancel: Cancellation) -> str:
-            session = Session(client.transport, client.hosts.endpoint(domain), held, cancel)
+            session = Session(client.transport, client.hosts.endpoint(domain), credentials, cancel)
             return session.login(cancel)
 
         token = await in_cancellable_thread(work)
         return {"IdentityToken": token, "Status": "Login Succeeded"}
 
     async def inspect(self, name: str, auth: RegistryAuth | None) -> Document:
-        """The descriptor of a name and its platforms."""
+        """Return the descriptor of a name, and its platforms."""
         from jaula.images.registry.inspect import describe
 
-        wanted = references.parse(name)
-        held, client = held_for(auth, wanted.domain), self.client
+        reference = references.parse(name)
+        credentials, client = credentials_for(auth, reference.domain), self.client
         return await in_cancellable_thread(
             lambda cancel: describe(
-                client.repository(wanted.domain, wanted.path, held, cancel), wanted, cancel
+                client.repository(reference.domain, reference.path, credentials, cancel),
+                reference,
+                cancel,
             )
         )
 
     async def manifest(self, name: str, auth: RegistryAuth | None) -> Document:
-        """The document of a name, as it is, with the manifests that it lists."""
+        """Return the manifest of a name unchanged, with the manifests that it lists."""
         from jaula.images.registry.inspect import details
 
-        wanted = references.parse(name)
-        held, client = held_for(auth, wanted.domain), self.client
+        reference = references.parse(name)
+        credentials, client = credentials_for(auth, reference.domain), self.client
         return await in_cancellable_thread(
             lambda cancel: details(
-                client.repository(wanted.domain, wanted.path, held, cancel), wanted, cancel
+                client.repository(reference.domain, reference.path, credentials, cancel),
+                reference,
+                cancel,
             )
         )
 
     async def push_list(
         self, name: str, body: ManifestListAdd, auth: RegistryAuth | None
     ) -> Document:
-        """Send a list of manifests that the registry has already; its digest."""
+        """Push a list of manifests that exist at the registry; return its digest."""
         from jaula.images.registry.push_index import push_list
 
-        wanted = references.parse(name)
+        reference = references.parse(name)
         members = [references.parse(member) for member in body.members]
-        held, client = held_for(auth, wanted.domain), self.client
+        credentials, client = credentials_for(auth, reference.domain), self.client
         digest = await in_cancellable_thread(
             lambda cancel: push_list(
-                client, wanted, body.content, body.media_type, members, held, cancel
+                client, reference, body.content, body.media_type, members, credentials, cancel
             )
         )
         return {"Digest": digest}
@@ -169,22 +178,25 @@ class RegistryService:
     async def search(
         self, term: str, limit: int, filters: Filters, auth: RegistryAuth | None
     ) -> Documents:
-        """Repositories that a registry finds, in its order."""
+        """Search a registry; return the repositories in its order.
+
+        :raises InvalidRequest: when a filter is invalid.
+        """
         from jaula.images.registry.search import search, split
 
         keep = _search_filter(filters)
-        held, client = held_for(auth, split(term)[0]), self.client
-        found = await in_cancellable_thread(
-            lambda cancel: search(client, term, limit, held, cancel)
+        credentials, client = credentials_for(auth, split(term)[0]), self.client
+        results = await in_cancellable_thread(
+            lambda cancel: search(client, term, limit, credentials, cancel)
         )
-        documents: Documents = [msgspec.to_builtins(result) for result in found]
+        documents: Documents = [msgspec.to_builtins(result) for result in results]
         return [document for document in documents if keep(document)]
 
 
-def _wanted(name: str, tag: str) -> tuple[Reference, bool]:
-    """The API's pair as a reference; whether every tag is meant.
+def _parse_reference(name: str, tag: str) -> tuple[Reference, bool]:
+    """Parse the name and tag of a request; return whether every tag is meant, too.
 
-    ``tag`` may be a digest, and ``name`` may hold the tag already.
+    ``tag`` may be a digest, and ``name`` may contain the tag.
     """
     if tag:
         separator = "@" if ":" in tag else ":"
@@ -193,21 +205,22 @@ def _wanted(name: str, tag: str) -> tuple[Reference, bool]:
     return references.parse(name), ":" not in last and "@" not in last
 
 
-def held_for(auth: RegistryAuth | None, domain: str) -> Credentials:
-    """The credentials of a request, none where they name another registry than ``domain``."""
-    from jaula.images.registry.auth.token import Credentials, credentials
+def credentials_for(auth: RegistryAuth | None, domain: str) -> Credentials:
+    """Return the credentials of a request; empty ones if they are for another registry."""
+    from jaula.images.registry.auth.token import Credentials
+    from jaula.images.registry.auth.token import credentials as parse_credentials
     from jaula.images.registry.hosts import domain_of
 
     if auth is not None and auth.server_address and domain_of(auth.server_address) != domain:
         return Credentials()
-    return credentials(auth)
+    return parse_credentials(auth)
 
 
 class _HubHint:
-    """A context: where Docker Hub cannot be reached, say what can be done without it."""
+    """A context that adds a hint to the error of an unreachable Docker Hub."""
 
-    def __init__(self, wanted: Reference) -> None:
-        self._wanted = wanted
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
 
     def __enter__(self) -> None:
         return
@@ -215,8 +228,8 @@ class _HubHint:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         from jaula.images.registry.errors import Unreachable
 
-        if isinstance(error, Unreachable) and self._wanted.domain == DEFAULT_DOMAIN:
-            base = self._wanted.path.rpartition("/")[2]
+        if isinstance(error, Unreachable) and self._reference.domain == DEFAULT_DOMAIN:
+            base = self._reference.path.rpartition("/")[2]
             recipe = base if base in ("busybox", "debian", "ubuntu") else "busybox"
             error.hint = (
                 "load an archive with 'jaula load -i FILE', or build an image from the package"
@@ -225,13 +238,13 @@ class _HubHint:
 
 
 async def in_cancellable_thread(work: Callable[[Cancellation], _Result]) -> _Result:
-    """Do short ``work`` that waits for a network; cancel it when the caller is cancelled."""
+    """Run short network ``work`` in a thread; cancel it if the caller is cancelled."""
     from jaula.images.registry.cancellation import Cancellation
 
     cancel = Cancellation()
-    running = in_own_thread(lambda: work(cancel))
+    thread = in_own_thread(lambda: work(cancel))
     try:
-        return await running
+        return await thread
     finally:
         cancel.cancel()
 
@@ -252,5 +265,5 @@ def _search_filter(filters: Filters) -> Callable[[Document], bool]:
                 raise InvalidRequest(f"invalid filter '{key}'")
     return lambda document: (
         document["star_count"] >= stars
-        and all(document[name] == wanted for name, wanted in flags.items())
+        and all(document[name] == value for name, value in flags.items())
     )

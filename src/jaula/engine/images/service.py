@@ -1,4 +1,4 @@
-"""The use cases of images: what ``/images/...`` asks for."""
+"""The use cases of the image store: list, inspect, tag, remove, load, save, import, prune."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaula.engine.model.filters import (
     parse_time,
     prune_selects,
 )
-from jaula.engine.threads import consumed, produced
+from jaula.engine.threads import consume, produce
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError
 from jaula.spec import units
 from jaula.state.records import Status
@@ -29,20 +29,23 @@ Documents = list[Document]
 
 
 class Images:
-    """All images of an engine."""
+    """The images of an engine."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def list(self, *, all: bool, filters: Filters, digests: bool) -> Documents:
-        """Docker's summaries, newest first."""
+        """Return Docker's summaries, newest first.
+
+        :raises InvalidRequest: when a filter is not known.
+        """
         users: dict[str, int] = {}
-        for container in self._parts.registry:
+        for container in self._services.container_store:
             users[container.record.image] = users.get(container.record.image, 0) + 1
-        images = self._parts.images.list()
-        chosen = [i for i in images if all_fit(i, filters, self._parts)]
+        images = self._services.images.list()
+        selected = [i for i in images if matches_filters(i, filters, self._services)]
         patterns = filters.get("reference", ())
-        return [self._summary(image, users.get(image.id, 0), patterns) for image in chosen]
+        return [self._summary(image, users.get(image.id, 0), patterns) for image in selected]
 
     def _summary(self, image: Image, containers: int, patterns: Sequence[str] = ()) -> Document:
         return {
@@ -58,11 +61,11 @@ class Images:
         }
 
     def inspect(self, ref: str) -> Document:
-        """Docker's document of one image."""
-        image = self._parts.images.resolve(ref)
+        """Return Docker's document of one image."""
+        image = self._services.images.resolve(ref)
         document = image.document
         config: Document = msgspec.to_builtins(image.config)
-        config = _OF_A_CONTAINER | config
+        config = _ABSENT_FIELDS | config
         return {
             "Id": image.id,
             "RepoTags": list(image.names),
@@ -76,13 +79,13 @@ class Images:
             "Architecture": document.architecture,
             "Os": document.os or "linux",
             "Size": image.size,
-            "GraphDriver": {"Name": self._parts.snapshots.name, "Data": None},
+            "GraphDriver": {"Name": self._services.snapshots.name, "Data": None},
             "RootFS": {"Type": "layers", "Layers": list(image.layers)},
             "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
         }
 
     def history(self, ref: str) -> Documents:
-        """The steps of its making, newest first."""
+        """Return the history of an image, newest step first."""
         return [
             {
                 "Id": item.id,
@@ -92,29 +95,29 @@ class Images:
                 "Size": item.size,
                 "Comment": item.comment,
             }
-            for item in self._parts.images.history(ref)
+            for item in self._services.images.history(ref)
         ]
 
     async def tag(self, ref: str, repo: str, tag: str) -> None:
-        """One more name."""
+        """Add a tag to an image."""
         name = f"{repo}:{tag}" if tag else repo
-        image = self._parts.images.tag(ref, name)
-        self._parts.events.emit("image", "tag", image.id, {"name": name})
+        image = self._services.images.tag(ref, name)
+        self._services.events.emit("image", "tag", image.id, {"name": name})
 
     async def remove(self, ref: str, *, force: bool, noprune: bool) -> Documents:
-        """Take a name, or the image, away.
+        """Remove a tag of an image, or with its last tag the image.
 
-        :raises Conflict: a container uses it.
+        :raises Conflict: when a container uses it.
         """
         return [dict(step) for step in await self._remove(ref, force=force)]
 
     async def _remove(self, ref: str, *, force: bool) -> RemovalResult:
         try:
-            image = self._parts.images.resolve(ref)
+            image = self._services.images.resolve(ref)
         except CorruptState:
-            return await asyncio.to_thread(self._parts.images.remove, ref)
+            return await asyncio.to_thread(self._services.images.remove, ref)
         in_use = None
-        for container in self._parts.registry:
+        for container in self._services.container_store:
             if container.record.image != image.id:
                 continue
             if container.record.status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING):
@@ -124,43 +127,45 @@ class Images:
         running = in_use is not None and "running" in in_use
         if running and len(image.names) <= 1 and ref.removeprefix("sha256:") in image.id:
             raise Conflict(f"conflict: unable to delete {ref[:12]} (cannot be forced) - {in_use}")
-        done = await asyncio.to_thread(self._parts.images.remove, ref, force=force, in_use=in_use)
-        for step in done:
+        result = await asyncio.to_thread(
+            self._services.images.remove, ref, force=force, in_use=in_use
+        )
+        for step in result:
             for action, name in step.items():
                 verb = "untag" if action == "Untagged" else "delete"
-                self._parts.events.emit("image", verb, image.id, {"name": name})
-        return done
+                self._services.events.emit("image", verb, image.id, {"name": name})
+        return result
 
     async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
-        """Load an archive; Docker's messages."""
+        """Load images from an archive; yield Docker's messages."""
         from jaula.images.archive.load import load
 
-        store, gate = self._parts.images, self._parts.gate
+        store, gate = self._services.images, self._services.image_policy
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
             for message in load(store, file, quiet=quiet, admit=gate.check_load):
                 emit(dict(message))
 
-        async for message in consumed(stream, work):
+        async for message in consume(stream, work):
             text = str(message.get("stream", ""))
             if text.startswith("Loaded image"):
                 name = text.partition(": ")[2].strip()
-                self._parts.events.emit("image", "load", store.resolve(name).id, {"name": name})
+                self._services.events.emit("image", "load", store.resolve(name).id, {"name": name})
             yield message
 
     async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
-        """An archive of images."""
+        """Yield an archive of images."""
         from jaula.images.archive.save import save
 
-        store = self._parts.images
+        store = self._services.images
         ids = [store.resolve(name).id for name in names]
 
         def work(emit: Callable[[bytes], None]) -> None:
             save(store, names, lambda data: emit(bytes(data)))
 
         for image_id, name in zip(ids, names, strict=True):
-            self._parts.events.emit("image", "save", image_id, {"name": name})
-        async for chunk in produced(work):
+            self._services.events.emit("image", "save", image_id, {"name": name})
+        async for chunk in produce(work):
             yield chunk
 
     async def import_(
@@ -171,59 +176,59 @@ class Images:
         changes: Sequence[str],
         message: str,
     ) -> AsyncIterator[Document]:
-        """Make an image of a file system's tar."""
+        """Create an image from the tar of a root file system."""
         from jaula.images.archive.import_ import import_tar
 
-        store = self._parts.images
+        store = self._services.images
         name = f"{repo}:{tag}" if repo and tag else repo or None
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
             image = import_tar(store, file, name, changes, message=message)
             emit({"status": image.id})
 
-        async for document in consumed(stream, work):
-            self._parts.events.emit(
+        async for document in consume(stream, work):
+            self._services.events.emit(
                 "image", "import", str(document["status"]), {"name": name or ""}
             )
             yield document
 
     async def prune(self, filters: Filters) -> Document:
-        """Remove images without a name, or with ``dangling=false`` all that no container uses."""
+        """Remove untagged images, or with ``dangling=false`` all that no container uses."""
         check_prune(filters, "dangling")
         dangling = "dangling" not in filters or _is_true(filters["dangling"])
-        used = {container.record.image for container in self._parts.registry}
+        used = {container.record.image for container in self._services.container_store}
         deleted: Documents = []
         freed = 0
-        for image in self._parts.images.list():
+        for image in self._services.images.list():
             if image.id in used or (dangling and image.names):
                 continue
             if not prune_selects(filters, image.config.labels, seconds(image.created)):
                 continue
             try:
-                done = await self._remove(image.id, force=True)
+                result = await self._remove(image.id, force=True)
             except JaulaError:
-                continue  # a container was made from it meanwhile
-            deleted += done
-            freed += done.freed
-        self._parts.events.emit("image", "prune", "", {"reclaimed": str(freed)})
+                continue  # a container uses it in the meantime
+            deleted += result
+            freed += result.freed
+        self._services.events.emit("image", "prune", "", {"reclaimed": str(freed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
 
 
-_OF_A_CONTAINER: Document = {
+_ABSENT_FIELDS: Document = {
     **dict.fromkeys(("Hostname", "Domainname", "User", "Image", "WorkingDir"), ""),
     **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr"), False),
     **dict.fromkeys(("Tty", "OpenStdin", "StdinOnce"), False),
     **dict.fromkeys(("Env", "Cmd", "Entrypoint", "Volumes", "OnBuild", "Labels"), None),
 }
-"""What the document of an image says for what an image does not have."""
+"""Docker's values of the fields that only containers have."""
 
 
 def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """The names that a pattern fits, with or without their tags; no wildcard fits a slash."""
+    """Return the names that match a pattern, with or without tags; no wildcard matches a slash."""
     return [
         name
         for name in names
-        if any(_fits_name(shown, p) for shown in (name, _untagged(name)) for p in patterns)
+        if any(_matches(form, p) for form in (name, _untagged(name)) for p in patterns)
     ]
 
 
@@ -232,35 +237,39 @@ def _untagged(name: str) -> str:
     return path if colon and "/" not in tag else name
 
 
-def _fits_name(name: str, pattern: str) -> bool:
+def _matches(name: str, pattern: str) -> bool:
     from fnmatch import fnmatchcase
 
-    parts, patterns = name.split("/"), pattern.split("/")
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+    components, patterns = name.split("/"), pattern.split("/")
+    return len(components) == len(patterns) and all(map(fnmatchcase, components, patterns))
 
 
-def all_fit(image: Image, filters: Filters, parts: Services) -> bool:
-    """Whether an image passes every filter of ``docker images``.
+def matches_filters(image: Image, filters: Filters, services: Services) -> bool:
+    """Return whether an image matches every filter of ``docker images``.
 
-    :raises InvalidRequest: an unknown filter.
+    :raises InvalidRequest: when a filter is not known.
     """
     for key, values in filters.items():
         match key:
             case "dangling":
-                fits = _is_true(values) == (not image.names)
+                matches = _is_true(values) == (not image.names)
             case "label":
-                fits = has_labels(image.config.labels, values)
+                matches = has_labels(image.config.labels, values)
             case "reference":
-                fits = bool(matching(image.names, values))
+                matches = bool(matching(image.names, values))
             case "before":
-                fits = seconds(image.created) < seconds(parts.images.resolve(values[0]).created)
+                matches = seconds(image.created) < seconds(
+                    services.images.resolve(values[0]).created
+                )
             case "since":
-                fits = seconds(image.created) > seconds(parts.images.resolve(values[0]).created)
+                matches = seconds(image.created) > seconds(
+                    services.images.resolve(values[0]).created
+                )
             case "until":
-                fits = all(seconds(image.created) < parse_time(value) for value in values)
+                matches = all(seconds(image.created) < parse_time(value) for value in values)
             case _:
                 raise InvalidRequest(f"invalid filter '{key}'")
-        if not fits:
+        if not matches:
             return False
     return True
 

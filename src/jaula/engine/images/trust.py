@@ -1,7 +1,8 @@
-"""The use cases of trust: signatures at registries, the rules about images, what is in an image.
+"""The use cases of image trust: signatures at registries, the image policy, the SBOM.
 
-The engine verifies for itself, at a pull and a start (:mod:`jaula.images.trust.policy`). A person's
-keys never come here: the client signs, and what it made is put beside the image.
+The engine itself verifies images at a pull and at a start (:mod:`jaula.images.trust.policy`).
+Private keys never reach the engine: the client signs, and the engine stores the signature next to
+the image.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import base64
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.images.registry import held_for, in_cancellable_thread
+from jaula.engine.images.registry import credentials_for, in_cancellable_thread
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
 from jaula.images.reference import familiar
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
     from jaula.images.registry.cancellation import Cancellation
-    from jaula.images.registry.manifest import Document as Found
+    from jaula.images.registry.manifest import Document as Manifest
     from jaula.images.registry.repository import Repository
     from jaula.images.trust.policy import TrustRule
 
@@ -30,18 +31,18 @@ Document = dict[str, Any]
 
 
 class TrustService:
-    """Whose images run here."""
+    """Signatures and the image policy of an engine."""
 
-    def __init__(self, parts: Services, distribution: RegistryService) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, distribution: RegistryService) -> None:
+        self._services = services
         self._distribution = distribution
 
     def policy(self, name: str) -> Document:
-        """The rules in force; with a ``name`` also the one that decides about it."""
-        gate = self._parts.gate
+        """Return the rules in force; with a ``name`` also the rule that applies to it."""
+        gate = self._services.image_policy
         document: Document = {
             "Path": gate.path,
-            "Evidence": str(self._parts.config.paths.trust),
+            "Evidence": str(self._services.config.paths.trust),
             "Error": "",
             "InForce": True,
             "Rules": [],
@@ -51,20 +52,20 @@ class TrustService:
         except ImageRefused as error:
             return document | {"Error": str(error)}
         document["Source"], document["InForce"] = rules.source, rules.in_force
-        document["Rules"] = [_shown(rule) for rule in rules.rules]
+        document["Rules"] = [_rule_document(rule) for rule in rules.rules]
         if name:
-            document["Decides"] = _shown(rules.of(references.parse(name)))
+            document["Decides"] = _rule_document(rules.of(references.parse(name)))
         return document
 
     async def signatures(self, name: str, auth: RegistryAuth | None) -> Document:
-        """The descriptor of a name at its registry, and its signatures, not verified."""
+        """Return the descriptor of a name at its registry, and its unverified signatures."""
         from jaula.images.trust import referrers
 
         def work(cancel: Cancellation) -> Document:
-            source, found = self._found(name, auth, cancel)
-            listed = referrers.find(source, found.digest, cancel)
+            source, manifest = self._manifest(name, auth, cancel)
+            listed = referrers.find(source, manifest.digest, cancel)
             return {
-                "Descriptor": _described(found),
+                "Descriptor": _descriptor(manifest),
                 "Signatures": [
                     {"Payload": _encoded(s.payload), "Signature": _encoded(s.value)} for s in listed
                 ],
@@ -73,9 +74,9 @@ class TrustService:
         return await in_cancellable_thread(work)
 
     async def sign(self, name: str, body: SignatureAdd, auth: RegistryAuth | None) -> Document:
-        """Put a signature beside an image at its registry; it counts for the image here as well.
+        """Store a signature at the registry of an image; it counts for the local image as well.
 
-        :raises InvalidRequest: it is about another image than the one that has the name there.
+        :raises InvalidRequest: when it is for another image than the one of this name.
         """
         from jaula.images.trust import referrers as trust_referrers
         from jaula.images.trust import simple_signing
@@ -84,58 +85,61 @@ class TrustService:
         claim = simple_signing.read(body.payload)
 
         def work(cancel: Cancellation) -> Document:
-            source, found = self._found(name, auth, cancel)
-            if claim.digest != found.digest:
+            source, manifest = self._manifest(name, auth, cancel)
+            if claim.digest != manifest.digest:
                 raise InvalidRequest(
-                    f"the signature is about {claim.digest}, and {name} is {found.digest} there",
-                    hint="sign what the name means now, or name the image by its digest",
+                    f"the signature is for {claim.digest}, but {name} is {manifest.digest}",
+                    hint="sign the image that the name refers to now, or use its digest",
                 )
-            image = Descriptor(found.media_type, found.digest, len(found.data))
-            made = Signature(body.payload, body.signature)
-            trust_referrers.add(source, image, made, cancel, referring=body.referring)
-            if found.digest in self._parts.images.manifests():
-                self._parts.gate.fetch_signatures(source, found.digest, name, cancel)
-            return {"Descriptor": _described(found)}
+            image = Descriptor(manifest.media_type, manifest.digest, len(manifest.data))
+            signature = Signature(body.payload, body.signature)
+            trust_referrers.add(source, image, signature, cancel, referring=body.referring)
+            if manifest.digest in self._services.images.manifests():
+                self._services.image_policy.fetch_signatures(source, manifest.digest, name, cancel)
+            return {"Descriptor": _descriptor(manifest)}
 
         return await in_cancellable_thread(work)
 
-    def _found(
+    def _manifest(
         self, name: str, auth: RegistryAuth | None, cancel: Cancellation
-    ) -> tuple[Repository, Found]:
+    ) -> tuple[Repository, Manifest]:
         from jaula.images.registry import errors
 
-        wanted = references.parse(name)
-        held = held_for(auth, wanted.domain)
-        source = self._distribution.client.repository(wanted.domain, wanted.path, held, cancel)
+        reference = references.parse(name)
+        credentials = credentials_for(auth, reference.domain)
+        source = self._distribution.client.repository(
+            reference.domain, reference.path, credentials, cancel
+        )
         try:
-            return source, source.manifest(wanted.digest or wanted.tag or "", cancel)
+            return source, source.manifest(reference.digest or reference.tag or "", cancel)
         except errors.RegistryError as error:
-            raise errors.pull_error(error, wanted.repository, str(wanted)) from None
+            raise errors.pull_error(error, reference.repository, str(reference)) from None
 
     async def sbom(self, name: str, form: str) -> Document:
-        """The packages in an image, as a document of the form that is asked for.
+        """Return the packages in an image, as a document in the requested format.
 
-        :raises InvalidRequest: an unknown form.
+        :raises InvalidRequest: when the format is not known.
         """
         from jaula.images.sbom import formats, scan
         from jaula.storage.drivers.driver import open_root
 
         if form not in formats.FORMATS:
             raise InvalidRequest(
-                f"unknown form {form[:40]!r}", hint=f"one of {', '.join(formats.FORMATS)}"
+                f"unknown format {form[:40]!r}", hint=f"must be one of {', '.join(formats.FORMATS)}"
             )
-        image = self._parts.images.resolve(name)
-        called = familiar(name)
-        shown = called if called in (*image.names, *image.digests) else image.id
+        image = self._services.images.resolve(name)
+        familiar_name = familiar(name)
+        names = (*image.names, *image.digests)
+        title = familiar_name if familiar_name in names else image.id
 
         def work() -> Document:
-            with open_root(self._parts.snapshots.view(image.layers)) as root:
-                return formats.FORMATS[form](image, shown, scan.scan(root))
+            with open_root(self._services.snapshots.view(image.layers)) as root:
+                return formats.FORMATS[form](image, title, scan.scan(root))
 
         return await asyncio.to_thread(work)
 
 
-def _shown(rule: TrustRule) -> Document:
+def _rule_document(rule: TrustRule) -> Document:
     return {
         "Scope": rule.scope.text,
         "Verdict": str(rule.verdict),
@@ -144,8 +148,8 @@ def _shown(rule: TrustRule) -> Document:
     }
 
 
-def _described(found: Found) -> Document:
-    return {"mediaType": found.media_type, "digest": found.digest, "size": len(found.data)}
+def _descriptor(manifest: Manifest) -> Document:
+    return {"mediaType": manifest.media_type, "digest": manifest.digest, "size": len(manifest.data)}
 
 
 def _encoded(data: bytes) -> str:

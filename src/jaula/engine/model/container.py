@@ -1,32 +1,46 @@
-"""One container as the engine holds it: its record, and what exists only while the engine runs."""
+"""A container in the engine: its record, its runtime state, and the transitions of its status.
+
+::
+
+    created --start--> running --exit--> exited --start--> running
+                       running <-pause/unpause-> paused --exit--> exited
+                       running --exit, policy--> restarting --start--> running
+    created exited dead --remove--> removing --(failed)--> dead
+
+``restarting``: it exited, and the engine will start it again after a delay. ``dead``: a removal
+failed halfway; only another removal is possible. A container whose start failed stays ``created``
+(or ``exited``, if it ran before), as with Docker.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine.model.container_state import LIVE
+from jaula.errors import Conflict
 from jaula.spec.api_params import WaitResult
-from jaula.state.records import ContainerRecord
+from jaula.state.records import ContainerRecord, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from jaula.engine.userns import keep_id
+    from jaula.engine.userns.id_ranges import IdMaps
     from jaula.runtime.client import Shim
     from jaula.runtime.protocol import AttachStream
 
 
 class Container:
-    """A record with its shim, its waiters and the clients that came before the start.
+    """A record with its shim, its waiters and the clients that attached before the start.
 
     ``lock`` is held through every transition. ``pending`` are sockets of clients that attached
-    before there was a process; this object owns them until a start takes them. ``prepare`` is
-    called by a start once the container's ids are known, and may change its mounts. ``hidden_env``
-    are variables that no record holds; ``bundle`` is where the spec is written then.
+    before there was a process; this object owns them until a start takes them. A start calls
+    ``prepare`` once the container's ids are known; it may change the mounts. ``transient_env`` are
+    environment variables that are never stored in the database; the spec is then written to
+    ``bundle``.
     """
 
     def __init__(self, record: ContainerRecord) -> None:
@@ -39,52 +53,103 @@ class Container:
         if not self.live:
             self.exited.set()
         self.restart: asyncio.Task[None] | None = None
-        self.prepare: Callable[[keep_id.Maps], Awaitable[None]] | None = None
-        self.hidden_env: tuple[str, ...] = ()
+        self.prepare: Callable[[IdMaps], Awaitable[None]] | None = None
+        self.transient_env: tuple[str, ...] = ()
         self.bundle = ""
         self.removing = False
         self._waiters: list[tuple[str, asyncio.Future[WaitResult]]] = []
 
     @property
     def id(self) -> str:
+        """Return the full id."""
         return self.record.id
 
     @property
     def name(self) -> str:
+        """Return the name without a slash."""
         return self.record.name
 
     @property
     def live(self) -> bool:
-        """Whether its first process exists."""
+        """Return whether init exists."""
         return self.record.status in LIVE
 
     def change(self, **fields: Any) -> ContainerRecord:
-        """Replace fields of the record in memory; the registry writes it."""
+        """Replace fields of the record in memory; the container store writes it."""
         self.record = msgspec.structs.replace(self.record, **fields)
         return self.record
 
     def wait(self, condition: str) -> asyncio.Future[WaitResult]:
-        """A future for ``next-exit`` or ``removed``."""
+        """Return a future that :meth:`notify` resolves for ``condition``."""
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
         self._waiters.append((condition, future))
         return future
 
-    def tell(self, conditions: tuple[str, ...], result: WaitResult) -> None:
-        """Resolve those who wait for one of ``conditions``."""
-        kept = []
+    def notify(self, conditions: tuple[str, ...], result: WaitResult) -> None:
+        """Resolve the futures of those who wait for one of ``conditions``."""
+        waiting = []
         for condition, future in self._waiters:
             if condition not in conditions:
-                kept.append((condition, future))
+                waiting.append((condition, future))
             elif not future.done():
                 future.set_result(result)
-        self._waiters = [(c, f) for c, f in kept if not f.done()]
+        self._waiters = [(c, f) for c, f in waiting if not f.done()]
 
     def take_pending(self) -> list[tuple[int, AttachStream]]:
-        """The early clients; the caller owns their sockets."""
+        """Return the clients that attached early; the caller owns their sockets."""
         pending, self.pending = self.pending, []
         return pending
 
     def close_pending(self) -> None:
-        """Hang up on clients whose container will not start."""
+        """Close the sockets of clients whose container will not start."""
         for fd, _ in self.take_pending():
             os.close(fd)
+
+
+# -- transitions ---------------------------------------------------------------------------------
+
+
+class StateAction(StrEnum):
+    """An action that changes the status of a container."""
+
+    START = "start"
+    EXIT = "exit"
+    EXIT_TO_RESTART = "restart"
+    PAUSE = "pause"
+    UNPAUSE = "unpause"
+    REMOVE = "remove"
+    REMOVE_FAILED = "remove failed"
+    GIVE_UP = "give up"
+
+
+TRANSITIONS: dict[tuple[Status, StateAction], Status] = {
+    (Status.CREATED, StateAction.START): Status.RUNNING,
+    (Status.EXITED, StateAction.START): Status.RUNNING,
+    (Status.RESTARTING, StateAction.START): Status.RUNNING,
+    (Status.RESTARTING, StateAction.GIVE_UP): Status.EXITED,
+    (Status.RUNNING, StateAction.EXIT): Status.EXITED,
+    (Status.PAUSED, StateAction.EXIT): Status.EXITED,
+    (Status.RUNNING, StateAction.EXIT_TO_RESTART): Status.RESTARTING,
+    (Status.PAUSED, StateAction.EXIT_TO_RESTART): Status.RESTARTING,
+    (Status.RUNNING, StateAction.PAUSE): Status.PAUSED,
+    (Status.PAUSED, StateAction.UNPAUSE): Status.RUNNING,
+    (Status.CREATED, StateAction.REMOVE): Status.REMOVING,
+    (Status.EXITED, StateAction.REMOVE): Status.REMOVING,
+    (Status.RESTARTING, StateAction.REMOVE): Status.REMOVING,
+    (Status.DEAD, StateAction.REMOVE): Status.REMOVING,
+    (Status.REMOVING, StateAction.REMOVE_FAILED): Status.DEAD,
+}
+
+LIVE = frozenset({Status.RUNNING, Status.PAUSED})
+"""The states in which init exists."""
+
+
+def next_status(status: Status, action: StateAction, name: str) -> Status:
+    """Return the status after ``action``.
+
+    :raises Conflict: when the present status does not allow it; ``name`` is for the message.
+    """
+    result = TRANSITIONS.get((status, action))
+    if result is None:
+        raise Conflict(f"cannot {action} container {name}: it is {status}")
+    return result

@@ -1,12 +1,17 @@
-"""All containers: by id, by name, by the beginning of an id.
+"""All containers by id, name and id prefix; new ids and names.
 
-Looking one up by id or name costs the same with ten and with ten thousand containers. The names
-are the truth here: a name that is reserved while a container is made cannot be taken twice.
+A look-up by id or name costs the same with ten and with ten thousand containers. The store decides
+which names are in use: a name that is reserved during a create cannot be taken twice.
+
+The grammar of names is Docker's (``[a-zA-Z0-9][a-zA-Z0-9_.-]+``). Generated names consist of an
+adjective and an animal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import re
+from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
@@ -33,11 +38,11 @@ class ContainerStore:
     def load(self, resolve: Callable[[ContainerCreate], ResolvedRequest]) -> None:
         """Read every record.
 
-        A record of an engine that did not store resolved requests gets one from ``resolve``, and
-        is written at once. The database cannot do that in its own migrations, since they lie below
-        the engine. Such a record's body is completed already, with ids for other containers.
+        A record of an engine that did not store resolved requests gets one from ``resolve``, and is
+        written at once. The database cannot do that in its own migrations, since they are below the
+        engine. The body of such a record is complete, with ids for other containers.
 
-        :raises CorruptState: a record cannot be read, or its request cannot be resolved.
+        :raises CorruptState: when a record cannot be read, or its request cannot be resolved.
         """
         for _, record in self._database.all(TABLE, ContainerRecord):
             if record.resolved_request is None:
@@ -61,39 +66,39 @@ class ContainerStore:
         return container_id in self._by_id
 
     def get(self, container_id: str) -> Container | None:
-        """The container of a full id, or None."""
+        """Return the container with a full id, or None."""
         return self._by_id.get(container_id)
 
     def find(self, ref: str) -> Container:
-        """The container of a name, an id or a unique beginning of an id.
+        """Return the container for ``ref`` (name, id or unique id prefix).
 
-        :raises NotFound: there is none.
-        :raises InvalidRequest: several ids begin like that.
+        :raises NotFound: when there is none.
+        :raises InvalidRequest: when several ids have the prefix.
         """
         plain = ref.removeprefix("/")
-        found = self._by_id.get(plain) or self._by_id.get(self.names.get(plain, ""))
-        if found is not None:
-            return found
+        container = self._by_id.get(plain) or self._by_id.get(self.names.get(plain, ""))
+        if container is not None:
+            return container
         if plain and not plain.strip("0123456789abcdef"):
-            several = [c for key, c in self._by_id.items() if key.startswith(plain)]
-            if len(several) == 1:
-                return several[0]
-            if several:
+            matches = [c for key, c in self._by_id.items() if key.startswith(plain)]
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
                 raise InvalidRequest(f"multiple IDs found with provided prefix: {plain}")
         raise NotFound(f"No such container: {ref}")
 
     def reserve(self, name: str, container_id: str) -> None:
-        """Take a name.
+        """Reserve a name for a container.
 
-        :raises Conflict: another container has it.
+        :raises Conflict: when another container has it.
         """
         self.check_free(name)
         self.names[name] = container_id
 
     def check_free(self, name: str) -> None:
-        """Say whose a name is.
+        """Check that no container has a name.
 
-        :raises Conflict: a container has it.
+        :raises Conflict: when one has.
         """
         owner = self.names.get(name)
         if owner is not None:
@@ -104,47 +109,47 @@ class ContainerStore:
             )
 
     def release(self, name: str, container_id: str) -> None:
-        """Give a name back, if it is this container's."""
+        """Release a name, if it is this container's."""
         if self.names.get(name) == container_id:
             del self.names[name]
 
-    def take_level(self, container_id: str, *, asked: str = "") -> str:
-        """An SELinux level for a container, kept until :meth:`free_level`.
+    def take_level(self, container_id: str, *, requested: str = "") -> str:
+        """Reserve an SELinux level for a container until :meth:`free_level`.
 
-        ``asked`` is one that a person named: it is that, and no other container is given it.
+        ``requested`` is a level that the request names. No other container gets it.
 
-        :raises Unavailable: all are in use.
+        :raises Unavailable: when all levels are in use.
         """
-        categories = pair(asked) if asked else choose(set(self._levels.values()))
+        categories = pair(requested) if requested else choose(set(self._levels.values()))
         if categories is None:
-            return asked
+            return requested
         self._levels[container_id] = categories
-        return asked or level(*categories)
+        return requested or level(*categories)
 
     def free_level(self, container_id: str) -> None:
-        """Give a container's level back."""
+        """Release a container's level."""
         self._levels.pop(container_id, None)
 
     def add(self, container: Container) -> None:
-        """Write a new container; its name was reserved."""
+        """Write a new container, whose name was reserved."""
         self.save(container)
         self._by_id[container.id] = container
 
     def add_step(self, container: Container) -> None:
-        """Write a container that is a step of a build: nobody sees it, the next engine ends it."""
+        """Write a build step: no list shows it, and the next engine kills it."""
         self.save(container)
         self._steps[container.id] = container
 
     def steps(self) -> tuple[Container, ...]:
-        """All steps of builds."""
+        """Return all build steps."""
         return tuple(self._steps.values())
 
     def save(self, container: Container) -> None:
-        """Write the record: one commit."""
+        """Write the record in one transaction."""
         self._database.put(TABLE, container.id, container.record)
 
     def forget(self, container: Container) -> None:
-        """Remove the record and free the name."""
+        """Remove the record and release the name."""
         self._database.delete(TABLE, container.id)
         self._by_id.pop(container.id, None)
         self._steps.pop(container.id, None)
@@ -162,3 +167,83 @@ def _migrated(
             f"the request of container {record.name} cannot be resolved: {error.message}",
             hint="remove the container with the engine that created it",
         ) from error
+
+
+# -- names and ids -------------------------------------------------------------------------------
+
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+
+_ADJECTIVE_WORDS = """
+agile airy amber ample azure balmy bold brave breezy brisk bronze calm candid cheery civil clear
+clever copper coral cosy crisp curious dapper daring deft dewy eager early earnest easy fabled
+fair fancy fleet fluent fond frank fresh frosty gentle gifted glad golden grand hardy hazel
+hearty honest humble idle ivory jade jolly keen kind lively loyal lucid lucky lunar mellow merry
+mild misty modest neat nimble noble olive patient placid plucky polite proud quick quiet rapid
+ready robust rosy ruby rustic sage sandy serene sharp shy silent silver simple sleek snowy sober
+solar spry stable steady stoic sunny swift tidy tranquil trusty upbeat velvet vivid warm wary
+wise witty young zesty
+"""
+_ADJECTIVES = tuple(_ADJECTIVE_WORDS.split())
+
+_ANIMAL_WORDS = """
+adder alpaca ant auk badger bat bear beaver bee bison boar bobcat buck bulbul caiman camel
+canary caribou cat chamois civet cobra condor coot coyote crab crane cricket crow curlew deer
+dingo dipper dolphin donkey dove duck dunlin eagle egret eider elk ermine falcon ferret finch
+fox frog gannet gazelle gecko gibbon goat goose grebe grouse gull hare hawk heron hoopoe hornet
+horse ibex ibis iguana impala jackal jackdaw jay kestrel kite kiwi koala krill lapwing lark
+lemur linnet lion lizard llama lobster loon lynx macaw magpie marmot marten merlin mink mole
+moose moth mouse newt ocelot octopus okapi orca oriole osprey otter owl panda parrot pelican
+perch petrel pigeon pika pipit plover pony puffin puma quail rabbit raccoon raven robin rook
+salmon seal serval shrew shrike skua snipe sparrow squid stork swallow swan swift tapir teal
+tern thrush tiger toad trout turtle viper vole walrus weasel whale wolf wombat wren yak zebra
+"""
+_ANIMALS = tuple(_ANIMAL_WORDS.split())
+
+
+def check_name(name: str) -> str:
+    """Return the name without the slash that old clients put before it.
+
+    :raises InvalidRequest: when it does not follow the grammar.
+    """
+    plain = name.removeprefix("/")
+    if not _NAME.fullmatch(plain) or len(plain) > 255:
+        raise InvalidRequest(
+            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )
+    return plain
+
+
+def random_name(taken: Collection[str], randbelow: Callable[[int], int] | None = None) -> str:
+    """Return a name that is not in ``taken``: ``brave_otter``, with a number after 5 attempts."""
+    pick = randbelow or _randbelow
+    for attempt in range(10):
+        name = f"{_ADJECTIVES[pick(len(_ADJECTIVES))]}_{_ANIMALS[pick(len(_ANIMALS))]}"
+        if attempt > 4:
+            name += str(pick(10_000))
+        if name not in taken:
+            return name
+    while True:
+        name = f"{_ADJECTIVES[0]}_{_ANIMALS[0]}_{new_id()[:12]}"
+        if name not in taken:
+            return name
+
+
+def new_id() -> str:
+    """Return 64 hexadecimal digits, whose short form (12) is not a decimal number.
+
+    As Docker learned, tools mistake a short id that looks like a number for one.
+    """
+    while True:
+        value = os.urandom(32).hex()
+        if not value[:12].isdecimal():
+            return value
+
+
+def short(container_id: str) -> str:
+    """Return the short form of an id."""
+    return container_id[:12]
+
+
+def _randbelow(bound: int) -> int:
+    return int.from_bytes(os.urandom(4), "big") % bound

@@ -1,8 +1,8 @@
-"""What happened, for those who watch (``GET /events``).
+"""Events for subscribers (``GET /events``).
 
-The newest 256 events are kept in memory, as Docker does; a subscriber gets what is kept and
-matches, then what comes. A subscriber that does not read loses its oldest events, never the
-engine's memory.
+The newest 256 events are kept in memory, as with Docker. A subscriber gets the kept events that
+match, then new ones. A subscriber that does not read loses its oldest events, so it cannot exhaust
+the engine's memory.
 
 Source: Docker Engine API 1.45, ``SystemEvents``; filters are those of ``docker events``.
 """
@@ -19,12 +19,12 @@ import msgspec
 
 from jaula.engine.model.filters import has_label
 
-_KEPT = 256
-_BACKLOG = 1024
+_HISTORY = 256  # events
+_BACKLOG = 1024  # events that one subscriber has not read
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One event; ``time`` in nanoseconds since the epoch."""
+    """One event; ``time`` in nanoseconds of Unix time."""
 
     type: str  # container image network volume daemon
     action: str
@@ -33,7 +33,7 @@ class Event(msgspec.Struct, frozen=True):
     time: int
 
     def document(self) -> dict[str, Any]:
-        """Docker's event message, with the fields of old clients."""
+        """Return Docker's event message, with the members of old clients."""
         document: dict[str, Any] = {}
         if self.type in ("container", "image"):
             document["status"] = self.action
@@ -52,7 +52,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def matches(event: Event, filters: Mapping[str, list[str]]) -> bool:
-    """Whether every filter has a value that fits the event; unknown filters fit nothing."""
+    """Return whether every filter has a value that matches; an unknown filter matches nothing."""
     return all(any(_fits(event, key, value) for value in values) for key, values in filters.items())
 
 
@@ -86,23 +86,23 @@ def _named(event: Event, value: str) -> bool:
 
 
 class EventBus:
-    """The log of events and its subscribers."""
+    """The recent events and the subscribers."""
 
     def __init__(self) -> None:
-        self._kept: deque[Event] = deque(maxlen=_KEPT)
+        self._recent: deque[Event] = deque(maxlen=_HISTORY)
         self._subscribers: set[asyncio.Queue[Event]] = set()
 
     @property
     def listeners(self) -> int:
-        """How many subscribers there are."""
+        """Return the number of subscribers."""
         return len(self._subscribers)
 
     def emit(
         self, kind: str, action: str, actor: str, attributes: Mapping[str, str] | None = None
     ) -> None:
-        """Record an event and tell everyone who listens."""
+        """Record an event and send it to every subscriber."""
         event = Event(kind, action, actor, dict(attributes or {}), time.time_ns())
-        self._kept.append(event)
+        self._recent.append(event)
         for queue in self._subscribers:
             if queue.full():
                 queue.get_nowait()
@@ -114,15 +114,18 @@ class EventBus:
         until: float | None = None,
         filters: Mapping[str, list[str]] | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Events from ``since`` (default: now) to ``until`` (default: for ever), in seconds."""
-        wanted = filters or {}
+        """Yield events from ``since`` (default: now) to ``until`` (default: forever).
+
+        Both are in seconds of Unix time.
+        """
+        selectors = filters or {}
         queue: asyncio.Queue[Event] = asyncio.Queue(_BACKLOG)
         self._subscribers.add(queue)
         try:
             if since is not None:
-                for event in tuple(self._kept):
+                for event in tuple(self._recent):
                     late = until is not None and event.time / 1e9 > until
-                    if event.time / 1e9 >= since and not late and matches(event, wanted):
+                    if event.time / 1e9 >= since and not late and matches(event, selectors):
                         yield event.document()
             while True:
                 timeout = None if until is None else until - time.time()
@@ -132,7 +135,7 @@ class EventBus:
                     event = await asyncio.wait_for(queue.get(), timeout)
                 except TimeoutError:
                     return
-                if matches(event, wanted):
+                if matches(event, selectors):
                     yield event.document()
         finally:
             self._subscribers.discard(queue)

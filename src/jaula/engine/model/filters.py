@@ -1,7 +1,7 @@
 """Docker's filters ``label``, ``label!`` and ``until``, and the truth values of other filters.
 
 Source: moby ``api/types/filters``, and ``matchLabels`` and ``getUntilFromPruneFilters`` of its
-prunes. Pure, but for the clock that a duration ago is counted from.
+prunes. Pure, except for the clock from which a duration is counted back.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def has_labels(labels: Mapping[str, str], selectors: Iterable[str]) -> bool:
 
 
 def check_names(filters: Filters, known: Collection[str]) -> None:
-    """Refuse filters of other names.
+    """Check that every filter is known.
 
-    :raises InvalidRequest: a name is not ``known``.
+    :raises InvalidRequest: when a name is not in ``known``.
     """
     for name in filters:
         if name not in known:
@@ -41,9 +41,9 @@ def check_names(filters: Filters, known: Collection[str]) -> None:
 
 
 def check_prune(filters: Filters, *more: str) -> None:
-    """Refuse filters that a prune does not have; ``more`` are those of one kind of object.
+    """Check the filters of a prune; ``more`` are those of one kind of object.
 
-    :raises InvalidRequest: an unknown name, or a value of ``until`` that is not a time.
+    :raises InvalidRequest: when a name is unknown, or a value of ``until`` is not a time.
     """
     check_names(filters, ("until", "label", "label!", *more))
     for value in filters.get("until", ()):
@@ -51,12 +51,12 @@ def check_prune(filters: Filters, *more: str) -> None:
 
 
 def prune_selects(filters: Filters, labels: Mapping[str, str], created: float) -> bool:
-    """Return whether prune may take an object that was created at ``created`` (Unix seconds).
+    """Return whether prune may remove an object that was created at ``created`` (Unix seconds).
 
-    Only ``until``, ``label`` and ``label!`` are looked at. As in moby, several values of ``label!``
-    spare what has all of them.
+    Only ``until``, ``label`` and ``label!`` are evaluated. As in moby, an object is spared if it
+    has all values of ``label!``.
 
-    :raises InvalidRequest: a value of ``until`` is not a time.
+    :raises InvalidRequest: when a value of ``until`` is not a time.
     """
     if any(created >= parse_time(value) for value in filters.get("until", ())):
         return False
@@ -69,7 +69,7 @@ def prune_selects(filters: Filters, labels: Mapping[str, str], created: float) -
 def parse_time(text: str) -> float:
     """Return the Unix seconds of a Unix time, an RFC 3339 time or a duration ago (``24h``).
 
-    :raises InvalidRequest: none of these, or a year after 9999.
+    :raises InvalidRequest: when the text is none of these, or a year after 9999.
     """
     try:
         seconds = _seconds(text)
@@ -93,7 +93,7 @@ def _seconds(text: str) -> float:
 def truth(name: str, values: Collection[str]) -> bool:
     """Return the truth value of a filter, as moby's ``GetBoolOrDefault`` reads it.
 
-    :raises InvalidRequest: neither or both of true and false.
+    :raises InvalidRequest: when the values are neither or both of true and false.
     """
     yes, no = bool({"1", "true"} & set(values)), bool({"0", "false"} & set(values))
     if yes == no:

@@ -1,29 +1,28 @@
-"""The parts that the use cases work with, wired once by ``jaula.daemon.wiring``."""
+"""The services that the use cases need, wired once by ``jaula.daemon.wiring``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaula.config import EngineConfig
-from jaula.engine.model.container_store import ContainerStore
-from jaula.engine.model.events import EventBus
-from jaula.engine.networks.dns_server import DnsServers
-from jaula.engine.networks.sandbox_pool import SandboxPool
-from jaula.engine.networks.store import NetworkStore
-from jaula.engine.oci_runtimes.table import RuntimeTable
-from jaula.engine.oci_spec.inputs import HostFacts
-from jaula.engine.secrets.store import SecretStore
-from jaula.engine.userns.id_ranges import IdRanges, SingleIdRange
-from jaula.engine.volumes.mount import VolumeMounts
-from jaula.state.database import Database
-
 if TYPE_CHECKING:
     from jaula.cgroups.protocol import CgroupDriver
+    from jaula.config import EngineConfig
+    from jaula.engine.model.container_store import ContainerStore
+    from jaula.engine.model.events import EventBus
+    from jaula.engine.networks.dns_server import DnsServers
+    from jaula.engine.networks.sandbox_pool import SandboxPool
+    from jaula.engine.networks.store import NetworkStore
+    from jaula.engine.oci_runtimes import RuntimeTable
+    from jaula.engine.oci_spec.inputs import HostFacts
+    from jaula.engine.secrets.store import SecretStore
+    from jaula.engine.userns.id_ranges import IdRanges, SingleIdRange
+    from jaula.engine.volumes.mount import VolumeMounts
     from jaula.images.store.store import ImageStore
     from jaula.images.trust.policy import ImagePolicy
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime
+    from jaula.state.database import Database
     from jaula.storage.drivers.driver import SnapshotDriver
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
@@ -31,27 +30,27 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Services:
-    """Everything below the engine, and what its use cases share."""
+    """Everything below the engine, and the state that its use cases share."""
 
     config: EngineConfig
     identity: str
     host: HostFacts
     database: Database
-    registry: ContainerStore
+    container_store: ContainerStore
     events: EventBus
     runtime: Runtime
-    runtimes: RuntimeTable
+    runtime_table: RuntimeTable
     cgroups: CgroupDriver
     snapshots: SnapshotDriver
     layers: LayerStore
     images: ImageStore
-    gate: ImagePolicy
+    image_policy: ImagePolicy
     volumes: VolumeStore
     volume_mounts: VolumeMounts
     secrets: SecretStore
-    network: NetworkManager
-    networks: NetworkStore
-    resolvers: DnsServers
-    ranges: IdRanges | SingleIdRange
-    sandboxes: SandboxPool
+    network_manager: NetworkManager
+    network_store: NetworkStore
+    dns_servers: DnsServers
+    id_ranges: IdRanges | SingleIdRange
+    sandbox_pool: SandboxPool
     started_at: int  # nanoseconds since the epoch

@@ -1,8 +1,8 @@
-"""Networks that are settings alone (``--config-only``), and what others take of them.
+"""Config-only networks (``--config-only``), and networks made from them (``--config-from``). Pure.
 
-Follows libnetwork: such a network has subnets, IPv6, labels and a driver's options, and nothing in
-the kernel; a network that is made from it (``--config-from``) gives none of these itself. Words and
-statuses are Docker's. Whether options fit a driver shows when a network is made from them. Pure.
+Follows libnetwork: such a network has subnets, IPv6, labels and driver options, and nothing in the
+kernel. A network that is made from it may not set any of these itself. Messages and status codes
+are Docker's. Whether options suit a driver is checked when a network is made from them.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ import time
 import msgspec
 
 from jaula.errors import NotAuthorized, NotFound
-from jaula.network import config
+from jaula.network import config as network_config
 from jaula.spec.api_networks import IPAM, IPAMPool, NetworkCreate
 from jaula.spec.network import NetworkRecord, Pool
 
 DRIVER = "null"
 
 
-def source(body: NetworkCreate) -> str:
-    """The name of the network whose settings are asked for, or ''."""
+def config_from(body: NetworkCreate) -> str:
+    """Return the name of the network whose settings the request takes, or ''."""
     return (body.config_from or {}).get("Network", "")
 
 
 def check(body: NetworkCreate) -> None:
-    """Refuse what settings cannot hold, and what cannot stand beside settings of another.
+    """Check the combination of ``ConfigOnly`` and ``ConfigFrom`` with other members.
 
-    :raises NotAuthorized: what is wrong.
+    :raises NotAuthorized: when members exclude each other.
     """
     if body.config_only and (body.ingress or body.internal or body.attachable or body.scope):
         raise NotAuthorized(
             "configuration network can only contain network specific fields. Network operator"
             " fields like [ ingress | internal | attachable | scope ] are not supported."
         )
-    if not source(body):
+    if not config_from(body):
         return
     if body.config_only:
         raise NotAuthorized(
@@ -54,17 +54,19 @@ def check(body: NetworkCreate) -> None:
         )
 
 
-def settings(body: NetworkCreate, identity: str) -> NetworkRecord:
-    """The record of a network that is settings alone.
+def config_record(body: NetworkCreate, identity: str) -> NetworkRecord:
+    """Return the record of a config-only network.
 
-    :raises JaulaError: a subnet, gateway, range or address that cannot be.
+    :raises JaulaError: when a subnet, gateway, range or address is not valid.
     """
-    wanted = body.ipam.config if body.ipam else ()
-    asked = [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in wanted]
-    checked = config.check_pools(asked, (), ipv6=True)
-    pools = (
-        pool if given.gateway else msgspec.structs.replace(pool, gateway="")
-        for pool, given in zip(checked, (pool for pool in asked if pool.subnet), strict=True)
+    requested = body.ipam.config if body.ipam else ()
+    pools = [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in requested]
+    checked = network_config.check_pools(pools, (), ipv6=True)
+    stored = (
+        pool if requested_pool.gateway else msgspec.structs.replace(pool, gateway="")
+        for pool, requested_pool in zip(
+            checked, (pool for pool in pools if pool.subnet), strict=True
+        )
     )
     return NetworkRecord(
         body.name,
@@ -72,7 +74,7 @@ def settings(body: NetworkCreate, identity: str) -> NetworkRecord:
         time.time_ns(),
         "",
         driver=DRIVER,
-        pools=tuple(pools),
+        pools=tuple(stored),
         ipv6=body.enable_ipv6,
         driver_options=body.options,
         labels=body.labels,
@@ -80,13 +82,13 @@ def settings(body: NetworkCreate, identity: str) -> NetworkRecord:
     )
 
 
-def applied(body: NetworkCreate, found: NetworkRecord | None) -> NetworkCreate:
-    """A request with the settings that it asks for; ``found`` is the network of that name.
+def apply_config(body: NetworkCreate, config: NetworkRecord | None) -> NetworkCreate:
+    """Return the request with the settings of ``config``, the network that it names.
 
-    :raises NotFound: there is none, or it is no network of settings.
+    :raises NotFound: when there is none, or it is not config-only.
     """
-    if found is None or not found.config_only:
-        raise NotFound(f'configuration network "{source(body)}" does not exist')
+    if config is None or not config.config_only:
+        raise NotFound(f'configuration network "{config_from(body)}" does not exist')
     pools = tuple(
         IPAMPool(
             subnet=pool.subnet,
@@ -94,12 +96,12 @@ def applied(body: NetworkCreate, found: NetworkRecord | None) -> NetworkCreate:
             ip_range=pool.ip_range,
             auxiliary_addresses=pool.auxiliary,
         )
-        for pool in found.pools
+        for pool in config.pools
     )
     return msgspec.structs.replace(
         body,
-        enable_ipv6=found.ipv6,
+        enable_ipv6=config.ipv6,
         ipam=IPAM(config=pools),
-        options=found.driver_options,
-        labels=found.labels,
+        options=config.driver_options,
+        labels=config.labels,
     )

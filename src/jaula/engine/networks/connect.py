@@ -1,8 +1,8 @@
-"""Connecting containers to networks: at their start, and while they run.
+"""Connect containers to networks: at a start, and while they run.
 
-A container on the default network gets a sandbox that was prepared; one that is on users' networks
-only gets its interfaces at its start. The first network that is not internal has the default
-routes and the published ports.
+A container on the default network gets a sandbox from the pool. One that is only on users' networks
+gets its interfaces at its start. The first network that is not internal has the default routes and
+the published ports.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from jaula.engine.networks import endpoints as network_endpoints
 from jaula.engine.networks import etc_files
 from jaula.engine.networks.endpoints import DEFAULT
-from jaula.engine.userns import join, keep_id
+from jaula.engine.userns import join
+from jaula.engine.userns.id_ranges import IdMaps, IdRange
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
 from jaula.network.port_mapper import PortRequest
 from jaula.spec.api_networks import EndpointSettings
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.engine.networks.start_resources import StartResources
-    from jaula.security.id_ranges import IdRange
+    from jaula.engine.userns.id_ranges import IdRange
+    from jaula.runtime.client import Sandbox
     from jaula.spec.endpoint import Endpoint
     from jaula.state.records import ContainerRecord, Namespaces
 
@@ -34,93 +35,96 @@ log = logging.getLogger("jaula.network")
 
 
 class NetworkConnector:
-    """Connects containers. For a running one the caller holds its lock."""
+    """Connects containers to networks. For a running container the caller holds its lock."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
-    # -- a start -----------------------------------------------------------------------------
+    # -- start ---------------------------------------------------------------------------------
 
     async def attach(
         self,
         record: ContainerRecord,
-        members: network_endpoints.Members,
-        place: StartResources,
-        maps: Callable[[IdRange], keep_id.Maps | None],
+        networks: network_endpoints.NetworkEndpoints,
+        resources: StartResources,
+        maps: Callable[[IdRange], IdMaps | None],
     ) -> None:
-        """Give a start its sandbox with all interfaces; ``place`` gives back what was taken.
+        """Give a start its sandbox with all interfaces; ``resources`` releases what was taken.
 
-        ``members`` are its networks, ``maps`` are id maps that are not the usual ones.
+        ``networks`` are the container's, by name. ``maps`` returns id maps that differ from the
+        default ones.
 
-        :raises JaulaError: a network is gone, an address or a port is taken.
+        :raises JaulaError: when a network is gone, or an address or a port is in use.
         """
         internal = {}
-        for name in members:
-            network = self._parts.networks.get(self._parts.networks.find(name))
+        for name in networks:
+            network = self._services.network_store.get(self._services.network_store.find(name))
             network_endpoints.check_kind(network)
             internal[name] = network is not None and network.internal
-        first = network_endpoints.primary(internal)
-        for name in (first, *(n for n in members if n != first)):
-            await self._join(record, place, name, members[name], maps)
-        await self._serve_names(record, place.endpoints, place.net_fd, new=True)
-        place.endpoints[0] = self._publish(record, place.endpoints[0])
+        first = network_endpoints.gateway_network(internal)
+        for name in (first, *(n for n in networks if n != first)):
+            await self._join(record, resources, name, networks[name], maps)
+        await self._serve_names(record, resources.endpoints, resources.net_fd, new=True)
+        resources.endpoints[0] = self._publish(record, resources.endpoints[0])
 
     async def _join(
         self,
         record: ContainerRecord,
-        place: StartResources,
+        resources: StartResources,
         name: str,
         settings: EndpointSettings,
-        maps: Callable[[IdRange], keep_id.Maps | None],
+        maps: Callable[[IdRange], IdMaps | None],
     ) -> None:
-        network, sandboxes = self._parts.network, self._parts.sandboxes
+        network, sandboxes = self._services.network_manager, self._services.sandbox_pool
         ip, ip6, mac = _addresses(settings)
-        lent = place.held.get("user")
-        if place.sandbox is None:
+        user_fd = resources.joined_fds.get("user")
+        if resources.sandbox is None:
             mac = record.body.mac_address or mac
-            usual = lent is None and not record.resolved.namespaces.keep_id
-            if name == DEFAULT and usual and not (ip or mac):
+            default_maps = user_fd is None and not record.resolved.namespaces.keep_id
+            if name == DEFAULT and default_maps and not (ip or mac):
                 prepared = await sandboxes.take()
-                place.reserved, place.sandbox = prepared.ids, prepared.sandbox
-                place.endpoints.append(prepared.endpoint)
-                place.endpoints[0] = network.claim(prepared.endpoint, record.id, record.name)
+                resources.reserved, resources.sandbox = prepared.ids, prepared.sandbox
+                resources.endpoints.append(prepared.endpoint)
+                resources.endpoints[0] = network.claim(prepared.endpoint, record.id, record.name)
                 return
-            if lent is not None:
-                place.sandbox = await sandboxes.bare_within(lent)
+            if user_fd is not None:
+                resources.sandbox = await sandboxes.create_in_userns(user_fd)
             else:
-                place.reserved, place.sandbox = await sandboxes.bare(maps=maps)
-        place.endpoints.append(
+                resources.reserved, resources.sandbox = await sandboxes.create(maps=maps)
+        resources.endpoints.append(
             network.attach(
                 name,
                 record.id,
-                place.net_fd,
+                resources.net_fd,
                 ip=ip or None,
                 ip6=ip6 or None,
                 mac=mac or None,
                 container_name=record.name,
-                interface=network_endpoints.free_interface(e.interface for e in place.endpoints),
-                default_route=not place.endpoints,
-                names=network_endpoints.names(record, settings) if name != DEFAULT else (),
-                links=network_endpoints.linked(record, settings) if name != DEFAULT else {},
+                interface=network_endpoints.free_interface(
+                    e.interface for e in resources.endpoints
+                ),
+                default_route=not resources.endpoints,
+                names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
+                links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
             )
         )
 
     def _publish(self, record: ContainerRecord, endpoint: Endpoint) -> Endpoint:
-        """Publish a container's ports on the network that leads outside; the endpoint with them."""
-        network = self._parts.networks.get(endpoint.network)
-        anywhere = (network and network.host_binding) or self._parts.config.host_binding
-        if anywhere == ANY:  # Docker's word for both families
-            anywhere = ""
+        """Publish the ports on the network with the default routes; return its endpoint."""
+        network = self._services.network_store.get(endpoint.network)
+        default_ip = (network and network.host_binding) or self._services.config.host_binding
+        if default_ip == ANY:  # Docker's value for both address families
+            default_ip = ""
         ports = [
             PortRequest(
-                m.container_port, m.protocol, m.host_ip or anywhere, m.host_port, m.host_port_end
+                m.container_port, m.protocol, m.host_ip or default_ip, m.host_port, m.host_port_end
             )
             for m in record.resolved.ports
         ]
         if not ports or endpoint.internal or not endpoint.publishes:
             return endpoint
         try:
-            self._parts.network.publish(endpoint, ports)
+            self._services.network_manager.publish(endpoint, ports)
         except JaulaError as error:
             error.args = (error.message,)
             error.message = (
@@ -128,7 +132,7 @@ class NetworkConnector:
                 f" {record.name} ({endpoint.endpoint_id}): {error.message}"
             )
             raise
-        return self._parts.network.endpoint(record.id, endpoint.network) or endpoint
+        return self._services.network_manager.endpoint(record.id, endpoint.network) or endpoint
 
     async def _serve_names(
         self,
@@ -140,60 +144,60 @@ class NetworkConnector:
     ) -> None:
         if any(endpoint.network != DEFAULT for endpoint in endpoints):
             servers = record.body.host_config.dns
-            await self._parts.resolvers.open(record.id, net_fd, servers, new=new)
+            await self._services.dns_servers.open(record.id, net_fd, servers, new=new)
 
-    def told(self, record: ContainerRecord, endpoints: Iterable[Endpoint], action: str) -> None:
-        """Emit the events of endpoints that came or went."""
+    def emit(self, record: ContainerRecord, endpoints: Iterable[Endpoint], action: str) -> None:
+        """Emit the events of endpoints that were connected or disconnected."""
         for endpoint in endpoints:
-            self._parts.events.emit(
+            self._services.events.emit(
                 "network",
                 action,
-                self._parts.networks.id_of(endpoint.network),
+                self._services.network_store.id_of(endpoint.network),
                 {
                     "container": record.id,
                     "name": endpoint.network,
-                    "type": self._parts.networks.driver_of(endpoint.network),
+                    "type": self._services.network_store.driver_of(endpoint.network),
                 },
             )
 
-    # -- while it runs -----------------------------------------------------------------------
+    # -- running containers --------------------------------------------------------------------
 
     async def connect(self, container: Container, name: str, settings: EndpointSettings) -> None:
         """Connect a container to a network, now if it runs, and at every start.
 
-        :raises NotAuthorized: it is connected already.
-        :raises InvalidRequest: its network mode or the network does not allow it.
+        :raises NotAuthorized: when it is connected already.
+        :raises InvalidRequest: when its network mode or the network does not allow it.
         """
-        parts, record = self._parts, container.record
+        services, record = self._services, container.record
         _check_mode(record.resolved.namespaces)
-        network_endpoints.check(name, parts.networks.get(name), settings)
-        members = network_endpoints.of(record)
-        if name in members and container.live:
+        network_endpoints.check(name, services.network_store.get(name), settings)
+        networks = network_endpoints.settings_of(record)
+        if name in networks and container.live:
             raise NotAuthorized(
                 f"endpoint with name {record.name} already exists in network {name}"
             )
-        following = {**members, name: settings}
+        new_networks = {**networks, name: settings}
         if not container.live:
-            self._book(container, networks=following)
+            self._save(container, networks=new_networks)
             return
-        fds = join.borrow(container, ("network",))
+        fds = join.open_namespaces(container, ("network",))
         try:
             endpoint = await self._add(record, name, settings, fds["network"])
         finally:
             os.close(fds["network"])
         endpoints = _ordered([*record.endpoints, endpoint])
-        self._book_endpoints(container, endpoints, networks=following)
-        etc_files.add_addresses(parts, record, endpoint)
-        self.told(record, (endpoint,), "connect")
+        self._save_endpoints(container, endpoints, networks=new_networks)
+        etc_files.add_addresses(services, record, endpoint)
+        self.emit(record, (endpoint,), "connect")
 
     async def _add(
         self, record: ContainerRecord, name: str, settings: EndpointSettings, net_fd: int
     ) -> Endpoint:
-        """A further interface of a running container; undone if anything fails."""
-        network = self._parts.network
+        """Add an interface to a running container; a failure removes it."""
+        network = self._services.network_manager
         ip, ip6, mac = _addresses(settings)
-        here = record.endpoints
-        outside = any(not e.internal for e in here)
+        present = record.endpoints
+        has_gateway = any(not e.internal for e in present)
         endpoint = network.attach(
             name,
             record.id,
@@ -202,70 +206,72 @@ class NetworkConnector:
             ip6=ip6 or None,
             mac=mac or None,
             container_name=record.name,
-            interface=network_endpoints.free_interface(e.interface for e in here),
-            default_route=not outside,
-            names=network_endpoints.names(record, settings) if name != DEFAULT else (),
-            links=network_endpoints.linked(record, settings) if name != DEFAULT else {},
+            interface=network_endpoints.free_interface(e.interface for e in present),
+            default_route=not has_gateway,
+            names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
+            links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
         )
         try:
-            if not outside:
+            if not has_gateway:
                 endpoint = self._publish(record, endpoint)
-            if record.id not in self._parts.resolvers:
+            if record.id not in self._services.dns_servers:
                 await self._serve_names(record, (endpoint,), net_fd)
-                if record.id in self._parts.resolvers:
-                    etc_files.use_resolver(self._parts, record)
+                if record.id in self._services.dns_servers:
+                    etc_files.use_resolver(self._services, record)
         except BaseException:
             network.detach(endpoint, delete_interface=True, netns_fd=net_fd)
             raise
         return endpoint
 
     async def disconnect(self, container: Container, name: str) -> None:
-        """Take a container off a network, now if it runs, and for every start.
+        """Disconnect a container from a network, now if it runs, and for every start.
 
-        :raises JaulaError: it is not connected, or shares its network.
+        :raises JaulaError: when it is not connected, or shares its network namespace.
         """
-        parts, record = self._parts, container.record
+        services, record = self._services, container.record
         _check_mode(record.resolved.namespaces)
-        members = network_endpoints.of(record)
-        if name not in members:
+        networks = network_endpoints.settings_of(record)
+        if name not in networks:
             raise NotAuthorized(f"container {record.id} is not connected to network {name}")
-        following = {key: value for key, value in members.items() if key != name}
-        gone = next((e for e in record.endpoints if e.network == name), None)
-        if not container.live or gone is None:
-            self._book(container, networks=following)
+        new_networks = {key: value for key, value in networks.items() if key != name}
+        removed = next((e for e in record.endpoints if e.network == name), None)
+        if not container.live or removed is None:
+            self._save(container, networks=new_networks)
             return
-        left = _ordered([e for e in record.endpoints if e.network != name])
-        # Booked first: what an engine that is killed now has not undone, the next one sweeps.
-        self._book_endpoints(container, left, networks=following)
-        fds = join.borrow(container, ("network",))
+        remaining = _ordered([e for e in record.endpoints if e.network != name])
+        # Saved first: if the engine is killed now, the next one sweeps the interface.
+        self._save_endpoints(container, remaining, networks=new_networks)
+        fds = join.open_namespaces(container, ("network",))
         try:
-            parts.network.detach(gone, delete_interface=True, netns_fd=fds["network"])
+            services.network_manager.detach(removed, delete_interface=True, netns_fd=fds["network"])
         finally:
             os.close(fds["network"])
-        if all(e.network == DEFAULT for e in left):
-            parts.resolvers.close_one(record.id)
-        self.told(record, (gone,), "disconnect")
-        if gone == record.endpoint and left and not left[0].internal:
-            self._book_endpoints(container, [self._lead(container, left[0]), *left[1:]])
+        if all(e.network == DEFAULT for e in remaining):
+            services.dns_servers.close_one(record.id)
+        self.emit(record, (removed,), "disconnect")
+        if removed == record.endpoint and remaining and not remaining[0].internal:
+            self._save_endpoints(
+                container, [self._set_gateway(container, remaining[0]), *remaining[1:]]
+            )
 
-    def _lead(self, container: Container, chosen: Endpoint) -> Endpoint:
-        """The network that led outside is gone: this one does now, with the ports."""
-        fds = join.borrow(container, ("network",))
+    def _set_gateway(self, container: Container, endpoint: Endpoint) -> Endpoint:
+        """Move the default routes and the published ports to an endpoint after theirs is gone."""
+        fds = join.open_namespaces(container, ("network",))
         try:
-            self._parts.network.set_default_route(chosen, fds["network"])
+            self._services.network_manager.set_default_route(endpoint, fds["network"])
         finally:
             os.close(fds["network"])
         try:
-            return self._publish(container.record, chosen)
+            return self._publish(container.record, endpoint)
         except JaulaError as error:
             log.warning("container %s: %s", container.name, error)
-            return chosen
+            return endpoint
 
-    def _book_endpoints(
+    def _save_endpoints(
         self, container: Container, endpoints: Sequence[Endpoint], **fields: object
     ) -> None:
         first = endpoints[0] if endpoints else None
-        self._book(
+        self._save(
             container,
             endpoint=first,
             more_endpoints=tuple(endpoints[1:]),
@@ -273,45 +279,45 @@ class NetworkConnector:
             **fields,
         )
 
-    def _book(self, container: Container, **fields: object) -> None:
+    def _save(self, container: Container, **fields: object) -> None:
         before = container.record
         container.change(**fields)
         try:
-            self._parts.registry.save(container)
+            self._services.container_store.save(container)
         except JaulaError:
             if not container.live:
                 container.record = before
             raise
 
-    def renamed(self, container: Container) -> None:
-        """Let a running container be found by its new name."""
-        record, members = container.record, network_endpoints.of(container.record)
+    def rename(self, container: Container) -> None:
+        """Let the DNS server resolve the new name of a running container."""
+        record, networks = container.record, network_endpoints.settings_of(container.record)
         changed = [
-            self._parts.network.rename(
+            self._services.network_manager.rename(
                 e,
                 record.name,
-                network_endpoints.names(record, members[e.network]) if e.names else (),
+                network_endpoints.dns_names(record, networks[e.network]) if e.names else (),
             )
             for e in record.endpoints
         ]
         if changed:
-            self._book_endpoints(container, changed)
+            self._save_endpoints(container, changed)
 
-    # -- the end ---------------------------------------------------------------------------------
+    # -- exit ----------------------------------------------------------------------------------
 
     def release(self, record: ContainerRecord) -> None:
-        """Give back every address and port of a container that has ended."""
-        self._parts.resolvers.close_one(record.id)
+        """Release every address and port of a container that has exited."""
+        self._services.dns_servers.close_one(record.id)
         for endpoint in record.endpoints:
-            self._parts.network.detach(endpoint)
-        self.told(record, record.endpoints, "disconnect")
+            self._services.network_manager.detach(endpoint)
+        self.emit(record, record.endpoints, "disconnect")
 
 
 def _ordered(endpoints: list[Endpoint]) -> list[Endpoint]:
-    """The one that leads outside first."""
+    """Return the endpoints, the one with the default routes first."""
     if not endpoints:
         return []
-    first = network_endpoints.primary({e.network: e.internal for e in endpoints})
+    first = network_endpoints.gateway_network({e.network: e.internal for e in endpoints})
     return sorted(endpoints, key=lambda e: e.network != first)
 
 
@@ -337,3 +343,56 @@ def _check_mode(modes: Namespaces) -> None:
             "container cannot be connected to multiple networks with one of the networks in"
             " private (none) mode"
         )
+
+
+# -- resources of a start ------------------------------------------------------------------------
+
+
+class StartResources:
+    """The resources that one start has taken: ids, a sandbox, endpoints; :meth:`release` undoes it.
+
+    ``ids`` are those of the container's user namespace, None if that is the host's. ``reserved`` is
+    the range to release at the end. They differ if a container joins a user namespace but has a
+    network of its own; ``shared_ids`` then counts one more container. ``joined_fds`` are
+    descriptors of another container's namespaces, by OCI type.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.ids: IdRange | None = None
+        self.reserved: IdRange | None = None
+        self.shared_ids: IdRange | None = None
+        self.joined_fds: dict[str, int] = {}
+        self.sandbox: Sandbox | None = None
+        self.endpoints: list[Endpoint] = []
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Return the endpoint with the default routes."""
+        return self.endpoints[0] if self.endpoints else None
+
+    @property
+    def net_fd(self) -> int:
+        """Return the descriptor of the sandbox's network namespace."""
+        assert self.sandbox is not None
+        return self.sandbox.net_fd
+
+    def close_sandbox(self) -> None:
+        """Close our descriptors; the container's processes hold the namespaces."""
+        if self.sandbox is not None:
+            self.sandbox.close()
+            self.sandbox = None
+        while self.joined_fds:
+            os.close(self.joined_fds.popitem()[1])
+
+    def release(self) -> None:
+        """Release everything that the start took."""
+        while self.endpoints:
+            self._services.network_manager.detach(self.endpoints.pop())
+        self.close_sandbox()
+        if self.reserved is not None:
+            self._services.id_ranges.release(self.reserved.start)
+            self.reserved = None
+        if self.shared_ids is not None:
+            self._services.id_ranges.release(self.shared_ids.start)
+            self.shared_ids = None

@@ -1,6 +1,7 @@
-"""From ``POST /networks/create`` to a network's record. Pure; words and statuses are Docker's.
+"""``POST /networks/create``: check a request and return the network's record. Pure.
 
-Options that a driver does not know are kept and shown, and change nothing.
+Messages and status codes are Docker's. Options that a driver does not know are stored and shown,
+and have no effect.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")  # strconv.ParseBool, in
 
 
 def check(body: NetworkCreate) -> None:
-    """Refuse what this engine has no network for.
+    """Check that this engine can create the network.
 
-    :raises JaulaError: what is wrong.
+    :raises JaulaError: when it cannot.
     """
     if not _NAME.fullmatch(body.name):
         raise InvalidRequest(
@@ -56,7 +57,7 @@ def check(body: NetworkCreate) -> None:
     if body.ipam is not None and body.ipam.driver not in ("", "default"):
         raise NotFound(f'IPAM driver "{body.ipam.driver}" not found')
     if body.config_only:
-        return  # it is for whatever driver is named by those that are made from it
+        return  # the networks that take its settings name the driver
     if body.driver in ("host", "null"):
         raise NotAuthorized(f'only one instance of "{body.driver}" network is allowed')
     if body.driver not in ("", "default", "bridge", *PARENT_DRIVERS):
@@ -68,11 +69,11 @@ def _swarm() -> NotAuthorized:
 
 
 def network(body: NetworkCreate, identity: str) -> NetworkRecord:
-    """The record of a network that is not made yet, without its subnets.
+    """Return the record of a network to be created, without its subnets.
 
-    Whether a parent comes with the network is for the caller to see.
+    The caller determines whether the engine creates the parent interface.
 
-    :raises InvalidRequest: an option's value.
+    :raises InvalidRequest: when the value of an option is not valid.
     """
     options = body.options
     common = NetworkRecord(
@@ -86,7 +87,7 @@ def network(body: NetworkCreate, identity: str) -> NetworkRecord:
         mtu=_mtu(options.get(MTU_OPTION, "")),
         driver_options=options,
         labels=body.labels,
-        config_from=config_only.source(body),
+        config_from=config_only.config_from(body),
     )
     if body.driver in PARENT_DRIVERS:
         return _parented(common, body.driver)
@@ -103,7 +104,7 @@ def network(body: NetworkCreate, identity: str) -> NetworkRecord:
 
 
 def _parented(common: NetworkRecord, driver: str) -> NetworkRecord:
-    """A network without a parent gets a link that leads nowhere, so it is internal."""
+    """Complete a macvlan or ipvlan record; without a parent the network is internal."""
     options = common.driver_options
     parent = options.get(PARENT_OPTION, "")
     if parent and (len(parent) > 15 or parent in (".", "..") or not set(parent).isdisjoint("/ \0")):
@@ -125,12 +126,12 @@ def _parented(common: NetworkRecord, driver: str) -> NetworkRecord:
 
 
 def _one_of(options: dict[str, str], name: str, known: Iterable[str], default: str) -> str:
-    found = options.get(name) or default
-    if found not in known:
+    value = options.get(name) or default
+    if value not in known:
         raise InvalidRequest(
-            f"requested {name} {found!r} is not valid", hint=f"known: {', '.join(known)}"
+            f"requested {name} {value!r} is not valid", hint=f"must be one of {', '.join(known)}"
         )
-    return found
+    return value
 
 
 def _flag(options: dict[str, str], name: str) -> bool:

@@ -1,9 +1,9 @@
-"""Answering the questions of containers: one resolver for each that is on a user's network.
+"""The embedded DNS server: one resolver for each container that is on a user's network.
 
-The sockets are in the containers' namespaces (:mod:`jaula.network.dns.resolver_sockets`), the work is done by
-the engine's loop. What no container is called is asked of the host's name servers, or of those
-that ``--dns`` named, from the host. Everything a container can make grow has a limit: questions
-that wait for a server, connections, and the time for both.
+The sockets are in the containers' namespaces (:mod:`jaula.network.dns.resolver_sockets`); the
+engine's event loop serves them. Other names are forwarded, from the host, to the host's name
+servers or to those of ``--dns``. Everything that a container can make grow has a limit: pending
+queries, connections, and the time for both.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.resolver")
 
-WAITING_LIMIT = 64  # questions of one container that servers were asked
-CONNECTIONS = 16  # of one container
-IDLE = 10.0  # seconds that a connection may say nothing
-PATIENCE = 2.0  # seconds for one server
+PENDING_LIMIT = 64  # forwarded queries of one container
+CONNECTIONS = 16  # TCP connections of one container
+IDLE = 10.0  # seconds that a connection may be idle
+TIMEOUT = 2.0  # seconds for one name server
 SERVERS = 3  # MAXNS of resolv.conf(5)
-BATCH = 32  # datagrams before others have a turn
-RATE = 2000  # questions of one container in a second; more than that wait in its own socket
+BATCH = 32  # datagrams before the event loop runs other tasks
+RATE = 2000  # queries of one container per second; more than that wait in its own socket
 _WINDOW = 0.1  # seconds
 _HOST = "/etc/resolv.conf"
 
 
 class DnsServers:
-    """The resolvers of all containers, by container."""
+    """The DNS servers of all containers, by container id."""
 
     def __init__(self, network: NetworkManager) -> None:
         self._network = network
@@ -49,18 +49,18 @@ class DnsServers:
     async def open(
         self, container_id: str, netns_fd: int, servers: Sequence[str], *, new: bool = False
     ) -> None:
-        """Begin to answer in that namespace; ``servers`` are asked in place of the host's.
+        """Serve DNS in a network namespace; ``servers`` replace the host's name servers.
 
-        ``new`` says that the namespace had no resolver before.
+        ``new``: the namespace had no resolver before.
 
-        :raises JaulaError: the sockets cannot be had.
+        :raises JaulaError: when the sockets cannot be opened.
         """
         self.close_one(container_id)
         udp, tcp = resolver_sockets.open_sockets(netns_fd, new=new)
-        found = DnsServer(container_id, self._network, self._host, servers, udp)
-        self._open[container_id] = found
+        server = DnsServer(container_id, self._network, self._host, servers, udp)
+        self._open[container_id] = server
         try:
-            await found.listen(tcp)
+            await server.listen(tcp)
         except BaseException:
             self.close_one(container_id)
             tcp.close()
@@ -70,19 +70,19 @@ class DnsServers:
         return container_id in self._open
 
     def close_one(self, container_id: str) -> None:
-        """Stop answering a container; one that has no resolver is no error."""
-        found = self._open.pop(container_id, None)
-        if found is not None:
-            found.close()
+        """Close the server of a container, if it has one."""
+        server = self._open.pop(container_id, None)
+        if server is not None:
+            server.close()
 
     def close(self) -> None:
-        """Stop answering; the next engine goes on."""
+        """Close every server; the next engine opens them again."""
         for container_id in tuple(self._open):
             self.close_one(container_id)
 
 
 class UpstreamServers:
-    """The host's name servers, read again when the file has changed."""
+    """The host's name servers; the file is read again when it has changed."""
 
     def __init__(self, path: str = _HOST) -> None:
         self._path = path
@@ -91,8 +91,8 @@ class UpstreamServers:
 
     def __call__(self) -> tuple[str, ...]:
         try:
-            found = os.stat(self._path)
-            stamp = (found.st_mtime_ns, found.st_ino)
+            status = os.stat(self._path)
+            stamp = (status.st_mtime_ns, status.st_ino)
             if stamp != self._stamp:
                 with open(self._path, encoding="utf-8", errors="replace") as file:
                     self._servers = etc_files.name_servers(file.read(1 << 20))
@@ -103,7 +103,7 @@ class UpstreamServers:
 
 
 class QueryQuota:
-    """How many questions are still read now. ``now`` is a clock's seconds."""
+    """The number of queries that are read in one window; ``now`` is in seconds of a clock."""
 
     def __init__(self, rate: int = RATE) -> None:
         self._size = int(rate * _WINDOW)
@@ -111,7 +111,7 @@ class QueryQuota:
         self._end = 0.0
 
     def take(self, now: float) -> float:
-        """Take one: 0, or the seconds to wait before asking again."""
+        """Take one query: return 0, or the seconds to wait before the next attempt."""
         if now >= self._end:
             self._left, self._end = self._size, now + _WINDOW
         if self._left:
@@ -121,7 +121,7 @@ class QueryQuota:
 
 
 class DnsServer:
-    """Answers one container. ``udp`` is this object's from here on."""
+    """Serves one container. This object owns ``udp``."""
 
     def __init__(
         self,
@@ -134,22 +134,22 @@ class DnsServer:
         self._id = container_id
         self._network = network
         self._host = host
-        self._asked = tuple(filter(names.is_usable_server, servers))
+        self._servers = tuple(filter(names.is_usable_server, servers))
         self._udp = udp
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
         self._tasks = BackgroundTasks(log, f"resolver of {container_id[:12]}")
         self._connections: set[asyncio.Task[None]] = set()
-        self._waiting = 0
-        self._allowance = QueryQuota()
+        self._pending = 0
+        self._quota = QueryQuota()
         self._read()
 
     async def listen(self, tcp: socket.socket) -> None:
-        """Answer on connections too."""
+        """Serve TCP connections too."""
         self._server = await asyncio.start_server(self._connected, sock=tcp, limit=1 << 17)
 
     def close(self) -> None:
-        """Let go of the sockets and of who waits."""
+        """Close the sockets and cancel pending queries."""
         self._loop.remove_reader(self._udp.fileno())
         self._udp.close()
         if self._server is not None:
@@ -158,11 +158,11 @@ class DnsServer:
         for task in tuple(self._connections):
             task.cancel()
 
-    # -- datagrams ---------------------------------------------------------------------------
+    # -- datagrams -----------------------------------------------------------------------------
 
     def _readable(self) -> None:
         for _ in range(BATCH):
-            if pause := self._allowance.take(self._loop.time()):
+            if pause := self._quota.take(self._loop.time()):
                 self._loop.remove_reader(self._udp.fileno())
                 self._loop.call_later(pause, self._read)
                 return
@@ -174,13 +174,13 @@ class DnsServer:
                 query = message.parse(data)
             except message.MalformedMessage:
                 continue
-            found = self._answer(query, query.size)
-            if found is not None:
-                self._send(found, source)
-            elif not self._may_ask():
+            answer = self._answer(query, query.size)
+            if answer is not None:
+                self._send(answer, source)
+            elif not self._may_forward():
                 self._send(message.failure(query, message.SERVFAIL), source)
             else:
-                self._tasks.spawn(self._pass_on(query, data, source))
+                self._tasks.spawn(self._forward_udp(query, data, source))
 
     def _read(self) -> None:
         if self._udp.fileno() >= 0:
@@ -189,15 +189,17 @@ class DnsServer:
     def _send(self, data: bytes, target: tuple[str, int]) -> None:
         try:
             self._udp.sendto(data, target)
-        except OSError as error:  # full, or nobody listens any more: a datagram may be lost
+        except OSError as error:  # the buffer is full or the client is gone: a datagram may be lost
             log.debug("resolver of %s: %s", self._id[:12], error)
 
-    async def _pass_on(self, query: message.Query, data: bytes, source: tuple[str, int]) -> None:
-        found = await self._ask(query, data, tcp=False)
+    async def _forward_udp(
+        self, query: message.Query, data: bytes, source: tuple[str, int]
+    ) -> None:
+        answer = await self._forward(query, data, tcp=False)
         if self._udp.fileno() >= 0:
-            self._send(found, source)
+            self._send(answer, source)
 
-    # -- connections -------------------------------------------------------------------------
+    # -- connections ---------------------------------------------------------------------------
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -207,7 +209,7 @@ class DnsServer:
             return
         self._connections.add(task)
         try:
-            await self._converse(reader, writer)
+            await self._serve_connection(reader, writer)
         except (
             OSError,
             TimeoutError,
@@ -219,23 +221,25 @@ class DnsServer:
             self._connections.discard(task)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         while True:
             async with asyncio.timeout(IDLE):
                 data = await _receive(reader)
-            # Others have their turn too: what was sent ahead is read without waiting.
-            await asyncio.sleep(self._allowance.take(self._loop.time()))
+            # Let other tasks run: a pipelined query is read without waiting.
+            await asyncio.sleep(self._quota.take(self._loop.time()))
             query = message.parse(data)
-            found = self._answer(query, 65535)
-            if found is None and not self._may_ask():
-                found = message.failure(query, message.SERVFAIL)
-            if found is None:
-                found = await self._ask(query, data, tcp=True)
-            writer.write(len(found).to_bytes(2, "big") + found)
+            answer = self._answer(query, 65535)
+            if answer is None and not self._may_forward():
+                answer = message.failure(query, message.SERVFAIL)
+            if answer is None:
+                answer = await self._forward(query, data, tcp=True)
+            writer.write(len(answer).to_bytes(2, "big") + answer)
             async with asyncio.timeout(IDLE):
                 await writer.drain()
 
-    # -- answers -----------------------------------------------------------------------------
+    # -- answers -------------------------------------------------------------------------------
 
     def _own(self) -> list[Endpoint]:
         return [e for e in self._network.endpoints() if e.container_id == self._id]
@@ -244,23 +248,23 @@ class DnsServer:
         named = [endpoint for endpoint in self._own() if endpoint.network != BRIDGE]
         return names.answer(query, named, self._network.endpoints, limit=limit)
 
-    def _may_ask(self) -> bool:
-        return self._waiting < WAITING_LIMIT and names.may_forward(self._own())
+    def _may_forward(self) -> bool:
+        return self._pending < PENDING_LIMIT and names.may_forward(self._own())
 
-    async def _ask(self, query: message.Query, data: bytes, *, tcp: bool) -> bytes:
-        """What the first server says that says anything; SERVFAIL if none does."""
-        self._waiting += 1
+    async def _forward(self, query: message.Query, data: bytes, *, tcp: bool) -> bytes:
+        """Return the first answer of a name server; SERVFAIL if none answers."""
+        self._pending += 1
         try:
-            for server in (self._asked or self._host())[:SERVERS]:
+            for server in (self._servers or self._host())[:SERVERS]:
                 try:
-                    async with asyncio.timeout(PATIENCE):
-                        ask = _ask_by_connection if tcp else _ask_by_datagram
-                        return await ask(server, query, data)
+                    async with asyncio.timeout(TIMEOUT):
+                        send = _query_tcp if tcp else _query_udp
+                        return await send(server, query, data)
                 except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
                     log.debug("name server %s: %s", server, error or "no answer")
             return message.failure(query, message.SERVFAIL)
         finally:
-            self._waiting -= 1
+            self._pending -= 1
 
 
 async def _receive(reader: asyncio.StreamReader) -> bytes:
@@ -268,8 +272,8 @@ async def _receive(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(size)
 
 
-async def _ask_by_datagram(server: str, query: message.Query, data: bytes) -> bytes:
-    """Under an id and from a port of their own, so that nobody can answer in the server's name."""
+async def _query_udp(server: str, query: message.Query, data: bytes) -> bytes:
+    """Query by UDP; a random id and source port keep other hosts from forging the answer."""
     loop = asyncio.get_running_loop()
     identity = secrets.randbits(16)
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
@@ -277,20 +281,20 @@ async def _ask_by_datagram(server: str, query: message.Query, data: bytes) -> by
         sock.connect((server, resolver_sockets.PORT))
         await loop.sock_sendall(sock, message.with_id(data, identity))
         while True:
-            found = await loop.sock_recv(sock, 65535)
-            if message.is_answer_to(found, identity, query):
-                return message.with_id(found, query.id)
+            answer = await loop.sock_recv(sock, 65535)
+            if message.is_answer_to(answer, identity, query):
+                return message.with_id(answer, query.id)
 
 
-async def _ask_by_connection(server: str, query: message.Query, data: bytes) -> bytes:
+async def _query_tcp(server: str, query: message.Query, data: bytes) -> bytes:
     identity = secrets.randbits(16)
     reader, writer = await asyncio.open_connection(server, resolver_sockets.PORT)
     try:
         writer.write(len(data).to_bytes(2, "big") + message.with_id(data, identity))
         await writer.drain()
         while True:
-            found = await _receive(reader)
-            if message.is_answer_to(found, identity, query):
-                return message.with_id(found, query.id)
+            answer = await _receive(reader)
+            if message.is_answer_to(answer, identity, query):
+                return message.with_id(answer, query.id)
     finally:
         writer.close()

@@ -1,4 +1,4 @@
-"""Which networks a container is to be connected to, and under which names. Pure.
+"""The networks of a container, and its names on them. Pure.
 
 Source: Docker Engine API 1.45, ``NetworkMode`` and ``NetworkingConfig`` of ``/containers/create``.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
-from jaula.engine.model.names import short
+from jaula.engine.model.container_store import short
 from jaula.engine.networks import links
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.kernel.rtnetlink import mac_bytes
@@ -18,60 +18,64 @@ from jaula.spec.network import NetworkRecord
 from jaula.state.records import ContainerRecord
 
 DEFAULT = "bridge"
-_ALONE = ("host", "none")
+_WITHOUT_NETWORK = ("host", "none")
 _ID_LENGTH = 64
 
-Members = dict[str, EndpointSettings]
+NetworkEndpoints = dict[str, EndpointSettings]
 
 
 def shares_network(mode: str) -> bool:
-    """Whether a network mode leaves no network to connect to."""
-    return mode in _ALONE or mode.startswith("container:")
+    """Return whether a network mode has no network to connect to."""
+    return mode in _WITHOUT_NETWORK or mode.startswith("container:")
 
 
-def chosen(body: ContainerCreate, find: Callable[[str], str]) -> Members:
-    """The networks of a new container by name, the one of its network mode first.
+def select_networks(body: ContainerCreate, find: Callable[[str], str]) -> NetworkEndpoints:
+    """Return the networks of a new container by name, the one of its network mode first.
 
-    ``find`` gives the name of a network. With a mode that is no network it is empty.
+    ``find`` returns the name of a network. The result is empty for the modes host, none and
+    container.
 
-    :raises InvalidRequest: networks that exclude each other.
+    :raises InvalidRequest: when networks exclude each other.
     """
     mode = body.host_config.network_mode
-    wanted: Members = {}
+    selected: NetworkEndpoints = {}
     for ref, settings in body.networking_config.endpoints_config.items():
         if ref == mode and shares_network(mode):
             continue
-        wanted[find(DEFAULT if ref == "default" else ref)] = settings
+        selected[find(DEFAULT if ref == "default" else ref)] = settings
     if shares_network(mode):
-        if wanted:
+        if selected:
             raise InvalidRequest(
                 f"conflicting options: a container with the network mode {mode.partition(':')[0]}"
-                f" cannot be connected to the network {next(iter(wanted))}"
+                f" cannot be connected to the network {next(iter(selected))}"
             )
         return {}
     if mode in ("", "default"):
-        return wanted or {DEFAULT: EndpointSettings()}
+        return selected or {DEFAULT: EndpointSettings()}
     first = find(mode)
-    return {first: wanted.pop(first, EndpointSettings()), **wanted}
+    return {first: selected.pop(first, EndpointSettings()), **selected}
 
 
-def of(record: ContainerRecord) -> Members:
-    """What a container is to be connected to, for records from before there were networks too."""
+def settings_of(record: ContainerRecord) -> NetworkEndpoints:
+    """Return the endpoint settings of a container by network.
+
+    A record without networks is older than users' networks: it is on the default network.
+    """
     if record.networks is not None:
         return record.networks
     mode = record.body.host_config.network_mode
     if shares_network(mode):
         return {}
-    wanted = record.body.networking_config.endpoints_config
-    return {DEFAULT: wanted.get(DEFAULT) or wanted.get("default") or EndpointSettings()}
+    selected = record.body.networking_config.endpoints_config
+    return {DEFAULT: selected.get(DEFAULT) or selected.get("default") or EndpointSettings()}
 
 
 def check(name: str, network: NetworkRecord | None, settings: EndpointSettings) -> None:
-    """Refuse what this network cannot give; ``network`` is None for the default one.
+    """Check that a network supports these settings; ``network`` is None for the default one.
 
-    :raises JaulaError: what is wrong.
+    :raises JaulaError: when it does not.
     """
-    if name in _ALONE:
+    if name in _WITHOUT_NETWORK:
         raise InvalidRequest(
             "container cannot be connected to multiple networks with one of the networks in"
             " private (none) mode"
@@ -107,39 +111,39 @@ def check(name: str, network: NetworkRecord | None, settings: EndpointSettings) 
 
 
 def check_kind(network: NetworkRecord | None) -> None:
-    """Refuse a network that is settings alone.
+    """Check that a network is not config-only.
 
-    :raises NotAuthorized: it is one.
+    :raises NotAuthorized: when it is.
     """
     if network is not None and network.config_only:
         raise NotAuthorized("cannot create endpoint on configuration-only network")
 
 
-def names(record: ContainerRecord, settings: EndpointSettings) -> tuple[str, ...]:
-    """What others of a user's network may call a container, its own name first."""
-    found = (record.name, *settings.aliases, short(record.id), record.hostname)
-    return tuple(dict.fromkeys(name for name in found if name))
+def dns_names(record: ContainerRecord, settings: EndpointSettings) -> tuple[str, ...]:
+    """Return the names of a container on a user's network, its own name first."""
+    names = (record.name, *settings.aliases, short(record.id), record.hostname)
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
-def linked(record: ContainerRecord, settings: EndpointSettings) -> dict[str, str]:
-    """What a container calls others on a user's network: their names by alias, in lower case.
+def link_aliases(record: ContainerRecord, settings: EndpointSettings) -> dict[str, str]:
+    """Return the names of linked containers on a user's network, by alias in lower case.
 
-    Links on the default network are lines of the hosts file, and of no other network.
+    Links on the default network are lines of the hosts file, and are not in the result.
     """
     resolved = record.resolved
     own = () if links.by_address(resolved.namespaces) else resolved.links
-    found = (*own, *map(links.parse, settings.links))
-    return {link.alias.lower(): _known_as(link.ref) for link in found}
+    names = (*own, *map(links.parse, settings.links))
+    return {link.alias.lower(): _resolver_name(link.ref) for link in names}
 
 
-def _known_as(ref: str) -> str:
-    """What the resolver knows a container by: not its whole id."""
+def _resolver_name(ref: str) -> str:
+    """Return the name by which the DNS server knows a container; it does not know whole ids."""
     whole = len(ref) == _ID_LENGTH and not ref.strip("0123456789abcdef")
     return short(ref) if whole else ref
 
 
 def free_interface(taken: Iterable[str]) -> str:
-    """The first of eth0, eth1 and so on that is not taken."""
+    """Return the first of eth0, eth1 and so on that is not in use."""
     used = set(taken)
     number = 0
     while f"eth{number}" in used:
@@ -147,9 +151,9 @@ def free_interface(taken: Iterable[str]) -> str:
     return f"eth{number}"
 
 
-def primary(internal: dict[str, bool]) -> str:
-    """Which network leads outside: the first that is not internal, else the first.
+def gateway_network(internal: dict[str, bool]) -> str:
+    """Return the network that gets the default routes: the first not internal one, else the first.
 
-    ``internal`` says so of each of a container's networks, in their order.
+    ``internal`` holds, for each network in order, whether it is internal.
     """
     return next((name for name, inside in internal.items() if not inside), next(iter(internal)))

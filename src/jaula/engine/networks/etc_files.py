@@ -1,4 +1,4 @@
-"""The files that the engine gives a container: hosts, resolv.conf, hostname, an init program."""
+"""Files that the engine provides in a container: hosts, resolv.conf, hostname, an init program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.network")
 
 _NAMES = ("hosts", "hostname", "resolv.conf")
-_HOSTS_LIMIT = 1 << 20  # bytes; it is the container's to write
+_HOSTS_LIMIT = 1 << 20  # bytes; the container can write the file
 _INIT = "init-program"
 _INITS = (
     "/usr/bin/docker-init",
@@ -34,20 +34,22 @@ _INITS = (
 
 
 def write(
-    parts: Services,
+    services: Services,
     record: ContainerRecord,
     endpoints: Sequence[Endpoint],
     linked: Sequence[str] = (),
 ) -> dict[str, str]:
-    """hosts, resolv.conf and hostname, written anew for each start.
+    """Write hosts, resolv.conf and hostname for a start; return path on the host by destination.
 
     ``linked`` are further lines of hosts.
+
+    :raises InvalidRequest: when ``--init`` is set and no init program is installed.
     """
     host, modes = record.body.host_config, record.resolved.namespaces
-    directory = _directory(parts, record)
-    found: dict[str, str] = {}
+    directory = _directory(services, record)
+    files: dict[str, str] = {}
     if modes.net.container:
-        found = {f"/etc/{n}": str(directory / n) for n in _NAMES}
+        files = {f"/etc/{n}": str(directory / n) for n in _NAMES}
     else:
         gateway = next((e.gateway for e in endpoints if e.gateway), None)
         addresses = [text for e in endpoints for text in (e.ipv4, e.ipv6) if text]
@@ -63,7 +65,7 @@ def write(
                 gateway=gateway,
             )
         resolv = _read("/etc/resolv.conf")
-        if record.id in parts.resolvers:
+        if record.id in services.dns_servers:
             resolv = _resolver_conf(record)
         elif not modes.net.host or host.dns or host.dns_search or host.dns_options:
             resolv = etc_files.resolv_conf(
@@ -76,12 +78,12 @@ def write(
         ):
             path = directory / name
             _write(str(path), text)
-            found[f"/etc/{name}"] = str(path)
+            files[f"/etc/{name}"] = str(path)
     if host.init:
-        found[spec.INIT_PATH] = init_program()
-        if parts.host.selinux:  # a copy, which can have the container's label
-            found[spec.INIT_PATH] = _copy(init_program(), parts, record)
-    return found
+        files[spec.INIT_PATH] = init_program()
+        if services.host.selinux:  # a copy can have the container's label
+            files[spec.INIT_PATH] = _copy(init_program(), services, record)
+    return files
 
 
 def _resolver_conf(record: ContainerRecord) -> str:
@@ -94,13 +96,13 @@ def _resolver_conf(record: ContainerRecord) -> str:
     )
 
 
-def use_resolver(parts: Services, record: ContainerRecord) -> None:
-    """Let a running container, which had none until now, ask the engine's resolver.
+def use_resolver(services: Services, record: ContainerRecord) -> None:
+    """Point resolv.conf of a running container to the engine's DNS server.
 
-    A resolv.conf that was changed inside stays as it is.
+    A file that was changed inside the container stays as it is.
     """
     host = record.body.host_config
-    path = str(parts.config.paths.container(record.id) / "resolv.conf")
+    path = str(services.config.paths.container(record.id) / "resolv.conf")
     before = etc_files.resolv_conf(
         _read("/etc/resolv.conf"), dns=host.dns, search=host.dns_search, options=host.dns_options
     )
@@ -108,9 +110,9 @@ def use_resolver(parts: Services, record: ContainerRecord) -> None:
         _write(path, _resolver_conf(record))
 
 
-def add_addresses(parts: Services, record: ContainerRecord, endpoint: Endpoint) -> None:
-    """Note a further address of a running container in its hosts file."""
-    path = str(parts.config.paths.container(record.id) / "hosts")
+def add_addresses(services: Services, record: ContainerRecord, endpoint: Endpoint) -> None:
+    """Add a further address of a running container to its hosts file."""
+    path = str(services.config.paths.container(record.id) / "hosts")
     lines = etc_files.container_lines(
         record.hostname,
         record.body.domainname,
@@ -121,57 +123,59 @@ def add_addresses(parts: Services, record: ContainerRecord, endpoint: Endpoint) 
 
 
 def change_hosts(
-    parts: Services, record: ContainerRecord, change: Callable[[bytes], bytes]
+    services: Services, record: ContainerRecord, change: Callable[[bytes], bytes]
 ) -> None:
-    """Change a container's hosts file where it is; what the container has added stays.
+    """Change a container's hosts file in place; lines of the container itself stay.
 
-    The file is a mount in the container, so it is never replaced, and no reader finds it empty.
+    The file is a mount in the container, so it is never replaced and no reader sees it empty.
     """
-    path = parts.config.paths.container(record.id) / "hosts"
+    path = services.config.paths.container(record.id) / "hosts"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return  # it has not been started yet
+        return  # the container was never started
     with open(descriptor, "r+b", buffering=0) as file:
         before = file.read(_HOSTS_LIMIT + 1) or b""
         if len(before) > _HOSTS_LIMIT:
-            log.warning("container %s: its hosts file is too long to be changed", record.name)
+            log.warning("container %s: its hosts file is too large to be changed", record.name)
             return
         after = change(before)
         if after == before:
             return
         pairs = enumerate(zip(before, after, strict=False))
-        same = next((i for i, (old, new) in pairs if old != new), min(len(before), len(after)))
-        file.seek(same)
-        file.write(after[same:])
+        first_change = next(
+            (i for i, (old, new) in pairs if old != new), min(len(before), len(after))
+        )
+        file.seek(first_change)
+        file.write(after[first_change:])
         if len(after) < len(before):
             file.truncate(len(after))
 
 
-def own(parts: Services, record: ContainerRecord) -> list[str]:
-    """Which of the files are the container's alone, or its and that of whose network it has."""
-    places = [_directory(parts, record) / name for name in _NAMES]
-    places.append(parts.config.paths.container(record.id) / _INIT)
-    return [str(place) for place in places if place.exists()]
+def own_files(services: Services, record: ContainerRecord) -> list[str]:
+    """Return the files of the container, or of the container whose network namespace it joined."""
+    paths = [_directory(services, record) / name for name in _NAMES]
+    paths.append(services.config.paths.container(record.id) / _INIT)
+    return [str(path) for path in paths if path.exists()]
 
 
-def _directory(parts: Services, record: ContainerRecord) -> Path:
+def _directory(services: Services, record: ContainerRecord) -> Path:
     if owner := record.resolved.namespaces.net.container:
-        return parts.config.paths.container(parts.registry.find(owner).id)
-    return parts.config.paths.container(record.id)
+        return services.config.paths.container(services.container_store.find(owner).id)
+    return services.config.paths.container(record.id)
 
 
-def _copy(program: str, parts: Services, record: ContainerRecord) -> str:
-    place = parts.config.paths.container(record.id) / _INIT
-    shutil.copyfile(program, place)
-    place.chmod(0o755)
-    return str(place)
+def _copy(program: str, services: Services, record: ContainerRecord) -> str:
+    path = services.config.paths.container(record.id) / _INIT
+    shutil.copyfile(program, path)
+    path.chmod(0o755)
+    return str(path)
 
 
 def init_program() -> str:
-    """A small program of the host's that reaps orphans, for ``--init``.
+    """Return the path of a small static init program of the host, for ``--init``.
 
-    :raises InvalidRequest: there is none.
+    :raises InvalidRequest: when none is installed.
     """
     for path in _INITS:
         if os.access(path, os.X_OK):
@@ -191,7 +195,7 @@ def _read(path: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    # No link is followed: the directory is the engine's, the file is writable in the container.
+    # O_NOFOLLOW: the directory is the engine's, but the container can write the file.
     descriptor = os.open(
         path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
     )

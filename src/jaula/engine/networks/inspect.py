@@ -1,4 +1,4 @@
-"""Docker's document of a network (Engine API 1.45, ``NetworkRecord``). Pure."""
+"""Docker's document of a network (Engine API 1.45, ``Network``). Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Document = dict[str, Any]
 
 
 def document(network: NetworkRecord, *, past_firewall: bool = False) -> Document:
-    """One network, without its containers; ``past_firewall`` is the engine's setting."""
+    """Return the document without containers; ``past_firewall`` is the engine's setting."""
     return {
         "Name": network.name,
         "Id": network.id,
@@ -37,23 +37,23 @@ def document(network: NetworkRecord, *, past_firewall: bool = False) -> Document
 
 
 def _options(network: NetworkRecord, past_firewall: bool) -> dict[str, str]:
-    """What was asked, and what the engine's settings relax."""
+    """Return the requested options, and the one that the engine's setting implies."""
     relaxed = past_firewall and network.past_firewall is None and network.driver == "bridge"
     return {**network.driver_options, **({BYPASS_FIREWALL_OPTION: "true"} if relaxed else {})}
 
 
 def _pools(network: NetworkRecord) -> list[Document] | None:
-    """Of settings alone those that were asked for; none are null there."""
-    found = [_pool(pool) for pool in network.pools]
-    return found or (None if network.config_only else [])
+    """Return the pools; those of a config-only network as requested, null if there are none."""
+    pools = [_pool(pool) for pool in network.pools]
+    return pools or (None if network.config_only else [])
 
 
 def _pool(pool: Pool) -> Document:
-    found: Document = {"Subnet": pool.subnet}
+    config: Document = {"Subnet": pool.subnet}
     if pool.ip_range:
-        found["IPRange"] = pool.ip_range
+        config["IPRange"] = pool.ip_range
     if pool.gateway:
-        found["Gateway"] = pool.gateway
+        config["Gateway"] = pool.gateway
     if pool.auxiliary:
-        found["AuxiliaryAddresses"] = dict(pool.auxiliary)
-    return found
+        config["AuxiliaryAddresses"] = dict(pool.auxiliary)
+    return config

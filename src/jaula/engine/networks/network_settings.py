@@ -1,4 +1,4 @@
-"""The network part of Docker's documents: ``NetworkSettings``, ``Ports``."""
+"""``NetworkSettings`` and ``Ports`` of Docker's documents."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Ids = Callable[[str], str]
 
 
 def settings(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
-    """``NetworkSettings`` of inspect, with the fields of old clients at its top.
+    """Return ``NetworkSettings`` of inspect, with the members of old clients at its top.
 
-    ``id_of`` gives the id of a network of a name. Those fields are the default network's.
+    ``id_of`` returns the id of a network by name. Those members are the default network's.
     """
     endpoint = record.endpoint
     return {
@@ -38,7 +38,7 @@ def settings(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
 
 
 def networks(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
-    """One entry for each network; the host's and none are networks too."""
+    """Return one entry per network; host and none are networks too."""
     mode = record.body.host_config.network_mode
     if mode.startswith("container:"):
         return {}
@@ -46,8 +46,8 @@ def networks(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
         return {mode: _entry(record, mode, id_of, EndpointSettings(), None)}
     endpoints = {endpoint.network: endpoint for endpoint in record.endpoints}
     return {
-        name: _entry(record, name, id_of, wanted, endpoints.get(name))
-        for name, wanted in network_endpoints.of(record).items()
+        name: _entry(record, name, id_of, endpoint_settings, endpoints.get(name))
+        for name, endpoint_settings in network_endpoints.settings_of(record).items()
     }
 
 
@@ -55,26 +55,26 @@ def _entry(
     record: ContainerRecord,
     name: str,
     id_of: Ids,
-    wanted: EndpointSettings,
+    settings: EndpointSettings,
     endpoint: Endpoint | None,
 ) -> dict[str, Any]:
     own = name not in PREDEFINED
     return {
-        "IPAMConfig": _ipam(wanted.ipam_config),
-        "Links": list(wanted.links) or None,
-        "Aliases": list(wanted.aliases) if own else None,
-        "DriverOpts": dict(wanted.driver_opts) or None,
+        "IPAMConfig": _ipam(settings.ipam_config),
+        "Links": list(settings.links) or None,
+        "Aliases": list(settings.aliases) if own else None,
+        "DriverOpts": dict(settings.driver_opts) or None,
         "NetworkID": id_of(name),
         **_addresses(endpoint),
-        "DNSNames": list(network_endpoints.names(record, wanted)) if own else None,
+        "DNSNames": list(network_endpoints.dns_names(record, settings)) if own else None,
     }
 
 
-def _ipam(wanted: EndpointIPAMConfig | None) -> dict[str, str] | None:
-    if wanted is None:
+def _ipam(config: EndpointIPAMConfig | None) -> dict[str, str] | None:
+    if config is None:
         return None
-    found = {"IPv4Address": wanted.ipv4_address, "IPv6Address": wanted.ipv6_address}
-    return {key: value for key, value in found.items() if value}
+    addresses = {"IPv4Address": config.ipv4_address, "IPv6Address": config.ipv6_address}
+    return {key: value for key, value in addresses.items() if value}
 
 
 def _addresses(endpoint: Endpoint | None) -> dict[str, Any]:
@@ -91,26 +91,26 @@ def _addresses(endpoint: Endpoint | None) -> dict[str, Any]:
 
 
 def ports(record: ContainerRecord) -> dict[str, Any]:
-    """The port map while it runs: exposed ports, with null where they are not published."""
+    """Return the port map of a running container: exposed ports, null if not published."""
     if not record.pid:
         return {}
-    found: dict[str, Any] = {}
+    bindings: dict[str, Any] = {}
     for text in record.body.exposed_ports:
         number, protocol = parse_port(text)
-        found[f"{number}/{protocol}"] = None
+        bindings[f"{number}/{protocol}"] = None
     for port in record.ports:
         key = f"{port.container_port}/{port.protocol}"
         binding = {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.host_port)}
-        found[key] = [*(found.get(key) or ()), binding]
-    return found
+        bindings[key] = [*(bindings.get(key) or ()), binding]
+    return bindings
 
 
 def listed_ports(record: ContainerRecord) -> list[dict[str, Any]]:
-    """``Ports`` of the list."""
-    found: list[dict[str, Any]] = []
+    """Return ``Ports`` of the list."""
+    bindings: list[dict[str, Any]] = []
     published = {(port.container_port, port.protocol) for port in record.ports}
     for port in record.ports:
-        found.append(
+        bindings.append(
             {
                 "IP": port.host_ip or "0.0.0.0",
                 "PrivatePort": port.container_port,
@@ -122,5 +122,5 @@ def listed_ports(record: ContainerRecord) -> list[dict[str, Any]]:
         for text in record.body.exposed_ports:
             number, protocol = parse_port(text)
             if (number, protocol) not in published:
-                found.append({"PrivatePort": number, "Type": protocol})
-    return found
+                bindings.append({"PrivatePort": number, "Type": protocol})
+    return bindings

@@ -1,4 +1,4 @@
-"""Published ports: from ``PortBindings`` to what the network is asked for. Pure.
+"""Published ports: parse ``PortBindings`` of a request. Pure.
 
 Source: Docker Engine API 1.45, ``PortMap``; go-connections ``nat`` for the notation ``80/tcp``.
 """
@@ -13,9 +13,9 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def parse_port(text: str) -> tuple[int, str]:
-    """``80`` or ``80/udp``.
+    """Return number and protocol of ``80`` or ``80/udp``.
 
-    :raises InvalidRequest: not a port.
+    :raises InvalidRequest: when the text is not a port.
     """
     number, slash, protocol = text.partition("/")
     protocol = protocol.lower() if slash else "tcp"
@@ -27,7 +27,7 @@ def parse_port(text: str) -> tuple[int, str]:
 def port_mappings(body: ContainerCreate) -> tuple[PortMapping, ...]:
     """Return every port that the request publishes.
 
-    :raises InvalidRequest: a port or an address that is none.
+    :raises InvalidRequest: when a port or an address is not valid.
     """
     mappings = []
     for text, bindings in body.host_config.port_bindings.items():
@@ -48,7 +48,7 @@ def port_mappings(body: ContainerCreate) -> tuple[PortMapping, ...]:
 
 def _number(text: str, whole: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65535:
-        raise InvalidRequest(f"invalid port {whole!r}: a number from 1 to 65535 is wanted")
+        raise InvalidRequest(f"invalid port {whole!r}: must be a number from 1 to 65535")
     return int(text)
 
 
@@ -59,14 +59,14 @@ def _range(text: str) -> tuple[int | None, int | None]:
     low = _number(first, text)
     high = _number(last, text) if dash else low
     if high < low:
-        raise InvalidRequest(f"invalid port range {text!r}: it ends before it begins")
+        raise InvalidRequest(f"invalid port range {text!r}: the end is less than the start")
     return low, high if high > low else None
 
 
 def _address(text: str) -> str:
     if not text:
         return ""
-    import ipaddress  # rarely needed, and not small
+    import ipaddress  # rarely needed, and slow to import
 
     try:
         return str(ipaddress.ip_address(text.strip("[]")))

@@ -1,4 +1,4 @@
-"""Networks and resolvers after a former engine's end: set up again from what is on record."""
+"""Live restore of networks and DNS servers: set up again what the records contain."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.network")
 
 
-def restore_networks(parts: Services) -> None:
-    """Set up every network on record; sweep those whose making was cut off."""
-    for network in parts.networks:
+def restore_networks(services: Services) -> None:
+    """Set up every network with a record; remove those whose creation was interrupted."""
+    for network in services.network_store:
         if network.config_only:
             continue
         try:
             if network.ipv4_pool is None:
-                parts.network.clear(network)
-                parts.networks.forget(network)
-                log.info("the making of network %s was cut off and is undone", network.name)
+                services.network_manager.clear(network)
+                services.network_store.forget(network)
+                log.info("the creation of network %s was interrupted and is undone", network.name)
             else:
-                parts.network.define(network)
+                services.network_manager.define(network)
         except JaulaError as error:
             log.warning("network %s does not work: %s", network.name, error)
-            parts.network.expect(network)
+            services.network_manager.expect(network)
 
 
-async def restore_resolvers(parts: Services, containers: Iterable[Container]) -> None:
-    """Answer again the questions of containers that a former engine started."""
+async def restore_resolvers(services: Services, containers: Iterable[Container]) -> None:
+    """Serve DNS again for containers that a previous engine started."""
     for container in containers:
         record = container.record
         if all(endpoint.network == DEFAULT for endpoint in record.endpoints):
             continue
         try:
-            fds = join.borrow(container, ("network",))
+            fds = join.open_namespaces(container, ("network",))
             try:
                 servers = record.body.host_config.dns
-                await parts.resolvers.open(record.id, fds["network"], servers)
+                await services.dns_servers.open(record.id, fds["network"], servers)
                 if record.endpoint is not None and not record.endpoint.internal:
-                    parts.network.set_default_route(record.endpoint, fds["network"])
+                    services.network_manager.set_default_route(record.endpoint, fds["network"])
             finally:
                 os.close(fds["network"])
         except JaulaError as error:
-            log.warning("container %s has no resolver: %s", container.name, error)
+            log.warning("container %s has no DNS server: %s", container.name, error)

@@ -1,7 +1,7 @@
-"""Sandboxes prepared ahead: a user namespace with its ids, a network namespace with its address.
+"""A pool of sandboxes: a user namespace with its ids, a network namespace with an address.
 
-Making one costs more than the rest of a start together, so a few are kept ready. The pool is
-filled in the background after a start and never on a start's way.
+Creating one costs more than the rest of a start together, so the engine keeps a few ready. The pool
+is filled in the background after a start, never during one.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from jaula.engine.model.names import new_id
+from jaula.engine.model.container_store import new_id
+from jaula.engine.userns.id_ranges import IdRange
 from jaula.errors import JaulaError
-from jaula.security.id_ranges import IdRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.engine.userns.id_ranges import IdRanges, SingleIdRange
-    from jaula.engine.userns.keep_id import Maps
+    from jaula.engine.userns.id_ranges import IdMaps, IdRanges, SingleIdRange
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime, Sandbox
     from jaula.spec.endpoint import Endpoint
 
 log = logging.getLogger("jaula.sandboxes")
-_PAUSE = 0.03  # seconds; a short command has ended by then
+_PAUSE = 0.03  # seconds; a short command has exited by then
 
 
 class PreparedSandbox:
-    """One sandbox on the default network, not used by anyone yet."""
+    """A sandbox on the default network that no container uses yet."""
 
     def __init__(self, ids: IdRange, sandbox: Sandbox, endpoint: Endpoint) -> None:
         self.ids = ids
@@ -57,48 +56,48 @@ class SandboxPool:
         self._closed = False
 
     async def take(self) -> PreparedSandbox:
-        """A sandbox, now: a prepared one, or one made for the caller."""
+        """Return a prepared sandbox, or create one if the pool is empty."""
         if self._ready:
             return self._ready.popleft()
         return await self._make()
 
     async def _make(self) -> PreparedSandbox:
-        ids, sandbox = await self.bare()
+        ids, sandbox = await self.create()
         try:
             endpoint = self._network.attach("bridge", new_id(), sandbox.net_fd)
         except BaseException:
             sandbox.close()
-            self._ranges.give_back(ids.start)
+            self._ranges.release(ids.start)
             raise
         return PreparedSandbox(ids, sandbox, endpoint)
 
-    async def bare(
-        self, *, maps: Callable[[IdRange], Maps | None] = lambda ids: None
+    async def create(
+        self, *, maps: Callable[[IdRange], IdMaps | None] = lambda ids: None
     ) -> tuple[IdRange, Sandbox]:
-        """A new sandbox that is on no network. ``maps`` are id maps that are not usual.
+        """Create a sandbox that is on no network; ``maps`` returns id maps other than the default.
 
-        :raises JaulaError: no ids, or the kernel refuses.
+        :raises JaulaError: when no ids are free, or the kernel refuses.
         """
         ids = self._ranges.take()
         try:
             uids, gids = maps(ids) or (self._ranges.mappings(ids), ())
             return ids, await self._runtime.sandbox(uids, gid_mappings=gids)
         except BaseException:
-            self._ranges.give_back(ids.start)
+            self._ranges.release(ids.start)
             raise
 
-    async def bare_within(self, user_fd: int) -> Sandbox:
-        """The same for a container that joins another's user namespace.
+    async def create_in_userns(self, user_fd: int) -> Sandbox:
+        """Create a network namespace for a container that joins another's user namespace.
 
-        :raises JaulaError: the kernel refuses.
+        :raises JaulaError: when the kernel refuses.
         """
         return await self._runtime.sandbox_in_userns(user_fd)
 
     def refill(self) -> None:
-        """Begin to fill the pool in a moment, unless that is going on.
+        """Schedule filling the pool, unless that is in progress.
 
-        The container that was just started has the processors first; only an empty pool is
-        filled at once.
+        The container that was just started gets the processors first; only an empty pool is filled
+        at once.
         """
         if self._closed or len(self._ready) >= self._size:
             return
@@ -114,11 +113,11 @@ class SandboxPool:
             except JaulaError as error:
                 log.warning("cannot prepare a network sandbox: %s", error)
                 return
-            # Between two sandboxes everyone else has a turn.
+            # Let other tasks run between two sandboxes.
             await asyncio.sleep(0.002)
 
     async def close(self) -> None:
-        """Undo what is prepared and not used."""
+        """Destroy the prepared sandboxes that no container uses."""
         self._closed = True
         if self._filling is not None:
             self._filling.cancel()
@@ -128,4 +127,4 @@ class SandboxPool:
             prepared = self._ready.popleft()
             self._network.detach(prepared.endpoint)
             prepared.sandbox.close()
-            self._ranges.give_back(prepared.ids.start)
+            self._ranges.release(prepared.ids.start)

@@ -1,4 +1,7 @@
-"""The use cases of networks: what ``/networks/...`` asks for. Documents and words are Docker's."""
+"""The use cases of networks: the routes of ``/networks/...``.
+
+Documents and messages are Docker's.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.engine.model.container_store import new_id
 from jaula.engine.model.filters import (
     Filters,
     check_prune,
     has_labels,
     prune_selects,
 )
-from jaula.engine.model.names import new_id
 from jaula.engine.networks import (
     config_only,
 )
@@ -54,57 +57,57 @@ _TRUE = ("1", "t", "true")  # strconv.ParseBool, in lower case
 class Networks:
     """All networks of an engine."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
-        self._connector = NetworkConnector(parts)
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._connector = NetworkConnector(services)
 
-    # -- looking -----------------------------------------------------------------------------
+    # -- queries -------------------------------------------------------------------------------
 
     def list(self, filters: Filters) -> list[Document]:
-        """Those that pass every filter.
+        """Return the networks that pass every filter.
 
-        :raises InvalidRequest: a filter that there is not.
+        :raises InvalidRequest: when a filter is unknown.
         """
-        names = (*PREDEFINED, *(network.name for network in self._parts.networks))
-        found = [self._document(name, containers=False) for name in names]
+        names = (*PREDEFINED, *(network.name for network in self._services.network_store))
+        documents = [self._document(name, containers=False) for name in names]
         return [
             document
-            for document in found
+            for document in documents
             if all(self._fits(document, key, values) for key, values in filters.items())
         ]
 
     def inspect(self, ref: str) -> Document:
-        """One network with its containers.
+        """Return one network with its containers.
 
-        :raises NotFound: no such network.
+        :raises NotFound: when there is no such network.
         """
-        return self._document(self._parts.networks.find(ref), containers=True)
+        return self._document(self._services.network_store.find(ref), containers=True)
 
     def _document(self, name: str, *, containers: bool) -> Document:
-        network = self._parts.networks.get(name) or self._predefined(name)
-        relaxed = self._parts.config.publish_past_firewall
-        found = network_inspect.document(network, past_firewall=relaxed)
-        found["Containers"] = self._members(name) if containers else {}
-        return found
+        network = self._services.network_store.get(name) or self._predefined(name)
+        relaxed = self._services.config.publish_past_firewall
+        document = network_inspect.document(network, past_firewall=relaxed)
+        document["Containers"] = self._containers(name) if containers else {}
+        return document
 
     def _predefined(self, name: str) -> NetworkRecord:
         options: dict[str, str] = {}
         pools: tuple[Pool, ...] = ()
         if name == "bridge":
-            addresses = self._parts.network.ensure()
-            six = self._parts.network.addresses6()
+            addresses = self._services.network_manager.ensure()
+            six = self._services.network_manager.addresses6()
             pools = tuple(Pool(str(a.subnet), str(a.gateway)) for a in (addresses, six) if a)
             options = {
                 "com.docker.network.bridge.default_bridge": "true",
                 ICC_OPTION: "true",
                 MASQUERADE_OPTION: "true",
-                BINDING_OPTION: self._parts.config.host_binding or "0.0.0.0",
-                NAME_OPTION: self._parts.config.bridge,
+                BINDING_OPTION: self._services.config.host_binding or "0.0.0.0",
+                NAME_OPTION: self._services.config.bridge,
             }
         return NetworkRecord(
             name,
             network_id(name),
-            self._parts.started_at,
+            self._services.started_at,
             "",
             driver=PREDEFINED[name],
             pools=pools,
@@ -112,14 +115,14 @@ class Networks:
             driver_options=options,
         )
 
-    def _members(self, name: str) -> Document:
-        found: Document = {}
-        for container in self._parts.registry:
+    def _containers(self, name: str) -> Document:
+        containers: Document = {}
+        for container in self._services.container_store:
             record = container.record
             mode = record.body.host_config.network_mode
             endpoint = next((e for e in record.endpoints if e.network == name), None)
             if endpoint is not None:
-                found[record.id] = {
+                containers[record.id] = {
                     "Name": record.name,
                     "EndpointID": endpoint.endpoint_id,
                     "MacAddress": endpoint.mac,
@@ -127,14 +130,14 @@ class Networks:
                     "IPv6Address": f"{endpoint.ipv6}/{endpoint.prefix6}" if endpoint.ipv6 else "",
                 }
             elif container.live and mode == name and name in ("host", "none"):
-                found[record.id] = {
+                containers[record.id] = {
                     "Name": record.name,
                     "EndpointID": "",
                     "MacAddress": "",
                     "IPv4Address": "",
                     "IPv6Address": "",
                 }
-        return found
+        return containers
 
     def _fits(self, document: Document, key: str, values: Values) -> bool:
         match key:
@@ -150,114 +153,120 @@ class Networks:
                 kind = "builtin" if document["Name"] in PREDEFINED else "custom"
                 return kind in values
             case "dangling":
-                wanted = any(value.lower() in _TRUE for value in values)
+                dangling = any(value.lower() in _TRUE for value in values)
                 used = document["Name"] in PREDEFINED or self._used(document["Name"])
-                return wanted != used
+                return dangling != used
             case "label":
                 return has_labels(document["Labels"], values)
         raise InvalidRequest(f"invalid filter '{key}'")
 
     def _used(self, name: str) -> bool:
-        return any(e.network == name for c in self._parts.registry for e in c.record.endpoints)
+        return any(
+            e.network == name for c in self._services.container_store for e in c.record.endpoints
+        )
 
-    # -- making and removing -----------------------------------------------------------------
+    # -- create and remove ---------------------------------------------------------------------
 
     async def create(self, body: NetworkCreate) -> Document:
-        """Make a network.
+        """Create a network.
 
-        :raises Conflict: the name is in use.
-        :raises NotFound: the settings that it is to be made from are not there.
-        :raises NotAuthorized: the name is a predefined one's, or a subnet overlaps another's.
+        :raises Conflict: when the name is in use.
+        :raises NotFound: when the config-only network that it names does not exist.
+        :raises NotAuthorized: when the name is predefined, or a subnet overlaps another network's.
         """
-        parts = self._parts
+        services = self._services
         if body.name in PREDEFINED:
             raise NotAuthorized(f"operation is not permitted on predefined {body.name} network")
         network_create.check(body)
-        if parts.networks.get(body.name) is not None:
+        if services.network_store.get(body.name) is not None:
             raise Conflict(f"network with name {body.name} already exists")
         identity = new_id()
         if body.config_only:
-            return self._made(config_only.settings(body, identity))
+            return self._made(config_only.config_record(body, identity))
         body = self._with_settings(body)
         if body.driver in ("", "default", "bridge"):
-            options = {**parts.config.network_options, **body.options}
+            options = {**services.config.network_options, **body.options}
             body = msgspec.structs.replace(body, options=options)
         network = network_create.network(body, identity)
         if network.parent:
-            made = parts.network.owns_parent(network.parent)
-            network = msgspec.structs.replace(network, made_parent=made)
-        elif parts.network.has_interface(network.bridge):
+            engine_parent = services.network_manager.owns_parent(network.parent)
+            network = msgspec.structs.replace(network, made_parent=engine_parent)
+        elif services.network_manager.has_interface(network.bridge):
             raise NotAuthorized(
                 f"cannot create network {identity} ({network.bridge}): the host has an interface"
                 " of that name"
             )
-        asked = body.ipam.config if body.ipam else ()
+        requested = body.ipam.config if body.ipam else ()
         pools = config.check_pools(
-            [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in asked],
-            parts.network.subnets(),
+            [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in requested],
+            services.network_manager.subnets(),
             ipv6=body.enable_ipv6,
         )
         plan = msgspec.structs.replace(network, pools=pools, asked_pools=bool(pools))
-        parts.networks.note(network)  # without a subnet: if this is cut off, the start sweeps it
+        services.network_store.save_pending(network)  # without a subnet: the next start sweeps it
         try:
-            defined = parts.network.define(plan)
+            defined = services.network_manager.define(plan)
         except BaseException:
-            parts.network.clear(network)
-            parts.networks.forget(network)
+            services.network_manager.clear(network)
+            services.network_store.forget(network)
             raise
         try:
             return self._made(defined)
         except JaulaError:
-            parts.network.undefine(defined.name)
+            services.network_manager.undefine(defined.name)
             raise
 
     def whole(self, body: NetworkCreate) -> NetworkCreate:
-        """All that a request asks for, in its own words or by the name of settings."""
+        """Return the request with the settings of the config-only network that it names."""
         try:
             return self._with_settings(body)
         except NotFound:
-            return body  # the making says so
+            return body  # create raises the error
 
     def _with_settings(self, body: NetworkCreate) -> NetworkCreate:
-        source = config_only.source(body)
-        return config_only.applied(body, self._parts.networks.get(source)) if source else body
+        source = config_only.config_from(body)
+        return (
+            config_only.apply_config(body, self._services.network_store.get(source))
+            if source
+            else body
+        )
 
     def _made(self, network: NetworkRecord) -> Document:
-        self._parts.networks.save(network)
+        self._services.network_store.save(network)
         self._emit("create", network)
         return {"Id": network.id, "Warning": ""}
 
     async def remove(self, ref: str) -> None:
-        """Remove a network that no running container is on.
+        """Remove a network that has no running containers.
 
-        :raises NotAuthorized: it is predefined, has containers, or its settings are in use.
+        :raises NotAuthorized: when it is predefined, has containers, or its settings are in use.
         """
-        name = self._parts.networks.find(ref)
-        network = self._parts.networks.get(name)
+        name = self._services.network_store.find(ref)
+        network = self._services.network_store.get(name)
         if network is None:
             raise NotAuthorized(f"{name} is a pre-defined network and cannot be removed")
-        if self._used(name) or self._parts.network.endpoints(name):
+        if self._used(name) or self._services.network_manager.endpoints(name):
             raise NotAuthorized(
                 f"error while removing network: network {name} id {network.id} has active endpoints"
             )
         if network.config_only:
-            if any(other.config_from == name for other in self._parts.networks):
+            if any(other.config_from == name for other in self._services.network_store):
                 raise NotAuthorized(
                     f'error while removing network: configuration network "{name}" is in use'
                 )
         else:
-            self._parts.network.undefine(name)
-        self._parts.networks.forget(network)
+            self._services.network_manager.undefine(name)
+        self._services.network_store.forget(network)
         self._emit("destroy", network)
 
     async def prune(self, filters: Filters) -> Document:
-        """Remove every user's network that no running container is on; settings stay.
+        """Remove every user's network without running containers; config-only networks stay.
 
-        :raises InvalidRequest: another filter than ``until``, ``label`` and ``label!``.
+        :raises InvalidRequest: when a filter is not ``until``, ``label`` or ``label!``.
         """
         check_prune(filters)
         removed = []
-        for network in self._parts.networks:
+        for network in self._services.network_store:
             if not prune_selects(filters, network.labels, network.created / 1e9):
                 continue
             if network.config_only or self._used(network.name):
@@ -265,34 +274,34 @@ class Networks:
             try:
                 await self.remove(network.name)
             except NotAuthorized:
-                continue  # a container is just starting on it
+                continue  # a container has just been started on it
             removed.append(network.name)
-        self._parts.events.emit("network", "prune", "", {"reclaimed": "0"})
+        self._services.events.emit("network", "prune", "", {"reclaimed": "0"})
         return {"NetworksDeleted": removed or None}
 
     def _emit(self, action: str, network: NetworkRecord) -> None:
-        about = {"name": network.name, "type": network.driver}
-        self._parts.events.emit("network", action, network.id, about)
+        attributes = {"name": network.name, "type": network.driver}
+        self._services.events.emit("network", action, network.id, attributes)
 
-    # -- members -----------------------------------------------------------------------------
+    # -- endpoints -----------------------------------------------------------------------------
 
     async def connect(self, ref: str, body: NetworkConnect) -> None:
         """Connect a container, running or not."""
-        name = self._parts.networks.find(ref)
+        name = self._services.network_store.find(ref)
         container = self._container(body.container)
         async with container.lock:
             settings = body.endpoint_config or EndpointSettings()
             await self._connector.connect(container, name, settings)
 
     async def disconnect(self, ref: str, body: NetworkDisconnect) -> None:
-        """Take a container off a network, running or not."""
-        name = self._parts.networks.find(ref)
+        """Disconnect a container, running or not."""
+        name = self._services.network_store.find(ref)
         container = self._container(body.container)
         async with container.lock:
             await self._connector.disconnect(container, name)
 
     def _container(self, ref: str) -> Container:
-        container = self._parts.registry.find(ref)
-        if container.id not in self._parts.registry:
+        container = self._services.container_store.find(ref)
+        if container.id not in self._services.container_store:
             raise NotFound(f"No such container: {ref}")
         return container

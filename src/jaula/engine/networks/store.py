@@ -1,6 +1,7 @@
-"""All networks by name and id: the three that are always there, and those that users made.
+"""All networks by name and id: the three predefined ones and those that users created.
 
-A record without an IPv4 subnet is one whose making was cut off: the start sweeps it.
+A record without an IPv4 subnet is of a network whose creation was interrupted: the engine removes
+it at its start.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from jaula.state.database import Database
 TABLE = "networks"
 
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
-"""Names and drivers."""
+"""Drivers by name."""
 
 
 def network_id(name: str) -> str:
-    """The id of a predefined network: always the same, so that it survives everything."""
+    """Return the id of a predefined network, which never changes."""
     return hashlib.sha256(f"jaula network {name}".encode()).hexdigest()
 
 
@@ -33,56 +34,56 @@ class NetworkStore:
     def load(self) -> None:
         """Read every record.
 
-        :raises CorruptState: one cannot be read.
+        :raises CorruptState: when one cannot be read.
         """
         for _, network in self._database.all(TABLE, NetworkRecord):
             self._by_name[network.name] = network
 
     def __iter__(self) -> Iterator[NetworkRecord]:
-        """Users' networks."""
+        """Iterate over users' networks."""
         return iter(tuple(self._by_name.values()))
 
     def get(self, name: str) -> NetworkRecord | None:
-        """A user's network of exactly that name."""
+        """Return the user's network of exactly that name, or None."""
         return self._by_name.get(name)
 
     def id_of(self, name: str) -> str:
-        """The id of a network; '' for one that is gone."""
+        """Return the id of a network, '' if it is gone."""
         if name in PREDEFINED:
             return network_id(name)
         network = self._by_name.get(name)
         return network.id if network else ""
 
     def driver_of(self, name: str) -> str:
-        """The driver of a network; that of most for one that is gone."""
+        """Return the driver of a network, ``bridge`` if it is gone."""
         network = self._by_name.get(name)
         return network.driver if network else PREDEFINED.get(name, "bridge")
 
     def find(self, ref: str) -> str:
-        """The name of the network of a name, an id or a unique beginning of an id.
+        """Return the name of the network for ``ref`` (name, id or unique id prefix).
 
-        :raises NotFound: there is none.
-        :raises InvalidRequest: several ids begin like that.
+        :raises NotFound: when there is none.
+        :raises InvalidRequest: when several ids have the prefix.
         """
         if ref in PREDEFINED or ref in self._by_name:
             return ref
         ids = {network_id(name): name for name in PREDEFINED}
         ids |= {network.id: network.name for network in self}
-        found = [name for key, name in ids.items() if ref and key.startswith(ref)]
-        if len(found) > 1:
+        matches = [name for key, name in ids.items() if ref and key.startswith(ref)]
+        if len(matches) > 1:
             raise InvalidRequest(
-                f"network {ref} is ambiguous ({len(found)} matches found on ID prefix)"
+                f"network {ref} is ambiguous ({len(matches)} matches found on ID prefix)"
             )
-        if not found:
+        if not matches:
             raise NotFound(f"network {ref} not found")
-        return found[0]
+        return matches[0]
 
-    def note(self, network: NetworkRecord) -> None:
-        """Write that a network is being made; nobody finds it before :meth:`save`."""
+    def save_pending(self, network: NetworkRecord) -> None:
+        """Write that a network is being created; it is not found before :meth:`save`."""
         self._database.put(TABLE, network.id, network)
 
     def save(self, network: NetworkRecord) -> None:
-        """Write a network that is there."""
+        """Write a network that was created."""
         self._database.put(TABLE, network.id, network)
         self._by_name[network.name] = network
 

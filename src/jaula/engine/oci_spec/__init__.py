@@ -1,5 +1,5 @@
-"""From a request to an OCI runtime spec: pure decisions, one module per subject.
+"""From a resolved request to an OCI runtime spec: pure decisions, one module per subject.
 
-Nothing here opens a file. What must be known about the host or the container's file system comes
-in as :class:`jaula.engine.oci_spec.inputs.SpecInputs`; what comes out is a ``config.json``.
+No module but ``host.py`` opens a file. Facts about the host and the container's file system are in
+:class:`jaula.engine.oci_spec.inputs.SpecInputs`; the result is a ``config.json``.
 """

@@ -1,4 +1,4 @@
-"""Reading the facts about this host that limits and documents depend on."""
+"""Read the facts of this host on which limits and documents depend."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def read(
     rootless: bool = False,
     warnings: tuple[str, ...] = (),
 ) -> HostFacts:
-    """The facts; ``features`` are those of the cgroup driver, the types SELinux's, if not usual.
+    """Return the facts of this host.
 
-    ``warnings`` are added to what is found out here. An ordinary user's engine without cgroups has
-    no default limit of processes, since nothing could keep it.
+    ``features`` are those of the cgroup driver. The types are SELinux's, if not the usual ones.
+    ``warnings`` are added to those found here. A rootless engine without cgroups has no default
+    limit of processes, since nothing could enforce it.
     """
     policy = selinux_policy.read(process=container_type, file=file_type)
     nodes = _set("/sys/devices/system/node/online")
@@ -59,7 +60,7 @@ def read(
 
 
 def with_limits(facts: HostFacts, nofile: tuple[int, int], pids_limit: int) -> HostFacts:
-    """The same with other default limits; one that nothing could keep stays absent."""
+    """Return the facts with other default limits; one that nothing can enforce stays absent."""
     return msgspec.structs.replace(
         facts,
         nofile=_grantable(nofile),
@@ -67,25 +68,25 @@ def with_limits(facts: HostFacts, nofile: tuple[int, int], pids_limit: int) -> H
     )
 
 
-def fresh(facts: HostFacts) -> HostFacts:
-    """The same with what changes while an engine runs: the AppArmor profiles."""
+def refresh(facts: HostFacts) -> HostFacts:
+    """Return the facts with the present AppArmor profiles, which change while an engine runs."""
     if not facts.apparmor:
         return facts
     return msgspec.structs.replace(facts, apparmor_profiles=detect.apparmor_profiles())
 
 
-def _grantable(wanted: tuple[int, int]) -> tuple[int, int]:
-    """The default number of open files, or less where the engine may not raise its own limit.
+def _grantable(limits: tuple[int, int]) -> tuple[int, int]:
+    """Return the default number of open files, or less if the engine may not raise its own limit.
 
-    Raising it takes CAP_SYS_RESOURCE in the initial user namespace (setrlimit(2)).
+    Raising it needs CAP_SYS_RESOURCE in the initial user namespace (setrlimit(2)).
     """
     effective = capabilities.read_status_masks(os.getpid())["effective"]
     if effective >> _SYS_RESOURCE & 1 and namespaces.is_initial_userns():
-        return wanted
+        return limits
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
-        return wanted
-    return min(wanted[0], hard), min(wanted[1], hard)
+        return limits
+    return min(limits[0], hard), min(limits[1], hard)
 
 
 def _set(path: str) -> frozenset[int]:
@@ -97,7 +98,7 @@ def _set(path: str) -> frozenset[int]:
 
 
 def operating_system() -> str:
-    """The distribution's name for itself (os-release(5))."""
+    """Return the name of the distribution (os-release(5))."""
     for path in ("/etc/os-release", "/usr/lib/os-release"):
         try:
             with open(path, encoding="utf-8", errors="replace") as file:

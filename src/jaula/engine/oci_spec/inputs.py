@@ -1,4 +1,4 @@
-"""What the decisions need to know about the host and about things that exist already."""
+"""Inputs of the spec: facts about the host, the user of the program, and one start."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class HostFacts(msgspec.Struct, frozen=True):
     selinux_types: Types = Types()
     selinux_spc: bool = False  # the policy has a type for privileged containers
     apparmor: bool = False
-    apparmor_profiles: dict[str, str] | None = None  # name: mode; None: not to be seen
-    landlock: int = 0  # version of its interface, 0: none
+    apparmor_profiles: dict[str, str] | None = None  # name: mode; None: not readable
+    landlock: int = 0  # ABI version, 0: none
     hostname: str = ""
     kernel: str = ""
-    capabilities: int = (1 << 41) - 1  # the engine's bounding set: what it can give on the host
+    capabilities: int = (1 << 41) - 1  # the engine's bounding set
     mqueue: bool = True  # the host has /dev/mqueue
-    nofile: tuple[int, int] = (1024, 524288)  # soft, hard; what the engine may grant
+    nofile: tuple[int, int] = (1024, 524288)  # soft, hard; the most that the engine may grant
     pids_limit: int = 4096
-    rootless: bool = False  # an ordinary user's engine, in a user namespace
-    warnings: tuple[str, ...] = ()  # what a person should do something about
+    rootless: bool = False  # the engine runs as an ordinary user, in a user namespace
+    warnings: tuple[str, ...] = ()  # for the operator
 
 
 class UserFacts(msgspec.Struct, frozen=True):
-    """Who the program runs as, looked up in the container's own passwd and group files."""
+    """The user of the program, looked up in the container's own passwd and group files."""
 
     uid: int = 0
     gid: int = 0
@@ -43,12 +43,12 @@ class UserFacts(msgspec.Struct, frozen=True):
 
 
 class SpecInputs(msgspec.Struct, frozen=True):
-    """What is decided for one start of one container.
+    """The inputs of one start of one container.
 
-    ``mappings`` are empty where the container has no user namespace of its own to set up;
-    ``joined`` holds the paths of namespaces that exist already, by OCI type. ``id_mapped`` says
-    whether bind mounts must be shown through the container's id mapping; ``foreign_network`` that
-    the network namespace belongs to another user namespace than the container's.
+    ``mappings`` are empty if the container has no user namespace of its own to set up. ``joined``
+    has the paths of existing namespaces, by OCI type. ``id_mapped``: bind mounts need the
+    container's id map. ``foreign_network``: the network namespace belongs to another user namespace
+    than the container's.
     """
 
     container_id: str
@@ -57,14 +57,14 @@ class SpecInputs(msgspec.Struct, frozen=True):
     host: HostFacts = HostFacts()
     user: UserFacts = UserFacts()
     mappings: tuple[IDMapping, ...] = ()
-    gid_mappings: tuple[IDMapping, ...] = ()  # empty: as the users'
+    gid_mappings: tuple[IDMapping, ...] = ()  # empty: the same as ``mappings``
     joined: dict[str, str] = {}
     id_mapped: bool = True
     foreign_network: bool = False
     files: dict[str, str] = {}  # destination in the container: path on the host
     mounts: tuple[MountRecord, ...] = ()
-    owner: tuple[int, int] | None = None  # uid and gid whose rights mounts of the host give at most
-    beneath: tuple[str, ...] = ()  # host directories that bound the mounts of whoever made it
-    level: str = ""  # SELinux's, the container's own
+    owner: tuple[int, int] | None = None  # uid and gid to whose rights host mounts are limited
+    beneath: tuple[str, ...] = ()  # host directories that bound the client's mounts
+    level: str = ""  # SELinux level of the container
     shared_shm: str | None = None  # host path of a /dev/shm that containers share
     devices: tuple[str, ...] = ()  # host device nodes that a privileged container gets

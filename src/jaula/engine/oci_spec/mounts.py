@@ -1,10 +1,10 @@
-"""The mounts of a container: what every container has, what sharing changes, what was asked for.
+"""The mounts of a container: the standard ones, the effect of sharing, the requested ones. Pure.
 
 Source: runtime-spec ``config-linux.md``, "Default Filesystems"; Docker's ``DefaultLinuxSpec``.
 
 Facts about sharing the host's namespaces from a user namespace of one's own: sysfs can only be
 mounted by an owner of the network namespace, proc by an owner of the pid namespace, mqueue by an
-owner of the ipc namespace, cgroup by an owner of the cgroup namespace. Where one of them is the
+owner of the ipc namespace, cgroup by an owner of the cgroup namespace. If one of them is the
 host's, its tree is bound instead, sysfs and cgroup read-only throughout.
 """
 
@@ -14,58 +14,60 @@ from jaula.engine.oci_spec.inputs import SpecInputs
 from jaula.spec.runtime import IDMapping, Mount
 from jaula.state.records import MountRecord, Namespaces
 
-SHM_SIZE = 64 * 1024 * 1024
+SHM_SIZE = 64 * 1024 * 1024  # bytes
 INIT_PATH = "/sbin/docker-init"
 
-_GUARDED = ("nosuid", "noexec", "nodev")
+_RESTRICTED = ("nosuid", "noexec", "nodev")
 
 
 def decide(
     modes: Namespaces,
-    facts: SpecInputs,
+    inputs: SpecInputs,
     *,
     shm_size: int = 0,
     privileged: bool = False,
     proc: tuple[str, ...] = (),
 ) -> tuple[Mount, ...]:
-    """Every mount in the order in which it is made: parents before what lies below them.
+    """Return every mount in the order in which it is made: parents before children.
 
-    ``proc`` are further options of /proc where that is the container's own.
+    ``proc`` are further options of /proc if that is the container's own.
     """
-    asked = {record.destination: record for record in facts.mounts}
+    requested = {record.destination: record for record in inputs.mounts}
     mounts = [
-        m for m in _standard(modes, facts, shm_size, privileged, proc) if m.destination not in asked
+        m
+        for m in _standard(modes, inputs, shm_size, privileged, proc)
+        if m.destination not in requested
     ]
     mounts += [
-        _file(destination, source, facts)
-        for destination, source in facts.files.items()
-        if destination not in asked
+        _file(destination, source, inputs)
+        for destination, source in inputs.files.items()
+        if destination not in requested
     ]
-    # Sorted by depth, so that /a is there before /a/b is mounted into it; equals keep order.
+    # Sorted by depth, so that /a exists before /a/b is mounted into it; equals keep their order.
     mounts += [
-        _asked(record, facts)
-        for record in sorted(facts.mounts, key=lambda r: r.destination.rstrip("/").count("/"))
+        _requested(record, inputs)
+        for record in sorted(inputs.mounts, key=lambda r: r.destination.rstrip("/").count("/"))
     ]
     return tuple(mounts)
 
 
 def _standard(
     modes: Namespaces,
-    facts: SpecInputs,
+    inputs: SpecInputs,
     shm_size: int,
     privileged: bool,
     proc_options: tuple[str, ...],
 ) -> tuple[Mount, ...]:
-    mine = not modes.user.host
+    own_userns = not modes.user.host
     writable = () if privileged else ("ro",)
-    if modes.pid.host and mine:
-        proc = Mount("/proc", "/proc", "bind", ("rbind", "rprivate", *_GUARDED))
+    if modes.pid.host and own_userns:
+        proc = Mount("/proc", "/proc", "bind", ("rbind", "rprivate", *_RESTRICTED))
     else:
-        proc = Mount("/proc", "proc", "proc", (*_GUARDED, *proc_options))
-    if mine and (modes.net.host or facts.foreign_network):
-        sys = Mount("/sys", "/sys", "bind", ("rbind", "rprivate", *_GUARDED, "rro"))
+        proc = Mount("/proc", "proc", "proc", (*_RESTRICTED, *proc_options))
+    if own_userns and (modes.net.host or inputs.foreign_network):
+        sys = Mount("/sys", "/sys", "bind", ("rbind", "rprivate", *_RESTRICTED, "rro"))
     else:
-        sys = Mount("/sys", "sysfs", "sysfs", (*_GUARDED, *writable))
+        sys = Mount("/sys", "sysfs", "sysfs", (*_RESTRICTED, *writable))
     dev = Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k"))
     pts = Mount(
         "/dev/pts",
@@ -73,51 +75,51 @@ def _standard(
         "devpts",
         ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
     )
-    if modes.cgroup.host and mine:
+    if modes.cgroup.host and own_userns:
         cgroup = Mount(
-            "/sys/fs/cgroup", "/sys/fs/cgroup", "bind", ("rbind", "rprivate", *_GUARDED, "rro")
+            "/sys/fs/cgroup", "/sys/fs/cgroup", "bind", ("rbind", "rprivate", *_RESTRICTED, "rro")
         )
     else:
-        cgroup = Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*_GUARDED, "relatime", *writable))
-    return (proc, dev, pts, sys, cgroup, *_ipc(modes, facts, shm_size))
+        cgroup = Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*_RESTRICTED, "relatime", *writable))
+    return (proc, dev, pts, sys, cgroup, *_ipc(modes, inputs, shm_size))
 
 
-def _ipc(modes: Namespaces, facts: SpecInputs, shm_size: int) -> tuple[Mount, ...]:
+def _ipc(modes: Namespaces, inputs: SpecInputs, shm_size: int) -> tuple[Mount, ...]:
     mounts = []
     if modes.ipc.host and not modes.user.host:
-        if facts.host.mqueue:
-            mounts.append(Mount("/dev/mqueue", "/dev/mqueue", "bind", ("bind", *_GUARDED)))
+        if inputs.host.mqueue:
+            mounts.append(Mount("/dev/mqueue", "/dev/mqueue", "bind", ("bind", *_RESTRICTED)))
     else:
-        mounts.append(Mount("/dev/mqueue", "mqueue", "mqueue", _GUARDED))
+        mounts.append(Mount("/dev/mqueue", "mqueue", "mqueue", _RESTRICTED))
     if modes.ipc.host:
-        mounts.append(Mount("/dev/shm", "/dev/shm", "bind", ("rbind", *_GUARDED)))
-    elif facts.shared_shm is not None:
-        options = ("bind", *_GUARDED, *(("idmap",) if facts.id_mapped else ()))
-        mounts.append(Mount("/dev/shm", facts.shared_shm, "bind", options))
+        mounts.append(Mount("/dev/shm", "/dev/shm", "bind", ("rbind", *_RESTRICTED)))
+    elif inputs.shared_shm is not None:
+        options = ("bind", *_RESTRICTED, *(("idmap",) if inputs.id_mapped else ()))
+        mounts.append(Mount("/dev/shm", inputs.shared_shm, "bind", options))
     elif not modes.no_shm:
         size = shm_size or SHM_SIZE
-        options = (*_GUARDED, "mode=1777", f"size={size}")
+        options = (*_RESTRICTED, "mode=1777", f"size={size}")
         mounts.append(Mount("/dev/shm", "shm", "tmpfs", options))
     return tuple(mounts)
 
 
-def _file(destination: str, source: str, facts: SpecInputs) -> Mount:
-    options = ("bind", "rprivate", "nosuid", "nodev", *(("idmap",) if facts.id_mapped else ()))
+def _file(destination: str, source: str, inputs: SpecInputs) -> Mount:
+    options = ("bind", "rprivate", "nosuid", "nodev", *(("idmap",) if inputs.id_mapped else ()))
     if destination == INIT_PATH:
-        options = (*options, "ro")  # the host's own program
+        options = (*options, "ro")  # a program of the host
     return Mount(destination, source, "bind", options)
 
 
-def _asked(record: MountRecord, facts: SpecInputs) -> Mount:
+def _requested(record: MountRecord, inputs: SpecInputs) -> Mount:
     if record.type == "tmpfs":
         return Mount(record.destination, "tmpfs", "tmpfs", record.options)
-    mapped = facts.id_mapped and not record.mapped
+    mapped = inputs.id_mapped and not record.mapped
     options = (
         *record.options,
         "ro" if record.read_only else "rw",
         *(_id_map(record) if mapped else ()),
     )
-    uids, gids = _as_owner(facts) if record.type == "bind" and mapped else ((), ())
+    uids, gids = _as_owner(inputs) if record.type == "bind" and mapped else ((), ())
     return Mount(
         record.destination,
         record.source,
@@ -128,22 +130,23 @@ def _asked(record: MountRecord, facts: SpecInputs) -> Mount:
     )
 
 
-def _as_owner(facts: SpecInputs) -> tuple[tuple[IDMapping, ...], tuple[IDMapping, ...]]:
-    """The maps of a mount through which a person gets no other rights than the own ones.
+def _as_owner(inputs: SpecInputs) -> tuple[tuple[IDMapping, ...], tuple[IDMapping, ...]]:
+    """Return the id maps of a mount that gives the client no rights but its own.
 
-    On disk there is the person's id and no other: root inside stands for it, or the same id where
-    that is kept. Files of others are nobody's, and none can be made: with the usual map, root
-    inside could leave a set-user-ID file of the host's root in the person's directory.
+    On disk there is the client's id and no other. Root inside stands for it, or the same id with
+    keep-id. Files of other users belong to the overflow uid, and none can be created: with the
+    usual map, root inside could leave a set-user-ID file of the host's root in the client's
+    directory.
     """
-    if facts.owner is None:
+    if inputs.owner is None:
         return (), ()
-    uid, gid = facts.owner
-    return _one(facts.mappings, uid), _one(facts.gid_mappings or facts.mappings, gid)
+    uid, gid = inputs.owner
+    return _one(inputs.mappings, uid), _one(inputs.gid_mappings or inputs.mappings, gid)
 
 
 def _one(mappings: tuple[IDMapping, ...], own: int) -> tuple[IDMapping, ...]:
-    kept = any(row.container_id == row.host_id == own for row in mappings)
-    host = own if kept else mappings[0].host_id
+    keeps_id = any(row.container_id == row.host_id == own for row in mappings)
+    host = own if keeps_id else mappings[0].host_id
     return (IDMapping(container_id=own, host_id=host, size=1),)
 
 

@@ -1,12 +1,12 @@
-"""Which namespaces a container has of its own, shares with the host or with another container.
+"""Namespaces of a container: its own, the host's, or another container's. Pure.
 
 Source: Docker's ``--userns --pid --ipc --uts --cgroupns --network``.
 
-Facts about joining: a process may only use a namespace in which it has capabilities, and those
-come from the user namespace that owns it. So a container that joins any namespace of another one
-also joins that one's user namespace; two different ones cannot be joined at a time. A namespace
-of the host's is owned by the initial user namespace: inside the container's own user namespace it
-can be seen but not changed, which is what a person who shares it can be given safely.
+Facts about joining: a process may only use a namespace in which it has capabilities, and those come
+from the user namespace that owns it. So a container that joins a namespace of another container
+also joins that one's user namespace; two different ones cannot be joined at a time. The initial
+user namespace owns the host's namespaces. From its own user namespace a container can see such a
+namespace but not change it, so sharing it is safe.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ _CONTAINER = "container:"
 
 
 def decide(host: HostConfig) -> Namespaces:
-    """Read the modes of a request.
+    """Parse the namespace modes of a request.
 
-    :raises InvalidRequest: a mode or a network that does not exist, or modes that exclude each
-        other.
+    :raises InvalidRequest: when a mode or a network does not exist, or modes exclude each other.
     """
     net, network = _network(host.network_mode)
     decided = Namespaces(
@@ -41,7 +40,7 @@ def decide(host: HostConfig) -> Namespaces:
     joined = set(decided.containers().values())
     if len(joined) > 1:
         raise InvalidRequest(
-            f"namespaces of {len(joined)} containers were asked for: {', '.join(sorted(joined))}",
+            f"namespaces of {len(joined)} containers were requested: {', '.join(sorted(joined))}",
             hint="each container has a user namespace of its own; join only one of them",
         )
     if joined and host.userns_mode in ("host", "keep-id"):
@@ -62,7 +61,7 @@ def _share(flag: str, mode: str, allowed: tuple[str, ...]) -> NamespaceMode:
         return NamespaceMode(NamespaceKind.CONTAINER, mode.removeprefix(_CONTAINER))
     choices = ["private", *(f"{a}NAME" if a == _CONTAINER else a for a in allowed)]
     raise InvalidRequest(
-        f"invalid {flag} mode: {mode}", hint=f"--{flag} takes one of {', '.join(choices)}"
+        f"invalid {flag} mode: {mode}", hint=f"--{flag} must be one of {', '.join(choices)}"
     )
 
 
@@ -76,12 +75,15 @@ def _network(mode: str) -> tuple[NamespaceMode, str]:
     if mode.startswith(_CONTAINER) and mode != _CONTAINER:
         return NamespaceMode(NamespaceKind.CONTAINER, mode.removeprefix(_CONTAINER)), ""
     if mode == _CONTAINER:
-        raise InvalidRequest("invalid network mode: container: is followed by a name or an id")
+        raise InvalidRequest("invalid network mode: container: must be followed by a name or an id")
     return PRIVATE, mode
 
 
 def namespaces(modes: Namespaces, joined: dict[str, str]) -> tuple[Namespace, ...]:
-    """The spec's list: no entry shares the host's, a path joins, no path makes a new one."""
+    """Return the spec's list of namespaces.
+
+    Without an entry the host's is shared; an entry with a path joins, one without creates.
+    """
     kinds = {
         "user": modes.user,
         "pid": modes.pid,

@@ -1,4 +1,4 @@
-"""Limits: from Docker's numbers to the OCI ``resources``, checked before anything is made.
+"""Limits: check Docker's values and convert them to the OCI ``resources``.
 
 Source: Docker Engine API 1.45 ``Resources``; moby ``verifyPlatformContainerResources`` for what
 is refused and what is only warned about; runtime-spec ``config-linux.md``, "Control groups".
@@ -22,7 +22,7 @@ from jaula.spec.runtime import (
     WeightDevice,
 )
 
-MINIMUM_MEMORY = 6 * 1024 * 1024
+MINIMUM_MEMORY = 6 * 1024 * 1024  # bytes
 PERIOD = 100_000  # microseconds; the kernel's default
 
 _RLIMIT_WORDS = """
@@ -33,9 +33,9 @@ _RLIMITS = frozenset(_RLIMIT_WORDS.split())
 
 
 def check(limits: api.Resources, host: HostFacts) -> tuple[str, ...]:
-    """Refuse what cannot be; return warnings for what will not have its effect.
+    """Check the limits; return warnings for those that will have no effect.
 
-    :raises InvalidRequest: a value out of range or a combination that means nothing.
+    :raises InvalidRequest: when a value is out of range or a combination is not valid.
     """
     return (*_check_memory(limits, host), *_check_cpu(limits, host), *_check_others(limits, host))
 
@@ -75,15 +75,15 @@ def _check_memory(limits: api.Resources, host: HostFacts) -> list[str]:
             " result in the system running out of resources."
         )
     if limits.kernel_memory > 0:
-        warnings.append("Kernel memory limits are gone from the kernel. Limitation discarded.")
+        warnings.append("The kernel no longer supports kernel memory limits. Limitation discarded.")
     return warnings
 
 
 def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
     count = len(host.online_cpus)
     if limits.nano_cpus > 0 and (limits.cpu_period > 0 or limits.cpu_quota > 0):
-        given = "CPU Period" if limits.cpu_period > 0 else "CPU Quota"
-        raise InvalidRequest(f"Conflicting options: Nano CPUs and {given} cannot both be set")
+        option = "CPU Period" if limits.cpu_period > 0 else "CPU Quota"
+        raise InvalidRequest(f"Conflicting options: Nano CPUs and {option} cannot both be set")
     if limits.nano_cpus < 0 or limits.nano_cpus > count * 1_000_000_000:
         raise InvalidRequest(
             f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
@@ -104,7 +104,7 @@ def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
     _check_set("memory nodes", limits.cpuset_mems, host.memory_nodes)
     if limits.cpu_realtime_period or limits.cpu_realtime_runtime:
         raise InvalidRequest(
-            "real-time CPU time cannot be shared out: no kernel of a distribution has"
+            "real-time CPU limits are not supported: no distribution's kernel has"
             " CONFIG_RT_GROUP_SCHED"
         )
     return []
@@ -121,7 +121,7 @@ def _check_set(what: str, text: str, available: frozenset[int]) -> None:
         raise InvalidRequest(
             f"Requested {what} are not available - requested {text},"
             f" available: {cpuset.text_of(available)}",
-            hint=f"not there: {cpuset.text_of(missing)}",
+            hint=f"missing: {cpuset.text_of(missing)}",
         )
 
 
@@ -131,10 +131,11 @@ def _check_others(limits: api.Resources, host: HostFacts) -> list[str]:
     if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
         raise InvalidRequest("Range of blkio weight is from 10 to 1000")
     if limits.cpu_count or limits.cpu_percent:
-        raise InvalidRequest("a number or percentage of CPUs of Windows", hint="use --cpus")
+        raise InvalidRequest("CPU count and percentage are for Windows", hint="use --cpus")
     if limits.io_maximum_iops or limits.io_maximum_bandwidth:
         raise InvalidRequest(
-            "limits of IO of Windows", hint="use --device-read-bps, --device-write-bps"
+            "IO limits of this kind are for Windows",
+            hint="use --device-read-bps, --device-write-bps",
         )
     if limits.device_requests:
         raise InvalidRequest(
@@ -143,13 +144,13 @@ def _check_others(limits: api.Resources, host: HostFacts) -> list[str]:
         )
     rlimits(limits, (0, 0))
     if (limits.blkio_weight or limits.blkio_weight_device) and not host.io_weights:
-        why = "Your kernel does not support Block I/O weight or the cgroup is not mounted."
-        return [f"{why} Weight discarded."]
+        reason = "Your kernel does not support Block I/O weight or the cgroup is not mounted."
+        return [f"{reason} Weight discarded."]
     return []
 
 
 def decide(limits: api.Resources, host: HostFacts) -> Resources:
-    """The limits of a container; device rules are decided elsewhere."""
+    """Return the limits of a container; device rules are decided elsewhere."""
     pids = host.pids_limit if limits.pids_limit is None else limits.pids_limit
     return Resources(
         memory=_memory(limits, host),
@@ -160,7 +161,7 @@ def decide(limits: api.Resources, host: HostFacts) -> Resources:
 
 
 def change(limits: api.Resources, merged: api.Resources, host: HostFacts) -> Resources:
-    """The limits that an update names, computed from the ``merged`` configuration."""
+    """Return the limits that an update names, computed from the ``merged`` configuration."""
     whole = decide(merged, host)
     memory = limits.memory or limits.memory_swap or limits.memory_reservation
     cpu = (
@@ -229,7 +230,7 @@ def _throttle(devices: tuple[api.ThrottleDevice, ...]) -> tuple[ThrottleDevice, 
 
 
 def _device(path: str) -> tuple[int, int]:
-    # The one look at the host in this package: a block device's number is a fact of its node.
+    # The one access to the host in these decisions: only the node has the device number.
     try:
         number = os.stat(path).st_rdev
     except OSError as error:
@@ -238,18 +239,19 @@ def _device(path: str) -> tuple[int, int]:
 
 
 def rlimits(limits: api.Resources, nofile: tuple[int, int]) -> tuple[Rlimit, ...]:
-    """``--ulimit``, and a finite number of open files where none was asked for.
+    """Return the limits of ``--ulimit``, and a finite number of open files if none is requested.
 
-    :raises InvalidRequest: a limit that does not exist, or a soft one above its hard one.
+    :raises InvalidRequest: when a limit does not exist, or a soft limit exceeds its hard limit.
     """
-    chosen: dict[str, Rlimit] = {}
+    by_name: dict[str, Rlimit] = {}
     if nofile[1] > 0:
-        chosen["nofile"] = Rlimit("RLIMIT_NOFILE", hard=nofile[1], soft=nofile[0])
+        by_name["nofile"] = Rlimit("RLIMIT_NOFILE", hard=nofile[1], soft=nofile[0])
     for limit in limits.ulimits:
         name = limit.name.lower()
         if name not in _RLIMITS:
             raise InvalidRequest(
-                f"invalid ulimit type: {limit.name}", hint=f"one of {', '.join(sorted(_RLIMITS))}"
+                f"invalid ulimit type: {limit.name}",
+                hint=f"must be one of {', '.join(sorted(_RLIMITS))}",
             )
         soft, hard = _unlimited(limit.soft), _unlimited(limit.hard)
         if soft > hard:
@@ -257,8 +259,8 @@ def rlimits(limits: api.Resources, nofile: tuple[int, int]) -> tuple[Rlimit, ...
                 f"ulimit soft limit must be less than or equal to hard limit:"
                 f" {limit.soft} > {limit.hard}"
             )
-        chosen[name] = Rlimit(f"RLIMIT_{name.upper()}", hard=hard, soft=soft)
-    return tuple(chosen.values())
+        by_name[name] = Rlimit(f"RLIMIT_{name.upper()}", hard=hard, soft=soft)
+    return tuple(by_name.values())
 
 
 def _unlimited(value: int) -> int:

@@ -1,24 +1,26 @@
-"""Security options: what a container is confined by, and each named way to relax it.
+"""Security options: the confinement of a container, and each named way to relax it. Pure.
 
 Source: Docker's ``--security-opt`` (``seccomp=``, ``no-new-privileges``, ``label=``,
 ``apparmor=``, ``systempaths=``), ``--cap-add``, ``--cap-drop``, ``--privileged``; podman's
-``mask=``, ``unmask=`` and ``proc-opts=``; ``landlock=`` is our own.
+``mask=``, ``unmask=`` and ``proc-opts=``; ``landlock=`` is our own. The API's ``MaskedPaths`` and
+``ReadonlyPaths`` replace our lists; ``unmask`` removes paths from them, ``mask`` adds any path and
+wins. proc(5) has the options of /proc.
 
-``--privileged`` gives all capabilities, lifts seccomp and the masks. Inside a user namespace of
-its own that power ends at the container's border, so host devices come only together with
-``--userns=host``: a disk that the container's root could open would be the host itself.
+``--privileged`` grants all capabilities and lifts seccomp and the masks. In a user namespace of its
+own this power ends at the container's boundary. So host devices come only with ``--userns=host``: a
+disk that the container's root can open is the host itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 import msgspec
 
-from jaula.engine.oci_spec import masked_paths
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import InvalidRequest
-from jaula.security import capabilities, landlock
+from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor, interface, selinux
 from jaula.security.seccomp import seccomp
 from jaula.spec.api import HostConfig
@@ -27,11 +29,11 @@ from jaula.state.records import NO_OPTIONS, ResolvedRequest, Security, SecurityO
 
 UNCONFINED = "unconfined"
 _BUILTIN = ("", "builtin", "default")
-_RESERVED = "io.jaula."  # annotations that are the engine's word to the runtime
+_RESERVED = "io.jaula."  # annotations from the engine to the runtime
 
 
 class SecurityConfig(msgspec.Struct, frozen=True):
-    """The decisions, as the spec has them."""
+    """The decisions, in the form of the spec."""
 
     capabilities: Capabilities
     seccomp: Seccomp | None
@@ -45,17 +47,17 @@ class SecurityConfig(msgspec.Struct, frozen=True):
 
 
 def parse(options: Sequence[str]) -> SecurityOptions:
-    """Read the options; both ``key=value`` and the older ``key:value`` are understood.
+    """Parse the options; both ``key=value`` and the older ``key:value`` are accepted.
 
-    :raises InvalidRequest: an option that does not exist or lacks its value.
+    :raises InvalidRequest: when an option does not exist or lacks its value.
     """
-    chosen = NO_OPTIONS
+    parsed = NO_OPTIONS
     for option in options:
-        chosen = msgspec.structs.replace(chosen, **_parse_one(option, chosen))
-    return chosen
+        parsed = msgspec.structs.replace(parsed, **_parse_one(option, parsed))
+    return parsed
 
 
-def _parse_one(option: str, chosen: SecurityOptions) -> dict[str, object]:
+def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
     if option == "no-new-privileges":
         return {"no_new_privileges": True}
     key, equals, value = option.partition("=")
@@ -69,30 +71,30 @@ def _parse_one(option: str, chosen: SecurityOptions) -> dict[str, object]:
         case "seccomp":
             return {"seccomp": value}
         case "apparmor":
-            return {"apparmor": (*chosen.apparmor, value)}
+            return {"apparmor": (*parsed.apparmor, value)}
         case "label":
-            return {"labels": (*chosen.labels, value)}
+            return {"labels": (*parsed.labels, value)}
         case "landlock":
-            return {"landlock": (*chosen.landlock, value)}
+            return {"landlock": (*parsed.landlock, value)}
         case "systempaths" if value == UNCONFINED:
             return {"system_paths": True}
         case "mask":
-            return {"mask": (*chosen.mask, *masked_paths.split(key, value))}
+            return {"mask": (*parsed.mask, *split_paths(key, value))}
         case "unmask":
-            return {"unmask": (*chosen.unmask, *masked_paths.split(key, value))}
+            return {"unmask": (*parsed.unmask, *split_paths(key, value))}
         case "proc-opts":
-            return {"proc": masked_paths.proc_options(value)}
+            return {"proc": proc_options(value)}
     raise InvalidRequest(
         f'invalid --security-opt 2: "{option}"',
-        hint="known are seccomp=, no-new-privileges, label=, apparmor=, landlock=,"
+        hint="must be one of seccomp=, no-new-privileges, label=, apparmor=, landlock=,"
         " systempaths=unconfined, mask=, unmask=, proc-opts=",
     )
 
 
 def resolve(host_config: HostConfig) -> Security:
-    """Return the confinement that a request asks for. Pure.
+    """Return the confinement that a request asks for.
 
-    :raises InvalidRequest: an option that does not exist or lacks its value.
+    :raises InvalidRequest: when an option does not exist or lacks its value.
     """
     return Security(
         privileged=host_config.privileged,
@@ -106,15 +108,17 @@ def resolve(host_config: HostConfig) -> Security:
 
 
 def check(resolved: ResolvedRequest, host: HostFacts) -> tuple[str, ...]:
-    """Refuse what cannot be in effect; return warnings for what has no meaning on this host.
+    """Check the confinement; return warnings for options that have no effect on this host.
 
-    :raises InvalidRequest: unknown capability or option, a profile that does not parse, a
-        module that this kernel does not have.
+    :raises InvalidRequest: when a capability or option is unknown, a profile does not parse, or the
+        kernel does not have a module.
     """
     decide(resolved, host, external=resolved.external_runtime)
     for name in resolved.annotations:
         if name.startswith(_RESERVED):
-            raise InvalidRequest(f"annotation {name}: names that begin so are the engine's own")
+            raise InvalidRequest(
+                f"annotation {name}: names with this prefix are reserved for the engine"
+            )
     labels = resolved.security.options.labels
     if labels and labels != ("disable",) and not host.selinux:
         return ("SELinux is not enabled on this host. --security-opt label is discarded.",)
@@ -124,16 +128,16 @@ def check(resolved: ResolvedRequest, host: HostFacts) -> tuple[str, ...]:
 def decide(resolved: ResolvedRequest, host: HostFacts, *, external: bool = False) -> SecurityConfig:
     """Return all layers of confinement of a resolved request on this host.
 
-    ``external``: another runtime than jaula's own carries it out. That is a fact of the start: a
-    runtime that the configuration lost may have been an alias of our own.
+    ``external``: a runtime other than jaula's own runs the container. That is a fact of the start:
+    a runtime that the configuration lost may have been an alias of our own.
     """
     requested = resolved.security
     options, privileged = requested.options, requested.privileged
-    sets = granted(resolved, host)
-    masked, readonly = covered(requested)
+    sets = capability_sets(resolved, host)
+    masked, readonly = covered_paths(requested)
     if options.proc and resolved.namespaces.pid.host:
         raise InvalidRequest(
-            "--security-opt proc-opts: with --pid=host /proc is the host's, mounted as it is there",
+            "--security-opt proc-opts: with --pid=host /proc is the host's, with its mount options",
             hint="leave one of the two out",
         )
     return SecurityConfig(
@@ -149,9 +153,9 @@ def decide(resolved: ResolvedRequest, host: HostFacts, *, external: bool = False
     )
 
 
-def covered(requested: Security) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def covered_paths(requested: Security) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the masked and the read-only paths of a container."""
-    return masked_paths.decide(
+    return decide_paths(
         requested.masked_paths,
         requested.readonly_paths,
         lifted=requested.privileged or requested.options.system_paths,
@@ -160,13 +164,13 @@ def covered(requested: Security) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
 
 
-def granted(
+def capability_sets(
     resolved: ResolvedRequest, host: HostFacts, *, everything: bool = False
 ) -> Capabilities:
-    """Return the capability sets; ``everything`` is what ``--privileged`` gives.
+    """Return the capability sets; ``everything`` is what ``--privileged`` grants.
 
-    Inside a user namespace of its own a container can have all of them, on the host's only what
-    the engine has itself.
+    In a user namespace of its own a container can have all capabilities, on the host's only those
+    that the engine has itself.
     """
     requested = resolved.security
     everything = everything or requested.privileged
@@ -181,30 +185,30 @@ def granted(
 
 
 def _seccomp(
-    wanted: str, sets: Capabilities, host: HostFacts, *, privileged: bool
+    requested: str, sets: Capabilities, host: HostFacts, *, privileged: bool
 ) -> Seccomp | None:
-    if wanted == UNCONFINED or (privileged and not wanted):
+    if requested == UNCONFINED or (privileged and not requested):
         return None
-    if wanted in _BUILTIN:
+    if requested in _BUILTIN:
         return seccomp.default_profile(sets)
-    return seccomp.from_docker(wanted.encode(), sets, host.kernel)
+    return seccomp.from_docker(requested.encode(), sets, host.kernel)
 
 
 def _apparmor(
-    wanted: tuple[str, ...], host: HostFacts, *, privileged: bool
+    requested: tuple[str, ...], host: HostFacts, *, privileged: bool
 ) -> interface.LabelRequest:
-    """What :meth:`apparmor.AppArmor.confine` puts into the spec."""
-    apparmor.choose(wanted, host.apparmor_profiles, privileged=privileged, active=host.apparmor)
-    return interface.LabelRequest(wanted, privileged)
+    """Return the input of :meth:`apparmor.AppArmor.confine`."""
+    apparmor.choose(requested, host.apparmor_profiles, privileged=privileged, active=host.apparmor)
+    return interface.LabelRequest(requested, privileged)
 
 
-def _label(wanted: tuple[str, ...], *, privileged: bool) -> interface.LabelRequest:
-    """What :meth:`selinux.SELinux.confine` puts into the spec."""
-    selinux.parse(wanted)
-    return interface.LabelRequest(wanted, privileged)
+def _label(requested: tuple[str, ...], *, privileged: bool) -> interface.LabelRequest:
+    """Return the input of :meth:`selinux.SELinux.confine`."""
+    selinux.parse(requested)
+    return interface.LabelRequest(requested, privileged)
 
 
-def labels(resolved: ResolvedRequest, host: HostFacts, level: str) -> selinux.Labels:
+def selinux_labels(resolved: ResolvedRequest, host: HostFacts, level: str) -> selinux.Labels:
     """Return the SELinux labels of a container of that level; empty ones without a policy."""
     if not host.selinux:
         return selinux.Labels()
@@ -214,32 +218,122 @@ def labels(resolved: ResolvedRequest, host: HostFacts, level: str) -> selinux.La
     return selinux.decide(options, host.selinux_types, level, unconfined=bare, spc=host.selinux_spc)
 
 
-def profile(resolved: ResolvedRequest, host: HostFacts) -> str:
+def apparmor_profile_name(resolved: ResolvedRequest, host: HostFacts) -> str:
     """Return the name of the container's AppArmor profile, '' if it has none."""
-    chosen = apparmor.choose(
+    profile = apparmor.choose(
         resolved.security.options.apparmor,
         host.apparmor_profiles,
         privileged=resolved.security.privileged,
         active=host.apparmor,
     )
-    return chosen or ""
+    return profile or ""
 
 
 def _landlock(
-    wanted: tuple[str, ...], host: HostFacts, *, privileged: bool, external: bool
+    requested: tuple[str, ...], host: HostFacts, *, privileged: bool, external: bool
 ) -> interface.LabelRequest:
-    """What :meth:`landlock.Landlock.confine` decides on, once the spec is there.
+    """Return the input of :meth:`landlock.Landlock.confine`.
 
     The rules are an annotation of our own, which no other runtime obeys.
     """
-    options = landlock.parse(wanted)
+    options = landlock.parse(requested)
     if external:
         if options.asked:
             raise InvalidRequest(
-                "--security-opt landlock: the runtime that was chosen does not know such rules",
-                hint="--runtime jaula does",
+                "--security-opt landlock: the requested runtime does not support Landlock rules",
+                hint="use --runtime jaula",
             )
         return interface.LabelRequest(("off",), privileged)
     if options.asked:
         landlock.decide((), root_readonly=False, options=options, abi=host.landlock)
-    return interface.LabelRequest(wanted, privileged)
+    return interface.LabelRequest(requested, privileged)
+
+
+# -- masked paths and options of /proc -----------------------------------------------------------
+
+
+UNMASK_ALL = "ALL"
+_HIDEPID = ("0", "1", "2", "4", "off", "noaccess", "invisible", "ptraceable")
+_MAX_PATHS = 256  # of one request
+
+
+def split_paths(option: str, value: str) -> tuple[str, ...]:
+    """Return paths that are separated by colons, each absolute and normalised.
+
+    :raises InvalidRequest: when a path is not, or there are too many.
+    """
+    paths = tuple(value.split(":"))
+    if option == "unmask" and value.upper() == UNMASK_ALL:
+        return (UNMASK_ALL,)
+    for path in paths:
+        parts = path.split("/")
+        if not path.startswith("/") or {"", ".", ".."} & set(parts[1:]) or "\0" in path:
+            raise InvalidRequest(
+                f"--security-opt {option}: {path[:80]!r} is not a normalised absolute path",
+                hint=f"{option}=/proc/one:/proc/two" + (" or ALL" if option == "unmask" else ""),
+            )
+    if len(paths) > _MAX_PATHS:
+        raise InvalidRequest(f"--security-opt {option}: more than {_MAX_PATHS} paths")
+    return paths
+
+
+def decide_paths(
+    masked: Sequence[str] | None,
+    readonly: Sequence[str] | None,
+    *,
+    lifted: bool,
+    mask: Sequence[str] = (),
+    unmask: Sequence[str] = (),
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the masked paths and the read-only paths.
+
+    ``masked`` and ``readonly`` are the request's own lists, None without one. With ``lifted`` our
+    lists are empty.
+
+    :raises InvalidRequest: when a path to be unmasked is in neither list.
+    """
+    base_masked = tuple(
+        masked if masked is not None else () if lifted else masked_paths.MASKED_PATHS
+    )
+    base_readonly = tuple(
+        readonly if readonly is not None else () if lifted else masked_paths.READONLY_PATHS
+    )
+    for pattern in unmask:
+        if not lifted and not any(
+            _matches(path, pattern) for path in (*base_masked, *base_readonly)
+        ):
+            raise InvalidRequest(
+                f"--security-opt unmask: {pattern!r} is neither masked nor read-only",
+                hint="jaula inspect shows MaskedPaths and ReadonlyPaths",
+            )
+    kept = [path for path in base_masked if not any(_matches(path, p) for p in unmask)]
+    readonly_paths = tuple(
+        path for path in base_readonly if not any(_matches(path, p) for p in unmask)
+    )
+    return tuple(dict.fromkeys((*kept, *mask))), readonly_paths
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return pattern == UNMASK_ALL or fnmatchcase(path, pattern)
+
+
+def proc_options(value: str) -> tuple[str, ...]:
+    """Return ``hidepid=2,subset=pid`` as mount options of /proc.
+
+    :raises InvalidRequest: when an option is unknown or repeated.
+    """
+    accepted: dict[str, str] = {}
+    for option in value.split(","):
+        key, _, setting = option.partition("=")
+        valid = (
+            (key == "hidepid" and setting in _HIDEPID)
+            or option == "subset=pid"
+            or (key == "gid" and setting.isascii() and setting.isdigit() and len(setting) < 10)
+        )
+        if not valid or key in accepted:
+            raise InvalidRequest(
+                f"--security-opt proc-opts: {option[:80]!r} is not valid",
+                hint=f"hidepid={'|'.join(_HIDEPID)}, gid=NUMBER, subset=pid; each once",
+            )
+        accepted[key] = option
+    return tuple(accepted.values())

@@ -1,9 +1,16 @@
-"""The whole spec of one start of one container."""
+"""The OCI spec of one start: the document, its process section, devices and sysctls. Pure.
+
+Source: Docker's ``oci_linux.go`` (``withCommonOptions``, ``CreateDaemonEnvironment``) for the
+environment that images expect; statement I1 for working directories.
+"""
 
 from __future__ import annotations
 
-from jaula.engine.oci_spec import mounts, namespaces, process, resources
-from jaula.engine.oci_spec.inputs import SpecInputs
+import posixpath
+from collections.abc import Iterable, Sequence
+
+from jaula.engine.oci_spec import mounts, namespaces, resources
+from jaula.engine.oci_spec.inputs import SpecInputs, UserFacts
 from jaula.engine.oci_spec.security import SecurityConfig
 from jaula.errors import InvalidRequest
 from jaula.security import devices as devices_table
@@ -12,7 +19,7 @@ from jaula.security.landlock import Landlock
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
 from jaula.security.lsm.selinux import SELinux
-from jaula.spec import annotations as spec_annotations
+from jaula.spec.annotations import BIND_ROOT_ANNOTATION, encode_bind_roots, path_below
 from jaula.spec.api import ContainerCreate, DeviceMapping
 from jaula.spec.runtime import (
     Box,
@@ -31,37 +38,40 @@ INIT_PATH = mounts.INIT_PATH
 
 
 def build(
-    body: ContainerCreate, resolved: ResolvedRequest, facts: SpecInputs, confinement: SecurityConfig
+    body: ContainerCreate,
+    resolved: ResolvedRequest,
+    inputs: SpecInputs,
+    confinement: SecurityConfig,
 ) -> Spec:
     """Return the document for the runtime.
 
     ``body`` describes the program. Whatever gives a container more or less than the default comes
-    from ``resolved``, which was authorised.
+    from ``resolved``, which was authorized.
 
-    :raises InvalidRequest: no program, a device or sysctl that is not allowed.
+    :raises InvalidRequest: when there is no program, or a device or sysctl is not allowed.
     """
     modes = resolved.namespaces
-    devices, rules = devices_of(resolved, facts)
-    limits = resources.decide(resolved.resources, facts.host)
+    devices, rules = devices_of(resolved, inputs)
+    limits = resources.decide(resolved.resources, inputs.host)
     spec = Spec(
-        process=program(body, resolved, facts, confinement),
+        process=process_section(body, resolved, inputs, confinement),
         root=Root("rootfs", readonly=resolved.security.readonly_rootfs),
-        hostname=facts.hostname if modes.uts.private else None,
+        hostname=inputs.hostname if modes.uts.private else None,
         domainname=body.domainname or None if modes.uts.private else None,
         mounts=mounts.decide(
             modes,
-            facts,
+            inputs,
             shm_size=resolved.shm_size,
             privileged=resolved.security.privileged,
             proc=confinement.proc,
         ),
-        annotations={**resolved.annotations, **_bounds(facts)},
+        annotations={**resolved.annotations, **_bounds(inputs)},
         linux=Linux(
-            namespaces=namespaces.namespaces(modes, facts.joined),
-            uid_mappings=facts.mappings,
-            gid_mappings=facts.gid_mappings or facts.mappings,
+            namespaces=namespaces.namespaces(modes, inputs.joined),
+            uid_mappings=inputs.mappings,
+            gid_mappings=inputs.gid_mappings or inputs.mappings,
             devices=devices,
-            cgroups_path=facts.cgroup_path,
+            cgroups_path=inputs.cgroup_path,
             resources=Resources(
                 devices=rules,
                 memory=limits.memory,
@@ -76,38 +86,32 @@ def build(
             readonly_paths=confinement.readonly,
         ),
     )
-    for module, request in _modules(facts, confinement):
+    for module, request in _modules(inputs, confinement):
         spec = module.confine(spec, request)
     return spec
 
 
-def _bounds(facts: SpecInputs) -> dict[str, str]:
-    """What bounds a mount: a volume its subpath, a directory of the host somebody's mounts."""
+def _bounds(inputs: SpecInputs) -> dict[str, str]:
+    """Return the bounds of mounts: of a volume its subpath, of a host directory the policy's."""
     bounds = {}
-    for mount in facts.mounts:
+    for mount in inputs.mounts:
         if mount.subpath:
             bounds[mount.source] = mount.source.removesuffix(f"/{mount.subpath}")
         elif mount.type == "bind":
-            fitting = [
-                p for p in facts.beneath if spec_annotations.path_below(mount.source, p) is not None
-            ]
-            bound = max(fitting, key=len, default="/")
-            if bound != "/":  # below the root is everything, whatever links say
+            matching = [p for p in inputs.beneath if path_below(mount.source, p) is not None]
+            bound = max(matching, key=len, default="/")
+            if bound != "/":  # every path is below the root, whatever links say
                 bounds[mount.source] = bound
-    return (
-        {spec_annotations.BIND_ROOT_ANNOTATION: spec_annotations.encode_bind_roots(bounds)}
-        if bounds
-        else {}
-    )
+    return {BIND_ROOT_ANNOTATION: encode_bind_roots(bounds)} if bounds else {}
 
 
 def _modules(
-    facts: SpecInputs, confinement: SecurityConfig
+    inputs: SpecInputs, confinement: SecurityConfig
 ) -> tuple[tuple[MandatoryAccess, LabelRequest], ...]:
-    """Mandatory access control, each module with what was asked of it."""
-    host = facts.host
+    """Return the modules for mandatory access control, each with the request for it."""
+    host = inputs.host
     selinux = SELinux(
-        active=host.selinux, types=host.selinux_types, level=facts.level, spc=host.selinux_spc
+        active=host.selinux, types=host.selinux_types, level=inputs.level, spc=host.selinux_spc
     )
     apparmor = AppArmor(active=host.apparmor, loaded=host.apparmor_profiles)
     return (
@@ -117,35 +121,38 @@ def _modules(
     )
 
 
-def program(
-    body: ContainerCreate, resolved: ResolvedRequest, facts: SpecInputs, confinement: SecurityConfig
+def process_section(
+    body: ContainerCreate,
+    resolved: ResolvedRequest,
+    inputs: SpecInputs,
+    confinement: SecurityConfig,
 ) -> Process:
     """Return the process section."""
     host = body.host_config
-    arguments = process.arguments(body)
+    argv = arguments(body)
     if host.init:
-        arguments = (INIT_PATH, "--", *arguments)
+        argv = (INIT_PATH, "--", *argv)
     rows, columns = host.console_size
     return Process(
-        cwd=process.working_directory(body.working_dir),
-        args=arguments,
-        env=process.environment(body.env, hostname=facts.hostname, tty=body.tty, user=facts.user),
+        cwd=working_directory(body.working_dir),
+        args=argv,
+        env=environment(body.env, hostname=inputs.hostname, tty=body.tty, user=inputs.user),
         terminal=body.tty,
         console_size=Box(height=rows, width=columns) if body.tty and rows and columns else None,
         user=User(
-            uid=facts.user.uid, gid=facts.user.gid, additional_gids=facts.user.additional_gids
+            uid=inputs.user.uid, gid=inputs.user.gid, additional_gids=inputs.user.additional_gids
         ),
         capabilities=confinement.capabilities,
-        rlimits=resources.rlimits(resolved.resources, facts.host.nofile),
+        rlimits=resources.rlimits(resolved.resources, inputs.host.nofile),
         no_new_privileges=confinement.no_new_privileges,
         oom_score_adj=resolved.oom_score_adj or None,
     )
 
 
 def devices_of(
-    resolved: ResolvedRequest, facts: SpecInputs
+    resolved: ResolvedRequest, inputs: SpecInputs
 ) -> tuple[tuple[Device, ...], tuple[DeviceCgroup, ...]]:
-    """Device nodes, and the allow-list for the cgroup: nothing but what is listed."""
+    """Return the device nodes and the allow-list of the cgroup, which denies everything else."""
     nodes = list(devices_table.DEFAULT_DEVICES)
     rules = [DeviceCgroup(allow=False, access="rwm"), *devices_table.DEFAULT_RULES]
     for mapping in resolved.resources.devices:
@@ -155,15 +162,15 @@ def devices_of(
     rules += [cgroup_rule(text) for text in resolved.resources.device_cgroup_rules]
     if resolved.security.privileged and resolved.namespaces.user.host:
         rules = [DeviceCgroup(allow=True, access="rwm")]
-        for path in facts.devices:
+        for path in inputs.devices:
             nodes += [node for node, _ in devices_table.parse_device(path)]
     return tuple({node.path: node for node in nodes}.values()), tuple(rules)
 
 
 def devices(mapping: DeviceMapping) -> tuple[tuple[Device, DeviceCgroup], ...]:
-    """``--device``: a node of the host's, or those of a directory, and what may be done with it.
+    """Return node and rule of ``--device``: one of the host, or those of a directory.
 
-    :raises InvalidRequest: there is no such node, or the permissions are none.
+    :raises InvalidRequest: when there is no such node, or the permissions are not valid.
     """
     inside = mapping.path_in_container or mapping.path_on_host
     return devices_table.parse_device(
@@ -172,9 +179,9 @@ def devices(mapping: DeviceMapping) -> tuple[tuple[Device, DeviceCgroup], ...]:
 
 
 def cgroup_rule(text: str) -> DeviceCgroup:
-    """``--device-cgroup-rule``: ``c 1:3 rwm`` with ``*`` for any number.
+    """Return the rule of ``--device-cgroup-rule``: ``c 1:3 rwm`` with ``*`` for any number.
 
-    :raises InvalidRequest: not of that form.
+    :raises InvalidRequest: when the text has another form.
     """
     words = text.split()
     numbers = words[1].split(":") if len(words) == 3 else []
@@ -191,9 +198,9 @@ def cgroup_rule(text: str) -> DeviceCgroup:
 
 
 def check_sysctls(resolved: ResolvedRequest) -> None:
-    """Only sysctls of namespaces that the container does not share with the host.
+    """Check that sysctls belong to namespaces that the container does not share with the host.
 
-    :raises InvalidRequest: another one (statement I24).
+    :raises InvalidRequest: when one does not (statement I24).
     """
     modes = resolved.namespaces
     for name, value in resolved.sysctls.items():
@@ -210,3 +217,77 @@ def check_sysctls(resolved: ResolvedRequest) -> None:
                 if not mode.private
             ),
         )
+
+
+# -- the program ---------------------------------------------------------------------------------
+
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def arguments(body: ContainerCreate) -> tuple[str, ...]:
+    """Return entry point and command, joined.
+
+    :raises InvalidRequest: when there is neither.
+    """
+    joined = (*(body.entrypoint or ()), *(body.cmd or ()))
+    if not joined or not joined[0]:
+        raise InvalidRequest(
+            "no command specified", hint="the image has none; write one after the image's name"
+        )
+    if any("\0" in argument for argument in joined):
+        raise InvalidRequest("an argument contains a NUL byte")
+    return joined
+
+
+def merge_environment(base: Iterable[str], over: Iterable[str]) -> tuple[str, ...]:
+    """Return ``base`` with the entries of ``over``: ``NAME=value`` replaces, ``NAME`` removes.
+
+    :raises InvalidRequest: when an entry has no name or contains a NUL byte.
+    """
+    merged: dict[str, str] = {}
+    for entry in (*base, *over):
+        name, equals, _ = entry.partition("=")
+        if not name or "\0" in entry:
+            raise InvalidRequest(f"invalid environment variable: {entry!r}")
+        if equals:
+            merged[name] = entry
+        else:
+            merged.pop(name, None)
+    return tuple(merged.values())
+
+
+def environment(
+    env: Sequence[str], *, hostname: str, tty: bool, user: UserFacts
+) -> tuple[str, ...]:
+    """Return the program's variables: the engine's, then the image's and the client's."""
+    base = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={hostname}"]
+    if tty:
+        base.append("TERM=xterm")
+    merged = merge_environment(base, env)
+    if not any(entry.startswith("HOME=") for entry in merged):
+        merged = (*merged, f"HOME={user.home or '/'}")
+    return merged
+
+
+def working_directory(text: str) -> str:
+    """Return an absolute, normalised path; empty means the root.
+
+    :raises InvalidRequest: when it is relative, or leads out of the container (statement I1).
+    """
+    if not text:
+        return "/"
+    if not text.startswith("/"):
+        raise InvalidRequest(
+            f"the working directory '{text}' is invalid, it needs to be an absolute path"
+        )
+    if "\0" in text:
+        raise InvalidRequest("the working directory contains a NUL byte")
+    path = posixpath.normpath(text)
+    path = "/" + path.lstrip("/")
+    parts = path.split("/")
+    if parts[1] == "proc" and "fd" in parts[2:]:
+        raise InvalidRequest(
+            f"the working directory '{text}' is refused: it leads through file descriptors"
+        )
+    return path

@@ -1,11 +1,11 @@
-"""Giving a container its secrets and configs: files on a file system in memory, for each start.
+"""Mount a container's secrets and configs: files on a file system in memory, for each start.
 
-It is mounted in the mount namespace that engine and shims have for themselves, so nothing shows on
-the host, and the container gets read-only binds of it. Owners are set as the ids that the
-container's are on the host, so the binds need no id map, which tmpfs has from Linux 6.3 on only.
+The tmpfs is mounted in the mount namespace of engine and shims, so the host does not see it. The
+container gets read-only bind mounts of it. The files have the host ids of their owners, so the bind
+mounts need no id map, which tmpfs supports from Linux 6.3 on only.
 
-Secrets whose target is a name are in one directory, ``/run/secrets``; whatever has a path of its
-own is a bind by itself.
+Secrets whose target is a name are in one directory, ``/run/secrets``. A target with a path of its
+own is a bind mount of its own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import msgspec
 
 from jaula.engine.oci_spec import security
 from jaula.engine.secrets.store import SecretKind
+from jaula.engine.userns.id_ranges import SIZE
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MS
 from jaula.runtime.create import id_maps
-from jaula.security.id_ranges import SIZE
 from jaula.spec.api import ContainerCreate, SecretReference
 from jaula.state.records import MountRecord
 
@@ -35,26 +35,28 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord, ResolvedRequest
 
 DIRECTORY = "/run/secrets"
-PLACE = "secrets"
-"""The mount's name in the directory of a running container."""
+MOUNT_NAME = "secrets"
+"""Name of the mount in the run directory of a container."""
 _MODE = 0o444
-_ROOM = 1 << 16  # bytes for directories and for what is left of pages
+_OVERHEAD = 1 << 16  # bytes for directories and for the unused rest of pages
 _OPTIONS = ("bind", "rprivate", "nosuid", "nodev", "noexec")
 
 
-def identified(
-    parts: Services, resolved: ResolvedRequest, body: ContainerCreate
+def resolve_references(
+    services: Services, resolved: ResolvedRequest, body: ContainerCreate
 ) -> tuple[ResolvedRequest, ContainerCreate]:
-    """Return both with the id and target of each secret and config, and everything checked.
+    """Return request and body with the id and target of each secret and config, all checked.
 
-    :raises InvalidRequest: there is none of that name, or a target, owner or mode that cannot
-        be, or something else is to be at the target.
+    :raises InvalidRequest: when there is none of that name, when a target, owner or mode is not
+        valid, or when another mount has the target.
     """
     if not (resolved.secrets or resolved.configs):
         return resolved, body
     destinations = {request.mount.destination for request in resolved.mounts}
     secrets, configs = (
-        tuple(_identified(parts, kind, reference, destinations) for reference in references)
+        tuple(
+            _resolve_reference(services, kind, reference, destinations) for reference in references
+        )
         for kind, references in (
             (SecretKind.SECRET, resolved.secrets),
             (SecretKind.CONFIG, resolved.configs),
@@ -67,125 +69,132 @@ def identified(
     )
 
 
-def _identified(
-    parts: Services, kind: SecretKind, reference: SecretReference, destinations: set[str]
+def _resolve_reference(
+    services: Services, kind: SecretKind, reference: SecretReference, destinations: set[str]
 ) -> SecretReference:
     try:
-        record = parts.secrets.find(kind, reference.source)
-    except NotFound as error:  # no 404: the docker command takes that for a missing image
+        record = services.secrets.find(kind, reference.source)
+    except NotFound as error:  # a 404 means a missing image to the docker command
         raise InvalidRequest(error.message) from None
-    target = mount_spec.destination(target_of(kind, reference, record.name))
+    target = mount_spec.destination(target_path(kind, reference, record.name))
     if target in destinations:
         raise InvalidRequest(f"Duplicate mount point: {target}")
     destinations.add(target)
     for text in (reference.uid, reference.gid):
         if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text) < SIZE):
             raise InvalidRequest(
-                f"{kind} {record.name}: {text!r} is no id inside a container",
-                hint=f"uid and gid are numbers from 0 to {SIZE - 1}",
+                f"{kind} {record.name}: {text!r} is not a valid id inside a container",
+                hint=f"uid and gid must be numbers from 0 to {SIZE - 1}",
             )
     if reference.mode is not None and reference.mode & ~0o777:
-        raise InvalidRequest(f"{kind} {record.name}: mode {reference.mode:o} is more than rights")
+        raise InvalidRequest(
+            f"{kind} {record.name}: mode {reference.mode:o} has more than permission bits"
+        )
     return msgspec.structs.replace(reference, id=record.id, source=record.name, target=target)
 
 
-def target_of(kind: SecretKind, reference: SecretReference, name: str) -> str:
-    """Where it is to be: a secret's name in :data:`DIRECTORY`, a config's in the root."""
+def target_path(kind: SecretKind, reference: SecretReference, name: str) -> str:
+    """Return the path in the container: a secret's in :data:`DIRECTORY`, a config's in the root.
+
+    :raises InvalidRequest: when the target of a secret is neither a name nor an absolute path.
+    """
     target = reference.target or name
     if target.startswith("/"):
         return target
     if kind is SecretKind.CONFIG:
         return f"/{target}"
     if "/" in target or target in (".", ".."):
-        raise InvalidRequest(f"secret target {target[:80]!r}: a name or an absolute path is wanted")
+        raise InvalidRequest(f"secret target {target[:80]!r}: must be a name or an absolute path")
     return posixpath.join(DIRECTORY, target)
 
 
-def deliver(
-    parts: Services,
+def mount_secrets(
+    services: Services,
     record: ContainerRecord,
     uids: tuple[IDMapping, ...],
     gids: tuple[IDMapping, ...],
 ) -> tuple[MountRecord, ...]:
-    """Write what the container is to be given, and the mounts by which it gets there.
+    """Write a container's secrets and configs and return their mounts.
 
-    :raises NotFound: one is gone.
-    :raises RuntimeFailure: the file system cannot be made.
+    :raises NotFound: when one was removed.
+    :raises RuntimeFailure: when the file system cannot be created.
     """
-    wanted = list(_wanted(parts, record))
-    if not wanted:
+    files = list(_files(services, record))
+    if not files:
         return ()
-    place = str(parts.config.paths.container_run(record.id) / PLACE)
-    label = security.labels(record.resolved, parts.host, record.level).mount
+    mount_point = str(services.config.paths.container_run(record.id) / MOUNT_NAME)
+    label = security.selinux_labels(record.resolved, services.host, record.level).mount
     try:
-        _mount(place, sum(len(data) for _, data in wanted), label)
-        return _write(place, wanted, record, uids, gids or uids)
+        _mount(mount_point, sum(len(data) for _, data in files), label)
+        return _write(mount_point, files, record, uids, gids or uids)
     except OSError as error:
-        take_back(place)
+        unmount(mount_point)
         raise RuntimeFailure(f"secrets of container {record.name}: {error}") from None
     except BaseException:
-        take_back(place)
+        unmount(mount_point)
         raise
 
 
 def targets(record: ContainerRecord) -> tuple[str, ...]:
-    """Where a container has what was delivered."""
+    """Return the paths of secrets and configs in a container."""
     resolved = record.resolved
     return tuple(reference.target for reference in (*resolved.secrets, *resolved.configs))
 
 
-def _wanted(parts: Services, record: ContainerRecord) -> Iterator[tuple[SecretReference, bytes]]:
+def _files(services: Services, record: ContainerRecord) -> Iterator[tuple[SecretReference, bytes]]:
     resolved = record.resolved
     for kind, references in (
         (SecretKind.SECRET, resolved.secrets),
         (SecretKind.CONFIG, resolved.configs),
     ):
         for reference in references:
-            yield reference, parts.secrets.data(parts.secrets.find(kind, reference.id))
+            yield reference, services.secrets.data(services.secrets.find(kind, reference.id))
 
 
-def _mount(place: str, size: int, label: str) -> None:
-    os.makedirs(place, mode=0o700, exist_ok=True)
-    take_back(place)
+def _mount(mount_point: str, size: int, label: str) -> None:
+    os.makedirs(mount_point, mode=0o700, exist_ok=True)
+    unmount(mount_point)
     flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
-    options = f"mode=0700,size={size + size // 2 + _ROOM * 16}"
+    options = f"mode=0700,size={size + size // 2 + _OVERHEAD * 16}"
     options += f',context="{label}"' if label else ""
     try:
-        mounts.mount("secrets", place, "tmpfs", flags, f"{options},noswap")
-    except OSError:  # noswap: since Linux 6.4, and not in a user namespace
-        mounts.mount("secrets", place, "tmpfs", flags, options)
+        mounts.mount("secrets", mount_point, "tmpfs", flags, f"{options},noswap")
+    except OSError:  # noswap needs Linux 6.4 and the initial user namespace
+        mounts.mount("secrets", mount_point, "tmpfs", flags, options)
 
 
 def _write(
-    place: str,
-    wanted: list[tuple[SecretReference, bytes]],
+    mount_point: str,
+    files: list[tuple[SecretReference, bytes]],
     record: ContainerRecord,
     uids: tuple[IDMapping, ...],
     gids: tuple[IDMapping, ...],
 ) -> tuple[MountRecord, ...]:
     root = id_maps.host_id(uids, 0), id_maps.host_id(gids, 0)
-    together = not any(f"{m.destination}/".startswith(DIRECTORY + "/") for m in record.mounts)
-    found: list[MountRecord] = []
-    directory = f"{place}/together"
+    shared_directory = not any(
+        f"{m.destination}/".startswith(DIRECTORY + "/") for m in record.mounts
+    )
+    binds: list[MountRecord] = []
+    directory = f"{mount_point}/together"
     os.mkdir(directory)
     os.chmod(directory, 0o755)
     os.chown(directory, *root)
-    for number, (reference, data) in enumerate(wanted):
-        folder, name = posixpath.split(reference.target)
-        if together and folder == DIRECTORY:
+    for number, (reference, data) in enumerate(files):
+        parent, name = posixpath.split(reference.target)
+        if shared_directory and parent == DIRECTORY:
             path = f"{directory}/{name}"
-            if not any(mount.destination == DIRECTORY for mount in found):
-                found.append(_bind(directory, DIRECTORY))
+            if not any(mount.destination == DIRECTORY for mount in binds):
+                binds.append(_bind(directory, DIRECTORY))
         else:
-            path = f"{place}/{number}"
-            found.append(_bind(path, reference.target))
+            path = f"{mount_point}/{number}"
+            binds.append(_bind(path, reference.target))
         mode = _MODE if reference.mode is None else reference.mode
         owner = (
             id_maps.host_id(uids, int(reference.uid)),
             id_maps.host_id(gids, int(reference.gid)),
         )
         _write_file(path, data, mode, owner)
-    return tuple(found)
+    return tuple(binds)
 
 
 def _bind(source: str, destination: str) -> MountRecord:
@@ -201,7 +210,7 @@ def _write_file(path: str, data: bytes, mode: int, owner: tuple[int, int]) -> No
         os.fchmod(f.fileno(), mode)
 
 
-def take_back(place: str) -> None:
-    """Unmount what was delivered; containers that still run keep it."""
-    if os.path.ismount(place):
-        mounts.umount2(place, mounts.MNT.DETACH)
+def unmount(mount_point: str) -> None:
+    """Unmount the file system; containers that still run keep their bind mounts."""
+    if os.path.ismount(mount_point):
+        mounts.umount2(mount_point, mounts.MNT.DETACH)

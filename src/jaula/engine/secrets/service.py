@@ -1,8 +1,8 @@
-"""The use cases of secrets and configs: what ``/secrets`` and ``/configs`` ask for.
+"""The use cases of secrets and configs: the routes of ``/secrets`` and ``/configs``.
 
-Source: Docker Engine API 1.45, ``SecretList`` and the like, whose documents are the same here; a
-swarm is not needed. A container names what it is given in ``HostConfig.Secrets`` and ``.Configs``,
-which are this engine's own.
+Source: Docker Engine API 1.45, ``SecretList`` and related routes. The documents are the same, but
+no swarm is needed. A container names its secrets in ``HostConfig.Secrets`` and ``.Configs``, which
+are members of this engine alone.
 """
 
 from __future__ import annotations
@@ -28,27 +28,30 @@ Names = list[str]
 class Secrets:
     """All secrets of an engine, or all configs."""
 
-    def __init__(self, parts: Services, kind: SecretKind) -> None:
-        self._parts = parts
+    def __init__(self, services: Services, kind: SecretKind) -> None:
+        self._services = services
         self.kind = kind
 
     def find(self, ref: str) -> SecretRecord:
-        """The record of a name or id. Raises ``NotFound``."""
-        return self._parts.secrets.find(self.kind, ref)
+        """Return the record for a name or id.
+
+        :raises NotFound: when there is none.
+        """
+        return self._services.secrets.find(self.kind, ref)
 
     def list(self, filters: Filters) -> Documents:
-        """Those that pass ``id``, ``name``, ``names`` and ``label``."""
+        """Return the records that pass ``id``, ``name``, ``names`` and ``label``."""
         return [
             self.document(record)
-            for record in self._parts.secrets.of(self.kind)
+            for record in self._services.secrets.of(self.kind)
             if all(_fits(record, key, values) for key, values in filters.items())
         ]
 
     def document(self, record: SecretRecord) -> Document:
-        """Docker's document; the content is in a config's and never in a secret's."""
+        """Return Docker's document; it has the content of a config, never that of a secret."""
         spec: Document = {"Name": record.name, "Labels": dict(record.labels)}
         if self.kind is SecretKind.CONFIG:
-            spec["Data"] = base64.b64encode(self._parts.secrets.data(record)).decode()
+            spec["Data"] = base64.b64encode(self._services.secrets.data(record)).decode()
         return {
             "ID": record.id,
             "Version": {"Index": record.index},
@@ -58,40 +61,42 @@ class Secrets:
         }
 
     def create(self, body: SecretSpec, owner: str) -> str:
-        """Keep a new one; the answer is its id.
+        """Create a record and return its id.
 
-        :raises InvalidRequest: a name, size, driver or template that cannot be.
+        :raises InvalidRequest: when a name, size, driver or template is not valid.
+        :raises Conflict: when there is one of that name.
         """
         if body.driver is not None and body.driver.name:
             raise InvalidRequest(
-                f"{self.kind} driver {body.driver.name!r} not found: there is none"
+                f"{self.kind} driver {body.driver.name!r} not found: no drivers are supported"
             )
         if body.templating is not None and body.templating.name:
-            raise InvalidRequest("templates are not filled in", hint="fill it in before")
+            raise InvalidRequest("templates are not supported", hint="expand the template first")
         try:
             data = base64.b64decode(body.data, validate=True)
         except (binascii.Error, ValueError):
             raise InvalidRequest("Data is not base64") from None
-        record = self._parts.secrets.create(self.kind, body.name, body.labels, data, owner)
+        record = self._services.secrets.create(self.kind, body.name, body.labels, data, owner)
         self._emit("create", record)
         return record.id
 
     def update(self, ref: str, version: int, body: SecretSpec) -> None:
-        """Change labels.
+        """Change the labels.
 
-        :raises InvalidRequest: anything else would change, or the version is not the present one.
+        :raises InvalidRequest: when another member would change, or the version is not the present
+            one.
         """
         record = self.find(ref)
         if version != record.index:
             raise InvalidRequest("update out of sequence")
         if body.name not in ("", record.name) or body.data:
             raise InvalidRequest(f"only updates to Labels are allowed for a {self.kind}")
-        self._emit("update", self._parts.secrets.relabel(record, body.labels))
+        self._emit("update", self._services.secrets.relabel(record, body.labels))
 
     def remove(self, ref: str) -> None:
-        """Forget one.
+        """Remove a record.
 
-        :raises Conflict: a container is to have it.
+        :raises Conflict: when a container has it.
         """
         record = self.find(ref)
         if users := self._users(record):
@@ -99,20 +104,20 @@ class Secrets:
                 f"{self.kind} '{record.name}' is in use by the following containers:"
                 f" {', '.join(users)}"
             )
-        self._parts.secrets.remove(record)
+        self._services.secrets.remove(record)
         self._emit("remove", record)
 
     def _users(self, record: SecretRecord) -> Names:
-        found = []
-        for container in self._parts.registry:
+        users = []
+        for container in self._services.container_store:
             resolved = container.record.resolved
             references = resolved.secrets if self.kind is SecretKind.SECRET else resolved.configs
             if any(reference.id == record.id for reference in references):
-                found.append(container.name)
-        return found
+                users.append(container.name)
+        return users
 
     def _emit(self, action: str, record: SecretRecord) -> None:
-        self._parts.events.emit(self.kind, action, record.id, {"name": record.name})
+        self._services.events.emit(self.kind, action, record.id, {"name": record.name})
 
 
 def _fits(record: SecretRecord, key: str, values: list[str]) -> bool:

@@ -1,10 +1,10 @@
-"""Secrets and configs of one engine: named pieces of data that containers may be given.
+"""Secrets and configs of one engine: named pieces of data for containers.
 
-Both are kept encrypted in the database and handed out by id. They differ in who sees the content:
-a secret's is seen by the containers that have it and by nobody else.
+Both are stored encrypted in the database, and containers refer to them by id. They differ in who
+can read the content: that of a secret only the containers that have it.
 
-Names and sizes are those of swarmkit's ``api/validation``; so are the texts of errors, which
-clients show.
+Names and sizes are those of swarmkit's ``api/validation``. So are the error texts, which clients
+print.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from jaula.state.secret_encryption import SecretEncryption
 
 TABLE = "secrets"
 _NAME = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?", re.ASCII)
-_LONGEST = 64  # characters of a name
+_MAX_NAME = 64  # characters
 _LETTERS = string.ascii_lowercase + string.digits
 
 
 class SecretKind(StrEnum):
-    """What a record is."""
+    """The kind of a record."""
 
     SECRET = "secret"
     CONFIG = "config"
 
 
 LIMITS = {SecretKind.SECRET: 500 * 1024, SecretKind.CONFIG: 1000 * 1024}
-"""Bytes."""
+"""Maximum sizes in bytes."""
 
 
 class SecretRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One secret or config; times in nanoseconds since the epoch, ``index`` counts changes."""
+    """One secret or config; times in nanoseconds of Unix time, ``index`` counts changes."""
 
     id: str
     kind: SecretKind
@@ -54,64 +54,68 @@ class SecretRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def about(self) -> str:
-        """What the sealed data is bound to."""
+        """Return the associated data to which the encryption is bound."""
         return f"{self.kind} {self.id} {self.name}"
 
 
 class SecretStore:
-    """All of them. Their contents stay in the database; records without them are in memory."""
+    """All records. The contents stay in the database; the rest is in memory."""
 
-    def __init__(self, database: Database, vault: SecretEncryption) -> None:
+    def __init__(self, database: Database, encryption: SecretEncryption) -> None:
         self._database = database
-        self._vault = vault
-        self._known: dict[str, SecretRecord] = {}
+        self._encryption = encryption
+        self._records: dict[str, SecretRecord] = {}
 
     def load(self) -> None:
-        """Read every record. Raises ``CorruptState``."""
-        self._known = {
+        """Read every record.
+
+        :raises CorruptState: when one cannot be read.
+        """
+        self._records = {
             key: _head(record) for key, record in self._database.all(TABLE, SecretRecord)
         }
 
     def of(self, kind: SecretKind) -> Iterator[SecretRecord]:
-        """All of one kind, in order of name."""
-        found = (record for record in self._known.values() if record.kind is kind)
-        return iter(sorted(found, key=lambda record: record.name))
+        """Iterate over the records of one kind, in order of name."""
+        records = (record for record in self._records.values() if record.kind is kind)
+        return iter(sorted(records, key=lambda record: record.name))
 
     def find(self, kind: SecretKind, ref: str) -> SecretRecord:
-        """By id, name, or a unique beginning of an id.
+        """Return the record for ``ref`` (id, name or unique id prefix).
 
-        :raises NotFound: there is none.
+        :raises NotFound: when there is none.
+        :raises InvalidRequest: when several ids have the prefix.
         """
         records = list(self.of(kind))
         for record in records:
             if ref in (record.id, record.name):
                 return record
-        found = [record for record in records if ref and record.id.startswith(ref)]
-        if len(found) > 1:
-            raise InvalidRequest(f"{kind} {ref} is ambiguous ({len(found)} matches found)")
-        if not found:
+        matches = [record for record in records if ref and record.id.startswith(ref)]
+        if len(matches) > 1:
+            raise InvalidRequest(f"{kind} {ref} is ambiguous ({len(matches)} matches found)")
+        if not matches:
             raise NotFound(f"{kind} {ref[:80]} not found")
-        return found[0]
+        return matches[0]
 
     def create(
         self, kind: SecretKind, name: str, labels: dict[str, str], data: bytes, owner: str
     ) -> SecretRecord:
-        """Keep a new one.
+        """Store a new record.
 
-        :raises Conflict: there is one of that name.
-        :raises InvalidRequest: the name or the size cannot be.
+        :raises Conflict: when there is one of that name.
+        :raises InvalidRequest: when the name or the size is not valid.
         """
         _check(kind, name, data)
         if any(record.name == name for record in self.of(kind)):
             raise Conflict(f"{kind} {name} already exists")
         now = time.time_ns()
-        chosen = "".join(secrets.choice(_LETTERS) for _ in range(25))
-        empty = SecretRecord(chosen, kind, name, b"", owner, now, now, labels=labels)
-        sealed = self._vault.seal(data, empty.about)
+        record_id = "".join(secrets.choice(_LETTERS) for _ in range(25))
+        empty = SecretRecord(record_id, kind, name, b"", owner, now, now, labels=labels)
+        sealed = self._encryption.seal(data, empty.about)
         return self._save(msgspec.structs.replace(empty, sealed=sealed))
 
     def relabel(self, record: SecretRecord, labels: dict[str, str]) -> SecretRecord:
-        """Other labels; nothing else of a record can change."""
+        """Replace the labels; nothing else of a record can change."""
         return self._save(
             msgspec.structs.replace(
                 self._whole(record), labels=labels, updated=time.time_ns(), index=record.index + 1
@@ -120,24 +124,24 @@ class SecretStore:
 
     def _save(self, record: SecretRecord) -> SecretRecord:
         self._database.put(TABLE, record.id, record)
-        self._known[record.id] = _head(record)
+        self._records[record.id] = _head(record)
         return record
 
     def _whole(self, record: SecretRecord) -> SecretRecord:
-        found = self._database.get(TABLE, record.id, SecretRecord)
-        if found is None:
+        stored = self._database.get(TABLE, record.id, SecretRecord)
+        if stored is None:
             raise NotFound(f"{record.kind} {record.name} not found")
-        return found
+        return stored
 
     def remove(self, record: SecretRecord) -> None:
-        """Forget one."""
+        """Remove a record."""
         self._database.delete(TABLE, record.id)
-        del self._known[record.id]
+        del self._records[record.id]
 
     def data(self, record: SecretRecord) -> bytes:
-        """The content, in clear."""
+        """Return the decrypted content."""
         whole = self._whole(record)
-        return self._vault.open(whole.sealed, whole.about)
+        return self._encryption.open(whole.sealed, whole.about)
 
 
 def _head(record: SecretRecord) -> SecretRecord:
@@ -145,14 +149,14 @@ def _head(record: SecretRecord) -> SecretRecord:
 
 
 def _check(kind: SecretKind, name: str, data: bytes) -> None:
-    if len(name) > _LONGEST or not _NAME.fullmatch(name):
+    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"invalid name {name[:80]!r}: only 64 [a-zA-Z0-9-_.] characters allowed,"
             " and the start and end character must be [a-zA-Z0-9]"
         )
-    least = 0 if kind is SecretKind.CONFIG else 1
-    if not least <= len(data) < LIMITS[kind]:
+    minimum = 0 if kind is SecretKind.CONFIG else 1
+    if not minimum <= len(data) < LIMITS[kind]:
         raise InvalidRequest(
-            f"{kind} data must be larger than {least - 1 if least else 0} and less than"
+            f"{kind} data must be larger than {minimum - 1 if minimum else 0} and less than"
             f" {LIMITS[kind]} bytes"
         )

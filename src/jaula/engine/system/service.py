@@ -1,4 +1,4 @@
-"""The engine as a whole: ``info``, ``version``, disk use, events."""
+"""The engine as a whole: identity, ``info``, ``version``, disk usage, events."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ from jaula.security.landlock import Landlock
 from jaula.security.lsm import detect
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.selinux import SELinux
-from jaula.state.records import Status
+from jaula.state.database import Database
+from jaula.state.records import EngineIdentity, Status
 
 if TYPE_CHECKING:
     from jaula.config import RegistryConfig
-    from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
+    from jaula.engine.system.disk_usage import DiskUsage
 
 API_VERSION = "1.45"
 MINIMUM_API_VERSION = "1.24"
@@ -33,27 +35,27 @@ _REPEATED = (
     *("ApiVersion", "MinAPIVersion", "GitCommit", "GoVersion", "Os", "Arch", "KernelVersion"),
     "BuildTime",
 )
-"""Details of the version document that are told outside of them, too."""
+"""Members of the version details that the document also has at its top."""
 
 
 class System:
-    """What is said about the engine and its host."""
+    """Information about the engine and its host."""
 
-    def __init__(self, parts: Services, engine: Engine) -> None:
-        self._parts = parts
-        self._engine = engine
+    def __init__(self, services: Services, disk_usage: DiskUsage) -> None:
+        self._services = services
+        self._disk_usage = disk_usage
 
     async def ping(self) -> None:
-        """Answers as long as the event loop does."""
+        """Return when the event loop runs."""
 
     def version(self) -> dict[str, Any]:
-        """Docker's version document."""
+        """Return Docker's version document."""
         machine = platform.machine()
         architecture = _ARCHITECTURES.get(machine, machine)
         details = {
             "ApiVersion": API_VERSION,
             "Arch": architecture,
-            "KernelVersion": self._parts.host.kernel,
+            "KernelVersion": self._services.host.kernel,
             "MinAPIVersion": MINIMUM_API_VERSION,
             "Os": "linux",
             "Experimental": "false",
@@ -69,21 +71,21 @@ class System:
         }
 
     async def info(self) -> dict[str, Any]:
-        """Docker's info document."""
-        parts, host = self._parts, self._parts.host
-        states = Counter(container.record.status for container in parts.registry)
-        features = parts.cgroups.features()
+        """Return Docker's info document."""
+        services, host = self._services, self._services.host
+        states = Counter(container.record.status for container in services.container_store)
+        features = services.cgroups.features()
         return {
-            "ID": parts.identity,
-            "Containers": len(parts.registry),
+            "ID": services.identity,
+            "Containers": len(services.container_store),
             "ContainersRunning": states[Status.RUNNING] + states[Status.RESTARTING],
             "ContainersPaused": states[Status.PAUSED],
             "ContainersStopped": states[Status.EXITED]
             + states[Status.CREATED]
             + states[Status.DEAD],
-            "Images": len(parts.images.list()),
-            "Driver": parts.snapshots.name,
-            "DriverStatus": [list(row) for row in parts.snapshots.status()],
+            "Images": len(services.images.list()),
+            "Driver": services.snapshots.name,
+            "DriverStatus": [list(row) for row in services.snapshots.status()],
             "Plugins": {
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
@@ -98,39 +100,39 @@ class System:
             "CPUSet": "cpuset" in features,
             "PidsLimit": "pids" in features,
             "OomKillDisable": "oom.control" in features,
-            "IPv4Forwarding": _one("/proc/sys/net/ipv4/ip_forward"),
-            "BridgeNfIptables": _one("/proc/sys/net/bridge/bridge-nf-call-iptables"),
-            "BridgeNfIp6tables": _one("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
-            "Debug": parts.config.debug,
+            "IPv4Forwarding": _is_enabled("/proc/sys/net/ipv4/ip_forward"),
+            "BridgeNfIptables": _is_enabled("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+            "BridgeNfIp6tables": _is_enabled("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
+            "Debug": services.config.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": timestamp.format_time(time.time_ns()),
-            "LoggingDriver": parts.config.log_driver,
-            "CgroupDriver": parts.cgroups.name,
-            "CgroupVersion": str(parts.cgroups.version),
-            "NEventsListener": parts.events.listeners,
+            "LoggingDriver": services.config.log_driver,
+            "CgroupDriver": services.cgroups.name,
+            "CgroupVersion": str(services.cgroups.version),
+            "NEventsListener": services.events.listeners,
             "KernelVersion": host.kernel,
             "OperatingSystem": oci_spec_host.operating_system(),
             "OSVersion": "",
             "OSType": "linux",
             "Architecture": platform.machine(),
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": _registries(parts.config.registry),
+            "RegistryConfig": _registries(services.config.registry),
             "CDISpecDirs": [],
             "KernelMemoryTCP": False,
             "NCPU": len(host.online_cpus),
             "MemTotal": host.total_memory,
             "GenericResources": None,
-            "DockerRootDir": str(parts.config.paths.root),
-            "HttpProxy": _without_password(parts.config.registry.http_proxy),
-            "HttpsProxy": _without_password(parts.config.registry.https_proxy),
-            "NoProxy": parts.config.registry.no_proxy,
+            "DockerRootDir": str(services.config.paths.root),
+            "HttpProxy": _without_password(services.config.registry.http_proxy),
+            "HttpsProxy": _without_password(services.config.registry.https_proxy),
+            "NoProxy": services.config.registry.no_proxy,
             "Name": host.hostname,
             "Labels": [],
             "ExperimentalBuild": False,
             "ServerVersion": __version__,
-            "Runtimes": parts.runtimes.document(),
-            "DefaultRuntime": parts.config.default_runtime,
+            "Runtimes": services.runtime_table.document(),
+            "DefaultRuntime": services.config.default_runtime,
             "Swarm": {
                 "NodeID": "",
                 "NodeAddr": "",
@@ -150,7 +152,7 @@ class System:
         }
 
     def _security_options(self) -> list[str]:
-        host = self._parts.host
+        host = self._services.host
         options = ["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"]
         if host.rootless:
             options.append("name=rootless")
@@ -165,31 +167,29 @@ class System:
         return options
 
     def _warnings(self) -> list[str]:
-        found = list(self._parts.cgroups.warnings())
-        found += [f"WARNING: {line}" for line in self._parts.host.warnings]
+        warnings = list(self._services.cgroups.warnings())
+        warnings += [f"WARNING: {line}" for line in self._services.host.warnings]
         try:
-            found += [f"WARNING: {line}" for line in self._parts.network.warnings()]
+            warnings += [f"WARNING: {line}" for line in self._services.network_manager.warnings()]
         except JaulaError as error:
-            found.append(f"WARNING: the default network does not work: {error}")
-        for manifest, reason in self._parts.images.damaged().items():
-            found.append(f"WARNING: image {manifest} is damaged: {reason}")
-        return found
+            warnings.append(f"WARNING: the default network does not work: {error}")
+        for manifest, reason in self._services.images.damaged().items():
+            warnings.append(f"WARNING: image {manifest} is damaged: {reason}")
+        return warnings
 
     async def df(self) -> dict[str, Any]:
-        """Docker's disk usage document."""
-        from jaula.engine.system import disk_usage
-
-        return await asyncio.to_thread(disk_usage.document, self._engine)
+        """Return Docker's disk usage document."""
+        return await asyncio.to_thread(self._disk_usage.document)
 
     def events(
         self, since: float | None, until: float | None, filters: dict[str, list[str]]
     ) -> AsyncIterator[dict[str, Any]]:
-        """What happened and what happens; see :class:`jaula.engine.model.events.EventBus`."""
-        return self._parts.events.stream(since, until, filters)
+        """Yield past and new events; see :class:`jaula.engine.model.events.EventBus`."""
+        return self._services.events.stream(since, until, filters)
 
 
 def _registries(config: RegistryConfig) -> dict[str, Any]:
-    """Docker's document of what is set about registries."""
+    """Return Docker's document of the registry settings."""
     networks = [entry for entry in config.insecure if "/" in entry]
     names = [entry for entry in config.insecure if "/" not in entry]
     indexes = {
@@ -207,15 +207,30 @@ def _registries(config: RegistryConfig) -> dict[str, Any]:
 
 
 def _without_password(proxy: str) -> str:
-    """A proxy's URL as others may see it."""
+    """Return the URL of a proxy without its user and password."""
     scheme, separator, rest = proxy.rpartition("://")
     _, at, host = rest.rpartition("@")
     return f"{scheme}{separator}xxxxx:xxxxx@{host}" if at else proxy
 
 
-def _one(path: str) -> bool:
+def _is_enabled(path: str) -> bool:
     try:
         with open(path, encoding="ascii") as file:
             return file.read().strip() == "1"
     except FileNotFoundError:
         return False
+
+
+# -- identity ------------------------------------------------------------------------------------
+
+
+_IDENTITY_KEY = "identity"
+
+
+def engine_id(database: Database) -> str:
+    """Return the engine's random id, which is created with the database and lives as long as it."""
+    stored = database.get("settings", _IDENTITY_KEY, EngineIdentity)
+    if stored is None:
+        stored = EngineIdentity(str(uuid.uuid4()))
+        database.put("settings", _IDENTITY_KEY, stored)
+    return stored.id

@@ -1,19 +1,45 @@
-"""Which host ids belong to which container: each has a range that no other one has."""
+"""Ranges of host ids for the user namespaces of containers, and the id maps made from them.
+
+Follows user_namespaces(7). Each container gets 65,536 ids that no other container has, so that an
+id that leaks out of one container means nothing in the next. The engine keeps the ranges in use.
+
+``--userns=keep-id`` (podman-run(1)) maps one id to itself: the client that created the container
+has the same id inside as on the host. All other ids are of the container's own range. Files that
+the program writes into a directory of the host belong to the client, and so do the container's
+processes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jaula.security import id_ranges
-from jaula.security.id_ranges import IdRange
+import msgspec
+
+from jaula.errors import InvalidRequest, Unavailable
+from jaula.spec.api import ContainerCreate
 from jaula.spec.runtime import IDMapping
+from jaula.state.records import ContainerRecord
+
+SIZE = 65536  # ids of one container
+
+KEEP_ID = "keep-id"
+
+IdMaps = tuple[tuple[IDMapping, ...], tuple[IDMapping, ...]]
+"""The maps of users and of groups."""
+
+
+class IdRange(msgspec.Struct, frozen=True):
+    """``size`` host ids from ``start`` on."""
+
+    start: int
+    size: int = SIZE
 
 
 class SingleIdRange:
-    """The ids of an ordinary user's engine, which all of its containers have together.
+    """The one range of a rootless engine, which all of its containers share.
 
-    Ids in the user namespace of the engine, from 0 on: 0 is the user. ``starts`` are those at which
-    a row of that namespace's own maps begins, for one of users and groups.
+    The ids are those of the engine's user namespace, from 0 on: 0 is the user. ``starts`` are the
+    ids at which a row of that namespace's own maps begins, of users or of groups.
 
     Facts: a row of an id map must lie in one row of the parent's map (user_namespaces(7)).
     """
@@ -23,7 +49,7 @@ class SingleIdRange:
         self._starts = sorted({0, *starts})
 
     def mappings(self, ids: IdRange) -> tuple[IDMapping, ...]:
-        """The id map of a container, the same for users and groups."""
+        """Return the id map of a container, the same for users and groups."""
         ends = [*self._starts[1:], ids.size]
         return tuple(
             IDMapping(container_id=start, host_id=start, size=min(end, ids.size) - start)
@@ -32,53 +58,138 @@ class SingleIdRange:
         )
 
     def take(self) -> IdRange:
-        """The same range every time."""
+        """Return the same range every time."""
         return self._range
 
-    def hold(self, starts: Iterable[int]) -> None:
-        """Nobody has it alone."""
+    def restore(self, starts: Iterable[int]) -> None:
+        """Do nothing: the range is never exclusive."""
 
-    def borrow(self, start: int) -> None:
-        """It is everyone's."""
+    def share(self, start: int) -> None:
+        """Do nothing: the range is shared already."""
 
-    def give_back(self, start: int) -> None:
-        """It stays in use."""
+    def release(self, start: int) -> None:
+        """Do nothing: the range stays in use."""
 
 
 class IdRanges:
-    """The ranges in use; one is taken for each start and given back at the end."""
+    """The ranges in use; a start takes one, and the exit releases it."""
 
     def __init__(self, start: int, count: int) -> None:
         self._start = start
         self._count = count
-        self._used: dict[int, int] = {}  # containers that use it, by its start
+        self._used: dict[int, int] = {}  # start of a range: number of containers that use it
 
     def take(self) -> IdRange:
-        """A range nobody has.
+        """Return a range that no container has.
 
-        :raises Unavailable: every range is in use.
+        :raises Unavailable: when every range is in use.
         """
-        chosen = id_ranges.allocate(self._used, self._start, self._count)
-        self._used[chosen.start] = 1
-        return chosen
+        ids = allocate(self._used, self._start, self._count)
+        self._used[ids.start] = 1
+        return ids
 
     def mappings(self, ids: IdRange) -> tuple[IDMapping, ...]:
-        """The id map of a container, the same for users and groups."""
-        return id_ranges.mappings(ids)
+        """Return the id map of a container, the same for users and groups."""
+        return mappings(ids)
 
-    def hold(self, starts: Iterable[int]) -> None:
-        """Mark ranges of containers that were running already; one may be several's."""
+    def restore(self, starts: Iterable[int]) -> None:
+        """Mark the ranges of running containers; containers that joined one repeat its start."""
         for start in starts:
-            self.borrow(start)
+            self.share(start)
 
-    def borrow(self, start: int) -> None:
-        """One more container uses a range: it joins the user namespace of the one that has it."""
+    def share(self, start: int) -> None:
+        """Count one more container, which joins the user namespace with this range."""
         self._used[start] = self._used.get(start, 0) + 1
 
-    def give_back(self, start: int) -> None:
-        """A container has no process any more; the last one that used a range frees it."""
-        left = self._used.get(start, 0) - 1
-        if left > 0:
-            self._used[start] = left
+    def release(self, start: int) -> None:
+        """Count one container less; the last one frees the range."""
+        users = self._used.get(start, 0) - 1
+        if users > 0:
+            self._used[start] = users
         else:
             self._used.pop(start, None)
+
+
+def allocate(used: Iterable[int], start: int, count: int, size: int = SIZE) -> IdRange:
+    """Return a range that overlaps none of those that begin at ``used``.
+
+    Ranges are cut from the ``count`` ids at ``start`` on. The search begins behind as many ranges
+    as are in use. So it is short however many there are, and a range that was just released is not
+    the first to be taken again.
+
+    :raises Unavailable: when no range is free.
+    """
+    slots = count // size
+    taken: set[int] = set()
+    for first in used:
+        offset = first - start
+        taken.add(offset // size)
+        if offset % size:  # a range of another configuration: it overlaps two slots
+            taken.add(offset // size + 1)
+    for step in range(slots):
+        slot = (len(taken) + step) % slots
+        if slot not in taken:
+            return IdRange(start + slot * size, size)
+    raise Unavailable(
+        f"all {slots} ranges of {size} host ids from {start} on are in use",
+        hint="remove containers, or give the engine more ids with --subid-count",
+    )
+
+
+def mappings(ids: IdRange) -> tuple[IDMapping, ...]:
+    """Return the id map of a container, for users and groups: 0 to ``size`` - 1 inside."""
+    return (IDMapping(container_id=0, host_id=ids.start, size=ids.size),)
+
+
+# -- keep-id -------------------------------------------------------------------------------------
+
+
+def with_keep_id_user(
+    body: ContainerCreate, owner: tuple[str, int], *, rootless: bool
+) -> ContainerCreate:
+    """Return the request with the client as the program's user, if it names no user.
+
+    :raises InvalidRequest: when the owner's id cannot be kept, or the engine is rootless.
+    """
+    if body.host_config.userns_mode != KEEP_ID:
+        return body
+    if rootless:
+        raise InvalidRequest(
+            "--userns=keep-id: this engine's containers have its user's id as root already",
+            hint="leave it out",
+        )
+    name, gid = owner
+    _keep_id_maps(name, gid, IdRange(0))
+    return msgspec.structs.replace(body, user=body.user or f"{name}:{gid}")
+
+
+def keep_id_maps(record: ContainerRecord, ids: IdRange) -> IdMaps | None:
+    """Return the id maps of a container that keeps its owner's id; None for every other one."""
+    if not record.resolved.namespaces.keep_id:
+        return None
+    return _keep_id_maps(record.owner, record.owner_gid, ids)
+
+
+def _keep_id_maps(owner: str, gid: int, ids: IdRange) -> IdMaps:
+    if not owner.isdigit():
+        raise InvalidRequest(f"--userns=keep-id: {owner} has no user id on this host")
+    return keep_id_mappings(ids, int(owner)), keep_id_mappings(ids, gid)
+
+
+def keep_id_mappings(ids: IdRange, own: int) -> tuple[IDMapping, ...]:
+    """Return the map of a range in which ``own`` inside is ``own`` of the host.
+
+    :raises InvalidRequest: when ``own`` is root, since the map would give away its power over the
+        host, or when the range has no place for it.
+    """
+    if not 0 < own < ids.size:
+        raise InvalidRequest(
+            f"--userns=keep-id: id {own} cannot be kept",
+            hint=f"it is for ordinary users, with user and group ids from 1 to {ids.size - 1}",
+        )
+    rows = (
+        IDMapping(container_id=0, host_id=ids.start, size=own),
+        IDMapping(container_id=own, host_id=own, size=1),
+        IDMapping(container_id=own + 1, host_id=ids.start + own + 1, size=ids.size - own - 1),
+    )
+    return tuple(row for row in rows if row.size)

@@ -1,9 +1,10 @@
-"""Namespaces and roots of running containers: held by descriptor, not by a path.
+"""Open the namespaces and the root of a running container, by descriptor instead of by path.
 
 Facts about /proc/PID: the number may be another process's a moment later. A descriptor of the
-directory belongs to the process that had the number when it was opened; looking things up through
-it fails once that process is gone, whoever has the number then. So the directory is opened once,
-the namespaces through it, and that it is the container's first process is checked so too.
+directory belongs to the process that had the number when it was opened. Opening files through it
+fails once that process is gone, whichever process has the number then. So the directory is opened
+once, the namespaces are opened through it, and the check that the process is the container's init
+also uses it.
 """
 
 from __future__ import annotations
@@ -22,39 +23,39 @@ NAMES = {"user": "user", "pid": "pid", "ipc": "ipc", "network": "net"}
 """OCI type: file below /proc/PID/ns."""
 
 _GENERATIONS = 3
-"""Looks at a process's parent: its helper, the same while it ends, the shim."""
+"""Checks of a process's parent: its helper, the same while it exits, the shim."""
 
 
-def borrow(lender: Container, kinds: Iterable[str]) -> dict[str, int]:
-    """Descriptors of a running container's namespaces, by OCI type; the caller closes them.
+def open_namespaces(container: Container, kinds: Iterable[str]) -> dict[str, int]:
+    """Open a running container's namespaces, by OCI type; the caller closes the descriptors.
 
-    :raises Conflict: it has no first process any more.
+    :raises Conflict: when its init has exited.
     """
-    with _places(lender) as found:
+    with _InitProcess(container) as init:
         for kind in kinds:
-            found.open(kind, f"ns/{NAMES[kind]}", os.O_RDONLY)
-        return found.take()
+            init.open(kind, f"ns/{NAMES[kind]}", os.O_RDONLY)
+        return init.take()
 
 
-def root(container: Container) -> int:
-    """A descriptor of a running container's root directory; the caller closes it.
+def open_root(container: Container) -> int:
+    """Open a running container's root directory; the caller closes the descriptor.
 
-    :raises Conflict: it has no first process any more.
+    :raises Conflict: when its init has exited.
     """
-    with _places(container) as found:
-        found.open("root", "root", os.O_PATH | os.O_DIRECTORY)
-        return found.take()["root"]
+    with _InitProcess(container) as init:
+        init.open("root", "root", os.O_PATH | os.O_DIRECTORY)
+        return init.take()["root"]
 
 
-class _places:
-    """What is opened through the /proc directory of a container's first process."""
+class _InitProcess:
+    """The /proc directory of a container's init, and the files opened through it."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
-        self._found: dict[str, int] = {}
+        self._fds: dict[str, int] = {}
         self._process = -1
 
-    def __enter__(self) -> _places:
+    def __enter__(self) -> _InitProcess:
         record = self._container.record
         if not self._container.live or not record.pid:
             raise self._gone()
@@ -66,17 +67,20 @@ class _places:
         return self
 
     def open(self, name: str, path: str, flags: int) -> None:
-        self._found[name] = os.open(path, flags | os.O_CLOEXEC, dir_fd=self._process)
+        self._fds[name] = os.open(path, flags | os.O_CLOEXEC, dir_fd=self._process)
 
     def take(self) -> dict[str, int]:
-        """All of them, if the process is the container's."""
+        """Return all descriptors, if the process is the container's init."""
         if not self._is_of(self._container.record.shim_pid):
             raise self._gone()
-        found, self._found = self._found, {}
-        return found
+        fds, self._fds = self._fds, {}
+        return fds
 
     def _is_of(self, shim: int) -> bool:
-        """Whether it descends from the shim: by a helper until that ends, then as its child."""
+        """Return whether it descends from the shim.
+
+        It is the child of a helper until that exits, then the child of the shim.
+        """
         for _ in range(_GENERATIONS):
             parent = _parent(self._process)
             if parent == shim:
@@ -84,29 +88,29 @@ class _places:
             try:
                 helper = os.open(f"/proc/{parent}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
-                continue  # it has ended, and the next look finds the shim
+                continue  # the helper has exited, and the next check sees the shim
             try:
                 if _parent(helper) == shim:
                     return True
             except (FileNotFoundError, ProcessLookupError):
-                pass  # the same
+                pass  # the helper has exited meanwhile
             finally:
                 os.close(helper)
         return False
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         os.close(self._process)
-        for fd in self._found.values():
+        for fd in self._fds.values():
             os.close(fd)
         if isinstance(error, FileNotFoundError | ProcessLookupError):
             raise self._gone() from None
 
     def _gone(self) -> Conflict:
-        return Conflict(f"container {self._container.name} does not run, it may just have ended")
+        return Conflict(f"container {self._container.name} does not run, it may just have exited")
 
 
 def _parent(process: int) -> int:
-    """The parent's number of the process of a /proc directory (proc_pid_stat(5))."""
+    """Return the parent pid of the process of a /proc directory (proc_pid_stat(5))."""
     fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
     try:
         text = os.read(fd, 1024)

@@ -1,16 +1,24 @@
-"""Making what mounts need: volumes, host directories, the image's content in a new volume."""
+"""Create the sources of mounts: volumes, host directories, the image's content in a new volume.
+
+Options of the ``local`` driver make a volume a mount of something else. Source: moby
+``volume/local/local_unix.go``: ``type``, ``device`` and ``o`` are those of mount(8); ``type`` and
+``device`` need each other, and ``o`` needs both. ``o=bind`` binds a directory of the host.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.model.names import new_id
-from jaula.engine.volumes import local_driver
+from jaula.engine.model.container_store import new_id
 from jaula.errors import InvalidRequest, NotFound
+from jaula.kernel.mounts import MOUNT_ATTR
+from jaula.runtime.create import mount_options
+from jaula.runtime.create.mount_options import MountOptions
 from jaula.state.records import ContainerRecord, MountRecord, MountRequest, VolumesFrom
 
 if TYPE_CHECKING:
@@ -18,42 +26,42 @@ if TYPE_CHECKING:
 
 
 class VolumeMounter:
-    """The mounts of one container that is being made; remembers what to undo."""
+    """The mounts of one container that is being created; records what to undo."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
-        self._made: list[str] = []
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._created: list[str] = []
 
-    async def realise(self, record: ContainerRecord) -> tuple[MountRecord, ...]:
-        """Make what is missing and return the records, other containers' volumes included.
+    async def create_sources(self, record: ContainerRecord) -> tuple[MountRecord, ...]:
+        """Create missing sources and return the mount records, ``--volumes-from`` included.
 
-        :raises InvalidRequest: a source that is not there and is not to be made.
+        :raises InvalidRequest: when a source does not exist and must not be created.
         """
-        places: dict[str, MountRecord] = {}
+        mounts: dict[str, MountRecord] = {}
         for source in record.resolved.volumes_from:
             for mount in self._from(source):
-                places[mount.destination] = mount
+                mounts[mount.destination] = mount
         for request in record.resolved.mounts:
             mount = request.mount
             if mount.type == "bind":
-                _check_source(mount, make=request.make_source and not record.beneath)
+                _check_source(mount, create=request.make_source and not record.beneath)
             elif mount.type == "volume":
-                if mount.anonymous and mount.destination in places:
+                if mount.anonymous and mount.destination in mounts:
                     continue  # --volumes-from wins over the image's VOLUME
                 mount = await self._volume(record, request)
-            places[mount.destination] = mount
-        return tuple(places.values())
+            mounts[mount.destination] = mount
+        return tuple(mounts.values())
 
     def undo(self) -> None:
-        """Remove the volumes that were made for a container that will not be."""
-        for name in self._made:
-            self._parts.volumes.remove(name)
-        self._made.clear()
+        """Remove the volumes that were created for a container whose creation failed."""
+        for name in self._created:
+            self._services.volumes.remove(name)
+        self._created.clear()
 
     def _from(self, source: VolumesFrom) -> list[MountRecord]:
         try:
-            mounts = self._parts.registry.find(source.container).record.mounts
-        except NotFound as error:  # no 404: the docker command takes that for a missing image
+            mounts = self._services.container_store.find(source.container).record.mounts
+        except NotFound as error:  # a 404 means a missing image to the docker command
             raise InvalidRequest(error.message) from None
         return [
             msgspec.structs.replace(
@@ -64,20 +72,20 @@ class VolumeMounter:
         ]
 
     async def _volume(self, record: ContainerRecord, request: MountRequest) -> MountRecord:
-        volumes = self._parts.volumes
+        volumes = self._services.volumes
         name = request.mount.name or new_id()
         if not volumes.exists(name):
             labels = dict(request.labels)
             if request.mount.anonymous:
                 labels["com.docker.volume.anonymous"] = ""
-            local_driver.parse(request.driver_opts)
+            parse_driver_options(request.driver_opts)
             volumes.create(name, labels, request.driver_opts)
-            self._made.append(name)
-            self._parts.events.emit("volume", "create", name, {"driver": "local"})
+            self._created.append(name)
+            self._services.events.emit("volume", "create", name, {"driver": "local"})
         if not request.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
             await asyncio.to_thread(self._copy_up, record, name, request.mount.destination)
-        shown = local_driver.parse(volumes.get(name).options)
-        read_only = request.mount.read_only or not (shown is None or shown.writable)
+        driver_source = parse_driver_options(volumes.get(name).options)
+        read_only = request.mount.read_only or not (driver_source is None or driver_source.writable)
         source = str(volumes.path(name))
         if request.mount.subpath:
             source = f"{source}/{request.mount.subpath}"
@@ -86,14 +94,14 @@ class VolumeMounter:
     def _copy_up(self, record: ContainerRecord, name: str, destination: str) -> None:
         from jaula.storage.drivers.driver import open_root
 
-        with open_root(self._parts.snapshots.view(record.layers)) as root:
-            self._parts.volumes.populate(name, root, destination)
+        with open_root(self._services.snapshots.view(record.layers)) as root:
+            self._services.volumes.populate(name, root, destination)
 
 
-def _check_source(mount: MountRecord, *, make: bool) -> None:
+def _check_source(mount: MountRecord, *, create: bool) -> None:
     if os.path.lexists(mount.source):
         return
-    if not make:
+    if not create:
         raise InvalidRequest(
             f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'
         )
@@ -101,5 +109,92 @@ def _check_source(mount: MountRecord, *, make: bool) -> None:
         os.makedirs(mount.source, mode=0o755, exist_ok=True)
     except OSError as error:
         raise InvalidRequest(
-            f"cannot make the mount's source {mount.source}: {error.strerror}"
+            f"cannot create the mount's source {mount.source}: {error.strerror}"
         ) from error
+
+
+# -- options of the local driver -----------------------------------------------------------------
+
+
+DRIVER_OPTIONS = ("type", "device", "o", "size")
+_MEMORY = ("tmpfs", "ramfs")
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "ceph")
+
+
+class VolumeSource(msgspec.Struct, frozen=True):
+    """The mount that a volume is: a file system, or a host directory if ``options.bind`` is set."""
+
+    type: str
+    device: str
+    options: MountOptions
+
+    @property
+    def writable(self) -> bool:
+        """Return whether the mount is not read-only."""
+        return not self.options.set & MOUNT_ATTR.RDONLY
+
+    @property
+    def in_memory(self) -> bool:
+        """Return whether the content is lost when the file system is mounted nowhere any more."""
+        return self.type in _MEMORY and not self.options.bind
+
+
+def parse_driver_options(options: Mapping[str, str]) -> VolumeSource | None:
+    """Return the source of a volume with these options; None for a plain directory.
+
+    :raises InvalidRequest: when an option is unknown or a required one is missing.
+    """
+    for name in sorted(options):
+        if name not in DRIVER_OPTIONS:
+            raise InvalidRequest(
+                f'invalid option: "{name}"',
+                hint=f"the local driver has {', '.join(DRIVER_OPTIONS)}",
+            )
+    if "size" in options:
+        raise InvalidRequest(
+            "quota size requested but no quota support", hint="o=size=10m with type=tmpfs"
+        )
+    if not options:
+        return None
+    for name in ("device", "type"):
+        if not options.get(name):
+            raise InvalidRequest(f'missing required option: "{name}"')
+    words = tuple(word for word in options.get("o", "").split(",") if word)
+    if any("\0" in text for text in options.values()):
+        raise InvalidRequest("an option of a volume contains a NUL byte")
+    source = VolumeSource(options["type"], options["device"], mount_options.parse_options(words))
+    _check_driver_options(source)
+    return source
+
+
+def _check_driver_options(source: VolumeSource) -> None:
+    options = source.options
+    if options.remount or options.idmap or options.copy_up or options.propagation:
+        raise InvalidRequest(
+            "remount, idmap and propagation are not valid for a volume, which is mounted once"
+        )
+    if options.bind:
+        if options.data:
+            raise InvalidRequest(f"a bind mount has no option {options.data[0][0]!r}")
+        if not source.device.startswith("/"):
+            raise InvalidRequest(
+                f"the device of a bind mount must be an absolute path, not {source.device!r}"
+            )
+    elif source.type in ("none", "bind"):
+        raise InvalidRequest(f"type {source.type} is for bind mounts", hint="o=bind")
+
+
+def mount_data(source: VolumeSource, address: str = "") -> tuple[tuple[str, str | None], ...]:
+    """Return the options of the file system; ``address`` is the server's IP address."""
+    options = [(key, value) for key, value in source.options.data if key != "addr" or not address]
+    return (*options, *((("addr", address),) if address else ()))
+
+
+def server_name(source: VolumeSource) -> str:
+    """Return the host name to resolve for a network file system, '' if there is none."""
+    if source.type not in _NETWORK:
+        return ""
+    for key, value in source.options.data:
+        if key == "addr" and value:
+            return value
+    return source.device.rpartition(":/")[0].strip("[]") if source.type.startswith("nfs") else ""

@@ -1,9 +1,8 @@
-"""Volumes that are a mount of something: mounted while a container that has them runs.
+"""Mounts of volumes with driver options: mounted while a container that has them runs.
 
-The mount is made in the mount namespace that engine and shims have for themselves; nothing shows on
-the host. The next engine has another such namespace. It mounts again what keeps its content
-elsewhere; a file system in memory that a container still uses is fetched from the namespace of that
-one's shim, where it is.
+The mount is made in the mount namespace of engine and shims, so the host does not see it. The next
+engine has another such namespace. It mounts again what keeps its content elsewhere. A file system
+in memory that a container still uses is copied from the mount namespace of that container's shim.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from jaula.engine.threads import in_unshared_thread
-from jaula.engine.volumes import local_driver
+from jaula.engine.volumes.create import mount_data, parse_driver_options, server_name
 from jaula.errors import InvalidRequest, NotFound, Unavailable
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MNT, MOUNT_ATTR
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.container_store import ContainerStore
-    from jaula.engine.volumes.local_driver import VolumeSource
+    from jaula.engine.model.events import EventBus
+    from jaula.engine.volumes.create import VolumeSource
     from jaula.state.records import ContainerRecord
     from jaula.storage.volumes import Volume, VolumeStore
 
@@ -38,29 +38,30 @@ class VolumeMounts:
         self._volumes = volumes
         self._registry = registry
         self._lock = asyncio.Lock()
-        self._held: dict[str, set[str]] = {}  # by volume: containers since they began to start
+        self._using: dict[str, set[str]] = {}  # containers by volume, from the begin of their start
 
     async def use(self, record: ContainerRecord) -> None:
-        """Mount what a container that is being started needs.
+        """Mount the volumes of a container that is being started.
 
-        It stays until :meth:`leave`, which is to be called also where the start fails.
+        The mounts stay until :meth:`leave`, which the caller must also call if the start fails.
 
-        :raises Unavailable: something cannot be mounted.
+        :raises Unavailable: when a volume cannot be mounted.
+        :raises InvalidRequest: when its options name nothing that can be mounted.
         """
         for volume, source in self._mounted(record):
-            self._held.setdefault(volume.name, set()).add(record.id)
+            self._using.setdefault(volume.name, set()).add(record.id)
             async with self._lock:
                 if not mounts.is_mount_point(volume.path):
                     holder = self._holder(volume.name, source)
                     await asyncio.to_thread(_make, volume, source, holder)
 
     def leave(self, container: Container) -> None:
-        """Unmount what no container but this one has, running or being started."""
+        """Unmount the volumes that no other container uses, running or being started."""
         for volume, _ in self._mounted(container.record):
-            users = self._held.pop(volume.name, set())
+            users = self._using.pop(volume.name, set())
             users |= {user.id for user in self._users(volume.name)}
             if users := users - {container.id}:
-                self._held[volume.name] = users
+                self._using[volume.name] = users
             else:
                 _unmount(volume.path)
 
@@ -69,8 +70,8 @@ class VolumeMounts:
             try:
                 volume = self._volumes.get(name)
             except NotFound:
-                continue  # the mount's own error tells
-            source = local_driver.parse(volume.options)
+                continue  # the mount itself raises the error
+            source = parse_driver_options(volume.options)
             if source is not None:
                 yield volume, source
 
@@ -80,18 +81,18 @@ class VolumeMounts:
                 yield container
 
     def _holder(self, name: str, source: VolumeSource) -> int:
-        """A shim in whose namespace the volume's only content is; 0: it is not in memory."""
+        """Return the pid of a shim whose namespace has the content of a volume in memory, or 0."""
         if not source.in_memory:
             return 0
         return next((user.record.shim_pid for user in self._users(name)), 0)
 
 
-def attach(volume: Volume) -> None:
-    """Mount a volume in this thread's own mount namespace, if it is a mount of something.
+def mount_volume(volume: Volume) -> None:
+    """Mount a volume with driver options in this thread's own mount namespace.
 
-    :raises Unavailable: it cannot be mounted.
+    :raises Unavailable: when it cannot be mounted.
     """
-    source = local_driver.parse(volume.options)
+    source = parse_driver_options(volume.options)
     if source is not None and not mounts.is_mount_point(volume.path):
         _make(volume, source, 0)
 
@@ -101,7 +102,7 @@ def _unmount(path: str) -> None:
         while mounts.is_mount_point(path):
             mounts.umount2(path, MNT.DETACH)
     except FileNotFoundError:
-        return  # it was removed by hand
+        return  # the user removed it by hand
 
 
 def _make(volume: Volume, source: VolumeSource, holder: int) -> None:
@@ -113,19 +114,19 @@ def _make(volume: Volume, source: VolumeSource, holder: int) -> None:
             tree = _bind(source) if source.options.bind else _file_system(source)
         mounts.move_mount(tree, volume.path)
     except OSError as error:
-        raise _refusal(volume, source, error) from None
+        raise _mount_error(volume, source, error) from None
     finally:
         if tree >= 0:
             os.close(tree)
 
 
 def _fetch(pid: int, path: str) -> int:
-    """A copy of the mount at ``path`` as a shim has it; -1 where it has none there."""
+    """Return a copy of the mount at ``path`` in a shim's namespace, or -1 if there is none."""
     namespaces.unshare(CLONE.FS)
     try:
         namespace = namespaces.open_namespace(pid, "mnt")
     except OSError:
-        return -1  # it has just ended
+        return -1  # it has just exited
     try:
         namespaces.setns(namespace, CLONE.NEWNS)
     finally:
@@ -148,25 +149,57 @@ def _bind(source: VolumeSource) -> int:
 
 
 def _file_system(source: VolumeSource) -> int:
-    name = local_driver.server(source)
+    name = server_name(source)
     address = str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]) if name else ""
     read_only = () if source.writable else (("ro", None),)
     return mounts.new_filesystem(
         source.type,
-        (*local_driver.data(source, address), *read_only),
+        (*mount_data(source, address), *read_only),
         MOUNT_ATTR(source.options.set),
         source=source.device,
     )
 
 
-def _refusal(volume: Volume, source: VolumeSource, error: OSError) -> Unavailable | InvalidRequest:
+def _mount_error(
+    volume: Volume, source: VolumeSource, error: OSError
+) -> Unavailable | InvalidRequest:
     what = f"failed to mount local volume {volume.name}: {source.device} ({source.type})"
     if isinstance(error, socket.gaierror):
-        return InvalidRequest(f"{what}: no address of {local_driver.server(source)!r} is known")
+        return InvalidRequest(f"{what}: cannot resolve {server_name(source)!r}")
     if error.errno == errno.ENODEV:
-        return InvalidRequest(f"{what}: this kernel has no file system {source.type!r}")
+        return InvalidRequest(
+            f"{what}: this kernel does not support the file system {source.type!r}"
+        )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return InvalidRequest(f"{what}: {os.strerror(error.errno).lower()}")
     if error.errno == errno.EINVAL:
         return InvalidRequest(f"{what}: {error.strerror}")
     return Unavailable(f"{what}: {error.strerror}")
+
+
+# -- events --------------------------------------------------------------------------------------
+
+
+def emit_mounts(events: EventBus, record: ContainerRecord) -> None:
+    """Emit an event for each volume of a container that was started.
+
+    Source: Docker Engine API 1.45, ``SystemEvents``; the attributes are dockerd's.
+    """
+    for mount in record.mounts:
+        if mount.type == "volume":
+            attributes = {
+                "container": record.id,
+                "destination": mount.destination,
+                "driver": mount.driver,
+                "propagation": mount.propagation,
+                "read/write": str(not mount.read_only).lower(),
+            }
+            events.emit("volume", "mount", mount.name, attributes)
+
+
+def emit_unmounts(events: EventBus, record: ContainerRecord) -> None:
+    """Emit an event for each volume of a container that has exited."""
+    for mount in record.mounts:
+        if mount.type == "volume":
+            attributes = {"container": record.id, "driver": mount.driver}
+            events.emit("volume", "unmount", mount.name, attributes)

@@ -1,7 +1,7 @@
-"""What a request wants mounted: ``Binds``, ``Mounts``, ``Tmpfs`` and volumes, read. Pure.
+"""Parse the mounts of a request: ``Binds``, ``Mounts``, ``Tmpfs`` and ``Volumes``. Pure.
 
-Source: Docker Engine API 1.45, ``HostConfig.Binds`` and ``Mount``; moby ``volume/mounts`` for
-the notation ``source:destination:options`` and for what is refused.
+Source: Docker Engine API 1.45, ``HostConfig.Binds`` and ``Mount``; moby ``volume/mounts`` for the
+notation ``source:destination:options`` and for what is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _CONSISTENCY = ("consistent", "cached", "delegated", "default")
 _LABELS = ("z", "Z")
 _VOLUME_OPTIONS = ("bind", "rprivate", "nosuid", "nodev")  # statement I17
-# Statement I5: what the engine writes below /proc must reach the kernel. Figures may be replaced.
+# Statement I5: writes below /proc must reach the kernel. Files with figures may be replaced.
 _PROC_FILES = frozenset(
     f"/proc/{name}"
     for name in (
@@ -33,9 +33,10 @@ _PROC_FILES = frozenset(
 
 
 def mount_requests(body: ContainerCreate) -> tuple[MountRequest, ...]:
-    """Return everything that is to be mounted, each destination once.
+    """Return every mount of the request, each destination once.
 
-    :raises InvalidRequest: notation, options or two mounts at one place.
+    :raises InvalidRequest: when notation or options are not valid, or two mounts have one
+        destination.
     """
     host = body.host_config
     requests: dict[str, MountRequest] = {}
@@ -43,25 +44,25 @@ def mount_requests(body: ContainerCreate) -> tuple[MountRequest, ...]:
     listed += [_mount(mount) for mount in host.mounts]
     listed += [_tmpfs(path, options) for path, options in host.tmpfs.items()]
     for request in listed:
-        place = request.mount.destination
-        if place in requests:
-            raise InvalidRequest(f"Duplicate mount point: {place}")
-        requests[place] = request
+        target = request.mount.destination
+        if target in requests:
+            raise InvalidRequest(f"Duplicate mount point: {target}")
+        requests[target] = request
     for path in body.volumes:
-        place = destination(path)
-        if place not in requests:
-            requests[place] = MountRequest(
+        target = destination(path)
+        if target not in requests:
+            requests[target] = MountRequest(
                 MountRecord(
-                    "volume", place, anonymous=True, driver="local", options=_VOLUME_OPTIONS
+                    "volume", target, anonymous=True, driver="local", options=_VOLUME_OPTIONS
                 )
             )
     return tuple(requests.values())
 
 
 def destination(path: str) -> str:
-    """A normalised absolute path inside the container.
+    """Return a normalised absolute path inside the container.
 
-    :raises InvalidRequest: relative, the root itself, or a place of the kernel's.
+    :raises InvalidRequest: when it is relative, the root itself, or a path in /proc.
     """
     if "\0" in path or not path.startswith("/"):
         raise InvalidRequest(f"invalid mount path: '{path}' mount path must be absolute")
@@ -70,16 +71,16 @@ def destination(path: str) -> str:
         raise InvalidRequest("invalid volume specification: destination can't be '/'")
     if (plain == "/proc" or plain.startswith("/proc/")) and plain not in _PROC_FILES:
         raise InvalidRequest(
-            f"invalid mount path: '{path}' lies in /proc",
+            f"invalid mount path: '{path}' is in /proc",
             hint=f"only these can be replaced: {', '.join(sorted(_PROC_FILES))}",
         )
     return plain
 
 
 def split_bind(text: str) -> tuple[str, str, str]:
-    """``source:destination:options`` into its three parts.
+    """Split ``source:destination:options`` into its three parts.
 
-    :raises InvalidRequest: too few or too many parts.
+    :raises InvalidRequest: when there are too few or too many parts.
     """
     parts = text.split(":")
     if not 1 <= len(parts) <= 3 or any(not part for part in parts[:2]):
@@ -93,18 +94,18 @@ def split_bind(text: str) -> tuple[str, str, str]:
 
 
 def _bind(text: str, driver: str) -> MountRequest:
-    source, place, mode = split_bind(text)
-    place = destination(place)
+    source, target, mode = split_bind(text)
+    target = destination(target)
     read_only, propagation, no_copy = _bind_options(text, mode)
     if source.startswith("/"):
         if "\0" in source:
-            raise InvalidRequest("a mount's source holds a NUL byte")
+            raise InvalidRequest("the source of a mount contains a NUL byte")
         path = posixpath.normpath("/" + source.lstrip("/"))
         options = ("rbind", propagation or "rprivate", *(("rro",) if read_only else ()))
         return MountRequest(
             MountRecord(
                 "bind",
-                place,
+                target,
                 source=path,
                 mode=mode,
                 read_only=read_only,
@@ -114,7 +115,9 @@ def _bind(text: str, driver: str) -> MountRequest:
             make_source=True,
         )
     if propagation:
-        raise InvalidRequest(f"invalid volume specification: '{text}': propagation is for binds")
+        raise InvalidRequest(
+            f"invalid volume specification: '{text}': propagation is for bind mounts"
+        )
     _check_driver(driver)
     if source.startswith(".") or "/" in source:
         raise InvalidRequest(
@@ -125,7 +128,7 @@ def _bind(text: str, driver: str) -> MountRequest:
     return MountRequest(
         MountRecord(
             "volume",
-            place,
+            target,
             name=source,
             driver="local",
             mode=mode or "z",
@@ -149,28 +152,28 @@ def _bind_options(text: str, mode: str) -> tuple[bool, str, bool]:
         elif option not in _CONSISTENCY and option not in _LABELS:
             raise InvalidRequest(
                 f"invalid volume specification: '{text}': unknown option {option!r}",
-                hint="known are ro, rw, nocopy, z, Z and the propagation modes",
+                hint="must be one of ro, rw, nocopy, z, Z and the propagation modes",
             )
     return read_only, propagation, no_copy
 
 
 def _check_driver(driver: str) -> None:
     if driver not in ("", "local"):
-        raise InvalidRequest(f"volume driver {driver!r} not found, only local is there")
+        raise InvalidRequest(f"volume driver {driver!r} not found; the only driver is local")
 
 
 def _mount(mount: Mount) -> MountRequest:
-    place = _field(mount, "Target", mount.target)
-    place = destination(place)
+    target = _field(mount, "Target", mount.target)
+    target = destination(target)
     match mount.type:
         case "bind":
-            return _mount_bind(mount, place)
+            return _mount_bind(mount, target)
         case "volume":
-            return _mount_volume(mount, place)
+            return _mount_volume(mount, target)
         case "tmpfs":
-            return _mount_tmpfs(mount, place)
+            return _mount_tmpfs(mount, target)
     raise InvalidRequest(
-        f'mount type unknown: "{mount.type}"', hint="the types are bind, volume and tmpfs"
+        f'mount type unknown: "{mount.type}"', hint="must be one of bind, volume and tmpfs"
     )
 
 
@@ -182,7 +185,7 @@ def _field(mount: Mount, name: str, value: str) -> str:
     return value
 
 
-def _mount_bind(mount: Mount, place: str) -> MountRequest:
+def _mount_bind(mount: Mount, target: str) -> MountRequest:
     source = _field(mount, "Source", mount.source)
     if not source.startswith("/"):
         raise InvalidRequest(
@@ -191,59 +194,63 @@ def _mount_bind(mount: Mount, place: str) -> MountRequest:
         )
     if mount.volume_options or mount.tmpfs_options:
         raise InvalidRequest('invalid mount config for type "bind": options of another type')
-    wanted = mount.bind_options
-    propagation = (wanted.propagation if wanted else "") or "rprivate"
+    bind_options = mount.bind_options
+    propagation = (bind_options.propagation if bind_options else "") or "rprivate"
     if propagation not in _PROPAGATIONS:
         raise InvalidRequest(f"invalid propagation mode: {propagation}")
-    recursive = not (wanted and wanted.non_recursive)
+    recursive = not (bind_options and bind_options.non_recursive)
     options = ["rbind" if recursive else "bind", propagation]
-    if mount.read_only and recursive and not (wanted and wanted.read_only_non_recursive):
+    if (
+        mount.read_only
+        and recursive
+        and not (bind_options and bind_options.read_only_non_recursive)
+    ):
         options.append("rro")
     return MountRequest(
         MountRecord(
             "bind",
-            place,
+            target,
             source=posixpath.normpath(source),
             read_only=mount.read_only,
             propagation=propagation,
             options=tuple(options),
         ),
-        make_source=bool(wanted and wanted.create_mountpoint),
+        make_source=bool(bind_options and bind_options.create_mountpoint),
     )
 
 
-def _mount_volume(mount: Mount, place: str) -> MountRequest:
-    wanted = mount.volume_options
+def _mount_volume(mount: Mount, target: str) -> MountRequest:
+    volume_options = mount.volume_options
     if mount.bind_options or mount.tmpfs_options:
         raise InvalidRequest('invalid mount config for type "volume": options of another type')
     if mount.source.startswith("/"):
         raise InvalidRequest(
-            f'invalid mount config for type "volume": "{mount.source}" is no volume name',
+            f'invalid mount config for type "volume": "{mount.source}" is not a valid volume name',
             hint="for a host directory use type=bind",
         )
-    subpath = _subpath(wanted.subpath) if wanted and wanted.subpath else ""
-    driver = wanted.driver_config if wanted else None
+    subpath = _subpath(volume_options.subpath) if volume_options and volume_options.subpath else ""
+    driver = volume_options.driver_config if volume_options else None
     _check_driver(driver.name if driver else "")
     return MountRequest(
         MountRecord(
             "volume",
-            place,
+            target,
             name=mount.source,
             driver="local",
             mode="z",
             read_only=mount.read_only,
             options=_VOLUME_OPTIONS,
             anonymous=not mount.source,
-            no_copy=bool(subpath or (wanted and wanted.no_copy)),
+            no_copy=bool(subpath or (volume_options and volume_options.no_copy)),
             subpath=subpath,
         ),
-        labels=wanted.labels if wanted else {},
+        labels=volume_options.labels if volume_options else {},
         driver_opts=driver.options if driver else {},
     )
 
 
 def _subpath(text: str) -> str:
-    """A path within a volume; links in it are not followed."""
+    """Return a normalised path within a volume; links in it are not followed."""
     plain = posixpath.normpath(text)
     if text.startswith("/") or plain.split("/")[0] == ".." or "\0" in text:
         raise InvalidRequest(
@@ -253,20 +260,22 @@ def _subpath(text: str) -> str:
     return "" if plain == "." else plain
 
 
-def _mount_tmpfs(mount: Mount, place: str) -> MountRequest:
+def _mount_tmpfs(mount: Mount, target: str) -> MountRequest:
     if mount.source:
         raise InvalidRequest('invalid mount config for type "tmpfs": field Source must be empty')
-    wanted = mount.tmpfs_options
+    tmpfs_options = mount.tmpfs_options
     options = ["nosuid", "nodev", "noexec"]
-    if wanted and wanted.size_bytes:
-        if wanted.size_bytes < 0:
-            raise InvalidRequest(f"invalid tmpfs size: {wanted.size_bytes}")
-        options.append(f"size={wanted.size_bytes}")
-    options.append(f"mode={wanted.mode:o}" if wanted and wanted.mode else "mode=1777")
+    if tmpfs_options and tmpfs_options.size_bytes:
+        if tmpfs_options.size_bytes < 0:
+            raise InvalidRequest(f"invalid tmpfs size: {tmpfs_options.size_bytes}")
+        options.append(f"size={tmpfs_options.size_bytes}")
+    options.append(
+        f"mode={tmpfs_options.mode:o}" if tmpfs_options and tmpfs_options.mode else "mode=1777"
+    )
     if mount.read_only:
         options.append("ro")
     return MountRequest(
-        MountRecord("tmpfs", place, read_only=mount.read_only, options=tuple(options))
+        MountRecord("tmpfs", target, read_only=mount.read_only, options=tuple(options))
     )
 
 

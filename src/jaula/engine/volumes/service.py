@@ -1,4 +1,4 @@
-"""The use cases of volumes: what ``/volumes/...`` asks for."""
+"""The use cases of volumes: the routes of ``/volumes/...``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.model.filters import Filters, check_names, has_labels, truth
-from jaula.engine.volumes import local_driver
+from jaula.engine.volumes.create import parse_driver_options
 from jaula.errors import Conflict, NotFound
 from jaula.spec.api import VolumeCreate
 
@@ -22,79 +22,86 @@ _ANONYMOUS = "com.docker.volume.anonymous"
 class Volumes:
     """All volumes of an engine."""
 
-    def __init__(self, parts: Services) -> None:
-        self._parts = parts
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     async def create(self, body: VolumeCreate) -> Document:
-        """Make a volume, or give back the one of that name."""
+        """Create a volume, or return the one of that name.
+
+        :raises NotFound: when the driver is not ``local``.
+        :raises InvalidRequest: when a driver option is not valid.
+        """
         if body.driver not in ("", "local"):
-            raise NotFound(f"plugin {body.driver!r} not found: only the local driver is there")
-        local_driver.parse(body.driver_opts)
-        known = bool(body.name) and self._parts.volumes.exists(body.name)
+            raise NotFound(f"plugin {body.driver!r} not found: the only driver is local")
+        parse_driver_options(body.driver_opts)
+        exists = bool(body.name) and self._services.volumes.exists(body.name)
         labels = dict(body.labels)
         if not body.name:
             labels[_ANONYMOUS] = ""
-        volume = self._parts.volumes.create(body.name, labels, body.driver_opts)
-        if not known:
-            self._parts.events.emit("volume", "create", volume.name, {"driver": "local"})
+        volume = self._services.volumes.create(body.name, labels, body.driver_opts)
+        if not exists:
+            self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
         return _document(volume)
 
     def list(self, filters: Filters) -> Document:
-        """Those that pass ``name``, ``label``, ``driver``, ``dangling``."""
+        """Return the volumes that pass ``name``, ``label``, ``driver`` and ``dangling``."""
         _check(filters)
         used = self.used()
-        chosen = [
+        selected = [
             volume
-            for volume in self._parts.volumes.list()
+            for volume in self._services.volumes.list()
             if all(_fits(volume, key, values, used) for key, values in filters.items())
         ]
-        return {"Volumes": [_document(volume) for volume in chosen], "Warnings": None}
+        return {"Volumes": [_document(volume) for volume in selected], "Warnings": None}
 
     def inspect(self, name: str) -> Document:
-        """One volume."""
-        return _document(self._parts.volumes.get(name))
+        """Return one volume.
+
+        :raises NotFound: when there is no such volume.
+        """
+        return _document(self._services.volumes.get(name))
 
     def used(self) -> dict[str, Ids]:
-        """Volume names with the ids of the containers that have them."""
-        found: dict[str, Ids] = {}
-        for container in self._parts.registry:
+        """Return the names of volumes with the ids of the containers that have them."""
+        users: dict[str, Ids] = {}
+        for container in self._services.container_store:
             for mount in container.record.mounts:
                 if mount.type == "volume":
-                    found.setdefault(mount.name, []).append(container.id)
-        return found
+                    users.setdefault(mount.name, []).append(container.id)
+        return users
 
     async def remove(self, name: str, *, force: bool) -> None:
         """Remove a volume.
 
-        :raises Conflict: a container has it.
-        :raises NotFound: no such volume, unless ``force``.
+        :raises Conflict: when a container has it.
+        :raises NotFound: when there is no such volume, unless ``force`` is set.
         """
         if users := self.used().get(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         try:
-            await asyncio.to_thread(self._parts.volumes.remove, name)
+            await asyncio.to_thread(self._services.volumes.remove, name)
         except NotFound:
             if not force:
                 raise
             return
-        self._parts.events.emit("volume", "destroy", name, {"driver": "local"})
+        self._services.events.emit("volume", "destroy", name, {"driver": "local"})
 
     async def prune(self, filters: Filters) -> Document:
-        """Remove unused volumes: anonymous ones, with ``all`` the others too."""
-        everything = "all" in filters and truth("all", filters["all"])
-        wanted = {key: values for key, values in filters.items() if key != "all"}
-        _check(wanted)
+        """Remove unused volumes: anonymous ones, with ``all`` every one."""
+        all_volumes = "all" in filters and truth("all", filters["all"])
+        selectors = {key: values for key, values in filters.items() if key != "all"}
+        _check(selectors)
         used = self.used()
         removed, freed = [], 0
-        for volume in self._parts.volumes.list():
-            if volume.name in used or not (everything or _ANONYMOUS in volume.labels):
+        for volume in self._services.volumes.list():
+            if volume.name in used or not (all_volumes or _ANONYMOUS in volume.labels):
                 continue
-            if not all(_fits(volume, key, values, used) for key, values in wanted.items()):
+            if not all(_fits(volume, key, values, used) for key, values in selectors.items()):
                 continue
-            freed += max(0, await asyncio.to_thread(self._parts.volumes.usage, volume.name))
+            freed += max(0, await asyncio.to_thread(self._services.volumes.usage, volume.name))
             await self.remove(volume.name, force=True)
             removed.append(volume.name)
-        self._parts.events.emit("volume", "prune", "", {"reclaimed": str(freed)})
+        self._services.events.emit("volume", "prune", "", {"reclaimed": str(freed)})
         return {"VolumesDeleted": removed or None, "SpaceReclaimed": freed}
 
 
@@ -120,7 +127,7 @@ def _fits(volume: Volume, key: str, values: list[str], used: dict[str, list[str]
             return truth(key, values) == (volume.name not in used)
         case "label" | "label!":
             return has_labels(volume.labels, values) == (key == "label")
-    raise AssertionError(key)  # refused before
+    raise AssertionError(key)  # _check refused it
 
 
 def _check(filters: Filters) -> None:

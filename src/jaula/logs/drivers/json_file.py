@@ -106,7 +106,7 @@ class JsonFileWriter:
         self._rotation.finish()
 
     def poll(self) -> float | None:
-        return self._rotation.poll()
+        return None if self._rotation.helper is None else self._rotation.poll()
 
     def close(self) -> None:
         if self._descriptor >= 0:

@@ -74,6 +74,8 @@ def prepare(annotations: Mapping[str, str], *, for_exec: bool = False) -> Compil
     if text is None:
         return None
     rules = decode_ruleset(text)
+    if for_exec and not rules.joined:
+        return None
     try:
         abi = landlock.abi_version()
     except OSError:
@@ -87,8 +89,6 @@ def prepare(annotations: Mapping[str, str], *, for_exec: bool = False) -> Compil
         or rules.scoped & ~supported.scoped
     ):
         raise RuntimeFailure(f"the spec asks for more than Landlock ABI {abi} supports")
-    if for_exec and not rules.joined:
-        return None
     return CompiledLandlock(
         rules.handled_access_fs,
         rules.handled_access_net,

@@ -119,7 +119,7 @@ def test_what_was_written_before_comes_with_logs(engine: PrivateEngine, busybox:
         ({"Origin": "http://jaula"}, 101),
     ],
 )
-def test_a_handshake_that_is_none_is_refused(
+def test_an_invalid_handshake_is_rejected(
     engine: PrivateEngine, plain_cat: str, headers: dict[str, str], status: int
 ) -> None:
     with attached(engine, plain_cat, "stream=1&stdout=1", **headers) as client:

@@ -1,4 +1,4 @@
-"""Builds on every storage driver come to the same files."""
+"""Builds on every storage driver give the same files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_steps_mounts_and_the_cache(engine: PrivateEngine) -> None:
     assert builds.nothing_left(engine)
 
 
-def test_one_time_gives_one_digest(engine: PrivateEngine) -> None:
+def test_one_epoch_gives_one_digest(engine: PrivateEngine) -> None:
     text = "FROM busybox\nCOPY f /d/f\nRUN mkdir /m && touch /m/a && echo >> /etc/passwd\n"
     arguments = {"SOURCE_DATE_EPOCH": "1700000000"}
     made = {

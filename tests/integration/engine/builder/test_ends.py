@@ -1,4 +1,4 @@
-"""Builds that do not come to their end: nothing of them is left."""
+"""Builds that fail or are cancelled leave no files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_client_that_leaves_ends_its_build(own: PrivateEngine) -> None:
     assert layers(own) == before
 
 
-def test_a_client_that_leaves_while_it_sends_leaves_nothing(own: PrivateEngine) -> None:
+def test_a_client_that_leaves_during_the_upload_leaves_no_files(own: PrivateEngine) -> None:
     import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -98,7 +98,7 @@ def test_a_build_is_cancelled_by_its_id(own: PrivateEngine) -> None:
     all_gone(own)
 
 
-def test_steps_are_no_containers_for_anybody(own: PrivateEngine) -> None:
+def test_steps_are_not_visible_as_containers(own: PrivateEngine) -> None:
     with builds.running(own, {"Dockerfile": f"FROM busybox\n{SLOW}"}):
         until(lambda: bool(leaks.cgroups(own)))
         assert own.request("GET", "/containers/json?all=1").json() == []
@@ -110,7 +110,7 @@ def test_steps_are_no_containers_for_anybody(own: PrivateEngine) -> None:
 
 
 @pytest.mark.parametrize("moment", ["run", "copy", "receive"])
-def test_a_killed_engine_leaves_what_the_next_one_sweeps(own: PrivateEngine, moment: str) -> None:
+def test_the_next_engine_sweeps_the_files_of_a_killed_one(own: PrivateEngine, moment: str) -> None:
     before = layers(own)
     big = {f"f{n}": b"x" * 4096 for n in range(3000)}
     text = {"run": SLOW, "copy": "COPY . /a\nCOPY . /b\nCOPY . /c\n", "receive": "COPY . /\n"}
@@ -139,7 +139,7 @@ def test_a_killed_engine_leaves_what_the_next_one_sweeps(own: PrivateEngine, mom
     assert builds.build(own, {"Dockerfile": "FROM busybox\nRUN true\n"}).image
 
 
-def test_a_cache_outlives_a_killed_engine_with_its_content(own: PrivateEngine) -> None:
+def test_a_cache_directory_outlives_a_killed_engine(own: PrivateEngine) -> None:
     caches = own.root / "lib" / "build" / "caches"
     with builds.running(own, {"Dockerfile": f"FROM busybox\n{SLOW}"}):
         until(lambda: bool(leaks.cgroups(own)) and any(caches.glob("*/data")))
@@ -167,7 +167,7 @@ def test_an_engine_that_stops_ends_its_builds(own: PrivateEngine) -> None:
         ("RUNN x", 400, "Dockerfile:1: unknown instruction"),
         ("FROM busybox\nRUNN x", 400, "Dockerfile:2: unknown instruction: RUNN"),
         ("FROM busybox\nCOPY nothing /", 200, "'nothing' is not in the build context"),
-        ("FROM busybox\nCOPY --from=nobody a /", 200, "image nobody cannot be had"),
+        ("FROM busybox\nCOPY --from=nobody a /", 200, "cannot pull image nobody"),
         ("FROM busybox\nRUN exit 3", 200, "returned a non-zero code: 3"),
         ('FROM busybox\nRUN ["/nothing"]', 200, "/nothing"),
         ("FROM busybox\nRUN --mount=target=/proc/x true", 200, "/proc"),
@@ -178,7 +178,7 @@ def test_an_engine_that_stops_ends_its_builds(own: PrivateEngine) -> None:
         ("", 400, "no instructions"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_error(
+def test_a_failed_build_reports_one_error(
     engine: PrivateEngine, busybox: str, text: str, status: int, words: str
 ) -> None:
     built = builds.build(engine, {"Dockerfile": text})
@@ -200,7 +200,7 @@ def test_what_is_wrong_is_said_in_one_error(
         (builds.context({"Dockerfile": "FROM busybox"}), "memory=1", 400, "emory"),
     ],
 )
-def test_a_request_that_cannot_be(
+def test_an_invalid_request_is_rejected(
     engine: PrivateEngine, busybox: str, body: bytes, query: str, status: int, words: str
 ) -> None:
     reply = engine.request("POST", f"/build?{query}", body, headers={"Content-Type": "x"})

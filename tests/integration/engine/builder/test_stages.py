@@ -1,4 +1,4 @@
-"""Stages: side by side where they can be, not at all where nobody needs them."""
+"""Stages run in parallel if possible, and not at all if no stage needs them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ _MEET = (
 )
 
 
-def test_stages_that_do_not_need_each_other_run_side_by_side(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_independent_stages_run_in_parallel(engine: PrivateEngine, busybox: str) -> None:
     id = f"meeting-{time.time_ns()}"
     text = (
         f"FROM {busybox} AS one\n{_MEET.format(id=id, mine='a', other='b')}"
@@ -31,7 +29,7 @@ def test_stages_that_do_not_need_each_other_run_side_by_side(
     builds.done(engine, {"Dockerfile": text})
 
 
-def test_what_later_stages_say_comes_after_what_earlier_ones_say(
+def test_messages_of_later_stages_follow_those_of_earlier_ones(
     engine: PrivateEngine, busybox: str
 ) -> None:
     text = (
@@ -44,7 +42,9 @@ def test_what_later_stages_say_comes_after_what_earlier_ones_say(
     assert order == sorted(order)
 
 
-def test_steps_are_told_with_their_stages_at_once(engine: PrivateEngine, busybox: str) -> None:
+def test_steps_clients_get_messages_of_all_stages_at_once(
+    engine: PrivateEngine, busybox: str
+) -> None:
     text = (
         f"FROM {busybox} AS slow\nRUN sleep 1; echo slow\n"
         f"FROM {busybox} AS quick\nRUN echo quick\n"
@@ -132,7 +132,7 @@ def test_a_base_comes_from_a_registry_with_the_builds_credentials(
             reply = engine.request("POST", "/build?pull=1&nocache=1", body, headers=headers)
             assert (b"pulled\\n" in reply.body.replace(b"echo pulled", b"")) is status, reply
         assert (
-            f"image {name} cannot be had"
+            f"cannot pull image {name}"
             in engine.request("POST", "/build?pull=1", body).body.decode()
         )
         engine.request("DELETE", f"/images/{name}?force=1")

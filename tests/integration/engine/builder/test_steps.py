@@ -1,4 +1,4 @@
-"""What instructions do to an image."""
+"""The effect of instructions on an image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_run_that_changes_nothing_makes_no_layer(engine: PrivateEngine, busybo
     assert layers == image(engine, busybox)["RootFS"]["Layers"]
 
 
-def test_what_was_deleted_and_replaced_is_so_in_the_image(
+def test_deleted_and_replaced_files_are_so_in_the_image(
     engine: PrivateEngine, busybox: str
 ) -> None:
     text = (
@@ -80,7 +80,7 @@ def test_layers_can_be_saved_and_loaded_again(
         engine.request("DELETE", "/images/saved:1?force=1")
 
 
-def test_a_working_directory_is_made_for_the_user(engine: PrivateEngine, busybox: str) -> None:
+def test_a_working_directory_is_created_for_the_user(engine: PrivateEngine, busybox: str) -> None:
     text = f"FROM {busybox}\nUSER 12:34\nWORKDIR /a/b\nWORKDIR c\nRUN touch mine && pwd\n"
     built = builds.done(engine, {"Dockerfile": text})
     assert "/a/b/c\n" in built.text
@@ -113,7 +113,9 @@ def test_a_shell_and_here_documents(engine: PrivateEngine, busybox: str) -> None
     assert told == "first\nsecond\nsays one\nsays two\n"
 
 
-def test_triggers_of_the_base_run_first_and_are_gone(engine: PrivateEngine, busybox: str) -> None:
+def test_triggers_of_the_base_run_first_and_are_removed(
+    engine: PrivateEngine, busybox: str
+) -> None:
     text = f"FROM {busybox}\nONBUILD COPY given /given\nONBUILD RUN cat /given > /seen\n"
     builds.done(engine, {"Dockerfile": text}, t="triggers:1")
     try:

@@ -81,7 +81,9 @@ def test_a_probe_that_hangs_is_killed_with_its_children(
         engine.cli("jaula", "exec", name, "true")
 
 
-def test_what_a_probe_leaves_behind_is_ended(engine: PrivateEngine, busybox: str) -> None:
+def test_processes_that_a_probe_leaves_behind_are_killed(
+    engine: PrivateEngine, busybox: str
+) -> None:
     flags = (*FAST, "--health-cmd", "sleep 1113 >/dev/null 2>&1 & true")
     with containers.running(engine, busybox, flags=flags) as name:
         becomes(engine, name, "healthy")
@@ -98,7 +100,7 @@ def test_much_output_is_cut(engine: PrivateEngine, busybox: str) -> None:
         assert output.endswith("...")
 
 
-def test_a_program_that_is_not_there_is_told(engine: PrivateEngine, busybox: str) -> None:
+def test_a_missing_probe_program_is_reported(engine: PrivateEngine, busybox: str) -> None:
     client = sdk.DockerClient(base_url=engine.host)
     check = {"test": ["CMD", "/no/such/program"], "interval": 200_000_000, "retries": 1}
     container = client.containers.run(busybox, "sleep 600", detach=True, healthcheck=check)
@@ -110,7 +112,7 @@ def test_a_program_that_is_not_there_is_told(engine: PrivateEngine, busybox: str
         client.close()
 
 
-def test_a_paused_container_is_not_asked(engine: PrivateEngine, busybox: str) -> None:
+def test_a_paused_container_is_not_probed(engine: PrivateEngine, busybox: str) -> None:
     with containers.running(engine, busybox, flags=(*FAST, "--health-cmd", "true")) as name:
         becomes(engine, name, "healthy")
         engine.cli("jaula", "pause", name)

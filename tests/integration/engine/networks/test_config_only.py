@@ -1,4 +1,4 @@
-"""Networks that are settings alone, and networks that are made from them."""
+"""Config-only networks, and networks made from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.containers import running, unique
 from harness.engine import PrivateEngine
 
 from .test_network_drivers import wire
-from .test_networks import create, endpoints, inside, inspect, load
+from .test_service import create, endpoints, inside, inspect, load
 
 __all__ = ["wire"]
 
@@ -57,7 +57,7 @@ def has_ipvlan(wire: str) -> bool:
 
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])
-def test_settings_are_nothing_on_the_host_and_a_network_is_made_from_them(
+def test_a_config_only_network_creates_nothing_and_others_take_its_settings(
     engine: PrivateEngine, busybox: str, plan: Callable[..., str], program: str
 ) -> None:
     before = links()
@@ -88,7 +88,7 @@ def test_settings_are_nothing_on_the_host_and_a_network_is_made_from_them(
 
 
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
-def test_networks_on_a_wire_are_made_from_settings(
+def test_macvlan_networks_take_config_only_settings(
     engine: PrivateEngine, busybox: str, wire: str, plan: Callable[..., str], driver: str
 ) -> None:
     name = plan(
@@ -135,7 +135,7 @@ def test_a_network_that_has_become_settings_is_refused_at_the_start(
     containers.assert_clean(engine)
 
 
-def test_a_network_that_could_not_be_made_leaves_its_settings_free(
+def test_a_failed_create_does_not_use_the_config_only_network(
     engine: PrivateEngine, plan: Callable[..., str]
 ) -> None:
     name = plan(Options={MTU: "nonsense"})

@@ -75,7 +75,7 @@ def resolves(engine: PrivateEngine, container: str, name: str) -> list[str]:
 # -- documents and words -------------------------------------------------------------------------
 
 
-def test_a_network_is_shown_as_it_was_asked_for(
+def test_inspect_shows_a_network_as_requested(
     engine: PrivateEngine, network: Callable[..., str]
 ) -> None:
     name = network(
@@ -131,7 +131,7 @@ def test_a_network_is_shown_as_it_was_asked_for(
         ({"Options": {"com.docker.network.bridge.enable_icc": "x"}}, 400, "invalid value"),
     ],
 )
-def test_what_cannot_be_made_is_refused_in_dockers_words(
+def test_an_invalid_network_is_refused_with_dockers_message(
     engine: PrivateEngine, fields: dict[str, Any], status: int, words: str
 ) -> None:
     reply = engine.request("POST", "/networks/create", {"Name": unique("n"), **fields})
@@ -183,7 +183,7 @@ def test_predefined_networks_stay(engine: PrivateEngine) -> None:
     }
 
 
-def test_prune_takes_what_nobody_is_on(
+def test_prune_removes_unused_networks(
     engine: PrivateEngine, busybox: str, network: Callable[..., str]
 ) -> None:
     used, free, labelled = network(), network(), network(Labels={"keep": "1"})
@@ -199,7 +199,7 @@ def test_prune_takes_what_nobody_is_on(
         assert "has active endpoints" in reply.json()["message"]
 
 
-def test_a_bridge_of_a_given_name_is_made_and_goes(
+def test_a_named_bridge_is_created_and_removed(
     engine: PrivateEngine, network: Callable[..., str]
 ) -> None:
     bridge = f"{engine.tag[:9]}-n"
@@ -397,9 +397,7 @@ def test_internal_networks_do_not_even_ask_outside(
         assert "default" not in inside(engine, container, "ip", "route")
 
 
-def test_ipv6_where_it_was_asked_for(
-    engine: PrivateEngine, busybox: str, network: Callable[..., str]
-) -> None:
+def test_ipv6_on_request(engine: PrivateEngine, busybox: str, network: Callable[..., str]) -> None:
     name = network(EnableIPv6=True)
     with (
         running(engine, busybox, flags=("--network", name)) as first,
@@ -473,7 +471,7 @@ def test_a_stopped_engine_leaves_no_bridge_and_the_next_one_has_its_networks(
     assert engine.request("DELETE", "/networks/kept").status == 204
 
 
-def test_an_engine_killed_while_networks_come_and_go_leaves_what_its_list_says(
+def test_a_killed_engine_leaves_only_the_networks_of_its_records(
     new_engine: Callable[..., PrivateEngine], busybox_archive: Path
 ) -> None:
     engine = new_engine()

@@ -1,4 +1,4 @@
-"""Secrets and configs of real containers: where they are, whose, and where they are not."""
+"""Secrets and configs in containers: paths, owners, and where the content is not."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_they_are_files_in_memory_with_owner_and_mode(
 
 
 @pytest.mark.parametrize("flags", [("--userns=host",), ("--read-only",), ("--user", "1000:1000")])
-def test_they_are_there_whatever_the_container_is_like(
+def test_secrets_are_mounted_in_every_kind_of_container(
     engine: PrivateEngine, busybox: str, made: Callable[..., str], flags: tuple[str, ...]
 ) -> None:
     db = made()
@@ -90,8 +90,8 @@ def test_they_are_nowhere_else(
             done = engine.cli("jaula", *words)
             assert done.returncode == 0, done.stderr
         refused = engine.cli("jaula", "cp", f"{name}:/run/secrets/{db}", "-")
-        assert "of which nothing is copied" in refused.stderr
-        assert "of which nothing" in engine.cli("jaula", "cp", f"{name}:/etc/pw", "-").stderr
+        assert "which cannot be copied" in refused.stderr
+        assert "which cannot be copied" in engine.cli("jaula", "cp", f"{name}:/etc/pw", "-").stderr
         image = engine.cli("jaula", "commit", name).stdout.strip()
         saved = tmp_path / "image.tar"
         assert engine.cli("jaula", "save", "-o", str(saved), image).returncode == 0
@@ -107,7 +107,7 @@ def test_they_are_nowhere_else(
         assert found.stdout == ""
 
 
-def test_one_in_use_stays_and_a_second_of_its_name_is_refused(
+def test_a_secret_in_use_cannot_be_removed_and_its_name_is_unique(
     engine: PrivateEngine, busybox: str, made: Callable[..., str]
 ) -> None:
     db = made()
@@ -124,18 +124,18 @@ def test_one_in_use_stays_and_a_second_of_its_name_is_refused(
     [
         (("--secret", "nix-of-the-kind"), "secret nix-of-the-kind not found"),
         (("--config", "nix-of-the-kind"), "config nix-of-the-kind not found"),
-        (("--secret", "{db},target=a/b"), "a name or an absolute path is wanted"),
-        (("--secret", "{db},target=.."), "a name or an absolute path is wanted"),
-        (("--secret", "{db},target=/proc/sys/x"), "lies in /proc"),
-        (("--secret", "{db},uid=root"), "is no id inside a container"),
-        (("--secret", "{db},uid=65536"), "is no id inside a container"),
-        (("--secret", "{db},mode=4755"), "is more than rights"),
+        (("--secret", "{db},target=a/b"), "must be a name or an absolute path"),
+        (("--secret", "{db},target=.."), "must be a name or an absolute path"),
+        (("--secret", "{db},target=/proc/sys/x"), "is in /proc"),
+        (("--secret", "{db},uid=root"), "is not a valid id inside a container"),
+        (("--secret", "{db},uid=65536"), "is not a valid id inside a container"),
+        (("--secret", "{db},mode=4755"), "has more than permission bits"),
         (("--secret", "{db}", "--secret", "{db}"), "Duplicate mount point: /run/secrets/{db}"),
         (("--secret", "{db},target=/m", "-v", "/m"), "Duplicate mount point: /m"),
         (("--secret", "{db},target=/m", "--tmpfs", "/m"), "Duplicate mount point: /m"),
     ],
 )
-def test_what_cannot_be_is_one_clear_error(
+def test_an_invalid_reference_is_one_clear_error(
     engine: PrivateEngine,
     busybox: str,
     made: Callable[..., str],
@@ -149,7 +149,7 @@ def test_what_cannot_be_is_one_clear_error(
     assert message.replace("{db}", db) in done.stderr
 
 
-def test_they_lie_beside_mounts_of_the_persons_own(
+def test_secrets_coexist_with_requested_mounts(
     engine: PrivateEngine, busybox: str, made: Callable[..., str], tmp_path: Path
 ) -> None:
     db = made()
@@ -213,7 +213,7 @@ def test_dockers_commands_have_them(
     assert engine.request("GET", f"/secrets/{db}").json()["Spec"]["Labels"] == {"c": "d"}
 
 
-def test_they_are_given_again_by_the_next_engine(
+def test_the_next_engine_mounts_the_secrets_again(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
     engine = new_engine()

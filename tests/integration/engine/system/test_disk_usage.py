@@ -72,13 +72,13 @@ def unique(image: dict[str, Any]) -> int:
     return int(image["Size"] - image["SharedSize"])
 
 
-def test_images_take_what_is_on_disk(filled: PrivateEngine) -> None:
+def test_the_size_of_images_is_their_disk_usage(filled: PrivateEngine) -> None:
     found = usage(filled)
     assert found["LayersSize"] == images_on_disk(filled)
     assert found["LayersReclaimable"] == found["LayersSize"]
 
 
-def test_an_image_frees_what_it_has_for_itself(filled: PrivateEngine) -> None:
+def test_removing_an_image_frees_its_unshared_size(filled: PrivateEngine) -> None:
     before = images_on_disk(filled)
     two = next(i for i in usage(filled)["Images"] if i["RepoTags"] == ["two:1"])
     assert two["SharedSize"] > 300_000
@@ -86,7 +86,7 @@ def test_an_image_frees_what_it_has_for_itself(filled: PrivateEngine) -> None:
     assert before - images_on_disk(filled) == unique(two)
 
 
-def test_prune_tells_what_is_free_afterwards(filled: PrivateEngine) -> None:
+def test_prune_reports_the_freed_size(filled: PrivateEngine) -> None:
     before = images_on_disk(filled)
     reply = filled.request("POST", "/images/prune").json()
     assert reply["SpaceReclaimed"] == before - images_on_disk(filled) > 0
@@ -107,7 +107,7 @@ def test_docker_shows_the_same(filled: PrivateEngine) -> None:
         assert ours.stdout.split() == theirs.stdout.split()
 
 
-def test_containers_and_volumes_take_what_is_on_disk(
+def test_the_size_of_containers_and_volumes_is_their_disk_usage(
     new_engine: NewEngine, busybox_archive: Path
 ) -> None:
     engine = new_engine()
@@ -135,7 +135,7 @@ def load_archive(engine: PrivateEngine, archive: Path) -> None:
         assert engine.cli("jaula", "load", stdin=file).returncode == 0
 
 
-def test_a_build_takes_what_it_keeps_and_prune_frees_it(
+def test_the_build_cache_is_counted_and_prune_frees_it(
     new_engine: NewEngine, busybox_archive: Path
 ) -> None:
     engine = new_engine()
@@ -160,9 +160,7 @@ def test_a_build_takes_what_it_keeps_and_prune_frees_it(
     assert images_on_disk(engine) == before
 
 
-def test_system_prune_frees_everything_that_nobody_uses(
-    filled: PrivateEngine, busybox_archive: Path
-) -> None:
+def test_system_prune_frees_everything_unused(filled: PrivateEngine, busybox_archive: Path) -> None:
     load_archive(filled, busybox_archive)
     text = "FROM busybox\nRUN head -c 54321 /dev/urandom > /f\n"
     context = layers.layer((("Dockerfile", text),))

@@ -1,4 +1,4 @@
-"""Requests and answers, errors, versions, ceilings, keep-alive."""
+"""Requests and answers, errors, versions, limits, keep-alive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unit.api.client import Served, eventually, served
 from unit.event_loop import idle
 
 
-def test_ping_carries_the_headers_that_clients_negotiate_by() -> None:
+def test_ping_has_the_headers_for_version_negotiation() -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         for method in ("HEAD", "GET"):
@@ -63,7 +63,7 @@ def test_ping_carries_the_headers_that_clients_negotiate_by() -> None:
         ("/version/%zz", 400, "invalid URL escape '%zz'"),
     ],
 )
-def test_a_version_or_path_that_is_not_served_gets_dockers_words(
+def test_an_unsupported_version_or_path_gets_dockers_text(
     path: str, status: int, message: str
 ) -> None:
     async def test(server: Served) -> None:
@@ -151,7 +151,7 @@ def test_a_program_that_is_not_found_is_the_clients_error() -> None:
     served(test)
 
 
-def test_a_defect_is_one_line_for_the_client_and_a_traceback_for_the_log(
+def test_an_unexpected_exception_is_one_line_for_the_client_and_a_traceback_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def test(server: Served) -> None:
@@ -183,7 +183,7 @@ def test_a_defect_is_one_line_for_the_client_and_a_traceback_for_the_log(
         (b"", "got EOF"),
     ],
 )
-def test_a_body_that_is_no_container_is_refused(body: bytes, needle: str) -> None:
+def test_a_body_that_is_not_a_container_is_rejected(body: bytes, needle: str) -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         answer = await client.ask("POST", "/containers/create", body)
@@ -194,7 +194,7 @@ def test_a_body_that_is_no_container_is_refused(body: bytes, needle: str) -> Non
     served(test)
 
 
-def test_a_document_of_another_media_type_is_refused() -> None:
+def test_a_document_of_another_media_type_is_rejected() -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         answer = await client.ask(
@@ -206,7 +206,7 @@ def test_a_document_of_another_media_type_is_refused() -> None:
     served(test)
 
 
-def test_a_document_beyond_the_ceiling_is_413_whether_or_not_its_length_is_told() -> None:
+def test_a_document_above_the_limit_is_413_with_or_without_content_length() -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         answer = await client.ask("POST", "/containers/create", b" " * (4 * 1024 * 1024 + 1))
@@ -243,7 +243,7 @@ def test_a_document_beyond_the_ceiling_is_413_whether_or_not_its_length_is_told(
         ),
     ],
 )
-def test_a_head_that_is_not_http_is_refused_and_the_connection_ends(
+def test_a_head_that_is_not_http_is_rejected_and_the_connection_ends(
     head: bytes, status: int
 ) -> None:
     async def test(server: Served) -> None:
@@ -276,7 +276,7 @@ def test_a_slow_head_and_a_slow_body_are_timed_out(monkeypatch: pytest.MonkeyPat
     served(test)
 
 
-def test_connections_beyond_the_ceiling_are_told_so() -> None:
+def test_connections_above_the_limit_get_503() -> None:
     async def test(server: Served) -> None:
         first, second = [await server.client() for _ in range(2)]
         assert (await first.ask("GET", "/version")).status == 200
@@ -291,7 +291,7 @@ def test_connections_beyond_the_ceiling_are_told_so() -> None:
     served(test, max_connections=2)
 
 
-def test_work_goes_on_when_its_client_has_gone() -> None:
+def test_a_route_continues_when_its_client_has_left() -> None:
     async def test(server: Served) -> None:
         client = await server.client()
         await client.ask("POST", "/containers/create?name=a", {"Cmd": ["slow"]})
@@ -308,7 +308,7 @@ def test_work_goes_on_when_its_client_has_gone() -> None:
     served(test)
 
 
-def test_close_lets_work_finish_and_ends_streams() -> None:
+def test_close_waits_for_routes_and_ends_streams() -> None:
     async def test(server: Served) -> None:
         worker, idle, watcher = [await server.client() for _ in range(3)]
         await worker.ask("POST", "/containers/create?name=a", {"Cmd": ["slow"]})
@@ -339,7 +339,7 @@ def test_names_that_are_not_utf_8_do_not_break_an_answer() -> None:
     served(test)
 
 
-def test_mutilated_requests_never_hurt_the_server(caplog: pytest.LogCaptureFixture) -> None:
+def test_malformed_requests_do_not_break_the_server(caplog: pytest.LogCaptureFixture) -> None:
     whole = (
         b"POST /v1.45/containers/create?name=a%20b&filters={} HTTP/1.1\r\nHost: x\r\n"
         b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\nUpgrade: tcp\r\n"

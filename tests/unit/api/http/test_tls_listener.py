@@ -1,4 +1,4 @@
-"""TCP with mutual TLS: who is let in, who is not, and that nobody holds up the others."""
+"""TCP with mutual TLS: accepted and rejected clients, and slow ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from harness.certificates import Authority, fingerprint
 from jaula import tls
-from jaula.api.http import peer, tls_listener
+from jaula.api.http import protocol, tls_listener
 from jaula.api.http.server import Server
 from jaula.spec.api_params import AttachOptions, Origin, Remote
 from unit.api.client import Client, eventually
@@ -61,7 +61,7 @@ class Secured:
             return self.engine
 
         self.server = Server(enter)
-        self.entrance = await self.server.listen_secured(sock, self.context(self.places.server))
+        self.entrance = await self.server.listen_tls(sock, self.context(self.places.server))
         return self
 
     def context(self, place: Path) -> ssl.SSLContext:
@@ -87,7 +87,7 @@ def secured(places: SimpleNamespace, test: Callable[[Secured], Awaitable[None]])
     asyncio.run(run())
 
 
-def test_a_client_is_who_its_certificate_says(places: SimpleNamespace) -> None:
+def test_a_client_is_identified_by_its_certificate(places: SimpleNamespace) -> None:
     async def test(server: Secured) -> None:
         for place in (places.alice, places.nameless):
             client = await server.client(place)
@@ -105,7 +105,9 @@ def test_a_client_is_who_its_certificate_says(places: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("kind", ["", "old", "wrong_use", "stranger"])
-def test_others_are_not_let_in(places: SimpleNamespace, kind: str) -> None:
+def test_clients_without_a_valid_certificate_are_rejected(
+    places: SimpleNamespace, kind: str
+) -> None:
     async def test(server: Secured) -> None:
         async def ping() -> None:
             client = await server.client(getattr(places, kind) if kind else None)
@@ -118,7 +120,7 @@ def test_others_are_not_let_in(places: SimpleNamespace, kind: str) -> None:
     secured(places, test)
 
 
-def test_plain_http_gets_an_answer_that_says_what_is_wrong(places: SimpleNamespace) -> None:
+def test_plain_http_gets_an_explaining_answer(places: SimpleNamespace) -> None:
     async def test(server: Secured) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -131,10 +133,10 @@ def test_plain_http_gets_an_answer_that_says_what_is_wrong(places: SimpleNamespa
     secured(places, test)
 
 
-def test_silent_and_slow_clients_hold_up_nobody(
+def test_silent_and_slow_clients_do_not_block_others(
     places: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tls_listener, "MOST_OF_ONE", 8)
+    monkeypatch.setattr(tls_listener, "MAX_HANDSHAKES_PER_ADDRESS", 8)
 
     async def test(server: Secured) -> None:
         silent = []
@@ -147,7 +149,7 @@ def test_silent_and_slow_clients_hold_up_nobody(
         assert (await client.ask("GET", "/_ping")).body == b"OK"
         first, _ = silent[0]
         assert await first.read() == b""  # dropped to make room
-        await eventually(lambda: len(server.entrance._shaking) <= 8)
+        await eventually(lambda: len(server.entrance._handshakes) <= 8)
         for _, writer in silent:
             writer.close()
         client.close()
@@ -155,19 +157,19 @@ def test_silent_and_slow_clients_hold_up_nobody(
     secured(places, test)
 
 
-def test_a_handshake_has_its_time(places: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handshake_times_out(places: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tls_listener, "HANDSHAKE_SECONDS", 0.02)
 
     async def test(server: Secured) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         assert await reader.read() == b""
         writer.close()
-        assert not server.entrance._shaking
+        assert not server.entrance._handshakes
 
     secured(places, test)
 
 
-def test_garbage_in_a_secured_stream_ends_that_one_alone(places: SimpleNamespace) -> None:
+def test_garbage_in_a_tls_stream_ends_only_this_connection(places: SimpleNamespace) -> None:
     async def test(server: Secured) -> None:
         good = await server.client(places.alice)
         bad = await server.client(places.alice)
@@ -181,7 +183,7 @@ def test_garbage_in_a_secured_stream_ends_that_one_alone(places: SimpleNamespace
     secured(places, test)
 
 
-def test_a_hijacked_stream_is_carried_with_half_closed_ends(places: SimpleNamespace) -> None:
+def test_a_hijacked_stream_is_forwarded_with_half_closed_ends(places: SimpleNamespace) -> None:
     """The way of Go's clients: input ends by close_notify, the output is still read."""
 
     async def echo(ref: str, descriptor: int, options: AttachOptions) -> None:
@@ -225,7 +227,7 @@ def test_a_hijacked_stream_is_carried_with_half_closed_ends(places: SimpleNamesp
     secured(places, test)
 
 
-def test_a_client_that_does_not_read_costs_no_memory(places: SimpleNamespace) -> None:
+def test_a_client_that_does_not_read_needs_no_memory(places: SimpleNamespace) -> None:
     sent = 0
     kernel = 32 << 20  # bytes, more than what the kernel's buffers hold
 
@@ -256,7 +258,7 @@ def test_a_client_that_does_not_read_costs_no_memory(places: SimpleNamespace) ->
     secured(places, test)
 
 
-def test_new_certificates_serve_the_next_clients(places: SimpleNamespace, tmp_path: Path) -> None:
+def test_new_certificates_apply_to_new_clients(places: SimpleNamespace, tmp_path: Path) -> None:
     async def test(server: Secured) -> None:
         old = await server.client(places.alice)
         other = Authority(tmp_path / "new", "another authority")
@@ -280,16 +282,16 @@ def test_new_certificates_serve_the_next_clients(places: SimpleNamespace, tmp_pa
         ([[("organizationName", "bob")]], ""),
     ],
 )
-def test_a_name_that_could_be_taken_for_something_else_is_none(
+def test_an_ambiguous_common_name_is_dropped(
     subject: list[list[tuple[str, str]]], name: str
 ) -> None:
-    found = peer.certified("1.2.3.4:5", subject, b"der")
+    found = protocol.certified_peer("1.2.3.4:5", subject, b"der")
     assert found.name == name
     assert found.fingerprint.startswith("sha256:")
     assert json.dumps(found.address) == '"1.2.3.4:5"'
 
 
-def test_malformed_handshakes_end_alone(places: SimpleNamespace) -> None:
+def test_a_malformed_handshake_ends_only_its_connection(places: SimpleNamespace) -> None:
     chance = random.Random(7)
 
     async def test(server: Secured) -> None:
@@ -304,7 +306,7 @@ def test_malformed_handshakes_end_alone(places: SimpleNamespace) -> None:
         client = await server.client(places.alice)
         assert (await client.ask("GET", "/_ping")).body == b"OK"
         client.close()
-        await eventually(lambda: not server.entrance._shaking)
+        await eventually(lambda: not server.entrance._handshakes)
         assert len(server.seen) == 1
 
     secured(places, test)

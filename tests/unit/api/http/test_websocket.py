@@ -1,4 +1,4 @@
-"""The key of a handshake, and a WebSocket that carries a stream, with hostile clients."""
+"""The key of a handshake, and a WebSocket with a raw stream and malicious clients."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_key_of_the_standard_has_its_answer() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x", "dGhlIHNhbXBsZQ==", "dGhlIHNhbXBsZSBub25jZQ==\n"])
-def test_what_is_not_a_key_is_refused(key: str) -> None:
+def test_an_invalid_key_is_rejected(key: str) -> None:
     with pytest.raises(InvalidRequest):
         websocket.accept(key)
 
@@ -130,7 +130,7 @@ def test_a_long_message_arrives_in_parts_with_a_ping_between(size: int) -> None:
     assert bridged(stream) == (b"\x8a\x03hey", data)
 
 
-def test_text_is_carried_and_a_pong_is_not() -> None:
+def test_text_is_forwarded_and_a_pong_is_not() -> None:
     stream = masked(1, b"\xc3", final=False) + masked(10, b"x") + masked(0, b"\xa9")
     assert bridged(stream) == (b"", "é".encode())
 
@@ -196,7 +196,7 @@ def test_noise_is_data_or_a_close_frame(noise: bytes) -> None:
     bridged(noise)
 
 
-def test_a_problem_of_the_attach_ends_the_bridge() -> None:
+def test_an_error_of_the_attach_ends_the_bridge() -> None:
     async def run() -> None:
         client, theirs = socket.socketpair()
         stream, container = socket.socketpair()

@@ -1,4 +1,4 @@
-"""What a connection is served is made when a request first uses it."""
+"""Services of a connection are created at their first use."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def view() -> EngineApi:
     return EngineApi(inner, session)
 
 
-def test_a_connection_begins_without_any_group_of_use_cases() -> None:
+def test_a_connection_starts_without_any_service() -> None:
     made = view()
     assert not set(vars(made)) & set(GROUPS)
     assert made.containers is made.containers
     assert set(vars(made)) & set(GROUPS) == {"containers"}
 
 
-def test_every_group_that_the_api_knows_is_there() -> None:
+def test_every_service_of_the_backend_exists() -> None:
     made = view()
     found = {name: type(getattr(made, name)).__name__ for name in GROUPS}
     assert set(vars(made)) >= set(GROUPS)
@@ -34,7 +34,7 @@ def test_every_group_that_the_api_knows_is_there() -> None:
     assert len(set(found.values())) == len(GROUPS) - 1
 
 
-def test_the_modules_of_groups_are_loaded_with_their_first_use() -> None:
+def test_the_module_of_a_service_is_loaded_at_its_first_use() -> None:
     program = (
         "import sys, jaula.engine.authz.gateway;"
         "print([name for name in sys.modules if name.startswith('jaula.engine.authz.api.')])"

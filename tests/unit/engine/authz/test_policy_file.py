@@ -1,4 +1,4 @@
-"""The policy file: what it says, and everything that it must not be."""
+"""The policy file: valid ones, and invalid ones that are rejected."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.engine.authz import policy_file
-from jaula.engine.authz.caller import Caller
-from jaula.engine.authz.policy import Policy, without_file
-from jaula.engine.authz.rule import AccessLevel, ContainerAccess
+from jaula.engine.authz.policy import (
+    AccessLevel,
+    Caller,
+    ContainerAccess,
+    Policy,
+    default_policy,
+)
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import InvalidRequest
 
@@ -61,11 +65,11 @@ access = "run"
 """
 
 
-def test_every_key_arrives() -> None:
+def test_every_key_is_parsed() -> None:
     rule = parse(FULL).rule_of(caller(1000))
     assert rule.name == "[user.alice]"
     assert rule.access is AccessLevel.RUN
-    assert rule.others is ContainerAccess.CONTROL
+    assert rule.container_access is ContainerAccess.CONTROL
     assert not rule.images
     assert not rule.volumes
     assert rule.privileged
@@ -91,7 +95,7 @@ def test_a_users_rule_wins_over_groups_and_groups_over_the_default() -> None:
     assert policy.rule_of(caller(1001)).access is AccessLevel.ALL
 
 
-def test_a_certificates_fingerprint_goes_before_its_name_and_that_before_any() -> None:
+def test_a_fingerprint_wins_over_a_name_and_a_name_over_any() -> None:
     digest = "sha256:" + "ab" * 32
     text = (
         f'[certificate."{digest}"]\naccess = "all"\n'
@@ -113,45 +117,47 @@ def test_a_certificates_fingerprint_goes_before_its_name_and_that_before_any() -
 
 
 @pytest.mark.parametrize("name", ["sha256:", "sha256:AB", "sha256:" + "g" * 64])
-def test_a_fingerprint_that_is_none_is_an_error(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="a fingerprint is sha256"):
+def test_a_malformed_fingerprint_is_an_error(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="a fingerprint must be sha256"):
         parse(f'[certificate."{name}"]\naccess = "all"')
 
 
-def test_without_a_file_a_certificate_gives_no_power_over_the_host() -> None:
+def test_without_a_file_a_certificate_grants_no_power_over_the_host() -> None:
     caller_of = Caller(certificate="x", fingerprint="sha256:y")
-    assert without_file(None, None).rule_of(caller_of).access is AccessLevel.NONE
-    rule = without_file(None, None, certificates=True).rule_of(caller_of)
+    assert default_policy(None, None).rule_of(caller_of).access is AccessLevel.NONE
+    rule = default_policy(None, None, certificates=True).rule_of(caller_of)
     assert rule.access is AccessLevel.RUN
     assert not rule.allows(Privilege(Relaxation.HOST_MOUNT, "/etc"))
-    assert without_file(None, None, certificates=True).rule_of(Caller()).access is AccessLevel.NONE
+    assert (
+        default_policy(None, None, certificates=True).rule_of(Caller()).access is AccessLevel.NONE
+    )
 
 
 def test_root_obeys_a_rule_of_its_own() -> None:
     assert parse('[user.root]\naccess = "read"').rule_of(caller(0)).access is AccessLevel.READ
 
 
-def test_several_groups_add_up() -> None:
+def test_the_rules_of_several_groups_are_united() -> None:
     text = (
         '[group.developers]\naccess = "run"\ndevices = ["/dev/fuse"]\nimages = false\n'
         '[group.staff]\naccess = "read"\nothers = "read"\nhost-mounts = ["/srv"]'
     )
     rule = parse(text).rule_of(caller(7, 50, 5000))
     assert rule.access is AccessLevel.RUN
-    assert rule.others is ContainerAccess.READ
+    assert rule.container_access is ContainerAccess.READ
     assert rule.devices == {"/dev/fuse"}
     assert rule.allows(Privilege(Relaxation.HOST_MOUNT, "/srv/x"))
     assert "developers" in rule.name
     assert "staff" in rule.name
 
 
-def test_nothing_is_granted_that_is_not_named() -> None:
+def test_what_is_not_granted_is_denied() -> None:
     rule = parse('[user.alice]\naccess = "run"').rule_of(caller(1000))
     for kind in Relaxation:
         assert not rule.allows(Privilege(kind, "anything")), kind
 
 
-def test_all_capabilities_are_granted_by_their_name() -> None:
+def test_all_grants_every_capability() -> None:
     rule = parse(FULL).rule_of(caller(2000, 5000))
     assert rule.allows(Privilege(Relaxation.CAPABILITY, "ALL"))
     assert rule.allows(Privilege(Relaxation.CAPABILITY, "SYS_ADMIN"))
@@ -169,7 +175,7 @@ def test_all_capabilities_are_granted_by_their_name() -> None:
         ("/srv/b/x", True, False),
     ],
 )
-def test_a_mount_is_below_its_prefix_by_whole_names(
+def test_a_mount_prefix_matches_whole_path_components(
     path: str, writable: bool, allowed: bool
 ) -> None:
     rule = parse(FULL).rule_of(caller(1000))
@@ -211,18 +217,18 @@ def test_a_mount_is_below_its_prefix_by_whole_names(
         b"x = " + b"[" * 100_000,
     ],
 )
-def test_what_is_no_policy_is_refused(text: str | bytes) -> None:
+def test_an_invalid_policy_is_rejected(text: str | bytes) -> None:
     with pytest.raises(InvalidRequest):
         parse(text)
 
 
 @given(st.text(max_size=300))
-def test_any_text_is_a_policy_or_a_clear_refusal(text: str) -> None:
+def test_any_text_is_a_policy_or_an_invalid_request(text: str) -> None:
     with contextlib.suppress(InvalidRequest):
         assert parse(text).rule_of(caller(2000)).access is AccessLevel.NONE
 
 
-def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_other_users_can_write_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text("")
     path.chmod(0o620)
@@ -233,7 +239,7 @@ def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
     assert found == Policy(source=f"{path} sha256:{sha256(b'').hexdigest()}")
 
 
-def test_a_missing_file_is_an_error_only_where_it_was_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_only_if_it_is_required(tmp_path: Path) -> None:
     path = str(tmp_path / "none")
     assert policy_file.load(path, required=False, user=USERS.get, group=GROUPS.get) is None
     with pytest.raises(InvalidRequest, match="No such file"):
@@ -242,15 +248,15 @@ def test_a_missing_file_is_an_error_only_where_it_was_named(tmp_path: Path) -> N
         policy_file.load("/dev/null", required=True, user=USERS.get, group=GROUPS.get)
 
 
-def test_without_a_file_the_sockets_group_runs_containers_and_nobody_else_does() -> None:
-    policy = without_file("jaula", 700)
+def test_without_a_file_only_the_sockets_group_runs_containers() -> None:
+    policy = default_policy("jaula", 700)
     assert policy.rule_of(caller(1000, 700)).access is AccessLevel.RUN
     assert policy.rule_of(caller(1000, 701)).access is AccessLevel.NONE
     assert policy.rule_of(caller(0)).access is AccessLevel.ALL
-    assert without_file(None, None).rule_of(caller(1000, 0)).access is AccessLevel.NONE
+    assert default_policy(None, None).rule_of(caller(1000, 0)).access is AccessLevel.NONE
 
 
-def test_a_file_about_images_alone_says_nothing_of_people(tmp_path: Path) -> None:
+def test_a_file_with_an_image_policy_only_is_no_authorization_policy(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text('[images]\n"*" = "reject"\n')
     assert policy_file.load(str(file), required=True, user=USERS.get, group=GROUPS.get) is None

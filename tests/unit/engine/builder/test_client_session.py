@@ -1,4 +1,4 @@
-"""The engine's end of a session, with a client that keeps to the protocol, or does not."""
+"""The engine's end of a build session, with correct and broken clients."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def answering(*frames: tuple[SessionRequestKind, bytes]) -> Client:
     return client
 
 
-def test_a_secret_is_what_comes_until_the_end() -> None:
+def test_a_secret_is_read_until_the_end_frame() -> None:
     async def ask(session: ClientSession) -> None:
         assert await session.secret("s") == b"onetwo"
         assert await session.secret("s") == b"onetwo"
@@ -69,7 +69,7 @@ def test_a_secret_is_what_comes_until_the_end() -> None:
     )
 
 
-def test_what_the_client_does_not_have_is_none() -> None:
+def test_a_secret_that_the_client_does_not_have_is_none() -> None:
     async def ask(session: ClientSession) -> None:
         assert await session.secret("s") is None
 
@@ -83,7 +83,7 @@ def test_what_the_client_does_not_have_is_none() -> None:
         (((SessionRequestKind.DATA, bytes(protocol.PAYLOAD_LIMIT)),) * 9, InvalidRequest),
     ],
 )
-def test_a_secret_that_cannot_be_had(
+def test_a_secret_that_fails_is_an_error(
     frames: tuple[tuple[SessionRequestKind, bytes], ...], error: type[JaulaError]
 ) -> None:
     async def ask(session: ClientSession) -> None:
@@ -96,7 +96,7 @@ def test_a_secret_that_cannot_be_had(
 @pytest.mark.parametrize(
     "last", [b"", b"\xff" * 9, protocol.encode_frame(SessionRequestKind.DATA, 99, b"nobody's")]
 )
-def test_a_client_that_leaves_or_breaks_off_fails_what_is_asked(last: bytes) -> None:
+def test_a_request_fails_when_the_client_leaves_or_breaks_the_protocol(last: bytes) -> None:
     async def client(sock: socket.socket) -> None:
         await _read(sock)
         await asyncio.get_running_loop().sock_sendall(sock, last)
@@ -106,19 +106,19 @@ def test_a_client_that_leaves_or_breaks_off_fails_what_is_asked(last: bytes) -> 
         with pytest.raises(Unavailable):
             await session.secret("s")
         with pytest.raises(Unavailable):
-            await session.ask(SessionRequestKind.SSH, "x")
+            await session.open_stream(SessionRequestKind.SSH, "x")
 
     talk(client, ask)
 
 
-def test_a_session_is_found_by_its_owner_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_owner_finds_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         sessions = ClientSessions()
         ours, theirs = socket.socketpair()
         with theirs:
             serving = asyncio.ensure_future(sessions.serve(ID, "1000", ours.detach(), b""))
             assert (await sessions.find(ID, "1000")).owner == "1000"
-            monkeypatch.setattr("jaula.engine.builder.client_session._PATIENCE", 0.01)
+            monkeypatch.setattr("jaula.engine.builder.client_session._OPEN_TIMEOUT", 0.01)
             for id, owner in ((ID, "0"), ("b" * 32, "1000")):
                 with pytest.raises(NotFound):
                     await sessions.find(id, owner)
@@ -130,7 +130,7 @@ def test_a_session_is_found_by_its_owner_alone(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("id", ["", "short", "A" * 32, "g" * 32, "a" * 65, "../" * 11])
-def test_an_id_that_could_be_guessed_is_refused(id: str) -> None:
+def test_a_session_id_that_is_easy_to_guess_is_rejected(id: str) -> None:
     async def test() -> None:
         with pytest.raises(InvalidRequest):
             await ClientSessions().find(id, "0")

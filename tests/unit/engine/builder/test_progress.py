@@ -1,4 +1,4 @@
-"""The order of what stages say, and that what is not read is bounded."""
+"""The order of progress messages, and the limit of unread ones."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ async def _texts(source: ProgressStream) -> list[str]:
 @pytest.mark.parametrize(
     ("steps", "order"), [(False, ["a1", "a2", "b1", "b2"]), (True, ["b1", "b2", "a1", "a2"])]
 )
-def test_a_later_stage_is_told_later_unless_steps_were_asked_for(
+def test_messages_of_a_later_stage_wait_unless_the_client_asked_for_steps(
     steps: bool, order: list[str]
 ) -> None:
     async def test() -> None:
         source = ProgressStream(steps=steps)
-        first, second = source.channel(0, "a"), source.channel(1, "b")
+        first, second = source.add_channel(0, "a"), source.add_channel(1, "b")
         source.complete()
 
         async def speak() -> None:
@@ -46,20 +46,20 @@ def test_a_later_stage_is_told_later_unless_steps_were_asked_for(
 
 async def _say(channel: ProgressChannel, *texts: str) -> None:
     for text in texts:
-        await channel.say(text)
+        await channel.write(text)
     channel.close()
 
 
-def test_who_says_more_than_is_read_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_BOUND", 4)
+def test_a_writer_waits_for_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_MAX_UNREAD", 4)
 
     async def test() -> None:
         source = ProgressStream(steps=False)
-        first, second = source.channel(0, ""), source.channel(1, "")
+        first, second = source.add_channel(0, ""), source.add_channel(1, "")
         source.complete()
         speaking = asyncio.ensure_future(_say(second, *(str(n) for n in range(100))))
         await idle()
-        assert len(second.waiting) == 4
+        assert len(second.unread) == 4
         first.close()
         assert len(await _texts(source)) == 100
         await speaking
@@ -70,10 +70,10 @@ def test_who_says_more_than_is_read_waits(monkeypatch: pytest.MonkeyPatch) -> No
 def test_steps_have_their_stage_number_and_state() -> None:
     async def test() -> None:
         source = ProgressStream(steps=True)
-        channel = source.channel(3, "name")
+        channel = source.add_channel(3, "name")
         source.complete()
-        await channel.begin(5, 9, "RUN x")
-        await channel.state("done")
+        await channel.begin_step(5, 9, "RUN x")
+        await channel.put_state("done")
         channel.close()
         found = [m["jaula"] async for m in source.read()]
         assert all((about["stage"], about["step"]) == (3, 5) for about in found)

@@ -24,7 +24,7 @@ def results(probe: Probe, *codes: int, spacing: int = 1) -> list[tuple[HealthSta
     found = []
     for number, code in enumerate(codes):
         start = number * spacing * S
-        record = health.after(record, HealthResult(start, start, code), probe, 0)
+        record = health.next_record(record, HealthResult(start, start, code), probe, 0)
         found.append((record.status, record.failing_streak))
     return found
 
@@ -50,11 +50,11 @@ def test_the_newest_results_are_kept() -> None:
     record = HealthRecord()
     for number in range(12):
         result = HealthResult(number, number, 0, str(number))
-        record = health.after(record, result, Probe(("x",)), 0)
+        record = health.next_record(record, result, Probe(("x",)), 0)
     assert [result.output for result in record.log] == ["7", "8", "9", "10", "11"]
 
 
-def test_the_start_interval_holds_while_it_starts() -> None:
+def test_the_start_interval_applies_during_the_start_period() -> None:
     probe = Probe(("x",), interval=30 * S, start_interval=S, start_period=10 * S)
     assert probe.pause(STARTING, 2 * S) == S
     assert probe.pause(STARTING, 11 * S) == 30 * S
@@ -74,7 +74,7 @@ def test_the_start_interval_holds_while_it_starts() -> None:
 def test_the_request_goes_before_the_image(
     asked: Healthcheck | None, image: ImageHealthcheck | None, expected: object
 ) -> None:
-    found = health.merged(asked, image)
+    found = health.merge_image_healthcheck(asked, image)
     assert (found and (found.test, found.interval, found.retries)) == expected
 
 
@@ -101,15 +101,15 @@ def test_the_command_is_run_by_the_images_shell_where_it_is_a_line() -> None:
         Healthcheck(test=("CMD",)),
     ],
 )
-def test_what_cannot_be_meant_is_refused(wanted: Healthcheck) -> None:
+def test_an_invalid_healthcheck_is_refused(wanted: Healthcheck) -> None:
     with pytest.raises(InvalidRequest):
         health.check(wanted)
 
 
-def test_output_is_cut_at_what_is_kept() -> None:
-    assert health.shown_output(b"x" * 4096) == "x" * 4096
-    assert health.shown_output(b"x" * 4097) == "x" * 4096 + "..."
-    assert health.shown_output(b"\xff") == "\ufffd"
+def test_output_is_truncated_at_the_limit() -> None:
+    assert health.truncate_output(b"x" * 4096) == "x" * 4096
+    assert health.truncate_output(b"x" * 4097) == "x" * 4096 + "..."
+    assert health.truncate_output(b"\xff") == "\ufffd"
 
 
 def test_a_record_of_health_survives_the_database() -> None:
@@ -122,7 +122,7 @@ def test_a_session_is_read_whatever_the_programs_name_is() -> None:
     assert exec_session.session_of(b"12 (a) b) (c) S 1 12 77 0 -1 4194304") == 77
 
 
-def test_a_session_ends_with_its_children() -> None:
+def test_killing_a_session_kills_its_children() -> None:
     script = "sleep 300 & sleep 300 & echo on; wait"
     leader = subprocess.Popen(["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE)
     stranger = subprocess.Popen(["sleep", "300"])
@@ -134,7 +134,7 @@ def test_a_session_ends_with_its_children() -> None:
             return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
         assert len(exec_session.members(leader.pid, pids())) == 3
-        assert exec_session.end(leader.pid, pids) >= 3
+        assert exec_session.kill_session(leader.pid, pids) >= 3
         leader.wait(5)
         assert stranger.poll() is None
     finally:

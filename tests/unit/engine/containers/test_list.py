@@ -77,7 +77,7 @@ def test_all_and_limit_show_the_newest_first(some: list[Container]) -> None:
     assert names(filters.select(some, all=False, limit=2, filters={})) == ["name4", "name3"]
 
 
-def test_published_and_exposed_ports_are_found() -> None:
+def test_filters_match_published_and_exposed_ports() -> None:
     body = ContainerCreate(image="x", exposed_ports={"80/tcp": Empty()})
     one = record(1, body=body, ports=(PublishedPort(80, "tcp", "", 8080),))
     assert filters.matches(one, {"publish": ["8080"]})
@@ -88,19 +88,17 @@ def test_published_and_exposed_ports_are_found() -> None:
 @pytest.mark.parametrize(
     "wanted", [{"colour": ["red"]}, {"status": ["asleep"]}, {"exited": ["x"]}, {"health": ["ill"]}]
 )
-def test_a_filter_that_is_none_is_refused(
-    some: list[Container], wanted: dict[str, list[str]]
-) -> None:
+def test_an_unknown_filter_is_refused(some: list[Container], wanted: dict[str, list[str]]) -> None:
     with pytest.raises(InvalidRequest, match="filter"):
         filters.select(some, all=True, limit=None, filters=wanted)
 
 
-def test_a_bound_that_is_no_container_is_not_found(some: list[Container]) -> None:
+def test_before_and_since_need_an_existing_container(some: list[Container]) -> None:
     with pytest.raises(NotFound):
         filters.select(some, all=True, limit=None, filters={"before": ["nobody"]})
 
 
-def test_the_status_says_what_and_since_when() -> None:
+def test_the_status_has_the_state_and_its_duration() -> None:
     now = 1000.0
     at = {"started_at": 997 * 10**9, "finished_at": 880 * 10**9}
     assert container_list.status(record(1, **at), now) == "Up 3 seconds"
@@ -112,7 +110,7 @@ def test_the_status_says_what_and_since_when() -> None:
     assert container_list.status(record(1, status=Status.CREATED), now) == "Created"
 
 
-def test_changes_leave_out_what_only_the_engines_mounts_needed() -> None:
+def test_changes_leave_out_the_engines_mount_points() -> None:
     found = [("/etc", 0), ("/etc/hosts", 1), ("/proc", 1), ("/data", 1), ("/bin/x", 2)]
     assert container_list.changes(found) == [
         {"Path": "/data", "Kind": 1},
@@ -141,7 +139,7 @@ def test_interface_counters_are_read_without_loopback() -> None:
     assert parse_net_dev("") == {}
 
 
-def test_a_container_is_found_by_id_name_and_beginning(tmp_path: Path) -> None:
+def test_a_container_is_found_by_id_name_and_id_prefix(tmp_path: Path) -> None:
     registry = ContainerStore(Database(tmp_path / "db"))
     for number, key in ((1, "ab1" + "0" * 61), (2, "ab2" + "0" * 61)):
         made = record(number, id=key)
@@ -156,7 +154,7 @@ def test_a_container_is_found_by_id_name_and_beginning(tmp_path: Path) -> None:
             registry.find(ref)
 
 
-def test_a_name_belongs_to_one_container_until_it_is_given_back(tmp_path: Path) -> None:
+def test_a_name_belongs_to_one_container_until_its_release(tmp_path: Path) -> None:
     registry = ContainerStore(Database(tmp_path / "db"))
     registry.reserve("web", "1")
     with pytest.raises(Conflict, match='"/web" is already in use by container "1"'):
@@ -168,16 +166,16 @@ def test_a_name_belongs_to_one_container_until_it_is_given_back(tmp_path: Path) 
     registry.reserve("web", "2")
 
 
-def test_waiters_are_told_once_and_by_condition() -> None:
+def test_waiters_are_notified_once_and_by_condition() -> None:
     async def scenario() -> None:
         container = Container(record(1))
         ended, removed = container.wait("next-exit"), container.wait("removed")
         result = filters_result(5)
-        container.tell(("next-exit", "not-running"), result)
+        container.notify(("next-exit", "not-running"), result)
         assert ended.result() == result
         assert not removed.done()
         removed.cancel()
-        container.tell(("removed",), result)
+        container.notify(("removed",), result)
 
     asyncio.run(scenario())
 

@@ -20,7 +20,7 @@ def test_a_container_that_says_nothing_gets_the_engines() -> None:
     )
 
 
-def test_what_a_container_says_counts_first() -> None:
+def test_options_of_the_container_override_the_engines() -> None:
     _, options = log_options(ENGINE, LogConfig(type="json-file", config={"compress": "false"}))
     assert options == {"max-size": "1m", "compress": "false", "max-file": "3"}
 
@@ -39,6 +39,6 @@ def test_another_driver_gets_none_of_them() -> None:
         EngineConfig(log_driver="none", log_options={"max-size": "1m"}),
     ],
 )
-def test_an_engine_whose_containers_could_have_no_log_is_refused(config: EngineConfig) -> None:
+def test_an_engine_log_driver_that_no_container_could_use_is_refused(config: EngineConfig) -> None:
     with pytest.raises(InvalidRequest, match="invalid logging driver or options"):
         check(config)

@@ -1,4 +1,4 @@
-"""Presets complete a request, and what was asked for stays."""
+"""Presets complete a request and keep explicit options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_default_changes_nothing() -> None:
     assert applied() == HostConfig(profile="default")
 
 
-def test_strict_takes_away_what_most_programs_do_not_need() -> None:
+def test_strict_removes_privileges_that_most_programs_do_not_need() -> None:
     host = applied(profile="strict")
     assert host.cap_drop == ("ALL",)
     assert set(host.security_opt) == {"no-new-privileges", "landlock=exec"}
@@ -32,7 +32,7 @@ def test_strict_takes_away_what_most_programs_do_not_need() -> None:
     assert host.network_mode == "none"
     assert host.pids_limit == presets.STRICT_PIDS
     assert host.memory == host.memory_swap == presets.STRICT_MEMORY
-    assert presets.departures(host) == ()
+    assert presets.deviations(host) == ()
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_strict_takes_away_what_most_programs_do_not_need() -> None:
         ({"runtime": "crun"}, {"security_opt": ("no-new-privileges",)}),
     ],
 )
-def test_what_was_asked_for_wins(asked: dict[str, Any], kept: dict[str, Any]) -> None:
+def test_explicit_options_override_the_preset(asked: dict[str, Any], kept: dict[str, Any]) -> None:
     host = applied(profile="strict", **asked)
     assert {name: getattr(host, name) for name in kept} == kept
 
 
-def test_a_place_that_is_mounted_already_stays_as_it_is() -> None:
+def test_strict_keeps_a_requested_mount() -> None:
     host = applied(profile="strict", binds=("data:/tmp",), tmpfs={"/run": "size=1m"})
     assert host.tmpfs == {"/run": "size=1m", "/var/tmp": presets.STRICT_TMPFS["/var/tmp"]}
 
@@ -75,7 +75,7 @@ def test_strict_without_landlock_is_the_rest_of_it() -> None:
     assert applied(landlock=0, profile="strict").security_opt == ("no-new-privileges",)
 
 
-def test_docker_is_what_docker_does() -> None:
+def test_the_docker_preset_has_dockers_defaults() -> None:
     host = applied(profile="docker")
     assert host.userns_mode == "host"
     assert host.pids_limit == 0
@@ -84,7 +84,7 @@ def test_docker_is_what_docker_does() -> None:
     assert host.masked_paths == presets.DOCKER_MASKED
 
 
-def test_docker_leaves_what_was_asked_for() -> None:
+def test_the_docker_preset_keeps_explicit_options() -> None:
     host = applied(profile="docker", userns_mode="private", pids_limit=7, masked_paths=())
     assert (host.userns_mode, host.pids_limit, host.masked_paths) == ("private", 7, ())
     assert applied(profile="docker", pid_mode="container:x").userns_mode == ""
@@ -95,7 +95,7 @@ def test_the_engines_default_counts_where_none_is_named() -> None:
     assert applied("strict", profile="default") == HostConfig(profile="default")
 
 
-def test_an_annotation_names_it_too_and_is_taken_out() -> None:
+def test_an_annotation_selects_the_preset_and_is_removed() -> None:
     host = applied(annotations={presets.ANNOTATION: "strict", "other": "stays"})
     assert host.profile == "strict"
     assert host.annotations == {"other": "stays"}
@@ -117,5 +117,5 @@ def test_an_unknown_or_contradicting_profile_is_refused(host: dict[str, Any]) ->
 
 def test_departures_from_strict_have_names() -> None:
     host = applied(profile="strict", cap_add=("NET_RAW",), network_mode="bridge", memory=1 << 40)
-    assert presets.departures(host) == ("cap-add=NET_RAW", "network=bridge", f"memory={1 << 40}")
-    assert presets.departures(msgspec.structs.replace(host, profile="default")) == ()
+    assert presets.deviations(host) == ("cap-add=NET_RAW", "network=bridge", f"memory={1 << 40}")
+    assert presets.deviations(msgspec.structs.replace(host, profile="default")) == ()

@@ -31,7 +31,7 @@ def test_a_policy_says_whether_it_starts_again(
 ) -> None:
     chosen = RestartPolicy(name=name, maximum_retry_count=limit)
     assert (
-        restart_policy.wanted(
+        restart_policy.should_restart(
             chosen, exit_code=code, count=count, stopped=stopped, engine_start=engine
         )
         is expected

@@ -54,7 +54,7 @@ def run(scenario: Any) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
-def test_a_listener_gets_what_was_kept_and_what_comes() -> None:
+def test_a_subscriber_gets_recent_and_new_events() -> None:
     async def scenario() -> None:
         events = EventBus()
         events.emit("container", "create", "1")
@@ -98,7 +98,7 @@ def test_a_slow_listener_loses_the_oldest_and_not_the_engines_memory() -> None:
     run(scenario)
 
 
-def test_what_a_thread_makes_arrives_in_order_and_its_failure_at_the_end() -> None:
+def test_items_of_a_thread_arrive_in_order_and_its_exception_at_the_end() -> None:
     async def scenario() -> None:
         def work(emit: Any) -> None:
             for number in range(100):
@@ -108,7 +108,7 @@ def test_what_a_thread_makes_arrives_in_order_and_its_failure_at_the_end() -> No
         found = []
 
         async def collect() -> None:
-            async for number in threads.produced(work):
+            async for number in threads.produce(work):
                 found.append(number)
 
         with pytest.raises(ValueError, match="broken"):
@@ -118,7 +118,7 @@ def test_what_a_thread_makes_arrives_in_order_and_its_failure_at_the_end() -> No
     run(scenario)
 
 
-def test_a_reader_that_leaves_ends_the_thread() -> None:
+def test_a_reader_that_stops_ends_the_thread() -> None:
     async def scenario() -> None:
         ended = []
 
@@ -129,7 +129,7 @@ def test_a_reader_that_leaves_ends_the_thread() -> None:
             finally:
                 ended.append(True)
 
-        stream = threads.produced(work)
+        stream = threads.produce(work)
         assert await anext(stream) == b"x" * 1000
         await stream.aclose()  # type: ignore[attr-defined]
         assert ended == [True]
@@ -146,11 +146,11 @@ def test_a_stream_is_read_as_a_file_even_if_not_to_its_end() -> None:
         def work(file: Any, emit: Any) -> None:
             emit(len(file.read(100_000)))
 
-        assert [n async for n in threads.consumed(source(), work)] == [100_000]
+        assert [n async for n in threads.consume(source(), work)] == [100_000]
 
         def everything(file: Any, emit: Any) -> None:
             emit(len(file.read()))
 
-        assert [n async for n in threads.consumed(source(), everything)] == [200 * 65536]
+        assert [n async for n in threads.consume(source(), everything)] == [200 * 65536]
 
     run(scenario)

@@ -32,7 +32,7 @@ def test_a_label_is_selected_by_name_or_by_value(selector: str, fits: bool) -> N
     assert filters.has_label(LABELS, selector) is fits
 
 
-def test_several_labels_must_all_be_there() -> None:
+def test_several_labels_must_all_match() -> None:
     assert filters.has_labels(LABELS, ["a", "b="])
     assert not filters.has_labels(LABELS, ["a", "x"])
     assert filters.has_labels({}, [])
@@ -55,7 +55,7 @@ def test_several_labels_must_all_be_there() -> None:
         ({"label": ["a"], "label!": ["b"]}, False),
     ],
 )
-def test_prune_takes_what_its_filters_leave(
+def test_prune_removes_the_objects_that_its_filters_select(
     given_filters: dict[str, list[str]], taken: bool
 ) -> None:
     assert filters.prune_selects(given_filters, LABELS, 100.0) is taken
@@ -97,7 +97,7 @@ def test_a_duration_is_that_long_ago(text: str, ago: float) -> None:
     "text",
     ["", "x", "-1", "1e9", "nan", "inf", "9" * 400, "253402300801", "٣", "1x", "2024-13-01"],
 )
-def test_what_is_not_a_time_is_refused(text: str) -> None:
+def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid time"):
         filters.parse_time(text)
 

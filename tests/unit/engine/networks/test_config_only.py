@@ -1,4 +1,4 @@
-"""Networks that are settings alone: what they hold, and what others take of them."""
+"""Config-only networks, and networks that take their settings."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def body(**fields: Any) -> NetworkCreate:
 
 
 def plan(**fields: Any) -> NetworkRecord:
-    return config_only.settings(body(config_only=True, **fields), ID)
+    return config_only.config_record(body(config_only=True, **fields), ID)
 
 
-def test_settings_are_kept_as_they_were_asked_for() -> None:
+def test_settings_are_stored_as_requested() -> None:
     made = plan(
         driver="macvlan",
         ipam=IPAM(config=(POOL, IPAMPool(subnet="fd00::/64", gateway="fd00::9"))),
@@ -87,7 +87,7 @@ def test_settings_are_of_a_network_and_not_of_its_operator(fields: dict[str, Any
         ({"config_only": True}, "cannot depend on another"),
     ],
 )
-def test_nothing_stands_beside_the_settings_of_another(fields: dict[str, Any], words: str) -> None:
+def test_config_from_excludes_settings_of_ones_own(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(NotAuthorized, match=words):
         config_only.check(body(**FROM, **fields))
     config_only.check(body(**FROM, internal=True, attachable=True, scope="local"))
@@ -98,19 +98,19 @@ def test_a_network_takes_all_of_them() -> None:
     found = plan(
         ipam=IPAM(config=(POOL,)), enable_ipv6=True, options={"mtu": "9"}, labels={"a": "b"}
     )
-    whole = config_only.applied(body(**FROM, driver="ipvlan", internal=True), found)
+    whole = config_only.apply_config(body(**FROM, driver="ipvlan", internal=True), found)
     assert (whole.enable_ipv6, whole.options, whole.labels) == (True, {"mtu": "9"}, {"a": "b"})
     assert whole.ipam == IPAM(config=(POOL,))
     assert (whole.driver, whole.internal, whole.name) == ("ipvlan", True, "shop")
 
 
 @pytest.mark.parametrize("found", [None, NetworkRecord("plan", ID, 1, "br-1")])
-def test_settings_that_are_not_there_are_not_found(found: NetworkRecord | None) -> None:
+def test_a_missing_config_only_network_is_not_found(found: NetworkRecord | None) -> None:
     with pytest.raises(NotFound, match='configuration network "plan" does not exist'):
-        config_only.applied(body(**FROM), found)
+        config_only.apply_config(body(**FROM), found)
 
 
-def test_records_from_before_there_were_settings_are_networks() -> None:
+def test_records_older_than_config_only_are_networks() -> None:
     old = b'{"name":"shop","id":"ab","created":1,"bridge":"br-1"}'
     network = msgspec.json.decode(old, type=NetworkRecord)
     assert (network.config_only, network.config_from) == (False, "")

@@ -28,7 +28,7 @@ def test_a_bridge_is_named_after_the_network_and_follows_the_engines_settings() 
     assert inspect.document(made)["Options"] == {}
 
 
-def test_what_a_network_says_itself_holds() -> None:
+def test_options_of_the_network_override_the_engines() -> None:
     options = {PAST: "false", BINDING: "127.0.0.1"}
     made = create.network(body(options=options), ID)
     assert (made.past_firewall, made.host_binding) == (False, "127.0.0.1")
@@ -68,7 +68,7 @@ def test_an_option_that_cannot_be_is_refused(driver: str, options: dict[str, str
         create.network(body(driver=driver, options=options), ID)
 
 
-def test_kinds_of_networks_that_are_not_there_are_refused() -> None:
+def test_unsupported_kinds_of_networks_are_refused() -> None:
     create.check(body(driver="macvlan"))
     for fields in ({"ingress": True}, {"driver": "overlay"}, {"scope": "swarm"}):
         with pytest.raises(JaulaError, match="swarm"):
@@ -85,7 +85,7 @@ def test_settings_are_of_no_driver() -> None:
             create.check(NetworkCreate(**{"name": "plan", "config_only": True} | fields))
 
 
-def test_a_network_says_whose_settings_it_has() -> None:
+def test_a_network_names_its_config_only_network() -> None:
     for driver in ("bridge", "macvlan", "ipvlan"):
         made = create.network(
             body(driver=driver, config_from={"Network": "plan"}, options={"parent": "eth0"}), ID

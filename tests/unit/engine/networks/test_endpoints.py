@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.networks import endpoints as network_endpoints
 from jaula.engine.networks.dns_server import RATE, QueryQuota
-from jaula.engine.resolved_request import resolve
 from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
@@ -32,35 +32,37 @@ def body(mode: str, **endpoints: EndpointSettings) -> ContainerCreate:
 
 @pytest.mark.parametrize("mode", ["", "default", "bridge"])
 def test_without_a_word_it_is_the_default_network(mode: str) -> None:
-    assert network_endpoints.chosen(body(mode), find) == {"bridge": EndpointSettings()}
+    assert network_endpoints.select_networks(body(mode), find) == {"bridge": EndpointSettings()}
     wanted = {"default": WEB}
-    assert network_endpoints.chosen(body(mode, **wanted), find) == {"bridge": WEB}
+    assert network_endpoints.select_networks(body(mode, **wanted), find) == {"bridge": WEB}
 
 
 def test_the_mode_comes_first_and_may_be_an_id() -> None:
-    found = network_endpoints.chosen(body("ab12", bridge=EndpointSettings(), ab12=WEB), find)
+    found = network_endpoints.select_networks(
+        body("ab12", bridge=EndpointSettings(), ab12=WEB), find
+    )
     assert list(found.items()) == [("shop", WEB), ("bridge", EndpointSettings())]
-    assert network_endpoints.chosen(body("shop"), find) == {"shop": EndpointSettings()}
+    assert network_endpoints.select_networks(body("shop"), find) == {"shop": EndpointSettings()}
 
 
-def test_endpoints_without_a_mode_are_all_there_is() -> None:
-    assert network_endpoints.chosen(body("default", shop=WEB), find) == {"shop": WEB}
+def test_endpoints_without_a_mode_are_the_only_networks() -> None:
+    assert network_endpoints.select_networks(body("default", shop=WEB), find) == {"shop": WEB}
 
 
 @pytest.mark.parametrize("mode", ["host", "none", "container:x"])
 def test_modes_that_share_have_no_network(mode: str) -> None:
-    assert network_endpoints.chosen(body(mode), find) == {}
+    assert network_endpoints.select_networks(body(mode), find) == {}
     with pytest.raises(InvalidRequest, match="conflicting options"):
-        network_endpoints.chosen(body(mode, shop=WEB), find)
+        network_endpoints.select_networks(body(mode, shop=WEB), find)
 
 
 def test_the_hosts_own_entry_is_no_network() -> None:
-    assert network_endpoints.chosen(body("host", host=EndpointSettings()), find) == {}
+    assert network_endpoints.select_networks(body("host", host=EndpointSettings()), find) == {}
 
 
-def test_an_unknown_network_is_told() -> None:
+def test_an_unknown_network_is_an_error() -> None:
     with pytest.raises(NotFound, match="network nope not found"):
-        network_endpoints.chosen(body("nope"), find)
+        network_endpoints.select_networks(body("nope"), find)
 
 
 def record(mode: str = "", **fields: object) -> ContainerRecord:
@@ -71,13 +73,13 @@ def record(mode: str = "", **fields: object) -> ContainerRecord:
 
 
 def test_records_from_before_are_on_the_default_network() -> None:
-    assert list(network_endpoints.of(record())) == ["bridge"]
-    assert network_endpoints.of(record("host")) == {}
-    assert network_endpoints.of(record(networks={})) == {}
+    assert list(network_endpoints.settings_of(record())) == ["bridge"]
+    assert network_endpoints.settings_of(record("host")) == {}
+    assert network_endpoints.settings_of(record(networks={})) == {}
 
 
 def test_a_container_is_called_by_name_alias_id_and_host_name() -> None:
-    assert network_endpoints.names(record(), WEB) == ("web", "www", "c" * 12, "pc")
+    assert network_endpoints.dns_names(record(), WEB) == ("web", "www", "c" * 12, "pc")
 
 
 def at(**addresses: str) -> EndpointSettings:
@@ -105,17 +107,17 @@ ASKED = NetworkRecord("shop", "a" * 64, 0, "br-x", asked_pools=True)
         ("shop", ASKED, EndpointSettings(mac_address="zz")),
     ],
 )
-def test_what_a_network_cannot_give_is_refused(
+def test_settings_that_a_network_does_not_support_are_refused(
     name: str, network: NetworkRecord | None, settings: EndpointSettings
 ) -> None:
     with pytest.raises(InvalidRequest):
         network_endpoints.check(name, network, settings)
 
 
-def test_links_are_names_of_ones_own_for_others() -> None:
+def test_links_are_aliases_of_one_container_for_another() -> None:
     settings = EndpointSettings(links=("shop-db-1:DB", "/cache:/me/fast", f"{'ab' * 32}:id", "me"))
     network_endpoints.check("shop", NETWORK, settings)
-    assert network_endpoints.linked(record(), settings) == {
+    assert network_endpoints.link_aliases(record(), settings) == {
         "db": "shop-db-1",
         "fast": "cache",
         "id": "abababababab",
@@ -123,7 +125,7 @@ def test_links_are_names_of_ones_own_for_others() -> None:
     }
 
 
-def test_what_it_can_give_passes() -> None:
+def test_supported_settings_are_accepted() -> None:
     wanted = EndpointIPAMConfig(ipv4_address="10.0.0.1", ipv6_address="fd00::1")
     network_endpoints.check("shop", ASKED, EndpointSettings(ipam_config=wanted, aliases=("a",)))
 
@@ -134,8 +136,8 @@ def test_interfaces_are_numbered_without_gaps() -> None:
 
 
 def test_the_first_network_that_is_not_internal_leads_outside() -> None:
-    assert network_endpoints.primary({"inner": True, "shop": False, "b": False}) == "shop"
-    assert network_endpoints.primary({"inner": True, "deep": True}) == "inner"
+    assert network_endpoints.gateway_network({"inner": True, "shop": False, "b": False}) == "shop"
+    assert network_endpoints.gateway_network({"inner": True, "deep": True}) == "inner"
 
 
 def test_questions_beyond_the_rate_wait_for_the_next_moment() -> None:

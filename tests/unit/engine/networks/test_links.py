@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
 from jaula.engine.networks import endpoints as network_endpoints
-from jaula.engine.networks import links, live_links
-from jaula.engine.resolved_request import resolve
+from jaula.engine.networks import links
 from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointSettings
@@ -54,33 +54,35 @@ def test_a_link_without_a_name_is_refused(text: str) -> None:
         links.parse(text)
 
 
-def test_a_link_is_taken_from_the_request_and_from_what_was_resolved(tmp_path: Path) -> None:
+def test_a_link_is_removed_from_the_body_and_the_resolved_request(tmp_path: Path) -> None:
     registry = ContainerStore(Database(tmp_path / "db"))
     made = record(links=("store:db", "/store:/web/db2", "db", "other"))
     registry.reserve(made.name, made.id)
     container = Container(made)
     registry.add(container)
-    parts = SimpleNamespace(registry=registry)
+    services = SimpleNamespace(container_store=registry)
     for name in ("web/db", "/web/db2"):
-        assert live_links.parent(parts, name) is container  # type: ignore[arg-type]
+        assert links.link_parent(services, name) is container  # type: ignore[arg-type]
     with pytest.raises(NotFound):
-        live_links.parent(parts, "web/store")  # type: ignore[arg-type]
+        links.link_parent(services, "web/store")  # type: ignore[arg-type]
     config = SimpleNamespace(paths=SimpleNamespace(container=lambda id: tmp_path / id))
-    parts.config = config
-    live_links.remove(parts, "web/db")  # type: ignore[arg-type]
+    services.config = config
+    links.remove_link(services, "web/db")  # type: ignore[arg-type]
     assert container.record.body.host_config.links == ("/store:/web/db2", "other")
     assert container.record.resolved.links == (Link("store", "db2"), Link("other", "other"))
 
 
-def test_a_link_on_the_default_network_is_no_name_on_others() -> None:
+def test_a_link_on_the_default_network_is_no_alias_on_other_networks() -> None:
     settings = EndpointSettings(links=("cache:fast",))
-    assert network_endpoints.linked(record(links=("store:db",)), settings) == {"fast": "cache"}
+    assert network_endpoints.link_aliases(record(links=("store:db",)), settings) == {
+        "fast": "cache"
+    }
     own = record(links=("store:db",), network_mode="shop")
-    assert network_endpoints.linked(own, settings) == {"db": "store", "fast": "cache"}
+    assert network_endpoints.link_aliases(own, settings) == {"db": "store", "fast": "cache"}
 
 
 def test_the_address_is_that_on_a_network_of_both() -> None:
     store = record(endpoint("shop", "10.1.0.2"), endpoint("bridge", "10.0.0.2"))
-    assert links.address_on(network_endpoints.of(record()), store) == "10.0.0.2"
+    assert links.address_on(network_endpoints.settings_of(record()), store) == "10.0.0.2"
     assert links.address_on({"other"}, store) == ""
     assert links.address_on({"bridge"}, record()) == ""

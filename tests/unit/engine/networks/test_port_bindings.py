@@ -54,7 +54,7 @@ def test_publishing_all_takes_the_exposed_ones_that_are_not_published() -> None:
         body("٨٠"),
     ],
 )
-def test_a_port_that_is_none_is_refused(request_body: ContainerCreate) -> None:
+def test_an_invalid_port_is_refused(request_body: ContainerCreate) -> None:
     with pytest.raises(InvalidRequest):
         port_mappings(request_body)
 
@@ -68,6 +68,6 @@ def test_a_signal_is_read(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "65", "SIGNOPE", "-9", "RTMIN+99", "TERM+1", "9 9"])
-def test_a_signal_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_signal_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid signal"):
         signals.parse(text)

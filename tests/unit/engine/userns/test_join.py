@@ -1,4 +1,4 @@
-"""Namespaces are lent by the process that a container has, not by whoever has its number."""
+"""Namespaces are opened of the container's init, never of a process that reused its pid."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def container(pid: int, shim_pid: int, status: Status = Status.RUNNING) -> Conta
 
 def test_descriptors_are_those_of_the_process() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        held = join.borrow(container(child.pid, os.getpid()), ("user", "network"))
+        held = join.open_namespaces(container(child.pid, os.getpid()), ("user", "network"))
         try:
             for kind, fd in held.items():
                 link = os.readlink(f"/proc/{child.pid}/ns/{join.NAMES[kind]}")
@@ -44,25 +44,25 @@ def test_descriptors_are_those_of_the_process() -> None:
 
 def test_the_root_is_that_of_the_process() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        root = join.root(container(child.pid, os.getpid()))
+        root = join.open_root(container(child.pid, os.getpid()))
         assert os.path.samestat(os.fstat(root), os.stat("/"))
         os.close(root)
         child.kill()
     with pytest.raises(Conflict):
-        join.root(container(os.getpid(), 1))
+        join.open_root(container(os.getpid(), 1))
 
 
 @pytest.mark.parametrize("shim", [1, os.getppid() + 1])
-def test_a_number_that_another_process_has_by_now_lends_nothing(shim: int) -> None:
+def test_a_reused_pid_opens_nothing(shim: int) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(Conflict, match="does not run"):
-        join.borrow(container(os.getpid(), shim), ("user", "pid", "ipc", "network"))
+        join.open_namespaces(container(os.getpid(), shim), ("user", "pid", "ipc", "network"))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(
     ("pid", "status"), [(0, Status.RUNNING), (2**22 + 1, Status.RUNNING), (1, Status.EXITED)]
 )
-def test_what_has_ended_lends_nothing(pid: int, status: Status) -> None:
+def test_an_exited_container_opens_nothing(pid: int, status: Status) -> None:
     with pytest.raises(Conflict):
-        join.borrow(container(pid, os.getppid(), status), ("user",))
+        join.open_namespaces(container(pid, os.getppid(), status), ("user",))

@@ -22,7 +22,7 @@ def read(**host: object) -> tuple[MountRequest, ...]:
     return mount_requests(ContainerCreate(host_config=HostConfig(**host)))  # type: ignore[arg-type]
 
 
-def test_a_bind_is_private_and_its_source_is_made() -> None:
+def test_a_bind_is_private_and_its_source_is_created() -> None:
     (wish,) = read(binds=("/src/../a:/dst/:ro",))
     assert wish.make_source
     mount = wish.mount
@@ -45,7 +45,7 @@ def test_a_path_alone_is_an_anonymous_volume() -> None:
     assert wish.mount.anonymous
 
 
-def test_volumes_of_the_image_give_way_to_what_was_asked_for() -> None:
+def test_requested_mounts_replace_volumes_of_the_image() -> None:
     body = ContainerCreate(
         volumes={"/a": Empty(), "/b": Empty()}, host_config=HostConfig(binds=("x:/a",))
     )
@@ -54,7 +54,7 @@ def test_volumes_of_the_image_give_way_to_what_was_asked_for() -> None:
     assert found["/b"].anonymous
 
 
-def test_a_missing_source_of_a_mount_is_not_made() -> None:
+def test_a_missing_source_of_a_mount_is_not_created() -> None:
     (wish,) = read(mounts=(Mount(type="bind", source="/s", target="/t", read_only=True),))
     assert not wish.make_source
     assert "rro" in wish.mount.options
@@ -113,7 +113,7 @@ def test_a_malformed_mount_is_refused(mount: Mount) -> None:
 
 
 @pytest.mark.parametrize("options", ["bind", "remount", "size", "lowerdir=/x", "ro,,rw", "a=b"])
-def test_a_tmpfs_option_that_is_none_is_refused(options: str) -> None:
+def test_an_invalid_tmpfs_option_is_refused(options: str) -> None:
     with pytest.raises(InvalidRequest, match="tmpfs option"):
         read(tmpfs={"/t": options})
 
@@ -126,11 +126,11 @@ def test_one_place_is_mounted_once() -> None:
 @pytest.mark.parametrize(
     "place", ["/proc", "/proc/", "//proc", "/x/../proc/sys", "/proc/self/attr"]
 )
-def test_nothing_is_mounted_over_what_the_kernel_is_told_through(place: str) -> None:
+def test_no_mount_hides_a_kernel_interface_in_proc(place: str) -> None:
     for host in ({"binds": (f"v:{place}",)}, {"tmpfs": {place: ""}}):
-        with pytest.raises(InvalidRequest, match="lies in /proc"):
+        with pytest.raises(InvalidRequest, match="is in /proc"):
             read(**host)
-    with pytest.raises(InvalidRequest, match="lies in /proc"):
+    with pytest.raises(InvalidRequest, match="is in /proc"):
         mount_requests(ContainerCreate(volumes={place: Empty()}))
 
 
@@ -142,7 +142,7 @@ def test_figures_in_proc_can_be_replaced() -> None:
 @pytest.mark.parametrize(
     ("given", "found"), [("a", "a"), ("./a//b/", "a/b"), (".", ""), ("a/..", ""), ("a/../b", "b")]
 )
-def test_a_part_of_a_volume_is_a_path_within_it(given: str, found: str) -> None:
+def test_a_subpath_is_a_path_within_the_volume(given: str, found: str) -> None:
     mount = Mount(
         type="volume", source="v", target="/m", volume_options=VolumeOptions(subpath=given)
     )

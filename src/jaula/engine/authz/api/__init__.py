@@ -1,4 +1,5 @@
-"""The engine as one caller may use it: every use case judged, and noted where it changes something.
+"""The engine as one caller may use it: authorized, and audited if it changes state.
 
-A view has the methods of the engine's use cases. What it judges is the value that it hands on.
+A class here has the methods of one service of the engine. It passes on the very value that it has
+authorized.
 """

@@ -1,4 +1,4 @@
-"""Builds, as one caller may ask for them."""
+"""Builds, as one caller may use them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine import relaxations as asking
+from jaula.engine import relaxations
 from jaula.engine.authz.api.images import closing
 from jaula.engine.builder.client_session import check_id
 from jaula.engine.containers.create import with_container_ids
-from jaula.engine.resolved_request import resolve
+from jaula.engine.containers.resolved_request import resolve
 from jaula.spec.api import ContainerCreate
 
 if TYPE_CHECKING:
@@ -25,52 +25,53 @@ Document = dict[str, Any]
 
 
 class BuildsApi:
-    """Whoever may run containers and change images may build: a build does both.
+    """Builds need the right to run containers and to change images: a build does both.
 
-    Limits and modes are judged as a container's; what a Dockerfile asks for is when it does.
+    The limits and modes of a build are authorized like those of a container. The privileges that a
+    Dockerfile requests are authorized when its RUN is reached.
     """
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
-        self._inner = engine.builds
-        self._visitor = visitor
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.builds
+        self._session = session
 
     async def build(
         self, options: BuildOptions, stream: AsyncIterator[bytes]
     ) -> AsyncIterator[Document]:
-        visitor = self._visitor
+        session = self._session
         image = options.names[0] if options.names else ""
-        with visitor.deed("image build", image, image=image) as deed:
-            deed.images()
-            host = with_container_ids(visitor.parts, options.host)
+        with session.begin("image build", image, image=image) as action:
+            action.require_images()
+            host = with_container_ids(session.services, options.host)
             options = msgspec.structs.replace(options, host=host)
             resolved = resolve(ContainerCreate(cmd=("true",), host_config=host))
-            deed.judged(asking.of_request(resolved))
-            progress = self._inner.build(
-                options, stream, resolved, owner=visitor.caller.key, judge=visitor.judge
+            action.authorize(relaxations.of_request(resolved))
+            progress = self._service.build(
+                options, stream, resolved, owner=session.caller.key, authorize=session.authorize
             )
-            async with closing(progress) as told:
-                async for document in told:
+            async with closing(progress) as messages:
+                async for document in messages:
                     yield document
 
     async def cancel(self, build_id: str) -> None:
-        with self._visitor.deed("image build cancel", build_id, lessens=True) as deed:
-            deed.run()
-            owner = None if self._visitor.mighty else self._visitor.caller.key
-            await self._inner.cancel(build_id, owner)
+        with self._session.begin("image build cancel", build_id, revokes=True) as action:
+            action.require_run()
+            owner = None if self._session.is_admin else self._session.caller.key
+            await self._service.cancel(build_id, owner)
 
     async def prune(self, options: PruneOptions) -> Document:
-        with self._visitor.deed("build cache prune", "", lessens=True) as deed:
-            deed.images()
-            return await self._inner.prune(options)
+        with self._session.begin("build cache prune", "", revokes=True) as action:
+            action.require_images()
+            return await self._service.prune(options)
 
     def check_session(self, id: str) -> None:
-        self._visitor.run()
+        self._session.require_run()
         check_id(id)
 
     async def session(self, id: str, descriptor: int, early: bytes) -> None:
         try:
-            self._visitor.run()
+            self._session.require_run()
         except BaseException:
             os.close(descriptor)
             raise
-        await self._inner.sessions.serve(id, self._visitor.caller.key, descriptor, early)
+        await self._service.sessions.serve(id, self._session.caller.key, descriptor, early)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine import relaxations as asking
-from jaula.engine.authz.rule import ContainerAccess
+from jaula.engine import relaxations
+from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
@@ -32,182 +32,188 @@ Documents = list[Document]
 
 
 class ContainersApi:
-    """Containers: their owner and whoever may control others' can do what is asked."""
+    """Containers may be changed by their owner, and by callers with control of all containers."""
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
-        self._inner = engine.containers
-        self._visitor = visitor
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.containers
+        self._session = session
 
     async def create(
         self, body: ContainerCreate, name: str | None, platform: str | None
     ) -> ContainerCreated:
-        visitor = self._visitor
-        with visitor.deed("container create", name or "", image=body.image) as deed:
+        session = self._session
+        with session.begin("container create", name or "", image=body.image) as action:
 
             def authorize(resolved: ResolvedRequest) -> tuple[str, ...]:
-                asks = deed.judged((*asking.of_request(resolved), *visitor.inherited(resolved)))
-                visitor.given(resolved)
-                return visitor.prefixes(asks)
+                privileges = action.authorize(
+                    (*relaxations.of_request(resolved), *session.inherited_mounts(resolved))
+                )
+                session.authorize_secrets(resolved)
+                return session.mount_prefixes(privileges)
 
-            created = await self._inner.create(
-                body, name, platform, owner=visitor.owner, authorize=authorize
+            created = await self._service.create(
+                body, name, platform, owner=session.owner, authorize=authorize
             )
-            deed.object = created.id
+            action.object = created.id
             return created
 
     async def start(self, ref: str) -> None:
-        with self._visitor.deed("container start", ref) as deed:
-            deed.judged(asking.of_record(deed.container(ref).record))
-            await self._inner.start(ref)
+        with self._session.begin("container start", ref) as action:
+            action.authorize(relaxations.of_record(action.require_control(ref).record))
+            await self._service.start(ref)
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
-        with self._visitor.deed("container stop", ref, lessens=True) as deed:
-            deed.container(ref)
-            await self._inner.stop(ref, timeout, signal)
+        with self._session.begin("container stop", ref, revokes=True) as action:
+            action.require_control(ref)
+            await self._service.stop(ref, timeout, signal)
 
     async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
-        with self._visitor.deed("container restart", ref) as deed:
-            deed.judged(asking.of_record(deed.container(ref).record))
-            await self._inner.restart(ref, timeout, signal)
+        with self._session.begin("container restart", ref) as action:
+            action.authorize(relaxations.of_record(action.require_control(ref).record))
+            await self._service.restart(ref, timeout, signal)
 
     async def kill(self, ref: str, signal: str | None) -> None:
-        with self._visitor.deed("container kill", ref, lessens=True) as deed:
-            deed.container(ref)
-            await self._inner.kill(ref, signal)
+        with self._session.begin("container kill", ref, revokes=True) as action:
+            action.require_control(ref)
+            await self._service.kill(ref, signal)
 
     async def pause(self, ref: str) -> None:
-        with self._visitor.deed("container pause", ref, lessens=True) as deed:
-            deed.container(ref)
-            await self._inner.pause(ref)
+        with self._session.begin("container pause", ref, revokes=True) as action:
+            action.require_control(ref)
+            await self._service.pause(ref)
 
     async def unpause(self, ref: str) -> None:
-        with self._visitor.deed("container unpause", ref) as deed:
-            deed.container(ref)
-            await self._inner.unpause(ref)
+        with self._session.begin("container unpause", ref) as action:
+            action.require_control(ref)
+            await self._service.unpause(ref)
 
     async def rename(self, ref: str, new: str) -> None:
-        with self._visitor.deed("container rename", ref) as deed:
-            deed.container(ref)
-            await self._inner.rename(ref, new)
+        with self._session.begin("container rename", ref) as action:
+            action.require_control(ref)
+            await self._service.rename(ref, new)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
-        with self._visitor.deed("container remove", ref, lessens=True) as deed:
-            deed.container(ref)
-            await self._inner.remove(ref, force=force, volumes=volumes)
+        with self._session.begin("container remove", ref, revokes=True) as action:
+            action.require_control(ref)
+            await self._service.remove(ref, force=force, volumes=volumes)
 
     async def remove_link(self, name: str) -> None:
-        with self._visitor.deed("container unlink", name, lessens=True) as deed:
-            deed.run()
-            deed.container(self._inner.parent_of_link(name).id)
-            await self._inner.remove_link(name)
+        with self._session.begin("container unlink", name, revokes=True) as action:
+            action.require_run()
+            action.require_control(self._service.parent_of_link(name).id)
+            await self._service.remove_link(name)
 
     async def wait(self, ref: str, condition: str) -> Future[WaitResult]:
-        self._visitor.look()
-        return await self._inner.wait(ref, condition)
+        self._session.require_read()
+        return await self._service.wait(ref, condition)
 
     def inspect(self, ref: str, *, size: bool) -> Document:
-        self._visitor.look()
-        document = self._inner.inspect(ref, size=size)
-        if not self._visitor.has(self._inner.find(ref), ContainerAccess.READ):
+        self._session.require_read()
+        document = self._service.inspect(ref, size=size)
+        if not self._session.can_access(self._service.find(ref), ContainerAccess.READ):
             names = [entry.partition("=")[0] for entry in document["Config"]["Env"]]
             document["Config"]["Env"] = names
         return document
 
     def list(self, *, all: bool, limit: int | None, filters: Filters, size: bool) -> Documents:
-        self._visitor.look()
-        return self._inner.list(all=all, limit=limit, filters=filters, size=size)
+        self._session.require_read()
+        return self._service.list(all=all, limit=limit, filters=filters, size=size)
 
     async def top(self, ref: str, ps_args: str) -> Document:
-        self._visitor.read(ref)
-        return await self._inner.top(ref, ps_args)
+        self._session.require_container_read(ref)
+        return await self._service.top(ref, ps_args)
 
     async def changes(self, ref: str) -> Documents:
-        self._visitor.read(ref)
-        return await self._inner.changes(ref)
+        self._session.require_container_read(ref)
+        return await self._service.changes(ref)
 
     async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
         try:
-            with self._visitor.deed("container attach", ref) as deed:
-                deed.container(ref)
+            with self._session.begin("container attach", ref) as action:
+                action.require_control(ref)
                 owned, fd = fd, -1
-                await self._inner.attach(ref, owned, options)
+                await self._service.attach(ref, owned, options)
         finally:
             if fd >= 0:
                 os.close(fd)
 
     def tty(self, ref: str, *, control: bool = False) -> bool:
         if control:
-            self._visitor.control(ref)
+            self._session.require_control(ref)
         else:
-            self._visitor.read(ref)
-        return self._inner.tty(ref, control=control)
+            self._session.require_container_read(ref)
+        return self._service.tty(ref, control=control)
 
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
-        self._visitor.read(ref)
-        return self._inner.logs(ref, options)
+        self._session.require_container_read(ref)
+        return self._service.logs(ref, options)
 
     def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[Document]:
-        self._visitor.look()
-        return self._inner.stats(ref, stream=stream, one_shot=one_shot)
+        self._session.require_read()
+        return self._service.stats(ref, stream=stream, one_shot=one_shot)
 
     def export(self, ref: str) -> AsyncIterator[bytes]:
-        self._visitor.read(ref)
-        return self._inner.export(ref)
+        self._session.require_container_read(ref)
+        return self._service.export(ref)
 
     async def commit(self, ref: str, options: CommitOptions) -> str:
-        with self._visitor.deed("container commit", ref, image=options.repo) as deed:
-            deed.container(ref)
-            deed.images()
-            return await self._inner.commit(ref, options)
+        with self._session.begin("container commit", ref, image=options.repo) as action:
+            action.require_control(ref)
+            action.require_images()
+            return await self._service.commit(ref, options)
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
-        self._may_copy_out(ref)
-        return await self._inner.path_stat(ref, path)
+        self._authorize_copy_out(ref)
+        return await self._service.path_stat(ref, path)
 
     async def copy_out(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
-        self._may_copy_out(ref)
-        return await self._inner.copy_out(ref, path)
+        self._authorize_copy_out(ref)
+        return await self._service.copy_out(ref, path)
 
-    def _may_copy_out(self, ref: str) -> None:
-        """What a container that does not run would see is mounted anew: as for a start."""
-        self._visitor.read(ref)
-        container = self._inner.find(ref)
+    def _authorize_copy_out(self, ref: str) -> None:
+        """Check a copy; the bind mounts of a stopped container are mounted as for a start."""
+        self._session.require_container_read(ref)
+        container = self._service.find(ref)
         if not container.live and any(mount.type == "bind" for mount in container.record.mounts):
-            self._as_it_runs(container)
-            self._visitor.judge(asking.of_record(container.record))
+            self._require_running(container)
+            self._session.authorize(relaxations.of_record(container.record))
 
-    def _as_it_runs(self, container: Container) -> None:
-        """Mounts that give an owner's rights alone give root's where it does not run."""
-        if container.record.beneath and not container.live and not self._visitor.mighty:
-            raise self._visitor.refusal(
-                f"copy where directories of the host are mounted: {container.name} does not run",
+    def _require_running(self, container: Container) -> None:
+        """Refuse a copy that would open a restricted bind mount as root.
+
+        Such a mount has the rights of its owner only. While the container is stopped, the engine
+        would open it with those of root.
+        """
+        if container.record.beneath and not container.live and not self._session.is_admin:
+            raise self._session.denial(
+                f"copy below directories of the host: {container.name} is not running",
                 "start it",
             )
 
     async def copy_in(
         self, ref: str, path: str, stream: AsyncIterator[bytes], *, keep_kinds: bool, as_user: bool
     ) -> None:
-        with self._visitor.deed("container copy", ref) as deed:
-            container = deed.container(ref)
-            self._as_it_runs(container)
-            deed.judged(asking.of_record(container.record))
-            await self._inner.copy_in(ref, path, stream, keep_kinds=keep_kinds, as_user=as_user)
+        with self._session.begin("container copy", ref) as action:
+            container = action.require_control(ref)
+            self._require_running(container)
+            action.authorize(relaxations.of_record(container.record))
+            await self._service.copy_in(ref, path, stream, keep_kinds=keep_kinds, as_user=as_user)
 
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
-        with self._visitor.deed("container update", ref) as deed:
-            deed.container(ref)
-            deed.judged(asking.of_update(body))
-            return await self._inner.update(ref, body)
+        with self._session.begin("container update", ref) as action:
+            action.require_control(ref)
+            action.authorize(relaxations.of_update(body))
+            return await self._service.update(ref, body)
 
     async def resize(self, ref: str, h: int, w: int) -> None:
-        self._visitor.control(ref)
-        await self._inner.resize(ref, h, w)
+        self._session.require_control(ref)
+        await self._service.resize(ref, h, w)
 
     async def prune(self, filters: Filters) -> Document:
-        with self._visitor.deed("container prune", "", lessens=True) as deed:
-            deed.everyone("remove containers of all owners")
-            return await self._inner.prune(filters)
+        with self._session.begin("container prune", "", revokes=True) as action:
+            action.require_all_containers("remove containers of all owners")
+            return await self._service.prune(filters)
 
     def spec(self, ref: str) -> bytes:
-        self._visitor.read(ref)
-        return self._inner.spec(ref)
+        self._session.require_container_read(ref)
+        return self._service.spec(ref)

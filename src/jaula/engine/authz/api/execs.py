@@ -1,11 +1,11 @@
-"""Further processes in containers, as one caller may have them."""
+"""Exec processes, as one caller may use them."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine import relaxations as asking
+from jaula.engine import relaxations
 
 if TYPE_CHECKING:
     from jaula.engine.authz.session import Session
@@ -17,17 +17,17 @@ Document = dict[str, Any]
 
 
 class ExecsApi:
-    """Further processes: their container's owner may have them."""
+    """Exec processes may be used by callers that control the container."""
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
-        self._inner = engine.execs
-        self._visitor = visitor
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.execs
+        self._session = session
 
     async def create(self, ref: str, body: ExecCreate) -> str:
-        with self._visitor.deed("exec create", ref, argv=body.cmd) as deed:
-            deed.container(ref)
-            deed.judged(asking.of_exec(body))
-            return await self._inner.create(ref, body)
+        with self._session.begin("exec create", ref, argv=body.cmd) as action:
+            action.require_control(ref)
+            action.authorize(relaxations.of_exec(body))
+            return await self._service.create(ref, body)
 
     async def start(
         self,
@@ -39,30 +39,30 @@ class ExecsApi:
         console: tuple[int, int] | None,
     ) -> None:
         try:
-            execed = self._find(exec_id)
-            with self._visitor.deed(
-                "exec start", execed.container.id, argv=execed.body.cmd
-            ) as deed:
-                deed.container(execed.container.id)
-                deed.judged(asking.of_exec(execed.body))
+            exec_process = self._find(exec_id)
+            with self._session.begin(
+                "exec start", exec_process.container.id, argv=exec_process.body.cmd
+            ) as action:
+                action.require_control(exec_process.container.id)
+                action.authorize(relaxations.of_exec(exec_process.body))
                 owned, fd = fd, None
-                await self._inner.start(exec_id, owned, early, detach, tty, console)
+                await self._service.start(exec_id, owned, early, detach, tty, console)
         finally:
             if fd is not None:
                 os.close(fd)
 
     def _find(self, exec_id: str) -> Exec:
-        self._visitor.look()
-        return self._inner.find(exec_id)
+        self._session.require_read()
+        return self._service.find(exec_id)
 
     def inspect(self, exec_id: str) -> Document:
-        self._visitor.read(self._find(exec_id).container.id)
-        return self._inner.inspect(exec_id)
+        self._session.require_container_read(self._find(exec_id).container.id)
+        return self._service.inspect(exec_id)
 
     async def resize(self, exec_id: str, h: int, w: int) -> None:
-        self._visitor.control(self._find(exec_id).container.id)
-        await self._inner.resize(exec_id, h, w)
+        self._session.require_control(self._find(exec_id).container.id)
+        await self._service.resize(exec_id, h, w)
 
     def tty(self, exec_id: str) -> bool:
-        self._visitor.control(self._find(exec_id).container.id)
-        return self._inner.tty(exec_id)
+        self._session.require_control(self._find(exec_id).container.id)
+        return self._service.tty(exec_id)

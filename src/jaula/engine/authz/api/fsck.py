@@ -1,10 +1,10 @@
-"""Checks and repairs, as one caller may ask for them."""
+"""Checks and repairs of the engine's state, as one caller may use them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.authz.rule import ContainerAccess
+from jaula.engine.authz.policy import ContainerAccess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -16,23 +16,26 @@ Document = dict[str, Any]
 
 
 class FsckApi:
-    """Images are common; everything else belongs to whoever may touch all of it."""
+    """Images may be verified by all who run containers; the rest needs access to all containers."""
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
-        self._inner = engine.upkeep
-        self._visitor = visitor
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.fsck
+        self._session = session
 
     def verify_images(self, names: Sequence[str]) -> AsyncIterator[Document]:
-        self._visitor.run()
-        return self._inner.verify_images(names)
+        self._session.require_run()
+        return self._service.verify_images(names)
 
     async def check(self, *, contents: bool) -> Document:
-        self._visitor.look()
-        if not self._visitor.mighty and self._visitor.rule.others < ContainerAccess.READ:
-            raise self._visitor.refusal("look at what is everybody's")
-        return await self._inner.check(contents=contents)
+        self._session.require_read()
+        if (
+            not self._session.is_admin
+            and self._session.rule.container_access < ContainerAccess.READ
+        ):
+            raise self._session.denial("check the objects of all owners")
+        return await self._service.check(contents=contents)
 
     async def repair(self, *, contents: bool) -> Document:
-        with self._visitor.deed("system repair", "", lessens=True) as deed:
-            deed.everyone("repair the engine")
-            return await self._inner.repair(contents=contents)
+        with self._session.begin("system repair", "", revokes=True) as action:
+            action.require_all_containers("repair the engine")
+            return await self._service.repair(contents=contents)

@@ -19,54 +19,54 @@ Documents = list[Document]
 
 
 @asynccontextmanager
-async def closing(told: AsyncIterator[Document]) -> AsyncIterator[AsyncIterator[Document]]:
-    """End the work behind lines of progress when nobody reads them any more."""
+async def closing(messages: AsyncIterator[Document]) -> AsyncIterator[AsyncIterator[Document]]:
+    """Close an iterator of progress messages after the block, which ends the work behind it."""
     try:
-        yield told
+        yield messages
     finally:
-        if isinstance(told, AsyncGenerator):
-            await told.aclose()
+        if isinstance(messages, AsyncGenerator):
+            await messages.aclose()
 
 
 class ImagesApi:
-    """Images are common to all who may run containers and have the grant."""
+    """Images belong to no owner. Changes need the right to run containers and the images grant."""
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
-        self._inner = engine.images
-        self._visitor = visitor
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.images
+        self._session = session
 
     def list(self, *, all: bool, filters: Filters, digests: bool) -> Documents:
-        self._visitor.look()
-        return self._inner.list(all=all, filters=filters, digests=digests)
+        self._session.require_read()
+        return self._service.list(all=all, filters=filters, digests=digests)
 
     def inspect(self, ref: str) -> Document:
-        self._visitor.look()
-        return self._inner.inspect(ref)
+        self._session.require_read()
+        return self._service.inspect(ref)
 
     def history(self, ref: str) -> Documents:
-        self._visitor.look()
-        return self._inner.history(ref)
+        self._session.require_read()
+        return self._service.history(ref)
 
     async def tag(self, ref: str, repo: str, tag: str) -> None:
-        with self._visitor.deed("image tag", f"{ref} {repo}:{tag}") as deed:
-            deed.images()
-            await self._inner.tag(ref, repo, tag)
+        with self._session.begin("image tag", f"{ref} {repo}:{tag}") as action:
+            action.require_images()
+            await self._service.tag(ref, repo, tag)
 
     async def remove(self, ref: str, *, force: bool, noprune: bool) -> Documents:
-        with self._visitor.deed("image remove", ref, lessens=True) as deed:
-            deed.images()
-            return await self._inner.remove(ref, force=force, noprune=noprune)
+        with self._session.begin("image remove", ref, revokes=True) as action:
+            action.require_images()
+            return await self._service.remove(ref, force=force, noprune=noprune)
 
     async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
-        with self._visitor.deed("image load", "") as deed:
-            deed.images()
-            async with closing(self._inner.load(stream, quiet=quiet)) as progress:
+        with self._session.begin("image load", "") as action:
+            action.require_images()
+            async with closing(self._service.load(stream, quiet=quiet)) as progress:
                 async for document in progress:
-                    yield deed.told(document)
+                    yield action.check_progress(document)
 
     def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
-        self._visitor.look()
-        return self._inner.save(names)
+        self._session.require_read()
+        return self._service.save(names)
 
     async def import_(
         self,
@@ -76,15 +76,15 @@ class ImagesApi:
         changes: Sequence[str],
         message: str,
     ) -> AsyncIterator[Document]:
-        with self._visitor.deed("image import", f"{repo}:{tag}") as deed:
-            deed.images()
+        with self._session.begin("image import", f"{repo}:{tag}") as action:
+            action.require_images()
             async with closing(
-                self._inner.import_(stream, repo, tag, changes, message)
+                self._service.import_(stream, repo, tag, changes, message)
             ) as progress:
                 async for document in progress:
-                    yield deed.told(document)
+                    yield action.check_progress(document)
 
     async def prune(self, filters: Filters) -> Document:
-        with self._visitor.deed("image prune", "", lessens=True) as deed:
-            deed.images()
-            return await self._inner.prune(filters)
+        with self._session.begin("image prune", "", revokes=True) as action:
+            action.require_images()
+            return await self._service.prune(filters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine import relaxations as asking
+from jaula.engine import relaxations
 from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
@@ -17,41 +17,41 @@ Documents = list[Document]
 
 
 class NetworksApi:
-    """Networks: whoever may run containers may make them, and connect what is theirs."""
+    """Networks may be created by callers that run containers; connecting needs the container."""
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
-        self._inner = engine.networks
-        self._visitor = visitor
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.networks
+        self._session = session
 
     def list(self, filters: Filters) -> Documents:
-        self._visitor.look()
-        return self._inner.list(filters)
+        self._session.require_read()
+        return self._service.list(filters)
 
     def inspect(self, ref: str) -> Document:
-        self._visitor.look()
-        return self._inner.inspect(ref)
+        self._session.require_read()
+        return self._service.inspect(ref)
 
     async def create(self, body: NetworkCreate) -> Document:
-        with self._visitor.deed("network create", body.name) as deed:
-            deed.judged(asking.of_network(self._inner.whole(body)))
-            return await self._inner.create(body)
+        with self._session.begin("network create", body.name) as action:
+            action.authorize(relaxations.of_network(self._service.whole(body)))
+            return await self._service.create(body)
 
     async def remove(self, ref: str) -> None:
-        with self._visitor.deed("network remove", ref, lessens=True) as deed:
-            deed.run()
-            await self._inner.remove(ref)
+        with self._session.begin("network remove", ref, revokes=True) as action:
+            action.require_run()
+            await self._service.remove(ref)
 
     async def connect(self, ref: str, body: NetworkConnect) -> None:
-        with self._visitor.deed("network connect", f"{ref} {body.container}") as deed:
-            deed.container(body.container)
-            await self._inner.connect(ref, body)
+        with self._session.begin("network connect", f"{ref} {body.container}") as action:
+            action.require_control(body.container)
+            await self._service.connect(ref, body)
 
     async def disconnect(self, ref: str, body: NetworkDisconnect) -> None:
-        with self._visitor.deed("network disconnect", f"{ref} {body.container}") as deed:
-            deed.container(body.container)
-            await self._inner.disconnect(ref, body)
+        with self._session.begin("network disconnect", f"{ref} {body.container}") as action:
+            action.require_control(body.container)
+            await self._service.disconnect(ref, body)
 
     async def prune(self, filters: Filters) -> Document:
-        with self._visitor.deed("network prune", "", lessens=True) as deed:
-            deed.run()
-            return await self._inner.prune(filters)
+        with self._session.begin("network prune", "", revokes=True) as action:
+            action.require_run()
+            return await self._service.prune(filters)

@@ -19,53 +19,53 @@ Documents = list[Document]
 
 
 class RegistryApi:
-    """Whoever may bring images in may also send them out; asking a registry is a deed of its own.
+    """Registries need the images grant, for a push as for a pull.
 
-    Credentials are never noted, only whom they are for.
+    The audit log has the address of the registry, never the credentials.
     """
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
-        self._inner = engine.distribution
-        self._visitor = visitor
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.distribution
+        self._session = session
 
     async def pull(
         self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None
     ) -> AsyncIterator[Document]:
-        with self._visitor.deed("image pull", f"{name}:{tag}" if tag else name) as deed:
-            deed.images()
-            async with closing(self._inner.pull(name, tag, platform, auth)) as progress:
+        with self._session.begin("image pull", f"{name}:{tag}" if tag else name) as action:
+            action.require_images()
+            async with closing(self._service.pull(name, tag, platform, auth)) as progress:
                 async for document in progress:
-                    yield deed.told(document)
+                    yield action.check_progress(document)
 
     async def push(self, name: str, tag: str, auth: RegistryAuth | None) -> AsyncIterator[Document]:
-        with self._visitor.deed("image push", f"{name}:{tag}" if tag else name) as deed:
-            deed.images()
-            async with closing(self._inner.push(name, tag, auth)) as progress:
+        with self._session.begin("image push", f"{name}:{tag}" if tag else name) as action:
+            action.require_images()
+            async with closing(self._service.push(name, tag, auth)) as progress:
                 async for document in progress:
-                    yield deed.told(document)
+                    yield action.check_progress(document)
 
     async def login(self, auth: RegistryAuth) -> Document:
-        with self._visitor.deed("registry login", auth.server_address) as deed:
-            deed.images()
-            return await self._inner.login(auth)
+        with self._session.begin("registry login", auth.server_address) as action:
+            action.require_images()
+            return await self._service.login(auth)
 
     async def inspect(self, name: str, auth: RegistryAuth | None) -> Document:
-        self._visitor.run()
-        return await self._inner.inspect(name, auth)
+        self._session.require_run()
+        return await self._service.inspect(name, auth)
 
     async def manifest(self, name: str, auth: RegistryAuth | None) -> Document:
-        self._visitor.run()
-        return await self._inner.manifest(name, auth)
+        self._session.require_run()
+        return await self._service.manifest(name, auth)
 
     async def push_list(
         self, name: str, body: ManifestListAdd, auth: RegistryAuth | None
     ) -> Document:
-        with self._visitor.deed("manifest push", name) as deed:
-            deed.images()
-            return await self._inner.push_list(name, body, auth)
+        with self._session.begin("manifest push", name) as action:
+            action.require_images()
+            return await self._service.push_list(name, body, auth)
 
     async def search(
         self, term: str, limit: int, filters: Filters, auth: RegistryAuth | None
     ) -> Documents:
-        self._visitor.run()
-        return await self._inner.search(term, limit, filters, auth)
+        self._session.require_run()
+        return await self._service.search(term, limit, filters, auth)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.authz.rule import ContainerAccess
+from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
     from jaula.engine.authz.session import Session
-    from jaula.engine.secrets.service import Secrets as Inner
+    from jaula.engine.secrets.service import Secrets
     from jaula.spec.api import SecretSpec
 
 Document = dict[str, Any]
@@ -17,42 +17,44 @@ Documents = list[Document]
 
 
 class SecretsApi:
-    """Names and labels are seen by all who may look; the rest is their owner's.
+    """Names and labels are visible to all callers with read access; changes need the owner.
 
-    A config's content is shown to its owner and to whoever may read others' containers.
+    The content of a config is visible to its owner, and to callers that may read all containers.
     """
 
-    def __init__(self, inner: Inner, visitor: Session) -> None:
-        self._inner = inner
-        self._visitor = visitor
+    def __init__(self, service: Secrets, session: Session) -> None:
+        self._service = service
+        self._session = session
 
     def list(self, filters: Filters) -> Documents:
-        self._visitor.look()
-        return [self._shown(document) for document in self._inner.list(filters)]
+        self._session.require_read()
+        return [self._visible(document) for document in self._service.list(filters)]
 
     def inspect(self, ref: str) -> Document:
-        self._visitor.look()
-        return self._shown(self._inner.document(self._inner.find(ref)))
+        self._session.require_read()
+        return self._visible(self._service.document(self._service.find(ref)))
 
-    def _shown(self, document: Document) -> Document:
-        owner = self._inner.find(document["ID"]).owner
-        if "Data" in document["Spec"] and not self._visitor.reaches(owner, ContainerAccess.READ):
+    def _visible(self, document: Document) -> Document:
+        owner = self._service.find(document["ID"]).owner
+        if "Data" in document["Spec"] and not self._session.can_access_owner(
+            owner, ContainerAccess.READ
+        ):
             del document["Spec"]["Data"]
         return document
 
     async def create(self, body: SecretSpec) -> str:
-        with self._visitor.deed(f"{self._inner.kind} create", body.name) as deed:
-            deed.run()
-            return self._inner.create(body, self._visitor.caller.key)
+        with self._session.begin(f"{self._service.kind} create", body.name) as action:
+            action.require_run()
+            return self._service.create(body, self._session.caller.key)
 
     async def update(self, ref: str, version: int, body: SecretSpec) -> None:
-        with self._visitor.deed(f"{self._inner.kind} update", ref) as deed:
-            deed.run()
-            self._visitor.own_secret(self._inner.kind, ref)
-            self._inner.update(ref, version, body)
+        with self._session.begin(f"{self._service.kind} update", ref) as action:
+            action.require_run()
+            self._session.require_secret(self._service.kind, ref)
+            self._service.update(ref, version, body)
 
     async def remove(self, ref: str) -> None:
-        with self._visitor.deed(f"{self._inner.kind} remove", ref, lessens=True) as deed:
-            deed.run()
-            self._visitor.own_secret(self._inner.kind, ref)
-            self._inner.remove(ref)
+        with self._session.begin(f"{self._service.kind} remove", ref, revokes=True) as action:
+            action.require_run()
+            self._session.require_secret(self._service.kind, ref)
+            self._service.remove(ref)

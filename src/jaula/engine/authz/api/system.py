@@ -1,4 +1,4 @@
-"""The engine itself, as one caller may see it."""
+"""The engine itself, as one caller may use it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ Document = dict[str, Any]
 
 
 class SystemApi:
-    """The engine itself. Ping and version are for everyone who reached the socket."""
+    """The engine itself. Ping and version need no right."""
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
-        self._inner = engine.system
-        self._visitor = visitor
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.system
+        self._session = session
 
     async def info(self) -> Document:
-        self._visitor.look()
-        return await self._inner.info()
+        self._session.require_read()
+        return await self._service.info()
 
     def version(self) -> Document:
-        return self._inner.version()
+        return self._service.version()
 
     async def df(self) -> Document:
-        self._visitor.look()
-        return await self._inner.df()
+        self._session.require_read()
+        return await self._service.df()
 
     def events(
         self, since: float | None, until: float | None, filters: Filters
     ) -> AsyncIterator[Document]:
-        self._visitor.look()
-        return self._visitor.own_events(self._inner.events(since, until, filters))
+        self._session.require_read()
+        return self._session.visible_events(self._service.events(since, until, filters))
 
     async def ping(self) -> None:
-        await self._inner.ping()
+        await self._service.ping()

@@ -1,4 +1,4 @@
-"""Trust in images, as one caller may look at it and add to it."""
+"""Image signatures and the image policy, as one caller may use them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ Document = dict[str, Any]
 
 
 class TrustApi:
-    """Whoever may send images out may send signatures; the rules are the operator's file's."""
+    """Signatures need the images grant. The rules are in the operator's file and only readable."""
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
-        self._inner = engine.trust
-        self._visitor = visitor
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.trust
+        self._session = session
 
     def policy(self, name: str) -> Document:
-        self._visitor.look()
-        return self._inner.policy(name)
+        self._session.require_read()
+        return self._service.policy(name)
 
     async def signatures(self, name: str, auth: RegistryAuth | None) -> Document:
-        self._visitor.run()
-        return await self._inner.signatures(name, auth)
+        self._session.require_run()
+        return await self._service.signatures(name, auth)
 
     async def sign(self, name: str, body: SignatureAdd, auth: RegistryAuth | None) -> Document:
-        with self._visitor.deed("image sign", name) as deed:
-            deed.images()
-            return await self._inner.sign(name, body, auth)
+        with self._session.begin("image sign", name) as action:
+            action.require_images()
+            return await self._service.sign(name, body, auth)
 
     async def sbom(self, name: str, form: str) -> Document:
-        self._visitor.look()
-        return await self._inner.sbom(name, form)
+        self._session.require_read()
+        return await self._service.sbom(name, form)

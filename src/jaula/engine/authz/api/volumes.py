@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine import relaxations as asking
+from jaula.engine import relaxations
 from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
@@ -16,32 +16,32 @@ Document = dict[str, Any]
 
 
 class VolumesApi:
-    """Volumes are common to all who may run containers; making and removing needs the grant."""
+    """Volumes belong to no owner. Creating and removing them needs the volumes grant."""
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
-        self._inner = engine.volumes
-        self._visitor = visitor
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.volumes
+        self._session = session
 
     async def create(self, body: VolumeCreate) -> Document:
-        with self._visitor.deed("volume create", body.name) as deed:
-            deed.volumes()
-            deed.judged(asking.of_volume(body.driver_opts))
-            return await self._inner.create(body)
+        with self._session.begin("volume create", body.name) as action:
+            action.require_volumes()
+            action.authorize(relaxations.of_volume(body.driver_opts))
+            return await self._service.create(body)
 
     def list(self, filters: Filters) -> Document:
-        self._visitor.look()
-        return self._inner.list(filters)
+        self._session.require_read()
+        return self._service.list(filters)
 
     def inspect(self, name: str) -> Document:
-        self._visitor.look()
-        return self._inner.inspect(name)
+        self._session.require_read()
+        return self._service.inspect(name)
 
     async def remove(self, name: str, *, force: bool) -> None:
-        with self._visitor.deed("volume remove", name, lessens=True) as deed:
-            deed.volumes()
-            await self._inner.remove(name, force=force)
+        with self._session.begin("volume remove", name, revokes=True) as action:
+            action.require_volumes()
+            await self._service.remove(name, force=force)
 
     async def prune(self, filters: Filters) -> Document:
-        with self._visitor.deed("volume prune", "", lessens=True) as deed:
-            deed.volumes()
-            return await self._inner.prune(filters)
+        with self._session.begin("volume prune", "", revokes=True) as action:
+            action.require_volumes()
+            return await self._service.prune(filters)

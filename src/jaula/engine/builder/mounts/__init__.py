@@ -1,1 +1,1 @@
-"""``RUN --mount``: parse, resolve and attach the mounts of a build step."""
+"""``RUN --mount``: resolve and attach the mounts of a build step."""

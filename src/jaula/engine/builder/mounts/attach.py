@@ -1,88 +1,368 @@
-"""``RUN --mount``: what a step sees besides its own files.
+"""``RUN --mount``: make the mounts of a step and attach them before its container starts.
 
-Every mount is made here, resolved, shown with the container's owners and attached below a
-directory of the step's in ``run``, before the container starts; the runtime binds those places.
-So a path in a Dockerfile is looked up once, inside of what it is a path of (``RESOLVE_IN_ROOT``),
-and what the container gets is that very file or directory, whatever a step beside it changes.
+Each mount is made, resolved, shown with the owners of the container's user namespace, and attached
+below a directory of the step in ``run``. The runtime then binds it from there. So a path in a
+Dockerfile is looked up once, inside the tree that it belongs to (``RESOLVE_IN_ROOT``). The
+container gets that very file or directory, whatever a parallel step changes.
 
-The places exist in the engine's own mount namespace only. When the engine is killed they are gone.
-What they are attached to is removed by name and never with what is in it: that may be a cache.
+The mounts exist in the engine's own mount namespace only; they are gone when the engine is killed.
+Their mount points are removed by name and never recursively, since a cache may be mounted there.
+
+Facts about mounts: an overlay cannot be id-mapped, its layers can
+(:mod:`jaula.runtime.create.rootfs`). Linux before 6.15 cannot clone a part of a detached mount, so
+a root is attached before a directory of it is cloned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from jaula.engine.builder.mounts.attacher import MountAttacher
-from jaula.engine.builder.mounts.kinds import SecretMount
-from jaula.engine.builder.mounts.step_sources import places, remove_places
-from jaula.engine.threads import in_own_thread
+from jaula.engine.builder.mounts.kinds import (
+    BindMount,
+    CacheMount,
+    SecretMount,
+    SshMount,
+    TmpfsMount,
+)
+from jaula.engine.oci_spec import security
+from jaula.engine.threads import in_own_thread, in_unshared_thread
 from jaula.engine.volumes import mount_spec
-from jaula.kernel import mounts
-from jaula.kernel.mounts import MNT
+from jaula.errors import InvalidRequest, JaulaError
+from jaula.kernel import mounts, paths
+from jaula.kernel.mounts import MNT, MOUNT_ATTR
+from jaula.runtime.create import id_maps, rootfs
+from jaula.security.lsm import selinux
+from jaula.spec.rootfs import OverlayRoot
+from jaula.state.records import MountRecord
+from jaula.storage.relabel import relabel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from pathlib import Path
 
+    from jaula.config import Paths
     from jaula.engine.builder.mounts.kinds import StepMount
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.engine.userns import keep_id
+    from jaula.engine.userns.id_ranges import IdMaps
+
+_OPTIONS = ("bind", "rprivate", "nosuid", "nodev")
+_SECRET_SIZE = 1 << 20  # bytes of the file system that holds one secret
+_NAME = "content"
+
+
+def sweep(paths: Paths) -> None:
+    """Remove the mount points that steps of a killed engine left."""
+    try:
+        directories = tuple(_attach_root(paths).iterdir())
+    except FileNotFoundError:
+        return
+    for directory in directories:
+        _remove_mount_points(directory)
+
+
+def _attach_root(paths: Paths) -> Path:
+    """Return the directory with one directory for each step."""
+    return paths.run / "builds"
+
+
+def _remove_mount_points(directory: Path) -> None:
+    """Remove a step's directory, with empty files and directories and nothing else."""
+    try:
+        mount_points = tuple(directory.iterdir())
+    except FileNotFoundError:
+        return
+    for mount_point in mount_points:
+        if mount_point.is_dir():
+            mount_point.rmdir()
+        else:
+            mount_point.unlink()
+    directory.rmdir()
 
 
 class StepMounts:
     """The mounts of one step."""
 
-    def __init__(self, parts: Services, wanted: Sequence[StepMount]) -> None:
-        self._parts = parts
-        self._wanted = tuple(wanted)
+    def __init__(self, services: Services, mounts: Sequence[StepMount]) -> None:
+        self._services = services
+        self._mounts = tuple(mounts)
         self._attached: list[str] = []
-        self._place: Path | None = None
-        for mount in self._wanted:
+        self._directory: Path | None = None
+        for mount in self._mounts:
             if mount.target:
                 mount_spec.destination(mount.target)
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Where they are mounted."""
-        return tuple(mount.target for mount in self._wanted if mount.target)
+        """The mount points in the container."""
+        return tuple(mount.target for mount in self._mounts if mount.target)
 
-    def preparation(self, container: Container) -> Callable[[keep_id.Maps], Awaitable[None]]:
-        """What a start does once the ids of its user namespace are known."""
+    def attach_on_start(self, container: Container) -> Callable[[IdMaps], Awaitable[None]]:
+        """Return the function that a start calls with the id maps of the user namespace."""
 
-        async def prepare(maps: keep_id.Maps) -> None:
-            if not self._wanted:
+        async def attach(maps: IdMaps) -> None:
+            if not self._mounts:
                 return
             uids, gids = maps
             sandbox = None
-            if uids and not self._parts.host.rootless:
-                sandbox = await self._parts.runtime.sandbox(uids, network=False, gid_mappings=gids)
+            if uids and not self._services.host.rootless:
+                sandbox = await self._services.runtime.sandbox(
+                    uids, network=False, gid_mappings=gids
+                )
             try:
                 user_fd = sandbox.user_fd if sandbox is not None else None
-                self._place = places(self._parts.config.paths) / container.id
-                make = MountAttacher(
-                    self._parts, container, (uids, gids or uids), user_fd, self._place
+                self._directory = _attach_root(self._services.config.paths) / container.id
+                attacher = MountAttacher(
+                    self._services, container, (uids, gids or uids), user_fd, self._directory
                 )
-                found = await in_own_thread(lambda: make.all(self._wanted, self._attached))
-                container.bundle = make.bundle
+                records = await in_own_thread(lambda: attacher.attach(self._mounts, self._attached))
+                container.bundle = attacher.bundle
             finally:
                 if sandbox is not None:
                     sandbox.close()
-            container.hidden_env = tuple(
+            container.transient_env = tuple(
                 f"{m.variable}={m.content.decode(errors='surrogateescape')}"
-                for m in self._wanted
+                for m in self._mounts
                 if isinstance(m, SecretMount) and m.variable
             )
-            container.change(mounts=found)
+            container.change(mounts=records)
 
-        return prepare
+        return attach
 
     def detach(self) -> None:
-        """Take them away; from any thread, as often as one likes."""
+        """Unmount everything and remove the mount points. Safe in any thread and repeatedly."""
         while self._attached:
             mounts.umount2(self._attached.pop(), MNT.DETACH)
-        if self._place is not None:
-            remove_places(self._place)
-            self._place = None
+        if self._directory is not None:
+            _remove_mount_points(self._directory)
+            self._directory = None
+
+
+class MountAttacher:
+    """Makes the mounts of one start below ``directory``. Synchronous, for a thread of its own.
+
+    ``user_fd`` is a user namespace with the ids of ``maps``; None if the mounts need no id map.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        container: Container,
+        maps: IdMaps,
+        user_fd: int | None,
+        directory: Path,
+    ) -> None:
+        self._maps = maps
+        self._user_fd = user_fd
+        self._owner = (id_maps.host_id(maps[0], 0), id_maps.host_id(maps[1], 0))
+        self._directory = directory
+        self._container_dir = services.config.paths.container(container.id)
+        record = container.record
+        label = security.selinux_labels(record.resolved, services.host, record.level).mount
+        self._label = (label or None) if services.host.selinux else None
+        self._shared_label = ""
+        if self._label:
+            shared = services.host.selinux_types.file._replace(level=selinux.SHARED_LEVEL)
+            self._shared_label = str(shared)
+        self._attached: list[str] = []
+        self.bundle = ""  # on a tmpfs, if environment variables are secret
+
+    def attach(self, requests: Sequence[StepMount], attached: list[str]) -> tuple[MountRecord, ...]:
+        """Make all mounts. Each mount point is appended to ``attached``, to undo a failure.
+
+        :raises InvalidRequest: when a mount cannot be made.
+        """
+        self._attached = attached
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        records: dict[str, MountRecord] = {}
+        if any(isinstance(mount, SecretMount) and mount.variable for mount in requests):
+            self.bundle = self._tmpfs("bundle")
+        for index, mount in enumerate(requests):
+            try:
+                record = self._attach_one(index, mount)
+            except OSError as error:
+                target = mount.target or getattr(mount, "variable", "")
+                raise InvalidRequest(
+                    f"the mount at {target} cannot be made: {error.strerror or error}"
+                ) from error
+            if record is not None:
+                records[record.destination] = record
+        return tuple(records.values())
+
+    def _attach_one(self, index: int, mount: StepMount) -> MountRecord | None:
+        if isinstance(mount, TmpfsMount):
+            size = (f"size={mount.size}",) if mount.size else ()
+            options = ("nosuid", "nodev", "mode=1777", *size)
+            return MountRecord("tmpfs", mount_spec.destination(mount.target), options=options)
+        if isinstance(mount, SecretMount) and not mount.target:
+            return None
+        match mount:
+            case BindMount():
+                source, read_only = self._bind(index, mount), not mount.writable
+            case CacheMount():
+                source, read_only = self._cache(index, mount), not mount.writable
+            case SecretMount():
+                source, read_only = self._secret(index, mount), True
+            case SshMount():
+                source, read_only = self._socket(index, mount), False
+        return MountRecord(
+            "bind",
+            mount_spec.destination(mount.target),
+            source=source,
+            read_only=read_only,
+            propagation="rprivate",
+            options=_OPTIONS,
+            mapped=True,
+        )
+
+    # -- trees -------------------------------------------------------------------------------
+
+    def _bind(self, index: int, mount: BindMount) -> str:
+        tree = self._root(index, mount)
+        try:
+            if mount.source.strip("/") in ("", "."):
+                return self._move(tree, self._make_dir(index))
+            whole = self._move(tree, self._make_dir(f"{index}-whole"))
+        finally:
+            os.close(tree)
+        with _opened(whole) as root:
+            try:
+                source = paths.open_in_root(root, mount.source, os.O_PATH)
+            except OSError as error:
+                raise InvalidRequest(
+                    f"{mount.source!r} is not in {mount.title or 'the context'}: {error.strerror}"
+                ) from error
+        try:
+            part = mounts.clone_tree("", dir_fd=source)
+            try:
+                return self._move(part, self._make_mount_point(index, source))
+            finally:
+                os.close(part)
+        finally:
+            os.close(source)
+
+    def _root(self, index: int, mount: BindMount) -> int:
+        upper = work = None
+        if mount.writable:
+            top = self._container_dir / f"mount-{index}"
+            upper, work = str(top / "upper"), str(top / "work")
+            for directory in (top, top / "upper", top / "work"):
+                directory.mkdir(mode=0o755)
+        lowers = mount.lowers
+        if self._label and len(lowers) == 1:  # only an overlay can hide the labels of the files
+            lowers = (*lowers, str(self._make_dir(f"{index}-empty")))
+        root = OverlayRoot(
+            lowers,
+            upper,
+            work,
+            id_mapped=self._user_fd is not None,
+            user_xattr=self._user_fd is None and bool(self._maps[0]),
+            volatile=True,
+        )
+        if upper is None and len(root.lowers) == 1:
+            return self._map(mounts.clone_tree(root.lowers[0]), read_only=True)
+        return in_unshared_thread(
+            lambda: rootfs.mount_root(root, self._user_fd, self._owner, context=self._label)
+        )
+
+    def _cache(self, index: int, mount: CacheMount) -> str:
+        if self._label:
+            with _opened(mount.path) as directory:
+                relabel(directory, self._shared_label)
+        tree = self._map(mounts.clone_tree(mount.path), read_only=not mount.writable)
+        try:
+            with _opened(mount.path) as directory:
+                return self._move(tree, self._make_mount_point(index, directory))
+        finally:
+            os.close(tree)
+
+    def _map(self, tree: int, *, read_only: bool) -> int:
+        """Id-map a detached mount and set its attributes; return it."""
+        try:
+            if self._user_fd is not None:
+                mounts.idmap(tree, self._user_fd)
+            attributes = MOUNT_ATTR.NOSUID | MOUNT_ATTR.NODEV
+            mounts.mount_setattr(tree, set=attributes | (MOUNT_ATTR.RDONLY if read_only else 0))
+        except BaseException:
+            os.close(tree)
+            raise
+        return tree
+
+    # -- single files ------------------------------------------------------------------------
+
+    def _secret(self, index: int, mount: SecretMount) -> str:
+        directory = self._tmpfs(index, executable=mount.mode & 0o111 != 0)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        with _opened(directory) as parent:
+            descriptor = os.open(_NAME, flags, 0o600, dir_fd=parent)
+            with open(descriptor, "wb", buffering=0) as file:
+                file.write(mount.content)
+                os.fchown(descriptor, *self._host_ids(mount.uid, mount.gid))
+                os.fchmod(descriptor, mount.mode)
+        return f"{directory}/{_NAME}"
+
+    def _socket(self, index: int, mount: SshMount) -> str:
+        path = f"{self._tmpfs(index)}/{_NAME}"
+        mount.listen(path)
+        os.chown(path, *self._host_ids(mount.uid, mount.gid))
+        os.chmod(path, mount.mode)
+        return path
+
+    def _tmpfs(self, name: int | str, *, executable: bool = False) -> str:
+        options: tuple[tuple[str, str | None], ...] = (
+            ("mode", "0755"),
+            ("size", str(_SECRET_SIZE)),
+        )
+        if self._label:
+            options = (*options, ("context", self._label))
+        attributes = MOUNT_ATTR.NOSUID | MOUNT_ATTR.NODEV
+        attributes |= MOUNT_ATTR(0) if executable else MOUNT_ATTR.NOEXEC
+        try:  # since Linux 6.4; keeps the content out of swap
+            tree = mounts.new_filesystem("tmpfs", (*options, ("noswap", None)), attributes)
+        except OSError:
+            tree = mounts.new_filesystem("tmpfs", options, attributes)
+        try:
+            return self._move(tree, self._make_dir(name))
+        finally:
+            os.close(tree)
+
+    def _host_ids(self, uid: int, gid: int) -> tuple[int, int]:
+        try:
+            return id_maps.host_id(self._maps[0], uid), id_maps.host_id(self._maps[1], gid)
+        except JaulaError as error:
+            raise InvalidRequest(error.message, hint=error.hint) from None
+
+    # -- mount points ------------------------------------------------------------------------
+
+    def _make_dir(self, name: int | str) -> Path:
+        directory = self._directory / str(name)
+        directory.mkdir(mode=0o700)
+        return directory
+
+    def _make_mount_point(self, index: int, source: int) -> Path:
+        """Create a directory or a file, whichever ``source`` can be mounted on."""
+        if stat.S_ISDIR(os.fstat(source).st_mode):
+            return self._make_dir(index)
+        file = self._directory / str(index)
+        file.touch(mode=0o600)
+        return file
+
+    def _move(self, tree: int, mount_point: Path) -> str:
+        """Attach a detached mount."""
+        mounts.move_mount(tree, str(mount_point))
+        self._attached.append(str(mount_point))
+        return str(mount_point)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """Open a path of the engine with ``O_PATH``."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

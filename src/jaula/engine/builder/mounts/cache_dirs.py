@@ -1,8 +1,8 @@
-"""The directories of ``RUN --mount=type=cache``: kept between builds, below the root directory.
+"""The directories of ``RUN --mount=type=cache``, which outlive builds.
 
-``<root>/build/caches/<digest>-<number>/data``; the number tells apart what ``sharing=private`` must
-not share. A directory's name is a digest of who builds, the cache's id and what it began with, so
-nobody gets at another's, and no id is a path.
+They are at ``<root>/build/caches/<digest>-<number>/data``; the number separates directories that
+``sharing=private`` must not share. The digest is that of the client's key, the id of the cache and
+its initial content. So no client reaches the cache of another one, and no id is used as a path.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.storage.trees import open_directory, remove_with_prefix, size_on_disk
 from jaula.tasks import BackgroundTasks
@@ -24,53 +24,63 @@ if TYPE_CHECKING:
     from jaula.config import Paths
     from jaula.images.build.dockerfile.ast import Sharing
 
-_NEW = "new-"
+_NEW = "new-"  # prefix of an unfinished directory
 _DATA = "data"
 _ID = "id"
-_SHOWN = 200  # characters of an id
+_MAX_ID = 200  # characters
+
+
+class CacheDir(NamedTuple):
+    """One cache directory; ``modified`` is in seconds since 1970, ``size`` in bytes."""
+
+    name: str
+    id: str
+    size: int
+    modified: float
+    in_use: bool
 
 
 class CacheDirs:
-    """All caches of an engine."""
+    """All cache directories of an engine."""
 
     def __init__(self, paths: Paths) -> None:
         self._directory = paths.root / "build" / "caches"
-        self._users: dict[str, int] = {}  # steps that have a directory, by its path
-        self._free = asyncio.Condition()
+        self._users: dict[str, int] = {}  # number of steps that use a directory, by its path
+        self._released = asyncio.Condition()
         self._tasks = BackgroundTasks(logging.getLogger("jaula.build"))
 
-    async def take(self, name: str, sharing: Sharing, held: ExitStack, build: str) -> str:
-        """The path of a cache's data, which may not be there yet; in use until ``held`` closes.
+    async def acquire(self, name: str, sharing: Sharing, held: ExitStack) -> str:
+        """Return the path of a cache, which may not exist yet; it is in use until ``held`` closes.
 
-        ``locked`` waits until nobody has it, ``private`` takes one that nobody has.
+        ``locked`` waits until no step uses it, ``private`` chooses one that no step uses.
         """
         number = 0
-        async with self._free:
+        async with self._released:
             while True:
                 path = str(self._directory / f"{name}-{number}" / _DATA)
                 if not self._users.get(path) or sharing == "shared":
                     break
                 if sharing == "locked":
-                    await self._free.wait()
+                    await self._released.wait()
                 else:
                     number += 1
             self._users[path] = self._users.get(path, 0) + 1
-        held.callback(self._let_go, path)
+        held.callback(self._release, path)
         return path
 
-    def _let_go(self, path: str) -> None:
+    def _release(self, path: str) -> None:
         left = self._users[path] - 1
         if left:
             self._users[path] = left
         else:
             del self._users[path]
-        self._tasks.spawn(self._tell())
+        self._tasks.spawn(self._notify())
 
-    async def _tell(self) -> None:
-        async with self._free:
-            self._free.notify_all()
+    async def _notify(self) -> None:
+        async with self._released:
+            self._released.notify_all()
 
-    def make(
+    def create(
         self,
         path: str,
         *,
@@ -78,37 +88,37 @@ class CacheDirs:
         owner: tuple[int, int],
         fill: Callable[[int], None] | None,
     ) -> None:
-        """Make the directory, with what it begins with; in a thread."""
+        """Create the directory with its initial content. Blocks."""
         top = Path(path).parent
-        half = self._directory / f"{_NEW}{os.urandom(8).hex()}"
-        (half / _DATA).mkdir(mode=0o700, parents=True)
+        unfinished = self._directory / f"{_NEW}{os.urandom(8).hex()}"
+        (unfinished / _DATA).mkdir(mode=0o700, parents=True)
         try:
-            with open_directory(half / _DATA) as target:
+            with open_directory(unfinished / _DATA) as target:
                 if fill is not None:
                     fill(target)
                 os.fchown(target, *owner)
                 os.fchmod(target, mode)
-            os.rename(half, top)
+            os.rename(unfinished, top)
         except OSError:
-            if not top.exists():  # a step beside it was faster
+            if not top.exists():  # another step created it first
                 raise
         finally:
-            shutil.rmtree(half, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
 
-    def note(self, path: str, id: str) -> None:
-        """Write down what people call a cache."""
-        place = Path(path).parent / _ID
-        if not place.exists():
-            place.write_text(id[:_SHOWN], errors="replace")
+    def write_id(self, path: str, id: str) -> None:
+        """Store the id of a cache, for lists of caches."""
+        file = Path(path).parent / _ID
+        if not file.exists():
+            file.write_text(id[:_MAX_ID], errors="replace")
 
     def sweep(self) -> None:
-        """Remove what a crash left half-made."""
+        """Remove directories that a crash left unfinished."""
         if self._directory.is_dir():
             remove_with_prefix(self._directory, _NEW)
 
-    def list(self) -> list[tuple[str, str, int, float, bool]]:
-        """Name, id, bytes, time of the last change, whether a step has it."""
-        found = []
+    def list(self) -> list[CacheDir]:
+        """Return all cache directories. Blocks."""
+        entries = []
         for top in sorted(self._directory.glob("*-*")) if self._directory.is_dir() else ():
             data = top / _DATA
             if top.name.startswith(_NEW) or not data.is_dir():
@@ -116,16 +126,16 @@ class CacheDirs:
             id = (top / _ID).read_text(errors="replace") if (top / _ID).exists() else ""
             with open_directory(data) as directory:
                 size = size_on_disk(directory)
-            used = bool(self._users.get(str(data)))
-            found.append((top.name, id, size, data.stat().st_mtime, used))
-        return found
+            in_use = bool(self._users.get(str(data)))
+            entries.append(CacheDir(top.name, id, size, data.stat().st_mtime, in_use))
+        return entries
 
     def remove(self, name: str) -> bool:
-        """Remove one that no step has; whether it is gone."""
+        """Remove a directory unless a step uses it. Return whether it was removed."""
         top = self._directory / name
         if self._users.get(str(top / _DATA)):
             return False
-        half = self._directory / f"{_NEW}{os.urandom(8).hex()}"
-        os.rename(top, half)
-        remove_with_prefix(self._directory, half.name)
+        unfinished = self._directory / f"{_NEW}{os.urandom(8).hex()}"
+        os.rename(top, unfinished)
+        remove_with_prefix(self._directory, unfinished.name)
         return True

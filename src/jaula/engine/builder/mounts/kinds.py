@@ -1,4 +1,4 @@
-"""What ``RUN --mount`` can be, once it is known where everything is. Pure."""
+"""The kinds of resolved ``RUN --mount``. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import msgspec
 
 
 class BindMount(msgspec.Struct, frozen=True, kw_only=True):
-    """Part of a tree; ``lowers`` are directories, the topmost first.
+    """A part of a tree (``type=bind``); ``lowers`` are directories, topmost first.
 
-    ``writable``: what is written is lost at the end of the step. ``about`` is for errors.
+    With ``writable``, changes are lost at the end of the step. ``title`` names the tree in errors.
     """
 
     target: str
     lowers: tuple[str, ...]
     source: str = "/"
     writable: bool = False
-    about: str = ""
+    title: str = ""
 
 
 class CacheMount(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory of the engine's that steps share (``type=cache``), or one file in it."""
+    """A directory of the engine that steps share (``type=cache``)."""
 
     target: str
     path: str
@@ -30,14 +30,14 @@ class CacheMount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TmpfsMount(msgspec.Struct, frozen=True, kw_only=True):
-    """A file system in memory; ``size`` is bytes, 0 for no limit."""
+    """A file system in memory (``type=tmpfs``); ``size`` is in bytes, 0 means no limit."""
 
     target: str
     size: int = 0
 
 
 class SecretMount(msgspec.Struct, frozen=True, kw_only=True):
-    """A file in memory that only this step sees; ``variable`` instead of a target."""
+    """A file in memory that only this step sees, or with ``variable`` an environment variable."""
 
     target: str = ""
     content: bytes = b""
@@ -47,11 +47,11 @@ class SecretMount(msgspec.Struct, frozen=True, kw_only=True):
     variable: str = ""
 
     def __repr__(self) -> str:
-        return f"Hidden(target={self.target!r})"
+        return f"SecretMount(target={self.target!r})"
 
 
 class SshMount(msgspec.Struct, frozen=True, kw_only=True):
-    """A socket; ``listen`` begins to serve at the path that it is given, until the step's end."""
+    """A socket to the client's ssh agent; ``listen`` starts to serve it at a path."""
 
     target: str
     listen: Callable[[str], None]
@@ -63,6 +63,6 @@ class SshMount(msgspec.Struct, frozen=True, kw_only=True):
 StepMount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
 
 
-def target_of(text: str, working_dir: str) -> str:
-    """A mount's target, which may be relative to the working directory. Pure."""
+def absolute_target(text: str, working_dir: str) -> str:
+    """Return the absolute target of a mount; ``text`` may be relative to the working directory."""
     return posixpath.normpath(posixpath.join("/", working_dir, text))

@@ -1,7 +1,7 @@
-"""``RUN --mount=type=ssh``: a socket in the container that leads to the client's ssh agent.
+"""``RUN --mount=type=ssh``: a socket in the container that is forwarded to the client's ssh agent.
 
-Each connection to it becomes a stream of the build's session. The keys stay where they are: what
-passes is the agent's protocol, and only while the step runs.
+Each connection to it becomes a stream of the build session. The keys stay with the client: only the
+agent protocol passes, and only while the step runs.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.build")
 
-_USUAL = "default"  # the id of --ssh without a name
-_PIECE = 1 << 14
-_CONNECTIONS = 64  # at a time
+_DEFAULT_ID = "default"  # of --ssh without a name
+_CHUNK = 1 << 14  # bytes
+_MAX_CONNECTIONS = 64  # at a time
 
 
 class SshAgent:
-    """One socket."""
+    """One forwarded socket."""
 
     def __init__(self, session: ClientSession, id: str, loop: asyncio.AbstractEventLoop) -> None:
         self._session = session
@@ -40,7 +40,7 @@ class SshAgent:
         self._tasks = BackgroundTasks(log, "ssh agent of a build")
 
     def listen(self, path: str) -> None:
-        """Begin to serve at ``path``; from another thread."""
+        """Start to serve at ``path``. Called from another thread than the loop's."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             _bind(sock, path)
@@ -59,7 +59,7 @@ class SshAgent:
         assert self._sock is not None
         while True:
             client, _ = await self._loop.sock_accept(self._sock)
-            if len(self._tasks) > _CONNECTIONS:
+            if len(self._tasks) > _MAX_CONNECTIONS:
                 client.close()
                 continue
             self._tasks.spawn(self._serve(client))
@@ -67,35 +67,35 @@ class SshAgent:
     async def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(JaulaError, OSError):
             client.setblocking(False)
-            stream = await self._session.ask(SessionRequestKind.SSH, self._id)
+            stream = await self._session.open_stream(SessionRequestKind.SSH, self._id)
             try:
-                inward = asyncio.ensure_future(self._inward(client, stream))
+                to_client = asyncio.ensure_future(self._forward(client, stream))
                 try:
                     async for data in stream.data():
                         await self._loop.sock_sendall(client, data)
                 finally:
-                    inward.cancel()
+                    to_client.cancel()
                     with contextlib.suppress(asyncio.CancelledError, OSError, JaulaError):
-                        await inward
+                        await to_client
             finally:
                 stream.close()
 
-    async def _inward(self, client: socket.socket, stream: SessionStream) -> None:
-        while data := await self._loop.sock_recv(client, _PIECE):
+    async def _forward(self, client: socket.socket, stream: SessionStream) -> None:
+        while data := await self._loop.sock_recv(client, _CHUNK):
             await stream.send(data)
         await stream.end()
 
     async def close(self) -> None:
-        """End all connections and the socket."""
+        """Close all connections and the socket."""
         await self._tasks.close()
         if self._sock is not None:
             self._sock.close()
 
 
 @contextlib.contextmanager
-def listening(session: ClientSession, loop: asyncio.AbstractEventLoop, path: str) -> Iterator[None]:
-    """The client's usual agent at a path, for work in another thread than the loop's."""
-    agent = SshAgent(session, _USUAL, loop)
+def ssh_agent(session: ClientSession, loop: asyncio.AbstractEventLoop, path: str) -> Iterator[None]:
+    """Serve the client's default agent at a path. For work in another thread than the loop's."""
+    agent = SshAgent(session, _DEFAULT_ID, loop)
     agent.listen(path)
     try:
         yield
@@ -104,7 +104,7 @@ def listening(session: ClientSession, loop: asyncio.AbstractEventLoop, path: str
 
 
 def _bind(sock: socket.socket, path: str) -> None:
-    """Bind to a path of any length: socket addresses end at 107 bytes."""
+    """Bind to a path of any length; a socket address has at most 107 bytes."""
     directory, name = os.path.split(path)
     parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 
 import msgspec
 
@@ -20,13 +22,19 @@ _PREFIX = "sha256:"
 class RemoteSources:
     """A context manager that closes its descriptors. The files stay in ``directory``, a descriptor.
 
-    The caller removes that directory with the build.
+    The caller removes that directory with the build. ``downloads`` and ``repositories`` create the
+    transports at the first remote source: most builds have none.
     """
 
-    def __init__(self, directory: int, downloads: Downloads, repositories: GitRepositories) -> None:
+    def __init__(
+        self,
+        directory: int,
+        downloads: Callable[[], Downloads],
+        repositories: Callable[[], GitRepositories],
+    ) -> None:
         self._directory = directory
-        self._downloads = downloads
-        self._repositories = repositories
+        self._downloads = cache(downloads)
+        self._repositories = cache(repositories)
         self._open: list[int] = []
 
     def __enter__(self) -> RemoteSources:
@@ -47,7 +55,7 @@ class RemoteSources:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         target = os.open("file", flags, 0o600, dir_fd=tree.root)
         try:
-            download = self._downloads.fetch(url, target)
+            download = self._downloads().fetch(url, target)
             if checksum and download.digest != checksum:
                 raise InvalidRequest(
                     f"{url} has the digest {download.digest}, but {checksum} was requested"
@@ -65,7 +73,7 @@ class RemoteSources:
         if checksum:
             address = msgspec.structs.replace(address, commit=checksum)
         checkout = self._new(url)
-        self._repositories.check_out(address, checkout.root)
+        self._repositories().check_out(address, checkout.root)
         root = os.open(TREE, DIRECTORY_FLAGS, dir_fd=checkout.root)
         self._open.append(root)
         keep = None if keep_git_dir else without_git

@@ -1,4 +1,4 @@
-"""``RUN --mount``: trees, caches, memory, and what only the client has."""
+"""``RUN --mount``: trees, caches, tmpfs, secrets and agents."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ def unique(word: str) -> str:
     return f"{word}-{time.time_ns()}"
 
 
-def test_a_bind_shows_the_context_and_takes_no_writes_with_it(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_a_bind_mounts_the_context_and_drops_writes(engine: PrivateEngine, busybox: str) -> None:
     text = (
         f"FROM {busybox}\n"
         "RUN --mount=target=/ctx,source=sub cat /ctx/a && ! touch /ctx/b\n"
@@ -32,7 +30,9 @@ def test_a_bind_shows_the_context_and_takes_no_writes_with_it(
     assert builds.output(engine, built.image, "cat", "/result") == "content\n"
 
 
-def test_what_a_bind_shows_counts_for_the_cache(engine: PrivateEngine, busybox: str) -> None:
+def test_the_cache_key_depends_on_the_content_of_a_bind(
+    engine: PrivateEngine, busybox: str
+) -> None:
     text = f"FROM {busybox}\nRUN --mount=target=/ctx,source=used cat /ctx > /made\n"
     builds.done(engine, {"Dockerfile": text, "used": "1", "unused": "1"})
     assert builds.done(engine, {"Dockerfile": text, "used": "1", "unused": "2"}).cached == 1
@@ -52,7 +52,7 @@ def test_a_bind_of_a_stage_has_its_owners_and_a_file_can_be_one(
     assert "x\n7:8\n" in told
 
 
-def test_a_cache_stays_and_is_in_no_layer(engine: PrivateEngine, busybox: str) -> None:
+def test_a_cache_persists_and_is_in_no_layer(engine: PrivateEngine, busybox: str) -> None:
     id = unique("cache")
     mount = f"--mount=type=cache,id={id},target=/c,mode=0700,uid=5,gid=6"
     text = f"FROM {busybox}\nRUN {mount} echo x >> /c/log; wc -l < /c/log; stat -c %a:%u:%g /c\n"
@@ -63,7 +63,7 @@ def test_a_cache_stays_and_is_in_no_layer(engine: PrivateEngine, busybox: str) -
     assert "/c/log" not in builds.files_of(engine, second.image)
 
 
-def test_a_cache_begins_with_what_it_comes_from(engine: PrivateEngine, busybox: str) -> None:
+def test_a_cache_starts_with_the_content_of_its_source(engine: PrivateEngine, busybox: str) -> None:
     mount = f"--mount=type=cache,id={unique('seed')},target=/c,from=seed,source=/s"
     text = f"FROM {busybox} AS seed\nRUN mkdir /s && echo seeded > /s/f\nFROM {busybox}\n"
     assert "seeded" in builds.done(engine, {"Dockerfile": f"{text}RUN {mount} cat /c/f\n"}).text
@@ -72,7 +72,7 @@ def test_a_cache_begins_with_what_it_comes_from(engine: PrivateEngine, busybox: 
 @pytest.mark.parametrize(
     ("sharing", "together"), [("shared", True), ("locked", False), ("private", False)]
 )
-def test_caches_are_shared_as_they_say(
+def test_caches_are_shared_by_their_sharing_mode(
     engine: PrivateEngine, busybox: str, sharing: str, together: bool
 ) -> None:
     mount = f"--mount=type=cache,id={unique('share')},target=/c,sharing={sharing}"
@@ -92,7 +92,7 @@ def test_a_file_system_in_memory_has_its_size(engine: PrivateEngine, busybox: st
     assert " 64 " in builds.done(engine, {"Dockerfile": text}, nocache=1).text
 
 
-def test_a_secret_is_a_file_a_variable_and_nowhere_else(
+def test_a_secret_is_a_file_or_a_variable_and_is_stored_nowhere(
     engine: PrivateEngine, busybox: str
 ) -> None:
     text = (
@@ -122,14 +122,14 @@ def _held_while(engine: PrivateEngine, files: builds.Files) -> builds.Built:
     return built
 
 
-def test_a_secret_that_was_not_given(engine: PrivateEngine, busybox: str) -> None:
+def test_a_required_secret_that_is_missing(engine: PrivateEngine, busybox: str) -> None:
     text = f"FROM {busybox}\nRUN --mount=type=secret,id=x{{}} ls /run/secrets/x || echo none\n"
     optional, required = text.format(""), text.format(",required=true")
     assert "none" in builds.done(engine, {"Dockerfile": optional}, nocache=1).text
     assert "'x'" in builds.build(engine, {"Dockerfile": required}).error
     with builds.Session(engine) as session:
         built = builds.build(engine, {"Dockerfile": required}, session=session.id)
-    assert "secret 'x' is needed" in built.error
+    assert "secret 'x' is required" in built.error
 
 
 _CLIENT = """
@@ -153,7 +153,7 @@ int main(void) {
 
 
 @pytest.mark.needs("gcc")
-def test_an_agent_is_reached_by_a_socket(
+def test_a_socket_leads_to_the_ssh_agent(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
     source, program = tmp_path / "client.c", tmp_path / "client"
@@ -171,7 +171,7 @@ def test_an_agent_is_reached_by_a_socket(
     assert session.asked == [("ssh", "default")]
 
 
-def test_further_contexts_come_by_the_session_or_are_images(
+def test_named_contexts_come_over_the_session_or_are_images(
     engine: PrivateEngine, busybox: str
 ) -> None:
     text = (
@@ -189,7 +189,7 @@ def test_further_contexts_come_by_the_session_or_are_images(
     assert b"root:" in builds.files_of(engine, built.image)["/b"]
 
 
-def test_a_session_is_the_caller_s_and_has_an_id_that_nobody_guesses(
+def test_a_session_belongs_to_its_caller_and_has_a_random_id(
     engine: PrivateEngine, busybox: str
 ) -> None:
     files = {"Dockerfile": f"FROM {busybox}\n"}

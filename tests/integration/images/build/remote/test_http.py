@@ -176,7 +176,7 @@ def remotes(tmp_path: Path) -> Iterator[RemoteSources]:
     directory = tmp_path / "fetched"
     directory.mkdir()
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    with RemoteSources(descriptor, downloads(), GitRepositories(Cancellation())) as made:
+    with RemoteSources(descriptor, downloads, lambda: GitRepositories(Cancellation())) as made:
         yield made
     os.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""Who waits for whom where steps share a directory."""
+"""Cache directories that steps share or wait for."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, 20))
 
 
-def test_shared_is_one_private_are_several_and_used_again(tmp_path: Path) -> None:
+def test_shared_caches_use_one_directory_and_private_ones_several(tmp_path: Path) -> None:
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         with ExitStack() as held:
-            taken = [await caches.take("a", Sharing.SHARED, held, "b") for _ in range(2)]
+            taken = [await caches.acquire("a", Sharing.SHARED, held) for _ in range(2)]
             assert len(set(taken)) == 1
-            private = [await caches.take("p", Sharing.PRIVATE, held, "b") for _ in range(2)]
+            private = [await caches.acquire("p", Sharing.PRIVATE, held) for _ in range(2)]
             assert len(set(private)) == 2
         with ExitStack() as held:
-            assert await caches.take("p", Sharing.PRIVATE, held, "b") == private[0]
+            assert await caches.acquire("p", Sharing.PRIVATE, held) == private[0]
 
     _run(test())
 
 
-def test_locked_waits_for_its_turn(tmp_path: Path) -> None:
+def test_a_locked_cache_waits_until_it_is_released(tmp_path: Path) -> None:
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         first = ExitStack()
-        await caches.take("a", Sharing.LOCKED, first, "b")
+        await caches.acquire("a", Sharing.LOCKED, first)
         with ExitStack() as second:
-            waiting = asyncio.ensure_future(caches.take("a", Sharing.LOCKED, second, "b"))
+            waiting = asyncio.ensure_future(caches.acquire("a", Sharing.LOCKED, second))
             await idle()
             assert not waiting.done()
             first.close()
@@ -48,32 +48,32 @@ def test_locked_waits_for_its_turn(tmp_path: Path) -> None:
     _run(test())
 
 
-def test_who_is_cancelled_while_waiting_holds_nothing(tmp_path: Path) -> None:
+def test_a_cancelled_waiter_holds_no_cache(tmp_path: Path) -> None:
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         first, second = ExitStack(), ExitStack()
-        await caches.take("a", Sharing.LOCKED, first, "b")
-        waiting = asyncio.ensure_future(caches.take("a", Sharing.LOCKED, second, "b"))
+        await caches.acquire("a", Sharing.LOCKED, first)
+        waiting = asyncio.ensure_future(caches.acquire("a", Sharing.LOCKED, second))
         await idle()
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         second.close()
         first.close()
         with ExitStack() as third:
-            await caches.take("a", Sharing.LOCKED, third, "b")
+            await caches.acquire("a", Sharing.LOCKED, third)
 
     _run(test())
 
 
-def test_what_is_in_use_is_not_removed_and_half_made_is_swept(tmp_path: Path) -> None:
+def test_a_cache_in_use_is_not_removed_and_unfinished_ones_are_swept(tmp_path: Path) -> None:
     async def test() -> None:
         caches = CacheDirs(Paths(tmp_path, tmp_path))
         with ExitStack() as held:
-            path = await caches.take("a", Sharing.SHARED, held, "b")
+            path = await caches.acquire("a", Sharing.SHARED, held)
             owner = (os.geteuid(), os.getegid())
-            caches.make(path, mode=0o700, owner=owner, fill=None)
+            caches.create(path, mode=0o700, owner=owner, fill=None)
             (Path(path) / "file").write_bytes(b"12345")
-            caches.note(path, "/var/cache")
+            caches.write_id(path, "/var/cache")
             ((name, id, size, _, used),) = caches.list()
             assert (id, size, used) == ("/var/cache", 5, True)
             assert not caches.remove(name)

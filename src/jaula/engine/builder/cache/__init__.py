@@ -1,1 +1,0 @@
-"""The build cache: keys, look-up, ``--cache-from``, pruning."""

@@ -1,0 +1,133 @@
+"""The entries of the build cache, for ``system df`` and ``builder prune``.
+
+An entry is a cached step, or a directory of ``RUN --mount=type=cache``. The layer of a step that an
+image has too is shared: it takes no space of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine.model.filters import check_names, parse_time
+from jaula.engine.threads import in_thread
+from jaula.logs import timestamp
+
+if TYPE_CHECKING:
+    from jaula.engine.builder.cache import BuildCache
+    from jaula.engine.builder.mounts.cache_dirs import CacheDirs
+    from jaula.images.store.store import ImageStore
+    from jaula.spec.build import PruneOptions
+    from jaula.state.records import BuildStep
+
+Document = dict[str, Any]
+_FILTERS = frozenset(
+    ["until", "id", "parent", "type", "description", "inuse", "shared", "private", "unused-for"]
+)
+_STEP, _CACHE_MOUNT = "regular", "exec.cachemount"  # Docker's types
+
+
+def usage(cache: BuildCache, cache_dirs: CacheDirs, images: ImageStore) -> list[Document]:
+    """Return Docker's documents of all entries, least recently used first. Safe in any thread."""
+    image_layers = _layers_of_images(images)
+    counted: set[str] = set()
+    documents = []
+    for key, step in sorted(cache.all(), key=lambda pair: (pair[1].used_at, pair[0])):
+        documents.append(_step_document(key, step, image_layers, counted=step.layer in counted))
+        counted.add(step.layer)
+    for entry in cache_dirs.list():
+        changed = timestamp.format_time(int(entry.modified * 1e9))
+        documents.append(
+            {
+                "ID": entry.name,
+                "Type": _CACHE_MOUNT,
+                "Description": f"mount {entry.id}",
+                "InUse": entry.in_use,
+                "Shared": False,
+                "Size": entry.size,
+                "CreatedAt": changed,
+                "LastUsedAt": changed,
+                "UsageCount": 1,
+            }
+        )
+    return sorted(documents, key=lambda document: (document["LastUsedAt"], document["ID"]))
+
+
+def _layers_of_images(images: ImageStore) -> set[str]:
+    return {layer for image in images.list() for layer in image.layers}
+
+
+def _step_document(key: str, step: BuildStep, image_layers: set[str], *, counted: bool) -> Document:
+    """Return the document of a step; ``counted`` means that another step has the same layer."""
+    return {
+        "ID": key,
+        "Type": _STEP,
+        "Description": step.instruction,
+        "InUse": False,
+        "Shared": step.layer in image_layers,
+        "Size": 0 if counted else step.size + step.blob_size,
+        "CreatedAt": timestamp.format_time(step.made_at),
+        "LastUsedAt": timestamp.format_time(step.used_at),
+        "UsageCount": step.uses + 1,
+    }
+
+
+async def prune(
+    cache: BuildCache, cache_dirs: CacheDirs, images: ImageStore, options: PruneOptions
+) -> Document:
+    """Remove matching entries until at most ``keep`` bytes are left; return Docker's answer.
+
+    :raises InvalidRequest: when a filter is not known.
+    """
+    check_names(options.filters, _FILTERS)
+    documents = await in_thread(usage, cache, cache_dirs, images)
+    selected = [document for document in documents if _is_selected(document, options)]
+    before = _layer_sizes(cache)
+    left = sum(document["Size"] for document in documents if not document["Shared"])
+    removed, freed = [], 0
+    for document in selected:
+        if options.keep and left <= options.keep:
+            break
+        if document["Type"] == _CACHE_MOUNT:
+            gone = await in_thread(cache_dirs.remove, document["ID"])
+            freed += document["Size"] if gone else 0
+        else:
+            gone = cache.remove(document["ID"])
+        if gone:
+            removed.append(document["ID"])
+            left -= 0 if document["Shared"] else document["Size"]
+    kept = _layer_sizes(cache).keys() | _layers_of_images(images)
+    freed += sum(size for layer, size in before.items() if layer not in kept)
+    await in_thread(images.collect)
+    return {"CachesDeleted": removed or None, "SpaceReclaimed": freed}
+
+
+def _layer_sizes(cache: BuildCache) -> dict[str, int]:
+    """Return the bytes of each step's layer and its archive."""
+    steps = (step for _, step in cache.all() if step.layer)
+    return {step.layer: step.size + step.blob_size for step in steps}
+
+
+def _is_selected(document: Document, options: PruneOptions) -> bool:
+    if document["InUse"] or (document["Shared"] and not options.all):
+        return False
+    return all(
+        any(_matches(document, key, value) for value in values)
+        for key, values in options.filters.items()
+    )
+
+
+def _matches(document: Document, key: str, value: str) -> bool:
+    match key:
+        case "until" | "unused-for":
+            return bool(
+                document["LastUsedAt"] < timestamp.format_time(int(parse_time(value) * 1e9))
+            )
+        case "id":
+            return str(document["ID"]).startswith(value)
+        case "type":
+            return bool(document["Type"] == value)
+        case "description":
+            return value in document["Description"]
+        case "shared" | "private":
+            return document["Shared"] is (key == "shared")
+    return False

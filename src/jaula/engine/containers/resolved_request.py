@@ -1,0 +1,71 @@
+"""Resolve a create request: make every decision of the request once. Pure.
+
+The result is :class:`~jaula.state.records.ResolvedRequest`. ``create`` computes it from a body that
+is complete: presets, ``keep-id``, the runtime and the image's configuration are in it. The policy
+authorizes the value, the record stores it; start, inspect and update use it. A record of an engine
+that stored no such value is resolved when the container store loads it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaula.engine.networks import links, port_bindings
+from jaula.engine.oci_spec import namespaces, security
+from jaula.engine.volumes import mount_spec
+from jaula.errors import InvalidRequest
+from jaula.spec.api import Resources
+from jaula.state.records import ResolvedRequest, ResourceLimits, VolumesFrom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaula.spec.api import ContainerCreate
+
+_VOLUME_MODES = ("", "ro", "rw", "z", "Z")
+
+
+def resolve(
+    body: ContainerCreate, container_id: Callable[[str], str] = lambda ref: ref
+) -> ResolvedRequest:
+    """Return the decisions of a request.
+
+    ``container_id`` returns the id of a container for ``--volumes-from``. The modes of namespaces
+    name containers by their ids already.
+
+    :raises InvalidRequest: when a mode, an option, a mount, a port or a link cannot be parsed, or
+        two of them exclude each other.
+    """
+    host = body.host_config
+    return ResolvedRequest(
+        runtime=host.runtime,
+        namespaces=namespaces.decide(host),
+        mounts=mount_spec.mount_requests(body),
+        volumes_from=tuple(_volumes_from(text, container_id) for text in host.volumes_from),
+        security=security.resolve(host),
+        ports=port_bindings.port_mappings(body),
+        links=tuple(links.parse(text) for text in host.links),
+        resources=limits(host),
+        secrets=host.secrets,
+        configs=host.configs,
+        annotations=host.annotations,
+        sysctls=host.sysctls,
+        oom_score_adj=host.oom_score_adj,
+        shm_size=host.shm_size,
+        network_disabled=body.network_disabled,
+        log=host.log_config,
+    )
+
+
+def limits(resources: Resources) -> ResourceLimits:
+    """Return the limits and devices of a request or an update."""
+    return ResourceLimits(
+        **{field: getattr(resources, field) for field in Resources.__struct_fields__}
+    )
+
+
+def _volumes_from(text: str, container_id: Callable[[str], str]) -> VolumesFrom:
+    ref, _, mode = text.partition(":")
+    if mode not in _VOLUME_MODES:
+        raise InvalidRequest(f"invalid mode for volumes-from: {mode}")
+    return VolumesFrom(container_id(ref), mode)

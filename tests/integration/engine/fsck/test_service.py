@@ -1,0 +1,203 @@
+"""``system check`` reports dangling, missing and damaged objects; ``--repair`` loses no data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import load_image
+from harness import leaks
+from harness.engine import PrivateEngine
+
+Rows = list[dict[str, Any]]
+OLD = "0" * 63
+
+
+@pytest.fixture(scope="module")
+def kept(worker_index: int) -> Iterator[PrivateEngine]:
+    """An engine whose directories may be spoiled, and are whole again after each test."""
+    with leaks.nothing_left(PrivateEngine((worker_index + 57) % 250 + 1)) as private:
+        load_image(private, "busybox")
+        yield private
+
+
+@pytest.fixture(autouse=True)
+def whole(kept: PrivateEngine) -> Iterator[None]:
+    yield
+    kept.remove_containers()
+    check(kept, "--repair")
+    assert check(kept) == (0, [])
+
+
+def check(engine: PrivateEngine, *flags: str) -> tuple[int, Rows]:
+    done = engine.cli("jaula", "system", "check", "--format", "{{json .}}", *flags, timeout=120)
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def restarted(engine: PrivateEngine, spoil: Callable[[], object]) -> None:
+    """Spoil something while no engine runs, so that its start has it before it."""
+    engine.stop()
+    spoil()
+    engine.start()
+
+
+def lib(engine: PrivateEngine) -> Path:
+    return engine.root / "lib"
+
+
+def layer_of(engine: PrivateEngine) -> Path:
+    found = json.loads(engine.cli("jaula", "image", "inspect", "busybox").stdout)
+    return lib(engine) / "layers" / found[0]["RootFS"]["Layers"][0].removeprefix("sha256:")
+
+
+def test_a_healthy_engine_has_no_findings(kept: PrivateEngine) -> None:
+    assert kept.cli("jaula", "run", "-d", "--name", "c1", "busybox", "sleep", "9").returncode == 0
+    assert kept.cli("jaula", "create", "--name", "c2", "-v", "vol:/v", "busybox").returncode == 0
+    assert check(kept, "--contents") == (0, [])
+    assert kept.cli("jaula", "system", "check").stdout == "No problems found.\n"
+    kept.cli("jaula", "rm", "-f", "c1", "c2")
+    kept.cli("jaula", "volume", "rm", "vol")
+
+
+def test_a_missing_layer_is_unpacked_again(kept: PrivateEngine) -> None:
+    layer = layer_of(kept)
+    shutil.rmtree(layer)
+    status, rows = check(kept)
+    assert status == 1
+    assert [(r["Area"], r["Subject"]) for r in rows] == [("layer", f"sha256:{layer.name}")]
+    status, rows = check(kept, "--repair")
+    assert (status, [r["Repaired"] for r in rows]) == (0, [True])
+    assert kept.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
+
+
+def test_the_next_engine_reports_a_missing_layer_too(kept: PrivateEngine) -> None:
+    layer = layer_of(kept)
+    restarted(kept, lambda: shutil.rmtree(layer))
+    done = kept.cli("jaula", "run", "--rm", "busybox", "true")
+    assert (done.returncode, "is damaged: layer" in done.stderr) == (125, True)
+    assert "jaula system check --repair" in done.stderr
+    status, rows = check(kept, "--repair")
+    assert (status, [r["Area"] for r in rows]) == (0, ["image"])
+    assert kept.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
+
+
+def test_a_changed_file_is_detected_by_its_content_and_repaired(kept: PrivateEngine) -> None:
+    program = next(p for p in (layer_of(kept) / "fs/bin").iterdir() if p.is_file())
+    facts = program.stat()
+    with program.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\0\1\2\3")
+    os.utime(program, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert check(kept) == (0, [])
+    assert kept.cli("jaula", "image", "verify", "busybox").returncode == 1
+    status, rows = check(kept, "--contents", "--repair")
+    assert (status, len(rows)) == (0, 1)
+    assert "its content differs" in rows[0]["Problem"]
+    assert kept.cli("jaula", "image", "verify", "--all").returncode == 0
+
+
+def test_the_layer_of_a_running_container_is_not_replaced(kept: PrivateEngine) -> None:
+    assert kept.cli("jaula", "run", "-d", "--name", "c1", "busybox", "sleep", "99").returncode == 0
+    (layer_of(kept) / "fs/etc/more").touch()
+    status, rows = check(kept, "--contents", "--repair")
+    assert (status, rows[0]["Repaired"]) == (1, False)
+    assert "containers run on it: c1" in rows[0]["Failure"]
+    kept.cli("jaula", "rm", "-f", "c1")
+    assert check(kept, "--contents", "--repair")[0] == 0
+
+
+def test_a_missing_blob_is_reported_and_restored_by_a_load(kept: PrivateEngine) -> None:
+    blobs = lib(kept) / "images/blobs/sha256"
+    biggest = max(blobs.iterdir(), key=lambda p: p.stat().st_size)
+    biggest.unlink()
+    status, rows = check(kept, "--repair")
+    assert (status, rows[0]["Area"], rows[0]["Repairable"]) == (1, "image", False)
+    assert "load it again" in rows[0]["Advice"]
+    load_image(kept, "busybox")
+    assert check(kept) == (0, [])
+
+
+def test_files_without_a_record_are_removed(kept: PrivateEngine) -> None:
+    strays = [lib(kept) / "containers" / (OLD + "1"), kept.run / "containers" / (OLD + "2")]
+    for stray in strays:
+        (stray / "upper").mkdir(parents=True)
+    half = [
+        lib(kept) / "layers/new-1",
+        lib(kept) / "volumes/.new-1",
+        lib(kept) / "images/blobs/sha256/new-1",
+    ]
+    half[0].mkdir()
+    half[1].mkdir()
+    half[2].touch()
+    assert check(kept) == (0, []), "something young may be under way"
+    kept.process.send_signal(9)  # type: ignore[union-attr]
+    kept.process.wait()  # type: ignore[union-attr]
+    kept.process = None
+    kept.start()  # which sweeps by itself
+    assert not [p for p in (*strays, *half) if p.exists()]
+    assert check(kept) == (0, [])
+
+
+def test_a_container_without_files_is_reported(kept: PrivateEngine) -> None:
+    kept.cli("jaula", "run", "--name", "c1", "busybox", "true")
+    found = kept.cli("jaula", "inspect", "-f", "{{.Id}}", "c1").stdout.strip()
+    shutil.rmtree(lib(kept) / "containers" / found)
+    status, rows = check(kept, "--repair")
+    assert (status, rows[0]["Subject"], rows[0]["Problem"]) == (1, "c1", "its files are missing")
+    assert kept.cli("jaula", "rm", "c1").returncode == 0
+    assert check(kept) == (0, [])
+
+
+def test_volumes_without_metadata_or_files_are_reported(kept: PrivateEngine) -> None:
+    volumes = lib(kept) / "volumes"
+    for name in ("one", "two"):
+        kept.cli("jaula", "volume", "create", name)
+    (volumes / "one/_data/file").write_text("precious")
+    (volumes / "one/volume.json").write_text("{ damaged")
+    (volumes / "two/_data").rmdir()
+    (volumes / "three").mkdir()
+    assert "two" in kept.cli("jaula", "volume", "ls", "-q").stdout
+    status, rows = check(kept, "--repair")
+    assert status == 1
+    assert {r["Subject"]: r["Repaired"] for r in rows} == {
+        "one": True,
+        "two": False,
+        "three": True,
+    }
+    assert (volumes / "one/_data/file").read_text() == "precious"
+    assert kept.cli("jaula", "volume", "rm", "one", "two").returncode == 0
+
+
+def test_a_removed_bridge_is_reported(kept: PrivateEngine) -> None:
+    import subprocess
+
+    subprocess.run(["ip", "link", "delete", kept.bridge], check=True)
+    status, rows = check(kept, "--repair")
+    assert (status, [(r["Area"], r["Repaired"]) for r in rows]) == (1, [("network", False)])
+    assert "restart the engine" in rows[0]["Advice"]
+    restarted(kept, lambda: None)
+    done = kept.cli("jaula", "run", "--rm", "busybox", "ip", "route")
+    assert "default via" in done.stdout
+
+
+def test_findings_are_printed_in_a_table(kept: PrivateEngine) -> None:
+    (lib(kept) / "volumes/stray").mkdir()
+    done = kept.cli("jaula", "system", "check")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0].split() == ["AREA", "SUBJECT", "PROBLEM", "REPAIR"]
+    done = kept.cli("jaula", "system", "check", "--repair")
+    assert done.returncode == 0
+    assert "yes: it is removed if it is empty" in done.stdout
+
+
+def test_verify_requires_a_name_or_all(kept: PrivateEngine) -> None:
+    done = kept.cli("jaula", "image", "verify")
+    assert (done.returncode, done.stdout) == (1, "")
+    done = kept.cli("jaula", "image", "verify", "nothing")
+    assert (done.returncode, "No such image: nothing:latest" in done.stderr) == (1, True)

@@ -1,0 +1,45 @@
+"""The dates of an image, and the changes of a step that belong to its layer."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.engine.builder.image_state import SourceDateEpoch, without_mount_points
+from jaula.errors import InvalidRequest
+from jaula.storage.drivers.driver import ChangeKind
+
+ADDED, MODIFIED, DELETED = ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED
+
+
+@pytest.mark.parametrize(
+    ("found", "points", "left"),
+    [
+        ({b"a": ADDED}, ["/a"], {}),
+        ({b"a": ADDED, b"a/b": ADDED, b"a/b/c": ADDED}, ["/a/b/c"], {}),
+        ({b"a": ADDED, b"a/b": ADDED, b"a/x": ADDED}, ["/a/b"], {b"a": ADDED, b"a/x": ADDED}),
+        ({b"a": ADDED, b"a/made": ADDED}, ["/a"], {b"a": ADDED, b"a/made": ADDED}),
+        ({b"a": MODIFIED, b"a/b": ADDED}, ["/a/b"], {b"a": MODIFIED}),
+        ({b"a": DELETED}, ["/a"], {b"a": DELETED}),
+        ({b"ab": ADDED}, ["/a"], {b"ab": ADDED}),
+        ({}, ["/a"], {}),
+    ],
+)
+def test_an_empty_mount_point_is_left_out_of_the_layer(
+    found: dict[bytes, ChangeKind], points: list[str], left: dict[bytes, ChangeKind]
+) -> None:
+    assert without_mount_points(found, points) == left
+
+
+def test_a_fixed_epoch_replaces_every_date() -> None:
+    clock = SourceDateEpoch({"SOURCE_DATE_EPOCH": "1700000000"})
+    assert clock.now() == clock.date_of("2020-01-01T00:00:00Z") == "2023-11-14T22:13:20Z"
+    assert clock.newest == 1_700_000_000 * 10**9
+    free = SourceDateEpoch({"SOURCE_DATE_EPOCH": None})
+    assert free.newest is None
+    assert free.date_of("2020-01-01T00:00:00Z") == "2020-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("text", ["now", "-1", "1.5", "1" * 12, "\u0661"])
+def test_an_invalid_epoch_is_rejected(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        SourceDateEpoch({"SOURCE_DATE_EPOCH": text})

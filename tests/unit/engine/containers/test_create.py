@@ -1,0 +1,32 @@
+"""``--storage-opt``: the size, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.engine.containers.create import size_limit
+from jaula.errors import InvalidRequest
+
+
+def test_without_an_option_there_is_no_limit() -> None:
+    assert size_limit({}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("10485760", 10 << 20), ("10m", 10 << 20), ("1.5G", 3 << 29), ("2TiB", 2 << 40)],
+)
+def test_a_size_is_read_as_docker_reads_it(text: str, size: int) -> None:
+    assert size_limit({"size": text}) == size
+    assert size_limit({"SIZE": text}) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1000", "many", "1m2", "1e9", "9999999p"])
+def test_an_invalid_size_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="invalid size in --storage-opt"):
+        size_limit({"size": text})
+
+
+def test_another_option_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="unknown option 'inodes'"):
+        size_limit({"inodes": "5"})

@@ -1,0 +1,529 @@
+"""A request is resolved once: the value is authorized, stored, and used by every later act."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from jaula.config import EngineConfig, Paths
+from jaula.engine import relaxations
+from jaula.engine.builder import run
+from jaula.engine.builder.image_state import ImageState
+from jaula.engine.containers import create as creating
+from jaula.engine.containers import inspect, resolved_request
+from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.containers.start import Starter
+from jaula.engine.model.container import Container
+from jaula.engine.model.container_store import ContainerStore
+from jaula.engine.model.events import EventBus
+from jaula.engine.networks import links, port_bindings
+from jaula.engine.oci_runtimes import RuntimeTable
+from jaula.engine.oci_spec import namespaces, security
+from jaula.engine.oci_spec.inputs import HostFacts, UserFacts
+from jaula.engine.relaxations import Privilege
+from jaula.engine.userns.id_ranges import IdRanges
+from jaula.engine.volumes import mount_spec
+from jaula.errors import CorruptState, InvalidRequest, NotAuthorized, NotFound
+from jaula.runtime.protocol import StartRequest
+from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.decode import decode
+from jaula.spec.image import ImageConfig, Platform
+from jaula.spec.runtime import Spec
+from jaula.spec.runtime import decode as decode_spec
+from jaula.state.database import Database
+from jaula.state.records import (
+    ContainerRecord,
+    Link,
+    NamespaceKind,
+    NamespaceMode,
+    PortMapping,
+    ResolvedRequest,
+    VolumesFrom,
+)
+
+
+def body(**host: Any) -> ContainerCreate:
+    document = {"Image": "busybox", "Cmd": ["true"], "HostConfig": host}
+    return decode(json.dumps(document).encode(), ContainerCreate)
+
+
+EVERYTHING: dict[str, Any] = {
+    "NetworkMode": "container:abc",
+    "PidMode": "host",
+    "Binds": ["/a:/b:ro"],
+    "Mounts": [
+        {
+            "Type": "volume",
+            "Target": "/v",
+            "VolumeOptions": {"DriverConfig": {"Options": {"type": "nfs", "device": ":/x"}}},
+        }
+    ],
+    "Tmpfs": {"/t": "size=1m"},
+    "VolumesFrom": ["data:ro"],
+    "Privileged": True,
+    "CapAdd": ["SYS_ADMIN"],
+    "CapDrop": ["ALL"],
+    "SecurityOpt": ["no-new-privileges", "label=level:s0", "mask=/x", "landlock=off"],
+    "MaskedPaths": ["/proc/kcore"],
+    "ReadonlyPaths": [],
+    "ReadonlyRootfs": True,
+    "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080-8090"}]},
+    "Links": ["store:db"],
+    "Memory": 64 << 20,
+    "Devices": [{"PathOnHost": "/dev/null"}],
+    "DeviceCgroupRules": ["c 1:3 r"],
+    "CgroupParent": "/mine",
+    "Annotations": {"a": "b"},
+    "Sysctls": {"net.ipv4.ip_forward": "1"},
+    "OomScoreAdj": -5,
+    "ShmSize": 1 << 20,
+    "LogConfig": {"Type": "syslog", "Config": {"syslog-address": "udp://127.0.0.1"}},
+    "Secrets": [{"Source": "key", "ID": "1"}],
+}
+
+
+def record(request: ContainerCreate, **fields: Any) -> ContainerRecord:
+    return ContainerRecord("c" * 64, "web", 1, request, "sha256:0", **fields)
+
+
+def test_each_part_of_a_request_is_decided() -> None:
+    found = resolve(body(**EVERYTHING), {"data": "d" * 64}.__getitem__)
+    assert found.namespaces.net == NamespaceMode(NamespaceKind.CONTAINER, "abc")
+    assert found.namespaces.pid.host
+    assert [request.mount.destination for request in found.mounts] == ["/b", "/v", "/t"]
+    assert found.volumes_from == (VolumesFrom("d" * 64, "ro"),)
+    assert found.security.options.no_new_privileges
+    assert found.ports == (PortMapping(80, "tcp", "127.0.0.1", 8080, 8090),)
+    assert found.links == (Link("store", "db"),)
+    assert found.resources.cgroup_parent == "/mine"
+
+
+@pytest.mark.parametrize("host", [{}, EVERYTHING], ids=["default", "everything"])
+def test_the_value_comes_back_from_the_database_as_it_was(
+    tmp_path: Path, host: dict[str, Any]
+) -> None:
+    request = body(**host)
+    written = record(request, resolved_request=resolve(request))
+    database = Database(tmp_path / "db")
+    database.put("containers", written.id, written)
+    read = database.get("containers", written.id, ContainerRecord)
+    assert read == written
+    assert relaxations.of_record(read) == relaxations.of_record(written)
+
+
+def test_only_values_that_differ_from_the_default_are_stored() -> None:
+    stored = json.loads(msgspec.json.encode(resolve(body(Memory=1 << 30))))
+    assert stored == {
+        "namespaces": {"network": "bridge"},
+        "security": {},
+        "resources": {"Memory": 1 << 30},
+        "log": {"Type": "", "Config": {}},
+    }
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"PidMode": "nonsense"},
+        {"SecurityOpt": ["nonsense"]},
+        {"Binds": ["/a"]} | {"Tmpfs": {"/a": ""}},
+        {"VolumesFrom": ["data:rx"]},
+        {"PortBindings": {"80/xyz": []}},
+        {"Links": ["a:b:c"]},
+    ],
+)
+def test_a_request_that_cannot_be_parsed_is_refused(host: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        resolve(body(**host))
+
+
+def test_every_ask_of_a_request_is_one_of_its_record() -> None:
+    request = body(**EVERYTHING)
+    found = resolve(request)
+    made = record(request, resolved_request=found)
+    assert set(relaxations.of_request(found)) <= set(relaxations.of_record(made))
+    assert "privileged" in map(str, relaxations.of_record(made))
+
+
+# -- records of engines that stored no resolved request -------------------------------------------
+
+
+def old_database(path: Path, **host: Any) -> None:
+    """The record as the engine wrote it before: nothing beside the body."""
+    document = msgspec.to_builtins(record(body(**host)))
+    assert "resolved_request" not in document
+    Database(path).close()
+    with sqlite3.connect(path) as raw:
+        raw.execute(
+            "INSERT INTO containers VALUES (?, ?)", ("c" * 64, msgspec.json.encode(document))
+        )
+    raw.close()
+
+
+def test_an_old_record_is_resolved_when_it_is_loaded_and_written_at_once(tmp_path: Path) -> None:
+    old_database(tmp_path / "db", **EVERYTHING)
+    registry = ContainerStore(Database(tmp_path / "db"))
+    registry.load(resolve)
+    assert registry.find("web").record.resolved == resolve(body(**EVERYTHING))
+    again = ContainerStore(Database(tmp_path / "db"))
+    again.load(never)
+    assert again.find("web").record == registry.find("web").record
+
+
+def test_an_old_step_of_a_build_is_resolved_too(tmp_path: Path) -> None:
+    request = body()
+    Database(tmp_path / "db").put("containers", "c", record(request, build="b"))
+    registry = ContainerStore(Database(tmp_path / "db"))
+    registry.load(resolve)
+    assert [step.record.resolved for step in registry.steps()] == [resolve(request)]
+
+
+def test_an_old_record_that_cannot_be_resolved_is_reported_and_left(tmp_path: Path) -> None:
+    old_database(tmp_path / "db", PidMode="of an engine of the future")
+    with pytest.raises(CorruptState, match="request of container web cannot be resolved"):
+        ContainerStore(Database(tmp_path / "db")).load(resolve)
+    found = Database(tmp_path / "db").get("containers", "c" * 64, ContainerRecord)
+    assert found is not None
+    assert found.resolved_request is None
+
+
+def test_a_record_without_the_value_is_used_for_nothing() -> None:
+    with pytest.raises(CorruptState, match="no resolved request"):
+        relaxations.of_record(record(body()))
+
+
+def never(request: ContainerCreate) -> ResolvedRequest:
+    raise AssertionError("a body was parsed again")
+
+
+# -- create and start -----------------------------------------------------------------------------
+
+
+class Machine:
+    """An engine's services without a kernel: create and start run, nothing is executed."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.started: list[StartRequest] = []
+        self.config = EngineConfig(paths=Paths(root=base / "root", run=base / "run"))
+        self.registry = ContainerStore(Database(base / "db"))
+        self.services: Any = SimpleNamespace(
+            config=self.config,
+            host=HostFacts(kernel="6.12.0", landlock=7),
+            container_store=self.registry,
+            events=EventBus(),
+            images=SimpleNamespace(resolve=self._image),
+            image_policy=SimpleNamespace(check_run=nothing, check_start=nothing),
+            runtime_table=RuntimeTable(self.config),
+            network_store=SimpleNamespace(find=str, get=nothing),
+            snapshots=SimpleNamespace(name="overlay", instant=True, create=nothing, root=nothing),
+            dns_servers=set(),
+            id_ranges=IdRanges(1_000_000_000, 1 << 24),
+            volume_mounts=SimpleNamespace(use=nothing_later),
+            runtime=SimpleNamespace(start=self._start),
+            sandbox_pool=SimpleNamespace(refill=nothing),
+        )
+        users: Any = SimpleNamespace(of=lambda record: UserFacts())
+        self._starter = Starter(self.services, users, nothing, self.registry.save, nothing_later)
+
+    def _image(self, ref: str) -> Any:
+        if ref != "busybox":
+            raise NotFound(f"No such image: {ref}")
+        platform = Platform("", "linux")
+        return SimpleNamespace(id="sha256:0", config=ImageConfig(), layers=(), platform=platform)
+
+    async def _start(self, request: StartRequest, *_: object) -> Any:
+        self.started.append(request)
+        return SimpleNamespace(pid=2, shim_pid=1)
+
+    def create(self, request: ContainerCreate, **options: Any) -> Container:
+        async def made() -> Container:
+            created = await creating.create(self.services, request, "web", None, **options)
+            return self.registry.find(created.id)
+
+        return asyncio.run(made())
+
+    def start(self, container: Container) -> Spec:
+        asyncio.run(self._starter.start(container))
+        return decode_spec(Path(self.started[-1].bundle, "config.json").read_bytes())
+
+    def restarted(self) -> Machine:
+        """The next engine, with what is in the database."""
+        after = Machine(self.base)
+        after.registry.load(never)
+        return after
+
+
+def nothing(*_: object, **__: object) -> None:
+    """Do nothing."""
+
+
+async def nothing_later(*_: object) -> None:
+    """Do nothing."""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each parser of a request was called."""
+    counter: Counter[str] = Counter()
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any, **options: Any) -> Any:
+            counter[name] += 1
+            return function(*arguments, **options)
+
+        return count
+
+    for module, name in (
+        (creating, "resolve"),
+        (namespaces, "decide"),
+        (security, "parse"),
+        (mount_spec, "mount_requests"),
+        (port_bindings, "port_mappings"),
+        (links, "parse"),
+    ):
+        key = f"{module.__name__.rpartition('.')[2]}.{name}"
+        monkeypatch.setattr(module, name, counted(key, getattr(module, name)))
+    monkeypatch.setattr(
+        resolved_request, "resolve", counted("resolved_request.resolve", resolved_request.resolve)
+    )
+    return counter
+
+
+def test_a_create_and_its_starts_resolve_once(machine: Machine, parsed: Counter[str]) -> None:
+    def authorize(resolved: ResolvedRequest) -> tuple[str, ...]:
+        relaxations.of_request(resolved)
+        return ()
+
+    host = {"NetworkMode": "shop", "Links": ["store:db"], "Tmpfs": {"/t": ""}}
+    container = machine.create(body(**host), authorize=authorize)
+    once = {
+        "create.resolve": 1,
+        "namespaces.decide": 1,
+        "security.parse": 1,
+        "mount_spec.mount_requests": 1,
+        "port_bindings.port_mappings": 1,
+        "links.parse": 1,
+    }
+    assert parsed == once
+    container.change(networks={})  # the stand-in has no network to connect it to
+    for _ in range(2):
+        relaxations.of_record(container.record)
+        machine.start(container)
+        inspect.relaxations(container.record)
+        inspect.host_config(machine.services, container.record)
+        container.change(status="exited")
+    assert parsed == once
+    assert len(machine.started) == 2
+
+
+TAMPERED: dict[str, Any] = {
+    "NetworkMode": "host",
+    "PidMode": "host",
+    "IpcMode": "host",
+    "UTSMode": "host",
+    "UsernsMode": "host",
+    "CgroupnsMode": "host",
+    "Privileged": True,
+    "CapAdd": ["ALL"],
+    "SecurityOpt": ["seccomp=unconfined", "systempaths=unconfined", "landlock=off"],
+    "Binds": ["/:/host"],
+    "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/taken"}],
+    "DeviceCgroupRules": ["a *:* rwm"],
+    "CgroupParent": "/taken",
+    "Annotations": {"org.systemd.property.X": "1"},
+    "Sysctls": {"net.ipv4.ip_forward": "1"},
+    "OomScoreAdj": -1000,
+    "Memory": 1 << 40,
+    "PidsLimit": -1,
+    "ReadonlyRootfs": False,
+    "MaskedPaths": [],
+    "ReadonlyPaths": [],
+    "ShmSize": 1 << 40,
+}
+
+
+def change_body(database: Path, **host: Any) -> None:
+    with sqlite3.connect(database) as raw:
+        ((key, text),) = raw.execute("SELECT id, document FROM containers").fetchall()
+        document = json.loads(text)
+        document["body"]["HostConfig"] |= host
+        raw.execute(
+            "UPDATE containers SET document = ? WHERE id = ?", (json.dumps(document).encode(), key)
+        )
+    raw.close()
+
+
+@pytest.mark.parametrize("cve", ["CVE-2024-41110"])
+def test_a_start_uses_the_authorized_value_and_not_the_stored_body(
+    machine: Machine, cve: str
+) -> None:
+    """The engine has no way back from a container to its body's privileges."""
+    container = machine.create(body(NetworkMode="none", ReadonlyRootfs=True, Memory=64 << 20))
+    usual = machine.start(container)
+    documented = inspect.host_config(machine.services, container.record)
+    container.change(status="exited", range_start=0, range_size=0)
+    machine.registry.save(container)
+    change_body(machine.base / "db", **TAMPERED)
+
+    after = machine.restarted()
+    again = after.registry.find("web")
+    assert again.record.body.host_config.privileged
+    assert relaxations.of_record(again.record) == ()
+    assert inspect.relaxations(again.record) == []
+    assert after.start(again) == usual
+    shown = inspect.host_config(after.services, again.record)
+    kept = {"SecurityOpt", "Binds"}  # the notation of the body, which nothing reads any more
+    assert {name for name in shown if shown[name] != documented[name]} == kept
+
+
+@pytest.mark.parametrize("cve", ["CVE-2024-41110"])
+def test_a_start_is_authorized_by_the_value_that_it_uses(machine: Machine, cve: str) -> None:
+    host = {"NetworkMode": "none", "Privileged": True, "CapAdd": ["SYS_ADMIN"]}
+    machine.create(body(**host))
+    change_body(machine.base / "db", Privileged=False, CapAdd=[])
+    again = machine.restarted().registry.find("web")
+    found = [str(ask) for ask in relaxations.of_record(again.record)]
+    assert found == ["privileged", "capability=SYS_ADMIN"]
+
+
+def test_an_update_changes_the_resources_of_a_start_and_nothing_else(machine: Machine) -> None:
+    from jaula.engine.containers.update import merge_limits
+    from jaula.spec.api import ContainerUpdate
+
+    container = machine.create(body(NetworkMode="none"))
+    usual = machine.start(container)
+    updated = merge_limits(
+        container.record, ContainerUpdate(memory=64 << 20), machine.services.host
+    )
+    container.change(status="exited", body=updated.body, resolved_request=updated.resolved)
+    limited = machine.start(container)
+    assert usual.linux is not None
+    assert limited.linux is not None
+    assert usual.linux.resources is not None
+    assert limited.linux.resources is not None
+    assert limited.linux.resources.memory is not None
+    assert limited.linux.resources.memory.limit == 64 << 20
+    assert limited.process == usual.process
+    assert limited.linux.namespaces == usual.linux.namespaces
+
+
+def test_a_refused_request_leaves_nothing(machine: Machine) -> None:
+    def refuse(resolved: ResolvedRequest) -> tuple[str, ...]:
+        assert resolved.security.privileged
+        raise NotAuthorized("no")
+
+    for image in ("busybox", "absent"):  # refused before the client is told to pull it
+        request = msgspec.structs.replace(body(Privileged=True), image=image)
+        with pytest.raises(NotAuthorized):
+            machine.create(request, authorize=refuse)
+    assert len(machine.registry) == 0
+    assert machine.registry.names == {}
+
+
+JUDGED: dict[str, Any] = {
+    **{f"{kind}Mode": "host" for kind in ("Network", "Pid", "Ipc", "UTS", "Userns", "Cgroupns")},
+    "Binds": ["/a:/b"],
+    "Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}],
+    "VolumesFrom": ["data"],
+    "Links": ["store"],
+    "Annotations": {"a": "b"},
+    "CapAdd": ["SYS_ADMIN"],
+    "CgroupParent": "/mine",
+    "Devices": [{"PathOnHost": "/dev/null"}],
+    "DeviceCgroupRules": ["c 1:3 r"],
+    "DeviceRequests": [{"Driver": "x"}],
+    "OomScoreAdj": -5,
+    "Privileged": True,
+    "SecurityOpt": ["seccomp=unconfined"],
+    "Runtime": "crun",
+    "MaskedPaths": [],
+    "ReadonlyPaths": [],
+    "LogConfig": {"Type": "syslog"},
+}
+
+
+@pytest.mark.parametrize("field", JUDGED)
+def test_every_field_that_policies_judge_is_a_part_of_the_value(field: str) -> None:
+    assert resolve(body(**{field: JUDGED[field]})) != resolve(body())
+
+
+def test_a_build_step_is_authorized_by_the_value_that_it_starts_from(machine: Machine) -> None:
+    judged: list[str] = []
+
+    def judge(found: tuple[Privilege, ...]) -> None:
+        judged.extend(map(str, found))
+        raise NotAuthorized("the policy has changed since the build began")
+
+    command = run.RunCommand(
+        arguments=("true",),
+        environment=(),
+        host=HostConfig(privileged=True, network_mode="host"),
+        build="b",
+    )
+    containers: Any = SimpleNamespace(services=machine.services)
+    mounts: Any = None
+    step = run.run(
+        containers, ImageState(), command, mounts, judge, nothing_later, nothing, nothing
+    )
+    with pytest.raises(NotAuthorized):
+        asyncio.run(step)
+    assert judged == ["privileged", "host-namespace=network"]
+    assert machine.registry.steps() == ()
+
+
+def test_modes_of_a_build_name_containers_by_their_ids(machine: Machine) -> None:
+    other = machine.create(body(NetworkMode="none"))
+    host = body(NetworkMode="container:web", PidMode="container:gone").host_config
+    found = creating.with_container_ids(machine.services, host)
+    assert found.network_mode == f"container:{other.id}"
+    assert found.pid_mode == "container:gone"
+
+
+@pytest.mark.parametrize("host", [{"PidMode": "container:gone"}, {"VolumesFrom": ["gone"]}])
+def test_an_absent_container_is_reported_to_those_alone_who_may_have_one(
+    machine: Machine, host: dict[str, Any]
+) -> None:
+    def refuse(resolved: ResolvedRequest) -> tuple[str, ...]:
+        raise NotAuthorized("no")
+
+    with pytest.raises(NotAuthorized):
+        machine.create(body(**host), authorize=refuse)
+    with pytest.raises(InvalidRequest, match="No such container: gone"):
+        machine.create(body(**host))
+
+
+def test_other_containers_are_named_by_their_ids(machine: Machine) -> None:
+    other = machine.create(body(NetworkMode="none"))
+    seen: list[ResolvedRequest] = []
+
+    def authorize(resolved: ResolvedRequest) -> tuple[str, ...]:
+        seen.append(resolved)
+        return ()
+
+    async def made() -> ContainerRecord:
+        request = body(NetworkMode="none", PidMode="container:web", VolumesFrom=["web:ro"])
+        created = await creating.create(
+            machine.services, request, "other", None, authorize=authorize
+        )
+        return machine.registry.find(created.id).record
+
+    created = asyncio.run(made())
+    assert seen == [created.resolved]
+    assert created.resolved.namespaces.pid.container == other.id
+    assert created.resolved.volumes_from == (VolumesFrom(other.id, "ro"),)
+    assert created.body.host_config.volumes_from == ("web:ro",)

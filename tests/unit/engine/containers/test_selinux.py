@@ -1,0 +1,97 @@
+"""SELinux levels of containers: of one container each, for as long as it exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jaula.engine.containers import selinux
+from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.model.container import Container
+from jaula.engine.model.container_store import ContainerStore
+from jaula.errors import Unavailable
+from jaula.security.lsm import selinux_mcs
+from jaula.spec.api import ContainerCreate
+from jaula.state.database import Database
+from jaula.state.records import ContainerRecord, MountRecord
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> ContainerStore:
+    return ContainerStore(Database(tmp_path / "jaula.db"))
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four categories, so six pairs."""
+    choose = selinux_mcs.choose
+    monkeypatch.setattr(
+        "jaula.engine.model.container_store.choose", lambda used: choose(used, count=4)
+    )
+
+
+def add(registry: ContainerStore, container_id: str, level: str) -> Container:
+    record = ContainerRecord(
+        container_id, f"n{container_id}", 0, ContainerCreate(), "", level=level
+    )
+    registry.reserve(record.name, record.id)
+    container = Container(record)
+    registry.add(container)
+    return container
+
+
+@pytest.mark.usefixtures("few")
+def test_levels_are_unique_and_limited(registry: ContainerStore) -> None:
+    levels = [registry.take_level(str(n)) for n in range(6)]
+    assert len(set(levels)) == 6
+    with pytest.raises(Unavailable, match="categories are in use"):
+        registry.take_level("7")
+    registry.free_level("3")
+    assert registry.take_level("8") == levels[3]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_requested_level_is_not_allocated_again(registry: ContainerStore) -> None:
+    assert registry.take_level("a", requested="s0:c0,c1") == "s0:c0,c1"
+    assert registry.take_level("b", requested="s0:c0,c1") == "s0:c0,c1"  # asked for, so shared
+    assert registry.take_level("c", requested="s0") == "s0"
+    assert "s0:c0,c1" not in [registry.take_level(str(n)) for n in range(5)]
+
+
+@pytest.mark.usefixtures("few")
+def test_levels_are_kept_over_a_restart_and_freed_with_the_container(tmp_path: Path) -> None:
+    database = Database(tmp_path / "jaula.db")
+    before = ContainerStore(database)
+    levels = [before.take_level(str(n)) for n in range(6)]
+    for number, level in enumerate(levels):
+        add(before, str(number), level)
+    after = ContainerStore(database)
+    after.load(resolve)
+    with pytest.raises(Unavailable):
+        after.take_level("new")
+    gone = after.find("2")
+    after.forget(gone)
+    assert after.take_level("new") == levels[2]
+
+
+@pytest.mark.parametrize(
+    ("mount", "wanted"),
+    [
+        (MountRecord("bind", "/m", mode=""), ""),
+        (MountRecord("bind", "/m", mode="ro"), ""),
+        (MountRecord("bind", "/m", mode="ro,z"), "z"),
+        (MountRecord("bind", "/m", mode="Z,rslave"), "Z"),
+        (MountRecord("volume", "/m", mode="ro"), "z"),
+        (MountRecord("volume", "/m", mode="Z"), "Z"),
+        (MountRecord("tmpfs", "/m", mode="size=9"), ""),
+    ],
+)
+def test_which_mounts_are_labelled(mount: MountRecord, wanted: str) -> None:
+    assert selinux.relabel_option(mount) == wanted
+
+
+def test_a_record_without_a_level_can_be_read() -> None:
+    old = msgspec.json.encode({"id": "a", "name": "n", "created": 1, "body": {}, "image": ""})
+    assert msgspec.json.decode(old, type=ContainerRecord).level == ""

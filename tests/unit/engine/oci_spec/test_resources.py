@@ -1,0 +1,122 @@
+"""Limits: refused values, warnings, and the resources of the spec."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.containers.update import merge_limits
+from jaula.engine.oci_spec import resources
+from jaula.engine.oci_spec.inputs import HostFacts
+from jaula.errors import Conflict, InvalidRequest
+from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, Resources, Ulimit
+from jaula.spec.runtime import CPU, Memory, Pids, Rlimit
+from jaula.state.records import ContainerRecord
+
+HOST = HostFacts(online_cpus=frozenset({0, 1}), pids_limit=4096)
+MIB = 1 << 20
+
+
+def limits(**fields: object) -> Resources:
+    return Resources(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"memory": 4 * MIB}, "Minimum memory limit allowed is 6MB"),
+        ({"memory": -5}, "Minimum memory"),
+        ({"memory_swap": 64 * MIB}, "always set the Memory limit"),
+        ({"memory": 64 * MIB, "memory_swap": 32 * MIB}, "larger than memory limit"),
+        ({"memory": 64 * MIB, "memory_swap": -2}, "-1 for no limit"),
+        ({"memory": 64 * MIB, "memory_reservation": 65 * MIB}, "less than memory reservation"),
+        ({"memory_swappiness": 101}, "0-100"),
+        ({"nano_cpus": 3 * 10**9}, "only 2 CPUs available"),
+        ({"nano_cpus": 1}, "range of CPUs"),
+        ({"nano_cpus": 10**9, "cpu_quota": 5000}, "Conflicting options"),
+        ({"cpu_period": 10}, "period"),
+        ({"cpu_quota": 10}, "quota"),
+        ({"cpu_shares": -1}, "positive"),
+        ({"cpuset_cpus": "0-7"}, "not available"),
+        ({"cpuset_cpus": "1-0"}, "Invalid value"),
+        ({"cpuset_cpus": "a"}, "Invalid value"),
+        ({"cpuset_cpus": "0-99999999999"}, "Invalid value"),
+        ({"pids_limit": -2}, "-1 for no limit"),
+        ({"blkio_weight": 5}, "10 to 1000"),
+        ({"ulimits": (Ulimit(name="files"),)}, "invalid ulimit type"),
+        ({"ulimits": (Ulimit(name="core", soft=2, hard=1),)}, "less than or equal"),
+    ],
+)
+def test_an_invalid_limit_is_refused(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        resources.check(limits(**fields), HOST)
+
+
+def test_by_default_only_the_number_of_processes_is_limited() -> None:
+    found = resources.decide(limits(), HOST)
+    assert found.pids == Pids(4096)
+    assert (found.memory, found.cpu, found.block_io) == (None, None, None)
+
+
+def test_swap_defaults_to_the_memory_limit() -> None:
+    assert resources.decide(limits(memory=64 * MIB), HOST).memory == Memory(
+        limit=64 * MIB, swap=128 * MIB
+    )
+    assert resources.decide(limits(memory=64 * MIB, memory_swap=-1), HOST).memory == Memory(
+        limit=64 * MIB, swap=-1
+    )
+
+
+def test_a_share_of_cpus_is_a_quota_of_the_kernels_period() -> None:
+    found = resources.decide(limits(nano_cpus=500_000_000, cpuset_cpus="1"), HOST)
+    assert found.cpu == CPU(quota=50_000, period=100_000, cpus="1")
+
+
+def test_unlimited_processes_are_a_named_wish() -> None:
+    assert resources.decide(limits(pids_limit=-1), HOST).pids is None
+    assert resources.decide(limits(pids_limit=0), HOST).pids is None
+
+
+def test_rlimits_have_a_finite_number_of_files_by_default() -> None:
+    assert resources.rlimits(limits(), (10, 20)) == (Rlimit("RLIMIT_NOFILE", hard=20, soft=10),)
+    asked = limits(
+        ulimits=(Ulimit(name="nofile", soft=1, hard=2), Ulimit(name="core", soft=-1, hard=-1))
+    )
+    assert resources.rlimits(asked, (10, 20)) == (
+        Rlimit("RLIMIT_NOFILE", hard=2, soft=1),
+        Rlimit("RLIMIT_CORE", hard=2**64 - 1, soft=2**64 - 1),
+    )
+
+
+def record(**fields: object) -> ContainerRecord:
+    body = ContainerCreate(host_config=HostConfig(**fields))  # type: ignore[arg-type]
+    return ContainerRecord("a" * 64, "web", 1, body, "sha256:0", resolved_request=resolve(body))
+
+
+def test_an_update_changes_only_the_limits_that_it_names() -> None:
+    old = record(memory=64 * MIB, nano_cpus=10**9, pids_limit=7, privileged=True)
+    update = ContainerUpdate(memory=100 * MIB)
+    body, resolved, written, _ = merge_limits(old, update, HOST)
+    for limits in (body.host_config, resolved.resources):
+        assert limits.memory == 100 * MIB
+        assert limits.nano_cpus == 10**9
+    assert resolved == resolve(body)
+    assert msgspec.structs.replace(resolved, resources=old.resolved.resources) == old.resolved
+    assert written is not None
+    assert written.memory == Memory(limit=100 * MIB, swap=128 * MIB)
+    assert (written.cpu, written.pids) == (None, None)
+
+
+def test_an_update_above_the_swap_limit_is_refused_until_that_is_raised_too() -> None:
+    old = record(memory=64 * MIB)
+    with pytest.raises(Conflict, match="memoryswap"):
+        merge_limits(old, ContainerUpdate(memory=200 * MIB), HOST)
+    update = ContainerUpdate(memory=200 * MIB, memory_swap=-1)
+    assert merge_limits(old, update, HOST).body.host_config.memory_swap == -1
+
+
+def test_an_update_can_lift_the_limit_of_processes() -> None:
+    written = merge_limits(record(pids_limit=7), ContainerUpdate(pids_limit=-1), HOST).limits
+    assert written is not None
+    assert written.pids == Pids(-1)
