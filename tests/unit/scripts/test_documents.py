@@ -40,7 +40,7 @@ STANDARD_LIBRARY = frozenset({"SysLogHandler"})
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -115,7 +115,7 @@ def has_dotted_name(name: str) -> bool:
 
 
 def missing_names(page: Path) -> Iterator[str]:
-    """Yield the names of a page that nothing has."""
+    """Yield the names of a page that do not exist."""
     text = page.read_text()
     for path in REPOSITORY_PATH.findall(text):
         if not is_placeholder(path) and not exists(path.rstrip("."), ROOT):
