@@ -1,8 +1,8 @@
-"""A Dockerfile of ten steps: what each builder takes for it, with and without its cache.
+"""Build times of a Dockerfile of ten steps, with and without the cache of each builder.
 
-The Dockerfile is of the usual kind: variables, a working directory, dependencies before the
-source, four programs that run, a user, a command. Nothing in it uses the network, so what is
-measured is the builder and not a mirror.
+The Dockerfile is typical: variables, a working directory, dependencies before the source, four
+programs that run, a user, a command. It uses no network, so that the builder is measured and not a
+mirror.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TITLES = {
     "cached": "the same, all cached, ms",
     "changed": "the same, one source file changed, ms",
 }
-"""What is measured, in this order."""
+"""Titles of the measures, in the order of the table."""
 TAG = "bench-built:1"
 
 DOCKERFILE = f"""\
@@ -44,9 +44,10 @@ CMD ["sh", "-c", "cat digest"]
 
 
 class Buildah(Podman):
-    """buildah with runc, with the store of a podman of its own.
+    """buildah with runc, with a private store of podman.
 
-    It asks for more open files and processes than may be had everywhere: it is told what there is.
+    It requests more open files and processes than some hosts permit. So ``start`` writes the
+    limits of the host into its configuration.
     """
 
     name = "buildah"
@@ -83,7 +84,7 @@ def _hard(limits: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int]]:
 
 
 def make_context(base: Path, files: int = 40) -> Path:
-    """A directory with the Dockerfile and a source tree of some 160 kB, always the same."""
+    """Create a context with the Dockerfile and a source tree of some 160 kB, always the same."""
     context = base / "context"
     (context / "src").mkdir(parents=True)
     (context / "Dockerfile").write_text(DOCKERFILE)
@@ -95,29 +96,29 @@ def make_context(base: Path, files: int = 40) -> Path:
 
 
 def measure(engines: Sequence[Engine], context: Path, rounds: int) -> dict[str, Samples]:
-    """Milliseconds of each build of each builder; the first round is not counted."""
-    found: dict[str, Samples] = {key: {e.name: [] for e in engines} for key in TITLES}
+    """Return milliseconds of each build and builder. The first round is not counted."""
+    samples: dict[str, Samples] = {key: {e.name: [] for e in engines} for key in TITLES}
     for number in range(rounds + 1):
         for engine in engines:
             for key, value in _round(engine, context, number).items():
                 if number:
-                    found[key][engine.name].append(value)
+                    samples[key][engine.name].append(value)
         print(f"round {number} of {rounds}", file=sys.stderr)
-    return found
+    return samples
 
 
 def _round(engine: Engine, context: Path, number: int) -> dict[str, float]:
     source = context / "src" / "module0.py"
     before = source.read_text()
-    took = {"whole": _timed(lambda: _build(engine, context, "--no-cache"))}
-    _build(engine, context)  # buildah takes nothing from a build that was told to keep nothing
-    took["cached"] = _timed(lambda: _build(engine, context))
+    times = {"whole": _timed(lambda: _build(engine, context, "--no-cache"))}
+    _build(engine, context)  # buildah does not use the layers of a --no-cache build
+    times["cached"] = _timed(lambda: _build(engine, context))
     try:
         source.write_text(f"{before}{engine.name} {number}\n")
-        took["changed"] = _timed(lambda: _build(engine, context))
+        times["changed"] = _timed(lambda: _build(engine, context))
     finally:
         source.write_text(before)
-    return took
+    return times
 
 
 def _build(engine: Engine, context: Path, *words: str) -> None:
@@ -138,20 +139,20 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def table(results: dict[str, Samples]) -> str:
-    """The median of each builder, and jaula's as a part of the others'."""
+    """Return a table with the median of each builder, and the ratio of jaula's to the others'."""
     lines = [
         "| measure | docker | buildah | jaula | jaula / docker | jaula / buildah |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for key, title in TITLES.items():
         medians = {name: statistics.median(v) for name, v in results[key].items() if v}
-        cells = [f"{medians[n]:.0f}" if n in medians else "" for n in _SHOWN]
+        cells = [f"{medians[n]:.0f}" if n in medians else "" for n in _COLUMNS]
         cells += [
             f"{medians['jaula'] / medians[n]:.2f}" if {n, "jaula"} <= set(medians) else ""
-            for n in _SHOWN[:2]
+            for n in _COLUMNS[:2]
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-_SHOWN = ("docker", "buildah", "jaula")
+_COLUMNS = ("docker", "buildah", "jaula")

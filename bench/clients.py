@@ -1,7 +1,7 @@
-"""What clients of the Docker API wait for: the docker command, lists, logs, output to the log.
+"""Measures of Docker API clients: the docker command, lists, logs, output to the log.
 
-Each function answers ``{engine: [samples]}`` in the unit of its title; the docker command is the
-same program for each engine.
+Each function returns ``{engine: [samples]}`` in the unit of its title. Its docstring is the title.
+The docker command is the same program for each engine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _serving(engines: Sequence[Engine]) -> list[Engine]:
 
 
 def _docker(engine: Engine, *words: str) -> float:
-    """Milliseconds of one docker command against the engine's socket."""
+    """Return milliseconds of one docker command against the engine's socket."""
     command = ["docker", "-H", f"unix://{engine.socket}", *words]
     start = time.perf_counter()
     subprocess.run(
@@ -47,7 +47,7 @@ def _in_turn(engines: Sequence[Engine], rounds: int, once: Callable[[Engine], fl
     for number in range(rounds + 1):
         for engine in engines:
             value = once(engine)
-            if number:  # the first one warms caches
+            if number:  # the first round warms caches
                 samples[engine.name].append(value)
     return samples
 
@@ -99,7 +99,7 @@ def logs(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Sampl
 
 
 def _processor_seconds(pids: Sequence[int]) -> float:
-    """User and system time of processes and of their children that have ended."""
+    """Return user and system time of processes and of their exited children."""
     ticks = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -140,7 +140,7 @@ def output_cost(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -
             ).stdout.strip()
         )
         while not log.exists() or log.stat().st_size < OUTPUT << 20:
-            time.sleep(0.05)  # json makes it larger than what was printed
+            time.sleep(0.05)  # the JSON log is larger than the output
         time.sleep(0.3)
         spent = _processor_seconds(pids) - before
         engine.remove("output")

@@ -1,10 +1,12 @@
-"""What confinement costs a start: the same container with and without its layers, in turn.
+"""Cost of confinement at a start: the same container with and without its layers, in turn.
 
-One engine, one connection. Timed is the request that starts a container, of which a tenth of the
-rounds is looked at; read is the processor time that its cgroup has used when the program runs,
-which is the work of the process that becomes it. Each layer is left out by the flag that a user
-would give. On a busy machine the first also holds waits for processors and for locks of the kernel
-that others have; the second hardly does.
+One engine, one connection. Two values are measured:
+
+* The elapsed time of the start request. The table has the first decile of the rounds.
+* The processor time that the cgroup has used when the program runs: the work of init before execve.
+
+A layer is omitted by the flag that a user would set. On a busy machine the elapsed time includes
+waits for processors and kernel locks. The processor time hardly does.
 """
 
 from __future__ import annotations
@@ -48,13 +50,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def measure(engine: Engine, rounds: int) -> Samples:
-    """Milliseconds of each variant, and of processor time; a first round is not counted."""
+    """Return milliseconds of each variant, elapsed and of processor time.
+
+    The first round is not counted.
+    """
     client = engine.connect()
     samples: Samples = {name + suffix: [] for name in VARIANTS for suffix in ("", CPU)}
     try:
         for number in range(rounds + 1):
             order = list(VARIANTS.items())
-            random.Random(number).shuffle(order)  # what one leaves behind is not always the same's
+            random.Random(number).shuffle(order)  # no variant always follows the same one
             for name, host in order:
                 body = {"Image": IMAGE, "Cmd": ["sleep", "600"], "HostConfig": host}
                 path = f"/containers/{client.call('POST', '/containers/create', body)['Id']}"
@@ -72,7 +77,7 @@ def measure(engine: Engine, rounds: int) -> Samples:
 
 
 def processor_time(pid: int) -> float:
-    """Milliseconds that the cgroup of a process has used, on either version."""
+    """Return milliseconds that the cgroup of a process has used, on v1 or v2."""
     trees = Path("/sys/fs/cgroup")
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
@@ -84,10 +89,10 @@ def processor_time(pid: int) -> float:
 
 
 def table(samples: Samples) -> str:
-    """What a tenth of the rounds stay below, and the goal."""
+    """Return a table of the first deciles, and the goal."""
     tenths = {name: statistics.quantiles(values, n=10)[0] for name, values in samples.items()}
     lines = [
-        "| start | ms | beside the default | processor time (ms) | beside the default |",
+        "| start | ms | difference | processor time (ms) | difference |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name in VARIANTS:
@@ -98,6 +103,6 @@ def table(samples: Samples) -> str:
         )
     cost, used = (tenths[ALL + suffix] - tenths[NONE + suffix] for suffix in ("", CPU))
     verdict = "reached" if cost <= GOAL else "missed"
-    text = f"All layers cost {cost:.1f} ms, {used:.1f} ms of it processor time; at most {GOAL:g}"
-    lines += ["", f"{text} were the goal: {verdict}.", ""]
+    text = f"All layers cost {cost:.1f} ms, {used:.1f} ms of it processor time. The goal is at most"
+    lines += ["", f"{text} {GOAL:g} ms: {verdict}.", ""]
     return "\n".join(lines)

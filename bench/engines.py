@@ -1,4 +1,4 @@
-"""The engines that are measured, each private: docker, podman with runc, jaula."""
+"""Private engines for the measurements: docker, podman with runc, jaula."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rootfs:
 
 
 def make_rootfs(base: Path) -> Rootfs:
-    """A directory and a tar of Debian's static busybox with its applets as links."""
+    """Create a directory and a tar of Debian's static busybox with its applets as links."""
     source = shutil.which("busybox")
     if source is None:
         raise SystemExit("bench: busybox is not installed (package busybox-static)")
@@ -59,7 +59,10 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """One request; the JSON of the answer, or None. Raises on an error status."""
+        """Send one request and return the JSON of the answer, or None.
+
+        :raises RuntimeError: when the status is an error
+        """
         data = None if body is None else json.dumps(body)
         self.request(method, path, data, {"Content-Type": "application/json"} if data else {})
         answer = self.getresponse()
@@ -73,12 +76,12 @@ def wait_for(condition: Any, what: str, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise SystemExit(f"bench: {what} does not come up")
+            raise SystemExit(f"bench: {what} did not start within {seconds:g} seconds")
         time.sleep(0.1)
 
 
 class Engine:
-    """What every engine can do here. ``base`` is a directory of its own."""
+    """An engine under measurement. ``base`` is its private directory."""
 
     name = ""
 
@@ -89,14 +92,14 @@ class Engine:
 
     @property
     def socket(self) -> Path | None:
-        """Of the Docker API, where the engine serves it all the time."""
+        """Return the socket of the Docker API, or None for an engine without a daemon."""
         return self.base / "engine.sock"
 
     def start(self) -> None:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Remove the containers, then end the engine by its process id."""
+        """Remove the containers, then stop the engine by its process id."""
         with contextlib.suppress(subprocess.SubprocessError, OSError):
             listed = self.run("ps", "-aq", capture_output=True, text=True)
             names = listed.stdout.split()
@@ -111,7 +114,7 @@ class Engine:
                 self.process.wait()
 
     def words(self, *words: str) -> list[str]:
-        """The command line that a user would type, as an argument list."""
+        """Return the arguments of the command that a user would type."""
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
@@ -123,7 +126,7 @@ class Engine:
         )
 
     def remove(self, *names: str) -> None:
-        """Kill and remove containers, without the grace that their init would ignore."""
+        """Kill and remove containers without a stop timeout: their init would ignore SIGTERM."""
         self.run("rm", "-f", *names, stdout=subprocess.DEVNULL)
 
     def import_image(self, archive: Path) -> None:
@@ -144,10 +147,10 @@ class Engine:
         return True
 
     def pid_of(self, container: str) -> int:
-        shown = self.run(
+        result = self.run(
             "inspect", "--format", "{{.State.Pid}}", container, capture_output=True, text=True
         )
-        return int(shown.stdout)
+        return int(result.stdout)
 
     def spawn(self, words: list[str]) -> None:
         with (self.base / "log").open("ab") as log:
@@ -161,7 +164,7 @@ class Engine:
             )
 
     def processes(self) -> list[int]:
-        """The idle engine's processes, the main one first."""
+        """Return the processes of the idle engine, the main one first."""
         assert self.process is not None
         return [self.process.pid, *children(self.process.pid)]
 
@@ -192,7 +195,7 @@ class Podman(Engine):
     socket = None
 
     def start(self) -> None:
-        """Nothing to start: every command is a process of its own."""
+        """Do nothing: podman has no daemon."""
 
     def environment(self) -> dict[str, str]:
         return dict(os.environ) | {"PATH": sbin_path(), "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
@@ -246,13 +249,13 @@ def sbin_path() -> str:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that any thread of ``pid`` has started."""
+    """Return the children of all threads of ``pid``."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     return [int(word) for thread in threads for word in (thread / "children").read_text().split()]
 
 
 def status_bytes(pid: int, key: str) -> int:
-    """A value of /proc/PID/status that is given in kB."""
+    """Return the bytes of a kB value in /proc/PID/status."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
@@ -267,7 +270,7 @@ def parent(pid: int) -> int:
 
 
 def pss_bytes(pid: int) -> int:
-    """The proportional set size (proc_pid_smaps_rollup(5))."""
+    """Return the proportional set size (proc_pid_smaps_rollup(5))."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

@@ -1,11 +1,11 @@
-/* The kernel's floor: what starting one container costs when nothing but system calls is done.
+/* The lower bound of the kernel: time to start and end one container with system calls alone.
  *
  *     floor ROOTFS [ROUNDS]
  *
  * Each round: clone3 with six new namespaces (mount, UTS, IPC, PID, network, cgroup); in the child
  * an overlay over ROOTFS, proc, sysfs, a tmpfs on /dev, pivot_root, exec of /bin/true; in the
- * parent the wait for its end. Prints the median and the fastest round in milliseconds, as JSON.
- * A user namespace is left out: with it, the overlay would need id-mapped layers first.
+ * parent the wait for its exit. Prints the median and the fastest round in milliseconds, as JSON.
+ * A user namespace is omitted: with it, the overlay would need id-mapped layers first.
  */
 #define _GNU_SOURCE
 #include <errno.h>

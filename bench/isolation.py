@@ -1,7 +1,7 @@
-"""What a default container is kept from: the same questions to each engine, answered by the kernel.
+"""Isolation of a default container of each engine, read from the kernel.
 
-Two containers of each engine are looked at. One sleeps, and /proc and the cgroups are read from
-outside. In the other the probing program of ``jaula verify --probe`` makes its calls.
+Each engine runs two containers. One sleeps, and its /proc files and cgroups are read from outside.
+In the other, the program of ``jaula verify --probe`` makes its attempts.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Rows = dict[str, str]
 
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench/isolation")
-    parser.add_argument("--engines", default="jaula,docker,podman", help="which, in this order")
-    parser.add_argument("--write", type=Path, help="a document whose table is to be replaced")
+    parser.add_argument("--engines", default="jaula,docker,podman", help="engines, in this order")
+    parser.add_argument("--write", type=Path, help="document in which to replace the table")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "isolation.json")
     options = parser.parse_args(words)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    found: dict[str, Rows] = {}
+    rows: dict[str, Rows] = {}
     with tempfile.TemporaryDirectory(prefix="jb", dir="/var/tmp") as name:
         base = Path(name)
         rootfs = engines.make_rootfs(base)
@@ -52,41 +52,41 @@ def main(words: Sequence[str]) -> int:
             try:
                 engine.start()
                 engine.import_image(rootfs.archive)
-                found[kind] = measure(engine, base)
+                rows[kind] = measure(engine, base)
             finally:
                 engine.stop()
-    text = table(found)
+    text = table(rows)
     print(text)
-    options.output.write_text(json.dumps({"machine": report.machine(), "rows": found}, indent=1))
+    options.output.write_text(json.dumps({"machine": report.machine(), "rows": rows}, indent=1))
     if options.write is not None:
         replace(options.write, text)
     return 0
 
 
 def measure(engine: Engine, base: Path) -> Rows:
-    """Every row of one engine."""
+    """Return the rows of one engine."""
     rows: Rows = {"version": version(engine)}
     started = engine.run("run", "-d", IMAGE, "sleep", "600", capture_output=True, text=True)
     container = started.stdout.strip()
     pid = engine.pid_of(container)
     rows |= from_outside(pid)
     rows |= from_inside(engine, container)
-    rows |= by_deed(engine, base, address_of(pid))
+    rows |= attempted(engine, base, address_of(pid))
     engine.remove(container)
     return rows
 
 
 def version(engine: Engine) -> str:
-    shown = engine.run("--version", capture_output=True, text=True, check=False).stdout
-    found = re.search(r"\d+\.\d+[^\s,]*", shown)
-    return found[0] if found else "?"
+    text = engine.run("--version", capture_output=True, text=True, check=False).stdout
+    match = re.search(r"\d+\.\d+[^\s,]*", text)
+    return match[0] if match else "?"
 
 
 # -- from outside ----------------------------------------------------------------------------
 
 
 def from_outside(pid: int) -> Rows:
-    """What /proc and the cgroups say of the first process."""
+    """Return rows from /proc and the cgroups of init."""
     status = dict(
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
     )
@@ -121,14 +121,14 @@ def cgroup(pid: int, controller: str, *names: str) -> str:
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
-            place = Path("/sys/fs/cgroup", controller, path.lstrip("/"))
+            directory = Path("/sys/fs/cgroup", controller, path.lstrip("/"))
         elif not controllers:
-            place = Path("/sys/fs/cgroup", path.lstrip("/"))
+            directory = Path("/sys/fs/cgroup", path.lstrip("/"))
         else:
             continue
         for name in names:
-            if (place / name).exists():
-                text = (place / name).read_text().strip()
+            if (directory / name).exists():
+                text = (directory / name).read_text().strip()
                 return "none" if text == "max" or text.startswith("92233720") else text
     return "none"
 
@@ -157,11 +157,11 @@ def received(pid: int) -> int:
 
 
 def address_of(pid: int) -> str:
-    """The IPv4 address of a container."""
+    """Return the IPv4 address of a container."""
     words = ("nsenter", "-t", str(pid), "-n", "ip", "-4", "-br", "address")
-    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"(?!127\.)\b(\d+\.\d+\.\d+\.\d+)/", shown)
-    return found[-1] if found else "192.0.2.1"
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    addresses = re.findall(r"(?!127\.)\b(\d+\.\d+\.\d+\.\d+)/", text)
+    return addresses[-1] if addresses else "192.0.2.1"
 
 
 # -- from inside -----------------------------------------------------------------------------
@@ -171,11 +171,11 @@ find /proc/sys /sys -type f 2>/dev/null | while read -r f; do
     true 2>/dev/null >> "$f" && echo x
 done 2>/dev/null | wc -l
 """
-"""Opened for writing and closed: ``test -w`` believes the mode where the caller is root."""
+"""Opens each file for writing: ``test -w`` looks at the mode only if the caller is root."""
 
 
 def from_inside(engine: Engine, container: str) -> Rows:
-    """What a shell in the container counts."""
+    """Return rows that a shell in the container counts."""
 
     def count(script: str) -> str:
         done = engine.run("exec", container, "sh", "-c", script, capture_output=True, text=True)
@@ -187,12 +187,12 @@ def from_inside(engine: Engine, container: str) -> Rows:
     }
 
 
-# -- by deed ---------------------------------------------------------------------------------
+# -- attempts --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def bait() -> Iterator[dict[str, Any]]:
-    """Things of the host: an abstract socket, ports, a file, shared memory."""
+def host_targets() -> Iterator[dict[str, Any]]:
+    """Create objects on the host: an abstract socket, ports, a file, shared memory."""
     name = b"\0jaula-bench-" + os.urandom(8).hex().encode()
     with (
         tempfile.TemporaryDirectory(prefix="jb") as directory,
@@ -218,9 +218,9 @@ def bait() -> Iterator[dict[str, Any]]:
 GATEWAY = re.compile(r"\d+\.\d+\.\d+\.")
 
 
-def by_deed(engine: Engine, base: Path, neighbour: str) -> Rows:
-    """What the probing program is refused, group by group."""
-    with bait() as of_host:
+def attempted(engine: Engine, base: Path, neighbour: str) -> Rows:
+    """Run the program of attempts and return a row for each group of them."""
+    with host_targets() as of_host:
         tries = [
             *attempts.calls(None), *attempts.families(None), *attempts.terminals(None),
             *attempts.capabilities(None), *attempts.masked_reads(MASKED_PATHS),
@@ -240,24 +240,24 @@ def by_deed(engine: Engine, base: Path, neighbour: str) -> Rows:
             capture_output=True, text=True,
         )  # fmt: skip
         answers = program.read(done.stdout, len(entries))
-    found = results.evaluate(tries, answers)
+    outcomes = results.evaluate(tries, answers)
     rows: Rows = {}
-    for group in dict.fromkeys(each.attempt.group for each in found):
-        mine = [each for each in found if each.attempt.group == group]
-        through = [each.attempt.name for each in mine if each.refused is False]
-        refused = sum(each.refused is True for each in mine)
-        text = f"{refused} of {len(mine)} refused"
-        if through:
-            text += f"; not: {', '.join(through)}"
+    for group in dict.fromkeys(each.attempt.group for each in outcomes):
+        own = [each for each in outcomes if each.attempt.group == group]
+        permitted = [each.attempt.name for each in own if each.refused is False]
+        refused = sum(each.refused is True for each in own)
+        text = f"{refused} of {len(own)} refused"
+        if permitted:
+            text += f"; not: {', '.join(permitted)}"
         rows[f"tried: {group}"] = text
     return rows
 
 
 def reach(neighbour: str, port: int) -> list[attempts.Attempt]:
-    """A port of the host at the gateway's address; the address of another container."""
+    """Return attempts to reach a port of the host by the gateway, and another container."""
     parts = [int(part) for part in neighbour.split(".")]
     gateway = (*parts[:3], 1)
-    found = []
+    result = []
     for name, address, number in (
         ("a port of the host by the gateway", gateway, port),
         ("another container answers", tuple(parts), 9),
@@ -266,20 +266,20 @@ def reach(neighbour: str, port: int) -> list[attempts.Attempt]:
             attempts.call("socket", 2, 1, 0),
             attempts.call("connect", 3, connections.inet_address(address, number), 16),
         )
-        fine = connections.UNREACHED
+        refusals = connections.UNREACHED
         if name.startswith("another"):
-            fine -= {111}  # a refusal of the port is an answer
-        found.append(attempts.Attempt(group="reach", name=name, steps=steps, refusals=fine))
-    return found
+            refusals -= {111}  # ECONNREFUSED is an answer of the container
+        result.append(attempts.Attempt(group="reach", name=name, steps=steps, refusals=refusals))
+    return result
 
 
 # -- the table -------------------------------------------------------------------------------
 
 
-def table(found: dict[str, Rows]) -> str:
-    """Markdown, with the command that made it and the date."""
-    names = list(found)
-    keys = list(dict.fromkeys(key for rows in found.values() for key in rows))
+def table(engine_rows: dict[str, Rows]) -> str:
+    """Return a Markdown table with the command that wrote it and the date."""
+    names = list(engine_rows)
+    keys = list(dict.fromkeys(key for rows in engine_rows.values() for key in rows))
     machine = report.machine()
     kernel = machine["kernel"].partition("-")[0]
     where = f"Linux {kernel}, cgroup {machine['cgroup']}"
@@ -291,16 +291,19 @@ def table(found: dict[str, Rows]) -> str:
         "| --- |" + " --- |" * len(names),
     ]
     for key in keys:
-        cells = [found[name].get(key, "") for name in names]
+        cells = [engine_rows[name].get(key, "") for name in names]
         lines.append(f"| {key} | " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join(lines)
 
 
 def replace(path: Path, text: str) -> None:
-    """Put the table between its two marks. Raises ``ValueError`` where there are none."""
+    """Replace the table between its two markers.
+
+    :raises ValueError: when the document lacks them
+    """
     document = path.read_text()
     head, begin, rest = document.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{path} has no marks for the table")
+        raise ValueError(f"{path} has no markers of the table")
     path.write_text(f"{head}{begin}\n{text}\n{end}{tail}")

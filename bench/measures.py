@@ -1,4 +1,4 @@
-"""What is measured. Each function answers ``{engine: [samples]}`` in the unit of its title."""
+"""Measures of engines: each returns ``{engine: [samples]}`` in the unit of its docstring."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Measure = Callable[[Sequence[Engine], Rootfs, Namespace], Samples]
 
 
 def _alternate(engines: Sequence[Engine], rounds: int, once: Callable[[Engine], float]) -> Samples:
-    """``rounds`` of each engine in turn, after one round that warms caches and is not counted."""
+    """Run ``rounds`` of each engine in turn, after one uncounted round that warms caches."""
     samples: Samples = {engine.name: [] for engine in engines}
     for number in range(rounds + 1):
         for engine in engines:
@@ -90,7 +90,7 @@ def api_cycle(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> 
         status = client.call("POST", f"/containers/{container}/wait")["StatusCode"]
         client.call("DELETE", f"/containers/{container}")
         if status:
-            raise RuntimeError(f"{engine.name}: the container ended with {status}")
+            raise RuntimeError(f"{engine.name}: the container exited with {status}")
         return (time.perf_counter() - start) * 1e3
 
     try:
@@ -147,30 +147,30 @@ def engine_memory(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace)
     """Resident memory of the idle engine's main process (MB)"""
     time.sleep(2)
     return {
-        engine.name: [status_bytes(found[0], "VmRSS") / 1e6]
+        engine.name: [status_bytes(pids[0], "VmRSS") / 1e6]
         for engine in engines
-        if (found := engine.processes())
+        if (pids := engine.processes())
     }
 
 
 def all_memory(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
     """Memory of all processes of the idle engine (PSS, MB)"""
     return {
-        engine.name: [sum(pss_bytes(pid) for pid in found) / 1e6]
+        engine.name: [sum(pss_bytes(pid) for pid in pids) / 1e6]
         for engine in engines
-        if (found := engine.processes())
+        if (pids := engine.processes())
     }
 
 
 def floor(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
-    """Below every engine: the kernel alone, and runc without an engine (ms)"""
+    """Lower bounds: the kernel alone, and runc without an engine (ms)"""
     with tempfile.TemporaryDirectory(prefix="jb", dir="/var/tmp") as name:
         program = Path(name) / "floor"
         subprocess.run(["gcc", "-O2", "-o", program, HERE / "floor.c"], check=True)
         words = [str(program), str(rootfs.directory), str(max(20, options.rounds))]
-        shown = subprocess.run(words, capture_output=True, text=True, check=True)
+        result = subprocess.run(words, capture_output=True, text=True, check=True)
         return {
-            "kernel": [json.loads(shown.stdout)["median_ms"]],
+            "kernel": [json.loads(result.stdout)["median_ms"]],
             "runc": _runc(Path(name), rootfs, options.rounds),
         }
 
@@ -199,7 +199,7 @@ def _runc(base: Path, rootfs: Rootfs, rounds: int) -> list[float]:
 
 
 def phases(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
-    """Where the time of one `jaula run` goes (ms)"""
+    """Phases of one `jaula run` (ms)"""
     engine = next((engine for engine in engines if engine.name == "jaula"), None)
     if engine is None:
         return {}

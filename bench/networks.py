@@ -1,4 +1,4 @@
-"""What goes between containers, and from outside to a published port, engine by engine."""
+"""Measures of traffic between containers, and from outside to a published port, for each engine."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ HOST, OUTSIDE = "198.51.100.1", "198.51.100.2"  # TEST-NET-2
 PUBLISHED = 15201
 QUESTIONS = 500
 SHOWN = "{{.State.Pid}} {{.NetworkSettings.Networks.bench.IPAddress}}"
-GROUP = 20  # starts that are compared: the first and the last so many
+GROUP = 20  # number of starts in the first and in the last group
 
 
 @dataclass
-class Place:
-    """One engine with its host, the machine outside, and two containers of a network."""
+class Site:
+    """One engine, its host, the machine outside, and two containers of a network."""
 
     engine: Engine
     host: int
@@ -58,7 +58,7 @@ def new_namespace() -> int:
 
 
 def wire(host: int, outside: int) -> None:
-    """A link between the host and the machine outside."""
+    """Connect the host and the machine outside by a link."""
     with Rtnetlink(host) as near, Rtnetlink(outside) as far:
         near.send(add_veth("up0", mtu=1500, peer_name="eth0", peer_netns=outside))
         for links, name, address, other in (
@@ -74,16 +74,16 @@ def wire(host: int, outside: int) -> None:
             )
 
 
-def prepare(place: Place, archive: Path) -> None:
-    engine = place.engine
-    with in_netns(place.host):
+def prepare(site: Site, archive: Path) -> None:
+    engine = site.engine
+    with in_netns(site.host):
         engine.start()
     engine.import_image(archive)
     engine.run("network", "create", "bench", stdout=subprocess.DEVNULL)
     for name, flags in (("one", ("-p", f"{PUBLISHED}:{PORT}")), ("two", ())):
         words = ("run", "-d", "--name", f"bench-{name}", "--network", "bench", *flags)
         engine.run(*words, IMAGE, "sleep", "100000", stdout=subprocess.DEVNULL)
-        shown = engine.run(
+        result = engine.run(
             *(
                 "inspect",
                 "--format",
@@ -93,16 +93,16 @@ def prepare(place: Place, archive: Path) -> None:
             capture_output=True,
             text=True,
         )
-        pid, address = shown.stdout.split()
-        place.spaces.append(open_namespace(int(pid), "net"))
-        place.addresses.append(address)
+        pid, address = result.stdout.split()
+        site.spaces.append(open_namespace(int(pid), "net"))
+        site.addresses.append(address)
 
 
-def look_up(place: Place) -> float:
-    """Microseconds for the answer to a question for a container's name: the median."""
+def look_up(site: Site) -> float:
+    """Return the median microseconds of a DNS answer for a container's name."""
     words = b"".join(bytes([len(w)]) + w for w in (b"bench-one",)) + b"\0"
-    taken = []
-    with in_netns(place.spaces[1]):
+    times = []
+    with in_netns(site.spaces[1]):
         asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with asking:
         asking.settimeout(5)
@@ -112,21 +112,21 @@ def look_up(place: Place) -> float:
             start = time.perf_counter()
             asking.send(question)
             answer = asking.recv(512)
-            taken.append(time.perf_counter() - start)
-            assert socket.inet_aton(place.addresses[0]) in answer
-    return statistics.median(taken) * 1e6
+            times.append(time.perf_counter() - start)
+            assert socket.inet_aton(site.addresses[0]) in answer
+    return statistics.median(times) * 1e6
 
 
-def between(measure: Callable[..., float]) -> Callable[[Place], float]:
+def between(measure: Callable[..., float]) -> Callable[[Site], float]:
     return lambda p: measure(p.spaces[1], (p.addresses[0], PORT), p.spaces[0])
 
 
-def published(measure: Callable[..., float]) -> Callable[[Place], float]:
+def published(measure: Callable[..., float]) -> Callable[[Site], float]:
     return lambda p: measure(p.outside, (HOST, PUBLISHED), p.spaces[0])
 
 
-MEASURES: dict[str, tuple[str, bool, Callable[[Place], float]]] = {
-    # title, whether more is better
+MEASURES: dict[str, tuple[str, bool, Callable[[Site], float]]] = {
+    # title, whether a higher value is better
     "between": ("container to container, one TCP connection (Gbit/s)", True, between(throughput)),
     "between-latency": ("container to container, one byte and back (µs)", False,
                         between(round_trip)),
@@ -140,58 +140,60 @@ MEASURES: dict[str, tuple[str, bool, Callable[[Place], float]]] = {
 }  # fmt: skip
 
 
-def crowd(place: Place, count: int) -> tuple[float, float]:
-    """Milliseconds of a start with few and with ``count`` endpoints on one network."""
-    place.engine.run("network", "create", "crowd", stdout=subprocess.DEVNULL)
-    connection = place.engine.connect()
+def crowd(site: Site, count: int) -> tuple[float, float]:
+    """Return milliseconds of a start with few and with ``count`` endpoints on one network."""
+    site.engine.run("network", "create", "crowd", stdout=subprocess.DEVNULL)
+    connection = site.engine.connect()
     body = {"Image": IMAGE, "Cmd": ["sleep", "100000"], "HostConfig": {"NetworkMode": "crowd"}}
-    taken, names = [], []
+    times, names = [], []
     for _ in range(count):
         made = connection.call("POST", "/v1.41/containers/create", body)
         start = time.perf_counter()
         connection.call("POST", f"/v1.41/containers/{made['Id']}/start")
-        taken.append((time.perf_counter() - start) * 1e3)
+        times.append((time.perf_counter() - start) * 1e3)
         names.append(str(made["Id"]))
-    place.engine.remove(*names)
-    return statistics.median(taken[:GROUP]), statistics.median(taken[-GROUP:])
+    site.engine.remove(*names)
+    return statistics.median(times[:GROUP]), statistics.median(times[-GROUP:])
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each measure (7)")
-    parser.add_argument("--endpoints", type=int, default=200, help="of the crowded network (200)")
-    parser.add_argument("--engines", default="docker,jaula", help="which, in this order")
+    parser.add_argument(
+        "--endpoints", type=int, default=200, help="endpoints of the large network (200)"
+    )
+    parser.add_argument("--engines", default="docker,jaula", help="engines, in this order")
     parser.add_argument("--only", action="append", choices=[*MEASURES, "crowd"])
     options = parser.parse_args(arguments)
-    wanted = options.only or [*MEASURES, "crowd"]
+    selected = options.only or [*MEASURES, "crowd"]
     kinds = options.engines.split(",")
     samples: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory(prefix="jb", dir="/var/tmp") as name:
         base = Path(name)
         rootfs = engines.make_rootfs(base)
-        places: list[Place] = []
+        sites: list[Site] = []
         try:
             for kind in kinds:
                 host, outside = new_namespace(), new_namespace()
                 wire(host, outside)
-                places.append(Place(engines.KINDS[kind](base / kind), host, outside))
-                prepare(places[-1], rootfs.archive)
-            for key in (key for key in MEASURES if key in wanted):
+                sites.append(Site(engines.KINDS[kind](base / kind), host, outside))
+                prepare(sites[-1], rootfs.archive)
+            for key in (key for key in MEASURES if key in selected):
                 print(f"measuring {key}", file=sys.stderr)
                 rows = samples.setdefault(key, {kind: [] for kind in kinds})
                 for _ in range(options.rounds):
-                    for place in places:
-                        rows[place.engine.name].append(MEASURES[key][2](place))
-            if "crowd" in wanted:
-                for place in places:
-                    print(f"measuring crowd of {place.engine.name}", file=sys.stderr)
-                    few, many = crowd(place, options.endpoints)
+                    for site in sites:
+                        rows[site.engine.name].append(MEASURES[key][2](site))
+            if "crowd" in selected:
+                for site in sites:
+                    print(f"measuring crowd of {site.engine.name}", file=sys.stderr)
+                    few, many = crowd(site, options.endpoints)
                     rows = samples.setdefault("few", {})
-                    rows[place.engine.name] = [few]
-                    samples.setdefault("many", {})[place.engine.name] = [many]
+                    rows[site.engine.name] = [few]
+                    samples.setdefault("many", {})[site.engine.name] = [many]
         finally:
-            for place in places:
-                place.engine.stop()
+            for site in sites:
+                site.engine.stop()
     text = table(samples, kinds, options.endpoints)
     print(text)
     if not options.only:
@@ -202,7 +204,7 @@ def main(arguments: list[str]) -> int:
 
 
 def table(samples: dict[str, dict[str, list[float]]], kinds: list[str], endpoints: int) -> str:
-    """The medians, side by side."""
+    """Return a table of the medians."""
     titles = {key: title for key, (title, _, _) in MEASURES.items()}
     titles |= {"few": f"start of a container, the first {GROUP} of a network (ms)"}
     titles |= {"many": f"start of a container, the last {GROUP} of {endpoints} of a network (ms)"}
@@ -213,6 +215,6 @@ def table(samples: dict[str, dict[str, list[float]]], kinds: list[str], endpoint
         f"| --- |{' ---: |' * len(kinds)}",
     ]
     for key, rows in samples.items():
-        shown = [f"{statistics.median(rows[kind]):.1f}" if rows.get(kind) else "" for kind in kinds]
-        lines.append(f"| {titles[key]} | {' | '.join(shown)} |")
+        cells = [f"{statistics.median(rows[kind]):.1f}" if rows.get(kind) else "" for kind in kinds]
+        lines.append(f"| {titles[key]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""The results as a table with ratios, for people, and as JSON, for programs."""
+"""Results of the bench as Markdown tables with ratios, and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import runtimes
 
 
 def machine() -> dict[str, str]:
-    """What was measured on: without it, milliseconds mean nothing."""
+    """Return the properties of the machine on which the results depend."""
     model = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -29,7 +29,7 @@ def machine() -> dict[str, str]:
 
 
 def table(results: dict[str, object]) -> str:
-    """Markdown tables: the median of each engine and runtime, and how they compare."""
+    """Return Markdown tables of the medians of each engine and runtime, with ratios."""
     text = ", ".join(f"{key} {value}" for key, value in machine().items()) + "\n"
     if any(key in results for key in measures.ALL):
         text += "\n" + _engines(results)
@@ -59,12 +59,12 @@ def _engines(results: dict[str, object]) -> str:
         lines.append(f"| {title} | " + " | ".join(cells + ratios) + " |")
     floor = results.get("floor")
     if isinstance(floor, dict):
-        shown = ", ".join(f"{k} {statistics.median(v):.1f} ms" for k, v in floor.items())
-        lines += ["", f"Below every engine, to start and end one container: {shown}."]
-    found = results.get("phases")
-    if isinstance(found, dict) and found:
-        lines += ["", "| where the time of one `jaula run` goes | ms |", "| --- | ---: |"]
-        lines += [f"| {name} | {statistics.median(v):.1f} |" for name, v in found.items()]
+        bounds = ", ".join(f"{k} {statistics.median(v):.1f} ms" for k, v in floor.items())
+        lines += ["", f"Lower bounds, to start and end one container: {bounds}."]
+    phases = results.get("phases")
+    if isinstance(phases, dict) and phases:
+        lines += ["", "| phase of one `jaula run` | ms |", "| --- | ---: |"]
+        lines += [f"| {name} | {statistics.median(v):.1f} |" for name, v in phases.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +73,7 @@ def _number(value: float | None) -> str:
 
 
 def _ratio(other: float | None, own: float | None, key: str) -> str:
-    """How many times better jaula is; below 1 it is worse."""
+    """Return the factor by which jaula is better; below 1 it is worse."""
     if not other or not own:
         return ""
     better = own / other if key in measures.HIGHER_IS_BETTER else other / own

@@ -1,7 +1,8 @@
-"""OCI runtimes by themselves, on the same bundle: jaula-runtime, runc, crun.
+"""Measures of OCI runtimes alone, on the same bundle: jaula-runtime, runc, crun.
 
-Each command is measured whole, from its start to its end, as conmon or containerd's shim wait for
-it. Rounds alternate between the runtimes. One that does not run here is left out and named.
+The time of a command is that from its start to its exit, as conmon or containerd's shim wait for
+it. Rounds alternate between the runtimes. A runtime that does not run on this host is skipped, with
+a message.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Samples = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Runtime:
-    """A runtime with a state directory and bundles of its own."""
+    """A runtime with its own state directory and bundles."""
 
     name: str
     program: str
@@ -34,11 +35,11 @@ class Runtime:
     rootfs: Path
 
     def bundle(self, container: str, *words: str) -> tuple[str, ...]:
-        """Words for a container of this bundle: runc's default document, without a terminal."""
+        """Return the arguments for a container: runc's default spec without a terminal."""
         directory = self.base / f"{self.name}-{container}"
         directory.mkdir(exist_ok=True)
         if not (directory / "config.json").exists():
-            subprocess.run([_found(BASELINE), "spec", "--bundle", directory], check=True)
+            subprocess.run([_path(BASELINE), "spec", "--bundle", directory], check=True)
             document = json.loads((directory / "config.json").read_text())
             document["process"] |= {"args": list(words), "terminal": False}
             document["root"] = {"path": str(self.rootfs), "readonly": True}
@@ -47,11 +48,14 @@ class Runtime:
         return ("--bundle", str(directory), container)
 
     def __call__(self, *words: str, check: bool = True) -> float:
-        """Milliseconds that the command took. Raises ``RuntimeError`` when it fails."""
+        """Run a command and return its milliseconds.
+
+        :raises RuntimeError: when it fails
+        """
         command = [self.program, "--root", str(self.base / f"{self.name}.state"), *words]
         with (self.base / f"{self.name}.log").open("wb") as log:
             start = time.perf_counter()
-            # Without a time-out, which would look for the end in steps of up to 50 ms.
+            # No timeout: with one, subprocess polls for the exit in steps of up to 50 ms.
             status = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             ).returncode
@@ -62,12 +66,12 @@ class Runtime:
         return elapsed
 
 
-def _found(program: str) -> str:
+def _path(program: str) -> str:
     return shutil.which(program, path=sbin_path()) or ""
 
 
 def run(runtime: Runtime) -> float:
-    """`run`, of a program that ends at once (ms)"""
+    """`run` of a program that exits at once (ms)"""
     return runtime("run", *runtime.bundle("once", "/bin/true"))
 
 
@@ -83,7 +87,7 @@ def state(runtime: Runtime) -> float:
 
 
 def execute(runtime: Runtime) -> float:
-    """`exec` of a program that ends at once (ms)"""
+    """`exec` of a program that exits at once (ms)"""
     return runtime("exec", "lasting", "/bin/true")
 
 
@@ -91,8 +95,8 @@ MEASURES: tuple[Callable[[Runtime], float], ...] = (run, life, state, execute)
 
 
 def measure(base: Path, rootfs: Rootfs, rounds: int) -> dict[str, Samples]:
-    """``{title: {runtime: [milliseconds]}}``."""
-    base = base / f"{base.name}r"  # a name of its own, for it is that of a cgroup too
+    """Return ``{title: {runtime: [milliseconds]}}``."""
+    base = base / f"{base.name}r"  # a unique name: it is also that of a cgroup
     base.mkdir()
     runtimes = [runtime for name in PROGRAMS if (runtime := _usable(name, base, rootfs))]
     results: dict[str, Samples] = {}
@@ -102,7 +106,7 @@ def measure(base: Path, rootfs: Rootfs, rounds: int) -> dict[str, Samples]:
             runtime("start", "lasting")
         for once in MEASURES:
             samples: Samples = {runtime.name: [] for runtime in runtimes}
-            for number in range(rounds + 1):  # the first one warms caches and is not counted
+            for number in range(rounds + 1):  # the first round warms caches and is not counted
                 for runtime in runtimes:
                     value = once(runtime)
                     if number:
@@ -119,21 +123,21 @@ def measure(base: Path, rootfs: Rootfs, rounds: int) -> dict[str, Samples]:
 
 
 def _usable(name: str, base: Path, rootfs: Rootfs) -> Runtime | None:
-    runtime = Runtime(name, _found(PROGRAMS[name]), base, rootfs.directory)
+    runtime = Runtime(name, _path(PROGRAMS[name]), base, rootfs.directory)
     if not runtime.program:
         print(f"runtimes: {name} is not installed", file=sys.stderr)
         return None
     try:
         run(runtime)
     except RuntimeError as error:
-        print(f"runtimes: left out: {error}", file=sys.stderr)
+        print(f"runtimes: skipped: {error}", file=sys.stderr)
         runtime("delete", "--force", "once", check=False)
         return None
     return runtime
 
 
 def table(results: dict[str, Samples]) -> str:
-    """A Markdown table: the median of each runtime, and how the others compare with runc."""
+    """Return a Markdown table of the median of each runtime, and its ratio to runc's."""
     names = [name for name in PROGRAMS if any(name in samples for samples in results.values())]
     others = [name for name in names if name != BASELINE]
     heads = [*names, *(f"{BASELINE} : {name}" for name in others)]

@@ -1,4 +1,4 @@
-"""An image as an archive and at a registry: what each engine takes to bring it in and out."""
+"""Times of each engine to load, save and pull an image."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ TITLES = {
     "load": "`load` of an archive, ms",
     "save": "`save` to a file, ms",
     "pull": "`pull`, ms",
-    "again": "`pull` when everything is there, ms",
+    "again": "`pull` of an existing image, ms",
 }
-"""What is measured, in this order."""
+"""Titles of the measures, in the order of the table."""
 MANIFESTS = ", ".join(
     (
         "application/vnd.docker.distribution.manifest.v2+json",
@@ -33,7 +33,7 @@ MANIFESTS = ", ".join(
 
 
 def make_archive(base: Path) -> Path:
-    """The archive of a Debian of 120 MB."""
+    """Build the archive of a Debian image of 120 MB."""
     archive = base / "debian.tar"
     code = "import sys; from jaula.images.bootstrap import build; build(*sys.argv[1:])"
     subprocess.run(
@@ -45,7 +45,7 @@ def make_archive(base: Path) -> Path:
 
 
 def mount_disk(directory: Path) -> Path:
-    """A file system of the bench's own, mounted in its own mount namespace."""
+    """Create a private XFS and mount it in this mount namespace."""
     image, base = directory / "disk", directory / "stores"
     base.mkdir()
     with image.open("wb") as file:
@@ -58,22 +58,22 @@ def mount_disk(directory: Path) -> Path:
 def measure(
     base: Path, engines: Sequence[Engine], archive: Path, rounds: int
 ) -> dict[str, Samples]:
-    """Milliseconds of each command of each engine; the first round is not counted."""
+    """Return milliseconds of each command and engine. The first round is not counted."""
     registry = _registry(base)
     try:
         image = _names(archive)[0]
         engines[0].run("load", "-i", str(archive), stdout=subprocess.DEVNULL)
         engines[0].run("tag", image, NAME)
         _publish(engines[0])
-        found: dict[str, Samples] = {key: {e.name: [] for e in engines} for key in TITLES}
+        samples: dict[str, Samples] = {key: {e.name: [] for e in engines} for key in TITLES}
         for number in range(rounds + 1):
             for engine in engines:
                 for key, value in _round(engine, base, archive, image).items():
                     if number:
-                        found[key][engine.name].append(value)
+                        samples[key][engine.name].append(value)
             print(f"round {number} of {rounds}", file=sys.stderr)
-        found["again"]["round trips"] = [_round_trips() for _ in range(rounds)]
-        return found
+        samples["again"]["round trips"] = [_round_trips() for _ in range(rounds)]
+        return samples
     finally:
         registry.terminate()
         registry.wait(20)
@@ -82,15 +82,15 @@ def measure(
 def _round(engine: Engine, base: Path, archive: Path, image: str) -> dict[str, float]:
     out = base / "saved.tar"
     out.unlink(missing_ok=True)
-    _forget(engine)
-    took = {"load": _timed(lambda: _run(engine, "load", "-i", str(archive)))}
-    took["save"] = _timed(lambda: _run(engine, "save", "-o", str(out), image))
+    _remove_images(engine)
+    times = {"load": _timed(lambda: _run(engine, "load", "-i", str(archive)))}
+    times["save"] = _timed(lambda: _run(engine, "save", "-o", str(out), image))
     out.unlink()
-    _forget(engine)
+    _remove_images(engine)
     insecure = ("--tls-verify=false",) if engine.name == "podman" else ()
-    took["pull"] = _timed(lambda: _run(engine, "pull", *insecure, NAME))
-    took["again"] = _timed(lambda: _run(engine, "pull", *insecure, NAME))
-    return took
+    times["pull"] = _timed(lambda: _run(engine, "pull", *insecure, NAME))
+    times["again"] = _timed(lambda: _run(engine, "pull", *insecure, NAME))
+    return times
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -103,7 +103,7 @@ def _run(engine: Engine, *words: str) -> None:
     engine.run(*words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-def _forget(engine: Engine) -> None:
+def _remove_images(engine: Engine) -> None:
     listed = engine.run("images", "-aq", "--no-trunc", capture_output=True, text=True)
     if listed.stdout.split():
         _run(engine, "rmi", "-f", *dict.fromkeys(listed.stdout.split()))
@@ -151,7 +151,7 @@ def _is_up() -> bool:
 
 
 def _round_trips() -> float:
-    """What the network and the registry take of a pull that fetches nothing."""
+    """Return the milliseconds that the registry needs for a pull of an existing image."""
 
     def ask() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=5)
@@ -162,7 +162,7 @@ def _round_trips() -> float:
 
 
 def table(results: dict[str, Samples]) -> str:
-    """The median of each engine, and jaula's as a part of docker's and podman's."""
+    """Return a table with the median of each engine, and jaula's ratio to docker's and podman's."""
     lines = [
         "| measure | docker | podman | jaula | jaula / docker | jaula / podman |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",

@@ -1,4 +1,4 @@
-"""TCP between two network namespaces, by sockets of this program: how much, how fast."""
+"""Throughput and latency of TCP between two network namespaces, by sockets of this program."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from jaula.kernel.netlink import in_netns
 
 PORT = 5201
-PIECE = 1 << 18
+CHUNK = 1 << 18  # bytes
 SECONDS = 1.0
 ROUND_TRIPS, CONNECTIONS = 2000, 300
 
 
 @contextmanager
 def serving(netns: int, serve: Callable[[socket.socket], None]) -> Iterator[None]:
-    """A process that serves each connection to PORT in a namespace."""
+    """Run a process that serves each connection to PORT in a namespace."""
     with in_netns(netns):
         listening = socket.create_server(("0.0.0.0", PORT), backlog=64)
     pid = os.fork()
@@ -41,8 +41,8 @@ def serving(netns: int, serve: Callable[[socket.socket], None]) -> Iterator[None
 
 
 def drain(near: socket.socket) -> None:
-    """Read to the end, then say how many bytes there were."""
-    count, buffer = 0, bytearray(PIECE)
+    """Read to the end, then send the number of bytes."""
+    count, buffer = 0, bytearray(CHUNK)
     while size := near.recv_into(buffer):
         count += size
     near.sendall(struct.pack(">Q", count))
@@ -63,9 +63,9 @@ def dial(netns: int, target: tuple[str, int]) -> socket.socket:
 
 
 def throughput(source: int, target: tuple[str, int], server: int) -> float:
-    """Gbit/s over one connection."""
+    """Return Gbit/s over one connection."""
     with serving(server, drain), dial(source, target) as near:
-        data = bytes(PIECE)
+        data = bytes(CHUNK)
         start = time.perf_counter()
         while time.perf_counter() - start < SECONDS:
             near.sendall(data)
@@ -75,21 +75,21 @@ def throughput(source: int, target: tuple[str, int], server: int) -> float:
 
 
 def round_trip(source: int, target: tuple[str, int], server: int) -> float:
-    """Microseconds for one byte there and back: the median."""
+    """Return the median microseconds of a round trip of one byte."""
     with serving(server, echo), dial(source, target) as near:
         near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        taken = []
+        times = []
         for _ in range(ROUND_TRIPS):
             start = time.perf_counter()
             near.sendall(b"x")
             near.recv(1)
-            taken.append(time.perf_counter() - start)
-        return statistics.median(taken) * 1e6
+            times.append(time.perf_counter() - start)
+        return statistics.median(times) * 1e6
 
 
 def connecting(source: int, target: tuple[str, int], server: int) -> float:
-    """Microseconds to connect: the median."""
-    taken = []
+    """Return the median microseconds of a connect."""
+    times = []
     with serving(server, lambda near: None):
         for _ in range(CONNECTIONS):
             with in_netns(source):
@@ -98,5 +98,5 @@ def connecting(source: int, target: tuple[str, int], server: int) -> float:
                 near.settimeout(10)
                 start = time.perf_counter()
                 near.connect(target)
-                taken.append(time.perf_counter() - start)
-    return statistics.median(taken) * 1e6
+                times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e6

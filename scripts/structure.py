@@ -17,7 +17,7 @@ Names. A module or package is named by a noun of the field or by Docker's verb. 
 and so are words that the field does not know. ``WORDS`` are refused everywhere, ``PACKAGE_WORDS``
 in one package, where the field has another term.
 
-The exit status is 0 if nothing is found, 1 if something is, 2 if a file cannot be parsed.
+The exit status is 0 without a finding, 1 with findings, 2 if a file cannot be parsed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src/jaula"
 # The container of services names the type of each service; each service takes the container.
 TYPES_ONLY = "jaula.engine.model.services"
 
-# Nouns that end like a gerund: results, kernel objects, and Docker's and cosign's own terms.
+# Nouns that end in -ing: results, kernel objects, terms of Docker and cosign.
 NOUNS = frozenset(
     {"finding", "keyring", "logging", "ring", "setting", "signing", "string", "wiring"}
 )
@@ -87,7 +87,7 @@ PACKAGE_WORDS: Mapping[str, frozenset[str]] = {
 
 
 class Import(NamedTuple):
-    """One import in a file. ``typing``: it stands under ``TYPE_CHECKING``."""
+    """One import in a file. ``typing``: it is under ``TYPE_CHECKING``."""
 
     module: str
     line: int
@@ -123,7 +123,7 @@ def module_name(path: Path, source: Path) -> str:
 def imports_of(text: str, name: str, *, package: bool) -> Iterator[Import]:
     """Yield the modules, and the names of modules, that a source text imports.
 
-    ``from a import b`` yields ``a.b``: whether that is a module is for the caller to find out. A
+    ``from a import b`` yields ``a.b``, which may be a module or a name in one. A
     relative import that leaves the root package yields nothing.
 
     :raises SyntaxError: when the text is not Python.
@@ -156,7 +156,7 @@ def _walk(
 
 
 def _base(node: ast.ImportFrom, name: list[str], *, package: bool) -> str:
-    """Return the module of ``from MODULE import``, "" when it lies outside the root package."""
+    """Return the module of ``from MODULE import``, or "" outside the root package."""
     if not node.level:
         return node.module or ""
     kept = len(name) - node.level + package
@@ -178,11 +178,11 @@ def read(source: Path) -> tuple[dict[str, Module], list[str]]:
         name = module_name(path, source)
         try:
             text = path.read_text(encoding="utf-8")
-            found = tuple(imports_of(text, name, package=path.stem == "__init__"))
+            imports = tuple(imports_of(text, name, package=path.stem == "__init__"))
         except (SyntaxError, ValueError) as error:  # ValueError: not UTF-8, or a null byte
             errors.append(f"{path}: {error}")
             continue
-        modules[name] = Module(name, path, found)
+        modules[name] = Module(name, path, imports)
     return modules, errors
 
 
@@ -213,7 +213,7 @@ def components(graph: Mapping[str, list[Edge]]) -> list[list[str]]:
     low: dict[str, int] = {}
     stack: list[str] = []
     on_stack: set[str] = set()
-    found: list[list[str]] = []
+    result: list[list[str]] = []
     for root in graph:
         if root in order:
             continue
@@ -243,8 +243,8 @@ def components(graph: Mapping[str, list[Edge]]) -> list[list[str]]:
                     del stack[index:]
                     on_stack.difference_update(members)
                     if len(members) > 1:
-                        found.append(sorted(members))
-    return sorted(found)
+                        result.append(sorted(members))
+    return sorted(result)
 
 
 def shortest_circle(graph: Mapping[str, list[Edge]], members: Iterable[str]) -> list[Edge]:
@@ -271,20 +271,20 @@ def shortest_circle(graph: Mapping[str, list[Edge]], members: Iterable[str]) -> 
 def circles(graph: Mapping[str, list[Edge]]) -> list[list[Edge]]:
     """Return circles that share no import, shortest first, until none is left."""
     rest = {name: list(own) for name, own in graph.items()}
-    found = []
+    result = []
     for members in components(rest):
         while chain := shortest_circle(rest, members):
-            found.append(chain)
+            result.append(chain)
             for edge in chain:
                 rest[edge.source].remove(edge)
-    return found
+    return result
 
 
 # --- names ------------------------------------------------------------------------------------
 
 
 def name_errors(name: str) -> Iterator[str]:
-    """Yield what is wrong with the last word of a module's dotted name."""
+    """Yield an error for each rule that the last word of a dotted name breaks."""
     _, *packages, word = name.split(".") if "." in name else ("", name)
     if word in ("__main__", "__init__"):
         return
@@ -314,7 +314,7 @@ def findings(source: Path) -> tuple[list[str], list[str]]:
 
 
 def main(words: list[str]) -> int:
-    """The command."""
+    """Run the check and return the exit status."""
     source = Path(words[0]).resolve() if words else SOURCE
     if not (source / "__init__.py").is_file():
         sys.stderr.write(f"structure: {source} is not a Python package\n")

@@ -3,7 +3,7 @@
     VMLAB="my-vm-command" ./test --vm-all [NAME...] [--write docs/vm-results.md] [--logs DIRECTORY]
 
 ``$VMLAB`` names a command that boots a machine with cgroup v2 and this directory at the same path,
-and runs a command in it. A run adds ``--lsm``, ``--init`` and ``--timeout`` as it needs them. The
+and runs a command in it. A run adds its ``--lsm``, ``--init`` and ``--timeout``. The
 command may read ``$VMLAB_PACKAGES`` (Debian packages of the machine) and ``$VMLAB_SEMODULES``
 (modules for SELinux's policy).
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- vm runs: begin -->", "<!-- vm runs: end -->"
 HEAD = "| run | machine | tests | outcome | date |\n| --- | --- | --- | --- | --- |"
 PACKAGES, MODULE = "runc crun tini", "packaging/selinux/jaula.cil"
-LIMIT = 5400  # seconds for one run; emulation on a busy machine is slow
+LIMIT = 5400  # seconds of one run; emulation on a busy machine is slow
 SUMMARY = re.compile(r"^=* ?((?:\d+ \w+,? ?)+) in [\d.]+s")
 MACHINE = re.compile(r"^machine: (.*)$", re.MULTILINE)
 
@@ -132,7 +132,7 @@ def row(run: Run, result: Outcome, date: str) -> str:
 def replace(path: Path, new: dict[str, str]) -> None:
     """Replace rows of the document's table.
 
-    :raises SystemExit: when the document has no markers of a table
+    :raises SystemExit: when the document lacks the two markers of the table
     """
     head, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     table, end, tail = rest.partition(END)
@@ -167,9 +167,9 @@ def main(words: Sequence[str]) -> int:
         for run in RUNS:
             if options.names and run.name not in options.names:
                 continue
-            begun = time.monotonic()
+            start = time.monotonic()
             result = execute(run, logs / f"{run.name}.log")
-            report(f"{run.name}: {result.summary} ({time.monotonic() - begun:.0f} s)")
+            report(f"{run.name}: {result.summary} ({time.monotonic() - start:.0f} s)")
             if result.status:
                 failed = True
                 report("\n".join(result.output.splitlines()[-60:]))

@@ -137,7 +137,7 @@ def _ascii(text: str) -> str:
 
 
 def lines(text: str) -> str:
-    """Break escaped text into source lines, none of which roff takes for a request."""
+    """Break escaped text into source lines. No line begins like a request of roff."""
     broken = [""]
     for word in text.split():
         if broken[-1] and len(broken[-1]) + 1 + len(word) > WIDTH:
@@ -162,10 +162,10 @@ def header(name: str, section: int) -> str:
 
 def release_date() -> str:
     """Return the date of the newest release in the changelog: builds are reproducible."""
-    found = re.search(r"^## \S+ - (\d{4}-\d\d-\d\d)$", CHANGELOG.read_text(), re.MULTILINE)
-    if found is None:
-        raise SystemExit(f"{CHANGELOG}: no section of a release, '## VERSION - YYYY-MM-DD'")
-    return found[1]
+    match = re.search(r"^## \S+ - (\d{4}-\d\d-\d\d)$", CHANGELOG.read_text(), re.MULTILINE)
+    if match is None:
+        raise SystemExit(f"{CHANGELOG}: no release section, '## VERSION - YYYY-MM-DD'")
+    return match[1]
 
 
 def section(title: str, body: str) -> str:
@@ -209,11 +209,11 @@ def names(words: str) -> list[str]:
 
 def command_page(words: str, command: Command) -> str:
     """Return the page of one command."""
-    every = names(words)
+    paths = names(words)
     parts = [
         header(page_name(words), 1),
-        section("NAME", _name([page_name(path) for path in every], command.summary)),
-        section("SYNOPSIS", _synopsis(every, command.usage)),
+        section("NAME", _name([page_name(path) for path in paths], command.summary)),
+        section("SYNOPSIS", _synopsis(paths, command.usage)),
         section("DESCRIPTION", paragraphs(command.description)),
         *_options(command.flags),
         section("EXAMPLES", examples(command.examples)),
@@ -297,7 +297,8 @@ def root_page() -> str:
 
 
 def _name(pages_of: list[str], summary: str) -> str:
-    first = f"{summary[0].lower()}{summary[1:]}" if not summary[:2].isupper() else summary
+    is_acronym = summary[1:2].isupper()
+    first = summary if is_acronym else f"{summary[0].lower()}{summary[1:]}"
     return lines(", ".join(literal(name) for name in pages_of) + f" \\- {prose(first)}")
 
 
@@ -454,12 +455,12 @@ def pages() -> dict[str, str]:
     for group in command_table.GROUPS:
         result[f"man1/{page_name(group)}.1"] = group_page(group)
     for path in command_table.COMMANDS:
-        main, *others = names(path)
+        main, *aliases = names(path)
         if main != path:
             continue
         result[f"man1/{page_name(main)}.1"] = command_page(main, command_table.load(main))
-        for other in others:
-            result[f"man1/{page_name(other)}.1"] = f".so man1/{page_name(main)}.1\n"
+        for alias in aliases:
+            result[f"man1/{page_name(alias)}.1"] = f".so man1/{page_name(main)}.1\n"
     return result
 
 
