@@ -20,7 +20,7 @@ TICK = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.2; done"
 
 
 @pytest.fixture
-def mortal(new_engine: NewEngine) -> PrivateEngine:
+def private(new_engine: NewEngine) -> PrivateEngine:
     """An engine that may be killed, with an image."""
     private = new_engine()
     load_image(private, "busybox")
@@ -36,96 +36,96 @@ def ticks(engine: PrivateEngine, name: str) -> int:
     return engine.cli("jaula", "logs", name).stdout.count("tick")
 
 
-def test_a_container_and_its_log_go_on_without_the_engine(mortal: PrivateEngine) -> None:
+def test_a_container_and_its_log_go_on_without_the_engine(private: PrivateEngine) -> None:
     words = ("run", "-d", "--name", "tt", "busybox", "sh", "-c", TICK)
-    assert mortal.cli("jaula", *words).returncode == 0
-    eventually(lambda: ticks(mortal, "tt") > 1, "the container logs")
-    before, process = ticks(mortal, "tt"), containers.pid(mortal, "tt")
-    mortal.kill()
+    assert private.cli("jaula", *words).returncode == 0
+    eventually(lambda: ticks(private, "tt") > 1, "the container logs")
+    before, process = ticks(private, "tt"), containers.pid(private, "tt")
+    private.kill()
     time.sleep(1.5)
     assert Path(f"/proc/{process}").exists(), "the container died with the engine"
-    mortal.start()
-    state = inspect(mortal, "tt")["State"]
+    private.start()
+    state = inspect(private, "tt")["State"]
     assert (state["Running"], state["Pid"]) == (True, process)
-    assert ticks(mortal, "tt") >= before + 5, "the log has a gap"
-    assert mortal.cli("jaula", "exec", "tt", "echo", "in").stdout == "in\n"
-    assert mortal.cli("jaula", "stop", "-t", "0", "tt").returncode == 0
-    assert inspect(mortal, "tt")["State"]["Running"] is False
+    assert ticks(private, "tt") >= before + 5, "the log has a gap"
+    assert private.cli("jaula", "exec", "tt", "echo", "in").stdout == "in\n"
+    assert private.cli("jaula", "stop", "-t", "0", "tt").returncode == 0
+    assert inspect(private, "tt")["State"]["Running"] is False
 
 
-def test_the_next_engine_finds_the_exit_status(mortal: PrivateEngine) -> None:
-    mortal.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sh", "-c", "sleep 1; exit 42")
-    process = containers.pid(mortal, "tt")
-    mortal.kill()
+def test_the_next_engine_finds_the_exit_status(private: PrivateEngine) -> None:
+    private.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sh", "-c", "sleep 1; exit 42")
+    process = containers.pid(private, "tt")
+    private.kill()
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the container ends")
-    assert leaks.mounts(mortal) == []
-    mortal.start()
-    eventually(lambda: inspect(mortal, "tt")["State"]["Status"] == "exited", "the exit is found")
-    assert inspect(mortal, "tt")["State"]["ExitCode"] == 42
-    assert mortal.cli("jaula", "wait", "tt").stdout.strip() == "42"
+    assert leaks.mounts(private) == []
+    private.start()
+    eventually(lambda: inspect(private, "tt")["State"]["Status"] == "exited", "the exit is found")
+    assert inspect(private, "tt")["State"]["ExitCode"] == 42
+    assert private.cli("jaula", "wait", "tt").stdout.strip() == "42"
 
 
 def test_a_container_that_removes_itself_is_removed_by_the_next_engine(
-    mortal: PrivateEngine,
+    private: PrivateEngine,
 ) -> None:
-    mortal.cli("jaula", "run", "-d", "--rm", "--name", "tt", "busybox", "sleep", "1")
-    process = containers.pid(mortal, "tt")
-    mortal.kill()
+    private.cli("jaula", "run", "-d", "--rm", "--name", "tt", "busybox", "sleep", "1")
+    process = containers.pid(private, "tt")
+    private.kill()
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the container ends")
-    mortal.start()
+    private.start()
     eventually(
-        lambda: mortal.request("GET", "/containers/tt/json").status == 404, "the container is gone"
+        lambda: private.request("GET", "/containers/tt/json").status == 404, "the container is gone"
     )
-    containers.assert_clean(mortal)
+    containers.assert_clean(private)
 
 
-def test_the_pause_before_a_restart_goes_on_with_the_next_engine(mortal: PrivateEngine) -> None:
+def test_the_pause_before_a_restart_goes_on_with_the_next_engine(private: PrivateEngine) -> None:
     """Killed in the middle of a pause: neither is the count of starts lost nor the pause cut."""
     words = ("run", "-d", "--name", "tt", "--restart", "on-failure:6", "busybox", "false")
-    assert mortal.cli("docker", *words).returncode == 0
-    eventually(lambda: inspect(mortal, "tt")["RestartCount"] == 5, "the fifth pause, of 1.6 s")
-    ended = inspect(mortal, "tt")["State"]["FinishedAt"]
-    mortal.kill()
-    mortal.start()
-    eventually(lambda: inspect(mortal, "tt")["RestartCount"] == 6, "the sixth pause, of 3.2 s")
-    again = inspect(mortal, "tt")["State"]["FinishedAt"]
+    assert private.cli("docker", *words).returncode == 0
+    eventually(lambda: inspect(private, "tt")["RestartCount"] == 5, "the fifth pause, of 1.6 s")
+    ended = inspect(private, "tt")["State"]["FinishedAt"]
+    private.kill()
+    private.start()
+    eventually(lambda: inspect(private, "tt")["RestartCount"] == 6, "the sixth pause, of 3.2 s")
+    again = inspect(private, "tt")["State"]["FinishedAt"]
     assert moment(again) - moment(ended) >= 1.5
-    mortal.kill()
+    private.kill()
     time.sleep(1)
-    mortal.start()
-    found = inspect(mortal, "tt")
+    private.start()
+    found = inspect(private, "tt")
     assert (found["State"]["Status"], found["RestartCount"]) == ("restarting", 6)
     assert found["State"]["FinishedAt"] == again
-    assert mortal.cli("docker", "wait", "tt").stdout == "1\n"
-    found = inspect(mortal, "tt")
+    assert private.cli("docker", "wait", "tt").stdout == "1\n"
+    found = inspect(private, "tt")
     assert (found["State"]["Status"], found["RestartCount"]) == ("exited", 6)
     assert moment(found["State"]["FinishedAt"]) - moment(again) >= 3.1
 
 
-def test_stopped_in_the_pause_it_stays_stopped(mortal: PrivateEngine) -> None:
+def test_stopped_in_the_pause_it_stays_stopped(private: PrivateEngine) -> None:
     words = ("run", "-d", "--name", "tt", "--restart", "always", "busybox", "false")
-    assert mortal.cli("docker", *words).returncode == 0
-    eventually(lambda: inspect(mortal, "tt")["RestartCount"] >= 3, "three restarts")
-    mortal.kill()
-    mortal.start()
-    assert mortal.cli("docker", "stop", "tt").returncode == 0
-    count = inspect(mortal, "tt")["RestartCount"]
+    assert private.cli("docker", *words).returncode == 0
+    eventually(lambda: inspect(private, "tt")["RestartCount"] >= 3, "three restarts")
+    private.kill()
+    private.start()
+    assert private.cli("docker", "stop", "tt").returncode == 0
+    count = inspect(private, "tt")["RestartCount"]
     time.sleep(2)
-    found = inspect(mortal, "tt")
+    found = inspect(private, "tt")
     assert (found["State"]["Status"], found["RestartCount"]) == ("exited", count)
 
 
-def test_a_published_port_answers_after_the_engine_has_died(mortal: PrivateEngine) -> None:
+def test_a_published_port_answers_after_the_engine_has_died(private: PrivateEngine) -> None:
     serve = "while :; do echo -e 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 80; done"
     words = ("run", "-d", "--name", "tt", "-p", "127.0.0.1::80", "busybox", "sh", "-c", serve)
-    assert mortal.cli("jaula", *words).returncode == 0
-    port = int(mortal.cli("jaula", "port", "tt", "80").stdout.strip().rpartition(":")[2])
+    assert private.cli("jaula", *words).returncode == 0
+    port = int(private.cli("jaula", "port", "tt", "80").stdout.strip().rpartition(":")[2])
     eventually(lambda: _hello(port), "the port answers")
-    mortal.kill()
+    private.kill()
     eventually(lambda: _hello(port), "the port answers without the engine")
-    mortal.start()
+    private.start()
     eventually(lambda: _hello(port), "the port answers with the next engine")
-    mortal.cli("jaula", "rm", "-f", "tt")
+    private.cli("jaula", "rm", "-f", "tt")
     assert not _hello(port)
 
 
@@ -142,53 +142,55 @@ def _hello(port: int) -> bool:
         connection.close()
 
 
-def test_an_attached_terminal_is_not_cut(mortal: PrivateEngine) -> None:
+def test_an_attached_terminal_is_not_cut(private: PrivateEngine) -> None:
     words = [str(PROJECT / "jaula"), "run", "-it", "--name", "tt", "busybox", "sh"]
-    with Terminal(words, mortal.environment()) as terminal:
+    with Terminal(words, private.environment()) as terminal:
         terminal.expect("# ")
-        mortal.kill()
+        private.kill()
         terminal.send("echo al''ive\r")
         terminal.expect("alive")
-    mortal.start()
+    private.start()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06, 0.1, 0.2])
-def test_killed_in_the_middle_of_a_start_nothing_leaks(mortal: PrivateEngine, delay: float) -> None:
+def test_killed_in_the_middle_of_a_start_nothing_leaks(
+    private: PrivateEngine, delay: float
+) -> None:
     import subprocess
 
     client = subprocess.Popen(
         [str(PROJECT / "jaula"), "run", "--name", "tt", "busybox", "sleep", "600"],
-        env=mortal.environment(),
+        env=private.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     time.sleep(delay)
-    mortal.kill()
+    private.kill()
     client.terminate()
     client.wait(20)
-    mortal.start()
-    status = mortal.request("GET", "/containers/tt/json")
+    private.start()
+    status = private.request("GET", "/containers/tt/json")
     if status.status == 200:
         state = status.json()["State"]
         assert state["Status"] in ("created", "running", "exited")
         if state["Running"]:
             assert Path(f"/proc/{state['Pid']}").exists()
-    mortal.cli("jaula", "rm", "-f", "tt")
-    containers.assert_clean(mortal)
-    assert mortal.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
+    private.cli("jaula", "rm", "-f", "tt")
+    containers.assert_clean(private)
+    assert private.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
 
 
 def test_a_shim_that_is_killed_takes_its_container_and_leaves_nothing(
-    mortal: PrivateEngine,
+    private: PrivateEngine,
 ) -> None:
     import os
     import signal
 
-    mortal.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sleep", "600")
-    process = containers.pid(mortal, "tt")
+    private.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sleep", "600")
+    process = containers.pid(private, "tt")
     os.kill(containers.parent(process), signal.SIGKILL)
-    eventually(lambda: not inspect(mortal, "tt")["State"]["Running"], "the engine sees the end")
+    eventually(lambda: not inspect(private, "tt")["State"]["Running"], "the engine sees the end")
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the container is gone")
-    mortal.cli("jaula", "rm", "-f", "tt")
-    containers.assert_clean(mortal)
+    private.cli("jaula", "rm", "-f", "tt")
+    containers.assert_clean(private)

@@ -21,7 +21,7 @@ ROUNDS = 4
 
 
 @pytest.fixture
-def mortal(new_engine: NewEngine) -> PrivateEngine:
+def private(new_engine: NewEngine) -> PrivateEngine:
     private = new_engine()
     load_image(private, "busybox")
     return private
@@ -68,32 +68,32 @@ def check_whole(engine: PrivateEngine) -> None:
     assert engine.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
 
 
-def test_killed_during_a_load(mortal: PrivateEngine, archive: Path) -> None:
+def test_killed_during_a_load(private: PrivateEngine, archive: Path) -> None:
     for _ in range(ROUNDS):
-        killed_during(mortal, "load", stdin=archive)
-        check_whole(mortal)
-    load(mortal, archive)
-    check_whole(mortal)
+        killed_during(private, "load", stdin=archive)
+        check_whole(private)
+    load(private, archive)
+    check_whole(private)
 
 
-def test_killed_during_a_removal(mortal: PrivateEngine, archive: Path) -> None:
+def test_killed_during_a_removal(private: PrivateEngine, archive: Path) -> None:
     for _ in range(ROUNDS):
-        load(mortal, archive)
-        killed_during(mortal, "rmi", "-f", "many:1")
-        check_whole(mortal)
+        load(private, archive)
+        killed_during(private, "rmi", "-f", "many:1")
+        check_whole(private)
 
 
-def test_killed_during_a_prune(mortal: PrivateEngine, archive: Path) -> None:
+def test_killed_during_a_prune(private: PrivateEngine, archive: Path) -> None:
     for _ in range(ROUNDS):
-        load(mortal, archive)
-        mortal.cli("jaula", "create", "--name", "keeper", "busybox")
-        killed_during(mortal, "image", "prune", "-af")
-        check_whole(mortal)
+        load(private, archive)
+        private.cli("jaula", "create", "--name", "keeper", "busybox")
+        killed_during(private, "image", "prune", "-af")
+        check_whole(private)
 
 
-def test_killed_during_a_commit(mortal: PrivateEngine) -> None:
+def test_killed_during_a_commit(private: PrivateEngine) -> None:
     write = "head -c 30000000 /dev/urandom > /big"
-    assert mortal.cli("jaula", "run", "--name", "c1", "busybox", "sh", "-c", write).returncode == 0
+    assert private.cli("jaula", "run", "--name", "c1", "busybox", "sh", "-c", write).returncode == 0
     for _ in range(ROUNDS):
-        killed_during(mortal, "commit", "c1", "made")
-        check_whole(mortal)
+        killed_during(private, "commit", "c1", "made")
+        check_whole(private)

@@ -386,7 +386,7 @@ def test_a_network_of_the_users_own(host: RootlessHost) -> None:
 def test_a_name_server_on_the_hosts_loopback_answers_containers(
     bare: RootlessHost, busybox_archive: Path
 ) -> None:
-    bare.room.show_file("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    bare.namespaces.show_file("/etc/resolv.conf", "nameserver 127.0.0.1\n")
     words = bare.enter([sys.executable, "-c", NAMES])
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -537,9 +537,9 @@ def test_slirp4netns_serves_where_pasta_is_missing(
     bare: RootlessHost, busybox_archive: Path
 ) -> None:
     if shutil.which("pasta") is not None:
-        hidden = bare.room.base / "hidden"
+        hidden = bare.namespaces.base / "hidden"
         hidden.touch(0o644)
-        bare.room.bind(hidden, os.path.realpath(str(shutil.which("pasta"))))
+        bare.namespaces.bind(hidden, os.path.realpath(str(shutil.which("pasta"))))
     bare.load(busybox_archive)
     assert bare.processes("slirp4netns")
     with listening(bare, UPLINK, 19003):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness import rpmdb
+from harness import rpm_bdb
 from harness.engine import PrivateEngine
 from harness.images import directory, file, import_image
 
@@ -31,11 +31,13 @@ def test_the_packages_of_an_image_with_the_oldest_database_of_rpm_are_listed(
     engine: PrivateEngine, tmp_path: Path
 ) -> None:
     headers = [
-        rpmdb.header(name=f"p{number}", version="7", release="1", summary="s" * 9000, arch="noarch")
+        rpm_bdb.header(
+            name=f"p{number}", version="7", release="1", summary="s" * 9000, arch="noarch"
+        )
         for number in range(1, 40)
     ]
     pairs = [(0, b"\x27\0\0\0"), *enumerate(headers, 1)]
-    database = rpmdb.written(tmp_path / "Packages", pairs).read_bytes()
+    database = rpm_bdb.written(tmp_path / "Packages", pairs).read_bytes()
     system = b'ID="centos"\nVERSION_ID="7"\n'
     places = [directory(name) for name in ("etc", "var", "var/lib", "var/lib/rpm")]
     for name, content, status, told in (

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.callers.room import Room, settled
+from harness.callers.private_namespaces import PrivateNamespaces, remaining
 from harness.engine import PROJECT
 from harness.terminal import Terminal
 
@@ -36,7 +36,7 @@ class RootlessHost:
     _living: ClassVar[set[int]] = set()
 
     def __init__(self, *, with_ids: bool = True, tun: bool = True) -> None:
-        self.room = Room()
+        self.namespaces = PrivateNamespaces()
         # No two, of any test run on this machine, are the same user to the kernel: what belongs
         # to one is told from its ids.
         self.number = min(set(range(8)) - RootlessHost._living)
@@ -48,15 +48,15 @@ class RootlessHost:
 
     def enter(self, words: Sequence[str]) -> list[str]:
         """``words`` as a command that runs where the user is known."""
-        return self.room.enter(words)
+        return self.namespaces.enter(words)
 
     def path(self, inside: str) -> Path:
         """A path of the user's as a process outside reaches it."""
-        return self.room.path(inside)
+        return self.namespaces.path(inside)
 
     @property
     def home(self) -> Path:
-        return self.room.base / "home"
+        return self.namespaces.base / "home"
 
     @property
     def state(self) -> str:
@@ -71,43 +71,45 @@ class RootlessHost:
         return self.home / ".local/share/jaula/engine.log"
 
     def __enter__(self) -> RootlessHost:
-        self.room.open()
+        self.namespaces.open()
         try:
             self._furnish()
         except BaseException:
-            self.room.close()
+            self.namespaces.close()
             raise
         return self
 
     def _furnish(self) -> None:
         self.home.mkdir(0o700)
         os.chown(self.home, self.uid, self.uid)
-        own = self.room.path(self.state)
+        own = self.namespaces.path(self.state)
         own.mkdir(0o700, parents=True)
         os.chown(own, self.uid, self.uid)
-        self.room.add_user(NAME, self.uid, str(self.home), {NAME: self.ids} if self.ids else {})
-        self.room.bind(PROJECT, TREE)
+        self.namespaces.add_user(
+            NAME, self.uid, str(self.home), {NAME: self.ids} if self.ids else {}
+        )
+        self.namespaces.bind(PROJECT, TREE)
         if self.tun and Path("/dev/net/tun").exists():
-            node = self.room.base / "tun"
+            node = self.namespaces.base / "tun"
             os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(10, 200))
             node.chmod(0o666)
-            self.room.bind(node, "/dev/net/tun")
+            self.namespaces.bind(node, "/dev/net/tun")
         for words in (
             "ip link add uplink type bridge",
             f"ip address add {UPLINK}/24 dev uplink",
             "ip link set uplink up",
             "ip route add default via 192.0.2.1 dev uplink",
         ):
-            subprocess.run(self.room.enter(words.split()), check=True)
+            subprocess.run(self.namespaces.enter(words.split()), check=True)
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         left: dict[str, list[str]] = {}
         try:
             self.remove_containers()
             self.stop_engine()
-            left = {"processes": [_described(pid) for pid in settled(self.processes)]}
+            left = {"processes": [_described(pid) for pid in remaining(self.processes)]}
         finally:
-            self.room.close()
+            self.namespaces.close()
             RootlessHost._living.discard(self.number)
         assert kind is not None or not any(left.values()), f"left behind: {left}"
 
@@ -207,7 +209,7 @@ class RootlessHost:
     def stop_engine(self) -> None:
         for pid in self.engines():
             os.kill(pid, signal.SIGTERM)
-        settled(self.engines)
+        remaining(self.engines)
 
 
 def _described(pid: int) -> str:
@@ -233,7 +235,7 @@ class SystemdUser(RootlessHost):
         super().__init__()
         person = pwd.getpwnam(NAME)
         self.uid = person.pw_uid
-        self.room.base = Path(person.pw_dir)
+        self.namespaces.base = Path(person.pw_dir)
         self.tree = str(PROJECT)
         self.ids = next(
             (int(first), int(number))
@@ -245,7 +247,7 @@ class SystemdUser(RootlessHost):
 
     @property
     def home(self) -> Path:
-        return self.room.base
+        return self.namespaces.base
 
     def enter(self, words: Sequence[str]) -> list[str]:
         return list(words)
@@ -255,12 +257,12 @@ class SystemdUser(RootlessHost):
 
     def __enter__(self) -> SystemdUser:
         subprocess.run(["loginctl", "enable-linger", NAME], check=True)
-        settled(lambda: [] if Path(f"{self.state}/systemd/private").exists() else [1], 60.0)
+        remaining(lambda: [] if Path(f"{self.state}/systemd/private").exists() else [1], 60.0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         self.remove_containers()
         self.stop_engine()
-        left = settled(lambda: self.processes("jaula-"), 10.0)
+        left = remaining(lambda: self.processes("jaula-"), 10.0)
         shutil.rmtree(self.home / ".local", ignore_errors=True)
         assert kind is not None or not left, f"left behind: {left}"

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from harness.engine import PROJECT
-from harness.oci_lab import Bundle, Lab
+from harness.private_runtime import Bundle, PrivateRuntime
 
 REFUSED = "Read-only file system"
 # What the kernel runs for this is the executable of whoever runs the script. It keeps a descriptor
@@ -46,9 +46,9 @@ HOST_LIBRARIES = [
 class Copied:
     """The runtime, run by a copy of the interpreter."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.python = lab.base / "interpreter"
+    def __init__(self, runtime: PrivateRuntime) -> None:
+        self.runtime = runtime
+        self.python = runtime.base / "interpreter"
         shutil.copy(os.path.realpath(sys.executable), self.python)
         self.before = self.digest()
         self.inode = str(self.python.stat().st_ino)
@@ -59,7 +59,7 @@ class Copied:
     def words(self, *words: str) -> list[str]:
         main = str(PROJECT / "src/jaula/oci/__main__.py")
         start = [str(self.python), "-I", "-S", "-X", "utf8", main]
-        return [*start, "--root", str(self.lab.root), *words]
+        return [*start, "--root", str(self.runtime.root), *words]
 
     def call(self, *words: str) -> str:
         """What a successful call prints; a container's output is in its own file."""
@@ -90,8 +90,8 @@ class Copied:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = Lab(tmp_path / "lab")
+def runtime(tmp_path: Path) -> Iterator[PrivateRuntime]:
+    made = PrivateRuntime(tmp_path / "runtime")
     made.adopt(False)  # an exec'd process that nobody waits for would keep its container's init
     try:
         yield made
@@ -100,11 +100,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def copied(lab: Lab) -> Copied:
-    (lab.rootfs / "attack").write_text(ATTACK)
-    (lab.rootfs / "attack").chmod(0o755)
-    lab.config["mounts"] += HOST_LIBRARIES
-    return Copied(lab)
+def copied(runtime: PrivateRuntime) -> Copied:
+    (runtime.rootfs / "attack").write_text(ATTACK)
+    (runtime.rootfs / "attack").chmod(0o755)
+    runtime.config["mounts"] += HOST_LIBRARIES
+    return Copied(runtime)
 
 
 def _wait_for(path: str, lines: int) -> list[str]:
@@ -119,9 +119,9 @@ def _wait_for(path: str, lines: int) -> list[str]:
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736"])
 def test_a_program_that_is_the_runtimes_own_executable_cannot_change_it(
-    lab: Lab, copied: Copied, cve: str
+    runtime: PrivateRuntime, copied: Copied, cve: str
 ) -> None:
-    bundle = lab.bundle({"process": {"args": ["/attack"]}})
+    bundle = runtime.bundle({"process": {"args": ["/attack"]}})
     said = _wait_for(copied.start(bundle, "run", "--detach"), 12)
     copied.call("delete", "--force", bundle.id)
     assert said[0] == copied.inode, "the attack did not get hold of the interpreter at all"
@@ -131,8 +131,8 @@ def test_a_program_that_is_the_runtimes_own_executable_cannot_change_it(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736"])
-def test_an_execed_one_cannot_either(lab: Lab, copied: Copied, cve: str) -> None:
-    bundle = lab.bundle()
+def test_an_execed_one_cannot_either(runtime: PrivateRuntime, copied: Copied, cve: str) -> None:
+    bundle = runtime.bundle()
     copied.start(bundle, "run", "--detach")
     out = bundle.path / "said"
     with out.open("wb") as file:
@@ -152,8 +152,10 @@ def test_an_execed_one_cannot_either(lab: Lab, copied: Copied, cve: str) -> None
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736"])
-def test_an_init_that_waits_runs_from_a_read_only_mount(lab: Lab, copied: Copied, cve: str) -> None:
-    bundle = lab.bundle()
+def test_an_init_that_waits_runs_from_a_read_only_mount(
+    runtime: PrivateRuntime, copied: Copied, cve: str
+) -> None:
+    bundle = runtime.bundle()
     copied.start(bundle, "create", "--pid-file", str(bundle.path / "pid"))
     executable = f"/proc/{(bundle.path / 'pid').read_text()}/exe"
     assert os.statvfs(executable).f_flag & os.ST_RDONLY
@@ -162,8 +164,12 @@ def test_an_init_that_waits_runs_from_a_read_only_mount(lab: Lab, copied: Copied
     assert not os.statvfs(copied.python).f_flag & os.ST_RDONLY, "the host's own mount was changed"
 
 
-def test_everything_else_reaches_the_second_start(lab: Lab, copied: Copied, tmp_path: Path) -> None:
-    bundle = lab.bundle(script="read line; echo $line; cat <&3; cat <&4; ls /proc/self/fd | wc -l")
+def test_everything_else_reaches_the_second_start(
+    runtime: PrivateRuntime, copied: Copied, tmp_path: Path
+) -> None:
+    bundle = runtime.bundle(
+        script="read line; echo $line; cat <&3; cat <&4; ls /proc/self/fd | wc -l"
+    )
     for name in ("three", "four"):
         (tmp_path / name).write_text(f"{name}\n")
     opening = f'exec 3<{tmp_path}/three 4<{tmp_path}/four; exec "$@"'

@@ -11,8 +11,8 @@ import pytest
 
 from conftest import load_image
 from harness import containers
-from harness.avc import Denials
 from harness.engine import PrivateEngine
+from harness.lsm_denials import Denials
 
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
 

@@ -12,8 +12,8 @@ import pytest
 from msgspec import structs
 
 from harness import containers
+from harness.container_runner import make_spec
 from harness.engine import PROJECT, PrivateEngine
-from harness.runtime_lab import make_spec
 from jaula.security.landlock import Landlock
 from jaula.security.lsm import detect
 from jaula.security.lsm.interface import LabelRequest

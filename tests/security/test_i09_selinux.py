@@ -15,8 +15,8 @@ import pytest
 
 from conftest import load_image
 from harness import containers
-from harness.avc import Denials
 from harness.engine import PrivateEngine
+from harness.lsm_denials import Denials
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs("/sys/fs/selinux/enforce")]
 

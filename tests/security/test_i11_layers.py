@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import containers, hostile, leaks
+from harness import containers, hostile_archives, leaks
 from harness.engine import PrivateEngine, UnixConnection
-from harness.hostile import (
+from harness.hostile_archives import (
     BITING,
     HARMLESS,
     MIB,
@@ -42,7 +42,7 @@ NOWHERE = "sha256:" + "0" * 64
 @pytest.fixture
 def canary(engine: PrivateEngine, busybox: str) -> Iterator[Path]:
     """A tree beside the engine's root; it, the engine's files and its mounts must not change."""
-    with hostile.beside(engine, busybox) as tree:
+    with hostile_archives.beside(engine, busybox) as tree:
         yield tree
 
 

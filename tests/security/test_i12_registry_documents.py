@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import Puller
+from harness.puller import Puller
 from harness.scripted_registry import (
     CONFIG,
     INDEX,

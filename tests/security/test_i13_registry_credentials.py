@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import HELD, Puller
+from harness.puller import HELD, Puller
 from harness.registry import make_certificates
 from harness.scripted_registry import Request, ScriptedRegistry, digest, layer
 from jaula.config import RegistryConfig

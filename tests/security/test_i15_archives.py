@@ -22,9 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import containers, hostile
+from harness import containers, hostile_archives
 from harness.engine import PrivateEngine
-from harness.hostile import BITING, HARMLESS, MIB, REFUSED, SECONDS, SECRET, UP, load
+from harness.hostile_archives import BITING, HARMLESS, MIB, REFUSED, SECONDS, SECRET, UP, load
 from harness.layers import Member, digest, image, layer
 from jaula.config import Paths
 from jaula.errors import InvalidRequest
@@ -42,7 +42,7 @@ TAR = {"Content-Type": "x-tar"}
 @pytest.fixture
 def canary(engine: PrivateEngine, busybox: str) -> Iterator[Path]:
     """A tree beside the engine's root; it, the engine's files and its mounts must not change."""
-    with hostile.beside(engine, busybox) as tree:
+    with hostile_archives.beside(engine, busybox) as tree:
         yield tree
 
 
@@ -384,16 +384,16 @@ def test_files_for_a_container_stay_inside(
 ) -> None:
     """Into the root, and through links of the container's that lead to the host's tree."""
     name, id = box
-    tree = hostile.make_canary(engine.root / "canary")
+    tree = hostile_archives.make_canary(engine.root / "canary")
     try:
         links = layer([("out", "link", f"{UP}CANARY")], tree)
         put(engine, name, "/", links)
-        before = hostile.fingerprint(engine.root, beside=id)
+        before = hostile_archives.fingerprint(engine.root, beside=id)
         begin = time.monotonic()
         status = put(engine, name, where, layer((REFUSED | HARMLESS)[case][1], tree))
         assert time.monotonic() - begin < SECONDS
         assert status != 500
-        assert hostile.fingerprint(engine.root, beside=id) == before
+        assert hostile_archives.fingerprint(engine.root, beside=id) == before
         assert not list(devices(engine.root, id))
     finally:
         for path in (tree / "secret", tree / "directory", tree):
@@ -418,10 +418,10 @@ def devices(top: Path, id: str) -> Iterator[Path]:
 def test_files_for_a_container_that_are_cut_off_do_no_harm(
     engine: PrivateEngine, box: tuple[str, str], length: int
 ) -> None:
-    before = hostile.fingerprint(engine.root, beside=box[1])
+    before = hostile_archives.fingerprint(engine.root, beside=box[1])
     status = put(engine, box[0], "/", layer([("etc/own", "x" * 5000)])[:length])
     assert status < 500
-    assert hostile.fingerprint(engine.root, beside=box[1]) == before
+    assert hostile_archives.fingerprint(engine.root, beside=box[1]) == before
 
 
 @pytest.mark.parametrize("cve", ["CVE-2024-8676"])
@@ -442,15 +442,15 @@ def test_no_process_is_restored_from_an_archive(
 def test_a_careless_program_is_harmed_by_a_file_system(
     tmp_path: Path, row: tuple[str, tuple[Member, ...]]
 ) -> None:
-    tree = hostile.make_canary(tmp_path / "canary")
-    before = hostile.fingerprint(tree)
+    tree = hostile_archives.make_canary(tmp_path / "canary")
+    before = hostile_archives.fingerprint(tree)
     (tmp_path / "scratch").mkdir()
     with (
         tarfile.open(fileobj=io.BytesIO(layer(row[1], tree))) as archive,
         contextlib.suppress(OSError),
     ):
         archive.extractall(tmp_path / "scratch", filter="fully_trusted")
-    assert hostile.fingerprint(tree) != before
+    assert hostile_archives.fingerprint(tree) != before
 
 
 CARELESS = (
@@ -470,7 +470,7 @@ def test_a_careless_program_reads_the_hosts_files_for_a_list(
     tmp_path: Path, saved: Files, case: str
 ) -> None:
     """What the rows rely on: whoever joins names to a directory opens the canary's secret."""
-    tree = hostile.make_canary(tmp_path / "canary")
+    tree = hostile_archives.make_canary(tmp_path / "canary")
     top = tmp_path / "scratch"
     top.mkdir()
     with tarfile.open(fileobj=io.BytesIO(tampered(saved, TAMPERED[case][1], tree))) as archive:

@@ -18,8 +18,8 @@ import pytest
 
 from conftest import load_image
 from harness import builds
+from harness.api_user import ApiUser
 from harness.engine import PrivateEngine
-from harness.visitors import Visitor
 
 MEMBER, OTHER, GROUP = 54201, 54202, 54210
 
@@ -170,7 +170,7 @@ def ask(engine: PrivateEngine, uid: int, files: builds.Files, **parameters: obje
         f"POST /build?{builds.query(**parameters)} HTTP/1.1\r\nHost: x\r\n"
         f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    with Visitor(engine, uid, uid, (GROUP,)).connect() as sock:
+    with ApiUser(engine, uid, uid, (GROUP,)).connect() as sock:
         sock.sendall(head.encode() + body)
         answer = b""
         while piece := sock.recv(65536):

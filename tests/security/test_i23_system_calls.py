@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from harness import probing
+from harness import escape_program
 from harness.engine import PrivateEngine
 from jaula.audit.escape import attempts
 from jaula.audit.escape.attempts import call
@@ -141,20 +141,20 @@ def named(row: str) -> str:
 @pytest.fixture(scope="module")
 def default(engine: PrivateEngine, busybox: str) -> Found:
     calls = {name: steps for name, (steps, _) in TABLE.items()}
-    return probing.answers(engine, busybox, calls, ())
+    return escape_program.answers(engine, busybox, calls, ())
 
 
 @pytest.fixture(scope="module")
 def bare(engine: PrivateEngine, busybox: str) -> Found:
     """The same without a filter, with every capability of the host's root."""
     calls = {name: steps for name, (steps, _) in TABLE.items()}
-    return probing.answers(engine, busybox, calls, BARE)
+    return escape_program.answers(engine, busybox, calls, BARE)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=named)
 def test_a_call_gives_what_the_table_says(default: Found, row: str) -> None:
     _, wanted = TABLE[row]
-    value = probing.last(default[row])
+    value = escape_program.last(default[row])
     if row.startswith("i386") and value == NO_I386:
         pytest.skip("a kernel without the i386 ABI")
     if wanted:
@@ -167,7 +167,7 @@ def test_a_call_gives_what_the_table_says(default: Found, row: str) -> None:
 def test_the_row_fails_without_the_protection(bare: Found, row: str) -> None:
     """Where the kernel itself has no such call, its answer is ENOSYS: not the filter's EPERM."""
     _, wanted = TABLE[row]
-    value = probing.last(bare[row])
+    value = escape_program.last(bare[row])
     if value == -errno.ENOSYS and wanted == errno.ENOSYS:
         assert row.startswith("x32") or "number" in row, f"{row}: the kernel lacks it"
         pytest.skip("this kernel has no such call, so nothing can be taken away")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import containers, probing
+from harness import containers, escape_program
 from harness.engine import PrivateEngine
 from jaula.audit.escape.attempts import call, path_bytes
 
@@ -168,8 +168,8 @@ WRITES = ("kernel/core_pattern", "vm/overcommit_memory", "kernel/panic", "fs/sui
 def opened(engine: PrivateEngine, image: str, *flags: str) -> dict[str, int]:
     calls = {name: (call("open", path_bytes(f"/proc/sys/{name}"), 1),) for name in WRITES}
     return {
-        name: probing.last(answer)
-        for name, answer in probing.answers(engine, image, calls, flags).items()
+        name: escape_program.last(answer)
+        for name, answer in escape_program.answers(engine, image, calls, flags).items()
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.copying import make
+from harness.build_context import make
 from harness.engine import PROJECT, PrivateEngine
 from harness.terminal import Terminal
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.callers.caller import IMAGE, follows_size, has_terminal, until
+from harness.callers.cgroup_limits import limits
 from harness.callers.containerd import Containerd
-from harness.callers.limits import limits
 
 pytestmark = [pytest.mark.needs("containerd"), pytest.mark.xdist_group("containerd")]
 

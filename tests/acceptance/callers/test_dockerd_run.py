@@ -112,7 +112,7 @@ def test_everything_below_a_read_only_volume_is_read_only(dockerd: Dockerd) -> N
     """dockerd makes volumes recursively read-only where the runtime's features tell of it."""
     mount = "type=bind,src=/run,dst=/deep,readonly"
     mount += ",bind-recursive=readonly,bind-propagation=rprivate"
-    netns = f"/deep/{dockerd.room.tag}/netns"  # another mount
+    netns = f"/deep/{dockerd.namespaces.tag}/netns"  # another mount
     script = f"for d in /deep {netns}; do touch $d/x 2>/dev/null || echo ro; done"
     assert inside(dockerd, "--mount", mount, script=script) == ["ro", "ro"]
 

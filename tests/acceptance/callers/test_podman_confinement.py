@@ -185,7 +185,7 @@ def test_a_kernel_setting_of_the_host_is_refused(podman: Podman) -> None:
 def test_namespaces_of_the_host(podman: Podman) -> None:
     script = "for k in pid ipc uts; do readlink /proc/self/ns/$k; done"
     shown = inside(podman, "--pid", "host", "--ipc", "host", "--uts", "host", script=script)
-    holder = Path(f"/proc/{podman.room.pid}/ns")
+    holder = Path(f"/proc/{podman.namespaces.pid}/ns")
     assert shown == [str((holder / kind).readlink()) for kind in ("pid", "ipc", "uts")]
 
 

@@ -31,7 +31,7 @@ def test_root_inside_is_the_user_outside(rootless: RootlessPodman) -> None:
 
 
 def test_another_user_inside_is_a_subordinate_id(rootless: RootlessPodman) -> None:
-    shared = rootless.room.base / "shared"
+    shared = rootless.namespaces.base / "shared"
     shared.mkdir()
     shared.chmod(0o777)
     rootless("run", "--rm", "-u", "33", "-v", f"{shared}:/shared", IMAGE, "touch", "/shared/made")

@@ -108,7 +108,7 @@ def _clear(docker: Callable[..., object]) -> None:
 def _curl(dockerd: BridgedDockerd, path: str) -> Any:
     connection = http.client.HTTPConnection("docker", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(str(dockerd.room.path(dockerd.address.removeprefix("unix://"))))
+    connection.sock.connect(str(dockerd.namespaces.path(dockerd.address.removeprefix("unix://"))))
     connection.request("GET", path)
     return json.loads(connection.getresponse().read())
 

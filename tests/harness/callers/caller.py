@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.callers.room import Room
+from harness.callers.private_namespaces import PrivateNamespaces
 from harness.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Caller:
     def __init__(self, runtime: Path, archive: Path) -> None:
         self.runtime = runtime
         self.archive = archive
-        self.room = Room()
+        self.namespaces = PrivateNamespaces()
 
     def start(self) -> None:
         """Inside an open room: configuration, daemon, image."""
@@ -51,20 +51,20 @@ class Caller:
         return {key: os.environ[key] for key in kept if key in os.environ} | {"HOME": "/root"}
 
     def __enter__(self) -> Self:
-        self.room.open()
+        self.namespaces.open()
         try:
             self.start()
         except BaseException:
-            self.room.close()
+            self.namespaces.close()
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         try:
             self.stop()
-            left = self.room.leaks(mounts=self.kept_mounts, groups=self.kept_groups)
+            left = self.namespaces.leaks(mounts=self.kept_mounts, groups=self.kept_groups)
         finally:
-            self.room.close()
+            self.namespaces.close()
         assert kind is not None or not left, f"left behind: {left}"
 
     def __call__(
@@ -83,7 +83,7 @@ class Caller:
         if "input" not in options and "stdin" not in options:
             settings["stdin"] = subprocess.DEVNULL
         done = subprocess.run(
-            [*before, *self.room.enter(self.words(*words))], **(settings | options)
+            [*before, *self.namespaces.enter(self.words(*words))], **(settings | options)
         )
         assert expect is None or done.returncode == expect, (
             f"{' '.join(words)}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -97,7 +97,7 @@ class Caller:
 
     def terminal(self, *words: str) -> Terminal:
         """The command line, typed at a terminal of 24 rows and 80 columns."""
-        return Terminal(self.room.enter(self.words(*words)), self.environment())
+        return Terminal(self.namespaces.enter(self.words(*words)), self.environment())
 
 
 def has_terminal(terminal: Terminal) -> None:

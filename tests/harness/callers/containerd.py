@@ -17,11 +17,11 @@ class Containerd(Caller):
     daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        state = self.room.base / "config.toml"
+        state = self.namespaces.base / "config.toml"
         state.write_text(self._configuration())
         with self.log.open("wb") as log:
             self.daemon = subprocess.Popen(
-                self.room.enter(["containerd", "--config", str(state)]),
+                self.namespaces.enter(["containerd", "--config", str(state)]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -42,18 +42,18 @@ class Containerd(Caller):
 
     @property
     def log(self) -> Path:
-        return self.room.base / "log"
+        return self.namespaces.base / "log"
 
     @property
     def socket(self) -> str:
-        return f"/run/{self.room.tag}/c.sock"
+        return f"/run/{self.namespaces.tag}/c.sock"
 
     def _configuration(self) -> str:
         return f"""
 version = 2
-root = "{self.room.base}/root"
-state = "/run/{self.room.tag}/state"
-temp = "{self.room.base}/temp"
+root = "{self.namespaces.base}/root"
+state = "/run/{self.namespaces.tag}/state"
+temp = "{self.namespaces.base}/temp"
 disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
 address = "{self.socket}"
@@ -62,7 +62,7 @@ address = "{self.socket}"
     def words(self, *words: str) -> list[str]:
         if words[0] == "run":
             words = ("run", *self.runtime_flags(), *words[1:])
-        return ["ctr", "--address", self.socket, "--namespace", self.room.tag, *words]
+        return ["ctr", "--address", self.socket, "--namespace", self.namespaces.tag, *words]
 
     def runtime_flags(self) -> tuple[str, ...]:
         return ("--runtime", SHIM, "--runc-binary", str(self.runtime))

@@ -27,19 +27,24 @@ class Dockerd(Caller):
 
     def launch(self) -> None:
         """Start the daemon and wait until it answers."""
-        state = f"/run/{self.room.tag}"
+        state = f"/run/{self.namespaces.tag}"
         daemon = [
-            *("dockerd", "--data-root", str(self.room.base / "data"), "--exec-root", state),
+            *("dockerd", "--data-root", str(self.namespaces.base / "data"), "--exec-root", state),
             *("--pidfile", f"{state}/pid", "--host", self.address, "--config-file", "/dev/null"),
             *(*self.network, "--live-restore", "--log-level", "info"),
-            *("--cgroup-parent", f"/{self.room.tag}", "--exec-opt", "native.cgroupdriver=cgroupfs"),
+            *(
+                "--cgroup-parent",
+                f"/{self.namespaces.tag}",
+                "--exec-opt",
+                "native.cgroupdriver=cgroupfs",
+            ),
             *self.flags(),
             *("--init-path", shutil.which("tini-static") or "tini-static"),
             *("--default-runtime", self.name, "--add-runtime", f"{self.name}={self.runtime}"),
         ]
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(
-                self.room.enter(daemon),
+                self.namespaces.enter(daemon),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -69,7 +74,7 @@ class Dockerd(Caller):
     @property
     def kept_mounts(self) -> tuple[str, ...]:
         """The daemon makes its directory a mount point, so that it may be private."""
-        return (str(self.room.base / "data"),)
+        return (str(self.namespaces.base / "data"),)
 
     @property
     def name(self) -> str:
@@ -78,16 +83,16 @@ class Dockerd(Caller):
 
     @property
     def address(self) -> str:
-        return f"unix:///run/{self.room.tag}.sock"
+        return f"unix:///run/{self.namespaces.tag}.sock"
 
     @property
     def log(self) -> Path:
-        return self.room.base / "log"
+        return self.namespaces.base / "log"
 
     def words(self, *words: str) -> list[str]:
         if words[0] in ("run", "create") and self.network:
             words = (words[0], "--network", "none", *words[1:])
-        configuration = str(self.room.base / "client")
+        configuration = str(self.namespaces.base / "client")
         return ["docker", "--config", configuration, "--host", self.address, *words]
 
     def environment(self) -> dict[str, str]:
@@ -103,7 +108,7 @@ class RemappedDockerd(Dockerd):
 
     def start(self) -> None:
         ids = {self.user: (self.first, self.number)}
-        self.room.add_user(self.user, self.uid, "/nonexistent", ids)
+        self.namespaces.add_user(self.user, self.uid, "/nonexistent", ids)
         super().start()
 
     def flags(self) -> tuple[str, ...]:
@@ -111,7 +116,7 @@ class RemappedDockerd(Dockerd):
 
     @property
     def kept_mounts(self) -> tuple[str, ...]:
-        data = self.room.base / "data"
+        data = self.namespaces.base / "data"
         return (str(data), f"{data}/{self.first}.{self.first}")
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from conftest import load_image
 from harness import containers
+from harness.container_records import change_records, records
 from harness.engine import PrivateEngine
-from harness.records import change_records, records
 
 NewEngine = Callable[..., PrivateEngine]
 

@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from harness.forked import child, refused
+from harness.fork import child, refused
 from jaula.kernel import capabilities, namespaces
 from jaula.kernel import seccomp as kernel
 from jaula.kernel.libc import libc

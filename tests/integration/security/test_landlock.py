@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.forked import child, refused
+from harness.fork import child, refused
 from jaula.errors import JaulaError
 from jaula.kernel import landlock as kernel
 from jaula.kernel import mounts, namespaces, process

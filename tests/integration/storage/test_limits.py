@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import disks
+from harness import loop_mount
 from jaula.config import Paths
 from jaula.errors import Unsupported
 from jaula.kernel import btrfs, capabilities
@@ -36,7 +36,7 @@ def make(tmp_path: Path) -> Iterator[Callable[[str, str], SnapshotDriver]]:
 
     def made(kind: str, name: str) -> SnapshotDriver:
         maker, options = DISKS[kind]
-        context = disks.mounted(tmp_path, *maker, options=options)
+        context = loop_mount.mounted(tmp_path, *maker, options=options)
         paths = Paths(context.__enter__() / "root", tmp_path / "run")
         with_disk.append(context)
         return open_driver(name, paths, LayerStore(paths))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.copying import listed, make
+from harness.build_context import listed, make
 from harness.images import Entry, archive, directory, fifo, file, link
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build.context import dockerfile, receive, remove_ignored

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import Puller
+from harness.puller import Puller
 from harness.scripted_registry import Request, ScriptedRegistry, digest, layer
 from jaula.errors import JaulaError, Unavailable
 

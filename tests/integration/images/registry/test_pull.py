@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import SHORT, Puller
+from harness.puller import SHORT, Puller
 from harness.scripted_registry import Request, ScriptedRegistry, digest, layer
 from jaula.errors import JaulaError, NotFound
 from jaula.images.registry.cancellation import Cancellation, Cancelled

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.pulls import Puller
+from harness.puller import Puller
 from harness.registry import Registry
 from harness.scripted_registry import Request, ScriptedRegistry, layer
 from jaula.errors import JaulaError, NotFound

@@ -39,7 +39,7 @@ def described(*data: bytes) -> list[tuple[bytes, str]]:
 def killed_at(directory: Path, step: int, *words: str) -> int:
     """Run the operation; return the number of instructions it took, or -9."""
     done = subprocess.run(
-        [sys.executable, "-m", "harness.mortal", str(directory), str(step), *words],
+        [sys.executable, "-m", "harness.crash_injection", str(directory), str(step), *words],
         env=os.environ | {"PYTHONPATH": f"{PROJECT}/src:{PROJECT}/tests"},
         capture_output=True,
         text=True,
@@ -160,7 +160,7 @@ def test_a_repair_that_was_cut_off_can_be_done_again(filled: Path, tmp_path: Pat
 
 
 def test_a_pull_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
-    from harness.pulls import Puller
+    from harness.puller import Puller
 
     with ScriptedRegistry(layer("first", 200_000), layer("second")) as registry:
         name = f"{registry.name}/box:1"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import HELD, Puller
+from harness.puller import HELD, Puller
 from harness.scripted_registry import (
     INDEX,
     MANIFEST,

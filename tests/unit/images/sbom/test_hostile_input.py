@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.rpmdb import made
+from harness.rpm_bdb import made
 from jaula.errors import JaulaError
 from jaula.images.sbom import deb822, rpm, rpm_bdb, rpm_ndb, scan
 from jaula.images.sbom.package import System

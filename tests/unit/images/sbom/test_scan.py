@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.rpmdb import header, made, written
+from harness.rpm_bdb import header, made, written
 from jaula.errors import InvalidRequest
 from jaula.images.sbom import rootfs, rpm, scan
 from jaula.images.sbom.package import Inventory, Package, System

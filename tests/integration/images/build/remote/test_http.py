@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.copying import HERE, listed
+from harness.build_context import LOCATION, listed
 from harness.images import archive, file
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.images.build.copy import prepare
@@ -186,7 +186,7 @@ def added(
 ) -> dict[str, str]:
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)
-    instruction = Add(HERE, "ADD", (url,), to, **options)  # type: ignore[arg-type]
+    instruction = Add(LOCATION, "ADD", (url,), to, **options)  # type: ignore[arg-type]
     taking = prepare(instruction, None, remotes)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import Puller
+from harness.puller import Puller
 from harness.registry import make_certificates
 from harness.scripted_registry import Request, ScriptedRegistry, layer
 from jaula.errors import JaulaError

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import repositories
+from harness import git_server
+from harness.git_server import commit, git, repository
 from harness.images import archive, file
-from harness.repositories import commit, git, repository
 
-pytestmark = [pytest.mark.needs(repositories.BACKEND), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.needs(git_server.BACKEND), pytest.mark.timeout(240)]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 HOST = ("--network", "host")
 
@@ -44,7 +44,7 @@ def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     top = tmp_path / "repositories"
     top.mkdir()
-    with repositories.served(top) as address:
+    with git_server.served(top) as address:
         yield address, top
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from harness.callers.caller import IMAGE, has_terminal, until
+from harness.callers.cgroup_limits import limits
 from harness.callers.dockerd import Dockerd
-from harness.callers.limits import limits
 
 pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("dockerd")]
 

@@ -59,7 +59,7 @@ def make_root(path: Path) -> Path:
     return path
 
 
-class Lab:
+class PrivateRuntime:
     """One room; ``left()`` says what has not gone."""
 
     def __init__(self, base: Path) -> None:
@@ -84,7 +84,7 @@ class Lab:
     def bundle(
         self, changes: Config | None = None, *, own_root: bool = False, script: str = ""
     ) -> Bundle:
-        """A bundle of the lab's config with ``changes``; ``script`` is for ``sh -c``."""
+        """A bundle of the runtime's config with ``changes``; ``script`` is for ``sh -c``."""
         path = self.base / f"b{next(self._numbers)}"
         path.mkdir()
         name = f"{self.cgroup}-{path.name}"
@@ -133,7 +133,7 @@ class Lab:
     # what is left
 
     def processes(self) -> list[str]:
-        """Living processes in the lab's cgroups, or whose command line names its directory."""
+        """Living processes in the runtime's cgroups, or whose command line names its directory."""
         found = []
         for directory in Path("/proc").glob("[0-9]*"):
             if int(directory.name) in (os.getpid(), os.getppid()):
@@ -147,7 +147,7 @@ class Lab:
         return found
 
     def cgroups(self) -> list[str]:
-        """Cgroups whose path has the lab's name, in every hierarchy."""
+        """Cgroups whose path has the runtime's name, in every hierarchy."""
         found = []
         for place in self._places():
             inside = [str(child) for child in place.iterdir() if child.is_dir()]
@@ -155,13 +155,13 @@ class Lab:
         return [f"cgroup {path}" for path in dict.fromkeys(found)]  # on v2 some are met twice
 
     def _places(self) -> Iterator[Path]:
-        """The lab's cgroups at the top of each hierarchy, and where paths are relative to."""
+        """The runtime's cgroups at the top of each hierarchy, and where paths are relative to."""
         for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
             for parent in (hierarchy, hierarchy / RELATIVE_TO):
                 yield from parent.glob(f"*{self.cgroup}*")
 
     def others(self) -> list[str]:
-        """Mounts and sockets of the host that carry the lab's directory, and state directories."""
+        """Return mounts and sockets of the host that name the directory, and state directories."""
         found = []
         for kind, file in (("mount", "/proc/self/mountinfo"), ("socket", "/proc/net/unix")):
             lines = Path(file).read_text(errors="replace").splitlines()
@@ -186,7 +186,7 @@ class Lab:
                 os.waitpid(bundle.pid or 2**30, os.WNOHANG)
 
     def clear(self) -> None:
-        """End and remove everything, for the end of the lab."""
+        """End and remove everything, for the end of the runtime."""
         for line in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(line.split()[1]), signal.SIGKILL)
@@ -198,15 +198,15 @@ class Lab:
         for place in list(self._places()):
             above = [place.parent] if place.parent.name == RELATIVE_TO else []
             for group in [*sorted(place.glob("**/"), reverse=True), *above]:
-                with contextlib.suppress(OSError):  # another lab's may be there as well
+                with contextlib.suppress(OSError):  # another runtime's may be there as well
                     group.rmdir()
 
 
 class Bundle:
     """A bundle's directory and the container that is made of it."""
 
-    def __init__(self, lab: Lab, path: Path, name: str, config: Config) -> None:
-        self.lab = lab
+    def __init__(self, runtime: PrivateRuntime, path: Path, name: str, config: Config) -> None:
+        self.runtime = runtime
         self.path = path
         self.id = name
         self.config = config
@@ -219,11 +219,11 @@ class Bundle:
         (self.path / "config.json").write_text(json.dumps(self.config))
 
     def command(self, *words: str, **options: Any) -> Done:
-        return self.lab.command(*words, **options)
+        return self.runtime.command(*words, **options)
 
     def words(self, *words: str, flags: Sequence[str] = ()) -> list[str]:
         """The command line of ``create`` and its like for this bundle."""
-        line = [str(RUNTIME), "--root", str(self.lab.root), *words]
+        line = [str(RUNTIME), "--root", str(self.runtime.root), *words]
         return [*line, "--bundle", str(self.path), *flags, self.id]
 
     def run(self, *flags: str, **options: Any) -> Done:
@@ -263,7 +263,7 @@ class Bundle:
         lines = text.splitlines()
         assert len(lines) == 1, text
         assert " level=error msg=" in lines[0]
-        assert not (self.lab.root / self.id).exists()
+        assert not (self.runtime.root / self.id).exists()
         return json.loads(lines[0].partition(" level=error msg=")[2])
 
     def start(self) -> Done:

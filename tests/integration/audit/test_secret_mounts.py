@@ -9,7 +9,7 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from harness.forked import child
+from harness.fork import child
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
 

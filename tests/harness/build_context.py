@@ -12,7 +12,7 @@ from jaula.images.build.copy import prepare
 from jaula.images.build.dockerfile.ast import Add, Copy, Location
 from jaula.images.build.sources import Tree
 
-HERE = Location(1, 1)
+LOCATION = Location(1, 1)
 
 
 def make(root: Path, files: Mapping[str, str | None]) -> None:
@@ -46,7 +46,7 @@ def listed(root: Path) -> dict[str, str]:
     return found
 
 
-class Room:
+class CopyContext:
     """A context and a root to copy to; ``copy`` and ``add`` are the instructions."""
 
     def __init__(self, top: Path, stack: ExitStack) -> None:
@@ -74,7 +74,7 @@ class Room:
         **options: object,
     ) -> dict[str, str]:
         """Do it; what the root holds then."""
-        instruction = Copy(HERE, "COPY", sources, to, **options)  # type: ignore[arg-type]
+        instruction = Copy(LOCATION, "COPY", sources, to, **options)  # type: ignore[arg-type]
         taking = prepare(instruction, self.tree(keeps_owners=keeps_owners))
         taking.digest()
         taking.copy_to(self.opened(self.root), workdir, owner)
@@ -83,12 +83,12 @@ class Room:
     def add(
         self, *sources: str, to: str, owner: tuple[int, int] | None = None, **options: object
     ) -> dict[str, str]:
-        instruction = Add(HERE, "ADD", sources, to, **options)  # type: ignore[arg-type]
+        instruction = Add(LOCATION, "ADD", sources, to, **options)  # type: ignore[arg-type]
         taking = prepare(instruction, self.tree())
         taking.digest()
         taking.copy_to(self.opened(self.root), "/", owner)
         return listed(self.root)
 
     def digest(self, *sources: str, **options: object) -> str:
-        instruction = Copy(HERE, "COPY", sources, "/", **options)  # type: ignore[arg-type]
+        instruction = Copy(LOCATION, "COPY", sources, "/", **options)  # type: ignore[arg-type]
         return prepare(instruction, self.tree()).digest()

@@ -28,7 +28,7 @@ def acting_as(uid: int, gid: int, groups: tuple[int, ...] = ()) -> Iterator[None
         os.setgroups(before)
 
 
-class Visitor:
+class ApiUser:
     """One user with one connection for each request."""
 
     def __init__(

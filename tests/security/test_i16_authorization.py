@@ -20,9 +20,9 @@ import pytest
 
 from conftest import load_image
 from harness import containers
+from harness.api_user import ApiUser
+from harness.container_records import change_records
 from harness.engine import PROJECT, PrivateEngine
-from harness.records import change_records
-from harness.visitors import Visitor
 
 MEMBER, RESTRICTED, READER, STRANGER, OTHER = 54001, 54002, 54003, 54004, 54005
 GROUP, MOUNTERS = 54100, 54101
@@ -81,13 +81,13 @@ def guarded(worker_index: int, ground: Path) -> Iterator[PrivateEngine]:
 
 
 @pytest.fixture(scope="module")
-def member(guarded: PrivateEngine) -> Visitor:
-    return Visitor(guarded, MEMBER, MEMBER, (GROUP,))
+def member(guarded: PrivateEngine) -> ApiUser:
+    return ApiUser(guarded, MEMBER, MEMBER, (GROUP,))
 
 
 @pytest.fixture(scope="module")
-def mounter(guarded: PrivateEngine) -> Visitor:
-    return Visitor(guarded, OTHER, OTHER, (MOUNTERS,))
+def mounter(guarded: PrivateEngine) -> ApiUser:
+    return ApiUser(guarded, OTHER, OTHER, (MOUNTERS,))
 
 
 def message(reply: Any) -> str:
@@ -123,7 +123,7 @@ POWERS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("ask", "host_config"), POWERS)
 def test_no_member_of_a_plain_group_gets_power_over_the_host(
-    member: Visitor, ask: str, host_config: dict[str, Any]
+    member: ApiUser, ask: str, host_config: dict[str, Any]
 ) -> None:
     reply = member.create("busybox", **host_config)
     assert reply.status == 403, reply
@@ -134,7 +134,7 @@ def test_no_member_of_a_plain_group_gets_power_over_the_host(
     assert "\n" not in text
 
 
-def test_no_member_of_a_plain_group_takes_addresses_from_the_host(member: Visitor) -> None:
+def test_no_member_of_a_plain_group_takes_addresses_from_the_host(member: ApiUser) -> None:
     body = {"Name": "taken", "IPAM": {"Config": [{"Subnet": "198.51.100.0/24"}]}}
     reply = member.request("POST", "/networks/create", body)
     assert reply.status == 403, reply
@@ -142,7 +142,7 @@ def test_no_member_of_a_plain_group_takes_addresses_from_the_host(member: Visito
 
 
 def test_a_member_runs_containers_with_the_defaults(
-    guarded: PrivateEngine, member: Visitor
+    guarded: PrivateEngine, member: ApiUser
 ) -> None:
     name = containers.unique("own")
     assert member.create("busybox", name).status == 201
@@ -152,7 +152,7 @@ def test_a_member_runs_containers_with_the_defaults(
 
 
 def test_settings_of_another_are_judged_as_ones_own(
-    guarded: PrivateEngine, member: Visitor
+    guarded: PrivateEngine, member: ApiUser
 ) -> None:
     body = {"IPAM": {"Config": [{"Subnet": "198.51.100.0/24"}]}, "Options": {"parent": "lo"}}
     plan = {"Name": "plan", "ConfigOnly": True}
@@ -185,7 +185,7 @@ def test_settings_of_another_are_judged_as_ones_own(
     ],
 )
 def test_containers_of_others_are_out_of_reach(
-    guarded: PrivateEngine, member: Visitor, method: str, path: str, body: Any
+    guarded: PrivateEngine, member: ApiUser, method: str, path: str, body: Any
 ) -> None:
     with containers.running(guarded, "busybox", flags=("-e", "PASSWORD=of-root")) as name:
         reply = member.request(method, path.format(name), body)
@@ -195,7 +195,7 @@ def test_containers_of_others_are_out_of_reach(
         assert b"of-root" not in seen.body
 
 
-def test_a_link_is_of_the_container_that_has_it(guarded: PrivateEngine, member: Visitor) -> None:
+def test_a_link_is_of_the_container_that_has_it(guarded: PrivateEngine, member: ApiUser) -> None:
     made = member.create("busybox", "links-store")
     assert made.status == 201
     with containers.running(guarded, "busybox") as name:
@@ -211,7 +211,7 @@ def test_a_link_is_of_the_container_that_has_it(guarded: PrivateEngine, member: 
 
 
 @pytest.mark.parametrize("mode", ["NetworkMode", "PidMode", "VolumesFrom"])
-def test_nobody_joins_what_is_anothers(guarded: PrivateEngine, member: Visitor, mode: str) -> None:
+def test_nobody_joins_what_is_anothers(guarded: PrivateEngine, member: ApiUser, mode: str) -> None:
     with containers.running(guarded, "busybox") as name:
         wanted: Any = [name] if mode == "VolumesFrom" else f"container:{name}"
         reply = member.create("busybox", **{mode: wanted})
@@ -219,7 +219,7 @@ def test_nobody_joins_what_is_anothers(guarded: PrivateEngine, member: Visitor, 
         assert "share with" in message(reply)
 
 
-def test_an_execed_process_has_no_more_privileges_than_were_granted(member: Visitor) -> None:
+def test_an_execed_process_has_no_more_privileges_than_were_granted(member: ApiUser) -> None:
     name = containers.unique("own")
     member.create("busybox", name)
     member.request("POST", f"/containers/{name}/start")
@@ -231,7 +231,7 @@ def test_an_execed_process_has_no_more_privileges_than_were_granted(member: Visi
 
 
 def test_an_exec_of_another_cannot_be_started_by_its_id(
-    guarded: PrivateEngine, member: Visitor
+    guarded: PrivateEngine, member: ApiUser
 ) -> None:
     with containers.running(guarded, "busybox") as name:
         made = guarded.request("POST", f"/containers/{name}/exec", {"Cmd": ["id"]}).json()
@@ -240,7 +240,7 @@ def test_an_exec_of_another_cannot_be_started_by_its_id(
 
 
 def test_a_reader_looks_and_changes_nothing(guarded: PrivateEngine) -> None:
-    reader = Visitor(guarded, READER, READER, (GROUP,))
+    reader = ApiUser(guarded, READER, READER, (GROUP,))
     assert reader.request("GET", "/containers/json").status == 200
     assert reader.request("GET", "/images/json").status == 200
     assert reader.create("busybox").status == 403
@@ -249,14 +249,14 @@ def test_a_reader_looks_and_changes_nothing(guarded: PrivateEngine) -> None:
 
 
 def test_who_is_in_no_rule_gets_a_ping_and_nothing_else(guarded: PrivateEngine) -> None:
-    stranger = Visitor(guarded, STRANGER, STRANGER)
+    stranger = ApiUser(guarded, STRANGER, STRANGER)
     assert stranger.request("GET", "/_ping").status == 200
     for path in ("/info", "/containers/json", "/events?until=1", "/system/df", "/volumes"):
         assert stranger.request("GET", path).status == 403, path
 
 
 def test_images_and_volumes_can_be_kept_from_somebody(guarded: PrivateEngine) -> None:
-    restricted = Visitor(guarded, RESTRICTED, RESTRICTED)
+    restricted = ApiUser(guarded, RESTRICTED, RESTRICTED)
     assert restricted.request("POST", "/images/busybox/tag?repo=x&tag=y").status == 403
     assert restricted.request("DELETE", "/images/busybox").status == 403
     assert restricted.request("POST", "/volumes/create", {"Name": "v"}).status == 403
@@ -306,7 +306,7 @@ def bodies() -> list[tuple[str, bytes]]:
 @pytest.mark.parametrize("cve", ["CVE-2024-41110", "CVE-2026-34040"])
 @pytest.mark.parametrize(("trick", "request_bytes"), bodies(), ids=[t for t, _ in bodies()])
 def test_what_is_judged_is_what_is_done(
-    guarded: PrivateEngine, member: Visitor, trick: str, request_bytes: bytes, cve: str
+    guarded: PrivateEngine, member: ApiUser, trick: str, request_bytes: bytes, cve: str
 ) -> None:
     before = len(guarded.request("GET", "/containers/json?all=1").json())
     status, _ = member.raw(request_bytes)
@@ -315,7 +315,7 @@ def test_what_is_judged_is_what_is_done(
 
 
 def test_a_container_is_judged_again_when_it_starts(
-    guarded: PrivateEngine, ground: Path, member: Visitor
+    guarded: PrivateEngine, ground: Path, member: ApiUser
 ) -> None:
     """One that root made for a member's id is not the way around: it is root's."""
     name = containers.unique("root")
@@ -354,7 +354,7 @@ def test_a_start_is_judged_by_what_it_will_use_and_by_no_second_reading_of_the_b
     engine.start()
     engine.run.chmod(0o711)
     engine.socket.chmod(0o666)
-    member = Visitor(engine, MEMBER, MEMBER)
+    member = ApiUser(engine, MEMBER, MEMBER)
     for number, ask in enumerate(powers):
         for act in ("start", "restart"):
             reply = member.request("POST", f"/containers/c{number}/{act}")
@@ -365,7 +365,7 @@ def test_a_start_is_judged_by_what_it_will_use_and_by_no_second_reading_of_the_b
 # -- directories of the host ---------------------------------------------------------------------
 
 
-def run(visitor: Visitor, bind: str, *words: str) -> tuple[int, str]:
+def run(visitor: ApiUser, bind: str, *words: str) -> tuple[int, str]:
     """(exit status or HTTP status, output or message)."""
     made = visitor.request(
         "POST",
@@ -385,7 +385,7 @@ def run(visitor: Visitor, bind: str, *words: str) -> tuple[int, str]:
         visitor.request("DELETE", f"/containers/{name}?force=1")
 
 
-def test_a_granted_directory_can_be_mounted(mounter: Visitor, ground: Path) -> None:
+def test_a_granted_directory_can_be_mounted(mounter: ApiUser, ground: Path) -> None:
     assert run(mounter, f"{ground}/open/plain:/m", "touch", "/m/made")[0] == 0
     assert (ground / "open" / "plain" / "made").exists()
     assert run(mounter, f"{ground}/shut:/m:ro", "ls", "/m")[0] == 0
@@ -395,25 +395,25 @@ def test_a_granted_directory_can_be_mounted(mounter: Visitor, ground: Path) -> N
 
 
 @pytest.mark.parametrize("source", ["host", "open/../host", "openx", "open/../../../../etc"])
-def test_nothing_outside_is_mounted(mounter: Visitor, ground: Path, source: str) -> None:
+def test_nothing_outside_is_mounted(mounter: ApiUser, ground: Path, source: str) -> None:
     assert run(mounter, f"{ground}/{source}:/m", "ls", "/m")[0] == 403
 
 
 @pytest.mark.parametrize("source", ["open/link", "open/link/secret"])
 def test_no_link_leads_out_of_a_granted_directory(
-    mounter: Visitor, ground: Path, source: str
+    mounter: ApiUser, ground: Path, source: str
 ) -> None:
     status, text = run(mounter, f"{ground}/{source}:/m", "ls", "/m")
     assert status == 500, text
     assert "symbolic link below" in text
 
 
-def test_no_directory_is_made_behind_a_link(mounter: Visitor, ground: Path) -> None:
+def test_no_directory_is_made_behind_a_link(mounter: ApiUser, ground: Path) -> None:
     assert run(mounter, f"{ground}/open/link/made:/m", "true")[0] == 400
     assert not (ground / "host" / "made").exists()
 
 
-def test_swapping_a_directory_for_a_link_gains_nothing(mounter: Visitor, ground: Path) -> None:
+def test_swapping_a_directory_for_a_link_gains_nothing(mounter: ApiUser, ground: Path) -> None:
     place, target = ground / "open" / "swapped", ground / "host"
     swap = (
         "import os, sys; place, target = sys.argv[1:]\n"
@@ -430,7 +430,7 @@ def test_swapping_a_directory_for_a_link_gains_nothing(mounter: Visitor, ground:
 
 
 def test_root_inside_has_the_rights_of_the_person_and_leaves_no_file_of_root(
-    mounter: Visitor, ground: Path
+    mounter: ApiUser, ground: Path
 ) -> None:
     """Otherwise a writable directory would be a way to a set-user-ID shell of the host's root."""
     place = ground / "open" / "plain"
@@ -452,7 +452,7 @@ def test_root_inside_has_the_rights_of_the_person_and_leaves_no_file_of_root(
 
 
 def test_volumes_from_brings_mounts_along_with_their_bounds(
-    guarded: PrivateEngine, mounter: Visitor, ground: Path
+    guarded: PrivateEngine, mounter: ApiUser, ground: Path
 ) -> None:
     first = mounter.create("busybox", Binds=[f"{ground}/open/plain:/m"]).json()["Id"]
     second = mounter.request(
@@ -472,7 +472,7 @@ def test_volumes_from_brings_mounts_along_with_their_bounds(
 
 
 def test_copying_into_a_container_that_does_not_run_gives_no_rights_of_root(
-    mounter: Visitor, ground: Path
+    mounter: ApiUser, ground: Path
 ) -> None:
     name = mounter.create("busybox", Binds=[f"{ground}/open/plain:/m"]).json()["Id"]
     for method in ("GET", "PUT"):
@@ -481,7 +481,7 @@ def test_copying_into_a_container_that_does_not_run_gives_no_rights_of_root(
     mounter.request("DELETE", f"/containers/{name}?force=1")
 
 
-def test_grants_are_exactly_what_they_say(mounter: Visitor) -> None:
+def test_grants_are_exactly_what_they_say(mounter: ApiUser) -> None:
     assert mounter.create("busybox", CapAdd=["NET_ADMIN"]).status == 201
     assert mounter.create("busybox", CapAdd=["NET_ADMIN", "SYS_PTRACE"]).status == 403
     assert mounter.create("busybox", NetworkMode="host").status == 201
@@ -545,7 +545,7 @@ def test_without_a_policy_the_sockets_group_has_no_power_over_the_host(
     facts = private.socket.stat()
     assert (facts.st_mode & 0o777, facts.st_gid) == (0o660, group.gr_gid)
     load_image(private, "busybox")
-    someone = Visitor(private, MEMBER, MEMBER, (group.gr_gid,))
+    someone = ApiUser(private, MEMBER, MEMBER, (group.gr_gid,))
     reply = someone.create("busybox", Binds=["/:/host"])
     assert reply.status == 403
     assert "(built in)" in message(reply)
@@ -575,7 +575,7 @@ def test_a_policy_that_cannot_be_trusted_or_read_stops_the_start(
     assert str(policy) in done.stderr
 
 
-def test_events_show_nothing_of_others(guarded: PrivateEngine, member: Visitor) -> None:
+def test_events_show_nothing_of_others(guarded: PrivateEngine, member: ApiUser) -> None:
     with containers.running(guarded, "busybox") as name:
         guarded.cli("jaula", "exec", name, "echo", "a-secret-argument")
         reply = member.request("GET", f"/events?since=1&until={time.time()}")
@@ -585,7 +585,7 @@ def test_events_show_nothing_of_others(guarded: PrivateEngine, member: Visitor) 
 
 
 def test_a_secret_is_its_owners(guarded: PrivateEngine) -> None:
-    member, other = Visitor(guarded, MEMBER, GROUP), Visitor(guarded, OTHER, GROUP)
+    member, other = ApiUser(guarded, MEMBER, GROUP), ApiUser(guarded, OTHER, GROUP)
     made = member.request("POST", "/secrets/create", {"Name": "hers", "Data": "aHVudGVyMg=="})
     config = member.request("POST", "/configs/create", {"Name": "hers", "Data": "aHVudGVyMg=="})
     assert (made.status, config.status) == (201, 201)
@@ -616,7 +616,7 @@ def test_a_volume_that_shows_the_host_is_asked_for_as_a_device(guarded: PrivateE
     inline = {"Type": "volume", "Source": "sly", "Target": "/m"}
     inline |= {"VolumeOptions": {"DriverConfig": {"Name": "local", "Options": bind}}}
     body = {"Image": "busybox", "HostConfig": {"Mounts": [inline]}}
-    for person in (Visitor(guarded, MEMBER, GROUP), Visitor(guarded, OTHER, MOUNTERS)):
+    for person in (ApiUser(guarded, MEMBER, GROUP), ApiUser(guarded, OTHER, MOUNTERS)):
         for path, request in (
             ("/volumes/create", {"Name": "sly", "DriverOpts": bind}),
             ("/volumes/create", {"Name": "sly", "DriverOpts": bind | {"type": "tmpfs"}}),
@@ -627,7 +627,7 @@ def test_a_volume_that_shows_the_host_is_asked_for_as_a_device(guarded: PrivateE
             assert "may not ask for device=/etc" in reply.json()["message"]
         assert person.request("GET", "/volumes/sly").status == 404
     memory = {"Name": "memory", "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}}
-    member = Visitor(guarded, MEMBER, GROUP)
+    member = ApiUser(guarded, MEMBER, GROUP)
     assert member.request("POST", "/volumes/create", memory).status == 201
     assert member.request("DELETE", "/volumes/memory").status == 204
 
@@ -636,6 +636,6 @@ def test_a_log_drivers_files_are_files_of_the_host(guarded: PrivateEngine) -> No
     options = {"syslog-address": "tcp+tls://127.0.0.1:1", "syslog-tls-ca-cert": "/etc/shadow"}
     log = {"Type": "syslog", "Config": options}
     body = {"Image": "busybox", "HostConfig": {"LogConfig": log}}
-    reply = Visitor(guarded, MEMBER, GROUP).request("POST", "/containers/create", body)
+    reply = ApiUser(guarded, MEMBER, GROUP).request("POST", "/containers/create", body)
     assert reply.status == 403
     assert "may not ask for host-mount=/etc/shadow:ro" in reply.json()["message"]

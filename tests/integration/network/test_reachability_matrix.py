@@ -24,7 +24,7 @@ from .conftest import (
     OUTSIDE,
     OUTSIDE6,
     Box,
-    Lab,
+    Topology,
     join,
     listen,
     network,
@@ -103,14 +103,14 @@ MATRIX: dict[str, dict[str, tuple[bool, bool]]] = {
 class Town:
     """Two containers on each kind of network, the host, and a machine outside."""
 
-    lab: Lab
+    topology: Topology
     boxes: dict[str, Box]
     gateways: dict[str, tuple[str, str]]
 
     def netns(self, place: str) -> int:
         if place == "outside":
-            return self.lab.outside
-        return self.lab.host if place == "host" else self.boxes[place].net
+            return self.topology.outside
+        return self.topology.host if place == "host" else self.boxes[place].net
 
     def addresses(self, source: str, place: str) -> tuple[str, str]:
         """Return the IPv4 and IPv6 address; '' for none."""
@@ -148,7 +148,7 @@ class Town:
 
 
 @pytest.fixture
-def town(lab: Lab) -> Town:
+def town(topology: Topology) -> Town:
     wire = check_pools(
         [
             Pool("198.51.100.0/24", OUTSIDE, "198.51.100.64/26"),
@@ -158,27 +158,27 @@ def town(lab: Lab) -> Town:
         ipv6=True,
     )
     boxes, gateways = {}, {}
-    with in_netns(lab.host):
-        lab.manager.watch()
-        lab.manager.define(network("a", ipv6=True))
-        lab.manager.define(network("b", ipv6=True))
-        made = lab.manager.define(network("inner", ipv6=True, internal=True))
-        lab.manager.define(
+    with in_netns(topology.host):
+        topology.manager.watch()
+        topology.manager.define(network("a", ipv6=True))
+        topology.manager.define(network("b", ipv6=True))
+        made = topology.manager.define(network("inner", ipv6=True, internal=True))
+        topology.manager.define(
             network("wire", bridge="", driver="macvlan", parent="up0", mode="bridge", ipv6=True,
                     pools=wire)
         )  # fmt: skip
     for name in ("a", "b", "bridge", "inner", "wire"):
-        boxes[f"{name}1"], boxes[f"{name}2"] = join(lab, name), join(lab, name)
+        boxes[f"{name}1"], boxes[f"{name}2"] = join(topology, name), join(topology, name)
         endpoint = boxes[f"{name}1"].endpoint
         gateways[name] = endpoint.gateway, endpoint.gateway6
     assert made.ipv4_pool is not None
     assert made.ipv6_pool is not None
     gateways["inner"] = made.ipv4_pool.gateway, made.ipv6_pool.gateway
-    with in_netns(lab.host):
+    with in_netns(topology.host):
         for name, port in PUBLISHED.items():
             request = PortRequest(PORT, host_port=port)
-            lab.manager.publish(boxes[name].endpoint, [request])
-    found = Town(lab, boxes, gateways)
+            topology.manager.publish(boxes[name].endpoint, [request])
+    found = Town(topology, boxes, gateways)
     found.leave("inner1")
     return found
 
@@ -196,17 +196,17 @@ def wrong(town: Town) -> list[str]:
 
 def test_the_whole_table_before_and_after_the_firewall_was_flushed(town: Town) -> None:
     assert wrong(town) == []
-    run_nft(town.lab.host, "flush", "ruleset")
-    with in_netns(town.lab.host):
-        watch = town.lab.manager.watch()
+    run_nft(town.topology.host, "flush", "ruleset")
+    with in_netns(town.topology.host):
+        watch = town.topology.manager.watch()
         assert select.select([watch], [], [], 5)[0], "the engine is told"
-        assert town.lab.manager.repair()
+        assert town.topology.manager.repair()
     assert wrong(town) == []
 
 
 def test_without_rules_containers_reach_each_other(town: Town) -> None:
     """The refusals above are caused by the rules."""
-    run_nft(town.lab.host, "flush", "ruleset")
+    run_nft(town.topology.host, "flush", "ruleset")
     assert town.reaches("a1", "b1", 0, wanted=True)
     assert town.reaches("a1", "b1", 1, wanted=True)
     assert town.reaches("outside", "a1", 0, wanted=True)

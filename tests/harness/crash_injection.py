@@ -1,6 +1,6 @@
 """One operation on a store, in a process that is killed at a chosen instruction of it.
 
-    python -m harness.mortal DIRECTORY STEP OPERATION [ARGUMENT...]
+    python -m harness.crash_injection DIRECTORY STEP OPERATION [ARGUMENT...]
 
 Instructions of the interpreter are counted in every thread, in code of jaula's storage and images;
 at the one of number STEP the process kills itself as ``kill -9`` would. With STEP 0 it goes to the
@@ -82,7 +82,7 @@ def load(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
 
 def pull(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
     """Pull from a registry."""
-    from harness.pulls import Puller
+    from harness.puller import Puller
 
     puller = Puller(paths.root.parent)
     return lambda: puller.pull(arguments[0])

@@ -105,7 +105,7 @@ class Container:
         return text.decode()
 
 
-class Lab:
+class ContainerRunner:
     """Starts containers below one temporary directory."""
 
     def __init__(self, base: Path, runtime: Runtime) -> None:

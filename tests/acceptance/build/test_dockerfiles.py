@@ -1,4 +1,4 @@
-"""A dozen kinds of Dockerfiles from life, built and run: ``kinds/`` has one directory for each.
+"""A dozen usual kinds of Dockerfiles, built and run; ``dockerfiles/`` has a directory for each.
 
 Those of Debian's packages, PyPI and npm need the mirrors that the machine reaches.
 """
@@ -15,19 +15,19 @@ from urllib.request import urlopen
 
 import pytest
 
-from harness.copying import make
+from harness.build_context import make
 from harness.images import archive, busybox_entries
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-KINDS = Path(__file__).parent / "kinds"
+DOCKERFILES = Path(__file__).parent / "dockerfiles"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 PATIENCE = 600.0  # seconds for a build that fetches packages
 
 
 def build(jaula: Run, kind: str, *words: str, context: Path | None = None) -> str:
     """Build a kind; the name of its image."""
-    name = f"kinds/{kind}"
-    done = jaula("build", "-t", name, *words, str(context or KINDS / kind), timeout=PATIENCE)
+    name = f"dockerfiles/{kind}"
+    done = jaula("build", "-t", name, *words, str(context or DOCKERFILES / kind), timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-6000:]
     return name
 
@@ -70,7 +70,7 @@ def test_a_python_application(jaula: Run, debian: str) -> None:
     assert out(jaula, image) == "hello from 900 in /venv\n"
     history = jaula("history", "--no-trunc", image).stdout
     assert "requirements" not in history and "BEGIN CERTIFICATE" not in history
-    assert "CACHED" in jaula("build", *authorities(), str(KINDS / "python")).stderr
+    assert "CACHED" in jaula("build", *authorities(), str(DOCKERFILES / "python")).stderr
 
 
 @pytest.mark.slow
@@ -88,9 +88,9 @@ def test_a_c_program_in_stages(jaula: Run, debian: str, tmp_path: Path) -> None:
     assert out(jaula, image) == "hello world, version 1.2, user 65534\n"
     layers = jaula("image", "inspect", "-f", "{{len .RootFS.Layers}}", image).stdout
     assert layers == "1\n"
-    done = jaula("build", "--target", "test", "--build-arg", "VERSION=1.2", str(KINDS / "c"))
+    done = jaula("build", "--target", "test", "--build-arg", "VERSION=1.2", str(DOCKERFILES / "c"))
     assert done.returncode == 0, done.stderr
-    done = jaula("build", "--target", "bin", "-o", str(tmp_path / "out"), str(KINDS / "c"))
+    done = jaula("build", "--target", "bin", "-o", str(tmp_path / "out"), str(DOCKERFILES / "c"))
     assert done.returncode == 0, done.stderr
     told = subprocess.run([str(tmp_path / "out/hello")], capture_output=True, text=True)
     assert told.stdout == "hello nobody, version dev, user 0\n"
@@ -150,7 +150,7 @@ def test_a_heavy_dockerignore(jaula: Run, busybox: str, tmp_path: Path) -> None:
     unwanted = ["docs/x/c.md", "other.md", "src/main.o", "src/keep/sub/y.o", "src/.cache/z"]
     unwanted += ["src/tmp1", "src/Tmpx/w", "src/a/deep/f", "src/a/deep/down/other", ".git/config"]
     for name in ("Dockerfile", ".dockerignore"):
-        (tmp_path / name).write_bytes((KINDS / "ignored" / name).read_bytes())
+        (tmp_path / name).write_bytes((DOCKERFILES / "ignored" / name).read_bytes())
     make(tmp_path, dict.fromkeys([*wanted, *unwanted], ""))
     for number in range(2000):  # what no build has ever to see
         make(tmp_path, {f"node_modules/package-{number % 40}/lib/{number}.js": "x"})
@@ -172,16 +172,16 @@ def test_here_documents(jaula: Run, debian: str) -> None:
 
 
 def test_a_tree_of_packages(jaula: Run, busybox: str) -> None:
-    done = jaula("build", "-t", "kinds/workspace", str(KINDS / "workspace"))
+    done = jaula("build", "-t", "dockerfiles/workspace", str(DOCKERFILES / "workspace"))
     assert done.returncode == 0, done.stderr
-    assert out(jaula, "kinds/workspace").splitlines() == [
+    assert out(jaula, "dockerfiles/workspace").splitlines() == [
         *("name one", "name two"),
         "packages/one/package.txt",
         "packages/one/src/a.txt",
         "packages/two/package.txt",
         "/tested",
     ]
-    done = jaula("build", "--target", "sources", str(KINDS / "workspace"))
+    done = jaula("build", "--target", "sources", str(DOCKERFILES / "workspace"))
     assert done.returncode == 0 and "test -f" not in done.stderr
 
 
@@ -190,8 +190,8 @@ def test_triggers_of_a_base(jaula: Run, busybox: str) -> None:
         jaula,
         "onbuild-base",
         "-f",
-        str(KINDS / "onbuild/base.Dockerfile"),
-        context=KINDS / "onbuild",
+        str(DOCKERFILES / "onbuild/base.Dockerfile"),
+        context=DOCKERFILES / "onbuild",
     )
     image = build(jaula, "onbuild", "--build-arg", "FLAVOUR=sweet")
     assert out(jaula, image) == "built as sweet\nthe application\n"
@@ -236,6 +236,6 @@ def test_a_root_file_system_alone(jaula: Run, tmp_path: Path) -> None:
 
     tar = archive([*busybox_entries(), (null, b"")])
     (tmp_path / "rootfs.tar.xz").write_bytes(lzma.compress(tar, preset=0))
-    (tmp_path / "Dockerfile").write_bytes((KINDS / "rootfs/Dockerfile").read_bytes())
+    (tmp_path / "Dockerfile").write_bytes((DOCKERFILES / "rootfs/Dockerfile").read_bytes())
     image = build(jaula, "rootfs", context=tmp_path)
     assert out(jaula, image, "sh", "-c", "echo $LANG; echo x > /dev/null; id -u") == "C.UTF-8\n0\n"

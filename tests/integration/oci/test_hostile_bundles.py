@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.oci_lab import Bundle, Config, Lab
+from harness.private_runtime import Bundle, Config, PrivateRuntime
 
 
 def no_root(bundle: Bundle) -> None:
@@ -62,8 +62,8 @@ def config_is_nested_deeply(bundle: Bundle) -> None:
 
 
 def bundle_is_gone(bundle: Bundle) -> None:
-    bundle.err = bundle.lab.base / f"{bundle.id}.err"
-    bundle.out = bundle.lab.base / f"{bundle.id}.out"
+    bundle.err = bundle.runtime.base / f"{bundle.id}.err"
+    bundle.out = bundle.runtime.base / f"{bundle.id}.out"
     shutil.rmtree(bundle.path)
 
 
@@ -83,11 +83,13 @@ def bundle_is_gone(bundle: Bundle) -> None:
         (bundle_is_gone, "no such file or directory"),
     ],
 )
-def test_a_broken_bundle_is_refused(lab: Lab, spoil: Callable[[Bundle], None], text: str) -> None:
-    bundle = lab.bundle(own_root=True)
+def test_a_broken_bundle_is_refused(
+    runtime: PrivateRuntime, spoil: Callable[[Bundle], None], text: str
+) -> None:
+    bundle = runtime.bundle(own_root=True)
     spoil(bundle)
     assert text in bundle.refused()
-    assert not lab.left()
+    assert not runtime.left()
 
 
 @pytest.mark.parametrize(
@@ -121,9 +123,9 @@ def test_a_broken_bundle_is_refused(lab: Lab, spoil: Callable[[Bundle], None], t
         ({"linux": {"resources": {"devices": [{"allow": True, "type": "z"}]}}}, "devices[0].type"),
     ],
 )
-def test_an_invalid_field_is_named(lab: Lab, changes: Config, text: str) -> None:
-    assert text in lab.bundle(changes).refused()
-    assert not lab.left()
+def test_an_invalid_field_is_named(runtime: PrivateRuntime, changes: Config, text: str) -> None:
+    assert text in runtime.bundle(changes).refused()
+    assert not runtime.left()
 
 
 def mounts_at(*places: str) -> list[str]:
@@ -133,10 +135,12 @@ def mounts_at(*places: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", ["/", "link-to-/"])
-def test_the_host_s_own_root_is_refused_or_left_unharmed(lab: Lab, path: str) -> None:
+def test_the_host_s_own_root_is_refused_or_left_unharmed(
+    runtime: PrivateRuntime, path: str
+) -> None:
     """A user who creates containers may name any directory; the host must not change."""
     before = sorted(os.listdir("/")), mounts_at("/", "/proc", "/sys", "/dev", "/dev/pts")
-    bundle = lab.bundle({"root": {"path": path, "readonly": True}}, script="true")
+    bundle = runtime.bundle({"root": {"path": path, "readonly": True}}, script="true")
     if path.startswith("link"):
         (bundle.path / path).symlink_to("/")
     done = bundle.run()
@@ -147,18 +151,18 @@ def test_the_host_s_own_root_is_refused_or_left_unharmed(lab: Lab, path: str) ->
     assert after == before
 
 
-def test_a_root_above_the_bundle_is_no_more_than_a_directory(lab: Lab) -> None:
-    bundle = lab.bundle({"root": {"path": ".."}}, script="true")
+def test_a_root_above_the_bundle_is_no_more_than_a_directory(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle({"root": {"path": ".."}}, script="true")
     try:
         assert 'exec: "sh": executable file not found' in bundle.refused()
     finally:
         for name in ("proc", "dev", "sys"):  # mount points, which every root gets
-            (lab.base / name).rmdir()
+            (runtime.base / name).rmdir()
 
 
-def test_a_root_may_be_a_link_to_a_directory(lab: Lab) -> None:
-    bundle = lab.bundle({"root": {"path": "link"}}, script="echo fine")
-    (bundle.path / "link").symlink_to(lab.rootfs)
+def test_a_root_may_be_a_link_to_a_directory(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle({"root": {"path": "link"}}, script="echo fine")
+    (bundle.path / "link").symlink_to(runtime.rootfs)
     assert bundle.printed() == "fine\n"
 
 
@@ -180,7 +184,7 @@ def tmpfs(destination: str) -> Config:
     ],
 )
 def test_nothing_is_made_outside_through_a_link_in_the_root(
-    lab: Lab, tmp_path: Path, kind: str, link: str, target: str
+    runtime: PrivateRuntime, tmp_path: Path, kind: str, link: str, target: str
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -189,8 +193,8 @@ def test_nothing_is_made_outside_through_a_link_in_the_root(
     if kind != "tmpfs":
         source.mkdir() if kind == "bind" else source.touch()
         mount |= {"type": "bind", "source": str(source), "options": ["bind"]}
-    changes = {"mounts": [*lab.config["mounts"], mount], "root": {"readonly": False}}
-    bundle = lab.bundle(changes, own_root=True, script="true")
+    changes = {"mounts": [*runtime.config["mounts"], mount], "root": {"readonly": False}}
+    bundle = runtime.bundle(changes, own_root=True, script="true")
     place = bundle.path / "rootfs" / link
     place.parent.mkdir(exist_ok=True)
     place.symlink_to(target.replace("OUTSIDE", str(outside)))
@@ -206,12 +210,12 @@ def test_nothing_is_made_outside_through_a_link_in_the_root(
 
 @pytest.mark.parametrize("name", ["proc", "sys", "dev", "dev/pts", "etc"])
 def test_a_link_in_place_of_a_mount_point_is_kept_inside(
-    lab: Lab, tmp_path: Path, name: str
+    runtime: PrivateRuntime, tmp_path: Path, name: str
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    mounts = lab.config["mounts"] + ([tmpfs("/etc")] if name == "etc" else [])
-    bundle = lab.bundle({"mounts": mounts}, own_root=True, script="true")
+    mounts = runtime.config["mounts"] + ([tmpfs("/etc")] if name == "etc" else [])
+    bundle = runtime.bundle({"mounts": mounts}, own_root=True, script="true")
     place = bundle.path / "rootfs" / name
     if place.exists():
         place.rmdir()
@@ -225,11 +229,13 @@ def test_a_link_in_place_of_a_mount_point_is_kept_inside(
         assert not (outside / "self").exists()
 
 
-def test_a_masked_path_behind_a_link_masks_nothing_of_the_host(lab: Lab, tmp_path: Path) -> None:
+def test_a_masked_path_behind_a_link_masks_nothing_of_the_host(
+    runtime: PrivateRuntime, tmp_path: Path
+) -> None:
     secret = tmp_path / "secret"
     secret.write_text("host")
     linux = {"maskedPaths": ["/etc/link"], "readonlyPaths": ["/etc/other"]}
-    bundle = lab.bundle({"linux": linux}, own_root=True, script="true")
+    bundle = runtime.bundle({"linux": linux}, own_root=True, script="true")
     (bundle.path / "rootfs/etc/link").symlink_to(secret)
     (bundle.path / "rootfs/etc/other").symlink_to(tmp_path)
     done = bundle.run()
@@ -239,15 +245,19 @@ def test_a_masked_path_behind_a_link_masks_nothing_of_the_host(lab: Lab, tmp_pat
     (tmp_path / "new").touch()
 
 
-def test_a_program_that_is_a_link_out_of_the_root_stays_inside(lab: Lab) -> None:
-    bundle = lab.bundle({"process": {"args": ["/bin/out"]}}, own_root=True)
+def test_a_program_that_is_a_link_out_of_the_root_stays_inside(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle({"process": {"args": ["/bin/out"]}}, own_root=True)
     (bundle.path / "rootfs/bin/out").symlink_to("../../../../../../../../usr/bin/env")
     assert 'exec: "/bin/out"' in bundle.refused()
 
 
 @pytest.mark.parametrize("target", ["/proc/self/fd/3", "/proc/self/fd/7", "/proc/1/cwd", "/proc"])
-def test_a_working_directory_leads_out_through_no_link(lab: Lab, target: str) -> None:
-    bundle = lab.bundle({"process": {"cwd": "/leak"}}, own_root=True, script="pwd; ls | head -n 3")
+def test_a_working_directory_leads_out_through_no_link(
+    runtime: PrivateRuntime, target: str
+) -> None:
+    bundle = runtime.bundle(
+        {"process": {"cwd": "/leak"}}, own_root=True, script="pwd; ls | head -n 3"
+    )
     (bundle.path / "rootfs/leak").symlink_to(target)
     done = bundle.run()
     bundle.delete("--force")
@@ -259,50 +269,50 @@ def test_a_working_directory_leads_out_through_no_link(lab: Lab, target: str) ->
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_fifo_in_place_of_what_is_read_inside_does_not_block(lab: Lab) -> None:
-    bundle = lab.bundle({"process": {"env": ["PATH=/bin"]}}, own_root=True, script="echo $HOME")
+def test_a_fifo_in_place_of_what_is_read_inside_does_not_block(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle({"process": {"env": ["PATH=/bin"]}}, own_root=True, script="echo $HOME")
     os.mkfifo(bundle.path / "rootfs/etc/passwd")
     assert bundle.printed() == "/\n"
 
 
-def test_a_huge_list_is_taken_or_refused_in_time(lab: Lab) -> None:
+def test_a_huge_list_is_taken_or_refused_in_time(runtime: PrivateRuntime) -> None:
     env = [f"KEY{n}={'x' * 50}" for n in range(20_000)]
-    done = lab.bundle({"process": {"env": ["PATH=/bin", *env]}}, script="env | wc -l").run()
+    done = runtime.bundle({"process": {"env": ["PATH=/bin", *env]}}, script="env | wc -l").run()
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 20_000
     paths = [f"/nonexistent/{n}" for n in range(3000)]
     linux = {"maskedPaths": paths, "readonlyPaths": paths}
-    assert lab.bundle({"linux": linux}, script="echo fine").printed() == "fine\n"
+    assert runtime.bundle({"linux": linux}, script="echo fine").printed() == "fine\n"
 
 
-def test_a_long_argument_that_the_kernel_refuses_is_one_line(lab: Lab) -> None:
-    done = lab.bundle({"process": {"args": ["echo", "x" * (1 << 18)]}}).run()
+def test_a_long_argument_that_the_kernel_refuses_is_one_line(runtime: PrivateRuntime) -> None:
+    done = runtime.bundle({"process": {"args": ["echo", "x" * (1 << 18)]}}).run()
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "argument list too long" in line.lower()
     assert len(line) < 1000
 
 
-def test_control_characters_are_quoted(lab: Lab) -> None:
-    bundle = lab.bundle({"process": {"args": ["\x1b[31mred\nline"]}})
+def test_control_characters_are_quoted(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle({"process": {"args": ["\x1b[31mred\nline"]}})
     text = bundle.refused()
     assert "executable file not found" in text
     assert "\x1b" not in bundle.err.read_text()
 
 
-def test_a_config_may_not_be_read_by_another_user_than_root_alone(lab: Lab) -> None:
+def test_a_config_may_not_be_read_by_another_user_than_root_alone(runtime: PrivateRuntime) -> None:
     """No other user may read the record: the environment may hold secrets."""
-    with lab.created() as bundle:
-        place = lab.root / bundle.id
-        assert lab.root.stat().st_mode & 0o077 == 0
+    with runtime.created() as bundle:
+        place = runtime.root / bundle.id
+        assert runtime.root.stat().st_mode & 0o077 == 0
         assert place.stat().st_mode & 0o077 == 0
         for name in ("state.json", "config.json"):
             assert (place / name).stat().st_mode & 0o077 == 0
 
 
-def test_a_later_change_of_the_bundle_changes_nothing(lab: Lab) -> None:
+def test_a_later_change_of_the_bundle_changes_nothing(runtime: PrivateRuntime) -> None:
     """The spec of the creation applies (runtime.md)."""
-    with lab.created(script="echo old; exec sleep 60") as bundle:
+    with runtime.created(script="echo old; exec sleep 60") as bundle:
         bundle.config["process"]["args"] = ["echo", "new"]
         bundle.config["hooks"] = {"poststart": [{"path": "/nonexistent"}]}
         bundle.write()
@@ -314,11 +324,13 @@ def test_a_later_change_of_the_bundle_changes_nothing(lab: Lab) -> None:
         assert bundle.out.read_text() == "old\n"
 
 
-def test_every_error_is_also_the_last_line_of_a_json_log(lab: Lab, tmp_path: Path) -> None:
-    bundle = lab.bundle({"hostname": "x" * 65})
+def test_every_error_is_also_the_last_line_of_a_json_log(
+    runtime: PrivateRuntime, tmp_path: Path
+) -> None:
+    bundle = runtime.bundle({"hostname": "x" * 65})
     log = tmp_path / "log.json"
     flags = ["--log", str(log), "--log-format", "json"]
-    done = lab.command(*flags, "create", "--bundle", str(bundle.path), bundle.id)
+    done = runtime.command(*flags, "create", "--bundle", str(bundle.path), bundle.id)
     last = json.loads(log.read_text().splitlines()[-1])
     assert last["level"] == "error"
     assert last["msg"] == "hostname: is longer than 64 bytes"

@@ -60,7 +60,7 @@ exec cat
 
 
 @dataclass
-class Room:
+class PrivateNamespaces:
     """One caller's place. ``base`` is on a disk, ``run`` only there inside."""
 
     # Short, because socket addresses are limited to 107 bytes and container ids are 64 long; of
@@ -130,10 +130,10 @@ class Room:
         for pid, _ in self._processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        settled(self._processes)
+        remaining(self._processes)
         if self.holder is not None:
             self.holder.communicate(timeout=20)
-        settled(self._remove_cgroups)
+        remaining(self._remove_cgroups)
         shutil.rmtree(self.base, ignore_errors=True)
 
     # What is there, read from the kernel and not from the caller.
@@ -154,7 +154,7 @@ class Room:
             ],
             "containers of the runtime": self._runtime_states,
         }
-        return {kind: left for kind, look in looks.items() if (left := settled(look))}
+        return {kind: left for kind, look in looks.items() if (left := remaining(look))}
 
     def _processes(self) -> list[tuple[int, str]]:
         """Those in these namespaces or in cgroups of this room, but the holder and this test."""
@@ -197,7 +197,7 @@ class Room:
         return [str(path.relative_to(inside).parent) for path in inside.rglob("state.json")]
 
 
-def settled(look: Callable[[], list[T]], seconds: float = BEYOND_GRACE) -> list[T]:
+def remaining(look: Callable[[], list[T]], seconds: float = BEYOND_GRACE) -> list[T]:
     """What ``look`` still finds after what is under way has had its time; it may be nothing."""
     deadline = time.monotonic() + seconds
     while (found := look()) and time.monotonic() < deadline:

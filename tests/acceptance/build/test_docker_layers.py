@@ -131,7 +131,7 @@ def test_layers_are_those_of_docker(
     words = dockerd.words("build", "-q", "--network", "none", "-t", "same", str(context))
     variables = dockerd.environment()
     subprocess.run(
-        dockerd.room.enter(words), env=variables, check=True, capture_output=True, timeout=120
+        dockerd.namespaces.enter(words), env=variables, check=True, capture_output=True, timeout=120
     )
     dockerd("save", "-o", str(theirs), "same")
     done = jaula("build", "-q", "--network", "none", "-t", "same", str(context))

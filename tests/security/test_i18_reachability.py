@@ -20,14 +20,14 @@ from integration.network.conftest import (
     HOST_OUTER,
     OUTSIDE,
     Box,
-    Lab,
+    Topology,
     arp_frame,
-    lab,
     listen,
     raw,
     received,
     run_nft,
     talks,
+    topology,
     udp_frame,
 )
 from jaula.kernel.netlink import in_netns
@@ -44,26 +44,26 @@ PUBLISHED = 8080
 class Town:
     """Two containers, the first with a published port, the host and the machine outside."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.first, self.second = lab.box(), lab.box()
-        with in_netns(lab.host):
-            self.watch = lab.manager.watch()
-            lab.manager.publish(self.first.endpoint, [PortRequest(80, host_port=PUBLISHED)])
-        with Rtnetlink(lab.outside) as far:
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self.first, self.second = topology.box(), topology.box()
+        with in_netns(topology.host):
+            self.watch = topology.manager.watch()
+            topology.manager.publish(self.first.endpoint, [PortRequest(80, host_port=PUBLISHED)])
+        with Rtnetlink(topology.outside) as far:
             link = far.link("eth0")
             assert link is not None
             far.send(add_address(link.index, METADATA, 32))
-        run_ip(lab.outside, "route", "add", str(self.first.address), "via", HOST_OUTER)
-        run_ip(lab.host, "route", "add", f"{METADATA}/32", "via", OUTSIDE)
+        run_ip(topology.outside, "route", "add", str(self.first.address), "via", HOST_OUTER)
+        run_ip(topology.host, "route", "add", f"{METADATA}/32", "via", OUTSIDE)
 
     @property
     def table(self) -> str:
         return bridge_rules.table_name("jltbr0")
 
     def place(self, name: str) -> int:
-        places = {"first": self.first.net, "second": self.second.net, "host": self.lab.host,
-                  "outside": self.lab.outside}  # fmt: skip
+        places = {"first": self.first.net, "second": self.second.net, "host": self.topology.host,
+                  "outside": self.topology.outside}  # fmt: skip
         return places[name]
 
     def address(self, name: str) -> str:
@@ -88,14 +88,14 @@ class Town:
     def strike(self, *commands: str) -> None:
         """Change rules behind the engine."""
         for command in commands:
-            run_nft(self.lab.host, *command.format(t=self.table).split())
+            run_nft(self.topology.host, *command.format(t=self.table).split())
 
     def reload(self) -> None:
         """What an administrator's firewall does when it is reloaded; then the engine's answer."""
-        run_nft(self.lab.host, "flush", "ruleset")
+        run_nft(self.topology.host, "flush", "ruleset")
         assert select.select([self.watch], [], [], 5)[0], "the engine is told"
-        with in_netns(self.lab.host):
-            assert self.lab.manager.repair()
+        with in_netns(self.topology.host):
+            assert self.topology.manager.repair()
 
 
 def run_ip(netns: int, *words: str) -> None:
@@ -104,8 +104,8 @@ def run_ip(netns: int, *words: str) -> None:
 
 
 @pytest.fixture
-def town(lab: Lab) -> Town:
-    return Town(lab)
+def town(topology: Topology) -> Town:
+    return Town(topology)
 
 
 MATRIX: tuple[tuple[str, str, int, str, bool], ...] = (
@@ -134,8 +134,8 @@ MATRIX: tuple[tuple[str, str, int, str, bool], ...] = (
 def test_the_matrix(
     town: Town, sender: str, target: str, port: int, server: str, wanted: bool
 ) -> None:
-    run_ip(town.lab.outside, "route", "replace", town.second.address, "via", HOST_OUTER)
-    run_ip(town.lab.outside, "route", "replace", town.address("gateway"), "via", HOST_OUTER)
+    run_ip(town.topology.outside, "route", "replace", town.second.address, "via", HOST_OUTER)
+    run_ip(town.topology.outside, "route", "replace", town.address("gateway"), "via", HOST_OUTER)
     assert town.reaches(sender, target, port, server) is wanted
 
 
@@ -143,8 +143,8 @@ def test_the_matrix(
 def test_the_matrix_after_the_firewall_was_reloaded(
     town: Town, sender: str, target: str, port: int, server: str, wanted: bool
 ) -> None:
-    run_ip(town.lab.outside, "route", "replace", town.second.address, "via", HOST_OUTER)
-    run_ip(town.lab.outside, "route", "replace", town.address("gateway"), "via", HOST_OUTER)
+    run_ip(town.topology.outside, "route", "replace", town.second.address, "via", HOST_OUTER)
+    run_ip(town.topology.outside, "route", "replace", town.address("gateway"), "via", HOST_OUTER)
     town.reload()
     assert town.reaches(sender, target, port, server) is wanted
 
@@ -168,7 +168,7 @@ def test_a_container_does_not_reach_the_loopback_of_the_host(town: Town, cve: st
 def reaches_loopback(town: Town) -> bool:
     """A datagram to 127.0.0.1 that is made by hand: the container's kernel would keep it."""
     box = town.first
-    with listen(town.lab.host, "127.0.0.1", 9999, socket.SOCK_DGRAM) as service:
+    with listen(town.topology.host, "127.0.0.1", 9999, socket.SOCK_DGRAM) as service:
         service.settimeout(0.4)
         with raw(box.net, "eth0") as sending:
             gateway_mac = mac_of_bridge(town)
@@ -181,7 +181,7 @@ def reaches_loopback(town: Town) -> bool:
 
 
 def mac_of_bridge(town: Town) -> str:
-    with in_netns(town.lab.host), open("/proc/net/dev") as _:
+    with in_netns(town.topology.host), open("/proc/net/dev") as _:
         done = subprocess.run(
             ["ip", "-br", "link", "show", "jltbr0"], capture_output=True, text=True, check=True
         )
@@ -272,7 +272,7 @@ def test_there_is_no_ipv6_on_either_side(town: Town) -> None:
         assert addresses(box.net) == []
         with socket_in(box.net) as client, pytest.raises(OSError, match=r"unreachable|assign"):
             client.connect(("2001:db8::1", 80))
-    assert addresses(town.lab.host) == []
+    assert addresses(town.topology.host) == []
     with in_netns(town.first.net), open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "w") as file:
         file.write("0")
     import time
@@ -324,4 +324,4 @@ def untouched() -> Iterator[None]:
     assert "jltbr0" not in before
 
 
-__all__ = ["Box", "lab"]
+__all__ = ["Box", "topology"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.callers.caller import IMAGE, until
-from harness.callers.limits import limits
+from harness.callers.cgroup_limits import limits
 from harness.callers.podman import Podman
-from harness.hierarchies import limiting
+from harness.cgroup_hierarchies import limiting
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.xdist_group("podman")]
 

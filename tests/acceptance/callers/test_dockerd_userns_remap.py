@@ -19,7 +19,7 @@ def test_ids_files_and_devices(remapped: RemappedDockerd) -> None:
 
 
 def test_volume_is_the_mapped_users(remapped: RemappedDockerd) -> None:
-    shared = remapped.room.base / "shared"
+    shared = remapped.namespaces.base / "shared"
     shared.mkdir()
     shared.chmod(0o777)
     remapped("run", "--rm", "-u", "33", "-v", f"{shared}:/shared", IMAGE, "touch", "/shared/made")
