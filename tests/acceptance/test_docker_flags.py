@@ -1,4 +1,4 @@
-"""Docker's commands and flags are jaula's: compared with the help of the docker command itself."""
+"""jaula has Docker's commands and flags: compared with the help of the docker command."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ FLAGS_NOT_HERE = {
 """Flags that are not there, or None for the whole command."""
 
 
-def said(program: str, *words: str) -> str:
+def help_of(program: str, *words: str) -> str:
     """Return the help of a command.
 
-    The docker command describes its own classic builder, and not the plugin buildx in its place.
-    It reads no configuration of the user, which could name aliases and plugins.
+    The docker command describes its classic builder instead of the plugin buildx. It reads no
+    configuration of the user, which could name aliases and plugins.
     """
     done = subprocess.run(
         [program, *words, "--help"],
@@ -58,10 +58,10 @@ def said(program: str, *words: str) -> str:
 def commands(*words: str) -> list[tuple[str, ...]]:
     """Return every command of docker at and below ``words``.
 
-    A plugin has an asterisk behind its name. Which ones there are depends on the machine.
+    A plugin has an asterisk after its name. The set of plugins depends on the machine.
     """
     found: list[tuple[str, ...]] = []
-    groups = re.findall(r"^[\w ]*Commands:\n((?:  .*\n)+)", said("docker", *words), re.MULTILINE)
+    groups = re.findall(r"^[\w ]*Commands:\n((?:  .*\n)+)", help_of("docker", *words), re.MULTILINE)
     for name in re.findall(r"^  ([\w-]+) ", "".join(groups), re.MULTILINE):
         if name not in NOT_HERE and name != "trust":
             found += commands(*words, name) or [(*words, name)]
@@ -82,8 +82,8 @@ def test_every_command_has_dockers_flags() -> None:
         without = FLAGS_NOT_HERE.get(name, set())
         if without is None:
             continue
-        ours = said(str(PROJECT / "jaula"), *words)
-        lost = flags(said("docker", *words)) - flags(ours) - without
+        ours = help_of(str(PROJECT / "jaula"), *words)
+        lost = flags(help_of("docker", *words)) - flags(ours) - without
         if "Usage:" not in ours or lost:
             missing[name] = sorted(lost) or "no such command"
     assert missing == {}

@@ -1,4 +1,4 @@
-"""Lists of manifests that are put together here, and docker's own command on the same files."""
+"""Manifest lists that jaula creates, and docker's command on the same files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def must(engine: PrivateEngine, program: str, *words: str) -> str:
 
 @pytest.fixture
 def images(engine: PrivateEngine, registry: Registry, busybox: str) -> list[str]:
-    """Two images in different repositories."""
+    """Return two images in different repositories."""
     made = containers.unique("made")
     must(engine, "jaula", "create", "--name", made, busybox, "true")
     must(engine, "jaula", "commit", "-m", made, made, f"{made}:1")
@@ -40,7 +40,7 @@ def images(engine: PrivateEngine, registry: Registry, busybox: str) -> list[str]
     return names
 
 
-def test_a_list_is_made_annotated_pushed_and_pulled(
+def test_a_list_is_created_annotated_pushed_and_pulled(
     engine: PrivateEngine, registry: Registry, images: list[str]
 ) -> None:
     name = f"{registry.name}/{containers.unique('both')}:1"
@@ -60,7 +60,7 @@ def test_a_list_is_made_annotated_pushed_and_pulled(
     assert "arm64" in must(engine, "jaula", "manifest", "inspect", name)  # the registry's, now
 
 
-def test_docker_goes_on_with_a_list_that_was_begun_here(
+def test_docker_continues_a_list_of_jaula(
     engine: PrivateEngine, registry: Registry, images: list[str]
 ) -> None:
     name = f"{registry.name}/{containers.unique('both')}:1"
@@ -76,7 +76,7 @@ def test_docker_goes_on_with_a_list_that_was_begun_here(
     must(engine, "jaula", "manifest", "rm", name)
 
 
-def test_bad_input_is_one_clear_line(
+def test_invalid_input_is_one_clear_line(
     engine: PrivateEngine, registry: Registry, images: list[str]
 ) -> None:
     name = f"{registry.name}/{containers.unique('both')}:1"

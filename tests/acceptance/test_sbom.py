@@ -57,7 +57,7 @@ def test_the_packages_of_an_image_with_the_oldest_database_of_rpm_are_listed(
             engine.cli("jaula", "rmi", image)
 
 
-def test_bad_input_is_one_clear_line(engine: PrivateEngine, busybox: str) -> None:
+def test_invalid_input_is_one_clear_line(engine: PrivateEngine, busybox: str) -> None:
     for words, told in (
         (("--format", "csv", busybox), "unknown form 'csv' (one of spdx, cyclonedx)"),
         (("nothing:1",), "No such image: nothing:1"),

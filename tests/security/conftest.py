@@ -1,4 +1,4 @@
-"""What the statements share: a default container to look at, and a canary that plays the host."""
+"""Fixtures of the security statements: a default container, and a canary in place of the host."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.engine import PrivateEngine
 
 @pytest.fixture(scope="session")
 def plain(engine: PrivateEngine, busybox: str) -> Iterator[str]:
-    """A container with nothing but defaults, for tests that only look."""
+    """Yield a container with default settings, for tests that only read."""
     with containers.running(engine, busybox) as name:
         yield name
 
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Iterator[Path]:
-    """A tree of the host that no container may read or change."""
+    """Yield a tree of the host that no container may read or change."""
     tree = tmp_path / "canary"
     tree.mkdir(mode=0o700)
     (tree / "secret").write_text("only the host may read this")

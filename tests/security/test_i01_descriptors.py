@@ -86,7 +86,9 @@ def test_an_exec_into_a_link_to_a_descriptor_is_refused(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2024-21626"])
-def test_an_images_working_directory_is_held_to_the_same(engine: PrivateEngine, cve: str) -> None:
+def test_a_working_directory_of_the_image_has_the_same_rules(
+    engine: PrivateEngine, cve: str
+) -> None:
     entries = [*images.busybox_entries(), images.link("leap", "/proc/self/fd/8")]
     name = images.import_image(engine, "leaping", entries)
     done = engine.cli("jaula", "run", "--rm", "-w", "/leap", name, "ls")
@@ -94,8 +96,8 @@ def test_an_images_working_directory_is_held_to_the_same(engine: PrivateEngine, 
 
 
 @pytest.mark.parametrize("cve", ["CVE-2015-3627"])
-def test_links_of_the_image_to_descriptors_lead_nowhere(engine: PrivateEngine, cve: str) -> None:
-    """Files that the engine opens in an image, turned into links to its descriptors."""
+def test_links_of_the_image_to_descriptors_are_refused(engine: PrivateEngine, cve: str) -> None:
+    """Files that the engine opens in an image are links to its descriptors."""
     replaced = ("etc/passwd", "etc/group")
     entries = images.busybox_entries(without=replaced)
     entries += [images.link(name, "/proc/self/fd/1") for name in replaced]

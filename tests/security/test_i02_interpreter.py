@@ -1,7 +1,7 @@
-"""I2 for ``jaula-runtime``: no container can write to the interpreter that made it.
+"""I2 for ``jaula-runtime``: no container can write to the interpreter that created it.
 
 The container of these tests has no user namespace: its root is the host's. The interpreter is a
-private copy, so that an attack that succeeds changes nothing but the copy.
+private copy, so a successful attack changes only the copy.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Copied:
         return [*start, "--root", str(self.runtime.root), *words]
 
     def call(self, *words: str) -> str:
-        """What a successful call prints; a container's output is in its own file."""
+        """Return the output of a successful command; a container's output is in its own file."""
         done = subprocess.run(
             self.words(*words),
             stdin=subprocess.DEVNULL,
@@ -75,7 +75,7 @@ class Copied:
         return done.stdout
 
     def start(self, bundle: Bundle, *words: str) -> str:
-        """``create`` or ``run -d``; the output file that the container keeps."""
+        """Run ``create`` or ``run -d`` and return the output file of the container."""
         out = bundle.path / "out"
         with out.open("wb") as file:
             subprocess.run(
@@ -118,7 +118,7 @@ def _wait_for(path: str, lines: int) -> list[str]:
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736"])
-def test_a_program_that_is_the_runtimes_own_executable_cannot_change_it(
+def test_a_container_that_executes_the_runtime_cannot_write_to_it(
     runtime: PrivateRuntime, copied: Copied, cve: str
 ) -> None:
     bundle = runtime.bundle({"process": {"args": ["/attack"]}})
@@ -131,7 +131,9 @@ def test_a_program_that_is_the_runtimes_own_executable_cannot_change_it(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736"])
-def test_an_execed_one_cannot_either(runtime: PrivateRuntime, copied: Copied, cve: str) -> None:
+def test_an_exec_that_executes_the_runtime_cannot_write_to_it(
+    runtime: PrivateRuntime, copied: Copied, cve: str
+) -> None:
     bundle = runtime.bundle()
     copied.start(bundle, "run", "--detach")
     out = bundle.path / "said"
@@ -152,7 +154,7 @@ def test_an_execed_one_cannot_either(runtime: PrivateRuntime, copied: Copied, cv
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736"])
-def test_an_init_that_waits_runs_from_a_read_only_mount(
+def test_a_waiting_init_runs_from_a_read_only_mount(
     runtime: PrivateRuntime, copied: Copied, cve: str
 ) -> None:
     bundle = runtime.bundle()
@@ -164,7 +166,7 @@ def test_an_init_that_waits_runs_from_a_read_only_mount(
     assert not os.statvfs(copied.python).f_flag & os.ST_RDONLY, "the host's own mount was changed"
 
 
-def test_everything_else_reaches_the_second_start(
+def test_descriptors_and_input_survive_the_re_execution(
     runtime: PrivateRuntime, copied: Copied, tmp_path: Path
 ) -> None:
     bundle = runtime.bundle(

@@ -1,4 +1,4 @@
-"""I4: after entering a container's root, no code or data of it is loaded by the engine."""
+"""I4: after entering a container's root, the engine loads no code or data from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ SITE = sysconfig.get_path("purelib").lstrip("/")
 
 @pytest.fixture(scope="module")
 def trapped(engine: PrivateEngine) -> str:
-    """An image that has, at every place where an interpreter looks, code that leaves a mark."""
+    """Return an image with code at every path that an interpreter searches.
+
+    The code leaves a mark if it runs.
+    """
     modules = (
         "sitecustomize",
         "encodings/idna",
@@ -43,7 +46,7 @@ def trapped(engine: PrivateEngine) -> str:
 
 @pytest.mark.parametrize("flags", [(), ("-t",), ("-u", "1000:1000"), ("--read-only",)])
 @pytest.mark.parametrize("cve", ["CVE-2019-14271 CVE-2022-1227 CVE-2025-23266"])
-def test_nothing_of_the_image_is_loaded_by_a_start(
+def test_a_start_loads_no_code_of_the_image(
     engine: PrivateEngine, trapped: str, flags: tuple[str, ...], cve: str
 ) -> None:
     name = containers.unique("trap")
@@ -57,7 +60,7 @@ def test_nothing_of_the_image_is_loaded_by_a_start(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-14271 CVE-2022-1227"])
-def test_nothing_of_the_image_is_loaded_by_the_commands_on_it(
+def test_commands_on_a_container_load_no_code_of_the_image(
     engine: PrivateEngine, trapped: str, cve: str
 ) -> None:
     with containers.running(engine, trapped) as name:

@@ -1,4 +1,4 @@
-"""I7: the five capability sets are what was asked, read back; inheritable and ambient empty."""
+"""I7: the five capability sets are the requested ones, read back; inheritable and ambient empty."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sets(process: int) -> dict[str, int]:
     ],
 )
 @pytest.mark.parametrize("cve", ["CVE-2022-24769 CVE-2022-29162"])
-def test_the_sets_of_root_inside(
+def test_root_has_the_default_sets(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], bounding: int, cve: str
 ) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
@@ -74,7 +74,7 @@ def test_an_exec_has_the_containers_sets(
     }
 
 
-def test_privileged_has_all_that_the_host_has_but_in_its_own_user_namespace(
+def test_privileged_has_every_capability_in_its_own_user_namespace(
     engine: PrivateEngine, busybox: str
 ) -> None:
     with containers.running(engine, busybox, flags=("--privileged",)) as name:

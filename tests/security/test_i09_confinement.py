@@ -24,7 +24,7 @@ def test_the_user_namespace_maps_a_range_and_not_root(
         assert outside >= 65536
 
 
-def test_no_new_privileges_is_in_effect_when_asked(engine: PrivateEngine, busybox: str) -> None:
+def test_no_new_privileges_is_in_effect_on_request(engine: PrivateEngine, busybox: str) -> None:
     flags = ("--security-opt", "no-new-privileges")
     with containers.running(engine, busybox, flags=flags) as name:
         assert containers.status(containers.pid(engine, name))["NoNewPrivs"] == "1"
@@ -43,7 +43,7 @@ def test_seccomp_filters_the_program_and_every_exec(
 
 @pytest.mark.parametrize("cve", ["CVE-2022-0185"])
 @pytest.mark.parametrize("flag", ["-U", "-m", "-n"])
-def test_no_new_namespaces_from_inside(
+def test_no_namespace_can_be_created_inside(
     engine: PrivateEngine, plain: str, cve: str, flag: str
 ) -> None:
     done = engine.cli("jaula", "exec", plain, "unshare", flag, "true")

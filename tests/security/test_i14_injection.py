@@ -1,4 +1,4 @@
-"""I14: what a request or an image says is data: it cannot add lines or leave its place."""
+"""I14: values of a request or an image are data: they cannot add lines or leave their directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.engine import PrivateEngine
         ("CVE-2025-64507", "Devices", [{"PathOnHost": "/dev/null", "PathInContainer": "/../x"}]),
     ],
 )
-def test_a_value_that_would_become_control_is_refused_at_create(
+def test_a_value_with_control_characters_is_refused_at_create(
     engine: PrivateEngine, busybox: str, cve: str, member: str, value: Any
 ) -> None:
     body: dict[str, Any] = {"Image": busybox, "Cmd": ["true"]}

@@ -1,7 +1,6 @@
-"""I16: the control socket checks its peer; one parse of a request feeds both policy and action; no
-abstract sockets.
+"""I16: the control socket checks its peer; policy and action use one parse of a request.
 
-The users are ids without an account; what they may is decided by the ids that the kernel tells.
+There are no abstract sockets. The users are ids without an account: the ids of the peer decide.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ POWERS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("ask", "host_config"), POWERS)
-def test_no_member_of_a_plain_group_gets_power_over_the_host(
+def test_a_member_of_a_plain_group_gets_no_privileges_on_the_host(
     member: ApiUser, ask: str, host_config: dict[str, Any]
 ) -> None:
     reply = member.create("busybox", **host_config)
@@ -134,7 +133,7 @@ def test_no_member_of_a_plain_group_gets_power_over_the_host(
     assert "\n" not in text
 
 
-def test_no_member_of_a_plain_group_takes_addresses_from_the_host(member: ApiUser) -> None:
+def test_a_member_of_a_plain_group_takes_no_addresses_of_the_host(member: ApiUser) -> None:
     body = {"Name": "taken", "IPAM": {"Config": [{"Subnet": "198.51.100.0/24"}]}}
     reply = member.request("POST", "/networks/create", body)
     assert reply.status == 403, reply
@@ -151,7 +150,7 @@ def test_a_member_runs_containers_with_the_defaults(
     assert member.request("DELETE", f"/containers/{name}?force=1").status == 204
 
 
-def test_settings_of_another_are_judged_as_ones_own(
+def test_settings_taken_from_another_container_are_authorized(
     guarded: PrivateEngine, member: ApiUser
 ) -> None:
     body = {"IPAM": {"Config": [{"Subnet": "198.51.100.0/24"}]}, "Options": {"parent": "lo"}}
@@ -184,7 +183,7 @@ def test_settings_of_another_are_judged_as_ones_own(
         ("POST", "/containers/prune", None),
     ],
 )
-def test_containers_of_others_are_out_of_reach(
+def test_containers_of_another_user_cannot_be_accessed(
     guarded: PrivateEngine, member: ApiUser, method: str, path: str, body: Any
 ) -> None:
     with containers.running(guarded, "busybox", flags=("-e", "PASSWORD=of-root")) as name:
@@ -195,7 +194,9 @@ def test_containers_of_others_are_out_of_reach(
         assert b"of-root" not in seen.body
 
 
-def test_a_link_is_of_the_container_that_has_it(guarded: PrivateEngine, member: ApiUser) -> None:
+def test_a_link_needs_access_to_the_linked_container(
+    guarded: PrivateEngine, member: ApiUser
+) -> None:
     made = member.create("busybox", "links-store")
     assert made.status == 201
     with containers.running(guarded, "busybox") as name:
@@ -211,7 +212,9 @@ def test_a_link_is_of_the_container_that_has_it(guarded: PrivateEngine, member: 
 
 
 @pytest.mark.parametrize("mode", ["NetworkMode", "PidMode", "VolumesFrom"])
-def test_nobody_joins_what_is_anothers(guarded: PrivateEngine, member: ApiUser, mode: str) -> None:
+def test_namespaces_of_another_user_cannot_be_joined(
+    guarded: PrivateEngine, member: ApiUser, mode: str
+) -> None:
     with containers.running(guarded, "busybox") as name:
         wanted: Any = [name] if mode == "VolumesFrom" else f"container:{name}"
         reply = member.create("busybox", **{mode: wanted})
@@ -219,7 +222,7 @@ def test_nobody_joins_what_is_anothers(guarded: PrivateEngine, member: ApiUser, 
         assert "share with" in message(reply)
 
 
-def test_an_execed_process_has_no_more_privileges_than_were_granted(member: ApiUser) -> None:
+def test_an_exec_has_only_the_granted_privileges(member: ApiUser) -> None:
     name = containers.unique("own")
     member.create("busybox", name)
     member.request("POST", f"/containers/{name}/start")
@@ -230,7 +233,7 @@ def test_an_execed_process_has_no_more_privileges_than_were_granted(member: ApiU
     assert mighty.status == 403
 
 
-def test_an_exec_of_another_cannot_be_started_by_its_id(
+def test_an_exec_of_another_user_cannot_be_started_by_its_id(
     guarded: PrivateEngine, member: ApiUser
 ) -> None:
     with containers.running(guarded, "busybox") as name:
@@ -239,7 +242,7 @@ def test_an_exec_of_another_cannot_be_started_by_its_id(
         assert reply.status == 403
 
 
-def test_a_reader_looks_and_changes_nothing(guarded: PrivateEngine) -> None:
+def test_a_reader_may_read_and_change_nothing(guarded: PrivateEngine) -> None:
     reader = ApiUser(guarded, READER, READER, (GROUP,))
     assert reader.request("GET", "/containers/json").status == 200
     assert reader.request("GET", "/images/json").status == 200
@@ -248,14 +251,14 @@ def test_a_reader_looks_and_changes_nothing(guarded: PrivateEngine) -> None:
     assert reader.request("POST", "/volumes/create", {}).status == 403
 
 
-def test_who_is_in_no_rule_gets_a_ping_and_nothing_else(guarded: PrivateEngine) -> None:
+def test_a_user_without_a_rule_may_only_ping(guarded: PrivateEngine) -> None:
     stranger = ApiUser(guarded, STRANGER, STRANGER)
     assert stranger.request("GET", "/_ping").status == 200
     for path in ("/info", "/containers/json", "/events?until=1", "/system/df", "/volumes"):
         assert stranger.request("GET", path).status == 403, path
 
 
-def test_images_and_volumes_can_be_kept_from_somebody(guarded: PrivateEngine) -> None:
+def test_images_and_volumes_can_be_denied_to_a_user(guarded: PrivateEngine) -> None:
     restricted = ApiUser(guarded, RESTRICTED, RESTRICTED)
     assert restricted.request("POST", "/images/busybox/tag?repo=x&tag=y").status == 403
     assert restricted.request("DELETE", "/images/busybox").status == 403
@@ -266,7 +269,7 @@ def test_images_and_volumes_can_be_kept_from_somebody(guarded: PrivateEngine) ->
 
 
 def bodies() -> list[tuple[str, bytes]]:
-    """Requests that a second reader could take for another one."""
+    """Return requests that a second parser could read as another request."""
     mighty = b'{"Image":"busybox","Cmd":["true"],"HostConfig":{"Privileged":true}}'
     harmless = b'{"Image":"busybox","Cmd":["true"],"HostConfig":{"Privileged":false}}'
     json_type = b"Content-Type: application/json\r\n"
@@ -305,7 +308,7 @@ def bodies() -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("cve", ["CVE-2024-41110", "CVE-2026-34040"])
 @pytest.mark.parametrize(("trick", "request_bytes"), bodies(), ids=[t for t, _ in bodies()])
-def test_what_is_judged_is_what_is_done(
+def test_the_authorized_request_is_the_executed_one(
     guarded: PrivateEngine, member: ApiUser, trick: str, request_bytes: bytes, cve: str
 ) -> None:
     before = len(guarded.request("GET", "/containers/json?all=1").json())
@@ -314,10 +317,10 @@ def test_what_is_judged_is_what_is_done(
     assert len(guarded.request("GET", "/containers/json?all=1").json()) == before
 
 
-def test_a_container_is_judged_again_when_it_starts(
+def test_a_container_is_authorized_again_at_start(
     guarded: PrivateEngine, ground: Path, member: ApiUser
 ) -> None:
-    """One that root made for a member's id is not the way around: it is root's."""
+    """A container that root created for the id of a member belongs to root."""
     name = containers.unique("root")
     body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Privileged": True}}
     guarded.request("POST", f"/containers/create?name={name}", body)
@@ -326,10 +329,10 @@ def test_a_container_is_judged_again_when_it_starts(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2024-41110"])
-def test_a_start_is_judged_by_what_it_will_use_and_by_no_second_reading_of_the_body(
+def test_a_start_authorizes_the_resolved_request_and_not_the_stored_body(
     new_engine: Callable[..., PrivateEngine], tmp_path: Path, cve: str
 ) -> None:
-    """The stored body is made to look harmless: what was resolved at create is judged, and used."""
+    """The stored body looks harmless: the request resolved at create is authorized and used."""
     policy = tmp_path / "policy.toml"
     policy.write_text(f'[user.{MEMBER}]\naccess = "run"\n')
     engine = new_engine("--policy", str(policy))
@@ -366,7 +369,7 @@ def test_a_start_is_judged_by_what_it_will_use_and_by_no_second_reading_of_the_b
 
 
 def run(visitor: ApiUser, bind: str, *words: str) -> tuple[int, str]:
-    """(exit status or HTTP status, output or message)."""
+    """Return exit status or HTTP status, and output or message."""
     made = visitor.request(
         "POST",
         "/containers/create",
@@ -395,20 +398,20 @@ def test_a_granted_directory_can_be_mounted(mounter: ApiUser, ground: Path) -> N
 
 
 @pytest.mark.parametrize("source", ["host", "open/../host", "openx", "open/../../../../etc"])
-def test_nothing_outside_is_mounted(mounter: ApiUser, ground: Path, source: str) -> None:
+def test_no_directory_outside_the_grant_is_mounted(
+    mounter: ApiUser, ground: Path, source: str
+) -> None:
     assert run(mounter, f"{ground}/{source}:/m", "ls", "/m")[0] == 403
 
 
 @pytest.mark.parametrize("source", ["open/link", "open/link/secret"])
-def test_no_link_leads_out_of_a_granted_directory(
-    mounter: ApiUser, ground: Path, source: str
-) -> None:
+def test_no_link_leaves_a_granted_directory(mounter: ApiUser, ground: Path, source: str) -> None:
     status, text = run(mounter, f"{ground}/{source}:/m", "ls", "/m")
     assert status == 500, text
     assert "symbolic link below" in text
 
 
-def test_no_directory_is_made_behind_a_link(mounter: ApiUser, ground: Path) -> None:
+def test_no_directory_is_created_behind_a_link(mounter: ApiUser, ground: Path) -> None:
     assert run(mounter, f"{ground}/open/link/made:/m", "true")[0] == 400
     assert not (ground / "host" / "made").exists()
 
@@ -429,10 +432,10 @@ def test_swapping_a_directory_for_a_link_gains_nothing(mounter: ApiUser, ground:
             swapper.kill()
 
 
-def test_root_inside_has_the_rights_of_the_person_and_leaves_no_file_of_root(
+def test_root_in_a_container_has_the_rights_of_the_user_and_leaves_no_file_of_root(
     mounter: ApiUser, ground: Path
 ) -> None:
-    """Otherwise a writable directory would be a way to a set-user-ID shell of the host's root."""
+    """Otherwise a writable directory would allow a set-user-ID shell of the host's root."""
     place = ground / "open" / "plain"
     (place / "of-root").write_text("of the host")
     (place / "of-root").chmod(0o600)
@@ -451,7 +454,7 @@ def test_root_inside_has_the_rights_of_the_person_and_leaves_no_file_of_root(
     assert "of the host" not in text
 
 
-def test_volumes_from_brings_mounts_along_with_their_bounds(
+def test_volumes_from_keeps_the_limits_of_mounts(
     guarded: PrivateEngine, mounter: ApiUser, ground: Path
 ) -> None:
     first = mounter.create("busybox", Binds=[f"{ground}/open/plain:/m"]).json()["Id"]
@@ -471,7 +474,7 @@ def test_volumes_from_brings_mounts_along_with_their_bounds(
         mounter.request("DELETE", f"/containers/{name}?force=1")
 
 
-def test_copying_into_a_container_that_does_not_run_gives_no_rights_of_root(
+def test_copying_into_a_stopped_container_grants_no_rights_of_root(
     mounter: ApiUser, ground: Path
 ) -> None:
     name = mounter.create("busybox", Binds=[f"{ground}/open/plain:/m"]).json()["Id"]
@@ -481,7 +484,7 @@ def test_copying_into_a_container_that_does_not_run_gives_no_rights_of_root(
     mounter.request("DELETE", f"/containers/{name}?force=1")
 
 
-def test_grants_are_exactly_what_they_say(mounter: ApiUser) -> None:
+def test_a_grant_allows_exactly_its_privilege(mounter: ApiUser) -> None:
     assert mounter.create("busybox", CapAdd=["NET_ADMIN"]).status == 201
     assert mounter.create("busybox", CapAdd=["NET_ADMIN", "SYS_PTRACE"]).status == 403
     assert mounter.create("busybox", NetworkMode="host").status == 201
@@ -496,9 +499,7 @@ def test_grants_are_exactly_what_they_say(mounter: ApiUser) -> None:
 
 @pytest.mark.parametrize("cve", ["CVE-2020-15257"])
 @pytest.mark.parametrize("kind", ["abstract", "unbound", "tcp", "datagram"])
-def test_the_engine_serves_no_socket_that_anyone_could_connect_to(
-    tmp_path: Path, kind: str, cve: str
-) -> None:
+def test_no_socket_of_the_engine_accepts_every_user(tmp_path: Path, kind: str, cve: str) -> None:
     family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
     sort = socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM
     passed = socket.socket(family, sort)
@@ -528,13 +529,13 @@ def test_the_engine_serves_no_socket_that_anyone_could_connect_to(
     assert "the inherited socket" in done.stderr
 
 
-def test_the_socket_is_for_root_alone_unless_a_group_is_named(engine: PrivateEngine) -> None:
+def test_the_socket_is_for_root_only_unless_a_group_is_configured(engine: PrivateEngine) -> None:
     facts = engine.socket.stat()
     assert facts.st_mode & 0o777 == 0o600
     assert facts.st_uid == 0
 
 
-def test_without_a_policy_the_sockets_group_has_no_power_over_the_host(
+def test_without_a_policy_the_group_of_the_socket_has_no_privileges_on_the_host(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
     import grp
@@ -556,7 +557,7 @@ def test_without_a_policy_the_sockets_group_has_no_power_over_the_host(
     ("content", "mode"),
     [("[user.0]\naccess = 'everything'\n", 0o600), ("", 0o666), ("[nobody]\n", 0o600)],
 )
-def test_a_policy_that_cannot_be_trusted_or_read_stops_the_start(
+def test_an_untrusted_or_unreadable_policy_stops_the_start(
     tmp_path: Path, content: str, mode: int
 ) -> None:
     policy = tmp_path / "policy.toml"
@@ -575,7 +576,7 @@ def test_a_policy_that_cannot_be_trusted_or_read_stops_the_start(
     assert str(policy) in done.stderr
 
 
-def test_events_show_nothing_of_others(guarded: PrivateEngine, member: ApiUser) -> None:
+def test_events_of_other_users_are_hidden(guarded: PrivateEngine, member: ApiUser) -> None:
     with containers.running(guarded, "busybox") as name:
         guarded.cli("jaula", "exec", name, "echo", "a-secret-argument")
         reply = member.request("GET", f"/events?since=1&until={time.time()}")
@@ -584,7 +585,7 @@ def test_events_show_nothing_of_others(guarded: PrivateEngine, member: ApiUser) 
     assert not [e for e in shown if e["Type"] == "container" and e["Actor"]["ID"] == name]
 
 
-def test_a_secret_is_its_owners(guarded: PrivateEngine) -> None:
+def test_a_secret_belongs_to_its_owner(guarded: PrivateEngine) -> None:
     member, other = ApiUser(guarded, MEMBER, GROUP), ApiUser(guarded, OTHER, GROUP)
     made = member.request("POST", "/secrets/create", {"Name": "hers", "Data": "aHVudGVyMg=="})
     config = member.request("POST", "/configs/create", {"Name": "hers", "Data": "aHVudGVyMg=="})
@@ -611,7 +612,7 @@ def test_a_secret_is_its_owners(guarded: PrivateEngine) -> None:
         assert member.request("DELETE", "/configs/hers").status == 204
 
 
-def test_a_volume_that_shows_the_host_is_asked_for_as_a_device(guarded: PrivateEngine) -> None:
+def test_a_volume_of_a_host_device_needs_the_device_privilege(guarded: PrivateEngine) -> None:
     bind = {"type": "none", "device": "/etc", "o": "bind"}
     inline = {"Type": "volume", "Source": "sly", "Target": "/m"}
     inline |= {"VolumeOptions": {"DriverConfig": {"Name": "local", "Options": bind}}}
@@ -632,7 +633,9 @@ def test_a_volume_that_shows_the_host_is_asked_for_as_a_device(guarded: PrivateE
     assert member.request("DELETE", "/volumes/memory").status == 204
 
 
-def test_a_log_drivers_files_are_files_of_the_host(guarded: PrivateEngine) -> None:
+def test_a_file_of_the_host_for_a_log_driver_needs_the_mount_privilege(
+    guarded: PrivateEngine,
+) -> None:
     options = {"syslog-address": "tcp+tls://127.0.0.1:1", "syslog-tls-ca-cert": "/etc/shadow"}
     log = {"Type": "syslog", "Config": options}
     body = {"Image": "busybox", "HostConfig": {"LogConfig": log}}

@@ -1,4 +1,4 @@
-"""I17: state directories cannot be traversed by others; volumes are nosuid, nodev."""
+"""I17: other users cannot traverse state directories; volumes are nosuid, nodev."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("cve", ["CVE-2021-41091 CVE-2021-41103 CVE-2025-64507"])
-def test_another_user_of_the_host_reaches_nothing_of_the_engine(
+def test_another_user_of_the_host_cannot_access_files_of_the_engine(
     engine: PrivateEngine, busybox: str, cve: str
 ) -> None:
     volume = containers.unique("private")
@@ -48,7 +48,7 @@ def test_another_user_of_the_host_reaches_nothing_of_the_engine(
     engine.request("DELETE", f"/volumes/{volume}?force=1")
 
 
-def test_the_directories_are_not_for_others(engine: PrivateEngine) -> None:
+def test_the_directories_are_closed_to_other_users(engine: PrivateEngine) -> None:
     library = engine.root / "lib"
     for path in [library, *library.iterdir()]:
         mode = stat.S_IMODE(path.lstat().st_mode)

@@ -1,8 +1,7 @@
-"""I18: who reaches whom on the default network is a tested matrix that survives a reload.
+"""I18: reachability on the default network is a tested matrix that survives a reload.
 
-An engine, its containers and a machine outside are in network namespaces of the test, so that a
-rule can be taken away without changing the machine. Each row that must fail is seen to succeed once
-its rule is gone.
+An engine, its containers and a machine outside are in network namespaces of the test, so a rule can
+be removed without changing the host. Each row that must fail succeeds without its rule.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ METADATA = "169.254.169.254"
 PUBLISHED = 8080
 
 
-class Town:
+class Neighbours:
     """Two containers, the first with a published port, the host and the machine outside."""
 
     def __init__(self, topology: Topology) -> None:
@@ -78,7 +77,7 @@ class Town:
         }[name]
 
     def reaches(self, sender: str, target: str, port: int, server: str) -> bool:
-        """Whether ``sender`` speaks with a server of ``server`` by the target's address."""
+        """Return whether ``sender`` reaches a server of ``server`` at the target's address."""
         listening = port if port != PUBLISHED else 80
         with listen(self.place(server), "0.0.0.0", listening) as service:
             tries = range(3)  # the first packets of a busy machine may wait for an answer to ARP
@@ -86,12 +85,12 @@ class Town:
             return any(talks(self.place(sender), to, service) is not None for _ in tries)
 
     def strike(self, *commands: str) -> None:
-        """Change rules behind the engine."""
+        """Change rules outside the engine."""
         for command in commands:
             run_nft(self.topology.host, *command.format(t=self.table).split())
 
     def reload(self) -> None:
-        """What an administrator's firewall does when it is reloaded; then the engine's answer."""
+        """Reload the firewall as an administrator does, then let the engine repair its rules."""
         run_nft(self.topology.host, "flush", "ruleset")
         assert select.select([self.watch], [], [], 5)[0], "the engine is told"
         with in_netns(self.topology.host):
@@ -104,8 +103,8 @@ def run_ip(netns: int, *words: str) -> None:
 
 
 @pytest.fixture
-def town(topology: Topology) -> Town:
-    return Town(topology)
+def neighbours(topology: Topology) -> Neighbours:
+    return Neighbours(topology)
 
 
 MATRIX: tuple[tuple[str, str, int, str, bool], ...] = (
@@ -131,47 +130,79 @@ MATRIX: tuple[tuple[str, str, int, str, bool], ...] = (
 
 
 @pytest.mark.parametrize(("sender", "target", "port", "server", "wanted"), MATRIX)
-def test_the_matrix(
-    town: Town, sender: str, target: str, port: int, server: str, wanted: bool
+def test_every_row_of_the_matrix_holds(
+    neighbours: Neighbours, sender: str, target: str, port: int, server: str, wanted: bool
 ) -> None:
-    run_ip(town.topology.outside, "route", "replace", town.second.address, "via", HOST_OUTER)
-    run_ip(town.topology.outside, "route", "replace", town.address("gateway"), "via", HOST_OUTER)
-    assert town.reaches(sender, target, port, server) is wanted
+    run_ip(
+        neighbours.topology.outside,
+        "route",
+        "replace",
+        neighbours.second.address,
+        "via",
+        HOST_OUTER,
+    )
+    run_ip(
+        neighbours.topology.outside,
+        "route",
+        "replace",
+        neighbours.address("gateway"),
+        "via",
+        HOST_OUTER,
+    )
+    assert neighbours.reaches(sender, target, port, server) is wanted
 
 
 @pytest.mark.parametrize(("sender", "target", "port", "server", "wanted"), MATRIX)
-def test_the_matrix_after_the_firewall_was_reloaded(
-    town: Town, sender: str, target: str, port: int, server: str, wanted: bool
+def test_the_matrix_holds_after_a_firewall_reload(
+    neighbours: Neighbours, sender: str, target: str, port: int, server: str, wanted: bool
 ) -> None:
-    run_ip(town.topology.outside, "route", "replace", town.second.address, "via", HOST_OUTER)
-    run_ip(town.topology.outside, "route", "replace", town.address("gateway"), "via", HOST_OUTER)
-    town.reload()
-    assert town.reaches(sender, target, port, server) is wanted
+    run_ip(
+        neighbours.topology.outside,
+        "route",
+        "replace",
+        neighbours.second.address,
+        "via",
+        HOST_OUTER,
+    )
+    run_ip(
+        neighbours.topology.outside,
+        "route",
+        "replace",
+        neighbours.address("gateway"),
+        "via",
+        HOST_OUTER,
+    )
+    neighbours.reload()
+    assert neighbours.reaches(sender, target, port, server) is wanted
 
 
 # -- each refusal is seen to be one ----------------------------------------------------------
 
 
-def test_without_its_rule_outside_reaches_what_nobody_published(town: Town) -> None:
-    assert not town.reaches("outside", "first", 81, "first")
-    town.strike("flush chain ip {t} forward")
-    assert town.reaches("outside", "first", 81, "first")
+def test_without_its_rule_an_unpublished_port_is_reachable_from_outside(
+    neighbours: Neighbours,
+) -> None:
+    assert not neighbours.reaches("outside", "first", 81, "first")
+    neighbours.strike("flush chain ip {t} forward")
+    assert neighbours.reaches("outside", "first", 81, "first")
 
 
 @pytest.mark.parametrize("cve", ["CVE-2020-8558"])
-def test_a_container_does_not_reach_the_loopback_of_the_host(town: Town, cve: str) -> None:
-    assert not reaches_loopback(town)
-    town.strike("flush chain ip {t} guard")
-    assert reaches_loopback(town), "the row above could not have failed"
+def test_a_container_cannot_reach_the_loopback_of_the_host(
+    neighbours: Neighbours, cve: str
+) -> None:
+    assert not reaches_loopback(neighbours)
+    neighbours.strike("flush chain ip {t} guard")
+    assert reaches_loopback(neighbours), "the row above could not have failed"
 
 
-def reaches_loopback(town: Town) -> bool:
-    """A datagram to 127.0.0.1 that is made by hand: the container's kernel would keep it."""
-    box = town.first
-    with listen(town.topology.host, "127.0.0.1", 9999, socket.SOCK_DGRAM) as service:
+def reaches_loopback(neighbours: Neighbours) -> bool:
+    """Send a handmade datagram to 127.0.0.1: the container's kernel would not send it."""
+    box = neighbours.first
+    with listen(neighbours.topology.host, "127.0.0.1", 9999, socket.SOCK_DGRAM) as service:
         service.settimeout(0.4)
         with raw(box.net, "eth0") as sending:
-            gateway_mac = mac_of_bridge(town)
+            gateway_mac = mac_of_bridge(neighbours)
             frame = udp_frame(gateway_mac, box.endpoint.mac, box.address, "127.0.0.1", 9999, b"hi")
             sending.send(frame)
         try:
@@ -180,62 +211,68 @@ def reaches_loopback(town: Town) -> bool:
             return False
 
 
-def mac_of_bridge(town: Town) -> str:
-    with in_netns(town.topology.host), open("/proc/net/dev") as _:
+def mac_of_bridge(neighbours: Neighbours) -> str:
+    with in_netns(neighbours.topology.host), open("/proc/net/dev") as _:
         done = subprocess.run(
             ["ip", "-br", "link", "show", "jltbr0"], capture_output=True, text=True, check=True
         )
     return done.stdout.split()[2]
 
 
-def unused(town: Town) -> str:
-    """An address of the subnet that nobody has."""
-    return town.first.address.rpartition(".")[0] + ".201"
+def unused(neighbours: Neighbours) -> str:
+    """Return an unused address of the subnet."""
+    return neighbours.first.address.rpartition(".")[0] + ".201"
 
 
-FORGERIES: dict[str, Callable[[Town], bytes]] = {
-    "another's address": lambda town: udp_frame(
-        town.second.endpoint.mac, town.first.endpoint.mac, unused(town), town.second.address,
+FORGERIES: dict[str, Callable[[Neighbours], bytes]] = {
+    "another's address": lambda n: udp_frame(
+        n.second.endpoint.mac, n.first.endpoint.mac, unused(n), n.second.address,
         9999, b"forged",
     ),
-    "another's MAC": lambda town: udp_frame(
-        town.second.endpoint.mac, "02:11:22:33:44:55", town.first.address, town.second.address,
+    "another's MAC": lambda n: udp_frame(
+        n.second.endpoint.mac, "02:11:22:33:44:55", n.first.address, n.second.address,
         9999, b"forged",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_nobody_speaks_in_anothers_name(town: Town, forgery: str) -> None:
+def test_a_container_cannot_send_from_the_address_of_another(
+    neighbours: Neighbours, forgery: str
+) -> None:
     def arrives() -> bool:
-        frame = FORGERIES[forgery](town)
-        with raw(town.second.net, "eth0") as ear, raw(town.first.net, "eth0") as mouth:
+        frame = FORGERIES[forgery](neighbours)
+        with raw(neighbours.second.net, "eth0") as ear, raw(neighbours.first.net, "eth0") as mouth:
             mouth.send(frame)
             return received(ear, b"forged")
 
     assert not arrives()
-    town.strike("flush chain bridge {t} prerouting")
+    neighbours.strike("flush chain bridge {t} prerouting")
     assert arrives(), "the row above could not have failed"
 
 
 @pytest.mark.parametrize("cve", ["CVE-2020-10749"])
-def test_nobody_answers_arp_for_the_gateway(town: Town, cve: str) -> None:
+def test_a_container_cannot_answer_arp_for_the_gateway(neighbours: Neighbours, cve: str) -> None:
     def arrives() -> bool:
-        frame = arp_frame(town.first.endpoint.mac, town.first.endpoint.gateway, town.second.address)
-        with raw(town.second.net, "eth0") as ear, raw(town.first.net, "eth0") as mouth:
+        frame = arp_frame(
+            neighbours.first.endpoint.mac,
+            neighbours.first.endpoint.gateway,
+            neighbours.second.address,
+        )
+        with raw(neighbours.second.net, "eth0") as ear, raw(neighbours.first.net, "eth0") as mouth:
             mouth.send(frame)
-            claim = mac_bytes(town.first.endpoint.mac) + socket.inet_aton(
-                town.first.endpoint.gateway
+            claim = mac_bytes(neighbours.first.endpoint.mac) + socket.inet_aton(
+                neighbours.first.endpoint.gateway
             )
             return received(ear, claim)
 
     assert not arrives()
-    town.strike("flush chain bridge {t} prerouting")
+    neighbours.strike("flush chain bridge {t} prerouting")
     assert arrives(), "the row above could not have failed"
 
 
 def advertisement(source_mac: bytes) -> bytes:
-    """A router advertisement to all nodes (RFC 4861, 4.2), with a prefix that says who sent it."""
+    """Return a router advertisement to all nodes (RFC 4861, 4.2); its prefix names the sender."""
     body = struct.pack(">BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
     body += struct.pack(">BBBBIII16s", 3, 4, 64, 0xC0, 600, 600, 0, b"router says hello")
     source, everyone = b"\xfe\x80" + bytes(13) + b"\1", b"\xff\2" + bytes(13) + b"\1"
@@ -249,38 +286,43 @@ def advertisement(source_mac: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("cve", ["CVE-2020-13401", "CVE-2020-10749"])
-def test_no_router_advertisement_goes_from_one_to_another(town: Town, cve: str) -> None:
+def test_router_advertisements_between_containers_are_dropped(
+    neighbours: Neighbours, cve: str
+) -> None:
     def arrives() -> bool:
-        source = bytes.fromhex(town.first.endpoint.mac.replace(":", ""))
-        with raw(town.second.net, "eth0") as ear, raw(town.first.net, "eth0") as mouth:
+        source = bytes.fromhex(neighbours.first.endpoint.mac.replace(":", ""))
+        with raw(neighbours.second.net, "eth0") as ear, raw(neighbours.first.net, "eth0") as mouth:
             mouth.send(advertisement(source))
             return received(ear, b"router says hell")
 
     assert not arrives()
-    town.strike("flush chain bridge {t} prerouting")
+    neighbours.strike("flush chain bridge {t} prerouting")
     assert arrives(), "the row above could not have failed"
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/sys/net/ipv6"), reason="a kernel without IPv6")
-def test_there_is_no_ipv6_on_either_side(town: Town) -> None:
+def test_no_interface_has_an_ipv6_address(neighbours: Neighbours) -> None:
     def addresses(netns: int) -> list[str]:
         with in_netns(netns), open("/proc/thread-self/net/if_inet6") as file:
             found = [line.split() for line in file]
         return [f"{word[5]} {word[0]}" for word in found if word[5] in ("eth0", "jltbr0")]
 
-    for box in (town.first, town.second):
+    for box in (neighbours.first, neighbours.second):
         assert addresses(box.net) == []
         with socket_in(box.net) as client, pytest.raises(OSError, match=r"unreachable|assign"):
             client.connect(("2001:db8::1", 80))
-    assert addresses(town.topology.host) == []
-    with in_netns(town.first.net), open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "w") as file:
+    assert addresses(neighbours.topology.host) == []
+    with (
+        in_netns(neighbours.first.net),
+        open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "w") as file,
+    ):
         file.write("0")
     import time
 
     deadline = time.monotonic() + 5
-    while not addresses(town.first.net) and time.monotonic() < deadline:
+    while not addresses(neighbours.first.net) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert addresses(town.first.net), "the row above could not have failed"
+    assert addresses(neighbours.first.net), "the row above could not have failed"
 
 
 def socket_in(netns: int) -> socket.socket:
@@ -288,14 +330,17 @@ def socket_in(netns: int) -> socket.socket:
         return socket.socket(socket.AF_INET6)
 
 
-def test_a_closed_metadata_address_is_closed(town: Town) -> None:
-    """The default network leads outside, so to that address too; ``--network none`` does not."""
-    assert town.reaches("first", "metadata", 80, "outside")
-    town.strike("insert rule ip {t} guard ip daddr 169.254.0.0/16 drop")
-    assert not town.reaches("first", "metadata", 80, "outside")
+def test_a_blocked_metadata_address_is_unreachable(neighbours: Neighbours) -> None:
+    """The default network reaches that address; ``--network none`` does not.
+
+    The default network leads outside, so to that address too.
+    """
+    assert neighbours.reaches("first", "metadata", 80, "outside")
+    neighbours.strike("insert rule ip {t} guard ip daddr 169.254.0.0/16 drop")
+    assert not neighbours.reaches("first", "metadata", 80, "outside")
 
 
-def test_a_container_without_a_network_reaches_nobody(town: Town) -> None:
+def test_a_container_without_a_network_reaches_no_address(neighbours: Neighbours) -> None:
     from integration.network.conftest import new_namespace
 
     alone = new_namespace()
@@ -304,14 +349,14 @@ def test_a_container_without_a_network_reaches_nobody(town: Town) -> None:
             with in_netns(alone):
                 client = socket.socket()
             with client, pytest.raises(OSError, match="unreachable"):
-                client.connect((town.address(target), 80))
+                client.connect((neighbours.address(target), 80))
     finally:
         os.close(alone)
 
 
 @pytest.fixture(autouse=True)
 def untouched() -> Iterator[None]:
-    """The machine's own firewall and interfaces are as before."""
+    """Assert that the firewall and interfaces of the machine are unchanged."""
 
     def state() -> str:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""I19: pids, memory, descriptors, logs, API bodies and streams have ceilings."""
+"""I19: pids, memory, descriptors, logs, API bodies and streams are limited."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ def test_processes_are_limited_by_default(engine: PrivateEngine, plain: str) -> 
     assert 0 < int(value) <= 32768
 
 
-def test_a_container_that_forks_without_end_is_stopped_at_its_limit(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_a_fork_bomb_stops_at_the_pids_limit(engine: PrivateEngine, busybox: str) -> None:
     words = "i=0; while [ $i -lt 100 ]; do sleep 600 & i=$((i+1)); done; wait"
     name = containers.unique("fork")
     flags = ("run", "-d", "--name", name, "--pids-limit", "20")
@@ -47,7 +45,7 @@ def test_shared_memory_is_limited_by_default(engine: PrivateEngine, plain: str, 
 
 
 @pytest.mark.parametrize("cve", ["CVE-2022-1708"])
-def test_a_log_is_rotated_and_bounded(engine: PrivateEngine, busybox: str, cve: str) -> None:
+def test_a_log_is_rotated_and_limited(engine: PrivateEngine, busybox: str, cve: str) -> None:
     name = containers.unique("log")
     words = "i=0; while [ $i -lt 40000 ]; do echo $i 0123456789012345678901234567890123456789;"
     words += " i=$((i+1)); done"
@@ -66,7 +64,7 @@ def test_a_log_is_rotated_and_bounded(engine: PrivateEngine, busybox: str, cve: 
 
 
 @pytest.mark.parametrize("cve", ["CVE-2022-1708"])
-def test_the_engine_does_not_grow_with_what_an_exec_prints(
+def test_the_memory_of_the_engine_does_not_grow_with_exec_output(
     engine: PrivateEngine, plain: str, cve: str
 ) -> None:
     before = resident(engine)
@@ -87,7 +85,7 @@ def descriptors(engine: PrivateEngine) -> int:
 
 
 @pytest.mark.parametrize("cve", ["CVE-2025-64329"])
-def test_clients_that_attach_and_vanish_leave_nothing_in_the_engine(
+def test_clients_that_attach_and_disconnect_leave_no_descriptors(
     engine: PrivateEngine, plain: str, cve: str
 ) -> None:
     engine.request("GET", "/_ping")
@@ -122,7 +120,7 @@ def test_clients_that_attach_and_vanish_leave_nothing_in_the_engine(
     ],
     ids=["header", "target", "headers", "not HTTP", "negative length", "absurd length"],
 )
-def test_an_absurd_request_is_refused_and_costs_nothing(engine: PrivateEngine, data: bytes) -> None:
+def test_an_oversized_request_is_refused_without_cost(engine: PrivateEngine, data: bytes) -> None:
     before = resident(engine)
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(20)
@@ -137,7 +135,7 @@ def test_an_absurd_request_is_refused_and_costs_nothing(engine: PrivateEngine, d
     assert resident(engine) - before < 20 * 2**20
 
 
-def test_a_body_beyond_the_ceiling_is_refused(engine: PrivateEngine) -> None:
+def test_a_body_above_the_limit_is_refused(engine: PrivateEngine) -> None:
     before = resident(engine)
     body = b'{"Image":"' + b"x" * 40_000_000 + b'"}'
     kind = {"Content-Type": "application/json"}
@@ -150,7 +148,7 @@ def test_a_body_beyond_the_ceiling_is_refused(engine: PrivateEngine) -> None:
     assert resident(engine) - before < 40 * 2**20
 
 
-def test_json_of_great_depth_is_refused(engine: PrivateEngine) -> None:
+def test_deeply_nested_json_is_refused(engine: PrivateEngine) -> None:
     body = b'{"Image":' + b"[" * 100_000
     reply = engine.request(
         "POST", "/containers/create", body, headers={"Content-Type": "application/json"}

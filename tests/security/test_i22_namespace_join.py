@@ -1,4 +1,4 @@
-"""I22: a process that joins a container is not traceable from inside before it is confined."""
+"""I22: a process that joins a container cannot be traced from inside before it is confined."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ def test_nothing_of_a_joining_process_can_be_opened(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2016-9962"])
-def test_a_joined_process_cannot_be_told_from_one_of_the_containers_own(
+def test_a_joined_process_is_confined_like_init(
     engine: PrivateEngine, plain: str, cve: str
 ) -> None:
-    """Same namespaces, same capability sets, same filters as the container's first process."""
+    """Same namespaces, capability sets and filters as the container's init."""
     text = engine.cli("jaula", "exec", plain, "cat", "/proc/1/status", "/proc/self/status").stdout
     first, _, joined = text.partition("\nName:\tcat")
     for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "Seccomp", "NoNewPrivs", "Uid"):

@@ -1,4 +1,4 @@
-"""I25: a table of kernel versions with known holes, reported by ``verify --host``."""
+"""I25: a table of kernel versions with known vulnerabilities, reported by ``verify --host``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rows(engine: PrivateEngine) -> dict[str, dict[str, str]]:
     return {row["id"]: row for row in json.loads(done.stdout)}
 
 
-def test_the_kernel_that_runs_is_told_and_judged_by_its_own_number(engine: PrivateEngine) -> None:
+def test_the_running_kernel_is_reported_by_its_version(engine: PrivateEngine) -> None:
     row = rows(engine)["kernel"]
     release = os.uname().release.split("-")[0].split("+")[0]
     assert row["evidence"].startswith(("uname", "/proc/version_signature"))
@@ -43,7 +43,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("hole", "release"), CASES, ids=[f"{h.cve} {'.'.join(map(str, r))}" for h, r in CASES]
 )
-def test_a_repaired_release_is_clear_and_the_one_before_it_is_told(
+def test_a_fixed_release_passes_and_the_one_before_fails(
     tmp_path: Path, hole: KernelCve, release: Version
 ) -> None:
     def told(version: Version) -> tuple[Verdict, str]:
@@ -60,10 +60,10 @@ def test_a_repaired_release_is_clear_and_the_one_before_it_is_told(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2022-0847", "CVE-2022-0185"])
-def test_the_command_fails_on_a_kernel_with_a_hole(
+def test_the_command_fails_on_a_vulnerable_kernel(
     engine: PrivateEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cve: str
 ) -> None:
-    """This host, but for a kernel of January 2022."""
+    """This host, with a kernel of January 2022."""
     facts = host.of_engine(engine.host, str(engine.root / "lib"))
     old = Host(root=facts.root, run=facts.run, socket=facts.socket, release="5.16.1", version="")
     found = {row.id: row for row in host.verify(old)}
@@ -71,7 +71,7 @@ def test_the_command_fails_on_a_kernel_with_a_hole(
     assert cve in found["kernel"].effective
 
 
-def test_an_engine_keeps_its_directories_and_socket_to_itself(
+def test_directories_and_socket_of_an_engine_are_private(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
     engine = new_engine()

@@ -1,4 +1,4 @@
-"""The same Dockerfile, built by dockerd's classic builder and by jaula: the same layers."""
+"""One Dockerfile, built by dockerd's classic builder and by jaula, has the same layers."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def dockerd(busybox_archive: Path) -> Iterator[Dockerd]:
 
 
 def layers(archive: Path) -> list[Layer]:
-    """What each layer beyond the base has, in order."""
+    """Return the content of each layer above the base, in order."""
     found = []
     with tarfile.open(archive) as whole:
         manifest = whole.extractfile("manifest.json")
@@ -119,7 +119,7 @@ def _facts(member: tarfile.TarInfo) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("kind", CONTEXTS)
-def test_layers_are_those_of_docker(
+def test_layers_equal_those_of_docker(
     dockerd: Dockerd, jaula: Run, busybox: str, tmp_path: Path, kind: str
 ) -> None:
     script, text = CONTEXTS[kind]

@@ -1,6 +1,6 @@
 """A dozen usual kinds of Dockerfiles, built and run; ``dockerfiles/`` has a directory for each.
 
-Those of Debian's packages, PyPI and npm need the mirrors that the machine reaches.
+Dockerfiles that use packages of Debian, PyPI or npm need the machine's mirrors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PATIENCE = 600.0  # seconds for a build that fetches packages
 
 
 def build(jaula: Run, kind: str, *words: str, context: Path | None = None) -> str:
-    """Build a kind; the name of its image."""
+    """Build one of the Dockerfiles and return the name of its image."""
     name = f"dockerfiles/{kind}"
     done = jaula("build", "-t", name, *words, str(context or DOCKERFILES / kind), timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-6000:]
@@ -33,7 +33,7 @@ def build(jaula: Run, kind: str, *words: str, context: Path | None = None) -> st
 
 
 def out(jaula: Run, image: str, *words: str) -> str:
-    """What a container prints."""
+    """Return the output of a container."""
     done = jaula("run", "--rm", image, *words)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
@@ -41,7 +41,7 @@ def out(jaula: Run, image: str, *words: str) -> str:
 
 @contextmanager
 def running(jaula: Run, *words: str) -> Iterator[str]:
-    """A container in the background."""
+    """Run a container in the background."""
     started = jaula("run", "-d", *words)
     assert started.returncode == 0, started.stderr
     id = started.stdout.strip()
@@ -59,13 +59,13 @@ def until(true: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
 
 
 def authorities() -> list[str]:
-    """The machine's certificates, for what a step fetches; they get into no layer."""
+    """Pass the machine's certificates to steps that download; no layer contains them."""
     return ["--secret", f"id=authorities,src={AUTHORITIES}"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_python_application(jaula: Run, debian: str) -> None:
+def test_a_python_application_is_built(jaula: Run, debian: str) -> None:
     image = build(jaula, "python", *authorities())
     assert out(jaula, image) == "hello from 900 in /venv\n"
     history = jaula("history", "--no-trunc", image).stdout
@@ -75,7 +75,7 @@ def test_a_python_application(jaula: Run, debian: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_node_application(jaula: Run, debian: str) -> None:
+def test_a_node_application_is_built(jaula: Run, debian: str) -> None:
     image = build(jaula, "node", *authorities())
     assert out(jaula, image) == "...172800000 production 1000\n"
     assert "npm" not in out(jaula, image, "-p", "require('fs').readdirSync('/usr/bin').join()")
@@ -83,7 +83,7 @@ def test_a_node_application(jaula: Run, debian: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_c_program_in_stages(jaula: Run, debian: str, tmp_path: Path) -> None:
+def test_a_c_program_is_built_in_stages(jaula: Run, debian: str, tmp_path: Path) -> None:
     image = build(jaula, "c", "--build-arg", "VERSION=1.2")
     assert out(jaula, image) == "hello world, version 1.2, user 65534\n"
     layers = jaula("image", "inspect", "-f", "{{len .RootFS.Layers}}", image).stdout
@@ -98,7 +98,7 @@ def test_a_c_program_in_stages(jaula: Run, debian: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_service_of_debian(jaula: Run, debian: str) -> None:
+def test_a_service_from_a_debian_package_is_built(jaula: Run, debian: str) -> None:
     image = build(jaula, "service")
     with running(jaula, "-p", "127.0.0.1::80", image) as id:
         address = jaula("port", id, "80").stdout.split()[0]
@@ -120,7 +120,7 @@ def test_a_service_of_debian(jaula: Run, debian: str) -> None:
         assert jaula("inspect", "-f", "{{.State.ExitCode}}", id).stdout == "0\n"
 
 
-def test_a_static_site(jaula: Run, busybox: str) -> None:
+def test_a_static_site_is_built(jaula: Run, busybox: str) -> None:
     image = build(jaula, "static")
     with running(jaula, "-p", "127.0.0.1::8080", image) as id:
         address = jaula("port", id, "8080").stdout.split()[0]
@@ -132,7 +132,7 @@ def test_a_static_site(jaula: Run, busybox: str) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_users_that_are_not_root(jaula: Run, debian: str) -> None:
+def test_steps_run_as_users_other_than_root(jaula: Run, debian: str) -> None:
     assert out(jaula, build(jaula, "users")).splitlines() == [
         "worker",
         "root:team 640 who",
@@ -144,7 +144,7 @@ def test_users_that_are_not_root(jaula: Run, debian: str) -> None:
     ]
 
 
-def test_a_heavy_dockerignore(jaula: Run, busybox: str, tmp_path: Path) -> None:
+def test_a_long_dockerignore_is_applied(jaula: Run, busybox: str, tmp_path: Path) -> None:
     wanted = ["docs/a.txt", "docs/x/y/b.txt", "important.md", "src/a/deep/down/kept", "src/b/ok"]
     wanted += ["src/keep/x.o", "src/main.c", "src/tmp12"]
     unwanted = ["docs/x/c.md", "other.md", "src/main.o", "src/keep/sub/y.o", "src/.cache/z"]
@@ -158,7 +158,7 @@ def test_a_heavy_dockerignore(jaula: Run, busybox: str, tmp_path: Path) -> None:
     assert out(jaula, image).split() == [f"./{name}" for name in wanted]
 
 
-def test_here_documents(jaula: Run, debian: str) -> None:
+def test_heredocs_are_executed_and_copied(jaula: Run, debian: str) -> None:
     image = build(jaula, "heredoc", "--build-arg", "NAME=you")
     assert out(jaula, image).splitlines() == [
         "Hello you",
@@ -171,7 +171,7 @@ def test_here_documents(jaula: Run, debian: str) -> None:
     ]
 
 
-def test_a_tree_of_packages(jaula: Run, busybox: str) -> None:
+def test_a_workspace_of_packages_is_built(jaula: Run, busybox: str) -> None:
     done = jaula("build", "-t", "dockerfiles/workspace", str(DOCKERFILES / "workspace"))
     assert done.returncode == 0, done.stderr
     assert out(jaula, "dockerfiles/workspace").splitlines() == [
@@ -185,7 +185,7 @@ def test_a_tree_of_packages(jaula: Run, busybox: str) -> None:
     assert done.returncode == 0 and "test -f" not in done.stderr
 
 
-def test_triggers_of_a_base(jaula: Run, busybox: str) -> None:
+def test_onbuild_triggers_of_the_base_image_run(jaula: Run, busybox: str) -> None:
     build(
         jaula,
         "onbuild-base",
@@ -199,7 +199,7 @@ def test_triggers_of_a_base(jaula: Run, busybox: str) -> None:
     assert triggers.strip() in ("null", "[]")
 
 
-def test_arguments_and_where_they_are_known(jaula: Run, busybox: str) -> None:
+def test_arguments_have_the_scope_of_their_stage(jaula: Run, busybox: str) -> None:
     image = build(jaula, "arguments", "--build-arg", "OWN=world", "--build-arg", "SUFFIX=x")
     platform = jaula("version", "-f", "{{.Server.Os}}/{{.Server.Arch}}").stdout.strip()
     first, second, third = out(jaula, image).splitlines()
@@ -210,7 +210,7 @@ def test_arguments_and_where_they_are_known(jaula: Run, busybox: str) -> None:
     assert jaula("image", "inspect", "-f", label, image).stdout == "line one line two\n"
 
 
-def test_an_entry_point_that_is_a_script(jaula: Run, debian: str) -> None:
+def test_an_entrypoint_may_be_a_script(jaula: Run, debian: str) -> None:
     image = build(jaula, "entrypoint")
     assert out(jaula, image, "echo", "another command") == "another command\n"
     with running(jaula, image) as id:
@@ -223,13 +223,13 @@ def test_an_entry_point_that_is_a_script(jaula: Run, debian: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_mounts_for_inputs_and_caches(jaula: Run, debian: str) -> None:
+def test_bind_and_cache_mounts_serve_run(jaula: Run, debian: str) -> None:
     image = build(jaula, "mounts")
     assert out(jaula, image) == "from a mount\n"
     assert out(jaula, image, "sh", "-c", "ls /var/cache/apt/archives/*.deb 2>&1 | wc -l") == "1\n"
 
 
-def test_a_root_file_system_alone(jaula: Run, tmp_path: Path) -> None:
+def test_an_image_from_scratch_has_one_root_file_system(jaula: Run, tmp_path: Path) -> None:
     null = tarfile.TarInfo("dev/null")
     null.type, null.devmajor, null.devminor, null.mode = tarfile.CHRTYPE, 1, 3, 0o666
     import lzma

@@ -1,4 +1,4 @@
-"""Contexts and sources that the engine fetches, for builds that have the host's network."""
+"""Contexts and sources that the engine fetches, for builds with the host's network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A server of files, and its directory."""
+    """Yield a file server and its directory."""
     top = tmp_path / "web"
     top.mkdir()
     held = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(top)))
@@ -49,7 +49,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def done(jaula: Run, *words: str, **options: object) -> str:
-    """The id of the image."""
+    """Return the id of the image."""
     built = jaula("build", "-q", *HOST, *words, **options)
     assert built.returncode == 0, built.stderr
     return built.stdout.strip()
@@ -61,7 +61,7 @@ def out(jaula: Run, image: str, *words: str) -> str:
     return ran.stdout
 
 
-def test_a_repository_is_a_context(jaula: Run, busybox: str, served: tuple[str, Path]) -> None:
+def test_a_git_repository_is_a_context(jaula: Run, busybox: str, served: tuple[str, Path]) -> None:
     url, top = served
     files = {"sub/Dockerfile": f"FROM {busybox}\nCOPY . /c\n", "sub/a": "1", "sub/no": "", "b": ""}
     place = repository(top, "context", files | {"sub/.dockerignore": "no\n.dockerignore\n"})
@@ -73,7 +73,7 @@ def test_a_repository_is_a_context(jaula: Run, busybox: str, served: tuple[str, 
     assert out(jaula, image, "cat", "/c/sub/a") == "2"
 
 
-def test_a_repository_is_added(jaula: Run, busybox: str, served: tuple[str, Path]) -> None:
+def test_add_clones_a_git_repository(jaula: Run, busybox: str, served: tuple[str, Path]) -> None:
     url, top = served
     place = repository(top, "added", {"d/x": "content", "y": ""})
     head = git(place, "rev-parse", "HEAD")
@@ -91,7 +91,9 @@ def test_a_repository_is_added(jaula: Run, busybox: str, served: tuple[str, Path
     assert failed.returncode == 1 and "00 was requested" in failed.stderr
 
 
-def test_a_moved_branch_is_built_anew(jaula: Run, busybox: str, served: tuple[str, Path]) -> None:
+def test_a_moved_branch_misses_the_cache(
+    jaula: Run, busybox: str, served: tuple[str, Path]
+) -> None:
     url, top = served
     place = repository(top, "moving", {"x": "1"})
     text = f"FROM {busybox}\nADD {url}/moving.git#main /r\n"
@@ -101,7 +103,7 @@ def test_a_moved_branch_is_built_anew(jaula: Run, busybox: str, served: tuple[st
     assert out(jaula, done(jaula, "-", input=text), "cat", "/r/x") == "2"
 
 
-def test_files_from_the_web(jaula: Run, busybox: str, web: tuple[str, Path]) -> None:
+def test_add_downloads_a_url(jaula: Run, busybox: str, web: tuple[str, Path]) -> None:
     url, top = web
     (top / "plain.txt").write_text("plain")
     (top / "a.tar").write_bytes(archive([file("in", b"side")]))
@@ -124,7 +126,7 @@ def test_files_from_the_web(jaula: Run, busybox: str, web: tuple[str, Path]) -> 
 
 
 @pytest.mark.parametrize("kind", ["Dockerfile", "context.tar"])
-def test_a_context_from_the_web(jaula: Run, busybox: str, web: tuple[str, Path], kind: str) -> None:
+def test_a_url_is_a_context(jaula: Run, busybox: str, web: tuple[str, Path], kind: str) -> None:
     url, top = web
     text = f"FROM {busybox}\nRUN echo made > /made\n".encode()
     (top / "Dockerfile").write_bytes(text)
@@ -132,7 +134,7 @@ def test_a_context_from_the_web(jaula: Run, busybox: str, web: tuple[str, Path],
     assert out(jaula, done(jaula, f"{url}/{kind}"), "cat", "/made") == "made\n"
 
 
-def test_without_the_hosts_network_nothing_of_the_host_is_fetched(
+def test_without_the_host_network_the_services_of_the_host_are_unreachable(
     jaula: Run, busybox: str, web: tuple[str, Path], served: tuple[str, Path]
 ) -> None:
     repository(served[1], "x", {"Dockerfile": f"FROM {busybox}"})
@@ -149,7 +151,7 @@ def test_without_the_hosts_network_nothing_of_the_host_is_fetched(
         assert "an address of the host itself" in failed.stderr
 
 
-def test_local_protocols_are_no_repositories(jaula: Run, busybox: str, tmp_path: Path) -> None:
+def test_local_git_protocols_are_refused(jaula: Run, busybox: str, tmp_path: Path) -> None:
     repository(tmp_path, "local", {"a": ""})
     for source in (f"file://{tmp_path}/local.git", f"{tmp_path}/local.git", "ext::sh -c id.git"):
         failed = jaula("build", *HOST, "-", input=f'FROM {busybox}\nADD ["{source}", "/"]\n')

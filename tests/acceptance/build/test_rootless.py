@@ -1,4 +1,4 @@
-"""An ordinary user's engine builds: steps, mounts, owners, what the client has."""
+"""Builds of an ordinary user's engine: steps, mounts, owners, sources of the client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def host(busybox_archive: Path) -> Iterator[RootlessHost]:
         yield made
 
 
-def test_a_build_of_several_stages(host: RootlessHost) -> None:
+def test_several_stages_are_built_without_root(host: RootlessHost) -> None:
     place = host.home / "context"
     place.mkdir()
     (place / "Dockerfile").write_text(DOCKERFILE)

@@ -21,13 +21,13 @@ def container(buildah: Buildah) -> Iterator[str]:
 
 
 def build(buildah: Buildah, context: Path, recipe: str, *flags: str, expect: int = 0) -> str:
-    """What the build printed, both streams."""
+    """Return the output of the build, both streams."""
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\n{recipe}")
     done = buildah("build", "-t", "built", *flags, str(context), expect=expect)
     return str(done.stdout + done.stderr)
 
 
-def test_commands_of_a_recipe_change_the_image(buildah: Buildah, tmp_path: Path) -> None:
+def test_run_commands_change_the_image(buildah: Buildah, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("copied\n")
     recipe = """
         COPY file /file
@@ -45,7 +45,7 @@ def test_commands_of_a_recipe_change_the_image(buildah: Buildah, tmp_path: Path)
     buildah("rmi", "localhost/built")
 
 
-def test_a_failing_command_fails_the_build_and_is_shown(buildah: Buildah, tmp_path: Path) -> None:
+def test_a_failed_command_fails_the_build_and_is_printed(buildah: Buildah, tmp_path: Path) -> None:
     shown = build(buildah, tmp_path, "RUN echo about to fail && exit 42\n", expect=42)
     assert "about to fail" in shown
     assert "exit status 42" in shown
@@ -58,7 +58,7 @@ def test_a_missing_program_fails_the_build(buildah: Buildah, tmp_path: Path) -> 
     assert "no such file or directory" in done.stderr
 
 
-def test_mounts_of_one_command(buildah: Buildah, tmp_path: Path) -> None:
+def test_mounts_apply_to_one_command(buildah: Buildah, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("bound\n")
     recipe = (
         "RUN --mount=type=bind,source=file,target=/bound --mount=type=tmpfs,target=/scratch"
@@ -72,7 +72,7 @@ def test_mounts_of_one_command(buildah: Buildah, tmp_path: Path) -> None:
     buildah("rmi", "localhost/built")
 
 
-def test_secrets_are_there_for_one_command_only(buildah: Buildah, tmp_path: Path) -> None:
+def test_a_secret_is_available_to_one_command_only(buildah: Buildah, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("whispered\n")
     recipe = (
         "RUN --mount=type=secret,id=word cat /run/secrets/word\n"
@@ -84,7 +84,7 @@ def test_secrets_are_there_for_one_command_only(buildah: Buildah, tmp_path: Path
     buildah("rmi", "localhost/built")
 
 
-def test_run_streams_and_exit_status(buildah: Buildah, container: str) -> None:
+def test_run_returns_streams_and_exit_status(buildah: Buildah, container: str) -> None:
     done = buildah(
         "run", container, "sh", "-c", "cat; echo err >&2; exit 4", input="in\n", expect=4
     )
@@ -92,13 +92,13 @@ def test_run_streams_and_exit_status(buildah: Buildah, container: str) -> None:
     assert "err\n" in done.stderr
 
 
-def test_run_user_directory_environment_and_hostname(buildah: Buildah, container: str) -> None:
+def test_run_sets_user_directory_environment_and_hostname(buildah: Buildah, container: str) -> None:
     flags = ("--user", "33", "--workingdir", "/tmp", "--env", "A=b", "--hostname", "inner")
     shown = buildah.out("run", *flags, container, "sh", "-c", "id -u; pwd; echo $A; hostname")
     assert shown.splitlines() == ["33", "/tmp", "b", "inner"]
 
 
-def test_run_at_a_terminal(buildah: Buildah, container: str) -> None:
+def test_run_has_a_terminal(buildah: Buildah, container: str) -> None:
     with buildah.terminal("run", "-t", container, "sh") as terminal:
         terminal.expect("# ")
         terminal.send("tty; echo $((6*7))\n")
@@ -107,7 +107,7 @@ def test_run_at_a_terminal(buildah: Buildah, container: str) -> None:
         assert terminal.wait() == 9
 
 
-def test_run_with_a_volume_and_fewer_capabilities(
+def test_run_has_volumes_and_fewer_capabilities(
     buildah: Buildah, container: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("theirs\n")

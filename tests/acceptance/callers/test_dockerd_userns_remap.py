@@ -1,4 +1,4 @@
-"""dockerd with `--userns-remap`: every container in a user namespace with the daemon's ids."""
+"""dockerd with `--userns-remap`: every container is in a user namespace with the daemon's ids."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from harness.callers.dockerd import RemappedDockerd
 pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("dockerd")]
 
 
-def test_ids_files_and_devices(remapped: RemappedDockerd) -> None:
+def test_ids_files_and_devices_are_mapped(remapped: RemappedDockerd) -> None:
     script = "id -u; tr -s ' ' </proc/self/uid_map; stat -c %u /bin/sh /dev/null; echo x >/dev/null"
     shown = remapped.out("run", "--rm", IMAGE, "sh", "-c", script).splitlines()
     assert shown[:3] == ["0", f" 0 {remapped.first} {remapped.number}", "0"]
 
 
-def test_volume_is_the_mapped_users(remapped: RemappedDockerd) -> None:
+def test_a_volume_belongs_to_the_mapped_user(remapped: RemappedDockerd) -> None:
     shared = remapped.namespaces.base / "shared"
     shared.mkdir()
     shared.chmod(0o777)
@@ -26,7 +26,7 @@ def test_volume_is_the_mapped_users(remapped: RemappedDockerd) -> None:
     assert (shared / "made").stat().st_uid == remapped.first + 33
 
 
-def test_exec_at_a_terminal_and_limits(remapped: RemappedDockerd) -> None:
+def test_exec_has_a_terminal_and_limits(remapped: RemappedDockerd) -> None:
     flags = ("--memory", "64m", "--read-only", "--tmpfs", "/tmp", "--init")
     remapped("run", "-d", "--name", "mapped", *flags, IMAGE, "sleep", "1000")
     pid = remapped.out("inspect", "-f", "{{.State.Pid}}", "mapped")
@@ -39,7 +39,7 @@ def test_exec_at_a_terminal_and_limits(remapped: RemappedDockerd) -> None:
     remapped("rm", "mapped")
 
 
-def test_namespace_of_the_host_on_request(remapped: RemappedDockerd) -> None:
+def test_userns_host_disables_the_mapping(remapped: RemappedDockerd) -> None:
     flags = ("--userns", "host", "--privileged")
     shown = remapped.out("run", "--rm", *flags, IMAGE, "sh", "-c", "readlink /proc/self/ns/user")
     assert shown == str(Path("/proc/self/ns/user").readlink())

@@ -1,4 +1,4 @@
-"""The life of a podman container: pause, limits, signals, stop, restart, health checks."""
+"""The lifecycle of a podman container: pause, limits, signals, stop, restart, health checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WAITS = 'trap "echo term; exit 3" TERM; trap "echo hup" HUP; while :; do sleep 0
 
 @pytest.fixture
 def container(podman: Podman) -> Iterator[str]:
-    """A container that answers signals and ends on the polite one."""
+    """Yield a container that handles signals and exits on SIGTERM."""
     podman("run", "-d", "--name", "life", IMAGE, "sh", "-c", WAITS)
     yield "life"
     podman("rm", "-f", "-t", "0", "life")
@@ -30,13 +30,13 @@ def status(podman: Podman, name: str) -> str:
     return podman.out("inspect", "-f", "{{.State.Status}}", name)
 
 
-def test_top_shows_its_processes(podman: Podman, container: str) -> None:
+def test_top_lists_the_processes(podman: Podman, container: str) -> None:
     shown = podman.out("top", container, "pid", "comm").splitlines()
     assert shown[0].split() == ["PID", "COMMAND"]
     assert shown[1].split() == ["1", "sh"]
 
 
-def test_pause_freezes_and_unpause_goes_on(podman: Podman, container: str) -> None:
+def test_pause_freezes_and_unpause_thaws(podman: Podman, container: str) -> None:
     podman("pause", container)
     assert status(podman, container) == "paused"
     podman("exec", container, "true", expect=255)
@@ -58,7 +58,7 @@ def test_update_changes_the_limits_in_the_kernel(podman: Podman, container: str)
     assert limits(pid) == {"memory": 64 << 20, "cpu": 0.5, "pids": 77}
 
 
-def test_limits_given_at_the_start(podman: Podman) -> None:
+def test_limits_are_set_at_start(podman: Podman) -> None:
     flags = ("--memory", "48m", "--cpus", "0.25", "--pids-limit", "55")
     podman("run", "-d", "--name", "limited", *flags, IMAGE, "sleep", "1000")
     pid = podman.out("inspect", "-f", "{{.State.Pid}}", "limited")
@@ -66,7 +66,7 @@ def test_limits_given_at_the_start(podman: Podman) -> None:
     podman("rm", "-f", "-t", "0", "limited")
 
 
-def test_every_hierarchy_that_limits_the_container_has_a_cgroup_of_it(
+def test_the_container_has_a_cgroup_in_every_limiting_hierarchy(
     podman: Podman, container: str
 ) -> None:
     pid = podman.out("inspect", "-f", "{{.State.Pid}}", container)
@@ -76,7 +76,7 @@ def test_every_hierarchy_that_limits_the_container_has_a_cgroup_of_it(
     assert [line for line in lines if not line.endswith(f"/libpod-{name}")] == []
 
 
-def test_a_program_beyond_its_memory_is_killed(podman: Podman) -> None:
+def test_a_program_above_its_memory_limit_is_killed(podman: Podman) -> None:
     hog = "a=x; while :; do a=$a$a; done"
     flags = ("--name", "hog", "--memory", "16m", "--memory-swap", "16m")
     podman("run", *flags, IMAGE, "sh", "-c", hog, expect=137)
@@ -90,26 +90,26 @@ def test_stats_shows_memory_and_processes(podman: Podman, container: str) -> Non
     assert shown["mem_usage"].split(" / ")[0] not in ("", "0B", "--")
 
 
-def test_kill_sends_the_signal_that_was_named(podman: Podman, container: str) -> None:
+def test_kill_sends_the_named_signal(podman: Podman, container: str) -> None:
     podman("kill", "-s", "HUP", container)
     until(lambda: "hup" in podman.out("logs", container), "the program hears SIGHUP")
     assert status(podman, container) == "running"
 
 
-def test_stop_asks_first(podman: Podman, container: str) -> None:
+def test_stop_sends_sigterm_first(podman: Podman, container: str) -> None:
     podman("stop", "-t", "10", container)
     assert podman.out("inspect", "-f", "{{.State.ExitCode}}", container) == "3"
     assert podman.out("logs", container) == "term"
 
 
-def test_stop_kills_what_does_not_listen(podman: Podman) -> None:
+def test_stop_kills_a_program_that_ignores_sigterm(podman: Podman) -> None:
     podman("run", "-d", "--name", "deaf", IMAGE, "sleep", "1000")
     podman("stop", "-t", "1", "deaf")
     assert podman.out("inspect", "-f", "{{.State.ExitCode}}", "deaf") == "137"
     podman("rm", "deaf")
 
 
-def test_start_again_and_restart(podman: Podman, container: str) -> None:
+def test_a_container_is_started_again_and_restarted(podman: Podman, container: str) -> None:
     podman("stop", "-t", "10", container)
     podman("start", container)
     assert status(podman, container) == "running"
@@ -119,7 +119,7 @@ def test_start_again_and_restart(podman: Podman, container: str) -> None:
     assert podman.out("inspect", "-f", "{{.State.Pid}}", container) != first
 
 
-def test_initialised_first_and_started_later(podman: Podman) -> None:
+def test_an_initialised_container_is_started_later(podman: Podman) -> None:
     podman("create", "--name", "staged", IMAGE, "echo", "begun")
     podman("init", "staged")
     assert status(podman, "staged") == "initialized"
@@ -128,14 +128,14 @@ def test_initialised_first_and_started_later(podman: Podman) -> None:
     podman("rm", "staged")
 
 
-def test_an_initialised_container_is_removed_without_a_start(podman: Podman) -> None:
+def test_an_initialised_container_is_removed_without_start(podman: Podman) -> None:
     podman("create", "--name", "unborn", IMAGE, "echo", "never")
     podman("init", "unborn")
     podman("rm", "-f", "-t", "0", "unborn")
     podman("container", "exists", "unborn", expect=1)
 
 
-def test_wait_and_logs_after_the_end(podman: Podman) -> None:
+def test_wait_and_logs_work_after_the_exit(podman: Podman) -> None:
     podman("run", "-d", "--name", "brief", IMAGE, "sh", "-c", "echo said; exit 6")
     assert podman.out("wait", "brief") == "6"
     assert podman.out("logs", "brief") == "said"
@@ -143,7 +143,7 @@ def test_wait_and_logs_after_the_end(podman: Podman) -> None:
 
 
 @pytest.mark.parametrize(("command", "status"), [("true", 0), ("false", 1)])
-def test_health_check(podman: Podman, command: str, status: int) -> None:
+def test_the_health_check_runs(podman: Podman, command: str, status: int) -> None:
     health = ("--health-cmd", command, "--health-interval", "disable")
     podman("run", "-d", "--name", "checked", *health, IMAGE, "sleep", "1000")
     podman("healthcheck", "run", "checked", expect=status)
@@ -167,7 +167,7 @@ def test_pods_share_namespaces_and_end_together(podman: Podman) -> None:
     podman("pod", "rm", "-f", "-t", "0", "pod")
 
 
-def test_a_container_in_the_namespaces_of_another(podman: Podman, container: str) -> None:
+def test_a_container_joins_the_namespaces_of_another(podman: Podman, container: str) -> None:
     joined = ("--pid", f"container:{container}", "--network", f"container:{container}")
     shown = podman.out("run", "--rm", *joined, IMAGE, "sh", "-c", "cat /proc/1/comm; echo $$")
     first, own = shown.splitlines()

@@ -1,4 +1,4 @@
-"""The Dev Containers command, which VS Code's extension is built on, unchanged: a workspace's life.
+"""The unmodified Dev Containers command, on which VS Code's extension is built.
 
 It drives the docker command: bind mounts, labels and filters by them, a long shell over the input
 of an exec, events, and images that it builds.
@@ -35,7 +35,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def program() -> Path:
-    """The command, installed once for this clone; no script of its package is run."""
+    """Return the command, installed once for this clone; no script of its package runs."""
     place = PROJECT / ".venv" / "node-devcontainers"
     place.mkdir(exist_ok=True)
     with (place / "lock").open("w") as lock:
@@ -91,7 +91,7 @@ def remove(engine: PrivateEngine, place: Path) -> None:
     assert engine.cli("docker", "rm", "-f", "-v", *found).returncode == 0
 
 
-def test_a_workspace_comes_up_and_goes_on_where_it_was(
+def test_a_workspace_starts_and_is_reused(
     engine: PrivateEngine, busybox: str, devcontainer: Command, program: Path, tmp_path: Path
 ) -> None:
     place = workspace(
@@ -137,7 +137,7 @@ def test_a_workspace_comes_up_and_goes_on_where_it_was(
         engine.cli("docker", "volume", "rm", "dc-cache")
 
 
-def test_an_image_is_built_for_a_workspace_and_its_user(
+def test_an_image_is_built_for_a_workspace(
     engine: PrivateEngine, busybox: str, devcontainer: Command, tmp_path: Path
 ) -> None:
     build = {"dockerfile": "Dockerfile", "args": {"WORD": "built"}}
@@ -159,10 +159,10 @@ def test_an_image_is_built_for_a_workspace_and_its_user(
         engine.cli("docker", "builder", "prune", "-af")
 
 
-def test_a_tree_is_copied_in_and_out_as_it_is(
+def test_a_tree_is_copied_in_and_out_unchanged(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
-    """What the extension does by hand: a container made by labels, ``docker cp``, inspect."""
+    """Do the steps of the extension by hand: a container with labels, ``docker cp``, inspect."""
     source = tmp_path / "tree"
     (source / "deep" / "er").mkdir(parents=True)
     (source / "deep" / "er" / "file").write_text("content\n")

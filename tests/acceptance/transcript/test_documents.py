@@ -1,4 +1,4 @@
-"""The API's documents against dockerd's: the same keys with values of the same kind."""
+"""The documents of the API against dockerd's: the same keys with values of the same type."""
 
 from __future__ import annotations
 
@@ -114,7 +114,10 @@ def _curl(dockerd: BridgedDockerd, path: str) -> Any:
 
 
 def shape(value: Any, name: str = "", key: str = "") -> Iterator[tuple[str, str]]:
-    """Paths of keys, each with the kind of its value; a list is what its entries are."""
+    """Return the path of each key with the type of its value.
+
+    A list has the shapes of its entries.
+    """
     match value:
         case dict():
             for inner, content in value.items():

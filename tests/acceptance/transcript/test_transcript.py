@@ -1,4 +1,4 @@
-"""The docker command against this engine and against dockerd: the same words, the same status."""
+"""The docker command against this engine and against dockerd: the same output and exit status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("transcript"
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
-def test_says_the_same(
+def test_the_output_is_the_same(
     scene: Scene, own: PrivateEngine, dockerd: BridgedDockerd, tmp_path: Path
 ) -> None:
     ours = _play(lambda *words, **more: own.cli("docker", *words, **more), scene, tmp_path / "a")
@@ -34,7 +34,7 @@ OLDER = [
 
 
 @pytest.mark.parametrize(("version", "scene"), OLDER)
-def test_says_the_same_to_an_older_client(
+def test_the_output_is_the_same_for_an_older_client(
     version: str,
     scene: Scene,
     own: PrivateEngine,
