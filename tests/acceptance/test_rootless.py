@@ -386,7 +386,7 @@ def test_a_user_defined_network_works(host: RootlessHost) -> None:
 def test_a_name_server_on_the_loopback_of_the_host_answers_containers(
     bare: RootlessHost, busybox_archive: Path
 ) -> None:
-    bare.namespaces.show_file("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    bare.namespaces.bind_file("/etc/resolv.conf", "nameserver 127.0.0.1\n")
     words = bare.enter([sys.executable, "-c", NAMES])
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         try:

@@ -1,4 +1,4 @@
-"""Other users of the machine who speak to an engine: their ids are what the kernel tells it."""
+"""Other users of the machine as clients of an engine, which gets their ids from the kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.engine import PrivateEngine, Reply, UnixConnection
 
 @contextlib.contextmanager
 def acting_as(uid: int, gid: int, groups: tuple[int, ...] = ()) -> Iterator[None]:
-    """Have the ids of somebody else for a moment; needs root."""
+    """Have the ids of another user for a moment; needs root."""
     before = os.getgroups()
     os.setgroups(groups)
     os.setegid(gid)
@@ -38,7 +38,7 @@ class ApiUser:
         self._ids = (uid, gid, groups)
 
     def connect(self) -> socket.socket:
-        """A connection that is this user's."""
+        """Return a connection of this user."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(30)
         with acting_as(*self._ids):
@@ -58,7 +58,7 @@ class ApiUser:
             connection.close()
 
     def raw(self, data: bytes) -> tuple[int, bytes]:
-        """Bytes as they are; the status and body of the first answer."""
+        """Send bytes unchanged and return status and body of the first response."""
         with self.connect() as sock:
             sock.sendall(data)
             answer = http.client.HTTPResponse(sock)

@@ -1,4 +1,4 @@
-"""A build's context and a root to copy to, on disk, and instructions made by hand."""
+"""A build context and a target root on disk, and handmade instructions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ LOCATION = Location(1, 1)
 
 
 def make(root: Path, files: Mapping[str, str | None]) -> None:
-    """Files by path and content; a directory ends with a slash, ``-> x`` is a link's content."""
+    """Create files by path and content.
+
+    A path with a trailing slash is a directory. The content ``-> x`` makes a link to ``x``.
+    """
     for path, content in files.items():
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +32,7 @@ def make(root: Path, files: Mapping[str, str | None]) -> None:
 
 
 def listed(root: Path) -> dict[str, str]:
-    """What is below: ``mode uid:gid content``."""
+    """Return every path below ``root`` with ``mode uid:gid content``."""
     found = {}
     for folder, names, files in os.walk(root):
         for name in (*names, *files):
@@ -73,7 +76,7 @@ class CopyContext:
         keeps_owners: bool = False,
         **options: object,
     ) -> dict[str, str]:
-        """Do it; what the root holds then."""
+        """Copy, and return the content of the root."""
         instruction = Copy(LOCATION, "COPY", sources, to, **options)  # type: ignore[arg-type]
         taking = prepare(instruction, self.tree(keeps_owners=keeps_owners))
         taking.digest()

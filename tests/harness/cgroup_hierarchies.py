@@ -1,12 +1,13 @@
 """The cgroup hierarchies of the machine, from the kernel's own tables.
 
-Facts about cgroups(7): a directory below /sys/fs/cgroup is no proof of a hierarchy, and a line in
-/proc/PID/cgroup no proof of a mount: a v1 hierarchy outlives its mount while it has a cgroup.
+Facts about cgroups(7): a directory below /sys/fs/cgroup does not prove a hierarchy, and a line in
+/proc/PID/cgroup does not prove a mount: a v1 hierarchy persists without a mount while it has a
+cgroup.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from jaula.kernel import mountinfo
 
 _LIMITING = frozenset(
     {
@@ -20,10 +21,9 @@ _LIMITING = frozenset(
 def mounted_v1() -> frozenset[str]:
     """Return the controllers, and names such as ``name=systemd``, of the mounted v1 hierarchies."""
     options: set[str] = set()
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        kind, _, super_options = line.partition(" - ")[2].split(" ", 2)
-        if kind == "cgroup":
-            options.update(super_options.split(","))
+    for mount in mountinfo.read():
+        if mount.fstype == "cgroup":
+            options.update(mount.super_options)
     return frozenset(options)
 
 

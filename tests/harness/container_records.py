@@ -1,4 +1,4 @@
-"""The records of containers in an engine's database, as the engine wrote them."""
+"""The records of containers in an engine's database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.engine import PrivateEngine
 
 
 def change_records(engine: PrivateEngine, change: Callable[[dict[str, Any]], object]) -> None:
-    """Rewrite every record of an engine that does not run."""
+    """Rewrite every record of a stopped engine."""
     assert engine.process is None
     with sqlite3.connect(engine.root / "lib" / "jaula.db") as raw:
         for key, text in raw.execute("SELECT id, document FROM containers").fetchall():
@@ -23,6 +23,7 @@ def change_records(engine: PrivateEngine, change: Callable[[dict[str, Any]], obj
 
 
 def records(engine: PrivateEngine) -> list[dict[str, Any]]:
+    """Return every record."""
     with sqlite3.connect(engine.root / "lib" / "jaula.db") as raw:
         rows = raw.execute("SELECT document FROM containers").fetchall()
     raw.close()

@@ -1,4 +1,4 @@
-"""Starting containers with the runtime alone: specs, and a place for their files."""
+"""Start containers with the runtime alone: specs, and directories for their files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_spec(
     user: oci.User | None = None,
     resources: oci.Resources | None = None,
 ) -> oci.Spec:
-    """A spec such as the engine makes, small."""
+    """Return a small spec like the engine's."""
     mapping = (oci.IDMapping(0, first_id, 65536),)
     secure = ("nosuid", "noexec", "nodev")
     return oci.Spec(
@@ -85,7 +85,7 @@ def make_spec(
 
 
 class Container:
-    """One started container and what it said."""
+    """One started container and its output."""
 
     def __init__(
         self, shim: Shim, client: socket.socket, ended: asyncio.Future[ExitRecord]
@@ -96,7 +96,7 @@ class Container:
         self.events: list[Event] = []
 
     async def output(self) -> str:
-        """Everything until the container closes the connection."""
+        """Return everything until the container closes the connection."""
         loop = asyncio.get_running_loop()
         self.client.setblocking(False)
         text = b""

@@ -2,9 +2,9 @@
 
     python -m harness.crash_injection DIRECTORY STEP OPERATION [ARGUMENT...]
 
-Instructions of the interpreter are counted in every thread, in code of jaula's storage and images;
-at the one of number STEP the process kills itself as ``kill -9`` would. With STEP 0 it goes to the
-end and prints how many there were.
+Instructions of the interpreter are counted in every thread, in code of jaula's storage and images.
+At the instruction STEP the process kills itself like ``kill -9``. With STEP 0 it completes and
+prints the number of instructions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 COUNTED = (os.sep + "jaula" + os.sep + "images", os.sep + "jaula" + os.sep + "storage")
 
 
-class Clock:
+class OpcodeCounter:
     """Counts instructions."""
 
     def __init__(self, last: int) -> None:
@@ -62,7 +62,7 @@ def main() -> None:
     layers = LayerStore(paths)
     images = ImageStore(paths, layers)
     work = OPERATIONS[operation]
-    clock = Clock(last)
+    clock = OpcodeCounter(last)
     prepared = work(paths, layers, images, arguments)
     clock.start()
     try:
@@ -94,21 +94,21 @@ def remove(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
 
 
 def tag(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
-    """Give an image another's name."""
+    """Give an image another name."""
     return lambda: images.tag(arguments[0], arguments[1])
 
 
-def mend(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
-    """Unpack an image's layers again."""
-    from jaula.images.store import repair
+def repair(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
+    """Extract an image's layers again."""
+    from jaula.images.store import repair as store_repair
 
     image = images.resolve(arguments[0])
-    pairs = repair.layer_pairs(images, image.manifest)
-    return lambda: [repair.unpack(images, blob.digest, layer) for blob, layer in pairs]
+    pairs = store_repair.layer_pairs(images, image.manifest)
+    return lambda: [store_repair.unpack(images, blob.digest, layer) for blob, layer in pairs]
 
 
 def create(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
-    """Make a snapshot."""
+    """Create a snapshot."""
     driver = _driver(paths, layers, arguments[0])
     size = int(arguments[2]) if len(arguments) > 2 else None
     return lambda: driver.create("new", images.resolve(arguments[1]).layers, size=size)
@@ -126,7 +126,7 @@ def _driver(paths: Any, layers: Any, name: str) -> Any:
     return open_driver(name, paths, layers)
 
 
-OPERATIONS = {work.__name__: work for work in (load, pull, remove, tag, mend, create, discard)}
+OPERATIONS = {work.__name__: work for work in (load, pull, remove, tag, repair, create, discard)}
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Running a table of system calls inside a container, by the probing program of ``verify``."""
+"""Run a table of system calls in a container with the program of ``verify --probe``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaula.audit.escape.program import BEGIN, Answer, Entry, build, read
 def answers(
     engine: PrivateEngine, image: str, calls: Mapping[str, Sequence[Entry]], flags: Sequence[str]
 ) -> dict[str, tuple[Answer, tuple[Answer, ...]]]:
-    """By name: the status of the process that made the calls, and the answer to each."""
+    """Return, by name, the status of the calling process and the result of each call."""
     entries = [entry for steps in calls.values() for entry in (Entry(BEGIN), *steps)]
     with tempfile.TemporaryDirectory(prefix="jltp", dir="/run") as directory:
         Path(directory).chmod(0o755)
@@ -28,7 +28,7 @@ def answers(
 
 
 def last(answer: tuple[Answer, tuple[Answer, ...]]) -> int:
-    """The value of the last call; minus the signal's number less 10000 where one ended it."""
+    """Return the result of the last call; minus the signal number less 10000 after a signal."""
     status, steps = answer
     assert status.reached
     if status.value & 0x7F:

@@ -1,4 +1,4 @@
-"""Acting in a forked child, which a kernel facility may confine for good."""
+"""Run code in a forked child, which a kernel facility may confine permanently."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def child(act: Callable[[], None]) -> None:
 
 
 def refused(number: int, act: Callable[[], object]) -> None:
+    """Assert that ``act`` fails with the errno ``number``."""
     with pytest.raises(OSError) as caught:
         act()
     assert caught.value.errno == number

@@ -1,4 +1,4 @@
-"""Git repositories, and a server for them on loopback (git-http-backend behind Python's)."""
+"""Git repositories and an HTTP server for them on loopback (git-http-backend)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def git(where: Path, *words: str) -> str:
 
 
 def repository(top: Path, name: str, files: dict[str, str]) -> Path:
-    """A repository with one commit on the branch ``main``."""
+    """Create a repository with one commit on the branch ``main``."""
     place = top / f"{name}.git"
     place.mkdir(parents=True)
     git(place, "init", "-q", "-b", "main")
@@ -89,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def served(top: Path) -> Iterator[str]:
-    """Serve every repository below ``top``; the server's address."""
+    """Serve every repository below ``top`` and yield the URL."""
     handler = type("Served", (Handler,), {"root": top})
     held = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     held.daemon_threads = True

@@ -1,4 +1,4 @@
-"""Archives that mean harm, and what they must leave as it is: for the statements I11 and I15."""
+"""Hostile archives, and what they must not change: for the statements I11 and I15."""
 
 from __future__ import annotations
 
@@ -131,13 +131,16 @@ def make_canary(tree: Path) -> Path:
     return tree
 
 
-def fingerprint(top: Path, beside: str = "") -> dict[str, Any]:
-    """All facts of a tree, but for the engine's own books, and for names that hold ``beside``."""
+def fingerprint(top: Path, excluded: str = "") -> dict[str, Any]:
+    """Return all metadata of a tree.
+
+    The engine's own files, and names that contain ``excluded``, are left out.
+    """
     found: dict[str, Any] = {}
     for path in [top, *sorted(top.rglob("*"))]:
         if path.name.startswith("jaula.db") or BOOKS & set(path.parts):
             continue
-        if beside and beside in str(path):
+        if excluded and excluded in str(path):
             continue
         facts = path.lstat()
         content = path.read_bytes() if stat.S_ISREG(facts.st_mode) else b""
@@ -152,8 +155,8 @@ def fingerprint(top: Path, beside: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def beside(engine: PrivateEngine, image: str) -> Iterator[Path]:
-    """A tree beside the engine's root; it, the engine's files and its mounts must not change."""
+def canary_tree(engine: PrivateEngine, image: str) -> Iterator[Path]:
+    """Yield a tree next to the engine's root; it, the engine's files and mounts must not change."""
     tree = make_canary(engine.root / "canary")
     before, mounts = fingerprint(engine.root), leaks.mounts(engine)
     try:
@@ -167,14 +170,15 @@ def beside(engine: PrivateEngine, image: str) -> Iterator[Path]:
 
 
 def load(engine: PrivateEngine, data: bytes) -> str:
-    """The error that the engine answers with, in time; nothing where it has loaded the image."""
+    """Return the engine's error, in time, or '' if it loaded the image."""
     begin = time.monotonic()
     reply = engine.request("POST", "/images/load", data, headers={"Content-Type": "x-tar"})
     assert time.monotonic() - begin < SECONDS
-    return said(engine, reply.body)
+    return error_of(engine, reply.body)
 
 
-def said(engine: PrivateEngine, body: bytes) -> str:
+def error_of(engine: PrivateEngine, body: bytes) -> str:
+    """Return the one error of a response, or '' if the image was loaded."""
     messages = [json.loads(line) for line in body.splitlines() if line.strip()]
     errors = [message.get("error") or message.get("message") for message in messages]
     errors = [error for error in errors if error]

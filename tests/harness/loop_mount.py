@@ -1,4 +1,4 @@
-"""A file system of a test's own, in a file on a loop device, gone when the test is."""
+"""A private file system in a file on a loop device, removed with the test."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SIZE = 512 << 20  # bytes; the file is sparse
 
 @contextmanager
 def mounted(directory: Path, *maker: str, options: str = "") -> Iterator[Path]:
-    """The mount point of a new file system, made by ``maker`` below ``directory``.
+    """Yield the mount point of a new file system, created by ``maker`` below ``directory``.
 
-    A test is skipped where this kernel does not mount it so: it says with which words.
+    If the kernel cannot mount it, the test is skipped with that reason.
     """
     image, top = directory / "disk.img", directory / "disk"
     with image.open("wb") as file:

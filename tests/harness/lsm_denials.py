@@ -1,4 +1,4 @@
-"""What the kernel logged about refusals of mandatory access control."""
+"""Denials of SELinux and AppArmor in the kernel's log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 
 
 def log() -> list[str]:
-    """Lines of the kernel's log that tell a denial, of SELinux or AppArmor."""
+    """Return the lines of the kernel's log about denials of SELinux or AppArmor."""
     done = subprocess.run(["dmesg"], capture_output=True, text=True, check=True)
     return [
         line for line in done.stdout.splitlines() if "denied" in line or 'apparmor="DENIED"' in line
@@ -14,13 +14,13 @@ def log() -> list[str]:
 
 
 class Denials:
-    """The denials since this object was made."""
+    """The denials since the creation of this object."""
 
     def __init__(self) -> None:
         self._known = set(log())  # each begins with its time; old ones leave the kernel's log
 
-    def found(self, *words: str) -> list[str]:
-        """Those that hold all the words."""
+    def containing(self, *words: str) -> list[str]:
+        """Return the denials that contain all the words."""
         return [
             line
             for line in log()

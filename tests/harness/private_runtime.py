@@ -1,7 +1,7 @@
-"""A room of its own for ``jaula-runtime``: a root, bundles of busybox, what is left of them.
+"""A private environment of ``jaula-runtime``: a root, bundles of busybox, and leak checks.
 
-Everything carries the room's own directory or cgroup in its name, so that what is left behind is
-found in the kernel's lists and not in the runtime's.
+Every resource has the private directory or cgroup in its name, so the kernel's lists show
+leftovers, not the runtime's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Config = dict[str, Any]
 
 
 def merged(base: Any, changes: Any) -> Any:
-    """``base`` with what ``changes`` says: objects are merged, lists replaced, None removes."""
+    """Return ``base`` with ``changes``: objects are merged, lists replaced, None removes."""
     if not isinstance(base, dict) or not isinstance(changes, dict):
         return copy.deepcopy(changes)
     result = {key: copy.deepcopy(base[key]) for key in base if key not in changes}
@@ -46,7 +46,7 @@ def merged(base: Any, changes: Any) -> Any:
 
 
 def make_root(path: Path) -> Path:
-    """A root file system with every command of busybox."""
+    """Create a root file system with every command of busybox."""
     for name in ("bin", "dev", "proc", "sys", "tmp", "etc"):
         (path / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", path / "bin/busybox")
@@ -60,7 +60,7 @@ def make_root(path: Path) -> Path:
 
 
 class PrivateRuntime:
-    """One room; ``left()`` says what has not gone."""
+    """One environment; ``left()`` returns its leftovers."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -78,13 +78,13 @@ class PrivateRuntime:
         self.adopt(True)
 
     def adopt(self, on: bool) -> None:
-        """Whether this process becomes the parent of what the runtime leaves behind."""
+        """Make this process the parent of the runtime's orphans, or stop that."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
 
     def bundle(
         self, changes: Config | None = None, *, own_root: bool = False, script: str = ""
     ) -> Bundle:
-        """A bundle of the runtime's config with ``changes``; ``script`` is for ``sh -c``."""
+        """Return a bundle of the default config with ``changes``; ``script`` is for ``sh -c``."""
         path = self.base / f"b{next(self._numbers)}"
         path.mkdir()
         name = f"{self.cgroup}-{path.name}"
@@ -101,7 +101,7 @@ class PrivateRuntime:
 
     @contextlib.contextmanager
     def created(self, changes: Config | None = None, *flags: str, **how: Any) -> Iterator[Bundle]:
-        """A container that waits to be started, removed at the end of the block."""
+        """Yield a created container, removed at the end of the block."""
         bundle = self.bundle(changes, **how)
         try:
             bundle.create(*flags)
@@ -112,14 +112,14 @@ class PrivateRuntime:
 
     @contextlib.contextmanager
     def started(self, changes: Config | None = None, *flags: str, **how: Any) -> Iterator[Bundle]:
-        """A container that runs, removed at the end of the block."""
+        """Yield a running container, removed at the end of the block."""
         with self.created(changes, *flags, **how) as bundle:
             done = bundle.command("start", bundle.id)
             assert done.returncode == 0, done.stderr
             yield bundle
 
     def command(self, *words: str, timeout: float = SECONDS, **options: Any) -> Done:
-        """One call of the runtime with its output."""
+        """Run the runtime once and return its output."""
         options.setdefault("stdin", subprocess.DEVNULL)
         return subprocess.run(
             [RUNTIME, "--root", str(self.root), *words],
@@ -133,7 +133,7 @@ class PrivateRuntime:
     # what is left
 
     def processes(self) -> list[str]:
-        """Living processes in the runtime's cgroups, or whose command line names its directory."""
+        """Return live processes in the cgroups, or whose command line names the directory."""
         found = []
         for directory in Path("/proc").glob("[0-9]*"):
             if int(directory.name) in (os.getpid(), os.getppid()):
@@ -147,7 +147,7 @@ class PrivateRuntime:
         return found
 
     def cgroups(self) -> list[str]:
-        """Cgroups whose path has the runtime's name, in every hierarchy."""
+        """Return cgroups whose path has the private name, in every hierarchy."""
         found = []
         for place in self._places():
             inside = [str(child) for child in place.iterdir() if child.is_dir()]
@@ -155,12 +155,12 @@ class PrivateRuntime:
         return [f"cgroup {path}" for path in dict.fromkeys(found)]  # on v2 some are met twice
 
     def _places(self) -> Iterator[Path]:
-        """The runtime's cgroups at the top of each hierarchy, and where paths are relative to."""
+        """Return the private cgroups at the top of each hierarchy and below the relative parent."""
         for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
             for parent in (hierarchy, hierarchy / RELATIVE_TO):
                 yield from parent.glob(f"*{self.cgroup}*")
 
-    def others(self) -> list[str]:
+    def mounts_sockets_states(self) -> list[str]:
         """Return mounts and sockets of the host that name the directory, and state directories."""
         found = []
         for kind, file in (("mount", "/proc/self/mountinfo"), ("socket", "/proc/net/unix")):
@@ -171,9 +171,9 @@ class PrivateRuntime:
         return found
 
     def left(self, seconds: float = 3.0) -> list[str]:
-        """What is still there; waits for what is about to go."""
+        """Return the leftovers after a timeout."""
         deadline = time.monotonic() + seconds
-        while found := [*self.processes(), *self.cgroups(), *self.others()]:
+        while found := [*self.processes(), *self.cgroups(), *self.mounts_sockets_states()]:
             if time.monotonic() > deadline:
                 return found
             self._reap()
@@ -186,7 +186,7 @@ class PrivateRuntime:
                 os.waitpid(bundle.pid or 2**30, os.WNOHANG)
 
     def clear(self) -> None:
-        """End and remove everything, for the end of the runtime."""
+        """Kill and remove everything at the end."""
         for line in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(line.split()[1]), signal.SIGKILL)
@@ -203,7 +203,7 @@ class PrivateRuntime:
 
 
 class Bundle:
-    """A bundle's directory and the container that is made of it."""
+    """A bundle directory and its container."""
 
     def __init__(self, runtime: PrivateRuntime, path: Path, name: str, config: Config) -> None:
         self.runtime = runtime
@@ -222,22 +222,22 @@ class Bundle:
         return self.runtime.command(*words, **options)
 
     def words(self, *words: str, flags: Sequence[str] = ()) -> list[str]:
-        """The command line of ``create`` and its like for this bundle."""
+        """Return the command line of ``create`` and similar commands for this bundle."""
         line = [str(RUNTIME), "--root", str(self.runtime.root), *words]
         return [*line, "--bundle", str(self.path), *flags, self.id]
 
     def run(self, *flags: str, **options: Any) -> Done:
-        """``run`` in the foreground, with its output; removed afterwards."""
+        """Run ``run`` in the foreground and return its output; the container is removed."""
         return self.command("run", "--bundle", str(self.path), *flags, self.id, **options)
 
     def printed(self, *flags: str) -> str:
-        """What the program of ``run`` prints; it must succeed."""
+        """Return the output of ``run``; assert success."""
         done = self.run(*flags)
         assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def make(self, *words: str, **options: Any) -> int:
-        """``create`` or ``run -d``, whose output files the container keeps; the exit status."""
+        """Run ``create`` or ``run -d`` with output files, and return the exit status."""
         options.setdefault("stdin", subprocess.DEVNULL)
         with self.out.open("ab") as out, self.err.open("ab") as err:
             return subprocess.run(
@@ -250,13 +250,13 @@ class Bundle:
             ).returncode
 
     def create(self, *flags: str, **options: Any) -> None:
-        """``create``; it must succeed."""
+        """Run ``create``; assert success."""
         status = self.make("create", "--pid-file", str(self.path / "pid"), *flags, **options)
         assert status == 0, self.err.read_text()
         self.pid = int((self.path / "pid").read_text())
 
     def refused(self, *flags: str) -> str:
-        """The one line with which ``create`` refuses; nothing may be left."""
+        """Return the one line with which ``create`` fails; assert that nothing remains."""
         status = self.make("create", *flags)
         text = self.err.read_text()
         assert status == 1, text
@@ -286,21 +286,21 @@ class Bundle:
         return str(self.state()["status"])
 
     def exec(self, *words: str, flags: Sequence[str] = (), **options: Any) -> Done:
-        """``exec``, with its output."""
+        """Run ``exec`` and return its output."""
         return self.command("exec", *flags, self.id, *words, **options)
 
     def inside(self, script: str) -> str:
-        """What a shell in the container prints."""
+        """Return the output of a shell in the container."""
         done = self.exec("sh", "-c", script)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def proc(self, name: str) -> str:
-        """A file of /proc/PID as the host sees it."""
+        """Return a file of /proc/PID on the host."""
         return Path(f"/proc/{self.pid}/{name}").read_text()
 
     def ended(self, seconds: float = 10.0) -> int:
-        """Wait for init as its parent; its exit status as waitstatus_to_exitcode has it."""
+        """Wait for init as its parent and return its exit status (waitstatus_to_exitcode)."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             pid, status = os.waitpid(self.pid, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""A client of registries with a store of its own and short timeouts, and what is left of it."""
+"""A registry client with a private store and short timeouts, and its leftovers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HELD = Credentials("maria", "s3cret")
 
 @dataclass
 class Puller:
-    """``messages`` are those of the last pull."""
+    """A client; ``messages`` are those of the last pull."""
 
     directory: Path
     settings: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +66,6 @@ class Puller:
         )
 
     def left(self) -> list[str]:
-        """Files of images and layers that are there."""
+        """Return the files of images and layers in the store."""
         blobs = self._paths.images / "blobs" / "sha256"
         return sorted(path.name for top in (blobs, self._paths.layers) for path in top.iterdir())

@@ -1,8 +1,7 @@
-"""An ordinary user with an engine of its own, in a room where nothing of the host's is touched.
+"""An ordinary user with a private engine, in private namespaces isolated from the host.
 
-The user, its ranges of ids, its home and /run/user are known in the room only. The room's network
-has one interface that leads nowhere, so that there is an address which is neither a container's nor
-loopback.
+The user, its subordinate ids, its home and /run/user exist only in these namespaces. The network
+has one interface without a peer, so there is an address that is neither a container's nor loopback.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SLOW = 240.0 if "JAULA_VM" in os.environ else 60.0  # seconds
 
 
 class RootlessHost:
-    """Used as a context; at its end nothing of the engine may be left."""
+    """A context manager; at its end no process of the engine may remain."""
 
     name, tree = NAME, TREE
     _living: ClassVar[set[int]] = set()
@@ -47,11 +46,11 @@ class RootlessHost:
         self.tun = tun
 
     def enter(self, words: Sequence[str]) -> list[str]:
-        """``words`` as a command that runs where the user is known."""
+        """Return ``words`` as a command that runs in the user's namespaces."""
         return self.namespaces.enter(words)
 
     def path(self, inside: str) -> Path:
-        """A path of the user's as a process outside reaches it."""
+        """Return a path of the user for a process outside."""
         return self.namespaces.path(inside)
 
     @property
@@ -73,13 +72,13 @@ class RootlessHost:
     def __enter__(self) -> RootlessHost:
         self.namespaces.open()
         try:
-            self._furnish()
+            self._set_up()
         except BaseException:
             self.namespaces.close()
             raise
         return self
 
-    def _furnish(self) -> None:
+    def _set_up(self) -> None:
         self.home.mkdir(0o700)
         os.chown(self.home, self.uid, self.uid)
         own = self.namespaces.path(self.state)
@@ -170,7 +169,7 @@ class RootlessHost:
     # what a test looks at
 
     def processes(self, word: str = "") -> list[int]:
-        """The user's processes, those whose command or name has ``word`` in it."""
+        """Return the user's processes whose command or name contains ``word``."""
         found = []
         for directory in Path("/proc").glob("[0-9]*"):
             try:
@@ -186,7 +185,7 @@ class RootlessHost:
         return found
 
     def engines(self) -> list[int]:
-        """Process ids of engines. Those forked by one have its command line and another name."""
+        """Return process ids of engines. Forks of one have its command line and another name."""
         found = []
         for pid in self.processes(" daemon"):
             with contextlib.suppress(OSError):  # ended meanwhile
@@ -195,7 +194,7 @@ class RootlessHost:
         return found
 
     def engine(self) -> int:
-        """The process id of the engine."""
+        """Return the process id of the engine."""
         found = self.engines()
         assert len(found) == 1, [_described(pid) for pid in found]
         return found[0]
@@ -213,7 +212,7 @@ class RootlessHost:
 
 
 def _described(pid: int) -> str:
-    """Id, parent, state and command of a process."""
+    """Return id, parent, state and command of a process."""
     done = subprocess.run(
         ["ps", "-o", "pid=,ppid=,stat=,etimes=,comm=,args=", "-p", str(pid)],
         capture_output=True,
@@ -226,9 +225,9 @@ _OTHERS = ("jaula-zygote", "jaula-shim", "jaula-keeper")
 
 
 class SystemdUser(RootlessHost):
-    """The user ``tester`` of a virtual machine with systemd, whose manager delegates cgroups.
+    """The user ``tester`` of a virtual machine with systemd, which delegates cgroups.
 
-    The project is copied to where the user may read it.
+    The project is copied to a directory that the user may read.
     """
 
     def __init__(self) -> None:

@@ -94,8 +94,8 @@ def test_a_sysctl_is_never_written_to_a_fake_proc(
 
 def test_proc_and_sys_are_kernel_file_systems(engine: PrivateEngine, plain: str) -> None:
     found = containers.mountinfo(containers.pid(engine, plain))
-    assert (found["/proc"]["type"], found["/proc"]["root"]) == ("proc", "/")
-    assert (found["/sys"]["type"], found["/sys"]["root"]) == ("sysfs", "/")
+    assert (found["/proc"].fstype, found["/proc"].root) == ("proc", "/")
+    assert (found["/sys"].fstype, found["/sys"].root) == ("sysfs", "/")
     for mount in ("/proc", "/sys"):
-        assert {"nosuid", "nodev", "noexec"} <= found[mount]["options"]
-    assert "ro" in found["/sys"]["options"]
+        assert {"nosuid", "nodev", "noexec"} <= found[mount].options
+    assert "ro" in found["/sys"].options

@@ -30,7 +30,7 @@ def _denials() -> Iterator[None]:
     """Print the denials of a failed test."""
     denials = Denials()
     yield
-    print("\n".join(denials.found()))
+    print("\n".join(denials.containing()))
 
 
 @pytest.fixture
@@ -108,8 +108,8 @@ def test_processes_of_another_profile_cannot_be_traced_or_signalled(
             assert done.returncode != 0
             done = engine.cli("jaula", "exec", name, "kill", "-9", "1")
             assert done.returncode != 0
-        assert denials.found("ptrace", 'profile="jaula-default"', f'peer="{profile}"')
-        assert denials.found("signal", 'profile="jaula-default"', f'peer="{profile}"')
+        assert denials.containing("ptrace", 'profile="jaula-default"', f'peer="{profile}"')
+        assert denials.containing("signal", 'profile="jaula-default"', f'peer="{profile}"')
         assert containers.inspect(engine, other)["State"]["Running"]
 
 

@@ -72,12 +72,12 @@ def test_the_cgroup_tree_is_private_and_read_only(
     assert engine.cgroup_parent not in shown
     for path, mount in containers.mountinfo(process).items():
         if path.startswith("/sys/fs/cgroup"):
-            assert "ro" in mount["options"], path
+            assert "ro" in mount.options, path
 
 
 def test_no_mount_propagates_to_or_from_the_host(engine: PrivateEngine, plain: str) -> None:
     for path, mount in containers.mountinfo(containers.pid(engine, plain)).items():
-        assert mount["propagation"] == [], f"{path}: {mount['propagation']}"
+        assert mount.propagation == (), f"{path}: {mount.propagation}"
 
 
 def test_nothing_can_be_mounted_from_inside(engine: PrivateEngine, plain: str) -> None:

@@ -43,7 +43,7 @@ def _denials() -> Iterator[None]:
     """Print the denials of a failed test."""
     denials = Denials()
     yield
-    print("\n".join(denials.found()))
+    print("\n".join(denials.containing()))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_file_of_the_host_cannot_be_accessed(
             assert done.returncode != 0, command
             assert "Permission denied" in done.stderr, done.stderr
         mine = current(containers.pid(engine, name))
-    assert denials.found("avc:", f"scontext={mine}", 'name="secret"', "permissive=0")
+    assert denials.containing("avc:", f"scontext={mine}", 'name="secret"', "permissive=0")
     assert (shared / "secret").read_text() == "of the host"
 
 
@@ -148,7 +148,7 @@ def test_files_of_another_container_cannot_be_accessed(
                 assert done.returncode != 0
                 assert "Permission denied" in done.stderr
             mine = current(containers.pid(engine, other))
-        assert denials.found("avc:", f"scontext={mine}", f"tcontext={theirs}", "permissive=0")
+        assert denials.containing("avc:", f"scontext={mine}", f"tcontext={theirs}", "permissive=0")
 
 
 def test_a_volume_with_z_is_shared_by_all_containers(

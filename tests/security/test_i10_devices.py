@@ -67,4 +67,4 @@ def test_mounts_without_devices_are_nodev(
         found = containers.mountinfo(containers.pid(engine, name))
     engine.request("DELETE", f"/volumes/{volume}?force=1")
     for path in ("/volume", "/scratch", "/dev/shm", "/dev/mqueue", "/proc", "/sys", "/etc/hosts"):
-        assert "nodev" in found[path]["options"], f"{path}: {found[path]['options']}"
+        assert "nodev" in found[path].options, f"{path}: {found[path].options}"

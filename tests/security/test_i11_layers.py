@@ -29,10 +29,10 @@ from harness.hostile_archives import (
     REFUSED,
     SECONDS,
     SECRET,
+    error_of,
     fingerprint,
     load,
     make_canary,
-    said,
 )
 from harness.layers import Member, digest, image, layer
 
@@ -42,7 +42,7 @@ NOWHERE = "sha256:" + "0" * 64
 @pytest.fixture
 def canary(engine: PrivateEngine, busybox: str) -> Iterator[Path]:
     """Yield a tree next to the engine's root; it, the engine's files and mounts must not change."""
-    with hostile_archives.beside(engine, busybox) as tree:
+    with hostile_archives.canary_tree(engine, busybox) as tree:
         yield tree
 
 
@@ -232,7 +232,7 @@ def test_an_endless_stream_is_closed(
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request("POST", "/images/load", endless(), {"Content-Type": "x-tar"})
-        assert "No space" in said(small, connection.getresponse().read())
+        assert "No space" in error_of(small, connection.getresponse().read())
     finally:
         connection.close()
     assert time.monotonic() - begin < SECONDS

@@ -41,7 +41,7 @@ TAR = {"Content-Type": "x-tar"}
 @pytest.fixture
 def canary(engine: PrivateEngine, busybox: str) -> Iterator[Path]:
     """Yield a tree next to the engine's root; it, the engine's files and mounts must not change."""
-    with hostile_archives.beside(engine, busybox) as tree:
+    with hostile_archives.canary_tree(engine, busybox) as tree:
         yield tree
 
 
@@ -388,12 +388,12 @@ def test_an_archive_for_a_container_stays_in_its_root(
     try:
         links = layer([("out", "link", f"{UP}CANARY")], tree)
         put(engine, name, "/", links)
-        before = hostile_archives.fingerprint(engine.root, beside=id)
+        before = hostile_archives.fingerprint(engine.root, excluded=id)
         begin = time.monotonic()
         status = put(engine, name, where, layer((REFUSED | HARMLESS)[case][1], tree))
         assert time.monotonic() - begin < SECONDS
         assert status != 500
-        assert hostile_archives.fingerprint(engine.root, beside=id) == before
+        assert hostile_archives.fingerprint(engine.root, excluded=id) == before
         assert not list(devices(engine.root, id))
     finally:
         for path in (tree / "secret", tree / "directory", tree):
@@ -418,10 +418,10 @@ def devices(top: Path, id: str) -> Iterator[Path]:
 def test_a_truncated_archive_for_a_container_does_no_harm(
     engine: PrivateEngine, box: tuple[str, str], length: int
 ) -> None:
-    before = hostile_archives.fingerprint(engine.root, beside=box[1])
+    before = hostile_archives.fingerprint(engine.root, excluded=box[1])
     status = put(engine, box[0], "/", layer([("etc/own", "x" * 5000)])[:length])
     assert status < 500
-    assert hostile_archives.fingerprint(engine.root, beside=box[1]) == before
+    assert hostile_archives.fingerprint(engine.root, excluded=box[1]) == before
 
 
 @pytest.mark.parametrize("cve", ["CVE-2024-8676"])

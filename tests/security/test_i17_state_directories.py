@@ -63,7 +63,7 @@ def test_volumes_are_nosuid_and_nodev(engine: PrivateEngine, busybox: str, cve: 
     with containers.running(engine, busybox, flags=("-v", f"{volume}:/v")) as name:
         found = containers.mountinfo(containers.pid(engine, name))
     engine.request("DELETE", f"/volumes/{volume}?force=1")
-    assert {"nosuid", "nodev"} <= found["/v"]["options"]
+    assert {"nosuid", "nodev"} <= found["/v"].options
 
 
 def test_a_removed_container_leaves_no_file(engine: PrivateEngine, busybox: str) -> None:

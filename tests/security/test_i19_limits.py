@@ -41,7 +41,7 @@ def test_descriptors_are_limited_by_default(engine: PrivateEngine, plain: str) -
 @pytest.mark.parametrize("cve", ["CVE-2024-3056"])
 def test_shared_memory_is_limited_by_default(engine: PrivateEngine, plain: str, cve: str) -> None:
     shm = containers.mountinfo(containers.pid(engine, plain))["/dev/shm"]
-    assert any(option == "size=65536k" for option in shm["super"]), shm
+    assert any(option == "size=65536k" for option in shm.super_options), shm
 
 
 @pytest.mark.parametrize("cve", ["CVE-2022-1708"])

@@ -9,7 +9,7 @@ import pytest
 from acceptance.transcript.scenes import EVENTS, EXEC, FILES, LIFE, RUN, SCENES, UPDATES
 from harness.callers.dockerd import BridgedDockerd
 from harness.engine import PrivateEngine
-from harness.transcript import Run, Said, Scene, play
+from harness.transcript import Result, Run, Scene, play
 
 pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("transcript")]
 
@@ -57,7 +57,7 @@ def test_the_output_is_the_same_for_an_older_client(
     _compare(scene, ours, theirs)
 
 
-def _compare(scene: Scene, ours: list[Said], theirs: list[Said]) -> None:
+def _compare(scene: Scene, ours: list[Result], theirs: list[Result]) -> None:
     different = [
         _shown(step.words, mine, other)
         for step, mine, other in zip(scene.steps, ours, theirs, strict=True)
@@ -66,7 +66,7 @@ def _compare(scene: Scene, ours: list[Said], theirs: list[Said]) -> None:
     assert not different, "\n".join(different)
 
 
-def _play(run: Run, scene: Scene, directory: Path) -> list[Said]:
+def _play(run: Run, scene: Scene, directory: Path) -> list[Result]:
     directory.mkdir()
     clean = [
         ("rm", "-f", "-v", "t-1", "t-2", "t-3", "t-4", "t-5"),
@@ -77,7 +77,7 @@ def _play(run: Run, scene: Scene, directory: Path) -> list[Said]:
     return play(run, scene, directory, clean)
 
 
-def _shown(words: tuple[str, ...], ours: Said, theirs: Said) -> str:
+def _shown(words: tuple[str, ...], ours: Result, theirs: Result) -> str:
     lines = [f"$ docker {' '.join(words)}"]
     for kind, a, b in (
         ("status", str(ours.status), str(theirs.status)),

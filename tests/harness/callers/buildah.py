@@ -1,4 +1,4 @@
-"""buildah with storage and configuration of its own; commands run through the runtime."""
+"""buildah with private storage and configuration; it runs commands through the runtime."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Buildah(Caller):
         self("rmi", "--all", "--force")
 
     def _configuration(self) -> str:
-        """Without limits named here it raises them, which not every root may."""
+        """Set the limits: without them buildah raises them, which not every root may do."""
         files, processes = (getrlimit(kind)[1] for kind in (RLIMIT_NOFILE, RLIMIT_NPROC))
         return f"""
 [containers]
@@ -49,7 +49,7 @@ cgroup_manager = "cgroupfs"
 
     @property
     def kept_mounts(self) -> tuple[str, ...]:
-        """The storage library makes its directory a mount point, so that it may be private."""
+        """Return the mounts that the storage library keeps: its directory, to make it private."""
         return (str(self.storage / "overlay"),)
 
     def environment(self) -> dict[str, str]:

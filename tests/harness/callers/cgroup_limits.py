@@ -1,4 +1,4 @@
-"""The limits of a process's cgroup, as the kernel holds them."""
+"""The limits of a process's cgroup, read from the kernel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def limits(pid: str | int) -> dict[str, float]:
-    """Memory in bytes, cpu in processors, pids (0 for no limit); from files of version 1 or 2."""
+    """Return memory in bytes, cpu in processors, pids (0 for no limit), from files of v1 or v2."""
     groups = {}
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""containerd with root, state and socket of its own, and its command line ctr."""
+"""containerd with private root, state and socket, and its client ctr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ SHIM = "io.containerd.runc.v2"
 
 
 class Containerd(Caller):
-    """A daemon in the room. Containers are of the room's namespace, and so are their cgroups."""
+    """A daemon in private namespaces.
+
+    Containers and cgroups are in the containerd namespace of the tag.
+    """
 
     daemon: subprocess.Popen[bytes] | None = None
 
@@ -71,7 +74,7 @@ address = "{self.socket}"
         return super().environment() | {"PATH": super().environment()["PATH"] + ":/usr/sbin:/sbin"}
 
     def processes(self, container: str) -> list[int]:
-        """Process ids of a container, as its shim has them from the runtime."""
+        """Return the process ids of a container, as its shim gets them from the runtime."""
         lines = self.out("task", "ps", container).splitlines()[1:]
         return [int(line.split()[0]) for line in lines]
 

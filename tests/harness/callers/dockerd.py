@@ -1,4 +1,4 @@
-"""dockerd with directories, socket and containerd of its own."""
+"""dockerd with private directories, socket and containerd."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Dockerd(Caller):
         until(lambda: self("version", expect=None).returncode == 0, f"dockerd, see {self.log}")
 
     def flags(self) -> tuple[str, ...]:
-        """Of the daemon, further ones."""
+        """Return further flags of the daemon."""
         return ()
 
     def crash(self) -> None:
-        """End the daemon without a chance to tell its containers."""
+        """Kill the daemon, so that it cannot stop its containers."""
         assert self.daemon is not None
         os.kill(self.daemon.pid, signal.SIGKILL)
         self.daemon.wait(20)
@@ -73,12 +73,12 @@ class Dockerd(Caller):
 
     @property
     def kept_mounts(self) -> tuple[str, ...]:
-        """The daemon makes its directory a mount point, so that it may be private."""
+        """Return the mount of the daemon's directory, which makes it private."""
         return (str(self.namespaces.base / "data"),)
 
     @property
     def name(self) -> str:
-        """What the daemon knows the runtime by: runc is a name that it keeps to itself."""
+        """Return the daemon's name of the runtime; the name runc is reserved."""
         return f"{self.runtime.name}-tested"
 
     @property
@@ -121,6 +121,6 @@ class RemappedDockerd(Dockerd):
 
 
 class BridgedDockerd(Dockerd):
-    """A daemon with its default bridge, in the room's network namespace."""
+    """A daemon with its default bridge, in the private network namespace."""
 
     network = ()

@@ -1,4 +1,4 @@
-"""podman with storage, state and configuration of its own."""
+"""podman with private storage, state and configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUBORDINATE_IDS = {"containers": (1_000_000, 200_000), TESTER: (3_000_000, 65536
 
 
 class Podman(Caller):
-    """Root's podman. Containers have no network and a cgroup below the room's."""
+    """Root's podman. Containers have no network and a cgroup below the private parent."""
 
     uid = 0
     kept_groups = "conmon|[0-9a-f]{64}"  # of its monitors, and of pods; containers' are libpod-...
@@ -46,7 +46,7 @@ class Podman(Caller):
 
     @property
     def kept_mounts(self) -> tuple[str, ...]:
-        """The storage library makes its directory a mount point, so that it may be private."""
+        """Return the mount of the storage directory, which makes it private."""
         return (str(self.storage / "overlay"),)
 
     @property
@@ -99,7 +99,7 @@ runtime_supports_json = ["{name}"]
 
 
 class RootlessPodman(Podman):
-    """The podman of a user that is known in the room only."""
+    """The podman of a user that exists only in the private namespaces."""
 
     uid = TESTER_ID
 
@@ -133,6 +133,6 @@ class RootlessPodman(Podman):
         return super().environment() | own
 
     def reaches_runtime(self) -> bool:
-        """Whether the user may read the runtime's files, wherever this tree is."""
+        """Return whether the user may read the runtime's files in this tree."""
         words = self.namespaces.enter(self._as_user(str(self.runtime), "--version"))
         return subprocess.run(words, capture_output=True, timeout=60).returncode == 0

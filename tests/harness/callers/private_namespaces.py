@@ -1,12 +1,12 @@
-"""Namespaces of a caller's own: what it mounts, keeps below /run or sends never meets the host's.
+"""Private mount and network namespaces of a caller, which isolate its state from the host's.
 
-A holder keeps a mount and a network namespace: /run and /dev/shm are empty there, so that callers
-and runtimes find no state of the host's at their default places, and write none there. It ends
-with the standard input that the test holds, so none outlives the test.
+A process holds both namespaces. /run and /dev/shm are empty in them, so callers and runtimes read
+and write no state of the host at their default paths. The process exits with the standard input
+that the test holds, so it never outlives the test.
 
-Facts about podman on v1: it takes each directory below /sys/fs/cgroup with the name of a controller
-for a hierarchy. Where none is mounted it makes plain files there, and then fails to remove its own
-cgroup. Such directories are not there inside.
+Facts about podman on v1: it treats each directory below /sys/fs/cgroup with the name of a
+controller as a hierarchy. If none is mounted there, it creates plain files and then fails to remove
+its own cgroup. Such directories do not exist in the namespaces.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+
+from jaula.kernel import mountinfo
 
 T = TypeVar("T")
 
@@ -61,7 +63,7 @@ exec cat
 
 @dataclass
 class PrivateNamespaces:
-    """One caller's place. ``base`` is on a disk, ``run`` only there inside."""
+    """The namespaces of one caller. ``base`` is on disk, ``/run`` only inside."""
 
     # Short, because socket addresses are limited to 107 bytes and container ids are 64 long; of
     # letters and digits, because containerd has a namespace of this name.
@@ -71,7 +73,7 @@ class PrivateNamespaces:
 
     @property
     def tag(self) -> str:
-        """In the names of cgroups and directories; no other room's."""
+        """Return the name in cgroups and directories, unique for each instance."""
         return self.base.name
 
     @property
@@ -95,38 +97,38 @@ class PrivateNamespaces:
         self.mounted = frozenset(self._mount_points())
 
     def enter(self, words: Sequence[str], directory: str = "/") -> list[str]:
-        """``words`` as a command that runs inside."""
+        """Return ``words`` as a command that runs inside."""
         spaces = f"/proc/{self.pid}/ns"
         entered = (f"--mount={spaces}/mnt", f"--net={spaces}/net", f"--wdns={directory}")
         return ["nsenter", *entered, "--", *words]
 
     def path(self, inside: str | Path) -> Path:
-        """A path as a process outside reaches it."""
+        """Return the path of an inside file for a process outside."""
         return Path(f"/proc/{self.pid}/root") / str(inside).lstrip("/")
 
     def bind(self, source: Path, target: str) -> None:
-        """Show ``source`` at ``target`` inside."""
+        """Bind mount ``source`` at ``target`` inside."""
         subprocess.run(self.enter(["mount", "--bind", str(source), target]), check=True)
         self.mounted |= {target}
 
-    def show_file(self, target: str, text: str) -> None:
-        """Show a file of this text at ``target`` inside, which must be a file on the host."""
+    def bind_file(self, target: str, text: str) -> None:
+        """Bind mount a file with this text at ``target`` inside, a file of the host."""
         copy = self.base / target.replace("/", "_")
         copy.write_text(text)
         copy.chmod(0o644)
         self.bind(copy, target)
 
     def add_user(self, name: str, uid: int, home: str, ids: dict[str, tuple[int, int]]) -> None:
-        """A user who is known inside only, and subordinate ids: name to first and number."""
+        """Add a user and subordinate ids (name to first and number) inside only."""
         person = f"{name}:x:{uid}:{uid}::{home}:/bin/sh\n"
-        self.show_file("/etc/passwd", Path("/etc/passwd").read_text() + person)
-        self.show_file("/etc/group", Path("/etc/group").read_text() + f"{name}:x:{uid}:\n")
+        self.bind_file("/etc/passwd", Path("/etc/passwd").read_text() + person)
+        self.bind_file("/etc/group", Path("/etc/group").read_text() + f"{name}:x:{uid}:\n")
         rows = "".join(f"{owner}:{first}:{number}\n" for owner, (first, number) in ids.items())
-        self.show_file("/etc/subuid", rows)
-        self.show_file("/etc/subgid", rows)
+        self.bind_file("/etc/subuid", rows)
+        self.bind_file("/etc/subgid", rows)
 
     def close(self) -> None:
-        """End what is left, then the namespaces with all their mounts, then the directory."""
+        """Kill the remaining processes, then remove namespaces, mounts and the directory."""
         for pid, _ in self._processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -139,9 +141,9 @@ class PrivateNamespaces:
     # What is there, read from the kernel and not from the caller.
 
     def leaks(self, *, mounts: Sequence[str] = (), groups: str = "") -> dict[str, list[str]]:
-        """What a caller that has removed its containers left.
+        """Return what a caller left behind after it removed its containers.
 
-        Not counted is what the caller itself keeps: ``mounts``, and cgroups whose last name
+        The result excludes what the caller itself keeps: ``mounts``, and cgroups whose last name
         matches the pattern ``groups``.
         """
         looks: dict[str, Callable[[], list[str]]] = {
@@ -157,7 +159,7 @@ class PrivateNamespaces:
         return {kind: left for kind, look in looks.items() if (left := remaining(look))}
 
     def _processes(self) -> list[tuple[int, str]]:
-        """Those in these namespaces or in cgroups of this room, but the holder and this test."""
+        """Return processes in these namespaces or cgroups, except the holder and this test."""
         spaces = {Path(f"/proc/{self.pid}/ns/{kind}").readlink().name for kind in ("mnt", "net")}
         found = []
         for directory in Path("/proc").glob("[0-9]*"):
@@ -171,11 +173,10 @@ class PrivateNamespaces:
         return found
 
     def _mount_points(self) -> list[str]:
-        table = Path(f"/proc/{self.pid}/mountinfo").read_text()
-        return [line.split()[4] for line in table.splitlines()]
+        return [mount.target for mount in mountinfo.read(f"/proc/{self.pid}/mountinfo")]
 
     def _groups(self) -> list[Path]:
-        """Cgroups of this room, in every hierarchy, the deepest first."""
+        """Return the cgroups of the tag in every hierarchy, the deepest first."""
         hierarchies = (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/"))
         parents = [hierarchy / self.tag for hierarchy in hierarchies]
         found = [
@@ -192,13 +193,13 @@ class PrivateNamespaces:
         return [str(path) for path in self._groups()]
 
     def _runtime_states(self) -> list[str]:
-        """Directories in which a runtime keeps what it knows of a container."""
+        """Return directories in which a runtime stores the state of a container."""
         inside = self.path("/run")
         return [str(path.relative_to(inside).parent) for path in inside.rglob("state.json")]
 
 
 def remaining(look: Callable[[], list[T]], seconds: float = BEYOND_GRACE) -> list[T]:
-    """What ``look`` still finds after what is under way has had its time; it may be nothing."""
+    """Return the result of ``look`` once it is empty or ``seconds`` have passed."""
     deadline = time.monotonic() + seconds
     while (found := look()) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -86,26 +86,26 @@ def test_mounts_are_made_in_their_order_with_their_options(
     )
     with runtime.started(changes) as bundle:
         found = mountinfo(bundle.pid)
-        assert {"nosuid", "noexec", "nodev", "rw"} <= found["/tmp"]["options"]
-        assert {"size=1024k", "mode=1770"} <= found["/tmp"]["super"]
-        assert "ro" in found["/tmp/a"]["options"]
-        assert "ro" in found["/etc"]["options"]
-        assert found["/etc"]["root"].endswith(str(tmp_path).rpartition("/")[2])
-        assert "rw" in found["/tmp/b/c"]["options"]
+        assert {"nosuid", "noexec", "nodev", "rw"} <= found["/tmp"].options
+        assert {"size=1024k", "mode=1770"} <= set(found["/tmp"].super_options)
+        assert "ro" in found["/tmp/a"].options
+        assert "ro" in found["/etc"].options
+        assert found["/etc"].root.endswith(str(tmp_path).rpartition("/")[2])
+        assert "rw" in found["/tmp/b/c"].options
         assert bundle.inside("cat /etc/file /tmp/b/c") == "contentcontent"
-        assert not any("shared:" in word for m in found.values() for word in m["propagation"])
+        assert not any("shared:" in word for m in found.values() for word in m.propagation)
 
 
 def test_the_standard_file_systems_belong_to_the_container(runtime: PrivateRuntime) -> None:
     with runtime.started() as bundle:
         found = mountinfo(bundle.pid)
-        kinds = {point: found[point]["type"] for point in found}
+        kinds = {point: found[point].fstype for point in found}
         assert kinds["/proc"] == "proc"
         assert kinds["/dev"] == kinds["/dev/shm"] == "tmpfs"
         assert kinds["/dev/pts"] == "devpts"
         assert kinds["/dev/mqueue"] == "mqueue"
         assert kinds["/sys"] == "sysfs"
-        assert "ro" in found["/sys"]["options"]
+        assert "ro" in found["/sys"].options
         assert bundle.inside("echo /proc/[0-9]*").split()[0] == "/proc/1"
 
 
@@ -201,8 +201,8 @@ def test_readonly_paths_take_no_write(runtime: PrivateRuntime) -> None:
     bundle = runtime.bundle(changes, own_root=True, script=script)
     (bundle.path / "rootfs/etc/hosts").touch()
     with runtime.started(changes, own_root=True) as other:
-        assert "ro" in mountinfo(other.pid)["/etc"]["options"]
-        assert "ro" in mountinfo(other.pid)["/proc/sys"]["options"]
+        assert "ro" in mountinfo(other.pid)["/etc"].options
+        assert "ro" in mountinfo(other.pid)["/proc/sys"].options
     printed = bundle.run().stdout
     assert "touch: /etc/x: Read-only file system" in printed
     assert printed.endswith("fine\n")

@@ -149,7 +149,7 @@ def test_a_repair_that_was_cut_off_can_be_done_again(filled: Path, tmp_path: Pat
     store = opened(filled)
     top = store.resolve("one:1").layers[1]
     (Path(store.layers.path(top)) / "etc/top").write_text("changed")
-    for trial, _ in sampled(filled, tmp_path, "mend", "one:1"):
+    for trial, _ in sampled(filled, tmp_path, "repair", "one:1"):
         store = opened(trial)
         for manifest in store.damaged():
             repair.repair(store, manifest)
