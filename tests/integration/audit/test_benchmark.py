@@ -1,9 +1,8 @@
 """Scanners get true values from ``docker inspect``: the CIS Docker Benchmark, parts 4 and 5.
 
-The templates ask for the fields that scanners for Docker read, docker-bench-security among them,
-and are put to the real ``docker`` command. Each is held against three containers: one that follows
-the benchmark, one that goes against it, and a plain one, whose answers must say what the kernel has
-in effect.
+The templates request the fields that scanners for Docker read, docker-bench-security among them,
+through the real ``docker`` command. Each is compared for three containers: one that follows the
+benchmark, one that violates it, and a default one, whose values must match the kernel.
 """
 
 from __future__ import annotations
@@ -79,8 +78,8 @@ BROKEN = (
 
 
 @pytest.fixture(scope="module")
-def told(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
-    """Return what the docker command prints for every template, by container."""
+def inspected(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
+    """Return the output of the docker command for every template, by container."""
     socket = ("-v", f"{engine.socket}:/engine.sock")
     parent = containers.unique("elsewhere")
     broken_flags = BROKEN.format(parent=parent).split()
@@ -105,13 +104,16 @@ def told(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
 
 
 @pytest.mark.parametrize("number", range(len(ROWS)), ids=[row[0] for row in ROWS])
-def test_a_scanner_gets_a_true_answer(told: dict[str, list[str]], number: int) -> None:
+def test_a_scanner_gets_a_true_answer(inspected: dict[str, list[str]], number: int) -> None:
     _, _, *expected = ROWS[number]
     for name, pattern in zip(("kept", "broken", "plain"), expected, strict=True):
-        assert re.fullmatch(pattern, told[name][number], re.DOTALL), (name, told[name][number])
+        assert re.fullmatch(pattern, inspected[name][number], re.DOTALL), (
+            name,
+            inspected[name][number],
+        )
 
 
-def test_the_answers_are_what_the_kernel_has_in_effect(engine: PrivateEngine, busybox: str) -> None:
+def test_inspect_matches_the_kernel(engine: PrivateEngine, busybox: str) -> None:
     """Compare limits and privileges in inspect with the container's files in /proc."""
     flags = ("-m", "32m", "--pids-limit", "77", "--read-only", "--cap-drop", "ALL")
     with containers.running(engine, busybox, flags=flags) as limited:

@@ -11,7 +11,7 @@ from harness import containers
 from harness.engine import PrivateEngine
 
 
-def test_it_lists_every_check_without_an_engine(jaula) -> None:  # type: ignore[no-untyped-def]
+def test_verify_lists_every_check_without_an_engine(jaula) -> None:  # type: ignore[no-untyped-def]
     done = jaula("--host", "unix:///nowhere/socket", "verify", "--list")
     assert done.returncode == 0, done.stderr
     for word in ("namespaces (", "host-kernel (", "probes (", "references", "CIS 5.22", "advice"):

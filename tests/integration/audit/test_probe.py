@@ -149,7 +149,7 @@ def test_a_missing_protection_lets_an_attempt_succeed(
     groups: set[str],
     attempt: str,
 ) -> None:
-    """The container lacks a protection that its request, as shown to the judge, does not lift."""
+    """The container lacks a protection that its request does not remove."""
     with containers.running(engine, busybox, flags=flags) as name:
         rows = tried(engine, name, asked)
     for group in groups:
@@ -329,7 +329,7 @@ def test_a_twin_that_cannot_start_leaves_nothing(
 
 
 def left(engine: PrivateEngine) -> dict[str, list[str]]:
-    """What a twin could leave behind in the engine, and of this process in shared memory."""
+    """Return the leftovers of a twin in the engine, and of this process in shared memory."""
     table = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
     return {
         "containers": sorted(

@@ -99,10 +99,10 @@ def test_a_privileged_exec_is_a_relaxation(
 # -- the filter ------------------------------------------------------------------------------
 
 
-def test_a_filter_other_than_the_spec_s_fails(
+def test_a_filter_that_differs_from_the_spec_fails(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
-    """A container that runs under another filter than its documents say, as a broken engine's."""
+    """The container runs under another filter than its documents state, as with a broken engine."""
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}))
     flags = ("--security-opt", f"seccomp={profile}")

@@ -1,4 +1,4 @@
-"""verify of mounts that the engine makes: secrets, and volumes with options."""
+"""verify of mounts that the engine creates: secrets, and volumes with options."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def mounted(engine: PrivateEngine, name: str, act: Callable[[], None]) -> None:
     child(work)
 
 
-def test_secrets_and_volumes_hold(engine: PrivateEngine, box: str) -> None:
+def test_secrets_and_volumes_pass(engine: PrivateEngine, box: str) -> None:
     assert failing(engine, box) == set()
 
 

@@ -68,7 +68,7 @@ def test_a_new_cgroup_is_empty_and_can_be_opened_by_its_path(
         assert directory.endswith(path)
 
 
-def test_opening_a_missing_cgroup_is_not_found(driver: CgroupDriver, path: str) -> None:
+def test_opening_a_missing_cgroup_raises_not_found(driver: CgroupDriver, path: str) -> None:
     with pytest.raises(NotFound, match="no such cgroup"):
         driver.open(path)
 
@@ -269,7 +269,7 @@ def test_destroy_removes_children_and_is_idempotent(driver: CgroupDriver, path: 
 def test_processes_of_child_cgroups_are_listed_frozen_and_killed(
     cgroup: Cgroup, start: Start
 ) -> None:
-    """As of a container that makes cgroups of its own: systemd or a container engine in it."""
+    """A container may create its own cgroups: systemd or a container engine in it."""
     process = start(cgroup, "print('up', flush=True)\nwhile True: pass")
     up(process)
     directories = set(cgroup.locations().values())

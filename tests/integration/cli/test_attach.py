@@ -155,7 +155,7 @@ def test_a_failed_start_restores_the_terminal(
         assert termios.tcgetattr(terminal.master) == before
 
 
-def test_it_requires_a_terminal(engine: PrivateEngine, busybox: str) -> None:
+def test_interactive_attach_requires_a_terminal(engine: PrivateEngine, busybox: str) -> None:
     done = engine.cli("jaula", "run", "-it", "--rm", busybox, "true")
     assert done.returncode == 1
     assert done.stderr == "the input device is not a TTY\n"
@@ -178,7 +178,7 @@ def test_an_exec_that_cannot_begin_does_not_leave_zero(
             assert done.returncode == 126, (command, flags, done.stderr)
 
 
-def test_top_takes_the_columns_of_ps(engine: PrivateEngine, busybox: str, name: str) -> None:
+def test_top_accepts_the_columns_of_ps(engine: PrivateEngine, busybox: str, name: str) -> None:
     engine.cli("jaula", "run", "-d", "--name", name, busybox, "sleep", "61")
     done = engine.cli("jaula", "top", name, "-o", "pid,args")
     assert done.stdout.splitlines()[1].endswith("sleep 61")

@@ -234,7 +234,7 @@ def test_an_internal_network_reaches_no_port_at_its_gateway(topology: Topology, 
 def test_without_dup_ports_are_closed_to_outside(
     topology: Topology, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a kernel without ``dup`` the ports are closed and a warning says so."""
+    """On a kernel without ``dup`` the ports are closed and a warning is logged."""
     run = Libnftables.run
 
     def refuse(self: Libnftables, commands: str, *, json: bool = False) -> str:

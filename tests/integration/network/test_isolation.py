@@ -118,7 +118,7 @@ def test_a_published_port_is_reached_by_all_but_internal_networks(
     assert (seen is not None) == reached
 
 
-def test_the_gateways_address_does_not_lead_an_internal_network_to_others(town: Town) -> None:
+def test_an_internal_network_reaches_no_other_through_the_gateway_address(town: Town) -> None:
     box = town.boxes["a1"]
     with in_netns(town.topology.host):
         town.topology.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18081)])

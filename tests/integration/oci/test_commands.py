@@ -174,7 +174,7 @@ def test_spec_writes_a_document_that_runs(runtime: PrivateRuntime, tmp_path: Pat
     assert {"type": "user"} in rootless["linux"]["namespaces"]
 
 
-def test_features_are_what_the_command_does(runtime: PrivateRuntime) -> None:
+def test_features_match_the_commands(runtime: PrivateRuntime) -> None:
     document = json.loads(runtime.command("features").stdout)
     assert document["ociVersionMax"] == "1.2.0"
     assert document["hooks"] == [

@@ -39,7 +39,7 @@ def call(runtime: PrivateRuntime, *words: str) -> Line:
     return [RUNTIME, "--root", runtime.root, *words]
 
 
-def test_of_two_starts_one_wins(runtime: PrivateRuntime) -> None:
+def test_one_of_two_starts_succeeds(runtime: PrivateRuntime) -> None:
     for _ in range(5):
         with runtime.created(script="echo ran; exec sleep 60") as bundle:
             results = together(*[call(runtime, "start", bundle.id)] * 3)
@@ -51,7 +51,7 @@ def test_of_two_starts_one_wins(runtime: PrivateRuntime) -> None:
             eventually(lambda: bundle.out.read_text() == "ran\n", "the program runs, once")
 
 
-def test_of_many_creations_of_one_id_one_wins(runtime: PrivateRuntime) -> None:
+def test_one_of_many_creations_of_an_id_succeeds(runtime: PrivateRuntime) -> None:
     bundle = runtime.bundle()
     out = bundle.path / "streams"
     with out.open("ab") as file:
@@ -149,7 +149,7 @@ def strace(inject: str, line: Line) -> tuple[int, str]:
 
 
 def killed_at(count: int, line: Line) -> None:
-    """Run a line whose ``count``th system call is its last."""
+    """Run a command line that is killed at its ``count``th system call."""
     words = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject=all:signal=KILL:when={count}"]
     subprocess.run(
         [*words, *(str(word) for word in line)],
@@ -225,7 +225,7 @@ OF_INIT = ("setsid", "sethostname", "pivot_root", "umount2", "capset", "accept4"
 
 @needs_strace
 @pytest.mark.parametrize("name", OF_INIT)
-def test_an_init_that_is_killed_while_it_is_made_fails_the_creation(
+def test_an_init_killed_during_create_fails_the_creation(
     runtime: PrivateRuntime, name: str
 ) -> None:
     bundle = runtime.bundle(HOOKED)
@@ -243,7 +243,7 @@ def test_an_init_that_is_killed_while_it_is_made_fails_the_creation(
 
 @needs_strace
 @pytest.mark.parametrize("command", ["start", "delete", "exec", "kill", "pause"])
-def test_a_command_that_is_killed_leaves_what_can_be_removed(
+def test_a_killed_command_leaves_a_container_that_can_be_removed(
     runtime: PrivateRuntime, tmp_path: Path, command: str
 ) -> None:
     def prepared() -> tuple[Bundle, Line]:
@@ -295,7 +295,7 @@ def test_an_init_that_is_killed_in_a_hook_fails_the_creation(runtime: PrivateRun
     assert not runtime.left()
 
 
-def test_a_state_directory_without_anything_in_it_is_a_stopped_container(
+def test_an_empty_state_directory_is_a_stopped_container(
     runtime: PrivateRuntime,
 ) -> None:
     bundle = runtime.bundle()

@@ -1,4 +1,4 @@
-"""``exec``: what the added process is, by its flags and by a document, and how it ends."""
+"""``exec``: the added process by flags and by a document, and its exit."""
 
 from __future__ import annotations
 

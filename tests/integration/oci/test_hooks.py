@@ -1,4 +1,4 @@
-"""config.md "POSIX-platform Hooks", runtime.md "Lifecycle": when, where and with what they run."""
+"""config.md "POSIX-platform Hooks", runtime.md "Lifecycle": time, namespace and input of hooks."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ def noting(notes: Notes, point: str, word: str = "", then: str = "true") -> Conf
     return hook(f"echo {word or point} >> {notes.place(point)}/order; {then}")
 
 
-def test_all_six_points_come_in_their_order_and_a_point_s_hooks_in_theirs(
-    runtime: PrivateRuntime, notes: Notes
-) -> None:
+def test_hooks_run_in_the_order_of_the_specification(runtime: PrivateRuntime, notes: Notes) -> None:
     hooks = {point: [noting(notes, point, f"{point}{n}") for n in (1, 2)] for point in LIFE}
     bundle = bundle_with(runtime, notes, hooks)
     expected = [f"{point}{n}" for point in LIFE for n in (1, 2)]
@@ -337,7 +335,7 @@ def test_delete_force_ends_a_create_that_hangs_in_a_hook(hanging: Hanging) -> No
     assert creating.wait(10) == 1
 
 
-def test_a_create_that_is_killed_takes_its_hook_along(hanging: Hanging) -> None:
+def test_a_killed_create_kills_its_hook(hanging: Hanging) -> None:
     bundle, creating = hanging
     creating.kill()
     creating.wait()

@@ -135,9 +135,7 @@ def mounts_at(*places: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", ["/", "link-to-/"])
-def test_the_host_s_own_root_is_refused_or_left_unharmed(
-    runtime: PrivateRuntime, path: str
-) -> None:
+def test_the_root_of_the_host_is_refused_or_unchanged(runtime: PrivateRuntime, path: str) -> None:
     """A user who creates containers may name any directory; the host must not change."""
     before = sorted(os.listdir("/")), mounts_at("/", "/proc", "/sys", "/dev", "/dev/pts")
     bundle = runtime.bundle({"root": {"path": path, "readonly": True}}, script="true")
@@ -151,7 +149,7 @@ def test_the_host_s_own_root_is_refused_or_left_unharmed(
     assert after == before
 
 
-def test_a_root_above_the_bundle_is_no_more_than_a_directory(runtime: PrivateRuntime) -> None:
+def test_a_root_above_the_bundle_is_only_a_directory(runtime: PrivateRuntime) -> None:
     bundle = runtime.bundle({"root": {"path": ".."}}, script="true")
     try:
         assert 'exec: "sh": executable file not found' in bundle.refused()
@@ -183,7 +181,7 @@ def tmpfs(destination: str) -> Config:
         ("deep/evil", "OUTSIDE"),
     ],
 )
-def test_nothing_is_made_outside_through_a_link_in_the_root(
+def test_nothing_is_created_outside_through_a_link_in_the_root(
     runtime: PrivateRuntime, tmp_path: Path, kind: str, link: str, target: str
 ) -> None:
     outside = tmp_path / "outside"
@@ -209,7 +207,7 @@ def test_nothing_is_made_outside_through_a_link_in_the_root(
 
 
 @pytest.mark.parametrize("name", ["proc", "sys", "dev", "dev/pts", "etc"])
-def test_a_link_in_place_of_a_mount_point_is_kept_inside(
+def test_a_link_in_place_of_a_mount_point_stays_in_the_root(
     runtime: PrivateRuntime, tmp_path: Path, name: str
 ) -> None:
     outside = tmp_path / "outside"
@@ -252,7 +250,7 @@ def test_a_program_that_is_a_link_out_of_the_root_stays_inside(runtime: PrivateR
 
 
 @pytest.mark.parametrize("target", ["/proc/self/fd/3", "/proc/self/fd/7", "/proc/1/cwd", "/proc"])
-def test_a_working_directory_leads_out_through_no_link(
+def test_no_link_leads_the_working_directory_out_of_the_root(
     runtime: PrivateRuntime, target: str
 ) -> None:
     bundle = runtime.bundle(
@@ -269,7 +267,7 @@ def test_a_working_directory_leads_out_through_no_link(
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_fifo_in_place_of_what_is_read_inside_does_not_block(runtime: PrivateRuntime) -> None:
+def test_a_fifo_in_place_of_a_file_does_not_block(runtime: PrivateRuntime) -> None:
     bundle = runtime.bundle({"process": {"env": ["PATH=/bin"]}}, own_root=True, script="echo $HOME")
     os.mkfifo(bundle.path / "rootfs/etc/passwd")
     assert bundle.printed() == "/\n"

@@ -73,7 +73,7 @@ def test_the_container_is_at_its_root(runtime: PrivateRuntime) -> None:
 # mounts
 
 
-def test_mounts_are_made_in_their_order_with_their_options(
+def test_mounts_are_made_in_order_with_their_options(
     runtime: PrivateRuntime, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("content")
@@ -130,7 +130,7 @@ def test_annotations_are_in_the_state(runtime: PrivateRuntime) -> None:
 # devices
 
 
-def test_default_devices_are_there(runtime: PrivateRuntime) -> None:
+def test_default_devices_exist(runtime: PrivateRuntime) -> None:
     with runtime.started() as bundle:
         for name, (major, minor) in DEFAULT_DEVICES.items():
             facts = bundle.inside(f"stat -c '%F %t,%T %a' /dev/{name}").strip()
@@ -194,7 +194,7 @@ def test_masked_paths_show_nothing(runtime: PrivateRuntime) -> None:
     assert "Read-only" in lines[3]
 
 
-def test_readonly_paths_take_no_write(runtime: PrivateRuntime) -> None:
+def test_read_only_paths_refuse_writes(runtime: PrivateRuntime) -> None:
     linux = {"readonlyPaths": ["/proc/sys", "/etc", "/nonexistent", "/etc/hosts"]}
     script = "echo x 2>&1 > /proc/sys/kernel/hostname; touch /etc/x 2>&1; touch /tmp/x && echo fine"
     changes = {"linux": linux, "root": {"readonly": False}}

@@ -162,7 +162,7 @@ def test_a_pid_namespace_s_first_process_is_number_1(runtime: PrivateRuntime) ->
         assert status(bundle.pid)["NSpid"].split() == [str(bundle.pid), "1"]
 
 
-def test_without_a_pid_namespace_the_host_s_numbers_are_seen(runtime: PrivateRuntime) -> None:
+def test_without_a_pid_namespace_the_pids_of_the_host_are_visible(runtime: PrivateRuntime) -> None:
     kinds = [kind for kind in PLAIN if kind != "pid"]
     with runtime.started({"linux": {"namespaces": namespaces(*kinds)}}) as bundle:
         assert status(bundle.pid)["NSpid"].split() == [str(bundle.pid)]

@@ -255,7 +255,7 @@ def test_a_realtime_scheduler_is_the_kernel_s_or_one_clear_error(runtime: Privat
         assert done.stdout == "10 1\n"
 
 
-def test_an_exec_d_process_runs_on_the_cpus_that_are_asked_for(runtime: PrivateRuntime) -> None:
+def test_an_exec_runs_on_the_requested_cpus(runtime: PrivateRuntime) -> None:
     affinity = {"initial": "0", "final": "0-1"}
     with runtime.started({"process": {"execCPUAffinity": affinity}}) as bundle:
         list_of_cpus = bundle.inside("grep Cpus_allowed_list /proc/self/status")

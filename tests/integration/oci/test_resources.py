@@ -279,14 +279,14 @@ def test_an_absolute_path_is_below_the_mount_point(runtime: PrivateRuntime) -> N
     assert not place.exists()
 
 
-def test_a_relative_path_and_none_are_below_where_the_runtime_says(runtime: PrivateRuntime) -> None:
+def test_relative_and_absent_paths_are_below_the_default_parent(runtime: PrivateRuntime) -> None:
     with runtime.created({"linux": {"cgroupsPath": f"{runtime.cgroup}/relative"}}) as bundle:
         assert str(directory(bundle, "pids")).endswith(f"/{runtime.cgroup}/relative")
     with runtime.created({"linux": {"cgroupsPath": None}}) as bundle:
         assert directory(bundle, "pids").name == bundle.id
 
 
-def test_every_hierarchy_that_limits_the_container_has_a_cgroup_of_it(
+def test_the_container_has_a_cgroup_in_every_limiting_hierarchy(
     runtime: PrivateRuntime,
 ) -> None:
     with runtime.started() as bundle:
@@ -333,7 +333,7 @@ def test_update_changes_limits_of_a_running_container(runtime: PrivateRuntime) -
 
 
 @pytest.mark.parametrize("way", ["--resources=-", "file"])
-def test_update_takes_a_document(runtime: PrivateRuntime, way: str, tmp_path: Path) -> None:
+def test_update_reads_a_document(runtime: PrivateRuntime, way: str, tmp_path: Path) -> None:
     text = json.dumps({"memory": {"limit": 48 * MIB}, "pids": {"limit": 9}})
     (tmp_path / "resources").write_text(text)
     with runtime.started() as bundle:

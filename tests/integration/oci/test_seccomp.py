@@ -1,4 +1,4 @@
-"""config-linux.md "Seccomp": filters by what the kernel does with a call, and by its own words."""
+"""config-linux.md "Seccomp": filters by the kernel's result for a call, and by its listing."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_call_that_kills_kills(runtime: PrivateRuntime, action: str, signum: i
 
 
 @pytest.mark.parametrize("action", ["SCMP_ACT_LOG", ALLOW])
-def test_a_call_that_is_only_logged_is_made(runtime: PrivateRuntime, action: str) -> None:
+def test_a_logged_call_is_executed(runtime: PrivateRuntime, action: str) -> None:
     config = changes(runtime, rule(MKDIR, action))
     assert runtime.bundle(config, script="mkdir /tmp/x && ls /tmp").printed() == "x\n"
 
@@ -138,7 +138,7 @@ def test_without_the_section_there_is_no_filter(runtime: PrivateRuntime) -> None
         assert status(bundle.pid)["Seccomp"] == "0"
 
 
-def test_a_filter_also_binds_what_is_executed_later(runtime: PrivateRuntime) -> None:
+def test_a_filter_applies_to_later_programs(runtime: PrivateRuntime) -> None:
     with runtime.started(changes(runtime, rule(MKDIR, "SCMP_ACT_ERRNO"))) as bundle:
         done = bundle.exec("mkdir", "/tmp/x")
         assert (done.returncode, "not permitted" in done.stderr) == (1, True)

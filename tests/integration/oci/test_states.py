@@ -236,7 +236,7 @@ def test_a_paused_container_can_be_killed(runtime: PrivateRuntime) -> None:
 
 
 def members(bundle: Bundle) -> list[int]:
-    """What the kernel still counts to the container's cgroup, zombies left out."""
+    """Return the processes that the kernel counts in the container's cgroup, without zombies."""
     done = bundle.command("ps", "--format", "json", bundle.id)
     pids: list[int] = json.loads(done.stdout) if done.returncode == 0 else []
     return [pid for pid in pids if Path(f"/proc/{pid}/cmdline").read_bytes()]

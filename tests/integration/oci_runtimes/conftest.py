@@ -40,7 +40,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def flags() -> list[str]:
-    """What an engine is started with to know them."""
+    """Return the flags with which an engine gets these runtimes."""
     found = ["--runtime-timeout", str(TIMEOUT)]
     for name in RUNTIMES:
         if usable(name) is None:
@@ -59,7 +59,7 @@ def host(worker_index: int) -> Iterator[PrivateEngine]:
 
 @pytest.fixture
 def own(new_engine: Callable[..., PrivateEngine]) -> Callable[..., PrivateEngine]:
-    """Make engines of a test's own that know the runtimes, with the image in them."""
+    """Create private engines with the runtimes and the image."""
 
     def make(*more: str) -> PrivateEngine:
         private = new_engine(*flags(), *more)

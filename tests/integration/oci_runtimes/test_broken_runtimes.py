@@ -122,7 +122,7 @@ def test_an_unknown_name_is_refused_in_dockers_words(
     assert not leaks.of_containers(engine)
 
 
-def test_a_runtime_that_hangs_in_kill_does_not_keep_a_container_alive(
+def test_a_runtime_that_hangs_in_kill_does_not_prevent_the_kill(
     own: Callable[..., PrivateEngine], tmp_path: Path, runtime: str
 ) -> None:
     from integration.oci_runtimes.conftest import RUNTIMES

@@ -31,7 +31,7 @@ def state(engine: PrivateEngine, name: str) -> dict[str, object]:
     return found
 
 
-def test_an_engine_that_is_killed_finds_its_container_again(own: Own, runtime: str) -> None:
+def test_a_killed_engine_restores_its_container(own: Own, runtime: str) -> None:
     engine = own()
     name = start(engine, runtime)
     pid = containers.pid(engine, name)
@@ -83,7 +83,7 @@ def test_an_exit_without_an_engine_is_reported_by_the_next(own: Own, runtime: st
     containers.assert_clean(engine)
 
 
-def test_a_shim_that_is_killed_takes_its_container_along(own: Own, runtime: str) -> None:
+def test_a_killed_shim_ends_its_container(own: Own, runtime: str) -> None:
     engine = own()
     name = start(engine, runtime)
     pid = containers.pid(engine, name)

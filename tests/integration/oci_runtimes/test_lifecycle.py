@@ -38,7 +38,7 @@ def clean(host: PrivateEngine, request: pytest.FixtureRequest) -> object:
     containers.assert_clean(host)
 
 
-def test_output_and_exit_status_come_through(host: PrivateEngine, runtime: str) -> None:
+def test_output_and_exit_status_are_returned(host: PrivateEngine, runtime: str) -> None:
     script = "echo out; echo err >&2; exit 7"
     assert run(host, runtime, IMAGE, "sh", "-c", script) == (7, "out\n", "err\n")
 
@@ -84,7 +84,7 @@ def test_the_terminal_is_the_containers(host: PrivateEngine, runtime: str) -> No
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker command")
-def test_dockers_command_works_with_it(host: PrivateEngine, runtime: str) -> None:
+def test_the_docker_command_works(host: PrivateEngine, runtime: str) -> None:
     words = ["docker", "run", "--rm", "-it", "--runtime", runtime, IMAGE, "sh"]
     with Terminal(words, host.environment()) as person:
         person.expect(r"# ")
@@ -145,7 +145,7 @@ def test_many_execs_leave_nothing_in_the_shim(host: PrivateEngine, runtime: str)
         assert children == [str(containers.pid(host, name))]
 
 
-def test_stop_gives_the_program_its_chance(host: PrivateEngine, runtime: str) -> None:
+def test_stop_sends_sigterm_first(host: PrivateEngine, runtime: str) -> None:
     with containers.running(host, IMAGE, "sh", "-c", SCRIPT, flags=flagged(runtime)) as name:
         eventually(lambda: "out" in host.cli("jaula", "logs", name).stdout, "the trap is set")
         assert host.cli("jaula", "stop", "-t", "20", name).returncode == 0
@@ -156,9 +156,7 @@ def test_stop_gives_the_program_its_chance(host: PrivateEngine, runtime: str) ->
         assert containers.inspect(host, name)["State"]["Running"]
 
 
-def test_pause_stops_every_process_and_unpause_lets_them_go_on(
-    host: PrivateEngine, runtime: str
-) -> None:
+def test_pause_freezes_every_process_and_unpause_thaws(host: PrivateEngine, runtime: str) -> None:
     script = "while :; do echo x; sleep 0.05; done"
     with containers.running(host, IMAGE, "sh", "-c", script, flags=flagged(runtime)) as name:
         assert host.cli("jaula", "pause", name).returncode == 0
@@ -232,7 +230,7 @@ def test_a_device_has_the_requested_path(host: PrivateEngine, runtime: str) -> N
     assert run(host, runtime, *words)[:2] == (0, "\0\0\0")
 
 
-def test_it_has_ids_and_an_address_of_its_own(host: PrivateEngine, runtime: str) -> None:
+def test_a_container_has_its_own_ids_and_address(host: PrivateEngine, runtime: str) -> None:
     with containers.running(host, IMAGE, flags=flagged(runtime)) as name:
         pid = containers.pid(host, name)
         inside, outside, size = Path(f"/proc/{pid}/uid_map").read_text().split()
@@ -242,7 +240,7 @@ def test_it_has_ids_and_an_address_of_its_own(host: PrivateEngine, runtime: str)
         assert address in host.cli("jaula", "exec", name, "ip", "addr").stdout
 
 
-def test_a_published_port_leads_inside(host: PrivateEngine, runtime: str) -> None:
+def test_a_published_port_reaches_the_container(host: PrivateEngine, runtime: str) -> None:
     script = "while :; do echo hello | nc -l -p 80; done"
     flags = flagged(runtime, "-p", "127.0.0.1::80")
     with containers.running(host, IMAGE, "sh", "-c", script, flags=flags) as name:
@@ -262,7 +260,7 @@ def test_a_published_port_leads_inside(host: PrivateEngine, runtime: str) -> Non
         eventually(answers, "the port answers")
 
 
-def test_it_can_join_another_containers_network(host: PrivateEngine, runtime: str) -> None:
+def test_a_container_joins_the_network_of_another(host: PrivateEngine, runtime: str) -> None:
     with containers.running(host, IMAGE, flags=flagged(runtime)) as name:
         address = containers.inspect(host, name)["NetworkSettings"]["IPAddress"]
         code, out, said = run(host, runtime, "--network", f"container:{name}", IMAGE, "ip", "addr")
@@ -270,14 +268,14 @@ def test_it_can_join_another_containers_network(host: PrivateEngine, runtime: st
         assert address in out
 
 
-def test_without_a_user_namespace_it_works_too(host: PrivateEngine, runtime: str) -> None:
+def test_a_container_runs_without_a_user_namespace(host: PrivateEngine, runtime: str) -> None:
     words = ("--userns", "host", "--network", "none", IMAGE, "cat", "/proc/self/uid_map")
     code, out, said = run(host, runtime, *words)
     assert code == 0, said
     assert out.split() == ["0", "0", "4294967295"]
 
 
-def test_info_inspect_and_verify_know_of_it(host: PrivateEngine, runtime: str) -> None:
+def test_info_inspect_and_verify_show_the_runtime(host: PrivateEngine, runtime: str) -> None:
     info = host.request("GET", "/info").json()
     assert info["DefaultRuntime"] == "jaula"
     features = info["Runtimes"][runtime]["status"]["org.opencontainers.runtime-spec.features"]

@@ -35,7 +35,7 @@ def test_a_program_runs_as_pid_1_with_every_namespace_of_its_own(runner: Contain
     asyncio.run(scene())
 
 
-def test_capability_sets_are_what_the_spec_says(runner: ContainerRunner) -> None:
+def test_capability_sets_match_the_spec(runner: ContainerRunner) -> None:
     async def scene() -> None:
         box = await runner.start("sleep", "100")
         masks = read_status_masks(box.shim.pid)

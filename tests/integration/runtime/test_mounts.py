@@ -1,4 +1,4 @@
-"""Mounts of a spec by what they are inside: mountinfo, stat and attempts to write."""
+"""Mounts of a spec, checked inside: mountinfo, stat and attempts to write."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ def test_an_attribute_takes_effect(
     assert expected in info(seen(runner, INFO, wanted), "/data")[0]
 
 
-def test_recursive_attributes_reach_what_is_mounted_below(
-    runner: ContainerRunner, tree: Path
-) -> None:
+def test_recursive_attributes_apply_to_mounts_below(runner: ContainerRunner, tree: Path) -> None:
     text = seen(runner, INFO, oci.Mount("/data", str(tree), None, ("rbind", "rro", "rnosuid")))
     for point in ("/data", "/data/below"):
         assert {"ro", "nosuid"} <= info(text, point)[0]
@@ -107,12 +105,12 @@ def test_a_recursive_bind_is_read_only_and_its_opposite_writable(
         assert expected in seen(runner, script, oci.Mount("/data", str(tree), None, options))
 
 
-def test_a_plain_bind_leaves_what_is_mounted_below(runner: ContainerRunner, tree: Path) -> None:
+def test_a_plain_bind_excludes_mounts_below(runner: ContainerRunner, tree: Path) -> None:
     wanted = oci.Mount("/data", str(tree), None, ("bind",))
     assert seen(runner, "ls /data/below; cat /data/file", wanted) == "top\n"
 
 
-def test_a_file_is_bound_on_a_file_that_is_made(runner: ContainerRunner, tree: Path) -> None:
+def test_a_file_is_bound_on_a_created_file(runner: ContainerRunner, tree: Path) -> None:
     wanted = oci.Mount("/new/place/file", str(tree / "file"), "bind", ("ro",))
     assert seen(runner, "cat /new/place/file", wanted) == "top\n"
 
@@ -144,7 +142,7 @@ def test_a_mount_has_mappings_of_its_own(runner: ContainerRunner, tree: Path) ->
         ("runbindable", "unbindable"),
     ],
 )
-def test_propagation_is_what_the_option_says(
+def test_propagation_matches_the_option(
     runner: ContainerRunner, tree: Path, option: str, expected: str
 ) -> None:
     text = seen(runner, INFO, oci.Mount("/data", str(tree), None, ("rbind", option)))
@@ -154,7 +152,7 @@ def test_propagation_is_what_the_option_says(
 
 
 @pytest.mark.parametrize("option", ["slave", "rslave"])
-def test_a_slave_of_a_shared_mount_gets_what_is_mounted_later(
+def test_a_slave_of_a_shared_mount_receives_later_mounts(
     runner: ContainerRunner, tree: Path, option: str
 ) -> None:
     below = tree / "below"
@@ -182,7 +180,7 @@ def test_a_slave_of_a_shared_mount_gets_what_is_mounted_later(
     assert "master:" in info(texts[0], "/data")[1]
 
 
-def test_remount_changes_a_mount_that_is_there(runner: ContainerRunner, tree: Path) -> None:
+def test_remount_changes_an_existing_mount(runner: ContainerRunner, tree: Path) -> None:
     text = seen(
         runner,
         INFO,
@@ -261,7 +259,7 @@ def test_an_option_that_the_file_system_refuses_is_explained(runner: ContainerRu
 @pytest.mark.parametrize(
     "destination", ["relative/place", "/a/../relative/place", "/./relative//place"]
 )
-def test_a_destination_is_below_the_root_however_it_is_written(
+def test_every_destination_is_below_the_root(
     runner: ContainerRunner, tree: Path, destination: str
 ) -> None:
     if "/a/" in destination:
@@ -271,7 +269,7 @@ def test_a_destination_is_below_the_root_however_it_is_written(
 
 
 @pytest.mark.parametrize("target", ["/proc", "/proc/self/fd", "proc/sys"])
-def test_a_link_of_the_image_that_leads_into_proc_is_refused(
+def test_a_link_of_the_image_into_proc_is_refused(
     runner: ContainerRunner, tree: Path, target: str
 ) -> None:
     link = runner.layer / "trap"

@@ -128,7 +128,7 @@ def test_v2_bandwidth_keeps_values_that_are_not_set(asked: CPU, value: str) -> N
     assert decided(cpu2.Cpu(), Resources(cpu=asked), now) == [("cpu.max", value)]
 
 
-def test_no_limit_is_no_write() -> None:
+def test_an_absent_limit_is_not_written() -> None:
     for controller in (
         cpu.Cpu(),
         cpuset.Cpuset(),
@@ -239,7 +239,7 @@ def test_missing_features_have_docker_s_words() -> None:
     assert features.warnings(set(features.FEATURES) - {"oom.control"}, 2) == ()
 
 
-def test_a_controller_is_asked_only_if_the_spec_has_its_section() -> None:
+def test_a_controller_is_queried_only_if_the_spec_has_its_section() -> None:
     controllers = (*v1.CONTROLLERS.values(), *v2.CONTROLLERS)
     for controller in controllers:
         assert not requested(controller, Resources())

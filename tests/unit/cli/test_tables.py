@@ -170,7 +170,7 @@ def test_completion_scripts_are_valid_shell(shell: str, tmp_path: Path) -> None:
 
 
 def complete(line: str) -> list[str]:
-    """What bash offers at the end of ``line``, which ends with the word being typed."""
+    """Return bash's completions at the end of ``line``, which ends with an incomplete word."""
     words = line.split(" ")
     script = completion.script("bash") + (
         f"\nCOMP_WORDS=({' '.join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}\n"

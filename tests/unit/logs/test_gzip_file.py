@@ -43,7 +43,7 @@ def read(data: bytes) -> bytes:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_come_back_and_other_programs_read_them(data: bytes) -> None:
+def test_any_bytes_are_read_back_also_by_other_programs(data: bytes) -> None:
     form, inode = packed(data)
     assert gzip.decompress(form) == data
     assert read(form) == data

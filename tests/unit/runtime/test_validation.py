@@ -567,7 +567,7 @@ def test_an_error_about_a_missing_namespace_has_its_path() -> None:
 
 
 @given(st.text(max_size=40))
-def test_no_name_of_a_sysctl_leads_out_of_its_namespace(name: str) -> None:
+def test_no_sysctl_name_leaves_its_namespace(name: str) -> None:
     if sysctl.namespace_of(name) is not None:
         path = sysctl.sysctl_path(name)
         assert path is not None

@@ -135,7 +135,7 @@ def test_groff_renders_every_page_without_a_warning(pages: dict[str, str], tmp_p
 
 
 @pytest.mark.needs("groff")
-def test_an_example_is_rendered_as_it_is_typed(pages: dict[str, str]) -> None:
+def test_an_example_is_rendered_literally(pages: dict[str, str]) -> None:
     done = subprocess.run(
         ["groff", "-man", "-Tutf8", "-P-c"],
         input=pages["man1/jaula-ps.1"],

@@ -156,9 +156,7 @@ LISTED = Seccomp("SCMP_ACT_ALLOW", syscalls=(Syscall(("ptrace",), "SCMP_ACT_ERRN
         (spec(pid=Namespace("pid", "/proc/7/ns/pid")), 7, "pid namespace"),
     ],
 )
-def test_the_default_is_off_where_it_would_break_a_container(
-    made: Spec, abi: int, why: str
-) -> None:
+def test_the_default_is_off_if_it_would_break_a_container(made: Spec, abi: int, why: str) -> None:
     assert why in default_off_reason(made, abi=abi)
     assert Landlock(abi).confine(made, LabelRequest()) == made
 

@@ -50,7 +50,7 @@ def test_a_build_names_the_file_that_is_in_the_way() -> None:
         raise refused(errno.ENOSPC)
 
 
-def test_the_reserve_is_not_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reserve_stays_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
         free = free_space.check(descriptor, 0)

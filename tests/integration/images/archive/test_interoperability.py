@@ -112,7 +112,7 @@ def test_an_archive_of_skopeo_is_loaded(app: ImageStore, format: str, tmp_path: 
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A directory whose socket paths stay below 108 bytes."""
+    """Return a directory whose socket paths stay below 108 bytes."""
     made = Path(tempfile.mkdtemp(prefix="jlt"))
     yield made
     shutil.rmtree(made)

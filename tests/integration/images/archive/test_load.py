@@ -260,7 +260,7 @@ def test_a_file_that_is_not_an_archive_is_refused(data: bytes, loaded: Loaded) -
         loaded(data)
 
 
-def test_a_link_of_the_archive_that_leads_out_is_refused(loaded: Loaded, make: Any) -> None:
+def test_a_link_out_of_the_archive_is_refused(loaded: Loaded, make: Any) -> None:
     with pytest.raises(InvalidRequest):
         loaded(make.pack(make.docker(make.layer("1")), {"x": "../../etc/passwd"}))
 
@@ -307,7 +307,7 @@ def _in_vain(extract: Any) -> Any:
     return checked
 
 
-def test_a_large_tar_that_no_image_needs_may_be_anything(
+def test_a_large_unused_tar_may_be_invalid(
     store: ImageStore, loaded: Loaded, tmp_path: Path
 ) -> None:
     hostile = big_layer(("../escape", "x"))

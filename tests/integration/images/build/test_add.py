@@ -67,7 +67,7 @@ def test_a_file_that_only_looks_like_an_archive_is_copied(
     assert (copy_context.root / "o/x.tar.gz").read_bytes() == data
 
 
-def test_a_directory_of_archives_is_copied_as_it_is(copy_context: CopyContext) -> None:
+def test_a_directory_of_archives_is_copied_unchanged(copy_context: CopyContext) -> None:
     make(copy_context.context, {"s/": None})
     data = archive([file("a")])
     (copy_context.context / "s/a.tar").write_bytes(data)
@@ -104,7 +104,7 @@ def test_device_nodes_of_a_root_file_system_are_created(copy_context: CopyContex
 
 
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "/../out"])
-def test_an_entry_that_leads_out_is_refused(copy_context: CopyContext, name: str) -> None:
+def test_an_entry_outside_the_target_is_refused(copy_context: CopyContext, name: str) -> None:
     (copy_context.context / "a.tar").write_bytes(archive([file("first"), file(name, b"x")]))
     with pytest.raises(InvalidRequest, match="leaves the directory"):
         copy_context.add("a.tar", to="/o")
@@ -113,7 +113,7 @@ def test_an_entry_that_leads_out_is_refused(copy_context: CopyContext, name: str
     )
 
 
-def test_links_in_an_archive_lead_nowhere_else(copy_context: CopyContext) -> None:
+def test_links_in_an_archive_do_not_leave_the_target(copy_context: CopyContext) -> None:
     outside = copy_context.root.parent / "outside"
     outside.mkdir()
     entries = [link("l", str(outside)), file("l/x", b"in"), link("up", "../.."), file("up/y")]

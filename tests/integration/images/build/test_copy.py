@@ -54,7 +54,7 @@ def test_the_whole_context(copy_context: CopyContext, source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["/a", "../a", "./x/../a", "../../../a"])
-def test_no_path_leads_out_of_the_context(copy_context: CopyContext, source: str) -> None:
+def test_no_path_leaves_the_context(copy_context: CopyContext, source: str) -> None:
     make(copy_context.context, {"a": "inside"})
     make(copy_context.context.parent, {"a": "outside"})
     assert copy_context.copy(source, to="/b") == {"b": FILE + "inside"}
@@ -258,7 +258,7 @@ def test_links_of_the_root_are_followed_inside_of_it(
     )
 
 
-def test_the_link_that_a_target_is_keeps_being_one(copy_context: CopyContext) -> None:
+def test_a_link_at_the_target_stays_a_link(copy_context: CopyContext) -> None:
     make(copy_context.context, {"x": "new"})
     make(copy_context.root, {"l": "-> /etc/conf", "etc/conf": "old"})
     found = copy_context.copy("x", to="/l")
@@ -282,7 +282,7 @@ def test_a_circle_in_the_root_is_an_error(copy_context: CopyContext) -> None:
         copy_context.copy("x", to="/a/")
 
 
-def test_swapping_links_in_the_root_meanwhile_leads_nowhere(copy_context: CopyContext) -> None:
+def test_links_swapped_during_a_copy_do_not_leave_the_root(copy_context: CopyContext) -> None:
     import threading
 
     outside = copy_context.root.parent / "outside"

@@ -146,7 +146,7 @@ def test_two_pulls_of_one_layer_share_its_download(puller: Puller) -> None:
     assert len(puller.store.list()) == 2
 
 
-def test_a_shared_download_outlives_the_pull_that_began_it(puller: Puller) -> None:
+def test_a_shared_download_continues_after_its_first_pull_ends(puller: Puller) -> None:
     go_on, begun = threading.Event(), threading.Event()
     with ScriptedRegistry(BIG) as registry:
 

@@ -129,7 +129,7 @@ def test_an_interrupted_upload_is_resumed(puller: Puller, breaks: int) -> None:
         assert len(begun) == 1  # it was resumed, not restarted
 
 
-def test_an_upload_that_always_fails_is_given_up(puller: Puller) -> None:
+def test_an_upload_that_always_fails_is_abandoned(puller: Puller) -> None:
     with ScriptedRegistry() as scripted:
         uploads = _Uploads(scripted)
         uploads.breaks = 1000

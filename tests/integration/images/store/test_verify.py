@@ -188,7 +188,7 @@ def test_a_blob_of_another_layer_repairs_nothing(
     assert (root / "etc/passwd").read_text() == "changed"
 
 
-def test_an_image_with_a_missing_layer_is_damaged_until_it_is_unpacked_again(
+def test_an_image_with_a_missing_layer_is_damaged_until_the_layer_is_extracted_again(
     store: ImageStore, image: Image, root: Path, paths: Paths
 ) -> None:
     shutil.rmtree(root.parent)

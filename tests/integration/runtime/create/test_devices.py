@@ -20,9 +20,9 @@ STANDARD = ("null", "zero", "full", "random", "urandom", "tty")
 def seen(
     monkeypatch: pytest.MonkeyPatch, runner: ContainerRunner, script: str, **change: object
 ) -> str:
-    """What a script prints in a container whose spec is changed before it starts.
+    """Return the output of a script in a container whose spec is changed before it starts.
 
-    ``drop`` are destinations of mounts left out; the rest replaces fields of ``linux``.
+    ``drop`` are destinations of mounts to leave out; the rest replaces fields of ``linux``.
     """
     drop = change.pop("drop", ())
     mounts = change.pop("mounts", ())
@@ -170,7 +170,7 @@ def test_the_roots_propagation_takes_effect(
     assert root.split(" - ")[0].split()[6:] == [] if not expected else expected in root
 
 
-def test_without_a_cgroup_namespace_the_containers_own_cgroup_is_shown(
+def test_without_a_cgroup_namespace_the_cgroup_of_the_container_is_visible(
     monkeypatch: pytest.MonkeyPatch, runner: ContainerRunner
 ) -> None:
     kinds = ("pid", "network", "ipc", "uts", "mount", "user")

@@ -126,7 +126,7 @@ def test_interfaces_are_read() -> None:
         (8, "anon_inode:[eventpoll]", False, None, False),
     ],
 )
-def test_an_unknown_mount_or_a_namespace_leads_out(
+def test_an_unknown_mount_or_a_namespace_is_outside(
     number: int, target: str, known: bool, device: tuple[int, int] | None, out: bool
 ) -> None:
     assert open_files.leads_out(number, target, known, device) is out

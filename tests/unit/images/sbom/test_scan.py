@@ -250,7 +250,7 @@ def test_a_damaged_oldest_database_is_refused(root: Path) -> None:
         take(root)
 
 
-def test_of_several_databases_of_rpm_that_of_the_newest_kind_counts(root: Path) -> None:
+def test_the_newest_kind_of_several_rpm_databases_is_read(root: Path) -> None:
     old = header(name="old", version="1")
     put(root, "usr/lib/sysimage/rpm/Packages", made([(b"\1\0\0\0", old)]))
     assert names(root) == ["rpm:old=1"]

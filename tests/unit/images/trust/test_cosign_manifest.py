@@ -61,7 +61,7 @@ def test_members_of_other_tools_stay() -> None:
     assert both["annotations"] == {"a": "b"}
 
 
-def test_one_that_refers_names_its_image() -> None:
+def test_a_referrer_names_its_image() -> None:
     subject = Descriptor(MANIFEST, DIGEST, 7)
     manifest = json.loads(cosign_manifest.manifest_with(FIRST, b"{}", subject=subject))
     assert manifest["subject"] == {"mediaType": MANIFEST, "digest": DIGEST, "size": 7}

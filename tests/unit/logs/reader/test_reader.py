@@ -1,4 +1,4 @@
-"""Readers beside a writer that rotates and packs as fast as it can."""
+"""Readers during rotation and compression at full speed."""
 
 from __future__ import annotations
 

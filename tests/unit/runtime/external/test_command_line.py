@@ -97,10 +97,10 @@ def test_arguments_have_the_order_that_runtimes_expect(tmp_path: Path) -> None:
     ]
 
 
-def test_a_runtime_that_hangs_is_killed_with_what_it_started(
+def test_a_hanging_runtime_is_killed_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time passes when the runtime has started its child and says so."""
+    """The timeout passes after the runtime has started its child and reported it."""
     started = tmp_path / "pid"
     clock = SimpleNamespace(monotonic=lambda: 1.0 if started.exists() else 0.0)
     monkeypatch.setattr(command_line, "time", clock)

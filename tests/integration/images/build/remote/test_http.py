@@ -144,7 +144,7 @@ def test_the_hosts_own_services_are_not_for_builds(tmp_path: Path, server: str) 
         fetched(tmp_path, server + "/sub/file.txt", host_network=False)
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_a_closed_port_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="refused"):
         fetched(tmp_path, "http://127.0.0.1:1/x")
 

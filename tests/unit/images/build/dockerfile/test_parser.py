@@ -394,7 +394,7 @@ def test_a_mount_with_variables_has_its_origin_when_parsed() -> None:
 # -- errors --------------------------------------------------------------------------------------
 
 
-def test_a_mistake_shows_where_it_is() -> None:
+def test_an_error_has_its_location() -> None:
     assert mistake("FROM a\n\nRUNN apt-get \\\n  update\n", "app.Dockerfile") == (
         "app.Dockerfile:3: unknown instruction: RUNN (did you mean RUN?)\n"
         "   3 | RUNN apt-get \\\n"
