@@ -432,7 +432,7 @@ def test_without_a_tun_device_containers_run_and_info_warns(
     with RootlessHost(tun=False) as host:
         closed = Path("/dev/net/tun")
         if closed.exists() and closed.stat().st_mode & 0o006:
-            pytest.skip("/dev/net/tun is open to everybody here")
+            pytest.skip("/dev/net/tun is open to every user on this host")
         host.load(busybox_archive)
         assert host.jaula("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
         done = host.jaula("info")

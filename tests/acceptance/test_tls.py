@@ -84,7 +84,7 @@ def test_commands_and_streams_work_over_tls(secured: Secured, program: str) -> N
     cli = secured.cli
     assert cli(program, "run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
     assert cli(program, "run", "--rm", "busybox", "sh", "-c", "exit 7").returncode == 7
-    # Input ends, output goes on: the half-closed stream.
+    # Half-close: input ends, output continues.
     said = cli(program, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo end", input="abc\n")
     assert said.stdout == "abc\nend\n"
     done = cli(program, "run", "-d", "--name", "box", "busybox", "sleep", "60")

@@ -16,7 +16,7 @@ def child(act: Callable[[], None]) -> None:
     if pid == 0:
         try:
             act()
-        except BaseException:  # noqa: BLE001 - told to the parent
+        except BaseException:  # noqa: BLE001 - reported to the parent
             os.write(writing, traceback.format_exc().encode()[-4000:])
         os._exit(0)
     os.close(writing)

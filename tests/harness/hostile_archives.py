@@ -147,7 +147,7 @@ def fingerprint(top: Path, excluded: str = "") -> dict[str, Any]:
         kept: tuple[int, ...] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_rdev)
         if not stat.S_ISDIR(facts.st_mode):
             kept += (facts.st_nlink, facts.st_size)
-            if path.name != "index.json":  # it is written again, and says the same
+            if path.name != "index.json":  # rewritten with the same content
                 kept += (facts.st_mtime_ns,)
         names = os.listxattr(path, follow_symlinks=False)
         found[str(path)] = (kept, digest(content), names)

@@ -130,7 +130,7 @@ class PrivateRuntime:
             **options,
         )
 
-    # what is left
+    # leftovers
 
     def processes(self) -> list[str]:
         """Return live processes in the cgroups, or whose command line names the directory."""

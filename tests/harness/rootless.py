@@ -36,8 +36,8 @@ class RootlessHost:
 
     def __init__(self, *, with_ids: bool = True, tun: bool = True) -> None:
         self.namespaces = PrivateNamespaces()
-        # No two, of any test run on this machine, are the same user to the kernel: what belongs
-        # to one is told from its ids.
+        # Every instance of any test run on this machine has its own uid and ids, so the kernel
+        # identifies its processes and files.
         self.number = min(set(range(8)) - RootlessHost._living)
         RootlessHost._living.add(self.number)
         slot = (os.getpid() * 8 + self.number) % SLOTS

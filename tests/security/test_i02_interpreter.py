@@ -21,7 +21,7 @@ from harness.engine import PROJECT
 from harness.private_runtime import Bundle, PrivateRuntime
 
 REFUSED = "Read-only file system"
-# What the kernel runs for this is the executable of whoever runs the script. It keeps a descriptor
+# For this script the kernel runs the executable of the calling process. It keeps a descriptor
 # of it and gives way to a shell, which writes once nothing runs from the file any more.
 ATTACK = """#!/proc/self/exe -IS
 import os
@@ -92,7 +92,7 @@ class Copied:
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[PrivateRuntime]:
     made = PrivateRuntime(tmp_path / "runtime")
-    made.adopt(False)  # an exec'd process that nobody waits for would keep its container's init
+    made.adopt(False)  # an exec'd process without a waiting parent would keep its container's init
     try:
         yield made
     finally:

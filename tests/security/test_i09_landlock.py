@@ -26,7 +26,7 @@ FIRST_ID = 1_990_000_000
 SPY = """
 while :; do
   for p in /proc/[0-9]*; do
-    grep -q '^sleep$' "$p/comm" 2>/dev/null || continue  # not what is still joining
+    grep -q '^sleep$' "$p/comm" 2>/dev/null || continue  # skip processes that still join
     readlink "$p/exe" >/dev/null 2>&1 && echo "known $p" && continue
     test -d "$p" && echo "stranger $p"
   done

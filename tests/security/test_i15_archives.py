@@ -150,7 +150,7 @@ TAMPERED: dict[str, tuple[str, Change]] = {
     "a layer outside": ("CVE-2014-9356", lambda f: listed(f, Layers=[f"{UP}CANARY/secret"] * 2)),
     "a layer of the host's": ("CVE-2014-9356", lambda f: listed(f, Layers=["/CANARY/secret"] * 2)),
     "a layer that is a directory": ("", lambda f: listed(f, Layers=["blobs", "blobs/sha256"])),
-    # members that are no files
+    # members other than files
     "a layer by a link out": (
         "CVE-2014-6407",
         lambda f: [(moved(f, layers_of(f)[0]), "link", "/CANARY/secret")],

@@ -68,7 +68,7 @@ def guarded(worker_index: int, ground: Path) -> Iterator[PrivateEngine]:
     engine = PrivateEngine((worker_index + 67) % 250 + 1, extra_flags=("--policy", str(policy)))
     engine.start()
     engine.run.chmod(0o711)
-    engine.socket.chmod(0o666)  # whoever may connect is judged by ids alone here
+    engine.socket.chmod(0o666)  # any user may connect: only the ids decide
     try:
         load_image(engine, "busybox")
         yield engine
@@ -203,7 +203,7 @@ def test_a_link_needs_access_to_the_linked_container(
         of_root = guarded.request
         body = {"Image": "busybox", "HostConfig": {"Links": ["links-store:db", f"{name}:own"]}}
         assert of_root("POST", "/containers/create?name=links-web", body).status == 201
-        for alias in ("db", "own"):  # whoever the other is
+        for alias in ("db", "own"):  # for any owner of the other container
             refused = member.request("DELETE", f"/containers/links-web/{alias}?link=1")
             assert refused.status == 403, refused
         assert of_root("DELETE", "/containers/links-web/db?link=1").status == 204
@@ -546,11 +546,11 @@ def test_without_a_policy_the_group_of_the_socket_has_no_privileges_on_the_host(
     facts = private.socket.stat()
     assert (facts.st_mode & 0o777, facts.st_gid) == (0o660, group.gr_gid)
     load_image(private, "busybox")
-    someone = ApiUser(private, MEMBER, MEMBER, (group.gr_gid,))
-    reply = someone.create("busybox", Binds=["/:/host"])
+    grouped = ApiUser(private, MEMBER, MEMBER, (group.gr_gid,))
+    reply = grouped.create("busybox", Binds=["/:/host"])
     assert reply.status == 403
     assert "(built in)" in message(reply)
-    assert someone.create("busybox").status == 201
+    assert grouped.create("busybox").status == 201
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 BASE = "http://engine/v1.45"
-SECONDS = 10.0  # for an answer; one that is a stream may go on
+SECONDS = 10.0  # for a response; a stream may continue
 REGISTRY = ("/images/create", "/images/search", "/distribution", "/images/{name}/push", "/build")
 OF_A_REGISTRY = (*REGISTRY, "/jaula/manifests", "/jaula/signatures", "/auth")
 

@@ -16,7 +16,7 @@ from harness.callers.dockerd import Dockerd
 pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("dockerd-builds")]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Layer = dict[str, tuple[object, ...]]
-OLD = 1_000_000_000  # seconds; what is younger was made while the test ran
+OLD = 1_000_000_000  # seconds; newer files were created during the test
 
 CONTEXTS = {
     "files, modes, times, hard links": (

@@ -484,7 +484,7 @@ EVENTS = Scene(
         step(
             "events --since 60s --until 0s --filter type=container --format {{.Action}}"
             " --filter container=t-3",
-            unordered=True,  # stop and die are told by two threads
+            unordered=True,  # two threads report stop and die
         ),
         step(
             "events --since 60s --until 0s --filter container=t-4 --format {{.Action}}",

@@ -29,7 +29,7 @@ from jaula.kernel import mountinfo
 T = TypeVar("T")
 
 HOST_STATE = ("/var/lib/containers", "/var/lib/cni", "/var/lib/buildkit")
-BEYOND_GRACE = 5.0  # seconds in which what is about to end does
+BEYOND_GRACE = 5.0  # seconds for exiting processes
 
 SET_UP = """
 set -e

@@ -215,7 +215,7 @@ def test_a_terminal_is_relayed(box: Bundle) -> None:
         person.send("sleep 100\r")
         person.expect("sleep 100\r\n")
         time.sleep(0.2)
-        person.send("\x03")  # the program's terminal interrupts it, and the shell goes on
+        person.send("\x03")  # the program's terminal interrupts it, and the shell continues
         person.expect("# ")
         person.send("exit 5\r")
         assert person.wait() == 5
@@ -248,7 +248,7 @@ def test_a_terminal_goes_to_the_console_socket(box: Bundle, tmp_path: Path) -> N
     while True:
         try:
             text += os.read(fds[0], 4096)
-        except OSError:  # nobody has its other end
+        except OSError:  # no process has its other end
             break
     os.close(fds[0])
     assert text.startswith(b"11 22\r\n/dev/pts/")

@@ -70,7 +70,7 @@ def test_signals_go_to_the_program(runtime: PrivateRuntime, name: str) -> None:
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         running.send_signal(number)
-        if name == "WINCH":  # concerns a terminal, and there is none
+        if name == "WINCH":  # only with a terminal
             time.sleep(0.2)
             assert running.poll() is None
             running.send_signal(signal.SIGTERM)

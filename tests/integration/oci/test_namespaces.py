@@ -204,7 +204,7 @@ def test_mappings_are_the_kernel_s(runtime: PrivateRuntime) -> None:
         assert facts["Gid"].split() == ["1700200002"] * 4
         assert facts["Groups"] == "1700100003 1700200003"
         assert bundle.inside("id -u; id -g").split() == ["7", "7"]
-        # what is mounted belongs to the container's root
+        # mounts belong to the container's root
         assert bundle.inside("stat -c %u:%g /dev /dev/shm").split() == ["0:0", "0:0"]
 
 

@@ -16,7 +16,7 @@ IMAGE = "busybox"
 LIMIT = 2  # seconds that these runtimes are given
 
 SCRIPTS = {
-    # How it behaves when asked to create, and what the client is told.
+    # Behaviour on create, and the client's error.
     "hangs": ("sleep 86371", "has not exited after 2 seconds and was killed"),
     "hangs-with-child": ("sleep 86371 & sleep 86371", "has not exited after 2 seconds"),
     "floods": ("exec yes garbage >&2", "has not exited after 2 seconds"),

@@ -162,7 +162,7 @@ def test_a_standard_descriptor_reopens_in_its_mode_only(
 
 def test_beneath_a_read_only_root_only_its_writable_mounts_are_written(root: Path) -> None:
     def act() -> None:
-        pivot(root)  # the root's own flag does not say so: it is Landlock that refuses
+        pivot(root)  # the mount flag of the root allows it: Landlock refuses
         enter(rules(readonly=True))
         assert read("/etc/passwd") == b"inside"
         refused(errno.EACCES, lambda: write("/etc/new"))

@@ -273,7 +273,7 @@ def test_a_killed_writer_ends_its_compression(
     while Path(f"/proc/{packing}").exists() and time.monotonic() < end:
         stat = Path(f"/proc/{packing}/stat").read_text()
         if stat.rpartition(")")[2].split()[0] == "Z":
-            break  # it waits for its new parent, whoever that is here
+            break  # it waits for its new parent
         time.sleep(0.01)
     else:
         assert not Path(f"/proc/{packing}").exists()

@@ -75,7 +75,7 @@ def test_beneath_a_read_only_root_only_writable_mounts_are_written() -> None:
         PathRule("/proc", ALL),
         PathRule("/dev", ALL),
         PathRule("/data", ALL),
-        PathRule("/old", ALL),  # what is mounted below it may be writable
+        PathRule("/old", ALL),  # mounts below it may be writable
     )
     assert not READ & (FS.WRITE_FILE | FS.MAKE_REG | FS.REMOVE_FILE | FS.TRUNCATE | FS.REFER)
 

@@ -40,9 +40,9 @@ def test_each_refusal_has_its_error(error: Exception, kind: type[JaulaError], te
     assert is_full(error) is (kind is Unavailable)
 
 
-def test_a_build_names_the_file_that_is_in_the_way() -> None:
+def test_a_build_names_the_file_in_place_of_a_directory() -> None:
     with (
-        pytest.raises(InvalidRequest, match="x: a file is in the way"),
+        pytest.raises(InvalidRequest, match="x: a file exists in place of a directory"),
         errors.translate_os_errors("x"),
     ):
         raise refused(errno.ENOTDIR)

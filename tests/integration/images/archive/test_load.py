@@ -194,7 +194,7 @@ BROKEN_OCI: dict[str, Callable[[dict[str, bytes], Any], object]] = {
         f, m, b'"digest": "sha256:', b'"digest": "md5:'
     ),
     "another size than stated": lambda f, m: change_blob(f, m, b'"size": ', b'"size": 1'),
-    "a media type nobody knows": lambda f, m: change_blob(
+    "an unknown media type": lambda f, m: change_blob(
         f, m, b"layer.v1.tar", b"layer.v1.squashfs"
     ),
     "a foreign layer": lambda f, m: change_blob(

@@ -200,7 +200,7 @@ def test_a_pending_connection_is_not_a_refusal() -> None:
     assert refused(socket, progress, silent, Answer(-errno.EALREADY, True, 0)) is True
     assert refused(socket, progress, ready, Answer(-errno.EHOSTUNREACH, True, 0)) is True
     assert refused(socket, Answer(-errno.ENETUNREACH, True, 0), silent, silent) is True
-    # whoever refuses the port has been reached, as has who accepts it
+    # a host that refuses the port was reached, like one that accepts it
     assert refused(socket, progress, ready, Answer(-errno.ECONNREFUSED, True, 0)) is False
     assert refused(socket, progress, ready, Answer(0, True, 0)) is False
 
@@ -235,7 +235,7 @@ def test_rows_fail_without_a_flag_and_name_the_flag_otherwise() -> None:
     assert "(--x)" in told and "n0 (it worked)" in told
 
 
-# -- what is tried, and the twin -------------------------------------------------------------
+# -- attempts and the twin ---------------------------------------------------------------------
 
 
 @x86

@@ -146,7 +146,7 @@ def test_text_from_a_container_is_escaped() -> None:
     hostile = row(Verdict.FAILS, requested=HOSTILE, effective=HOSTILE, evidence=HOSTILE)
     report = Report(HOSTILE, "container", MOMENT, (hostile,))
     html = report_html.render([report])
-    html.encode()  # nothing that is no text is left
+    html.encode()  # everything is valid text
     assert "<script" not in html
     assert "\x1b" not in html
     assert "\x1b" not in text.render([Report("web", "container", MOMENT, (hostile,))])

@@ -90,7 +90,7 @@ def test_a_bind_with_propagation_gets_a_slave_root() -> None:
 def test_the_version_is_one_that_the_runtime_reads() -> None:
     assert translated(oci_version="1.0.2-dev").oci_version == "1.0.2-dev"
     assert translated(oci_version="9.0.0").oci_version == "1.2.0"
-    assert translated(oci_version="garbage\n").oci_version == "garbage\n"  # it said so itself
+    assert translated(oci_version="garbage\n").oci_version == "garbage\n"  # its own value
 
 
 def test_the_consoles_size_is_in_the_process() -> None:
