@@ -37,9 +37,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Add markers by directory. Fail, instead of skipping, if tests need root."""
     for item in items:
         for marker in item.iter_markers("needs"):
-            wanted = marker.args[0]  # a program, or the path of a file
-            if "JAULA_VM" in os.environ and not (shutil.which(wanted) or Path(wanted).exists()):
-                missing = f"no {wanted} in this virtual machine"
+            expected = marker.args[0]  # a program, or the path of a file
+            if "JAULA_VM" in os.environ and not (shutil.which(expected) or Path(expected).exists()):
+                missing = f"no {expected} in this virtual machine"
                 item.add_marker(pytest.mark.skip(reason=missing))
         parts = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
         if parts and parts[0] in NEED_ROOT:
@@ -61,11 +61,15 @@ def null_device() -> Iterator[None]:
     that run in parallel may be the cause.
     """
     yield
-    found = os.stat("/dev/null")
-    if os.geteuid() == 0 and (found.st_uid, found.st_gid, found.st_mode & 0o7777) != (0, 0, 0o666):
+    result = os.stat("/dev/null")
+    if os.geteuid() == 0 and (result.st_uid, result.st_gid, result.st_mode & 0o7777) != (
+        0,
+        0,
+        0o666,
+    ):
         os.chown("/dev/null", 0, 0)
         os.chmod("/dev/null", 0o666)
-        pytest.fail(f"/dev/null was {found.st_uid}:{found.st_gid} {found.st_mode & 0o7777:o}")
+        pytest.fail(f"/dev/null was {result.st_uid}:{result.st_gid} {result.st_mode & 0o7777:o}")
 
 
 @pytest.fixture(scope="session")

@@ -137,8 +137,8 @@ def test_a_changed_service_is_recreated_with_its_networks(project: Project) -> N
 
 def test_run_stop_start_and_kill_work(project: Project) -> None:
     project.run("up", "-d", "store")
-    found = project.run("run", "--rm", "-T", "--no-deps", "shop", "wget", "-qO-", "http://store/")
-    assert found == "stock\n"
+    result = project.run("run", "--rm", "-T", "--no-deps", "shop", "wget", "-qO-", "http://store/")
+    assert result == "stock\n"
     project.run("stop", "-t", "1")
     project.run("start", "store")
     project.run("kill", "store")

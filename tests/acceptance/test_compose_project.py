@@ -118,8 +118,8 @@ class Project:
             timeout=180,
             check=False,
         )
-        shown = done.stdout + done.stderr
-        assert done.returncode == expect, shown + self.engine.log_tail()
+        printed = done.stdout + done.stderr
+        assert done.returncode == expect, printed + self.engine.log_tail()
         return done.stdout
 
     def start(self, *words: str) -> subprocess.Popen[str]:
@@ -182,10 +182,10 @@ def test_a_project_is_built_started_and_removed(project: Project) -> None:
     assert "limits" not in project.run("config", "--services")
     follower = project.start("logs", "-f", "worker")
     time.sleep(2)
-    said = ended(follower)
-    assert said.count("work\n") >= 4
-    assert "worker-1" in said
-    assert "worker-2" in said
+    output = ended(follower)
+    assert output.count("work\n") >= 4
+    assert "worker-1" in output
+    assert "worker-2" in output
 
     project.run("--profile", "debugging", "up", "-d", "debug")
     assert project.states()["debug-1"] == "running"
@@ -230,8 +230,8 @@ def test_up_in_the_foreground_exits_with_its_services(project: Project) -> None:
         eventually(lambda: project.states().get("worker-1") == "running", "the services are up", 60)
         time.sleep(1)
     finally:
-        said = ended(process)
-    assert "work" in said
+        output = ended(process)
+    assert "work" in output
     assert set(project.states("-a").values()) == {"exited"}
 
 

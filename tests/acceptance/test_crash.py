@@ -97,13 +97,13 @@ def test_the_next_engine_continues_the_restart_delay(crashing: PrivateEngine) ->
     crashing.kill()
     time.sleep(1)
     crashing.start()
-    found = inspect(crashing, "tt")
-    assert (found["State"]["Status"], found["RestartCount"]) == ("restarting", 6)
-    assert found["State"]["FinishedAt"] == again
+    result = inspect(crashing, "tt")
+    assert (result["State"]["Status"], result["RestartCount"]) == ("restarting", 6)
+    assert result["State"]["FinishedAt"] == again
     assert crashing.cli("docker", "wait", "tt").stdout == "1\n"
-    found = inspect(crashing, "tt")
-    assert (found["State"]["Status"], found["RestartCount"]) == ("exited", 6)
-    assert moment(found["State"]["FinishedAt"]) - moment(again) >= 3.1
+    result = inspect(crashing, "tt")
+    assert (result["State"]["Status"], result["RestartCount"]) == ("exited", 6)
+    assert moment(result["State"]["FinishedAt"]) - moment(again) >= 3.1
 
 
 def test_a_container_stopped_during_the_restart_delay_stays_stopped(
@@ -117,8 +117,8 @@ def test_a_container_stopped_during_the_restart_delay_stays_stopped(
     assert crashing.cli("docker", "stop", "tt").returncode == 0
     count = inspect(crashing, "tt")["RestartCount"]
     time.sleep(2)
-    found = inspect(crashing, "tt")
-    assert (found["State"]["Status"], found["RestartCount"]) == ("exited", count)
+    result = inspect(crashing, "tt")
+    assert (result["State"]["Status"], result["RestartCount"]) == ("exited", count)
 
 
 def test_a_published_port_answers_after_the_engine_was_killed(crashing: PrivateEngine) -> None:

@@ -60,12 +60,12 @@ def commands(*words: str) -> list[tuple[str, ...]]:
 
     A plugin has an asterisk after its name. The set of plugins depends on the machine.
     """
-    found: list[tuple[str, ...]] = []
+    result: list[tuple[str, ...]] = []
     groups = re.findall(r"^[\w ]*Commands:\n((?:  .*\n)+)", help_of("docker", *words), re.MULTILINE)
     for name in re.findall(r"^  ([\w-]+) ", "".join(groups), re.MULTILINE):
         if name not in NOT_HERE and name != "trust":
-            found += commands(*words, name) or [(*words, name)]
-    return found
+            result += commands(*words, name) or [(*words, name)]
+    return result
 
 
 def flags(text: str) -> set[str]:
@@ -75,9 +75,9 @@ def flags(text: str) -> set[str]:
 
 def test_every_command_has_dockers_flags() -> None:
     missing = {}
-    found = commands()
-    assert len(found) > 70, found
-    for words in found:
+    result = commands()
+    assert len(result) > 70, result
+    for words in result:
         name = " ".join(words).removeprefix("container ")
         without = FLAGS_NOT_HERE.get(name, set())
         if without is None:

@@ -48,13 +48,13 @@ def test_a_list_is_created_annotated_pushed_and_pulled(
     assert made == f"Created manifest list {name}\n"
     words = ("--arch", "arm64", "--variant", "v8", name, images[1])
     must(engine, "jaula", "manifest", "annotate", *words)
-    shown = json.loads(must(engine, "jaula", "manifest", "inspect", name))
-    assert json.loads(must(engine, "docker", "manifest", "inspect", name)) == shown
-    platforms = {m["platform"]["architecture"] for m in shown["manifests"]}
+    output = json.loads(must(engine, "jaula", "manifest", "inspect", name))
+    assert json.loads(must(engine, "docker", "manifest", "inspect", name)) == output
+    platforms = {m["platform"]["architecture"] for m in output["manifests"]}
     assert platforms == {"amd64", "arm64"}
     digest = must(engine, "jaula", "manifest", "push", "--purge", name).strip()
     path = name.partition("/")[2].rpartition(":")[0]
-    assert registry.manifest(path, "1") == (digest, shown)
+    assert registry.manifest(path, "1") == (digest, output)
     must(engine, "jaula", "rmi", *images)
     must(engine, "jaula", "run", "--rm", name, "true")
     assert "arm64" in must(engine, "jaula", "manifest", "inspect", name)  # the registry's, now
@@ -84,7 +84,7 @@ def test_invalid_input_is_one_clear_line(
     must(engine, "jaula", "manifest", "create", name, images[0])
     elsewhere = f"localhost:{registry.port}/{containers.unique('x')}:1"
     must(engine, "jaula", "manifest", "create", elsewhere, images[0])
-    for words, told in (
+    for words, reported in (
         (
             ("create", name, images[1]),
             "refusing to amend an existing manifest list with no --amend",
@@ -99,7 +99,7 @@ def test_invalid_input_is_one_clear_line(
         (("inspect", name, images[1]), "does not exist in"),
     ):
         done = engine.cli("jaula", "manifest", *words)
-        assert (done.returncode, told in done.stderr) == (1, True), (words, done.stderr)
+        assert (done.returncode, reported in done.stderr) == (1, True), (words, done.stderr)
     must(engine, "jaula", "manifest", "annotate", "--os", "", name, images[0])
     done = engine.cli("jaula", "manifest", "push", name)
     assert "must have an OS and Architecture" in done.stderr

@@ -83,19 +83,19 @@ def test_push_and_pull_print_the_output_of_docker(
 ) -> None:
     name = f"{registry.name}/{containers.unique('say')}"
     must(engine, "jaula", "tag", busybox, name)
-    said = must(engine, "jaula", "push", name).splitlines()
+    output = must(engine, "jaula", "push", name).splitlines()
     digest = digest_of(registry, f"{name}:latest")
-    assert said[0] == "Using default tag: latest"
-    assert said[1] == f"The push refers to repository [{name}]"
-    assert said[-1].startswith(f"latest: digest: {digest} size: ")
-    assert any(line.endswith((": Pushed", ": Layer already exists")) for line in said)
+    assert output[0] == "Using default tag: latest"
+    assert output[1] == f"The push refers to repository [{name}]"
+    assert output[-1].startswith(f"latest: digest: {digest} size: ")
+    assert any(line.endswith((": Pushed", ": Layer already exists")) for line in output)
     must(engine, "jaula", "rmi", name)
-    said = must(engine, "jaula", "pull", name).splitlines()
-    assert said[:2] == [
+    output = must(engine, "jaula", "pull", name).splitlines()
+    assert output[:2] == [
         "Using default tag: latest",
         f"latest: Pulling from {name.partition('/')[2]}",
     ]
-    assert said[-3:] == [
+    assert output[-3:] == [
         f"Digest: {digest}",
         f"Status: Downloaded newer image for {name}:latest",
         f"{name}:latest",
@@ -110,9 +110,9 @@ def test_a_pulled_image_is_pushed_unchanged(
     must(engine, "jaula", "pull", pushed)
     other = f"{registry.name}/{containers.unique('other')}:2"
     must(engine, "docker", "tag", pushed, other)
-    said = must(engine, "docker", "push", other)
+    output = must(engine, "docker", "push", other)
     assert digest_of(registry, other) == digest_of(registry, pushed)
-    assert "Mounted from" in said
+    assert "Mounted from" in output
 
 
 def test_run_pulls_a_missing_image(engine: PrivateEngine, pushed: str) -> None:
@@ -160,10 +160,10 @@ def test_removing_the_last_tag_removes_the_digest(
     engine: PrivateEngine, registry: Registry, pushed: str
 ) -> None:
     must(engine, "jaula", "pull", pushed)
-    said = must(engine, "jaula", "rmi", pushed)
+    output = must(engine, "jaula", "rmi", pushed)
     digest = digest_of(registry, pushed)
-    assert f"Untagged: {pushed}" in said
-    assert f"Untagged: {pushed.rpartition(':')[0]}@{digest}" in said
+    assert f"Untagged: {pushed}" in output
+    assert f"Untagged: {pushed.rpartition(':')[0]}@{digest}" in output
 
 
 def test_every_tag_of_a_repository_is_pushed_and_pulled(
@@ -299,10 +299,13 @@ def test_docker_reads_the_keyring_through_our_helper(
     assert done.returncode == 0, done.stderr
     must(engine, "jaula", "push", name, env=environment)
     must(engine, "jaula", "logout", guarded.name, env=environment)
-    asked = subprocess.run(
+    requested = subprocess.run(
         [helper, "get"], env=environment, input=guarded.name, capture_output=True, text=True
     )
-    assert (asked.returncode, asked.stdout) == (1, "credentials not found in native keychain\n")
+    assert (requested.returncode, requested.stdout) == (
+        1,
+        "credentials not found in native keychain\n",
+    )
 
 
 def test_a_password_is_stored_in_the_file_on_request(
@@ -384,8 +387,8 @@ def test_skopeo_and_jaula_read_each_others_pushes(
         return done.stdout
 
     digest = digest_of(registry, pushed)
-    found = json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{pushed}"))
-    assert found["Digest"] == digest
+    result = json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{pushed}"))
+    assert result["Digest"] == digest
     layout = f"oci:{tmp_path}/layout:box"
     plain = ("--insecure-policy", "copy")
     skopeo(*plain, "--src-tls-verify=false", f"docker://{pushed}", layout)
@@ -494,10 +497,10 @@ def test_the_platform_selects_an_image_of_an_index(
             "mediaType": kind,
             "manifests": [manifest | {"platform": platform} for platform in platforms],
         }
-        status, _, said = registry.ask(
+        status, _, output = registry.ask(
             "PUT", f"/v2/{path}/manifests/many", json.dumps(index).encode(), {"Content-Type": kind}
         )
-        assert status == 201, said
+        assert status == 201, output
         many = f"{registry.name}/{path}:many"
         digest = digest_of(registry, many)
         assert f"Digest: {digest}" in must(engine, "jaula", "pull", many)
@@ -506,11 +509,11 @@ def test_the_platform_selects_an_image_of_an_index(
         none = engine.cli("jaula", "pull", "--platform", "linux/s390x", many)
         assert none.returncode == 1
         assert "no matching manifest for linux/s390x in the manifest list entries" in none.stderr
-        found = engine.request("GET", f"/distribution/{many}/json").json()
-        assert found["Descriptor"]["digest"] == digest
-        assert found["Platforms"] == platforms
-        shown = json.loads(must(engine, "jaula", "manifest", "inspect", many))
-        assert shown == index
+        result = engine.request("GET", f"/distribution/{many}/json").json()
+        assert result["Descriptor"]["digest"] == digest
+        assert result["Platforms"] == platforms
+        printed = json.loads(must(engine, "jaula", "manifest", "inspect", many))
+        assert printed == index
         verbose = json.loads(must(engine, "jaula", "manifest", "inspect", "-v", many))
         assert [entry["Descriptor"]["platform"] for entry in verbose] == platforms
     wrong = engine.cli("docker", "pull", "--platform", "linux/s390x", pushed)
@@ -542,8 +545,8 @@ def test_pulls_and_pushes_are_events(
     must(engine, "jaula", "pull", pushed)
     reply = engine.request("GET", f"/events?since=0&until={time.time() + 0.5}")
     events = [json.loads(line) for line in reply.body.splitlines()]
-    told = {(event["Action"], event["Actor"]["ID"]) for event in events}
-    assert {("push", pushed), ("pull", pushed)} <= told
+    reported = {(event["Action"], event["Actor"]["ID"]) for event in events}
+    assert {("push", pushed), ("pull", pushed)} <= reported
 
 
 def test_an_interrupted_pull_leaves_no_files(engine: PrivateEngine) -> None:

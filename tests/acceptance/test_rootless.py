@@ -295,9 +295,9 @@ def test_device_nodes_are_binds_of_the_host_and_mknod_is_refused(host: RootlessH
 
 def test_privileged_grants_no_rights_on_the_host(host: RootlessHost) -> None:
     script = "mount -t tmpfs x /tmp && ! mknod /tmp/sda b 8 0 2>/dev/null && ls /dev"
-    shown = host.jaula("run", "--rm", "--privileged", "busybox", "sh", "-c", script).stdout
-    assert "null" in shown
-    assert "mem" not in shown.split()
+    output = host.jaula("run", "--rm", "--privileged", "busybox", "sh", "-c", script).stdout
+    assert "null" in output
+    assert "mem" not in output.split()
 
 
 @pytest.mark.skipif(
@@ -361,8 +361,8 @@ def test_a_privileged_port_is_refused_with_a_hint(host: RootlessHost) -> None:
 def test_containers_reach_outside_but_not_the_loopback_of_the_host(host: RootlessHost) -> None:
     read = "nc -w 5 {} {} </dev/null"
     with listening(host, UPLINK, 19001), listening(host, "127.0.0.1", 19002):
-        shown = host.jaula("run", "--rm", "busybox", "sh", "-c", read.format(UPLINK, 19001))
-        assert shown.stdout == "from the host"
+        output = host.jaula("run", "--rm", "busybox", "sh", "-c", read.format(UPLINK, 19001))
+        assert output.stdout == "from the host"
         for address in ("10.0.2.2", "172.30.0.1", "127.0.0.1"):
             words = ("sh", "-c", read.format(address, 19002))
             assert "from the host" not in host.jaula("run", "--rm", "busybox", *words,
@@ -393,8 +393,8 @@ def test_a_name_server_on_the_loopback_of_the_host_answers_containers(
             assert server.stdout is not None
             assert server.stdout.readline() == "ready\n"
             bare.load(busybox_archive)
-            shown = bare.jaula("run", "--rm", "busybox", "cat", "/etc/resolv.conf").stdout
-            assert "nameserver 10.0.2.3" in shown
+            output = bare.jaula("run", "--rm", "busybox", "cat", "/etc/resolv.conf").stdout
+            assert "nameserver 10.0.2.3" in output
             found = bare.jaula("run", "--rm", "busybox", "nslookup", "-type=a", "some.name.").stdout
         finally:
             server.kill()

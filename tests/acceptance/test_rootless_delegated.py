@@ -77,8 +77,8 @@ def test_pause_stats_and_update_work(host: SystemdUser, limited: Path) -> None:
     host.jaula("pause", "limited")
     assert (limited / "cgroup.freeze").read_text() == "1\n"
     host.jaula("unpause", "limited")
-    shown = host.jaula("stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", "limited")
-    assert shown.stdout.split()[0] == "1"
+    output = host.jaula("stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", "limited")
+    assert output.stdout.split()[0] == "1"
     host.jaula("update", "--memory", "96m", "--memory-swap", "96m", "limited")
     assert (limited / "memory.max").read_text() == f"{96 << 20}\n"
 
@@ -89,8 +89,8 @@ def test_a_container_above_its_memory_limit_is_killed(host: SystemdUser) -> None
     host.jaula(
         "run", "--name", "greedy", *limits, "busybox", "sh", "-c", script, expect=None
     )  # a shell may outlive its child
-    shown = host.jaula("inspect", "-f", "{{.State.OOMKilled}} {{.State.ExitCode}}", "greedy")
-    assert shown.stdout == "true 137\n"
+    output = host.jaula("inspect", "-f", "{{.State.OOMKilled}} {{.State.ExitCode}}", "greedy")
+    assert output.stdout == "true 137\n"
     host.jaula("rm", "greedy")
 
 

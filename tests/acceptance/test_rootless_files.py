@@ -49,8 +49,8 @@ def test_files_are_copied_in_and_out_with_their_owners(
             assert (member.uid, member.gid, member.size) == (33, 34, 4)
     if not running:
         host.jaula("start", box)
-    shown = host.jaula("exec", box, "stat", "-c", "%u:%g", "/tmp/f", "/data/f")
-    assert shown.stdout == "33:34\n33:34\n"
+    output = host.jaula("exec", box, "stat", "-c", "%u:%g", "/tmp/f", "/data/f")
+    assert output.stdout == "33:34\n33:34\n"
 
 
 def test_a_container_is_committed(host: RootlessHost, box: str) -> None:
@@ -59,9 +59,9 @@ def test_a_container_is_committed(host: RootlessHost, box: str) -> None:
     assert done.returncode == 0 or "--pause=false" in done.stderr
     host.jaula("commit", "--pause=false", box, "made:v1")
     words = ("sh", "-c", "stat -c %u:%g /new; ls /etc")
-    shown = host.jaula("run", "--rm", "made:v1", *words).stdout
-    assert shown.startswith("5:6\n")
-    assert "nsswitch" not in shown
+    output = host.jaula("run", "--rm", "made:v1", *words).stdout
+    assert output.startswith("5:6\n")
+    assert "nsswitch" not in output
 
 
 def test_a_health_check_sets_the_health(host: RootlessHost) -> None:
@@ -70,8 +70,8 @@ def test_a_health_check_sets_the_health(host: RootlessHost) -> None:
     try:
 
         def status() -> str:
-            found = json.loads(host.jaula("inspect", "probed").stdout)
-            return str(found[0]["State"]["Health"]["Status"])
+            result = json.loads(host.jaula("inspect", "probed").stdout)
+            return str(result[0]["State"]["Health"]["Status"])
 
         until(lambda: status() == "unhealthy", "it is unhealthy")
         host.jaula("exec", "probed", "touch", "/ok")

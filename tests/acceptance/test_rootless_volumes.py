@@ -23,15 +23,15 @@ def test_a_secret_is_on_a_tmpfs_with_its_owner(host: RootlessHost) -> None:
     host.jaula("secret", "create", "db", "-", input="hunter2")
     script = "cat /run/secrets/db /etc/pw; stat -c ' %u %a' /etc/pw; stat -f -c %T /run/secrets"
     flags = ("--secret", "db", "--secret", "db,target=/etc/pw,uid=7,mode=0400")
-    shown = host.jaula("run", "--rm", *flags, "busybox", "sh", "-c", script)
-    assert shown.stdout == "hunter2hunter2 7 400\ntmpfs\n"
+    output = host.jaula("run", "--rm", *flags, "busybox", "sh", "-c", script)
+    assert output.stdout == "hunter2hunter2 7 400\ntmpfs\n"
     host.jaula("secret", "rm", "db")
 
 
 def test_tmpfs_and_bind_volumes_are_mounted(host: RootlessHost) -> None:
     host.jaula("volume", "create", "-o", "type=tmpfs", "-o", "device=x", "-o", "o=size=1m", "mem")
-    shown = host.jaula("run", "--rm", "-v", "mem:/m", "busybox", "stat", "-f", "-c", "%T", "/m")
-    assert shown.stdout == "tmpfs\n"
+    output = host.jaula("run", "--rm", "-v", "mem:/m", "busybox", "stat", "-f", "-c", "%T", "/m")
+    assert output.stdout == "tmpfs\n"
     options = ("-o", "type=none", "-o", "o=bind", "-o", f"device={host.home}")
     host.jaula("volume", "create", *options, "own")
     host.jaula("run", "--rm", "-v", "own:/m", "busybox", "touch", "/m/made-inside")

@@ -51,8 +51,8 @@ class Secured:
         return f"tcp://127.0.0.1:{self.port}"
 
     def environment(self, person: str) -> dict[str, str]:
-        given = {k: v for k, v in self.engine.environment().items() if k != "JAULA_HOST"}
-        return given | {
+        passed = {k: v for k, v in self.engine.environment().items() if k != "JAULA_HOST"}
+        return passed | {
             "DOCKER_HOST": self.host,
             "DOCKER_TLS_VERIFY": "1",
             "DOCKER_CERT_PATH": str(self.people[person]),
@@ -85,8 +85,10 @@ def test_commands_and_streams_work_over_tls(secured: Secured, program: str) -> N
     assert cli(program, "run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
     assert cli(program, "run", "--rm", "busybox", "sh", "-c", "exit 7").returncode == 7
     # Half-close: input ends, output continues.
-    said = cli(program, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo end", input="abc\n")
-    assert said.stdout == "abc\nend\n"
+    output = cli(
+        program, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo end", input="abc\n"
+    )
+    assert output.stdout == "abc\nend\n"
     done = cli(program, "run", "-d", "--name", "box", "busybox", "sleep", "60")
     assert done.returncode == 0, done.stderr
     counted = cli(program, "exec", "-i", "box", "wc", "-c", input="x" * 3_000_000)

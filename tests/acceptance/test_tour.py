@@ -186,8 +186,8 @@ def test_files_written_to_a_bind_mount_belong_to_the_invoking_user(
         "echo hi > /data/made; ls -ln /data",
         flags=("-v", f"{tmp_path}:/data"),
     )
-    found = (tmp_path / "made").stat()
-    assert (found.st_uid, found.st_gid) == (os.geteuid(), os.getegid())
+    result = (tmp_path / "made").stat()
+    assert (result.st_uid, result.st_gid) == (os.geteuid(), os.getegid())
     assert (tmp_path / "made").read_text() == "hi\n"
 
 
@@ -203,9 +203,9 @@ def test_a_memory_hog_is_killed_only_at_its_limit(engine: PrivateEngine, busybox
     try:
         assert done.returncode == 137, done.stderr
         assert inspect(engine, name)["State"]["OOMKilled"] is True
-        found = containers.events(engine, since, event="oom")
+        result = containers.events(engine, since, event="oom")
         attributes = [
-            e["Actor"]["Attributes"] for e in found if e["Actor"]["Attributes"]["name"] == name
+            e["Actor"]["Attributes"] for e in result if e["Actor"]["Attributes"]["name"] == name
         ]
         assert attributes, "no event says that the container ran out of memory"
         text = json.dumps(attributes[0])
@@ -256,10 +256,10 @@ def test_stats_show_usage_and_limit(engine: PrivateEngine, busybox: str) -> None
             terminal.expect(re.escape(name))
             terminal.send("\x03")
             terminal.wait()
-    for shown in (done, real):
-        assert shown.returncode == 0, shown.stderr
-        assert "CPU %" in shown.stdout and "PIDS" in shown.stdout
-        assert re.search(rf"{name}.* / 64MiB", shown.stdout), shown.stdout
+    for output in (done, real):
+        assert output.returncode == 0, output.stderr
+        assert "CPU %" in output.stdout and "PIDS" in output.stdout
+        assert re.search(rf"{name}.* / 64MiB", output.stdout), output.stdout
 
 
 # 6. Capabilities
@@ -277,9 +277,9 @@ def test_the_capability_sets_are_exactly_these(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], mask: str
 ) -> None:
     with running(engine, busybox, flags=flags) as name:
-        found = containers.status(containers.pid(engine, name))
-    assert [found[key] for key in ("CapPrm", "CapEff", "CapBnd")] == [mask] * 3
-    assert [found[key] for key in ("CapInh", "CapAmb")] == [NO_CAPABILITIES] * 2
+        result = containers.status(containers.pid(engine, name))
+    assert [result[key] for key in ("CapPrm", "CapEff", "CapBnd")] == [mask] * 3
+    assert [result[key] for key in ("CapInh", "CapAmb")] == [NO_CAPABILITIES] * 2
 
 
 def test_the_clock_and_the_interfaces_cannot_be_changed(

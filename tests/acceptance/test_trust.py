@@ -97,11 +97,14 @@ def test_cosign_verifies_our_signatures(
     for key in ("team", "other"):
         done = cosign_verify(keys / f"{key}.pub", name, referrers=referrers)
         assert done.returncode == 0, done.stderr
-        [found] = json.loads(done.stdout)
-        assert found["optional"] == {"by": key}
-        assert found["critical"]["identity"]["docker-reference"] == name.rpartition(":")[0]
-    shown = jaula(engine, "trust", "inspect", "--key", f"{keys}/team.pub", name)
-    assert [line.split()[0] for line in shown.splitlines()[1:]] == [f"{keys}/team.pub", "<unknown>"]
+        [result] = json.loads(done.stdout)
+        assert result["optional"] == {"by": key}
+        assert result["critical"]["identity"]["docker-reference"] == name.rpartition(":")[0]
+    output = jaula(engine, "trust", "inspect", "--key", f"{keys}/team.pub", name)
+    assert [line.split()[0] for line in output.splitlines()[1:]] == [
+        f"{keys}/team.pub",
+        "<unknown>",
+    ]
 
 
 @pytest.mark.parametrize("referrers", [False, True])
@@ -251,10 +254,10 @@ def test_invalid_input_is_one_clear_line(
             text.replace("NAME-not", f"{name}-not").replace("NAME", name).replace("KEYS", str(keys))
         )
 
-    status, found = refused(engine, *(filled(word) for word in words))
+    status, result = refused(engine, *(filled(word) for word in words))
     assert status in (1, 125)
-    assert filled(told) in found or told in found
-    assert "Traceback" not in found
+    assert filled(told) in result or told in result
+    assert "Traceback" not in result
 
 
 def test_a_key_with_another_password_is_refused(
@@ -425,8 +428,8 @@ def test_a_list_is_signed_with_its_manifests(guarded: Guarded, keys: Path) -> No
 def test_the_policy_is_shown_with_the_deciding_rule(guarded: Guarded) -> None:
     engine, registry = guarded.engine, guarded.registry.name
     guarded.rules(all='"reject"', team=SIGNED)
-    shown = jaula(engine, "trust", "policy").splitlines()
-    assert [line.split()[:2] for line in shown[1:]] == [
+    output = jaula(engine, "trust", "policy").splitlines()
+    assert [line.split()[:2] for line in output[1:]] == [
         ["*", "reject"],
         [f"{registry}/team", "signed-by"],
     ]
@@ -441,18 +444,18 @@ def test_verify_names_the_rule(guarded: Guarded, keys: Path) -> None:
     def row(*words: str) -> dict[str, str]:
         done = engine.cli("jaula", "verify", "--format", "json", *words)
         rows = json.loads(done.stdout)
-        [found] = [r for r in rows if r["id"] == "image policy"]
-        return found
+        [result] = [r for r in rows if r["id"] == "image policy"]
+        return result
 
     with containers.running(engine, name) as box:
-        found = row(box)
-        assert (found["requested"], found["verdict"]) == ("no policy is in effect", "holds")
+        result = row(box)
+        assert (result["requested"], result["verdict"]) == ("no policy is in effect", "holds")
         assert row("--host")["requested"] == "no policy is in effect"
         guarded.rules(team=SIGNED)
         assert row(box)["verdict"] == "FAILS"
         jaula(engine, "image", "sign", "--key", f"{keys}/team.key", name)  # and it is known here
-        found = row(box)
-        assert (found["verdict"], "signed by team.pub" in found["effective"]) == ("holds", True)
+        result = row(box)
+        assert (result["verdict"], "signed by team.pub" in result["effective"]) == ("holds", True)
         assert row("--host")["requested"] == "rules"
         guarded.rules(team='"reject"')
         assert row(box)["verdict"] == "FAILS"

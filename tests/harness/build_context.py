@@ -33,20 +33,20 @@ def make(root: Path, files: Mapping[str, str | None]) -> None:
 
 def listed(root: Path) -> dict[str, str]:
     """Return every path below ``root`` with ``mode uid:gid content``."""
-    found = {}
+    result = {}
     for folder, names, files in os.walk(root):
         for name in (*names, *files):
             place = Path(folder, name)
             facts = place.lstat()
             where = str(place.relative_to(root))
-            told = f"{stat.S_IMODE(facts.st_mode):o} {facts.st_uid}:{facts.st_gid}"
+            reported = f"{stat.S_IMODE(facts.st_mode):o} {facts.st_uid}:{facts.st_gid}"
             if stat.S_ISLNK(facts.st_mode):
-                found[where] = f"-> {place.readlink()}"
+                result[where] = f"-> {place.readlink()}"
             elif stat.S_ISREG(facts.st_mode):
-                found[where] = f"{told} {place.read_bytes().decode(errors='replace')}"
+                result[where] = f"{reported} {place.read_bytes().decode(errors='replace')}"
             else:
-                found[where + ("/" if stat.S_ISDIR(facts.st_mode) else "")] = told
-    return found
+                result[where + ("/" if stat.S_ISDIR(facts.st_mode) else "")] = reported
+    return result
 
 
 class CopyContext:

@@ -35,13 +35,13 @@ class Built:
 
     @property
     def image(self) -> str:
-        found = [m["aux"]["ID"] for m in self.messages if "aux" in m]
-        return str(found[-1]) if found else ""
+        result = [m["aux"]["ID"] for m in self.messages if "aux" in m]
+        return str(result[-1]) if result else ""
 
     @property
     def error(self) -> str:
-        found = [m.get("error") or m.get("message") or "" for m in self.messages]
-        return str(next((text for text in found if text), ""))
+        result = [m.get("error") or m.get("message") or "" for m in self.messages]
+        return str(next((text for text in result if text), ""))
 
     @property
     def cached(self) -> int:
@@ -118,13 +118,13 @@ def files_of(engine: PrivateEngine, image: str) -> dict[str, bytes]:
         data = engine.request("GET", f"/containers/{created['Id']}/export").body
     finally:
         engine.request("DELETE", f"/containers/{created['Id']}")
-    found = {}
+    result = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isreg() else None
             if file is not None:
-                found["/" + member.name] = file.read()
-    return found
+                result["/" + member.name] = file.read()
+    return result
 
 
 @contextlib.contextmanager

@@ -23,8 +23,10 @@ def answers(
         bind = ("-v", f"{program}:/probe:ro")
         done = engine.cli("jaula", "run", "--rm", *bind, *flags, image, "/probe")
     assert done.returncode == 0, done.stderr + engine.log_tail()
-    found = iter(read(done.stdout, len(entries)))
-    return {name: (next(found), tuple(next(found) for _ in steps)) for name, steps in calls.items()}
+    result = iter(read(done.stdout, len(entries)))
+    return {
+        name: (next(result), tuple(next(result) for _ in steps)) for name, steps in calls.items()
+    }
 
 
 def last(answer: tuple[Answer, tuple[Answer, ...]]) -> int:

@@ -21,9 +21,9 @@ def child(act: Callable[[], None]) -> None:
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as answers:
-        said = answers.read().decode()
+        output = answers.read().decode()
     _, status = os.waitpid(pid, 0)
-    assert not said, said
+    assert not output, output
     assert status == 0
 
 

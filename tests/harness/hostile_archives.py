@@ -136,7 +136,7 @@ def fingerprint(top: Path, excluded: str = "") -> dict[str, Any]:
 
     The engine's own files, and names that contain ``excluded``, are left out.
     """
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for path in [top, *sorted(top.rglob("*"))]:
         if path.name.startswith("jaula.db") or BOOKS & set(path.parts):
             continue
@@ -150,8 +150,8 @@ def fingerprint(top: Path, excluded: str = "") -> dict[str, Any]:
             if path.name != "index.json":  # rewritten with the same content
                 kept += (facts.st_mtime_ns,)
         names = os.listxattr(path, follow_symlinks=False)
-        found[str(path)] = (kept, digest(content), names)
-    return found
+        result[str(path)] = (kept, digest(content), names)
+    return result
 
 
 @contextmanager

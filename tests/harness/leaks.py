@@ -21,12 +21,12 @@ def mounts(engine: PrivateEngine) -> list[str]:
 
 def cgroups(engine: PrivateEngine) -> list[str]:
     """Return cgroups of containers below the engine's parent, in every hierarchy."""
-    found = []
+    result = []
     for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
         parent = hierarchy / engine.cgroup_parent
         if parent.is_dir():
-            found += [str(child) for child in parent.iterdir() if child.is_dir()]
-    return found
+            result += [str(child) for child in parent.iterdir() if child.is_dir()]
+    return result
 
 
 SANDBOX_POOL = 4  # network sandboxes that an engine keeps ready, each with its port
@@ -35,8 +35,8 @@ SANDBOX_POOL = 4  # network sandboxes that an engine keeps ready, each with its 
 def links(engine: PrivateEngine) -> list[str]:
     """Return ports of the engine's bridge in excess of the sandbox pool."""
     ports = Path("/sys/class/net") / engine.bridge / "brif"
-    found = sorted(os.listdir(ports)) if ports.is_dir() else []
-    return found if len(found) > SANDBOX_POOL else []
+    result = sorted(os.listdir(ports)) if ports.is_dir() else []
+    return result if len(result) > SANDBOX_POOL else []
 
 
 def bridge(engine: PrivateEngine) -> list[str]:
@@ -53,7 +53,7 @@ def tables(engine: PrivateEngine) -> list[str]:
 
 def processes(engine: PrivateEngine) -> list[str]:
     """Return processes in the engine's cgroups, or whose command line names its directories."""
-    found = []
+    result = []
     marks = (str(engine.root).encode(), str(engine.run).encode())
     for directory in Path("/proc").glob("[0-9]*"):
         if int(directory.name) in (os.getpid(), os.getppid()):
@@ -62,21 +62,21 @@ def processes(engine: PrivateEngine) -> list[str]:
             command = (directory / "cmdline").read_bytes()
             groups = (directory / "cgroup").read_text()
             if f"/{engine.cgroup_parent}" in groups or any(mark in command for mark in marks):
-                found.append(f"{directory.name} {command!r}")
-    return found
+                result.append(f"{directory.name} {command!r}")
+    return result
 
 
 def of_containers(engine: PrivateEngine) -> dict[str, list[str]]:
     """Return resources of containers on the host: empty while none runs."""
     kinds = {"mounts": mounts, "cgroups": cgroups, "links": links}
-    return {kind: found for kind, look in kinds.items() if (found := look(engine))}
+    return {kind: result for kind, look in kinds.items() if (result := look(engine))}
 
 
 def of_engine(engine: PrivateEngine) -> dict[str, list[str]]:
     """Return resources of a stopped engine on the host: only its directories may remain."""
     kinds = {"bridge": bridge, "tables": tables, "processes": processes}
-    found = of_containers(engine)
-    return found | {kind: left for kind, look in kinds.items() if (left := look(engine))}
+    result = of_containers(engine)
+    return result | {kind: left for kind, look in kinds.items() if (left := look(engine))}
 
 
 def clean_up(engine: PrivateEngine) -> None:

@@ -134,7 +134,7 @@ class PrivateRuntime:
 
     def processes(self) -> list[str]:
         """Return live processes in the cgroups, or whose command line names the directory."""
-        found = []
+        actual = []
         for directory in Path("/proc").glob("[0-9]*"):
             if int(directory.name) in (os.getpid(), os.getppid()):
                 continue
@@ -143,16 +143,16 @@ class PrivateRuntime:
                 groups = (directory / "cgroup").read_text()
                 alive = (directory / "stat").read_text().rpartition(") ")[2][0] not in "ZX"
                 if alive and (self.cgroup in groups or os.fsencode(self.base) in command):
-                    found.append(f"process {directory.name} {command!r}")
-        return found
+                    actual.append(f"process {directory.name} {command!r}")
+        return actual
 
     def cgroups(self) -> list[str]:
         """Return cgroups whose path has the private name, in every hierarchy."""
-        found = []
+        actual = []
         for place in self._places():
             inside = [str(child) for child in place.iterdir() if child.is_dir()]
-            found += inside or ([] if place.name == self.cgroup else [str(place)])
-        return [f"cgroup {path}" for path in dict.fromkeys(found)]  # on v2 some are met twice
+            actual += inside or ([] if place.name == self.cgroup else [str(place)])
+        return [f"cgroup {path}" for path in dict.fromkeys(actual)]  # on v2 some are met twice
 
     def _places(self) -> Iterator[Path]:
         """Return the private cgroups at the top of each hierarchy and below the relative parent."""
@@ -162,20 +162,20 @@ class PrivateRuntime:
 
     def mounts_sockets_states(self) -> list[str]:
         """Return mounts and sockets of the host that name the directory, and state directories."""
-        found = []
+        actual = []
         for kind, file in (("mount", "/proc/self/mountinfo"), ("socket", "/proc/net/unix")):
             lines = Path(file).read_text(errors="replace").splitlines()
-            found += [f"{kind} {line}" for line in lines if f"{self.base}/" in line]
+            actual += [f"{kind} {line}" for line in lines if f"{self.base}/" in line]
         if self.root.is_dir():
-            found += [f"state {name}" for name in os.listdir(self.root)]
-        return found
+            actual += [f"state {name}" for name in os.listdir(self.root)]
+        return actual
 
     def left(self, seconds: float = 3.0) -> list[str]:
         """Return the leftovers after a timeout."""
         deadline = time.monotonic() + seconds
-        while found := [*self.processes(), *self.cgroups(), *self.mounts_sockets_states()]:
+        while actual := [*self.processes(), *self.cgroups(), *self.mounts_sockets_states()]:
             if time.monotonic() > deadline:
-                return found
+                return actual
             self._reap()
             time.sleep(0.02)
         return []

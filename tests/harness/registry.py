@@ -212,10 +212,10 @@ class TokenServer:
         }
 
     def answer(self, request: BaseHTTPRequestHandler, query: dict[str, list[str]]) -> None:
-        given = request.headers.get("Authorization", "")
-        self.seen.append({"authorization": given, **query})
+        passed = request.headers.get("Authorization", "")
+        self.seen.append({"authorization": passed, **query})
         pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        known = given == f"Basic {pair}" or query.get("refresh_token") == ["kept"]
+        known = passed == f"Basic {pair}" or query.get("refresh_token") == ["kept"]
         if not known:
             body, status = b'{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}', 401
         else:

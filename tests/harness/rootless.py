@@ -170,7 +170,7 @@ class RootlessHost:
 
     def processes(self, word: str = "") -> list[int]:
         """Return the user's processes whose command or name contains ``word``."""
-        found = []
+        result = []
         for directory in Path("/proc").glob("[0-9]*"):
             try:
                 status = (directory / "status").read_text()
@@ -181,23 +181,23 @@ class RootlessHost:
             first, number = self.ids or (0, 0)
             mine = int(uids[1]) == self.uid or first <= int(uids[1]) < first + number
             if mine and word in f"{command} {status.splitlines()[0]}":
-                found.append(int(directory.name))
-        return found
+                result.append(int(directory.name))
+        return result
 
     def engines(self) -> list[int]:
         """Return process ids of engines. Forks of one have its command line and another name."""
-        found = []
+        result = []
         for pid in self.processes(" daemon"):
             with contextlib.suppress(OSError):  # ended meanwhile
                 if Path(f"/proc/{pid}/comm").read_text().strip() not in _OTHERS:
-                    found.append(pid)
-        return found
+                    result.append(pid)
+        return result
 
     def engine(self) -> int:
         """Return the process id of the engine."""
-        found = self.engines()
-        assert len(found) == 1, [_described(pid) for pid in found]
-        return found[0]
+        result = self.engines()
+        assert len(result) == 1, [_described(pid) for pid in result]
+        return result[0]
 
     def remove_containers(self) -> None:
         if self.path(self.socket).exists():

@@ -78,7 +78,7 @@ def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    said = []
+    output = []
     try:
         for step in scene.steps:
             options: dict[str, Any] = {} if step.input is None else {"input": step.input}
@@ -87,8 +87,8 @@ def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...
             here = (str(directory), "HERE")
             out, err = (masked(text.replace(*here), step) for text in (done.stdout, done.stderr))
             status = done.returncode if step.status else 0
-            said.append(Result(status, *(("", "") if step.differs else (out, err))))
+            output.append(Result(status, *(("", "") if step.differs else (out, err))))
     finally:
         for words in clean:
             run(*words)
-    return said
+    return output

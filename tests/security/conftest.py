@@ -33,9 +33,9 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 
 
 def _fingerprint(tree: Path) -> list[tuple[str, int, int, int, bytes]]:
-    found = []
+    result = []
     for path in sorted([tree, *tree.rglob("*")]):
         facts = path.lstat()
         content = path.read_bytes() if path.is_file() else b""
-        found.append((str(path), facts.st_mode, facts.st_uid, facts.st_gid, content))
-    return found
+        result.append((str(path), facts.st_mode, facts.st_uid, facts.st_gid, content))
+    return result

@@ -29,9 +29,9 @@ def test_the_program_has_three_descriptors(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], cve: str
 ) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
-        found = descriptors(containers.pid(engine, name))
+        result = descriptors(containers.pid(engine, name))
     # An init may hold a signalfd of its own making; it never inherits one.
-    assert found == {0, 1, 2} or ("--init" in flags and {0, 1, 2} <= found and len(found) <= 5)
+    assert result == {0, 1, 2} or ("--init" in flags and {0, 1, 2} <= result and len(result) <= 5)
 
 
 @pytest.mark.parametrize("flags", [(), ("-t",), ("-u", "1000")])
@@ -40,19 +40,19 @@ def test_an_exec_has_three_descriptors(
 ) -> None:
     marker = containers.unique("77")[2:].replace("-", "")
     assert engine.cli("jaula", "exec", "-d", *flags, plain, "sleep", f"7{marker}").returncode == 0
-    found: list[int] = []
+    result: list[int] = []
 
     def look() -> bool:
-        found[:] = [
+        result[:] = [
             int(pid)
             for pid in os.listdir("/proc")
             if pid.isdigit() and _command(pid) == f"sleep\x007{marker}\x00".encode()
         ]
-        return bool(found)
+        return bool(result)
 
     containers.eventually(look, "the exec runs")
-    assert descriptors(found[0]) == {0, 1, 2}
-    os.kill(found[0], 9)
+    assert descriptors(result[0]) == {0, 1, 2}
+    os.kill(result[0], 9)
 
 
 def _command(pid: str) -> bytes:

@@ -110,9 +110,9 @@ def copied(runtime: PrivateRuntime) -> Copied:
 def _wait_for(path: str, lines: int) -> list[str]:
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        found = Path(path).read_text().splitlines()
-        if len(found) >= lines:
-            return found
+        result = Path(path).read_text().splitlines()
+        if len(result) >= lines:
+            return result
         time.sleep(0.05)
     raise AssertionError(f"too little was said: {Path(path).read_text()!r}")
 
@@ -122,11 +122,11 @@ def test_a_container_that_executes_the_runtime_cannot_write_to_it(
     runtime: PrivateRuntime, copied: Copied, cve: str
 ) -> None:
     bundle = runtime.bundle({"process": {"args": ["/attack"]}})
-    said = _wait_for(copied.start(bundle, "run", "--detach"), 12)
+    output = _wait_for(copied.start(bundle, "run", "--detach"), 12)
     copied.call("delete", "--force", bundle.id)
-    assert said[0] == copied.inode, "the attack did not get hold of the interpreter at all"
-    assert all(REFUSED in line or "Text file busy" in line for line in said[1:]), said
-    assert REFUSED in said[-1]
+    assert output[0] == copied.inode, "the attack did not get hold of the interpreter at all"
+    assert all(REFUSED in line or "Text file busy" in line for line in output[1:]), output
+    assert REFUSED in output[-1]
     assert copied.digest() == copied.before
 
 
@@ -146,10 +146,10 @@ def test_an_exec_that_executes_the_runtime_cannot_write_to_it(
             timeout=20,
             check=True,
         )
-    said = _wait_for(str(out), 12)
+    output = _wait_for(str(out), 12)
     copied.call("delete", "--force", bundle.id)
-    assert said[0] == copied.inode
-    assert REFUSED in said[-1], said
+    assert output[0] == copied.inode
+    assert REFUSED in output[-1], output
     assert copied.digest() == copied.before
 
 

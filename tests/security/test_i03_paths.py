@@ -134,7 +134,7 @@ def test_a_copy_with_a_swapped_path_never_leaves_the_root(
     """A process inside renames path and link in a loop while threads copy in and out."""
     target = "../../../../../../.." + str(canary)
     data = _archive("f", "f/secret", "secret", f"{str(canary).lstrip('/')}/secret")
-    found: list[bytes] = []
+    result: list[bytes] = []
     done = threading.Event()
 
     def copy(name: str) -> None:
@@ -142,7 +142,7 @@ def test_a_copy_with_a_swapped_path_never_leaves_the_root(
             engine.request("PUT", f"/containers/{name}/archive?path={quote(place)}", data)
             for below in ("", "/secret", "/."):
                 path = quote(place + below)
-                found.append(engine.request("GET", f"/containers/{name}/archive?path={path}").body)
+                result.append(engine.request("GET", f"/containers/{name}/archive?path={path}").body)
 
     def repeat(name: str) -> None:
         while not done.is_set():
@@ -156,8 +156,8 @@ def test_a_copy_with_a_swapped_path_never_leaves_the_root(
         done.set()
         for thread in threads:
             thread.join()
-    assert len(found) > 30
-    assert not any(b"only the host may read this" in body for body in found)
+    assert len(result) > 30
+    assert not any(b"only the host may read this" in body for body in result)
     assert "Traceback" not in engine.log_tail()
 
 

@@ -18,8 +18,8 @@ def test_a_sysctl_is_in_effect_in_the_container_only(
 ) -> None:
     before = PORT_START.read_text()
     flags = ("--sysctl", "net.ipv4.ip_unprivileged_port_start=81")
-    shown = containers.run(engine, busybox, "cat", str(PORT_START), flags=flags)
-    assert shown.strip() == "81"
+    output = containers.run(engine, busybox, "cat", str(PORT_START), flags=flags)
+    assert output.strip() == "81"
     assert PORT_START.read_text() == before
 
 
@@ -93,9 +93,9 @@ def test_a_sysctl_is_never_written_to_a_fake_proc(
 
 
 def test_proc_and_sys_are_kernel_file_systems(engine: PrivateEngine, plain: str) -> None:
-    found = containers.mountinfo(containers.pid(engine, plain))
-    assert (found["/proc"].fstype, found["/proc"].root) == ("proc", "/")
-    assert (found["/sys"].fstype, found["/sys"].root) == ("sysfs", "/")
+    result = containers.mountinfo(containers.pid(engine, plain))
+    assert (result["/proc"].fstype, result["/proc"].root) == ("proc", "/")
+    assert (result["/sys"].fstype, result["/sys"].root) == ("sysfs", "/")
     for mount in ("/proc", "/sys"):
-        assert {"nosuid", "nodev", "noexec"} <= found[mount].options
-    assert "ro" in found["/sys"].options
+        assert {"nosuid", "nodev", "noexec"} <= result[mount].options
+    assert "ro" in result["/sys"].options

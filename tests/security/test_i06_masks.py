@@ -37,9 +37,9 @@ def test_a_masked_path_is_empty(engine: PrivateEngine, plain: str, cve: str, pat
 def test_a_read_only_path_cannot_be_written(engine: PrivateEngine, plain: str, path: str) -> None:
     if not Path(path).exists():
         pytest.skip(f"this kernel has no {path}")
-    found = containers.mountinfo(containers.pid(engine, plain))
-    assert path in found, f"{path} is no mount of its own"
-    assert "ro" in found[path].options
+    result = containers.mountinfo(containers.pid(engine, plain))
+    assert path in result, f"{path} is no mount of its own"
+    assert "ro" in result[path].options
 
 
 @pytest.mark.parametrize("cve", ["CVE-2025-31133"])

@@ -66,8 +66,8 @@ def test_no_unrequested_group_is_added(engine: PrivateEngine, busybox: str, cve:
 @pytest.mark.parametrize("cve", ["CVE-2022-2990"])
 def test_requested_groups_are_set(engine: PrivateEngine, busybox: str, cve: str) -> None:
     flags = ("-u", "1000:1000", "--group-add", "2000", "--group-add", "root")
-    shown = containers.run(engine, busybox, "id", "-G", flags=flags).split()
-    assert set(shown) == {"1000", "2000", "0"}
+    output = containers.run(engine, busybox, "id", "-G", flags=flags).split()
+    assert set(output) == {"1000", "2000", "0"}
 
 
 HUGE = b"x:x:1:1::/:/bin/sh\n" * 1_000_000

@@ -28,8 +28,8 @@ def test_no_new_privileges_is_in_effect_on_request(engine: PrivateEngine, busybo
     flags = ("--security-opt", "no-new-privileges")
     with containers.running(engine, busybox, flags=flags) as name:
         assert containers.status(containers.pid(engine, name))["NoNewPrivs"] == "1"
-        shown = engine.cli("jaula", "exec", name, "cat", "/proc/self/status").stdout
-        assert "NoNewPrivs:\t1" in shown
+        output = engine.cli("jaula", "exec", name, "cat", "/proc/self/status").stdout
+        assert "NoNewPrivs:\t1" in output
 
 
 @pytest.mark.parametrize("words", [(), ("-u", "1000"), ("-t",)])
@@ -37,8 +37,8 @@ def test_seccomp_filters_the_program_and_every_exec(
     engine: PrivateEngine, plain: str, words: tuple[str, ...]
 ) -> None:
     assert containers.status(containers.pid(engine, plain))["Seccomp"] == "2"
-    shown = engine.cli("jaula", "exec", *words, plain, "cat", "/proc/self/status").stdout
-    assert "Seccomp:\t2" in shown
+    output = engine.cli("jaula", "exec", *words, plain, "cat", "/proc/self/status").stdout
+    assert "Seccomp:\t2" in output
 
 
 @pytest.mark.parametrize("cve", ["CVE-2022-0185"])
@@ -68,8 +68,8 @@ def test_the_cgroup_tree_is_private_and_read_only(
 ) -> None:
     process = containers.pid(engine, plain)
     assert os.readlink(f"/proc/{process}/ns/cgroup") != os.readlink("/proc/self/ns/cgroup")
-    shown = engine.cli("jaula", "exec", plain, "cat", "/proc/1/cgroup").stdout
-    assert engine.cgroup_parent not in shown
+    output = engine.cli("jaula", "exec", plain, "cat", "/proc/1/cgroup").stdout
+    assert engine.cgroup_parent not in output
     for path, mount in containers.mountinfo(process).items():
         if path.startswith("/sys/fs/cgroup"):
             assert "ro" in mount.options, path

@@ -202,8 +202,8 @@ def test_port_rules_apply_to_the_program_and_every_exec(
         assert "ermission denied" in engine.cli("jaula", "exec", name, *connect).stderr
         assert engine.cli("jaula", "exec", name, "kill", "-0", "1").returncode == 0
         assert engine.cli("jaula", "exec", name, "readlink", "/proc/1/exe").returncode != 0
-        shown = containers.inspect(engine, name)["Landlock"]
-        assert shown == "/ rwx, tcp-bind 8080, tcp-connect none, exec too"
+        printed = containers.inspect(engine, name)["Landlock"]
+        assert printed == "/ rwx, tcp-bind 8080, tcp-connect none, exec too"
     done = engine.cli("jaula", "run", "--rm", *flags, busybox, *listen, "8081")
     assert "ermission denied" in done.stderr
 
@@ -236,7 +236,7 @@ def test_info_inspect_and_verify_show_landlock(engine: PrivateEngine, plain: str
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "output"),
     [
         (("--security-opt", "landlock=perhaps"), "landlock=perhaps"),
         (("--security-opt", "landlock=tcp-bind=http"), "is not a TCP port"),
@@ -244,8 +244,8 @@ def test_info_inspect_and_verify_show_landlock(engine: PrivateEngine, plain: str
     ],
 )
 def test_an_invalid_rule_is_refused(
-    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], said: str
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], output: str
 ) -> None:
     done = engine.cli("jaula", "create", *flags, busybox, "true")
     assert done.returncode != 0
-    assert said in done.stderr
+    assert output in done.stderr

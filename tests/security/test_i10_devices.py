@@ -17,9 +17,9 @@ KINDS = (("c", 1, 1), ("b", 8, 0), ("c", 10, 200), ("b", 254, 0), ("c", 1, 3))
 
 
 def test_dev_has_the_default_devices_only(engine: PrivateEngine, plain: str) -> None:
-    found = set(engine.cli("jaula", "exec", plain, "ls", "/dev").stdout.split())
-    assert found <= EXPECTED, found - EXPECTED
-    assert {"null", "zero", "full", "random", "urandom", "tty", "pts", "shm"} <= found
+    result = set(engine.cli("jaula", "exec", plain, "ls", "/dev").stdout.split())
+    assert result <= EXPECTED, result - EXPECTED
+    assert {"null", "zero", "full", "random", "urandom", "tty", "pts", "shm"} <= result
 
 
 @pytest.mark.parametrize(("kind", "major", "minor"), KINDS)
@@ -64,7 +64,7 @@ def test_mounts_without_devices_are_nodev(
     volume = containers.unique("nodev")
     flags = ("-v", f"{volume}:/volume", "-v", f"{tmp_path}:/bound", "--tmpfs", "/scratch")
     with containers.running(engine, busybox, flags=flags) as name:
-        found = containers.mountinfo(containers.pid(engine, name))
+        result = containers.mountinfo(containers.pid(engine, name))
     engine.request("DELETE", f"/volumes/{volume}?force=1")
     for path in ("/volume", "/scratch", "/dev/shm", "/dev/mqueue", "/proc", "/sys", "/etc/hosts"):
-        assert "nodev" in found[path].options, f"{path}: {found[path].options}"
+        assert "nodev" in result[path].options, f"{path}: {result[path].options}"

@@ -69,11 +69,11 @@ def test_the_honest_registry_serves_the_image(puller: Puller, registry: Scripted
 def test_a_manifest_must_have_its_digest(
     puller: Puller, registry: ScriptedRegistry, cve: str
 ) -> None:
-    wanted = digest(registry.manifest)
-    registry.scripts[f"/v2/box/manifests/{wanted}"] = lambda request: request.answer(
+    expected = digest(registry.manifest)
+    registry.scripts[f"/v2/box/manifests/{expected}"] = lambda request: request.answer(
         200, registry.manifest + b" ", MANIFEST
     )
-    refused(puller, registry, "manifest verification failed", tag=f"@{wanted}")
+    refused(puller, registry, "manifest verification failed", tag=f"@{expected}")
 
 
 def test_a_manifest_must_have_the_digest_of_the_response(

@@ -53,12 +53,12 @@ def saved(engine: PrivateEngine) -> Files:
     reply = engine.request("GET", "/images/saved:1/get")
     assert reply.status == 200
     engine.request("DELETE", "/images/saved:1?force=1")
-    found = {}
+    result = {}
     with tarfile.open(fileobj=io.BytesIO(reply.body)) as tar:
         for member in tar:
             if (file := tar.extractfile(member)) is not None:
-                found[member.name] = file.read()
-    return found
+                result[member.name] = file.read()
+    return result
 
 
 def listed(files: Files, **change: object) -> None:
@@ -315,13 +315,13 @@ def contents(engine: PrivateEngine, image: str) -> dict[str, bytes]:
         assert exported.status == 200
     finally:
         assert engine.request("DELETE", f"/containers/{name}").status == 204
-    found = {}
+    result = {}
     with tarfile.open(fileobj=io.BytesIO(exported.body)) as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isreg() else None
             if file is not None and (content := file.read()):
-                found[member.name] = content
-    return found
+                result[member.name] = content
+    return result
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
@@ -355,9 +355,9 @@ def test_an_export_is_imported_with_its_content(
     reply = engine.request("POST", "/images/create?fromSrc=-&repo=hostile&tag=1", data, headers=TAR)
     assert reply.status == 200 and b'"error"' not in reply.body, reply
     try:
-        found = contents(engine, "hostile:1")
-        assert found["etc/own"] == b"own"
-        assert SECRET.encode() not in found.values()
+        result = contents(engine, "hostile:1")
+        assert result["etc/own"] == b"own"
+        assert SECRET.encode() not in result.values()
     finally:
         assert engine.request("DELETE", "/images/hostile:1?force=1").status == 200
 

@@ -158,8 +158,8 @@ def test_settings_taken_from_another_container_are_authorized(
     assert member.request("POST", "/networks/create", plan | body).status == 403
     assert guarded.request("POST", "/networks/create", plan | body).status == 201
     for driver in ("bridge", "macvlan"):
-        asked = {"Name": "taken", "Driver": driver, "ConfigFrom": {"Network": "plan"}}
-        refused = member.request("POST", "/networks/create", asked)
+        requested = {"Name": "taken", "Driver": driver, "ConfigFrom": {"Network": "plan"}}
+        refused = member.request("POST", "/networks/create", requested)
         assert refused.status == 403, refused
         assert "network-option=subnet=198.51.100.0/24" in message(refused)
     assert guarded.request("DELETE", "/networks/plan").status == 204
@@ -216,8 +216,8 @@ def test_namespaces_of_another_user_cannot_be_joined(
     guarded: PrivateEngine, member: ApiUser, mode: str
 ) -> None:
     with containers.running(guarded, "busybox") as name:
-        wanted: Any = [name] if mode == "VolumesFrom" else f"container:{name}"
-        reply = member.create("busybox", **{mode: wanted})
+        expected: Any = [name] if mode == "VolumesFrom" else f"container:{name}"
+        reply = member.create("busybox", **{mode: expected})
         assert reply.status == 403, reply
         assert "share with" in message(reply)
 
@@ -444,12 +444,12 @@ def test_root_in_a_container_has_the_rights_of_the_user_and_leaves_no_file_of_ro
         " cat /m/of-root; chown 1 /m/shell; chmod 777 /m/of-root"
     )
     run(mounter, f"{place}:/m", "sh", "-c", script)
-    found = {path.name: path.stat() for path in place.iterdir()}
-    assert found["shell"].st_uid == OTHER
-    assert found["shell"].st_gid == OTHER
-    assert found["of-root"].st_mode & 0o777 == 0o600
-    assert {facts.st_uid for facts in found.values()} <= {0, OTHER}
-    assert not [n for n, facts in found.items() if facts.st_uid == 0 and n != "of-root"]
+    result = {path.name: path.stat() for path in place.iterdir()}
+    assert result["shell"].st_uid == OTHER
+    assert result["shell"].st_gid == OTHER
+    assert result["of-root"].st_mode & 0o777 == 0o600
+    assert {facts.st_uid for facts in result.values()} <= {0, OTHER}
+    assert not [n for n, facts in result.items() if facts.st_uid == 0 and n != "of-root"]
     _, text = run(mounter, f"{place}:/m", "cat", "/m/of-root")
     assert "of the host" not in text
 
@@ -580,9 +580,9 @@ def test_events_of_other_users_are_hidden(guarded: PrivateEngine, member: ApiUse
     with containers.running(guarded, "busybox") as name:
         guarded.cli("jaula", "exec", name, "echo", "a-secret-argument")
         reply = member.request("GET", f"/events?since=1&until={time.time()}")
-        shown = [json.loads(line) for line in reply.body.splitlines()]
+        output = [json.loads(line) for line in reply.body.splitlines()]
     assert b"a-secret-argument" not in reply.body
-    assert not [e for e in shown if e["Type"] == "container" and e["Actor"]["ID"] == name]
+    assert not [e for e in output if e["Type"] == "container" and e["Actor"]["ID"] == name]
 
 
 def test_a_secret_belongs_to_its_owner(guarded: PrivateEngine) -> None:

@@ -61,9 +61,9 @@ def test_the_directories_are_closed_to_other_users(engine: PrivateEngine) -> Non
 def test_volumes_are_nosuid_and_nodev(engine: PrivateEngine, busybox: str, cve: str) -> None:
     volume = containers.unique("suid")
     with containers.running(engine, busybox, flags=("-v", f"{volume}:/v")) as name:
-        found = containers.mountinfo(containers.pid(engine, name))
+        result = containers.mountinfo(containers.pid(engine, name))
     engine.request("DELETE", f"/volumes/{volume}?force=1")
-    assert {"nosuid", "nodev"} <= found["/v"].options
+    assert {"nosuid", "nodev"} <= result["/v"].options
 
 
 def test_a_removed_container_leaves_no_file(engine: PrivateEngine, busybox: str) -> None:

@@ -304,8 +304,8 @@ def test_router_advertisements_between_containers_are_dropped(
 def test_no_interface_has_an_ipv6_address(neighbours: Neighbours) -> None:
     def addresses(netns: int) -> list[str]:
         with in_netns(netns), open("/proc/thread-self/net/if_inet6") as file:
-            found = [line.split() for line in file]
-        return [f"{word[5]} {word[0]}" for word in found if word[5] in ("eth0", "jltbr0")]
+            result = [line.split() for line in file]
+        return [f"{word[5]} {word[0]}" for word in result if word[5] in ("eth0", "jltbr0")]
 
     for box in (neighbours.first, neighbours.second):
         assert addresses(box.net) == []

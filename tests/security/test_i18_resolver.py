@@ -110,8 +110,8 @@ class Upstream:
             with near, near.makefile("rwb") as stream:
                 data = stream.read(int.from_bytes(stream.read(2), "big"))
                 self.asked.append(data)
-                found = self.answer(data, "192.0.2.2")
-                stream.write(len(found).to_bytes(2, "big") + found)
+                result = self.answer(data, "192.0.2.2")
+                stream.write(len(result).to_bytes(2, "big") + result)
                 stream.flush()
 
 

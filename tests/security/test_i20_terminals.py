@@ -55,9 +55,9 @@ def test_the_terminal_is_in_the_devpts_of_the_container(
 ) -> None:
     with containers.running(engine, busybox, flags=("-t",)) as name:
         process = containers.pid(engine, name)
-        found = containers.mountinfo(process)
-        assert found["/dev/pts"].fstype == "devpts"
-        assert {"nosuid", "noexec"} <= found["/dev/pts"].options
+        actual = containers.mountinfo(process)
+        assert actual["/dev/pts"].fstype == "devpts"
+        assert {"nosuid", "noexec"} <= actual["/dev/pts"].options
         inside = os.stat(f"/proc/{process}/root/dev/pts")
         assert inside.st_dev != os.stat("/dev/pts").st_dev
         # The terminal of descriptor 0 belongs to that devpts, not to the host's.

@@ -94,8 +94,8 @@ def test_mounts_are_nodev_nosuid_and_do_not_propagate(engine: PrivateEngine, bus
         " --mount=type=tmpfs,target=/t grep -E ' /(c|k|t) ' /proc/self/mountinfo\n"
     )
     before = Path("/proc/self/mountinfo").read_text()
-    told = builds.done(engine, {"Dockerfile": text}, nocache=1).text
-    lines = [line for line in told.splitlines() if " - " in line and line[0].isdigit()]
+    reported = builds.done(engine, {"Dockerfile": text}, nocache=1).text
+    lines = [line for line in reported.splitlines() if " - " in line and line[0].isdigit()]
     assert len(lines) == 3
     for line in lines:
         assert "nosuid" in line and "nodev" in line and "shared:" not in line, line
@@ -209,9 +209,9 @@ def test_a_dockerfile_gets_only_the_privileges_of_its_user(
     guarded: PrivateEngine, line: str, allow: str
 ) -> None:
     """CVE-2024-23653: steps ran privileged without authorization."""
-    told = ask(guarded, MEMBER, {"Dockerfile": f"FROM busybox\n{line}\n"}, allow=allow)
-    assert "Successfully" not in told
-    assert "not allowed" in told if not allow else "may not ask for" in told
+    reported = ask(guarded, MEMBER, {"Dockerfile": f"FROM busybox\n{line}\n"}, allow=allow)
+    assert "Successfully" not in reported
+    assert "not allowed" in reported if not allow else "may not ask for" in reported
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,9 @@ def test_a_dockerfile_gets_only_the_privileges_of_its_user(
 def test_options_of_a_build_are_authorized_like_those_of_a_container(
     guarded: PrivateEngine, parameters: dict[str, object]
 ) -> None:
-    told = ask(guarded, MEMBER, {"Dockerfile": "FROM busybox\nRUN true\n"}, **parameters)
-    assert "Running in" not in told or "No such container: x" in told
-    assert "Successfully" not in told
+    reported = ask(guarded, MEMBER, {"Dockerfile": "FROM busybox\nRUN true\n"}, **parameters)
+    assert "Running in" not in reported or "No such container: x" in reported
+    assert "Successfully" not in reported
 
 
 def test_a_step_is_confined_like_a_container(engine: PrivateEngine, busybox: str) -> None:
@@ -237,15 +237,15 @@ def test_a_step_is_confined_like_a_container(engine: PrivateEngine, busybox: str
         f"FROM {busybox}\nRUN cat /proc/self/uid_map; grep -E 'Cap(Eff|Bnd)|Seccomp:'"
         " /proc/self/status; ls /dev; ! mount -t tmpfs x /mnt; ! mknod /x b 8 0\n"
     )
-    told = builds.done(engine, {"Dockerfile": text}, nocache=1).text
+    reported = builds.done(engine, {"Dockerfile": text}, nocache=1).text
     values = dict(
-        line.split(":", 1) for line in told.splitlines() if line.startswith(("Cap", "Sec"))
+        line.split(":", 1) for line in reported.splitlines() if line.startswith(("Cap", "Sec"))
     )
     assert values["Seccomp"].strip() == "2"
     assert int(values["CapEff"], 16) == int(values["CapBnd"], 16) == 0x00000000A80425FB
-    first = next(line.split() for line in told.splitlines() if len(line.split()) == 3)
+    first = next(line.split() for line in reported.splitlines() if len(line.split()) == 3)
     assert first[0] == "0" and int(first[1]) > 100_000
-    assert not {"sda", "kmsg", "mem"} & set(told.split())
+    assert not {"sda", "kmsg", "mem"} & set(reported.split())
 
 
 # -- contexts ----------------------------------------------------------------------------------
@@ -271,10 +271,10 @@ def test_a_context_stays_in_its_directory(
     assert builds.nothing_left(engine)
     assert not list(engine.root.glob("**/out"))
     if built.image:
-        told = builds.output(
+        reported = builds.output(
             engine, built.image, "find", "/context", "-type", "c", "-o", "-type", "b"
         )
-        assert told == ""
+        assert reported == ""
         assert (
             "root:" not in builds.files_of(engine, built.image).get("/context/hard", b"").decode()
         )
@@ -354,11 +354,11 @@ def test_a_secret_is_not_in_the_image_cache_or_output(engine: PrivateEngine, bus
     )
     with builds.Session(engine, secrets={"s": secret.encode()}) as session:
         built = builds.done(engine, {"Dockerfile": text}, session=session.id, nocache=1)
-    told = json.dumps(built.messages)
-    told += engine.request("GET", f"/images/{built.image}/history").body.decode()
-    told += engine.request("GET", f"/images/{built.image}/json").body.decode()
-    told += engine.request("GET", "/system/df").body.decode()
-    assert secret not in told
+    reported = json.dumps(built.messages)
+    reported += engine.request("GET", f"/images/{built.image}/history").body.decode()
+    reported += engine.request("GET", f"/images/{built.image}/json").body.decode()
+    reported += engine.request("GET", "/system/df").body.decode()
+    assert secret not in reported
     for path in [*engine.root.rglob("*"), *engine.run.rglob("*")]:
         if path.is_file() and not path.is_symlink():
             assert secret.encode() not in path.read_bytes(), path
@@ -367,8 +367,8 @@ def test_a_secret_is_not_in_the_image_cache_or_output(engine: PrivateEngine, bus
 def test_the_build_session_of_another_user_cannot_be_used(guarded: PrivateEngine) -> None:
     text = "FROM busybox\nRUN --mount=type=secret,id=s,required cat /run/secrets/s\n"
     with builds.Session(guarded, secrets={"s": b"of root"}) as session:
-        told = ask(guarded, MEMBER, {"Dockerfile": text}, session=session.id)
-    assert "no such session" in told
+        reported = ask(guarded, MEMBER, {"Dockerfile": text}, session=session.id)
+    assert "no such session" in reported
     assert not session.asked
 
 

@@ -98,9 +98,9 @@ def test_a_joined_process_is_confined_like_init(
     text = engine.cli("jaula", "exec", plain, "cat", "/proc/1/status", "/proc/self/status").stdout
     first, _, joined = text.partition("\nName:\tcat")
     for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "Seccomp", "NoNewPrivs", "Uid"):
-        found = [re.search(rf"^{key}:\s*(.*)$", part, re.MULTILINE) for part in (first, joined)]
-        assert found[0] and found[1]
-        assert found[0][1] == found[1][1], key
+        result = [re.search(rf"^{key}:\s*(.*)$", part, re.MULTILINE) for part in (first, joined)]
+        assert result[0] and result[1]
+        assert result[0][1] == result[1][1], key
     for kind in ("ipc", "mnt", "net", "pid", "user", "uts", "cgroup"):
         words = f"readlink /proc/1/ns/{kind}; readlink /proc/self/ns/{kind}"
         one, two = engine.cli("jaula", "exec", plain, "sh", "-c", words).stdout.split()

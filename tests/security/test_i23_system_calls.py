@@ -57,9 +57,9 @@ def refused_calls() -> dict[str, Row]:
         for name, arguments in attempts.CALLS:
             if seccomp.resolve(name, attempts.ABIS[abi][0]) is None:
                 continue
-            wanted = errno.ENOSYS if abi == "x32" or name == "clone3" else errno.EPERM
+            expected = errno.ENOSYS if abi == "x32" or name == "clone3" else errno.EPERM
             what = f"{name}(user)" if arguments == (0x10000000,) else name
-            rows[f"{abi} {what}"] = ((call(name, *arguments, abi=abi),), wanted)
+            rows[f"{abi} {what}"] = ((call(name, *arguments, abi=abi),), expected)
     return rows
 
 
@@ -69,13 +69,13 @@ def families() -> dict[str, Row]:
     rows: dict[str, Row] = {}
     for abi in ABIS:
         for family in range(HIGHEST_FAMILY):
-            kind, wanted = 2, errno.EPERM
+            kind, expected = 2, errno.EPERM
             if family in ALLOWED_FAMILIES:
-                kind, wanted = SOCK_RAW_FAMILIES.get(family, 2), 0
+                kind, expected = SOCK_RAW_FAMILIES.get(family, 2), 0
             if abi == "x32":
-                wanted = errno.ENOSYS
+                expected = errno.ENOSYS
             what = names.get(family, f"family {family}")
-            rows[f"{abi} socket {what}"] = ((call("socket", family, kind, 0, abi=abi),), wanted)
+            rows[f"{abi} socket {what}"] = ((call("socket", family, kind, 0, abi=abi),), expected)
         pair = errno.ENOSYS if abi == "x32" else errno.EPERM
         rows[f"{abi} socketpair AF_INET"] = (
             (call("socketpair", 2, 1, 0, bytes(8), abi=abi),), pair,
@@ -153,12 +153,12 @@ def bare(engine: PrivateEngine, busybox: str) -> Found:
 
 @pytest.mark.parametrize("row", TABLE, ids=named)
 def test_a_call_has_the_result_of_the_table(default: Found, row: str) -> None:
-    _, wanted = TABLE[row]
+    _, expected = TABLE[row]
     value = escape_program.last(default[row])
     if row.startswith("i386") and value == NO_I386:
         pytest.skip("a kernel without the i386 ABI")
-    if wanted:
-        assert value == -wanted, f"{row}: {_text(value)}, {os.strerror(wanted)} is due"
+    if expected:
+        assert value == -expected, f"{row}: {_text(value)}, {os.strerror(expected)} is due"
     else:
         assert value not in (-errno.EPERM, -errno.EACCES, -errno.ENOSYS), f"{row}: {_text(value)}"
 
@@ -166,12 +166,12 @@ def test_a_call_has_the_result_of_the_table(default: Found, row: str) -> None:
 @pytest.mark.parametrize("row", [row for row, (_, errno_) in TABLE.items() if errno_], ids=named)
 def test_the_row_fails_without_the_protection(bare: Found, row: str) -> None:
     """If the kernel has no such call, it returns ENOSYS, not the filter's EPERM."""
-    _, wanted = TABLE[row]
+    _, expected = TABLE[row]
     value = escape_program.last(bare[row])
-    if value == -errno.ENOSYS and wanted == errno.ENOSYS:
+    if value == -errno.ENOSYS and expected == errno.ENOSYS:
         assert row.startswith("x32") or "number" in row, f"{row}: the kernel lacks it"
         pytest.skip("this kernel has no such call, so nothing can be taken away")
-    assert value != -wanted, f"{row}: refused by something else than the filter"
+    assert value != -expected, f"{row}: refused by something else than the filter"
 
 
 def test_the_families_are_a_range() -> None:

@@ -79,8 +79,8 @@ def test_a_namespaced_sysctl_is_set_in_the_container_only(
 ) -> None:
     before = host_value(name)
     path = "/proc/sys/" + name.replace(".", "/")
-    shown = run(engine, busybox, "--sysctl", f"{name}={value}", inside=f"cat {path}")
-    assert shown.split() == value.split(), shown
+    printed = run(engine, busybox, "--sysctl", f"{name}={value}", inside=f"cat {path}")
+    assert printed.split() == value.split(), printed
     assert host_value(name) == before
 
 
@@ -90,8 +90,8 @@ def test_the_domain_name_is_set_in_the_container_only(
 ) -> None:
     before = host_value("kernel.domainname")
     flags = (*flags, "--sysctl", "kernel.domainname=example.test")
-    shown = run(engine, busybox, *flags, inside="cat /proc/sys/kernel/domainname")
-    assert shown == "example.test"
+    printed = run(engine, busybox, *flags, inside="cat /proc/sys/kernel/domainname")
+    assert printed == "example.test"
     assert host_value("kernel.domainname") == before
 
 
@@ -100,8 +100,8 @@ def test_the_domain_name_is_set_in_the_container_only(
 def test_a_sysctl_of_the_host_is_refused(
     engine: PrivateEngine, busybox: str, name: str, flags: tuple[str, ...], core_pattern: str
 ) -> None:
-    said = run(engine, busybox, *flags, "--sysctl", f"{name}=1")
-    assert said.startswith("refused") and "is not allowed" in said, said
+    output = run(engine, busybox, *flags, "--sysctl", f"{name}=1")
+    assert output.startswith("refused") and "is not allowed" in output, output
 
 
 @pytest.mark.parametrize("name", ESCAPES)
@@ -141,8 +141,8 @@ def test_a_value_is_written_unsplit(
 ) -> None:
     """The CVE was a tool that read ``+`` in a value as the start of the next setting."""
     value = "1+kernel.core_pattern=|/bin/true"
-    said = run(engine, busybox, "--sysctl", f"kernel.shm_rmid_forced={value}")
-    assert said.startswith("refused"), said
+    output = run(engine, busybox, "--sysctl", f"kernel.shm_rmid_forced={value}")
+    assert output.startswith("refused"), output
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_a_sysctl_of_a_namespace_shared_with_the_host_is_refused(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], name: str
 ) -> None:
     before = host_value(name)
-    said = run(engine, busybox, *flags, "--sysctl", f"{name}=1234")
-    assert said.startswith("refused") and "not allowed" in said, said
+    output = run(engine, busybox, *flags, "--sysctl", f"{name}=1234")
+    assert output.startswith("refused") and "not allowed" in output, output
     assert host_value(name) == before
 
 
@@ -183,8 +183,8 @@ def test_no_sysctl_of_the_host_can_be_written_from_inside(
 def test_without_the_protection_the_row_above_fails(engine: PrivateEngine, busybox: str) -> None:
     """Open for writing without writing: read-only paths and the user namespace prevent this."""
     flags = ("--userns", "host", "--security-opt", "systempaths=unconfined")
-    found = opened(engine, busybox, *flags)
-    assert all(value >= 0 for value in found.values()), found
+    result = opened(engine, busybox, *flags)
+    assert all(value >= 0 for value in result.values()), result
 
 
 def test_verify_detects_a_changed_sysctl(engine: PrivateEngine, busybox: str) -> None:

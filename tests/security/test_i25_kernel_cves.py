@@ -66,24 +66,24 @@ def test_the_command_fails_on_a_vulnerable_kernel(
     """This host, with a kernel of January 2022."""
     facts = host.of_engine(engine.host, str(engine.root / "lib"))
     old = Host(root=facts.root, run=facts.run, socket=facts.socket, release="5.16.1", version="")
-    found = {row.id: row for row in host.verify(old)}
-    assert found["kernel"].verdict is Verdict.FAILS
-    assert cve in found["kernel"].effective
+    result = {row.id: row for row in host.verify(old)}
+    assert result["kernel"].verdict is Verdict.FAILS
+    assert cve in result["kernel"].effective
 
 
 def test_directories_and_socket_of_an_engine_are_private(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
     engine = new_engine()
-    found = rows(engine)
+    result = rows(engine)
     for name in ("state directory", "run directory", "control socket"):
-        assert found[name]["verdict"] == "holds", found[name]
+        assert result[name]["verdict"] == "holds", result[name]
     engine.socket.chmod(0o666)
     (engine.root / "lib" / "volumes").chmod(0o755)
     try:
-        found = rows(engine)
+        result = rows(engine)
     finally:
         engine.socket.chmod(0o600)
         (engine.root / "lib" / "volumes").chmod(0o711)
-    assert found["control socket"]["verdict"] == "FAILS"
-    assert found["state directory"]["verdict"] == "FAILS"
+    assert result["control socket"]["verdict"] == "FAILS"
+    assert result["state directory"]["verdict"] == "FAILS"

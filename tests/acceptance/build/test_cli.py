@@ -114,8 +114,8 @@ def test_a_context_is_packed_for_root_with_modes_and_links(
     os.chown(here / "a", 1234, 1234)
     os.link(here / "a", here / "hard")
     image = built(jaula, "--compress", str(here))
-    told = shown(jaula, image, "sh", "-c", "cd /c; stat -c '%n %a %u %h' a; readlink l")
-    assert told == "a 751 0 2\na\n"
+    reported = shown(jaula, image, "sh", "-c", "cd /c; stat -c '%n %a %u %h' a; readlink l")
+    assert reported == "a 751 0 2\na\n"
 
 
 def test_named_contexts_and_secrets_are_sent(
@@ -157,8 +157,8 @@ def test_build_arguments_labels_tags_and_id_files_take_effect(
     assert iid.read_text() == image
     assert json.loads(metadata.read_text())["containerimage.config.digest"] == image
     assert shown(jaula, "cli/y", "cat", "/a") == "one two\n"
-    found = json.loads(jaula("image", "inspect", "cli/x:1").stdout)[0]
-    assert found["Id"] == image and found["Config"]["Labels"] == {"k": "v"}
+    result = json.loads(jaula("image", "inspect", "cli/x:1").stdout)[0]
+    assert result["Id"] == image and result["Config"]["Labels"] == {"k": "v"}
 
 
 def test_source_date_epoch_in_the_environment_makes_the_image_reproducible(
@@ -187,8 +187,8 @@ def test_plain_progress_goes_to_standard_error(jaula: Run, busybox: str, here: P
     assert done.returncode == 0 and done.stdout == ""
     lines = done.stderr.splitlines()
     assert "#2 [one 2/2] RUN echo out; printf partial" in lines
-    said = [line.split()[-1] for line in lines if line.startswith("#2 0.")]
-    assert said == ["out", "partial"]
+    output = [line.split()[-1] for line in lines if line.startswith("#2 0.")]
+    assert output == ["out", "partial"]
     assert any(line.startswith("#2 DONE ") for line in lines)
     assert "#2 CACHED" in jaula("build", "--progress", "plain", str(here)).stderr
 
@@ -330,8 +330,8 @@ def test_output_docker_writes_an_image_archive(
     done = jaula("build", "-t", "cli/out:1", "-o", f"type={kind},dest={path}", str(here))
     assert done.returncode == 0, done.stderr
     words = ["skopeo", "inspect", f"{kind}-archive:{path}"]
-    found = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
-    assert found["Labels"] == {"made": "here"}
+    result = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+    assert result["Labels"] == {"made": "here"}
 
 
 def test_builder_prune_empties_the_cache(jaula: Run, busybox: str) -> None:

@@ -59,9 +59,9 @@ def test_the_docker_command_builds_and_runs_the_image(
     assert "secret\n" not in ignored and "file\n" in ignored
     again = classic(engine, *words)
     assert again.stdout.count("Using cache") == 5
-    shown = engine.cli("docker", "images", "--filter", "label=made=by-a-test", "-q", "--no-trunc")
+    printed = engine.cli("docker", "images", "--filter", "label=made=by-a-test", "-q", "--no-trunc")
     quiet = classic(engine, "build", "-q", *words[1:])
-    assert quiet.stdout == shown.stdout
+    assert quiet.stdout == printed.stdout
     used = engine.cli("docker", "run", "--rm", name, "cat", "/all/file")
     assert used.stdout == "content\n"
     history = engine.cli("docker", "history", "--format", "{{.CreatedBy}}", "--no-trunc", name)
@@ -118,8 +118,8 @@ def test_the_python_sdk_builds(engine: PrivateEngine, place: Path, name: str) ->
         text = f"FROM {name}\nRUN echo wrong >&2; false\n"
         with pytest.raises(BuildError) as caught:
             client.images.build(fileobj=io.BytesIO(text.encode()), rm=True)
-        said = "".join(line.get("stream", "") for line in caught.value.build_log)
-        assert "wrong" in said
+        output = "".join(line.get("stream", "") for line in caught.value.build_log)
+        assert "wrong" in output
         assert "non-zero code: 1" in str(caught.value)
         assert client.api.prune_builds()["SpaceReclaimed"] >= 0
     finally:

@@ -95,7 +95,7 @@ def dockerd(busybox_archive: Path) -> Iterator[Dockerd]:
 
 def layers(archive: Path) -> list[Layer]:
     """Return the content of each layer above the base, in order."""
-    found = []
+    result = []
     with tarfile.open(archive) as whole:
         manifest = whole.extractfile("manifest.json")
         assert manifest is not None
@@ -105,8 +105,8 @@ def layers(archive: Path) -> list[Layer]:
             with tarfile.open(fileobj=io.BytesIO(held.read())) as tar:
                 layer = {m.name.strip("/"): _facts(m) for m in tar}
             if layer:
-                found.append(layer)
-    return found
+                result.append(layer)
+    return result
 
 
 def _facts(member: tarfile.TarInfo) -> tuple[object, ...]:

@@ -92,8 +92,8 @@ def test_a_c_program_is_built_in_stages(jaula: Run, debian: str, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     done = jaula("build", "--target", "bin", "-o", str(tmp_path / "out"), str(DOCKERFILES / "c"))
     assert done.returncode == 0, done.stderr
-    told = subprocess.run([str(tmp_path / "out/hello")], capture_output=True, text=True)
-    assert told.stdout == "hello nobody, version dev, user 0\n"
+    reported = subprocess.run([str(tmp_path / "out/hello")], capture_output=True, text=True)
+    assert reported.stdout == "hello nobody, version dev, user 0\n"
 
 
 @pytest.mark.slow
@@ -145,17 +145,17 @@ def test_steps_run_as_users_other_than_root(jaula: Run, debian: str) -> None:
 
 
 def test_a_long_dockerignore_is_applied(jaula: Run, busybox: str, tmp_path: Path) -> None:
-    wanted = ["docs/a.txt", "docs/x/y/b.txt", "important.md", "src/a/deep/down/kept", "src/b/ok"]
-    wanted += ["src/keep/x.o", "src/main.c", "src/tmp12"]
+    expected = ["docs/a.txt", "docs/x/y/b.txt", "important.md", "src/a/deep/down/kept", "src/b/ok"]
+    expected += ["src/keep/x.o", "src/main.c", "src/tmp12"]
     unwanted = ["docs/x/c.md", "other.md", "src/main.o", "src/keep/sub/y.o", "src/.cache/z"]
     unwanted += ["src/tmp1", "src/Tmpx/w", "src/a/deep/f", "src/a/deep/down/other", ".git/config"]
     for name in ("Dockerfile", ".dockerignore"):
         (tmp_path / name).write_bytes((DOCKERFILES / "ignored" / name).read_bytes())
-    make(tmp_path, dict.fromkeys([*wanted, *unwanted], ""))
+    make(tmp_path, dict.fromkeys([*expected, *unwanted], ""))
     for number in range(2000):  # what no build has ever to see
         make(tmp_path, {f"node_modules/package-{number % 40}/lib/{number}.js": "x"})
     image = build(jaula, "ignored", context=tmp_path)
-    assert out(jaula, image).split() == [f"./{name}" for name in wanted]
+    assert out(jaula, image).split() == [f"./{name}" for name in expected]
 
 
 def test_heredocs_are_executed_and_copied(jaula: Run, debian: str) -> None:

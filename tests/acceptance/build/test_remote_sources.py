@@ -83,8 +83,8 @@ def test_add_clones_a_git_repository(jaula: Run, busybox: str, served: tuple[str
         f"ADD --keep-git-dir=true {url}/added.git /with/\n"
     )
     image = done(jaula, "-", input=text)
-    told = out(jaula, image, "sh", "-c", "ls -A /without /with; stat -c %u:%g /without/x")
-    assert told.split() == ["/with:", ".git", "d", "y", "/without:", "x", "7:8"]
+    reported = out(jaula, image, "sh", "-c", "ls -A /without /with; stat -c %u:%g /without/x")
+    assert reported.split() == ["/with:", ".git", "d", "y", "/without:", "x", "7:8"]
     failed = jaula(
         "build", *HOST, "-", input=f"FROM {busybox}\nADD --checksum=00 {url}/added.git /"
     )

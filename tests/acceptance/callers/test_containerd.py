@@ -56,8 +56,8 @@ def test_standard_input_reaches_the_program(containerd: Containerd) -> None:
 
 def test_run_sets_user_directory_and_environment(containerd: Containerd) -> None:
     flags = ("--user", "33", "--cwd", "/tmp", "--env", "A=b")
-    shown = containerd.out("run", "--rm", *flags, IMAGE, "set", "sh", "-c", "id -u; pwd; echo $A")
-    assert shown.splitlines() == ["33", "/tmp", "b"]
+    output = containerd.out("run", "--rm", *flags, IMAGE, "set", "sh", "-c", "id -u; pwd; echo $A")
+    assert output.splitlines() == ["33", "/tmp", "b"]
 
 
 def test_limits_are_set(containerd: Containerd) -> None:
@@ -65,8 +65,8 @@ def test_limits_are_set(containerd: Containerd) -> None:
         *("run", "-d", "--memory-limit", str(48 << 20), "--cpus", "0.5"),
         *(IMAGE, "limited", "sleep", "1000"),
     )
-    found = limits(pid(containerd, "limited"))
-    assert (found["memory"], found["cpu"]) == (48 << 20, 0.5)
+    result = limits(pid(containerd, "limited"))
+    assert (result["memory"], result["cpu"]) == (48 << 20, 0.5)
     containerd("task", "rm", "-f", "limited", expect=None)
     containerd("container", "rm", "limited")
 
@@ -74,29 +74,29 @@ def test_limits_are_set(containerd: Containerd) -> None:
 def test_seccomp_capabilities_and_a_read_only_root_are_set(containerd: Containerd) -> None:
     flags = ("--seccomp", "--read-only", "--cap-drop", "CAP_CHOWN", "--hostname", "inner")
     script = "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; touch /x || hostname"
-    shown = containerd.out("run", "--rm", *flags, IMAGE, "confined", "sh", "-c", script)
-    assert shown.splitlines() == ["NoNewPrivs:\t1", "Seccomp:\t2", "inner"]
+    output = containerd.out("run", "--rm", *flags, IMAGE, "confined", "sh", "-c", script)
+    assert output.splitlines() == ["NoNewPrivs:\t1", "Seccomp:\t2", "inner"]
 
 
 def test_mounts_are_made(containerd: Containerd, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("theirs\n")
     mount = ("--mount", f"type=bind,src={tmp_path},dst=/mnt/deep,options=rbind:ro")
     script = "cat /mnt/deep/file; touch /mnt/deep/x || echo ro"
-    shown = containerd.out("run", "--rm", *mount, IMAGE, "mounted", "sh", "-c", script)
-    assert shown.splitlines() == ["theirs", "ro"]
+    output = containerd.out("run", "--rm", *mount, IMAGE, "mounted", "sh", "-c", script)
+    assert output.splitlines() == ["theirs", "ro"]
 
 
 def test_a_user_namespace_maps_ids(containerd: Containerd) -> None:
     maps = ("--uidmap", "0:400000:3000", "--gidmap", "0:400000:3000")
     script = "id -u; tr -s ' ' </proc/self/uid_map; stat -c %u /bin/sh"
-    shown = containerd.out("run", "--rm", *maps, IMAGE, "mapped", "sh", "-c", script)
-    assert shown.splitlines() == ["0", " 0 400000 3000", "0"]
+    output = containerd.out("run", "--rm", *maps, IMAGE, "mapped", "sh", "-c", script)
+    assert output.splitlines() == ["0", " 0 400000 3000", "0"]
 
 
 def test_a_privileged_container_has_every_capability(containerd: Containerd) -> None:
     script = "grep Seccomp: /proc/self/status; test -c /dev/kmsg && echo device"
-    shown = containerd.out("run", "--rm", "--privileged", IMAGE, "free", "sh", "-c", script)
-    assert shown.splitlines() == ["Seccomp:\t0", "device"]
+    output = containerd.out("run", "--rm", "--privileged", IMAGE, "free", "sh", "-c", script)
+    assert output.splitlines() == ["Seccomp:\t0", "device"]
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ def test_pause_freezes_and_resume_thaws(containerd: Containerd, task: str) -> No
 
 
 def test_metrics_are_those_of_the_cgroup(containerd: Containerd, task: str) -> None:
-    shown = containerd.metrics(task)
-    assert isinstance(shown["memory"], dict) and shown["memory"]
-    assert isinstance(shown["pids"], dict) and shown["pids"]["current"] >= 1
+    output = containerd.metrics(task)
+    assert isinstance(output["memory"], dict) and output["memory"]
+    assert isinstance(output["pids"], dict) and output["pids"]["current"] >= 1
 
 
 def test_kill_sends_a_signal_by_name(containerd: Containerd, task: str) -> None:
@@ -222,8 +222,8 @@ def test_a_container_starts_a_second_time(containerd: Containerd, task: str) -> 
 
 def test_a_pid_namespace_is_shared(containerd: Containerd, task: str) -> None:
     joined = ("--with-ns", f"pid:/proc/{pid(containerd, task)}/ns/pid")
-    shown = containerd.out("run", "--rm", *joined, IMAGE, "guest", "cat", "/proc/1/comm")
-    assert shown == "sh"
+    output = containerd.out("run", "--rm", *joined, IMAGE, "guest", "cat", "/proc/1/comm")
+    assert output == "sh"
 
 
 def test_init_exit_in_a_shared_pid_namespace_kills_the_rest(

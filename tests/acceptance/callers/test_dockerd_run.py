@@ -18,9 +18,9 @@ def inside(dockerd: Dockerd, *flags: str, script: str) -> list[str]:
 
 def test_info_shows_the_default_runtime(dockerd: Dockerd) -> None:
     form = "{{.DefaultRuntime}} {{range $name, $_ := .Runtimes}}{{$name}} {{end}}"
-    shown = dockerd.out("info", "--format", form).split()
-    assert shown[0] == dockerd.name
-    assert dockerd.name in shown[1:]
+    output = dockerd.out("info", "--format", form).split()
+    assert output[0] == dockerd.name
+    assert dockerd.name in output[1:]
 
 
 def test_the_daemon_reads_the_features_without_a_warning(dockerd: Dockerd) -> None:
@@ -43,8 +43,8 @@ def test_standard_input_reaches_the_program_until_end_of_file(dockerd: Dockerd) 
 
 def test_run_sets_environment_user_directory_and_hostname(dockerd: Dockerd) -> None:
     flags = ("-e", "ONE=1", "-u", "33:100", "--group-add", "8", "-w", "/var/www", "-h", "inner")
-    shown = inside(dockerd, *flags, script="echo $ONE; pwd; id -u; id -G; hostname")
-    assert shown == ["1", "/var/www", "33", "100 8", "inner"]
+    output = inside(dockerd, *flags, script="echo $ONE; pwd; id -u; id -G; hostname")
+    assert output == ["1", "/var/www", "33", "100 8", "inner"]
 
 
 @pytest.mark.parametrize(
@@ -76,21 +76,21 @@ def test_init_reaps_and_forwards_signals(dockerd: Dockerd) -> None:
 def test_a_container_is_confined_by_default(dockerd: Dockerd) -> None:
     script = "grep -E '^(Seccomp|CapEff):' /proc/self/status; wc -c </proc/timer_list"
     script += "; echo x >/proc/sys/kernel/domainname || echo refused"
-    shown = inside(dockerd, script=script)
-    assert shown == ["CapEff:\t00000000a80425fb", "Seccomp:\t2", "0", "refused"]
+    output = inside(dockerd, script=script)
+    assert output == ["CapEff:\t00000000a80425fb", "Seccomp:\t2", "0", "refused"]
 
 
 def test_a_privileged_container_has_every_capability(dockerd: Dockerd) -> None:
     script = "grep Seccomp: /proc/self/status; test -c /dev/kmsg && echo device"
     script += "; mount -t tmpfs none /tmp && echo mounted"
-    shown = inside(dockerd, "--privileged", script=script)
-    assert shown == ["Seccomp:\t0", "device", "mounted"]
+    output = inside(dockerd, "--privileged", script=script)
+    assert output == ["Seccomp:\t0", "device", "mounted"]
 
 
 def test_capabilities_are_added_and_dropped(dockerd: Dockerd) -> None:
     flags = ("--cap-drop", "all", "--cap-add", "net_raw", "--security-opt", "no-new-privileges")
-    shown = inside(dockerd, *flags, script="grep -E '^(CapEff|NoNewPrivs):' /proc/self/status")
-    assert shown == [f"CapEff:\t{1 << 13:016x}", "NoNewPrivs:\t1"]
+    output = inside(dockerd, *flags, script="grep -E '^(CapEff|NoNewPrivs):' /proc/self/status")
+    assert output == [f"CapEff:\t{1 << 13:016x}", "NoNewPrivs:\t1"]
 
 
 def test_a_read_only_root_has_a_tmpfs(dockerd: Dockerd) -> None:
@@ -132,8 +132,8 @@ def test_namespaced_sysctls_are_set(dockerd: Dockerd) -> None:
 
 def test_devices_are_created(dockerd: Dockerd) -> None:
     script = "stat -c '%F %t:%T' /dev/mine; echo x >/dev/mine && echo written"
-    shown = inside(dockerd, "--device", "/dev/null:/dev/mine:rw", script=script)
-    assert shown == ["character special file 1:3", "written"]
+    output = inside(dockerd, "--device", "/dev/null:/dev/mine:rw", script=script)
+    assert output == ["character special file 1:3", "written"]
 
 
 def test_an_unlisted_device_cannot_be_opened(dockerd: Dockerd) -> None:
@@ -146,13 +146,15 @@ def test_namespaces_of_the_host_and_of_another_container_are_shared(dockerd: Doc
     dockerd("run", "-d", "--name", "other", "--ipc", "shareable", IMAGE, "sleep", "1000")
     flags = ("--pid", "container:other", "--ipc", "container:other")
     assert inside(dockerd, *flags, script="cat /proc/1/comm") == ["sleep"]
-    shown = inside(dockerd, "--pid", "host", script="readlink /proc/self/ns/pid")
-    assert shown == [str(Path("/proc/self/ns/pid").readlink())]
+    output = inside(dockerd, "--pid", "host", script="readlink /proc/self/ns/pid")
+    assert output == [str(Path("/proc/self/ns/pid").readlink())]
     dockerd("rm", "-f", "other")
 
 
 def test_shm_size_and_oom_score_are_set(dockerd: Dockerd) -> None:
     flags = ("--shm-size", "2m", "--oom-score-adj", "200")
-    shown = inside(dockerd, *flags, script="df -k /dev/shm | tail -1; cat /proc/self/oom_score_adj")
-    assert shown[0].split()[1] == "2048"
-    assert shown[1] == "200"
+    output = inside(
+        dockerd, *flags, script="df -k /dev/shm | tail -1; cat /proc/self/oom_score_adj"
+    )
+    assert output[0].split()[1] == "2048"
+    assert output[1] == "200"

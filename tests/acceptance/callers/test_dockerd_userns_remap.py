@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("dockerd")]
 
 def test_ids_files_and_devices_are_mapped(remapped: RemappedDockerd) -> None:
     script = "id -u; tr -s ' ' </proc/self/uid_map; stat -c %u /bin/sh /dev/null; echo x >/dev/null"
-    shown = remapped.out("run", "--rm", IMAGE, "sh", "-c", script).splitlines()
-    assert shown[:3] == ["0", f" 0 {remapped.first} {remapped.number}", "0"]
+    output = remapped.out("run", "--rm", IMAGE, "sh", "-c", script).splitlines()
+    assert output[:3] == ["0", f" 0 {remapped.first} {remapped.number}", "0"]
 
 
 def test_a_volume_belongs_to_the_mapped_user(remapped: RemappedDockerd) -> None:
@@ -41,5 +41,5 @@ def test_exec_has_a_terminal_and_limits(remapped: RemappedDockerd) -> None:
 
 def test_userns_host_disables_the_mapping(remapped: RemappedDockerd) -> None:
     flags = ("--userns", "host", "--privileged")
-    shown = remapped.out("run", "--rm", *flags, IMAGE, "sh", "-c", "readlink /proc/self/ns/user")
-    assert shown == str(Path("/proc/self/ns/user").readlink())
+    output = remapped.out("run", "--rm", *flags, IMAGE, "sh", "-c", "readlink /proc/self/ns/user")
+    assert output == str(Path("/proc/self/ns/user").readlink())

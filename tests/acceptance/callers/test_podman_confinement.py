@@ -30,19 +30,19 @@ def test_a_default_container_has_no_extra_privileges(podman: Podman) -> None:
 
 def test_capabilities_are_added_and_dropped(podman: Podman) -> None:
     flags = ("--cap-drop", "all", "--cap-add", "net_raw,chown")
-    shown = inside(podman, *flags, script="grep CapEff: /proc/self/status")
-    assert shown == [f"CapEff:\t{1 << 13 | 1 << 0:016x}"]
+    output = inside(podman, *flags, script="grep CapEff: /proc/self/status")
+    assert output == [f"CapEff:\t{1 << 13 | 1 << 0:016x}"]
 
 
 def test_an_unprivileged_user_has_no_effective_capability(podman: Podman) -> None:
-    shown = inside(podman, "-u", "33", script="grep -E '^Cap(Eff|Prm|Amb):' /proc/self/status")
-    assert {line.split()[1] for line in shown} == {"0" * 16}
+    output = inside(podman, "-u", "33", script="grep -E '^Cap(Eff|Prm|Amb):' /proc/self/status")
+    assert {line.split()[1] for line in output} == {"0" * 16}
 
 
 def test_added_capabilities_reach_an_unprivileged_user(podman: Podman) -> None:
     flags = ("-u", "33", "--cap-add", "net_raw")
-    shown = inside(podman, *flags, script="grep CapEff: /proc/self/status")
-    assert shown == [f"CapEff:\t{1 << 13:016x}"]
+    output = inside(podman, *flags, script="grep CapEff: /proc/self/status")
+    assert output == [f"CapEff:\t{1 << 13:016x}"]
 
 
 def test_paths_are_masked_and_read_only(podman: Podman) -> None:
@@ -53,8 +53,8 @@ def test_paths_are_masked_and_read_only(podman: Podman) -> None:
 
 def test_unmask_removes_masks(podman: Podman) -> None:
     flags = ("--security-opt", "unmask=all")
-    shown = inside(podman, *flags, script="grep -c ' /proc/' /proc/self/mountinfo; true")
-    assert shown == ["0"]
+    output = inside(podman, *flags, script="grep -c ' /proc/' /proc/self/mountinfo; true")
+    assert output == ["0"]
 
 
 def test_a_privileged_container_has_every_capability(podman: Podman) -> None:
@@ -65,9 +65,9 @@ def test_a_privileged_container_has_every_capability(podman: Podman) -> None:
 
 
 def test_userns_auto_allocates_ids(podman: Podman) -> None:
-    shown = inside(podman, "--userns", "auto:size=2000", script="id -u; cat /proc/self/uid_map")
-    assert shown[0] == "0"
-    first, outside, count = shown[1].split()
+    output = inside(podman, "--userns", "auto:size=2000", script="id -u; cat /proc/self/uid_map")
+    assert output[0] == "0"
+    first, outside, count = output[1].split()
     assert (first, count) == ("0", "2000")
     assert outside != "0"
 
@@ -83,9 +83,9 @@ def test_files_of_the_image_have_mapped_ids(podman: Podman) -> None:
 def test_a_container_is_prepared_for_systemd(podman: Podman) -> None:
     script = "echo $container; touch /run/a /tmp/b /sys/fs/cgroup/systemd"
     script += "; grep -c ' /run ' /proc/self/mountinfo"
-    shown = inside(podman, "--systemd", "always", script=script)
-    assert shown[0] in ("podman", "oci")
-    assert shown[-1] == "1"
+    output = inside(podman, "--systemd", "always", script=script)
+    assert output[0] in ("podman", "oci")
+    assert output[-1] == "1"
 
 
 def test_volumes_have_their_options(podman: Podman, tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_volumes_have_their_options(podman: Podman, tmp_path: Path) -> None:
     flags = ("-v", f"{tmp_path}:/rw", "-v", f"{tmp_path}:/ro:ro,noexec")
     script = "cat /ro/file; echo ours >/rw/new; echo no >/ro/new || echo refused; cat /ro/new"
     script += "; cp /bin/busybox /rw/; /ro/busybox true || echo noexec"
-    shown = inside(podman, *flags, script=script)
-    assert shown == ["theirs", "refused", "ours", "noexec"]
+    output = inside(podman, *flags, script=script)
+    assert output == ["theirs", "refused", "ours", "noexec"]
 
 
 def test_a_read_only_mount_is_recursive(podman: Podman, tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_a_volume_is_id_mapped(podman: Podman, tmp_path: Path) -> None:
 
 def test_a_named_volume_is_filled_from_the_image(podman: Podman) -> None:
     podman("volume", "create", "named")
-    shown = inside(podman, "-v", "named:/etc", script="grep -c . /etc/passwd; touch /etc/kept")
-    assert int(shown[0]) > 1
+    output = inside(podman, "-v", "named:/etc", script="grep -c . /etc/passwd; touch /etc/kept")
+    assert int(output[0]) > 1
     assert inside(podman, "-v", "named:/see", script="ls /see/kept") == ["/see/kept"]
     podman("volume", "rm", "named")
 
@@ -125,8 +125,8 @@ def test_a_named_volume_is_filled_from_the_image(podman: Podman) -> None:
 def test_devices_are_created(podman: Podman) -> None:
     flags = ("--device", "/dev/null:/dev/mine:rw")
     script = "stat -c '%F %t:%T' /dev/mine; echo x >/dev/mine && echo written; ls -d /dev/kmsg"
-    shown = podman("run", "--rm", *flags, IMAGE, "sh", "-c", script, expect=1).stdout
-    assert shown.splitlines() == ["character special file 1:3", "written"]
+    output = podman("run", "--rm", *flags, IMAGE, "sh", "-c", script, expect=1).stdout
+    assert output.splitlines() == ["character special file 1:3", "written"]
 
 
 def test_an_unlisted_device_cannot_be_opened(podman: Podman) -> None:
@@ -150,20 +150,20 @@ def test_default_devices_exist(podman: Podman) -> None:
 def test_a_tmpfs_has_its_options(podman: Podman) -> None:
     flags = ("--tmpfs", "/scratch:size=1m,mode=1770,noexec")
     script = "grep ' /scratch ' /proc/mounts; stat -c %a /scratch; df -k /scratch | tail -1"
-    shown = inside(podman, *flags, script=script)
-    assert "size=1024k" in shown[0] and "noexec" in shown[0]
-    assert shown[1] == "1770"
+    output = inside(podman, *flags, script=script)
+    assert "size=1024k" in output[0] and "noexec" in output[0]
+    assert output[1] == "1770"
 
 
 def test_a_tmpfs_without_a_directory_in_the_image_is_world_writable(podman: Podman) -> None:
     flags = ("-u", "33", "--tmpfs", "/scratch", "--tmpfs", "/var/www")
-    shown = inside(podman, *flags, script="touch /scratch/x; stat -c %a /scratch /var/www")
-    assert shown == ["1777", "755"]
+    output = inside(podman, *flags, script="touch /scratch/x; stat -c %a /scratch /var/www")
+    assert output == ["1777", "755"]
 
 
 def test_shm_size_is_set(podman: Podman) -> None:
-    shown = inside(podman, "--shm-size", "2m", script="df -k /dev/shm | tail -1")
-    assert shown[0].split()[1] == "2048"
+    output = inside(podman, "--shm-size", "2m", script="df -k /dev/shm | tail -1")
+    assert output[0].split()[1] == "2048"
 
 
 def test_process_limits_are_set(podman: Podman) -> None:
@@ -184,9 +184,9 @@ def test_a_sysctl_of_the_host_is_refused(podman: Podman) -> None:
 
 def test_namespaces_of_the_host_are_shared(podman: Podman) -> None:
     script = "for k in pid ipc uts; do readlink /proc/self/ns/$k; done"
-    shown = inside(podman, "--pid", "host", "--ipc", "host", "--uts", "host", script=script)
+    output = inside(podman, "--pid", "host", "--ipc", "host", "--uts", "host", script=script)
     holder = Path(f"/proc/{podman.namespaces.pid}/ns")
-    assert shown == [str((holder / kind).readlink()) for kind in ("pid", "ipc", "uts")]
+    assert output == [str((holder / kind).readlink()) for kind in ("pid", "ipc", "uts")]
 
 
 def test_the_oom_score_is_set(podman: Podman) -> None:

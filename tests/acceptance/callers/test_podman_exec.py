@@ -31,8 +31,8 @@ def test_standard_input_reaches_the_program(podman: Podman, running: str) -> Non
 
 def test_exec_sets_user_environment_and_directory(podman: Podman, running: str) -> None:
     flags = ("-u", "www-data", "-w", "/tmp", "-e", "A=b c")
-    shown = podman.out("exec", *flags, running, "sh", "-c", "id -un; pwd; echo $A")
-    assert shown.splitlines() == ["www-data", "/tmp", "b c"]
+    output = podman.out("exec", *flags, running, "sh", "-c", "id -un; pwd; echo $A")
+    assert output.splitlines() == ["www-data", "/tmp", "b c"]
 
 
 def test_exec_has_the_namespaces_cgroup_and_limits_of_the_container(
@@ -96,8 +96,8 @@ def test_many_execs_run_at_once(podman: Podman, running: str) -> None:
 
 
 def test_no_descriptor_of_the_caller_is_inherited(podman: Podman, running: str) -> None:
-    shown = podman.out("exec", running, "sh", "-c", "ls /proc/$$/fd; true")
-    assert shown.split() == ["0", "1", "2"]
+    output = podman.out("exec", running, "sh", "-c", "ls /proc/$$/fd; true")
+    assert output.split() == ["0", "1", "2"]
 
 
 def test_the_exit_of_the_container_ends_its_execs(podman: Podman) -> None:

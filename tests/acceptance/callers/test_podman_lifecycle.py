@@ -31,9 +31,9 @@ def status(podman: Podman, name: str) -> str:
 
 
 def test_top_lists_the_processes(podman: Podman, container: str) -> None:
-    shown = podman.out("top", container, "pid", "comm").splitlines()
-    assert shown[0].split() == ["PID", "COMMAND"]
-    assert shown[1].split() == ["1", "sh"]
+    output = podman.out("top", container, "pid", "comm").splitlines()
+    assert output[0].split() == ["PID", "COMMAND"]
+    assert output[1].split() == ["1", "sh"]
 
 
 def test_pause_freezes_and_unpause_thaws(podman: Podman, container: str) -> None:
@@ -85,9 +85,9 @@ def test_a_program_above_its_memory_limit_is_killed(podman: Podman) -> None:
 
 def test_stats_shows_memory_and_processes(podman: Podman, container: str) -> None:
     form = ("--no-stream", "--no-reset", "--format", "json")
-    shown = json.loads(podman.out("stats", *form, container))[0]
-    assert int(shown["pids"]) >= 1
-    assert shown["mem_usage"].split(" / ")[0] not in ("", "0B", "--")
+    output = json.loads(podman.out("stats", *form, container))[0]
+    assert int(output["pids"]) >= 1
+    assert output["mem_usage"].split(" / ")[0] not in ("", "0B", "--")
 
 
 def test_kill_sends_the_named_signal(podman: Podman, container: str) -> None:
@@ -158,8 +158,8 @@ def test_pods_share_namespaces_and_end_together(podman: Podman) -> None:
     one, two = (podman.out("exec", n, "sh", "-c", script).split() for n in ("one", "two"))
     assert one[:4] == two[:4]
     assert one[4] != two[4]
-    shown = podman.out("exec", "one", "ps", "-o", "comm").split()
-    assert shown.count("sleep") == 2
+    output = podman.out("exec", "one", "ps", "-o", "comm").split()
+    assert output.count("sleep") == 2
     podman("pod", "stop", "-t", "0", "pod")
     assert status(podman, "one") == "exited"
     podman("pod", "start", "pod")
@@ -169,7 +169,7 @@ def test_pods_share_namespaces_and_end_together(podman: Podman) -> None:
 
 def test_a_container_joins_the_namespaces_of_another(podman: Podman, container: str) -> None:
     joined = ("--pid", f"container:{container}", "--network", f"container:{container}")
-    shown = podman.out("run", "--rm", *joined, IMAGE, "sh", "-c", "cat /proc/1/comm; echo $$")
-    first, own = shown.splitlines()
+    output = podman.out("run", "--rm", *joined, IMAGE, "sh", "-c", "cat /proc/1/comm; echo $$")
+    first, own = output.splitlines()
     assert first == "sh"
     assert own != "1"

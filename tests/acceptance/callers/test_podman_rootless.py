@@ -26,8 +26,8 @@ def test_run_returns_streams_and_exit_status(rootless: RootlessPodman) -> None:
 
 
 def test_root_is_mapped_to_the_user(rootless: RootlessPodman) -> None:
-    shown = rootless.out("run", "--rm", IMAGE, "sh", "-c", "id -u; tr -s ' ' </proc/self/uid_map")
-    assert shown.splitlines() == ["0", f" 0 {rootless.uid} 1", " 1 3000000 65536"]
+    output = rootless.out("run", "--rm", IMAGE, "sh", "-c", "id -u; tr -s ' ' </proc/self/uid_map")
+    assert output.splitlines() == ["0", f" 0 {rootless.uid} 1", " 1 3000000 65536"]
 
 
 def test_other_users_are_mapped_to_subordinate_ids(rootless: RootlessPodman) -> None:
@@ -39,16 +39,16 @@ def test_other_users_are_mapped_to_subordinate_ids(rootless: RootlessPodman) -> 
 
 
 def test_keep_id_maps_the_user_to_itself(rootless: RootlessPodman) -> None:
-    shown = rootless.out("run", "--rm", "--userns", "keep-id", IMAGE, "id", "-u")
-    assert shown == str(rootless.uid)
+    output = rootless.out("run", "--rm", "--userns", "keep-id", IMAGE, "id", "-u")
+    assert output == str(rootless.uid)
 
 
 def test_a_container_is_confined(rootless: RootlessPodman) -> None:
     flags = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges")
     script = "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status; touch /x || echo ro"
     script += "; wc -c </proc/timer_list"
-    shown = rootless.out("run", "--rm", *flags, IMAGE, "sh", "-c", script)
-    assert shown.splitlines() == [
+    output = rootless.out("run", "--rm", *flags, IMAGE, "sh", "-c", script)
+    assert output.splitlines() == [
         "CapEff:\t0000000000000000",
         "NoNewPrivs:\t1",
         "Seccomp:\t2",
@@ -60,8 +60,8 @@ def test_a_container_is_confined(rootless: RootlessPodman) -> None:
 def test_devices_and_mounts_are_made(rootless: RootlessPodman) -> None:
     script = "for d in null zero full random urandom tty; do test -c /dev/$d || echo no $d; done"
     script += "; echo x >/dev/null && df -k /scratch | tail -1; ls -d /dev/pts/ptmx /dev/shm"
-    shown = rootless.out("run", "--rm", "--tmpfs", "/scratch:size=1m", IMAGE, "sh", "-c", script)
-    lines = shown.splitlines()
+    output = rootless.out("run", "--rm", "--tmpfs", "/scratch:size=1m", IMAGE, "sh", "-c", script)
+    lines = output.splitlines()
     assert lines[0].split()[1] == "1024"
     assert lines[1:] == ["/dev/pts/ptmx", "/dev/shm"]
 
@@ -76,8 +76,8 @@ def test_a_named_volume_is_mounted(rootless: RootlessPodman) -> None:
 def test_sysctls_and_process_limits_are_set(rootless: RootlessPodman) -> None:
     flags = ("--sysctl", "net.ipv4.ip_forward=1", "--ulimit", "nofile=100:200")
     script = "cat /proc/sys/net/ipv4/ip_forward; ulimit -n; ulimit -Hn"
-    shown = rootless.out("run", "--rm", *flags, IMAGE, "sh", "-c", script)
-    assert shown.splitlines() == ["1", "100", "200"]
+    output = rootless.out("run", "--rm", *flags, IMAGE, "sh", "-c", script)
+    assert output.splitlines() == ["1", "100", "200"]
 
 
 @pytest.mark.parametrize(("program", "status"), [("/nonexistent", 127), ("/etc/passwd", 126)])

@@ -41,8 +41,8 @@ def test_standard_input_reaches_the_program_until_end_of_file(podman: Podman) ->
 
 def test_run_sets_environment_user_groups_and_directory(podman: Podman) -> None:
     flags = ("-e", "ONE=1", "-u", "33:100", "--group-add", "8", "-w", "/var/www")
-    shown = podman.out("run", "--rm", *flags, IMAGE, "sh", "-c", "echo $ONE; pwd; id")
-    assert shown.splitlines() == [
+    output = podman.out("run", "--rm", *flags, IMAGE, "sh", "-c", "echo $ONE; pwd; id")
+    assert output.splitlines() == [
         "1",
         "/var/www",
         "uid=33(www-data) gid=100(users) groups=8(mail),100(users)",
@@ -128,11 +128,11 @@ def test_init_runs_and_descriptors_are_preserved(podman: Podman) -> None:
 
 
 def test_no_descriptor_of_the_caller_is_inherited(podman: Podman) -> None:
-    shown = podman.out("run", "--rm", IMAGE, "sh", "-c", "ls /proc/$$/fd; true")
-    assert shown.split() == ["0", "1", "2"]
+    output = podman.out("run", "--rm", IMAGE, "sh", "-c", "ls /proc/$$/fd; true")
+    assert output.split() == ["0", "1", "2"]
 
 
 def test_no_output_is_lost_when_a_program_exits(podman: Podman) -> None:
     for number in range(5):
-        shown = podman.out("run", "--rm", IMAGE, "seq", "1", "2000")
-        assert shown.count("\n") == 1999, f"round {number}"
+        output = podman.out("run", "--rm", IMAGE, "seq", "1", "2000")
+        assert output.count("\n") == 1999, f"round {number}"

@@ -43,11 +43,11 @@ def test_a_container_is_created_started_and_deleted(engine: PrivateEngine, busyb
         async with stream:
             await container.start()
             await stream.write_in(b"words\n")
-            told = []
+            reported = []
             while (message := await stream.read_out()) is not None:
-                told.append((message.stream, message.data))
-        assert b"".join(d for s, d in told if s == 1) == b"out\ngot words\n"
-        assert b"".join(d for s, d in told if s == 2) == b"err\n"
+                reported.append((message.stream, message.data))
+        assert b"".join(d for s, d in reported if s == 1) == b"out\ngot words\n"
+        assert b"".join(d for s, d in reported if s == 2) == b"err\n"
         assert (await container.wait())["StatusCode"] == 3
         assert await container.log(stdout=True) == ["out\n", "got words\n"]
         document = await container.show()

@@ -40,11 +40,11 @@ def program() -> Path:
     place.mkdir(exist_ok=True)
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = place / "node_modules" / ".bin" / "devcontainer"
-        if not found.exists():
+        result = place / "node_modules" / ".bin" / "devcontainer"
+        if not result.exists():
             quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock")
             subprocess.run(["npm", "install", *quiet, PACKAGE], cwd=place, check=True, timeout=300)
-    return found
+    return result
 
 
 @pytest.fixture
@@ -80,15 +80,15 @@ def workspace(tmp_path: Path, **settings: Any) -> Path:
 
 def outcome(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    assert found["outcome"] == "success"
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["outcome"] == "success"
+    return result
 
 
 def remove(engine: PrivateEngine, place: Path) -> None:
     label = f"label=devcontainer.local_folder={place}"
-    found = engine.cli("docker", "ps", "-aq", "--filter", label).stdout.split()
-    assert engine.cli("docker", "rm", "-f", "-v", *found).returncode == 0
+    result = engine.cli("docker", "ps", "-aq", "--filter", label).stdout.split()
+    assert engine.cli("docker", "rm", "-f", "-v", *result).returncode == 0
 
 
 def test_a_workspace_starts_and_is_reused(
@@ -121,11 +121,11 @@ def test_a_workspace_starts_and_is_reused(
         started = engine.cli("docker", "exec", name, "wc", "-l", "/tmp/started").stdout.split()
         assert started[0] == "2"
         time.sleep(1.1)  # the docker command names whole seconds
-        told = engine.cli(
+        reported = engine.cli(
             *("docker", "events", "--since", since, "--until", "0s", "--format", "{{json .}}"),
             *("--filter", "event=start", "--filter", f"label=devcontainer.local_folder={place}"),
         )
-        assert [json.loads(line)["id"] for line in told.stdout.splitlines()] == [name]
+        assert [json.loads(line)["id"] for line in reported.stdout.splitlines()] == [name]
         words = [str(program), "exec", "--workspace-folder", str(place), "sh"]
         with Terminal(words, environment(engine, tmp_path)) as terminal:
             terminal.expect("# ")
@@ -174,8 +174,8 @@ def test_a_tree_is_copied_in_and_out_unchanged(
     made = engine.cli("docker", "run", "-d", "--init", "-l", folder, busybox, "sleep", "600")
     name = made.stdout.strip()
     try:
-        found = engine.cli("docker", "ps", "-q", "-a", "--no-trunc", "--filter", f"label={folder}")
-        assert found.stdout.split() == [name]
+        result = engine.cli("docker", "ps", "-q", "-a", "--no-trunc", "--filter", f"label={folder}")
+        assert result.stdout.split() == [name]
         for kind, status in (("container", 0), ("image", 1)):
             assert engine.cli("docker", "inspect", "--type", kind, name).returncode == status
         assert engine.cli("docker", "cp", str(source), f"{name}:/tmp").returncode == 0

@@ -128,5 +128,5 @@ def test_redis_is_reached_from_another_container(redis: str, network: Any) -> No
         assert started.exec(["redis-cli", "set", "k", "v"]).output == b"OK\n"
         client = DockerContainer(redis).with_network(network).with_command("sleep 60")
         with client as other:
-            found = other.exec(["redis-cli", "-h", "store", "get", "k"])
-            assert found.output == b"v\n"
+            result = other.exec(["redis-cli", "-h", "store", "get", "k"])
+            assert result.output == b"v\n"

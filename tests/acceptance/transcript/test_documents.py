@@ -121,8 +121,8 @@ def shape(value: Any, name: str = "", key: str = "") -> Iterator[tuple[str, str]
     match value:
         case dict():
             for inner, content in value.items():
-                shown = "*" if key in MAPS else inner
-                yield from shape(content, f"{name}.{shown}", inner)
+                output = "*" if key in MAPS else inner
+                yield from shape(content, f"{name}.{output}", inner)
             yield name, "object"
         case list():
             for content in value:
@@ -144,7 +144,7 @@ def test_has_the_same_keys(title: str, version: str, ours: Ask, theirs: Ask) -> 
     path = f"/v{version}{DOCUMENTS[title]}"
     mine, other = (set(shape(ask(path))) for ask in (ours, theirs))
     known = {path for path, _ in mine & other}
-    keys_of_mine, keys_of_other = ({path for path, _ in found} for found in (mine, other))
+    keys_of_mine, keys_of_other = ({path for path, _ in result} for result in (mine, other))
     reasons = OPTIONAL.get(title.split()[0], {})
 
     def unexplained(paths: set[str]) -> list[str]:

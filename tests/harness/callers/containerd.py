@@ -79,7 +79,7 @@ address = "{self.socket}"
         return [int(line.split()[0]) for line in lines]
 
     def metrics(self, container: str) -> dict[str, object]:
-        shown: dict[str, object] = json.loads(
+        output: dict[str, object] = json.loads(
             self.out("task", "metrics", "--format", "json", container)
         )
-        return shown
+        return output

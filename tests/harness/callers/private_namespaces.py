@@ -161,7 +161,7 @@ class PrivateNamespaces:
     def _processes(self) -> list[tuple[int, str]]:
         """Return processes in these namespaces or cgroups, except the holder and this test."""
         spaces = {Path(f"/proc/{self.pid}/ns/{kind}").readlink().name for kind in ("mnt", "net")}
-        found = []
+        result = []
         for directory in Path("/proc").glob("[0-9]*"):
             pid = int(directory.name)
             with contextlib.suppress(OSError):
@@ -169,8 +169,8 @@ class PrivateNamespaces:
                 grouped = f"/{self.tag}/" in (directory / "cgroup").read_text()
                 if pid not in (self.pid, os.getpid()) and (entered & spaces or grouped):
                     command = (directory / "cmdline").read_bytes().replace(b"\0", b" ")
-                    found.append((pid, f"{pid} {command.decode(errors='replace')}"))
-        return found
+                    result.append((pid, f"{pid} {command.decode(errors='replace')}"))
+        return result
 
     def _mount_points(self) -> list[str]:
         return [mount.target for mount in mountinfo.read(f"/proc/{self.pid}/mountinfo")]
@@ -179,12 +179,12 @@ class PrivateNamespaces:
         """Return the cgroups of the tag in every hierarchy, the deepest first."""
         hierarchies = (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/"))
         parents = [hierarchy / self.tag for hierarchy in hierarchies]
-        found = [
+        result = [
             Path(directory)
             for parent in parents
             for directory, _, _ in os.walk(parent, topdown=False)
         ]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(result))
 
     def _remove_cgroups(self) -> list[str]:
         for path in self._groups():
@@ -201,6 +201,6 @@ class PrivateNamespaces:
 def remaining(look: Callable[[], list[T]], seconds: float = BEYOND_GRACE) -> list[T]:
     """Return the result of ``look`` once it is empty or ``seconds`` have passed."""
     deadline = time.monotonic() + seconds
-    while (found := look()) and time.monotonic() < deadline:
+    while (result := look()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return found
+    return result

@@ -88,15 +88,15 @@ def inspected(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[st
         containers.running(engine, busybox, flags=(*broken_flags, *socket)) as broken,
         containers.running(engine, busybox) as plain,
     ):
-        found: dict[str, list[str]] = {"kept": [], "broken": [], "plain": []}
+        result: dict[str, list[str]] = {"kept": [], "broken": [], "plain": []}
         for _, template, *_ in ROWS:
             words = ("inspect", "--format", template, kept, broken, plain)
             done = engine.cli("docker", *words)
             assert done.returncode == 0, f"{template}: {done.stderr}"
             answers = done.stdout.removesuffix("\n").split("\n")
-            for name, answer in zip(found, answers, strict=True):
-                found[name].append(answer.strip())
-        yield found
+            for name, answer in zip(result, answers, strict=True):
+                result[name].append(answer.strip())
+        yield result
     trees = Path("/sys/fs/cgroup")
     for place in [trees / parent, *trees.glob(f"*/{parent}")]:
         if place.is_dir() and not place.parent.is_symlink():
@@ -117,8 +117,8 @@ def test_inspect_matches_the_kernel(engine: PrivateEngine, busybox: str) -> None
     """Compare limits and privileges in inspect with the container's files in /proc."""
     flags = ("-m", "32m", "--pids-limit", "77", "--read-only", "--cap-drop", "ALL")
     with containers.running(engine, busybox, flags=flags) as limited:
-        found = json.loads(engine.cli("docker", "inspect", limited).stdout)[0]
-        host, pid = found["HostConfig"], found["State"]["Pid"]
+        result = json.loads(engine.cli("docker", "inspect", limited).stdout)[0]
+        host, pid = result["HostConfig"], result["State"]["Pid"]
         assert (
             int(containers.cgroup_file(pid, "memory", "memory.limit_in_bytes", "memory.max"))
             == (host["Memory"])
@@ -127,12 +127,12 @@ def test_inspect_matches_the_kernel(engine: PrivateEngine, busybox: str) -> None
         assert ("ro" in containers.mountinfo(pid)["/"]["options"]) is host["ReadonlyRootfs"]
         assert int(containers.status(pid)["CapBnd"], 16) == 0
     with containers.running(engine, busybox) as plain:
-        found = json.loads(engine.cli("docker", "inspect", plain).stdout)[0]
-        pid = found["State"]["Pid"]
+        result = json.loads(engine.cli("docker", "inspect", plain).stdout)[0]
+        pid = result["State"]["Pid"]
         limit = containers.cgroup_file(pid, "pids", "pids.max", "pids.max")
-        assert int(limit) == found["HostConfig"]["PidsLimit"]
+        assert int(limit) == result["HostConfig"]["PidsLimit"]
         mine, theirs = (Path(f"/proc/{each}/ns/user").readlink() for each in ("self", pid))
-        assert mine != theirs and found["HostConfig"]["UsernsMode"] != "host"
+        assert mine != theirs and result["HostConfig"]["UsernsMode"] != "host"
 
 
 def test_published_ports_have_their_address(engine: PrivateEngine, busybox: str) -> None:

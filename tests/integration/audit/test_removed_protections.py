@@ -27,9 +27,9 @@ Look = Callable[[], dict[str, Result]]
 
 
 def look_at(engine: PrivateEngine, name: str) -> dict[str, Result]:
-    found = containers.inspect(engine, name)
-    spec = runtime.decode(engine.request("GET", f"/jaula/containers/{found['Id']}/spec").body)
-    return {row.id: row for row in verify(found, spec)}
+    result = containers.inspect(engine, name)
+    spec = runtime.decode(engine.request("GET", f"/jaula/containers/{result['Id']}/spec").body)
+    return {row.id: row for row in verify(result, spec)}
 
 
 def failing(rows: dict[str, Result]) -> set[str]:
@@ -107,8 +107,8 @@ def test_a_filter_that_differs_from_the_spec_fails(
     profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}))
     flags = ("--security-opt", f"seccomp={profile}")
     with containers.running(engine, busybox, flags=flags) as name:
-        found: dict[str, Any] = containers.inspect(engine, name)
-        reply = engine.request("GET", f"/jaula/containers/{found['Id']}/spec")
+        result: dict[str, Any] = containers.inspect(engine, name)
+        reply = engine.request("GET", f"/jaula/containers/{result['Id']}/spec")
         spec = runtime.decode(reply.body)
         assert spec.linux is not None and spec.process is not None
         assert spec.process.capabilities is not None
@@ -116,8 +116,8 @@ def test_a_filter_that_differs_from_the_spec_fails(
         default = seccomp.default_profile(spec.process.capabilities)
         linux = msgspec.structs.replace(spec.linux, seccomp=default)
         pretended = msgspec.structs.replace(pretended, linux=linux)
-        found["HostConfig"]["SecurityOpt"] = None
-        rows = {row.id: row for row in verify(found, pretended)}
+        result["HostConfig"]["SecurityOpt"] = None
+        rows = {row.id: row for row in verify(result, pretended)}
         assert rows["seccomp"].verdict is Verdict.HOLDS, "mode and number are as they should be"
         assert rows["seccomp program"].verdict is Verdict.FAILS
 
@@ -291,12 +291,12 @@ def test_enabled_ipv6_fails(own: tuple[str, int, Look]) -> None:
 def test_labels_other_than_the_spec_s_fail(engine: PrivateEngine, busybox: str) -> None:
     """Mount and exec set the labels of files and processes; they cannot be changed later."""
     with containers.running(engine, busybox) as name:
-        found = containers.inspect(engine, name)
-        reply = engine.request("GET", f"/jaula/containers/{found['Id']}/spec")
+        result = containers.inspect(engine, name)
+        reply = engine.request("GET", f"/jaula/containers/{result['Id']}/spec")
         spec = runtime.decode(reply.body)
         assert spec.linux is not None and spec.process is not None
         with pytest.raises(OSError, match="not supported"):
-            os.setxattr(f"/proc/{found['State']['Pid']}/root", "security.selinux", b"x")
+            os.setxattr(f"/proc/{result['State']['Pid']}/root", "security.selinux", b"x")
         linux = msgspec.structs.replace(
             spec.linux, mount_label="system_u:object_r:container_file_t:s0"
         )
@@ -304,7 +304,7 @@ def test_labels_other_than_the_spec_s_fail(engine: PrivateEngine, busybox: str) 
             spec.process, selinux_label="system_u:system_r:container_t:s0:c1,c2"
         )
         pretended = msgspec.structs.replace(spec, linux=linux, process=process)
-        rows = {row.id: row for row in verify(found, pretended)}
+        rows = {row.id: row for row in verify(result, pretended)}
     assert failing(rows) >= {"selinux files", "selinux label"}
 
 

@@ -45,9 +45,9 @@ class Proof:
         self.pid: int = self.inspect["State"]["Pid"]
 
     def rows(self) -> dict[str, Result]:
-        found = verify(self.inspect, self.spec)
-        assert len({row.id for row in found}) == len(found), "two rows of one name"
-        return {row.id: row for row in found}
+        result = verify(self.inspect, self.spec)
+        assert len({row.id for row in result}) == len(result), "two rows of one name"
+        return {row.id: row for row in result}
 
     def failing(self) -> set[str]:
         return {name for name, row in self.rows().items() if row.verdict is Verdict.FAILS}
@@ -161,8 +161,8 @@ def test_only_the_requested_relaxations_are_relaxed(
     proof = start(*flags)
     rows = proof.rows()
     assert proof.failing() == set(), explain(rows)
-    asked = {"relaxations"} if rows["relaxations"].effective != "none" else set()
-    assert proof.relaxed() == expected | asked, explain(rows)
+    requested = {"relaxations"} if rows["relaxations"].effective != "none" else set()
+    assert proof.relaxed() == expected | requested, explain(rows)
     assert passed(list(rows.values())), explain(rows)
     named = " ".join(row.requested for row in rows.values() if row.verdict is Verdict.RELAXED)
     assert flags[-1].partition(":")[0].split("=")[0].upper() in named.upper()

@@ -443,9 +443,9 @@ print(opens('/dev/null', os.O_RDWR), opens('/dev/zero', os.O_RDONLY),
 """
     process = start(cgroup, program, settle=False)
     assert process.communicate(timeout=60)[0] == b"yes yes no no\n"
-    shown = cgroup.limits()
-    assert ("devices.list" in shown) or re.fullmatch(
-        r"program \d+ tag [0-9a-f]{16}", shown["bpf.cgroup_device"]
+    output = cgroup.limits()
+    assert ("devices.list" in output) or re.fullmatch(
+        r"program \d+ tag [0-9a-f]{16}", output["bpf.cgroup_device"]
     )
 
 

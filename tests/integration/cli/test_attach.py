@@ -49,17 +49,17 @@ LOOP = "while :; do sleep 0.1; done"
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "said"),
+    ("number", "status", "output"),
     [(signal.SIGINT, 3, b"got-int\n"), (signal.SIGUSR1, 4, b"got-usr\n")],
 )
 def test_a_signal_is_forwarded_to_the_container(
-    engine: PrivateEngine, busybox: str, name: str, number: int, status: int, said: bytes
+    engine: PrivateEngine, busybox: str, name: str, number: int, status: int, output: bytes
 ) -> None:
     process = client(engine, "run", "--name", name, busybox, "sh", "-c", TRAP.format(LOOP))
     assert first_line(process) == b"ready\n"
     process.send_signal(number)
     out, _ = process.communicate(timeout=SECONDS)
-    assert out == said
+    assert out == output
     assert process.returncode == status
 
 

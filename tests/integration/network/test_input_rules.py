@@ -60,13 +60,13 @@ def reached(
 ) -> dict[str, str | None]:
     """Return the sender's address that the container saw, by protocol and family, or None."""
     source = topology.outside if sender is None else sender
-    found: dict[str, str | None] = {}
+    result: dict[str, str | None] = {}
     for family, every, host in (("4", "0.0.0.0", HOST_OUTER), ("6", "::", HOST_OUTER6)):
         with listen(made.net, every, 80) as tcp:
-            found[f"tcp{family}"] = talks(source, (host, port), tcp)
+            result[f"tcp{family}"] = talks(source, (host, port), tcp)
         with listen(made.net, every, 80, socket.SOCK_DGRAM) as udp:
-            found[f"udp{family}"] = talks_udp(source, (host, port), udp)
-    return found
+            result[f"udp{family}"] = talks_udp(source, (host, port), udp)
+    return result
 
 
 EVERYTHING = {"tcp4": OUTSIDE, "udp4": OUTSIDE, "tcp6": OUTSIDE6, "udp6": OUTSIDE6}

@@ -51,11 +51,11 @@ def test_an_attached_namespace_has_address_route_and_loopback(topology: Topology
 
 def test_a_chosen_address_and_mac_are_used(topology: Topology) -> None:
     first = topology.box()
-    wanted = first.address.rsplit(".", 1)[0] + ".77"
-    box = topology.box(ip=wanted, mac="02:00:00:00:00:01")
-    assert (box.address, box.endpoint.mac) == (wanted, "02:00:00:00:00:01")
+    expected = first.address.rsplit(".", 1)[0] + ".77"
+    box = topology.box(ip=expected, mac="02:00:00:00:00:01")
+    assert (box.address, box.endpoint.mac) == (expected, "02:00:00:00:00:01")
     with pytest.raises(Conflict, match="already in use"):
-        topology.box(ip=wanted)
+        topology.box(ip=expected)
     with pytest.raises(InvalidRequest, match="not in the network's subnet"):
         topology.box(ip="10.0.0.1")
     with pytest.raises(InvalidRequest, match="invalid MAC"):
@@ -215,17 +215,17 @@ def test_ephemeral_ports_differ_and_a_range_yields_its_first_free_port(topology:
         assert 49153 <= one.host_port <= 65535
         assert 49153 <= two.host_port <= 65535
         assert one.host_port != two.host_port
-        wanted = [
+        expected = [
             PortRequest(80, host_port=7000, host_port_end=7001),
             PortRequest(81, host_port=7000, host_port_end=7001),
         ]
-        assert [b.host_port for b in topology.manager.publish(other.endpoint, wanted)] == [
+        assert [b.host_port for b in topology.manager.publish(other.endpoint, expected)] == [
             7000,
             7001,
         ]
         third = topology.box()
         with pytest.raises(PortUnavailable, match="all ports are allocated"):
-            topology.manager.publish(third.endpoint, wanted[:1])
+            topology.manager.publish(third.endpoint, expected[:1])
 
 
 def test_an_unpublished_port_refuses_and_is_free_again(topology: Topology) -> None:
@@ -310,8 +310,8 @@ def test_a_blocking_firewall_is_reported(topology: Topology) -> None:
         " priority 0; policy drop; }",
     )
     with in_netns(topology.host):
-        told = topology.manager.warnings()
-    assert any("ip other fw" in line and "jltbr0" in line for line in told)
+        reported = topology.manager.warnings()
+    assert any("ip other fw" in line and "jltbr0" in line for line in reported)
 
 
 def test_an_interface_with_the_bridges_name_is_not_changed(topology: Topology) -> None:

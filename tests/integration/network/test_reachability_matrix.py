@@ -178,9 +178,9 @@ def town(topology: Topology) -> Town:
         for name, port in PUBLISHED.items():
             request = PortRequest(PORT, host_port=port)
             topology.manager.publish(boxes[name].endpoint, [request])
-    found = Town(topology, boxes, gateways)
-    found.leave("inner1")
-    return found
+    result = Town(topology, boxes, gateways)
+    result.leave("inner1")
+    return result
 
 
 def wrong(town: Town) -> list[str]:

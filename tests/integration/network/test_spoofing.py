@@ -123,12 +123,12 @@ def test_interfaces_of_containers_and_of_the_bridge_have_no_ipv6_address(
     for namespace in (box.net, topology.host):
         with Rtnetlink(namespace) as table:
             names = {link.index: link.name for link in table.links()}
-            found = [
+            result = [
                 (names[row.index], row.address)
                 for row in table.addresses()
                 if row.family == socket.AF_INET6 and names[row.index] not in ("lo", "up0")
             ]
-        assert found == []
+        assert result == []
 
 
 def test_a_detached_interface_cannot_send(topology: Topology) -> None:

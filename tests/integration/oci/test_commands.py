@@ -79,8 +79,8 @@ def test_an_invalid_command_line_gives_one_line_and_status_1(
 )
 def test_the_forms_of_a_flag_are_the_same(runtime: PrivateRuntime, flags: list[str]) -> None:
     with runtime.created() as bundle:
-        (found,) = json.loads(runtime.command("list", *flags).stdout)
-        assert found["id"] == bundle.id
+        (result,) = json.loads(runtime.command("list", *flags).stdout)
+        assert result["id"] == bundle.id
 
 
 def test_log_lines_go_to_the_file_and_the_text_to_standard_error(
@@ -117,9 +117,11 @@ def test_list_shows_every_container(runtime: PrivateRuntime) -> None:
     assert runtime.command("list", "--format=json").stdout == "null\n"
     assert runtime.command("list", "-q").stdout == ""
     with runtime.started() as running, runtime.created({"annotations": {"a": "b"}}) as created:
-        found = {one["id"]: one for one in json.loads(runtime.command("list", "-f", "json").stdout)}
-        assert found[running.id]["status"] == "running"
-        assert found[created.id] == {**created.state(), "owner": "root"}
+        result = {
+            one["id"]: one for one in json.loads(runtime.command("list", "-f", "json").stdout)
+        }
+        assert result[running.id]["status"] == "running"
+        assert result[created.id] == {**created.state(), "owner": "root"}
         assert set(runtime.command("list", "--quiet").stdout.split()) == {running.id, created.id}
         table = runtime.command("list").stdout.splitlines()
         assert table[0].split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]

@@ -23,8 +23,8 @@ KINDS = ("mnt", "uts", "net", "ipc", "pid", "cgroup")
 
 
 def hook(script: str, *, timeout: int | None = None, env: list[str] | None = None) -> Config:
-    found: Config = {"path": SHELL, "args": ["sh", "-c", script], "env": env or ["PATH=/bin"]}
-    return found | ({"timeout": timeout} if timeout else {})
+    result: Config = {"path": SHELL, "args": ["sh", "-c", script], "env": env or ["PATH=/bin"]}
+    return result | ({"timeout": timeout} if timeout else {})
 
 
 class Notes:

@@ -85,27 +85,27 @@ def test_mounts_are_made_in_order_with_their_options(
         at("/tmp/b/c", "bind", "rbind", "rw", source=str(tmp_path / "file")),
     )
     with runtime.started(changes) as bundle:
-        found = mountinfo(bundle.pid)
-        assert {"nosuid", "noexec", "nodev", "rw"} <= found["/tmp"].options
-        assert {"size=1024k", "mode=1770"} <= set(found["/tmp"].super_options)
-        assert "ro" in found["/tmp/a"].options
-        assert "ro" in found["/etc"].options
-        assert found["/etc"].root.endswith(str(tmp_path).rpartition("/")[2])
-        assert "rw" in found["/tmp/b/c"].options
+        result = mountinfo(bundle.pid)
+        assert {"nosuid", "noexec", "nodev", "rw"} <= result["/tmp"].options
+        assert {"size=1024k", "mode=1770"} <= set(result["/tmp"].super_options)
+        assert "ro" in result["/tmp/a"].options
+        assert "ro" in result["/etc"].options
+        assert result["/etc"].root.endswith(str(tmp_path).rpartition("/")[2])
+        assert "rw" in result["/tmp/b/c"].options
         assert bundle.inside("cat /etc/file /tmp/b/c") == "contentcontent"
-        assert not any("shared:" in word for m in found.values() for word in m.propagation)
+        assert not any("shared:" in word for m in result.values() for word in m.propagation)
 
 
 def test_the_standard_file_systems_belong_to_the_container(runtime: PrivateRuntime) -> None:
     with runtime.started() as bundle:
-        found = mountinfo(bundle.pid)
-        kinds = {point: found[point].fstype for point in found}
+        result = mountinfo(bundle.pid)
+        kinds = {point: result[point].fstype for point in result}
         assert kinds["/proc"] == "proc"
         assert kinds["/dev"] == kinds["/dev/shm"] == "tmpfs"
         assert kinds["/dev/pts"] == "devpts"
         assert kinds["/dev/mqueue"] == "mqueue"
         assert kinds["/sys"] == "sysfs"
-        assert "ro" in found["/sys"].options
+        assert "ro" in result["/sys"].options
         assert bundle.inside("echo /proc/[0-9]*").split()[0] == "/proc/1"
 
 
@@ -213,7 +213,7 @@ def test_sysctls_of_namespaces_are_set_in_them_alone(runtime: PrivateRuntime) ->
         name: Path(f"/proc/sys/{name}").read_text()
         for name in ("net/ipv4/ip_forward", "kernel/msgmax", "fs/mqueue/msg_max")
     }
-    wanted = {
+    expected = {
         "net.ipv4.ip_forward": "1",
         "net/ipv4/ping_group_range": "0 7",
         "kernel.msgmax": "5000",
@@ -223,7 +223,7 @@ def test_sysctls_of_namespaces_are_set_in_them_alone(runtime: PrivateRuntime) ->
     }
     script = "cd /proc/sys; cat net/ipv4/ip_forward net/ipv4/ping_group_range kernel/msgmax"
     script += " kernel/shm_rmid_forced fs/mqueue/msg_max kernel/domainname"
-    printed = runtime.bundle({"linux": {"sysctl": wanted}}, script=script).printed()
+    printed = runtime.bundle({"linux": {"sysctl": expected}}, script=script).printed()
     assert printed.split() == ["1", "0", "7", "5000", "1", "33", "here"]
     assert here == {name: Path(f"/proc/sys/{name}").read_text() for name in here}
 
@@ -326,12 +326,12 @@ def test_propagation(
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert set(root) <= set(found["root"])
-    assert bool(root) == bool(found["root"])
-    assert set(data) <= set(found["data"])
-    assert bool(data) == bool(found["data"])
-    assert found["late"] is late
+    result = json.loads(done.stdout)
+    assert set(root) <= set(result["root"])
+    assert bool(root) == bool(result["root"])
+    assert set(data) <= set(result["data"])
+    assert bool(data) == bool(result["data"])
+    assert result["late"] is late
 
 
 def test_no_device_node_is_left_on_disk(runtime: PrivateRuntime) -> None:

@@ -246,8 +246,8 @@ def test_time_offsets_are_read_back_from_the_kernel(runtime: PrivateRuntime) -> 
     }
     linux = {"namespaces": namespaces(*PLAIN, "time"), "timeOffsets": offsets}
     with runtime.started({"linux": linux}) as bundle:
-        found = [line.split() for line in bundle.proc("timens_offsets").splitlines()]
-        assert found == [["monotonic", "1000", "5"], ["boottime", "86400000", "7"]]
+        result = [line.split() for line in bundle.proc("timens_offsets").splitlines()]
+        assert result == [["monotonic", "1000", "5"], ["boottime", "86400000", "7"]]
         uptime = float(bundle.inside("cut -d. -f1 /proc/uptime"))
         assert uptime >= 86400 * 1000
         assert identity(bundle.pid, "time") != identity("self", "time")

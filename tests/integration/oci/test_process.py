@@ -207,9 +207,9 @@ def test_a_resource_limit_is_the_kernel_s(runtime: PrivateRuntime, name: str) ->
     line, soft, hard = RLIMITS[name]
     rlimits = [{"type": f"RLIMIT_{name}", "soft": soft, "hard": hard}]
     with runtime.created({"process": {"rlimits": rlimits}}) as bundle:
-        found = re.search(rf"^{line} +(\d+) +(\d+)", bundle.proc("limits"), re.MULTILINE)
-        assert found
-        assert found.groups() == (str(soft), str(hard))
+        result = re.search(rf"^{line} +(\d+) +(\d+)", bundle.proc("limits"), re.MULTILINE)
+        assert result
+        assert result.groups() == (str(soft), str(hard))
 
 
 def test_unlimited_is_the_largest_number(runtime: PrivateRuntime) -> None:

@@ -170,8 +170,8 @@ def test_an_unsupported_limit_gives_one_line(
     bundle = runtime.bundle({"linux": {"resources": resources}})
     if bundle.make("create", "--pid-file", str(bundle.path / "pid")) == 0:
         bundle.pid = int((bundle.path / "pid").read_text())
-        found = [directory(bundle, controller) / name for name in names]
-        written = [texts & set(path.read_text().split()) for path in found if path.exists()]
+        result = [directory(bundle, controller) / name for name in names]
+        written = [texts & set(path.read_text().split()) for path in result if path.exists()]
         assert any(written) or " level=warning " in bundle.err.read_text()
         assert bundle.delete("--force").returncode == 0
     else:
@@ -212,8 +212,8 @@ def test_block_devices_are_throttled(runtime: PrivateRuntime, field: str, v1: st
         if V2:
             assert f"{v2}=12345" in value(bundle, "io", "", "io.max")
         else:
-            found = value(bundle, "blkio", f"blkio.throttle.{v1}", "")
-            assert found == f"{major}:{minor} 12345"
+            result = value(bundle, "blkio", f"blkio.throttle.{v1}", "")
+            assert result == f"{major}:{minor} 12345"
 
 
 def test_huge_pages_are_limited(runtime: PrivateRuntime) -> None:
@@ -228,7 +228,7 @@ def test_huge_pages_are_limited(runtime: PrivateRuntime) -> None:
         return
     bundle.pid = int((bundle.path / "pid").read_text())
     names = ("hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max")
-    found = [
+    result = [
         (place / name).read_text().strip()
         for host in hosts or ["/sys/fs/cgroup"]
         for place in Path(host).glob(f"**/{bundle.id}")
@@ -236,7 +236,7 @@ def test_huge_pages_are_limited(runtime: PrivateRuntime) -> None:
         if (place / name).exists()
     ]
     assert bundle.delete("--force").returncode == 0
-    assert found == [str(4 * MIB)]
+    assert result == [str(4 * MIB)]
 
 
 def test_network_class_and_priority(runtime: PrivateRuntime) -> None:

@@ -316,8 +316,8 @@ def test_descriptors_beyond_those_preserved_are_closed(
             stdin=subprocess.DEVNULL,
         )
     assert done.returncode == 0, done.stderr
-    found = [number for number in done.stdout.split() if number not in ("10", "255")]
-    assert found == numbers.split()
+    result = [number for number in done.stdout.split() if number not in ("10", "255")]
+    assert result == numbers.split()
 
 
 @pytest.mark.parametrize("command", ["run", "exec"])

@@ -41,11 +41,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def flags() -> list[str]:
     """Return the flags with which an engine gets these runtimes."""
-    found = ["--runtime-timeout", str(TIMEOUT)]
+    result = ["--runtime-timeout", str(TIMEOUT)]
     for name in RUNTIMES:
         if usable(name) is None:
-            found += ["--add-runtime", f"{name}={RUNTIMES[name]}"]
-    return found
+            result += ["--add-runtime", f"{name}={RUNTIMES[name]}"]
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,7 @@ def test_each_broken_runtime_gives_one_clear_error_and_leaves_nothing(
 
 def _of_scripts(scripts: dict[str, Path]) -> list[str]:
     """Processes that a script has left."""
-    found = []
+    result = []
     mark = str(next(iter(scripts.values())).parent).encode()
     for directory in Path("/proc").glob("[0-9]*"):
         try:
@@ -107,8 +107,8 @@ def _of_scripts(scripts: dict[str, Path]) -> list[str]:
         except OSError:
             continue
         if words[:2] == [b"sleep", b"86371"] or (words[0] == b"/bin/sh" and mark in words[1]):
-            found.append(f"{directory.name} {words}")
-    return found
+            result.append(f"{directory.name} {words}")
+    return result
 
 
 def test_an_unknown_name_is_refused_in_dockers_words(
@@ -160,8 +160,8 @@ def test_a_runtime_that_changes_the_owner_of_its_stdio_changes_nothing_of_the_ho
     words = ("run", *flags, IMAGE, "sleep", "600")
     done = engine.cli("jaula", *words)
     assert done.returncode == 0, done.stderr
-    shown = engine.cli("jaula", "exec", "box", "sh", "-c", "cat; stat -L -c %u /proc/self/fd/1")
-    assert (shown.returncode, shown.stderr) == (0, "")
+    output = engine.cli("jaula", "exec", "box", "sh", "-c", "cat; stat -L -c %u /proc/self/fd/1")
+    assert (output.returncode, output.stderr) == (0, "")
     after = os.stat("/dev/null")
     assert (after.st_uid, after.st_gid, after.st_mode) == (
         before.st_uid,

@@ -56,9 +56,9 @@ def test_a_program_that_a_signal_kills_has_dockers_status(
 def test_a_program_that_cannot_start_is_reported_as_docker_does(
     host: PrivateEngine, runtime: str, program: str, status: int
 ) -> None:
-    code, _, said = run(host, runtime, IMAGE, program)
+    code, _, output = run(host, runtime, IMAGE, program)
     assert code == status
-    assert "OCI runtime" in said
+    assert "OCI runtime" in output
 
 
 def test_input_reaches_the_program(host: PrivateEngine, runtime: str) -> None:
@@ -263,15 +263,17 @@ def test_a_published_port_reaches_the_container(host: PrivateEngine, runtime: st
 def test_a_container_joins_the_network_of_another(host: PrivateEngine, runtime: str) -> None:
     with containers.running(host, IMAGE, flags=flagged(runtime)) as name:
         address = containers.inspect(host, name)["NetworkSettings"]["IPAddress"]
-        code, out, said = run(host, runtime, "--network", f"container:{name}", IMAGE, "ip", "addr")
-        assert code == 0, said
+        code, out, output = run(
+            host, runtime, "--network", f"container:{name}", IMAGE, "ip", "addr"
+        )
+        assert code == 0, output
         assert address in out
 
 
 def test_a_container_runs_without_a_user_namespace(host: PrivateEngine, runtime: str) -> None:
     words = ("--userns", "host", "--network", "none", IMAGE, "cat", "/proc/self/uid_map")
-    code, out, said = run(host, runtime, *words)
-    assert code == 0, said
+    code, out, output = run(host, runtime, *words)
+    assert code == 0, output
     assert out.split() == ["0", "0", "4294967295"]
 
 

@@ -84,8 +84,8 @@ def tree(tmp_path: Path) -> Iterator[Path]:
 def test_an_attribute_takes_effect(
     runner: ContainerRunner, tmp_path: Path, kind: str, option: str, expected: str
 ) -> None:
-    wanted = oci.Mount("/data", str(tmp_path), kind, (option,))
-    assert expected in info(seen(runner, INFO, wanted), "/data")[0]
+    requested = oci.Mount("/data", str(tmp_path), kind, (option,))
+    assert expected in info(seen(runner, INFO, requested), "/data")[0]
 
 
 def test_recursive_attributes_apply_to_mounts_below(runner: ContainerRunner, tree: Path) -> None:
@@ -106,13 +106,13 @@ def test_a_recursive_bind_is_read_only_and_its_opposite_writable(
 
 
 def test_a_plain_bind_excludes_mounts_below(runner: ContainerRunner, tree: Path) -> None:
-    wanted = oci.Mount("/data", str(tree), None, ("bind",))
-    assert seen(runner, "ls /data/below; cat /data/file", wanted) == "top\n"
+    requested = oci.Mount("/data", str(tree), None, ("bind",))
+    assert seen(runner, "ls /data/below; cat /data/file", requested) == "top\n"
 
 
 def test_a_file_is_bound_on_a_created_file(runner: ContainerRunner, tree: Path) -> None:
-    wanted = oci.Mount("/new/place/file", str(tree / "file"), "bind", ("ro",))
-    assert seen(runner, "cat /new/place/file", wanted) == "top\n"
+    requested = oci.Mount("/new/place/file", str(tree / "file"), "bind", ("ro",))
+    assert seen(runner, "cat /new/place/file", requested) == "top\n"
 
 
 def test_idmap_is_of_one_mount_and_ridmap_of_the_tree(runner: ContainerRunner, tree: Path) -> None:
@@ -125,10 +125,10 @@ def test_idmap_is_of_one_mount_and_ridmap_of_the_tree(runner: ContainerRunner, t
 
 def test_a_mount_has_mappings_of_its_own(runner: ContainerRunner, tree: Path) -> None:
     rows = (oci.IDMapping(0, runner.first_id + 7, 1),)
-    wanted = oci.Mount(
+    requested = oci.Mount(
         "/data", str(tree), "bind", ("bind", "idmap"), uid_mappings=rows, gid_mappings=rows
     )
-    assert seen(runner, "stat -c %u:%g /data/file", wanted) == "7:7\n"
+    assert seen(runner, "stat -c %u:%g /data/file", requested) == "7:7\n"
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ def test_overlay_with_a_long_list_of_layers(runner: ContainerRunner, tmp_path: P
         names.append(str(lab_visible / str(n)))
     for parent in (tmp_path, *tmp_path.parents[:3]):
         os.chmod(parent, os.stat(parent).st_mode | 0o711)
-    wanted = oci.Mount("/x", "overlay", "overlay", (f"lowerdir={':'.join(names)}",))
-    assert seen(runner, "ls /x", wanted).split() == ["f0", "f1", "f2", "f3"]
+    requested = oci.Mount("/x", "overlay", "overlay", (f"lowerdir={':'.join(names)}",))
+    assert seen(runner, "ls /x", requested).split() == ["f0", "f1", "f2", "f3"]
 
 
 def test_an_unknown_file_system_type_is_named(runner: ContainerRunner) -> None:
@@ -252,8 +252,8 @@ def test_an_unknown_file_system_type_is_named(runner: ContainerRunner) -> None:
 
 
 def test_an_option_that_the_file_system_refuses_is_explained(runner: ContainerRunner) -> None:
-    said = refused(runner, oci.Mount("/x", "tmpfs", "tmpfs", ("nonsense=1",)))
-    assert "nonsense" in said
+    output = refused(runner, oci.Mount("/x", "tmpfs", "tmpfs", ("nonsense=1",)))
+    assert "nonsense" in output
 
 
 @pytest.mark.parametrize(
@@ -264,8 +264,8 @@ def test_every_destination_is_below_the_root(
 ) -> None:
     if "/a/" in destination:
         (runner.layer / "a").mkdir(exist_ok=True)
-    wanted = oci.Mount(destination, str(tree), "bind", ("ro",))
-    assert seen(runner, "cat /relative/place/file", wanted) == "top\n"
+    requested = oci.Mount(destination, str(tree), "bind", ("ro",))
+    assert seen(runner, "cat /relative/place/file", requested) == "top\n"
 
 
 @pytest.mark.parametrize("target", ["/proc", "/proc/self/fd", "proc/sys"])
@@ -275,8 +275,8 @@ def test_a_link_of_the_image_into_proc_is_refused(
     link = runner.layer / "trap"
     link.unlink(missing_ok=True)
     link.symlink_to(target)
-    said = refused(runner, oci.Mount("/trap", str(tree), "bind", ("ro",)))
-    assert "proc" in said or "fd" in said or "sys" in said
+    output = refused(runner, oci.Mount("/trap", str(tree), "bind", ("ro",)))
+    assert "proc" in output or "fd" in output or "sys" in output
     link.unlink()
 
 
@@ -284,7 +284,7 @@ def test_a_link_out_of_the_root_stays_inside(runner: ContainerRunner, tree: Path
     link = runner.layer / "out"
     link.unlink(missing_ok=True)
     link.symlink_to("../../../../made-inside-only")
-    wanted = oci.Mount("/out/x", str(tree), "bind", ("ro",))
-    assert seen(runner, "cat /made-inside-only/x/file", wanted) == "top\n"
+    requested = oci.Mount("/out/x", str(tree), "bind", ("ro",))
+    assert seen(runner, "cat /made-inside-only/x/file", requested) == "top\n"
     assert not Path("/made-inside-only").exists()
     link.unlink()

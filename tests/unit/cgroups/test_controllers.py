@@ -101,8 +101,8 @@ def test_shares_convert_to_weights_at_ends_and_default(shares: int, weight: int)
 
 
 def test_weights_never_fall_when_shares_rise() -> None:
-    found = [cpu2.weight(shares) for shares in range(2, 262145, 97)]
-    assert found == sorted(found)
+    result = [cpu2.weight(shares) for shares in range(2, 262145, 97)]
+    assert result == sorted(result)
     assert [io2.weight(10), io2.weight(1000), io2.weight(5000)] == [1, 10000, 10000]
 
 
@@ -229,8 +229,8 @@ def test_statistics_of_odd_files_are_zero_not_an_error() -> None:
     assert [e.read_bytes for e in io2.stats(odd).devices] == [0]
     assert cpu2.stats(odd).usage == 0
     text = "8:0 Read 5\n8:0 Write 6\nTotal 11\nnonsense"
-    found = blkio.stats(having({"blkio.throttle.io_service_bytes_recursive": text}))
-    assert (found.read_bytes, found.write_bytes) == (5, 6)
+    result = blkio.stats(having({"blkio.throttle.io_service_bytes_recursive": text}))
+    assert (result.read_bytes, result.write_bytes) == (5, 6)
 
 
 def test_missing_features_have_docker_s_words() -> None:

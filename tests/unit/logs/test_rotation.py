@@ -93,8 +93,8 @@ def test_the_newest_records_are_kept_whole(
         assert not any(name.endswith(".gz") for name in names)
     elif mode == "blocking" and chunk < 3000:
         assert names == ["log", "log.1.gz", "log.2.gz"]
-    found = kept(path)
-    assert found and numbered(300).endswith(found)
+    result = kept(path)
+    assert result and numbered(300).endswith(result)
     assert b"".join(r.data for r in read_tail(str(path), 7, Selection())) == numbered(7, 293)
 
 
@@ -189,9 +189,9 @@ def test_a_file_removed_during_compression_stays_removed(
     poll(writer)
     writer.close()
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1.gz"]
-    found = kept(path)
-    assert numbered(90).endswith(found)
-    assert b"line 10\n" not in found
+    result = kept(path)
+    assert numbered(90).endswith(result)
+    assert b"line 10\n" not in result
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -314,13 +314,13 @@ def test_a_writer_killed_between_two_steps_leaves_every_record_once(
             poll(writer)
         os._exit(0)
     os.waitpid(pid, 0)
-    found = kept(tmp_path / "log")
-    assert found == numbered(found.count(b"\n"))
+    result = kept(tmp_path / "log")
+    assert result == numbered(result.count(b"\n"))
     writer = open_writer("json-file", PACKING | {"max-file": "9"}, str(tmp_path / "log"))
     writer.write("stdout", b"after\n" * 60)
     poll(writer)
     writer.close()
-    assert kept(tmp_path / "log") == found + b"after\n" * 60
+    assert kept(tmp_path / "log") == result + b"after\n" * 60
     names = os.listdir(tmp_path)
     assert all(name.endswith(".gz") for name in names if name != "log"), names
 

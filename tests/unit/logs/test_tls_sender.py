@@ -89,11 +89,11 @@ def daemon(server_files: Path) -> Iterator[Daemon]:
 
 
 def options(port: int, files: Path | None, **more: str) -> dict[str, str]:
-    found = {"syslog-address": f"tcp+tls://127.0.0.1:{port}"} | IDENTITY
+    result = {"syslog-address": f"tcp+tls://127.0.0.1:{port}"} | IDENTITY
     if files is not None:
         names = {"ca-cert": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
-        found |= {f"syslog-tls-{key}": str(files / name) for key, name in names.items()}
-    return found | more
+        result |= {f"syslog-tls-{key}": str(files / name) for key, name in names.items()}
+    return result | more
 
 
 def write_until(writer: LogWriter, line: bytes, done: Callable[[], object]) -> None:

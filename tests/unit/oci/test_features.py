@@ -69,9 +69,9 @@ def test_capabilities_are_those_of_the_kernel() -> None:
 
 
 def test_supported_flags_are_known_ones() -> None:
-    told = features()["linux"]["seccomp"]
-    assert set(told["supportedFlags"]) <= set(told["knownFlags"])
-    assert "SECCOMP_FILTER_FLAG_LOG" in told["supportedFlags"]  # Linux 4.14
+    reported = features()["linux"]["seccomp"]
+    assert set(reported["supportedFlags"]) <= set(reported["knownFlags"])
+    assert "SECCOMP_FILTER_FLAG_LOG" in reported["supportedFlags"]  # Linux 4.14
     assert not seccomp.filter_flag_available(1 << 30)
 
 

@@ -90,10 +90,10 @@ def tcp(running: Running, server: socket.socket) -> Forward:
 
 
 def read_all(sock: socket.socket) -> bytes:
-    found = b""
+    result = b""
     while piece := sock.recv(65536):
-        found += piece
-    return found
+        result += piece
+    return result
 
 
 def test_data_is_forwarded_in_both_directions_with_the_end_of_file(

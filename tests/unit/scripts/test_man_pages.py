@@ -74,9 +74,9 @@ def test_the_page_of_the_runtime_has_every_command_and_flag(
     flags = set(GLOBAL_FLAGS)
     for name in RUNTIME_COMMANDS:
         assert f".SS {name}\n" in page
-        found = importlib.import_module(f"jaula.oci.commands.{name}").FLAGS
-        flags |= set(found)
-        assert {key for key in found if len(key) > 1} <= set(generator.RUNTIME_HELP)
+        result = importlib.import_module(f"jaula.oci.commands.{name}").FLAGS
+        flags |= set(result)
+        assert {key for key in result if len(key) > 1} <= set(generator.RUNTIME_HELP)
     for flag in flags:
         assert option(flag) in page
     described = {*generator.RUNTIME_HELP, *generator.RUNTIME_GLOBAL_HELP}

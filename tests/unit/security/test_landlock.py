@@ -163,8 +163,8 @@ def test_the_default_is_off_if_it_would_break_a_container(made: Spec, abi: int, 
 
 def test_privileged_is_not_confined_unless_requested() -> None:
     assert Landlock(7).confine(spec(), LabelRequest(privileged=True)) == spec()
-    asked = Landlock(7).confine(spec(caps=("all",)), LabelRequest(("on",), privileged=True))
-    assert LANDLOCK_ANNOTATION in asked.annotations
+    requested = Landlock(7).confine(spec(caps=("all",)), LabelRequest(("on",), privileged=True))
+    assert LANDLOCK_ANNOTATION in requested.annotations
 
 
 def test_off_is_off() -> None:

@@ -68,11 +68,11 @@ def test_the_default_rules_allow_no_whole_class_of_devices() -> None:
 def test_ranges_never_overlap_until_all_are_in_use() -> None:
     used: set[int] = set()
     for _ in range(16):
-        found = id_ranges.allocate(used, 1000, 16 * 100 + 99, 100)
-        assert found.start >= 1000
-        assert found.start + 100 <= 1000 + 1699
-        assert all(abs(found.start - other) >= 100 for other in used)
-        used.add(found.start)
+        result = id_ranges.allocate(used, 1000, 16 * 100 + 99, 100)
+        assert result.start >= 1000
+        assert result.start + 100 <= 1000 + 1699
+        assert all(abs(result.start - other) >= 100 for other in used)
+        used.add(result.start)
     with pytest.raises(Unavailable, match="16 ranges"):
         id_ranges.allocate(used, 1000, 16 * 100 + 99, 100)
 

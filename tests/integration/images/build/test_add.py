@@ -79,8 +79,8 @@ def test_chown_and_chmod_do_not_apply_to_the_content_of_an_archive(
     copy_context: CopyContext,
 ) -> None:
     (copy_context.context / "a.tar").write_bytes(archive([owned(file("a", b"x"), 3, 4)]))
-    found = copy_context.add("a.tar", to="/new/", owner=(7, 8), chmod="600")
-    assert found == {"new/": "755 7:8", "new/a": "644 3:4 x"}
+    result = copy_context.add("a.tar", to="/new/", owner=(7, 8), chmod="600")
+    assert result == {"new/": "755 7:8", "new/a": "644 3:4 x"}
 
 
 def test_existing_files_are_merged_and_replaced(copy_context: CopyContext) -> None:
@@ -88,8 +88,8 @@ def test_existing_files_are_merged_and_replaced(copy_context: CopyContext) -> No
     entries = [file("d/a", b"new"), file("was-file/x"), file("was-link/y", b"z")]
     (copy_context.context / "a.tar").write_bytes(archive([directory("was-file"), *entries]))
     make(copy_context.root, {"etc/": None})
-    found = copy_context.add("a.tar", to="/")
-    assert found["d/a"] == "644 0:0 new" and "d/stays" in found and "was-file/x" in found
+    result = copy_context.add("a.tar", to="/")
+    assert result["d/a"] == "644 0:0 new" and "d/stays" in result and "was-file/x" in result
     assert list((copy_context.root.parent).glob("etc")) == []
 
 

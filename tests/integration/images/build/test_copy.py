@@ -28,8 +28,8 @@ def test_a_relative_target_is_below_the_working_directory(
     copy_context: CopyContext, to: str
 ) -> None:
     make(copy_context.context, {"a": "x"})
-    found = copy_context.copy("a", to=to, workdir="/w")
-    assert found == ({"w/": "755 0:0", "w/a": FILE + "x"} if to != "../w" else {"w": FILE + "x"})
+    result = copy_context.copy("a", to=to, workdir="/w")
+    assert result == ({"w/": "755 0:0", "w/a": FILE + "x"} if to != "../w" else {"w": FILE + "x"})
 
 
 def test_an_existing_directory_is_copied_into(copy_context: CopyContext) -> None:
@@ -41,10 +41,10 @@ def test_an_existing_directory_is_copied_into(copy_context: CopyContext) -> None
 def test_a_directorys_content_is_copied_and_merged(copy_context: CopyContext) -> None:
     make(copy_context.context, {"src/a": "new", "src/sub/b": "x"})
     make(copy_context.root, {"d/a": "old", "d/c": "stays"})
-    found = copy_context.copy("src", to="/d")
-    assert found["d/a"] == FILE + "new"
-    assert found["d/c"] == FILE + "stays"
-    assert found["d/sub/b"] == FILE + "x"
+    result = copy_context.copy("src", to="/d")
+    assert result["d/a"] == FILE + "new"
+    assert result["d/c"] == FILE + "stays"
+    assert result["d/sub/b"] == FILE + "x"
 
 
 @pytest.mark.parametrize("source", [".", "/", "./", "../../", ""])
@@ -72,8 +72,8 @@ def test_links_in_a_context_are_followed_inside_of_it(copy_context: CopyContext)
 
 def test_a_link_in_a_directory_stays_a_link(copy_context: CopyContext) -> None:
     make(copy_context.context, {"s/l": "-> /etc/passwd", "s/d": "-> ."})
-    found = copy_context.copy("s", to="/o")
-    assert (found["o/l"], found["o/d"]) == ("-> /etc/passwd", "-> .")
+    result = copy_context.copy("s", to="/o")
+    assert (result["o/l"], result["o/d"]) == ("-> /etc/passwd", "-> .")
 
 
 def test_a_link_to_a_directory_is_its_content(copy_context: CopyContext) -> None:
@@ -88,8 +88,8 @@ def test_modes_and_times_are_kept_and_owners_are_not(copy_context: CopyContext) 
     os.chmod(copy_context.context / "s/sub", 0o2770)
     for path in ("s/a", "s/sub"):
         os.utime(copy_context.context / path, ns=(0, 1_234_567_890_123_456_789))
-    found = copy_context.copy("s", to="/o")
-    assert (found["o/a"], found["o/sub/"]) == ("4751 0:0 x", "2770 0:0")
+    result = copy_context.copy("s", to="/o")
+    assert (result["o/a"], result["o/sub/"]) == ("4751 0:0 x", "2770 0:0")
     for path in ("o/a", "o/sub"):
         assert (copy_context.root / path).stat().st_mtime_ns == 1_234_567_890_123_456_789
 
@@ -102,8 +102,8 @@ def test_owners_are_a_stages_own(copy_context: CopyContext) -> None:
 
 def test_chown_and_chmod_are_for_all_that_is_copied(copy_context: CopyContext) -> None:
     make(copy_context.context, {"s/a": "", "s/d/b": ""})
-    found = copy_context.copy("s", to="/new/o", owner=(5, 6), chmod="u=rwX,go=")
-    assert found == {
+    result = copy_context.copy("s", to="/new/o", owner=(5, 6), chmod="u=rwX,go=")
+    assert result == {
         "new/": "755 5:6",
         "new/o/": "755 5:6",
         "new/o/a": "600 5:6 ",
@@ -194,8 +194,10 @@ def test_a_file_in_place_of_a_directory_is_named(copy_context: CopyContext) -> N
 
 
 def test_a_here_document_is_a_file(copy_context: CopyContext) -> None:
-    found = copy_context.copy(to="/etc/", heredocs=(Heredoc("motd", "hello\n", True),), chmod="640")
-    assert found["etc/motd"] == "640 0:0 hello\n"
+    result = copy_context.copy(
+        to="/etc/", heredocs=(Heredoc("motd", "hello\n", True),), chmod="640"
+    )
+    assert result["etc/motd"] == "640 0:0 hello\n"
     assert (
         copy_context.copy(to="/named", heredocs=(Heredoc("EOF", "x\n", True),))["named"]
         == FILE + "x\n"
@@ -205,8 +207,8 @@ def test_a_here_document_is_a_file(copy_context: CopyContext) -> None:
 def test_parents_are_kept(copy_context: CopyContext) -> None:
     make(copy_context.context, {"x/a.txt": "1", "y/a.txt": "2", "y/b": ""})
     os.chmod(copy_context.context / "x", 0o711)
-    found = copy_context.copy("./x/a.txt", "./y/a.txt", to="/p/", parents=True)
-    assert found == {
+    result = copy_context.copy("./x/a.txt", "./y/a.txt", to="/p/", parents=True)
+    assert result == {
         "p/": "755 0:0",
         "p/x/": "711 0:0",
         "p/x/a.txt": FILE + "1",
@@ -220,8 +222,8 @@ def test_parents_begin_at_the_pivot_and_stars_cross_directories(copy_context: Co
         copy_context.context,
         {"src/a.txt": "", "src/x/b.txt": "", "src/x/y/c.txt": "", "src/x/d": ""},
     )
-    found = copy_context.copy("src/./**/*.txt", to="/p/", parents=True)
-    assert set(found) == {"p/", "p/a.txt", "p/x/", "p/x/b.txt", "p/x/y/", "p/x/y/c.txt"}
+    result = copy_context.copy("src/./**/*.txt", to="/p/", parents=True)
+    assert set(result) == {"p/", "p/a.txt", "p/x/", "p/x/b.txt", "p/x/y/", "p/x/y/c.txt"}
     with pytest.raises(NotFound):
         copy_context.copy("src/nope", to="/", parents=True)
 
@@ -261,16 +263,16 @@ def test_links_of_the_root_are_followed_inside_of_it(
 def test_a_link_at_the_target_stays_a_link(copy_context: CopyContext) -> None:
     make(copy_context.context, {"x": "new"})
     make(copy_context.root, {"l": "-> /etc/conf", "etc/conf": "old"})
-    found = copy_context.copy("x", to="/l")
-    assert found["l"] == "-> /etc/conf"
-    assert found["etc/conf"] == FILE + "new"
+    result = copy_context.copy("x", to="/l")
+    assert result["l"] == "-> /etc/conf"
+    assert result["etc/conf"] == FILE + "new"
 
 
 def test_a_link_in_the_root_is_never_written_through(copy_context: CopyContext) -> None:
     make(copy_context.context, {"s/x": "new"})
     make(copy_context.root, {"d/x": "-> ../victim", "victim": "old"})
-    found = copy_context.copy("s", to="/d")
-    assert (found["d/x"], found["victim"]) == (FILE + "new", FILE + "old")
+    result = copy_context.copy("s", to="/d")
+    assert (result["d/x"], result["victim"]) == (FILE + "new", FILE + "old")
 
 
 def test_a_circle_in_the_root_is_an_error(copy_context: CopyContext) -> None:
@@ -337,9 +339,9 @@ def test_the_digest_changes_with_each_thing_that_counts(copy_context: CopyContex
     seen = {copy_context.digest("s")}
 
     def differs() -> None:
-        found = copy_context.digest("s")
-        assert found not in seen
-        seen.add(found)
+        result = copy_context.digest("s")
+        assert result not in seen
+        seen.add(result)
 
     (copy_context.context / "s/a").write_text("y")
     differs()

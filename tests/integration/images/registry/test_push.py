@@ -73,12 +73,12 @@ def chunked(puller: Puller, name: str, path: str, chunk: int) -> tuple[Upload, D
 def test_a_blob_is_sent_in_chunks(puller: Puller, registry: Registry, chunk: int) -> None:
     path = f"chunks{chunk}"
     upload, blob = chunked(puller, registry.name, path, chunk)
-    told: list[int] = []
+    reported: list[int] = []
     assert not upload.has(blob.digest)
-    assert upload.send(blob, told.append) == ""
+    assert upload.send(blob, reported.append) == ""
     assert upload.has(blob.digest)
-    assert told == sorted(told)
-    assert told[-1] == blob.size
+    assert reported == sorted(reported)
+    assert reported[-1] == blob.size
     assert registry.ask("GET", f"/v2/{path}/blobs/{blob.digest}")[2] == (bytes(range(256)) * 4096)
 
 

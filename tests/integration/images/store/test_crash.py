@@ -213,13 +213,13 @@ def clear(directory: Path, kind: str) -> None:
     store = opened(directory)
     paths = Paths(directory / "root", directory / "run")
     made = open_driver(kind, paths, store.layers)
-    for found in list((paths.root / "containers").iterdir()):
-        if made.exists(found.name):
-            made.root(found.name)
-            made.changes(found.name)
-        made.remove(found.name)
-        if found.exists():
-            shutil.rmtree(found)
+    for result in list((paths.root / "containers").iterdir()):
+        if made.exists(result.name):
+            made.root(result.name)
+            made.changes(result.name)
+        made.remove(result.name)
+        if result.exists():
+            shutil.rmtree(result)
     made.sweep()
     assert made.leftovers() == []
     assert list((paths.root / "containers").iterdir()) == []

@@ -351,12 +351,12 @@ class StoringRegistry:
         elif "/manifests/" in path and request.command == "PUT":
             kind = request.headers["Content-Type"]
             self.manifests[last] = self.manifests[digest(request.body)] = (request.body, kind)
-            told = {}
+            reported = {}
             subject = json.loads(request.body).get("subject")
             if subject and self.lists:
                 self.referring.append(request.body)
-                told = {"OCI_Subject": subject["digest"]}
-            request.answer(201, **told)
+                reported = {"OCI_Subject": subject["digest"]}
+            request.answer(201, **reported)
         elif "/manifests/" in path and last in self.manifests:
             request.answer(200, *self.manifests[last])
         elif request.command == "POST":

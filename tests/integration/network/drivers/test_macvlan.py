@@ -95,10 +95,10 @@ def test_reachability_on_the_parents_link(topology: Topology, wire: NetworkRecor
         ("a bridge's container", first.net, bridged.address, bridged.net, False),
         ("from a bridge's container", bridged.net, first.address, first.net, False),
     ]
-    for what, source, address, place, wanted in table:
+    for what, source, address, place, expected in table:
         with listen(place, "0.0.0.0", PORT) as server:
             seen = talks(source, (address, PORT), server)
-            assert (seen is not None) is wanted, what
+            assert (seen is not None) is expected, what
     with listen(topology.outside, "0.0.0.0", PORT) as server:
         assert talks(first.net, (OUTSIDE, PORT), server) == first.address, "no masquerading"
 

@@ -176,9 +176,9 @@ def test_without_a_cgroup_namespace_the_cgroup_of_the_container_is_visible(
     kinds = ("pid", "network", "ipc", "uts", "mount", "user")
     script = "cat $(find /sys/fs/cgroup -name cgroup.procs | grep -v unified | head -n 1)"
     namespaces = tuple(oci.Namespace(kind) for kind in kinds)
-    found = seen(monkeypatch, runner, script, namespaces=namespaces).split()
-    assert "1" in found
-    assert len(found) <= 4
+    result = seen(monkeypatch, runner, script, namespaces=namespaces).split()
+    assert "1" in result
+    assert len(result) <= 4
 
 
 def test_sysfs_is_the_hosts_read_only_where_the_network_is_the_hosts(

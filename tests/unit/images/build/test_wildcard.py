@@ -87,10 +87,10 @@ def test_a_backslash_escapes_a_wildcard() -> None:
 )
 def test_any_pattern_is_accepted_or_refused(pattern: str, name: str) -> None:
     try:
-        found = paths(tuple(pattern.split("/")), deep=True)
+        result = paths(tuple(pattern.split("/")), deep=True)
     except InvalidRequest:
         return
-    found.fullmatch(name)
+    result.fullmatch(name)
 
 
 @given(st.text(min_size=1, max_size=20).filter(lambda text: "/" not in text))

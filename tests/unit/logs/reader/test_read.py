@@ -64,11 +64,11 @@ def test_all_files_are_read_from_the_oldest(rotated: str) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 10, 999, 1000, 1001, 2500, 3000, 9999])
 def test_the_tail_reaches_over_files(rotated: str, count: int) -> None:
-    wanted = [str(n) for n in range(3000)]
+    expected = [str(n) for n in range(3000)]
     assert (
-        texts(read_tail(rotated, count, Selection())) == wanted[len(wanted) - count :]
+        texts(read_tail(rotated, count, Selection())) == expected[len(expected) - count :]
         if count <= 3000
-        else (wanted)
+        else (expected)
     )
 
 

@@ -188,11 +188,11 @@ def test_detach_keys_match_across_chunks(
     pieces: list[bytes], passed: bytes, detached: bool
 ) -> None:
     scanner = DetachScanner(KEYS)
-    got, found = b"", False
+    got, result = b"", False
     for piece in pieces:
-        out, found = scanner.feed(piece)
+        out, result = scanner.feed(piece)
         got += out
-    assert (got, found) == (passed, detached)
+    assert (got, result) == (passed, detached)
 
 
 @given(st.lists(st.binary(max_size=20)))
@@ -209,9 +209,9 @@ def test_input_without_detach_keys_passes_except_for_an_open_prefix(
     scanner = DetachScanner(KEYS)
     got = b""
     for piece in pieces:
-        out, found = scanner.feed(piece)
+        out, result = scanner.feed(piece)
         got += out
-        if found:
+        if result:
             assert KEYS in whole
             assert whole.startswith(got)
             return

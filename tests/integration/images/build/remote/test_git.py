@@ -56,8 +56,8 @@ def test_branches_tags_and_commits(tmp_path: Path, served: tuple[str, Path]) -> 
     last = commit(place, {"a": "3"})
     git(place, "checkout", "-q", "main")
     who = "65534:65534"
-    found = checked_out(tmp_path, f"{url}/refs.git")
-    assert found == {"a": f"644 {who} 2", "d/": f"755 {who}", "d/run": f"755 {who} #!/bin/sh\n"}
+    result = checked_out(tmp_path, f"{url}/refs.git")
+    assert result == {"a": f"644 {who} 2", "d/": f"755 {who}", "d/run": f"755 {who} #!/bin/sh\n"}
     for ref, content in (("other", "3"), ("v1", "2"), (first, "2"), (last[:12], "3")):
         assert checked_out(tmp_path, f"{url}/refs.git#{ref}")["a"].endswith(content), ref
     with pytest.raises(InvalidRequest, match="was requested"):

@@ -102,8 +102,8 @@ def fetched(top: Path, url: str, **options: float) -> Download:
 
 @pytest.mark.parametrize("path", ["/sub/file.txt", "/sub/file.txt?a=b#c", "/sub/file%2Etxt"])
 def test_a_file_is_fetched(tmp_path: Path, server: str, path: str) -> None:
-    found = fetched(tmp_path, server + path)
-    assert found == Download("file.txt", DIGEST, len(CONTENT), MOMENT)
+    result = fetched(tmp_path, server + path)
+    assert result == Download("file.txt", DIGEST, len(CONTENT), MOMENT)
     assert (tmp_path / "target").read_bytes() == CONTENT
 
 
@@ -198,8 +198,8 @@ def added(
 
 
 def test_an_address_is_added(tmp_path: Path, server: str, remotes: RemoteSources) -> None:
-    found = added(tmp_path, remotes, server + "/sub/file.txt", "/d/", checksum=DIGEST)
-    assert found["d/file.txt"] == "600 0:0 " + CONTENT.decode()
+    result = added(tmp_path, remotes, server + "/sub/file.txt", "/d/", checksum=DIGEST)
+    assert result["d/file.txt"] == "600 0:0 " + CONTENT.decode()
     assert (tmp_path / "root/d/file.txt").stat().st_mtime == MOMENT
     assert "named" in added(tmp_path, remotes, server + "/sub/file.txt", "/named")
 

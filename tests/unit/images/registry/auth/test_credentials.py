@@ -131,9 +131,9 @@ def test_a_helper_keeps_the_secret(
     text = Path(file.path).read_text()
     assert "s3cret" not in text
     assert base64.b64encode(b"maria:s3cret").decode() not in text
-    verb, _, given = helper.read_text().strip().partition(" ")
+    verb, _, passed = helper.read_text().strip().partition(" ")
     assert verb == "store"
-    assert json.loads(given) == {
+    assert json.loads(passed) == {
         "ServerURL": "r:5000",
         "Username": "maria",
         "Secret": "s3cret",
