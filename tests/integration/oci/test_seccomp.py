@@ -133,7 +133,7 @@ def test_flags_are_accepted(runtime: PrivateRuntime, flags: list[str]) -> None:
         assert bundle.exec("mkdir", "/tmp/x").returncode == 1
 
 
-def test_without_the_section_there_is_no_filter(runtime: PrivateRuntime) -> None:
+def test_without_the_section_no_filter_is_loaded(runtime: PrivateRuntime) -> None:
     with runtime.started({"linux": {"seccomp": None}}) as bundle:
         assert status(bundle.pid)["Seccomp"] == "0"
 

@@ -164,7 +164,7 @@ def test_a_replaced_directory_lists_its_deleted_entries(
     assert result["/etc/passwd"] == ChangeKind.DELETED
 
 
-def test_usage_grows_with_what_is_written(
+def test_usage_grows_with_the_written_data(
     snapshots: SnapshotDriver, image: tuple[str, ...]
 ) -> None:
     snapshots.create(ID, image)

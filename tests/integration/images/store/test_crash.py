@@ -126,7 +126,7 @@ def test_a_load_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
         assert names(check_whole(trial, "one:1", "two:1", "new:1")) == {"one:1", "two:1", "new:1"}
 
 
-def test_a_removal_is_done_or_not_begun(filled: Path, tmp_path: Path) -> None:
+def test_a_removal_is_complete_or_not_started(filled: Path, tmp_path: Path) -> None:
     for trial, _ in sampled(filled, tmp_path, "remove", "one:1", "two:1"):
         store = check_whole(trial, "one:1", "two:1")
         for name in names(store):

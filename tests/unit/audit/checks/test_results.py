@@ -33,7 +33,7 @@ def test_a_proof_is_complete_when_no_row_fails_or_is_unknown(
     assert passed([row(verdict) for verdict in verdicts]) is complete
 
 
-def test_a_flag_relaxes_only_what_is_in_effect_as_requested() -> None:
+def test_a_flag_relaxes_only_a_value_that_matches_the_request() -> None:
     assert verdict_of(True, None) is Verdict.HOLDS
     assert verdict_of(True, "--privileged") is Verdict.RELAXED
     assert verdict_of(False, "--privileged") is Verdict.FAILS

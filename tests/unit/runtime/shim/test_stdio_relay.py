@@ -164,7 +164,7 @@ def test_drain_ends_while_another_process_keeps_writing(process: Process) -> Non
     assert sum(len(data) for _, data in process.log.lines) <= 256 << 16
 
 
-def test_drain_reads_what_a_dead_process_left(process: Process) -> None:
+def test_drain_reads_the_output_of_an_exited_process(process: Process) -> None:
     os.write(process.stdout, b"last words")
     process.streams.drain()
     assert process.log.lines == [("stdout", b"last words")]

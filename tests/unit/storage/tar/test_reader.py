@@ -208,7 +208,7 @@ def test_old_directories_are_recognised_by_their_slash() -> None:
     assert result.type == DIRECTORY
 
 
-def test_a_hard_link_has_no_data_whatever_its_size_says() -> None:
+def test_a_hard_link_has_no_data_despite_its_size() -> None:
     data = bytearray(archive(member("l", type=tarfile.LNKTYPE, linkname="t"), member("f")))
     data[124:136] = b"00000001000\0"
     data[148:156] = b" " * 8

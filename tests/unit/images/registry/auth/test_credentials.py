@@ -50,7 +50,7 @@ def write(file: CredentialFile, document: object) -> None:
     Path(file.path).write_text(json.dumps(document))
 
 
-def test_without_a_file_there_are_no_credentials(file: CredentialFile) -> None:
+def test_without_a_file_no_credentials_are_returned(file: CredentialFile) -> None:
     assert not file.find("r:5000").known
     assert not file.erase("r:5000")
 
