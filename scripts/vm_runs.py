@@ -45,13 +45,13 @@ class Run(NamedTuple):
 
 PROBES = (
     "tests/security/test_i05_kernel_files.py",
-    "tests/security/test_i22_joining.py",
+    "tests/security/test_i22_namespace_join.py",
     "tests/integration/audit/test_probe.py",
 )
-STRIPPED = "tests/integration/audit/test_stripped.py"
+REMOVED = "tests/integration/audit/test_removed_protections.py"
 RUNS = (
-    Run("apparmor", ("--lsm", "apparmor"), ("tests/security/test_i09_apparmor.py", STRIPPED)),
-    Run("selinux", ("--lsm", "selinux"), ("tests/security/test_i09_selinux.py", STRIPPED)),
+    Run("apparmor", ("--lsm", "apparmor"), ("tests/security/test_i09_apparmor.py", REMOVED)),
+    Run("selinux", ("--lsm", "selinux"), ("tests/security/test_i09_selinux.py", REMOVED)),
     Run(
         "apparmor-probe",
         ("--lsm", "apparmor"),

@@ -1,4 +1,4 @@
-"""Fixtures for every test: a private engine per worker, the commands against it, its images."""
+"""Fixtures for every test: a private engine per worker, the clients, its images."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark by directory; refuse, rather than skip without a word, what needs root."""
+    """Add markers by directory. Fail, instead of skipping, if tests need root."""
     for item in items:
         for marker in item.iter_markers("needs"):
-            wanted = marker.args[0]  # a program, or the path of a file
-            if "JAULA_VM" in os.environ and not (shutil.which(wanted) or Path(wanted).exists()):
-                missing = f"no {wanted} in this virtual machine"
+            expected = marker.args[0]  # a program, or the path of a file
+            if "JAULA_VM" in os.environ and not (shutil.which(expected) or Path(expected).exists()):
+                missing = f"no {expected} in this virtual machine"
                 item.add_marker(pytest.mark.skip(reason=missing))
         parts = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
         if parts and parts[0] in NEED_ROOT:
@@ -55,36 +55,40 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def null_device() -> Iterator[None]:
-    """The host's null device has its owner and mode after every test; they are mended if not.
+    """Check that the host's null device has its owner and mode; repair it if not.
 
-    It is what programs get for a missing stream, so the first file of the host that is hit where
-    something meant for a container goes astray. Tests that run beside may be the cause.
+    Programs get it for a missing stream, so an operation on the wrong file changes it first. Tests
+    that run in parallel may be the cause.
     """
     yield
-    found = os.stat("/dev/null")
-    if os.geteuid() == 0 and (found.st_uid, found.st_gid, found.st_mode & 0o7777) != (0, 0, 0o666):
+    result = os.stat("/dev/null")
+    if os.geteuid() == 0 and (result.st_uid, result.st_gid, result.st_mode & 0o7777) != (
+        0,
+        0,
+        0o666,
+    ):
         os.chown("/dev/null", 0, 0)
         os.chmod("/dev/null", 0o666)
-        pytest.fail(f"/dev/null was {found.st_uid}:{found.st_gid} {found.st_mode & 0o7777:o}")
+        pytest.fail(f"/dev/null was {result.st_uid}:{result.st_gid} {result.st_mode & 0o7777:o}")
 
 
 @pytest.fixture(scope="session")
 def worker_index(worker_id: str) -> int:
-    """A number that no other engine of this or another test run on the machine uses."""
+    """Return a number that no other engine of a test run on the machine uses."""
     own = int(re.sub(r"\D", "", worker_id) or 0)
     return (os.getppid() * 7 + own) % 250 + 1
 
 
 @pytest.fixture(scope="session")
 def engine(worker_index: int) -> Iterator[PrivateEngine]:
-    """An engine for all tests of this worker. Nothing of it may be left at the end."""
+    """Yield the engine of all tests of this worker. It must leave nothing on the host."""
     with leaks.nothing_left(PrivateEngine(worker_index)) as private:
         yield private
 
 
 @pytest.fixture
 def new_engine(worker_index: int) -> Iterator[Callable[..., PrivateEngine]]:
-    """Make engines of a test's own, for tests that kill or break them; checked for leaks."""
+    """Return a function that creates private engines, for tests that kill them; check for leaks."""
     made: list[PrivateEngine] = []
 
     def make(*flags: str, start: bool = True) -> PrivateEngine:
@@ -111,18 +115,18 @@ def new_engine(worker_index: int) -> Iterator[Callable[..., PrivateEngine]]:
 
 @pytest.fixture
 def jaula(engine: PrivateEngine) -> Run:
-    """The project's own command line against the engine."""
+    """Run the jaula command against the engine."""
     return lambda *words, **options: engine.cli("jaula", *words, **options)
 
 
 @pytest.fixture
 def docker(engine: PrivateEngine) -> Run:
-    """The real docker command line against the engine."""
+    """Run the docker command against the engine."""
     return lambda *words, **options: engine.cli("docker", *words, **options)
 
 
 def image_archive(name: str) -> Path:
-    """The archive that ``jaula image bootstrap NAME`` makes, made once for this clone."""
+    """Return the archive of ``jaula image bootstrap NAME``, built once for this clone."""
     IMAGE_CACHE.mkdir(parents=True, exist_ok=True)
     archive = IMAGE_CACHE / f"{name.replace(':', '-')}.tar"
     with (IMAGE_CACHE / "lock").open("w") as lock:
@@ -154,23 +158,23 @@ def load_image(engine: PrivateEngine, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def busybox(engine: PrivateEngine) -> str:
-    """The name of a small image that is in the engine."""
+    """Return the name of a small image in the engine."""
     return load_image(engine, "busybox")
 
 
 @pytest.fixture(scope="session")
 def debian(engine: PrivateEngine) -> str:
-    """The name of a Debian image that is in the engine; takes its time on first use."""
+    """Return the name of a Debian image in the engine; its first use takes time."""
     return load_image(engine, "debian")
 
 
 @pytest.fixture(scope="session")
 def busybox_archive() -> Path:
-    """An archive as ``jaula save`` writes it."""
+    """Return an archive as ``jaula save`` writes it."""
     return image_archive("busybox")
 
 
 @pytest.fixture(scope="session")
 def debian_archive() -> Path:
-    """The Debian image's archive."""
+    """Return the archive of the Debian image."""
     return image_archive("debian")

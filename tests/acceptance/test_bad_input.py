@@ -1,4 +1,4 @@
-"""What goes wrong is told in one clear line, with Docker's exit status; nothing is left behind."""
+"""Errors are one clear line with Docker's exit status, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NewEngine = Callable[..., PrivateEngine]
 
 
 def assert_clear(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
-    """One clear error: this exit status, these words, and no traceback."""
+    """Assert one clear error with this exit status and these words, and no traceback."""
     text = done.stdout + done.stderr
     assert "Traceback" not in text, text
     assert done.returncode == status, f"{done.returncode}: {text}"
@@ -93,7 +93,7 @@ BAD_RUNS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", BAD_RUNS)
-def test_run_refuses(engine: PrivateEngine, busybox: str, case: str) -> None:
+def test_run_refuses_invalid_flags(engine: PrivateEngine, busybox: str, case: str) -> None:
     words, status, expected = BAD_RUNS[case]
     before = identifiers(engine)
     done = engine.cli("jaula", "run", "--rm", *(busybox if w == "IMAGE" else w for w in words))
@@ -101,9 +101,7 @@ def test_run_refuses(engine: PrivateEngine, busybox: str, case: str) -> None:
     assert identifiers(engine) <= before, "a container was left half-made"
 
 
-def test_a_security_module_that_the_kernel_lacks_is_named(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_a_missing_security_module_is_named(engine: PrivateEngine, busybox: str) -> None:
     modules = Path("/sys/kernel/security/lsm")
     if modules.exists() and "apparmor" in modules.read_text():
         pytest.skip("this kernel has AppArmor")
@@ -117,7 +115,7 @@ def test_a_name_in_use_is_a_conflict(engine: PrivateEngine, busybox: str) -> Non
         assert_clear(done, 125, "conflict", f'"/{name}"', "already in use")
 
 
-def test_a_port_in_use_is_said_and_the_container_stays_created(
+def test_a_port_in_use_is_reported_and_the_container_stays_created(
     engine: PrivateEngine, busybox: str
 ) -> None:
     with socket.socket() as taken:
@@ -184,20 +182,20 @@ def test_a_port_of_another_container_is_already_allocated(
         (("caps", "xyz"), 1),
     ],
 )
-def test_what_is_not_there_is_named(
+def test_a_missing_object_is_named(
     engine: PrivateEngine, words: tuple[str, ...], status: int
 ) -> None:
     name = next(word for word in words if word in ("nobody", "/no/such/file", "xyz"))
     assert_clear(engine.cli("jaula", *words), status, name)
 
 
-def test_a_command_that_does_not_exist_names_the_near_one(engine: PrivateEngine) -> None:
+def test_an_unknown_command_suggests_a_similar_one(engine: PrivateEngine) -> None:
     done = engine.cli("jaula", "isnpect", "x")
     assert done.returncode != 0
     assert "inspect" in done.stderr
 
 
-def test_pull_says_what_to_do_without_a_registry(engine: PrivateEngine) -> None:
+def test_pull_without_a_registry_has_a_hint(engine: PrivateEngine) -> None:
     assert_clear(engine.cli("jaula", "pull", "busybox"), 1, "bootstrap")
 
 
@@ -211,14 +209,14 @@ def test_exec_in_a_stopped_container_is_refused(engine: PrivateEngine, busybox: 
 
 
 @pytest.mark.parametrize(("program", "status"), [("no-such-program", 127), ("/etc/passwd", 126)])
-def test_exec_of_what_cannot_run(
+def test_exec_of_an_invalid_program_fails(
     engine: PrivateEngine, busybox: str, program: str, status: int
 ) -> None:
     with running(engine, busybox) as name:
         assert_clear(engine.cli("jaula", "exec", name, program), status, program)
 
 
-def test_no_engine_behind_a_named_socket(tmp_path: Path) -> None:
+def test_a_socket_without_an_engine_is_reported(tmp_path: Path) -> None:
     host = f"unix://{tmp_path}/none.sock"
     for words, status in ((("ps",), 1), (("run", "busybox", "true"), 125)):
         done = subprocess.run(
@@ -231,7 +229,7 @@ def test_no_engine_behind_a_named_socket(tmp_path: Path) -> None:
         assert_clear(done, status, f"{tmp_path}/none.sock")
 
 
-def test_who_is_not_root_gets_a_clear_word(engine: PrivateEngine) -> None:
+def test_an_ordinary_user_gets_a_clear_error(engine: PrivateEngine) -> None:
     done = subprocess.run(
         [
             *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
@@ -246,7 +244,7 @@ def test_who_is_not_root_gets_a_clear_word(engine: PrivateEngine) -> None:
     assert_clear(done, 1, "permission denied")
 
 
-def test_a_second_engine_on_the_same_place_is_refused(engine: PrivateEngine) -> None:
+def test_a_second_engine_in_the_same_directory_is_refused(engine: PrivateEngine) -> None:
     done = subprocess.run(
         engine.command(),
         capture_output=True,
@@ -260,7 +258,7 @@ def test_a_second_engine_on_the_same_place_is_refused(engine: PrivateEngine) -> 
     assert engine.request("GET", "/_ping").status == 200
 
 
-def test_a_damaged_database_is_left_as_it_is(new_engine: NewEngine) -> None:
+def test_a_damaged_database_is_not_changed(new_engine: NewEngine) -> None:
     private = new_engine(start=False)
     library = private.root / "lib"
     library.mkdir()
@@ -279,7 +277,7 @@ def test_a_damaged_database_is_left_as_it_is(new_engine: NewEngine) -> None:
     assert (library / "jaula.db").read_bytes() == junk
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_image(
+def test_a_full_disk_is_reported_and_leaves_no_incomplete_image(
     new_engine: NewEngine, busybox_archive: Path
 ) -> None:
     private = new_engine(start=False)
@@ -328,7 +326,9 @@ HOSTILE: dict[str, list[images.Entry]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_archive_writes_nothing_outside(engine: PrivateEngine, case: str) -> None:
+def test_a_hostile_archive_writes_nothing_outside_the_store(
+    engine: PrivateEngine, case: str
+) -> None:
     name = containers.unique("hostile")
     path = f"/images/create?fromSrc=-&repo={name}&tag=latest"
     reply = engine.request("POST", path, images.archive(images.busybox_entries() + HOSTILE[case]))

@@ -1,4 +1,4 @@
-"""docker compose on this engine: networks, a volume, an order, names, and nothing left."""
+"""docker compose on this engine: networks, a volume, order, names, and removal."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Project:
 
     @property
     def subnet(self) -> str:
-        """No other engine's: its first three numbers."""
+        """Return the first three numbers of a subnet that no other engine uses."""
         return f"10.198.{self.engine.index}"
 
     def write(self, text: str) -> None:
@@ -77,7 +77,7 @@ def project(engine: PrivateEngine, busybox: str, tmp_path: Path) -> Iterator[Pro
     made.try_("down", "-v", "-t", "1")
 
 
-def test_up_ps_exec_logs_and_down(project: Project) -> None:
+def test_up_ps_exec_logs_and_down_work(project: Project) -> None:
     engine, name = project.engine, project.name
     project.run("up", "-d")
     rows = [json.loads(line) for line in project.run("ps", "--format", "json").splitlines()]
@@ -110,7 +110,7 @@ def test_up_ps_exec_logs_and_down(project: Project) -> None:
     ]
 
 
-def test_scaling_shares_a_name_and_up_again_changes_nothing(project: Project) -> None:
+def test_scaled_services_share_a_name_and_up_is_idempotent(project: Project) -> None:
     project.run("up", "-d", "--scale", "store=3")
     before = project.run("ps", "-q")
     addresses = set()
@@ -126,7 +126,7 @@ def test_scaling_shares_a_name_and_up_again_changes_nothing(project: Project) ->
     assert project.inside("shop", "wget", "-qO-", "http://store/") == "stock\n"
 
 
-def test_a_service_that_changed_is_made_again_with_its_networks(project: Project) -> None:
+def test_a_changed_service_is_recreated_with_its_networks(project: Project) -> None:
     project.run("up", "-d")
     project.write(FILE.replace("GREETING: hello", "GREETING: goodbye"))
     project.run("up", "-d", "-t", "1")
@@ -135,10 +135,10 @@ def test_a_service_that_changed_is_made_again_with_its_networks(project: Project
     assert f"{project.subnet}.5" in project.inside("shop", "hostname", "-i")
 
 
-def test_run_stop_start_and_kill(project: Project) -> None:
+def test_run_stop_start_and_kill_work(project: Project) -> None:
     project.run("up", "-d", "store")
-    found = project.run("run", "--rm", "-T", "--no-deps", "shop", "wget", "-qO-", "http://store/")
-    assert found == "stock\n"
+    result = project.run("run", "--rm", "-T", "--no-deps", "shop", "wget", "-qO-", "http://store/")
+    assert result == "stock\n"
     project.run("stop", "-t", "1")
     project.run("start", "store")
     project.run("kill", "store")
@@ -172,7 +172,7 @@ configs:
 """
 
 
-def test_secrets_and_configs_of_every_source(
+def test_secrets_and_configs_come_from_every_source(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PASSWORD", "hunter2")

@@ -1,4 +1,4 @@
-"""A project of five services on docker compose, from build to down, as a team would have it."""
+"""A compose project of five services, from build to down."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ CMD ["httpd", "-f", "-p", "8080", "-h", "/site"]
 
 
 class Project:
-    """The project's directory, and compose in it."""
+    """The directory of the project, and compose in it."""
 
     def __init__(self, engine: PrivateEngine, directory: Path) -> None:
         self.engine, self.directory, self.name = engine, directory, unique("team")
@@ -118,12 +118,12 @@ class Project:
             timeout=180,
             check=False,
         )
-        shown = done.stdout + done.stderr
-        assert done.returncode == expect, shown + self.engine.log_tail()
+        printed = done.stdout + done.stderr
+        assert done.returncode == expect, printed + self.engine.log_tail()
         return done.stdout
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """A command that goes on until it is told to end; all it says is its output."""
+        """Start a command that runs until it is interrupted; its output is both streams."""
         return subprocess.Popen(
             self.words(*words),
             env=self.environment,
@@ -152,13 +152,13 @@ def project(engine: PrivateEngine, busybox: str, tmp_path: Path) -> Iterator[Pro
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """What it has said when it is interrupted, as by ^C."""
+    """Interrupt the command with SIGINT and return its output."""
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
     return out
 
 
-def test_a_project_from_build_to_down(project: Project) -> None:
+def test_a_project_is_built_started_and_removed(project: Project) -> None:
     engine, name = project.engine, project.name
     began = time.time()
     project.run("build")
@@ -182,10 +182,10 @@ def test_a_project_from_build_to_down(project: Project) -> None:
     assert "limits" not in project.run("config", "--services")
     follower = project.start("logs", "-f", "worker")
     time.sleep(2)
-    said = ended(follower)
-    assert said.count("work\n") >= 4
-    assert "worker-1" in said
-    assert "worker-2" in said
+    output = ended(follower)
+    assert output.count("work\n") >= 4
+    assert "worker-1" in output
+    assert "worker-2" in output
 
     project.run("--profile", "debugging", "up", "-d", "debug")
     assert project.states()["debug-1"] == "running"
@@ -217,25 +217,25 @@ def test_a_project_from_build_to_down(project: Project) -> None:
     assert not [v for v in volumes if v["Name"].startswith(name)]
 
 
-def test_jaula_compose_is_compose_with_this_engine(project: Project) -> None:
+def test_jaula_compose_uses_this_engine(project: Project) -> None:
     where = ("--project-directory", str(project.directory), "-p", project.name)
     done = project.engine.cli("jaula", "compose", *where, "up", "-d", "--build", "store")
     assert done.returncode == 0, done.stderr
     assert project.states() == {"store-1": "running"}
 
 
-def test_up_in_the_foreground_ends_with_its_services(project: Project) -> None:
+def test_up_in_the_foreground_exits_with_its_services(project: Project) -> None:
     process = project.start("up", "--build", "store", "worker")
     try:
         eventually(lambda: project.states().get("worker-1") == "running", "the services are up", 60)
         time.sleep(1)
     finally:
-        said = ended(process)
-    assert "work" in said
+        output = ended(process)
+    assert "work" in output
     assert set(project.states("-a").values()) == {"exited"}
 
 
-def test_a_build_that_fails_is_said_and_nothing_is_made(project: Project) -> None:
+def test_a_failed_build_is_reported_and_creates_nothing(project: Project) -> None:
     (project.directory / "store" / "Dockerfile").write_text("FROM busybox\nRUN echo on; exit 4\n")
     done = subprocess.run(
         project.words("up", "-d"),

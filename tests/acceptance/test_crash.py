@@ -1,4 +1,4 @@
-"""The engine is killed with SIGKILL: containers, logs and exit statuses outlive it."""
+"""After SIGKILL of the engine, containers, logs and exit statuses persist."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ TICK = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.2; done"
 
 
 @pytest.fixture
-def mortal(new_engine: NewEngine) -> PrivateEngine:
-    """An engine that may be killed, with an image."""
-    private = new_engine()
-    load_image(private, "busybox")
-    return private
+def crashing(new_engine: NewEngine) -> PrivateEngine:
+    """Return an engine that the test may kill, with an image."""
+    crashing = new_engine()
+    load_image(crashing, "busybox")
+    return crashing
 
 
 def moment(text: str) -> float:
-    """Seconds since the epoch of a time in a document."""
+    """Return the seconds since the epoch of a time in a document."""
     return datetime.fromisoformat(text[:26] + "+00:00").timestamp()
 
 
@@ -36,96 +36,102 @@ def ticks(engine: PrivateEngine, name: str) -> int:
     return engine.cli("jaula", "logs", name).stdout.count("tick")
 
 
-def test_a_container_and_its_log_go_on_without_the_engine(mortal: PrivateEngine) -> None:
+def test_a_container_and_its_log_continue_without_the_engine(crashing: PrivateEngine) -> None:
     words = ("run", "-d", "--name", "tt", "busybox", "sh", "-c", TICK)
-    assert mortal.cli("jaula", *words).returncode == 0
-    eventually(lambda: ticks(mortal, "tt") > 1, "the container logs")
-    before, process = ticks(mortal, "tt"), containers.pid(mortal, "tt")
-    mortal.kill()
+    assert crashing.cli("jaula", *words).returncode == 0
+    eventually(lambda: ticks(crashing, "tt") > 1, "the container logs")
+    before, process = ticks(crashing, "tt"), containers.pid(crashing, "tt")
+    crashing.kill()
     time.sleep(1.5)
     assert Path(f"/proc/{process}").exists(), "the container died with the engine"
-    mortal.start()
-    state = inspect(mortal, "tt")["State"]
+    crashing.start()
+    state = inspect(crashing, "tt")["State"]
     assert (state["Running"], state["Pid"]) == (True, process)
-    assert ticks(mortal, "tt") >= before + 5, "the log has a gap"
-    assert mortal.cli("jaula", "exec", "tt", "echo", "in").stdout == "in\n"
-    assert mortal.cli("jaula", "stop", "-t", "0", "tt").returncode == 0
-    assert inspect(mortal, "tt")["State"]["Running"] is False
+    assert ticks(crashing, "tt") >= before + 5, "the log has a gap"
+    assert crashing.cli("jaula", "exec", "tt", "echo", "in").stdout == "in\n"
+    assert crashing.cli("jaula", "stop", "-t", "0", "tt").returncode == 0
+    assert inspect(crashing, "tt")["State"]["Running"] is False
 
 
-def test_the_next_engine_finds_the_exit_status(mortal: PrivateEngine) -> None:
-    mortal.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sh", "-c", "sleep 1; exit 42")
-    process = containers.pid(mortal, "tt")
-    mortal.kill()
+def test_the_next_engine_reads_the_exit_status(crashing: PrivateEngine) -> None:
+    crashing.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sh", "-c", "sleep 1; exit 42")
+    process = containers.pid(crashing, "tt")
+    crashing.kill()
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the container ends")
-    assert leaks.mounts(mortal) == []
-    mortal.start()
-    eventually(lambda: inspect(mortal, "tt")["State"]["Status"] == "exited", "the exit is found")
-    assert inspect(mortal, "tt")["State"]["ExitCode"] == 42
-    assert mortal.cli("jaula", "wait", "tt").stdout.strip() == "42"
+    assert leaks.mounts(crashing) == []
+    crashing.start()
+    eventually(lambda: inspect(crashing, "tt")["State"]["Status"] == "exited", "the exit is found")
+    assert inspect(crashing, "tt")["State"]["ExitCode"] == 42
+    assert crashing.cli("jaula", "wait", "tt").stdout.strip() == "42"
 
 
-def test_a_container_that_removes_itself_is_removed_by_the_next_engine(
-    mortal: PrivateEngine,
+def test_the_next_engine_removes_a_container_with_rm(
+    crashing: PrivateEngine,
 ) -> None:
-    mortal.cli("jaula", "run", "-d", "--rm", "--name", "tt", "busybox", "sleep", "1")
-    process = containers.pid(mortal, "tt")
-    mortal.kill()
+    crashing.cli("jaula", "run", "-d", "--rm", "--name", "tt", "busybox", "sleep", "1")
+    process = containers.pid(crashing, "tt")
+    crashing.kill()
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the container ends")
-    mortal.start()
+    crashing.start()
     eventually(
-        lambda: mortal.request("GET", "/containers/tt/json").status == 404, "the container is gone"
+        lambda: crashing.request("GET", "/containers/tt/json").status == 404,
+        "the container is gone",
     )
-    containers.assert_clean(mortal)
+    containers.assert_clean(crashing)
 
 
-def test_the_pause_before_a_restart_goes_on_with_the_next_engine(mortal: PrivateEngine) -> None:
-    """Killed in the middle of a pause: neither is the count of starts lost nor the pause cut."""
+def test_the_next_engine_continues_the_restart_delay(crashing: PrivateEngine) -> None:
+    """Kill the engine during a restart delay.
+
+    The restart count is kept and the delay is not cut.
+    """
     words = ("run", "-d", "--name", "tt", "--restart", "on-failure:6", "busybox", "false")
-    assert mortal.cli("docker", *words).returncode == 0
-    eventually(lambda: inspect(mortal, "tt")["RestartCount"] == 5, "the fifth pause, of 1.6 s")
-    ended = inspect(mortal, "tt")["State"]["FinishedAt"]
-    mortal.kill()
-    mortal.start()
-    eventually(lambda: inspect(mortal, "tt")["RestartCount"] == 6, "the sixth pause, of 3.2 s")
-    again = inspect(mortal, "tt")["State"]["FinishedAt"]
+    assert crashing.cli("docker", *words).returncode == 0
+    eventually(lambda: inspect(crashing, "tt")["RestartCount"] == 5, "the fifth pause, of 1.6 s")
+    ended = inspect(crashing, "tt")["State"]["FinishedAt"]
+    crashing.kill()
+    crashing.start()
+    eventually(lambda: inspect(crashing, "tt")["RestartCount"] == 6, "the sixth pause, of 3.2 s")
+    again = inspect(crashing, "tt")["State"]["FinishedAt"]
     assert moment(again) - moment(ended) >= 1.5
-    mortal.kill()
+    crashing.kill()
     time.sleep(1)
-    mortal.start()
-    found = inspect(mortal, "tt")
-    assert (found["State"]["Status"], found["RestartCount"]) == ("restarting", 6)
-    assert found["State"]["FinishedAt"] == again
-    assert mortal.cli("docker", "wait", "tt").stdout == "1\n"
-    found = inspect(mortal, "tt")
-    assert (found["State"]["Status"], found["RestartCount"]) == ("exited", 6)
-    assert moment(found["State"]["FinishedAt"]) - moment(again) >= 3.1
+    crashing.start()
+    result = inspect(crashing, "tt")
+    assert (result["State"]["Status"], result["RestartCount"]) == ("restarting", 6)
+    assert result["State"]["FinishedAt"] == again
+    assert crashing.cli("docker", "wait", "tt").stdout == "1\n"
+    result = inspect(crashing, "tt")
+    assert (result["State"]["Status"], result["RestartCount"]) == ("exited", 6)
+    assert moment(result["State"]["FinishedAt"]) - moment(again) >= 3.1
 
 
-def test_stopped_in_the_pause_it_stays_stopped(mortal: PrivateEngine) -> None:
+def test_a_container_stopped_during_the_restart_delay_stays_stopped(
+    crashing: PrivateEngine,
+) -> None:
     words = ("run", "-d", "--name", "tt", "--restart", "always", "busybox", "false")
-    assert mortal.cli("docker", *words).returncode == 0
-    eventually(lambda: inspect(mortal, "tt")["RestartCount"] >= 3, "three restarts")
-    mortal.kill()
-    mortal.start()
-    assert mortal.cli("docker", "stop", "tt").returncode == 0
-    count = inspect(mortal, "tt")["RestartCount"]
+    assert crashing.cli("docker", *words).returncode == 0
+    eventually(lambda: inspect(crashing, "tt")["RestartCount"] >= 3, "three restarts")
+    crashing.kill()
+    crashing.start()
+    assert crashing.cli("docker", "stop", "tt").returncode == 0
+    count = inspect(crashing, "tt")["RestartCount"]
     time.sleep(2)
-    found = inspect(mortal, "tt")
-    assert (found["State"]["Status"], found["RestartCount"]) == ("exited", count)
+    result = inspect(crashing, "tt")
+    assert (result["State"]["Status"], result["RestartCount"]) == ("exited", count)
 
 
-def test_a_published_port_answers_after_the_engine_has_died(mortal: PrivateEngine) -> None:
+def test_a_published_port_answers_after_the_engine_was_killed(crashing: PrivateEngine) -> None:
     serve = "while :; do echo -e 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 80; done"
     words = ("run", "-d", "--name", "tt", "-p", "127.0.0.1::80", "busybox", "sh", "-c", serve)
-    assert mortal.cli("jaula", *words).returncode == 0
-    port = int(mortal.cli("jaula", "port", "tt", "80").stdout.strip().rpartition(":")[2])
+    assert crashing.cli("jaula", *words).returncode == 0
+    port = int(crashing.cli("jaula", "port", "tt", "80").stdout.strip().rpartition(":")[2])
     eventually(lambda: _hello(port), "the port answers")
-    mortal.kill()
+    crashing.kill()
     eventually(lambda: _hello(port), "the port answers without the engine")
-    mortal.start()
+    crashing.start()
     eventually(lambda: _hello(port), "the port answers with the next engine")
-    mortal.cli("jaula", "rm", "-f", "tt")
+    crashing.cli("jaula", "rm", "-f", "tt")
     assert not _hello(port)
 
 
@@ -142,53 +148,55 @@ def _hello(port: int) -> bool:
         connection.close()
 
 
-def test_an_attached_terminal_is_not_cut(mortal: PrivateEngine) -> None:
+def test_an_attached_terminal_stays_connected(crashing: PrivateEngine) -> None:
     words = [str(PROJECT / "jaula"), "run", "-it", "--name", "tt", "busybox", "sh"]
-    with Terminal(words, mortal.environment()) as terminal:
+    with Terminal(words, crashing.environment()) as terminal:
         terminal.expect("# ")
-        mortal.kill()
+        crashing.kill()
         terminal.send("echo al''ive\r")
         terminal.expect("alive")
-    mortal.start()
+    crashing.start()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06, 0.1, 0.2])
-def test_killed_in_the_middle_of_a_start_nothing_leaks(mortal: PrivateEngine, delay: float) -> None:
+def test_an_engine_killed_during_a_start_leaks_nothing(
+    crashing: PrivateEngine, delay: float
+) -> None:
     import subprocess
 
     client = subprocess.Popen(
         [str(PROJECT / "jaula"), "run", "--name", "tt", "busybox", "sleep", "600"],
-        env=mortal.environment(),
+        env=crashing.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     time.sleep(delay)
-    mortal.kill()
+    crashing.kill()
     client.terminate()
     client.wait(20)
-    mortal.start()
-    status = mortal.request("GET", "/containers/tt/json")
+    crashing.start()
+    status = crashing.request("GET", "/containers/tt/json")
     if status.status == 200:
         state = status.json()["State"]
         assert state["Status"] in ("created", "running", "exited")
         if state["Running"]:
             assert Path(f"/proc/{state['Pid']}").exists()
-    mortal.cli("jaula", "rm", "-f", "tt")
-    containers.assert_clean(mortal)
-    assert mortal.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
+    crashing.cli("jaula", "rm", "-f", "tt")
+    containers.assert_clean(crashing)
+    assert crashing.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
 
 
-def test_a_shim_that_is_killed_takes_its_container_and_leaves_nothing(
-    mortal: PrivateEngine,
+def test_a_killed_shim_ends_its_container_and_leaks_nothing(
+    crashing: PrivateEngine,
 ) -> None:
     import os
     import signal
 
-    mortal.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sleep", "600")
-    process = containers.pid(mortal, "tt")
+    crashing.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sleep", "600")
+    process = containers.pid(crashing, "tt")
     os.kill(containers.parent(process), signal.SIGKILL)
-    eventually(lambda: not inspect(mortal, "tt")["State"]["Running"], "the engine sees the end")
+    eventually(lambda: not inspect(crashing, "tt")["State"]["Running"], "the engine sees the end")
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the container is gone")
-    mortal.cli("jaula", "rm", "-f", "tt")
-    containers.assert_clean(mortal)
+    crashing.cli("jaula", "rm", "-f", "tt")
+    containers.assert_clean(crashing)

@@ -1,4 +1,4 @@
-"""The engine is killed while images come and go: the next one has a store in which all is whole."""
+"""After SIGKILL of the engine while images change, the next engine has an intact store."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ ROUNDS = 4
 
 
 @pytest.fixture
-def mortal(new_engine: NewEngine) -> PrivateEngine:
-    private = new_engine()
-    load_image(private, "busybox")
-    return private
+def crashing(new_engine: NewEngine) -> PrivateEngine:
+    """Return an engine that the test may kill."""
+    crashing = new_engine()
+    load_image(crashing, "busybox")
+    return crashing
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """An image of 600 files and 9 MB."""
+    """Return an image archive of 600 files and 9 MB."""
     files = [(f"d{n % 20}/f{n}", os.urandom(15_000)) for n in range(600)]
     both = [layers.layer(files[:300]), layers.layer(files[300:])]
     place = tmp_path / "archive.tar"
@@ -44,7 +45,7 @@ def load(engine: PrivateEngine, archive: Path) -> None:
 
 
 def killed_during(engine: PrivateEngine, *words: str, stdin: Path | None = None) -> None:
-    """Begin a command, kill the engine at some moment of it, start the next one."""
+    """Start a command, kill the engine at some moment and start the next engine."""
     with contextlib.ExitStack() as held:
         archive = held.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
         client = subprocess.Popen(
@@ -68,32 +69,40 @@ def check_whole(engine: PrivateEngine) -> None:
     assert engine.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
 
 
-def test_killed_during_a_load(mortal: PrivateEngine, archive: Path) -> None:
+def test_an_engine_killed_during_a_load_leaves_an_intact_store(
+    crashing: PrivateEngine, archive: Path
+) -> None:
     for _ in range(ROUNDS):
-        killed_during(mortal, "load", stdin=archive)
-        check_whole(mortal)
-    load(mortal, archive)
-    check_whole(mortal)
+        killed_during(crashing, "load", stdin=archive)
+        check_whole(crashing)
+    load(crashing, archive)
+    check_whole(crashing)
 
 
-def test_killed_during_a_removal(mortal: PrivateEngine, archive: Path) -> None:
+def test_an_engine_killed_during_a_removal_leaves_an_intact_store(
+    crashing: PrivateEngine, archive: Path
+) -> None:
     for _ in range(ROUNDS):
-        load(mortal, archive)
-        killed_during(mortal, "rmi", "-f", "many:1")
-        check_whole(mortal)
+        load(crashing, archive)
+        killed_during(crashing, "rmi", "-f", "many:1")
+        check_whole(crashing)
 
 
-def test_killed_during_a_prune(mortal: PrivateEngine, archive: Path) -> None:
+def test_an_engine_killed_during_a_prune_leaves_an_intact_store(
+    crashing: PrivateEngine, archive: Path
+) -> None:
     for _ in range(ROUNDS):
-        load(mortal, archive)
-        mortal.cli("jaula", "create", "--name", "keeper", "busybox")
-        killed_during(mortal, "image", "prune", "-af")
-        check_whole(mortal)
+        load(crashing, archive)
+        crashing.cli("jaula", "create", "--name", "keeper", "busybox")
+        killed_during(crashing, "image", "prune", "-af")
+        check_whole(crashing)
 
 
-def test_killed_during_a_commit(mortal: PrivateEngine) -> None:
+def test_an_engine_killed_during_a_commit_leaves_an_intact_store(crashing: PrivateEngine) -> None:
     write = "head -c 30000000 /dev/urandom > /big"
-    assert mortal.cli("jaula", "run", "--name", "c1", "busybox", "sh", "-c", write).returncode == 0
+    assert (
+        crashing.cli("jaula", "run", "--name", "c1", "busybox", "sh", "-c", write).returncode == 0
+    )
     for _ in range(ROUNDS):
-        killed_during(mortal, "commit", "c1", "made")
-        check_whole(mortal)
+        killed_during(crashing, "commit", "c1", "made")
+        check_whole(crashing)

@@ -1,4 +1,4 @@
-"""Docker's SDK for Python, unchanged, against a real engine: what its users do every day."""
+"""Docker's unmodified SDK for Python against a real engine: everyday use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def client(engine: PrivateEngine, busybox: str) -> Iterator[docker.DockerClient]
 
 @pytest.fixture
 def ticking(client: docker.DockerClient, busybox: str) -> Iterator[Any]:
-    """A container that writes a line to both streams ten times a second."""
+    """Return a container that writes a line to both streams ten times a second."""
     container = client.containers.run(busybox, TICKS, detach=True, mem_limit="64m")
     try:
         yield container
@@ -55,13 +55,13 @@ def test_run_returns_the_output_and_raises_for_a_status(
     assert b"".join(lines) == b"1\n2\n"
 
 
-def test_logs_are_followed_and_both_streams_come(ticking: Any) -> None:
+def test_logs_are_followed_with_both_streams(ticking: Any) -> None:
     stream = ticking.logs(stream=True, follow=True)
     assert {next(stream) for _ in range(6)} == {b"tick\n", b"tock\n"}
     assert ticking.logs(tail=1, stderr=False) == b"tick\n"
 
 
-def test_exec_run_gives_status_streams_and_a_socket(ticking: Any) -> None:
+def test_exec_run_returns_status_streams_and_a_socket(ticking: Any) -> None:
     assert ticking.exec_run("echo hi") == (0, b"hi\n")
     done = ticking.exec_run(["sh", "-c", "echo o; echo e >&2; exit 4"], demux=True)
     assert done == (4, (b"o\n", b"e\n"))
@@ -75,14 +75,14 @@ def test_exec_run_gives_status_streams_and_a_socket(ticking: Any) -> None:
     connection.close()
 
 
-def test_attach_loses_neither_what_was_written_nor_what_comes(ticking: Any) -> None:
+def test_attach_returns_past_and_future_output(ticking: Any) -> None:
     stream = ticking.attach(stream=True, logs=False)
     assert {next(stream) for _ in range(6)} <= {b"tick\n", b"tock\n"}
     for _ in range(10):
         assert ticking.attach(logs=True, stream=False, stderr=False).startswith(b"tick\n")
 
 
-def test_stats_top_and_diff(ticking: Any) -> None:
+def test_stats_top_and_diff_work(ticking: Any) -> None:
     sample = ticking.stats(stream=False)
     assert sample["memory_stats"]["limit"] == 64 * 1024 * 1024
     stream = ticking.stats(stream=True, decode=True)
@@ -93,7 +93,7 @@ def test_stats_top_and_diff(ticking: Any) -> None:
     assert {"Path": "/made", "Kind": 1} in ticking.diff()
 
 
-def test_events_arrive_while_they_happen(client: docker.DockerClient, ticking: Any) -> None:
+def test_events_arrive_immediately(client: docker.DockerClient, ticking: Any) -> None:
     events = client.events(decode=True, filters={"container": ticking.id, "type": "container"})
     threading.Timer(0.2, ticking.pause).start()
     assert next(events)["Action"] == "pause"
@@ -101,7 +101,7 @@ def test_events_arrive_while_they_happen(client: docker.DockerClient, ticking: A
     ticking.unpause()
 
 
-def test_kill_wait_and_restart(ticking: Any) -> None:
+def test_kill_wait_and_restart_work(ticking: Any) -> None:
     threading.Timer(0.2, ticking.kill).start()
     assert ticking.wait(condition="next-exit") == {"StatusCode": 137}
     with pytest.raises(APIError) as caught:
@@ -124,7 +124,7 @@ def test_an_attached_socket_carries_stdin(client: docker.DockerClient, busybox: 
     container.remove(force=True)
 
 
-def test_images_are_saved_loaded_and_found(
+def test_images_are_saved_loaded_and_listed(
     client: docker.DockerClient, busybox: str, busybox_archive: Path
 ) -> None:
     assert client.images.get(busybox).tag("jlt-docker-py", tag="1")
@@ -142,7 +142,7 @@ def test_images_are_saved_loaded_and_found(
         assert client.images.load(stored)
 
 
-def test_errors_are_the_sdks_own(client: docker.DockerClient, busybox: str) -> None:
+def test_errors_are_exceptions_of_the_sdk(client: docker.DockerClient, busybox: str) -> None:
     with pytest.raises(NotFound, match="Not Found"):
         client.containers.get("nosuch")
     with pytest.raises(NotFound):
@@ -158,10 +158,10 @@ def test_errors_are_the_sdks_own(client: docker.DockerClient, busybox: str) -> N
 
 
 @pytest.mark.parametrize("version", ["1.24", "1.30", "1.41", "1.43"])
-def test_a_client_of_an_older_version_is_served_as_before(
+def test_an_older_api_version_still_works(
     engine: PrivateEngine, busybox: str, version: str
 ) -> None:
-    """A day's work in a version that the client names."""
+    """Use an API version that the client requests."""
     older = docker.DockerClient(base_url=engine.host, timeout=30, version=version)
     script = ["sh", "-c", "echo out; echo err >&2; read line; echo got $line; exit 3"]
     container = older.containers.create(busybox, script, stdin_open=True, mem_limit="64m")

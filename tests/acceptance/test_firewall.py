@@ -1,4 +1,4 @@
-"""The engine's firewall rules against a host whose administrator reloads the firewall."""
+"""The engine's firewall rules on a host whose administrator reloads the firewall."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _eventually(port: int, text: str) -> str:
     return answer
 
 
-def test_a_published_port_answers_again_after_the_rules_were_deleted(
+def test_a_published_port_answers_after_the_rules_were_deleted(
     engine: PrivateEngine, jaula, busybox
 ) -> None:
     serve = "mkdir /w; echo here > /w/index.html; exec httpd -f -p 80 -h /w"

@@ -1,7 +1,6 @@
-"""Many clients at once, and clients that do not read: no error, no leak, memory that stays flat.
+"""Many concurrent clients, and clients that do not read: no error, no leak, constant memory.
 
-JAULA_LOAD_SECONDS says how long the crowd works (15 s unless told), JAULA_LOAD_CLIENTS how large it
-is (100).
+JAULA_LOAD_SECONDS sets the duration (default 15 s), JAULA_LOAD_CLIENTS the number of clients (100).
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ MEBIBYTE = 1 << 20
 
 
 def memory(engine: PrivateEngine) -> int:
-    """Bytes that are the engine's alone (smaps_rollup: private, clean and dirty)."""
+    """Return the engine's private memory in bytes (smaps_rollup: private, clean and dirty)."""
     assert engine.process is not None
     text = Path(f"/proc/{engine.process.pid}/smaps_rollup").read_text()
     return 1024 * sum(int(row.split()[1]) for row in text.splitlines() if row.startswith("Private"))
 
 
-class Crowd:
-    """Threads that each do what a client does, again and again, until the time is over."""
+class Clients:
+    """Threads that repeat the requests of a client until the time is over."""
 
     def __init__(self, engine: PrivateEngine, image: str) -> None:
         self.engine, self.image = engine, image
@@ -92,9 +91,9 @@ class Crowd:
 ROOM = ("--subid-start", "3300000000", "--subid-count", "30000000")  # ids for 457 containers
 
 
-def test_a_crowd_gets_no_error_and_leaves_nothing(new_engine: NewEngine) -> None:
+def test_many_clients_get_no_error_and_leak_nothing(new_engine: NewEngine) -> None:
     engine = new_engine(*ROOM)
-    crowd = Crowd(engine, load_image(engine, "busybox"))
+    crowd = Clients(engine, load_image(engine, "busybox"))
     crowd.work(min(SECONDS / 3, 20), CLIENTS)  # pools are filled, modules and caches are there
     small = memory(engine)
     crowd.work(SECONDS, CLIENTS)
@@ -107,8 +106,8 @@ def test_a_crowd_gets_no_error_and_leaves_nothing(new_engine: NewEngine) -> None
     assert grown < GROWTH, f"{grown >> 20} MiB more after {crowd.done.total()} containers"
 
 
-def deaf(engine: PrivateEngine, request: str) -> socket.socket:
-    """A client that asks, and never reads."""
+def non_reading_client(engine: PrivateEngine, request: str) -> socket.socket:
+    """Send a request and never read the response."""
     client = socket.socket(socket.AF_UNIX)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.connect(str(engine.socket))
@@ -127,13 +126,13 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_a_client_that_does_not_read_costs_little_and_stops_nobody(
+def test_a_client_that_does_not_read_costs_little_and_blocks_no_other(
     engine: PrivateEngine, busybox: str, stream: str
 ) -> None:
     command = ("sh", "-c", f"{FLOOD}; sleep 60") if stream != "events" else ("sleep", "60")
     with running(engine, busybox, *command, flags=("--init",)) as name:
         before = memory(engine)
-        silent = [deaf(engine, STREAMS[stream].format(name=name)) for _ in range(10)]
+        silent = [non_reading_client(engine, STREAMS[stream].format(name=name)) for _ in range(10)]
         try:
             started = time.monotonic()
             while time.monotonic() < started + 3:

@@ -1,4 +1,4 @@
-"""Lists of manifests that are put together here, and docker's own command on the same files."""
+"""Manifest lists that jaula creates, and docker's command on the same files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def must(engine: PrivateEngine, program: str, *words: str) -> str:
 
 @pytest.fixture
 def images(engine: PrivateEngine, registry: Registry, busybox: str) -> list[str]:
-    """Two images in different repositories."""
+    """Return two images in different repositories."""
     made = containers.unique("made")
     must(engine, "jaula", "create", "--name", made, busybox, "true")
     must(engine, "jaula", "commit", "-m", made, made, f"{made}:1")
@@ -40,7 +40,7 @@ def images(engine: PrivateEngine, registry: Registry, busybox: str) -> list[str]
     return names
 
 
-def test_a_list_is_made_annotated_pushed_and_pulled(
+def test_a_list_is_created_annotated_pushed_and_pulled(
     engine: PrivateEngine, registry: Registry, images: list[str]
 ) -> None:
     name = f"{registry.name}/{containers.unique('both')}:1"
@@ -48,19 +48,19 @@ def test_a_list_is_made_annotated_pushed_and_pulled(
     assert made == f"Created manifest list {name}\n"
     words = ("--arch", "arm64", "--variant", "v8", name, images[1])
     must(engine, "jaula", "manifest", "annotate", *words)
-    shown = json.loads(must(engine, "jaula", "manifest", "inspect", name))
-    assert json.loads(must(engine, "docker", "manifest", "inspect", name)) == shown
-    platforms = {m["platform"]["architecture"] for m in shown["manifests"]}
+    output = json.loads(must(engine, "jaula", "manifest", "inspect", name))
+    assert json.loads(must(engine, "docker", "manifest", "inspect", name)) == output
+    platforms = {m["platform"]["architecture"] for m in output["manifests"]}
     assert platforms == {"amd64", "arm64"}
     digest = must(engine, "jaula", "manifest", "push", "--purge", name).strip()
     path = name.partition("/")[2].rpartition(":")[0]
-    assert registry.manifest(path, "1") == (digest, shown)
+    assert registry.manifest(path, "1") == (digest, output)
     must(engine, "jaula", "rmi", *images)
     must(engine, "jaula", "run", "--rm", name, "true")
     assert "arm64" in must(engine, "jaula", "manifest", "inspect", name)  # the registry's, now
 
 
-def test_docker_goes_on_with_a_list_that_was_begun_here(
+def test_docker_continues_a_list_of_jaula(
     engine: PrivateEngine, registry: Registry, images: list[str]
 ) -> None:
     name = f"{registry.name}/{containers.unique('both')}:1"
@@ -76,7 +76,7 @@ def test_docker_goes_on_with_a_list_that_was_begun_here(
     must(engine, "jaula", "manifest", "rm", name)
 
 
-def test_bad_input_is_one_clear_line(
+def test_invalid_input_is_one_clear_line(
     engine: PrivateEngine, registry: Registry, images: list[str]
 ) -> None:
     name = f"{registry.name}/{containers.unique('both')}:1"
@@ -84,7 +84,7 @@ def test_bad_input_is_one_clear_line(
     must(engine, "jaula", "manifest", "create", name, images[0])
     elsewhere = f"localhost:{registry.port}/{containers.unique('x')}:1"
     must(engine, "jaula", "manifest", "create", elsewhere, images[0])
-    for words, told in (
+    for words, reported in (
         (
             ("create", name, images[1]),
             "refusing to amend an existing manifest list with no --amend",
@@ -99,7 +99,7 @@ def test_bad_input_is_one_clear_line(
         (("inspect", name, images[1]), "does not exist in"),
     ):
         done = engine.cli("jaula", "manifest", *words)
-        assert (done.returncode, told in done.stderr) == (1, True), (words, done.stderr)
+        assert (done.returncode, reported in done.stderr) == (1, True), (words, done.stderr)
     must(engine, "jaula", "manifest", "annotate", "--os", "", name, images[0])
     done = engine.cli("jaula", "manifest", "push", name)
     assert "must have an OS and Architecture" in done.stderr

@@ -1,4 +1,4 @@
-"""Images to and from a real registry, with jaula's command line, docker's, skopeo and podman."""
+"""Images to and from a real registry, with the commands jaula, docker, skopeo and podman."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def must(engine: PrivateEngine, program: str, *words: str, **options: object) ->
 
 @pytest.fixture
 def pushed(engine: PrivateEngine, registry: Registry, busybox: str) -> str:
-    """The name of an image that the registry has and the engine does not."""
+    """Return the name of an image that is in the registry and not in the engine."""
     name = f"{registry.name}/{containers.unique('team')}/box:1"
     must(engine, "jaula", "tag", busybox, name)
     must(engine, "jaula", "push", name)
@@ -78,24 +78,24 @@ def digest_of(registry: Registry, name: str) -> str:
     return registry.manifest(path, tag)[0]
 
 
-def test_a_push_and_a_pull_say_what_dockers_do(
+def test_push_and_pull_print_the_output_of_docker(
     engine: PrivateEngine, registry: Registry, busybox: str
 ) -> None:
     name = f"{registry.name}/{containers.unique('say')}"
     must(engine, "jaula", "tag", busybox, name)
-    said = must(engine, "jaula", "push", name).splitlines()
+    output = must(engine, "jaula", "push", name).splitlines()
     digest = digest_of(registry, f"{name}:latest")
-    assert said[0] == "Using default tag: latest"
-    assert said[1] == f"The push refers to repository [{name}]"
-    assert said[-1].startswith(f"latest: digest: {digest} size: ")
-    assert any(line.endswith((": Pushed", ": Layer already exists")) for line in said)
+    assert output[0] == "Using default tag: latest"
+    assert output[1] == f"The push refers to repository [{name}]"
+    assert output[-1].startswith(f"latest: digest: {digest} size: ")
+    assert any(line.endswith((": Pushed", ": Layer already exists")) for line in output)
     must(engine, "jaula", "rmi", name)
-    said = must(engine, "jaula", "pull", name).splitlines()
-    assert said[:2] == [
+    output = must(engine, "jaula", "pull", name).splitlines()
+    assert output[:2] == [
         "Using default tag: latest",
         f"latest: Pulling from {name.partition('/')[2]}",
     ]
-    assert said[-3:] == [
+    assert output[-3:] == [
         f"Digest: {digest}",
         f"Status: Downloaded newer image for {name}:latest",
         f"{name}:latest",
@@ -104,18 +104,18 @@ def test_a_push_and_a_pull_say_what_dockers_do(
     assert f"Status: Image is up to date for {name}:latest" in again
 
 
-def test_what_was_pulled_is_pushed_bit_for_bit(
+def test_a_pulled_image_is_pushed_unchanged(
     engine: PrivateEngine, registry: Registry, pushed: str
 ) -> None:
     must(engine, "jaula", "pull", pushed)
     other = f"{registry.name}/{containers.unique('other')}:2"
     must(engine, "docker", "tag", pushed, other)
-    said = must(engine, "docker", "push", other)
+    output = must(engine, "docker", "push", other)
     assert digest_of(registry, other) == digest_of(registry, pushed)
-    assert "Mounted from" in said
+    assert "Mounted from" in output
 
 
-def test_an_image_that_is_missing_is_pulled_by_run(engine: PrivateEngine, pushed: str) -> None:
+def test_run_pulls_a_missing_image(engine: PrivateEngine, pushed: str) -> None:
     done = engine.cli("jaula", "run", "--rm", "--pull", "never", pushed, "true")
     assert done.returncode == 125
     assert "No such image" in done.stderr
@@ -127,7 +127,7 @@ def test_an_image_that_is_missing_is_pulled_by_run(engine: PrivateEngine, pushed
         must(engine, "jaula", "rmi", pushed)
 
 
-def test_run_pulls_always_where_that_is_asked_for(
+def test_run_pull_always_pulls(
     engine: PrivateEngine, registry: Registry, pushed: str, busybox: str
 ) -> None:
     must(engine, "jaula", "tag", "busybox", pushed)
@@ -156,14 +156,14 @@ def test_an_image_has_its_digest_and_runs_by_it(
     must(engine, "jaula", "rmi", by_digest)
 
 
-def test_removing_the_last_tag_forgets_the_digest(
+def test_removing_the_last_tag_removes_the_digest(
     engine: PrivateEngine, registry: Registry, pushed: str
 ) -> None:
     must(engine, "jaula", "pull", pushed)
-    said = must(engine, "jaula", "rmi", pushed)
+    output = must(engine, "jaula", "rmi", pushed)
     digest = digest_of(registry, pushed)
-    assert f"Untagged: {pushed}" in said
-    assert f"Untagged: {pushed.rpartition(':')[0]}@{digest}" in said
+    assert f"Untagged: {pushed}" in output
+    assert f"Untagged: {pushed.rpartition(':')[0]}@{digest}" in output
 
 
 def test_every_tag_of_a_repository_is_pushed_and_pulled(
@@ -180,7 +180,7 @@ def test_every_tag_of_a_repository_is_pushed_and_pulled(
 
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])
-def test_what_is_not_there_is_said_in_dockers_words(
+def test_a_missing_image_is_reported_in_dockers_words(
     engine: PrivateEngine, registry: Registry, program: str
 ) -> None:
     name = f"{registry.name}/nosuch:9"
@@ -198,7 +198,7 @@ def test_what_is_not_there_is_said_in_dockers_words(
 
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])
-def test_a_registry_that_is_not_there_is_said_in_dockers_words(
+def test_an_unreachable_registry_is_reported_in_dockers_words(
     engine: PrivateEngine, program: str
 ) -> None:
     done = engine.cli(program, "pull", "127.0.0.1:9/x:1")
@@ -210,7 +210,7 @@ def test_a_registry_that_is_not_there_is_said_in_dockers_words(
 
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])
-def test_a_password_is_tried_kept_used_and_forgotten(
+def test_login_checks_and_stores_a_password_and_logout_removes_it(
     engine: PrivateEngine, guarded: Registry, busybox: str, program: str
 ) -> None:
     name = f"{guarded.name}/{containers.unique('secret')}:1"
@@ -241,7 +241,7 @@ def test_a_password_is_tried_kept_used_and_forgotten(
     assert PASSWORD not in engine.log_tail(1 << 20)
 
 
-def test_a_helper_keeps_the_password(
+def test_a_credential_helper_stores_the_password(
     engine: PrivateEngine, guarded: Registry, busybox: str, tmp_path: Path
 ) -> None:
     helper = tmp_path / "docker-credential-kept"
@@ -269,7 +269,7 @@ def test_a_helper_keeps_the_password(
     assert engine.cli("docker", "push", name, env=environment).returncode == 1
 
 
-def test_docker_finds_what_the_keyring_keeps_by_our_helper(
+def test_docker_reads_the_keyring_through_our_helper(
     engine: PrivateEngine, guarded: Registry, busybox: str, tmp_path: Path
 ) -> None:
     helper = tmp_path / "docker-credential-jaula"
@@ -299,13 +299,16 @@ def test_docker_finds_what_the_keyring_keeps_by_our_helper(
     assert done.returncode == 0, done.stderr
     must(engine, "jaula", "push", name, env=environment)
     must(engine, "jaula", "logout", guarded.name, env=environment)
-    asked = subprocess.run(
+    requested = subprocess.run(
         [helper, "get"], env=environment, input=guarded.name, capture_output=True, text=True
     )
-    assert (asked.returncode, asked.stdout) == (1, "credentials not found in native keychain\n")
+    assert (requested.returncode, requested.stdout) == (
+        1,
+        "credentials not found in native keychain\n",
+    )
 
 
-def test_a_password_is_kept_in_the_file_where_that_is_asked_for(
+def test_a_password_is_stored_in_the_file_on_request(
     engine: PrivateEngine, guarded: Registry, busybox: str
 ) -> None:
     name = f"{guarded.name}/{containers.unique('clear')}:1"
@@ -319,7 +322,7 @@ def test_a_password_is_kept_in_the_file_where_that_is_asked_for(
     assert engine.cli("docker", "push", name).returncode == 1
 
 
-def test_a_token_is_fetched_for_each_thing_that_is_done(
+def test_a_token_is_fetched_for_each_operation(
     engine: PrivateEngine, by_token: Registry, tokens: TokenServer, busybox: str
 ) -> None:
     name = f"{by_token.name}/{containers.unique('token')}:1"
@@ -348,7 +351,7 @@ def test_a_token_is_fetched_for_each_thing_that_is_done(
     assert "unauthorized: who are you" in refused.stderr
 
 
-def test_tls_is_verified_by_the_registrys_own_authority(
+def test_tls_is_verified_by_the_ca_of_the_registry(
     new_engine: object, tmp_path: Path, busybox_archive: Path
 ) -> None:
     directory = tmp_path / "tls"
@@ -373,7 +376,7 @@ def test_tls_is_verified_by_the_registrys_own_authority(
         must(engine, "docker", "pull", name)
 
 
-def test_skopeo_reads_what_was_pushed_and_the_other_way_round(
+def test_skopeo_and_jaula_read_each_others_pushes(
     engine: PrivateEngine, registry: Registry, pushed: str, tmp_path: Path
 ) -> None:
     def skopeo(*words: str) -> str:
@@ -384,8 +387,8 @@ def test_skopeo_reads_what_was_pushed_and_the_other_way_round(
         return done.stdout
 
     digest = digest_of(registry, pushed)
-    found = json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{pushed}"))
-    assert found["Digest"] == digest
+    result = json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{pushed}"))
+    assert result["Digest"] == digest
     layout = f"oci:{tmp_path}/layout:box"
     plain = ("--insecure-policy", "copy")
     skopeo(*plain, "--src-tls-verify=false", f"docker://{pushed}", layout)
@@ -401,7 +404,7 @@ def test_skopeo_reads_what_was_pushed_and_the_other_way_round(
         assert digest_of(registry, again) == digest_of(registry, name)
 
 
-def test_podman_pulls_and_runs_what_was_pushed(
+def test_podman_pulls_and_runs_a_pushed_image(
     registry: Registry, pushed: str, tmp_path: Path
 ) -> None:
     base = tmp_path / "podman"
@@ -422,7 +425,7 @@ def test_podman_pulls_and_runs_what_was_pushed(
 
 @pytest.mark.slow
 @pytest.mark.needs("dockerd")
-def test_dockers_own_engine_pulls_what_was_pushed_and_the_other_way_round(
+def test_dockerd_and_jaula_pull_each_others_pushes(
     engine: PrivateEngine, registry: Registry, pushed: str
 ) -> None:
     base = Path(tempfile.mkdtemp(prefix="jltd"))  # short: sockets lie below it
@@ -471,7 +474,7 @@ def test_dockers_own_engine_pulls_what_was_pushed_and_the_other_way_round(
         shutil.rmtree(base, ignore_errors=True)
 
 
-def test_an_index_is_chosen_from_by_platform(
+def test_the_platform_selects_an_image_of_an_index(
     engine: PrivateEngine, registry: Registry, pushed: str
 ) -> None:
     path, _, tag = pushed.partition("/")[2].rpartition(":")
@@ -494,10 +497,10 @@ def test_an_index_is_chosen_from_by_platform(
             "mediaType": kind,
             "manifests": [manifest | {"platform": platform} for platform in platforms],
         }
-        status, _, said = registry.ask(
+        status, _, output = registry.ask(
             "PUT", f"/v2/{path}/manifests/many", json.dumps(index).encode(), {"Content-Type": kind}
         )
-        assert status == 201, said
+        assert status == 201, output
         many = f"{registry.name}/{path}:many"
         digest = digest_of(registry, many)
         assert f"Digest: {digest}" in must(engine, "jaula", "pull", many)
@@ -506,11 +509,11 @@ def test_an_index_is_chosen_from_by_platform(
         none = engine.cli("jaula", "pull", "--platform", "linux/s390x", many)
         assert none.returncode == 1
         assert "no matching manifest for linux/s390x in the manifest list entries" in none.stderr
-        found = engine.request("GET", f"/distribution/{many}/json").json()
-        assert found["Descriptor"]["digest"] == digest
-        assert found["Platforms"] == platforms
-        shown = json.loads(must(engine, "jaula", "manifest", "inspect", many))
-        assert shown == index
+        result = engine.request("GET", f"/distribution/{many}/json").json()
+        assert result["Descriptor"]["digest"] == digest
+        assert result["Platforms"] == platforms
+        printed = json.loads(must(engine, "jaula", "manifest", "inspect", many))
+        assert printed == index
         verbose = json.loads(must(engine, "jaula", "manifest", "inspect", "-v", many))
         assert [entry["Descriptor"]["platform"] for entry in verbose] == platforms
     wrong = engine.cli("docker", "pull", "--platform", "linux/s390x", pushed)
@@ -518,7 +521,7 @@ def test_an_index_is_chosen_from_by_platform(
     assert "does not match the specified platform: wanted linux/s390x" in wrong.stderr
 
 
-def test_run_pulls_what_is_here_for_another_platform_only(
+def test_run_pulls_an_image_stored_for_another_platform(
     engine: PrivateEngine, registry: Registry, pushed: str
 ) -> None:
     with ScriptedRegistry(
@@ -536,17 +539,17 @@ def test_run_pulls_what_is_here_for_another_platform_only(
     assert (done.returncode, done.stdout) == (0, "here\n"), done.stderr
 
 
-def test_events_tell_of_pulls_and_pushes(
+def test_pulls_and_pushes_are_events(
     engine: PrivateEngine, registry: Registry, pushed: str
 ) -> None:
     must(engine, "jaula", "pull", pushed)
     reply = engine.request("GET", f"/events?since=0&until={time.time() + 0.5}")
     events = [json.loads(line) for line in reply.body.splitlines()]
-    told = {(event["Action"], event["Actor"]["ID"]) for event in events}
-    assert {("push", pushed), ("pull", pushed)} <= told
+    reported = {(event["Action"], event["Actor"]["ID"]) for event in events}
+    assert {("push", pushed), ("pull", pushed)} <= reported
 
 
-def test_an_interrupt_ends_a_pull_and_leaves_nothing(engine: PrivateEngine) -> None:
+def test_an_interrupted_pull_leaves_no_files(engine: PrivateEngine) -> None:
     def stall(request: Request) -> None:
         request.head(200, "application/octet-stream", Content_Length=str(len(data)))
         request.wfile.write(b"x" * 1000)

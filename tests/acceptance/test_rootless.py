@@ -1,4 +1,4 @@
-"""An ordinary user's engine, as that user and in a room of its own: images, containers, ports."""
+"""An ordinary user's engine in private namespaces: images, containers, ports."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ WEB = "mkdir /w; echo hello >/w/index.html; exec httpd -f -h /w -p 80"
 
 @pytest.fixture(scope="module")
 def host(busybox_archive: Path) -> Iterator[RootlessHost]:
-    """A user whose engine the first command has started, with an image."""
+    """Yield a user with an image, whose first command has started the engine."""
     with RootlessHost() as made:
         made.load(busybox_archive)
         yield made
@@ -73,7 +73,7 @@ def host(busybox_archive: Path) -> Iterator[RootlessHost]:
 
 @pytest.fixture
 def bare() -> Iterator[RootlessHost]:
-    """A user who has run nothing yet."""
+    """Yield a user who has run no command yet."""
     with RootlessHost() as made:
         yield made
 
@@ -87,7 +87,7 @@ def sleeper(host: RootlessHost) -> Iterator[str]:
 
 @contextlib.contextmanager
 def listening(host: RootlessHost, address: str, port: int) -> Iterator[None]:
-    """A server of the host's that greets everybody."""
+    """Yield a server of the host that sends a greeting to each client."""
     words = host.enter([sys.executable, "-c", SERVER, address, str(port)])
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -99,7 +99,7 @@ def listening(host: RootlessHost, address: str, port: int) -> Iterator[None]:
 
 
 def fetch(host: RootlessHost, address: str, port: int) -> str:
-    """What a web server answers to a program of the host's."""
+    """Return the response of a web server to a program of the host."""
     words = host.enter([sys.executable, "-c", FETCH, f"http://{address}:{port}/"])
     return subprocess.run(words, capture_output=True, text=True).stdout
 
@@ -107,7 +107,7 @@ def fetch(host: RootlessHost, address: str, port: int) -> str:
 # -- the engine
 
 
-def test_the_first_command_starts_an_engine_of_the_users_own(bare: RootlessHost) -> None:
+def test_the_first_command_starts_the_engine_of_the_user(bare: RootlessHost) -> None:
     info = bare.jaula("info").stdout
     assert "rootless" in info
     assert f"Root Dir: {bare.home}/.local/share/jaula" in info
@@ -115,7 +115,7 @@ def test_the_first_command_starts_an_engine_of_the_users_own(bare: RootlessHost)
     assert (facts.st_uid, facts.st_mode & 0o777) == (bare.uid, 0o600)
 
 
-def test_a_user_without_ranges_is_told_how_to_get_them() -> None:
+def test_a_user_without_subordinate_ids_gets_a_hint() -> None:
     with RootlessHost(with_ids=False) as host:
         done = host.jaula("ps", expect=1)
         assert "tester has no range of ids in /etc/subuid" in done.stderr
@@ -123,14 +123,14 @@ def test_a_user_without_ranges_is_told_how_to_get_them() -> None:
         assert host.processes() == []
 
 
-def test_a_runtime_directory_of_somebody_else_is_refused(bare: RootlessHost) -> None:
+def test_a_runtime_directory_of_another_user_is_refused(bare: RootlessHost) -> None:
     environment = bare.environment() | {"XDG_RUNTIME_DIR": "/run/user"}
     done = bare.jaula("ps", expect=1, env=environment)
     assert "/run/user/jaula" in done.stderr
     assert "XDG_RUNTIME_DIR" in done.stderr
 
 
-def test_a_directory_below_tmp_that_somebody_else_made_is_not_trusted(bare: RootlessHost) -> None:
+def test_a_directory_below_tmp_of_another_user_is_not_trusted(bare: RootlessHost) -> None:
     environment = bare.environment()
     del environment["XDG_RUNTIME_DIR"]
     made = Path(f"/tmp/jaula-{bare.uid}")
@@ -143,7 +143,7 @@ def test_a_directory_below_tmp_that_somebody_else_made_is_not_trusted(bare: Root
     assert f"{made} is not owned by this user alone" in done.stderr
 
 
-def test_without_a_runtime_directory_a_private_one_serves(bare: RootlessHost) -> None:
+def test_without_a_runtime_directory_a_private_one_is_used(bare: RootlessHost) -> None:
     environment = bare.environment()
     del environment["XDG_RUNTIME_DIR"]
     environment["TMPDIR"] = "/nonexistent"
@@ -159,7 +159,7 @@ def test_two_first_commands_start_one_engine(bare: RootlessHost) -> None:
     assert bare.engine()
 
 
-def test_nothing_is_left_when_engine_and_containers_have_ended(
+def test_no_process_remains_after_engine_and_containers_exited(
     bare: RootlessHost, busybox_archive: Path
 ) -> None:
     bare.load(busybox_archive)
@@ -168,13 +168,13 @@ def test_nothing_is_left_when_engine_and_containers_have_ended(
     until(lambda: not bare.processes(), "the keeper and the helper end")
 
 
-def test_doctor_finds_nothing_that_hinders(host: RootlessHost) -> None:
+def test_doctor_reports_no_obstacle(host: RootlessHost) -> None:
     found = json.loads(host.jaula("doctor", "--format", "json").stdout)
     assert {row["subject"] for row in found} >= {"subuid", "subgid", "newuidmap", "pasta"}
     assert not [row for row in found if row["state"] == "hinders"]
 
 
-def test_doctor_says_what_hinders() -> None:
+def test_doctor_reports_obstacles() -> None:
     with RootlessHost(with_ids=False) as host:
         done = host.jaula("doctor", expect=1)
         assert "hinders  subuid: tester has no range in /etc/subuid" in done.stdout
@@ -184,13 +184,13 @@ def test_doctor_says_what_hinders() -> None:
 # -- containers
 
 
-def test_run_streams_and_exit_status(host: RootlessHost) -> None:
+def test_run_returns_streams_and_exit_status(host: RootlessHost) -> None:
     script = "cat; echo err >&2; exit 4"
     done = host.jaula("run", "--rm", "-i", "busybox", "sh", "-c", script, input="in\n", expect=4)
     assert (done.stdout, done.stderr) == ("in\n", "err\n")
 
 
-def test_a_terminal(host: RootlessHost) -> None:
+def test_run_has_a_terminal(host: RootlessHost) -> None:
     with host.terminal("run", "--rm", "-it", "busybox", "sh") as terminal:
         has_terminal(terminal)
         terminal.send("exit 7\n")
@@ -198,12 +198,12 @@ def test_a_terminal(host: RootlessHost) -> None:
 
 
 @pytest.mark.needs("docker")
-def test_docker_works_against_the_socket(host: RootlessHost) -> None:
+def test_the_docker_command_works_on_the_socket(host: RootlessHost) -> None:
     assert host.docker("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
     assert "rootless" in host.docker("info", "-f", "{{.SecurityOptions}}").stdout
 
 
-def test_root_inside_is_the_user_outside(host: RootlessHost, sleeper: str) -> None:
+def test_root_is_mapped_to_the_user(host: RootlessHost, sleeper: str) -> None:
     pid = host.jaula("inspect", "-f", "{{.State.Pid}}", sleeper).stdout.strip()
     assert Path(f"/proc/{pid}").stat().st_uid == host.uid
     rows = [line.split() for line in Path(f"/proc/{pid}/uid_map").read_text().splitlines()]
@@ -218,7 +218,7 @@ def test_a_container_has_a_user_namespace_of_its_own(host: RootlessHost, sleeper
     assert own != engines
 
 
-def test_another_user_inside_is_a_subordinate_id(host: RootlessHost) -> None:
+def test_other_users_are_mapped_to_subordinate_ids(host: RootlessHost) -> None:
     shared = host.home / "shared"
     shared.mkdir()
     shared.chmod(0o777)
@@ -227,12 +227,12 @@ def test_another_user_inside_is_a_subordinate_id(host: RootlessHost) -> None:
     assert (shared / "made").stat().st_uid == host.ids[0] + 32
 
 
-def test_files_that_root_makes_in_a_bind_are_the_users(host: RootlessHost) -> None:
+def test_files_of_root_in_a_bind_mount_belong_to_the_user(host: RootlessHost) -> None:
     host.jaula("run", "--rm", "-v", f"{host.home}:/h", "busybox", "touch", "/h/made")
     assert (host.home / "made").stat().st_uid == host.uid
 
 
-def test_exec_logs_and_top(host: RootlessHost, sleeper: str) -> None:
+def test_exec_logs_and_top_work(host: RootlessHost, sleeper: str) -> None:
     assert host.jaula("exec", sleeper, "id", "-u").stdout == "0\n"
     assert "sleep 1000" in host.jaula("top", sleeper).stdout
     host.jaula("run", "--name", "talker", "busybox", "echo", "said")
@@ -240,7 +240,7 @@ def test_exec_logs_and_top(host: RootlessHost, sleeper: str) -> None:
     host.jaula("rm", "talker")
 
 
-def test_a_container_keeps_its_changes_and_shows_them(host: RootlessHost) -> None:
+def test_a_container_keeps_its_changes_and_diff_lists_them(host: RootlessHost) -> None:
     host.jaula("run", "--name", "kept", "busybox", "sh", "-c", "rm /bin/ls; echo x >/etc/new")
     assert {"C /bin", "D /bin/ls", "A /etc/new"} <= set(
         host.jaula("diff", "kept").stdout.splitlines()
@@ -248,7 +248,7 @@ def test_a_container_keeps_its_changes_and_shows_them(host: RootlessHost) -> Non
     host.jaula("rm", "kept")
 
 
-def test_a_directory_that_was_made_anew_hides_what_the_image_had(host: RootlessHost) -> None:
+def test_a_recreated_directory_hides_the_content_of_the_image(host: RootlessHost) -> None:
     archive = str(host.home / "x.tar")
     host.jaula("run", "--name", "one", "busybox", "sh", "-c", "mkdir /d; touch /d/old")
     host.jaula("export", "-o", archive, "one")
@@ -265,7 +265,7 @@ def test_a_directory_that_was_made_anew_hides_what_the_image_had(host: RootlessH
     host.jaula("rmi", "imported:1", "imported:2")
 
 
-def test_files_go_in_and_out_and_become_an_image(host: RootlessHost) -> None:
+def test_files_are_copied_in_and_out_and_committed(host: RootlessHost) -> None:
     (host.home / "in").write_text("text")
     host.jaula("run", "-d", "--name", "copied", "busybox", "sleep", "1000")
     host.jaula("cp", str(host.home / "in"), "copied:/root/in")
@@ -280,30 +280,30 @@ def test_files_go_in_and_out_and_become_an_image(host: RootlessHost) -> None:
     host.jaula("rmi", "mine:1")
 
 
-def test_volumes_outlive_containers(host: RootlessHost) -> None:
+def test_volumes_persist_after_their_containers(host: RootlessHost) -> None:
     host.jaula("run", "--rm", "-v", "kept:/v", "busybox", "sh", "-c", "echo x >/v/f")
     assert host.jaula("run", "--rm", "-v", "kept:/v", "busybox", "cat", "/v/f").stdout == "x\n"
     host.jaula("volume", "rm", "kept")
 
 
-def test_device_nodes_are_the_hosts_and_no_others_can_be_made(host: RootlessHost) -> None:
+def test_device_nodes_are_binds_of_the_host_and_mknod_is_refused(host: RootlessHost) -> None:
     script = "echo x >/dev/null; head -c 4 /dev/zero | wc -c; mknod /dev/mine c 1 3"
     done = host.jaula("run", "--rm", "busybox", "sh", "-c", script, expect=1)
     assert done.stdout == "4\n"
     assert "Operation not permitted" in done.stderr
 
 
-def test_privileged_gives_nothing_of_the_host(host: RootlessHost) -> None:
+def test_privileged_grants_no_rights_on_the_host(host: RootlessHost) -> None:
     script = "mount -t tmpfs x /tmp && ! mknod /tmp/sda b 8 0 2>/dev/null && ls /dev"
-    shown = host.jaula("run", "--rm", "--privileged", "busybox", "sh", "-c", script).stdout
-    assert "null" in shown
-    assert "mem" not in shown.split()
+    output = host.jaula("run", "--rm", "--privileged", "busybox", "sh", "-c", script).stdout
+    assert "null" in output
+    assert "mem" not in output.split()
 
 
 @pytest.mark.skipif(
     not Path("/sys/fs/cgroup/pids").is_dir(), reason="cgroup v2 could be delegated on this host"
 )
-def test_limits_that_nothing_could_keep_are_refused(host: RootlessHost, sleeper: str) -> None:
+def test_limits_without_a_delegated_cgroup_are_refused(host: RootlessHost, sleeper: str) -> None:
     for flags in (("--memory", "64m"), ("--pids-limit", "50"), ("--cpus", "1")):
         done = host.jaula("run", "--rm", *flags, "busybox", "true", expect=125)
         assert "cannot limit" in done.stderr
@@ -328,7 +328,7 @@ def test_published_ports_reach_the_container(host: RootlessHost) -> None:
     assert fetch(host, "127.0.0.1", 18080) == ""
 
 
-def test_published_datagrams_are_answered(host: RootlessHost) -> None:
+def test_published_udp_ports_are_answered(host: RootlessHost) -> None:
     port = "127.0.0.1:15300:53/udp"
     host.jaula("run", "-d", "--name", "names", "-p", port, "busybox", "sleep", "1000")
     pid = host.jaula("inspect", "-f", "{{.State.Pid}}", "names").stdout.strip()
@@ -344,13 +344,13 @@ def test_published_datagrams_are_answered(host: RootlessHost) -> None:
     host.jaula("rm", "-f", "names")
 
 
-def test_a_port_that_a_program_has_is_refused(host: RootlessHost) -> None:
+def test_a_port_in_use_by_a_program_is_refused(host: RootlessHost) -> None:
     with listening(host, UPLINK, 19000):
         done = host.jaula("run", "--rm", "-p", "19000:80", "busybox", "true", expect=125)
     assert "bind: address already in use" in done.stderr
 
 
-def test_a_low_port_is_refused_with_what_mends_it(host: RootlessHost) -> None:
+def test_a_privileged_port_is_refused_with_a_hint(host: RootlessHost) -> None:
     done = host.jaula("run", "--rm", "-p", "81:80", "busybox", "true", expect=None)
     assert done.returncode in (125, 126)
     assert "ip_unprivileged_port_start=81" in done.stderr
@@ -358,18 +358,18 @@ def test_a_low_port_is_refused_with_what_mends_it(host: RootlessHost) -> None:
 
 @pytest.mark.needs("pasta")
 @pytest.mark.needs("/dev/net/tun")
-def test_containers_reach_outside_but_not_the_hosts_loopback(host: RootlessHost) -> None:
+def test_containers_reach_outside_but_not_the_loopback_of_the_host(host: RootlessHost) -> None:
     read = "nc -w 5 {} {} </dev/null"
     with listening(host, UPLINK, 19001), listening(host, "127.0.0.1", 19002):
-        shown = host.jaula("run", "--rm", "busybox", "sh", "-c", read.format(UPLINK, 19001))
-        assert shown.stdout == "from the host"
+        output = host.jaula("run", "--rm", "busybox", "sh", "-c", read.format(UPLINK, 19001))
+        assert output.stdout == "from the host"
         for address in ("10.0.2.2", "172.30.0.1", "127.0.0.1"):
             words = ("sh", "-c", read.format(address, 19002))
             assert "from the host" not in host.jaula("run", "--rm", "busybox", *words,
                                                      expect=None).stdout  # fmt: skip
 
 
-def test_a_network_of_the_users_own(host: RootlessHost) -> None:
+def test_a_user_defined_network_works(host: RootlessHost) -> None:
     host.jaula("network", "create", "near")
     words = ("--network", "near", "-p", "18083:80", "busybox", "sh", "-c", WEB)
     host.jaula("run", "-d", "--name", "named", *words)
@@ -383,18 +383,18 @@ def test_a_network_of_the_users_own(host: RootlessHost) -> None:
 
 @pytest.mark.needs("pasta")
 @pytest.mark.needs("/dev/net/tun")
-def test_a_name_server_on_the_hosts_loopback_answers_containers(
+def test_a_name_server_on_the_loopback_of_the_host_answers_containers(
     bare: RootlessHost, busybox_archive: Path
 ) -> None:
-    bare.room.show_file("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    bare.namespaces.bind_file("/etc/resolv.conf", "nameserver 127.0.0.1\n")
     words = bare.enter([sys.executable, "-c", NAMES])
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == "ready\n"
             bare.load(busybox_archive)
-            shown = bare.jaula("run", "--rm", "busybox", "cat", "/etc/resolv.conf").stdout
-            assert "nameserver 10.0.2.3" in shown
+            output = bare.jaula("run", "--rm", "busybox", "cat", "/etc/resolv.conf").stdout
+            assert "nameserver 10.0.2.3" in output
             found = bare.jaula("run", "--rm", "busybox", "nslookup", "-type=a", "some.name.").stdout
         finally:
             server.kill()
@@ -403,7 +403,7 @@ def test_a_name_server_on_the_hosts_loopback_answers_containers(
 
 @pytest.mark.needs("pasta")
 @pytest.mark.needs("/dev/net/tun")
-def test_the_next_engine_starts_a_helper_that_was_killed(
+def test_the_next_engine_restarts_a_killed_network_helper(
     bare: RootlessHost, busybox_archive: Path
 ) -> None:
     bare.load(busybox_archive)
@@ -426,13 +426,13 @@ def test_containers_reach_each_other(host: RootlessHost) -> None:
     host.jaula("rm", "-f", "near")
 
 
-def test_without_a_tun_device_containers_run_and_info_says_what_is_missing(
+def test_without_a_tun_device_containers_run_and_info_warns(
     busybox_archive: Path,
 ) -> None:
     with RootlessHost(tun=False) as host:
         closed = Path("/dev/net/tun")
         if closed.exists() and closed.stat().st_mode & 0o006:
-            pytest.skip("/dev/net/tun is open to everybody here")
+            pytest.skip("/dev/net/tun is open to every user on this host")
         host.load(busybox_archive)
         assert host.jaula("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
         done = host.jaula("info")
@@ -442,7 +442,7 @@ def test_without_a_tun_device_containers_run_and_info_says_what_is_missing(
 # -- when the engine ends
 
 
-def test_containers_and_ports_outlive_a_killed_engine(host: RootlessHost) -> None:
+def test_containers_and_ports_survive_a_killed_engine(host: RootlessHost) -> None:
     host.jaula("run", "-d", "--name", "on", "-p", "18081:80", "busybox", "sh", "-c", WEB)
     until(lambda: fetch(host, "127.0.0.1", 18081) == "hello\n", "the server answers")
     os.kill(host.engine(), signal.SIGKILL)
@@ -454,7 +454,7 @@ def test_containers_and_ports_outlive_a_killed_engine(host: RootlessHost) -> Non
     assert fetch(host, "127.0.0.1", 18081) == ""
 
 
-def test_an_engine_that_is_stopped_and_started_finds_its_containers(host: RootlessHost) -> None:
+def test_a_restarted_engine_restores_its_containers(host: RootlessHost) -> None:
     host.jaula("run", "-d", "--name", "again", "-v", "data:/v", "busybox", "sleep", "1000")
     os.kill(host.engine(), signal.SIGTERM)
     until(lambda: not host.engines(), "the engine ends")
@@ -466,7 +466,7 @@ def test_an_engine_that_is_stopped_and_started_finds_its_containers(host: Rootle
     host.jaula("volume", "rm", "data")
 
 
-def test_a_killed_keeper_is_made_anew_and_containers_of_before_can_be_removed(
+def test_a_killed_namespace_holder_is_replaced_and_old_containers_can_be_removed(
     bare: RootlessHost, busybox_archive: Path
 ) -> None:
     bare.load(busybox_archive)
@@ -480,7 +480,7 @@ def test_a_killed_keeper_is_made_anew_and_containers_of_before_can_be_removed(
     assert not bare.processes("sleep 1000")
 
 
-def test_ports_of_a_container_that_ended_without_an_engine_are_free_again(
+def test_ports_of_a_container_that_exited_without_an_engine_are_released(
     host: RootlessHost,
 ) -> None:
     host.jaula("run", "-d", "--name", "short", "-p", "18082:80", "busybox", "sleep", "1000")
@@ -502,8 +502,8 @@ def test_ports_of_a_container_that_ended_without_an_engine_are_free_again(
 # -- proofs
 
 
-def test_a_twin_tries_what_must_fail(host: RootlessHost, sleeper: str) -> None:
-    """A container of the same user has the same ids, and nothing else is let through."""
+def test_probe_attempts_fail_in_a_twin(host: RootlessHost, sleeper: str) -> None:
+    """A container of the same user has the same ids; every other attempt is refused."""
     found = json.loads(host.jaula("verify", "--probe", "--format", "json", sleeper).stdout)
     tried = {row["id"]: row for row in found if row["id"].startswith("tried: ")}
     assert {"tried: network", "tried: ceilings"} <= set(tried)
@@ -512,7 +512,7 @@ def test_a_twin_tries_what_must_fail(host: RootlessHost, sleeper: str) -> None:
     assert "without root" in weaker["tried: others"]
 
 
-def test_verify_proves_and_says_what_is_relaxed(host: RootlessHost, sleeper: str) -> None:
+def test_verify_passes_and_lists_relaxations(host: RootlessHost, sleeper: str) -> None:
     rows = json.loads(host.jaula("verify", "--format", "json", sleeper).stdout)
     text = json.dumps(rows)
     assert "FAILS" not in text
@@ -522,7 +522,7 @@ def test_verify_proves_and_says_what_is_relaxed(host: RootlessHost, sleeper: str
 
 
 def _rows(found: Any) -> list[dict[str, Any]]:
-    """Every row of a report, wherever it is in it."""
+    """Return every row of a report, at any depth."""
     if isinstance(found, dict):
         return [found] if "verdict" in found else [r for v in found.values() for r in _rows(v)]
     return [row for each in found for row in _rows(each)] if isinstance(found, list) else []
@@ -533,13 +533,11 @@ def _rows(found: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.needs("slirp4netns")
 @pytest.mark.needs("/dev/net/tun")
-def test_slirp4netns_serves_where_pasta_is_missing(
-    bare: RootlessHost, busybox_archive: Path
-) -> None:
+def test_slirp4netns_is_used_without_pasta(bare: RootlessHost, busybox_archive: Path) -> None:
     if shutil.which("pasta") is not None:
-        hidden = bare.room.base / "hidden"
+        hidden = bare.namespaces.base / "hidden"
         hidden.touch(0o644)
-        bare.room.bind(hidden, os.path.realpath(str(shutil.which("pasta"))))
+        bare.namespaces.bind(hidden, os.path.realpath(str(shutil.which("pasta"))))
     bare.load(busybox_archive)
     assert bare.processes("slirp4netns")
     with listening(bare, UPLINK, 19003):
@@ -549,7 +547,7 @@ def test_slirp4netns_serves_where_pasta_is_missing(
     until(lambda: not bare.processes(), "the helper ends with the keeper")
 
 
-def test_settings_are_the_users_and_vfs_needs_no_overlay(
+def test_settings_belong_to_the_user_and_vfs_needs_no_overlay(
     bare: RootlessHost, busybox_archive: Path
 ) -> None:
     settings = bare.home / ".config/jaula"
@@ -562,7 +560,7 @@ def test_settings_are_the_users_and_vfs_needs_no_overlay(
     bare.jaula("rm", "kept")
 
 
-def test_an_owner_beyond_the_users_ids_is_refused_by_name(host: RootlessHost) -> None:
+def test_an_owner_outside_the_ids_of_the_user_is_refused(host: RootlessHost) -> None:
     archive = host.home / "strange.tar"
     with tarfile.open(archive, "w") as made:
         entry = tarfile.TarInfo("file")

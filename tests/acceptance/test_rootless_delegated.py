@@ -1,4 +1,4 @@
-"""An ordinary user's engine where systemd delegates cgroups: limits, pause, figures, restarts."""
+"""An ordinary user's engine with cgroups delegated by systemd: limits, pause, stats, restarts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def host(busybox_archive: Path) -> Iterator[SystemdUser]:
 
 @pytest.fixture
 def limited(host: SystemdUser) -> Iterator[Path]:
-    """The cgroup of a container with limits."""
+    """Yield the cgroup of a container with limits."""
     flags = ("--memory", "64m", "--pids-limit", "50", "--cpus", "0.5")
     host.jaula("run", "-d", "--name", "limited", *flags, "busybox", "sleep", "1000")
     yield cgroup(host, "limited")
@@ -50,14 +50,16 @@ def cgroup(host: SystemdUser, name: str) -> Path:
     return Path("/sys/fs/cgroup" + path)
 
 
-def test_limits_are_kept_by_a_cgroup_of_the_users(host: SystemdUser, limited: Path) -> None:
+def test_limits_are_set_in_a_cgroup_of_the_user(host: SystemdUser, limited: Path) -> None:
     assert f"user@{host.uid}.service/app.slice/jaula-" in str(limited)
     assert (limited / "memory.max").read_text() == f"{64 << 20}\n"
     assert (limited / "pids.max").read_text() == "50\n"
     assert (limited / "cpu.max").read_text() == "50000 100000\n"
 
 
-def test_engine_keeper_and_containers_are_in_one_scope(host: SystemdUser, limited: Path) -> None:
+def test_engine_namespace_holder_and_containers_are_in_one_scope(
+    host: SystemdUser, limited: Path
+) -> None:
     scope = limited.parent.parent
     assert scope.name.endswith(".scope")
     (keeper,) = host.processes("jaula-keeper")
@@ -65,34 +67,34 @@ def test_engine_keeper_and_containers_are_in_one_scope(host: SystemdUser, limite
     assert str(host.engine()) in (scope / "engine/cgroup.procs").read_text().split()
 
 
-def test_containers_have_the_default_limit_of_processes(host: SystemdUser) -> None:
+def test_containers_have_the_default_pids_limit(host: SystemdUser) -> None:
     host.jaula("run", "-d", "--name", "plain", "busybox", "sleep", "1000")
     assert (cgroup(host, "plain") / "pids.max").read_text() == "4096\n"
     host.jaula("rm", "-f", "plain")
 
 
-def test_pause_stats_and_update(host: SystemdUser, limited: Path) -> None:
+def test_pause_stats_and_update_work(host: SystemdUser, limited: Path) -> None:
     host.jaula("pause", "limited")
     assert (limited / "cgroup.freeze").read_text() == "1\n"
     host.jaula("unpause", "limited")
-    shown = host.jaula("stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", "limited")
-    assert shown.stdout.split()[0] == "1"
+    output = host.jaula("stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", "limited")
+    assert output.stdout.split()[0] == "1"
     host.jaula("update", "--memory", "96m", "--memory-swap", "96m", "limited")
     assert (limited / "memory.max").read_text() == f"{96 << 20}\n"
 
 
-def test_a_container_that_takes_too_much_is_killed(host: SystemdUser) -> None:
+def test_a_container_above_its_memory_limit_is_killed(host: SystemdUser) -> None:
     script = "dd if=/dev/zero of=/dev/shm/x bs=1M count=60"
     limits = ("--memory", "24m", "--memory-swap", "24m")
     host.jaula(
         "run", "--name", "greedy", *limits, "busybox", "sh", "-c", script, expect=None
     )  # a shell may outlive its child
-    shown = host.jaula("inspect", "-f", "{{.State.OOMKilled}} {{.State.ExitCode}}", "greedy")
-    assert shown.stdout == "true 137\n"
+    output = host.jaula("inspect", "-f", "{{.State.OOMKilled}} {{.State.ExitCode}}", "greedy")
+    assert output.stdout == "true 137\n"
     host.jaula("rm", "greedy")
 
 
-def test_the_next_engine_finds_the_cgroups_of_its_containers(
+def test_the_next_engine_uses_the_cgroups_of_its_containers(
     host: SystemdUser, limited: Path
 ) -> None:
     os.kill(host.engine(), signal.SIGKILL)

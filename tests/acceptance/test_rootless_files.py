@@ -1,4 +1,4 @@
-"""An ordinary user's engine: copies, images made of containers, health."""
+"""An ordinary user's engine: copies, commits, health checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def box(host: RootlessHost) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_files_go_in_and_out_with_their_owners(host: RootlessHost, box: str, running: bool) -> None:
+def test_files_are_copied_in_and_out_with_their_owners(
+    host: RootlessHost, box: str, running: bool
+) -> None:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
         info = tarfile.TarInfo("f")
@@ -47,29 +49,29 @@ def test_files_go_in_and_out_with_their_owners(host: RootlessHost, box: str, run
             assert (member.uid, member.gid, member.size) == (33, 34, 4)
     if not running:
         host.jaula("start", box)
-    shown = host.jaula("exec", box, "stat", "-c", "%u:%g", "/tmp/f", "/data/f")
-    assert shown.stdout == "33:34\n33:34\n"
+    output = host.jaula("exec", box, "stat", "-c", "%u:%g", "/tmp/f", "/data/f")
+    assert output.stdout == "33:34\n33:34\n"
 
 
-def test_a_container_becomes_an_image(host: RootlessHost, box: str) -> None:
+def test_a_container_is_committed(host: RootlessHost, box: str) -> None:
     host.jaula("exec", box, "sh", "-c", "rm /etc/nsswitch.conf; echo n > /new; chown 5:6 /new")
     done = host.jaula("commit", box, "made:v1", expect=None)
     assert done.returncode == 0 or "--pause=false" in done.stderr
     host.jaula("commit", "--pause=false", box, "made:v1")
     words = ("sh", "-c", "stat -c %u:%g /new; ls /etc")
-    shown = host.jaula("run", "--rm", "made:v1", *words).stdout
-    assert shown.startswith("5:6\n")
-    assert "nsswitch" not in shown
+    output = host.jaula("run", "--rm", "made:v1", *words).stdout
+    assert output.startswith("5:6\n")
+    assert "nsswitch" not in output
 
 
-def test_a_probe_tells_the_health(host: RootlessHost) -> None:
+def test_a_health_check_sets_the_health(host: RootlessHost) -> None:
     flags = ("--health-cmd", "test -e /ok", "--health-interval", "300ms", "--health-retries", "1")
     host.jaula("run", "-d", "--name", "probed", *flags, "busybox", "sleep", "1000")
     try:
 
         def status() -> str:
-            found = json.loads(host.jaula("inspect", "probed").stdout)
-            return str(found[0]["State"]["Health"]["Status"])
+            result = json.loads(host.jaula("inspect", "probed").stdout)
+            return str(result[0]["State"]["Health"]["Status"])
 
         until(lambda: status() == "unhealthy", "it is unhealthy")
         host.jaula("exec", "probed", "touch", "/ok")

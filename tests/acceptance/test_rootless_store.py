@@ -1,4 +1,4 @@
-"""Checks of what is kept, and limits of it, in an ordinary user's engine."""
+"""Integrity checks and disk limits in an ordinary user's engine."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def host(busybox_archive: Path) -> Iterator[RootlessHost]:
         yield made
 
 
-def test_nothing_is_wrong_and_images_are_intact(host: RootlessHost) -> None:
+def test_system_check_passes_and_images_are_intact(host: RootlessHost) -> None:
     host.jaula("create", "--name", "c1", "-v", "/data", "busybox")
     assert host.jaula("system", "check", "--contents").stdout == "No problems found.\n"
     assert "intact" in host.jaula("image", "verify", "--all").stdout
     host.jaula("rm", "-v", "c1")
 
 
-def test_a_changed_layer_is_found_and_mended(host: RootlessHost) -> None:
+def test_a_changed_layer_is_detected_and_repaired(host: RootlessHost) -> None:
     etc = next((host.home / ".local/share/jaula").glob("**/layers/*/fs/etc"))
     (etc / "more").touch()
     done = host.jaula("image", "verify", "busybox", expect=1)
@@ -34,7 +34,7 @@ def test_a_changed_layer_is_found_and_mended(host: RootlessHost) -> None:
     assert host.jaula("run", "--rm", "busybox", "echo", "well").stdout == "well\n"
 
 
-def test_a_limit_is_refused_with_the_reason(host: RootlessHost) -> None:
+def test_a_disk_limit_is_refused_with_the_reason(host: RootlessHost) -> None:
     words = ("run", "--rm", "--storage-opt", "size=10m", "busybox", "true")
     done = host.jaula(*words, expect=125)
     assert "a rootless engine cannot set quotas" in done.stderr

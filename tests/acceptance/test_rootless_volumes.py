@@ -1,4 +1,4 @@
-"""An ordinary user's engine: secrets, and volumes that are a mount of something."""
+"""An ordinary user's engine: secrets, and volumes of the local driver with options."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def host(busybox_archive: Path) -> Iterator[RootlessHost]:
         yield made
 
 
-def test_a_secret_is_in_memory_with_its_owner(host: RootlessHost) -> None:
+def test_a_secret_is_on_a_tmpfs_with_its_owner(host: RootlessHost) -> None:
     host.jaula("secret", "create", "db", "-", input="hunter2")
     script = "cat /run/secrets/db /etc/pw; stat -c ' %u %a' /etc/pw; stat -f -c %T /run/secrets"
     flags = ("--secret", "db", "--secret", "db,target=/etc/pw,uid=7,mode=0400")
-    shown = host.jaula("run", "--rm", *flags, "busybox", "sh", "-c", script)
-    assert shown.stdout == "hunter2hunter2 7 400\ntmpfs\n"
+    output = host.jaula("run", "--rm", *flags, "busybox", "sh", "-c", script)
+    assert output.stdout == "hunter2hunter2 7 400\ntmpfs\n"
     host.jaula("secret", "rm", "db")
 
 
-def test_a_volume_in_memory_and_one_of_the_own_files(host: RootlessHost) -> None:
+def test_tmpfs_and_bind_volumes_are_mounted(host: RootlessHost) -> None:
     host.jaula("volume", "create", "-o", "type=tmpfs", "-o", "device=x", "-o", "o=size=1m", "mem")
-    shown = host.jaula("run", "--rm", "-v", "mem:/m", "busybox", "stat", "-f", "-c", "%T", "/m")
-    assert shown.stdout == "tmpfs\n"
+    output = host.jaula("run", "--rm", "-v", "mem:/m", "busybox", "stat", "-f", "-c", "%T", "/m")
+    assert output.stdout == "tmpfs\n"
     options = ("-o", "type=none", "-o", "o=bind", "-o", f"device={host.home}")
     host.jaula("volume", "create", *options, "own")
     host.jaula("run", "--rm", "-v", "own:/m", "busybox", "touch", "/m/made-inside")
@@ -42,7 +42,7 @@ def test_a_volume_in_memory_and_one_of_the_own_files(host: RootlessHost) -> None
     assert host.run("ls", str(host.home)).stdout.count("made-inside") == 1
 
 
-def test_a_tcp_socket_is_refused_with_a_way_out(host: RootlessHost) -> None:
+def test_a_tcp_socket_is_refused_with_a_hint(host: RootlessHost) -> None:
     done = host.jaula("daemon", "-H", "tcp://127.0.0.1:1", "--insecure-tcp", expect=None)
     assert done.returncode == 125
     assert "a rootless engine runs in a network namespace of its own" in done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness import rpmdb
+from harness import rpm_bdb
 from harness.engine import PrivateEngine
 from harness.images import directory, file, import_image
 
@@ -17,9 +17,9 @@ def test_the_packages_of_an_image_are_listed(
     assert done.returncode == 0, done.stderr + engine.log_tail()
     document = json.loads(done.stdout)
     assert document["spdxVersion"] == "SPDX-2.3"
-    found = {package["name"]: package["versionInfo"] for package in document["packages"]}
+    result = {package["name"]: package["versionInfo"] for package in document["packages"]}
     inside = engine.cli("jaula", "run", "--rm", debian, "dpkg-query", "-W", "-f", "${Package}\\n")
-    assert sorted(inside.stdout.split()) == sorted(name for name in found if ":" not in name)
+    assert sorted(inside.stdout.split()) == sorted(name for name in result if ":" not in name)
     assert engine.cli("jaula", "image", "sbom", debian).stdout == done.stdout
     file = tmp_path / "a.json"
     words = ("image", "sbom", "--format", "cyclonedx", "-o", str(file), debian)
@@ -31,14 +31,16 @@ def test_the_packages_of_an_image_with_the_oldest_database_of_rpm_are_listed(
     engine: PrivateEngine, tmp_path: Path
 ) -> None:
     headers = [
-        rpmdb.header(name=f"p{number}", version="7", release="1", summary="s" * 9000, arch="noarch")
+        rpm_bdb.header(
+            name=f"p{number}", version="7", release="1", summary="s" * 9000, arch="noarch"
+        )
         for number in range(1, 40)
     ]
     pairs = [(0, b"\x27\0\0\0"), *enumerate(headers, 1)]
-    database = rpmdb.written(tmp_path / "Packages", pairs).read_bytes()
+    database = rpm_bdb.written(tmp_path / "Packages", pairs).read_bytes()
     system = b'ID="centos"\nVERSION_ID="7"\n'
     places = [directory(name) for name in ("etc", "var", "var/lib", "var/lib/rpm")]
-    for name, content, status, told in (
+    for name, content, status, reported in (
         ("oldest", database, 0, ""),
         ("cut-off", database[: len(database) // 2], 1, "var/lib/rpm/Packages is damaged: page "),
     ):
@@ -46,7 +48,7 @@ def test_the_packages_of_an_image_with_the_oldest_database_of_rpm_are_listed(
         image = import_image(engine, name, places + entries)
         try:
             done = engine.cli("jaula", "image", "sbom", image)
-            assert (done.returncode, told in done.stderr) == (status, True), done.stderr
+            assert (done.returncode, reported in done.stderr) == (status, True), done.stderr
             if status == 0:
                 listed = {p["name"] for p in json.loads(done.stdout)["packages"]}
                 assert {f"p{number}" for number in range(1, 40)} <= listed
@@ -55,11 +57,11 @@ def test_the_packages_of_an_image_with_the_oldest_database_of_rpm_are_listed(
             engine.cli("jaula", "rmi", image)
 
 
-def test_bad_input_is_one_clear_line(engine: PrivateEngine, busybox: str) -> None:
-    for words, told in (
+def test_invalid_input_is_one_clear_line(engine: PrivateEngine, busybox: str) -> None:
+    for words, reported in (
         (("--format", "csv", busybox), "unknown form 'csv' (one of spdx, cyclonedx)"),
         (("nothing:1",), "No such image: nothing:1"),
         (("-o", "/nonexistent/x", busybox), "cannot write /nonexistent/x"),
     ):
         done = engine.cli("jaula", "image", "sbom", *words)
-        assert (done.returncode, told in done.stderr) == (1, True), done.stderr
+        assert (done.returncode, reported in done.stderr) == (1, True), done.stderr

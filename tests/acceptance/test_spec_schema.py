@@ -1,4 +1,4 @@
-"""The documents that the runtime is given, against the OCI runtime specification's own schema.
+"""The documents for the runtime, against the schema of the OCI runtime specification.
 
 The schema is that of Debian's golang-github-opencontainers-specs-dev (runtime-spec 1.2.0).
 """
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.needs(str(SCHEMAS))
 
 @pytest.fixture(scope="module")
 def validator() -> Draft4Validator:
-    """Checks a ``config.json``; references between the schema's files are resolved on disk."""
+    """Return a validator of ``config.json`` that resolves references between files on disk."""
 
     def read(uri: str) -> Resource[Any]:
         name = uri.rsplit("/", 1)[-1]
@@ -65,5 +65,5 @@ def test_the_spec_of_a_container_is_a_valid_config_json(
     assert spec["linux"]["namespaces"]
 
 
-def test_the_schema_refuses_what_is_no_config_json(validator: Draft4Validator) -> None:
+def test_the_schema_refuses_an_invalid_config_json(validator: Draft4Validator) -> None:
     assert list(validator.iter_errors({"ociVersion": 1, "root": {}}))

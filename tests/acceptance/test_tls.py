@@ -1,4 +1,4 @@
-"""An engine on the network: docker, docker-py and jaula by mutual TLS, and what each may do."""
+"""An engine on the network: docker, docker-py and jaula by mutual TLS, and their permissions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLIENTS = pytest.mark.parametrize("program", ["docker", "jaula"])
 
 
 class Secured:
-    """An engine with a TCP socket, and the people who have certificates."""
+    """An engine with a TCP socket, and users with certificates."""
 
     def __init__(self, directory: Path, make: Callable[..., PrivateEngine]) -> None:
         self.authority = Authority(directory / "authority")
@@ -51,8 +51,8 @@ class Secured:
         return f"tcp://127.0.0.1:{self.port}"
 
     def environment(self, person: str) -> dict[str, str]:
-        given = {k: v for k, v in self.engine.environment().items() if k != "JAULA_HOST"}
-        return given | {
+        passed = {k: v for k, v in self.engine.environment().items() if k != "JAULA_HOST"}
+        return passed | {
             "DOCKER_HOST": self.host,
             "DOCKER_TLS_VERIFY": "1",
             "DOCKER_CERT_PATH": str(self.people[person]),
@@ -80,13 +80,15 @@ def secured(
 
 
 @CLIENTS
-def test_commands_and_streams_by_tls(secured: Secured, program: str) -> None:
+def test_commands_and_streams_work_over_tls(secured: Secured, program: str) -> None:
     cli = secured.cli
     assert cli(program, "run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
     assert cli(program, "run", "--rm", "busybox", "sh", "-c", "exit 7").returncode == 7
-    # Input ends, output goes on: the half-closed stream.
-    said = cli(program, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo end", input="abc\n")
-    assert said.stdout == "abc\nend\n"
+    # Half-close: input ends, output continues.
+    output = cli(
+        program, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo end", input="abc\n"
+    )
+    assert output.stdout == "abc\nend\n"
     done = cli(program, "run", "-d", "--name", "box", "busybox", "sleep", "60")
     assert done.returncode == 0, done.stderr
     counted = cli(program, "exec", "-i", "box", "wc", "-c", input="x" * 3_000_000)
@@ -105,7 +107,7 @@ def _words(program: str, *words: str) -> list[str]:
 
 
 @pytest.mark.needs("docker-compose")
-def test_compose_by_tls(secured: Secured, tmp_path: Path) -> None:
+def test_compose_works_over_tls(secured: Secured, tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(
         "services:\n  box: {image: busybox, init: true, command: sleep 600}\n"
     )
@@ -122,7 +124,7 @@ def test_compose_by_tls(secured: Secured, tmp_path: Path) -> None:
     compose("down", "-t", "1")
 
 
-def test_a_terminal_is_left_by_the_detach_keys(secured: Secured) -> None:
+def test_the_detach_keys_leave_a_terminal(secured: Secured) -> None:
     secured.cli("docker", "run", "-dit", "--name", "box", "busybox", "sh")
     words = _words("docker", "attach", "--detach-keys", "ctrl-x", "box")
     with Terminal(words, secured.environment("alice")) as terminal:
@@ -134,7 +136,7 @@ def test_a_terminal_is_left_by_the_detach_keys(secured: Secured) -> None:
     assert running.stdout == "true\n"
 
 
-def test_docker_py_by_tls(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docker_py_works_over_tls(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # they win over what it is given
         monkeypatch.delenv(variable, raising=False)
     place = secured.people["alice"]
@@ -159,7 +161,7 @@ def test_docker_py_by_tls(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> 
         client.close()
 
 
-def test_who_may_do_what_is_the_policys_and_is_noted(secured: Secured) -> None:
+def test_the_policy_decides_by_certificate_and_the_audit_log_names_it(secured: Secured) -> None:
     volume = ("run", "--rm", "-v", "/etc:/x:ro", "busybox", "true")
     assert secured.cli("docker", *volume, person="alice").returncode == 0
     refused = secured.cli("docker", *volume, person="bob")
@@ -179,7 +181,7 @@ def test_who_may_do_what_is_the_policys_and_is_noted(secured: Secured) -> None:
     assert all(line["address"].startswith("127.0.0.1:") for line in mine)
 
 
-def test_a_client_without_a_certificate_or_without_tls_learns_why(
+def test_a_client_without_a_certificate_or_tls_gets_the_reason(
     secured: Secured, tmp_path: Path
 ) -> None:
     lone = tmp_path / "lone"
@@ -198,7 +200,7 @@ def test_a_client_without_a_certificate_or_without_tls_learns_why(
     assert "certificate verify failed" in done.stderr
 
 
-def test_contexts_lead_there(secured: Secured) -> None:
+def test_contexts_connect_over_tls(secured: Secured) -> None:
     place = secured.people["alice"]
     files = f"ca={place}/ca.pem,cert={place}/cert.pem,key={place}/key.pem"
     local = {k: v for k, v in secured.engine.environment().items() if not k.endswith("_HOST")}
@@ -219,7 +221,7 @@ def test_contexts_lead_there(secured: Secured) -> None:
     assert done.stdout == "y\n", done.stderr
 
 
-def test_sighup_takes_over_policy_and_certificates(secured: Secured, tmp_path: Path) -> None:
+def test_sighup_reloads_policy_and_certificates(secured: Secured, tmp_path: Path) -> None:
     assert secured.cli("docker", "ps", person="carol").returncode == 1
     secured.policy.write_text('[certificate."*"]\naccess = "run"\n')
     _reload(secured)

@@ -1,4 +1,4 @@
-"""The guided tour, step by step, on real containers. ``jaula demo`` shows a person the same."""
+"""The guided tour on real containers, step by step. ``jaula demo`` runs the same for a user."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_CAPABILITIES = "0000000000000000"
 # 1. The engine and the kernel
 
 
-def test_info_says_what_the_engine_has_and_uses(engine: PrivateEngine, busybox: str) -> None:
+def test_info_lists_the_features_of_the_engine(engine: PrivateEngine, busybox: str) -> None:
     with running(engine, busybox):
         done = engine.cli("jaula", "info")
     assert done.returncode == 0, done.stderr
@@ -64,7 +64,7 @@ def test_check_reports_the_kernel_feature_by_feature(engine: PrivateEngine) -> N
 # 2. A terminal
 
 
-def test_a_shell_in_a_terminal_resizes_detaches_and_comes_back(
+def test_a_shell_in_a_terminal_resizes_detaches_and_reattaches(
     engine: PrivateEngine, busybox: str
 ) -> None:
     jaula, name = str(PROJECT / "jaula"), containers.unique("term")
@@ -123,7 +123,7 @@ def test_debian_bash_runs_in_a_terminal(engine: PrivateEngine, debian: str) -> N
 
 
 @pytest.mark.needs("docker")
-def test_inspect_is_dockers_document(engine: PrivateEngine, busybox: str) -> None:
+def test_inspect_returns_dockers_document(engine: PrivateEngine, busybox: str) -> None:
     with running(engine, busybox) as name:
         document = json.loads(engine.cli("docker", "inspect", name).stdout)[0]
         own = json.loads(engine.cli("jaula", "inspect", name).stdout)[0]
@@ -165,9 +165,7 @@ def test_tree_draws_the_namespaces_that_change_at_each_process(
 # 4. Users
 
 
-def test_root_inside_is_another_nobody_for_every_container(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_every_container_maps_root_to_its_own_uid(engine: PrivateEngine, busybox: str) -> None:
     with running(engine, busybox) as one, running(engine, busybox) as two:
         ids = [
             int(containers.status(containers.pid(engine, c))["Uid"].split()[0]) for c in (one, two)
@@ -188,8 +186,8 @@ def test_files_written_to_a_bind_mount_belong_to_the_invoking_user(
         "echo hi > /data/made; ls -ln /data",
         flags=("-v", f"{tmp_path}:/data"),
     )
-    found = (tmp_path / "made").stat()
-    assert (found.st_uid, found.st_gid) == (os.geteuid(), os.getegid())
+    result = (tmp_path / "made").stat()
+    assert (result.st_uid, result.st_gid) == (os.geteuid(), os.getegid())
     assert (tmp_path / "made").read_text() == "hi\n"
 
 
@@ -198,18 +196,16 @@ def test_files_written_to_a_bind_mount_belong_to_the_invoking_user(
 TOUCH_100_MB = ("dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1")
 
 
-def test_a_hog_lives_without_a_limit_and_is_killed_at_its_limit(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_a_memory_hog_is_killed_only_at_its_limit(engine: PrivateEngine, busybox: str) -> None:
     since, name = time.time(), containers.unique("oom")
     containers.run(engine, busybox, *TOUCH_100_MB)
     done = engine.cli("jaula", "run", "--name", name, "-m", "64mb", busybox, *TOUCH_100_MB)
     try:
         assert done.returncode == 137, done.stderr
         assert inspect(engine, name)["State"]["OOMKilled"] is True
-        found = containers.events(engine, since, event="oom")
+        result = containers.events(engine, since, event="oom")
         attributes = [
-            e["Actor"]["Attributes"] for e in found if e["Actor"]["Attributes"]["name"] == name
+            e["Actor"]["Attributes"] for e in result if e["Actor"]["Attributes"]["name"] == name
         ]
         assert attributes, "no event says that the container ran out of memory"
         text = json.dumps(attributes[0])
@@ -260,10 +256,10 @@ def test_stats_show_usage_and_limit(engine: PrivateEngine, busybox: str) -> None
             terminal.expect(re.escape(name))
             terminal.send("\x03")
             terminal.wait()
-    for shown in (done, real):
-        assert shown.returncode == 0, shown.stderr
-        assert "CPU %" in shown.stdout and "PIDS" in shown.stdout
-        assert re.search(rf"{name}.* / 64MiB", shown.stdout), shown.stdout
+    for output in (done, real):
+        assert output.returncode == 0, output.stderr
+        assert "CPU %" in output.stdout and "PIDS" in output.stdout
+        assert re.search(rf"{name}.* / 64MiB", output.stdout), output.stdout
 
 
 # 6. Capabilities
@@ -281,12 +277,14 @@ def test_the_capability_sets_are_exactly_these(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], mask: str
 ) -> None:
     with running(engine, busybox, flags=flags) as name:
-        found = containers.status(containers.pid(engine, name))
-    assert [found[key] for key in ("CapPrm", "CapEff", "CapBnd")] == [mask] * 3
-    assert [found[key] for key in ("CapInh", "CapAmb")] == [NO_CAPABILITIES] * 2
+        result = containers.status(containers.pid(engine, name))
+    assert [result[key] for key in ("CapPrm", "CapEff", "CapBnd")] == [mask] * 3
+    assert [result[key] for key in ("CapInh", "CapAmb")] == [NO_CAPABILITIES] * 2
 
 
-def test_the_clock_and_the_interfaces_are_out_of_reach(engine: PrivateEngine, busybox: str) -> None:
+def test_the_clock_and_the_interfaces_cannot_be_changed(
+    engine: PrivateEngine, busybox: str
+) -> None:
     for words in (
         ("date", "-s", "2001-01-01"),
         ("ip", "address", "add", "10.9.9.9/24", "dev", "lo"),
@@ -296,7 +294,7 @@ def test_the_clock_and_the_interfaces_are_out_of_reach(engine: PrivateEngine, bu
     assert time.time() > 1_500_000_000
 
 
-def test_ping_works_and_without_net_raw_fails(engine: PrivateEngine, busybox: str) -> None:
+def test_ping_fails_without_net_raw(engine: PrivateEngine, busybox: str) -> None:
     ping = ("ping", "-c", "1", "-W", "2", "127.0.0.1")
     containers.run(engine, busybox, *ping)
     done = engine.cli("jaula", "run", "--rm", "--cap-drop", "net_raw", busybox, *ping)
@@ -314,7 +312,7 @@ def test_caps_decodes_a_mask(engine: PrivateEngine) -> None:
 # 7. Copy on write
 
 
-def test_ten_containers_share_their_layers_and_differ_by_their_writes(
+def test_ten_containers_share_layers_and_have_separate_writes(
     engine: PrivateEngine, busybox: str
 ) -> None:
     layers = _layers(engine)
@@ -419,7 +417,7 @@ def test_skopeo_reads_and_writes_the_archives(
 
 
 @pytest.mark.needs("dockerd")
-def test_docker_loads_what_was_saved_and_the_other_way_round(
+def test_docker_and_jaula_load_each_others_archives(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
     saved, again = tmp_path / "saved.tar", tmp_path / "again.tar"
@@ -444,7 +442,7 @@ def test_docker_loads_what_was_saved_and_the_other_way_round(
 
 
 def _dockerd(base: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A docker daemon of the test's own, without a network: it only loads and saves."""
+    """Start a private docker daemon without a network; it only loads and saves."""
     host = f"unix://{base}/docker.sock"
     program = shutil.which("dockerd", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     assert program, "dockerd is not installed"
@@ -468,7 +466,7 @@ def _dockerd(base: Path) -> tuple[subprocess.Popen[bytes], str]:
 # 9. Proof
 
 
-def test_verify_holds_for_a_default_container(engine: PrivateEngine, busybox: str) -> None:
+def test_verify_passes_for_a_default_container(engine: PrivateEngine, busybox: str) -> None:
     with running(engine, busybox, flags=("-m", "64m")) as name:
         done = engine.cli("jaula", "verify", name)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -497,7 +495,7 @@ def test_verify_names_each_relaxation(engine: PrivateEngine, busybox: str) -> No
     assert re.search(r"(?i)seccomp.*relaxed", done.stdout), done.stdout
 
 
-def test_verify_sees_a_layer_stripped_behind_the_engines_back(
+def test_verify_detects_a_protection_removed_outside_the_engine(
     engine: PrivateEngine, busybox: str
 ) -> None:
     with running(engine, busybox) as name:
@@ -511,7 +509,7 @@ def test_verify_sees_a_layer_stripped_behind_the_engines_back(
     assert re.search(r"(?i)mask.*FAILS", done.stdout), done.stdout
 
 
-def test_verify_sees_a_limit_that_was_lifted(engine: PrivateEngine, busybox: str) -> None:
+def test_verify_detects_a_removed_limit(engine: PrivateEngine, busybox: str) -> None:
     with running(engine, busybox, flags=("--pids-limit", "50")) as name:
         process = containers.pid(engine, name)
         for line in Path(f"/proc/{process}/cgroup").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Signed images, cosign and skopeo on the other side, and an engine that wants signatures."""
+"""Signed images, interoperability with cosign and skopeo, and a policy that requires signatures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture
 def keys(tmp_path: Path, engine: PrivateEngine) -> Path:
-    """A directory with ``team`` (ECDSA) and ``other`` (Ed25519)."""
+    """Return a directory with the keys ``team`` (ECDSA) and ``other`` (Ed25519)."""
     for name, algorithm in (("team", "ecdsa"), ("other", "ed25519")):
         jaula(engine, "trust", "generate-key", "--algorithm", algorithm, str(tmp_path / name))
     return tmp_path
@@ -44,7 +44,7 @@ def jaula(engine: PrivateEngine, *words: str) -> str:
 
 
 def refused(engine: PrivateEngine, *words: str, program: str = "jaula") -> tuple[int, str]:
-    """Exit status and standard error of a command that must fail."""
+    """Return exit status and standard error of a command that must fail."""
     done = engine.cli(program, *words, env=with_password(engine))
     assert done.returncode != 0, done.stdout
     return done.returncode, done.stderr
@@ -70,7 +70,7 @@ def push(engine: PrivateEngine, registry: Registry, image: str, path: str = "tea
 
 
 def at(registry: Registry, name: str) -> str:
-    """A name with the digest that it has at the registry."""
+    """Return a name with its digest at the registry."""
     path, _, tag = name.partition("/")[2].rpartition(":")
     return f"{name.rpartition(':')[0]}@{registry.manifest(path, tag)[0]}"
 
@@ -85,7 +85,7 @@ def cosign_verify(key: Path, name: str, *, referrers: bool) -> subprocess.Comple
 
 
 @pytest.mark.parametrize("referrers", [False, True])
-def test_cosign_verifies_what_is_signed(
+def test_cosign_verifies_our_signatures(
     engine: PrivateEngine, registry: Registry, busybox: str, keys: Path, referrers: bool
 ) -> None:
     name = push(engine, registry, busybox)
@@ -97,15 +97,18 @@ def test_cosign_verifies_what_is_signed(
     for key in ("team", "other"):
         done = cosign_verify(keys / f"{key}.pub", name, referrers=referrers)
         assert done.returncode == 0, done.stderr
-        [found] = json.loads(done.stdout)
-        assert found["optional"] == {"by": key}
-        assert found["critical"]["identity"]["docker-reference"] == name.rpartition(":")[0]
-    shown = jaula(engine, "trust", "inspect", "--key", f"{keys}/team.pub", name)
-    assert [line.split()[0] for line in shown.splitlines()[1:]] == [f"{keys}/team.pub", "<unknown>"]
+        [result] = json.loads(done.stdout)
+        assert result["optional"] == {"by": key}
+        assert result["critical"]["identity"]["docker-reference"] == name.rpartition(":")[0]
+    output = jaula(engine, "trust", "inspect", "--key", f"{keys}/team.pub", name)
+    assert [line.split()[0] for line in output.splitlines()[1:]] == [
+        f"{keys}/team.pub",
+        "<unknown>",
+    ]
 
 
 @pytest.mark.parametrize("referrers", [False, True])
-def test_what_cosign_signs_is_verified(
+def test_signatures_of_cosign_are_verified(
     engine: PrivateEngine, registry: Registry, busybox: str, tmp_path: Path, referrers: bool
 ) -> None:
     made = subprocess.run(
@@ -133,7 +136,7 @@ def test_what_cosign_signs_is_verified(
 
 
 def skopeo(directory: Path, registry: Registry, *words: str, key: Path | None = None) -> str:
-    """Run skopeo, under a policy that wants signatures by ``key``; what it complains of."""
+    """Run skopeo under a policy that requires signatures by ``key`` and return its errors."""
     rule: dict[str, object] = {"type": "insecureAcceptAnything"}
     if key is not None:
         rule = {
@@ -152,7 +155,7 @@ def skopeo(directory: Path, registry: Registry, *words: str, key: Path | None = 
     return done.stderr if done.returncode else ""
 
 
-def test_skopeo_takes_what_is_signed_and_nothing_else(
+def test_skopeo_accepts_only_signed_images(
     engine: PrivateEngine, registry: Registry, busybox: str, keys: Path
 ) -> None:
     name = push(engine, registry, busybox)
@@ -166,7 +169,7 @@ def test_skopeo_takes_what_is_signed_and_nothing_else(
     assert skopeo(keys, registry, *copy, f"dir:{keys}/d", key=keys / "other.pub") == ""
 
 
-def test_what_skopeo_signs_is_verified(
+def test_signatures_of_skopeo_are_verified(
     engine: PrivateEngine, registry: Registry, busybox: str, tmp_path: Path
 ) -> None:
     word = tmp_path / "word"
@@ -199,7 +202,7 @@ def test_what_skopeo_signs_is_verified(
     assert f"1 for another name ({target})" in told
 
 
-def test_a_registrys_image_that_is_not_the_one_here_is_not_signed(
+def test_an_image_that_differs_at_the_registry_is_not_signed(
     engine: PrivateEngine, registry: Registry, busybox: str, keys: Path, tmp_path: Path
 ) -> None:
     name = push(engine, registry, busybox)
@@ -240,7 +243,7 @@ def jaula_commit(engine: PrivateEngine, image: str) -> str:
         (("trust", "generate-key", "--algorithm", "rsa", "KEYS/new"), "unknown algorithm 'rsa'"),
     ],
 )
-def test_bad_input_is_one_clear_line(
+def test_invalid_input_is_one_clear_line(
     engine: PrivateEngine, registry: Registry, busybox: str, keys: Path,
     words: tuple[str, ...], told: str,
 ) -> None:  # fmt: skip
@@ -251,10 +254,10 @@ def test_bad_input_is_one_clear_line(
             text.replace("NAME-not", f"{name}-not").replace("NAME", name).replace("KEYS", str(keys))
         )
 
-    status, found = refused(engine, *(filled(word) for word in words))
+    status, result = refused(engine, *(filled(word) for word in words))
     assert status in (1, 125)
-    assert filled(told) in found or told in found
-    assert "Traceback" not in found
+    assert filled(told) in result or told in result
+    assert "Traceback" not in result
 
 
 def test_a_key_with_another_password_is_refused(
@@ -275,13 +278,13 @@ def test_a_key_with_another_password_is_refused(
 
 
 class Guarded:
-    """An engine, its policy, and images that it may or may not run."""
+    """An engine with an image policy, and images that it allows or refuses."""
 
     def __init__(self, engine: PrivateEngine, policy: Path, registry: Registry) -> None:
         self.engine, self.policy, self.registry = engine, policy, registry
 
     def rules(self, **rules: str) -> None:
-        """``team``, ``all`` and so on: paths below the registry, and what they say."""
+        """Return rules by name, such as ``team`` and ``all``: paths below the registry."""
         lines = []
         for path, rule in rules.items():
             scope = "*" if path == "all" else f"{self.registry.name}/{path}".rstrip("/_")
@@ -311,9 +314,7 @@ def guarded(
 
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])
-def test_run_of_an_image_that_the_policy_refuses_names_the_rule(
-    guarded: Guarded, keys: Path, program: str
-) -> None:
+def test_run_of_a_refused_image_names_the_rule(guarded: Guarded, keys: Path, program: str) -> None:
     engine = guarded.engine
     unsigned = push(engine, guarded.registry, "busybox")
     signed = push(engine, guarded.registry, "busybox")
@@ -334,7 +335,7 @@ def test_run_of_an_image_that_the_policy_refuses_names_the_rule(
     assert reply.status == 404  # it did not come in at all
 
 
-def test_a_container_is_judged_again_at_each_start(guarded: Guarded, keys: Path) -> None:
+def test_the_policy_applies_at_each_start(guarded: Guarded, keys: Path) -> None:
     engine = guarded.engine
     name = push(engine, guarded.registry, "busybox")
     jaula(engine, "create", "--name", "box", name, "echo", "started")
@@ -356,7 +357,7 @@ def test_a_container_is_judged_again_at_each_start(guarded: Guarded, keys: Path)
     assert jaula(engine, "trust", "policy").startswith("No image policy is in force")
 
 
-def test_a_container_that_restarts_by_itself_is_judged_too(guarded: Guarded) -> None:
+def test_the_policy_applies_to_automatic_restarts(guarded: Guarded) -> None:
     engine = guarded.engine
     jaula(engine, "run", "-d", "--name", "box", "--restart", "always", "busybox", "sleep", "600")
     guarded.rules(all='"reject"')
@@ -373,7 +374,7 @@ def test_a_container_that_restarts_by_itself_is_judged_too(guarded: Guarded) -> 
         raise AssertionError(containers_end[0]["State"])
 
 
-def test_an_archive_does_not_go_around_the_policy(guarded: Guarded, tmp_path: Path) -> None:
+def test_an_archive_does_not_bypass_the_policy(guarded: Guarded, tmp_path: Path) -> None:
     engine = guarded.engine
     name = push(engine, guarded.registry, "busybox")
     jaula(engine, "save", "-o", str(tmp_path / "a.tar"), name)
@@ -385,7 +386,9 @@ def test_an_archive_does_not_go_around_the_policy(guarded: Guarded, tmp_path: Pa
     assert name not in jaula(engine, "images", "--format", "{{.Repository}}:{{.Tag}}")
 
 
-def test_a_build_starts_from_no_image_that_is_refused(guarded: Guarded, tmp_path: Path) -> None:
+def test_a_build_refuses_a_base_image_that_the_policy_refuses(
+    guarded: Guarded, tmp_path: Path
+) -> None:
     engine = guarded.engine
     name = push(engine, guarded.registry, "busybox")
     context = tmp_path / "context"
@@ -403,7 +406,7 @@ def test_a_build_starts_from_no_image_that_is_refused(guarded: Guarded, tmp_path
     assert rule in refused(engine, "build", str(context))[1]
 
 
-def test_a_list_is_signed_with_what_it_lists(guarded: Guarded, keys: Path) -> None:
+def test_a_list_is_signed_with_its_manifests(guarded: Guarded, keys: Path) -> None:
     engine, registry = guarded.engine, guarded.registry
     member = push(engine, registry, "busybox")
     name = f"{registry.name}/team/{containers.unique('list')}:1"
@@ -422,11 +425,11 @@ def test_a_list_is_signed_with_what_it_lists(guarded: Guarded, keys: Path) -> No
     assert not skopeo(keys, registry, *copy, key=keys / "team.pub")
 
 
-def test_the_policy_is_shown_with_what_decides(guarded: Guarded) -> None:
+def test_the_policy_is_shown_with_the_deciding_rule(guarded: Guarded) -> None:
     engine, registry = guarded.engine, guarded.registry.name
     guarded.rules(all='"reject"', team=SIGNED)
-    shown = jaula(engine, "trust", "policy").splitlines()
-    assert [line.split()[:2] for line in shown[1:]] == [
+    output = jaula(engine, "trust", "policy").splitlines()
+    assert [line.split()[:2] for line in output[1:]] == [
         ["*", "reject"],
         [f"{registry}/team", "signed-by"],
     ]
@@ -434,31 +437,31 @@ def test_the_policy_is_shown_with_what_decides(guarded: Guarded) -> None:
     assert decides == f"{registry}/team\n"
 
 
-def test_verify_says_which_rule_holds(guarded: Guarded, keys: Path) -> None:
+def test_verify_names_the_rule(guarded: Guarded, keys: Path) -> None:
     engine = guarded.engine
     name = push(engine, guarded.registry, "busybox")
 
     def row(*words: str) -> dict[str, str]:
         done = engine.cli("jaula", "verify", "--format", "json", *words)
         rows = json.loads(done.stdout)
-        [found] = [r for r in rows if r["id"] == "image policy"]
-        return found
+        [result] = [r for r in rows if r["id"] == "image policy"]
+        return result
 
     with containers.running(engine, name) as box:
-        found = row(box)
-        assert (found["requested"], found["verdict"]) == ("no policy is in effect", "holds")
+        result = row(box)
+        assert (result["requested"], result["verdict"]) == ("no policy is in effect", "holds")
         assert row("--host")["requested"] == "no policy is in effect"
         guarded.rules(team=SIGNED)
         assert row(box)["verdict"] == "FAILS"
         jaula(engine, "image", "sign", "--key", f"{keys}/team.key", name)  # and it is known here
-        found = row(box)
-        assert (found["verdict"], "signed by team.pub" in found["effective"]) == ("holds", True)
+        result = row(box)
+        assert (result["verdict"], "signed by team.pub" in result["effective"]) == ("holds", True)
         assert row("--host")["requested"] == "rules"
         guarded.rules(team='"reject"')
         assert row(box)["verdict"] == "FAILS"
 
 
-def test_an_engine_does_not_start_with_a_policy_that_it_cannot_read(
+def test_an_engine_with_an_unreadable_policy_does_not_start(
     new_engine: Callable[..., PrivateEngine], tmp_path: Path
 ) -> None:
     policy = tmp_path / "policy.toml"

@@ -1,1 +1,1 @@
-"""What the tests of a whole engine share: private engines, their images, and what they may leak."""
+"""Fixtures for tests of a whole engine: private engines, their images, and checks for leaks."""

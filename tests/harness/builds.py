@@ -1,4 +1,4 @@
-"""Builds through the API: a context as a dictionary, the messages that came, a client's session."""
+"""Builds through the API: a context as a dictionary, the messages, a client's session."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Files = Mapping[str, str | bytes | tarfile.TarInfo]
 
 @dataclass(frozen=True)
 class Built:
-    """What a build said; ``image`` is '' where there is none."""
+    """The result of a build; ``image`` is '' if absent."""
 
     status: int
     messages: list[dict[str, Any]]
@@ -35,13 +35,13 @@ class Built:
 
     @property
     def image(self) -> str:
-        found = [m["aux"]["ID"] for m in self.messages if "aux" in m]
-        return str(found[-1]) if found else ""
+        result = [m["aux"]["ID"] for m in self.messages if "aux" in m]
+        return str(result[-1]) if result else ""
 
     @property
     def error(self) -> str:
-        found = [m.get("error") or m.get("message") or "" for m in self.messages]
-        return str(next((text for text in found if text), ""))
+        result = [m.get("error") or m.get("message") or "" for m in self.messages]
+        return str(next((text for text in result if text), ""))
 
     @property
     def cached(self) -> int:
@@ -49,7 +49,7 @@ class Built:
 
 
 def context(files: Files, *, mtime: int = 1_700_000_000) -> bytes:
-    """A tar of the files; a TarInfo stands as it is under its name."""
+    """Return a tar of the files; a TarInfo is used unchanged under its name."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in files.items():
@@ -64,7 +64,7 @@ def context(files: Files, *, mtime: int = 1_700_000_000) -> bytes:
 
 
 def query(**parameters: Any) -> str:
-    """Parameters as a client sends them: documents as JSON."""
+    """Return parameters as a client sends them: documents as JSON."""
     plain = {
         name: json.dumps(value) if isinstance(value, dict | list) else str(value)
         for name, value in parameters.items()
@@ -75,7 +75,7 @@ def query(**parameters: Any) -> str:
 def build(
     engine: PrivateEngine, files: Files | bytes, *, timeout: float = 120.0, **parameters: Any
 ) -> Built:
-    """Build; ``files`` hold the Dockerfile."""
+    """Build; ``files`` contain the Dockerfile."""
     body = files if isinstance(files, bytes) else context(files)
     reply = engine.request(
         "POST",
@@ -89,14 +89,14 @@ def build(
 
 
 def done(engine: PrivateEngine, files: Files, **parameters: Any) -> Built:
-    """Build what must succeed."""
+    """Build and assert success."""
     built = build(engine, files, **parameters)
     assert built.status == 200 and not built.error and built.image, built
     return built
 
 
 def nothing_left(engine: PrivateEngine) -> bool:
-    """Whether no build's directory is there; it goes a moment after the build's last message."""
+    """Return whether every build directory is removed, shortly after the last message."""
     work = engine.root / "lib" / "build" / "work"
     deadline = time.monotonic() + 10
     while any(work.iterdir()) and time.monotonic() < deadline:
@@ -105,31 +105,31 @@ def nothing_left(engine: PrivateEngine) -> bool:
 
 
 def output(engine: PrivateEngine, image: str, *words: str) -> str:
-    """What a command prints in a container of an image."""
+    """Return the output of a command in a container of an image."""
     made = engine.cli("jaula", "run", "--rm", image, *words)
     assert made.returncode == 0, made.stderr
     return made.stdout
 
 
 def files_of(engine: PrivateEngine, image: str) -> dict[str, bytes]:
-    """The regular files of an image's topmost layers, by path, as an export shows them."""
+    """Return the regular files of an image by path, as an export contains them."""
     created = engine.request("POST", "/containers/create", {"Image": image, "Cmd": ["x"]}).json()
     try:
         data = engine.request("GET", f"/containers/{created['Id']}/export").body
     finally:
         engine.request("DELETE", f"/containers/{created['Id']}")
-    found = {}
+    result = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isreg() else None
             if file is not None:
-                found["/" + member.name] = file.read()
-    return found
+                result["/" + member.name] = file.read()
+    return result
 
 
 @contextlib.contextmanager
 def running(engine: PrivateEngine, files: Files, **parameters: Any) -> Iterator[socket.socket]:
-    """A build that goes on; closing the socket is a client that leaves."""
+    """Yield a running build; closing the socket disconnects the client."""
     connection = UnixConnection(str(engine.socket))
     body = context(files)
     connection.request("POST", f"/build?{query(**parameters)}", body, {"Content-Type": "x"})
@@ -142,7 +142,7 @@ def running(engine: PrivateEngine, files: Files, **parameters: Any) -> Iterator[
 
 @dataclass
 class Session:
-    """The client's end of a build's session, in a thread."""
+    """The client's side of a build session, in a thread."""
 
     engine: PrivateEngine
     secrets: dict[str, bytes] = field(default_factory=dict)

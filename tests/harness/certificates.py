@@ -1,4 +1,4 @@
-"""An authority of a test's own, and certificates for an engine and its clients."""
+"""A private certificate authority, with certificates for an engine and its clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 class Authority:
-    """``ca.pem`` in a directory, and what it has signed beside it."""
+    """A CA: ``ca.pem`` in a directory, and the certificates that it signed."""
 
     def __init__(self, directory: Path, name: str = "test authority") -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ class Authority:
         )
 
     def sign(self, name: str, *, usage: str = "clientAuth", expired: bool = False) -> Path:
-        """A directory with ``ca.pem``, ``cert.pem`` and ``key.pem``, as DOCKER_CERT_PATH has it."""
+        """Return a directory with ``ca.pem``, ``cert.pem`` and ``key.pem`` (DOCKER_CERT_PATH)."""
         place = self.directory / f"of-{name.replace('/', '_') or 'nobody'}{'-old' * expired}"
         place.mkdir()
         key, certificate = str(place / "key.pem"), str(place / "cert.pem")
@@ -47,11 +47,11 @@ class Authority:
         return place
 
     def server(self) -> Path:
-        """The engine's certificate, for 127.0.0.1."""
+        """Return the engine's certificate, for 127.0.0.1."""
         return self.sign("127.0.0.1", usage="serverAuth")
 
 
 def fingerprint(place: Path) -> str:
-    """As the policy names the certificate in a directory."""
+    """Return the policy's name of the certificate in a directory."""
     der = ssl.PEM_cert_to_DER_cert((place / "cert.pem").read_text())
     return f"sha256:{sha256(der).hexdigest()}"

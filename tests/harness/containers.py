@@ -1,4 +1,4 @@
-"""Looking at a container from the host's side, through the kernel."""
+"""Properties of a container on the host, read from the kernel."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 
 from harness import leaks
 from harness.engine import PrivateEngine
+from jaula.kernel import mountinfo as mounts
+from jaula.kernel.mountinfo import MountInfo
 
 _numbers = itertools.count(1)
 
@@ -25,7 +27,7 @@ def unique(prefix: str = "t") -> str:
 def running(
     engine: PrivateEngine, image: str, *command: str, flags: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """A container that runs until the block ends; its name."""
+    """Yield the name of a container that runs until the block ends."""
     name = unique()
     words = ("run", "-d", "--name", name, *flags, image, *(command or ("sleep", "600")))
     done = engine.cli("jaula", *words)
@@ -37,7 +39,7 @@ def running(
 
 
 def run(engine: PrivateEngine, image: str, *command: str, flags: tuple[str, ...] = ()) -> str:
-    """The output of ``run --rm``; it must succeed."""
+    """Return the output of ``run --rm``; assert success."""
     done = engine.cli("jaula", "run", "--rm", *flags, image, *command)
     assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout
@@ -57,7 +59,7 @@ def pid(engine: PrivateEngine, name: str) -> int:
 
 
 def status(process: int) -> dict[str, str]:
-    """/proc/PID/status as a mapping."""
+    """Return /proc/PID/status as a mapping."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
@@ -66,26 +68,13 @@ def parent(process: int) -> int:
     return int(status(process)["PPid"])
 
 
-def mountinfo(process: int) -> dict[str, dict[str, Any]]:
-    """Mounts of a process by mount point (the topmost wins): options, propagation, type, root."""
-    found = {}
-    for line in Path(f"/proc/{process}/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split()
-        kind, source, super_options = after.split(" ", 2)
-        found[fields[4]] = {
-            "root": fields[3],
-            "options": set(fields[5].split(",")),
-            "propagation": fields[6:],
-            "type": kind,
-            "source": source,
-            "super": set(super_options.split(",")),
-        }
-    return found
+def mountinfo(process: int) -> dict[str, MountInfo]:
+    """Return the mounts of a process by mount point; the topmost wins."""
+    return {mount.target: mount for mount in mounts.read(f"/proc/{process}/mountinfo")}
 
 
 def cgroup_file(process: int, v1_controller: str, v1_name: str, v2_name: str) -> str:
-    """The value of a limit of the process's cgroup, on either version."""
+    """Return the value of a limit of the process's cgroup, on either version."""
     for line in Path(f"/proc/{process}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if v1_controller in controllers.split(","):
@@ -98,7 +87,7 @@ def cgroup_file(process: int, v1_controller: str, v1_name: str, v2_name: str) ->
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
-    """Wait for a condition; fail with ``what`` when it does not come."""
+    """Wait for a condition; fail with ``what`` at the timeout."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -107,7 +96,7 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 15.0) 
 
 
 def assert_clean(engine: PrivateEngine, seconds: float = 15.0) -> None:
-    """Wait until nothing of a container is left on the host; say what is."""
+    """Wait until no container leaves anything on the host; report what remains."""
     deadline = time.monotonic() + seconds
     while left := leaks.of_containers(engine):
         if time.monotonic() > deadline:
@@ -116,7 +105,7 @@ def assert_clean(engine: PrivateEngine, seconds: float = 15.0) -> None:
 
 
 def events(engine: PrivateEngine, since: float, **filters: str) -> list[dict[str, Any]]:
-    """What has happened since a moment, up to now."""
+    """Return the events since a time, up to now."""
     chosen = json.dumps({key: [value] for key, value in filters.items()})
     from urllib.parse import quote
 

@@ -1,6 +1,6 @@
-"""A jaula engine of a test's own: its directories, socket, bridge and cgroup parent are private.
+"""A private jaula engine: its directories, socket, bridge and cgroup parent are its own.
 
-Nothing of it can meet the machine's own engine or another test's. It is ended by process id.
+It shares nothing with the machine's own engine or another test's. It is stopped by process id.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Reply:
 
 @dataclass
 class PrivateEngine:
-    """One engine. ``index`` keeps the names and the subnet of parallel engines apart."""
+    """One engine. ``index`` separates the names and subnets of parallel engines."""
 
     index: int
     # Short, because socket addresses are limited to 107 bytes and container ids are 64 long.
@@ -99,7 +99,7 @@ class PrivateEngine:
         ]
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the engine and wait until it answers."""
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "JAULA_"))},
             "PYTHONPATH": str(PROJECT / "src"),
@@ -137,7 +137,7 @@ class PrivateEngine:
         timeout: float = COMMAND_TIMEOUT,
         headers: dict[str, str] | None = None,
     ) -> Reply:
-        """One request on a connection of its own. ``body``: bytes as they are, else JSON."""
+        """Send one request on a new connection. ``body``: bytes unchanged, else JSON."""
         connection = UnixConnection(str(self.socket), timeout)
         try:
             data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -149,14 +149,14 @@ class PrivateEngine:
             connection.close()
 
     def kill(self) -> None:
-        """SIGKILL the engine's main process, as a crash would: its containers go on."""
+        """Kill the engine's main process with SIGKILL; its containers keep running."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
         self.process = None
 
     def stop(self) -> int:
-        """SIGTERM and wait; the exit status."""
+        """Send SIGTERM, wait, and return the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -174,7 +174,7 @@ class PrivateEngine:
             assert reply.status in (204, 404, 409), reply
 
     def discard(self) -> None:
-        """End it with all its containers; keep the directories for a look at leaks."""
+        """Stop it with all its containers; keep the directories for the leak check."""
         if self.process is None:
             return
         if self.process.poll() is not None:
@@ -205,7 +205,7 @@ class PrivateEngine:
         }
 
     def cli(self, program: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run ``jaula`` or ``docker`` against this engine; text in and out, no check."""
+        """Run ``jaula`` or ``docker`` against this engine with text streams, without a check."""
         first = [str(PROJECT / "jaula")] if program == "jaula" else [program]
         variables = self.environment()
         if program == "jaula":

@@ -1,4 +1,4 @@
-"""Images made by hand for a test: hostile ones, and one with the host's own tools."""
+"""Handmade images: hostile ones, and one with the host's own tools."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Entry = tuple[tarfile.TarInfo, bytes]
 
 
 def archive(entries: Iterable[Entry]) -> bytes:
-    """A tar of exactly these entries, in this order."""
+    """Return a tar of exactly these entries, in this order."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for info, content in entries:
@@ -52,7 +52,7 @@ def archive(entries: Iterable[Entry]) -> bytes:
 
 
 def busybox_entries(without: Sequence[str] = ()) -> list[Entry]:
-    """A small root file system; ``without`` names entries that a test makes its own way."""
+    """Return a small root file system; ``without`` names entries that the test adds itself."""
     source = shutil.which("busybox")
     assert source is not None, "busybox-static is not installed"
     with open(source, "rb") as program:
@@ -68,7 +68,7 @@ def busybox_entries(without: Sequence[str] = ()) -> list[Entry]:
 
 
 def import_image(engine: PrivateEngine, name: str, entries: Iterable[Entry]) -> str:
-    """Make an image of the entries; its name."""
+    """Import an image of the entries and return its name."""
     path = f"/images/create?fromSrc=-&repo={name}&tag=latest"
     reply = engine.request(
         "POST", path, archive(entries), headers={"Content-Type": "application/x-tar"}
@@ -78,7 +78,7 @@ def import_image(engine: PrivateEngine, name: str, entries: Iterable[Entry]) -> 
 
 
 def host_tools(engine: PrivateEngine) -> tuple[str, ...]:
-    """Words for ``run`` that put the host's /usr, Python included, read-only in a container."""
+    """Return words for ``run`` that bind the host's /usr, Python included, read-only."""
     if Path("/sys/fs/selinux/enforce").exists():
         pytest.skip("under SELinux no container may execute the host's programs")
     merged = [link("lib", "usr/lib"), link("lib64", "usr/lib64"), directory("usr")]

@@ -1,4 +1,4 @@
-"""Image archives of which the layers are made by hand, entry by entry."""
+"""Image archives with handmade layers, entry by entry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ Member = tuple[object, ...]  # name, content; name, kind, target; and a dict of 
 
 
 def layer(members: Sequence[Member], canary: Path | None = None) -> bytes:
-    """A tar of the members; ``CANARY`` in a text is the canary's path without its first slash."""
+    """Return a tar of the members.
+
+    ``CANARY`` in a text is replaced by the canary's path without its first slash.
+    """
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for member in members:
@@ -60,7 +63,7 @@ def digest(data: bytes) -> str:
 
 
 def image(name: str, *layers: tuple[bytes, str], copies: int = 1) -> bytes:
-    """An archive as ``docker save`` writes it, of layers as they are stored and their diff ids."""
+    """Return an archive as ``docker save`` writes it, from stored layers and their diff ids."""
     config = {
         "architecture": "amd64",
         "os": "linux",

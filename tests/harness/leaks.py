@@ -1,4 +1,4 @@
-"""What an engine may have left on the host, read from the kernel and not from the engine."""
+"""Leftovers of an engine on the host, read from the kernel and not from the engine."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from harness.engine import PrivateEngine
 
 
 def mounts(engine: PrivateEngine) -> list[str]:
-    """Mounts in this mount namespace below the engine's directories."""
+    """Return mounts in this mount namespace below the engine's directories."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line for line in lines if str(engine.root) in line or str(engine.run) in line]
 
 
 def cgroups(engine: PrivateEngine) -> list[str]:
-    """Cgroups of containers below the engine's parent, in every hierarchy."""
-    found = []
+    """Return cgroups of containers below the engine's parent, in every hierarchy."""
+    result = []
     for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
         parent = hierarchy / engine.cgroup_parent
         if parent.is_dir():
-            found += [str(child) for child in parent.iterdir() if child.is_dir()]
-    return found
+            result += [str(child) for child in parent.iterdir() if child.is_dir()]
+    return result
 
 
 SANDBOX_POOL = 4  # network sandboxes that an engine keeps ready, each with its port
 
 
 def links(engine: PrivateEngine) -> list[str]:
-    """Ports of the engine's bridge beyond those of sandboxes that wait for a container."""
+    """Return ports of the engine's bridge in excess of the sandbox pool."""
     ports = Path("/sys/class/net") / engine.bridge / "brif"
-    found = sorted(os.listdir(ports)) if ports.is_dir() else []
-    return found if len(found) > SANDBOX_POOL else []
+    result = sorted(os.listdir(ports)) if ports.is_dir() else []
+    return result if len(result) > SANDBOX_POOL else []
 
 
 def bridge(engine: PrivateEngine) -> list[str]:
@@ -44,7 +44,7 @@ def bridge(engine: PrivateEngine) -> list[str]:
 
 
 def tables(engine: PrivateEngine) -> list[str]:
-    """nftables tables that carry the name of the engine's bridge."""
+    """Return nftables tables with the name of the engine's bridge."""
     text = subprocess.run(
         ["nft", "list", "tables"], capture_output=True, text=True, check=True
     ).stdout
@@ -52,8 +52,8 @@ def tables(engine: PrivateEngine) -> list[str]:
 
 
 def processes(engine: PrivateEngine) -> list[str]:
-    """Processes in the engine's cgroups, or whose command line or environment names it."""
-    found = []
+    """Return processes in the engine's cgroups, or whose command line names its directories."""
+    result = []
     marks = (str(engine.root).encode(), str(engine.run).encode())
     for directory in Path("/proc").glob("[0-9]*"):
         if int(directory.name) in (os.getpid(), os.getppid()):
@@ -62,25 +62,25 @@ def processes(engine: PrivateEngine) -> list[str]:
             command = (directory / "cmdline").read_bytes()
             groups = (directory / "cgroup").read_text()
             if f"/{engine.cgroup_parent}" in groups or any(mark in command for mark in marks):
-                found.append(f"{directory.name} {command!r}")
-    return found
+                result.append(f"{directory.name} {command!r}")
+    return result
 
 
 def of_containers(engine: PrivateEngine) -> dict[str, list[str]]:
-    """What is there for containers only: empty while none runs."""
+    """Return resources of containers on the host: empty while none runs."""
     kinds = {"mounts": mounts, "cgroups": cgroups, "links": links}
-    return {kind: found for kind, look in kinds.items() if (found := look(engine))}
+    return {kind: result for kind, look in kinds.items() if (result := look(engine))}
 
 
 def of_engine(engine: PrivateEngine) -> dict[str, list[str]]:
-    """Everything of an engine that has been stopped: nothing may be left but its directories."""
+    """Return resources of a stopped engine on the host: only its directories may remain."""
     kinds = {"bridge": bridge, "tables": tables, "processes": processes}
-    found = of_containers(engine)
-    return found | {kind: left for kind, look in kinds.items() if (left := look(engine))}
+    result = of_containers(engine)
+    return result | {kind: left for kind, look in kinds.items() if (left := look(engine))}
 
 
 def clean_up(engine: PrivateEngine) -> None:
-    """End and remove what a failed test has left, so that it disturbs no other."""
+    """Kill and remove the leftovers of a failed test, so that it affects no other."""
     for line in processes(engine):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(line.split()[0]), signal.SIGKILL)
@@ -102,7 +102,7 @@ def clean_up(engine: PrivateEngine) -> None:
 
 @contextlib.contextmanager
 def nothing_left(private: PrivateEngine) -> Iterator[PrivateEngine]:
-    """A private engine from its start to its end, of which nothing may be left then."""
+    """Start a private engine, yield it, stop it and assert that nothing remains."""
     try:
         private.start()
         yield private

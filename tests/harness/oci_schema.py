@@ -1,4 +1,4 @@
-"""The OCI runtime specification's own JSON schemas, as Debian packages them (version 1.2.0)."""
+"""The JSON schemas of the OCI runtime specification, packaged by Debian (version 1.2.0)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCHEMAS = Path("/usr/share/gocode/src/github.com/opencontainers/runtime-spec/sch
 
 
 def problems(schema: str, document: object) -> list[str]:
-    """Where a document breaks the schema of that file name, a line each."""
+    """Return the violations of the schema by a document, one line each."""
 
     def read(uri: str) -> Resource[Any]:
         name = uri.rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""Registries for tests: the distribution project's server, on a loopback port of its own."""
+"""Registries for tests: the distribution project's server, on a private loopback port."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 class Registry:
-    """A server, its storage below ``directory``. ``name`` is what images' names begin with."""
+    """A server with storage below ``directory``. ``name`` is the domain of image names."""
 
     def __init__(
         self, directory: Path, *, tls: bool = False, auth: dict[str, Any] | None = None
@@ -105,7 +105,7 @@ class Registry:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> tuple[int, dict[str, str], bytes]:
-        """One request as a test itself makes it, with the test user's password."""
+        """Send one request of the test itself, with the test user's password."""
         sent = {"Accept": MANIFESTS, **(headers or {})}
         if "htpasswd" in self._auth:
             pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -125,19 +125,19 @@ class Registry:
             connection.close()
 
     def manifest(self, name: str, reference: str) -> tuple[str, dict[str, Any]]:
-        """Digest and document of a tag."""
+        """Return digest and document of a tag."""
         status, headers, body = self.ask("GET", f"/v2/{name}/manifests/{reference}")
         assert status == 200, body
         return headers["docker-content-digest"], json.loads(body)
 
     def requests(self, needle: str) -> int:
-        """How many requests in the log hold ``needle``."""
+        """Return the number of requests in the log that contain ``needle``."""
         time.sleep(0.1)
         return sum(needle in line for line in self.log.read_text().splitlines())
 
 
 def basic_auth(directory: Path) -> dict[str, Any]:
-    """Settings of a registry that asks for a password."""
+    """Return the settings of a registry that requires a password."""
     directory.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         ["htpasswd", "-Bbn", USER, PASSWORD], capture_output=True, text=True, check=True
@@ -147,7 +147,7 @@ def basic_auth(directory: Path) -> dict[str, Any]:
 
 
 def make_certificates(directory: Path, *, rsa: bool = False) -> None:
-    """An authority, ``ca.crt``, and its certificate for 127.0.0.1, ``server.crt`` and ``.key``."""
+    """Create a CA, ``ca.crt``, and its certificate for 127.0.0.1: ``server.crt`` and ``.key``."""
     directory.mkdir(parents=True, exist_ok=True)
 
     def openssl(*words: str) -> None:
@@ -171,7 +171,7 @@ def make_certificates(directory: Path, *, rsa: bool = False) -> None:
 
 
 class TokenServer:
-    """Gives tokens that a registry with ``auth()`` takes; ``seen`` is what it was asked."""
+    """Issues tokens for a registry with ``auth()``; ``seen`` contains its requests."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -212,10 +212,10 @@ class TokenServer:
         }
 
     def answer(self, request: BaseHTTPRequestHandler, query: dict[str, list[str]]) -> None:
-        given = request.headers.get("Authorization", "")
-        self.seen.append({"authorization": given, **query})
+        passed = request.headers.get("Authorization", "")
+        self.seen.append({"authorization": passed, **query})
         pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        known = given == f"Basic {pair}" or query.get("refresh_token") == ["kept"]
+        known = passed == f"Basic {pair}" or query.get("refresh_token") == ["kept"]
         if not known:
             body, status = b'{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}', 401
         else:
@@ -230,7 +230,7 @@ class TokenServer:
         request.wfile.write(body)
 
     def _token(self, scopes: list[str]) -> str:
-        """A JSON web token (RFC 7519) by RS256, with the signer's certificate in its header."""
+        """Return a JSON web token (RFC 7519, RS256) with the signer's certificate in its header."""
         signer = self.directory / "signer"
         certificate = ssl.PEM_cert_to_DER_cert((signer / "server.crt").read_text())
         header = {

@@ -1,8 +1,7 @@
-"""An ordinary user with an engine of its own, in a room where nothing of the host's is touched.
+"""An ordinary user with a private engine, in private namespaces isolated from the host.
 
-The user, its ranges of ids, its home and /run/user are known in the room only. The room's network
-has one interface that leads nowhere, so that there is an address which is neither a container's nor
-loopback.
+The user, its subordinate ids, its home and /run/user exist only in these namespaces. The network
+has one interface without a peer, so there is an address that is neither a container's nor loopback.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.callers.room import Room, settled
+from harness.callers.private_namespaces import PrivateNamespaces, remaining
 from harness.engine import PROJECT
 from harness.terminal import Terminal
 
@@ -30,15 +29,15 @@ SLOW = 240.0 if "JAULA_VM" in os.environ else 60.0  # seconds
 
 
 class RootlessHost:
-    """Used as a context; at its end nothing of the engine may be left."""
+    """A context manager; at its end no process of the engine may remain."""
 
     name, tree = NAME, TREE
     _living: ClassVar[set[int]] = set()
 
     def __init__(self, *, with_ids: bool = True, tun: bool = True) -> None:
-        self.room = Room()
-        # No two, of any test run on this machine, are the same user to the kernel: what belongs
-        # to one is told from its ids.
+        self.namespaces = PrivateNamespaces()
+        # Every instance of any test run on this machine has its own uid and ids, so the kernel
+        # identifies its processes and files.
         self.number = min(set(range(8)) - RootlessHost._living)
         RootlessHost._living.add(self.number)
         slot = (os.getpid() * 8 + self.number) % SLOTS
@@ -47,16 +46,16 @@ class RootlessHost:
         self.tun = tun
 
     def enter(self, words: Sequence[str]) -> list[str]:
-        """``words`` as a command that runs where the user is known."""
-        return self.room.enter(words)
+        """Return ``words`` as a command that runs in the user's namespaces."""
+        return self.namespaces.enter(words)
 
     def path(self, inside: str) -> Path:
-        """A path of the user's as a process outside reaches it."""
-        return self.room.path(inside)
+        """Return a path of the user for a process outside."""
+        return self.namespaces.path(inside)
 
     @property
     def home(self) -> Path:
-        return self.room.base / "home"
+        return self.namespaces.base / "home"
 
     @property
     def state(self) -> str:
@@ -71,43 +70,45 @@ class RootlessHost:
         return self.home / ".local/share/jaula/engine.log"
 
     def __enter__(self) -> RootlessHost:
-        self.room.open()
+        self.namespaces.open()
         try:
-            self._furnish()
+            self._set_up()
         except BaseException:
-            self.room.close()
+            self.namespaces.close()
             raise
         return self
 
-    def _furnish(self) -> None:
+    def _set_up(self) -> None:
         self.home.mkdir(0o700)
         os.chown(self.home, self.uid, self.uid)
-        own = self.room.path(self.state)
+        own = self.namespaces.path(self.state)
         own.mkdir(0o700, parents=True)
         os.chown(own, self.uid, self.uid)
-        self.room.add_user(NAME, self.uid, str(self.home), {NAME: self.ids} if self.ids else {})
-        self.room.bind(PROJECT, TREE)
+        self.namespaces.add_user(
+            NAME, self.uid, str(self.home), {NAME: self.ids} if self.ids else {}
+        )
+        self.namespaces.bind(PROJECT, TREE)
         if self.tun and Path("/dev/net/tun").exists():
-            node = self.room.base / "tun"
+            node = self.namespaces.base / "tun"
             os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(10, 200))
             node.chmod(0o666)
-            self.room.bind(node, "/dev/net/tun")
+            self.namespaces.bind(node, "/dev/net/tun")
         for words in (
             "ip link add uplink type bridge",
             f"ip address add {UPLINK}/24 dev uplink",
             "ip link set uplink up",
             "ip route add default via 192.0.2.1 dev uplink",
         ):
-            subprocess.run(self.room.enter(words.split()), check=True)
+            subprocess.run(self.namespaces.enter(words.split()), check=True)
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         left: dict[str, list[str]] = {}
         try:
             self.remove_containers()
             self.stop_engine()
-            left = {"processes": [_described(pid) for pid in settled(self.processes)]}
+            left = {"processes": [_described(pid) for pid in remaining(self.processes)]}
         finally:
-            self.room.close()
+            self.namespaces.close()
             RootlessHost._living.discard(self.number)
         assert kind is not None or not any(left.values()), f"left behind: {left}"
 
@@ -168,8 +169,8 @@ class RootlessHost:
     # what a test looks at
 
     def processes(self, word: str = "") -> list[int]:
-        """The user's processes, those whose command or name has ``word`` in it."""
-        found = []
+        """Return the user's processes whose command or name contains ``word``."""
+        result = []
         for directory in Path("/proc").glob("[0-9]*"):
             try:
                 status = (directory / "status").read_text()
@@ -180,23 +181,23 @@ class RootlessHost:
             first, number = self.ids or (0, 0)
             mine = int(uids[1]) == self.uid or first <= int(uids[1]) < first + number
             if mine and word in f"{command} {status.splitlines()[0]}":
-                found.append(int(directory.name))
-        return found
+                result.append(int(directory.name))
+        return result
 
     def engines(self) -> list[int]:
-        """Process ids of engines. Those forked by one have its command line and another name."""
-        found = []
+        """Return process ids of engines. Forks of one have its command line and another name."""
+        result = []
         for pid in self.processes(" daemon"):
             with contextlib.suppress(OSError):  # ended meanwhile
                 if Path(f"/proc/{pid}/comm").read_text().strip() not in _OTHERS:
-                    found.append(pid)
-        return found
+                    result.append(pid)
+        return result
 
     def engine(self) -> int:
-        """The process id of the engine."""
-        found = self.engines()
-        assert len(found) == 1, [_described(pid) for pid in found]
-        return found[0]
+        """Return the process id of the engine."""
+        result = self.engines()
+        assert len(result) == 1, [_described(pid) for pid in result]
+        return result[0]
 
     def remove_containers(self) -> None:
         if self.path(self.socket).exists():
@@ -207,11 +208,11 @@ class RootlessHost:
     def stop_engine(self) -> None:
         for pid in self.engines():
             os.kill(pid, signal.SIGTERM)
-        settled(self.engines)
+        remaining(self.engines)
 
 
 def _described(pid: int) -> str:
-    """Id, parent, state and command of a process."""
+    """Return id, parent, state and command of a process."""
     done = subprocess.run(
         ["ps", "-o", "pid=,ppid=,stat=,etimes=,comm=,args=", "-p", str(pid)],
         capture_output=True,
@@ -224,16 +225,16 @@ _OTHERS = ("jaula-zygote", "jaula-shim", "jaula-keeper")
 
 
 class SystemdUser(RootlessHost):
-    """The user ``tester`` of a virtual machine with systemd, whose manager delegates cgroups.
+    """The user ``tester`` of a virtual machine with systemd, which delegates cgroups.
 
-    The project is copied to where the user may read it.
+    The project is copied to a directory that the user may read.
     """
 
     def __init__(self) -> None:
         super().__init__()
         person = pwd.getpwnam(NAME)
         self.uid = person.pw_uid
-        self.room.base = Path(person.pw_dir)
+        self.namespaces.base = Path(person.pw_dir)
         self.tree = str(PROJECT)
         self.ids = next(
             (int(first), int(number))
@@ -245,7 +246,7 @@ class SystemdUser(RootlessHost):
 
     @property
     def home(self) -> Path:
-        return self.room.base
+        return self.namespaces.base
 
     def enter(self, words: Sequence[str]) -> list[str]:
         return list(words)
@@ -255,12 +256,12 @@ class SystemdUser(RootlessHost):
 
     def __enter__(self) -> SystemdUser:
         subprocess.run(["loginctl", "enable-linger", NAME], check=True)
-        settled(lambda: [] if Path(f"{self.state}/systemd/private").exists() else [1], 60.0)
+        remaining(lambda: [] if Path(f"{self.state}/systemd/private").exists() else [1], 60.0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         self.remove_containers()
         self.stop_engine()
-        left = settled(lambda: self.processes("jaula-"), 10.0)
+        left = remaining(lambda: self.processes("jaula-"), 10.0)
         shutil.rmtree(self.home / ".local", ignore_errors=True)
         assert kind is not None or not left, f"left behind: {left}"

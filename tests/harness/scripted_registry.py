@@ -172,9 +172,9 @@ class ScriptedRegistry:
             )
         elif path.startswith("/v2/box/blobs/sha256:") and path[14:] in self.blobs:
             data = self.blobs[path[14:]]
-            wanted = request.headers.get("Range")
-            if wanted:
-                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            expected = request.headers.get("Range")
+            if expected:
+                start = int(expected.removeprefix("bytes=").removesuffix("-"))
                 span = f"bytes {start}-{len(data) - 1}/{len(data)}"
                 request.answer(206, data[start:], "application/octet-stream", Content_Range=span)
             else:

@@ -1,4 +1,4 @@
-"""A person at a terminal: a pseudo-terminal whose other end runs a command."""
+"""A user at a terminal: a pseudo-terminal that runs a command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from types import TracebackType
 
 
 class Terminal:
-    """Runs ``words`` as the session leader of a terminal of its own."""
+    """Runs ``words`` as session leader of a new terminal."""
 
     def __init__(
         self, words: Sequence[str], environment: dict[str, str], rows: int = 24, columns: int = 80
@@ -56,7 +56,7 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def expect(self, pattern: str, seconds: float = 20.0) -> re.Match[str]:
-        """Wait until ``pattern`` shows; what was shown up to its end is used up."""
+        """Wait until ``pattern`` appears; output up to its end is consumed."""
         deadline = time.monotonic() + seconds
         while True:
             if match := re.search(pattern, self.seen):
@@ -77,7 +77,7 @@ class Terminal:
         return bool(data)
 
     def wait(self, seconds: float = 20.0) -> int:
-        """The exit status of the command, while its output goes on being read."""
+        """Return the exit status of the command and keep reading its output."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < deadline:
             self._read(0.05)

@@ -1,7 +1,7 @@
-"""What the docker command prints: run against two engines, masked, compared.
+"""Output of the docker command with two engines, masked and compared.
 
-A scene is a list of command lines that belong together. Identifiers, times, addresses and sizes of
-an engine's own are masked; everything else must be the same to the letter.
+A scene is a list of related command lines. Ids, times, addresses and sizes of an engine are masked.
+Everything else must be identical.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MASKS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Step:
-    """One command line: its words after ``docker``, and what is typed into it.
+    """One command line: the words after ``docker``, and its standard input.
 
-    ``but`` are further masks, each with the reason why the two engines may differ there.
+    ``but`` are further masks, each with the reason for the difference.
     """
 
     words: tuple[str, ...]
@@ -54,8 +54,8 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one command line did, masked."""
+class Result:
+    """The masked result of one command line."""
 
     status: int
     out: str
@@ -72,13 +72,13 @@ def masked(text: str, step: Step) -> str:
     return text
 
 
-def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...]]) -> list[Said]:
-    """Every step's outcome on one engine; ``clean`` are command lines that run at the end."""
+def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...]]) -> list[Result]:
+    """Return the result of every step on one engine; ``clean`` are command lines for the end."""
     for name, text in scene.files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    said = []
+    output = []
     try:
         for step in scene.steps:
             options: dict[str, Any] = {} if step.input is None else {"input": step.input}
@@ -87,8 +87,8 @@ def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...
             here = (str(directory), "HERE")
             out, err = (masked(text.replace(*here), step) for text in (done.stdout, done.stderr))
             status = done.returncode if step.status else 0
-            said.append(Said(status, *(("", "") if step.differs else (out, err))))
+            output.append(Result(status, *(("", "") if step.differs else (out, err))))
     finally:
         for words in clean:
             run(*words)
-    return said
+    return output

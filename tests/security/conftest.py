@@ -1,4 +1,4 @@
-"""What the statements share: a default container to look at, and a canary that plays the host."""
+"""Fixtures of the security statements: a default container, and a canary in place of the host."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.engine import PrivateEngine
 
 @pytest.fixture(scope="session")
 def plain(engine: PrivateEngine, busybox: str) -> Iterator[str]:
-    """A container with nothing but defaults, for tests that only look."""
+    """Yield a container with default settings, for tests that only read."""
     with containers.running(engine, busybox) as name:
         yield name
 
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Iterator[Path]:
-    """A tree of the host that no container may read or change."""
+    """Yield a tree of the host that no container may read or change."""
     tree = tmp_path / "canary"
     tree.mkdir(mode=0o700)
     (tree / "secret").write_text("only the host may read this")
@@ -33,9 +33,9 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 
 
 def _fingerprint(tree: Path) -> list[tuple[str, int, int, int, bytes]]:
-    found = []
+    result = []
     for path in sorted([tree, *tree.rglob("*")]):
         facts = path.lstat()
         content = path.read_bytes() if path.is_file() else b""
-        found.append((str(path), facts.st_mode, facts.st_uid, facts.st_gid, content))
-    return found
+        result.append((str(path), facts.st_mode, facts.st_uid, facts.st_gid, content))
+    return result

@@ -29,9 +29,9 @@ def test_the_program_has_three_descriptors(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], cve: str
 ) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
-        found = descriptors(containers.pid(engine, name))
+        result = descriptors(containers.pid(engine, name))
     # An init may hold a signalfd of its own making; it never inherits one.
-    assert found == {0, 1, 2} or ("--init" in flags and {0, 1, 2} <= found and len(found) <= 5)
+    assert result == {0, 1, 2} or ("--init" in flags and {0, 1, 2} <= result and len(result) <= 5)
 
 
 @pytest.mark.parametrize("flags", [(), ("-t",), ("-u", "1000")])
@@ -40,19 +40,19 @@ def test_an_exec_has_three_descriptors(
 ) -> None:
     marker = containers.unique("77")[2:].replace("-", "")
     assert engine.cli("jaula", "exec", "-d", *flags, plain, "sleep", f"7{marker}").returncode == 0
-    found: list[int] = []
+    result: list[int] = []
 
     def look() -> bool:
-        found[:] = [
+        result[:] = [
             int(pid)
             for pid in os.listdir("/proc")
             if pid.isdigit() and _command(pid) == f"sleep\x007{marker}\x00".encode()
         ]
-        return bool(found)
+        return bool(result)
 
     containers.eventually(look, "the exec runs")
-    assert descriptors(found[0]) == {0, 1, 2}
-    os.kill(found[0], 9)
+    assert descriptors(result[0]) == {0, 1, 2}
+    os.kill(result[0], 9)
 
 
 def _command(pid: str) -> bytes:
@@ -86,7 +86,9 @@ def test_an_exec_into_a_link_to_a_descriptor_is_refused(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2024-21626"])
-def test_an_images_working_directory_is_held_to_the_same(engine: PrivateEngine, cve: str) -> None:
+def test_a_working_directory_of_the_image_has_the_same_rules(
+    engine: PrivateEngine, cve: str
+) -> None:
     entries = [*images.busybox_entries(), images.link("leap", "/proc/self/fd/8")]
     name = images.import_image(engine, "leaping", entries)
     done = engine.cli("jaula", "run", "--rm", "-w", "/leap", name, "ls")
@@ -94,8 +96,8 @@ def test_an_images_working_directory_is_held_to_the_same(engine: PrivateEngine, 
 
 
 @pytest.mark.parametrize("cve", ["CVE-2015-3627"])
-def test_links_of_the_image_to_descriptors_lead_nowhere(engine: PrivateEngine, cve: str) -> None:
-    """Files that the engine opens in an image, turned into links to its descriptors."""
+def test_links_of_the_image_to_descriptors_are_refused(engine: PrivateEngine, cve: str) -> None:
+    """Files that the engine opens in an image are links to its descriptors."""
     replaced = ("etc/passwd", "etc/group")
     entries = images.busybox_entries(without=replaced)
     entries += [images.link(name, "/proc/self/fd/1") for name in replaced]

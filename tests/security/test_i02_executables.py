@@ -26,7 +26,7 @@ def digest(path: str) -> bytes:
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736 CVE-2016-9962"])
-def test_no_executable_of_the_engine_is_seen_while_processes_join(
+def test_no_executable_of_the_engine_is_visible_while_processes_join(
     engine: PrivateEngine, busybox: str, cve: str
 ) -> None:
     interpreter = os.path.realpath(sys.executable)
@@ -49,7 +49,7 @@ def _exec_often(engine: PrivateEngine, name: str) -> None:
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736"])
-def test_running_proc_self_exe_runs_nothing_of_the_engine(
+def test_executing_proc_self_exe_executes_no_engine_program(
     engine: PrivateEngine, busybox: str, plain: str, cve: str
 ) -> None:
     done = engine.cli("jaula", "run", "--rm", busybox, "/proc/self/exe", "--version")

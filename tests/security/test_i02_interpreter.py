@@ -1,7 +1,7 @@
-"""I2 for ``jaula-runtime``: no container can write to the interpreter that made it.
+"""I2 for ``jaula-runtime``: no container can write to the interpreter that created it.
 
 The container of these tests has no user namespace: its root is the host's. The interpreter is a
-private copy, so that an attack that succeeds changes nothing but the copy.
+private copy, so a successful attack changes only the copy.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from harness.engine import PROJECT
-from harness.oci_lab import Bundle, Lab
+from harness.private_runtime import Bundle, PrivateRuntime
 
 REFUSED = "Read-only file system"
-# What the kernel runs for this is the executable of whoever runs the script. It keeps a descriptor
+# For this script the kernel runs the executable of the calling process. It keeps a descriptor
 # of it and gives way to a shell, which writes once nothing runs from the file any more.
 ATTACK = """#!/proc/self/exe -IS
 import os
@@ -46,9 +46,9 @@ HOST_LIBRARIES = [
 class Copied:
     """The runtime, run by a copy of the interpreter."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.python = lab.base / "interpreter"
+    def __init__(self, runtime: PrivateRuntime) -> None:
+        self.runtime = runtime
+        self.python = runtime.base / "interpreter"
         shutil.copy(os.path.realpath(sys.executable), self.python)
         self.before = self.digest()
         self.inode = str(self.python.stat().st_ino)
@@ -59,10 +59,10 @@ class Copied:
     def words(self, *words: str) -> list[str]:
         main = str(PROJECT / "src/jaula/oci/__main__.py")
         start = [str(self.python), "-I", "-S", "-X", "utf8", main]
-        return [*start, "--root", str(self.lab.root), *words]
+        return [*start, "--root", str(self.runtime.root), *words]
 
     def call(self, *words: str) -> str:
-        """What a successful call prints; a container's output is in its own file."""
+        """Return the output of a successful command; a container's output is in its own file."""
         done = subprocess.run(
             self.words(*words),
             stdin=subprocess.DEVNULL,
@@ -75,7 +75,7 @@ class Copied:
         return done.stdout
 
     def start(self, bundle: Bundle, *words: str) -> str:
-        """``create`` or ``run -d``; the output file that the container keeps."""
+        """Run ``create`` or ``run -d`` and return the output file of the container."""
         out = bundle.path / "out"
         with out.open("wb") as file:
             subprocess.run(
@@ -90,9 +90,9 @@ class Copied:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = Lab(tmp_path / "lab")
-    made.adopt(False)  # an exec'd process that nobody waits for would keep its container's init
+def runtime(tmp_path: Path) -> Iterator[PrivateRuntime]:
+    made = PrivateRuntime(tmp_path / "runtime")
+    made.adopt(False)  # an exec'd process without a waiting parent would keep its container's init
     try:
         yield made
     finally:
@@ -100,39 +100,41 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def copied(lab: Lab) -> Copied:
-    (lab.rootfs / "attack").write_text(ATTACK)
-    (lab.rootfs / "attack").chmod(0o755)
-    lab.config["mounts"] += HOST_LIBRARIES
-    return Copied(lab)
+def copied(runtime: PrivateRuntime) -> Copied:
+    (runtime.rootfs / "attack").write_text(ATTACK)
+    (runtime.rootfs / "attack").chmod(0o755)
+    runtime.config["mounts"] += HOST_LIBRARIES
+    return Copied(runtime)
 
 
 def _wait_for(path: str, lines: int) -> list[str]:
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        found = Path(path).read_text().splitlines()
-        if len(found) >= lines:
-            return found
+        result = Path(path).read_text().splitlines()
+        if len(result) >= lines:
+            return result
         time.sleep(0.05)
     raise AssertionError(f"too little was said: {Path(path).read_text()!r}")
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736"])
-def test_a_program_that_is_the_runtimes_own_executable_cannot_change_it(
-    lab: Lab, copied: Copied, cve: str
+def test_a_container_that_executes_the_runtime_cannot_write_to_it(
+    runtime: PrivateRuntime, copied: Copied, cve: str
 ) -> None:
-    bundle = lab.bundle({"process": {"args": ["/attack"]}})
-    said = _wait_for(copied.start(bundle, "run", "--detach"), 12)
+    bundle = runtime.bundle({"process": {"args": ["/attack"]}})
+    output = _wait_for(copied.start(bundle, "run", "--detach"), 12)
     copied.call("delete", "--force", bundle.id)
-    assert said[0] == copied.inode, "the attack did not get hold of the interpreter at all"
-    assert all(REFUSED in line or "Text file busy" in line for line in said[1:]), said
-    assert REFUSED in said[-1]
+    assert output[0] == copied.inode, "the attack did not get hold of the interpreter at all"
+    assert all(REFUSED in line or "Text file busy" in line for line in output[1:]), output
+    assert REFUSED in output[-1]
     assert copied.digest() == copied.before
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736"])
-def test_an_execed_one_cannot_either(lab: Lab, copied: Copied, cve: str) -> None:
-    bundle = lab.bundle()
+def test_an_exec_that_executes_the_runtime_cannot_write_to_it(
+    runtime: PrivateRuntime, copied: Copied, cve: str
+) -> None:
+    bundle = runtime.bundle()
     copied.start(bundle, "run", "--detach")
     out = bundle.path / "said"
     with out.open("wb") as file:
@@ -144,16 +146,18 @@ def test_an_execed_one_cannot_either(lab: Lab, copied: Copied, cve: str) -> None
             timeout=20,
             check=True,
         )
-    said = _wait_for(str(out), 12)
+    output = _wait_for(str(out), 12)
     copied.call("delete", "--force", bundle.id)
-    assert said[0] == copied.inode
-    assert REFUSED in said[-1], said
+    assert output[0] == copied.inode
+    assert REFUSED in output[-1], output
     assert copied.digest() == copied.before
 
 
 @pytest.mark.parametrize("cve", ["CVE-2019-5736"])
-def test_an_init_that_waits_runs_from_a_read_only_mount(lab: Lab, copied: Copied, cve: str) -> None:
-    bundle = lab.bundle()
+def test_a_waiting_init_runs_from_a_read_only_mount(
+    runtime: PrivateRuntime, copied: Copied, cve: str
+) -> None:
+    bundle = runtime.bundle()
     copied.start(bundle, "create", "--pid-file", str(bundle.path / "pid"))
     executable = f"/proc/{(bundle.path / 'pid').read_text()}/exe"
     assert os.statvfs(executable).f_flag & os.ST_RDONLY
@@ -162,8 +166,12 @@ def test_an_init_that_waits_runs_from_a_read_only_mount(lab: Lab, copied: Copied
     assert not os.statvfs(copied.python).f_flag & os.ST_RDONLY, "the host's own mount was changed"
 
 
-def test_everything_else_reaches_the_second_start(lab: Lab, copied: Copied, tmp_path: Path) -> None:
-    bundle = lab.bundle(script="read line; echo $line; cat <&3; cat <&4; ls /proc/self/fd | wc -l")
+def test_descriptors_and_input_survive_the_re_execution(
+    runtime: PrivateRuntime, copied: Copied, tmp_path: Path
+) -> None:
+    bundle = runtime.bundle(
+        script="read line; echo $line; cat <&3; cat <&4; ls /proc/self/fd | wc -l"
+    )
     for name in ("three", "four"):
         (tmp_path / name).write_text(f"{name}\n")
     opening = f'exec 3<{tmp_path}/three 4<{tmp_path}/four; exec "$@"'

@@ -18,7 +18,7 @@ SWAP = "while :; do mkdir /v/x; rm -rf /v/x; ln -s / /v/x; rm -f /v/x; done 2>/d
 
 
 @pytest.mark.parametrize("cve", ["CVE-2021-30465 CVE-2018-15664 CVE-2025-31133"])
-def test_a_mount_target_that_is_swapped_never_leads_out(
+def test_a_swapped_mount_target_never_leaves_the_root(
     engine: PrivateEngine, busybox: str, canary: Path, cve: str
 ) -> None:
     volume = containers.unique("race")
@@ -45,10 +45,10 @@ def test_a_mount_target_that_is_swapped_never_leads_out(
         ("CVE-2018-15664", "/../../.."),
     ],
 )
-def test_a_mount_target_through_a_link_stays_inside(
+def test_a_mount_target_behind_a_link_stays_in_the_root(
     engine: PrivateEngine, canary: Path, cve: str, target: str
 ) -> None:
-    """The image has a link where the mount goes; the target is made inside the root or refused."""
+    """The image has a link at the mount target: the target is created in the root or refused."""
     made = containers.unique("made")
     entries = [*images.busybox_entries(), images.link("out", target)]
     name = images.import_image(engine, "linked-target", entries)
@@ -65,10 +65,10 @@ def test_a_mount_target_through_a_link_stays_inside(
     ("cve", "target"),
     [("CVE-2022-23648", "../../../../../.."), ("CVE-2019-18466", "/"), ("CVE-2023-0778", "/etc")],
 )
-def test_a_volume_is_filled_from_inside_the_image_only(
+def test_a_volume_is_filled_from_the_image_only(
     engine: PrivateEngine, cve: str, target: str
 ) -> None:
-    """A new volume is filled with what the image has at its target, which is a link out."""
+    """A new volume is filled from the image's path at its target, which is a link out."""
     volume = containers.unique("fill")
     entries = [*images.busybox_entries(), images.link("data", target)]
     name = images.import_image(engine, "linked-volume", entries)
@@ -96,7 +96,7 @@ def test_the_engines_own_files_are_not_written_through_links(
 
 @pytest.mark.parametrize("name", ["dev", "dev/null", "dev/shm", "dev/pts", "sys", "tmp"])
 @pytest.mark.parametrize("cve", ["CVE-2025-31133 CVE-2025-52565"])
-def test_links_in_place_of_the_engines_mounts_do_not_lead_out(
+def test_links_in_place_of_the_engines_mounts_stay_in_the_root(
     engine: PrivateEngine, canary: Path, name: str, cve: str
 ) -> None:
     entries = [*images.busybox_entries(without=(name,)), images.link(name, str(canary))]
@@ -128,13 +128,13 @@ def _archive(*names: str) -> bytes:
 
 
 @pytest.mark.parametrize("cve", ["CVE-2018-15664", "CVE-2019-14271 CVE-2024-1753"])
-def test_a_copy_whose_path_is_swapped_never_leads_out(
+def test_a_copy_with_a_swapped_path_never_leaves_the_root(
     engine: PrivateEngine, busybox: str, canary: Path, cve: str
 ) -> None:
     """A process inside renames path and link in a loop while threads copy in and out."""
     target = "../../../../../../.." + str(canary)
     data = _archive("f", "f/secret", "secret", f"{str(canary).lstrip('/')}/secret")
-    found: list[bytes] = []
+    result: list[bytes] = []
     done = threading.Event()
 
     def copy(name: str) -> None:
@@ -142,7 +142,7 @@ def test_a_copy_whose_path_is_swapped_never_leads_out(
             engine.request("PUT", f"/containers/{name}/archive?path={quote(place)}", data)
             for below in ("", "/secret", "/."):
                 path = quote(place + below)
-                found.append(engine.request("GET", f"/containers/{name}/archive?path={path}").body)
+                result.append(engine.request("GET", f"/containers/{name}/archive?path={path}").body)
 
     def repeat(name: str) -> None:
         while not done.is_set():
@@ -156,8 +156,8 @@ def test_a_copy_whose_path_is_swapped_never_leads_out(
         done.set()
         for thread in threads:
             thread.join()
-    assert len(found) > 30
-    assert not any(b"only the host may read this" in body for body in found)
+    assert len(result) > 30
+    assert not any(b"only the host may read this" in body for body in result)
     assert "Traceback" not in engine.log_tail()
 
 
@@ -172,7 +172,7 @@ def test_a_copy_whose_path_is_swapped_never_leads_out(
     ],
 )
 @pytest.mark.parametrize("running", [True, False])
-def test_a_copy_through_a_link_stays_inside(
+def test_a_copy_through_a_link_stays_in_the_root(
     engine: PrivateEngine, canary: Path, cve: str, target: str, running: bool
 ) -> None:
     entries = [*images.busybox_entries(), images.link("out", target.format(canary=canary))]
@@ -192,7 +192,7 @@ def test_a_copy_through_a_link_stays_inside(
 
 @pytest.mark.parametrize("path", ["/proc/sys/kernel", "/proc/1", "/sys/fs", "/sys/kernel"])
 def test_a_copy_does_not_reach_kernel_files(engine: PrivateEngine, plain: str, path: str) -> None:
-    """The engine may write there what a container may not."""
+    """The engine may write to these files, a container may not."""
     reply = engine.request(
         "PUT", f"/containers/{plain}/archive?path={path}", _archive("core_pattern")
     )
@@ -203,7 +203,7 @@ def test_a_copy_does_not_reach_kernel_files(engine: PrivateEngine, plain: str, p
     assert engine.request("PUT", f"/containers/{plain}/archive?path=/", archive).status == 400
 
 
-def test_a_copy_makes_no_device_node(engine: PrivateEngine, plain: str) -> None:
+def test_a_copy_creates_no_device_node(engine: PrivateEngine, plain: str) -> None:
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
         info = tarfile.TarInfo("disk")
@@ -213,8 +213,8 @@ def test_a_copy_makes_no_device_node(engine: PrivateEngine, plain: str) -> None:
     assert engine.request("PUT", path, made.getvalue()).status == 400
 
 
-def test_what_is_copied_in_belongs_to_the_containers_ids(engine: PrivateEngine, plain: str) -> None:
-    """A set-user-ID file of an id inside is never one of an id of the host."""
+def test_copied_files_have_ids_of_the_container(engine: PrivateEngine, plain: str) -> None:
+    """A set-user-ID file never belongs to a user of the host."""
     path = f"/containers/{plain}/archive?path=/tmp"
     assert engine.request("PUT", path, _archive("raised")).status == 200
     facts = Path(f"/proc/{containers.pid(engine, plain)}/root/tmp/raised").stat()
@@ -222,10 +222,10 @@ def test_what_is_copied_in_belongs_to_the_containers_ids(engine: PrivateEngine, 
     assert facts.st_uid == first + 4321
 
 
-def test_a_hostile_archive_is_unpacked_on_the_host_in_its_directory_only(
+def test_a_hostile_archive_is_extracted_below_its_directory_only(
     engine: PrivateEngine, busybox: str, canary: Path, tmp_path: Path
 ) -> None:
-    """What `cp` brings out of a container holds links that lead to the canary."""
+    """The output of `cp` from a container contains links to the canary."""
     script = (
         f"mkdir /d; ln -s {canary} /d/l; ln -s ../../../../../../../..{canary} /d/m;"
         "cp /bin/sh /d/sh; chmod 4755 /d/sh"

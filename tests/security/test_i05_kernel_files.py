@@ -13,13 +13,13 @@ PORT_START = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 @pytest.mark.parametrize("cve", ["CVE-2025-52881 CVE-2019-16884"])
-def test_a_sysctl_is_in_effect_inside_and_only_there(
+def test_a_sysctl_is_in_effect_in_the_container_only(
     engine: PrivateEngine, busybox: str, cve: str
 ) -> None:
     before = PORT_START.read_text()
     flags = ("--sysctl", "net.ipv4.ip_unprivileged_port_start=81")
-    shown = containers.run(engine, busybox, "cat", str(PORT_START), flags=flags)
-    assert shown.strip() == "81"
+    output = containers.run(engine, busybox, "cat", str(PORT_START), flags=flags)
+    assert output.strip() == "81"
     assert PORT_START.read_text() == before
 
 
@@ -34,10 +34,10 @@ def test_a_sysctl_is_in_effect_inside_and_only_there(
         ("CVE-2019-16884", ("-v", "fakeproc:/sys/fs/cgroup")),
     ],
 )
-def test_mounts_over_kernel_files_never_take_their_place(
+def test_mounts_over_kernel_files_never_replace_them(
     engine: PrivateEngine, busybox: str, cve: str, flags: tuple[str, ...]
 ) -> None:
-    """Refused; or, where allowed, the confinement is in effect all the same."""
+    """The mount is refused, or the confinement is still in effect."""
     done = engine.cli(
         *("jaula", "run", "--rm", *flags, "--security-opt", "no-new-privileges"),
         *(busybox, "cat", "/proc/self/status"),
@@ -52,7 +52,7 @@ def test_mounts_over_kernel_files_never_take_their_place(
 
 @pytest.mark.parametrize("name", ["proc", "sys", "proc/self"])
 @pytest.mark.parametrize("cve", ["CVE-2019-19921 CVE-2023-27561"])
-def test_an_image_with_links_in_place_of_proc_is_confined_all_the_same(
+def test_an_image_with_links_in_place_of_proc_is_still_confined(
     engine: PrivateEngine, canary: Path, name: str, cve: str
 ) -> None:
     entries = images.busybox_entries(without=(name,))
@@ -66,7 +66,7 @@ def test_an_image_with_links_in_place_of_proc_is_confined_all_the_same(
 
 @pytest.mark.parametrize("flags", [("-v", "/shortcut"), ("--tmpfs", "/shortcut")])
 @pytest.mark.parametrize("cve", ["CVE-2019-16884 CVE-2025-52881"])
-def test_a_link_of_the_image_leads_no_mount_over_proc(
+def test_a_link_of_the_image_redirects_no_mount_to_proc(
     engine: PrivateEngine, cve: str, flags: tuple[str, ...]
 ) -> None:
     image = images.import_image(
@@ -78,7 +78,7 @@ def test_a_link_of_the_image_leads_no_mount_over_proc(
     assert "a symbolic link leads into /proc" in done.stderr
 
 
-def test_a_sysctl_never_goes_to_a_directory_that_poses_as_proc(
+def test_a_sysctl_is_never_written_to_a_fake_proc(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
     forged = tmp_path / "sys/net/ipv4/ip_forward"
@@ -92,10 +92,10 @@ def test_a_sysctl_never_goes_to_a_directory_that_poses_as_proc(
     assert forged.read_text() == "0"
 
 
-def test_proc_and_sys_are_the_kernels_own(engine: PrivateEngine, plain: str) -> None:
-    found = containers.mountinfo(containers.pid(engine, plain))
-    assert (found["/proc"]["type"], found["/proc"]["root"]) == ("proc", "/")
-    assert (found["/sys"]["type"], found["/sys"]["root"]) == ("sysfs", "/")
+def test_proc_and_sys_are_kernel_file_systems(engine: PrivateEngine, plain: str) -> None:
+    result = containers.mountinfo(containers.pid(engine, plain))
+    assert (result["/proc"].fstype, result["/proc"].root) == ("proc", "/")
+    assert (result["/sys"].fstype, result["/sys"].root) == ("sysfs", "/")
     for mount in ("/proc", "/sys"):
-        assert {"nosuid", "nodev", "noexec"} <= found[mount]["options"]
-    assert "ro" in found["/sys"]["options"]
+        assert {"nosuid", "nodev", "noexec"} <= result[mount].options
+    assert "ro" in result["/sys"].options

@@ -1,4 +1,4 @@
-"""I7: the five capability sets are what was asked, read back; inheritable and ambient empty."""
+"""I7: the five capability sets are the requested ones, read back; inheritable and ambient empty."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
 def sets(process: int) -> dict[str, int]:
-    found = containers.status(process)
-    return {key: int(found[key], 16) for key in SETS}
+    result = containers.status(process)
+    return {key: int(result[key], 16) for key in SETS}
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,12 @@ def sets(process: int) -> dict[str, int]:
     ],
 )
 @pytest.mark.parametrize("cve", ["CVE-2022-24769 CVE-2022-29162"])
-def test_the_sets_of_root_inside(
+def test_root_has_the_default_sets(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], bounding: int, cve: str
 ) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
-        found = sets(containers.pid(engine, name))
-    assert found == {
+        result = sets(containers.pid(engine, name))
+    assert result == {
         "CapInh": 0,
         "CapAmb": 0,
         "CapPrm": bounding,
@@ -51,8 +51,8 @@ def test_another_user_starts_without_capabilities(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], cve: str
 ) -> None:
     with containers.running(engine, busybox, flags=("-u", "1000", *flags)) as name:
-        found = sets(containers.pid(engine, name))
-    assert [found[key] for key in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0, 0, 0, 0]
+        result = sets(containers.pid(engine, name))
+    assert [result[key] for key in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_an_exec_has_the_containers_sets(
 ) -> None:
     done = engine.cli("jaula", "exec", *flags, plain, "cat", "/proc/self/status")
     lines = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
-    found = {key: int(lines[key], 16) for key in SETS}
-    assert found == {
+    result = {key: int(lines[key], 16) for key in SETS}
+    assert result == {
         "CapInh": 0,
         "CapAmb": 0,
         "CapBnd": DEFAULT,
@@ -74,13 +74,13 @@ def test_an_exec_has_the_containers_sets(
     }
 
 
-def test_privileged_has_all_that_the_host_has_but_in_its_own_user_namespace(
+def test_privileged_has_every_capability_in_its_own_user_namespace(
     engine: PrivateEngine, busybox: str
 ) -> None:
     with containers.running(engine, busybox, flags=("--privileged",)) as name:
         process = containers.pid(engine, name)
-        found = sets(process)
+        result = sets(process)
         assert os.readlink(f"/proc/{process}/ns/user") != os.readlink("/proc/self/ns/user")
-    assert found["CapEff"] & SYS_ADMIN
-    assert found["CapEff"] == found["CapBnd"] == found["CapPrm"]
-    assert found["CapInh"] == found["CapAmb"] == 0
+    assert result["CapEff"] & SYS_ADMIN
+    assert result["CapEff"] == result["CapBnd"] == result["CapPrm"]
+    assert result["CapInh"] == result["CapAmb"] == 0

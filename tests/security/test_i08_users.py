@@ -28,7 +28,9 @@ TOO_LONG = "x" * 5000
         ("CVE-2016-3697", "1000:no-such-group"),
     ],
 )
-def test_a_bad_user_is_refused(engine: PrivateEngine, busybox: str, cve: str, user: str) -> None:
+def test_an_invalid_user_is_refused(
+    engine: PrivateEngine, busybox: str, cve: str, user: str
+) -> None:
     done = engine.cli("jaula", "run", "--rm", "-u", user, busybox, "id", "-u")
     assert done.returncode == 125, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -42,7 +44,7 @@ def test_a_bad_user_is_refused(engine: PrivateEngine, busybox: str, cve: str, us
         ("CVE-2016-3697", "1000:1000", "1000"),
     ],
 )
-def test_a_number_is_that_number_whatever_passwd_says(
+def test_a_numeric_user_is_that_uid_whatever_passwd_contains(
     engine: PrivateEngine, cve: str, user: str, expected: str
 ) -> None:
     passwd = b"root:x:0:0:root:/root:/bin/sh\n1000:x:0:0::/:/bin/sh\n"
@@ -52,9 +54,7 @@ def test_a_number_is_that_number_whatever_passwd_says(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2022-2990 CVE-2022-2989"])
-def test_no_group_comes_along_that_nobody_asked_for(
-    engine: PrivateEngine, busybox: str, cve: str
-) -> None:
+def test_no_unrequested_group_is_added(engine: PrivateEngine, busybox: str, cve: str) -> None:
     with containers.running(engine, busybox, flags=("-u", "1000:1000")) as name:
         status = containers.status(containers.pid(engine, name))
         inside = engine.cli("jaula", "exec", "-u", "1000:1000", name, "id", "-G").stdout.strip()
@@ -64,12 +64,10 @@ def test_no_group_comes_along_that_nobody_asked_for(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2022-2990"])
-def test_groups_that_were_asked_for_are_there(
-    engine: PrivateEngine, busybox: str, cve: str
-) -> None:
+def test_requested_groups_are_set(engine: PrivateEngine, busybox: str, cve: str) -> None:
     flags = ("-u", "1000:1000", "--group-add", "2000", "--group-add", "root")
-    shown = containers.run(engine, busybox, "id", "-G", flags=flags).split()
-    assert set(shown) == {"1000", "2000", "0"}
+    output = containers.run(engine, busybox, "id", "-G", flags=flags).split()
+    assert set(output) == {"1000", "2000", "0"}
 
 
 HUGE = b"x:x:1:1::/:/bin/sh\n" * 1_000_000

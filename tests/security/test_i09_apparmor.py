@@ -1,4 +1,4 @@
-"""I9, AppArmor enforcing: the engine's own profile, or one that was named, on every process."""
+"""I9, AppArmor enforcing: every process has the engine's profile or the requested one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from conftest import load_image
 from harness import containers
-from harness.avc import Denials
 from harness.engine import PrivateEngine
+from harness.lsm_denials import Denials
 
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
 
@@ -26,16 +26,16 @@ def current(process: int) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _told() -> Iterator[None]:
-    """Show what was denied meanwhile, where a test fails."""
+def _denials() -> Iterator[None]:
+    """Print the denials of a failed test."""
     denials = Denials()
     yield
-    print("\n".join(denials.found()))
+    print("\n".join(denials.containing()))
 
 
 @pytest.fixture
 def profile() -> Iterator[str]:
-    """A profile of the host's own: everything but writing below /forbidden."""
+    """Load a profile of the host: everything except writing below /forbidden."""
     text = "profile jaula-test { file, capability, network, signal, deny /forbidden/** w, }"
     subprocess.run(["apparmor_parser", "-r", "-K"], input=text, text=True, check=True)
     yield "jaula-test"
@@ -60,7 +60,7 @@ def test_a_normal_container_works(engine: PrivateEngine, busybox: str) -> None:
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 
-def test_the_engine_may_signal(engine: PrivateEngine, busybox: str) -> None:
+def test_the_engine_may_signal_a_container(engine: PrivateEngine, busybox: str) -> None:
     script = "trap 'exit 7' TERM; while :; do sleep 1; done"
     with containers.running(engine, busybox, "sh", "-c", script) as name:
         assert engine.cli("jaula", "stop", name).returncode == 0
@@ -83,10 +83,10 @@ def test_the_engine_may_signal(engine: PrivateEngine, busybox: str) -> None:
         "cat /sys/firmware/acpi/tables/DSDT",
     ],
 )
-def test_the_profile_holds_where_all_else_is_lifted(
+def test_the_profile_holds_without_other_protections(
     engine: PrivateEngine, busybox: str, command: str
 ) -> None:
-    """All capabilities, no seccomp, no mask, root of the host: the profile alone decides."""
+    """All capabilities, no seccomp, no mask, root of the host: only the profile decides."""
     flags = ("--privileged", "--userns", "host", "--security-opt", "apparmor=jaula-default")
     with containers.running(engine, busybox, flags=flags) as name:
         assert current(containers.pid(engine, name)) == DEFAULT
@@ -108,12 +108,12 @@ def test_processes_of_another_profile_cannot_be_traced_or_signalled(
             assert done.returncode != 0
             done = engine.cli("jaula", "exec", name, "kill", "-9", "1")
             assert done.returncode != 0
-        assert denials.found("ptrace", 'profile="jaula-default"', f'peer="{profile}"')
-        assert denials.found("signal", 'profile="jaula-default"', f'peer="{profile}"')
+        assert denials.containing("ptrace", 'profile="jaula-default"', f'peer="{profile}"')
+        assert denials.containing("signal", 'profile="jaula-default"', f'peer="{profile}"')
         assert containers.inspect(engine, other)["State"]["Running"]
 
 
-def test_a_profile_can_be_named(engine: PrivateEngine, busybox: str, profile: str) -> None:
+def test_a_profile_can_be_requested(engine: PrivateEngine, busybox: str, profile: str) -> None:
     flags = ("--security-opt", f"apparmor={profile}")
     with containers.running(engine, busybox, flags=flags) as name:
         assert current(containers.pid(engine, name)) == f"{profile} (enforce)"
@@ -124,7 +124,7 @@ def test_a_profile_can_be_named(engine: PrivateEngine, busybox: str, profile: st
         assert done.stdout == f"{profile} (enforce)\n"
 
 
-def test_an_unknown_profile_is_refused_before_anything_is_made(
+def test_an_unknown_profile_is_refused_before_a_container_is_created(
     engine: PrivateEngine, busybox: str
 ) -> None:
     made = engine.cli("jaula", "ps", "-aq").stdout
@@ -135,7 +135,7 @@ def test_an_unknown_profile_is_refused_before_anything_is_made(
 
 
 @pytest.mark.parametrize("flags", [("--privileged",), ("--security-opt", "apparmor=unconfined")])
-def test_what_lifts_it_lifts_it(
+def test_unconfined_and_privileged_remove_the_profile(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...]
 ) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
@@ -151,7 +151,7 @@ def test_no_new_privileges_and_a_profile_go_together(engine: PrivateEngine, busy
         assert done.stdout == f"{DEFAULT}\n"
 
 
-def test_an_engine_that_is_confined_itself_stacks_the_profile(
+def test_a_confined_engine_stacks_the_profile(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
     """With no_new_privs a confined process can only become more confined."""
@@ -195,7 +195,7 @@ def test_the_profile_holds_with_another_storage_driver_or_runtime(
         assert done.stdout == f"{DEFAULT}\n", done.stderr
 
 
-def test_a_profile_that_no_longer_enforces_is_found(
+def test_verify_detects_a_profile_that_no_longer_enforces(
     engine: PrivateEngine, busybox: str, profile: str
 ) -> None:
     flags = ("--security-opt", f"apparmor={profile}")
@@ -207,13 +207,13 @@ def test_a_profile_that_no_longer_enforces_is_found(
 
 
 def verdict(engine: PrivateEngine, name: str) -> str:
-    """Of the row about the profile."""
+    """Return the verdict of the profile's row."""
     done = engine.cli("jaula", "verify", "--format", "json", name)
     rows = {row["id"]: row["verdict"] for row in json.loads(done.stdout)}
     return str(rows["apparmor profile"])
 
 
-def test_info_and_verify_tell(engine: PrivateEngine, plain: str) -> None:
+def test_info_and_verify_show_the_profile(engine: PrivateEngine, plain: str) -> None:
     document = engine.request("GET", "/info").json()
     assert "name=apparmor,profile=jaula-default" in document["SecurityOptions"]
     assert not [w for w in document["Warnings"] or [] if "AppArmor" in w]

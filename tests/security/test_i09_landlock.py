@@ -1,4 +1,4 @@
-"""I9: Landlock is in effect: what leaks into a container opens nothing, and habits can go on."""
+"""I9: Landlock is in effect: a leaked descriptor opens no file, and usual commands still work."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from msgspec import structs
 
 from harness import containers
+from harness.container_runner import make_spec
 from harness.engine import PROJECT, PrivateEngine
-from harness.runtime_lab import make_spec
 from jaula.security.landlock import Landlock
 from jaula.security.lsm import detect
 from jaula.security.lsm.interface import LabelRequest
@@ -26,7 +26,7 @@ FIRST_ID = 1_990_000_000
 SPY = """
 while :; do
   for p in /proc/[0-9]*; do
-    grep -q '^sleep$' "$p/comm" 2>/dev/null || continue  # not what is still joining
+    grep -q '^sleep$' "$p/comm" 2>/dev/null || continue  # skip processes that still join
     readlink "$p/exe" >/dev/null 2>&1 && echo "known $p" && continue
     test -d "$p" && echo "stranger $p"
   done
@@ -37,7 +37,7 @@ done
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A root file system with busybox in it."""
+    """Return a root file system with busybox."""
     source = shutil.which("busybox")
     assert source is not None, "busybox-static is not installed"
     rootfs = tmp_path / "bundle/rootfs"
@@ -86,7 +86,7 @@ LIST = "/bin/busybox ls /proc/self/fd/3/"
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """A directory of the host that everybody may read and write: only Landlock stands before it."""
+    """Return a world-writable directory of the host: only Landlock protects it."""
     tree = tmp_path / "host"
     tree.mkdir()
     tree.chmod(0o777)
@@ -96,7 +96,7 @@ def host(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("cve", ["CVE-2024-21626"])
 @pytest.mark.parametrize("script", [READ, WRITE, ENTER, LIST])
-def test_a_leaked_directory_of_the_host_opens_nothing(
+def test_a_leaked_directory_descriptor_opens_no_file(
     bundle: Path, host: Path, script: str, cve: str
 ) -> None:
     done = run_with_leak(bundle, host, script)
@@ -116,7 +116,7 @@ def test_without_landlock_the_same_leak_is_an_escape(bundle: Path, host: Path, s
 def test_a_default_container_is_in_a_domain_and_an_exec_is_not(
     engine: PrivateEngine, busybox: str
 ) -> None:
-    """Seen from inside: who is in a domain cannot look into one who is in none."""
+    """A process in a domain cannot read a process outside of it."""
     with containers.running(engine, busybox, "sh", "-c", SPY) as name:
         assert engine.cli("jaula", "exec", "-d", name, "sleep", "600").returncode == 0
 
@@ -127,7 +127,7 @@ def test_a_default_container_is_in_a_domain_and_an_exec_is_not(
 
 
 @pytest.mark.parametrize("option", ["off", "unconfined"])
-def test_it_can_be_switched_off(engine: PrivateEngine, busybox: str, option: str) -> None:
+def test_landlock_can_be_disabled(engine: PrivateEngine, busybox: str, option: str) -> None:
     flags = ("--security-opt", f"landlock={option}")
     with containers.running(engine, busybox, "sh", "-c", SPY, flags=flags) as name:
         assert engine.cli("jaula", "exec", "-d", name, "sleep", "600").returncode == 0
@@ -154,7 +154,7 @@ def test_it_can_be_switched_off(engine: PrivateEngine, busybox: str, option: str
     ],
 )
 @pytest.mark.parametrize("flags", [(), ("--init",), ("-t",)])
-def test_an_exec_looks_into_the_container_as_docker_users_are_used_to(
+def test_an_exec_can_inspect_the_processes_of_the_container(
     engine: PrivateEngine, busybox: str, script: str, flags: tuple[str, ...]
 ) -> None:
     if "--init" in flags and not os.path.exists("/usr/bin/tini-static"):
@@ -174,19 +174,21 @@ def test_an_exec_looks_into_the_container_as_docker_users_are_used_to(
     ],
 )
 @pytest.mark.parametrize("flags", [(), ("-t",), ("-i",), ("-u", "0:0", "-v", "/data")])
-def test_the_program_itself_notices_nothing(
+def test_the_program_works_as_without_landlock(
     engine: PrivateEngine, busybox: str, script: str, flags: tuple[str, ...]
 ) -> None:
     containers.run(engine, busybox, "sh", "-c", script, flags=flags)
 
 
-def test_a_read_only_root_leaves_its_writable_mounts(engine: PrivateEngine, busybox: str) -> None:
+def test_writable_mounts_of_a_read_only_root_stay_writable(
+    engine: PrivateEngine, busybox: str
+) -> None:
     flags = ("--read-only", "--tmpfs", "/run", "-v", "/data")
     script = "touch /run/a /data/a /dev/shm/a && echo x > /dev/null && ! touch /etc/a 2>&1"
     assert "ead-only" in containers.run(engine, busybox, "sh", "-c", script, flags=flags)
 
 
-def test_rules_for_ports_hold_for_the_program_and_for_every_exec(
+def test_port_rules_apply_to_the_program_and_every_exec(
     engine: PrivateEngine, busybox: str
 ) -> None:
     flags = ("--security-opt", "landlock=tcp-bind=8080,tcp-connect=none")
@@ -200,8 +202,8 @@ def test_rules_for_ports_hold_for_the_program_and_for_every_exec(
         assert "ermission denied" in engine.cli("jaula", "exec", name, *connect).stderr
         assert engine.cli("jaula", "exec", name, "kill", "-0", "1").returncode == 0
         assert engine.cli("jaula", "exec", name, "readlink", "/proc/1/exe").returncode != 0
-        shown = containers.inspect(engine, name)["Landlock"]
-        assert shown == "/ rwx, tcp-bind 8080, tcp-connect none, exec too"
+        printed = containers.inspect(engine, name)["Landlock"]
+        assert printed == "/ rwx, tcp-bind 8080, tcp-connect none, exec too"
     done = engine.cli("jaula", "run", "--rm", *flags, busybox, *listen, "8081")
     assert "ermission denied" in done.stderr
 
@@ -215,14 +217,14 @@ def test_rules_for_ports_hold_for_the_program_and_for_every_exec(
         ("--security-opt", "seccomp=unconfined"),
     ],
 )
-def test_what_it_would_break_is_left_alone(
+def test_containers_that_landlock_would_break_are_not_confined(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...]
 ) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
         assert containers.inspect(engine, name)["Landlock"] == ""
 
 
-def test_it_is_named_in_info_inspect_and_verify(engine: PrivateEngine, plain: str) -> None:
+def test_info_inspect_and_verify_show_landlock(engine: PrivateEngine, plain: str) -> None:
     info = engine.request("GET", "/info").json()
     assert f"name=landlock,abi={ABI}" in info["SecurityOptions"]
     assert containers.inspect(engine, plain)["Landlock"] == "/ rwx"
@@ -234,16 +236,16 @@ def test_it_is_named_in_info_inspect_and_verify(engine: PrivateEngine, plain: st
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "output"),
     [
         (("--security-opt", "landlock=perhaps"), "landlock=perhaps"),
         (("--security-opt", "landlock=tcp-bind=http"), "is not a TCP port"),
         (("--annotation", "io.jaula.landlock={}"), "the engine's own"),
     ],
 )
-def test_what_is_no_rule_is_refused(
-    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], said: str
+def test_an_invalid_rule_is_refused(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], output: str
 ) -> None:
     done = engine.cli("jaula", "create", *flags, busybox, "true")
     assert done.returncode != 0
-    assert said in done.stderr
+    assert output in done.stderr

@@ -1,7 +1,7 @@
-"""I9, SELinux enforcing: type and categories keep containers to their own files.
+"""I9, SELinux enforcing: type and categories limit containers to their own files.
 
-Everywhere root of the container is root of the host (``--userns host``) where files are tried, so
-that discretionary access alone would let it.
+In tests of files, root of the container is root of the host (``--userns host``), so discretionary
+access control alone would allow the access.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pytest
 
 from conftest import load_image
 from harness import containers
-from harness.avc import Denials
 from harness.engine import PrivateEngine
+from harness.lsm_denials import Denials
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs("/sys/fs/selinux/enforce")]
 
@@ -25,7 +25,7 @@ TYPE, FILES = "container_t", "container_file_t"
 
 
 def label(path: str | Path) -> str:
-    """The label of a file, of a link itself."""
+    """Return the label of a file or of a link itself."""
     return os.getxattr(path, "security.selinux", follow_symlinks=False).rstrip(b"\0").decode()
 
 
@@ -39,16 +39,16 @@ def _enforcing() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _told() -> Iterator[None]:
-    """Show what was denied meanwhile, where a test fails."""
+def _denials() -> Iterator[None]:
+    """Print the denials of a failed test."""
     denials = Denials()
     yield
-    print("\n".join(denials.found()))
+    print("\n".join(denials.containing()))
 
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
-    """A directory of the host with a file in it, open to everybody as far as modes go."""
+    """Return a world-accessible directory of the host with a file in it."""
     tree = tmp_path / "tree"
     tree.mkdir(mode=0o777)
     tree.chmod(0o777)
@@ -57,7 +57,7 @@ def shared(tmp_path: Path) -> Path:
     return tree
 
 
-def test_a_container_runs_under_a_label_of_its_own(engine: PrivateEngine, busybox: str) -> None:
+def test_every_container_has_its_own_label(engine: PrivateEngine, busybox: str) -> None:
     with (
         containers.running(engine, busybox) as one,
         containers.running(engine, busybox) as other,
@@ -76,7 +76,7 @@ def test_a_container_runs_under_a_label_of_its_own(engine: PrivateEngine, busybo
         assert labels[0] != labels[1]
 
 
-def test_the_root_and_every_fresh_file_system_show_the_containers_label(
+def test_the_root_and_every_new_file_system_have_the_containers_label(
     engine: PrivateEngine, busybox: str
 ) -> None:
     flags = ("--tmpfs", "/scratch", "-t")
@@ -116,7 +116,7 @@ def test_output_users_and_capabilities_work(engine: PrivateEngine, busybox: str)
     assert f":{TYPE}:" in done.stdout
 
 
-def test_a_file_of_the_host_is_out_of_reach(
+def test_a_file_of_the_host_cannot_be_accessed(
     engine: PrivateEngine, busybox: str, shared: Path
 ) -> None:
     denials = Denials()
@@ -127,11 +127,11 @@ def test_a_file_of_the_host_is_out_of_reach(
             assert done.returncode != 0, command
             assert "Permission denied" in done.stderr, done.stderr
         mine = current(containers.pid(engine, name))
-    assert denials.found("avc:", f"scontext={mine}", 'name="secret"', "permissive=0")
+    assert denials.containing("avc:", f"scontext={mine}", 'name="secret"', "permissive=0")
     assert (shared / "secret").read_text() == "of the host"
 
 
-def test_another_containers_files_are_out_of_reach(
+def test_files_of_another_container_cannot_be_accessed(
     engine: PrivateEngine, busybox: str, shared: Path
 ) -> None:
     with containers.running(engine, busybox, flags=(*ROOT, "-v", f"{shared}:/m:Z")) as owner:
@@ -148,10 +148,12 @@ def test_another_containers_files_are_out_of_reach(
                 assert done.returncode != 0
                 assert "Permission denied" in done.stderr
             mine = current(containers.pid(engine, other))
-        assert denials.found("avc:", f"scontext={mine}", f"tcontext={theirs}", "permissive=0")
+        assert denials.containing("avc:", f"scontext={mine}", f"tcontext={theirs}", "permissive=0")
 
 
-def test_z_is_for_all_containers(engine: PrivateEngine, busybox: str, shared: Path) -> None:
+def test_a_volume_with_z_is_shared_by_all_containers(
+    engine: PrivateEngine, busybox: str, shared: Path
+) -> None:
     flags = (*ROOT, "-v", f"{shared}:/m:z", "-v", "vol:/v")
     with containers.running(engine, busybox, flags=flags) as one:
         assert (
@@ -167,7 +169,7 @@ def test_z_is_for_all_containers(engine: PrivateEngine, busybox: str, shared: Pa
     engine.cli("jaula", "volume", "rm", "vol")
 
 
-def test_relabelling_follows_no_link_and_opens_nothing(
+def test_relabelling_follows_no_link_and_opens_no_file(
     engine: PrivateEngine, busybox: str, shared: Path, canary: Path
 ) -> None:
     before = label(canary / "secret")
@@ -216,7 +218,7 @@ def test_a_link_to_a_system_directory_is_refused(
         ("--security-opt", "label:disable"),
     ],
 )
-def test_what_sees_the_host_runs_as_privileged(
+def test_containers_in_host_namespaces_have_the_privileged_type(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], shared: Path
 ) -> None:
     bind = ("-v", f"{shared}:/m")
@@ -238,7 +240,7 @@ def test_user_role_type_and_level_can_be_chosen(engine: PrivateEngine, busybox: 
 @pytest.mark.parametrize(
     "option", ["type:nosuch_t", "level:s7", "user:nobody_u", "kind:x", "type:"]
 )
-def test_a_label_that_the_policy_does_not_know_is_refused(
+def test_a_label_unknown_to_the_policy_is_refused(
     engine: PrivateEngine, busybox: str, option: str
 ) -> None:
     made = engine.cli("jaula", "ps", "-aq").stdout
@@ -287,7 +289,7 @@ def test_labels_hold_with_another_storage_driver_or_runtime(
         assert (rows["selinux label"], rows["selinux files"]) == ("holds", "holds")
 
 
-def test_info_and_verify_tell(engine: PrivateEngine, plain: str) -> None:
+def test_info_and_verify_show_the_label(engine: PrivateEngine, plain: str) -> None:
     document = engine.request("GET", "/info").json()
     assert "name=selinux" in document["SecurityOptions"]
     assert not [w for w in document["Warnings"] or [] if "SELinux" in w]

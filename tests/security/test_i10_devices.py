@@ -16,15 +16,15 @@ EXPECTED = {
 KINDS = (("c", 1, 1), ("b", 8, 0), ("c", 10, 200), ("b", 254, 0), ("c", 1, 3))
 
 
-def test_dev_holds_what_everyone_needs_and_nothing_more(engine: PrivateEngine, plain: str) -> None:
-    found = set(engine.cli("jaula", "exec", plain, "ls", "/dev").stdout.split())
-    assert found <= EXPECTED, found - EXPECTED
-    assert {"null", "zero", "full", "random", "urandom", "tty", "pts", "shm"} <= found
+def test_dev_has_the_default_devices_only(engine: PrivateEngine, plain: str) -> None:
+    result = set(engine.cli("jaula", "exec", plain, "ls", "/dev").stdout.split())
+    assert result <= EXPECTED, result - EXPECTED
+    assert {"null", "zero", "full", "random", "urandom", "tty", "pts", "shm"} <= result
 
 
 @pytest.mark.parametrize(("kind", "major", "minor"), KINDS)
 @pytest.mark.parametrize("flags", [(), ("--privileged",)])
-def test_a_device_that_is_made_inside_is_useless(
+def test_a_device_node_created_inside_cannot_be_opened(
     engine: PrivateEngine, busybox: str, kind: str, major: int, minor: int, flags: tuple[str, ...]
 ) -> None:
     words = f"mknod /made {kind} {major} {minor} && head -c 1 /made"
@@ -34,7 +34,7 @@ def test_a_device_that_is_made_inside_is_useless(
 
 
 @pytest.mark.parametrize("advisory", ["GHSA-g54h-m393-cpwq"])
-def test_the_device_cgroup_lists_what_is_allowed(
+def test_the_device_cgroup_lists_the_allowed_devices(
     engine: PrivateEngine, plain: str, advisory: str
 ) -> None:
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
@@ -49,7 +49,7 @@ def test_the_device_cgroup_lists_what_is_allowed(
 
 
 @pytest.mark.parametrize("advisory", ["GHSA-g54h-m393-cpwq"])
-def test_a_device_that_was_asked_for_is_there_and_no_other(
+def test_only_the_requested_device_is_available(
     engine: PrivateEngine, busybox: str, advisory: str
 ) -> None:
     flags = ("--device", "/dev/null:/dev/asked:r")
@@ -58,13 +58,13 @@ def test_a_device_that_was_asked_for_is_there_and_no_other(
     assert done.returncode == 0, done.stderr
 
 
-def test_mounts_that_need_no_devices_have_none(
+def test_mounts_without_devices_are_nodev(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
     volume = containers.unique("nodev")
     flags = ("-v", f"{volume}:/volume", "-v", f"{tmp_path}:/bound", "--tmpfs", "/scratch")
     with containers.running(engine, busybox, flags=flags) as name:
-        found = containers.mountinfo(containers.pid(engine, name))
+        result = containers.mountinfo(containers.pid(engine, name))
     engine.request("DELETE", f"/volumes/{volume}?force=1")
     for path in ("/volume", "/scratch", "/dev/shm", "/dev/mqueue", "/proc", "/sys", "/etc/hosts"):
-        assert "nodev" in found[path]["options"], f"{path}: {found[path]['options']}"
+        assert "nodev" in result[path].options, f"{path}: {result[path].options}"

@@ -1,8 +1,8 @@
 """I11: hostile layers change nothing outside, and are bounded in time and space.
 
-Each row is an image archive that the engine is asked to load. A tree beside the engine's root, the
-mounts and the files of the engine are as they were afterwards; the answer is one error, or an image
-that holds nothing but what the archive brought.
+Each row is an image archive to load. A tree next to the engine's root, the mounts and the files of
+the engine stay unchanged. The answer is one error, or an image with the content of the archive
+only.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pathlib import Path
 
 import pytest
 
-from harness import containers, hostile, leaks
+from harness import containers, hostile_archives, leaks
 from harness.engine import PrivateEngine, UnixConnection
-from harness.hostile import (
+from harness.hostile_archives import (
     BITING,
     HARMLESS,
     MIB,
     REFUSED,
     SECONDS,
     SECRET,
+    error_of,
     fingerprint,
     load,
     make_canary,
-    said,
 )
 from harness.layers import Member, digest, image, layer
 
@@ -41,14 +41,14 @@ NOWHERE = "sha256:" + "0" * 64
 
 @pytest.fixture
 def canary(engine: PrivateEngine, busybox: str) -> Iterator[Path]:
-    """A tree beside the engine's root; it, the engine's files and its mounts must not change."""
-    with hostile.beside(engine, busybox) as tree:
+    """Yield a tree next to the engine's root; it, the engine's files and mounts must not change."""
+    with hostile_archives.canary_tree(engine, busybox) as tree:
         yield tree
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("case", REFUSED)
-def test_it_is_refused(
+def test_a_hostile_layer_is_refused(
     engine: PrivateEngine, canary: Path, case: str, pack: Callable[[bytes], bytes]
 ) -> None:
     data = layer(REFUSED[case][1], canary)
@@ -58,7 +58,7 @@ def test_it_is_refused(
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("case", HARMLESS)
-def test_it_is_a_harmless_image(
+def test_a_harmless_layer_stays_in_its_root(
     engine: PrivateEngine, canary: Path, case: str, pack: Callable[[bytes], bytes]
 ) -> None:
     below = layer([("etc/below", "x"), ("out", "dir"), ("d/deep", "x")])
@@ -80,8 +80,10 @@ def test_it_is_a_harmless_image(
 
 
 @pytest.mark.parametrize("row", BITING, ids=lambda row: row[1][-1][0][-20:])
-def test_a_careless_program_does_harm(tmp_path: Path, row: tuple[str, tuple[Member, ...]]) -> None:
-    """What the rows rely on: these archives reach the canary where nothing is in their way."""
+def test_a_careless_extractor_changes_the_canary(
+    tmp_path: Path, row: tuple[str, tuple[Member, ...]]
+) -> None:
+    """Check the rows: these archives change the canary if no protection stops them."""
     canary = make_canary(tmp_path / "canary")
     before = fingerprint(canary)
     (tmp_path / "scratch").mkdir()
@@ -98,7 +100,7 @@ def test_a_careless_program_does_harm(tmp_path: Path, row: tuple[str, tuple[Memb
 
 @pytest.fixture
 def small(new_engine: Callable[..., PrivateEngine]) -> Iterator[PrivateEngine]:
-    """An engine with a disk of 96 MiB and 4000 files; it is as empty afterwards as before."""
+    """Yield an engine on a disk of 96 MiB and 4000 files, which must be as empty afterwards."""
     engine = new_engine(start=False)
     disk = engine.root / "lib"
     disk.mkdir()
@@ -123,7 +125,7 @@ def small(new_engine: Callable[..., PrivateEngine]) -> Iterator[PrivateEngine]:
 
 
 def _peak(engine: PrivateEngine) -> int:
-    """The most memory that the engine had, bytes."""
+    """Return the peak memory of the engine in bytes."""
     assert engine.process is not None
     return int(containers.status(engine.process.pid)["VmHWM"].split()[0]) * 1024
 
@@ -133,7 +135,7 @@ def _whole(data: bytes) -> tuple[bytes, str]:
 
 
 def zeros(size: int = 200 << 30) -> bytes:
-    """The header of a file that is as large as an archive may be, or larger."""
+    """Return the header of a file of the maximum size of an archive, or larger."""
     info = tarfile.TarInfo("zeros")
     info.size = size
     return info.tobuf(tarfile.GNU_FORMAT)
@@ -146,7 +148,7 @@ def zstd(data: bytes) -> bytes:
 
 
 def large_dictionary() -> bytes:
-    """An xz stream that asks for four gibibytes of memory (xz file format 1.2, 3.1 and 5.3.1)."""
+    """Return an xz stream that needs four GiB of memory (xz file format 1.2, 3.1 and 5.3.1)."""
     data = bytearray(lzma.compress(layer([("f", "x")])))
     end = 12 + (data[12] + 1) * 4 - 4
     assert data[12:16][2:] == b"\x21\x01"
@@ -156,7 +158,7 @@ def large_dictionary() -> bytes:
 
 
 def large_window() -> bytes:
-    """A zstd frame with a window of two gibibytes (RFC 8878, 3.1.1)."""
+    """Return a zstd frame with a window of two GiB (RFC 8878, 3.1.1)."""
     return b"\x28\xb5\x2f\xfd" + b"\x00" + bytes([21 << 3]) + b"\x01\x00\x00"
 
 
@@ -208,17 +210,17 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_a_bomb_is_bounded(small: PrivateEngine, case: str) -> None:
+def test_a_decompression_bomb_is_bounded(small: PrivateEngine, case: str) -> None:
     _, make, word = BOMBS[case]
     assert word in load(small, make())
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress], ids=["gzip", "xz"])
 @pytest.mark.parametrize("cve", ["CVE-2021-20291"])
-def test_a_stream_without_end_is_left(
+def test_an_endless_stream_is_closed(
     small: PrivateEngine, pack: Callable[[bytes], bytes], cve: str
 ) -> None:
-    """The client sends on for as long as the engine listens."""
+    """The client sends for as long as the engine reads."""
     begin, piece = time.monotonic(), pack(bytes(16 * MIB))
 
     def endless() -> Iterator[bytes]:
@@ -230,7 +232,7 @@ def test_a_stream_without_end_is_left(
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request("POST", "/images/load", endless(), {"Content-Type": "x-tar"})
-        assert "No space" in said(small, connection.getresponse().read())
+        assert "No space" in error_of(small, connection.getresponse().read())
     finally:
         connection.close()
     assert time.monotonic() - begin < SECONDS

@@ -1,6 +1,6 @@
 """I12: descriptors are strict: digest before parsing, one media type, size limits, digest grammar.
 
-The registry here is hostile. After each pull nothing of what it sent is left.
+The registry is hostile. After each pull none of its content remains.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import Puller
+from harness.puller import Puller
 from harness.scripted_registry import (
     CONFIG,
     INDEX,
@@ -43,7 +43,10 @@ def puller(tmp_path: Path) -> Puller:
 
 
 def refused(puller: Puller, registry: ScriptedRegistry, *words: str, tag: str = ":1") -> str:
-    """A pull that fails, in time, with an error that holds ``words``; nothing is left of it."""
+    """Assert that a pull fails in time and leaves no file.
+
+    The error contains ``words``.
+    """
     begin = time.monotonic()
     with pytest.raises(JaulaError) as raised:
         puller.pull(f"{registry.name}/box{tag}")
@@ -58,22 +61,24 @@ def refused(puller: Puller, registry: ScriptedRegistry, *words: str, tag: str = 
 
 
 def test_the_honest_registry_serves_the_image(puller: Puller, registry: ScriptedRegistry) -> None:
-    """What the other tests rely on: without the trick the pull succeeds."""
+    """Check the other tests: without the attack the pull succeeds."""
     assert len(puller.pull(f"{registry.name}/box:1").layers) == 2
 
 
 @pytest.mark.parametrize("cve", ["CVE-2024-3727"])
-def test_a_manifest_is_what_its_digest_says(
+def test_a_manifest_must_have_its_digest(
     puller: Puller, registry: ScriptedRegistry, cve: str
 ) -> None:
-    wanted = digest(registry.manifest)
-    registry.scripts[f"/v2/box/manifests/{wanted}"] = lambda request: request.answer(
+    expected = digest(registry.manifest)
+    registry.scripts[f"/v2/box/manifests/{expected}"] = lambda request: request.answer(
         200, registry.manifest + b" ", MANIFEST
     )
-    refused(puller, registry, "manifest verification failed", tag=f"@{wanted}")
+    refused(puller, registry, "manifest verification failed", tag=f"@{expected}")
 
 
-def test_a_manifest_is_what_its_answer_says(puller: Puller, registry: ScriptedRegistry) -> None:
+def test_a_manifest_must_have_the_digest_of_the_response(
+    puller: Puller, registry: ScriptedRegistry
+) -> None:
     registry.send_manifest(registry.manifest, Docker_Content_Digest="sha256:" + "0" * 64)
     refused(puller, registry, "damaged")
 
@@ -126,7 +131,7 @@ def test_the_grammar_of_a_digest_is_strict(
 
 
 @pytest.mark.parametrize("size", [-1, 2**63, "12", None, 1.5])
-def test_a_size_is_a_number(puller: Puller, registry: ScriptedRegistry, size: object) -> None:
+def test_a_size_must_be_a_number(puller: Puller, registry: ScriptedRegistry, size: object) -> None:
     registry.manifest_document["layers"][0]["size"] = size
     refused(puller, registry, "not valid")
 
@@ -136,7 +141,7 @@ def test_a_size_is_a_number(puller: Puller, registry: ScriptedRegistry, size: ob
     "body",
     [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"schemaVersion":1}'],
 )
-def test_what_is_no_manifest_is_refused(
+def test_an_invalid_manifest_is_refused(
     puller: Puller, registry: ScriptedRegistry, cve: str, body: bytes
 ) -> None:
     registry.send_manifest(body)
@@ -158,16 +163,14 @@ def _long(request: Request) -> None:
     ],
     ids=["announced", "endless", "slow", "large"],
 )
-def test_a_manifest_has_a_ceiling(
+def test_the_size_of_a_manifest_is_limited(
     puller: Puller, registry: ScriptedRegistry, script: Callable[[Request], None]
 ) -> None:
     registry.scripts[registry.manifest_path] = script
     refused(puller, registry)
 
 
-def test_headers_that_do_not_end_are_not_waited_for(
-    puller: Puller, registry: ScriptedRegistry
-) -> None:
+def test_endless_headers_are_refused(puller: Puller, registry: ScriptedRegistry) -> None:
     def drip(request: Request) -> None:
         request.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
         while True:
@@ -183,7 +186,7 @@ def test_headers_that_do_not_end_are_not_waited_for(
     ("number", "word"),
     [(501, "501 layers"), (20_000, "")],
 )
-def test_an_image_has_not_any_number_of_layers(
+def test_the_number_of_layers_is_limited(
     puller: Puller, registry: ScriptedRegistry, number: int, word: str
 ) -> None:
     registry.manifest_document["layers"] *= number // 2 + 1
@@ -191,18 +194,14 @@ def test_an_image_has_not_any_number_of_layers(
     refused(puller, registry, word)
 
 
-def test_the_configuration_is_what_its_digest_says(
-    puller: Puller, registry: ScriptedRegistry
-) -> None:
+def test_the_config_must_have_its_digest(puller: Puller, registry: ScriptedRegistry) -> None:
     registry.scripts[registry.blob_path(registry.config)] = lambda request: request.answer(
         200, b"x" * len(registry.config)
     )
     refused(puller, registry, "image config verification failed")
 
 
-def test_the_configuration_is_not_longer_than_was_said(
-    puller: Puller, registry: ScriptedRegistry
-) -> None:
+def test_the_config_must_not_exceed_its_size(puller: Puller, registry: ScriptedRegistry) -> None:
     registry.scripts[registry.blob_path(registry.config)] = lambda request: request.answer(
         200, registry.config + b" " * 100
     )
@@ -211,12 +210,12 @@ def test_the_configuration_is_not_longer_than_was_said(
     refused(puller, registry, "the limit is")
 
 
-def test_an_artifact_is_no_image(puller: Puller, registry: ScriptedRegistry) -> None:
+def test_an_artifact_is_refused_as_an_image(puller: Puller, registry: ScriptedRegistry) -> None:
     registry.manifest_document["config"]["mediaType"] = "application/vnd.oci.empty.v1+json"
     refused(puller, registry, "not a container image")
 
 
-def test_a_layer_is_what_its_digest_says(puller: Puller, registry: ScriptedRegistry) -> None:
+def test_a_layer_must_have_its_digest(puller: Puller, registry: ScriptedRegistry) -> None:
     other = layer("evil", 300_000)
     assert len(other) == len(registry.layers[1])
     registry.scripts[registry.blob_path(registry.layers[1])] = lambda request: request.answer(
@@ -225,8 +224,8 @@ def test_a_layer_is_what_its_digest_says(puller: Puller, registry: ScriptedRegis
     refused(puller, registry, "filesystem layer verification failed")
 
 
-def test_a_layer_is_what_the_configuration_says(tmp_path: Path) -> None:
-    """The blob's digest is right, and what it unpacks to is not what the image is made of."""
+def test_a_layer_must_have_the_diff_id_of_the_config(tmp_path: Path) -> None:
+    """The digest of the blob is right, and its uncompressed content differs."""
     config = config_of(layer("good"))
     with ScriptedRegistry(layer("evil"), config=config) as registry:
         refused(Puller(tmp_path), registry, "the image says")
@@ -238,7 +237,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [1, 1 << 20])
-def test_a_layer_is_not_longer_than_was_said(
+def test_a_layer_must_not_exceed_its_size(
     puller: Puller, registry: ScriptedRegistry, more: int
 ) -> None:
     data = registry.layers[1] + b"x" * more
@@ -248,7 +247,7 @@ def test_a_layer_is_not_longer_than_was_said(
     refused(puller, registry, "the manifest says")
 
 
-def test_a_layer_without_end_is_refused(puller: Puller, registry: ScriptedRegistry) -> None:
+def test_an_endless_layer_is_refused(puller: Puller, registry: ScriptedRegistry) -> None:
     data = registry.layers[1]
 
     def script(request: Request) -> None:
@@ -261,7 +260,7 @@ def test_a_layer_without_end_is_refused(puller: Puller, registry: ScriptedRegist
     refused(puller, registry, "sends more of")
 
 
-def test_a_layer_that_always_breaks_off_is_given_up(
+def test_a_layer_whose_download_always_breaks_is_abandoned(
     puller: Puller, registry: ScriptedRegistry
 ) -> None:
     path = registry.blob_path(registry.layers[1])
@@ -276,7 +275,9 @@ def test_a_layer_that_always_breaks_off_is_given_up(
     assert len(registry.asked(path)) == puller.timeouts.attempts
 
 
-def test_a_layer_that_drips_is_given_up(puller: Puller, registry: ScriptedRegistry) -> None:
+def test_a_layer_that_arrives_too_slowly_is_abandoned(
+    puller: Puller, registry: ScriptedRegistry
+) -> None:
     def drip(request: Request) -> None:
         request.head(200, Content_Length=str(len(registry.layers[1])))
         for byte in registry.layers[1]:
@@ -291,7 +292,7 @@ def test_a_layer_that_drips_is_given_up(puller: Puller, registry: ScriptedRegist
 @pytest.mark.parametrize(
     "span", ["bytes 0-9/10", "bytes 1-2/3", "", "bytes */*", "bytes 100-299999999/300000000"]
 )
-def test_the_rest_of_a_layer_is_the_rest(
+def test_a_resumed_download_must_return_the_requested_range(
     puller: Puller, registry: ScriptedRegistry, span: str
 ) -> None:
     data = registry.layers[1]
@@ -312,7 +313,7 @@ def test_the_rest_of_a_layer_is_the_rest(
     "change",
     [{"size": 1}, {"mediaType": CONFIG}, {"mediaType": INDEX}, {"digest": digest(b"other")}],
 )
-def test_an_index_describes_its_manifests(
+def test_a_manifest_must_match_its_entry_in_the_index(
     puller: Puller, registry: ScriptedRegistry, change: dict[str, object]
 ) -> None:
     platform = {"os": "linux", "architecture": "amd64"}
@@ -322,7 +323,7 @@ def test_an_index_describes_its_manifests(
     refused(puller, registry)
 
 
-def test_the_words_of_a_registry_do_not_reach_a_terminal(
+def test_control_characters_of_a_registry_do_not_reach_a_terminal(
     puller: Puller, registry: ScriptedRegistry
 ) -> None:
     evil = {"code": "DENIED", "message": "\x1b]0;owned\x07\x1b[2J\r\n" + "x" * 100_000}
@@ -334,7 +335,7 @@ def test_the_words_of_a_registry_do_not_reach_a_terminal(
     assert "\x1b" not in refused(puller, registry, "pull access denied")
 
 
-def test_tags_without_end_are_not_followed(puller: Puller, registry: ScriptedRegistry) -> None:
+def test_endless_tag_lists_are_not_followed(puller: Puller, registry: ScriptedRegistry) -> None:
     from jaula.images.registry.auth.token import Credentials
     from jaula.images.registry.cancellation import Cancellation
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import HELD, Puller
+from harness.puller import HELD, Puller
 from harness.registry import make_certificates
 from harness.scripted_registry import Request, ScriptedRegistry, digest, layer
 from jaula.config import RegistryConfig
@@ -26,7 +26,7 @@ BASIC = HELD.basic
 
 @pytest.fixture
 def registry() -> Iterator[ScriptedRegistry]:
-    """Asks for a password."""
+    """Yield a registry that requires a password."""
     with ScriptedRegistry(layer("one")) as made:
         demand(made, 'Basic realm="x"')
         yield made
@@ -34,7 +34,7 @@ def registry() -> Iterator[ScriptedRegistry]:
 
 @pytest.fixture
 def other() -> Iterator[ScriptedRegistry]:
-    """Another host."""
+    """Yield another host."""
     with ScriptedRegistry(layer("one"), host="127.0.0.2") as made:
         yield made
 
@@ -45,7 +45,7 @@ def puller(tmp_path: Path) -> Puller:
 
 
 def demand(registry: ScriptedRegistry, challenge: str) -> None:
-    """Have the registry refuse what has no Authorization header."""
+    """Make the registry refuse requests without an Authorization header."""
 
     def guarded(request: Request) -> None:
         if request.headers.get("Authorization"):
@@ -66,17 +66,15 @@ def credentials_seen(registry: ScriptedRegistry) -> list[str]:
     ]
 
 
-def test_the_registry_itself_gets_the_credentials(
-    puller: Puller, registry: ScriptedRegistry
-) -> None:
-    """What the other tests rely on."""
+def test_the_registry_gets_the_credentials(puller: Puller, registry: ScriptedRegistry) -> None:
+    """Check the other tests."""
     puller.pull(f"{registry.name}/box:1")
     assert set(credentials_seen(registry)) == {BASIC}
 
 
 @pytest.mark.parametrize("cve", ["CVE-2020-15157"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_to_another_host_loses_the_credentials(
+def test_a_redirect_to_another_host_gets_no_credentials(
     puller: Puller,
     registry: ScriptedRegistry,
     other: ScriptedRegistry,
@@ -90,7 +88,7 @@ def test_a_redirect_to_another_host_loses_the_credentials(
     assert credentials_seen(other) == []
 
 
-def test_a_redirect_to_another_port_loses_the_credentials(
+def test_a_redirect_to_another_port_gets_no_credentials(
     puller: Puller, registry: ScriptedRegistry
 ) -> None:
     with ScriptedRegistry(layer("one")) as second:
@@ -101,7 +99,9 @@ def test_a_redirect_to_another_port_loses_the_credentials(
         assert credentials_seen(second) == []
 
 
-def test_a_redirect_on_the_same_host_keeps_them(puller: Puller, registry: ScriptedRegistry) -> None:
+def test_a_redirect_on_the_same_host_gets_the_credentials(
+    puller: Puller, registry: ScriptedRegistry
+) -> None:
     path = registry.blob_path(registry.layers[0])
     redirect(registry, path, "/elsewhere")
     registry.scripts["/elsewhere"] = lambda request: request.answer(200, registry.layers[0])
@@ -111,7 +111,7 @@ def test_a_redirect_on_the_same_host_keeps_them(puller: Puller, registry: Script
 
 @pytest.mark.parametrize("cve", ["CVE-2020-15157"])
 @pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Bearer realm="http://127.0.0.2:1/t"'])
-def test_where_a_redirect_leads_nobody_gets_to_ask(
+def test_a_redirected_host_cannot_request_credentials(
     puller: Puller,
     registry: ScriptedRegistry,
     other: ScriptedRegistry,
@@ -143,7 +143,7 @@ def test_where_a_redirect_leads_nobody_gets_to_ask(
         "",
     ],
 )
-def test_a_token_server_elsewhere_does_not_get_them(
+def test_a_token_server_on_another_host_gets_no_credentials(
     puller: Puller, registry: ScriptedRegistry, other: ScriptedRegistry, realm: str, cve: str
 ) -> None:
     url = realm.format(other=other.url, port=other.port)
@@ -155,7 +155,7 @@ def test_a_token_server_elsewhere_does_not_get_them(
     assert credentials_seen(registry) == []
 
 
-def test_a_token_server_that_the_operator_named_gets_them(tmp_path: Path) -> None:
+def test_a_configured_token_server_gets_the_credentials(tmp_path: Path) -> None:
     hosts = Hosts(RegistryConfig(realms=("r.example.com:5000=tokens.example.org",)))
     endpoint = hosts.endpoint("r.example.com:5000")
     assert hosts.trusts_realm(endpoint, http_url.parse("https://tokens.example.org/t"))
@@ -179,16 +179,18 @@ def test_a_token_server_that_the_operator_named_gets_them(tmp_path: Path) -> Non
         ("registry", "https://evil/token", False),
     ],
 )
-def test_whose_token_server_it_is(registry_name: str, realm: str, trusted: bool) -> None:
+def test_a_token_server_is_trusted_by_its_host_name(
+    registry_name: str, realm: str, trusted: bool
+) -> None:
     hosts = Hosts(RegistryConfig())
     endpoint = hosts.endpoint(registry_name)
     assert hosts.trusts_realm(endpoint, http_url.parse(realm)) is trusted
 
 
-def test_the_scope_is_ours_whatever_is_asked_for(
+def test_the_scope_of_a_token_is_the_requested_repository(
     puller: Puller, registry: ScriptedRegistry
 ) -> None:
-    """A registry cannot have a token fetched for another repository of the same token server."""
+    """A registry cannot obtain a token for another repository of the same token server."""
     demand(
         registry,
         f'Bearer realm="{registry.url}/token",service="s",scope="repository:other/x:pull,push"',
@@ -212,7 +214,9 @@ def test_the_scope_is_ours_whatever_is_asked_for(
     ],
     ids=["lines", "space", "empty", "number", "list", "huge"],
 )
-def test_a_token_is_one_word(puller: Puller, registry: ScriptedRegistry, body: bytes) -> None:
+def test_a_token_has_no_spaces_or_control_characters(
+    puller: Puller, registry: ScriptedRegistry, body: bytes
+) -> None:
     demand(registry, f'Bearer realm="{registry.url}/token"')
     registry.scripts["/token"] = lambda request: request.answer(200, body)
     with pytest.raises(JaulaError):
@@ -220,7 +224,7 @@ def test_a_token_is_one_word(puller: Puller, registry: ScriptedRegistry, body: b
     assert not any("x-evil" in headers for _, _, headers in registry.seen)
 
 
-def test_a_registry_that_is_never_satisfied_is_asked_a_few_times_only(
+def test_authentication_is_retried_a_few_times_only(
     puller: Puller, registry: ScriptedRegistry
 ) -> None:
     registry.honest = lambda request: request.answer(  # type: ignore[method-assign]
@@ -232,7 +236,7 @@ def test_a_registry_that_is_never_satisfied_is_asked_a_few_times_only(
 
 
 @pytest.mark.parametrize("target", ["/v2/box/manifests/1", "/v2/", "/v2/box/blobs/"])
-def test_redirects_in_circles_end(puller: Puller, registry: ScriptedRegistry, target: str) -> None:
+def test_redirect_loops_end(puller: Puller, registry: ScriptedRegistry, target: str) -> None:
     redirect(registry, registry.manifest_path, target)
     redirect(registry, target, registry.manifest_path)
     with pytest.raises(JaulaError):
@@ -254,7 +258,7 @@ def test_redirects_in_circles_end(puller: Puller, registry: ScriptedRegistry, ta
         "http://169.254.169.254/latest/meta-data",
     ],
 )
-def test_a_redirect_leads_to_no_strange_place(
+def test_an_invalid_redirect_is_refused(
     puller: Puller, registry: ScriptedRegistry, location: str
 ) -> None:
     redirect(registry, registry.manifest_path, location)
@@ -265,7 +269,7 @@ def test_a_redirect_leads_to_no_strange_place(
 
 @pytest.fixture
 def secure(tmp_path: Path) -> Iterator[tuple[ScriptedRegistry, Puller]]:
-    """A registry by HTTPS, verified, and who pulls from it."""
+    """Return a verified HTTPS registry and a client of it."""
     keys = tmp_path / "keys"
     make_certificates(keys)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -279,7 +283,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[ScriptedRegistry, Puller]]:
 
 
 @pytest.mark.needs("openssl")
-def test_https_is_not_left_by_a_redirect(
+def test_a_redirect_from_https_to_http_is_refused(
     secure: tuple[ScriptedRegistry, Puller], other: ScriptedRegistry
 ) -> None:
     registry, puller = secure
@@ -293,7 +297,7 @@ def test_https_is_not_left_by_a_redirect(
 
 
 @pytest.mark.needs("openssl")
-def test_https_is_not_left_for_a_token(
+def test_a_token_server_without_https_is_refused(
     secure: tuple[ScriptedRegistry, Puller], other: ScriptedRegistry
 ) -> None:
     registry, puller = secure
@@ -305,7 +309,7 @@ def test_https_is_not_left_for_a_token(
 
 
 @pytest.mark.needs("openssl")
-def test_a_registry_with_certificates_is_not_spoken_to_in_clear(tmp_path: Path) -> None:
+def test_a_registry_with_certificates_is_never_contacted_over_http(tmp_path: Path) -> None:
     with ScriptedRegistry(layer("one")) as registry:
         keys = tmp_path / "certs.d" / registry.name
         make_certificates(keys)
@@ -315,7 +319,7 @@ def test_a_registry_with_certificates_is_not_spoken_to_in_clear(tmp_path: Path) 
         assert registry.seen == []
 
 
-def test_plain_http_is_for_loopback_and_what_is_configured() -> None:
+def test_plain_http_is_for_loopback_and_configured_registries() -> None:
     hosts = Hosts(RegistryConfig(insecure=("r.example.com:5000", "10.1.0.0/16", "plain")))
 
     def schemes(name: str) -> list[str]:
@@ -359,7 +363,7 @@ def test_a_mirror_gets_no_credentials(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("cve", ["CVE-2020-15157"])
-def test_layers_of_other_hosts_are_refused(
+def test_layer_urls_of_other_hosts_are_refused(
     puller: Puller, registry: ScriptedRegistry, other: ScriptedRegistry, media_type: str, cve: str
 ) -> None:
     registry.manifest_document["layers"][0] |= {
@@ -371,7 +375,7 @@ def test_layers_of_other_hosts_are_refused(
     assert other.seen == []
 
 
-def test_urls_of_a_common_layer_mean_nothing(
+def test_urls_of_a_distributable_layer_are_ignored(
     puller: Puller, registry: ScriptedRegistry, other: ScriptedRegistry
 ) -> None:
     registry.manifest_document["layers"][0]["urls"] = [f"{other.url}/layer"]
@@ -379,7 +383,7 @@ def test_urls_of_a_common_layer_mean_nothing(
     assert other.seen == []
 
 
-def test_an_upload_goes_to_the_registry_alone(
+def test_an_upload_goes_to_the_registry_only(
     puller: Puller, registry: ScriptedRegistry, other: ScriptedRegistry
 ) -> None:
     blob = puller.store.blobs.put(b"secret layer")
@@ -407,7 +411,7 @@ def test_credentials_for_another_registry_are_not_used(server: str, used: bool) 
     assert bool(credentials_for(auth, "127.0.0.1:5000")) is used
 
 
-def test_credentials_are_never_shown() -> None:
+def test_credentials_are_never_printed() -> None:
     from jaula.images.registry.auth.credentials import Login
 
     for value in (HELD, Login("u", "s3cret")):

@@ -1,10 +1,9 @@
-"""I15: an archive from which something is restored is hostile input.
+"""I15: an archive to restore from is hostile input.
 
-What ``save`` and ``export`` wrote comes back by ``load``, ``import`` and ``PUT archive``, and may
-have been changed meanwhile. A tree beside the engine's root, the mounts and the files of the engine
-are as they were afterwards; the answer is one error, in time, or an image or a container that holds
-nothing but what the archive brought. What layers hold is the subject of I11; here it is what lies
-around them.
+Output of ``save`` and ``export`` is read by ``load``, ``import`` and ``PUT archive``, and may have
+been changed meanwhile. A tree next to the engine's root, the mounts and the files of the engine
+stay unchanged. The answer is one error in time, or an image or container with the content of the
+archive only. I11 tests the content of layers; this module tests the rest of the archive.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import containers, hostile
+from harness import containers, hostile_archives
 from harness.engine import PrivateEngine
-from harness.hostile import BITING, HARMLESS, MIB, REFUSED, SECONDS, SECRET, UP, load
+from harness.hostile_archives import BITING, HARMLESS, MIB, REFUSED, SECONDS, SECRET, UP, load
 from harness.layers import Member, digest, image, layer
 from jaula.config import Paths
 from jaula.errors import InvalidRequest
@@ -41,25 +40,25 @@ TAR = {"Content-Type": "x-tar"}
 
 @pytest.fixture
 def canary(engine: PrivateEngine, busybox: str) -> Iterator[Path]:
-    """A tree beside the engine's root; it, the engine's files and its mounts must not change."""
-    with hostile.beside(engine, busybox) as tree:
+    """Yield a tree next to the engine's root; it, the engine's files and mounts must not change."""
+    with hostile_archives.canary_tree(engine, busybox) as tree:
         yield tree
 
 
 @pytest.fixture(scope="session")
 def saved(engine: PrivateEngine) -> Files:
-    """The files of an archive as ``save`` writes it, of an image with two layers."""
+    """Return the files of an archive of ``save``, of an image with two layers."""
     parts = [layer([("etc/one", "1")]), layer([("etc/two", "2")])]
     assert load(engine, image("saved:1", *((part, digest(part)) for part in parts))) == ""
     reply = engine.request("GET", "/images/saved:1/get")
     assert reply.status == 200
     engine.request("DELETE", "/images/saved:1?force=1")
-    found = {}
+    result = {}
     with tarfile.open(fileobj=io.BytesIO(reply.body)) as tar:
         for member in tar:
             if (file := tar.extractfile(member)) is not None:
-                found[member.name] = file.read()
-    return found
+                result[member.name] = file.read()
+    return result
 
 
 def listed(files: Files, **change: object) -> None:
@@ -78,7 +77,7 @@ def config_of(files: Files) -> str:
 
 
 def reconfigured(files: Files, **change: object) -> None:
-    """Change the image's configuration, and where it lies with it."""
+    """Change the image's config, and its path accordingly."""
     document = json.loads(files.pop(config_of(files)))
     data = json.dumps(document | change).encode()
     files[f"blobs/sha256/{digest(data)[7:]}"] = data
@@ -86,7 +85,7 @@ def reconfigured(files: Files, **change: object) -> None:
 
 
 def relaid(files: Files, **change: object) -> None:
-    """Without ``manifest.json``: an OCI layout; with other members in the manifest's descriptor."""
+    """Remove ``manifest.json``: an OCI layout; change members of the manifest's descriptor."""
     del files["manifest.json"]
     index = json.loads(files["index.json"])
     index["manifests"][0] |= change
@@ -94,7 +93,7 @@ def relaid(files: Files, **change: object) -> None:
 
 
 def remade(files: Files, edit: Callable[[dict[str, object]], None]) -> None:
-    """An OCI layout with another manifest, whose digest in the index is right."""
+    """Return an OCI layout with another manifest, whose digest in the index is right."""
     index = json.loads(files["index.json"])
     descriptor = index["manifests"][0]
     manifest = json.loads(files.pop(f"blobs/sha256/{descriptor['digest'][7:]}"))
@@ -105,18 +104,18 @@ def remade(files: Files, edit: Callable[[dict[str, object]], None]) -> None:
 
 
 def spoilt(files: Files, name: str) -> None:
-    """Another content of the same length under the same name."""
+    """Replace content by other content of the same length under the same name."""
     files[name] = files[name][:-1] + bytes([files[name][-1] ^ 1])
 
 
 def moved(files: Files, name: str) -> str:
-    """Take a file away; its name."""
+    """Remove a file and return its name."""
     del files[name]
     return name
 
 
 def taken(files: Files, prefix: str) -> list[Member]:
-    """Files that a layout has, as members that come later."""
+    """Return files of a layout as members that come later."""
     return [(name, files.pop(name)) for name in [*files] if name.startswith(prefix)]
 
 
@@ -130,7 +129,10 @@ Change = Callable[[Files], object]
 
 
 def tampered(files: Files, change: Change, tree: Path) -> bytes:
-    """The archive with a change; ``CANARY`` in a name or a document is the tree's path."""
+    """Return the archive with a change.
+
+    ``CANARY`` in a name or document is the path of the tree.
+    """
     copy = dict(files)
     more = change(copy)
     place = str(tree)[1:].encode()
@@ -148,7 +150,7 @@ TAMPERED: dict[str, tuple[str, Change]] = {
     "a layer outside": ("CVE-2014-9356", lambda f: listed(f, Layers=[f"{UP}CANARY/secret"] * 2)),
     "a layer of the host's": ("CVE-2014-9356", lambda f: listed(f, Layers=["/CANARY/secret"] * 2)),
     "a layer that is a directory": ("", lambda f: listed(f, Layers=["blobs", "blobs/sha256"])),
-    # members that are no files
+    # members other than files
     "a layer by a link out": (
         "CVE-2014-6407",
         lambda f: [(moved(f, layers_of(f)[0]), "link", "/CANARY/secret")],
@@ -256,7 +258,7 @@ TAMPERED: dict[str, tuple[str, Change]] = {
 
 
 @pytest.mark.parametrize("case", TAMPERED)
-def test_a_saved_image_that_was_changed_is_refused(
+def test_a_changed_image_archive_is_refused(
     engine: PrivateEngine, canary: Path, saved: Files, case: str
 ) -> None:
     assert load(engine, tampered(saved, TAMPERED[case][1], canary))
@@ -293,7 +295,7 @@ UNTOUCHED: dict[str, tuple[str, Change]] = {
 
 
 @pytest.mark.parametrize("case", UNTOUCHED)
-def test_what_is_only_beside_an_image_has_no_effect(
+def test_unreferenced_members_of_an_archive_have_no_effect(
     engine: PrivateEngine, canary: Path, saved: Files, case: str
 ) -> None:
     assert load(engine, tampered(saved, UNTOUCHED[case][1], canary)) == ""
@@ -304,7 +306,7 @@ def test_what_is_only_beside_an_image_has_no_effect(
 
 
 def contents(engine: PrivateEngine, image: str) -> dict[str, bytes]:
-    """The regular files of an image, as a container of it exports them."""
+    """Return the regular files of an image, as a container of it exports them."""
     name = containers.unique("exported")
     body = {"Image": image, "Cmd": ["/nothing"]}
     assert engine.request("POST", f"/containers/create?name={name}", body).status == 201
@@ -313,18 +315,18 @@ def contents(engine: PrivateEngine, image: str) -> dict[str, bytes]:
         assert exported.status == 200
     finally:
         assert engine.request("DELETE", f"/containers/{name}").status == 204
-    found = {}
+    result = {}
     with tarfile.open(fileobj=io.BytesIO(exported.body)) as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isreg() else None
             if file is not None and (content := file.read()):
-                found[member.name] = content
-    return found
+                result[member.name] = content
+    return result
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("part", range(16))
-def test_a_saved_image_that_is_cut_off_is_refused(
+def test_a_truncated_image_archive_is_refused(
     engine: PrivateEngine, canary: Path, saved: Files, part: int, pack: Callable[[bytes], bytes]
 ) -> None:
     data = pack(layer(list(saved.items())).rstrip(b"\0"))
@@ -335,9 +337,7 @@ def test_a_saved_image_that_is_cut_off_is_refused(
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_an_exported_file_system_that_was_changed_is_refused(
-    engine: PrivateEngine, canary: Path, case: str
-) -> None:
+def test_a_changed_export_is_refused(engine: PrivateEngine, canary: Path, case: str) -> None:
     begin = time.monotonic()
     data = layer([("etc/own", "x"), *REFUSED[case][1]], canary)
     reply = engine.request("POST", "/images/create?fromSrc=-&repo=hostile&tag=1", data, headers=TAR)
@@ -348,16 +348,16 @@ def test_an_exported_file_system_that_was_changed_is_refused(
 
 
 @pytest.mark.parametrize("case", HARMLESS)
-def test_an_exported_file_system_is_taken_for_what_it_holds(
+def test_an_export_is_imported_with_its_content(
     engine: PrivateEngine, canary: Path, case: str
 ) -> None:
     data = layer([("etc/own", "own"), *HARMLESS[case][1]], canary)
     reply = engine.request("POST", "/images/create?fromSrc=-&repo=hostile&tag=1", data, headers=TAR)
     assert reply.status == 200 and b'"error"' not in reply.body, reply
     try:
-        found = contents(engine, "hostile:1")
-        assert found["etc/own"] == b"own"
-        assert SECRET.encode() not in found.values()
+        result = contents(engine, "hostile:1")
+        assert result["etc/own"] == b"own"
+        assert SECRET.encode() not in result.values()
     finally:
         assert engine.request("DELETE", "/images/hostile:1?force=1").status == 200
 
@@ -367,7 +367,7 @@ def test_an_exported_file_system_is_taken_for_what_it_holds(
 
 @pytest.fixture
 def box(engine: PrivateEngine, busybox: str) -> Iterator[tuple[str, str]]:
-    """A container that does not run, with links out of it: name and id."""
+    """Yield a stopped container with links out of it: name and id."""
     name = containers.unique("box")
     made = engine.request("POST", f"/containers/create?name={name}", {"Image": busybox})
     assert made.status == 201
@@ -379,21 +379,21 @@ def box(engine: PrivateEngine, busybox: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("where", ["/", "/out"])
 @pytest.mark.parametrize("case", [*REFUSED, *HARMLESS])
-def test_files_for_a_container_stay_inside(
+def test_an_archive_for_a_container_stays_in_its_root(
     engine: PrivateEngine, busybox: str, box: tuple[str, str], case: str, where: str
 ) -> None:
-    """Into the root, and through links of the container's that lead to the host's tree."""
+    """Extract into the root, and through links of the container to the host's tree."""
     name, id = box
-    tree = hostile.make_canary(engine.root / "canary")
+    tree = hostile_archives.make_canary(engine.root / "canary")
     try:
         links = layer([("out", "link", f"{UP}CANARY")], tree)
         put(engine, name, "/", links)
-        before = hostile.fingerprint(engine.root, beside=id)
+        before = hostile_archives.fingerprint(engine.root, excluded=id)
         begin = time.monotonic()
         status = put(engine, name, where, layer((REFUSED | HARMLESS)[case][1], tree))
         assert time.monotonic() - begin < SECONDS
         assert status != 500
-        assert hostile.fingerprint(engine.root, beside=id) == before
+        assert hostile_archives.fingerprint(engine.root, excluded=id) == before
         assert not list(devices(engine.root, id))
     finally:
         for path in (tree / "secret", tree / "directory", tree):
@@ -406,7 +406,7 @@ def put(engine: PrivateEngine, name: str, where: str, data: bytes) -> int:
 
 
 def devices(top: Path, id: str) -> Iterator[Path]:
-    """Nodes of devices among a container's files; a whiteout of overlayfs is none."""
+    """Return device nodes among a container's files; a whiteout of overlayfs is not one."""
     for path in top.rglob("*"):
         if id in str(path):
             facts = path.lstat()
@@ -415,20 +415,20 @@ def devices(top: Path, id: str) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("length", [0, 1, 511, 512, 700, 1024])
-def test_files_for_a_container_that_are_cut_off_do_no_harm(
+def test_a_truncated_archive_for_a_container_does_no_harm(
     engine: PrivateEngine, box: tuple[str, str], length: int
 ) -> None:
-    before = hostile.fingerprint(engine.root, beside=box[1])
+    before = hostile_archives.fingerprint(engine.root, excluded=box[1])
     status = put(engine, box[0], "/", layer([("etc/own", "x" * 5000)])[:length])
     assert status < 500
-    assert hostile.fingerprint(engine.root, beside=box[1]) == before
+    assert hostile_archives.fingerprint(engine.root, excluded=box[1]) == before
 
 
 @pytest.mark.parametrize("cve", ["CVE-2024-8676"])
 def test_no_process_is_restored_from_an_archive(
     engine: PrivateEngine, box: tuple[str, str], canary: Path, cve: str
 ) -> None:
-    """There are no checkpoints: where one is asked for, nothing is read and nothing started."""
+    """Checkpoints are not supported: a request for one reads no file and starts no process."""
     query = f"checkpoint=one&checkpoint-dir={canary}"
     reply = engine.request("POST", f"/containers/{box[0]}/start?{query}")
     assert reply.status >= 400
@@ -439,18 +439,18 @@ def test_no_process_is_restored_from_an_archive(
 
 
 @pytest.mark.parametrize("row", BITING, ids=lambda row: row[1][-1][0][-20:])
-def test_a_careless_program_is_harmed_by_a_file_system(
+def test_a_careless_extractor_of_an_export_changes_the_canary(
     tmp_path: Path, row: tuple[str, tuple[Member, ...]]
 ) -> None:
-    tree = hostile.make_canary(tmp_path / "canary")
-    before = hostile.fingerprint(tree)
+    tree = hostile_archives.make_canary(tmp_path / "canary")
+    before = hostile_archives.fingerprint(tree)
     (tmp_path / "scratch").mkdir()
     with (
         tarfile.open(fileobj=io.BytesIO(layer(row[1], tree))) as archive,
         contextlib.suppress(OSError),
     ):
         archive.extractall(tmp_path / "scratch", filter="fully_trusted")
-    assert hostile.fingerprint(tree) != before
+    assert hostile_archives.fingerprint(tree) != before
 
 
 CARELESS = (
@@ -466,11 +466,11 @@ CARELESS = (
 
 
 @pytest.mark.parametrize("case", CARELESS)
-def test_a_careless_program_reads_the_hosts_files_for_a_list(
+def test_a_careless_reader_of_a_manifest_opens_the_canary(
     tmp_path: Path, saved: Files, case: str
 ) -> None:
-    """What the rows rely on: whoever joins names to a directory opens the canary's secret."""
-    tree = hostile.make_canary(tmp_path / "canary")
+    """Check the rows: a program that joins names to a directory opens the canary's secret."""
+    tree = hostile_archives.make_canary(tmp_path / "canary")
     top = tmp_path / "scratch"
     top.mkdir()
     with tarfile.open(fileobj=io.BytesIO(tampered(saved, TAMPERED[case][1], tree))) as archive:
@@ -483,10 +483,10 @@ def test_a_careless_program_reads_the_hosts_files_for_a_list(
     assert SECRET in read
 
 
-def test_it_is_the_limit_that_refuses_a_list_without_end(
+def test_only_the_limit_refuses_an_endless_manifest(
     tmp_path: Path, saved: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same archive is taken once the limit is away."""
+    """The same archive is accepted without the limit."""
     data = layer([*saved.items(), ("manifest.json", saved["manifest.json"] + b" " * 9 * MIB)])
     with pytest.raises(InvalidRequest):
         loaded_here(tmp_path / "held", data)
@@ -496,7 +496,7 @@ def test_it_is_the_limit_that_refuses_a_list_without_end(
 
 
 def loaded_here(tmp_path: Path, data: bytes) -> list[str]:
-    """Load into a store of the test's own; what its layers hold."""
+    """Load into a private store and return the content of the layers."""
     paths = Paths(tmp_path / "root", tmp_path / "run")
     store = ImageStore(paths, LayerStore(paths))
     list(load_into(store, io.BytesIO(data)))

@@ -1,4 +1,4 @@
-"""I18: the engine's resolver: what leaves, what is taken for an answer, and what a flood costs."""
+"""I18: the engine's resolver: forwarded queries, accepted answers, and the cost of a flood."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def exchange_tcp(netns: int, *questions: bytes) -> list[bytes]:
 
 @dataclass
 class Upstream:
-    """A name server on the host, at the network's gateway. ``silent`` lets questions pass by."""
+    """A name server on the host, at the network's gateway. ``silent`` ignores queries."""
 
     address: str
     asked: list[bytes] = field(default_factory=list)
@@ -110,8 +110,8 @@ class Upstream:
             with near, near.makefile("rwb") as stream:
                 data = stream.read(int.from_bytes(stream.read(2), "big"))
                 self.asked.append(data)
-                found = self.answer(data, "192.0.2.2")
-                stream.write(len(found).to_bytes(2, "big") + found)
+                result = self.answer(data, "192.0.2.2")
+                stream.write(len(result).to_bytes(2, "big") + result)
                 stream.flush()
 
 
@@ -147,7 +147,7 @@ def place(engine: PrivateEngine, busybox: str, request: pytest.FixtureRequest) -
         assert engine.request("DELETE", f"/networks/{name}").status == 204
 
 
-def test_what_no_container_is_called_is_asked_of_the_named_server(place: Place) -> None:
+def test_a_name_without_a_container_is_forwarded_to_the_configured_server(place: Place) -> None:
     answer = exchange(place.netns, ask("example.org", 77))
     assert answer.endswith(b"\xc0\x00\x02\x01")
     assert answer[:2] == b"\0\x4d"
@@ -159,7 +159,7 @@ def test_what_no_container_is_called_is_asked_of_the_named_server(place: Place) 
     assert len(place.upstream.asked) == 2  # the container's own name did not leave
 
 
-def test_answers_to_something_else_are_not_taken(place: Place) -> None:
+def test_answers_to_another_query_are_refused(place: Place) -> None:
     place.upstream.spoof = True
     for identity in range(5):
         answer = exchange(place.netns, ask("example.org", identity))
@@ -169,7 +169,7 @@ def test_answers_to_something_else_are_not_taken(place: Place) -> None:
 
 
 @pytest.mark.parametrize("place", [True], indirect=True, ids=["internal"])
-def test_from_an_internal_network_no_question_leaves(place: Place) -> None:
+def test_no_query_leaves_an_internal_network(place: Place) -> None:
     answer = exchange(place.netns, ask("secret.example.org"))
     assert code(answer) == message.SERVFAIL
     assert code(exchange_tcp(place.netns, ask("secret.example.org"))[0]) == message.SERVFAIL
@@ -177,14 +177,14 @@ def test_from_an_internal_network_no_question_leaves(place: Place) -> None:
     assert place.upstream.asked == []
 
 
-def test_a_silent_server_is_an_error_and_not_for_ever(place: Place) -> None:
+def test_a_silent_server_is_an_error_in_bounded_time(place: Place) -> None:
     place.upstream.silent = True
     began = time.monotonic()
     assert code(exchange(place.netns, ask("example.org"))) == message.SERVFAIL
     assert time.monotonic() - began < 7
 
 
-def test_a_flood_is_answered_slowly_and_the_engine_goes_on(
+def test_a_query_flood_is_throttled_and_the_engine_responds(
     engine: PrivateEngine, place: Place
 ) -> None:
     place.upstream.silent = True
@@ -232,7 +232,7 @@ def test_a_flood_is_answered_slowly_and_the_engine_goes_on(
         assert time.monotonic() < deadline
 
 
-def test_connections_are_counted_and_idle_ones_end(place: Place) -> None:
+def test_tcp_connections_are_limited_and_idle_ones_closed(place: Place) -> None:
     opened = [client(place.netns, socket.SOCK_STREAM) for _ in range(16)]
     try:
         time.sleep(0.3)
@@ -251,7 +251,7 @@ def test_connections_are_counted_and_idle_ones_end(place: Place) -> None:
     [b"", b"\0", b"a" * 11, bytes(range(256)) * 2, ask("web")[:-1], b"\xff" * 4000, bytes(12)],
     ids=["none", "one", "eleven", "all", "cut", "ones", "zeroes"],
 )
-def test_packets_that_are_no_questions_harm_nobody(place: Place, data: bytes) -> None:
+def test_malformed_queries_do_no_harm(place: Place, data: bytes) -> None:
     with client(place.netns) as near:
         near.send(data)
     with client(place.netns, socket.SOCK_STREAM) as near:
@@ -261,7 +261,7 @@ def test_packets_that_are_no_questions_harm_nobody(place: Place, data: bytes) ->
     assert code(exchange(place.netns, ask(place.name))) == message.NOERROR
 
 
-def test_nobody_else_reaches_a_containers_resolver(
+def test_no_other_namespace_reaches_the_resolver_of_a_container(
     engine: PrivateEngine, busybox: str, place: Place
 ) -> None:
     with running(engine, busybox) as other:

@@ -22,7 +22,7 @@ def session(process: int) -> int:
 
 @pytest.mark.parametrize("flags", [(), ("-t",)])
 @pytest.mark.parametrize("cve", ["CVE-2017-5226 CVE-2019-10063"])
-def test_the_program_leads_a_session_of_its_own(
+def test_the_program_is_leader_of_its_session(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], cve: str
 ) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
@@ -50,14 +50,14 @@ def test_input_cannot_be_pushed_into_the_terminal(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2025-52565"])
-def test_the_terminal_is_in_a_devpts_of_the_containers_own(
+def test_the_terminal_is_in_the_devpts_of_the_container(
     engine: PrivateEngine, busybox: str, cve: str
 ) -> None:
     with containers.running(engine, busybox, flags=("-t",)) as name:
         process = containers.pid(engine, name)
-        found = containers.mountinfo(process)
-        assert found["/dev/pts"]["type"] == "devpts"
-        assert {"nosuid", "noexec"} <= found["/dev/pts"]["options"]
+        actual = containers.mountinfo(process)
+        assert actual["/dev/pts"].fstype == "devpts"
+        assert {"nosuid", "noexec"} <= actual["/dev/pts"].options
         inside = os.stat(f"/proc/{process}/root/dev/pts")
         assert inside.st_dev != os.stat("/dev/pts").st_dev
         # The terminal of descriptor 0 belongs to that devpts, not to the host's.
@@ -69,7 +69,7 @@ def test_the_terminal_is_in_a_devpts_of_the_containers_own(
 
 @pytest.mark.parametrize("target", ["/proc/sys/kernel/core_pattern", "/tmp/elsewhere", "/"])
 @pytest.mark.parametrize("cve", ["CVE-2025-52565"])
-def test_a_console_that_is_a_link_in_the_image_leads_nowhere(
+def test_a_link_in_place_of_the_console_is_not_followed(
     engine: PrivateEngine, canary: Path, target: str, cve: str
 ) -> None:
     entries = [*images.busybox_entries(), images.link("dev/console", target)]
@@ -80,6 +80,6 @@ def test_a_console_that_is_a_link_in_the_image_leads_nowhere(
     assert done.returncode != 0 or done.stdout.strip() == pattern
 
 
-def test_the_hosts_terminals_are_not_to_be_seen(engine: PrivateEngine, plain: str) -> None:
+def test_the_terminals_of_the_host_are_not_visible(engine: PrivateEngine, plain: str) -> None:
     listed = engine.cli("jaula", "exec", plain, "ls", "/dev/pts").stdout.split()
     assert set(listed) <= {"ptmx", "0"}

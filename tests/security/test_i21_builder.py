@@ -1,7 +1,7 @@
 """I21: the builder confines mounts, cache ids, contexts, secrets and keys.
 
-A Dockerfile, its context and its base image are strangers' work; the engine that carries them out
-is root. The canary plays the host.
+A Dockerfile, its context and its base image are untrusted; the engine that builds them is root. The
+canary stands for the host.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pytest
 
 from conftest import load_image
 from harness import builds
+from harness.api_user import ApiUser
 from harness.engine import PrivateEngine
-from harness.visitors import Visitor
 
 MEMBER, OTHER, GROUP = 54201, 54202, 54210
 
@@ -46,10 +46,10 @@ def unique(word: str) -> str:
 
 @pytest.mark.parametrize("kind", ["context", "stage"])
 @pytest.mark.parametrize("way", ["{}", "../../../../..{}", "l", "l/secret", "d/../l"])
-def test_the_source_of_a_mount_is_looked_up_inside_of_what_it_is_in(
+def test_the_source_of_a_mount_is_resolved_in_its_root(
     engine: PrivateEngine, busybox: str, canary: Path, kind: str, way: str
 ) -> None:
-    """CVE-2024-1753: a link in the image that a mount comes from led to the host."""
+    """CVE-2024-1753: a link in the image, the source of a mount, led to the host."""
     source = way.format(canary)
     origin = "from=evil," if kind == "stage" else ""
     text = (
@@ -77,10 +77,10 @@ def test_the_source_of_a_mount_is_looked_up_inside_of_what_it_is_in(
         "type=cache,Z",
     ],
 )
-def test_a_mount_has_no_options_but_those_of_the_language(
+def test_a_mount_has_only_the_options_of_the_dockerfile_syntax(
     engine: PrivateEngine, busybox: str, options: str
 ) -> None:
-    """CVE-2024-9407: propagation that a Dockerfile asked for let mounts out of the container."""
+    """CVE-2024-9407: propagation requested by a Dockerfile let mounts out of the container."""
     built = builds.build(
         engine, {"Dockerfile": f"FROM {busybox}\nRUN --mount={options},target=/m true\n"}
     )
@@ -88,16 +88,14 @@ def test_a_mount_has_no_options_but_those_of_the_language(
     assert not built.image
 
 
-def test_mounts_have_no_devices_and_no_set_user_id_and_do_not_leave(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_mounts_are_nodev_nosuid_and_do_not_propagate(engine: PrivateEngine, busybox: str) -> None:
     text = (
         f"FROM {busybox}\nRUN --mount=target=/c --mount=type=cache,target=/k"
         " --mount=type=tmpfs,target=/t grep -E ' /(c|k|t) ' /proc/self/mountinfo\n"
     )
     before = Path("/proc/self/mountinfo").read_text()
-    told = builds.done(engine, {"Dockerfile": text}, nocache=1).text
-    lines = [line for line in told.splitlines() if " - " in line and line[0].isdigit()]
+    reported = builds.done(engine, {"Dockerfile": text}, nocache=1).text
+    lines = [line for line in reported.splitlines() if " - " in line and line[0].isdigit()]
     assert len(lines) == 3
     for line in lines:
         assert "nosuid" in line and "nodev" in line and "shared:" not in line, line
@@ -105,7 +103,7 @@ def test_mounts_have_no_devices_and_no_set_user_id_and_do_not_leave(
 
 
 @pytest.mark.parametrize("place", ["/l/x", "/l/directory", "/l/secret", "/p/1/root/x"])
-def test_taking_mount_points_away_removes_nothing_of_the_host(
+def test_the_removal_of_mount_points_removes_no_file_of_the_host(
     engine: PrivateEngine, busybox: str, canary: Path, place: str
 ) -> None:
     """CVE-2024-23652: the removal of mount points followed links out of the image."""
@@ -116,10 +114,10 @@ def test_taking_mount_points_away_removes_nothing_of_the_host(
     builds.build(engine, {"Dockerfile": text}, nocache=1)  # made or refused: the canary is whole
 
 
-def test_steps_side_by_side_cannot_swap_what_another_mounts(
+def test_parallel_steps_cannot_swap_a_mount_of_another(
     engine: PrivateEngine, busybox: str, canary: Path
 ) -> None:
-    """CVE-2024-23651, CVE-2024-11218: a directory that two steps share was swapped for a link."""
+    """CVE-2024-23651, CVE-2024-11218: a directory shared by two steps was swapped for a link."""
     cache = f"--mount=type=cache,id={unique('swap')},target=/c"
     swap = "for i in $(seq 300); do rm -rf /c/d; ln -s {} /c/d; rm -f /c/d; mkdir /c/d; done"
     text = (
@@ -137,7 +135,7 @@ def test_steps_side_by_side_cannot_swap_what_another_mounts(
 
 
 @pytest.mark.parametrize("id", ["../../../../../..{}", "{}", ".", "..", "a/../../b", "a\\nb"])
-def test_the_id_of_a_cache_is_no_path(
+def test_the_id_of_a_cache_is_not_used_as_a_path(
     engine: PrivateEngine, busybox: str, canary: Path, id: str
 ) -> None:
     name = id.format(canary)
@@ -164,13 +162,13 @@ def guarded(new_engine: Callable[..., PrivateEngine], tmp_path: Path) -> Private
 
 
 def ask(engine: PrivateEngine, uid: int, files: builds.Files, **parameters: object) -> str:
-    """A build as somebody; all that the engine answered."""
+    """Build as a user and return the whole response of the engine."""
     body = builds.context(files)
     head = (
         f"POST /build?{builds.query(**parameters)} HTTP/1.1\r\nHost: x\r\n"
         f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    with Visitor(engine, uid, uid, (GROUP,)).connect() as sock:
+    with ApiUser(engine, uid, uid, (GROUP,)).connect() as sock:
         sock.sendall(head.encode() + body)
         answer = b""
         while piece := sock.recv(65536):
@@ -178,8 +176,8 @@ def ask(engine: PrivateEngine, uid: int, files: builds.Files, **parameters: obje
     return answer.decode()
 
 
-def test_nobody_gets_at_what_another_one_s_build_keeps(guarded: PrivateEngine) -> None:
-    """A poisoned step or cache would be carried into an image of somebody with more rights."""
+def test_the_build_cache_of_another_user_is_not_used(guarded: PrivateEngine) -> None:
+    """A poisoned step or cache would enter an image of a user with more privileges."""
     text = (
         "FROM busybox\nARG HTTP_PROXY\nRUN date +%N > /made\n"
         "RUN --mount=type=cache,id=common,target=/c ls /c; touch /c/$HTTP_PROXY\n"
@@ -207,13 +205,13 @@ def test_nobody_gets_at_what_another_one_s_build_keeps(guarded: PrivateEngine) -
         ("RUN --security=insecure true", "security.insecure"),
     ],
 )
-def test_a_dockerfile_gets_no_rights_that_its_builder_does_not_have(
+def test_a_dockerfile_gets_only_the_privileges_of_its_user(
     guarded: PrivateEngine, line: str, allow: str
 ) -> None:
-    """CVE-2024-23653: steps ran privileged without anybody's leave."""
-    told = ask(guarded, MEMBER, {"Dockerfile": f"FROM busybox\n{line}\n"}, allow=allow)
-    assert "Successfully" not in told
-    assert "not allowed" in told if not allow else "may not ask for" in told
+    """CVE-2024-23653: steps ran privileged without authorization."""
+    reported = ask(guarded, MEMBER, {"Dockerfile": f"FROM busybox\n{line}\n"}, allow=allow)
+    assert "Successfully" not in reported
+    assert "not allowed" in reported if not allow else "may not ask for" in reported
 
 
 @pytest.mark.parametrize(
@@ -226,28 +224,28 @@ def test_a_dockerfile_gets_no_rights_that_its_builder_does_not_have(
         {"securityopt": ["label=disable"]},
     ],
 )
-def test_modes_of_a_build_are_judged_as_a_container_s(
+def test_options_of_a_build_are_authorized_like_those_of_a_container(
     guarded: PrivateEngine, parameters: dict[str, object]
 ) -> None:
-    told = ask(guarded, MEMBER, {"Dockerfile": "FROM busybox\nRUN true\n"}, **parameters)
-    assert "Running in" not in told or "No such container: x" in told
-    assert "Successfully" not in told
+    reported = ask(guarded, MEMBER, {"Dockerfile": "FROM busybox\nRUN true\n"}, **parameters)
+    assert "Running in" not in reported or "No such container: x" in reported
+    assert "Successfully" not in reported
 
 
-def test_a_step_is_confined_as_a_container_is(engine: PrivateEngine, busybox: str) -> None:
+def test_a_step_is_confined_like_a_container(engine: PrivateEngine, busybox: str) -> None:
     text = (
         f"FROM {busybox}\nRUN cat /proc/self/uid_map; grep -E 'Cap(Eff|Bnd)|Seccomp:'"
         " /proc/self/status; ls /dev; ! mount -t tmpfs x /mnt; ! mknod /x b 8 0\n"
     )
-    told = builds.done(engine, {"Dockerfile": text}, nocache=1).text
+    reported = builds.done(engine, {"Dockerfile": text}, nocache=1).text
     values = dict(
-        line.split(":", 1) for line in told.splitlines() if line.startswith(("Cap", "Sec"))
+        line.split(":", 1) for line in reported.splitlines() if line.startswith(("Cap", "Sec"))
     )
     assert values["Seccomp"].strip() == "2"
     assert int(values["CapEff"], 16) == int(values["CapBnd"], 16) == 0x00000000A80425FB
-    first = next(line.split() for line in told.splitlines() if len(line.split()) == 3)
+    first = next(line.split() for line in reported.splitlines() if len(line.split()) == 3)
     assert first[0] == "0" and int(first[1]) > 100_000
-    assert not {"sda", "kmsg", "mem"} & set(told.split())
+    assert not {"sda", "kmsg", "mem"} & set(reported.split())
 
 
 # -- contexts ----------------------------------------------------------------------------------
@@ -273,17 +271,17 @@ def test_a_context_stays_in_its_directory(
     assert builds.nothing_left(engine)
     assert not list(engine.root.glob("**/out"))
     if built.image:
-        told = builds.output(
+        reported = builds.output(
             engine, built.image, "find", "/context", "-type", "c", "-o", "-type", "b"
         )
-        assert told == ""
+        assert reported == ""
         assert (
             "root:" not in builds.files_of(engine, built.image).get("/context/hard", b"").decode()
         )
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore"])
-def test_no_link_of_the_context_leads_to_a_file_of_the_host(
+def test_no_link_of_the_context_reaches_a_file_of_the_host(
     engine: PrivateEngine, busybox: str, canary: Path, name: str
 ) -> None:
     files: dict[str, str | tarfile.TarInfo] = {"Dockerfile": f"FROM {busybox}\nCOPY . /c\n"}
@@ -303,7 +301,7 @@ def test_no_link_of_the_context_leads_to_a_file_of_the_host(
         "COPY --parents ./l/secret /x/",
     ],
 )
-def test_a_copy_takes_nothing_of_the_host(
+def test_a_copy_reads_no_file_of_the_host(
     engine: PrivateEngine, busybox: str, canary: Path, line: str
 ) -> None:
     files = {"Dockerfile": f"FROM {busybox}\n{line}\n", "l": link("l", str(canary)), "d/x": ""}
@@ -325,10 +323,10 @@ def test_a_copy_takes_nothing_of_the_host(
         "COPY --from=evil /l/secret /x",
     ],
 )
-def test_a_copy_writes_nothing_on_the_host(
+def test_a_copy_writes_no_file_of_the_host(
     engine: PrivateEngine, busybox: str, canary: Path, line: str
 ) -> None:
-    """The image's links lead to places inside of it, whatever they are called."""
+    """Links of the image are resolved in the image."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.addfile(link("way", str(canary)))
@@ -347,7 +345,7 @@ def test_a_copy_writes_nothing_on_the_host(
 # -- secrets -----------------------------------------------------------------------------------
 
 
-def test_a_secret_is_not_in_what_is_kept_or_told(engine: PrivateEngine, busybox: str) -> None:
+def test_a_secret_is_not_in_the_image_cache_or_output(engine: PrivateEngine, busybox: str) -> None:
     secret = os.urandom(12).hex()
     text = (
         f"FROM {busybox}\n"
@@ -356,21 +354,21 @@ def test_a_secret_is_not_in_what_is_kept_or_told(engine: PrivateEngine, busybox:
     )
     with builds.Session(engine, secrets={"s": secret.encode()}) as session:
         built = builds.done(engine, {"Dockerfile": text}, session=session.id, nocache=1)
-    told = json.dumps(built.messages)
-    told += engine.request("GET", f"/images/{built.image}/history").body.decode()
-    told += engine.request("GET", f"/images/{built.image}/json").body.decode()
-    told += engine.request("GET", "/system/df").body.decode()
-    assert secret not in told
+    reported = json.dumps(built.messages)
+    reported += engine.request("GET", f"/images/{built.image}/history").body.decode()
+    reported += engine.request("GET", f"/images/{built.image}/json").body.decode()
+    reported += engine.request("GET", "/system/df").body.decode()
+    assert secret not in reported
     for path in [*engine.root.rglob("*"), *engine.run.rglob("*")]:
         if path.is_file() and not path.is_symlink():
             assert secret.encode() not in path.read_bytes(), path
 
 
-def test_another_caller_s_session_cannot_be_used(guarded: PrivateEngine) -> None:
+def test_the_build_session_of_another_user_cannot_be_used(guarded: PrivateEngine) -> None:
     text = "FROM busybox\nRUN --mount=type=secret,id=s,required cat /run/secrets/s\n"
     with builds.Session(guarded, secrets={"s": b"of root"}) as session:
-        told = ask(guarded, MEMBER, {"Dockerfile": text}, session=session.id)
-    assert "no such session" in told
+        reported = ask(guarded, MEMBER, {"Dockerfile": text}, session=session.id)
+    assert "no such session" in reported
     assert not session.asked
 
 
@@ -399,10 +397,10 @@ def test_another_caller_s_session_cannot_be_used(guarded: PrivateEngine) -> None
         "ONBUILD ONBUILD RUN x",
     ],
 )
-def test_nonsense_is_one_error_and_the_engine_goes_on(
+def test_an_invalid_request_is_one_error_and_the_engine_continues(
     engine: PrivateEngine, busybox: str, line: str
 ) -> None:
-    """CVE-2024-23650: a request that nobody expected ended the engine."""
+    """CVE-2024-23650: an unexpected request crashed the engine."""
     built = builds.build(engine, {"Dockerfile": f"FROM {busybox}\n{line}\n", "f": ""}, nocache=1)
     assert built.error and not built.image, built
     assert "internal error" not in built.error

@@ -1,7 +1,7 @@
 """I23: a table of system call x socket family x ABI gives the expected errno, x32 included.
 
-Each row is tried in a default container, and in one without the protection, where it must come to
-something else: a row that cannot fail would prove nothing.
+Each row is tried in a default container and in one without the protection, where the result must
+differ: a row that cannot fail proves nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from harness import probing
+from harness import escape_program
 from harness.engine import PrivateEngine
 from jaula.audit.escape import attempts
 from jaula.audit.escape.attempts import call
@@ -51,31 +51,31 @@ Row = tuple[tuple[Entry, ...], int]
 
 
 def refused_calls() -> dict[str, Row]:
-    """What nobody needs, on every ABI that has it."""
+    """Return the refused system calls, on every ABI that has them."""
     rows: dict[str, Row] = {}
     for abi in ABIS:
         for name, arguments in attempts.CALLS:
             if seccomp.resolve(name, attempts.ABIS[abi][0]) is None:
                 continue
-            wanted = errno.ENOSYS if abi == "x32" or name == "clone3" else errno.EPERM
+            expected = errno.ENOSYS if abi == "x32" or name == "clone3" else errno.EPERM
             what = f"{name}(user)" if arguments == (0x10000000,) else name
-            rows[f"{abi} {what}"] = ((call(name, *arguments, abi=abi),), wanted)
+            rows[f"{abi} {what}"] = ((call(name, *arguments, abi=abi),), expected)
     return rows
 
 
 def families() -> dict[str, Row]:
-    """Every family by ``socket``, and on i386 by ``socketcall`` too."""
+    """Return every family by ``socket``, and on i386 by ``socketcall`` too."""
     names = {number: name for number, name, *_ in attempts.FAMILIES}
     rows: dict[str, Row] = {}
     for abi in ABIS:
         for family in range(HIGHEST_FAMILY):
-            kind, wanted = 2, errno.EPERM
+            kind, expected = 2, errno.EPERM
             if family in ALLOWED_FAMILIES:
-                kind, wanted = SOCK_RAW_FAMILIES.get(family, 2), 0
+                kind, expected = SOCK_RAW_FAMILIES.get(family, 2), 0
             if abi == "x32":
-                wanted = errno.ENOSYS
+                expected = errno.ENOSYS
             what = names.get(family, f"family {family}")
-            rows[f"{abi} socket {what}"] = ((call("socket", family, kind, 0, abi=abi),), wanted)
+            rows[f"{abi} socket {what}"] = ((call("socket", family, kind, 0, abi=abi),), expected)
         pair = errno.ENOSYS if abi == "x32" else errno.EPERM
         rows[f"{abi} socketpair AF_INET"] = (
             (call("socketpair", 2, 1, 0, bytes(8), abi=abi),), pair,
@@ -95,7 +95,7 @@ def families() -> dict[str, Row]:
 
 
 def requests() -> dict[str, Row]:
-    """Typing into the terminal."""
+    """Return the requests that push input into the terminal."""
     return {
         f"{abi} ioctl {name}": ((call("ioctl", 0, number, b"x", abi=abi),), errno.EPERM)
         for abi in ("x86_64", "i386")
@@ -108,7 +108,7 @@ def requests() -> dict[str, Row]:
 
 
 def others() -> dict[str, Row]:
-    """Numbers that no table has, and what must go on working."""
+    """Return unassigned numbers, and calls that must still work."""
     clone = 0x7E020000
     rows: dict[str, Row] = {
         "x86_64 number 1000": ((Entry(1, 1000),), errno.ENOSYS),
@@ -134,48 +134,48 @@ Found = Mapping[str, tuple[Answer, tuple[Answer, ...]]]
 
 
 def named(row: str) -> str:
-    """The row with the CVE that stands for it, as pytest shows it."""
+    """Return the row with its CVE as a pytest parameter."""
     return next((f"{row} {cve}" for word, cve in CVES.items() if row.endswith(word)), row)
 
 
 @pytest.fixture(scope="module")
 def default(engine: PrivateEngine, busybox: str) -> Found:
     calls = {name: steps for name, (steps, _) in TABLE.items()}
-    return probing.answers(engine, busybox, calls, ())
+    return escape_program.answers(engine, busybox, calls, ())
 
 
 @pytest.fixture(scope="module")
 def bare(engine: PrivateEngine, busybox: str) -> Found:
-    """The same without a filter, with every capability of the host's root."""
+    """Run the same without a filter, with every capability of the host's root."""
     calls = {name: steps for name, (steps, _) in TABLE.items()}
-    return probing.answers(engine, busybox, calls, BARE)
+    return escape_program.answers(engine, busybox, calls, BARE)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=named)
-def test_a_call_gives_what_the_table_says(default: Found, row: str) -> None:
-    _, wanted = TABLE[row]
-    value = probing.last(default[row])
+def test_a_call_has_the_result_of_the_table(default: Found, row: str) -> None:
+    _, expected = TABLE[row]
+    value = escape_program.last(default[row])
     if row.startswith("i386") and value == NO_I386:
         pytest.skip("a kernel without the i386 ABI")
-    if wanted:
-        assert value == -wanted, f"{row}: {_text(value)}, {os.strerror(wanted)} is due"
+    if expected:
+        assert value == -expected, f"{row}: {_text(value)}, {os.strerror(expected)} is due"
     else:
         assert value not in (-errno.EPERM, -errno.EACCES, -errno.ENOSYS), f"{row}: {_text(value)}"
 
 
 @pytest.mark.parametrize("row", [row for row, (_, errno_) in TABLE.items() if errno_], ids=named)
 def test_the_row_fails_without_the_protection(bare: Found, row: str) -> None:
-    """Where the kernel itself has no such call, its answer is ENOSYS: not the filter's EPERM."""
-    _, wanted = TABLE[row]
-    value = probing.last(bare[row])
-    if value == -errno.ENOSYS and wanted == errno.ENOSYS:
+    """If the kernel has no such call, it returns ENOSYS, not the filter's EPERM."""
+    _, expected = TABLE[row]
+    value = escape_program.last(bare[row])
+    if value == -errno.ENOSYS and expected == errno.ENOSYS:
         assert row.startswith("x32") or "number" in row, f"{row}: the kernel lacks it"
         pytest.skip("this kernel has no such call, so nothing can be taken away")
-    assert value != -wanted, f"{row}: refused by something else than the filter"
+    assert value != -expected, f"{row}: refused by something else than the filter"
 
 
-def test_the_families_are_a_range_and_not_a_list_of_exceptions() -> None:
-    """Two rules with ``!=`` would be alternatives and refuse nothing: there are none."""
+def test_the_families_are_a_range() -> None:
+    """Two rules with ``!=`` would be alternatives and refuse nothing: the filter has none."""
     from jaula.security.capabilities import resolve
     from jaula.security.seccomp.seccomp import default_profile
 

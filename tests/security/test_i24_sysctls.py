@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import containers, probing
+from harness import containers, escape_program
 from harness.engine import PrivateEngine
 from jaula.audit.escape.attempts import call, path_bytes
 
@@ -56,7 +56,7 @@ ESCAPES = (
 
 
 def run(engine: PrivateEngine, image: str, *flags: str, inside: str = "true") -> str:
-    """What a program inside says, or ``refused: ...``."""
+    """Return the output of a program in the container, or ``refused: ...``."""
     done = engine.cli("jaula", "run", "--rm", *flags, image, "sh", "-c", inside)
     return f"refused: {done.stderr}" if done.returncode else done.stdout.strip()
 
@@ -67,45 +67,45 @@ def host_value(name: str) -> str:
 
 @pytest.fixture
 def core_pattern() -> Iterator[str]:
-    """The value through which CVE-2022-0811 ran programs on the host; no test may change it."""
+    """Assert that the value by which CVE-2022-0811 ran programs on the host is unchanged."""
     before = host_value("kernel.core_pattern")
     yield before
     assert host_value("kernel.core_pattern") == before
 
 
 @pytest.mark.parametrize(("name", "value"), NAMESPACED)
-def test_a_namespaced_one_is_set_inside_and_not_on_the_host(
+def test_a_namespaced_sysctl_is_set_in_the_container_only(
     engine: PrivateEngine, busybox: str, name: str, value: str
 ) -> None:
     before = host_value(name)
     path = "/proc/sys/" + name.replace(".", "/")
-    shown = run(engine, busybox, "--sysctl", f"{name}={value}", inside=f"cat {path}")
-    assert shown.split() == value.split(), shown
+    printed = run(engine, busybox, "--sysctl", f"{name}={value}", inside=f"cat {path}")
+    assert printed.split() == value.split(), printed
     assert host_value(name) == before
 
 
 @pytest.mark.parametrize("flags", [(), ("--userns", "host")], ids=" ".join)
-def test_the_domain_name_is_the_containers_own(
+def test_the_domain_name_is_set_in_the_container_only(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...]
 ) -> None:
     before = host_value("kernel.domainname")
     flags = (*flags, "--sysctl", "kernel.domainname=example.test")
-    shown = run(engine, busybox, *flags, inside="cat /proc/sys/kernel/domainname")
-    assert shown == "example.test"
+    printed = run(engine, busybox, *flags, inside="cat /proc/sys/kernel/domainname")
+    assert printed == "example.test"
     assert host_value("kernel.domainname") == before
 
 
 @pytest.mark.parametrize("name", OF_THE_HOST)
 @pytest.mark.parametrize("flags", [(), ("--privileged",)], ids=["", "privileged"])
-def test_one_of_the_host_is_refused(
+def test_a_sysctl_of_the_host_is_refused(
     engine: PrivateEngine, busybox: str, name: str, flags: tuple[str, ...], core_pattern: str
 ) -> None:
-    said = run(engine, busybox, *flags, "--sysctl", f"{name}=1")
-    assert said.startswith("refused") and "is not allowed" in said, said
+    output = run(engine, busybox, *flags, "--sysctl", f"{name}=1")
+    assert output.startswith("refused") and "is not allowed" in output, output
 
 
 @pytest.mark.parametrize("name", ESCAPES)
-def test_a_name_that_leads_elsewhere_is_refused(
+def test_a_sysctl_name_with_a_path_is_refused(
     engine: PrivateEngine, busybox: str, name: str, core_pattern: str
 ) -> None:
     body = {"Image": busybox, "Cmd": ["true"], "HostConfig": {"Sysctls": {name: "1"}}}
@@ -126,7 +126,7 @@ def test_a_name_that_leads_elsewhere_is_refused(
         "1\x1b[2J",
     ],
 )
-def test_a_value_that_is_more_than_one_is_refused(
+def test_several_values_in_one_are_refused(
     engine: PrivateEngine, busybox: str, value: str, cve: str, core_pattern: str
 ) -> None:
     settings = {"kernel.shm_rmid_forced": value}
@@ -136,13 +136,13 @@ def test_a_value_that_is_more_than_one_is_refused(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2022-0811"])
-def test_a_value_is_written_as_one_and_never_split(
+def test_a_value_is_written_unsplit(
     engine: PrivateEngine, busybox: str, cve: str, core_pattern: str
 ) -> None:
-    """The hole was a tool that took ``+`` in a value for the beginning of the next setting."""
+    """The CVE was a tool that read ``+`` in a value as the start of the next setting."""
     value = "1+kernel.core_pattern=|/bin/true"
-    said = run(engine, busybox, "--sysctl", f"kernel.shm_rmid_forced={value}")
-    assert said.startswith("refused"), said
+    output = run(engine, busybox, "--sysctl", f"kernel.shm_rmid_forced={value}")
+    assert output.startswith("refused"), output
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_a_value_is_written_as_one_and_never_split(
         (("--uts", "host"), "kernel.domainname"),
     ],
 )
-def test_one_of_a_namespace_that_is_shared_with_the_host_is_refused(
+def test_a_sysctl_of_a_namespace_shared_with_the_host_is_refused(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], name: str
 ) -> None:
     before = host_value(name)
-    said = run(engine, busybox, *flags, "--sysctl", f"{name}=1234")
-    assert said.startswith("refused") and "not allowed" in said, said
+    output = run(engine, busybox, *flags, "--sysctl", f"{name}=1234")
+    assert output.startswith("refused") and "not allowed" in output, output
     assert host_value(name) == before
 
 
@@ -168,24 +168,26 @@ WRITES = ("kernel/core_pattern", "vm/overcommit_memory", "kernel/panic", "fs/sui
 def opened(engine: PrivateEngine, image: str, *flags: str) -> dict[str, int]:
     calls = {name: (call("open", path_bytes(f"/proc/sys/{name}"), 1),) for name in WRITES}
     return {
-        name: probing.last(answer)
-        for name, answer in probing.answers(engine, image, calls, flags).items()
+        name: escape_program.last(answer)
+        for name, answer in escape_program.answers(engine, image, calls, flags).items()
     }
 
 
-def test_none_of_the_host_can_be_written_from_inside(engine: PrivateEngine, busybox: str) -> None:
+def test_no_sysctl_of_the_host_can_be_written_from_inside(
+    engine: PrivateEngine, busybox: str
+) -> None:
     assert all(value < 0 for value in opened(engine, busybox).values())
     assert all(value < 0 for value in opened(engine, busybox, "--privileged").values())
 
 
 def test_without_the_protection_the_row_above_fails(engine: PrivateEngine, busybox: str) -> None:
-    """Opened for writing, not written: what read-only paths and the user namespace keep away."""
+    """Open for writing without writing: read-only paths and the user namespace prevent this."""
     flags = ("--userns", "host", "--security-opt", "systempaths=unconfined")
-    found = opened(engine, busybox, *flags)
-    assert all(value >= 0 for value in found.values()), found
+    result = opened(engine, busybox, *flags)
+    assert all(value >= 0 for value in result.values()), result
 
 
-def test_verify_sees_a_setting_that_changed(engine: PrivateEngine, busybox: str) -> None:
+def test_verify_detects_a_changed_sysctl(engine: PrivateEngine, busybox: str) -> None:
     flags = ("--sysctl", "net.core.somaxconn=777")
     with containers.running(engine, busybox, flags=flags) as name:
         process = containers.pid(engine, name)

@@ -1,4 +1,4 @@
-"""Driving the event loop: what a test does instead of a pause."""
+"""Control of the event loop: tests use it instead of a sleep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _QUIET_TURNS = 3  # of the loop: what one turn writes, a later one finds readabl
 async def idle() -> None:
     """Run the loop until it waits for a timer, a descriptor or a thread.
 
-    What had to happen at once has then happened. So a test can show that something did not.
+    Every immediate callback has run by then. So a test can assert that something did not happen.
     """
     loop = asyncio.get_running_loop()
     quiet = 0

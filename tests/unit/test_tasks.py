@@ -31,7 +31,7 @@ def test_a_failure_is_logged_with_its_context(caplog: pytest.LogCaptureFixture) 
     assert record.exc_info is not None
 
 
-def test_without_a_log_the_owner_gets_the_failure(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_logger_the_owner_gets_the_exception(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         with pytest.raises(ValueError, match="broken"):
             await BackgroundTasks().spawn(fail())
@@ -40,7 +40,7 @@ def test_without_a_log_the_owner_gets_the_failure(caplog: pytest.LogCaptureFixtu
     assert not caplog.records
 
 
-def test_a_task_is_held_until_it_ends() -> None:
+def test_a_task_is_referenced_until_it_ends() -> None:
     async def wait(event: asyncio.Event) -> None:
         await event.wait()
 
@@ -80,7 +80,7 @@ def test_closing_cancels_waits_and_logs_nothing(caplog: pytest.LogCaptureFixture
     assert not caplog.records
 
 
-def test_what_takes_longer_than_the_grace_is_cancelled() -> None:
+def test_a_task_beyond_the_grace_period_is_cancelled() -> None:
     async def run() -> None:
         tasks = BackgroundTasks(LOG)
         quick = tasks.spawn(asyncio.sleep(0.01, "done"))

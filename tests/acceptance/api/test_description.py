@@ -1,7 +1,7 @@
-"""The API against its own description: requests made from it by schemathesis, valid and not.
+"""The API compared with its OpenAPI description: valid and invalid requests of schemathesis.
 
-Whatever comes, the engine answers in time with a status that means something and JSON that says
-what was wrong; it never answers 500, but where a registry out of reach is Docker's 500.
+The engine answers every request in time, with a meaningful status and a JSON error. It never
+answers 500, except for an unreachable registry, where Docker answers 500.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 BASE = "http://engine/v1.45"
-SECONDS = 10.0  # for an answer; one that is a stream may go on
+SECONDS = 10.0  # for a response; a stream may continue
 REGISTRY = ("/images/create", "/images/search", "/distribution", "/images/{name}/push", "/build")
 OF_A_REGISTRY = (*REGISTRY, "/jaula/manifests", "/jaula/signatures", "/auth")
 
@@ -36,7 +36,7 @@ schema = schemathesis.openapi.from_dict(description)
 
 @pytest.fixture(scope="module")
 def own(worker_index: int) -> Iterator[PrivateEngine]:
-    """An engine that may be told anything; registries are a closed port away."""
+    """Return an engine that may receive any request; its registries are a closed port."""
     private = PrivateEngine(
         (worker_index + 57) % 250 + 1,
         extra_flags=("--registry-mirror", "http://127.0.0.1:9"),
@@ -60,7 +60,9 @@ def session(own: PrivateEngine) -> Iterator[requests.Session]:
     database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
-def test_any_request_is_answered(case: Any, own: PrivateEngine, session: requests.Session) -> None:
+def test_every_request_gets_a_valid_response(
+    case: Any, own: PrivateEngine, session: requests.Session
+) -> None:
     arguments = case.as_transport_kwargs(base_url=BASE)
     try:
         with session.request(**arguments, stream=True, timeout=SECONDS) as answer:
@@ -78,7 +80,7 @@ def test_any_request_is_answered(case: Any, own: PrivateEngine, session: request
     assert own.process.poll() is None, own.log_tail()
 
 
-def test_the_description_is_what_the_routes_are() -> None:
+def test_the_description_matches_the_routes() -> None:
     import subprocess
     import sys
 

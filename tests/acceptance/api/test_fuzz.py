@@ -1,7 +1,7 @@
-"""Malformed input at the socket: HTTP, JSON and upgrades, mutated from what clients really send.
+"""Malformed input at the socket: HTTP, JSON and upgrades, mutated from requests of real clients.
 
-JAULA_FUZZ_SECONDS says how long (10 s unless told), JAULA_FUZZ_SEED with which numbers; both are
-said on a failure, with the bytes that were sent.
+JAULA_FUZZ_SECONDS sets the duration (default 10 s), JAULA_FUZZ_SEED the random seed. A failure
+prints both, with the bytes that were sent.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def mutated(numbers: random.Random) -> bytes:
 
 
 def exchange(path: Path, data: bytes) -> bytes:
-    """Send everything, end the sending side, and read until the engine hangs up.
+    """Send `data`, shut down the write side and read until the engine closes.
 
-    A stream of events that was begun may go on; everything else that does is a TimeoutError.
+    An event stream may continue. Any other open connection raises TimeoutError.
     """
     answer = bytearray()
     with socket.socket(socket.AF_UNIX) as client:
@@ -120,7 +120,9 @@ def descriptors(engine: PrivateEngine) -> int:
     return len(os.listdir(f"/proc/{engine.process.pid}/fd"))
 
 
-def test_whatever_comes_is_answered_or_hung_up_on(engine: PrivateEngine, busybox: str) -> None:
+def test_any_input_is_answered_or_the_connection_is_closed(
+    engine: PrivateEngine, busybox: str
+) -> None:
     numbers = random.Random(SEED)
     before = descriptors(engine)
     deadline, sent = time.monotonic() + SECONDS, 0

@@ -1,4 +1,4 @@
-"""``jaula build`` as a person types it: where the context is, what is shown, what is written."""
+"""``jaula build`` on the command line: context, progress and outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.copying import make
+from harness.build_context import make
 from harness.engine import PROJECT, PrivateEngine
 from harness.terminal import Terminal
 
@@ -36,7 +36,7 @@ def shown(jaula: Run, image: str, *words: str) -> str:
 
 
 def built(jaula: Run, *words: str, **options: object) -> str:
-    """The id of the image."""
+    """Return the id of the image."""
     done = jaula("build", "-q", *words, **options)
     assert done.returncode == 0, done.stderr
     image = done.stdout.strip()
@@ -47,7 +47,7 @@ def built(jaula: Run, *words: str, **options: object) -> str:
 # -- the context ----------------------------------------------------------------------------------
 
 
-def test_a_directory(jaula: Run, busybox: str, here: Path) -> None:
+def test_a_directory_is_a_context(jaula: Run, busybox: str, here: Path) -> None:
     make(here, {"Dockerfile": f"FROM {busybox}\nCOPY . /c\n", "a": "x", "no": "", "d/b": ""})
     make(here, {".dockerignore": "no\nDockerfile\n.dockerignore\n"})
     image = built(jaula, str(here))
@@ -64,7 +64,7 @@ def test_a_dockerfile_of_another_name_has_its_own_ignore_file(
     assert shown(jaula, image, "ls", "-A", "/c").split() == [".dockerignore", "b"]
 
 
-def test_a_dockerfile_outside_of_its_context(jaula: Run, busybox: str, here: Path) -> None:
+def test_a_dockerfile_may_be_outside_the_context(jaula: Run, busybox: str, here: Path) -> None:
     make(here, {"a": "", "Dockerfile": "another"})
     outer = here.parent / "Outer"
     outer.write_text(f"FROM {busybox}\nCOPY . /c\n")
@@ -72,7 +72,7 @@ def test_a_dockerfile_outside_of_its_context(jaula: Run, busybox: str, here: Pat
     assert shown(jaula, image, "ls", "-A", "/c").split() == ["Dockerfile", "a"]
 
 
-def test_a_dockerfile_on_standard_input_beside_a_context(
+def test_a_dockerfile_is_read_from_standard_input_with_a_context(
     jaula: Run, busybox: str, here: Path
 ) -> None:
     make(here, {"a": ""})
@@ -80,7 +80,7 @@ def test_a_dockerfile_on_standard_input_beside_a_context(
     assert shown(jaula, image, "ls", "-A", "/c").split() == ["a"]
 
 
-def test_a_dockerfile_alone_has_no_context(jaula: Run, busybox: str) -> None:
+def test_a_dockerfile_on_standard_input_has_no_context(jaula: Run, busybox: str) -> None:
     image = built(jaula, "-", input=f"FROM {busybox}\nRUN echo x > /y\nCOPY . /c\n")
     assert shown(jaula, image, "sh", "-c", "cat /y; ls -A /c") == "x\n"
     done = jaula("build", "-", input=f"FROM {busybox}\nCOPY a /\n")
@@ -88,7 +88,9 @@ def test_a_dockerfile_alone_has_no_context(jaula: Run, busybox: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
-def test_a_tar_on_standard_input(engine: PrivateEngine, busybox: str, mode: str) -> None:
+def test_a_tar_on_standard_input_is_a_context(
+    engine: PrivateEngine, busybox: str, mode: str
+) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
         for name, text in (("D", f"FROM {busybox}\nCOPY a /a\n"), ("a", "from a tar\n")):
@@ -112,11 +114,11 @@ def test_a_context_is_packed_for_root_with_modes_and_links(
     os.chown(here / "a", 1234, 1234)
     os.link(here / "a", here / "hard")
     image = built(jaula, "--compress", str(here))
-    told = shown(jaula, image, "sh", "-c", "cd /c; stat -c '%n %a %u %h' a; readlink l")
-    assert told == "a 751 0 2\na\n"
+    reported = shown(jaula, image, "sh", "-c", "cd /c; stat -c '%n %a %u %h' a; readlink l")
+    assert reported == "a 751 0 2\na\n"
 
 
-def test_a_further_context_and_secrets(
+def test_named_contexts_and_secrets_are_sent(
     engine: PrivateEngine, jaula: Run, busybox: str, here: Path
 ) -> None:
     other = here.parent / "other"
@@ -141,7 +143,9 @@ def test_a_further_context_and_secrets(
 # -- arguments and names --------------------------------------------------------------------------
 
 
-def test_arguments_labels_names_and_files(jaula: Run, busybox: str, here: Path) -> None:
+def test_build_arguments_labels_tags_and_id_files_take_effect(
+    jaula: Run, busybox: str, here: Path
+) -> None:
     make(
         here, {"Dockerfile": f"ARG B=none\nFROM {busybox} AS t\nARG A\nRUN echo $A > /a\nFROM $B\n"}
     )
@@ -153,11 +157,11 @@ def test_arguments_labels_names_and_files(jaula: Run, busybox: str, here: Path) 
     assert iid.read_text() == image
     assert json.loads(metadata.read_text())["containerimage.config.digest"] == image
     assert shown(jaula, "cli/y", "cat", "/a") == "one two\n"
-    found = json.loads(jaula("image", "inspect", "cli/x:1").stdout)[0]
-    assert found["Id"] == image and found["Config"]["Labels"] == {"k": "v"}
+    result = json.loads(jaula("image", "inspect", "cli/x:1").stdout)[0]
+    assert result["Id"] == image and result["Config"]["Labels"] == {"k": "v"}
 
 
-def test_source_date_epoch_of_the_environment_makes_the_same_image(
+def test_source_date_epoch_in_the_environment_makes_the_image_reproducible(
     engine: PrivateEngine, busybox: str, here: Path
 ) -> None:
     make(here, {"Dockerfile": f"FROM {busybox}\nCOPY a /a\nRUN echo x > /x\n", "a": "1"})
@@ -176,20 +180,20 @@ def test_source_date_epoch_of_the_environment_makes_the_same_image(
 # -- progress -------------------------------------------------------------------------------------
 
 
-def test_plain_progress_is_on_standard_error(jaula: Run, busybox: str, here: Path) -> None:
+def test_plain_progress_goes_to_standard_error(jaula: Run, busybox: str, here: Path) -> None:
     text = f"FROM {busybox} AS one\nRUN echo out; printf partial\n"
     make(here, {"Dockerfile": text})
     done = jaula("build", "--no-cache", str(here))
     assert done.returncode == 0 and done.stdout == ""
     lines = done.stderr.splitlines()
     assert "#2 [one 2/2] RUN echo out; printf partial" in lines
-    said = [line.split()[-1] for line in lines if line.startswith("#2 0.")]
-    assert said == ["out", "partial"]
+    output = [line.split()[-1] for line in lines if line.startswith("#2 0.")]
+    assert output == ["out", "partial"]
     assert any(line.startswith("#2 DONE ") for line in lines)
     assert "#2 CACHED" in jaula("build", "--progress", "plain", str(here)).stderr
 
 
-def test_json_progress_is_one_document_a_line(jaula: Run, busybox: str, here: Path) -> None:
+def test_json_progress_is_one_document_per_line(jaula: Run, busybox: str, here: Path) -> None:
     make(here, {"Dockerfile": f"FROM {busybox}\nRUN true\n"})
     done = jaula("build", "--progress=json", str(here))
     messages = [json.loads(line) for line in done.stderr.splitlines()]
@@ -197,7 +201,7 @@ def test_json_progress_is_one_document_a_line(jaula: Run, busybox: str, here: Pa
     assert {m["jaula"]["state"] for m in messages if "state" in m.get("jaula", {})} >= {"started"}
 
 
-def test_a_terminal_shows_every_step_in_place(
+def test_terminal_progress_redraws_every_step(
     engine: PrivateEngine, busybox: str, here: Path
 ) -> None:
     make(here, {"Dockerfile": f"FROM {busybox}\nRUN printf '\\033[31mred\\n'; sleep 1; exit 3\n"})
@@ -210,7 +214,7 @@ def test_a_terminal_shows_every_step_in_place(
         assert terminal.process.wait(10) == 1
 
 
-def test_quiet_shows_what_was_said_when_it_fails(jaula: Run, busybox: str) -> None:
+def test_quiet_prints_the_output_of_a_failed_build(jaula: Run, busybox: str) -> None:
     done = jaula("build", "-q", "-", input=f"FROM {busybox}\nRUN echo the reason; false\n")
     assert done.returncode == 1 and done.stdout == ""
     assert "the reason" in done.stderr
@@ -239,7 +243,7 @@ def test_quiet_shows_what_was_said_when_it_fails(jaula: Run, busybox: str) -> No
         ([], "", "requires exactly 1 argument"),
     ],
 )
-def test_bad_input_is_one_clear_error(
+def test_invalid_input_is_one_clear_error(
     jaula: Run, busybox: str, words: list[str], text: str, error: str
 ) -> None:
     done = jaula("build", *words, input=text)
@@ -247,7 +251,7 @@ def test_bad_input_is_one_clear_error(
     assert error in done.stderr and "Traceback" not in done.stderr
 
 
-def test_an_interrupted_build_leaves_nothing(
+def test_an_interrupted_build_leaves_no_files(
     engine: PrivateEngine, busybox: str, here: Path
 ) -> None:
     mark = f"8{time.time_ns() % 10**7}"
@@ -286,7 +290,7 @@ RESULT = (
 )
 
 
-def test_the_files_of_the_result_in_a_directory(
+def test_output_local_writes_the_files_to_a_directory(
     jaula: Run, busybox: str, here: Path, engine: PrivateEngine
 ) -> None:
     before = jaula("images", "-aq", "--no-trunc").stdout
@@ -301,7 +305,9 @@ def test_the_files_of_the_result_in_a_directory(
     assert jaula("ps", "-aq").stdout == ""
 
 
-def test_the_result_as_a_tar(jaula: Run, busybox: str, engine: PrivateEngine, here: Path) -> None:
+def test_output_tar_writes_a_tar(
+    jaula: Run, busybox: str, engine: PrivateEngine, here: Path
+) -> None:
     make(here, {"Dockerfile": RESULT.format(base=busybox)})
     path = here.parent / "o.tar"
     assert jaula("build", "-o", f"type=tar,dest={path}", str(here)).returncode == 0
@@ -316,14 +322,16 @@ def test_the_result_as_a_tar(jaula: Run, busybox: str, engine: PrivateEngine, he
 
 @pytest.mark.needs("skopeo")
 @pytest.mark.parametrize("kind", ["oci", "docker"])
-def test_the_image_as_an_archive(jaula: Run, busybox: str, here: Path, kind: str) -> None:
+def test_output_docker_writes_an_image_archive(
+    jaula: Run, busybox: str, here: Path, kind: str
+) -> None:
     make(here, {"Dockerfile": f"FROM {busybox}\nLABEL made=here\n"})
     path = here.parent / "image"
     done = jaula("build", "-t", "cli/out:1", "-o", f"type={kind},dest={path}", str(here))
     assert done.returncode == 0, done.stderr
     words = ["skopeo", "inspect", f"{kind}-archive:{path}"]
-    found = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
-    assert found["Labels"] == {"made": "here"}
+    result = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+    assert result["Labels"] == {"made": "here"}
 
 
 def test_builder_prune_empties_the_cache(jaula: Run, busybox: str) -> None:

@@ -1,4 +1,4 @@
-"""Building with the clients that people have: the docker command, its SDK for Python, compose."""
+"""Builds with the usual clients: the docker command, its SDK for Python, compose."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def classic(engine: PrivateEngine, *words: str) -> CompletedProcess[str]:
     return engine.cli("docker", *words, env=environment, timeout=120)
 
 
-def test_the_docker_command_builds_and_uses_what_it_built(
+def test_the_docker_command_builds_and_runs_the_image(
     engine: PrivateEngine, place: Path, name: str
 ) -> None:
     words = ("build", "-t", name, "--build-arg", "GREETING=hello", str(place))
@@ -59,16 +59,18 @@ def test_the_docker_command_builds_and_uses_what_it_built(
     assert "secret\n" not in ignored and "file\n" in ignored
     again = classic(engine, *words)
     assert again.stdout.count("Using cache") == 5
-    shown = engine.cli("docker", "images", "--filter", "label=made=by-a-test", "-q", "--no-trunc")
+    printed = engine.cli("docker", "images", "--filter", "label=made=by-a-test", "-q", "--no-trunc")
     quiet = classic(engine, "build", "-q", *words[1:])
-    assert quiet.stdout == shown.stdout
+    assert quiet.stdout == printed.stdout
     used = engine.cli("docker", "run", "--rm", name, "cat", "/all/file")
     assert used.stdout == "content\n"
     history = engine.cli("docker", "history", "--format", "{{.CreatedBy}}", "--no-trunc", name)
     assert history.stdout.splitlines()[0] == "LABEL made=by-a-test"
 
 
-def test_a_step_s_status_is_the_command_s(engine: PrivateEngine, tmp_path: Path) -> None:
+def test_a_failed_step_reports_the_exit_status_of_its_command(
+    engine: PrivateEngine, tmp_path: Path
+) -> None:
     (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo before; exit 9\n")
     failed = classic(engine, "build", str(tmp_path))
     assert failed.returncode == 9
@@ -80,7 +82,9 @@ def test_a_step_s_status_is_the_command_s(engine: PrivateEngine, tmp_path: Path)
     assert "Dockerfile:2" in wrong.stderr
 
 
-def test_a_dockerfile_on_standard_input(engine: PrivateEngine, busybox: str, name: str) -> None:
+def test_docker_build_reads_a_dockerfile_from_standard_input(
+    engine: PrivateEngine, busybox: str, name: str
+) -> None:
     done = engine.cli(
         "docker",
         *("build", "-t", name, "-"),
@@ -91,7 +95,7 @@ def test_a_dockerfile_on_standard_input(engine: PrivateEngine, busybox: str, nam
     assert "from-stdin" in done.stdout
 
 
-def test_the_builder_is_pruned(engine: PrivateEngine, place: Path) -> None:
+def test_docker_builder_prune_empties_the_cache(engine: PrivateEngine, place: Path) -> None:
     assert classic(engine, "build", str(place)).returncode == 0
     listed = engine.cli("docker", "system", "df", "-v")
     assert "Build cache usage" in listed.stdout
@@ -101,7 +105,7 @@ def test_the_builder_is_pruned(engine: PrivateEngine, place: Path) -> None:
     assert engine.request("GET", "/system/df").json()["BuildCache"] == []
 
 
-def test_the_sdk_builds(engine: PrivateEngine, place: Path, name: str) -> None:
+def test_the_python_sdk_builds(engine: PrivateEngine, place: Path, name: str) -> None:
     client = docker.DockerClient(base_url=engine.host, timeout=60)
     try:
         image, log = client.images.build(
@@ -114,8 +118,8 @@ def test_the_sdk_builds(engine: PrivateEngine, place: Path, name: str) -> None:
         text = f"FROM {name}\nRUN echo wrong >&2; false\n"
         with pytest.raises(BuildError) as caught:
             client.images.build(fileobj=io.BytesIO(text.encode()), rm=True)
-        said = "".join(line.get("stream", "") for line in caught.value.build_log)
-        assert "wrong" in said
+        output = "".join(line.get("stream", "") for line in caught.value.build_log)
+        assert "wrong" in output
         assert "non-zero code: 1" in str(caught.value)
         assert client.api.prune_builds()["SpaceReclaimed"] >= 0
     finally:
@@ -154,7 +158,9 @@ def test_compose_builds_its_services(engine: PrivateEngine, place: Path) -> None
 
 
 @pytest.mark.skipif("JAULA_VM" in os.environ, reason="no package mirror in the virtual machine")
-def test_packages_come_through_the_build_s_network(engine: PrivateEngine, debian: str) -> None:
+def test_a_step_downloads_packages_through_the_network_of_the_build(
+    engine: PrivateEngine, debian: str
+) -> None:
     text = (
         f"FROM {debian}\nRUN --mount=type=cache,target=/var/cache/apt --mount=type=cache,"
         "target=/var/lib/apt apt-get update -qq && apt-get install -y -qq --no-install-recommends"

@@ -1,4 +1,4 @@
-"""A disk that fills while an image is built: one clear error, and nothing half-made."""
+"""A build that fills the disk: one clear error and no incomplete image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = 230 * MEGABYTE
 
 @pytest.fixture
 def small(new_engine: Callable[..., PrivateEngine]) -> Iterator[PrivateEngine]:
-    """An engine on a file system of its own."""
+    """Return an engine on a small file system."""
     private = new_engine(start=False)
     mounted = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(private.root)]
     subprocess.run(mounted, check=True)
@@ -47,7 +47,7 @@ def used(engine: PrivateEngine) -> int:
         (0, "RUN dd if=/dev/zero of=/big bs=1M count=300\n", "No space left on device"),
     ],
 )
-def test_what_does_not_fit_is_one_clear_error(
+def test_a_build_that_exceeds_the_disk_is_one_clear_error(
     small: PrivateEngine, tmp_path: Path, megabytes: int, text: str, error: str
 ) -> None:
     before = used(small)

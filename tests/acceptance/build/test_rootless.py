@@ -1,4 +1,4 @@
-"""An ordinary user's engine builds: steps, mounts, owners, what the client has."""
+"""Builds of an ordinary user's engine: steps, mounts, owners, sources of the client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def host(busybox_archive: Path) -> Iterator[RootlessHost]:
         yield made
 
 
-def test_a_build_of_several_stages(host: RootlessHost) -> None:
+def test_several_stages_are_built_without_root(host: RootlessHost) -> None:
     place = host.home / "context"
     place.mkdir()
     (place / "Dockerfile").write_text(DOCKERFILE)
@@ -43,9 +43,11 @@ def test_a_build_of_several_stages(host: RootlessHost) -> None:
     words = ("build", "-t", "made:1", "--secret", f"id=s,src={place}/secret", str(place))
     host.run("chown", "-R", f"{host.uid}:{host.uid}", str(place), expect=None)
     first = host.jaula(*words)
-    told = first.stdout + first.stderr
+    reported = first.stdout + first.stderr
     for line in ("one", "33:34", "5", "0:400"):
-        assert any(row.split()[-1] == line for row in told.splitlines() if row.split()), told
+        assert any(row.split()[-1] == line for row in reported.splitlines() if row.split()), (
+            reported
+        )
     look = ("stat", "-c", "%u:%g:%a", "/copied", "/owned")
     assert host.jaula("run", "--rm", "made:1", *look).stdout == "33:34:640\n5:6:644\n"
     again = host.jaula(*words)

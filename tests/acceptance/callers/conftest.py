@@ -1,7 +1,7 @@
 """The runtime under test and its callers.
 
-JAULA_TEST_RUNTIME names another OCI runtime to run the same tests with, such as /usr/sbin/runc:
-a test that fails with both is wrong, one that fails with one only tells of that one.
+JAULA_TEST_RUNTIME names another OCI runtime for the same tests, such as /usr/sbin/runc. A test that
+fails with both is wrong. A test that fails with one concerns that one.
 """
 
 from __future__ import annotations

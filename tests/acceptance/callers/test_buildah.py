@@ -21,13 +21,13 @@ def container(buildah: Buildah) -> Iterator[str]:
 
 
 def build(buildah: Buildah, context: Path, recipe: str, *flags: str, expect: int = 0) -> str:
-    """What the build printed, both streams."""
+    """Return the output of the build, both streams."""
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\n{recipe}")
     done = buildah("build", "-t", "built", *flags, str(context), expect=expect)
     return str(done.stdout + done.stderr)
 
 
-def test_commands_of_a_recipe_change_the_image(buildah: Buildah, tmp_path: Path) -> None:
+def test_run_commands_change_the_image(buildah: Buildah, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("copied\n")
     recipe = """
         COPY file /file
@@ -39,16 +39,16 @@ def test_commands_of_a_recipe_change_the_image(buildah: Buildah, tmp_path: Path)
     """
     build(buildah, tmp_path, "\n".join(line.strip() for line in recipe.splitlines()))
     name = buildah.out("from", "localhost/built")
-    shown = buildah.out("run", name, "cat", "/log", "/tmp/who")
-    assert shown.splitlines() == ["/work", "b", "copied", "www-data"]
+    output = buildah.out("run", name, "cat", "/log", "/tmp/who")
+    assert output.splitlines() == ["/work", "b", "copied", "www-data"]
     buildah("rm", name)
     buildah("rmi", "localhost/built")
 
 
-def test_a_failing_command_fails_the_build_and_is_shown(buildah: Buildah, tmp_path: Path) -> None:
-    shown = build(buildah, tmp_path, "RUN echo about to fail && exit 42\n", expect=42)
-    assert "about to fail" in shown
-    assert "exit status 42" in shown
+def test_a_failed_command_fails_the_build_and_is_printed(buildah: Buildah, tmp_path: Path) -> None:
+    output = build(buildah, tmp_path, "RUN echo about to fail && exit 42\n", expect=42)
+    assert "about to fail" in output
+    assert "exit status 42" in output
 
 
 def test_a_missing_program_fails_the_build(buildah: Buildah, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_missing_program_fails_the_build(buildah: Buildah, tmp_path: Path) -> 
     assert "no such file or directory" in done.stderr
 
 
-def test_mounts_of_one_command(buildah: Buildah, tmp_path: Path) -> None:
+def test_mounts_apply_to_one_command(buildah: Buildah, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("bound\n")
     recipe = (
         "RUN --mount=type=bind,source=file,target=/bound --mount=type=tmpfs,target=/scratch"
@@ -67,24 +67,24 @@ def test_mounts_of_one_command(buildah: Buildah, tmp_path: Path) -> None:
         "RUN --mount=type=cache,target=/cache ls /cache >>/seen; test ! -e /scratch/x\n"
         "RUN cat /seen\n"
     )
-    shown = build(buildah, tmp_path, recipe)
-    assert "bound\nro\nkept\n" in shown
+    output = build(buildah, tmp_path, recipe)
+    assert "bound\nro\nkept\n" in output
     buildah("rmi", "localhost/built")
 
 
-def test_secrets_are_there_for_one_command_only(buildah: Buildah, tmp_path: Path) -> None:
+def test_a_secret_is_available_to_one_command_only(buildah: Buildah, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("whispered\n")
     recipe = (
         "RUN --mount=type=secret,id=word cat /run/secrets/word\n"
         "RUN test ! -e /run/secrets/word && echo gone\n"
     )
-    shown = build(buildah, tmp_path, recipe, "--secret", f"id=word,src={tmp_path}/secret")
-    assert "whispered" in shown
-    assert "gone" in shown
+    output = build(buildah, tmp_path, recipe, "--secret", f"id=word,src={tmp_path}/secret")
+    assert "whispered" in output
+    assert "gone" in output
     buildah("rmi", "localhost/built")
 
 
-def test_run_streams_and_exit_status(buildah: Buildah, container: str) -> None:
+def test_run_returns_streams_and_exit_status(buildah: Buildah, container: str) -> None:
     done = buildah(
         "run", container, "sh", "-c", "cat; echo err >&2; exit 4", input="in\n", expect=4
     )
@@ -92,13 +92,13 @@ def test_run_streams_and_exit_status(buildah: Buildah, container: str) -> None:
     assert "err\n" in done.stderr
 
 
-def test_run_user_directory_environment_and_hostname(buildah: Buildah, container: str) -> None:
+def test_run_sets_user_directory_environment_and_hostname(buildah: Buildah, container: str) -> None:
     flags = ("--user", "33", "--workingdir", "/tmp", "--env", "A=b", "--hostname", "inner")
-    shown = buildah.out("run", *flags, container, "sh", "-c", "id -u; pwd; echo $A; hostname")
-    assert shown.splitlines() == ["33", "/tmp", "b", "inner"]
+    output = buildah.out("run", *flags, container, "sh", "-c", "id -u; pwd; echo $A; hostname")
+    assert output.splitlines() == ["33", "/tmp", "b", "inner"]
 
 
-def test_run_at_a_terminal(buildah: Buildah, container: str) -> None:
+def test_run_has_a_terminal(buildah: Buildah, container: str) -> None:
     with buildah.terminal("run", "-t", container, "sh") as terminal:
         terminal.expect("# ")
         terminal.send("tty; echo $((6*7))\n")
@@ -107,17 +107,17 @@ def test_run_at_a_terminal(buildah: Buildah, container: str) -> None:
         assert terminal.wait() == 9
 
 
-def test_run_with_a_volume_and_fewer_capabilities(
+def test_run_has_volumes_and_fewer_capabilities(
     buildah: Buildah, container: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("theirs\n")
     flags = ("--volume", f"{tmp_path}:/theirs:ro", "--cap-drop", "CAP_CHOWN")
     script = "cat /theirs/file; touch /theirs/x || echo ro; chown 1 /etc/passwd || echo refused"
-    shown = buildah.out("run", *flags, container, "sh", "-c", script)
-    assert shown.splitlines() == ["theirs", "ro", "refused"]
+    output = buildah.out("run", *flags, container, "sh", "-c", script)
+    assert output.splitlines() == ["theirs", "ro", "refused"]
 
 
 def test_run_is_confined(buildah: Buildah, container: str) -> None:
     script = "grep Seccomp: /proc/self/status; wc -c </proc/timer_list; echo $$"
-    shown = buildah.out("run", container, "sh", "-c", script)
-    assert shown.splitlines() == ["Seccomp:\t2", "0", "1"]
+    output = buildah.out("run", container, "sh", "-c", script)
+    assert output.splitlines() == ["Seccomp:\t2", "0", "1"]

@@ -1,4 +1,4 @@
-"""`docker run` with the runtime as dockerd's default: what programs get, how they end."""
+"""`docker run` with the runtime as dockerd's default: start, streams and exit."""
 
 from __future__ import annotations
 
@@ -16,46 +16,48 @@ def inside(dockerd: Dockerd, *flags: str, script: str) -> list[str]:
     return dockerd.out("run", "--rm", *flags, IMAGE, "sh", "-c", script).splitlines()
 
 
-def test_info_shows_the_runtime_as_the_default(dockerd: Dockerd) -> None:
+def test_info_shows_the_default_runtime(dockerd: Dockerd) -> None:
     form = "{{.DefaultRuntime}} {{range $name, $_ := .Runtimes}}{{$name}} {{end}}"
-    shown = dockerd.out("info", "--format", form).split()
-    assert shown[0] == dockerd.name
-    assert dockerd.name in shown[1:]
+    output = dockerd.out("info", "--format", form).split()
+    assert output[0] == dockerd.name
+    assert dockerd.name in output[1:]
 
 
-def test_the_daemon_reads_the_runtimes_features_without_complaint(dockerd: Dockerd) -> None:
+def test_the_daemon_reads_the_features_without_a_warning(dockerd: Dockerd) -> None:
     log = dockerd.log.read_text()
     assert "failed to query runtime features" not in log.lower()
     assert "failed to parse" not in log.lower()
 
 
 @pytest.mark.parametrize("status", [0, 3, 137])
-def test_streams_and_exit_status(dockerd: Dockerd, status: int) -> None:
+def test_run_returns_streams_and_exit_status(dockerd: Dockerd, status: int) -> None:
     script = f"echo out; echo err >&2; exit {status}"
     done = dockerd("run", "--rm", IMAGE, "sh", "-c", script, expect=status)
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
 
 
-def test_standard_input_reaches_the_program_and_ends(dockerd: Dockerd) -> None:
+def test_standard_input_reaches_the_program_until_end_of_file(dockerd: Dockerd) -> None:
     text = "line\n" * 20000
     assert dockerd("run", "--rm", "-i", IMAGE, "cat", input=text).stdout == text
 
 
-def test_environment_user_directory_and_hostname(dockerd: Dockerd) -> None:
+def test_run_sets_environment_user_directory_and_hostname(dockerd: Dockerd) -> None:
     flags = ("-e", "ONE=1", "-u", "33:100", "--group-add", "8", "-w", "/var/www", "-h", "inner")
-    shown = inside(dockerd, *flags, script="echo $ONE; pwd; id -u; id -G; hostname")
-    assert shown == ["1", "/var/www", "33", "100 8", "inner"]
+    output = inside(dockerd, *flags, script="echo $ONE; pwd; id -u; id -G; hostname")
+    assert output == ["1", "/var/www", "33", "100 8", "inner"]
 
 
 @pytest.mark.parametrize(
     ("program", "status"), [("/nonexistent", 127), ("nonexistent", 127), ("/etc/passwd", 126)]
 )
-def test_programs_that_cannot_be_executed(dockerd: Dockerd, program: str, status: int) -> None:
+def test_programs_that_cannot_be_executed_have_dockers_exit_status(
+    dockerd: Dockerd, program: str, status: int
+) -> None:
     done = dockerd("run", "--rm", IMAGE, program, expect=status)
     assert program in done.stderr
 
 
-def test_terminal_of_the_right_size_that_follows_changes(dockerd: Dockerd) -> None:
+def test_the_terminal_has_the_size_of_the_client_and_follows_it(dockerd: Dockerd) -> None:
     with dockerd.terminal("run", "--rm", "-it", IMAGE, "sh") as terminal:
         has_terminal(terminal)
         follows_size(terminal)
@@ -63,7 +65,7 @@ def test_terminal_of_the_right_size_that_follows_changes(dockerd: Dockerd) -> No
         assert terminal.wait() == 7
 
 
-def test_init_reaps_and_passes_signals(dockerd: Dockerd) -> None:
+def test_init_reaps_and_forwards_signals(dockerd: Dockerd) -> None:
     dockerd("run", "-d", "--name", "reaped", "--init", IMAGE, "sleep", "1000")
     assert "init" in dockerd.out("exec", "reaped", "cat", "/proc/1/comm")
     dockerd("stop", "-t", "10", "reaped")
@@ -71,34 +73,34 @@ def test_init_reaps_and_passes_signals(dockerd: Dockerd) -> None:
     dockerd("rm", "reaped")
 
 
-def test_confined_by_default(dockerd: Dockerd) -> None:
+def test_a_container_is_confined_by_default(dockerd: Dockerd) -> None:
     script = "grep -E '^(Seccomp|CapEff):' /proc/self/status; wc -c </proc/timer_list"
     script += "; echo x >/proc/sys/kernel/domainname || echo refused"
-    shown = inside(dockerd, script=script)
-    assert shown == ["CapEff:\t00000000a80425fb", "Seccomp:\t2", "0", "refused"]
+    output = inside(dockerd, script=script)
+    assert output == ["CapEff:\t00000000a80425fb", "Seccomp:\t2", "0", "refused"]
 
 
-def test_privileged(dockerd: Dockerd) -> None:
+def test_a_privileged_container_has_every_capability(dockerd: Dockerd) -> None:
     script = "grep Seccomp: /proc/self/status; test -c /dev/kmsg && echo device"
     script += "; mount -t tmpfs none /tmp && echo mounted"
-    shown = inside(dockerd, "--privileged", script=script)
-    assert shown == ["Seccomp:\t0", "device", "mounted"]
+    output = inside(dockerd, "--privileged", script=script)
+    assert output == ["Seccomp:\t0", "device", "mounted"]
 
 
-def test_capabilities_that_are_added_and_dropped(dockerd: Dockerd) -> None:
+def test_capabilities_are_added_and_dropped(dockerd: Dockerd) -> None:
     flags = ("--cap-drop", "all", "--cap-add", "net_raw", "--security-opt", "no-new-privileges")
-    shown = inside(dockerd, *flags, script="grep -E '^(CapEff|NoNewPrivs):' /proc/self/status")
-    assert shown == [f"CapEff:\t{1 << 13:016x}", "NoNewPrivs:\t1"]
+    output = inside(dockerd, *flags, script="grep -E '^(CapEff|NoNewPrivs):' /proc/self/status")
+    assert output == [f"CapEff:\t{1 << 13:016x}", "NoNewPrivs:\t1"]
 
 
-def test_read_only_root_with_a_scratch_directory(dockerd: Dockerd) -> None:
+def test_a_read_only_root_has_a_tmpfs(dockerd: Dockerd) -> None:
     flags = ("--read-only", "--tmpfs", "/scratch:size=1m,mode=1770")
     script = "touch /x || echo ro; touch /scratch/x && stat -c %a /scratch"
     script += "; grep -c ' /scratch .*size=1024k' /proc/mounts"
     assert inside(dockerd, *flags, script=script) == ["ro", "1770", "1"]
 
 
-def test_volumes(dockerd: Dockerd, tmp_path: Path) -> None:
+def test_volumes_are_mounted(dockerd: Dockerd, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("theirs\n")
     flags = ("-v", f"{tmp_path}:/rw", "-v", f"{tmp_path}:/ro:ro", "-v", "named:/named")
     script = "cat /ro/file; echo ours >/rw/new; echo no >/ro/new || echo refused; cat /ro/new"
@@ -108,49 +110,51 @@ def test_volumes(dockerd: Dockerd, tmp_path: Path) -> None:
     dockerd("volume", "rm", "named")
 
 
-def test_everything_below_a_read_only_volume_is_read_only(dockerd: Dockerd) -> None:
-    """dockerd makes volumes recursively read-only where the runtime's features tell of it."""
+def test_a_read_only_volume_is_recursively_read_only(dockerd: Dockerd) -> None:
+    """dockerd makes volumes recursively read-only if the features of the runtime list it."""
     mount = "type=bind,src=/run,dst=/deep,readonly"
     mount += ",bind-recursive=readonly,bind-propagation=rprivate"
-    netns = f"/deep/{dockerd.room.tag}/netns"  # another mount
+    netns = f"/deep/{dockerd.namespaces.tag}/netns"  # another mount
     script = f"for d in /deep {netns}; do touch $d/x 2>/dev/null || echo ro; done"
     assert inside(dockerd, "--mount", mount, script=script) == ["ro", "ro"]
 
 
-def test_limits_of_the_process(dockerd: Dockerd) -> None:
+def test_process_limits_are_set(dockerd: Dockerd) -> None:
     flags = ("--ulimit", "nofile=100:200", "--ulimit", "core=0")
     assert inside(dockerd, *flags, script="ulimit -n; ulimit -Hn; ulimit -c") == ["100", "200", "0"]
 
 
-def test_kernel_settings_of_its_namespaces(dockerd: Dockerd) -> None:
+def test_namespaced_sysctls_are_set(dockerd: Dockerd) -> None:
     flags = ("--sysctl", "net.ipv4.ip_forward=1", "--sysctl", "kernel.shm_rmid_forced=1")
     script = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced"
     assert inside(dockerd, *flags, script=script) == ["1", "1"]
 
 
-def test_devices(dockerd: Dockerd) -> None:
+def test_devices_are_created(dockerd: Dockerd) -> None:
     script = "stat -c '%F %t:%T' /dev/mine; echo x >/dev/mine && echo written"
-    shown = inside(dockerd, "--device", "/dev/null:/dev/mine:rw", script=script)
-    assert shown == ["character special file 1:3", "written"]
+    output = inside(dockerd, "--device", "/dev/null:/dev/mine:rw", script=script)
+    assert output == ["character special file 1:3", "written"]
 
 
-def test_a_device_that_was_not_given_cannot_be_opened(dockerd: Dockerd) -> None:
+def test_an_unlisted_device_cannot_be_opened(dockerd: Dockerd) -> None:
     script = "mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg"
     done = dockerd("run", "--rm", IMAGE, "sh", "-c", script, expect=1)
     assert "not permitted" in done.stderr.lower()
 
 
-def test_namespaces_of_the_host_and_of_another(dockerd: Dockerd) -> None:
+def test_namespaces_of_the_host_and_of_another_container_are_shared(dockerd: Dockerd) -> None:
     dockerd("run", "-d", "--name", "other", "--ipc", "shareable", IMAGE, "sleep", "1000")
     flags = ("--pid", "container:other", "--ipc", "container:other")
     assert inside(dockerd, *flags, script="cat /proc/1/comm") == ["sleep"]
-    shown = inside(dockerd, "--pid", "host", script="readlink /proc/self/ns/pid")
-    assert shown == [str(Path("/proc/self/ns/pid").readlink())]
+    output = inside(dockerd, "--pid", "host", script="readlink /proc/self/ns/pid")
+    assert output == [str(Path("/proc/self/ns/pid").readlink())]
     dockerd("rm", "-f", "other")
 
 
-def test_size_of_shared_memory_and_score_of_the_out_of_memory_killer(dockerd: Dockerd) -> None:
+def test_shm_size_and_oom_score_are_set(dockerd: Dockerd) -> None:
     flags = ("--shm-size", "2m", "--oom-score-adj", "200")
-    shown = inside(dockerd, *flags, script="df -k /dev/shm | tail -1; cat /proc/self/oom_score_adj")
-    assert shown[0].split()[1] == "2048"
-    assert shown[1] == "200"
+    output = inside(
+        dockerd, *flags, script="df -k /dev/shm | tail -1; cat /proc/self/oom_score_adj"
+    )
+    assert output[0].split()[1] == "2048"
+    assert output[1] == "200"

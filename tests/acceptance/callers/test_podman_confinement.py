@@ -1,4 +1,4 @@
-"""What podman asks of the runtime for isolation, and what the program inside then sees."""
+"""podman's isolation options, read back inside the container."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def inside(podman: Podman, *flags: str, script: str) -> list[str]:
     return podman.out("run", "--rm", *flags, IMAGE, "sh", "-c", script).splitlines()
 
 
-def test_nothing_is_granted_where_nothing_is_wanted(podman: Podman) -> None:
+def test_a_default_container_has_no_extra_privileges(podman: Podman) -> None:
     flags = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges")
     script = "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; touch /x || echo ro"
     assert inside(podman, *flags, script=script) == [
@@ -28,51 +28,51 @@ def test_nothing_is_granted_where_nothing_is_wanted(podman: Podman) -> None:
     ]
 
 
-def test_capabilities_that_are_added_and_dropped(podman: Podman) -> None:
+def test_capabilities_are_added_and_dropped(podman: Podman) -> None:
     flags = ("--cap-drop", "all", "--cap-add", "net_raw,chown")
-    shown = inside(podman, *flags, script="grep CapEff: /proc/self/status")
-    assert shown == [f"CapEff:\t{1 << 13 | 1 << 0:016x}"]
+    output = inside(podman, *flags, script="grep CapEff: /proc/self/status")
+    assert output == [f"CapEff:\t{1 << 13 | 1 << 0:016x}"]
 
 
-def test_a_user_without_privileges_has_no_effective_capability(podman: Podman) -> None:
-    shown = inside(podman, "-u", "33", script="grep -E '^Cap(Eff|Prm|Amb):' /proc/self/status")
-    assert {line.split()[1] for line in shown} == {"0" * 16}
+def test_an_unprivileged_user_has_no_effective_capability(podman: Podman) -> None:
+    output = inside(podman, "-u", "33", script="grep -E '^Cap(Eff|Prm|Amb):' /proc/self/status")
+    assert {line.split()[1] for line in output} == {"0" * 16}
 
 
-def test_added_capabilities_reach_a_user_without_privileges(podman: Podman) -> None:
+def test_added_capabilities_reach_an_unprivileged_user(podman: Podman) -> None:
     flags = ("-u", "33", "--cap-add", "net_raw")
-    shown = inside(podman, *flags, script="grep CapEff: /proc/self/status")
-    assert shown == [f"CapEff:\t{1 << 13:016x}"]
+    output = inside(podman, *flags, script="grep CapEff: /proc/self/status")
+    assert output == [f"CapEff:\t{1 << 13:016x}"]
 
 
-def test_masked_and_read_only_paths(podman: Podman) -> None:
+def test_paths_are_masked_and_read_only(podman: Podman) -> None:
     script = "wc -c </proc/timer_list; ls /sys/firmware | wc -l"
     script += "; echo 1 >/proc/sys/kernel/domainname || echo refused"
     assert inside(podman, script=script) == ["0", "0", "refused"]
 
 
-def test_masks_are_taken_away_on_request(podman: Podman) -> None:
+def test_unmask_removes_masks(podman: Podman) -> None:
     flags = ("--security-opt", "unmask=all")
-    shown = inside(podman, *flags, script="grep -c ' /proc/' /proc/self/mountinfo; true")
-    assert shown == ["0"]
+    output = inside(podman, *flags, script="grep -c ' /proc/' /proc/self/mountinfo; true")
+    assert output == ["0"]
 
 
-def test_privileged(podman: Podman) -> None:
+def test_a_privileged_container_has_every_capability(podman: Podman) -> None:
     script = (
         "grep Seccomp: /proc/self/status; test -c /dev/loop-control -o -c /dev/kmsg && echo dev"
     )
     assert inside(podman, "--privileged", script=script) == ["Seccomp:\t0", "dev"]
 
 
-def test_automatic_user_namespace(podman: Podman) -> None:
-    shown = inside(podman, "--userns", "auto:size=2000", script="id -u; cat /proc/self/uid_map")
-    assert shown[0] == "0"
-    first, outside, count = shown[1].split()
+def test_userns_auto_allocates_ids(podman: Podman) -> None:
+    output = inside(podman, "--userns", "auto:size=2000", script="id -u; cat /proc/self/uid_map")
+    assert output[0] == "0"
+    first, outside, count = output[1].split()
     assert (first, count) == ("0", "2000")
     assert outside != "0"
 
 
-def test_mapped_ids_and_files_of_the_image(podman: Podman) -> None:
+def test_files_of_the_image_have_mapped_ids(podman: Podman) -> None:
     flags = ("--uidmap", "0:500000:5000", "--gidmap", "0:500000:5000")
     script = (
         "cat /proc/self/uid_map | tr -s ' '; stat -c %u /bin/sh; touch /made && stat -c %u /made"
@@ -80,30 +80,30 @@ def test_mapped_ids_and_files_of_the_image(podman: Podman) -> None:
     assert inside(podman, *flags, script=script) == [" 0 500000 5000", "0", "0"]
 
 
-def test_prepared_for_systemd(podman: Podman) -> None:
+def test_a_container_is_prepared_for_systemd(podman: Podman) -> None:
     script = "echo $container; touch /run/a /tmp/b /sys/fs/cgroup/systemd"
     script += "; grep -c ' /run ' /proc/self/mountinfo"
-    shown = inside(podman, "--systemd", "always", script=script)
-    assert shown[0] in ("podman", "oci")
-    assert shown[-1] == "1"
+    output = inside(podman, "--systemd", "always", script=script)
+    assert output[0] in ("podman", "oci")
+    assert output[-1] == "1"
 
 
-def test_volumes_and_their_options(podman: Podman, tmp_path: Path) -> None:
+def test_volumes_have_their_options(podman: Podman, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("theirs\n")
     flags = ("-v", f"{tmp_path}:/rw", "-v", f"{tmp_path}:/ro:ro,noexec")
     script = "cat /ro/file; echo ours >/rw/new; echo no >/ro/new || echo refused; cat /ro/new"
     script += "; cp /bin/busybox /rw/; /ro/busybox true || echo noexec"
-    shown = inside(podman, *flags, script=script)
-    assert shown == ["theirs", "refused", "ours", "noexec"]
+    output = inside(podman, *flags, script=script)
+    assert output == ["theirs", "refused", "ours", "noexec"]
 
 
-def test_recursive_read_only_mount(podman: Podman, tmp_path: Path) -> None:
+def test_a_read_only_mount_is_recursive(podman: Podman, tmp_path: Path) -> None:
     flags = ("--mount", f"type=bind,src={tmp_path},dst=/deep,ro=true,bind-propagation=rprivate")
     assert inside(podman, *flags, script="touch /deep/x 2>/dev/null || echo ro") == ["ro"]
 
 
-def test_id_mapped_volume(podman: Podman, tmp_path: Path) -> None:
-    """Files keep their owner on disk though the container's root is another user."""
+def test_a_volume_is_id_mapped(podman: Podman, tmp_path: Path) -> None:
+    """Files keep their owner on disk although the container's root is another user."""
     if podman.runtime.name == "runc" and "1.1." in podman.out("info"):
         pytest.skip("runc before 1.2 maps ids of mounts only for a user namespace it makes itself")
     (tmp_path / "file").write_text("")
@@ -114,28 +114,28 @@ def test_id_mapped_volume(podman: Podman, tmp_path: Path) -> None:
     assert (tmp_path / "new").stat().st_uid == 0
 
 
-def test_named_volume_takes_the_contents_of_the_image(podman: Podman) -> None:
+def test_a_named_volume_is_filled_from_the_image(podman: Podman) -> None:
     podman("volume", "create", "named")
-    shown = inside(podman, "-v", "named:/etc", script="grep -c . /etc/passwd; touch /etc/kept")
-    assert int(shown[0]) > 1
+    output = inside(podman, "-v", "named:/etc", script="grep -c . /etc/passwd; touch /etc/kept")
+    assert int(output[0]) > 1
     assert inside(podman, "-v", "named:/see", script="ls /see/kept") == ["/see/kept"]
     podman("volume", "rm", "named")
 
 
-def test_devices(podman: Podman) -> None:
+def test_devices_are_created(podman: Podman) -> None:
     flags = ("--device", "/dev/null:/dev/mine:rw")
     script = "stat -c '%F %t:%T' /dev/mine; echo x >/dev/mine && echo written; ls -d /dev/kmsg"
-    shown = podman("run", "--rm", *flags, IMAGE, "sh", "-c", script, expect=1).stdout
-    assert shown.splitlines() == ["character special file 1:3", "written"]
+    output = podman("run", "--rm", *flags, IMAGE, "sh", "-c", script, expect=1).stdout
+    assert output.splitlines() == ["character special file 1:3", "written"]
 
 
-def test_a_device_that_was_not_given_cannot_be_opened(podman: Podman) -> None:
+def test_an_unlisted_device_cannot_be_opened(podman: Podman) -> None:
     script = "mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg"
     done = podman("run", "--rm", "--cap-add", "mknod", IMAGE, "sh", "-c", script, expect=1)
     assert "not permitted" in done.stderr.lower()
 
 
-def test_default_devices(podman: Podman) -> None:
+def test_default_devices_exist(podman: Podman) -> None:
     script = "for d in null zero full random urandom tty; do test -c /dev/$d || echo no $d; done"
     script += "; for l in fd ptmx stdin; do readlink /dev/$l; done; ls -d /dev/shm /dev/mqueue"
     assert inside(podman, script=script) == [
@@ -147,58 +147,58 @@ def test_default_devices(podman: Podman) -> None:
     ]
 
 
-def test_tmpfs(podman: Podman) -> None:
+def test_a_tmpfs_has_its_options(podman: Podman) -> None:
     flags = ("--tmpfs", "/scratch:size=1m,mode=1770,noexec")
     script = "grep ' /scratch ' /proc/mounts; stat -c %a /scratch; df -k /scratch | tail -1"
-    shown = inside(podman, *flags, script=script)
-    assert "size=1024k" in shown[0] and "noexec" in shown[0]
-    assert shown[1] == "1770"
+    output = inside(podman, *flags, script=script)
+    assert "size=1024k" in output[0] and "noexec" in output[0]
+    assert output[1] == "1770"
 
 
-def test_tmpfs_where_the_image_has_no_directory_is_for_everyone(podman: Podman) -> None:
+def test_a_tmpfs_without_a_directory_in_the_image_is_world_writable(podman: Podman) -> None:
     flags = ("-u", "33", "--tmpfs", "/scratch", "--tmpfs", "/var/www")
-    shown = inside(podman, *flags, script="touch /scratch/x; stat -c %a /scratch /var/www")
-    assert shown == ["1777", "755"]
+    output = inside(podman, *flags, script="touch /scratch/x; stat -c %a /scratch /var/www")
+    assert output == ["1777", "755"]
 
 
-def test_size_of_shared_memory(podman: Podman) -> None:
-    shown = inside(podman, "--shm-size", "2m", script="df -k /dev/shm | tail -1")
-    assert shown[0].split()[1] == "2048"
+def test_shm_size_is_set(podman: Podman) -> None:
+    output = inside(podman, "--shm-size", "2m", script="df -k /dev/shm | tail -1")
+    assert output[0].split()[1] == "2048"
 
 
-def test_limits_of_the_process(podman: Podman) -> None:
+def test_process_limits_are_set(podman: Podman) -> None:
     flags = ("--ulimit", "nofile=100:200", "--ulimit", "core=0")
     assert inside(podman, *flags, script="ulimit -n; ulimit -Hn; ulimit -c") == ["100", "200", "0"]
 
 
-def test_kernel_settings_of_its_namespaces(podman: Podman) -> None:
+def test_namespaced_sysctls_are_set(podman: Podman) -> None:
     flags = ("--sysctl", "net.ipv4.ip_forward=1", "--sysctl", "kernel.shm_rmid_forced=1")
     script = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced"
     assert inside(podman, *flags, script=script) == ["1", "1"]
 
 
-def test_a_kernel_setting_of_the_host_is_refused(podman: Podman) -> None:
+def test_a_sysctl_of_the_host_is_refused(podman: Podman) -> None:
     words = ("--sysctl", "kernel.panic=3", IMAGE, "true")
     assert podman("run", "--rm", *words, expect=None).returncode in (125, 126, 127)
 
 
-def test_namespaces_of_the_host(podman: Podman) -> None:
+def test_namespaces_of_the_host_are_shared(podman: Podman) -> None:
     script = "for k in pid ipc uts; do readlink /proc/self/ns/$k; done"
-    shown = inside(podman, "--pid", "host", "--ipc", "host", "--uts", "host", script=script)
-    holder = Path(f"/proc/{podman.room.pid}/ns")
-    assert shown == [str((holder / kind).readlink()) for kind in ("pid", "ipc", "uts")]
+    output = inside(podman, "--pid", "host", "--ipc", "host", "--uts", "host", script=script)
+    holder = Path(f"/proc/{podman.namespaces.pid}/ns")
+    assert output == [str((holder / kind).readlink()) for kind in ("pid", "ipc", "uts")]
 
 
-def test_score_of_the_out_of_memory_killer(podman: Podman) -> None:
+def test_the_oom_score_is_set(podman: Podman) -> None:
     script = "cat /proc/self/oom_score_adj"
     assert inside(podman, "--oom-score-adj", "200", script=script) == ["200"]
 
 
-def test_file_mode_mask(podman: Podman) -> None:
+def test_the_umask_is_set(podman: Podman) -> None:
     assert inside(podman, "--umask", "0027", script="umask") == ["0027"]
 
 
-def test_a_profile_of_the_users_own(podman: Podman, tmp_path: Path) -> None:
+def test_a_custom_seccomp_profile_is_loaded(podman: Podman, tmp_path: Path) -> None:
     profile = tmp_path / "profile.json"
     profile.write_text(
         '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": '

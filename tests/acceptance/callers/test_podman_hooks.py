@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.needs("podman"), pytest.mark.xdist_group("podman")]
 
 
 def directory(base: Path, script: str, *stages: str) -> str:
-    """A directory with one hook, which runs ``script`` with the stage as its argument."""
+    """Yield a directory with one hook, which runs ``script`` with the stage as its argument."""
     base.mkdir()
     for stage in stages:
         hook = {"path": "/bin/sh", "args": ["sh", "-c", script, "sh", stage], "env": ["A=b"]}
@@ -45,7 +45,7 @@ def test_each_stage_gets_the_state_of_the_container(podman: Podman, tmp_path: Pa
     podman("rm", "hooked")
 
 
-def test_a_failing_hook_fails_the_container(podman: Podman, tmp_path: Path) -> None:
+def test_a_failed_hook_fails_the_container(podman: Podman, tmp_path: Path) -> None:
     hooks = directory(tmp_path / "hooks", "echo not today >&2; exit 3", "createRuntime")
     done = podman("--hooks-dir", hooks, "run", "--rm", IMAGE, "true", expect=None)
     assert done.returncode in (125, 126, 127)

@@ -1,4 +1,4 @@
-"""`podman run` through the runtime: what a program gets, and how its end and its errors arrive."""
+"""`podman run` through the runtime: start, streams, exit status and errors."""
 
 from __future__ import annotations
 
@@ -21,51 +21,53 @@ def test_info_shows_the_runtime_and_its_version(podman: Podman) -> None:
 
 
 @pytest.mark.parametrize("status", [0, 3, 137])
-def test_exit_status_of_the_program_is_that_of_the_command(podman: Podman, status: int) -> None:
+def test_run_returns_the_exit_status_of_the_program(podman: Podman, status: int) -> None:
     podman("run", "--rm", IMAGE, "sh", "-c", f"exit {status}", expect=status)
 
 
-def test_death_by_a_signal_is_128_and_its_number(podman: Podman) -> None:
+def test_a_signal_gives_exit_status_128_plus_its_number(podman: Podman) -> None:
     podman("run", "--rm", "--init", IMAGE, "sh", "-c", "kill -TERM $$", expect=128 + 15)
 
 
-def test_output_and_errors_stay_apart(podman: Podman) -> None:
+def test_stdout_and_stderr_are_separate(podman: Podman) -> None:
     done = podman("run", "--rm", IMAGE, "sh", "-c", "echo out; echo err >&2")
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
 
 
-def test_standard_input_reaches_the_program_and_ends(podman: Podman) -> None:
+def test_standard_input_reaches_the_program_until_end_of_file(podman: Podman) -> None:
     text = "line\n" * 20000
     assert podman("run", "--rm", "-i", IMAGE, "cat", input=text).stdout == text
 
 
-def test_environment_user_groups_and_directory(podman: Podman) -> None:
+def test_run_sets_environment_user_groups_and_directory(podman: Podman) -> None:
     flags = ("-e", "ONE=1", "-u", "33:100", "--group-add", "8", "-w", "/var/www")
-    shown = podman.out("run", "--rm", *flags, IMAGE, "sh", "-c", "echo $ONE; pwd; id")
-    assert shown.splitlines() == [
+    output = podman.out("run", "--rm", *flags, IMAGE, "sh", "-c", "echo $ONE; pwd; id")
+    assert output.splitlines() == [
         "1",
         "/var/www",
         "uid=33(www-data) gid=100(users) groups=8(mail),100(users)",
     ]
 
 
-def test_hostname_and_domain(podman: Podman) -> None:
+def test_run_sets_hostname_and_domain(podman: Podman) -> None:
     assert podman.out("run", "--rm", "--hostname", "inner", IMAGE, "hostname") == "inner"
 
 
-def test_a_missing_program_is_127(podman: Podman) -> None:
+def test_a_missing_program_gives_exit_status_127(podman: Podman) -> None:
     done = podman("run", "--rm", IMAGE, "/nonexistent", expect=127)
     assert "/nonexistent" in done.stderr
     assert "no such file or directory" in done.stderr.lower()
 
 
-def test_a_program_missing_from_the_path_is_127(podman: Podman) -> None:
+def test_a_program_missing_from_path_gives_exit_status_127(podman: Podman) -> None:
     done = podman("run", "--rm", IMAGE, "nonexistent", expect=127)
     assert "nonexistent" in done.stderr
 
 
 @pytest.mark.parametrize("program", ["/etc/passwd", "/etc"])
-def test_what_cannot_be_executed_is_126(podman: Podman, program: str) -> None:
+def test_a_program_that_cannot_be_executed_gives_exit_status_126(
+    podman: Podman, program: str
+) -> None:
     done = podman("run", "--rm", IMAGE, program, expect=126)
     assert program in done.stderr
 
@@ -76,7 +78,7 @@ def test_a_failed_start_leaves_a_container_that_can_be_removed(podman: Podman) -
     podman("rm", "failed")
 
 
-def test_terminal_of_the_right_size_that_follows_changes(podman: Podman) -> None:
+def test_the_terminal_has_the_size_of_the_client_and_follows_it(podman: Podman) -> None:
     with podman.terminal("run", "--rm", "-it", IMAGE, "sh") as terminal:
         has_terminal(terminal)
         follows_size(terminal)
@@ -84,7 +86,7 @@ def test_terminal_of_the_right_size_that_follows_changes(podman: Podman) -> None
         assert terminal.wait() == 7
 
 
-def test_interrupt_from_the_terminal_reaches_the_program(podman: Podman) -> None:
+def test_an_interrupt_at_the_terminal_reaches_the_program(podman: Podman) -> None:
     script = "echo ready; sleep 99; true"
     with podman.terminal("run", "--rm", "-it", "--init", IMAGE, "sh", "-c", script) as terminal:
         terminal.expect("ready")
@@ -111,26 +113,26 @@ def test_detach_keys_leave_the_container_running(podman: Podman) -> None:
 
 
 @pytest.mark.parametrize("driver", ["k8s-file", "none"])
-def test_log_drivers(podman: Podman, driver: str) -> None:
+def test_log_drivers_receive_the_output(podman: Podman, driver: str) -> None:
     podman("run", "--name", "logged", "--log-driver", driver, IMAGE, "echo", "spoken")
     logs = podman("logs", "logged", expect=None)
     assert (logs.stdout == "spoken\n") == (driver == "k8s-file")
     podman("rm", "logged")
 
 
-def test_init_and_preserved_descriptors(podman: Podman) -> None:
+def test_init_runs_and_descriptors_are_preserved(podman: Podman) -> None:
     words = ("--init", "--preserve-fds", "1", IMAGE, "sh", "-c", "cat /proc/1/comm; cat <&3")
     handed = ("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh")
     done = podman("run", "--rm", *words, before=handed, input="handed\n")
     assert done.stdout.splitlines()[1] == "handed"
 
 
-def test_no_descriptor_of_the_callers_is_open(podman: Podman) -> None:
-    shown = podman.out("run", "--rm", IMAGE, "sh", "-c", "ls /proc/$$/fd; true")
-    assert shown.split() == ["0", "1", "2"]
+def test_no_descriptor_of_the_caller_is_inherited(podman: Podman) -> None:
+    output = podman.out("run", "--rm", IMAGE, "sh", "-c", "ls /proc/$$/fd; true")
+    assert output.split() == ["0", "1", "2"]
 
 
-def test_no_output_is_lost_at_the_end_of_a_program(podman: Podman) -> None:
+def test_no_output_is_lost_when_a_program_exits(podman: Podman) -> None:
     for number in range(5):
-        shown = podman.out("run", "--rm", IMAGE, "seq", "1", "2000")
-        assert shown.count("\n") == 1999, f"round {number}"
+        output = podman.out("run", "--rm", IMAGE, "seq", "1", "2000")
+        assert output.count("\n") == 1999, f"round {number}"

@@ -1,4 +1,4 @@
-"""aiodocker, an asynchronous client for Python, unchanged: one script's worth of its use."""
+"""aiodocker, an unmodified asynchronous client for Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.engine import PrivateEngine
 
 
 def with_client(engine: PrivateEngine, script: Any) -> Any:
-    """Run ``script(client)`` to its end on a loop of its own."""
+    """Run ``script(client)`` to completion on an event loop."""
 
     async def run() -> Any:
         client = aiodocker.Docker(url=engine.host)
@@ -25,7 +25,7 @@ def with_client(engine: PrivateEngine, script: Any) -> Any:
     return asyncio.run(run())
 
 
-def test_a_container_from_create_to_delete(engine: PrivateEngine, busybox: str) -> None:
+def test_a_container_is_created_started_and_deleted(engine: PrivateEngine, busybox: str) -> None:
     async def script(client: Any) -> None:
         command = ["sh", "-c", "echo out; echo err >&2; read line; echo got $line; exit 3"]
         container = await client.containers.create_or_replace(
@@ -43,11 +43,11 @@ def test_a_container_from_create_to_delete(engine: PrivateEngine, busybox: str) 
         async with stream:
             await container.start()
             await stream.write_in(b"words\n")
-            told = []
+            reported = []
             while (message := await stream.read_out()) is not None:
-                told.append((message.stream, message.data))
-        assert b"".join(d for s, d in told if s == 1) == b"out\ngot words\n"
-        assert b"".join(d for s, d in told if s == 2) == b"err\n"
+                reported.append((message.stream, message.data))
+        assert b"".join(d for s, d in reported if s == 1) == b"out\ngot words\n"
+        assert b"".join(d for s, d in reported if s == 2) == b"err\n"
         assert (await container.wait())["StatusCode"] == 3
         assert await container.log(stdout=True) == ["out\n", "got words\n"]
         document = await container.show()
@@ -60,7 +60,7 @@ def test_a_container_from_create_to_delete(engine: PrivateEngine, busybox: str) 
     with_client(engine, script)
 
 
-def test_exec_files_and_events(engine: PrivateEngine, busybox: str) -> None:
+def test_exec_archives_and_events_work(engine: PrivateEngine, busybox: str) -> None:
     async def script(client: Any) -> None:
         events = client.events.subscribe()
         container = await client.containers.run(
@@ -91,7 +91,7 @@ def test_exec_files_and_events(engine: PrivateEngine, busybox: str) -> None:
     with_client(engine, script)
 
 
-def test_networks_volumes_and_images(engine: PrivateEngine, busybox: str) -> None:
+def test_networks_volumes_and_images_work(engine: PrivateEngine, busybox: str) -> None:
     async def script(client: Any) -> None:
         network = await client.networks.create({"Name": "aio-net", "Labels": {"a": "b"}})
         volume = await client.volumes.create({"Name": "aio-volume"})

@@ -1,4 +1,4 @@
-"""The Dev Containers command, which VS Code's extension is built on, unchanged: a workspace's life.
+"""The unmodified Dev Containers command, on which VS Code's extension is built.
 
 It drives the docker command: bind mounts, labels and filters by them, a long shell over the input
 of an exec, events, and images that it builds.
@@ -35,16 +35,16 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def program() -> Path:
-    """The command, installed once for this clone; no script of its package is run."""
+    """Return the command, installed once for this clone; no script of its package runs."""
     place = PROJECT / ".venv" / "node-devcontainers"
     place.mkdir(exist_ok=True)
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = place / "node_modules" / ".bin" / "devcontainer"
-        if not found.exists():
+        result = place / "node_modules" / ".bin" / "devcontainer"
+        if not result.exists():
             quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock")
             subprocess.run(["npm", "install", *quiet, PACKAGE], cwd=place, check=True, timeout=300)
-    return found
+    return result
 
 
 @pytest.fixture
@@ -80,18 +80,18 @@ def workspace(tmp_path: Path, **settings: Any) -> Path:
 
 def outcome(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    assert found["outcome"] == "success"
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["outcome"] == "success"
+    return result
 
 
 def remove(engine: PrivateEngine, place: Path) -> None:
     label = f"label=devcontainer.local_folder={place}"
-    found = engine.cli("docker", "ps", "-aq", "--filter", label).stdout.split()
-    assert engine.cli("docker", "rm", "-f", "-v", *found).returncode == 0
+    result = engine.cli("docker", "ps", "-aq", "--filter", label).stdout.split()
+    assert engine.cli("docker", "rm", "-f", "-v", *result).returncode == 0
 
 
-def test_a_workspace_comes_up_and_goes_on_where_it_was(
+def test_a_workspace_starts_and_is_reused(
     engine: PrivateEngine, busybox: str, devcontainer: Command, program: Path, tmp_path: Path
 ) -> None:
     place = workspace(
@@ -121,11 +121,11 @@ def test_a_workspace_comes_up_and_goes_on_where_it_was(
         started = engine.cli("docker", "exec", name, "wc", "-l", "/tmp/started").stdout.split()
         assert started[0] == "2"
         time.sleep(1.1)  # the docker command names whole seconds
-        told = engine.cli(
+        reported = engine.cli(
             *("docker", "events", "--since", since, "--until", "0s", "--format", "{{json .}}"),
             *("--filter", "event=start", "--filter", f"label=devcontainer.local_folder={place}"),
         )
-        assert [json.loads(line)["id"] for line in told.stdout.splitlines()] == [name]
+        assert [json.loads(line)["id"] for line in reported.stdout.splitlines()] == [name]
         words = [str(program), "exec", "--workspace-folder", str(place), "sh"]
         with Terminal(words, environment(engine, tmp_path)) as terminal:
             terminal.expect("# ")
@@ -137,7 +137,7 @@ def test_a_workspace_comes_up_and_goes_on_where_it_was(
         engine.cli("docker", "volume", "rm", "dc-cache")
 
 
-def test_an_image_is_built_for_a_workspace_and_its_user(
+def test_an_image_is_built_for_a_workspace(
     engine: PrivateEngine, busybox: str, devcontainer: Command, tmp_path: Path
 ) -> None:
     build = {"dockerfile": "Dockerfile", "args": {"WORD": "built"}}
@@ -159,10 +159,10 @@ def test_an_image_is_built_for_a_workspace_and_its_user(
         engine.cli("docker", "builder", "prune", "-af")
 
 
-def test_a_tree_is_copied_in_and_out_as_it_is(
+def test_a_tree_is_copied_in_and_out_unchanged(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
-    """What the extension does by hand: a container made by labels, ``docker cp``, inspect."""
+    """Do the steps of the extension by hand: a container with labels, ``docker cp``, inspect."""
     source = tmp_path / "tree"
     (source / "deep" / "er").mkdir(parents=True)
     (source / "deep" / "er" / "file").write_text("content\n")
@@ -174,8 +174,8 @@ def test_a_tree_is_copied_in_and_out_as_it_is(
     made = engine.cli("docker", "run", "-d", "--init", "-l", folder, busybox, "sleep", "600")
     name = made.stdout.strip()
     try:
-        found = engine.cli("docker", "ps", "-q", "-a", "--no-trunc", "--filter", f"label={folder}")
-        assert found.stdout.split() == [name]
+        result = engine.cli("docker", "ps", "-q", "-a", "--no-trunc", "--filter", f"label={folder}")
+        assert result.stdout.split() == [name]
         for kind, status in (("container", 0), ("image", 1)):
             assert engine.cli("docker", "inspect", "--type", kind, name).returncode == status
         assert engine.cli("docker", "cp", str(source), f"{name}:/tmp").returncode == 0

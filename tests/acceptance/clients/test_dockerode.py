@@ -1,4 +1,4 @@
-"""dockerode, the client of Node's users, unchanged: a script of theirs, and what it prints."""
+"""dockerode, the unmodified client for Node: a script and its output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGE = "dockerode@5.0.1"
 
 @pytest.fixture(scope="session")
 def modules() -> Path:
-    """A directory with the package, installed once for this clone; no script of it is run."""
+    """Return a directory with the package, installed once for this clone; no script of it runs."""
     place = PROJECT / ".venv" / "node"
     place.mkdir(exist_ok=True)
     with (place / "lock").open("w") as lock:
@@ -31,7 +31,9 @@ def modules() -> Path:
     return place / "node_modules"
 
 
-def test_a_script_of_dockerode(engine: PrivateEngine, busybox: str, modules: Path) -> None:
+def test_a_dockerode_script_prints_the_expected_output(
+    engine: PrivateEngine, busybox: str, modules: Path
+) -> None:
     done = subprocess.run(
         ["node", str(SCRIPT), str(engine.socket), busybox],
         env=os.environ | {"NODE_PATH": str(modules)},

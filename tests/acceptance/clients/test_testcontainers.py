@@ -1,4 +1,4 @@
-"""testcontainers, unchanged: a generic container, PostgreSQL and Redis of Debian's packages."""
+"""Unmodified testcontainers: a generic container, PostgreSQL and Redis from Debian's packages."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ CMD ["redis-server", "--bind", "*", "--protected-mode", "no", "--dir", "/tmp"]
 
 @pytest.fixture(autouse=True)
 def address(engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of a user whose DOCKER_HOST is the engine; no reaper, it is not at hand."""
+    """Set the environment of a user whose DOCKER_HOST is the engine, without the reaper."""
     monkeypatch.setenv("DOCKER_HOST", engine.host)
     monkeypatch.setattr(testcontainers_config, "ryuk_disabled", True)
 
 
 def built(engine: PrivateEngine, name: str, files: dict[str, str]) -> str:
-    """Build an image from files; the name."""
+    """Build an image from files and return its name."""
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as tar:
         for path, text in files.items():
@@ -93,7 +93,7 @@ def network() -> Iterator[Any]:
         yield made
 
 
-def test_a_generic_container(busybox: str) -> None:
+def test_a_generic_container_runs(busybox: str) -> None:
     command = "sh -c 'echo hello > /tmp/index.html; echo ready; exec httpd -f -p 80 -h /tmp'"
     container = DockerContainer(busybox).with_command(command).with_exposed_ports(80)
     with container.with_env("A", "b").waiting_for(LogMessageWaitStrategy("ready")) as started:
@@ -104,7 +104,7 @@ def test_a_generic_container(busybox: str) -> None:
         assert started.exec(["sh", "-c", "echo $A"]).output == b"b\n"
 
 
-def test_postgresql(postgres: str) -> None:
+def test_postgresql_accepts_connections(postgres: str) -> None:
     container = (
         DockerContainer(postgres)
         .with_exposed_ports(5432)
@@ -121,12 +121,12 @@ def test_postgresql(postgres: str) -> None:
         assert int(started.get_exposed_port(5432)) > 1024
 
 
-def test_redis_from_another_container(redis: str, network: Any) -> None:
+def test_redis_is_reached_from_another_container(redis: str, network: Any) -> None:
     store = DockerContainer(redis).with_network(network).with_network_aliases("store")
     ready = ExecWaitStrategy(["redis-cli", "ping"])
     with store.with_exposed_ports(6379).waiting_for(ready) as started:
         assert started.exec(["redis-cli", "set", "k", "v"]).output == b"OK\n"
         client = DockerContainer(redis).with_network(network).with_command("sleep 60")
         with client as other:
-            found = other.exec(["redis-cli", "-h", "store", "get", "k"])
-            assert found.output == b"v\n"
+            result = other.exec(["redis-cli", "-h", "store", "get", "k"])
+            assert result.output == b"v\n"

@@ -1,4 +1,4 @@
-"""dockerd, and an engine in which nothing is but what these tests put there."""
+"""dockerd, and an engine that contains only objects of these tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The command lines that are compared; scenes know nothing of each other.
+"""The command lines to compare; scenes are independent of each other.
 
-Containers are named ``t-...``, images ``tr/...``, networks and volumes ``tr-...``: what is left of
-a scene is removed by those names.
+Containers are named ``t-...``, images ``tr/...``, networks and volumes ``tr-...``. Leftovers of a
+scene are removed by these names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ IMAGE = "busybox"
 
 
 def step(line: str, *more: str, **options: object) -> Step:
-    """``line`` is split at spaces; ``more`` are words with spaces in them."""
+    """Return a step: ``line`` is split at spaces, ``more`` are words that contain spaces."""
     return Step((*line.split(), *more), **options)  # type: ignore[arg-type]
 
 
@@ -484,7 +484,7 @@ EVENTS = Scene(
         step(
             "events --since 60s --until 0s --filter type=container --format {{.Action}}"
             " --filter container=t-3",
-            unordered=True,  # stop and die are told by two threads
+            unordered=True,  # two threads report stop and die
         ),
         step(
             "events --since 60s --until 0s --filter container=t-4 --format {{.Action}}",

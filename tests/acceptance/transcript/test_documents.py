@@ -1,4 +1,4 @@
-"""The API's documents against dockerd's: the same keys with values of the same kind."""
+"""The documents of the API against dockerd's: the same keys with values of the same type."""
 
 from __future__ import annotations
 
@@ -108,18 +108,21 @@ def _clear(docker: Callable[..., object]) -> None:
 def _curl(dockerd: BridgedDockerd, path: str) -> Any:
     connection = http.client.HTTPConnection("docker", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(str(dockerd.room.path(dockerd.address.removeprefix("unix://"))))
+    connection.sock.connect(str(dockerd.namespaces.path(dockerd.address.removeprefix("unix://"))))
     connection.request("GET", path)
     return json.loads(connection.getresponse().read())
 
 
 def shape(value: Any, name: str = "", key: str = "") -> Iterator[tuple[str, str]]:
-    """Paths of keys, each with the kind of its value; a list is what its entries are."""
+    """Return the path of each key with the type of its value.
+
+    A list has the shapes of its entries.
+    """
     match value:
         case dict():
             for inner, content in value.items():
-                shown = "*" if key in MAPS else inner
-                yield from shape(content, f"{name}.{shown}", inner)
+                output = "*" if key in MAPS else inner
+                yield from shape(content, f"{name}.{output}", inner)
             yield name, "object"
         case list():
             for content in value:
@@ -141,7 +144,7 @@ def test_has_the_same_keys(title: str, version: str, ours: Ask, theirs: Ask) -> 
     path = f"/v{version}{DOCUMENTS[title]}"
     mine, other = (set(shape(ask(path))) for ask in (ours, theirs))
     known = {path for path, _ in mine & other}
-    keys_of_mine, keys_of_other = ({path for path, _ in found} for found in (mine, other))
+    keys_of_mine, keys_of_other = ({path for path, _ in result} for result in (mine, other))
     reasons = OPTIONAL.get(title.split()[0], {})
 
     def unexplained(paths: set[str]) -> list[str]:

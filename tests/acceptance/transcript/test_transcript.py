@@ -1,4 +1,4 @@
-"""The docker command against this engine and against dockerd: the same words, the same status."""
+"""The docker command against this engine and against dockerd: the same output and exit status."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from acceptance.transcript.scenes import EVENTS, EXEC, FILES, LIFE, RUN, SCENES, UPDATES
 from harness.callers.dockerd import BridgedDockerd
 from harness.engine import PrivateEngine
-from harness.transcript import Run, Said, Scene, play
+from harness.transcript import Result, Run, Scene, play
 
 pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("transcript")]
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
-def test_says_the_same(
+def test_the_output_is_the_same(
     scene: Scene, own: PrivateEngine, dockerd: BridgedDockerd, tmp_path: Path
 ) -> None:
     ours = _play(lambda *words, **more: own.cli("docker", *words, **more), scene, tmp_path / "a")
@@ -34,7 +34,7 @@ OLDER = [
 
 
 @pytest.mark.parametrize(("version", "scene"), OLDER)
-def test_says_the_same_to_an_older_client(
+def test_the_output_is_the_same_for_an_older_client(
     version: str,
     scene: Scene,
     own: PrivateEngine,
@@ -57,7 +57,7 @@ def test_says_the_same_to_an_older_client(
     _compare(scene, ours, theirs)
 
 
-def _compare(scene: Scene, ours: list[Said], theirs: list[Said]) -> None:
+def _compare(scene: Scene, ours: list[Result], theirs: list[Result]) -> None:
     different = [
         _shown(step.words, mine, other)
         for step, mine, other in zip(scene.steps, ours, theirs, strict=True)
@@ -66,7 +66,7 @@ def _compare(scene: Scene, ours: list[Said], theirs: list[Said]) -> None:
     assert not different, "\n".join(different)
 
 
-def _play(run: Run, scene: Scene, directory: Path) -> list[Said]:
+def _play(run: Run, scene: Scene, directory: Path) -> list[Result]:
     directory.mkdir()
     clean = [
         ("rm", "-f", "-v", "t-1", "t-2", "t-3", "t-4", "t-5"),
@@ -77,7 +77,7 @@ def _play(run: Run, scene: Scene, directory: Path) -> list[Said]:
     return play(run, scene, directory, clean)
 
 
-def _shown(words: tuple[str, ...], ours: Said, theirs: Said) -> str:
+def _shown(words: tuple[str, ...], ours: Result, theirs: Result) -> str:
     lines = [f"$ docker {' '.join(words)}"]
     for kind, a, b in (
         ("status", str(ours.status), str(theirs.status)),

@@ -1,1 +1,1 @@
-"""The programs that call an OCI runtime, each private: podman, containerd, dockerd, buildah."""
+"""Private instances of podman, containerd, dockerd and buildah, which call an OCI runtime."""

@@ -1,4 +1,4 @@
-"""buildah with storage and configuration of its own; commands run through the runtime."""
+"""buildah with private storage and configuration; it runs commands through the runtime."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Buildah(Caller):
     def start(self) -> None:
         self.storage.mkdir()
         self.policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
-        (self.room.base / "registries.conf").write_text("")
-        (self.room.base / "storage.conf").write_text('[storage]\ndriver = "overlay"\n')
-        (self.room.base / "containers.conf").write_text(self._configuration())
+        (self.namespaces.base / "registries.conf").write_text("")
+        (self.namespaces.base / "storage.conf").write_text('[storage]\ndriver = "overlay"\n')
+        (self.namespaces.base / "containers.conf").write_text(self._configuration())
         image = self.out("pull", "-q", f"docker-archive:{self.archive}")
         self("tag", image, IMAGE)
 
@@ -30,7 +30,7 @@ class Buildah(Caller):
         self("rmi", "--all", "--force")
 
     def _configuration(self) -> str:
-        """Without limits named here it raises them, which not every root may."""
+        """Set the limits: without them buildah raises them, which not every root may do."""
         files, processes = (getrlimit(kind)[1] for kind in (RLIMIT_NOFILE, RLIMIT_NPROC))
         return f"""
 [containers]
@@ -41,19 +41,19 @@ cgroup_manager = "cgroupfs"
 
     @property
     def storage(self) -> Path:
-        return self.room.base / "storage"
+        return self.namespaces.base / "storage"
 
     @property
     def policy(self) -> Path:
-        return self.room.base / "policy.json"
+        return self.namespaces.base / "policy.json"
 
     @property
     def kept_mounts(self) -> tuple[str, ...]:
-        """The storage library makes its directory a mount point, so that it may be private."""
+        """Return the mounts that the storage library keeps: its directory, to make it private."""
         return (str(self.storage / "overlay"),)
 
     def environment(self) -> dict[str, str]:
-        base = self.room.base
+        base = self.namespaces.base
         return super().environment() | {
             "CONTAINERS_CONF": str(base / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(base / "storage.conf"),
@@ -66,9 +66,9 @@ cgroup_manager = "cgroupfs"
 
     def words(self, *words: str) -> list[str]:
         if words[0] in MAKES_CONTAINERS:
-            private = ("--cgroup-parent", f"/{self.room.tag}", "--network", "none")
+            private = ("--cgroup-parent", f"/{self.namespaces.tag}", "--network", "none")
             words = (words[0], *private, *words[1:])
         if words[0] in (*MAKES_CONTAINERS, "pull", "commit"):
             words = (words[0], "--signature-policy", str(self.policy), *words[1:])
-        places = ("--root", str(self.storage), "--runroot", f"/run/{self.room.tag}/run")
+        places = ("--root", str(self.storage), "--runroot", f"/run/{self.namespaces.tag}/run")
         return ["buildah", *places, *words]

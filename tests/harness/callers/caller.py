@@ -1,4 +1,4 @@
-"""What every caller of a runtime has: a room, a runtime, a command line and a check at its end."""
+"""The base of every caller: private namespaces, a runtime, a command line and a leak check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.callers.room import Room
+from harness.callers.private_namespaces import PrivateNamespaces
 from harness.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -20,30 +20,30 @@ TIMEOUT = 240.0 if "JAULA_VM" in os.environ else 40.0  # seconds; emulation is s
 
 
 class Caller:
-    """A caller of ``runtime`` with the busybox image of ``archive``; used as a context."""
+    """A caller of ``runtime`` with the busybox image of ``archive``; a context manager."""
 
     kept_groups = ""
 
     @property
     def kept_mounts(self) -> tuple[str, ...]:
-        """Mount points that the caller makes for itself, and keeps."""
+        """Return the mount points that the caller creates and keeps."""
         return ()
 
     def __init__(self, runtime: Path, archive: Path) -> None:
         self.runtime = runtime
         self.archive = archive
-        self.room = Room()
+        self.namespaces = PrivateNamespaces()
 
     def start(self) -> None:
-        """Inside an open room: configuration, daemon, image."""
+        """Write the configuration, start the daemon and load the image, in open namespaces."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Remove every container, then end the daemon."""
+        """Remove every container, then stop the daemon."""
         raise NotImplementedError
 
     def words(self, *words: str) -> list[str]:
-        """The whole command line of ``words``, before it enters the room."""
+        """Return the whole command line of ``words``, before it enters the namespaces."""
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
@@ -51,26 +51,26 @@ class Caller:
         return {key: os.environ[key] for key in kept if key in os.environ} | {"HOME": "/root"}
 
     def __enter__(self) -> Self:
-        self.room.open()
+        self.namespaces.open()
         try:
             self.start()
         except BaseException:
-            self.room.close()
+            self.namespaces.close()
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         try:
             self.stop()
-            left = self.room.leaks(mounts=self.kept_mounts, groups=self.kept_groups)
+            left = self.namespaces.leaks(mounts=self.kept_mounts, groups=self.kept_groups)
         finally:
-            self.room.close()
+            self.namespaces.close()
         assert kind is not None or not left, f"left behind: {left}"
 
     def __call__(
         self, *words: str, expect: int | None = 0, before: Sequence[str] = (), **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command line; ``expect``: the exit status that is asserted, None for any.
+        """Run the command line and assert the exit status ``expect``; None allows any.
 
         ``before`` are words of a command that executes the rest, in namespaces of the host.
         """
@@ -83,7 +83,7 @@ class Caller:
         if "input" not in options and "stdin" not in options:
             settings["stdin"] = subprocess.DEVNULL
         done = subprocess.run(
-            [*before, *self.room.enter(self.words(*words))], **(settings | options)
+            [*before, *self.namespaces.enter(self.words(*words))], **(settings | options)
         )
         assert expect is None or done.returncode == expect, (
             f"{' '.join(words)}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -91,19 +91,19 @@ class Caller:
         return done
 
     def out(self, *words: str, **options: Any) -> str:
-        """What the command prints, without its last line end."""
+        """Return the output of the command without its last newline."""
         done = self(*words, **options)
         return str(done.stdout).rstrip("\n")
 
     def terminal(self, *words: str) -> Terminal:
-        """The command line, typed at a terminal of 24 rows and 80 columns."""
-        return Terminal(self.room.enter(self.words(*words)), self.environment())
+        """Return a terminal of 24 rows and 80 columns that runs the command."""
+        return Terminal(self.namespaces.enter(self.words(*words)), self.environment())
 
 
 def has_terminal(terminal: Terminal) -> None:
-    """Assert that a shell at the terminal has one, of the caller's size.
+    """Assert that a shell has a terminal with the size of the caller.
 
-    The size is waited for: clients set it when the program runs already.
+    The function waits for the size: clients set it after the program started.
     """
     terminal.expect("# ")
     terminal.send("tty; until stty size 2>&1 | grep -x '24 80'; do sleep 0.1; done\n")
@@ -111,9 +111,9 @@ def has_terminal(terminal: Terminal) -> None:
 
 
 def follows_size(terminal: Terminal) -> None:
-    """Assert that a shell at the terminal hears of a change of its size.
+    """Assert that a shell receives a change of the terminal's size.
 
-    The change is repeated: a client that has just begun may not listen for it yet.
+    The change is repeated: a client that has just started may not handle it yet.
     """
     terminal.send("until stty size | grep -x '30 100'; do sleep 0.1; done\n")
 
@@ -130,7 +130,7 @@ def follows_size(terminal: Terminal) -> None:
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = TIMEOUT / 2) -> None:
-    """Wait for a condition that the kernel or a daemon brings about."""
+    """Wait for a condition that the kernel or a daemon fulfils."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not in {seconds:g} s"

@@ -1,4 +1,4 @@
-"""containerd with root, state and socket of its own, and its command line ctr."""
+"""containerd with private root, state and socket, and its client ctr."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ SHIM = "io.containerd.runc.v2"
 
 
 class Containerd(Caller):
-    """A daemon in the room. Containers are of the room's namespace, and so are their cgroups."""
+    """A daemon in private namespaces.
+
+    Containers and cgroups are in the containerd namespace of the tag.
+    """
 
     daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        state = self.room.base / "config.toml"
+        state = self.namespaces.base / "config.toml"
         state.write_text(self._configuration())
         with self.log.open("wb") as log:
             self.daemon = subprocess.Popen(
-                self.room.enter(["containerd", "--config", str(state)]),
+                self.namespaces.enter(["containerd", "--config", str(state)]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -42,18 +45,18 @@ class Containerd(Caller):
 
     @property
     def log(self) -> Path:
-        return self.room.base / "log"
+        return self.namespaces.base / "log"
 
     @property
     def socket(self) -> str:
-        return f"/run/{self.room.tag}/c.sock"
+        return f"/run/{self.namespaces.tag}/c.sock"
 
     def _configuration(self) -> str:
         return f"""
 version = 2
-root = "{self.room.base}/root"
-state = "/run/{self.room.tag}/state"
-temp = "{self.room.base}/temp"
+root = "{self.namespaces.base}/root"
+state = "/run/{self.namespaces.tag}/state"
+temp = "{self.namespaces.base}/temp"
 disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
 address = "{self.socket}"
@@ -62,7 +65,7 @@ address = "{self.socket}"
     def words(self, *words: str) -> list[str]:
         if words[0] == "run":
             words = ("run", *self.runtime_flags(), *words[1:])
-        return ["ctr", "--address", self.socket, "--namespace", self.room.tag, *words]
+        return ["ctr", "--address", self.socket, "--namespace", self.namespaces.tag, *words]
 
     def runtime_flags(self) -> tuple[str, ...]:
         return ("--runtime", SHIM, "--runc-binary", str(self.runtime))
@@ -71,12 +74,12 @@ address = "{self.socket}"
         return super().environment() | {"PATH": super().environment()["PATH"] + ":/usr/sbin:/sbin"}
 
     def processes(self, container: str) -> list[int]:
-        """Process ids of a container, as its shim has them from the runtime."""
+        """Return the process ids of a container, as its shim gets them from the runtime."""
         lines = self.out("task", "ps", container).splitlines()[1:]
         return [int(line.split()[0]) for line in lines]
 
     def metrics(self, container: str) -> dict[str, object]:
-        shown: dict[str, object] = json.loads(
+        output: dict[str, object] = json.loads(
             self.out("task", "metrics", "--format", "json", container)
         )
-        return shown
+        return output

@@ -1,4 +1,4 @@
-"""dockerd with directories, socket and containerd of its own."""
+"""dockerd with private directories, socket and containerd."""
 
 from __future__ import annotations
 
@@ -27,19 +27,24 @@ class Dockerd(Caller):
 
     def launch(self) -> None:
         """Start the daemon and wait until it answers."""
-        state = f"/run/{self.room.tag}"
+        state = f"/run/{self.namespaces.tag}"
         daemon = [
-            *("dockerd", "--data-root", str(self.room.base / "data"), "--exec-root", state),
+            *("dockerd", "--data-root", str(self.namespaces.base / "data"), "--exec-root", state),
             *("--pidfile", f"{state}/pid", "--host", self.address, "--config-file", "/dev/null"),
             *(*self.network, "--live-restore", "--log-level", "info"),
-            *("--cgroup-parent", f"/{self.room.tag}", "--exec-opt", "native.cgroupdriver=cgroupfs"),
+            *(
+                "--cgroup-parent",
+                f"/{self.namespaces.tag}",
+                "--exec-opt",
+                "native.cgroupdriver=cgroupfs",
+            ),
             *self.flags(),
             *("--init-path", shutil.which("tini-static") or "tini-static"),
             *("--default-runtime", self.name, "--add-runtime", f"{self.name}={self.runtime}"),
         ]
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(
-                self.room.enter(daemon),
+                self.namespaces.enter(daemon),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -49,11 +54,11 @@ class Dockerd(Caller):
         until(lambda: self("version", expect=None).returncode == 0, f"dockerd, see {self.log}")
 
     def flags(self) -> tuple[str, ...]:
-        """Of the daemon, further ones."""
+        """Return further flags of the daemon."""
         return ()
 
     def crash(self) -> None:
-        """End the daemon without a chance to tell its containers."""
+        """Kill the daemon, so that it cannot stop its containers."""
         assert self.daemon is not None
         os.kill(self.daemon.pid, signal.SIGKILL)
         self.daemon.wait(20)
@@ -68,26 +73,26 @@ class Dockerd(Caller):
 
     @property
     def kept_mounts(self) -> tuple[str, ...]:
-        """The daemon makes its directory a mount point, so that it may be private."""
-        return (str(self.room.base / "data"),)
+        """Return the mount of the daemon's directory, which makes it private."""
+        return (str(self.namespaces.base / "data"),)
 
     @property
     def name(self) -> str:
-        """What the daemon knows the runtime by: runc is a name that it keeps to itself."""
+        """Return the daemon's name of the runtime; the name runc is reserved."""
         return f"{self.runtime.name}-tested"
 
     @property
     def address(self) -> str:
-        return f"unix:///run/{self.room.tag}.sock"
+        return f"unix:///run/{self.namespaces.tag}.sock"
 
     @property
     def log(self) -> Path:
-        return self.room.base / "log"
+        return self.namespaces.base / "log"
 
     def words(self, *words: str) -> list[str]:
         if words[0] in ("run", "create") and self.network:
             words = (words[0], "--network", "none", *words[1:])
-        configuration = str(self.room.base / "client")
+        configuration = str(self.namespaces.base / "client")
         return ["docker", "--config", configuration, "--host", self.address, *words]
 
     def environment(self) -> dict[str, str]:
@@ -103,7 +108,7 @@ class RemappedDockerd(Dockerd):
 
     def start(self) -> None:
         ids = {self.user: (self.first, self.number)}
-        self.room.add_user(self.user, self.uid, "/nonexistent", ids)
+        self.namespaces.add_user(self.user, self.uid, "/nonexistent", ids)
         super().start()
 
     def flags(self) -> tuple[str, ...]:
@@ -111,11 +116,11 @@ class RemappedDockerd(Dockerd):
 
     @property
     def kept_mounts(self) -> tuple[str, ...]:
-        data = self.room.base / "data"
+        data = self.namespaces.base / "data"
         return (str(data), f"{data}/{self.first}.{self.first}")
 
 
 class BridgedDockerd(Dockerd):
-    """A daemon with its default bridge, in the room's network namespace."""
+    """A daemon with its default bridge, in the private network namespace."""
 
     network = ()

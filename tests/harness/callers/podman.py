@@ -1,4 +1,4 @@
-"""podman with storage, state and configuration of its own."""
+"""podman with private storage, state and configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUBORDINATE_IDS = {"containers": (1_000_000, 200_000), TESTER: (3_000_000, 65536
 
 
 class Podman(Caller):
-    """Root's podman. Containers have no network and a cgroup below the room's."""
+    """Root's podman. Containers have no network and a cgroup below the private parent."""
 
     uid = 0
     kept_groups = "conmon|[0-9a-f]{64}"  # of its monitors, and of pods; containers' are libpod-...
@@ -25,12 +25,14 @@ class Podman(Caller):
     def start(self) -> None:
         self.storage.mkdir()
         os.chown(self.storage, self.uid, self.uid)
-        self.room.add_user(TESTER, TESTER_ID, str(self.room.base / "home"), SUBORDINATE_IDS)
+        self.namespaces.add_user(
+            TESTER, TESTER_ID, str(self.namespaces.base / "home"), SUBORDINATE_IDS
+        )
         self.configuration.write_text(self._configuration())
         policy = {"default": [{"type": "insecureAcceptAnything"}]}
-        (self.room.base / "policy.json").write_text(json.dumps(policy))
-        (self.room.base / "registries.conf").write_text("")
-        (self.room.base / "storage.conf").write_text('[storage]\ndriver = "overlay"\n')
+        (self.namespaces.base / "policy.json").write_text(json.dumps(policy))
+        (self.namespaces.base / "registries.conf").write_text("")
+        (self.namespaces.base / "storage.conf").write_text('[storage]\ndriver = "overlay"\n')
         self("load", "-q", "-i", str(self.archive), *self._policy())
         self("image", "exists", IMAGE)
 
@@ -40,16 +42,16 @@ class Podman(Caller):
 
     @property
     def storage(self) -> Path:
-        return self.room.base / "storage"
+        return self.namespaces.base / "storage"
 
     @property
     def kept_mounts(self) -> tuple[str, ...]:
-        """The storage library makes its directory a mount point, so that it may be private."""
+        """Return the mount of the storage directory, which makes it private."""
         return (str(self.storage / "overlay"),)
 
     @property
     def configuration(self) -> Path:
-        return self.room.base / "containers.conf"
+        return self.namespaces.base / "containers.conf"
 
     def _configuration(self) -> str:
         name = self.runtime.name
@@ -66,20 +68,20 @@ runtime_supports_json = ["{name}"]
 """
 
     def _policy(self) -> tuple[str, ...]:
-        return ("--signature-policy", str(self.room.base / "policy.json"))
+        return ("--signature-policy", str(self.namespaces.base / "policy.json"))
 
     def environment(self) -> dict[str, str]:
         return super().environment() | {
             "CONTAINERS_CONF": str(self.configuration),
-            "CONTAINERS_STORAGE_CONF": str(self.room.base / "storage.conf"),
-            "CONTAINERS_REGISTRIES_CONF": str(self.room.base / "registries.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self.namespaces.base / "storage.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(self.namespaces.base / "registries.conf"),
             "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
             "PATH": super().environment()["PATH"] + ":/usr/sbin:/sbin",
         }
 
     @property
     def state(self) -> str:
-        return f"/run/{self.room.tag}"
+        return f"/run/{self.namespaces.tag}"
 
     def words(self, *words: str) -> list[str]:
         before: tuple[str, ...] = ()
@@ -87,7 +89,7 @@ runtime_supports_json = ["{name}"]
             before, words = words[:2], words[2:]
         for first in MAKES_CONTAINERS:
             if words[: len(first)] == first and "--pod" not in words:
-                parent = ("--cgroup-parent", f"/{self.room.tag}")
+                parent = ("--cgroup-parent", f"/{self.namespaces.tag}")
                 words = (*first, *parent, *words[len(first) :])
         return self._podman(*before, *words)
 
@@ -97,15 +99,15 @@ runtime_supports_json = ["{name}"]
 
 
 class RootlessPodman(Podman):
-    """The podman of a user that is known in the room only."""
+    """The podman of a user that exists only in the private namespaces."""
 
     uid = TESTER_ID
 
     def start(self) -> None:
-        home = self.room.base / "home"
+        home = self.namespaces.base / "home"
         home.mkdir()
         os.chown(home, self.uid, self.uid)
-        own = self.room.path(self.state)
+        own = self.namespaces.path(self.state)
         own.mkdir(0o700, parents=True)
         os.chown(own, self.uid, self.uid)
         super().start()
@@ -126,11 +128,11 @@ class RootlessPodman(Podman):
         return ["setpriv", *become, "--", *words]
 
     def environment(self) -> dict[str, str]:
-        home = str(self.room.base / "home")
+        home = str(self.namespaces.base / "home")
         own = {"HOME": home, "USER": TESTER, "XDG_RUNTIME_DIR": self.state}
         return super().environment() | own
 
     def reaches_runtime(self) -> bool:
-        """Whether the user may read the runtime's files, wherever this tree is."""
-        words = self.room.enter(self._as_user(str(self.runtime), "--version"))
+        """Return whether the user may read the runtime's files in this tree."""
+        words = self.namespaces.enter(self._as_user(str(self.runtime), "--version"))
         return subprocess.run(words, capture_output=True, timeout=60).returncode == 0

@@ -1,9 +1,8 @@
 """Scanners get true values from ``docker inspect``: the CIS Docker Benchmark, parts 4 and 5.
 
-The templates ask for the fields that scanners for Docker read, docker-bench-security among them,
-and are put to the real ``docker`` command. Each is held against three containers: one that follows
-the benchmark, one that goes against it, and a plain one, whose answers must say what the kernel has
-in effect.
+The templates request the fields that scanners for Docker read, docker-bench-security among them,
+through the real ``docker`` command. Each is compared for three containers: one that follows the
+benchmark, one that violates it, and a default one, whose values must match the kernel.
 """
 
 from __future__ import annotations
@@ -79,8 +78,8 @@ BROKEN = (
 
 
 @pytest.fixture(scope="module")
-def told(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
-    """Return what the docker command prints for every template, by container."""
+def inspected(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
+    """Return the output of the docker command for every template, by container."""
     socket = ("-v", f"{engine.socket}:/engine.sock")
     parent = containers.unique("elsewhere")
     broken_flags = BROKEN.format(parent=parent).split()
@@ -89,15 +88,15 @@ def told(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
         containers.running(engine, busybox, flags=(*broken_flags, *socket)) as broken,
         containers.running(engine, busybox) as plain,
     ):
-        found: dict[str, list[str]] = {"kept": [], "broken": [], "plain": []}
+        result: dict[str, list[str]] = {"kept": [], "broken": [], "plain": []}
         for _, template, *_ in ROWS:
             words = ("inspect", "--format", template, kept, broken, plain)
             done = engine.cli("docker", *words)
             assert done.returncode == 0, f"{template}: {done.stderr}"
             answers = done.stdout.removesuffix("\n").split("\n")
-            for name, answer in zip(found, answers, strict=True):
-                found[name].append(answer.strip())
-        yield found
+            for name, answer in zip(result, answers, strict=True):
+                result[name].append(answer.strip())
+        yield result
     trees = Path("/sys/fs/cgroup")
     for place in [trees / parent, *trees.glob(f"*/{parent}")]:
         if place.is_dir() and not place.parent.is_symlink():
@@ -105,18 +104,21 @@ def told(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
 
 
 @pytest.mark.parametrize("number", range(len(ROWS)), ids=[row[0] for row in ROWS])
-def test_a_scanner_gets_a_true_answer(told: dict[str, list[str]], number: int) -> None:
+def test_a_scanner_gets_a_true_answer(inspected: dict[str, list[str]], number: int) -> None:
     _, _, *expected = ROWS[number]
     for name, pattern in zip(("kept", "broken", "plain"), expected, strict=True):
-        assert re.fullmatch(pattern, told[name][number], re.DOTALL), (name, told[name][number])
+        assert re.fullmatch(pattern, inspected[name][number], re.DOTALL), (
+            name,
+            inspected[name][number],
+        )
 
 
-def test_the_answers_are_what_the_kernel_has_in_effect(engine: PrivateEngine, busybox: str) -> None:
+def test_inspect_matches_the_kernel(engine: PrivateEngine, busybox: str) -> None:
     """Compare limits and privileges in inspect with the container's files in /proc."""
     flags = ("-m", "32m", "--pids-limit", "77", "--read-only", "--cap-drop", "ALL")
     with containers.running(engine, busybox, flags=flags) as limited:
-        found = json.loads(engine.cli("docker", "inspect", limited).stdout)[0]
-        host, pid = found["HostConfig"], found["State"]["Pid"]
+        result = json.loads(engine.cli("docker", "inspect", limited).stdout)[0]
+        host, pid = result["HostConfig"], result["State"]["Pid"]
         assert (
             int(containers.cgroup_file(pid, "memory", "memory.limit_in_bytes", "memory.max"))
             == (host["Memory"])
@@ -125,12 +127,12 @@ def test_the_answers_are_what_the_kernel_has_in_effect(engine: PrivateEngine, bu
         assert ("ro" in containers.mountinfo(pid)["/"]["options"]) is host["ReadonlyRootfs"]
         assert int(containers.status(pid)["CapBnd"], 16) == 0
     with containers.running(engine, busybox) as plain:
-        found = json.loads(engine.cli("docker", "inspect", plain).stdout)[0]
-        pid = found["State"]["Pid"]
+        result = json.loads(engine.cli("docker", "inspect", plain).stdout)[0]
+        pid = result["State"]["Pid"]
         limit = containers.cgroup_file(pid, "pids", "pids.max", "pids.max")
-        assert int(limit) == found["HostConfig"]["PidsLimit"]
+        assert int(limit) == result["HostConfig"]["PidsLimit"]
         mine, theirs = (Path(f"/proc/{each}/ns/user").readlink() for each in ("self", pid))
-        assert mine != theirs and found["HostConfig"]["UsernsMode"] != "host"
+        assert mine != theirs and result["HostConfig"]["UsernsMode"] != "host"
 
 
 def test_published_ports_have_their_address(engine: PrivateEngine, busybox: str) -> None:

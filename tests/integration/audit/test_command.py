@@ -11,7 +11,7 @@ from harness import containers
 from harness.engine import PrivateEngine
 
 
-def test_it_lists_every_check_without_an_engine(jaula) -> None:  # type: ignore[no-untyped-def]
+def test_verify_lists_every_check_without_an_engine(jaula) -> None:  # type: ignore[no-untyped-def]
     done = jaula("--host", "unix:///nowhere/socket", "verify", "--list")
     assert done.returncode == 0, done.stderr
     for word in ("namespaces (", "host-kernel (", "probes (", "references", "CIS 5.22", "advice"):
@@ -19,7 +19,7 @@ def test_it_lists_every_check_without_an_engine(jaula) -> None:  # type: ignore[
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "output"),
     [
         ((), 1, "requires a container, --all or --host"),
         (("--format", "xml", "x"), 125, "one of table, json, sarif, html"),
@@ -27,11 +27,11 @@ def test_it_lists_every_check_without_an_engine(jaula) -> None:  # type: ignore[
     ],
 )
 def test_invalid_arguments_are_errors(
-    engine: PrivateEngine, words: tuple[str, ...], status: int, said: str
+    engine: PrivateEngine, words: tuple[str, ...], status: int, output: str
 ) -> None:
     done = engine.cli("jaula", "verify", *words)
     assert done.returncode == status
-    assert said.lower() in done.stderr.lower()
+    assert output.lower() in done.stderr.lower()
 
 
 def test_every_container_and_the_host_are_in_one_report(
@@ -41,15 +41,15 @@ def test_every_container_and_the_host_are_in_one_report(
         containers.running(engine, busybox) as first,
         containers.running(engine, busybox, flags=("--pid", "host")) as second,
     ):
-        shown = engine.cli("jaula", "verify", "--all", "--host", "--format", "json")
+        printed = engine.cli("jaula", "verify", "--all", "--host", "--format", "json")
         sarif = engine.cli("jaula", "verify", "--all", "--format", "sarif")
         html = engine.cli("jaula", "verify", "--all", "--host", "--format", "html")
         table = engine.cli("jaula", "verify", first, second)
-    rows = json.loads(shown.stdout)
+    rows = json.loads(printed.stdout)
     names = {row["subject"] for row in rows if row["kind"] == "container"}
     assert {first, second} <= names
     assert {row["kind"] for row in rows} == {"container", "host"}
-    assert not [row for row in rows if row["verdict"] == "FAILS"], shown.stdout
+    assert not [row for row in rows if row["verdict"] == "FAILS"], printed.stdout
     results = json.loads(sarif.stdout)["runs"][0]["results"]
     assert {result["kind"] for result in results} == {"pass", "review"}
     assert html.stdout.count("<svg") == len(names)

@@ -52,16 +52,16 @@ def test_rules_follow_the_options_and_a_deleted_rule_fails(
     engine: PrivateEngine, busybox: str, network: str
 ) -> None:
     with containers.running(engine, busybox, flags=("--network", network)) as name:
-        found = rows(engine, name)
-        wrong = {key: row for key, row in found.items() if row["verdict"] != "holds"}
+        result = rows(engine, name)
+        wrong = {key: row for key, row in result.items() if row["verdict"] != "holds"}
         assert wrong == {}
-        assert {"firewall", "interfaces", "addresses", "ipv6"} <= set(found)
+        assert {"firewall", "interfaces", "addresses", "ipv6"} <= set(result)
         table = bridge_rules.table_name(bridge(engine, network))
         flush = ["nft", "flush", "chain", "ip", table, "forward"]
         subprocess.run(flush, check=True, timeout=10)
-        found = rows(engine, name)
-    assert {key for key, row in found.items() if row["verdict"] == "FAILS"} == {"firewall"}
-    assert "missing in ip a rule of forward" in found["firewall"]["effective"]
+        result = rows(engine, name)
+    assert {key for key, row in result.items() if row["verdict"] == "FAILS"} == {"firewall"}
+    assert "missing in ip a rule of forward" in result["firewall"]["effective"]
 
 
 def test_an_internal_network_with_open_rules_fails(engine: PrivateEngine, busybox: str) -> None:
@@ -73,8 +73,8 @@ def test_an_internal_network_with_open_rules_fails(engine: PrivateEngine, busybo
             table = bridge_rules.table_name(bridge(engine, name))
             rule = ["nft", "insert", "rule", "ip", table, "forward", "accept"]
             subprocess.run(rule, check=True, timeout=10)
-            found = rows(engine, container)
+            result = rows(engine, container)
     finally:
         engine.cli("jaula", "network", "rm", name)
-    assert found["firewall"]["verdict"] == "FAILS"
-    assert "not the engine's: ip a rule of forward" in found["firewall"]["effective"]
+    assert result["firewall"]["verdict"] == "FAILS"
+    assert "not the engine's: ip a rule of forward" in result["firewall"]["effective"]

@@ -63,20 +63,20 @@ def tried(
 
     ``told`` is what the judge hears of the spec.
     """
-    found = containers.inspect(engine, name)
-    reply = engine.request("GET", f"/jaula/containers/{found['Id']}/spec")
+    result = containers.inspect(engine, name)
+    reply = engine.request("GET", f"/jaula/containers/{result['Id']}/spec")
     spec = told(runtime.decode(reply.body))
     if asked is not None:
         made = twin.body
 
         def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str]) -> dict[str, Any]:
-            return made(found, path, binds)  # the twin is like the container ...
+            return made(result, path, binds)  # the twin is like the container ...
 
-        judged = found | {"HostConfig": {**found["HostConfig"], **asked}}  # ... the judge is not
+        judged = result | {"HostConfig": {**result["HostConfig"], **asked}}  # ... the judge is not
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(twin, "body", body)
             return {row.id: row for row in twin.rows(Api(engine), judged, spec)}
-    return {row.id: row for row in twin.rows(Api(engine), found, spec)}
+    return {row.id: row for row in twin.rows(Api(engine), result, spec)}
 
 
 def wrong(rows: dict[str, Result]) -> dict[str, str]:
@@ -149,7 +149,7 @@ def test_a_missing_protection_lets_an_attempt_succeed(
     groups: set[str],
     attempt: str,
 ) -> None:
-    """The container lacks a protection that its request, as shown to the judge, does not lift."""
+    """The container lacks a protection that its request does not remove."""
     with containers.running(engine, busybox, flags=flags) as name:
         rows = tried(engine, name, asked)
     for group in groups:
@@ -256,10 +256,10 @@ class Renamed(Api):
     """The engine's API, which reports every network as internal."""
 
     def document(self, method: str, path: str, query: Any = (), body: object = None) -> Any:
-        found = super().document(method, path, query, body)
+        result = super().document(method, path, query, body)
         if (method, path) == ("GET", "/networks"):
-            return [network | {"Internal": True} for network in found]
-        return found
+            return [network | {"Internal": True} for network in result]
+        return result
 
 
 @pytest.mark.usefixtures("metadata")
@@ -329,7 +329,7 @@ def test_a_twin_that_cannot_start_leaves_nothing(
 
 
 def left(engine: PrivateEngine) -> dict[str, list[str]]:
-    """What a twin could leave behind in the engine, and of this process in shared memory."""
+    """Return the leftovers of a twin in the engine, and of this process in shared memory."""
     table = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
     return {
         "containers": sorted(

@@ -1,7 +1,7 @@
-"""The proof holds for real containers, names what was relaxed, and fails when a layer is stripped.
+"""verify passes for real containers, names relaxations, and fails when a protection is removed.
 
-A layer is stripped behind the engine's back: in the kernel, through the container's namespaces or
-cgroups; or in a request that a container does not match, as a broken engine would make one.
+A protection is removed outside the engine: in the kernel, through the container's namespaces or
+cgroups, or in a request that a container does not match, as with a broken engine.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Proof:
         self.pid: int = self.inspect["State"]["Pid"]
 
     def rows(self) -> dict[str, Result]:
-        found = verify(self.inspect, self.spec)
-        assert len({row.id for row in found}) == len(found), "two rows of one name"
-        return {row.id: row for row in found}
+        result = verify(self.inspect, self.spec)
+        assert len({row.id for row in result}) == len(result), "two rows of one name"
+        return {row.id: row for row in result}
 
     def failing(self) -> set[str]:
         return {name for name, row in self.rows().items() if row.verdict is Verdict.FAILS}
@@ -96,7 +96,7 @@ def explain(rows: dict[str, Result]) -> str:
     return render(list(rows.values()))
 
 
-def test_every_row_holds_for_a_default_container(start: Start) -> None:
+def test_every_row_passes_for_a_default_container(start: Start) -> None:
     rows = start().rows()
     assert {row.verdict for row in rows.values()} == {Verdict.HOLDS}, explain(rows)
     assert passed(list(rows.values()))
@@ -121,7 +121,7 @@ def test_every_row_holds_for_a_default_container(start: Start) -> None:
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_every_row_holds_for_a_container_with_more_limits(
+def test_every_row_passes_for_a_container_with_more_limits(
     start: Start, flags: tuple[str, ...]
 ) -> None:
     rows = start(*flags).rows()
@@ -161,8 +161,8 @@ def test_only_the_requested_relaxations_are_relaxed(
     proof = start(*flags)
     rows = proof.rows()
     assert proof.failing() == set(), explain(rows)
-    asked = {"relaxations"} if rows["relaxations"].effective != "none" else set()
-    assert proof.relaxed() == expected | asked, explain(rows)
+    requested = {"relaxations"} if rows["relaxations"].effective != "none" else set()
+    assert proof.relaxed() == expected | requested, explain(rows)
     assert passed(list(rows.values())), explain(rows)
     named = " ".join(row.requested for row in rows.values() if row.verdict is Verdict.RELAXED)
     assert flags[-1].partition(":")[0].split("=")[0].upper() in named.upper()

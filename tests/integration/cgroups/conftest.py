@@ -30,10 +30,10 @@ def driver(request: pytest.FixtureRequest) -> CgroupDriver:
     """Return the driver for the host's version; with ``-m vm`` that must be v2."""
     if request.param == "systemd":
         return cgroups.select(systemd=True, rootless=False)
-    found = cgroups.detect()
+    result = cgroups.detect()
     if request.param == "v2":
-        assert found.version == 2, "the tests marked vm need a machine with cgroup v2"
-    return found
+        assert result.version == 2, "the tests marked vm need a machine with cgroup v2"
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def test_a_new_cgroup_is_empty_and_can_be_opened_by_its_path(
         assert directory.endswith(path)
 
 
-def test_opening_a_missing_cgroup_is_not_found(driver: CgroupDriver, path: str) -> None:
+def test_opening_a_missing_cgroup_raises_not_found(driver: CgroupDriver, path: str) -> None:
     with pytest.raises(NotFound, match="no such cgroup"):
         driver.open(path)
 
@@ -269,7 +269,7 @@ def test_destroy_removes_children_and_is_idempotent(driver: CgroupDriver, path: 
 def test_processes_of_child_cgroups_are_listed_frozen_and_killed(
     cgroup: Cgroup, start: Start
 ) -> None:
-    """As of a container that makes cgroups of its own: systemd or a container engine in it."""
+    """A container may create its own cgroups: systemd or a container engine in it."""
     process = start(cgroup, "print('up', flush=True)\nwhile True: pass")
     up(process)
     directories = set(cgroup.locations().values())
@@ -443,9 +443,9 @@ print(opens('/dev/null', os.O_RDWR), opens('/dev/zero', os.O_RDONLY),
 """
     process = start(cgroup, program, settle=False)
     assert process.communicate(timeout=60)[0] == b"yes yes no no\n"
-    shown = cgroup.limits()
-    assert ("devices.list" in shown) or re.fullmatch(
-        r"program \d+ tag [0-9a-f]{16}", shown["bpf.cgroup_device"]
+    output = cgroup.limits()
+    assert ("devices.list" in output) or re.fullmatch(
+        r"program \d+ tag [0-9a-f]{16}", output["bpf.cgroup_device"]
     )
 
 

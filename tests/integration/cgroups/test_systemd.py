@@ -61,8 +61,8 @@ def test_a_scope_is_in_its_slice_and_delegated(cgroup: Cgroup, start: Start) -> 
     assert cgroup.path.startswith("/jlt.slice/jlt-sub.slice/jlt-")
     process = started(start, cgroup)
     unit = cgroup.path.rpartition("/")[2]
-    found = shown(unit, "ActiveState", "Slice", "Delegate", "ControlGroup", "CollectMode")
-    assert found == {
+    result = shown(unit, "ActiveState", "Slice", "Delegate", "ControlGroup", "CollectMode")
+    assert result == {
         "ActiveState": "active",
         "Slice": "jlt-sub.slice",
         "Delegate": "yes",

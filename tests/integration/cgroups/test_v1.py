@@ -22,9 +22,9 @@ def cpusets(driver: CgroupDriver) -> Path:
 
 
 def test_a_concurrently_created_parent_is_filled(driver: CgroupDriver, cpusets: Path) -> None:
-    """Two containers start at once; the one makes their parent, the other is the first to need it.
+    """Two containers start at once; one creates their parent, the other needs it first.
 
-    A new cpuset takes no process, nor do those below it, until it has processors and memory.
+    A new cpuset and those below it accept no process until it has processors and memory.
     """
     name = f"jlt{uuid.uuid4().hex[:10]}"
     parent = cpusets / name

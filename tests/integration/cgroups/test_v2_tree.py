@@ -22,9 +22,9 @@ SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 
 @pytest.fixture(scope="session")
 def driver() -> CgroupDriver:
-    found = cgroups.detect()
-    assert found.version == 2, "these tests need a machine with cgroup v2"
-    return found
+    result = cgroups.detect()
+    assert result.version == 2, "these tests need a machine with cgroup v2"
+    return result
 
 
 def started(start: Start, cgroup: Cgroup) -> subprocess.Popen[bytes]:

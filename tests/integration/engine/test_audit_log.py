@@ -13,8 +13,8 @@ import pytest
 
 from conftest import load_image
 from harness import containers
+from harness.api_user import ApiUser
 from harness.engine import PrivateEngine
-from harness.visitors import Visitor
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_caller_is_the_socket_peer(engine: PrivateEngine) -> None:
 def test_refusals_and_failures_are_noted(lone: PrivateEngine) -> None:
     lone.run.chmod(0o711)
     lone.socket.chmod(0o666)
-    visitor = Visitor(lone, 54321, 54321)
+    visitor = ApiUser(lone, 54321, 54321)
     assert visitor.create("busybox", Privileged=True).status == 403
     lone.request("POST", "/containers/none/start")
     refused, failed = lines(lone)[-2:]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import load_image
-from harness import disks, layers, leaks
+from harness import layers, leaks, loop_mount
 from harness.engine import PrivateEngine
 
 
@@ -37,7 +37,7 @@ def engine(
     """An engine with each driver, on btrfs."""
     index = (worker_index + 31) % 250 + 1
     with (
-        disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top,
+        loop_mount.mounted(tmp_path, "mkfs.btrfs", "-q") as top,
         engine_on(top, str(request.param), index) as private,
     ):
         yield private
@@ -97,7 +97,7 @@ def test_a_project_limits_a_container(
 ) -> None:
     index = (worker_index + 61) % 250 + 1
     with (
-        disks.mounted(tmp_path, *maker, options="prjquota") as top,
+        loop_mount.mounted(tmp_path, *maker, options="prjquota") as top,
         engine_on(top, driver, index) as engine,
     ):
         check_limit(engine)

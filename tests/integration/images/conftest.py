@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import disks
+from harness import loop_mount
 from jaula.config import Paths
 from jaula.images.archive.load import load
 from jaula.images.store.store import ImageStore
@@ -125,7 +125,7 @@ def paths(tmp_path: Path) -> Paths:
 @pytest.fixture
 def on_btrfs(tmp_path: Path) -> Iterator[Path]:
     """Return an empty btrfs file system."""
-    with disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
+    with loop_mount.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
         yield top
 
 

@@ -64,19 +64,19 @@ def test_real_time_policies_are_set_or_named_in_the_error(pid: int, wanted: Sche
         refusal = str(error)
     else:
         refusal = ""
-    found = sched.sched_getattr(pid)
+    result = sched.sched_getattr(pid)
     if refusal:
         assert refusal.startswith(f"process.scheduler: {wanted.policy}: ")
-        assert found.sched_policy == os.SCHED_OTHER
+        assert result.sched_policy == os.SCHED_OTHER
         return
-    assert found.sched_policy == sched.POLICIES[wanted.policy]
-    assert found.sched_priority == wanted.priority
-    assert (found.sched_runtime, found.sched_deadline, found.sched_period) == (
+    assert result.sched_policy == sched.POLICIES[wanted.policy]
+    assert result.sched_priority == wanted.priority
+    assert (result.sched_runtime, result.sched_deadline, result.sched_period) == (
         wanted.runtime,
         wanted.deadline,
         wanted.period,
     )
-    assert found.sched_flags == sum(sched.SCHED_FLAGS[flag] for flag in wanted.flags)
+    assert result.sched_flags == sum(sched.SCHED_FLAGS[flag] for flag in wanted.flags)
 
 
 def test_a_rejected_policy_is_named(pid: int) -> None:
@@ -102,8 +102,10 @@ def test_the_io_priority_is_set(pid: int, class_: str, priority: int) -> None:
     set_limits(pid, Process("/", io_priority=IOPriority(class_, priority)))
     assert sched.ioprio_get(pid) == (sched.IOPRIO_CLASSES[class_], priority)
     name = class_.removeprefix("IOPRIO_CLASS_").lower()
-    told = subprocess.run(["ionice", "-p", str(pid)], capture_output=True, text=True, check=True)
-    assert name.replace("rt", "realtime").replace("be", "best-effort") in told.stdout
+    reported = subprocess.run(
+        ["ionice", "-p", str(pid)], capture_output=True, text=True, check=True
+    )
+    assert name.replace("rt", "realtime").replace("be", "best-effort") in reported.stdout
 
 
 def test_every_limit_of_the_specification_is_set(pid: int) -> None:
@@ -128,9 +130,9 @@ def test_a_personality_changes_the_machine_name() -> None:
         "print(os.uname().machine, process.personality(0xFFFFFFFF))"
     )
     environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
-    machine, persona = told.stdout.split()
+    machine, persona = reported.stdout.split()
     assert machine == {"x86_64": "i686", "aarch64": "armv8l"}.get(os.uname().machine, machine)
     assert int(persona) == process.PER_LINUX32

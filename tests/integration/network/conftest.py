@@ -71,7 +71,7 @@ class Box:
 
 
 @dataclass
-class Lab:
+class Topology:
     """The host's namespace, the outside machine's, and a manager on the host."""
 
     host: int
@@ -99,7 +99,7 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def topology(tmp_path: Path) -> Iterator[Topology]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     host, outside = new_namespace(), new_namespace()
@@ -129,7 +129,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     config = EngineConfig(paths=paths, bridge="jltbr0", address_pool="172.30.0.0/15")
     with in_netns(host):
         manager = NetworkManager(paths, config)
-    made = Lab(host, outside, manager, config)
+    made = Topology(host, outside, manager, config)
     yield made
     with in_netns(host):
         made.manager.teardown(force=True)
@@ -214,15 +214,15 @@ def network(name: str, **options: object) -> NetworkRecord:
     return NetworkRecord(name=name, id=identity, **fields)  # type: ignore[arg-type]
 
 
-def join(lab: Lab, name: str, **options: object) -> Box:
+def join(topology: Topology, name: str, **options: object) -> Box:
     """Return another container in a defined network."""
-    base = 500000 + 65536 * len(lab.boxes)
+    base = 500000 + 65536 * len(topology.boxes)
     made = create_namespaces(CLONE.NEWNET, [(0, base, 65536)], [(0, base, 65536)])
     container_id = secrets.token_hex(32)
-    with in_netns(lab.host):
-        endpoint = lab.manager.attach(name, container_id, made["net"], **options)  # type: ignore[arg-type]
+    with in_netns(topology.host):
+        endpoint = topology.manager.attach(name, container_id, made["net"], **options)  # type: ignore[arg-type]
     box = Box(container_id, made["net"], made["user"], endpoint)
-    lab.boxes.append(box)
+    topology.boxes.append(box)
     return box
 
 

@@ -19,7 +19,7 @@ from .conftest import (
     OUTSIDE,
     OUTSIDE6,
     Box,
-    Lab,
+    Topology,
     client,
     join,
     listen,
@@ -34,18 +34,18 @@ OPEN, CLOSED = 8080, 9090
 
 
 @pytest.fixture
-def box(lab: Lab) -> Iterator[Box]:
+def box(topology: Topology) -> Iterator[Box]:
     """Return a container with two published ports of each protocol, in both families."""
-    with in_netns(lab.host):
-        lab.manager.define(network("six", ipv6=True))
-    made = join(lab, "six")
-    publish(lab, made)
+    with in_netns(topology.host):
+        topology.manager.define(network("six", ipv6=True))
+    made = join(topology, "six")
+    publish(topology, made)
     return made
 
 
-def publish(lab: Lab, made: Box) -> None:
-    with in_netns(lab.host):
-        lab.manager.publish(
+def publish(topology: Topology, made: Box) -> None:
+    with in_netns(topology.host):
+        topology.manager.publish(
             made.endpoint,
             [
                 PortRequest(80, protocol, host_port=port)
@@ -55,16 +55,18 @@ def publish(lab: Lab, made: Box) -> None:
         )
 
 
-def reached(lab: Lab, made: Box, port: int, *, sender: int | None = None) -> dict[str, str | None]:
+def reached(
+    topology: Topology, made: Box, port: int, *, sender: int | None = None
+) -> dict[str, str | None]:
     """Return the sender's address that the container saw, by protocol and family, or None."""
-    source = lab.outside if sender is None else sender
-    found: dict[str, str | None] = {}
+    source = topology.outside if sender is None else sender
+    result: dict[str, str | None] = {}
     for family, every, host in (("4", "0.0.0.0", HOST_OUTER), ("6", "::", HOST_OUTER6)):
         with listen(made.net, every, 80) as tcp:
-            found[f"tcp{family}"] = talks(source, (host, port), tcp)
+            result[f"tcp{family}"] = talks(source, (host, port), tcp)
         with listen(made.net, every, 80, socket.SOCK_DGRAM) as udp:
-            found[f"udp{family}"] = talks_udp(source, (host, port), udp)
-    return found
+            result[f"udp{family}"] = talks_udp(source, (host, port), udp)
+    return result
 
 
 EVERYTHING = {"tcp4": OUTSIDE, "udp4": OUTSIDE, "tcp6": OUTSIDE6, "udp6": OUTSIDE6}
@@ -72,33 +74,35 @@ NOTHING = dict.fromkeys(EVERYTHING)
 
 
 def test_without_host_rules_ports_are_open_and_senders_keep_their_address(
-    lab: Lab, box: Box
+    topology: Topology, box: Box
 ) -> None:
-    assert reached(lab, box, OPEN) == EVERYTHING
+    assert reached(topology, box, OPEN) == EVERYTHING
 
 
 @pytest.mark.parametrize("kind", FIREWALLS)
 def test_a_port_is_reachable_if_the_hosts_firewall_accepts_it(
-    lab: Lab, box: Box, kind: str
+    topology: Topology, box: Box, kind: str
 ) -> None:
-    with in_netns(lab.host):
+    with in_netns(topology.host):
         FIREWALLS[kind](OPEN)
-    assert reached(lab, box, OPEN) == EVERYTHING
-    assert reached(lab, box, CLOSED) == NOTHING
-    with in_netns(lab.host):
+    assert reached(topology, box, OPEN) == EVERYTHING
+    assert reached(topology, box, CLOSED) == NOTHING
+    with in_netns(topology.host):
         FIREWALLS[kind](0)
-    assert reached(lab, box, OPEN) == NOTHING
+    assert reached(topology, box, OPEN) == NOTHING
 
 
 @pytest.mark.parametrize("kind", FIREWALLS)
-def test_datagrams_that_are_never_answered_keep_arriving(lab: Lab, box: Box, kind: str) -> None:
+def test_datagrams_that_are_never_answered_keep_arriving(
+    topology: Topology, box: Box, kind: str
+) -> None:
     """Even if the host forwards established connections only; Docker's ports behave alike."""
-    with in_netns(lab.host):
+    with in_netns(topology.host):
         FIREWALLS[kind](OPEN)
     for every, host in (("0.0.0.0", HOST_OUTER), ("::", HOST_OUTER6)):
         with (
             listen(box.net, every, 80, socket.SOCK_DGRAM) as server,
-            client(lab.outside, socket.SOCK_DGRAM, family=server.family) as near,
+            client(topology.outside, socket.SOCK_DGRAM, family=server.family) as near,
         ):
             for number in range(3):
                 near.sendto(b"%d" % number, (host, OPEN))
@@ -106,123 +110,131 @@ def test_datagrams_that_are_never_answered_keep_arriving(lab: Lab, box: Box, kin
 
 
 @pytest.mark.parametrize("kind", FIREWALLS)
-def test_the_hosts_own_programs_always_reach_ports(lab: Lab, box: Box, kind: str) -> None:
-    with in_netns(lab.host):
+def test_the_hosts_own_programs_always_reach_ports(topology: Topology, box: Box, kind: str) -> None:
+    with in_netns(topology.host):
         FIREWALLS[kind](0)
     with listen(box.net, "0.0.0.0", 80) as server:
-        assert talks(lab.host, ("127.0.0.1", OPEN), server) is not None
-        assert talks(lab.host, (HOST_OUTER, OPEN), server) is not None
+        assert talks(topology.host, ("127.0.0.1", OPEN), server) is not None
+        assert talks(topology.host, (HOST_OUTER, OPEN), server) is not None
 
 
-def test_input_rules_apply_to_containers_of_other_networks(lab: Lab, box: Box) -> None:
-    other = lab.box()
+def test_input_rules_apply_to_containers_of_other_networks(topology: Topology, box: Box) -> None:
+    other = topology.box()
     with listen(box.net, "0.0.0.0", 80) as server:
         assert talks(other.net, (HOST_OUTER, OPEN), server) is not None
-        with in_netns(lab.host):
+        with in_netns(topology.host):
             FIREWALLS["nftables"](OPEN)
         assert talks(other.net, (HOST_OUTER, OPEN), server) is not None
         assert talks(other.net, (HOST_OUTER, CLOSED), server) is None
 
 
 def test_a_rejected_port_is_refused_at_once_and_a_banned_sender_is_dropped(
-    lab: Lab, box: Box
+    topology: Topology, box: Box
 ) -> None:
-    run_nft(lab.host, "add table inet own")
-    run_nft(lab.host, "add set inet own banned { type ipv4_addr; flags timeout; }")
-    run_nft(lab.host, "add chain inet own in { type filter hook input priority 0; }")
-    run_nft(lab.host, "add rule inet own in ip saddr @banned drop")
-    run_nft(lab.host, f"add rule inet own in tcp dport {CLOSED} reject with tcp reset")
-    with client(lab.outside) as near, pytest.raises(ConnectionRefusedError):
+    run_nft(topology.host, "add table inet own")
+    run_nft(topology.host, "add set inet own banned { type ipv4_addr; flags timeout; }")
+    run_nft(topology.host, "add chain inet own in { type filter hook input priority 0; }")
+    run_nft(topology.host, "add rule inet own in ip saddr @banned drop")
+    run_nft(topology.host, f"add rule inet own in tcp dport {CLOSED} reject with tcp reset")
+    with client(topology.outside) as near, pytest.raises(ConnectionRefusedError):
         near.connect((HOST_OUTER, CLOSED))
     with listen(box.net, "0.0.0.0", 80) as server:
-        assert talks(lab.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
-        run_nft(lab.host, f"add element inet own banned {{ {OUTSIDE} }}")
-        assert talks(lab.outside, (HOST_OUTER, OPEN), server) is None
-        run_nft(lab.host, f"delete element inet own banned {{ {OUTSIDE} }}")
-        assert talks(lab.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
+        assert talks(topology.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
+        run_nft(topology.host, f"add element inet own banned {{ {OUTSIDE} }}")
+        assert talks(topology.outside, (HOST_OUTER, OPEN), server) is None
+        run_nft(topology.host, f"delete element inet own banned {{ {OUTSIDE} }}")
+        assert talks(topology.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
 
 
 def test_rules_see_the_hosts_port_and_interface_and_count_one_packet_a_connection(
-    lab: Lab, box: Box
+    topology: Topology, box: Box
 ) -> None:
-    run_nft(lab.host, "add table ip own")
-    run_nft(lab.host, "add chain ip own in { type filter hook input priority 0; policy drop; }")
-    run_nft(lab.host, f"add rule ip own in iif up0 tcp dport {OPEN} ct state new counter accept")
+    run_nft(topology.host, "add table ip own")
+    run_nft(
+        topology.host, "add chain ip own in { type filter hook input priority 0; policy drop; }"
+    )
+    run_nft(
+        topology.host, f"add rule ip own in iif up0 tcp dport {OPEN} ct state new counter accept"
+    )
     with listen(box.net, "0.0.0.0", 80) as server:
         for _ in range(3):
-            assert talks(lab.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
-    assert "counter packets 3 " in run_nft(lab.host, "list", "chain", "ip", "own", "in")
+            assert talks(topology.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
+    assert "counter packets 3 " in run_nft(topology.host, "list", "chain", "ip", "own", "in")
 
 
-def test_a_port_with_notrack_is_still_reachable(lab: Lab, box: Box) -> None:
-    run_nft(lab.host, "add table inet own")
-    run_nft(lab.host, "add chain inet own pre { type filter hook prerouting priority -310; }")
-    run_nft(lab.host, f"add rule inet own pre tcp dport {OPEN} notrack")
-    assert reached(lab, box, OPEN) == EVERYTHING
+def test_a_port_with_notrack_is_still_reachable(topology: Topology, box: Box) -> None:
+    run_nft(topology.host, "add table inet own")
+    run_nft(topology.host, "add chain inet own pre { type filter hook prerouting priority -310; }")
+    run_nft(topology.host, f"add rule inet own pre tcp dport {OPEN} notrack")
+    assert reached(topology, box, OPEN) == EVERYTHING
 
 
-def test_a_first_datagram_larger_than_the_bridges_mtu_arrives(lab: Lab) -> None:
-    with in_netns(lab.host):
-        lab.manager.define(network("small", mtu=1280))
-    made = join(lab, "small")
-    publish(lab, made)
+def test_a_first_datagram_larger_than_the_bridges_mtu_arrives(topology: Topology) -> None:
+    with in_netns(topology.host):
+        topology.manager.define(network("small", mtu=1280))
+    made = join(topology, "small")
+    publish(topology, made)
     with (
         listen(made.net, "0.0.0.0", 80, socket.SOCK_DGRAM) as server,
-        client(lab.outside, socket.SOCK_DGRAM) as near,
+        client(topology.outside, socket.SOCK_DGRAM) as near,
     ):
         near.sendto(b"x" * 4000, (HOST_OUTER, OPEN))
         assert len(server.recv(8192)) == 4000
 
 
-def test_without_the_tables_nothing_is_translated(lab: Lab, box: Box) -> None:
-    table = bridge_rules.table_name(bridge_of(lab))
+def test_without_the_tables_nothing_is_translated(topology: Topology, box: Box) -> None:
+    table = bridge_rules.table_name(bridge_of(topology))
     for family in ("ip", "ip6"):
-        run_nft(lab.host, "delete", "table", family, table)
-    assert reached(lab, box, OPEN) == NOTHING
+        run_nft(topology.host, "delete", "table", family, table)
+    assert reached(topology, box, OPEN) == NOTHING
 
 
-def bridge_of(lab: Lab) -> str:
-    tables = run_nft(lab.host, "list", "tables", "ip6").split()
+def bridge_of(topology: Topology) -> str:
+    tables = run_nft(topology.host, "list", "tables", "ip6").split()
     return tables[2].removeprefix("jaula_")
 
 
-def test_past_the_firewall_ports_ignore_the_input_rules(lab: Lab) -> None:
+def test_past_the_firewall_ports_ignore_the_input_rules(topology: Topology) -> None:
     """Like Docker's ports: in a network with the option, or for a whole engine."""
-    with in_netns(lab.host):
-        lab.manager.define(network("open", ipv6=True, past_firewall=True))
+    with in_netns(topology.host):
+        topology.manager.define(network("open", ipv6=True, past_firewall=True))
         FIREWALLS["nftables"](0)
-        run_nft(lab.host, "flush chain inet filter forward")
-        run_nft(lab.host, "chain inet filter forward { policy accept; }")
-    made = join(lab, "open")
-    publish(lab, made)
-    assert reached(lab, made, OPEN) == EVERYTHING
+        run_nft(topology.host, "flush chain inet filter forward")
+        run_nft(topology.host, "chain inet filter forward { policy accept; }")
+    made = join(topology, "open")
+    publish(topology, made)
+    assert reached(topology, made, OPEN) == EVERYTHING
 
 
-def test_an_engine_can_publish_past_the_firewall_by_default(lab: Lab) -> None:
-    lab.manager.close()
-    with in_netns(lab.host):
-        lab.manager = NetworkManager(
-            lab.config.paths, replace(lab.config, publish_past_firewall=True)
+def test_an_engine_can_publish_past_the_firewall_by_default(topology: Topology) -> None:
+    topology.manager.close()
+    with in_netns(topology.host):
+        topology.manager = NetworkManager(
+            topology.config.paths, replace(topology.config, publish_past_firewall=True)
         )
-    made = lab.box()
-    publish(lab, made)
-    run_nft(lab.host, "add table inet own")
-    run_nft(lab.host, "add chain inet own in { type filter hook input priority 0; policy drop; }")
+    made = topology.box()
+    publish(topology, made)
+    run_nft(topology.host, "add table inet own")
+    run_nft(
+        topology.host, "add chain inet own in { type filter hook input priority 0; policy drop; }"
+    )
     with listen(made.net, "0.0.0.0", 80) as server:
-        assert talks(lab.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
+        assert talks(topology.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
 
 
-def test_an_internal_network_reaches_no_port_at_its_gateway(lab: Lab, box: Box) -> None:
-    with in_netns(lab.host):
-        lab.manager.define(network("vault", internal=True))
-        gateway = str(lab.manager.ensure("vault").gateway)
-    inner = join(lab, "vault")
+def test_an_internal_network_reaches_no_port_at_its_gateway(topology: Topology, box: Box) -> None:
+    with in_netns(topology.host):
+        topology.manager.define(network("vault", internal=True))
+        gateway = str(topology.manager.ensure("vault").gateway)
+    inner = join(topology, "vault")
     with listen(box.net, "0.0.0.0", 80) as server:
         assert talks(inner.net, (gateway, OPEN), server) is None
 
 
-def test_without_dup_ports_are_closed_to_outside(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a kernel without ``dup`` the ports are closed and a warning says so."""
+def test_without_dup_ports_are_closed_to_outside(
+    topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a kernel without ``dup`` the ports are closed and a warning is logged."""
     run = Libnftables.run
 
     def refuse(self: Libnftables, commands: str, *, json: bool = False) -> str:
@@ -231,11 +243,13 @@ def test_without_dup_ports_are_closed_to_outside(lab: Lab, monkeypatch: pytest.M
         return run(self, commands, json=json)
 
     monkeypatch.setattr(Libnftables, "run", refuse)
-    made = lab.box()
-    publish(lab, made)
+    made = topology.box()
+    publish(topology, made)
     with listen(made.net, "0.0.0.0", 80) as server:
-        assert talks(lab.host, ("127.0.0.1", OPEN), server) is not None
-        assert talks(lab.host, (HOST_OUTER, OPEN), server) is not None
-        assert talks(lab.outside, (HOST_OUTER, OPEN), server) is None
-    with in_netns(lab.host):
-        assert any("are reachable from this host only" in line for line in lab.manager.warnings())
+        assert talks(topology.host, ("127.0.0.1", OPEN), server) is not None
+        assert talks(topology.host, (HOST_OUTER, OPEN), server) is not None
+        assert talks(topology.outside, (HOST_OUTER, OPEN), server) is None
+    with in_netns(topology.host):
+        assert any(
+            "are reachable from this host only" in line for line in topology.manager.warnings()
+        )

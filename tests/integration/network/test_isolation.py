@@ -14,7 +14,18 @@ from jaula.network import PortRequest
 from jaula.network.config import check_pools
 from jaula.spec.network import Pool
 
-from .conftest import HOST_OUTER, OUTSIDE, Box, Lab, client, join, listen, network, run_nft, talks
+from .conftest import (
+    HOST_OUTER,
+    OUTSIDE,
+    Box,
+    Topology,
+    client,
+    join,
+    listen,
+    network,
+    run_nft,
+    talks,
+)
 
 PORT = 8000
 
@@ -23,7 +34,7 @@ PORT = 8000
 class Town:
     """Two containers on each kind of network, each kind in its own network."""
 
-    lab: Lab
+    topology: Topology
     boxes: dict[str, Box]
 
     def address(self, place: str) -> str:
@@ -33,21 +44,21 @@ class Town:
 
     def netns(self, place: str) -> int:
         if place == "outside":
-            return self.lab.outside
-        return self.lab.host if place == "host" else self.boxes[place].net
+            return self.topology.outside
+        return self.topology.host if place == "host" else self.boxes[place].net
 
 
 @pytest.fixture
-def town(lab: Lab) -> Town:
+def town(topology: Topology) -> Town:
     kinds = {"a": {}, "b": {}, "inner": {"internal": True}, "apart": {"icc": False}}
     kinds["bare"] = {"masquerade": False}
     boxes = {}
-    with in_netns(lab.host):
+    with in_netns(topology.host):
         for kind, options in kinds.items():
-            lab.manager.define(network(kind, **options))
+            topology.manager.define(network(kind, **options))
     for kind in (*kinds, "bridge"):
-        boxes[f"{kind}1"], boxes[f"{kind}2"] = join(lab, kind), join(lab, kind)
-    return Town(lab, boxes)
+        boxes[f"{kind}1"], boxes[f"{kind}2"] = join(topology, kind), join(topology, kind)
+    return Town(topology, boxes)
 
 
 YES, NO = True, False
@@ -100,21 +111,21 @@ def test_a_published_port_is_reached_by_all_but_internal_networks(
     town: Town, source: str, reached: bool
 ) -> None:
     box = town.boxes["a1"]
-    with in_netns(town.lab.host):
-        town.lab.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18080)])
+    with in_netns(town.topology.host):
+        town.topology.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18080)])
     with listen(box.net, "0.0.0.0", PORT) as server:
         seen = talks(town.netns(source), (HOST_OUTER, 18080), server)
     assert (seen is not None) == reached
 
 
-def test_the_gateways_address_does_not_lead_an_internal_network_to_others(town: Town) -> None:
+def test_an_internal_network_reaches_no_other_through_the_gateway_address(town: Town) -> None:
     box = town.boxes["a1"]
-    with in_netns(town.lab.host):
-        town.lab.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18081)])
-        gateway = str(town.lab.manager.ensure("inner").gateway)
+    with in_netns(town.topology.host):
+        town.topology.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18081)])
+        gateway = str(town.topology.manager.ensure("inner").gateway)
     with listen(box.net, "0.0.0.0", PORT) as server:
         assert talks(town.netns("inner1"), (gateway, 18081), server) is None
-    with listen(town.lab.host, gateway, 18082) as server:
+    with listen(town.topology.host, gateway, 18082) as server:
         assert talks(town.netns("inner1"), (gateway, 18082), server) is not None
 
 
@@ -122,8 +133,8 @@ def test_published_ports_without_icc_are_reachable_from_other_networks(
     town: Town,
 ) -> None:
     box = town.boxes["apart1"]
-    with in_netns(town.lab.host):
-        town.lab.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18083)])
+    with in_netns(town.topology.host):
+        town.topology.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18083)])
     with listen(box.net, "0.0.0.0", PORT) as server:
         assert talks(town.netns("a1"), (HOST_OUTER, 18083), server) is not None
         assert talks(town.netns("outside"), (HOST_OUTER, 18083), server) is not None
@@ -134,8 +145,8 @@ def test_a_container_in_two_networks_is_reachable_in_both_and_does_not_route(
     town: Town,
 ) -> None:
     middle = town.boxes["a1"]
-    with in_netns(town.lab.host):
-        second = town.lab.manager.attach(
+    with in_netns(town.topology.host):
+        second = town.topology.manager.attach(
             "b", middle.id, middle.net, interface="eth1", default_route=False
         )
     with listen(middle.net, "0.0.0.0", PORT) as server:
@@ -144,10 +155,10 @@ def test_a_container_in_two_networks_is_reachable_in_both_and_does_not_route(
     with listen(town.netns("b1"), "0.0.0.0", PORT) as server:
         assert talks(middle.net, (town.address("b1"), PORT), server) == second.ipv4
         assert talks(town.netns("a2"), (town.address("b1"), PORT), server) is None
-    with in_netns(town.lab.host):
+    with in_netns(town.topology.host):
         with pytest.raises(NotAuthorized, match="already exists in network b"):
-            town.lab.manager.attach("b", middle.id, middle.net, interface="eth2")
-        town.lab.manager.detach(second, delete_interface=True)
+            town.topology.manager.attach("b", middle.id, middle.net, interface="eth2")
+        town.topology.manager.detach(second, delete_interface=True)
     with Rtnetlink(middle.net) as inside:
         assert [link.name for link in inside.links()] == ["lo", "eth0"]
 
@@ -158,11 +169,11 @@ def test_another_containers_address_cannot_be_spoofed(town: Town) -> None:
         link = inside.link("eth0")
         assert link is not None
         inside.send(add_address(link.index, victim.address, 32))
-    with client(thief.net) as near, listen(town.lab.host, "0.0.0.0", PORT) as server:
+    with client(thief.net) as near, listen(town.topology.host, "0.0.0.0", PORT) as server:
         near.bind((victim.address, 0))
         server.settimeout(0.5)
         with pytest.raises(OSError, match=r"timed out|unreachable"):
-            near.connect((str(town.lab.manager.ensure("a").gateway), PORT))
+            near.connect((str(town.topology.manager.ensure("a").gateway), PORT))
 
 
 # -- IPv6 --------------------------------------------------------------------------------------
@@ -182,23 +193,23 @@ def talks6(source: int, target: str, server_ns: int) -> bool:
     return True
 
 
-def test_ipv6_reaches_the_same_network_and_nothing_else(lab: Lab) -> None:
-    with in_netns(lab.host):
+def test_ipv6_reaches_the_same_network_and_nothing_else(topology: Topology) -> None:
+    with in_netns(topology.host):
         made = [
-            lab.manager.define(network(name, ipv6=True, internal=name == "in"))
+            topology.manager.define(network(name, ipv6=True, internal=name == "in"))
             for name in ("six", "other", "in")
         ]
-        lab.manager.define(network("four"))
+        topology.manager.define(network("four"))
     assert all(str(m.ipv6_pool.subnet).startswith("fd") for m in made if m.ipv6_pool)
-    first, second = join(lab, "six"), join(lab, "six")
-    other, inner, inner2, four = (join(lab, n) for n in ("other", "in", "in", "four"))
+    first, second = join(topology, "six"), join(topology, "six")
+    other, inner, inner2, four = (join(topology, n) for n in ("other", "in", "in", "four"))
     assert first.endpoint.ipv6
     assert first.endpoint.gateway6
     assert not inner.endpoint.gateway6
     assert talks6(first.net, second.endpoint.ipv6, second.net)
     assert talks6(second.net, first.endpoint.ipv6, first.net)
-    assert talks6(first.net, first.endpoint.gateway6, lab.host)
-    assert talks6(lab.host, first.endpoint.ipv6, first.net)
+    assert talks6(first.net, first.endpoint.gateway6, topology.host)
+    assert talks6(topology.host, first.endpoint.ipv6, first.net)
     assert not talks6(first.net, other.endpoint.ipv6, other.net)
     assert not talks6(inner.net, first.endpoint.ipv6, first.net)
     assert not talks6(first.net, inner.endpoint.ipv6, inner.net)
@@ -209,11 +220,11 @@ def test_ipv6_reaches_the_same_network_and_nothing_else(lab: Lab) -> None:
         assert file.read().strip() == "0"
 
 
-def test_ipv6_leaves_by_the_hosts_address(lab: Lab) -> None:
-    with in_netns(lab.host):
-        lab.manager.define(network("six", ipv6=True))
-    box = join(lab, "six")
-    with in_netns(lab.outside):
+def test_ipv6_leaves_by_the_hosts_address(topology: Topology) -> None:
+    with in_netns(topology.host):
+        topology.manager.define(network("six", ipv6=True))
+    box = join(topology, "six")
+    with in_netns(topology.outside):
         server = socket.create_server(("::", PORT), family=socket.AF_INET6)
     with in_netns(box.net):
         near6 = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
@@ -227,112 +238,114 @@ def test_ipv6_leaves_by_the_hosts_address(lab: Lab) -> None:
 # -- create and remove -------------------------------------------------------------------------
 
 
-def test_requested_subnets_ranges_gateways_and_reserved_addresses_are_used(lab: Lab) -> None:
+def test_requested_subnets_ranges_gateways_and_reserved_addresses_are_used(
+    topology: Topology,
+) -> None:
     pools = check_pools(
         [Pool("10.77.0.0/24", "10.77.0.254", "10.77.0.8/30", {"printer": "10.77.0.9"})],
         [],
         ipv6=False,
     )
-    with in_netns(lab.host):
-        made = lab.manager.define(network("asked", pools=pools, mtu=1300))
+    with in_netns(topology.host):
+        made = topology.manager.define(network("asked", pools=pools, mtu=1300))
     assert made.pools == pools
-    first = join(lab, "asked")
+    first = join(topology, "asked")
     assert first.address == "10.77.0.8"
     assert first.endpoint.gateway == "10.77.0.254"
-    assert join(lab, "asked").address == "10.77.0.10"
-    assert join(lab, "asked", ip="10.77.0.100").address == "10.77.0.100"
-    last = join(lab, "asked", mac="02:00:00:00:00:07").endpoint
+    assert join(topology, "asked").address == "10.77.0.10"
+    assert join(topology, "asked", ip="10.77.0.100").address == "10.77.0.100"
+    last = join(topology, "asked", mac="02:00:00:00:00:07").endpoint
     assert (last.ipv4, last.mac) == ("10.77.0.11", "02:00:00:00:00:07")
     with Rtnetlink(first.net) as inside:
         link = inside.link("eth0")
         assert link is not None
         assert link.mtu == 1300
     with pytest.raises(Conflict):
-        join(lab, "asked", ip="10.77.0.9")
+        join(topology, "asked", ip="10.77.0.9")
     with pytest.raises(InvalidRequest):
-        join(lab, "asked", ip="10.78.0.1")
+        join(topology, "asked", ip="10.78.0.1")
     with pytest.raises(JaulaError, match="no available IPv4 address"):
-        join(lab, "asked")
+        join(topology, "asked")
 
 
-def test_networks_get_their_own_subnets_until_the_pool_is_exhausted(lab: Lab) -> None:
+def test_networks_get_their_own_subnets_until_the_pool_is_exhausted(topology: Topology) -> None:
     made = []
-    with in_netns(lab.host):
-        lab.manager.ensure()
+    with in_netns(topology.host):
+        topology.manager.ensure()
         for number in range(31):  # a /15 holds 32 of /20, and one is the default network's
-            made.append(lab.manager.define(network(f"n{number}")))
+            made.append(topology.manager.define(network(f"n{number}")))
         with pytest.raises(JaulaError, match="no free subnet in"):
-            lab.manager.define(network("one-more"))
-        subnets = lab.manager.subnets()
+            topology.manager.define(network("one-more"))
+        subnets = topology.manager.subnets()
         assert len(set(subnets)) == 32
         with Rtnetlink() as links:
             assert sum(link.name.startswith("jlt-") for link in links.links()) == 31
         for one in made:
-            lab.manager.undefine(one.name)
+            topology.manager.undefine(one.name)
         with Rtnetlink() as links:
             assert not [link.name for link in links.links() if link.name.startswith("jlt-")]
-        lab.manager.define(network("again"))
+        topology.manager.define(network("again"))
 
 
-def test_a_network_with_endpoints_is_not_removed(lab: Lab) -> None:
-    with in_netns(lab.host):
-        lab.manager.define(network("full"))
-    box = join(lab, "full")
-    with in_netns(lab.host):
+def test_a_network_with_endpoints_is_not_removed(topology: Topology) -> None:
+    with in_netns(topology.host):
+        topology.manager.define(network("full"))
+    box = join(topology, "full")
+    with in_netns(topology.host):
         with pytest.raises(Conflict, match="active endpoints"):
-            lab.manager.undefine("full")
-        lab.manager.detach(box.endpoint)
-        lab.manager.undefine("full")
+            topology.manager.undefine("full")
+        topology.manager.detach(box.endpoint)
+        topology.manager.undefine("full")
 
 
-def test_the_next_engine_adopts_networks_and_endpoints(lab: Lab) -> None:
-    with in_netns(lab.host):
-        made = lab.manager.define(network("kept", ipv6=True))
-    first, second = join(lab, "kept"), join(lab, "kept")
-    manager = lab.new_manager()
-    with in_netns(lab.host):
+def test_the_next_engine_adopts_networks_and_endpoints(topology: Topology) -> None:
+    with in_netns(topology.host):
+        made = topology.manager.define(network("kept", ipv6=True))
+    first, second = join(topology, "kept"), join(topology, "kept")
+    manager = topology.new_manager()
+    with in_netns(topology.host):
         assert manager.define(made) == made
         assert manager.restore([first.endpoint, second.endpoint]) == []
         assert manager.sweep({first.id, second.id}) == []
     with listen(second.net, "0.0.0.0", PORT) as server:
         assert talks(first.net, (second.address, PORT), server) is not None
     assert talks6(first.net, second.endpoint.ipv6, second.net)
-    third = join(lab, "kept")
+    third = join(topology, "kept")
     assert third.address not in (first.address, second.address)
     with listen(third.net, "0.0.0.0", PORT) as server:
         assert talks(first.net, (third.address, PORT), server) is not None
 
 
-def test_flushed_tables_of_every_network_are_restored(lab: Lab) -> None:
-    with in_netns(lab.host):
-        lab.manager.define(network("one", ipv6=True))
-        lab.manager.define(network("two", internal=True))
-    box = join(lab, "two")
-    with in_netns(lab.host):
-        lab.manager.watch()
-        run_nft(lab.host, "flush", "ruleset")
-        assert lab.manager.repair() is True
-        assert lab.manager.repair() is False
-    assert run_nft(lab.host, "list", "tables").count("table ip6") == 1
-    with listen(lab.outside, "0.0.0.0", PORT) as server, Rtnetlink(box.net) as inside:
+def test_flushed_tables_of_every_network_are_restored(topology: Topology) -> None:
+    with in_netns(topology.host):
+        topology.manager.define(network("one", ipv6=True))
+        topology.manager.define(network("two", internal=True))
+    box = join(topology, "two")
+    with in_netns(topology.host):
+        topology.manager.watch()
+        run_nft(topology.host, "flush", "ruleset")
+        assert topology.manager.repair() is True
+        assert topology.manager.repair() is False
+    assert run_nft(topology.host, "list", "tables").count("table ip6") == 1
+    with listen(topology.outside, "0.0.0.0", PORT) as server, Rtnetlink(box.net) as inside:
         inside.send(add_default_route(box.address.rpartition(".")[0] + ".1"))
         assert talks(box.net, (OUTSIDE, PORT), server) is None
 
 
-def test_remains_of_an_interrupted_creation_are_removed(lab: Lab) -> None:
-    with in_netns(lab.host):
-        made = lab.manager.define(network("half", ipv6=True))
-    manager = lab.new_manager()
-    with in_netns(lab.host):
+def test_remains_of_an_interrupted_creation_are_removed(topology: Topology) -> None:
+    with in_netns(topology.host):
+        made = topology.manager.define(network("half", ipv6=True))
+    manager = topology.new_manager()
+    with in_netns(topology.host):
         assert manager.has_interface(made.bridge)
         manager.clear(made)
         assert not manager.has_interface(made.bridge)
-        assert made.bridge not in run_nft(lab.host, "list", "tables")
+        assert made.bridge not in run_nft(topology.host, "list", "tables")
         manager.clear(made)
 
 
-def test_the_hosts_own_namespace_is_not_touched(lab: Lab) -> None:
+def test_the_hosts_own_namespace_is_not_touched(topology: Topology) -> None:
     before = {link.name for link in Rtnetlink().links()}
-    with in_netns(lab.host):
-        lab.manager.define(network("elsewhere"))
+    with in_netns(topology.host):
+        topology.manager.define(network("elsewhere"))
     assert {link.name for link in Rtnetlink().links()} - before == set()

@@ -13,7 +13,7 @@ from jaula.network import PortRequest
 from .conftest import (
     HOST_OUTER,
     OUTSIDE,
-    Lab,
+    Topology,
     arp_frame,
     listen,
     raw,
@@ -25,9 +25,9 @@ from .conftest import (
 OTHER_MAC = "02:42:0a:00:00:09"
 
 
-def gateway_mac(lab: Lab) -> str:
-    with Rtnetlink(lab.host) as host:
-        link = host.link(lab.config.bridge)
+def gateway_mac(topology: Topology) -> str:
+    with Rtnetlink(topology.host) as host:
+        link = host.link(topology.config.bridge)
     assert link is not None
     return link.mac
 
@@ -40,41 +40,41 @@ def arrives(server: socket.socket) -> bool:
         return False
 
 
-def test_a_container_cannot_send_to_the_loopback_of_the_host(lab: Lab) -> None:
-    box = lab.box()
+def test_a_container_cannot_send_to_the_loopback_of_the_host(topology: Topology) -> None:
+    box = topology.box()
     frame = udp_frame(
-        gateway_mac(lab), box.endpoint.mac, box.address, "127.0.0.1", 5353, b"to loopback"
+        gateway_mac(topology), box.endpoint.mac, box.address, "127.0.0.1", 5353, b"to loopback"
     )
     with (
-        listen(lab.host, "127.0.0.1", 5353, socket.SOCK_DGRAM) as server,
+        listen(topology.host, "127.0.0.1", 5353, socket.SOCK_DGRAM) as server,
         raw(box.net, "eth0") as out,
     ):
         out.send(frame)
         assert not arrives(server)
-        run_nft(lab.host, "flush", "chain", "ip", "jaula_jltbr0", "guard")
+        run_nft(topology.host, "flush", "chain", "ip", "jaula_jltbr0", "guard")
         out.send(frame)
         assert arrives(server)  # so the rule drops it, not the kernel
 
 
-def test_a_port_published_on_loopback_is_not_reachable_from_a_neighbour(lab: Lab) -> None:
-    box = lab.box()
-    with in_netns(lab.host):
-        lab.manager.publish(box.endpoint, [PortRequest(53, "udp", "127.0.0.1", 5353)])
-    with Rtnetlink(lab.host) as host:
+def test_a_port_published_on_loopback_is_not_reachable_from_a_neighbour(topology: Topology) -> None:
+    box = topology.box()
+    with in_netns(topology.host):
+        topology.manager.publish(box.endpoint, [PortRequest(53, "udp", "127.0.0.1", 5353)])
+    with Rtnetlink(topology.host) as host:
         link = host.link("up0")
     assert link is not None
     frame = udp_frame(link.mac, OTHER_MAC, OUTSIDE, "127.0.0.1", 5353, b"neighbour")
     with (
         listen(box.net, "0.0.0.0", 53, socket.SOCK_DGRAM) as server,
-        raw(lab.outside, "eth0") as out,
+        raw(topology.outside, "eth0") as out,
     ):
         out.send(frame)
         assert not arrives(server)
 
 
 @pytest.mark.parametrize("forged", ["mac", "address"])
-def test_a_container_cannot_send_from_another_address(lab: Lab, forged: str) -> None:
-    box, victim, other = lab.box(), lab.box(), lab.box()
+def test_a_container_cannot_send_from_another_address(topology: Topology, forged: str) -> None:
+    box, victim, other = topology.box(), topology.box(), topology.box()
     mac = OTHER_MAC if forged == "mac" else box.endpoint.mac
     address = victim.address if forged == "address" else box.address
     with raw(box.net, "eth0") as out, raw(other.net, "eth0") as heard:
@@ -85,8 +85,8 @@ def test_a_container_cannot_send_from_another_address(lab: Lab, forged: str) -> 
         assert not received(heard, b"a forged packet")
 
 
-def test_a_container_cannot_answer_arp_for_another(lab: Lab) -> None:
-    box, victim, other = lab.box(), lab.box(), lab.box()
+def test_a_container_cannot_answer_arp_for_another(topology: Topology) -> None:
+    box, victim, other = topology.box(), topology.box(), topology.box()
     with raw(box.net, "eth0") as out, raw(other.net, "eth0") as heard:
         honest = arp_frame(box.endpoint.mac, box.address, other.address)
         out.send(honest)
@@ -96,8 +96,8 @@ def test_a_container_cannot_answer_arp_for_another(lab: Lab) -> None:
         assert not received(heard, forged)
 
 
-def test_no_ipv6_leaves_a_container(lab: Lab) -> None:
-    box, other = lab.box(), lab.box()
+def test_no_ipv6_leaves_a_container(topology: Topology) -> None:
+    box, other = topology.box(), topology.box()
     advertisement = (
         bytes.fromhex("333300000001")
         + bytes.fromhex(box.endpoint.mac.replace(":", ""))
@@ -109,42 +109,44 @@ def test_no_ipv6_leaves_a_container(lab: Lab) -> None:
     with (
         raw(box.net, "eth0") as out,
         raw(other.net, "eth0") as heard,
-        raw(lab.host, lab.config.bridge) as host_heard,
+        raw(topology.host, topology.config.bridge) as host_heard,
     ):
         out.send(advertisement)
         assert not received(heard, advertisement[54:])
         assert not received(host_heard, advertisement[54:])
 
 
-def test_interfaces_of_containers_and_of_the_bridge_have_no_ipv6_address(lab: Lab) -> None:
-    box = lab.box()
-    for namespace in (box.net, lab.host):
+def test_interfaces_of_containers_and_of_the_bridge_have_no_ipv6_address(
+    topology: Topology,
+) -> None:
+    box = topology.box()
+    for namespace in (box.net, topology.host):
         with Rtnetlink(namespace) as table:
             names = {link.index: link.name for link in table.links()}
-            found = [
+            result = [
                 (names[row.index], row.address)
                 for row in table.addresses()
                 if row.family == socket.AF_INET6 and names[row.index] not in ("lo", "up0")
             ]
-        assert found == []
+        assert result == []
 
 
-def test_a_detached_interface_cannot_send(lab: Lab) -> None:
-    box, other = lab.box(), lab.box()
+def test_a_detached_interface_cannot_send(topology: Topology) -> None:
+    box, other = topology.box(), topology.box()
     with raw(box.net, "eth0") as out, raw(other.net, "eth0") as heard:
         frame = arp_frame(box.endpoint.mac, box.address, other.address)
         out.send(frame)
         assert received(heard, frame)
-        with in_netns(lab.host):
-            lab.manager.detach(box.endpoint)
+        with in_netns(topology.host):
+            topology.manager.detach(box.endpoint)
         out.send(frame)
         assert not received(heard, frame)
 
 
-def test_the_host_still_reaches_outside(lab: Lab) -> None:
-    lab.box()
-    with listen(lab.outside, OUTSIDE, 9, socket.SOCK_DGRAM) as server:
-        with in_netns(lab.host):
+def test_the_host_still_reaches_outside(topology: Topology) -> None:
+    topology.box()
+    with listen(topology.outside, OUTSIDE, 9, socket.SOCK_DGRAM) as server:
+        with in_netns(topology.host):
             out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with out:
             out.sendto(b"x", (OUTSIDE, 9))

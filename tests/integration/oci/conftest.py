@@ -1,4 +1,4 @@
-"""A lab for each module, which must be empty when the module's tests are done."""
+"""A runtime for each module, which must be empty when the module's tests are done."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.oci_lab import Lab
+from harness.private_runtime import PrivateRuntime
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    made = Lab(tmp_path_factory.mktemp("oci"))
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRuntime]:
+    made = PrivateRuntime(tmp_path_factory.mktemp("oci"))
     try:
         yield made
         left = made.left()

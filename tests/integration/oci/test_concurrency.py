@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.containers import eventually
-from harness.oci_lab import RUNTIME, Bundle, Config, Lab
+from harness.private_runtime import RUNTIME, Bundle, Config, PrivateRuntime
 
 SEED = 20260101  # of the sampled points; a failure names its point
 Line = Sequence[object]
@@ -35,14 +35,14 @@ def together(*lines: Line) -> list[tuple[int, str]]:
     return [(one.wait(30), one.communicate()[1]) for one in running]
 
 
-def call(lab: Lab, *words: str) -> Line:
-    return [RUNTIME, "--root", lab.root, *words]
+def call(runtime: PrivateRuntime, *words: str) -> Line:
+    return [RUNTIME, "--root", runtime.root, *words]
 
 
-def test_of_two_starts_one_wins(lab: Lab) -> None:
+def test_one_of_two_starts_succeeds(runtime: PrivateRuntime) -> None:
     for _ in range(5):
-        with lab.created(script="echo ran; exec sleep 60") as bundle:
-            results = together(*[call(lab, "start", bundle.id)] * 3)
+        with runtime.created(script="echo ran; exec sleep 60") as bundle:
+            results = together(*[call(runtime, "start", bundle.id)] * 3)
             assert sorted(code for code, _ in results) == [0, 1, 1]
             for code, text in results:
                 if code:
@@ -51,8 +51,8 @@ def test_of_two_starts_one_wins(lab: Lab) -> None:
             eventually(lambda: bundle.out.read_text() == "ran\n", "the program runs, once")
 
 
-def test_of_many_creations_of_one_id_one_wins(lab: Lab) -> None:
-    bundle = lab.bundle()
+def test_one_of_many_creations_of_an_id_succeeds(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle()
     out = bundle.path / "streams"
     with out.open("ab") as file:
         running = [
@@ -74,43 +74,43 @@ def test_of_many_creations_of_one_id_one_wins(lab: Lab) -> None:
     bundle.pid = int(pids[0].read_text())
     assert bundle.state()["pid"] == bundle.pid
     assert bundle.delete("--force").returncode == 0
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_a_delete_during_a_start_leaves_one_of_two_states(lab: Lab) -> None:
+def test_a_delete_during_a_start_leaves_one_of_two_states(runtime: PrivateRuntime) -> None:
     for n in range(6):
-        bundle = lab.bundle()
+        bundle = runtime.bundle()
         bundle.create()
         flags = ["--force"] if n % 2 else []
         (start, started), (delete, deleted) = together(
-            call(lab, "start", bundle.id), call(lab, "delete", *flags, bundle.id)
+            call(runtime, "start", bundle.id), call(runtime, "delete", *flags, bundle.id)
         )
         for code, text in ((start, started), (delete, deleted)):
             assert code in (0, 1)
             assert len(text.splitlines()) == code, text
         assert start == 0 or delete == 0
         if delete == 0:
-            assert not (lab.root / bundle.id).exists()
+            assert not (runtime.root / bundle.id).exists()
         else:
             assert bundle.status() == "running"
         assert bundle.delete("--force").returncode == 0
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_many_deletes_at_once_end_well(lab: Lab) -> None:
-    bundle = lab.bundle()
+def test_many_deletes_at_once_end_well(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle()
     bundle.create()
     bundle.start()
-    results = together(*[call(lab, "delete", "--force", bundle.id)] * 4)
+    results = together(*[call(runtime, "delete", "--force", bundle.id)] * 4)
     assert results == [(0, "")] * 4
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_states_can_be_read_while_everything_changes(lab: Lab) -> None:
-    bundle = lab.bundle()
+def test_states_can_be_read_while_everything_changes(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle()
     script = 'for i in 1 2 3 4 5 6 7 8; do "$0" --root "$1" list >/dev/null || exit 1; done'
     reader = subprocess.Popen(
-        ["sh", "-c", script, str(RUNTIME), str(lab.root)],
+        ["sh", "-c", script, str(RUNTIME), str(runtime.root)],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -125,11 +125,11 @@ def test_states_can_be_read_while_everything_changes(lab: Lab) -> None:
 # killed
 
 
-def removed(lab: Lab, bundle: Bundle, where: str) -> None:
+def removed(runtime: PrivateRuntime, bundle: Bundle, where: str) -> None:
     """``delete --force`` works, and the kernel has nothing of the container any more."""
     done = bundle.delete("--force")
     assert done.returncode == 0, f"{where}: {done.stderr}"
-    left = lab.left()
+    left = runtime.left()
     assert not left, f"{where}: {left}"
 
 
@@ -149,7 +149,7 @@ def strace(inject: str, line: Line) -> tuple[int, str]:
 
 
 def killed_at(count: int, line: Line) -> None:
-    """Run a line whose ``count``th system call is its last."""
+    """Run a command line that is killed at its ``count``th system call."""
     words = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject=all:signal=KILL:when={count}"]
     subprocess.run(
         [*words, *(str(word) for word in line)],
@@ -208,16 +208,16 @@ MAPPED: Config = {
     ids=["create", "run", "user namespace"],
 )
 def test_a_creation_that_is_killed_can_be_removed(
-    lab: Lab, tmp_path: Path, words: tuple[str, ...], config: Config
+    runtime: PrivateRuntime, tmp_path: Path, words: tuple[str, ...], config: Config
 ) -> None:
-    probe = lab.bundle(config)
+    probe = runtime.bundle(config)
     calls = number_of_calls(probe.words(*words), tmp_path / "calls")
-    removed(lab, probe, "undisturbed")
+    removed(runtime, probe, "undisturbed")
     assert calls > 300
     for point in points(calls, 0.4, 12):  # before is the interpreter's start
-        bundle = lab.bundle(config)
+        bundle = runtime.bundle(config)
         killed_at(point, bundle.words(*words))
-        removed(lab, bundle, f"killed at call {point} of {calls}")
+        removed(runtime, bundle, f"killed at call {point} of {calls}")
 
 
 OF_INIT = ("setsid", "sethostname", "pivot_root", "umount2", "capset", "accept4", "setresuid")
@@ -225,8 +225,10 @@ OF_INIT = ("setsid", "sethostname", "pivot_root", "umount2", "capset", "accept4"
 
 @needs_strace
 @pytest.mark.parametrize("name", OF_INIT)
-def test_an_init_that_is_killed_while_it_is_made_fails_the_creation(lab: Lab, name: str) -> None:
-    bundle = lab.bundle(HOOKED)
+def test_an_init_killed_during_create_fails_the_creation(
+    runtime: PrivateRuntime, name: str
+) -> None:
+    bundle = runtime.bundle(HOOKED)
     words = ["run", "-d"] if name in ("capset", "setresuid") else ["create"]
     status, errors = strace(f"{name}:signal=KILL", bundle.words(*words))
     if name in ("accept4", "capset", "setresuid"):  # it was ready by then
@@ -236,36 +238,36 @@ def test_an_init_that_is_killed_while_it_is_made_fails_the_creation(lab: Lab, na
         assert status == 1
         assert len(errors.splitlines()) == 1
         assert "init died" in errors
-    assert not lab.left()
+    assert not runtime.left()
 
 
 @needs_strace
 @pytest.mark.parametrize("command", ["start", "delete", "exec", "kill", "pause"])
-def test_a_command_that_is_killed_leaves_what_can_be_removed(
-    lab: Lab, tmp_path: Path, command: str
+def test_a_killed_command_leaves_a_container_that_can_be_removed(
+    runtime: PrivateRuntime, tmp_path: Path, command: str
 ) -> None:
     def prepared() -> tuple[Bundle, Line]:
-        bundle = lab.bundle(HOOKED)
+        bundle = runtime.bundle(HOOKED)
         bundle.create()
         if command != "start":
             bundle.start()
         more = {"exec": ["true"], "kill": ["KILL"]}.get(command, [])
         flags = ["--force"] if command == "delete" else []
-        return bundle, call(lab, command, *flags, bundle.id, *more)
+        return bundle, call(runtime, command, *flags, bundle.id, *more)
 
     bundle, line = prepared()
     calls = number_of_calls(line, tmp_path / "calls")
-    removed(lab, bundle, "undisturbed")
+    removed(runtime, bundle, "undisturbed")
     for point in points(calls, 0.4, 6):
         bundle, line = prepared()
         killed_at(point, line)
-        removed(lab, bundle, f"killed at call {point} of {calls}")
+        removed(runtime, bundle, f"killed at call {point} of {calls}")
 
 
-def test_a_creation_that_is_killed_at_any_moment_can_be_removed(lab: Lab) -> None:
+def test_a_creation_that_is_killed_at_any_moment_can_be_removed(runtime: PrivateRuntime) -> None:
     generator = random.Random(SEED)
     for _ in range(12):
-        bundle = lab.bundle(HOOKED)
+        bundle = runtime.bundle(HOOKED)
         running = subprocess.Popen(
             bundle.words("run"),
             stdin=subprocess.DEVNULL,
@@ -276,26 +278,28 @@ def test_a_creation_that_is_killed_at_any_moment_can_be_removed(lab: Lab) -> Non
         time.sleep(delay)
         running.kill()
         running.wait()
-        removed(lab, bundle, f"killed after {delay:.3f} s")
+        removed(runtime, bundle, f"killed after {delay:.3f} s")
 
 
-def test_an_init_that_is_killed_in_a_hook_fails_the_creation(lab: Lab) -> None:
+def test_an_init_that_is_killed_in_a_hook_fails_the_creation(runtime: PrivateRuntime) -> None:
     slow: Config = {"hooks": {"createContainer": [{"path": "/bin/sleep", "args": ["sleep", "60"]}]}}
-    bundle = lab.bundle(slow)
+    bundle = runtime.bundle(slow)
     with bundle.err.open("wb") as err:
         running = subprocess.Popen(
             bundle.words("create"), stdin=subprocess.DEVNULL, stdout=err, stderr=err
         )
-    eventually(lambda: any("sleep" in line for line in lab.processes()), "the hook runs")
+    eventually(lambda: any("sleep" in line for line in runtime.processes()), "the hook runs")
     assert bundle.command("kill", bundle.id, "KILL").returncode == 0
     assert running.wait(10) == 1
     assert len(bundle.err.read_text().splitlines()) == 1
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_a_state_directory_without_anything_in_it_is_a_stopped_container(lab: Lab) -> None:
-    bundle = lab.bundle()
-    (lab.root / bundle.id).mkdir(parents=True)
+def test_an_empty_state_directory_is_a_stopped_container(
+    runtime: PrivateRuntime,
+) -> None:
+    bundle = runtime.bundle()
+    (runtime.root / bundle.id).mkdir(parents=True)
     assert bundle.status() == "stopped"
     assert bundle.command("list").returncode == 0
     assert bundle.start().returncode == 1
@@ -304,13 +308,15 @@ def test_a_state_directory_without_anything_in_it_is_a_stopped_container(lab: La
         assert done.returncode == 1
         assert "container not running" in done.stderr
     assert bundle.delete().returncode == 0
-    assert not (lab.root / bundle.id).exists()
+    assert not (runtime.root / bundle.id).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"id": 5}', b"\xff"])
-def test_a_damaged_record_is_one_clear_error_and_can_be_removed(lab: Lab, content: bytes) -> None:
-    bundle = lab.bundle()
-    place = lab.root / bundle.id
+def test_a_damaged_record_is_one_clear_error_and_can_be_removed(
+    runtime: PrivateRuntime, content: bytes
+) -> None:
+    bundle = runtime.bundle()
+    place = runtime.root / bundle.id
     place.mkdir(parents=True)
     (place / "state.json").write_bytes(content)
     done = bundle.command("state", bundle.id)
@@ -322,13 +328,13 @@ def test_a_damaged_record_is_one_clear_error_and_can_be_removed(lab: Lab, conten
     assert not place.exists()
 
 
-def test_a_reused_pid_is_never_signalled(lab: Lab) -> None:
+def test_a_reused_pid_is_never_signalled(runtime: PrivateRuntime) -> None:
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        bundle = lab.bundle()
+        bundle = runtime.bundle()
         bundle.create()
         bundle.command("kill", bundle.id, "KILL")
         bundle.ended()
-        state = lab.root / bundle.id / "state.json"
+        state = runtime.root / bundle.id / "state.json"
         state.write_text(state.read_text().replace(f'"pid":{bundle.pid}', f'"pid":{stranger.pid}'))
         assert f'"pid":{stranger.pid}' in state.read_text()
         assert bundle.status() == "stopped"
@@ -338,19 +344,19 @@ def test_a_reused_pid_is_never_signalled(lab: Lab) -> None:
         stranger.kill()
 
 
-def test_a_container_without_its_cgroup_can_be_deleted(lab: Lab) -> None:
-    bundle = lab.bundle()
+def test_a_container_without_its_cgroup_can_be_deleted(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle()
     bundle.create()
     os.kill(bundle.pid, signal.SIGKILL)
     bundle.ended()
-    for line in lab.cgroups():
+    for line in runtime.cgroups():
         Path(line.removeprefix("cgroup ")).rmdir()
     assert bundle.status() == "stopped"
     assert bundle.delete().returncode == 0
 
 
-def test_a_container_without_its_bundle_can_be_deleted(lab: Lab) -> None:
-    bundle = lab.bundle(own_root=True)
+def test_a_container_without_its_bundle_can_be_deleted(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(own_root=True)
     bundle.create()
     shutil.rmtree(bundle.path)
     assert bundle.status() == "created"

@@ -1,4 +1,4 @@
-"""``exec``: what the added process is, by its flags and by a document, and how it ends."""
+"""``exec``: the added process by flags and by a document, and its exit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 
 from harness.containers import eventually, status
-from harness.oci_lab import RUNTIME, Bundle, Config, Lab
+from harness.private_runtime import RUNTIME, Bundle, Config, PrivateRuntime
 from harness.terminal import Terminal
 
 NAMESPACES = ("mnt", "uts", "net", "ipc", "pid", "cgroup", "user")
 
 
 @pytest.fixture(scope="module")
-def box(lab: Lab) -> Iterator[Bundle]:
+def box(runtime: PrivateRuntime) -> Iterator[Bundle]:
     """A container for all tests of the module; exec must not change it."""
     process = {"env": ["PATH=/bin", "OWN=1"], "cwd": "/tmp", "user": {"uid": 0, "gid": 0}}
-    with lab.started({"process": process}) as bundle:
+    with runtime.started({"process": process}) as bundle:
         yield bundle
 
 
@@ -177,7 +177,7 @@ def test_a_detached_process_is_the_caller_s_child(box: Bundle, tmp_path: Path) -
             [
                 RUNTIME,
                 "--root",
-                box.lab.root,
+                box.runtime.root,
                 "exec",
                 "--detach",
                 "--pid-file",
@@ -202,7 +202,7 @@ def test_a_detached_process_is_the_caller_s_child(box: Bundle, tmp_path: Path) -
 
 
 def test_a_terminal_is_relayed(box: Bundle) -> None:
-    line = [str(RUNTIME), "--root", str(box.lab.root), "exec", "--tty", box.id, "sh"]
+    line = [str(RUNTIME), "--root", str(box.runtime.root), "exec", "--tty", box.id, "sh"]
     with Terminal(line, dict(os.environ), rows=30, columns=100) as person:
         person.expect("# ")
         person.send("stty size; tty\r")
@@ -215,7 +215,7 @@ def test_a_terminal_is_relayed(box: Bundle) -> None:
         person.send("sleep 100\r")
         person.expect("sleep 100\r\n")
         time.sleep(0.2)
-        person.send("\x03")  # the program's terminal interrupts it, and the shell goes on
+        person.send("\x03")  # the program's terminal interrupts it, and the shell continues
         person.expect("# ")
         person.send("exit 5\r")
         assert person.wait() == 5
@@ -248,7 +248,7 @@ def test_a_terminal_goes_to_the_console_socket(box: Bundle, tmp_path: Path) -> N
     while True:
         try:
             text += os.read(fds[0], 4096)
-        except OSError:  # nobody has its other end
+        except OSError:  # no process has its other end
             break
     os.close(fds[0])
     assert text.startswith(b"11 22\r\n/dev/pts/")
@@ -258,7 +258,7 @@ def test_a_terminal_goes_to_the_console_socket(box: Bundle, tmp_path: Path) -> N
 
 def test_signals_go_to_the_process(box: Bundle) -> None:
     script = "trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
-    line = [RUNTIME, "--root", box.lab.root, "exec", box.id, "sh", "-c", script]
+    line = [RUNTIME, "--root", box.runtime.root, "exec", box.id, "sh", "-c", script]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == b"ready\n"
@@ -267,9 +267,18 @@ def test_signals_go_to_the_process(box: Bundle) -> None:
         assert running.wait(10) == 3
 
 
-def test_an_exec_exits_with_its_container(lab: Lab) -> None:
-    with lab.started() as bundle:
-        line = [RUNTIME, "--root", lab.root, "exec", bundle.id, "sh", "-c", "echo ready; sleep 100"]
+def test_an_exec_exits_with_its_container(runtime: PrivateRuntime) -> None:
+    with runtime.started() as bundle:
+        line = [
+            RUNTIME,
+            "--root",
+            runtime.root,
+            "exec",
+            bundle.id,
+            "sh",
+            "-c",
+            "echo ready; sleep 100",
+        ]
         with subprocess.Popen(line, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as running:
             assert running.stdout is not None
             assert running.stdout.readline() == b"ready\n"
@@ -278,7 +287,7 @@ def test_an_exec_exits_with_its_container(lab: Lab) -> None:
 
 
 def test_many_execs_run_at_once(box: Bundle) -> None:
-    line = [RUNTIME, "--root", box.lab.root, "exec", box.id, "sh", "-c", "exit $0"]
+    line = [RUNTIME, "--root", box.runtime.root, "exec", box.id, "sh", "-c", "exit $0"]
     running = [
         subprocess.Popen([*line, str(n)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         for n in range(10)
@@ -293,10 +302,19 @@ def test_many_execs_run_at_once(box: Bundle) -> None:
     eventually(lambda: json.loads(box.command(*words).stdout) == [box.pid], "all end")
 
 
-def test_an_exec_in_a_paused_container_is_frozen(lab: Lab) -> None:
-    with lab.started() as bundle:
+def test_an_exec_in_a_paused_container_is_frozen(runtime: PrivateRuntime) -> None:
+    with runtime.started() as bundle:
         assert bundle.command("pause", bundle.id).returncode == 0
-        line = [RUNTIME, "--root", lab.root, "exec", "--ignore-paused", bundle.id, "echo", "late"]
+        line = [
+            RUNTIME,
+            "--root",
+            runtime.root,
+            "exec",
+            "--ignore-paused",
+            bundle.id,
+            "echo",
+            "late",
+        ]
         with subprocess.Popen(line, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as running:
             time.sleep(0.3)
             assert running.poll() is None  # frozen with the rest
@@ -306,7 +324,7 @@ def test_an_exec_in_a_paused_container_is_frozen(lab: Lab) -> None:
             assert running.stdout.read() == b"late\n"
 
 
-def test_an_exec_joins_the_user_namespace(lab: Lab) -> None:
+def test_an_exec_joins_the_user_namespace(runtime: PrivateRuntime) -> None:
     rows = [{"containerID": 0, "hostID": 1_700_000_000, "size": 1000}]
     kinds = ("pid", "network", "mount", "ipc", "uts", "cgroup", "user")
     changes: Config = {
@@ -316,7 +334,7 @@ def test_an_exec_joins_the_user_namespace(lab: Lab) -> None:
             "gidMappings": rows,
         }
     }
-    with lab.started(changes) as bundle:
+    with runtime.started(changes) as bundle:
         done = bundle.exec("sh", "-c", "id -u; id -g", flags=["--user", "5:6"])
         assert done.stdout == "5\n6\n", done.stderr
         assert done.returncode == 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.containers import eventually
-from harness.oci_lab import Config, Lab
+from harness.private_runtime import Config, PrivateRuntime
 from harness.terminal import Terminal
 
 TERMINAL: Config = {"process": {"terminal": True}}
@@ -23,52 +23,54 @@ TERMINAL: Config = {"process": {"terminal": True}}
     ("script", "code"),
     [("true", 0), ("exit 42", 42), ("kill -9 $$; exit 3", 3), ("exec sh -c 'exit 255'", 255)],
 )
-def test_the_exit_status_is_the_program_s(lab: Lab, script: str, code: int) -> None:
+def test_the_exit_status_is_the_program_s(runtime: PrivateRuntime, script: str, code: int) -> None:
     # the first process of a pid namespace does not die of signals that it sends itself
-    assert lab.bundle(script=script).run().returncode == code
+    assert runtime.bundle(script=script).run().returncode == code
 
 
 @pytest.mark.parametrize("name", ["KILL", "TERM"])
-def test_a_program_that_a_signal_ends_is_128_and_its_number(lab: Lab, name: str) -> None:
+def test_a_program_that_a_signal_ends_is_128_and_its_number(
+    runtime: PrivateRuntime, name: str
+) -> None:
     kinds = ("network", "ipc", "uts", "mount", "cgroup")
     linux = {"namespaces": [{"type": kind} for kind in kinds]}
-    done = lab.bundle({"linux": linux}, script=f"kill -{name} $$").run()
+    done = runtime.bundle({"linux": linux}, script=f"kill -{name} $$").run()
     assert done.returncode == 128 + signal.Signals[f"SIG{name}"]
 
 
-def test_nothing_is_left_after_the_exit(lab: Lab) -> None:
-    bundle = lab.bundle(script="sleep 200 & sleep 300 & exit 5")
+def test_nothing_is_left_after_the_exit(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(script="sleep 200 & sleep 300 & exit 5")
     assert bundle.run().returncode == 5
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_keep_keeps_a_stopped_container(lab: Lab) -> None:
-    bundle = lab.bundle(script="exit 5")
+def test_keep_keeps_a_stopped_container(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(script="exit 5")
     assert bundle.run("--keep").returncode == 5
     assert bundle.status() == "stopped"
     assert bundle.delete().returncode == 0
 
 
-def test_a_missing_program_is_an_error_and_leaves_nothing(lab: Lab) -> None:
-    done = lab.bundle({"process": {"args": ["nope"]}}).run()
+def test_a_missing_program_is_an_error_and_leaves_nothing(runtime: PrivateRuntime) -> None:
+    done = runtime.bundle({"process": {"args": ["nope"]}}).run()
     assert done.returncode == 1
     assert 'exec: \\"nope\\": executable file not found in $PATH' in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert not lab.left()
+    assert not runtime.left()
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR1", "QUIT", "WINCH"])
-def test_signals_go_to_the_program(lab: Lab, name: str) -> None:
+def test_signals_go_to_the_program(runtime: PrivateRuntime, name: str) -> None:
     number = signal.Signals[f"SIG{name}"]
     script = f"trap 'echo got {name}; exit 3' {name}; echo ready; while :; do sleep 0.02; done"
-    bundle = lab.bundle(script=script)
+    bundle = runtime.bundle(script=script)
     with subprocess.Popen(
         bundle.words("run"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     ) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         running.send_signal(number)
-        if name == "WINCH":  # concerns a terminal, and there is none
+        if name == "WINCH":  # only with a terminal
             time.sleep(0.2)
             assert running.poll() is None
             running.send_signal(signal.SIGTERM)
@@ -79,15 +81,15 @@ def test_signals_go_to_the_program(lab: Lab, name: str) -> None:
             assert running.wait(10) == 3
 
 
-def test_streams_are_passed_through(lab: Lab) -> None:
-    bundle = lab.bundle(script="wc -c; echo error >&2")
+def test_streams_are_passed_through(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(script="wc -c; echo error >&2")
     data = "x" * 300_000
     done = bundle.run(input=data, stdin=None)
     assert (done.stdout.strip(), done.stderr, done.returncode) == ("300000", "error\n", 0)
 
 
-def test_a_terminal_is_relayed_raw(lab: Lab) -> None:
-    bundle = lab.bundle(TERMINAL, script="stty size; exec sh")
+def test_a_terminal_is_relayed_raw(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(TERMINAL, script="stty size; exec sh")
     with Terminal(bundle.words("run"), dict(os.environ), rows=31, columns=91) as person:
         person.expect(r"31 91\r\n")
         person.expect("# ")
@@ -106,11 +108,11 @@ def test_a_terminal_is_relayed_raw(lab: Lab) -> None:
         time.sleep(0.3)  # until the shell reads keys, not lines: a line's end would be lost
         person.send("\x04")  # end of input, by the container's own terminal
         assert person.wait() == 130
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_the_caller_s_terminal_is_restored(lab: Lab) -> None:
-    bundle = lab.bundle(TERMINAL, script="echo ready; read line")
+def test_the_caller_s_terminal_is_restored(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(TERMINAL, script="echo ready; read line")
     words = ["sh", "-c", '"$@"; exec sleep 0.5', "sh", *bundle.words("run")]
     modes = termios.ICANON | termios.ECHO | termios.ISIG
     with Terminal(words, dict(os.environ)) as person:
@@ -121,8 +123,8 @@ def test_the_caller_s_terminal_is_restored(lab: Lab) -> None:
         assert person.wait() == 0
 
 
-def test_output_of_a_terminal_is_whole_when_the_program_has_ended(lab: Lab) -> None:
-    bundle = lab.bundle(TERMINAL, script="seq 1 20000")
+def test_output_of_a_terminal_is_whole_when_the_program_has_ended(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(TERMINAL, script="seq 1 20000")
     with Terminal(bundle.words("run"), dict(os.environ)) as person:
         assert person.wait() == 0
         while person._read(0.1):
@@ -130,8 +132,8 @@ def test_output_of_a_terminal_is_whole_when_the_program_has_ended(lab: Lab) -> N
         assert person.seen.replace("\r", "").split() == [str(n) for n in range(1, 20001)]
 
 
-def test_a_detached_program_is_the_caller_s_child(lab: Lab) -> None:
-    bundle = lab.bundle(script="exit 6")
+def test_a_detached_program_is_the_caller_s_child(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(script="exit 6")
     assert bundle.make("run", "--detach", "--pid-file", str(bundle.path / "pid")) == 0
     bundle.pid = int((bundle.path / "pid").read_text())
     assert bundle.ended() == 6
@@ -139,8 +141,8 @@ def test_a_detached_program_is_the_caller_s_child(lab: Lab) -> None:
     assert bundle.delete().returncode == 0
 
 
-def test_detached_with_a_terminal_on_a_socket(lab: Lab, tmp_path: Path) -> None:
-    bundle = lab.bundle(TERMINAL, script='echo ready; read line; echo "<$line>"')
+def test_detached_with_a_terminal_on_a_socket(runtime: PrivateRuntime, tmp_path: Path) -> None:
+    bundle = runtime.bundle(TERMINAL, script='echo ready; read line; echo "<$line>"')
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "console"))
         listening.listen()
@@ -161,8 +163,10 @@ def test_detached_with_a_terminal_on_a_socket(lab: Lab, tmp_path: Path) -> None:
     assert bundle.delete().returncode == 0
 
 
-def test_a_caller_that_is_killed_leaves_the_container_to_be_removed(lab: Lab) -> None:
-    bundle = lab.bundle()
+def test_a_caller_that_is_killed_leaves_the_container_to_be_removed(
+    runtime: PrivateRuntime,
+) -> None:
+    bundle = runtime.bundle()
     running = subprocess.Popen(
         bundle.words("run", flags=["--pid-file", str(bundle.path / "pid")]),
         stdin=subprocess.DEVNULL,
@@ -173,4 +177,4 @@ def test_a_caller_that_is_killed_leaves_the_container_to_be_removed(lab: Lab) ->
     running.wait()
     assert bundle.status() == "running"
     assert bundle.delete("--force").returncode == 0
-    assert not lab.left()
+    assert not runtime.left()

@@ -1,4 +1,4 @@
-"""config.md "POSIX-platform Hooks", runtime.md "Lifecycle": when, where and with what they run."""
+"""config.md "POSIX-platform Hooks", runtime.md "Lifecycle": time, namespace and input of hooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.containers import eventually
-from harness.oci_lab import RUNTIME, Bundle, Config, Lab
+from harness.private_runtime import RUNTIME, Bundle, Config, PrivateRuntime
 
 RUNTIME_POINTS = ("prestart", "createRuntime", "poststart", "poststop")
 CONTAINER_POINTS = ("createContainer", "startContainer")
@@ -23,8 +23,8 @@ KINDS = ("mnt", "uts", "net", "ipc", "pid", "cgroup")
 
 
 def hook(script: str, *, timeout: int | None = None, env: list[str] | None = None) -> Config:
-    found: Config = {"path": SHELL, "args": ["sh", "-c", script], "env": env or ["PATH=/bin"]}
-    return found | ({"timeout": timeout} if timeout else {})
+    result: Config = {"path": SHELL, "args": ["sh", "-c", script], "env": env or ["PATH=/bin"]}
+    return result | ({"timeout": timeout} if timeout else {})
 
 
 class Notes:
@@ -57,20 +57,18 @@ def notes(tmp_path: Path) -> Notes:
     return Notes(tmp_path / "notes")
 
 
-def bundle_with(lab: Lab, notes: Notes, hooks: Config, **changes: Any) -> Bundle:
-    mounts = [*lab.config["mounts"], notes.mount]
-    return lab.bundle({"hooks": hooks, "mounts": mounts, **changes}, own_root=True)
+def bundle_with(runtime: PrivateRuntime, notes: Notes, hooks: Config, **changes: Any) -> Bundle:
+    mounts = [*runtime.config["mounts"], notes.mount]
+    return runtime.bundle({"hooks": hooks, "mounts": mounts, **changes}, own_root=True)
 
 
 def noting(notes: Notes, point: str, word: str = "", then: str = "true") -> Config:
     return hook(f"echo {word or point} >> {notes.place(point)}/order; {then}")
 
 
-def test_all_six_points_come_in_their_order_and_a_point_s_hooks_in_theirs(
-    lab: Lab, notes: Notes
-) -> None:
+def test_hooks_run_in_the_order_of_the_specification(runtime: PrivateRuntime, notes: Notes) -> None:
     hooks = {point: [noting(notes, point, f"{point}{n}") for n in (1, 2)] for point in LIFE}
-    bundle = bundle_with(lab, notes, hooks)
+    bundle = bundle_with(runtime, notes, hooks)
     expected = [f"{point}{n}" for point in LIFE for n in (1, 2)]
     bundle.create()
     assert notes.lines() == expected[:6]
@@ -80,10 +78,10 @@ def test_all_six_points_come_in_their_order_and_a_point_s_hooks_in_theirs(
     assert notes.lines() == expected
 
 
-def test_state_on_standard_input(lab: Lab, notes: Notes) -> None:
+def test_state_on_standard_input(runtime: PrivateRuntime, notes: Notes) -> None:
     hooks = {p: [hook(f"cat > {notes.place(p)}/{p}.json")] for p in LIFE}
     annotations = {"org.example.key": "välue", "empty": "", "startContainer": "poststart"}
-    bundle = bundle_with(lab, notes, hooks, annotations=annotations)
+    bundle = bundle_with(runtime, notes, hooks, annotations=annotations)
     bundle.create()
     assert bundle.start().returncode == 0
     assert bundle.delete("--force").returncode == 0
@@ -105,7 +103,9 @@ def test_state_on_standard_input(lab: Lab, notes: Notes) -> None:
         } | ({"pid": state["pid"]} if point == "createContainer" else {}), point
 
 
-def test_the_runtime_s_hooks_run_outside_and_the_container_s_inside(lab: Lab, notes: Notes) -> None:
+def test_the_runtime_s_hooks_run_outside_and_the_container_s_inside(
+    runtime: PrivateRuntime, notes: Notes
+) -> None:
     look = "; ".join(f"readlink /proc/self/ns/{kind}" for kind in KINDS)
     hooks = {p: [hook(f"({look}) > {notes.place(p)}/{p}")] for p in LIFE if p != "createContainer"}
     # its path is the host's, in the container's namespaces: /proc is the host's there
@@ -117,7 +117,7 @@ def test_the_runtime_s_hooks_run_outside_and_the_container_s_inside(lab: Lab, no
         )
     ]
     (notes.path / "proc").mkdir()
-    bundle = bundle_with(lab, notes, hooks)
+    bundle = bundle_with(runtime, notes, hooks)
     bundle.create()
     assert bundle.start().returncode == 0
     theirs = [os.readlink(f"/proc/{bundle.pid}/ns/{kind}") for kind in KINDS]
@@ -130,18 +130,20 @@ def test_the_runtime_s_hooks_run_outside_and_the_container_s_inside(lab: Lab, no
         assert notes.read(point).split() == theirs, point
 
 
-def test_a_createcontainer_hook_sees_the_root_before_it_is_entered(lab: Lab, notes: Notes) -> None:
+def test_a_createcontainer_hook_sees_the_root_before_it_is_entered(
+    runtime: PrivateRuntime, notes: Notes
+) -> None:
     script = f"ls -d /work /usr > {notes.path}/seen; hostname > {notes.path}/hostname"
     hooks = {"createContainer": [hook(script)]}
-    with lab.created(
-        {"hooks": hooks, "mounts": [*lab.config["mounts"], notes.mount]}, own_root=True
+    with runtime.created(
+        {"hooks": hooks, "mounts": [*runtime.config["mounts"], notes.mount]}, own_root=True
     ):
         assert "/usr" in notes.read("seen").split()  # the host's tree: no pivot yet
         assert notes.read("hostname") == "jaula\n"
 
 
 def test_environment_and_arguments_are_exactly_the_spec_s(
-    lab: Lab, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    runtime: PrivateRuntime, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LEAKS", "1")
     points = ("prestart", "startContainer", "poststop")
@@ -154,7 +156,7 @@ def test_environment_and_arguments_are_exactly_the_spec_s(
         made = hook(script, env=["PATH=/bin:/usr/bin", "A=1", "B=x=y"])
         made["args"] += ["zero", "a b"]
         hooks[point] = [made]
-    bundle = bundle_with(lab, notes, hooks)
+    bundle = bundle_with(runtime, notes, hooks)
     bundle.create()
     assert bundle.start().returncode == 0
     assert bundle.delete("--force").returncode == 0
@@ -163,12 +165,12 @@ def test_environment_and_arguments_are_exactly_the_spec_s(
         assert notes.read(f"{point}.args") == "zero\na b\n"
 
 
-def test_a_hook_has_no_descriptors_but_three(lab: Lab, notes: Notes) -> None:
+def test_a_hook_has_no_descriptors_but_three(runtime: PrivateRuntime, notes: Notes) -> None:
     hooks = {
         p: [hook(f"ls /proc/$$/fd > {notes.place(p)}/{p}; true")] for p in ("prestart", "poststop")
     }
     hooks["startContainer"] = [hook("ls /proc/$$/fd > /notes/startContainer; true")]
-    bundle = bundle_with(lab, notes, hooks)
+    bundle = bundle_with(runtime, notes, hooks)
     bundle.create()
     assert bundle.start().returncode == 0
     assert bundle.delete("--force").returncode == 0
@@ -176,22 +178,24 @@ def test_a_hook_has_no_descriptors_but_three(lab: Lab, notes: Notes) -> None:
         assert set(notes.read(point).split()) <= {"0", "1", "2", "10", "255"}, point
 
 
-def test_a_hook_that_takes_too_long_is_killed(lab: Lab, notes: Notes) -> None:
+def test_a_hook_that_takes_too_long_is_killed(runtime: PrivateRuntime, notes: Notes) -> None:
     script = f"echo $$ > {notes.path}/pid; exec sleep 300"
-    bundle = bundle_with(lab, notes, {"createRuntime": [hook(script, timeout=1)]})
+    bundle = bundle_with(runtime, notes, {"createRuntime": [hook(script, timeout=1)]})
     before = time.monotonic()
     text = bundle.refused()
     assert text == "createRuntime hook /bin/sh: still running after 1 seconds, killed"
     assert 0.9 < time.monotonic() - before < 10
     assert not Path(f"/proc/{notes.read('pid').strip()}").exists()
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_a_hook_that_prints_much_and_reads_nothing_does_not_block(lab: Lab, notes: Notes) -> None:
+def test_a_hook_that_prints_much_and_reads_nothing_does_not_block(
+    runtime: PrivateRuntime, notes: Notes
+) -> None:
     script = "exec 0<&-; dd if=/dev/zero bs=1M count=3 2>/dev/null"
     annotations = {f"key{n}": "x" * 1000 for n in range(200)}
     hooks = {"prestart": [hook(script)], "startContainer": [hook(script)]}
-    bundle = bundle_with(lab, notes, hooks, annotations=annotations)
+    bundle = bundle_with(runtime, notes, hooks, annotations=annotations)
     bundle.create()
     assert bundle.start().returncode == 0
     assert bundle.delete("--force").returncode == 0
@@ -199,29 +203,31 @@ def test_a_hook_that_prints_much_and_reads_nothing_does_not_block(lab: Lab, note
 
 @pytest.mark.parametrize("point", ["prestart", "createRuntime", "createContainer"])
 def test_a_hook_that_fails_before_the_start_undoes_the_creation(
-    lab: Lab, notes: Notes, point: str
+    runtime: PrivateRuntime, notes: Notes, point: str
 ) -> None:
     hooks = {point: [hook("echo no luck >&2; exit 5"), noting(notes, point, "never")]}
     hooks["poststop"] = [noting(notes, "poststop")]
-    text = bundle_with(lab, notes, hooks).refused()
+    text = bundle_with(runtime, notes, hooks).refused()
     assert text == f"{point} hook /bin/sh: exit status 5: no luck"
     assert notes.lines() == ["poststop"]
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_a_missing_hook_fails_like_a_failing_one(lab: Lab, notes: Notes) -> None:
+def test_a_missing_hook_fails_like_a_failing_one(runtime: PrivateRuntime, notes: Notes) -> None:
     hooks = {"createRuntime": [{"path": "/nonexistent/hook"}]}
-    text = bundle_with(lab, notes, hooks).refused()
+    text = bundle_with(runtime, notes, hooks).refused()
     assert text.startswith("createRuntime hook /nonexistent/hook: ")
     assert "no such file or directory" in text.lower()
 
 
-def test_a_startcontainer_hook_that_fails_fails_the_start(lab: Lab, notes: Notes) -> None:
+def test_a_startcontainer_hook_that_fails_fails_the_start(
+    runtime: PrivateRuntime, notes: Notes
+) -> None:
     hooks = {
         "startContainer": [hook("echo no luck; exit 5")],
         "poststop": [noting(notes, "poststop")],
     }
-    bundle = bundle_with(lab, notes, hooks)
+    bundle = bundle_with(runtime, notes, hooks)
     bundle.create()
     done = bundle.start()
     assert done.returncode == 1
@@ -233,9 +239,11 @@ def test_a_startcontainer_hook_that_fails_fails_the_start(lab: Lab, notes: Notes
     assert notes.lines() == ["poststop"]
 
 
-def test_a_poststart_hook_that_fails_ends_the_container(lab: Lab, notes: Notes) -> None:
+def test_a_poststart_hook_that_fails_ends_the_container(
+    runtime: PrivateRuntime, notes: Notes
+) -> None:
     hooks = {"poststart": [hook("exit 3")], "poststop": [noting(notes, "poststop")]}
-    bundle = bundle_with(lab, notes, hooks)
+    bundle = bundle_with(runtime, notes, hooks)
     bundle.create()
     done = bundle.start()
     assert done.returncode == 1
@@ -247,34 +255,40 @@ def test_a_poststart_hook_that_fails_ends_the_container(lab: Lab, notes: Notes) 
 
 
 @pytest.mark.parametrize("point", ["prestart", "createContainer", "startContainer", "poststart"])
-def test_a_hook_that_fails_in_run_leaves_nothing(lab: Lab, notes: Notes, point: str) -> None:
+def test_a_hook_that_fails_in_run_leaves_nothing(
+    runtime: PrivateRuntime, notes: Notes, point: str
+) -> None:
     hooks = {point: [hook("exit 4")], "poststop": [noting(notes, "poststop")]}
-    bundle = bundle_with(lab, notes, hooks)
+    bundle = bundle_with(runtime, notes, hooks)
     done = bundle.run()
     assert done.returncode == 1
     assert f"{point} hook /bin/sh: exit status 4" in done.stderr
     bundle.delete("--force")
     assert notes.lines() == ["poststop"]
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_a_failing_poststop_hook_is_logged_and_the_next_runs(lab: Lab, notes: Notes) -> None:
+def test_a_failing_poststop_hook_is_logged_and_the_next_runs(
+    runtime: PrivateRuntime, notes: Notes
+) -> None:
     hooks = {"poststop": [hook("echo broken; exit 9"), noting(notes, "poststop")]}
-    bundle = bundle_with(lab, notes, hooks)
+    bundle = bundle_with(runtime, notes, hooks)
     bundle.create()
     done = bundle.delete("--force")
     assert done.returncode == 0
     assert 'level=warning msg="poststop hook /bin/sh: exit status 9: broken"' in done.stderr
     assert notes.lines() == ["poststop"]
-    assert not (lab.root / bundle.id).exists()
+    assert not (runtime.root / bundle.id).exists()
 
 
 @pytest.fixture
-def hanging(lab: Lab, notes: Notes) -> Iterator[tuple[Bundle, subprocess.Popen[str]]]:
+def hanging(
+    runtime: PrivateRuntime, notes: Notes
+) -> Iterator[tuple[Bundle, subprocess.Popen[str]]]:
     """A ``create`` with a createRuntime hook that hangs."""
     script = f"echo $$ > {notes.path}/pid; exec sleep 300"
     bundle = bundle_with(
-        lab, notes, {"createRuntime": [hook(script)], "poststop": [noting(notes, "poststop")]}
+        runtime, notes, {"createRuntime": [hook(script)], "poststop": [noting(notes, "poststop")]}
     )
     with bundle.err.open("wb") as err:
         creating = subprocess.Popen(
@@ -286,7 +300,7 @@ def hanging(lab: Lab, notes: Notes) -> Iterator[tuple[Bundle, subprocess.Popen[s
         creating.kill()
     creating.wait()
     assert bundle.delete("--force").returncode == 0
-    assert not lab.left()
+    assert not runtime.left()
     assert not Path(f"/proc/{notes.read('pid').strip()}/exe").exists()
 
 
@@ -321,7 +335,7 @@ def test_delete_force_ends_a_create_that_hangs_in_a_hook(hanging: Hanging) -> No
     assert creating.wait(10) == 1
 
 
-def test_a_create_that_is_killed_takes_its_hook_along(hanging: Hanging) -> None:
+def test_a_killed_create_kills_its_hook(hanging: Hanging) -> None:
     bundle, creating = hanging
     creating.kill()
     creating.wait()
@@ -332,13 +346,13 @@ def test_a_create_that_is_killed_takes_its_hook_along(hanging: Hanging) -> None:
 @pytest.mark.parametrize("point", ["startContainer", "poststart"])
 @pytest.mark.parametrize("words", [["kill", "KILL"], ["delete"]])
 def test_a_start_that_hangs_in_a_hook_can_be_ended(
-    lab: Lab, notes: Notes, point: str, words: list[str]
+    runtime: PrivateRuntime, notes: Notes, point: str, words: list[str]
 ) -> None:
     script = f"echo > {notes.place(point)}/runs; exec sleep 300"
-    bundle = bundle_with(lab, notes, {point: [hook(script, timeout=2)]})
+    bundle = bundle_with(runtime, notes, {point: [hook(script, timeout=2)]})
     bundle.create()
     starting = subprocess.Popen(
-        [RUNTIME, "--root", str(lab.root), "start", bundle.id],
+        [RUNTIME, "--root", str(runtime.root), "start", bundle.id],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -353,12 +367,12 @@ def test_a_start_that_hangs_in_a_hook_can_be_ended(
     _, errors = starting.communicate(timeout=10)
     assert starting.returncode == 1
     assert len(errors.splitlines()) == 1
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_a_poststart_hook_may_use_the_container(lab: Lab, notes: Notes) -> None:
-    bundle = lab.bundle(own_root=True)
-    line = f"{RUNTIME} --root {lab.root} exec {bundle.id} hostname > {notes.path}/said"
+def test_a_poststart_hook_may_use_the_container(runtime: PrivateRuntime, notes: Notes) -> None:
+    bundle = runtime.bundle(own_root=True)
+    line = f"{RUNTIME} --root {runtime.root} exec {bundle.id} hostname > {notes.path}/said"
     bundle.config["hooks"] = {"poststart": [hook(line, env=["PATH=/bin:/usr/bin"], timeout=15)]}
     bundle.write()
     bundle.create()

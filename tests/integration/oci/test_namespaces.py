@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.containers import eventually, status
-from harness.oci_lab import Config, Lab
+from harness.private_runtime import Config, PrivateRuntime
 
 # type in the document: name in /proc/PID/ns
 KINDS = {
@@ -56,15 +56,15 @@ def holder(*words: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, "time", "user"])
-def test_a_requested_namespace_is_a_new_one(lab: Lab, kind: str) -> None:
+def test_a_requested_namespace_is_a_new_one(runtime: PrivateRuntime, kind: str) -> None:
     kinds = {*PLAIN, kind} if kind == "user" else {"mount", "pid", kind}
     linux: Config = {"namespaces": namespaces(*kinds)} | (MAPPED if kind == "user" else {})
     changes: Config = {"linux": linux}
     if "uts" not in kinds:
         changes["hostname"] = None
     if kind != "user":
-        changes["mounts"] = [lab.config["mounts"][0]]
-    with lab.started(changes) as bundle:
+        changes["mounts"] = [runtime.config["mounts"][0]]
+    with runtime.started(changes) as bundle:
         assert identity(bundle.pid, kind) != identity("self", kind)
         for other in KINDS.keys() - kinds - {"time"}:
             assert identity(bundle.pid, other) == identity("self", other), other
@@ -80,11 +80,13 @@ def test_a_requested_namespace_is_a_new_one(lab: Lab, kind: str) -> None:
         ("time", ("--time", "--fork", "--kill-child")),
     ],
 )
-def test_a_namespace_with_a_path_is_joined(lab: Lab, kind: str, flags: tuple[str, ...]) -> None:
+def test_a_namespace_with_a_path_is_joined(
+    runtime: PrivateRuntime, kind: str, flags: tuple[str, ...]
+) -> None:
     with contextlib.ExitStack() as stack:
         if kind == "time":
             first = stack.enter_context(
-                lab.started({"linux": {"namespaces": namespaces(*PLAIN, "time")}})
+                runtime.started({"linux": {"namespaces": namespaces(*PLAIN, "time")}})
             )
             pid = first.pid
         else:
@@ -94,14 +96,16 @@ def test_a_namespace_with_a_path_is_joined(lab: Lab, kind: str, flags: tuple[str
         changes: Config = {"linux": {"namespaces": namespaces(*kinds, **{kind: path})}}
         if kind == "uts":
             changes["hostname"] = None
-        bundle = stack.enter_context(lab.started(changes))
+        bundle = stack.enter_context(runtime.started(changes))
         assert identity(bundle.pid, kind) == identity(pid, kind) != identity("self", kind)
         other = next(k for k in ("ipc", "uts") if k != kind)
         assert identity(bundle.pid, other) != identity(pid, other)
         assert bundle.inside(f"readlink /proc/self/ns/{KINDS[kind]}").strip() == identity(pid, kind)
 
 
-def test_a_network_namespace_that_is_bound_to_a_file_is_joined(lab: Lab, tmp_path: Path) -> None:
+def test_a_network_namespace_that_is_bound_to_a_file_is_joined(
+    runtime: PrivateRuntime, tmp_path: Path
+) -> None:
     place = tmp_path / "netns"
     place.touch()
     with holder("--net") as pid:
@@ -123,16 +127,16 @@ def test_a_network_namespace_that_is_bound_to_a_file_is_joined(lab: Lab, tmp_pat
             check=True,
         )
         linux = {"namespaces": namespaces(*PLAIN, network=str(place))}
-        printed = lab.bundle({"linux": linux}, script="ls /sys/class/net").printed()
+        printed = runtime.bundle({"linux": linux}, script="ls /sys/class/net").printed()
         assert "jlt0" in printed.split()
     finally:
         subprocess.run(["umount", place], check=True)
 
 
-def test_a_pid_namespace_is_shared_with_another_container(lab: Lab) -> None:
-    with lab.started() as first:
+def test_a_pid_namespace_is_shared_with_another_container(runtime: PrivateRuntime) -> None:
+    with runtime.started() as first:
         path = f"/proc/{first.pid}/ns/pid"
-        with lab.started({"linux": {"namespaces": namespaces(*PLAIN, pid=path)}}) as second:
+        with runtime.started({"linux": {"namespaces": namespaces(*PLAIN, pid=path)}}) as second:
             assert identity(second.pid, "pid") == identity(first.pid, "pid")
             inside = status(second.pid)["NSpid"].split()
             assert inside == [str(second.pid), inside[1]]
@@ -140,54 +144,54 @@ def test_a_pid_namespace_is_shared_with_another_container(lab: Lab) -> None:
             assert inside[1] in second.inside("echo /proc/[0-9]*").replace("/proc/", "").split()
 
 
-def test_a_mount_namespace_with_a_path_is_entered(lab: Lab) -> None:
-    with lab.started() as first:
+def test_a_mount_namespace_with_a_path_is_entered(runtime: PrivateRuntime) -> None:
+    with runtime.started() as first:
         paths = namespaces(*PLAIN, mount=f"/proc/{first.pid}/ns/mnt")
         changes: Config = {
             "linux": {"namespaces": paths, "maskedPaths": [], "readonlyPaths": []},
             "mounts": [],
         }
-        with lab.started(changes) as second:
+        with runtime.started(changes) as second:
             assert identity(second.pid, "mount") == identity(first.pid, "mount")
             assert identity(second.pid, "pid") != identity(first.pid, "pid")
-            assert os.stat(f"/proc/{second.pid}/root").st_ino == os.stat(lab.rootfs).st_ino
+            assert os.stat(f"/proc/{second.pid}/root").st_ino == os.stat(runtime.rootfs).st_ino
 
 
-def test_a_pid_namespace_s_first_process_is_number_1(lab: Lab) -> None:
-    with lab.started() as bundle:
+def test_a_pid_namespace_s_first_process_is_number_1(runtime: PrivateRuntime) -> None:
+    with runtime.started() as bundle:
         assert status(bundle.pid)["NSpid"].split() == [str(bundle.pid), "1"]
 
 
-def test_without_a_pid_namespace_the_host_s_numbers_are_seen(lab: Lab) -> None:
+def test_without_a_pid_namespace_the_pids_of_the_host_are_visible(runtime: PrivateRuntime) -> None:
     kinds = [kind for kind in PLAIN if kind != "pid"]
-    with lab.started({"linux": {"namespaces": namespaces(*kinds)}}) as bundle:
+    with runtime.started({"linux": {"namespaces": namespaces(*kinds)}}) as bundle:
         assert status(bundle.pid)["NSpid"].split() == [str(bundle.pid)]
 
 
-def test_a_network_namespace_has_only_its_loopback_interface(lab: Lab) -> None:
-    printed = lab.bundle(script="ls /sys/class/net; cat /proc/net/route | wc -l").printed()
+def test_a_network_namespace_has_only_its_loopback_interface(runtime: PrivateRuntime) -> None:
+    printed = runtime.bundle(script="ls /sys/class/net; cat /proc/net/route | wc -l").printed()
     assert "lo" in printed.split()
     assert "eth0" not in printed.split()
 
 
-def test_hostname_and_domainname(lab: Lab) -> None:
+def test_hostname_and_domainname(runtime: PrivateRuntime) -> None:
     changes = {"hostname": "höst-1", "domainname": "example.org"}
     script = "hostname; cat /proc/sys/kernel/domainname"
-    assert lab.bundle(changes, script=script).printed() == "höst-1\nexample.org\n"
+    assert runtime.bundle(changes, script=script).printed() == "höst-1\nexample.org\n"
     assert os.uname().nodename != "höst-1"
 
 
 @pytest.mark.parametrize("field", ["hostname", "domainname"])
-def test_a_name_needs_a_uts_namespace(lab: Lab, field: str) -> None:
+def test_a_name_needs_a_uts_namespace(runtime: PrivateRuntime, field: str) -> None:
     kinds = [kind for kind in PLAIN if kind != "uts"]
     changes = {"hostname": None, "linux": {"namespaces": namespaces(*kinds)}} | {field: "x"}
-    assert "namespace of type 'uts'" in lab.bundle(changes).refused()
+    assert "namespace of type 'uts'" in runtime.bundle(changes).refused()
 
 
-def test_mappings_are_the_kernel_s(lab: Lab) -> None:
+def test_mappings_are_the_kernel_s(runtime: PrivateRuntime) -> None:
     linux: Config = {"namespaces": namespaces(*PLAIN, "user"), **MAPPED}
     process = {"user": {"uid": 7, "gid": 7, "additionalGids": [3, 8]}}
-    with lab.started({"linux": linux, "process": process}) as bundle:
+    with runtime.started({"linux": linux, "process": process}) as bundle:
         assert [line.split() for line in bundle.proc("uid_map").splitlines()] == [
             ["0", "1700000000", "1000"]
         ]
@@ -200,16 +204,16 @@ def test_mappings_are_the_kernel_s(lab: Lab) -> None:
         assert facts["Gid"].split() == ["1700200002"] * 4
         assert facts["Groups"] == "1700100003 1700200003"
         assert bundle.inside("id -u; id -g").split() == ["7", "7"]
-        # what is mounted belongs to the container's root
+        # mounts belong to the container's root
         assert bundle.inside("stat -c %u:%g /dev /dev/shm").split() == ["0:0", "0:0"]
 
 
-def test_a_user_namespace_with_a_path_is_joined_with_its_mappings(lab: Lab) -> None:
+def test_a_user_namespace_with_a_path_is_joined_with_its_mappings(runtime: PrivateRuntime) -> None:
     linux: Config = {"namespaces": namespaces(*PLAIN, "user"), **MAPPED}
-    with lab.started({"linux": linux}) as first:
+    with runtime.started({"linux": linux}) as first:
         path = f"/proc/{first.pid}/ns/user"
         joined: Config = {"namespaces": namespaces(*PLAIN, "user", user=path)}
-        with lab.started({"linux": joined}) as second:
+        with runtime.started({"linux": joined}) as second:
             assert identity(second.pid, "user") == identity(first.pid, "user")
             assert second.proc("uid_map") == first.proc("uid_map")
             assert status(second.pid)["Uid"].split() == ["1700000000"] * 4
@@ -220,41 +224,41 @@ def test_a_user_namespace_with_a_path_is_joined_with_its_mappings(lab: Lab) -> N
             ]
 
 
-def test_every_namespace_of_another_container_can_be_joined(lab: Lab) -> None:
+def test_every_namespace_of_another_container_can_be_joined(runtime: PrivateRuntime) -> None:
     linux: Config = {"namespaces": namespaces(*PLAIN, "user", "time"), **MAPPED}
-    with lab.started({"linux": linux}) as first:
+    with runtime.started({"linux": linux}) as first:
         shared = [kind for kind in KINDS if kind != "mount"]
         paths = {kind: f"/proc/{first.pid}/ns/{KINDS[kind]}" for kind in shared}
         changes: Config = {
             "linux": {"namespaces": namespaces(*shared, "mount", **paths)},
             "hostname": None,
         }
-        with lab.started(changes) as second:
+        with runtime.started(changes) as second:
             for kind in shared:
                 assert identity(second.pid, kind) == identity(first.pid, kind), kind
             assert identity(second.pid, "mount") != identity(first.pid, "mount")
 
 
-def test_time_offsets_are_read_back_from_the_kernel(lab: Lab) -> None:
+def test_time_offsets_are_read_back_from_the_kernel(runtime: PrivateRuntime) -> None:
     offsets = {
         "monotonic": {"secs": 1000, "nanosecs": 5},
         "boottime": {"secs": 86400 * 1000, "nanosecs": 7},
     }
     linux = {"namespaces": namespaces(*PLAIN, "time"), "timeOffsets": offsets}
-    with lab.started({"linux": linux}) as bundle:
-        found = [line.split() for line in bundle.proc("timens_offsets").splitlines()]
-        assert found == [["monotonic", "1000", "5"], ["boottime", "86400000", "7"]]
+    with runtime.started({"linux": linux}) as bundle:
+        result = [line.split() for line in bundle.proc("timens_offsets").splitlines()]
+        assert result == [["monotonic", "1000", "5"], ["boottime", "86400000", "7"]]
         uptime = float(bundle.inside("cut -d. -f1 /proc/uptime"))
         assert uptime >= 86400 * 1000
         assert identity(bundle.pid, "time") != identity("self", "time")
 
 
-def test_a_cgroup_namespace_has_the_container_s_cgroup_as_its_root(lab: Lab) -> None:
+def test_a_cgroup_namespace_has_the_container_s_cgroup_as_its_root(runtime: PrivateRuntime) -> None:
     script = "cut -d: -f3 /proc/self/cgroup | sort -u"
-    assert lab.bundle(script=script).printed() == "/\n"
+    assert runtime.bundle(script=script).printed() == "/\n"
     kinds = [kind for kind in PLAIN if kind != "cgroup"]
-    bundle = lab.bundle({"linux": {"namespaces": namespaces(*kinds)}}, script=script)
-    assert f"/{lab.cgroup}/{bundle.id}" in bundle.printed().split()
+    bundle = runtime.bundle({"linux": {"namespaces": namespaces(*kinds)}}, script=script)
+    assert f"/{runtime.cgroup}/{bundle.id}" in bundle.printed().split()
 
 
 @pytest.mark.parametrize(
@@ -290,5 +294,7 @@ def test_a_cgroup_namespace_has_the_container_s_cgroup_as_its_root(lab: Lab) -> 
         ),
     ],
 )
-def test_an_invalid_spec_is_refused_in_one_line(lab: Lab, changes: Config, text: str) -> None:
-    assert text in lab.bundle({"linux": changes}).refused()
+def test_an_invalid_spec_is_refused_in_one_line(
+    runtime: PrivateRuntime, changes: Config, text: str
+) -> None:
+    assert text in runtime.bundle({"linux": changes}).refused()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.containers import status
-from harness.oci_lab import Config, Lab
+from harness.private_runtime import Config, PrivateRuntime
 
 ROOT_CAPS = ["CAP_KILL", "CAP_SETUID", "CAP_CHOWN"]  # bits 5, 7, 0
 MASK = f"{1 << 5 | 1 << 7 | 1 << 0:016x}"
@@ -196,27 +196,31 @@ RLIMITS = {
 @pytest.mark.parametrize(
     ("process", "script", "printed"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
 )
-def test_a_field_has_its_effect(lab: Lab, process: Config, script: str, printed: str) -> None:
-    assert lab.bundle({"process": process}, script=script or "").printed() == printed
+def test_a_field_has_its_effect(
+    runtime: PrivateRuntime, process: Config, script: str, printed: str
+) -> None:
+    assert runtime.bundle({"process": process}, script=script or "").printed() == printed
 
 
 @pytest.mark.parametrize("name", RLIMITS)
-def test_a_resource_limit_is_the_kernel_s(lab: Lab, name: str) -> None:
+def test_a_resource_limit_is_the_kernel_s(runtime: PrivateRuntime, name: str) -> None:
     line, soft, hard = RLIMITS[name]
     rlimits = [{"type": f"RLIMIT_{name}", "soft": soft, "hard": hard}]
-    with lab.created({"process": {"rlimits": rlimits}}) as bundle:
-        found = re.search(rf"^{line} +(\d+) +(\d+)", bundle.proc("limits"), re.MULTILINE)
-        assert found
-        assert found.groups() == (str(soft), str(hard))
+    with runtime.created({"process": {"rlimits": rlimits}}) as bundle:
+        result = re.search(rf"^{line} +(\d+) +(\d+)", bundle.proc("limits"), re.MULTILINE)
+        assert result
+        assert result.groups() == (str(soft), str(hard))
 
 
-def test_unlimited_is_the_largest_number(lab: Lab) -> None:
+def test_unlimited_is_the_largest_number(runtime: PrivateRuntime) -> None:
     rlimits = [{"type": "RLIMIT_FSIZE", "soft": 2**64 - 1, "hard": 2**64 - 1}]
     script = "ulimit -f"
-    assert lab.bundle({"process": {"rlimits": rlimits}}, script=script).printed() == "unlimited\n"
+    assert (
+        runtime.bundle({"process": {"rlimits": rlimits}}, script=script).printed() == "unlimited\n"
+    )
 
 
-def test_process_attributes_are_visible_on_the_host(lab: Lab) -> None:
+def test_process_attributes_are_visible_on_the_host(runtime: PrivateRuntime) -> None:
     process = {
         "user": {"uid": 1234, "gid": 2345, "additionalGids": [3456], "umask": 0o77},
         "oomScoreAdj": 17,
@@ -224,7 +228,7 @@ def test_process_attributes_are_visible_on_the_host(lab: Lab) -> None:
         "noNewPrivileges": True,
         "capabilities": {"bounding": ["CAP_KILL"], "effective": [], "permitted": []},
     }
-    with lab.started({"process": process}) as bundle:
+    with runtime.started({"process": process}) as bundle:
         facts = status(bundle.pid)
         assert facts["Uid"].split() == ["1234"] * 4
         assert facts["Gid"].split() == ["2345"] * 4
@@ -240,9 +244,9 @@ def test_process_attributes_are_visible_on_the_host(lab: Lab) -> None:
         assert bundle.proc("stat").rpartition(") ")[2].split()[3:5] == [str(bundle.pid), "0"]
 
 
-def test_a_realtime_scheduler_is_the_kernel_s_or_one_clear_error(lab: Lab) -> None:
+def test_a_realtime_scheduler_is_the_kernel_s_or_one_clear_error(runtime: PrivateRuntime) -> None:
     process = {"scheduler": {"policy": "SCHED_FIFO", "priority": 10}}
-    bundle = lab.bundle({"process": process}, script="cut -d' ' -f40,41 /proc/self/stat")
+    bundle = runtime.bundle({"process": process}, script="cut -d' ' -f40,41 /proc/self/stat")
     done = bundle.run()
     if done.returncode:  # a cgroup without a share of real time
         assert "process.scheduler: SCHED_FIFO: " in done.stderr
@@ -251,12 +255,12 @@ def test_a_realtime_scheduler_is_the_kernel_s_or_one_clear_error(lab: Lab) -> No
         assert done.stdout == "10 1\n"
 
 
-def test_an_exec_d_process_runs_on_the_cpus_that_are_asked_for(lab: Lab) -> None:
+def test_an_exec_runs_on_the_requested_cpus(runtime: PrivateRuntime) -> None:
     affinity = {"initial": "0", "final": "0-1"}
-    with lab.started({"process": {"execCPUAffinity": affinity}}) as bundle:
+    with runtime.started({"process": {"execCPUAffinity": affinity}}) as bundle:
         list_of_cpus = bundle.inside("grep Cpus_allowed_list /proc/self/status")
         assert list_of_cpus.split() == ["Cpus_allowed_list:", "0-1"]
-    with lab.started({"process": {"execCPUAffinity": {"initial": "1"}}}) as bundle:
+    with runtime.started({"process": {"execCPUAffinity": {"initial": "1"}}}) as bundle:
         list_of_cpus = bundle.inside("grep Cpus_allowed_list /proc/self/status")
         assert list_of_cpus.split() == ["Cpus_allowed_list:", "1"]
 
@@ -285,8 +289,10 @@ def test_an_exec_d_process_runs_on_the_cpus_that_are_asked_for(lab: Lab) -> None
         ({"args": ["/etc"]}, 'exec: "/etc": is a directory: permission denied'),
     ],
 )
-def test_an_invalid_spec_is_refused_in_one_line(lab: Lab, process: Config, text: str) -> None:
-    assert text in lab.bundle({"process": process}).refused()
+def test_an_invalid_spec_is_refused_in_one_line(
+    runtime: PrivateRuntime, process: Config, text: str
+) -> None:
+    assert text in runtime.bundle({"process": process}).refused()
 
 
 # terminal
@@ -311,7 +317,9 @@ def read_all(master: int) -> str:
             return text.decode().replace("\r\n", "\n")
 
 
-def test_a_terminal_goes_to_the_console_socket_and_has_its_size(lab: Lab, tmp_path: Path) -> None:
+def test_a_terminal_goes_to_the_console_socket_and_has_its_size(
+    runtime: PrivateRuntime, tmp_path: Path
+) -> None:
     process: dict[str, Any] = {
         "terminal": True,
         "consoleSize": {"height": 33, "width": 77},
@@ -322,7 +330,7 @@ def test_a_terminal_goes_to_the_console_socket_and_has_its_size(lab: Lab, tmp_pa
         listening.bind(str(tmp_path / "console"))
         listening.listen()
         flags = ("--console-socket", str(tmp_path / "console"))
-        with lab.created({"process": process}, *flags, script=script) as bundle:
+        with runtime.created({"process": process}, *flags, script=script) as bundle:
             name, master = receive_master(listening)
             assert name == b"/dev/ptmx"
             assert bundle.start().returncode == 0
@@ -335,17 +343,19 @@ def test_a_terminal_goes_to_the_console_socket_and_has_its_size(lab: Lab, tmp_pa
     assert int(lines[3]) == 34816  # the controlling terminal: major 136, minor 0
 
 
-def test_a_terminal_and_a_console_socket_need_each_other(lab: Lab, tmp_path: Path) -> None:
-    with_terminal = lab.bundle({"process": {"terminal": True}})
+def test_a_terminal_and_a_console_socket_need_each_other(
+    runtime: PrivateRuntime, tmp_path: Path
+) -> None:
+    with_terminal = runtime.bundle({"process": {"terminal": True}})
     assert "without a console socket" in with_terminal.refused()
-    without = lab.bundle()
+    without = runtime.bundle()
     flags = ("--console-socket", str(tmp_path / "console"))
     assert "for a process without a terminal" in without.refused(*flags)
-    assert f"console socket {tmp_path}/console: " in with_terminal_refused(lab, flags)
+    assert f"console socket {tmp_path}/console: " in with_terminal_refused(runtime, flags)
 
 
-def with_terminal_refused(lab: Lab, flags: tuple[str, ...]) -> str:
+def with_terminal_refused(runtime: PrivateRuntime, flags: tuple[str, ...]) -> str:
     """No process listens on the socket; that is noticed after the creation, which is undone."""
-    bundle = lab.bundle({"process": {"terminal": True}})
+    bundle = runtime.bundle({"process": {"terminal": True}})
     bundle.err.write_text("")
     return bundle.refused(*flags)

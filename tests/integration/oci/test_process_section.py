@@ -105,7 +105,7 @@ def test_each_process_field_takes_effect(run: Told) -> None:
         ({}, {"sysctl": {"vm.swappiness": "1"}}, "'vm.swappiness' does not belong to a namespace"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_made(
+def test_an_impossible_value_is_refused_before_anything_is_created(
     run: Told, bundle: Path, process: dict[str, Any], linux: dict[str, Any], text: str
 ) -> None:
     done = run(process, linux)

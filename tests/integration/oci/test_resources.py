@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.hierarchies import limiting, mounted_v1
-from harness.oci_lab import Bundle, Config, Lab
+from harness.cgroup_hierarchies import limiting, mounted_v1
+from harness.private_runtime import Bundle, Config, PrivateRuntime
 
 V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 MIB = 1 << 20
@@ -114,16 +114,20 @@ TABLE: list[tuple[str, Config, str, tuple[str, str], tuple[str, str]]] = [
     ids=[row[0] for row in TABLE],
 )
 def test_a_limit_is_in_the_kernel_s_file(
-    lab: Lab, resources: Config, controller: str, v1: tuple[str, str], v2: tuple[str, str]
+    runtime: PrivateRuntime,
+    resources: Config,
+    controller: str,
+    v1: tuple[str, str],
+    v2: tuple[str, str],
 ) -> None:
-    with lab.created({"linux": {"resources": resources}}) as bundle:
+    with runtime.created({"linux": {"resources": resources}}) as bundle:
         name, text = v2 if V2 else v1
         assert (directory(bundle, controller) / name).read_text().strip() == text
 
 
-def test_memory_and_swap_together(lab: Lab) -> None:
+def test_memory_and_swap_together(runtime: PrivateRuntime) -> None:
     memory = {"limit": 32 * MIB, "swap": 48 * MIB}
-    bundle = lab.bundle({"linux": {"resources": {"memory": memory}}})
+    bundle = runtime.bundle({"linux": {"resources": {"memory": memory}}})
     bundle.create()
     place = directory(bundle, "memory")
     for name, number in (("memory.memsw.limit_in_bytes", 48), ("memory.swap.max", 16)):
@@ -132,9 +136,9 @@ def test_memory_and_swap_together(lab: Lab) -> None:
     assert bundle.delete("--force").returncode == 0
 
 
-def test_the_oom_killer_can_be_disabled_on_v1(lab: Lab) -> None:
+def test_the_oom_killer_can_be_disabled_on_v1(runtime: PrivateRuntime) -> None:
     memory = {"limit": 32 * MIB, "disableOOMKiller": True}
-    bundle = lab.bundle({"linux": {"resources": {"memory": memory}}})
+    bundle = runtime.bundle({"linux": {"resources": {"memory": memory}}})
     bundle.create()
     if not V2:
         assert "oom_kill_disable 1" in value(bundle, "memory", "memory.oom_control", "")
@@ -161,26 +165,26 @@ def test_the_oom_killer_can_be_disabled_on_v1(lab: Lab) -> None:
     ],
 )
 def test_an_unsupported_limit_gives_one_line(
-    lab: Lab, resources: Config, controller: str, names: list[str], texts: set[str]
+    runtime: PrivateRuntime, resources: Config, controller: str, names: list[str], texts: set[str]
 ) -> None:
-    bundle = lab.bundle({"linux": {"resources": resources}})
+    bundle = runtime.bundle({"linux": {"resources": resources}})
     if bundle.make("create", "--pid-file", str(bundle.path / "pid")) == 0:
         bundle.pid = int((bundle.path / "pid").read_text())
-        found = [directory(bundle, controller) / name for name in names]
-        written = [texts & set(path.read_text().split()) for path in found if path.exists()]
+        result = [directory(bundle, controller) / name for name in names]
+        written = [texts & set(path.read_text().split()) for path in result if path.exists()]
         assert any(written) or " level=warning " in bundle.err.read_text()
         assert bundle.delete("--force").returncode == 0
     else:
         (line,) = bundle.err.read_text().splitlines()
         assert " level=error " in line
-        assert not lab.left()
+        assert not runtime.left()
 
 
-def test_rdma_needs_its_controller(lab: Lab) -> None:
+def test_rdma_needs_its_controller(runtime: PrivateRuntime) -> None:
     resources = {"rdma": {"mlx5_1": {"hcaHandles": 3}}}
-    text = lab.bundle({"linux": {"resources": resources}}).refused()
+    text = runtime.bundle({"linux": {"resources": resources}}).refused()
     assert "rdma" in text
-    assert not lab.left()
+    assert not runtime.left()
 
 
 def root_disk() -> tuple[int, int]:
@@ -201,30 +205,30 @@ def root_disk() -> tuple[int, int]:
         ("throttleWriteIOPSDevice", "write_iops_device", "wiops"),
     ],
 )
-def test_block_devices_are_throttled(lab: Lab, field: str, v1: str, v2: str) -> None:
+def test_block_devices_are_throttled(runtime: PrivateRuntime, field: str, v1: str, v2: str) -> None:
     major, minor = root_disk()
     block = {field: [{"major": major, "minor": minor, "rate": 12345}]}
-    with lab.created({"linux": {"resources": {"blockIO": block}}}) as bundle:
+    with runtime.created({"linux": {"resources": {"blockIO": block}}}) as bundle:
         if V2:
             assert f"{v2}=12345" in value(bundle, "io", "", "io.max")
         else:
-            found = value(bundle, "blkio", f"blkio.throttle.{v1}", "")
-            assert found == f"{major}:{minor} 12345"
+            result = value(bundle, "blkio", f"blkio.throttle.{v1}", "")
+            assert result == f"{major}:{minor} 12345"
 
 
-def test_huge_pages_are_limited(lab: Lab) -> None:
+def test_huge_pages_are_limited(runtime: PrivateRuntime) -> None:
     size = next(iter(sorted(os.listdir("/sys/kernel/mm/hugepages"))), "")
     if size != "hugepages-2048kB":
         pytest.skip("no huge pages of 2 MiB here")
     limits = [{"pageSize": "2MB", "limit": 4 * MIB}]
-    bundle = lab.bundle({"linux": {"resources": {"hugepageLimits": limits}}})
+    bundle = runtime.bundle({"linux": {"resources": {"hugepageLimits": limits}}})
     hosts = [p for p in ("/sys/fs/cgroup/hugetlb", "/sys/fs/cgroup/unified") if os.path.isdir(p)]
     if bundle.make("create", "--pid-file", str(bundle.path / "pid")):
         assert "hugetlb" in bundle.err.read_text()
         return
     bundle.pid = int((bundle.path / "pid").read_text())
     names = ("hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max")
-    found = [
+    result = [
         (place / name).read_text().strip()
         for host in hosts or ["/sys/fs/cgroup"]
         for place in Path(host).glob(f"**/{bundle.id}")
@@ -232,12 +236,12 @@ def test_huge_pages_are_limited(lab: Lab) -> None:
         if (place / name).exists()
     ]
     assert bundle.delete("--force").returncode == 0
-    assert found == [str(4 * MIB)]
+    assert result == [str(4 * MIB)]
 
 
-def test_network_class_and_priority(lab: Lab) -> None:
+def test_network_class_and_priority(runtime: PrivateRuntime) -> None:
     network = {"classID": 0x100001, "priorities": [{"name": "lo", "priority": 5}]}
-    bundle = lab.bundle({"linux": {"resources": {"network": network}}})
+    bundle = runtime.bundle({"linux": {"resources": {"network": network}}})
     absent = [name for name in ("net_cls", "net_prio") if name not in mounted_v1()]
     if absent:
         assert ("cgroup v1" if V2 else absent[0]) in bundle.refused()
@@ -249,56 +253,58 @@ def test_network_class_and_priority(lab: Lab) -> None:
 
 
 @pytest.mark.vm
-def test_unified_files_are_written_as_they_are(lab: Lab) -> None:
+def test_unified_files_are_written_as_they_are(runtime: PrivateRuntime) -> None:
     unified = {"memory.high": str(50 * MIB), "pids.max": "33", "cpu.weight": "42"}
-    with lab.created({"linux": {"resources": {"unified": unified}}}) as bundle:
+    with runtime.created({"linux": {"resources": {"unified": unified}}}) as bundle:
         for name, text in unified.items():
             assert value(bundle, "", "", name) == text
 
 
-def test_unified_files_need_the_unified_hierarchy(lab: Lab) -> None:
+def test_unified_files_need_the_unified_hierarchy(runtime: PrivateRuntime) -> None:
     if V2:
         pytest.skip("this host has it")
-    bundle = lab.bundle({"linux": {"resources": {"unified": {"memory.high": "max"}}}})
+    bundle = runtime.bundle({"linux": {"resources": {"unified": {"memory.high": "max"}}}})
     assert "unified" in bundle.refused()
 
 
 # where the cgroup is
 
 
-def test_an_absolute_path_is_below_the_mount_point(lab: Lab) -> None:
-    with lab.created() as bundle:
+def test_an_absolute_path_is_below_the_mount_point(runtime: PrivateRuntime) -> None:
+    with runtime.created() as bundle:
         place = directory(bundle, "pids")
         base = Path("/sys/fs/cgroup") / ("" if V2 else "pids")
-        assert place == base / lab.cgroup / bundle.id
+        assert place == base / runtime.cgroup / bundle.id
         assert str(bundle.pid) in (place / "cgroup.procs").read_text().split()
     assert not place.exists()
 
 
-def test_a_relative_path_and_none_are_below_where_the_runtime_says(lab: Lab) -> None:
-    with lab.created({"linux": {"cgroupsPath": f"{lab.cgroup}/relative"}}) as bundle:
-        assert str(directory(bundle, "pids")).endswith(f"/{lab.cgroup}/relative")
-    with lab.created({"linux": {"cgroupsPath": None}}) as bundle:
+def test_relative_and_absent_paths_are_below_the_default_parent(runtime: PrivateRuntime) -> None:
+    with runtime.created({"linux": {"cgroupsPath": f"{runtime.cgroup}/relative"}}) as bundle:
+        assert str(directory(bundle, "pids")).endswith(f"/{runtime.cgroup}/relative")
+    with runtime.created({"linux": {"cgroupsPath": None}}) as bundle:
         assert directory(bundle, "pids").name == bundle.id
 
 
-def test_every_hierarchy_that_limits_the_container_has_a_cgroup_of_it(lab: Lab) -> None:
-    with lab.started() as bundle:
+def test_the_container_has_a_cgroup_in_every_limiting_hierarchy(
+    runtime: PrivateRuntime,
+) -> None:
+    with runtime.started() as bundle:
         paths = {line.split(":", 2)[2] for line in limiting(bundle.proc("cgroup"))}
-        assert f"/{lab.cgroup}/{bundle.id}" in paths
-        assert [path for path in paths if lab.cgroup not in path] == []
+        assert f"/{runtime.cgroup}/{bundle.id}" in paths
+        assert [path for path in paths if runtime.cgroup not in path] == []
 
 
-def test_a_refused_limit_leaves_no_cgroup(lab: Lab) -> None:
+def test_a_refused_limit_leaves_no_cgroup(runtime: PrivateRuntime) -> None:
     for resources in ({"cpu": {"cpus": "9999"}}, {"cpu": {"quota": 5, "period": 100000}}):
-        lab.bundle({"linux": {"resources": resources}}).refused()
-        assert not lab.left()
+        runtime.bundle({"linux": {"resources": resources}}).refused()
+        assert not runtime.left()
 
 
-def test_memory_that_runs_out_ends_the_container(lab: Lab) -> None:
+def test_memory_that_runs_out_ends_the_container(runtime: PrivateRuntime) -> None:
     resources = {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}
     script = "exec dd if=/dev/zero of=/dev/null bs=64M count=1"
-    done = lab.bundle({"linux": {"resources": resources}}, script=script).run()
+    done = runtime.bundle({"linux": {"resources": resources}}, script=script).run()
     assert done.returncode == 137
 
 
@@ -312,8 +318,8 @@ def update(bundle: Bundle, *flags: str, stdin: str | None = None) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_update_changes_limits_of_a_running_container(lab: Lab) -> None:
-    with lab.started({"linux": {"resources": {"pids": {"limit": 50}}}}) as bundle:
+def test_update_changes_limits_of_a_running_container(runtime: PrivateRuntime) -> None:
+    with runtime.started({"linux": {"resources": {"pids": {"limit": 50}}}}) as bundle:
         update(bundle, "--memory", "32m", "--cpu-quota", "20000", "--cpu-period", "100000")
         memory = value(bundle, "memory", "memory.limit_in_bytes", "memory.max")
         assert memory == str(32 * MIB)
@@ -327,10 +333,10 @@ def test_update_changes_limits_of_a_running_container(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("way", ["--resources=-", "file"])
-def test_update_takes_a_document(lab: Lab, way: str, tmp_path: Path) -> None:
+def test_update_reads_a_document(runtime: PrivateRuntime, way: str, tmp_path: Path) -> None:
     text = json.dumps({"memory": {"limit": 48 * MIB}, "pids": {"limit": 9}})
     (tmp_path / "resources").write_text(text)
-    with lab.started() as bundle:
+    with runtime.started() as bundle:
         if way == "file":
             update(bundle, "--resources", str(tmp_path / "resources"))
         else:
@@ -340,8 +346,8 @@ def test_update_takes_a_document(lab: Lab, way: str, tmp_path: Path) -> None:
         assert value(bundle, "pids", "pids.max", "pids.max") == "9"
 
 
-def test_an_invalid_update_is_refused_in_one_line(lab: Lab) -> None:
-    with lab.started() as bundle:
+def test_an_invalid_update_is_refused_in_one_line(runtime: PrivateRuntime) -> None:
+    with runtime.started() as bundle:
         for flags in ([], ["--memory", "much"], ["--cpuset-cpus", "999"], ["--resources", "/nope"]):
             done = bundle.command("update", *flags, bundle.id)
             assert done.returncode == 1, flags

@@ -1,4 +1,4 @@
-"""config-linux.md "Seccomp": filters by what the kernel does with a call, and by its own words."""
+"""config-linux.md "Seccomp": filters by the kernel's result for a call, and by its listing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.containers import status
-from harness.oci_lab import Config, Lab
+from harness.private_runtime import Config, PrivateRuntime
 from harness.seccomp_agent import Agent
 
 ALLOW = "SCMP_ACT_ALLOW"
@@ -20,14 +20,16 @@ def rule(names: list[str], action: str, **more: object) -> Config:
     return {"names": names, "action": action, **more}
 
 
-def changes(lab: Lab, *rules: Config, default: str = ALLOW, **more: object) -> Config:
+def changes(
+    runtime: PrivateRuntime, *rules: Config, default: str = ALLOW, **more: object
+) -> Config:
     """A filter in place of the template's; the root is writable at /tmp."""
     wanted = {"defaultAction": default, "syscalls": list(rules), **more}
-    gone = dict.fromkeys(lab.config["linux"]["seccomp"].keys() - wanted.keys())
+    gone = dict.fromkeys(runtime.config["linux"]["seccomp"].keys() - wanted.keys())
     mount = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": []}
     return {
         "linux": {"seccomp": {**gone, **wanted}},
-        "mounts": [*lab.config["mounts"], mount],
+        "mounts": [*runtime.config["mounts"], mount],
     }
 
 
@@ -41,31 +43,34 @@ def changes(lab: Lab, *rules: Config, default: str = ALLOW, **more: object) -> C
     ],
 )
 def test_a_call_that_is_refused_fails_with_the_rule_s_errno(
-    lab: Lab, number: int | None, text: str, no_new_privileges: bool
+    runtime: PrivateRuntime, number: int | None, text: str, no_new_privileges: bool
 ) -> None:
     more = {} if number is None else {"errnoRet": number}
-    config = changes(lab, rule(MKDIR, "SCMP_ACT_ERRNO", **more))
+    config = changes(runtime, rule(MKDIR, "SCMP_ACT_ERRNO", **more))
     config["process"] = {"noNewPrivileges": no_new_privileges}
-    printed = lab.bundle(config, script="mkdir /tmp/x 2>&1; echo fine").printed()
+    printed = runtime.bundle(config, script="mkdir /tmp/x 2>&1; echo fine").printed()
     assert text in printed
     assert printed.endswith("fine\n")
 
 
-def test_the_default_action_has_its_errno_too(lab: Lab) -> None:
-    profile = lab.config["linux"]["seccomp"]
+def test_the_default_action_has_its_errno_too(runtime: PrivateRuntime) -> None:
+    profile = runtime.config["linux"]["seccomp"]
     rules = [
         {**entry, "names": [name for name in entry["names"] if name not in MKDIR]}
         for entry in profile["syscalls"]
     ]
     rules = [entry for entry in rules if entry["names"]]
     config = changes(
-        lab,
+        runtime,
         *rules,
         default="SCMP_ACT_ERRNO",
         defaultErrnoRet=errno.EUCLEAN,
         architectures=profile.get("architectures", []),
     )
-    assert "Structure needs cleaning" in lab.bundle(config, script="mkdir /tmp/x 2>&1").run().stdout
+    assert (
+        "Structure needs cleaning"
+        in runtime.bundle(config, script="mkdir /tmp/x 2>&1").run().stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,15 +82,15 @@ def test_the_default_action_has_its_errno_too(lab: Lab) -> None:
         ("SCMP_ACT_TRAP", signal.SIGSYS),
     ],
 )
-def test_a_call_that_kills_kills(lab: Lab, action: str, signum: int) -> None:
-    config = changes(lab, rule(MKDIR, action))
-    assert lab.bundle(config, script="exec mkdir /tmp/x").run().returncode == 128 + signum
+def test_a_call_that_kills_kills(runtime: PrivateRuntime, action: str, signum: int) -> None:
+    config = changes(runtime, rule(MKDIR, action))
+    assert runtime.bundle(config, script="exec mkdir /tmp/x").run().returncode == 128 + signum
 
 
 @pytest.mark.parametrize("action", ["SCMP_ACT_LOG", ALLOW])
-def test_a_call_that_is_only_logged_is_made(lab: Lab, action: str) -> None:
-    config = changes(lab, rule(MKDIR, action))
-    assert lab.bundle(config, script="mkdir /tmp/x && ls /tmp").printed() == "x\n"
+def test_a_logged_call_is_executed(runtime: PrivateRuntime, action: str) -> None:
+    config = changes(runtime, rule(MKDIR, action))
+    assert runtime.bundle(config, script="mkdir /tmp/x && ls /tmp").printed() == "x\n"
 
 
 @pytest.mark.parametrize(
@@ -99,12 +104,12 @@ def test_a_call_that_is_only_logged_is_made(lab: Lab, action: str) -> None:
     ],
 )
 def test_arguments_are_compared(
-    lab: Lab, op: str, value: int, two: int, refused: list[int]
+    runtime: PrivateRuntime, op: str, value: int, two: int, refused: list[int]
 ) -> None:
     argument = {"index": 1, "value": value, "valueTwo": two, "op": f"SCMP_CMP_{op}"}
-    config = changes(lab, rule(["chmod"], "SCMP_ACT_ERRNO", args=[argument]))
+    config = changes(runtime, rule(["chmod"], "SCMP_ACT_ERRNO", args=[argument]))
     script = "touch /tmp/x; for m in 700 711 755; do chmod $m /tmp/x 2>/dev/null || echo $m; done"
-    printed = lab.bundle(config, script=script).printed().split()
+    printed = runtime.bundle(config, script=script).printed().split()
     assert [int(mode, 8) for mode in printed] == refused
 
 
@@ -117,9 +122,9 @@ def test_arguments_are_compared(
         ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"],
     ],
 )
-def test_flags_are_accepted(lab: Lab, flags: list[str]) -> None:
-    config = changes(lab, rule(MKDIR, "SCMP_ACT_ERRNO"), flags=flags)
-    with lab.started(config) as bundle:
+def test_flags_are_accepted(runtime: PrivateRuntime, flags: list[str]) -> None:
+    config = changes(runtime, rule(MKDIR, "SCMP_ACT_ERRNO"), flags=flags)
+    with runtime.started(config) as bundle:
         facts = status(bundle.pid)
         assert (facts["Seccomp"], facts["Seccomp_filters"]) == ("2", "1")
         speculation = facts["Speculation_Store_Bypass"]
@@ -128,30 +133,30 @@ def test_flags_are_accepted(lab: Lab, flags: list[str]) -> None:
         assert bundle.exec("mkdir", "/tmp/x").returncode == 1
 
 
-def test_without_the_section_there_is_no_filter(lab: Lab) -> None:
-    with lab.started({"linux": {"seccomp": None}}) as bundle:
+def test_without_the_section_no_filter_is_loaded(runtime: PrivateRuntime) -> None:
+    with runtime.started({"linux": {"seccomp": None}}) as bundle:
         assert status(bundle.pid)["Seccomp"] == "0"
 
 
-def test_a_filter_also_binds_what_is_executed_later(lab: Lab) -> None:
-    with lab.started(changes(lab, rule(MKDIR, "SCMP_ACT_ERRNO"))) as bundle:
+def test_a_filter_applies_to_later_programs(runtime: PrivateRuntime) -> None:
+    with runtime.started(changes(runtime, rule(MKDIR, "SCMP_ACT_ERRNO"))) as bundle:
         done = bundle.exec("mkdir", "/tmp/x")
         assert (done.returncode, "not permitted" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("no_new_privileges", [True, False])
 def test_an_agent_receives_the_listener_and_answers(
-    lab: Lab, tmp_path: Path, no_new_privileges: bool
+    runtime: PrivateRuntime, tmp_path: Path, no_new_privileges: bool
 ) -> None:
     agent = Agent(tmp_path / "agent", errno.EDQUOT)
     config = changes(
-        lab,
+        runtime,
         rule(MKDIR, "SCMP_ACT_NOTIFY"),
         listenerPath=str(tmp_path / "agent"),
         listenerMetadata="for the agent",
     )
     config |= {"annotations": {"a": "b"}, "process": {"noNewPrivileges": no_new_privileges}}
-    bundle = lab.bundle(config, script="mkdir /tmp/x 2>&1; mkdir /tmp/y 2>&1; read line; true")
+    bundle = runtime.bundle(config, script="mkdir /tmp/x 2>&1; mkdir /tmp/y 2>&1; read line; true")
     try:
         bundle.create()
         assert not agent.documents  # the filter comes last
@@ -173,12 +178,12 @@ def test_an_agent_receives_the_listener_and_answers(
         agent.close()
 
 
-def test_an_agent_may_let_a_call_seem_to_succeed(lab: Lab, tmp_path: Path) -> None:
+def test_an_agent_may_let_a_call_seem_to_succeed(runtime: PrivateRuntime, tmp_path: Path) -> None:
     agent = Agent(tmp_path / "agent", 0)
     path = str(tmp_path / "agent")
-    config = changes(lab, rule(MKDIR, "SCMP_ACT_NOTIFY"), listenerPath=path)
+    config = changes(runtime, rule(MKDIR, "SCMP_ACT_NOTIFY"), listenerPath=path)
     try:
-        printed = lab.bundle(config, script="mkdir /tmp/x && ls /tmp | wc -l").printed()
+        printed = runtime.bundle(config, script="mkdir /tmp/x && ls /tmp | wc -l").printed()
     finally:
         agent.close()
     assert printed == "0\n"
@@ -208,20 +213,22 @@ def test_an_agent_may_let_a_call_seem_to_succeed(lab: Lab, tmp_path: Path) -> No
         ),
     ],
 )
-def test_an_invalid_filter_is_refused_in_one_line(lab: Lab, wanted: Config, text: str) -> None:
-    base: Config = dict.fromkeys(lab.config["linux"]["seccomp"]) | {"defaultAction": ALLOW}
-    assert text in lab.bundle({"linux": {"seccomp": base | wanted}}).refused()
+def test_an_invalid_filter_is_refused_in_one_line(
+    runtime: PrivateRuntime, wanted: Config, text: str
+) -> None:
+    base: Config = dict.fromkeys(runtime.config["linux"]["seccomp"]) | {"defaultAction": ALLOW}
+    assert text in runtime.bundle({"linux": {"seccomp": base | wanted}}).refused()
 
 
-def test_an_unknown_system_call_name_is_ignored(lab: Lab) -> None:
-    config = changes(lab, rule(["mkdir", "no_such_call"], "SCMP_ACT_ERRNO"))
-    assert lab.bundle(config, script="mkdir /tmp/x 2>/dev/null || echo refused").printed() == (
+def test_an_unknown_system_call_name_is_ignored(runtime: PrivateRuntime) -> None:
+    config = changes(runtime, rule(["mkdir", "no_such_call"], "SCMP_ACT_ERRNO"))
+    assert runtime.bundle(config, script="mkdir /tmp/x 2>/dev/null || echo refused").printed() == (
         "refused\n"
     )
 
 
-def test_the_default_filter_is_in_force(lab: Lab) -> None:
-    with lab.started() as bundle:
+def test_the_default_filter_is_in_force(runtime: PrivateRuntime) -> None:
+    with runtime.started() as bundle:
         facts = status(bundle.pid)
         assert facts["Seccomp"] == "2"
         assert bundle.exec("unshare", "-U", "true").returncode != 0

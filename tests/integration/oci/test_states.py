@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.containers import eventually
-from harness.oci_lab import RUNTIME, Bundle, Config, Lab
+from harness.private_runtime import RUNTIME, Bundle, Config, PrivateRuntime
 
 NAMES = ("creating", "created", "running", "paused", "stopped")
 
@@ -33,8 +33,8 @@ def stop(bundle: Bundle) -> None:
     assert bundle.ended() == -9
 
 
-def test_state_follows_the_lifecycle(lab: Lab) -> None:
-    with lab.created({"annotations": {"a": "b"}}) as bundle:
+def test_state_follows_the_lifecycle(runtime: PrivateRuntime) -> None:
+    with runtime.created({"annotations": {"a": "b"}}) as bundle:
         state = bundle.state()
         assert {
             "ociVersion": "1.2.0",
@@ -44,7 +44,7 @@ def test_state_follows_the_lifecycle(lab: Lab) -> None:
             "bundle": str(bundle.path),
             "annotations": {"a": "b"},
         }.items() <= state.items()
-        assert state["rootfs"] == str(lab.rootfs)
+        assert state["rootfs"] == str(runtime.rootfs)
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", state["created"])
         assert bundle.start().returncode == 0
         assert bundle.status() == "running"
@@ -59,16 +59,16 @@ def test_state_follows_the_lifecycle(lab: Lab) -> None:
         assert failed(bundle, "state", bundle.id) == f"container {bundle.id} does not exist"
 
 
-def test_the_program_does_not_run_before_the_start(lab: Lab) -> None:
-    with lab.created(script="echo ran; exec sleep 60") as bundle:
+def test_the_program_does_not_run_before_the_start(runtime: PrivateRuntime) -> None:
+    with runtime.created(script="echo ran; exec sleep 60") as bundle:
         assert bundle.out.read_text() == ""
         assert bundle.proc("cmdline").split("\0")[0] != "sleep"
         assert bundle.start().returncode == 0
         eventually(lambda: bundle.out.read_text() == "ran\n", "the program runs")
 
 
-def test_the_pid_file_is_the_host_s_number_without_a_newline(lab: Lab) -> None:
-    with lab.created() as bundle:
+def test_the_pid_file_is_the_host_s_number_without_a_newline(runtime: PrivateRuntime) -> None:
+    with runtime.created() as bundle:
         text = (bundle.path / "pid").read_text()
         assert text == str(bundle.pid) == str(bundle.state()["pid"])
         assert not list(bundle.path.glob(".pid*"))
@@ -93,9 +93,9 @@ def test_the_pid_file_is_the_host_s_number_without_a_newline(lab: Lab) -> None:
     ],
 )
 def test_an_operation_that_the_state_forbids_is_refused(
-    lab: Lab, state: str, words: list[str], text: str
+    runtime: PrivateRuntime, state: str, words: list[str], text: str
 ) -> None:
-    with lab.created() as bundle:
+    with runtime.created() as bundle:
         if state != "created":
             assert bundle.start().returncode == 0
         if state == "paused":
@@ -106,9 +106,9 @@ def test_an_operation_that_the_state_forbids_is_refused(
         assert bundle.status() == state
 
 
-def test_exec_in_each_state(lab: Lab) -> None:
+def test_exec_in_each_state(runtime: PrivateRuntime) -> None:
     words = ["exec"]
-    with lab.created() as bundle:
+    with runtime.created() as bundle:
         assert bundle.command(*words, bundle.id, "true").returncode == 0  # as in runc
         assert bundle.start().returncode == 0
         assert bundle.command(*words, bundle.id, "true").returncode == 0
@@ -120,8 +120,8 @@ def test_exec_in_each_state(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("state", NAMES[1:])
-def test_delete_force_removes_in_every_state(lab: Lab, state: str) -> None:
-    bundle = lab.bundle(script="sleep 100 & sleep 100")
+def test_delete_force_removes_in_every_state(runtime: PrivateRuntime, state: str) -> None:
+    bundle = runtime.bundle(script="sleep 100 & sleep 100")
     bundle.create()
     if state != "created":
         bundle.start()
@@ -130,25 +130,25 @@ def test_delete_force_removes_in_every_state(lab: Lab, state: str) -> None:
     elif state == "stopped":
         stop(bundle)
     assert bundle.delete("--force").returncode == 0
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_a_created_container_is_deleted_as_runc_does(lab: Lab) -> None:
-    bundle = lab.bundle()
+def test_a_created_container_is_deleted_as_runc_does(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle()
     bundle.create()
     assert bundle.delete().returncode == 0
-    assert not lab.left()
+    assert not runtime.left()
 
 
-def test_delete_of_a_missing_container(lab: Lab) -> None:
-    bundle = lab.bundle()
+def test_delete_of_a_missing_container(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle()
     assert failed(bundle, "delete", bundle.id) == f"container {bundle.id} does not exist"
     assert bundle.delete("--force").returncode == 0
     assert bundle.command("delete", "--force", bundle.id).stderr == ""
 
 
-def test_an_id_in_use_is_refused_whatever_the_state(lab: Lab) -> None:
-    with lab.created() as bundle:
+def test_an_id_in_use_is_refused_whatever_the_state(runtime: PrivateRuntime) -> None:
+    with runtime.created() as bundle:
         text = f"container with given ID already exists: {bundle.id}"
         for _ in ("created", "running"):
             bundle.err.write_text("")
@@ -164,19 +164,21 @@ def test_an_id_in_use_is_refused_whatever_the_state(lab: Lab) -> None:
     "name", ["../x", "", ".", "..", "a/b", "a\nb", "é", "a b", "x" * 256, "a\x1bb"]
 )
 @pytest.mark.parametrize("words", [["create"], ["state"], ["start"], ["delete", "--force"]])
-def test_a_hostile_id_is_refused_in_one_line(lab: Lab, name: str, words: list[str]) -> None:
-    bundle = lab.bundle()
+def test_a_hostile_id_is_refused_in_one_line(
+    runtime: PrivateRuntime, name: str, words: list[str]
+) -> None:
+    bundle = runtime.bundle()
     flags = ["--bundle", str(bundle.path)] if words == ["create"] else []
     done = bundle.command(*words, *flags, "--", name)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "container id" in done.stderr.lower()
     assert "\x1b" not in done.stderr
-    assert not (lab.base / "x").exists()
+    assert not (runtime.base / "x").exists()
 
 
-def test_an_id_may_be_as_long_as_a_file_s_name(lab: Lab) -> None:
-    bundle = lab.bundle(script="true")
+def test_an_id_may_be_as_long_as_a_file_s_name(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(script="true")
     bundle.id = "x" * 255
     assert bundle.run().returncode == 0
 
@@ -185,46 +187,48 @@ def test_an_id_may_be_as_long_as_a_file_s_name(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", ["15", "TERM", "SIGTERM", "term", "sigterm"])
-def test_kill_by_name_and_number(lab: Lab, name: str) -> None:
+def test_kill_by_name_and_number(runtime: PrivateRuntime, name: str) -> None:
     script = "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
-    with lab.started(script=script) as bundle:
+    with runtime.started(script=script) as bundle:
         eventually(lambda: bundle.out.read_text() == "ready\n", "the trap is set")
         assert bundle.command("kill", bundle.id, name).returncode == 0
         assert bundle.ended() == 7
         assert bundle.out.read_text() == "ready\ngot it\n"
 
 
-def test_kill_without_a_signal_is_term(lab: Lab) -> None:
+def test_kill_without_a_signal_is_term(runtime: PrivateRuntime) -> None:
     script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"
-    with lab.started(script=script) as bundle:
+    with runtime.started(script=script) as bundle:
         eventually(lambda: bundle.out.read_text() == "ready\n", "the trap is set")
         assert bundle.command("kill", bundle.id).returncode == 0
         assert bundle.ended() == 7
 
 
 @pytest.mark.parametrize("name", ["0", "65", "-1", "SIGNOPE", "", "SIG_IGN", "9x", "__class__"])
-def test_an_invalid_signal_is_refused(lab: Lab, name: str) -> None:
-    with lab.created() as bundle:
+def test_an_invalid_signal_is_refused(runtime: PrivateRuntime, name: str) -> None:
+    with runtime.created() as bundle:
         assert "unknown signal" in failed(bundle, "kill", "--", bundle.id, name)
 
 
-def test_kill_of_a_stopped_container_has_the_text_that_callers_search_for(lab: Lab) -> None:
-    with lab.started(script="true") as bundle:
+def test_kill_of_a_stopped_container_has_the_text_that_callers_search_for(
+    runtime: PrivateRuntime,
+) -> None:
+    with runtime.started(script="true") as bundle:
         bundle.ended()
         assert failed(bundle, "kill", bundle.id, "9") == "container not running"
         assert failed(bundle, "kill", bundle.id, "TERM") == "container not running"
     assert failed(bundle, "kill", bundle.id, "9") == f"container {bundle.id} does not exist"
 
 
-def test_a_created_container_can_be_killed(lab: Lab) -> None:
-    with lab.created() as bundle:
+def test_a_created_container_can_be_killed(runtime: PrivateRuntime) -> None:
+    with runtime.created() as bundle:
         assert bundle.command("kill", bundle.id, "KILL").returncode == 0
         assert bundle.ended() == -9
         assert bundle.status() == "stopped"
 
 
-def test_a_paused_container_can_be_killed(lab: Lab) -> None:
-    with lab.started() as bundle:
+def test_a_paused_container_can_be_killed(runtime: PrivateRuntime) -> None:
+    with runtime.started() as bundle:
         bundle.command("pause", bundle.id)
         assert bundle.command("kill", bundle.id, "KILL").returncode == 0
         assert bundle.ended() == -9
@@ -232,17 +236,17 @@ def test_a_paused_container_can_be_killed(lab: Lab) -> None:
 
 
 def members(bundle: Bundle) -> list[int]:
-    """What the kernel still counts to the container's cgroup, zombies left out."""
+    """Return the processes that the kernel counts in the container's cgroup, without zombies."""
     done = bundle.command("ps", "--format", "json", bundle.id)
     pids: list[int] = json.loads(done.stdout) if done.returncode == 0 else []
     return [pid for pid in pids if Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_kill_all_signals_processes_that_outlive_init(lab: Lab) -> None:
+def test_kill_all_signals_processes_that_outlive_init(runtime: PrivateRuntime) -> None:
     kinds = ("network", "ipc", "uts", "mount", "cgroup")
     shared: Config = {"linux": {"namespaces": [{"type": kind} for kind in kinds]}}
     script = "setsid sleep 333 & setsid sleep 333 & sleep 0.2"
-    with lab.started(shared, script=script) as bundle:
+    with runtime.started(shared, script=script) as bundle:
         bundle.ended()
         assert bundle.status() == "stopped"
         assert len(members(bundle)) == 2
@@ -252,10 +256,10 @@ def test_kill_all_signals_processes_that_outlive_init(lab: Lab) -> None:
         assert failed(bundle, "kill", "--all", bundle.id, "9") == "container not running"
 
 
-def test_delete_kills_processes_that_outlive_init(lab: Lab) -> None:
+def test_delete_kills_processes_that_outlive_init(runtime: PrivateRuntime) -> None:
     kinds = ("network", "ipc", "uts", "mount", "cgroup")
     shared: Config = {"linux": {"namespaces": [{"type": kind} for kind in kinds]}}
-    with lab.started(shared, script="setsid sleep 444 & sleep 0.1") as bundle:
+    with runtime.started(shared, script="setsid sleep 444 & sleep 0.1") as bundle:
         bundle.ended()
         assert bundle.delete().returncode == 0
         assert not members(bundle)
@@ -264,13 +268,13 @@ def test_delete_kills_processes_that_outlive_init(lab: Lab) -> None:
 # parent, descriptors
 
 
-def test_init_is_adopted_by_the_caller_s_subreaper(lab: Lab) -> None:
-    with lab.started(script="exit 42") as bundle:
+def test_init_is_adopted_by_the_caller_s_subreaper(runtime: PrivateRuntime) -> None:
+    with runtime.started(script="exit 42") as bundle:
         assert bundle.ended() == 42  # this process is the subreaper: it could wait for it
 
 
-def test_an_exited_init_is_a_stopped_container(lab: Lab) -> None:
-    with lab.started(script="exit 3") as bundle:
+def test_an_exited_init_is_a_stopped_container(runtime: PrivateRuntime) -> None:
+    with runtime.started(script="exit 3") as bundle:
         eventually(lambda: bundle.status() == "stopped", "it ends, if only as a zombie")
 
 
@@ -293,13 +297,13 @@ os.execv(words[0], words)
 )
 @pytest.mark.parametrize("command", ["run", "exec"])
 def test_descriptors_beyond_those_preserved_are_closed(
-    lab: Lab, preserve: str, numbers: str, command: str
+    runtime: PrivateRuntime, preserve: str, numbers: str, command: str
 ) -> None:
     script = "ls /proc/$$/fd; true"
     line = [sys.executable, "-c", DESCRIPTORS, preserve]
-    start = [str(RUNTIME), "--root", str(lab.root), command, "FLAGS"]
-    with lab.started() as running:
-        bundle = lab.bundle(script=script)
+    start = [str(RUNTIME), "--root", str(runtime.root), command, "FLAGS"]
+    with runtime.started() as running:
+        bundle = runtime.bundle(script=script)
         words = [*start, "--bundle", str(bundle.path), bundle.id]
         if command == "exec":
             words = [*start, running.id, "sh", "-c", script]
@@ -312,29 +316,29 @@ def test_descriptors_beyond_those_preserved_are_closed(
             stdin=subprocess.DEVNULL,
         )
     assert done.returncode == 0, done.stderr
-    found = [number for number in done.stdout.split() if number not in ("10", "255")]
-    assert found == numbers.split()
+    result = [number for number in done.stdout.split() if number not in ("10", "255")]
+    assert result == numbers.split()
 
 
 @pytest.mark.parametrize("command", ["run", "exec"])
 def test_a_descriptor_of_the_runtime_is_never_preserved(
-    lab: Lab, command: str, tmp_path: Path
+    runtime: PrivateRuntime, command: str, tmp_path: Path
 ) -> None:
-    with lab.started() as running:
-        bundle = lab.bundle(script="ls /proc/$$/fd; true")
+    with runtime.started() as running:
+        bundle = runtime.bundle(script="ls /proc/$$/fd; true")
         words = ["--bundle", str(bundle.path), bundle.id]
         if command == "exec":
             words = [running.id, "true"]
         log = ["--log", str(tmp_path / "log")]  # takes a number itself
-        done = lab.command(*log, command, "--preserve-fds", "2", *words)
+        done = runtime.command(*log, command, "--preserve-fds", "2", *words)
         assert done.returncode in (1, 255)
         assert "descriptor 3 is not open" in done.stderr
 
 
-def test_standard_streams_are_the_caller_s_own(lab: Lab, tmp_path: Path) -> None:
+def test_standard_streams_are_the_caller_s_own(runtime: PrivateRuntime, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("from the caller\n")
     with (tmp_path / "in").open("rb") as source:
-        bundle = lab.bundle(script='read line; echo "$line"; echo error >&2')
+        bundle = runtime.bundle(script='read line; echo "$line"; echo error >&2')
         bundle.create(stdin=source)
     try:
         assert bundle.start().returncode == 0
@@ -345,11 +349,11 @@ def test_standard_streams_are_the_caller_s_own(lab: Lab, tmp_path: Path) -> None
         bundle.delete("--force")
 
 
-def test_a_pidfd_goes_to_its_socket(lab: Lab, tmp_path: Path) -> None:
+def test_a_pidfd_goes_to_its_socket(runtime: PrivateRuntime, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "pidfd"))
         listening.listen()
-        with lab.created(None, "--pidfd-socket", str(tmp_path / "pidfd")) as bundle:
+        with runtime.created(None, "--pidfd-socket", str(tmp_path / "pidfd")) as bundle:
             peer, _ = listening.accept()
             with peer:
                 _, fds, _, _ = socket.recv_fds(peer, 100, 1)

@@ -40,12 +40,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def flags() -> list[str]:
-    """What an engine is started with to know them."""
-    found = ["--runtime-timeout", str(TIMEOUT)]
+    """Return the flags with which an engine gets these runtimes."""
+    result = ["--runtime-timeout", str(TIMEOUT)]
     for name in RUNTIMES:
         if usable(name) is None:
-            found += ["--add-runtime", f"{name}={RUNTIMES[name]}"]
-    return found
+            result += ["--add-runtime", f"{name}={RUNTIMES[name]}"]
+    return result
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,7 @@ def host(worker_index: int) -> Iterator[PrivateEngine]:
 
 @pytest.fixture
 def own(new_engine: Callable[..., PrivateEngine]) -> Callable[..., PrivateEngine]:
-    """Make engines of a test's own that know the runtimes, with the image in them."""
+    """Create private engines with the runtimes and the image."""
 
     def make(*more: str) -> PrivateEngine:
         private = new_engine(*flags(), *more)

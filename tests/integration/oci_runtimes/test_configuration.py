@@ -45,7 +45,7 @@ def test_the_default_runtime_is_chosen_when_a_container_is_created(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ("{", "not a valid JSON document"),
         ('{"colour": 1}', "don't match any configuration option: colour"),
@@ -54,7 +54,7 @@ def test_the_default_runtime_is_chosen_when_a_container_is_created(
     ],
 )
 def test_an_invalid_file_stops_the_start(
-    new_engine: New, tmp_path: Path, text: str, said: str
+    new_engine: New, tmp_path: Path, text: str, output: str
 ) -> None:
     file = tmp_path / "daemon.json"
     file.write_text(text)
@@ -63,5 +63,5 @@ def test_an_invalid_file_stops_the_start(
         engine.start()
     engine.process = None
     last = engine.log_tail().strip().splitlines()[-1]
-    assert said in last
+    assert output in last
     assert last.startswith("jaula: ")

@@ -27,11 +27,11 @@ def start(engine: PrivateEngine, runtime: str, *flags: str) -> str:
 
 
 def state(engine: PrivateEngine, name: str) -> dict[str, object]:
-    found: dict[str, object] = containers.inspect(engine, name)["State"]
-    return found
+    result: dict[str, object] = containers.inspect(engine, name)["State"]
+    return result
 
 
-def test_an_engine_that_is_killed_finds_its_container_again(own: Own, runtime: str) -> None:
+def test_a_killed_engine_restores_its_container(own: Own, runtime: str) -> None:
     engine = own()
     name = start(engine, runtime)
     pid = containers.pid(engine, name)
@@ -83,7 +83,7 @@ def test_an_exit_without_an_engine_is_reported_by_the_next(own: Own, runtime: st
     containers.assert_clean(engine)
 
 
-def test_a_shim_that_is_killed_takes_its_container_along(own: Own, runtime: str) -> None:
+def test_a_killed_shim_ends_its_container(own: Own, runtime: str) -> None:
     engine = own()
     name = start(engine, runtime)
     pid = containers.pid(engine, name)
@@ -145,13 +145,13 @@ def _shims(engine: PrivateEngine) -> list[int]:
     """Shims and their helpers, which are forks of the engine's zygote."""
     assert engine.process is not None
     mark = str(engine.root).encode()
-    found = []
+    result = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             if (directory / "comm").read_text().strip() == "jaula-shim" and mark in (
                 directory / "cmdline"
             ).read_bytes():
-                found.append(int(directory.name))
+                result.append(int(directory.name))
         except OSError:
             continue
-    return found
+    return result

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.runtime_lab import Lab
+from harness.container_runner import ContainerRunner
 from jaula.runtime.client import Runtime
 from jaula.runtime_wiring import runtime_interfaces
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def runner() -> Iterator[ContainerRunner]:
     base = Path(tempfile.mkdtemp(prefix="jlt-rt-", dir="/var/tmp"))
     base.chmod(0o711)
     layer = base / "layer"
@@ -28,16 +28,16 @@ def lab() -> Iterator[Lab]:
         if applet != "busybox":
             (layer / "bin" / applet).symlink_to("busybox")
     runtime = Runtime.launch(runtime_interfaces)
-    lab = Lab(base, runtime)
-    yield lab
+    runner = ContainerRunner(base, runtime)
+    yield runner
     runtime.close()
     left = subprocess.run(
-        ["find", "/sys/fs/cgroup", "-type", "d", "-path", f"*{lab.cgroup_parent}/*"],
+        ["find", "/sys/fs/cgroup", "-type", "d", "-path", f"*{runner.cgroup_parent}/*"],
         capture_output=True,
         text=True,
         check=False,
     ).stdout
-    for hierarchy in Path("/sys/fs/cgroup").glob(f"*{lab.cgroup_parent}"):
+    for hierarchy in Path("/sys/fs/cgroup").glob(f"*{runner.cgroup_parent}"):
         hierarchy.rmdir()
     shutil.rmtree(base)
     assert not left, f"cgroups left behind: {left}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.runtime_lab import Lab
+from harness.container_runner import ContainerRunner
 from jaula.errors import RuntimeFailure
 from jaula.kernel.capabilities import read_status_masks
 from jaula.runtime.client import Runtime
@@ -18,16 +18,16 @@ from jaula.runtime.protocol import AttachStream, ExecExited, OutOfMemory
 from jaula.spec import runtime as oci
 
 
-def test_a_program_runs_as_pid_1_with_every_namespace_of_its_own(lab: Lab) -> None:
+def test_a_program_runs_as_pid_1_with_every_namespace_of_its_own(runner: ContainerRunner) -> None:
     async def scene() -> None:
-        box = await lab.start("sleep", "100")
+        box = await runner.start("sleep", "100")
         for kind in ("ipc", "mnt", "net", "pid", "user", "uts", "cgroup"):
             own = os.readlink(f"/proc/self/ns/{kind}")
             assert os.readlink(f"/proc/{box.shim.pid}/ns/{kind}") != own
         status = Path(f"/proc/{box.shim.pid}/status").read_text()
         assert "NSpid:\t" in status
         assert status.split("NSpid:\t")[1].split("\n")[0].split()[-1] == "1"
-        assert f"Uid:\t{lab.first_id}\t" in status
+        assert f"Uid:\t{runner.first_id}\t" in status
         await box.shim.signal(signal.SIGKILL)
         record = await box.ended
         assert (record.exit_code, record.signal) == (137, 9)
@@ -35,9 +35,9 @@ def test_a_program_runs_as_pid_1_with_every_namespace_of_its_own(lab: Lab) -> No
     asyncio.run(scene())
 
 
-def test_capability_sets_are_what_the_spec_says(lab: Lab) -> None:
+def test_capability_sets_match_the_spec(runner: ContainerRunner) -> None:
     async def scene() -> None:
-        box = await lab.start("sleep", "100")
+        box = await runner.start("sleep", "100")
         masks = read_status_masks(box.shim.pid)
         expected = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 13
         assert masks == {
@@ -53,9 +53,9 @@ def test_capability_sets_are_what_the_spec_says(lab: Lab) -> None:
     asyncio.run(scene())
 
 
-def test_only_three_descriptors_reach_the_program(lab: Lab) -> None:
+def test_only_three_descriptors_reach_the_program(runner: ContainerRunner) -> None:
     async def scene() -> None:
-        box = await lab.start("sleep", "100")
+        box = await runner.start("sleep", "100")
         assert sorted(os.listdir(f"/proc/{box.shim.pid}/fd")) == ["0", "1", "2"]
         await box.shim.signal(signal.SIGKILL)
         await box.ended
@@ -64,18 +64,18 @@ def test_only_three_descriptors_reach_the_program(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("sandbox", [True, False], ids=["prepared namespaces", "own namespaces"])
-def test_output_and_exit_status(lab: Lab, sandbox: bool) -> None:
+def test_output_and_exit_status(runner: ContainerRunner, sandbox: bool) -> None:
     async def scene() -> None:
-        box = await lab.start("sh", "-c", "id -u; hostname; exit 7", sandbox=sandbox)
+        box = await runner.start("sh", "-c", "id -u; hostname; exit 7", sandbox=sandbox)
         assert await box.output() == "0\nbox\n"
         assert (await box.ended).exit_code == 7
 
     asyncio.run(scene())
 
 
-def test_masks_and_read_only_paths_are_in_effect(lab: Lab) -> None:
+def test_masks_and_read_only_paths_are_in_effect(runner: ContainerRunner) -> None:
     async def scene() -> None:
-        box = await lab.start(
+        box = await runner.start(
             "sh",
             "-c",
             "wc -c < /proc/keys; ls /sys/firmware | wc -l;"
@@ -88,9 +88,11 @@ def test_masks_and_read_only_paths_are_in_effect(lab: Lab) -> None:
     asyncio.run(scene())
 
 
-def test_root_writes_to_a_bind_mount_as_its_owner_on_the_host(lab: Lab, tmp_path: Path) -> None:
+def test_root_writes_to_a_bind_mount_as_its_owner_on_the_host(
+    runner: ContainerRunner, tmp_path: Path
+) -> None:
     async def scene() -> None:
-        box = await lab.start(
+        box = await runner.start(
             "sh",
             "-c",
             "echo hello > /data/file; stat -c %u /data/file",
@@ -104,16 +106,16 @@ def test_root_writes_to_a_bind_mount_as_its_owner_on_the_host(lab: Lab, tmp_path
     asyncio.run(scene())
 
 
-def test_writes_stay_in_the_upper_directory_with_plain_ids(lab: Lab) -> None:
+def test_writes_stay_in_the_upper_directory_with_plain_ids(runner: ContainerRunner) -> None:
     async def scene() -> None:
-        box = await lab.start("sh", "-c", "echo x > /new; rm /bin/vi; ls -ln /new")
+        box = await runner.start("sh", "-c", "echo x > /new; rm /bin/vi; ls -ln /new")
         assert " 0 " in await box.output()
         await box.ended
-        homes = list(lab.base.glob("c*/upper/new"))
+        homes = list(runner.base.glob("c*/upper/new"))
         assert homes
         assert homes[-1].stat().st_uid == 0
-        assert not (lab.layer / "new").exists()
-        assert (lab.layer / "bin/vi").is_symlink()
+        assert not (runner.layer / "new").exists()
+        assert (runner.layer / "bin/vi").is_symlink()
 
     asyncio.run(scene())
 
@@ -129,7 +131,7 @@ def test_writes_stay_in_the_upper_directory_with_plain_ids(lab: Lab) -> None:
     ],
 )
 def test_a_program_that_cannot_start_gives_dockers_exit_code(
-    lab: Lab, tmp_path: Path, args: tuple[str, ...], code: int, text: str
+    runner: ContainerRunner, tmp_path: Path, args: tuple[str, ...], code: int, text: str
 ) -> None:
     (tmp_path / "script").write_text("#!/bin/sh\n")
     (tmp_path / "garbage").write_text("garbage")
@@ -137,7 +139,7 @@ def test_a_program_that_cannot_start_gives_dockers_exit_code(
 
     async def scene() -> None:
         with pytest.raises(RuntimeFailure) as caught:
-            await lab.start(
+            await runner.start(
                 *args, mounts=(oci.Mount("/data", str(tmp_path), None, ("bind", "idmap")),)
             )
         assert caught.value.exit_code == code
@@ -146,9 +148,9 @@ def test_a_program_that_cannot_start_gives_dockers_exit_code(
     asyncio.run(scene())
 
 
-def test_a_terminal_has_a_size_an_echo_and_a_console(lab: Lab) -> None:
+def test_a_terminal_has_a_size_an_echo_and_a_console(runner: ContainerRunner) -> None:
     async def scene() -> None:
-        box = await lab.start(
+        box = await runner.start(
             "sh",
             "-c",
             "tty; read go; stty size; test -c /dev/console && echo console",
@@ -166,9 +168,9 @@ def test_a_terminal_has_a_size_an_echo_and_a_console(lab: Lab) -> None:
     asyncio.run(scene())
 
 
-def test_half_closed_input_ends_the_program_and_output_arrives(lab: Lab) -> None:
+def test_half_closed_input_ends_the_program_and_output_arrives(runner: ContainerRunner) -> None:
     async def scene() -> None:
-        box = await lab.start("wc", "-c", stdin=True)
+        box = await runner.start("wc", "-c", stdin=True)
         await asyncio.get_running_loop().sock_sendall(_nonblocking(box.client), b"x" * 300_000)
         box.client.shutdown(1)
         assert (await box.output()).strip() == "300000"
@@ -181,9 +183,9 @@ def _nonblocking(sock: socket.socket) -> socket.socket:
     return sock
 
 
-def test_exec_joins_every_namespace_and_reports_its_status(lab: Lab) -> None:
+def test_exec_joins_every_namespace_and_reports_its_status(runner: ContainerRunner) -> None:
     async def scene() -> None:
-        box = await lab.start("sleep", "100")
+        box = await runner.start("sleep", "100")
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         await box.shim.exec(
@@ -221,10 +223,10 @@ def test_exec_joins_every_namespace_and_reports_its_status(lab: Lab) -> None:
     asyncio.run(scene())
 
 
-def test_an_oom_kill_is_reported(lab: Lab) -> None:
+def test_an_oom_kill_is_reported(runner: ContainerRunner) -> None:
     async def scene() -> None:
         limit = 16 << 20
-        box = await lab.start(
+        box = await runner.start(
             "dd",
             "if=/dev/zero",
             "of=/dev/null",
@@ -242,13 +244,13 @@ def test_an_oom_kill_is_reported(lab: Lab) -> None:
     asyncio.run(scene())
 
 
-def test_a_later_engine_reconnects_and_reads_the_exit_record(lab: Lab) -> None:
+def test_a_later_engine_reconnects_and_reads_the_exit_record(runner: ContainerRunner) -> None:
     async def scene() -> None:
-        box = await lab.start("sh", "-c", "read line; exit 4", stdin=True)
-        run_dir = next(str(p.parent) for p in lab.base.glob("c*/run/shim.sock"))
+        box = await runner.start("sh", "-c", "read line; exit 4", stdin=True)
+        run_dir = next(str(p.parent) for p in runner.base.glob("c*/run/shim.sock"))
         box.shim.close()
         events: list[object] = []
-        again = await lab.runtime.reconnect(run_dir, events.append)
+        again = await runner.runtime.reconnect(run_dir, events.append)
         assert again is not None
         assert again.pid == box.shim.pid
         again.close()
@@ -261,7 +263,7 @@ def test_a_later_engine_reconnects_and_reads_the_exit_record(lab: Lab) -> None:
         assert record is not None
         assert record.exit_code == 4
         await asyncio.sleep(0.1)
-        assert await lab.runtime.reconnect(run_dir, events.append) is None
+        assert await runner.runtime.reconnect(run_dir, events.append) is None
 
     asyncio.run(scene())
 
@@ -270,25 +272,27 @@ def test_a_later_engine_reconnects_and_reads_the_exit_record(lab: Lab) -> None:
     ("cwd", "text"),
     [("/proc/self/fd/7", "below /proc"), ("/etc/passwd", "not a directory")],
 )
-def test_a_hostile_working_directory_is_refused(lab: Lab, cwd: str, text: str) -> None:
-    (lab.layer / "etc/passwd").touch()
+def test_a_hostile_working_directory_is_refused(
+    runner: ContainerRunner, cwd: str, text: str
+) -> None:
+    (runner.layer / "etc/passwd").touch()
 
     async def scene() -> None:
         with pytest.raises(RuntimeFailure, match=text):
-            await lab.start("pwd", cwd=cwd)
+            await runner.start("pwd", cwd=cwd)
 
     asyncio.run(scene())
 
 
 def test_a_working_directory_behind_a_link_to_a_descriptor_is_refused(
-    lab: Lab, tmp_path: Path
+    runner: ContainerRunner, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         for fd in range(3, 30):
             link = tmp_path / f"w{fd}"
             link.symlink_to(f"/proc/self/fd/{fd}")
             with pytest.raises(RuntimeFailure, match="working directory"):
-                await lab.start(
+                await runner.start(
                     "pwd",
                     cwd=f"/data/w{fd}",
                     mounts=(oci.Mount("/data", str(tmp_path), None, ("bind", "idmap")),),

@@ -1,4 +1,4 @@
-"""Mounts of a spec by what they are inside: mountinfo, stat and attempts to write."""
+"""Mounts of a spec, checked inside: mountinfo, stat and attempts to write."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from harness.runtime_lab import Lab
+from harness.container_runner import ContainerRunner
 from jaula.errors import JaulaError
 from jaula.kernel.mounts import mount
 from jaula.spec import runtime as oci
 
 
-def seen(lab: Lab, script: str, *mounts: oci.Mount, **spec: object) -> str:
+def seen(runner: ContainerRunner, script: str, *mounts: oci.Mount, **spec: object) -> str:
     """Return the output of a shell script in a container with these mounts."""
     texts: list[str] = []
 
     async def scene() -> None:
-        box = await lab.start("sh", "-c", script, mounts=mounts, **spec)
+        box = await runner.start("sh", "-c", script, mounts=mounts, **spec)
         texts.append(await box.output())
         await box.ended
 
@@ -29,11 +29,11 @@ def seen(lab: Lab, script: str, *mounts: oci.Mount, **spec: object) -> str:
     return texts[0]
 
 
-def refused(lab: Lab, *mounts: oci.Mount, **spec: object) -> str:
+def refused(runner: ContainerRunner, *mounts: oci.Mount, **spec: object) -> str:
     """Return why a container with these mounts does not start."""
 
     async def scene() -> None:
-        await lab.start("true", mounts=mounts, **spec)
+        await runner.start("true", mounts=mounts, **spec)
 
     with pytest.raises(JaulaError) as caught:
         asyncio.run(scene())
@@ -82,51 +82,53 @@ def tree(tmp_path: Path) -> Iterator[Path]:
 )
 @pytest.mark.parametrize("kind", ["bind", "tmpfs"])
 def test_an_attribute_takes_effect(
-    lab: Lab, tmp_path: Path, kind: str, option: str, expected: str
+    runner: ContainerRunner, tmp_path: Path, kind: str, option: str, expected: str
 ) -> None:
-    wanted = oci.Mount("/data", str(tmp_path), kind, (option,))
-    assert expected in info(seen(lab, INFO, wanted), "/data")[0]
+    requested = oci.Mount("/data", str(tmp_path), kind, (option,))
+    assert expected in info(seen(runner, INFO, requested), "/data")[0]
 
 
-def test_recursive_attributes_reach_what_is_mounted_below(lab: Lab, tree: Path) -> None:
-    text = seen(lab, INFO, oci.Mount("/data", str(tree), None, ("rbind", "rro", "rnosuid")))
+def test_recursive_attributes_apply_to_mounts_below(runner: ContainerRunner, tree: Path) -> None:
+    text = seen(runner, INFO, oci.Mount("/data", str(tree), None, ("rbind", "rro", "rnosuid")))
     for point in ("/data", "/data/below"):
         assert {"ro", "nosuid"} <= info(text, point)[0]
-    text = seen(lab, INFO, oci.Mount("/data", str(tree), None, ("rbind", "ro")))
+    text = seen(runner, INFO, oci.Mount("/data", str(tree), None, ("rbind", "ro")))
     assert "ro" in info(text, "/data")[0]
     assert "rw" in info(text, "/data/below")[0]
 
 
-def test_a_recursive_bind_is_read_only_and_its_opposite_writable(lab: Lab, tree: Path) -> None:
+def test_a_recursive_bind_is_read_only_and_its_opposite_writable(
+    runner: ContainerRunner, tree: Path
+) -> None:
     script = "echo x 2>/dev/null > /data/below/file && echo written || echo refused"
     for options, expected in ((("rbind", "rro"), "refused"), (("rbind", "rro", "rrw"), "written")):
-        assert expected in seen(lab, script, oci.Mount("/data", str(tree), None, options))
+        assert expected in seen(runner, script, oci.Mount("/data", str(tree), None, options))
 
 
-def test_a_plain_bind_leaves_what_is_mounted_below(lab: Lab, tree: Path) -> None:
-    wanted = oci.Mount("/data", str(tree), None, ("bind",))
-    assert seen(lab, "ls /data/below; cat /data/file", wanted) == "top\n"
+def test_a_plain_bind_excludes_mounts_below(runner: ContainerRunner, tree: Path) -> None:
+    requested = oci.Mount("/data", str(tree), None, ("bind",))
+    assert seen(runner, "ls /data/below; cat /data/file", requested) == "top\n"
 
 
-def test_a_file_is_bound_on_a_file_that_is_made(lab: Lab, tree: Path) -> None:
-    wanted = oci.Mount("/new/place/file", str(tree / "file"), "bind", ("ro",))
-    assert seen(lab, "cat /new/place/file", wanted) == "top\n"
+def test_a_file_is_bound_on_a_created_file(runner: ContainerRunner, tree: Path) -> None:
+    requested = oci.Mount("/new/place/file", str(tree / "file"), "bind", ("ro",))
+    assert seen(runner, "cat /new/place/file", requested) == "top\n"
 
 
-def test_idmap_is_of_one_mount_and_ridmap_of_the_tree(lab: Lab, tree: Path) -> None:
+def test_idmap_is_of_one_mount_and_ridmap_of_the_tree(runner: ContainerRunner, tree: Path) -> None:
     script = "stat -c %u /data/file /data/below/file"
     one = oci.Mount("/data", str(tree), None, ("rbind", "idmap"))
     all_ = oci.Mount("/data", str(tree), None, ("rbind", "ridmap"))
-    assert seen(lab, script, one) == "0\n65534\n"
-    assert seen(lab, script, all_) == "0\n0\n"
+    assert seen(runner, script, one) == "0\n65534\n"
+    assert seen(runner, script, all_) == "0\n0\n"
 
 
-def test_a_mount_has_mappings_of_its_own(lab: Lab, tree: Path) -> None:
-    rows = (oci.IDMapping(0, lab.first_id + 7, 1),)
-    wanted = oci.Mount(
+def test_a_mount_has_mappings_of_its_own(runner: ContainerRunner, tree: Path) -> None:
+    rows = (oci.IDMapping(0, runner.first_id + 7, 1),)
+    requested = oci.Mount(
         "/data", str(tree), "bind", ("bind", "idmap"), uid_mappings=rows, gid_mappings=rows
     )
-    assert seen(lab, "stat -c %u:%g /data/file", wanted) == "7:7\n"
+    assert seen(runner, "stat -c %u:%g /data/file", requested) == "7:7\n"
 
 
 @pytest.mark.parametrize(
@@ -140,18 +142,18 @@ def test_a_mount_has_mappings_of_its_own(lab: Lab, tree: Path) -> None:
         ("runbindable", "unbindable"),
     ],
 )
-def test_propagation_is_what_the_option_says(
-    lab: Lab, tree: Path, option: str, expected: str
+def test_propagation_matches_the_option(
+    runner: ContainerRunner, tree: Path, option: str, expected: str
 ) -> None:
-    text = seen(lab, INFO, oci.Mount("/data", str(tree), None, ("rbind", option)))
+    text = seen(runner, INFO, oci.Mount("/data", str(tree), None, ("rbind", option)))
     assert info(text, "/data")[1].startswith(expected)
     below = info(text, "/data/below")[1]
     assert below.startswith(expected) if option.startswith("r") else "unbindable" not in below
 
 
 @pytest.mark.parametrize("option", ["slave", "rslave"])
-def test_a_slave_of_a_shared_mount_gets_what_is_mounted_later(
-    lab: Lab, tree: Path, option: str
+def test_a_slave_of_a_shared_mount_receives_later_mounts(
+    runner: ContainerRunner, tree: Path, option: str
 ) -> None:
     below = tree / "below"
     subprocess.run(["mount", "--make-shared", str(below)], check=True)
@@ -159,7 +161,7 @@ def test_a_slave_of_a_shared_mount_gets_what_is_mounted_later(
     texts: list[str] = []
 
     async def scene() -> None:
-        box = await lab.start(
+        box = await runner.start(
             *("sh", "-c", "read go; ls /data/late; cat /proc/self/mountinfo"),
             stdin=True,
             mounts=(oci.Mount("/data", str(below), None, ("rbind", option)),),
@@ -178,9 +180,9 @@ def test_a_slave_of_a_shared_mount_gets_what_is_mounted_later(
     assert "master:" in info(texts[0], "/data")[1]
 
 
-def test_remount_changes_a_mount_that_is_there(lab: Lab, tree: Path) -> None:
+def test_remount_changes_an_existing_mount(runner: ContainerRunner, tree: Path) -> None:
     text = seen(
-        lab,
+        runner,
         INFO,
         oci.Mount("/data", str(tree), "bind", ("rbind",)),
         oci.Mount("/data", str(tree), "bind", ("bind", "remount", "ro", "nosuid")),
@@ -192,14 +194,16 @@ def test_remount_changes_a_mount_that_is_there(lab: Lab, tree: Path) -> None:
     assert "size=2048k" in text
 
 
-def test_superblock_flags_are_set(lab: Lab) -> None:
-    text = seen(lab, INFO, oci.Mount("/scratch", "tmpfs", "tmpfs", ("sync", "dirsync", "size=1m")))
+def test_superblock_flags_are_set(runner: ContainerRunner) -> None:
+    text = seen(
+        runner, INFO, oci.Mount("/scratch", "tmpfs", "tmpfs", ("sync", "dirsync", "size=1m"))
+    )
     line = next(x for x in text.splitlines() if " /scratch " in x)
     assert {"sync", "dirsync"} <= set(line.split()[-1].split(","))
 
 
-def test_tmpcopyup_keeps_modes_owners_links(lab: Lab) -> None:
-    source = lab.layer / "srv"
+def test_tmpcopyup_keeps_modes_owners_links(runner: ContainerRunner) -> None:
+    source = runner.layer / "srv"
     if not source.exists():
         (source / "deep").mkdir(parents=True)
         (source / "deep/file").write_text("text\n")
@@ -213,7 +217,7 @@ def test_tmpcopyup_keeps_modes_owners_links(lab: Lab) -> None:
         "stat -c %a /srv/deep; echo x 2>/dev/null > /srv/new && echo written || echo refused"
     )
     for options, end in ((("tmpcopyup",), "written"), (("tmpcopyup", "ro"), "refused")):
-        text = seen(lab, script, oci.Mount("/srv", "tmpfs", "tmpfs", options))
+        text = seen(runner, script, oci.Mount("/srv", "tmpfs", "tmpfs", options))
         assert text.splitlines() == ["4711 12:34 2", "text", "deep/file", "1770", end], text
 
 
@@ -221,12 +225,14 @@ def test_tmpcopyup_keeps_modes_owners_links(lab: Lab) -> None:
     ("kind", "data"),
     [("ramfs", ()), ("mqueue", ()), ("tmpfs", ("size=1m",)), ("devpts", ("newinstance",))],
 )
-def test_any_file_system_is_mounted(lab: Lab, kind: str, data: tuple[str, ...]) -> None:
-    text = seen(lab, INFO, oci.Mount("/x", kind, kind, data))
+def test_any_file_system_is_mounted(
+    runner: ContainerRunner, kind: str, data: tuple[str, ...]
+) -> None:
+    text = seen(runner, INFO, oci.Mount("/x", kind, kind, data))
     assert info(text, "/x")[2] == kind
 
 
-def test_overlay_with_a_long_list_of_layers(lab: Lab, tmp_path: Path) -> None:
+def test_overlay_with_a_long_list_of_layers(runner: ContainerRunner, tmp_path: Path) -> None:
     lab_visible = tmp_path / ("long" * 30)
     names = []
     for n in range(4):
@@ -235,50 +241,50 @@ def test_overlay_with_a_long_list_of_layers(lab: Lab, tmp_path: Path) -> None:
         names.append(str(lab_visible / str(n)))
     for parent in (tmp_path, *tmp_path.parents[:3]):
         os.chmod(parent, os.stat(parent).st_mode | 0o711)
-    wanted = oci.Mount("/x", "overlay", "overlay", (f"lowerdir={':'.join(names)}",))
-    assert seen(lab, "ls /x", wanted).split() == ["f0", "f1", "f2", "f3"]
+    requested = oci.Mount("/x", "overlay", "overlay", (f"lowerdir={':'.join(names)}",))
+    assert seen(runner, "ls /x", requested).split() == ["f0", "f1", "f2", "f3"]
 
 
-def test_an_unknown_file_system_type_is_named(lab: Lab) -> None:
-    assert "nosuchfs" in refused(lab, oci.Mount("/x", "x", "nosuchfs"))
-    assert "has no type" in refused(lab, oci.Mount("/x", "x"))
-    assert "no option 'size'" in refused(lab, oci.Mount("/x", "/tmp", "bind", ("size=1",)))
+def test_an_unknown_file_system_type_is_named(runner: ContainerRunner) -> None:
+    assert "nosuchfs" in refused(runner, oci.Mount("/x", "x", "nosuchfs"))
+    assert "has no type" in refused(runner, oci.Mount("/x", "x"))
+    assert "no option 'size'" in refused(runner, oci.Mount("/x", "/tmp", "bind", ("size=1",)))
 
 
-def test_an_option_that_the_file_system_refuses_is_explained(lab: Lab) -> None:
-    said = refused(lab, oci.Mount("/x", "tmpfs", "tmpfs", ("nonsense=1",)))
-    assert "nonsense" in said
+def test_an_option_that_the_file_system_refuses_is_explained(runner: ContainerRunner) -> None:
+    output = refused(runner, oci.Mount("/x", "tmpfs", "tmpfs", ("nonsense=1",)))
+    assert "nonsense" in output
 
 
 @pytest.mark.parametrize(
     "destination", ["relative/place", "/a/../relative/place", "/./relative//place"]
 )
-def test_a_destination_is_below_the_root_however_it_is_written(
-    lab: Lab, tree: Path, destination: str
+def test_every_destination_is_below_the_root(
+    runner: ContainerRunner, tree: Path, destination: str
 ) -> None:
     if "/a/" in destination:
-        (lab.layer / "a").mkdir(exist_ok=True)
-    wanted = oci.Mount(destination, str(tree), "bind", ("ro",))
-    assert seen(lab, "cat /relative/place/file", wanted) == "top\n"
+        (runner.layer / "a").mkdir(exist_ok=True)
+    requested = oci.Mount(destination, str(tree), "bind", ("ro",))
+    assert seen(runner, "cat /relative/place/file", requested) == "top\n"
 
 
 @pytest.mark.parametrize("target", ["/proc", "/proc/self/fd", "proc/sys"])
-def test_a_link_of_the_image_that_leads_into_proc_is_refused(
-    lab: Lab, tree: Path, target: str
+def test_a_link_of_the_image_into_proc_is_refused(
+    runner: ContainerRunner, tree: Path, target: str
 ) -> None:
-    link = lab.layer / "trap"
+    link = runner.layer / "trap"
     link.unlink(missing_ok=True)
     link.symlink_to(target)
-    said = refused(lab, oci.Mount("/trap", str(tree), "bind", ("ro",)))
-    assert "proc" in said or "fd" in said or "sys" in said
+    output = refused(runner, oci.Mount("/trap", str(tree), "bind", ("ro",)))
+    assert "proc" in output or "fd" in output or "sys" in output
     link.unlink()
 
 
-def test_a_link_out_of_the_root_stays_inside(lab: Lab, tree: Path) -> None:
-    link = lab.layer / "out"
+def test_a_link_out_of_the_root_stays_inside(runner: ContainerRunner, tree: Path) -> None:
+    link = runner.layer / "out"
     link.unlink(missing_ok=True)
     link.symlink_to("../../../../made-inside-only")
-    wanted = oci.Mount("/out/x", str(tree), "bind", ("ro",))
-    assert seen(lab, "cat /made-inside-only/x/file", wanted) == "top\n"
+    requested = oci.Mount("/out/x", str(tree), "bind", ("ro",))
+    assert seen(runner, "cat /made-inside-only/x/file", requested) == "top\n"
     assert not Path("/made-inside-only").exists()
     link.unlink()

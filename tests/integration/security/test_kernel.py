@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from harness.forked import child, refused
+from harness.fork import child, refused
 from jaula.kernel import capabilities, namespaces
 from jaula.kernel import seccomp as kernel
 from jaula.kernel.libc import libc
@@ -30,14 +30,14 @@ def confine() -> None:
 
 def test_capability_sets_are_read_back() -> None:
     def act() -> None:
-        wanted = mask(DEFAULT)
-        capabilities.drop_bounding(wanted)
+        expected = mask(DEFAULT)
+        capabilities.drop_bounding(expected)
         capabilities.clear_ambient()
-        capabilities.capset(wanted, wanted, 0)
-        assert capabilities.bounding() == wanted
-        assert capabilities.capget() == (wanted, wanted, 0)
+        capabilities.capset(expected, expected, 0)
+        assert capabilities.bounding() == expected
+        assert capabilities.capget() == (expected, expected, 0)
         assert capabilities.read_status_masks("self") == {
-            "inheritable": 0, "permitted": wanted, "effective": wanted, "bounding": wanted,
+            "inheritable": 0, "permitted": expected, "effective": expected, "bounding": expected,
             "ambient": 0,
         }  # fmt: skip
 
@@ -46,9 +46,9 @@ def test_capability_sets_are_read_back() -> None:
 
 def test_a_missing_capability_is_enforced() -> None:
     def act() -> None:
-        wanted = mask(resolve(drop=["net_raw"]).bounding)
-        capabilities.drop_bounding(wanted)
-        capabilities.capset(wanted, wanted, 0)
+        expected = mask(resolve(drop=["net_raw"]).bounding)
+        capabilities.drop_bounding(expected)
+        capabilities.capset(expected, expected, 0)
         refused(errno.EPERM, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
 
     child(act)
@@ -61,10 +61,10 @@ def test_ambient_capabilities_survive_a_program_of_another_user() -> None:
         os.setresuid(65534, 65534, 65534)
         capabilities.capset(one, one, one)
         capabilities.raise_ambient(one)
-        said = subprocess.run(
+        output = subprocess.run(
             ["cat", "/proc/self/status"], capture_output=True, text=True, check=True
         )
-        assert capabilities.parse_status_masks(said.stdout)["effective"] == one
+        assert capabilities.parse_status_masks(output.stdout)["effective"] == one
 
     child(act)
 
@@ -74,8 +74,8 @@ def test_the_filter_is_in_force_and_programs_still_run() -> None:
         confine()
         with open("/proc/self/status") as status:
             assert "Seccomp:\t2\n" in status.read()
-        said = subprocess.run(["sh", "-c", "id -u | cat"], capture_output=True, check=True)
-        assert said.stdout == b"0\n"
+        output = subprocess.run(["sh", "-c", "id -u | cat"], capture_output=True, check=True)
+        assert output.stdout == b"0\n"
 
     child(act)
 

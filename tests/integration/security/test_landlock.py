@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.forked import child, refused
+from harness.fork import child, refused
 from jaula.errors import JaulaError
 from jaula.kernel import landlock as kernel
 from jaula.kernel import mounts, namespaces, process
@@ -48,7 +48,7 @@ def rules(*words: str, readonly: bool = False, mounted: tuple[Mount, ...] = (VOL
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A directory that becomes a root, with a volume, and a tree beside it that plays the host."""
+    """Return a directory to be a root, with a volume, and a tree next to it for the host."""
     for name in ("root/etc", "root/tmp", "root/data", "root/proc", "host/etc"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "root/etc/passwd").write_text("inside")
@@ -140,7 +140,7 @@ def test_pipes_memory_files_and_namespaces_open_again_by_their_number(root: Path
     child(act)
 
 
-def test_a_standard_descriptor_opens_again_in_its_own_mode_and_nothing_beside_it(
+def test_a_standard_descriptor_reopens_in_its_mode_only(
     root: Path,
 ) -> None:
     def act() -> None:
@@ -162,7 +162,7 @@ def test_a_standard_descriptor_opens_again_in_its_own_mode_and_nothing_beside_it
 
 def test_beneath_a_read_only_root_only_its_writable_mounts_are_written(root: Path) -> None:
     def act() -> None:
-        pivot(root)  # the root's own flag does not say so: it is Landlock that refuses
+        pivot(root)  # the mount flag of the root allows it: Landlock refuses
         enter(rules(readonly=True))
         assert read("/etc/passwd") == b"inside"
         refused(errno.EACCES, lambda: write("/etc/new"))
@@ -190,7 +190,7 @@ def test_a_path_that_is_missing_gets_no_rights_and_one_of_a_file_those_of_files(
 
 
 @pytest.mark.parametrize("target", ["/proc/self/root/etc", "/../../host", "/proc/1/root/etc"])
-def test_no_path_of_a_rule_leads_out_of_the_root(root: Path, target: str) -> None:
+def test_no_path_of_a_rule_leaves_the_root(root: Path, target: str) -> None:
     def act() -> None:
         leaked = os.open(root.parent / "host", os.O_PATH)
         pivot(root)
@@ -225,7 +225,7 @@ def test_a_program_may_confine_itself_further(root: Path) -> None:
     child(act)
 
 
-def test_no_new_privileges_serves_where_capabilities_are_missing(root: Path) -> None:
+def test_no_new_privileges_suffices_without_capabilities(root: Path) -> None:
     def act() -> None:
         pivot(root)
         os.setresuid(65534, 65534, 65534)
@@ -254,7 +254,7 @@ def test_only_the_ports_that_are_named_can_be_used() -> None:
 
 
 def looks_into(pid: int) -> bool:
-    """Whether we may read what needs the rights of ptrace."""
+    """Return whether this process may read a file that needs ptrace rights."""
     try:
         os.readlink(f"/proc/{pid}/exe")
     except PermissionError:
@@ -266,10 +266,8 @@ def looks_into(pid: int) -> bool:
     ("mine", "theirs", "allowed"),
     [(False, True, True), (True, False, False), (True, True, False), (False, False, True)],
 )
-def test_two_domains_of_the_same_rules_are_strangers(
-    mine: bool, theirs: bool, allowed: bool
-) -> None:
-    """Why a process that joins a container enters no domain of its own by default."""
+def test_two_domains_with_equal_rules_are_separate(mine: bool, theirs: bool, allowed: bool) -> None:
+    """For this reason a process that joins a container enters no domain by default."""
 
     def act() -> None:
         reading, writing = os.pipe()
@@ -293,7 +291,7 @@ def test_two_domains_of_the_same_rules_are_strangers(
 
 
 @pytest.mark.skipif(ABI < 6, reason="scopes came with version 6")
-def test_scopes_keep_signals_and_abstract_sockets_within() -> None:
+def test_scopes_confine_signals_and_abstract_sockets() -> None:
     def act() -> None:
         parent = os.getppid()
         os.kill(parent, 0)
@@ -308,7 +306,7 @@ def test_scopes_keep_signals_and_abstract_sockets_within() -> None:
     child(act)
 
 
-def test_rules_for_others_are_not_those_of_a_process_that_joins() -> None:
+def test_a_joining_process_has_separate_rules() -> None:
     text = {LANDLOCK_ANNOTATION: encode_ruleset(rules())}
     assert runtime.prepare(text, for_exec=False) is not None
     assert runtime.prepare(text, for_exec=True) is None
@@ -346,7 +344,7 @@ def test_each_older_version_of_the_rules_is_accepted(root: Path) -> None:
         child(act)
 
 
-def test_programs_run_and_what_they_hold_stays_open(root: Path) -> None:
+def test_programs_run_and_their_descriptors_stay_open(root: Path) -> None:
     def act() -> None:
         held = os.open(root.parent / "host/etc/passwd", os.O_RDONLY)
         pivot(root)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import disks
+from harness import loop_mount
 from jaula.config import Paths
 from jaula.storage.layers.store import LayerStore
 
@@ -34,7 +34,7 @@ def paths(tmp_path: Path) -> Paths:
 @pytest.fixture
 def on_btrfs(tmp_path: Path) -> Iterator[Path]:
     """An empty btrfs file system."""
-    with disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
+    with loop_mount.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
         yield top
 
 
@@ -50,9 +50,9 @@ def tar() -> Tar:
     def make(*members: tuple[object, ...]) -> bytes:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as out:
-            for given in members:
-                facts = given[-1] if isinstance(given[-1], dict) else {}
-                words = [w for w in given if not isinstance(w, dict)]
+            for passed in members:
+                facts = passed[-1] if isinstance(passed[-1], dict) else {}
+                words = [w for w in passed if not isinstance(w, dict)]
                 info = tarfile.TarInfo(str(words[0]))
                 info.mode, info.mtime = 0o644, 1_700_000_000
                 content = b""
@@ -72,11 +72,11 @@ def tar() -> Tar:
 
 def snapshot(top: Path) -> dict[str, object]:
     """Return all metadata of a tree that an escape could change."""
-    found: dict[str, object] = {}
+    result: dict[str, object] = {}
     for path in [top, *sorted(top.rglob("*"))]:
         facts = path.lstat()
         content = path.read_bytes() if stat.S_ISREG(facts.st_mode) else b""
-        found[str(path.relative_to(top))] = (
+        result[str(path.relative_to(top))] = (
             facts.st_mode,
             facts.st_uid,
             facts.st_gid,
@@ -85,7 +85,7 @@ def snapshot(top: Path) -> dict[str, object]:
             content,
             os.listxattr(path, follow_symlinks=False),
         )
-    return found
+    return result
 
 
 @pytest.fixture

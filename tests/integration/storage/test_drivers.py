@@ -31,7 +31,7 @@ def test_ten_containers_share_their_layers(paths: Paths, layers: LayerStore, tar
     assert used < 6_000_000
 
 
-def test_more_layers_than_a_page_of_options_holds(
+def test_more_layers_than_fit_in_a_page_of_options_are_mounted(
     paths: Paths, layers: LayerStore, tar: Tar
 ) -> None:
     ids = tuple(
@@ -84,7 +84,7 @@ def test_overlay_orders_layers_for_the_kernel(paths: Paths, layers: LayerStore, 
     assert source.lowers == (layers.path(top), layers.path(base))
 
 
-def test_on_btrfs_its_driver_is_chosen_where_it_has_containers(
+def test_the_btrfs_driver_is_chosen_if_it_has_containers(
     on_btrfs: Path, tmp_path: Path, tar: Tar
 ) -> None:
     paths = Paths(on_btrfs / "root", tmp_path / "run")

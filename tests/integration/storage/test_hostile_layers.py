@@ -1,8 +1,8 @@
 """Statement I11: a corpus of hostile layers changes nothing outside and is bounded.
 
-Each case is unpacked beside a canary tree that the archive tries to reach (CVE-2014-9356,
-2017-14992, 2021-20291, 2021-32760, 2025-47290). It is refused, or lands inside the layer; either
-way the canary is as it was, and a refusal leaves nothing behind.
+Each case is extracted next to a canary tree that the archive attacks (CVE-2014-9356, 2017-14992,
+2021-20291, 2021-32760, 2025-47290). It is refused, or extracted inside the layer. The canary stays
+unchanged, and a refusal leaves no files.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ CONTAINED: dict[str, tuple[tuple[object, ...], ...]] = {
 
 
 def fill(members: tuple[tuple[object, ...], ...], canary: Path) -> list[tuple[object, ...]]:
-    """The case with the canary's own path in it."""
+    """Return the case with the canary's path in it."""
     place = str(canary)[1:]
 
     def word(value: object) -> object:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import disks
+from harness import loop_mount
 from jaula.config import Paths
 from jaula.errors import Unsupported
 from jaula.kernel import btrfs, capabilities
@@ -36,7 +36,7 @@ def make(tmp_path: Path) -> Iterator[Callable[[str, str], SnapshotDriver]]:
 
     def made(kind: str, name: str) -> SnapshotDriver:
         maker, options = DISKS[kind]
-        context = disks.mounted(tmp_path, *maker, options=options)
+        context = loop_mount.mounted(tmp_path, *maker, options=options)
         paths = Paths(context.__enter__() / "root", tmp_path / "run")
         with_disk.append(context)
         return open_driver(name, paths, LayerStore(paths))
@@ -126,7 +126,7 @@ def test_a_container_writes_up_to_its_limit(
         snapshots.remove(each)
 
 
-def test_a_subvolume_made_inside_counts_for_its_container(
+def test_a_subvolume_created_inside_counts_towards_its_container(
     make: Callable[[str, str], SnapshotDriver], tar: Tar
 ) -> None:
     snapshots = make("btrfs", "btrfs")
@@ -141,7 +141,7 @@ def test_a_subvolume_made_inside_counts_for_its_container(
 
 
 @pytest.mark.parametrize("name", ["overlay", "vfs"])
-def test_a_limit_without_project_quota_is_refused_and_nothing_is_left(
+def test_a_limit_without_project_quota_is_refused_without_leftovers(
     layers: LayerStore, paths: Paths, tar: Tar, name: str
 ) -> None:
     snapshots = open_driver(name, paths, layers)

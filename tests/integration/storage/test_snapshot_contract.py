@@ -138,8 +138,8 @@ def test_changes_are_listed_as_in_docker(snapshots: SnapshotDriver, image: tuple
         write(root, "tmp", "")
         os.unlink("tmp", dir_fd=root)
         os.chmod("was", 0o600, dir_fd=root)
-    found = {change.path: change.kind for change in snapshots.changes(ID)}
-    assert found == {
+    result = {change.path: change.kind for change in snapshots.changes(ID)}
+    assert result == {
         "/etc": ChangeKind.MODIFIED,
         "/etc/passwd": ChangeKind.MODIFIED,
         "/opt": ChangeKind.MODIFIED,
@@ -148,7 +148,7 @@ def test_changes_are_listed_as_in_docker(snapshots: SnapshotDriver, image: tuple
         "/srv/new": ChangeKind.ADDED,
         "/was": ChangeKind.MODIFIED,
     }
-    assert list(found) == sorted(found)
+    assert list(result) == sorted(result)
 
 
 def test_a_replaced_directory_lists_its_deleted_entries(
@@ -159,12 +159,12 @@ def test_a_replaced_directory_lists_its_deleted_entries(
         remove_tree(root, b"etc")
         os.mkdir("etc", dir_fd=root)
         write(root, "etc/other", "")
-    found = {change.path: change.kind for change in snapshots.changes(ID)}
-    assert found["/etc/other"] == ChangeKind.ADDED
-    assert found["/etc/passwd"] == ChangeKind.DELETED
+    result = {change.path: change.kind for change in snapshots.changes(ID)}
+    assert result["/etc/other"] == ChangeKind.ADDED
+    assert result["/etc/passwd"] == ChangeKind.DELETED
 
 
-def test_usage_grows_with_what_is_written(
+def test_usage_grows_with_the_written_data(
     snapshots: SnapshotDriver, image: tuple[str, ...]
 ) -> None:
     snapshots.create(ID, image)

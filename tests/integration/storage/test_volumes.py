@@ -59,7 +59,7 @@ def test_an_existing_volume_is_returned(volumes: VolumeStore) -> None:
     assert volumes.usage("data") == 0
 
 
-def test_without_a_name_it_gets_one(volumes: VolumeStore) -> None:
+def test_a_volume_without_a_name_gets_a_generated_one(volumes: VolumeStore) -> None:
     assert len(volumes.create().name) == 64
 
 
@@ -81,7 +81,7 @@ def test_options_are_stored_and_their_mount_is_not_counted(volumes: VolumeStore)
     assert volumes.usage("data") == -1
 
 
-def test_it_is_filled_from_the_image(volumes: VolumeStore, image: int) -> None:
+def test_a_volume_is_filled_from_the_image(volumes: VolumeStore, image: int) -> None:
     top = Path(volumes.create("data").path)
     assert volumes.populate("data", image, "/data")
     facts = top.stat()
@@ -91,7 +91,7 @@ def test_it_is_filled_from_the_image(volumes: VolumeStore, image: int) -> None:
     assert os.getxattr(top / "file", "user.note") == b"n"
 
 
-def test_it_is_filled_through_a_link_of_the_image(volumes: VolumeStore, image: int) -> None:
+def test_a_volume_is_filled_through_a_link_of_the_image(volumes: VolumeStore, image: int) -> None:
     volumes.create("data")
     assert volumes.populate("data", image, "/link")
 

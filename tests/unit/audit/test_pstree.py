@@ -58,6 +58,6 @@ def test_an_unreadable_parent_shows_no_changes() -> None:
 
 
 def test_the_host_is_read_with_this_process_in_it() -> None:
-    found = processes()
-    assert found[os.getpid()].parent == os.getppid()
+    result = processes()
+    assert result[os.getpid()].parent == os.getppid()
     assert f"({os.getpid()})" in render([os.getpid()])

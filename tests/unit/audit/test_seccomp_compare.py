@@ -87,8 +87,8 @@ def test_the_default_profile_is_as_strict_as_itself_and_stricter_than_with_a_cal
         PROFILE, syscalls=(*PROFILE.syscalls, Syscall(("bpf",), "SCMP_ACT_ALLOW"))
     )
     assert more_permissive(build(PROFILE), [build(PROFILE)]) == []
-    found = more_permissive(build(PROFILE), [build(wider)])
-    assert found == ["x86_64 321", "i386 357"]
+    result = more_permissive(build(PROFILE), [build(wider)])
+    assert result == ["x86_64 321", "i386 357"]
 
 
 @pytest.mark.parametrize("code", [b"", b"\xff\0\0\0\0\0\0\0", b"\x20\0\0\0\0\0\0\0"])

@@ -10,13 +10,13 @@ STATEMENTS = {f"I{number}" for number in range(1, 26)}
 
 
 def test_every_statement_has_a_module_of_tests() -> None:
-    found = set()
+    result = set()
     for path in (ROOT / "tests/security").glob("test_i*.py"):
         match = re.match(r"test_i(\d\d)_", path.name)
         assert match, path.name
         assert "\ndef test_" in path.read_text(), path.name
-        found.add(f"I{int(match[1])}")
-    assert found == STATEMENTS
+        result.add(f"I{int(match[1])}")
+    assert result == STATEMENTS
 
 
 def test_every_statement_is_in_the_document_once() -> None:

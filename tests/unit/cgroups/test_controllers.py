@@ -101,8 +101,8 @@ def test_shares_convert_to_weights_at_ends_and_default(shares: int, weight: int)
 
 
 def test_weights_never_fall_when_shares_rise() -> None:
-    found = [cpu2.weight(shares) for shares in range(2, 262145, 97)]
-    assert found == sorted(found)
+    result = [cpu2.weight(shares) for shares in range(2, 262145, 97)]
+    assert result == sorted(result)
     assert [io2.weight(10), io2.weight(1000), io2.weight(5000)] == [1, 10000, 10000]
 
 
@@ -128,7 +128,7 @@ def test_v2_bandwidth_keeps_values_that_are_not_set(asked: CPU, value: str) -> N
     assert decided(cpu2.Cpu(), Resources(cpu=asked), now) == [("cpu.max", value)]
 
 
-def test_no_limit_is_no_write() -> None:
+def test_an_absent_limit_is_not_written() -> None:
     for controller in (
         cpu.Cpu(),
         cpuset.Cpuset(),
@@ -229,8 +229,8 @@ def test_statistics_of_odd_files_are_zero_not_an_error() -> None:
     assert [e.read_bytes for e in io2.stats(odd).devices] == [0]
     assert cpu2.stats(odd).usage == 0
     text = "8:0 Read 5\n8:0 Write 6\nTotal 11\nnonsense"
-    found = blkio.stats(having({"blkio.throttle.io_service_bytes_recursive": text}))
-    assert (found.read_bytes, found.write_bytes) == (5, 6)
+    result = blkio.stats(having({"blkio.throttle.io_service_bytes_recursive": text}))
+    assert (result.read_bytes, result.write_bytes) == (5, 6)
 
 
 def test_missing_features_have_docker_s_words() -> None:
@@ -239,7 +239,7 @@ def test_missing_features_have_docker_s_words() -> None:
     assert features.warnings(set(features.FEATURES) - {"oom.control"}, 2) == ()
 
 
-def test_a_controller_is_asked_only_if_the_spec_has_its_section() -> None:
+def test_a_controller_is_queried_only_if_the_spec_has_its_section() -> None:
     controllers = (*v1.CONTROLLERS.values(), *v2.CONTROLLERS)
     for controller in controllers:
         assert not requested(controller, Resources())

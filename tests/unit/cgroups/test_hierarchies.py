@@ -26,9 +26,9 @@ def mounted(text: str) -> hierarchies.Hierarchies:
 
 
 def test_separate_hierarchies_beside_a_unified_tree() -> None:
-    found = mounted(SEPARATE)
-    assert found.legacy == {"cpu": "/sys/fs/cgroup/cpu", "memory": "/sys/fs/cgroup/memory"}
-    assert found.unified == "/sys/fs/cgroup/unified"
+    result = mounted(SEPARATE)
+    assert result.legacy == {"cpu": "/sys/fs/cgroup/cpu", "memory": "/sys/fs/cgroup/memory"}
+    assert result.unified == "/sys/fs/cgroup/unified"
 
 
 def test_controllers_mounted_together_share_a_hierarchy() -> None:

@@ -86,12 +86,12 @@ def test_a_host_without_or_with_forbidden_cgroups_gives_a_null_cgroup() -> None:
 
 
 def test_rdma_writes_only_values_that_are_set() -> None:
-    asked = {
+    requested = {
         "mlx5_0": Rdma(hca_handles=2, hca_objects=2000),
         "m1": Rdma(hca_objects=0),
         "n": Rdma(),
     }
-    assert RdmaController().decide(Resources(rdma=asked), NOTHING) == (
+    assert RdmaController().decide(Resources(rdma=requested), NOTHING) == (
         FileWrite("rdma.max", "mlx5_0 hca_handle=2 hca_object=2000"),
         FileWrite("rdma.max", "m1 hca_object=0"),
     )
@@ -101,20 +101,20 @@ def test_rdma_writes_only_values_that_are_set() -> None:
 
 def test_network_class_and_priorities() -> None:
     network = Network(class_id=1048577, priorities=(InterfacePriority(name="eth0", priority=5),))
-    asked = Resources(network=network)
-    assert NetCls().decide(asked, NOTHING) == (FileWrite("net_cls.classid", "1048577"),)
-    assert NetPrio().decide(asked, NOTHING) == (FileWrite("net_prio.ifpriomap", "eth0 5"),)
+    requested = Resources(network=network)
+    assert NetCls().decide(requested, NOTHING) == (FileWrite("net_cls.classid", "1048577"),)
+    assert NetPrio().decide(requested, NOTHING) == (FileWrite("net_prio.ifpriomap", "eth0 5"),)
     bad = Network(priorities=(InterfacePriority(name="a b", priority=5),))
     with pytest.raises(InvalidRequest, match="bad network interface name"):
         NetPrio().decide(Resources(network=bad), NOTHING)
 
 
 def test_v1_limits_reserved_huge_pages_if_supported() -> None:
-    asked = Resources(hugepage_limits=(HugepageLimit(page_size="2MB", limit=5),))
+    requested = Resources(hugepage_limits=(HugepageLimit(page_size="2MB", limit=5),))
     plain = FileWrite("hugetlb.2MB.limit_in_bytes", "5")
-    assert Hugetlb().decide(asked, NOTHING) == (plain,)
+    assert Hugetlb().decide(requested, NOTHING) == (plain,)
     name = "hugetlb.2MB.rsvd.limit_in_bytes"
-    assert Hugetlb().decide(asked, {name: "9"}.get) == (plain, FileWrite(name, "5"))
+    assert Hugetlb().decide(requested, {name: "9"}.get) == (plain, FileWrite(name, "5"))
 
 
 def test_page_sizes_have_the_names_of_the_kernel() -> None:
@@ -147,8 +147,8 @@ def test_a_bad_unified_resource_is_refused_before_a_write(
 
 def test_a_unified_value_of_several_lines_is_several_writes() -> None:
     now = {"io.max": "", "cgroup.max.depth": "max"}.get
-    asked = {"io.max": "8:0 rbps=1\n8:16 rbps=2\n", "cgroup.max.depth": "3"}
-    assert unified.decide(asked, ["io"], now) == (
+    requested = {"io.max": "8:0 rbps=1\n8:16 rbps=2\n", "cgroup.max.depth": "3"}
+    assert unified.decide(requested, ["io"], now) == (
         FileWrite("io.max", "8:0 rbps=1"),
         FileWrite("io.max", "8:16 rbps=2"),
         FileWrite("cgroup.max.depth", "3"),

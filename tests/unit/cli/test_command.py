@@ -127,18 +127,18 @@ def test_surrogates_and_empty_arguments_are_preserved() -> None:
 
 @pytest.mark.parametrize("words", sorted(command_table.COMMANDS))
 def test_every_command_is_complete(words: str) -> None:
-    found = command_table.load(words)
-    assert found.path == words
-    assert found.summary
-    assert found.description
-    assert found.examples
-    assert found.see_also
-    names = [flag.name for flag in found.flags]
-    shorts = [flag.short for flag in found.flags if flag.short]
+    result = command_table.load(words)
+    assert result.path == words
+    assert result.summary
+    assert result.description
+    assert result.examples
+    assert result.see_also
+    names = [flag.name for flag in result.flags]
+    shorts = [flag.short for flag in result.flags if flag.short]
     assert len(set(names)) == len(names)
     assert len(set(shorts)) == len(shorts)
-    assert all(flag.help and not flag.help.endswith(".") for flag in found.flags)
-    for other in found.see_also:
+    assert all(flag.help and not flag.help.endswith(".") for flag in result.flags)
+    for other in result.see_also:
         assert other in command_table.COMMANDS
 
 

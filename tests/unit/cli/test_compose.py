@@ -57,9 +57,9 @@ def test_help_is_passed_on() -> None:
 
 
 def test_certificates_are_passed_as_a_directory() -> None:
-    given = TlsOptions("/c/ca.pem", "/c/cert.pem", "/c/key.pem")
+    passed = TlsOptions("/c/ca.pem", "/c/cert.pem", "/c/key.pem")
     expected = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/c"}
-    assert compose.certificates(given) == expected
+    assert compose.certificates(passed) == expected
     for other in (
         TlsOptions("/c/ca.pem", "/d/cert.pem", "/c/key.pem"),
         TlsOptions("/c/own.pem", "/c/cert.pem", "/c/key.pem"),

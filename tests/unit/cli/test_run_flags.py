@@ -22,13 +22,13 @@ REFUSED_BY_COMMAND = {"link-local-ip"}
 
 
 def rows() -> dict[str, tuple[str, str]]:
-    found = {}
+    result = {}
     for line in PAGE.read_text().splitlines():
         if line.startswith("| `--"):
             match = ROW.fullmatch(line)
             assert match, line
-            found[match[1]] = (match[2] or "", match[3])
-    return found
+            result[match[1]] = (match[2] or "", match[3])
+    return result
 
 
 def document(*words: str) -> dict[str, Any]:
@@ -41,10 +41,10 @@ def test_the_page_has_every_flag_of_the_command_and_no_other() -> None:
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="compares with the docker command")
 def test_the_page_has_every_flag_of_docker() -> None:
-    shown = subprocess.run(
+    output = subprocess.run(
         ["docker", "run", "--help"], capture_output=True, text=True, stdin=subprocess.DEVNULL
     ).stdout
-    theirs = set(re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)", shown, re.MULTILINE))
+    theirs = set(re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)", output, re.MULTILINE))
     assert len(theirs) > 90
     assert theirs <= set(rows())
 

@@ -77,19 +77,20 @@ def test_consecutive_ports_are_merged(
 
 
 def test_formats_select_columns() -> None:
-    found = container_columns.columns(no_trunc=False)
+    result = container_columns.columns(no_trunc=False)
     default = container_columns.DEFAULT
     assert (
-        output_list.text([CONTAINER], found, default, "{{.Names}}\\t{{.State}}") == "web\trunning\n"
+        output_list.text([CONTAINER], result, default, "{{.Names}}\\t{{.State}}")
+        == "web\trunning\n"
     )
-    assert output_list.text([CONTAINER], found, default, "table {{.Names}}\\t{{.State}}") == (
+    assert output_list.text([CONTAINER], result, default, "table {{.Names}}\\t{{.State}}") == (
         "NAMES     STATE\nweb       running\n"
     )
-    assert output_list.text([CONTAINER], found, default, 'table {{.Label "com.x"}}') == "X\n1\n"
-    assert '"Names":"web"' in output_list.text([CONTAINER], found, default, "json")
-    assert '"Label"' not in output_list.text([CONTAINER], found, default, "json")
+    assert output_list.text([CONTAINER], result, default, 'table {{.Label "com.x"}}') == "X\n1\n"
+    assert '"Names":"web"' in output_list.text([CONTAINER], result, default, "json")
+    assert '"Label"' not in output_list.text([CONTAINER], result, default, "json")
     with pytest.raises(CliError, match="can't evaluate field Nosuch"):
-        output_list.text([CONTAINER], found, default, "{{.Nosuch}}")
+        output_list.text([CONTAINER], result, default, "{{.Nosuch}}")
 
 
 def test_an_image_has_a_line_for_each_name() -> None:
@@ -101,13 +102,13 @@ def test_an_image_has_a_line_for_each_name() -> None:
 
 
 def test_disk_usage_is_summed() -> None:
-    found = {
+    result = {
         "LayersSize": 300,
         "Images": [{"Containers": 1, "Size": 100, "SharedSize": 0}, {"Containers": 0, "Size": 200}],
         "Containers": [{"State": "running", "SizeRw": 5}, {"State": "exited", "SizeRw": 7}],
         "Volumes": None,
     }
-    rows = {row["Type"]: row for row in system_df.summary(found)}
+    rows = {row["Type"]: row for row in system_df.summary(result)}
     assert (rows["Images"]["Total"], rows["Images"]["Active"]) == (2, 1)
     assert rows["Images"]["Reclaimable"] == 200
     assert (rows["Containers"]["Size"], rows["Containers"]["Reclaimable"]) == (12, 7)
@@ -170,7 +171,7 @@ def test_completion_scripts_are_valid_shell(shell: str, tmp_path: Path) -> None:
 
 
 def complete(line: str) -> list[str]:
-    """What bash offers at the end of ``line``, which ends with the word being typed."""
+    """Return bash's completions at the end of ``line``, which ends with an incomplete word."""
     words = line.split(" ")
     script = completion.script("bash") + (
         f"\nCOMP_WORDS=({' '.join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}\n"

@@ -18,7 +18,7 @@ def root(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     descriptor = os.open(tree, os.O_PATH | os.O_DIRECTORY)
     yield tree, descriptor
     os.close(descriptor)
-    assert [found.name for found in tmp_path.iterdir()] == ["root"], "something outside was made"
+    assert [result.name for result in tmp_path.iterdir()] == ["root"], "something outside was made"
 
 
 def place(descriptor: int) -> Path:

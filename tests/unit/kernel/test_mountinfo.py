@@ -1,4 +1,4 @@
-"""The mount table, with what the kernel leaves unescaped and with hostile names."""
+"""The mount table: unescaped characters and hostile names."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_tables_of_this_process_and_thread_are_read() -> None:
 
 
 @given(st.text(max_size=40))
-def test_what_the_kernel_escapes_is_unescaped(name: str) -> None:
+def test_escapes_of_the_kernel_are_unescaped(name: str) -> None:
     escaped = "".join(f"\\{ord(c):03o}" if c in " \t\n\\" else c for c in name)
     assert mountinfo.unescape(escaped) == name
 

@@ -1,4 +1,4 @@
-"""The wire form of rtnetlink: what is sent, and answers that are cut short."""
+"""The wire format of rtnetlink: requests, and truncated answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_malformed_mac_is_refused(mac: str) -> None:
         rtnetlink.mac_bytes(mac)
 
 
-def test_a_request_says_what_it_is_about() -> None:
+def test_a_request_has_its_type_and_flags() -> None:
     assert rtnetlink.add_address(3, "172.30.0.2", 20).about == "add address 172.30.0.2/20"
     assert b"\xac\x1e\x0f\xff" in rtnetlink.add_address(3, "172.30.0.2", 20).body  # broadcast
 
@@ -48,7 +48,7 @@ def test_any_bytes_end_as_attributes(data: bytes) -> None:
         assert len(payload) <= len(data)
 
 
-def test_one_s_own_namespace_is_readable_without_privilege() -> None:
+def test_the_own_namespace_is_readable_without_privileges() -> None:
     with rtnetlink.Rtnetlink() as own:
         links = own.links()
         own.addresses()

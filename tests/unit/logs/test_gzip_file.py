@@ -43,7 +43,7 @@ def read(data: bytes) -> bytes:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_come_back_and_other_programs_read_them(data: bytes) -> None:
+def test_any_bytes_are_read_back_also_by_other_programs(data: bytes) -> None:
     form, inode = packed(data)
     assert gzip.decompress(form) == data
     assert read(form) == data
@@ -61,11 +61,11 @@ def test_a_file_of_gzip_is_read_and_has_no_source_inode() -> None:
 @pytest.mark.parametrize("cut", [*range(40), 500, 3000, -9, -8, -5, -1])
 def test_a_truncated_file_is_read_up_to_its_end(cut: int) -> None:
     form, _ = packed(LINES)
-    found = read(form[:cut])
-    assert LINES.startswith(found)
-    assert len(found) >= len(LINES) * (cut % len(form)) // len(form) - 2 * 65536 // 10
+    result = read(form[:cut])
+    assert LINES.startswith(result)
+    assert len(result) >= len(LINES) * (cut % len(form)) // len(form) - 2 * 65536 // 10
     if -9 < cut < 0:
-        assert found == LINES, "the end was cut off behind the text"
+        assert result == LINES, "the end was cut off behind the text"
 
 
 def test_a_wrong_checksum_does_not_hide_data() -> None:
@@ -77,8 +77,8 @@ def test_a_damaged_byte_ends_the_data() -> None:
     noise = bytes(range(256)) * 4 + os.urandom(200_000)
     form, _ = packed(noise)
     at = 100_000
-    found = read(form[:at] + bytes(300) + form[at + 300 :])
-    assert noise[: at - 1000] == found[: at - 1000]
+    result = read(form[:at] + bytes(300) + form[at + 300 :])
+    assert noise[: at - 1000] == result[: at - 1000]
 
 
 @given(st.binary(max_size=200))

@@ -1,4 +1,4 @@
-"""``mode=non-blocking``: what a slow disk does to the log, and not to the container."""
+"""``mode=non-blocking``: a slow disk delays the log, not the container."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_disk_that_hangs_delays_the_end_of_the_container_alone(
     assert children() == before, "its process is left"
 
 
-def test_a_process_that_was_killed_is_told_and_costs_the_log_only(tmp_path: Path) -> None:
+def test_a_killed_helper_is_reported_and_loses_only_log_entries(tmp_path: Path) -> None:
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
     assert isinstance(writer, NonBlockingWriter)
     os.kill(writer._helper.pid, 9)
@@ -92,8 +92,8 @@ def test_a_process_that_was_killed_is_told_and_costs_the_log_only(tmp_path: Path
     writer.close()
 
 
-def test_a_process_that_somebody_else_reaped_is_let_go(tmp_path: Path) -> None:
-    """As the shim may that looks after what another runtime left."""
+def test_a_helper_reaped_by_another_part_is_released(tmp_path: Path) -> None:
+    """The shim may reap it with the orphans of another runtime."""
     before = children()
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
     assert isinstance(writer, NonBlockingWriter)
@@ -103,7 +103,7 @@ def test_a_process_that_somebody_else_reaped_is_let_go(tmp_path: Path) -> None:
     assert children() == before
 
 
-def test_a_log_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_opened_is_reported_at_once(tmp_path: Path) -> None:
     before = children()
     with pytest.raises(OSError):
         open_writer("json-file", ASIDE, str(tmp_path / "absent" / "log"))
@@ -120,7 +120,7 @@ def test_a_log_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
         ({"mode": "non-blocking", "max-buffer-size": "0"}, BUFFER),
     ],
 )
-def test_the_mode_says_how_much_may_wait(options: dict[str, str], buffer: int) -> None:
+def test_the_mode_limits_the_buffer(options: dict[str, str], buffer: int) -> None:
     assert split_delivery_mode(options | {"max-file": "2"}) == (buffer, {"max-file": "2"})
     validate("json-file", options)
     validate("local", options)

@@ -1,4 +1,4 @@
-"""Rotation with packing: one suite for each driver of files, and what interrupts it."""
+"""Rotation with compression: one suite for each file driver, and interruptions."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def nobody_is_left() -> Iterator[None]:
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def tend(writer: LogWriter) -> None:
-    """As the shim does, until nothing goes on beside."""
+def poll(writer: LogWriter) -> None:
+    """Poll like the shim until no helper runs."""
     end = time.monotonic() + 20
     while (pause := writer.poll()) is not None:
         assert time.monotonic() < end
@@ -85,7 +85,7 @@ def test_the_newest_records_are_kept_whole(
     writer = open_writer(driver, given, str(path))
     for start in range(0, 300, chunk):
         writer.write("stdout", numbered(min(chunk, 300 - start), start))
-        tend(writer)
+        poll(writer)
     writer.close()
     names = sorted(os.listdir(tmp_path))
     assert [name.removesuffix(".gz") for name in names] == ["log", "log.1", "log.2"]
@@ -93,8 +93,8 @@ def test_the_newest_records_are_kept_whole(
         assert not any(name.endswith(".gz") for name in names)
     elif mode == "blocking" and chunk < 3000:
         assert names == ["log", "log.1.gz", "log.2.gz"]
-    found = kept(path)
-    assert found and numbered(300).endswith(found)
+    result = kept(path)
+    assert result and numbered(300).endswith(result)
     assert b"".join(r.data for r in read_tail(str(path), 7, Selection())) == numbered(7, 293)
 
 
@@ -104,7 +104,7 @@ def test_a_packed_file_is_gzip_s_with_the_rights_and_records_of_the_plain_one(
 ) -> None:
     writer = open_writer(driver, PACKING, str(tmp_path / "log"))
     writer.write("stdout", numbered(30))
-    tend(writer)
+    poll(writer)
     writer.close()
     packed = tmp_path / "log.1.gz"
     assert packed.stat().st_mode & 0o7777 == 0o640
@@ -112,7 +112,7 @@ def test_a_packed_file_is_gzip_s_with_the_rights_and_records_of_the_plain_one(
     assert kept(tmp_path / "log") == numbered(30)
 
 
-def test_local_packs_unless_told_not_to_and_json_file_where_told(tmp_path: Path) -> None:
+def test_local_compresses_by_default_and_json_file_on_request(tmp_path: Path) -> None:
     for driver, given, packs in (
         ("local", {}, True),
         ("local", {"compress": "0"}, False),
@@ -122,7 +122,7 @@ def test_local_packs_unless_told_not_to_and_json_file_where_told(tmp_path: Path)
         path = tmp_path / f"{driver}{len(given)}"
         writer = open_writer(driver, {"max-size": "2k"} | given, str(path))
         writer.write("stdout", numbered(30))
-        tend(writer)
+        poll(writer)
         writer.close()
         assert os.path.exists(f"{path}.1.gz") is packs
 
@@ -137,14 +137,14 @@ def test_local_packs_unless_told_not_to_and_json_file_where_told(tmp_path: Path)
         ("json-file", {"compress": ""}, "invalid boolean value for compress"),
     ],
 )
-def test_what_cannot_be_packed_is_refused_in_docker_s_words(
+def test_compression_without_rotation_is_refused_in_dockers_words(
     driver: str, given: dict[str, str], words: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=words):
         validate(driver, given)
 
 
-def test_one_file_of_local_is_allowed_where_nothing_is_said_of_packing(tmp_path: Path) -> None:
+def test_one_file_of_local_is_allowed_without_a_compress_option(tmp_path: Path) -> None:
     validate("local", {"max-file": "1"})
     writer = open_writer("local", {"max-file": "1", "max-size": "2k"}, str(tmp_path / "log"))
     writer.write("stdout", numbered(100))
@@ -153,10 +153,10 @@ def test_one_file_of_local_is_allowed_where_nothing_is_said_of_packing(tmp_path:
     assert os.listdir(tmp_path) == ["log"]
 
 
-def test_the_writer_does_not_wait_for_what_packs(
+def test_the_writer_does_not_wait_for_compression(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names move while a file is packed, and the packed one gets the number of that moment."""
+    """Names move while a file is compressed, and the compressed one gets its current number."""
     path = tmp_path / "log"
     writer = JsonFileWriter(str(path), max_size=2000, max_file=5, compress=True)
     writer.write("stdout", numbered(30))  # the first rotation
@@ -170,13 +170,13 @@ def test_the_writer_does_not_wait_for_what_packs(
     assert {"log", "log.1", "log.2", "log.3"} <= names <= {"log.gz.part", *names}
     assert kept(path) == numbered(90)
     os.kill(packing, signal.SIGCONT)
-    tend(writer)
+    poll(writer)
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1.gz", "log.2.gz", "log.3.gz"]
     assert kept(path) == numbered(90)
     writer.close()
 
 
-def test_a_file_that_went_while_it_was_packed_does_not_come_back(
+def test_a_file_removed_during_compression_stays_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "log"
@@ -186,16 +186,16 @@ def test_a_file_that_went_while_it_was_packed_does_not_come_back(
     os.kill(packing, signal.SIGSTOP)
     writer.write("stdout", numbered(60, 30))
     os.kill(packing, signal.SIGCONT)
-    tend(writer)
+    poll(writer)
     writer.close()
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1.gz"]
-    found = kept(path)
-    assert numbered(90).endswith(found)
-    assert b"line 10\n" not in found
+    result = kept(path)
+    assert numbered(90).endswith(result)
+    assert b"line 10\n" not in result
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_what_packs_is_killed_and_the_file_stays_plain_until_the_next_rotation(
+def test_after_a_killed_compression_the_file_stays_plain_until_the_next_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str
 ) -> None:
     path = tmp_path / "log"
@@ -206,19 +206,19 @@ def test_what_packs_is_killed_and_the_file_stays_plain_until_the_next_rotation(
         (packing,) = children()
     assert (tmp_path / "log.gz.part").exists()
     os.kill(packing, signal.SIGKILL)
-    tend(writer)
+    poll(writer)
     assert "was not compressed" in writer.error
     assert (writer.dropped, sorted(os.listdir(tmp_path))) == (0, ["log", "log.1"])
     assert kept(path) == numbered(30)
     writer.write("stdout", numbered(30, 30))
-    tend(writer)
+    poll(writer)
     assert "log.1.gz" in os.listdir(tmp_path)
     assert all(name.endswith(".gz") for name in os.listdir(tmp_path) if name != "log")
     assert kept(path) == numbered(60)
     writer.close()
 
 
-def test_what_packs_for_too_long_holds_up_no_end(
+def test_a_long_compression_does_not_delay_the_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch)
@@ -240,8 +240,8 @@ def packing_begins(directory: Path) -> None:
         time.sleep(0.001)
 
 
-def killed_while_packing(tmp_path: Path) -> int:
-    """Kill a writer in a process of its own; return the process that packed for it."""
+def killed_during_compression(tmp_path: Path) -> int:
+    """Kill a writer in a child process and return the process that compressed for it."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -263,17 +263,17 @@ def killed_while_packing(tmp_path: Path) -> int:
     return packing
 
 
-def test_a_writer_that_is_killed_takes_what_packs_with_it(
+def test_a_killed_writer_ends_its_compression(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         slow(patch)
-        packing = killed_while_packing(tmp_path)
+        packing = killed_during_compression(tmp_path)
     end = time.monotonic() + 10
     while Path(f"/proc/{packing}").exists() and time.monotonic() < end:
         stat = Path(f"/proc/{packing}/stat").read_text()
         if stat.rpartition(")")[2].split()[0] == "Z":
-            break  # it waits for its new parent, whoever that is here
+            break  # it waits for its new parent
         time.sleep(0.01)
     else:
         assert not Path(f"/proc/{packing}").exists()
@@ -282,7 +282,7 @@ def test_a_writer_that_is_killed_takes_what_packs_with_it(
     writer = open_writer("json-file", PACKING, str(tmp_path / "log"))
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1"], "the part is left"
     writer.write("stdout", numbered(30, 30))
-    tend(writer)
+    poll(writer)
     writer.close()
     assert kept(tmp_path / "log") == numbered(60)
 
@@ -311,21 +311,21 @@ def test_a_writer_killed_between_two_steps_leaves_every_record_once(
         writer = open_writer("json-file", PACKING | {"max-file": "9"}, str(tmp_path / "log"))
         for start in range(0, 90, 10):
             writer.write("stdout", numbered(10, start))
-            tend(writer)
+            poll(writer)
         os._exit(0)
     os.waitpid(pid, 0)
-    found = kept(tmp_path / "log")
-    assert found == numbered(found.count(b"\n"))
+    result = kept(tmp_path / "log")
+    assert result == numbered(result.count(b"\n"))
     writer = open_writer("json-file", PACKING | {"max-file": "9"}, str(tmp_path / "log"))
     writer.write("stdout", b"after\n" * 60)
-    tend(writer)
+    poll(writer)
     writer.close()
-    assert kept(tmp_path / "log") == found + b"after\n" * 60
+    assert kept(tmp_path / "log") == result + b"after\n" * 60
     names = os.listdir(tmp_path)
     assert all(name.endswith(".gz") for name in names if name != "log"), names
 
 
-def test_what_packs_holds_nothing_of_the_writer_s_open(
+def test_the_compression_helper_inherits_no_descriptor_of_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch)
@@ -347,15 +347,15 @@ def test_what_packs_holds_nothing_of_the_writer_s_open(
     writer.close()
 
 
-def test_what_packs_may_be_reaped_by_somebody_else(tmp_path: Path) -> None:
-    """As the shim may that looks after what another runtime left; the file is packed later."""
+def test_the_compression_helper_may_be_reaped_by_another_part(tmp_path: Path) -> None:
+    """The shim may reap it with the orphans of another runtime; the file is compressed later."""
     writer = open_writer("json-file", PACKING | {"max-file": "9"}, str(tmp_path / "log"))
     writer.write("stdout", numbered(30))
     os.waitpid(children()[0], 0)
-    tend(writer)
+    poll(writer)
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1"]
     writer.write("stdout", numbered(30, 30))
-    tend(writer)
+    poll(writer)
     writer.close()
     assert "log.1.gz" in os.listdir(tmp_path)
     assert kept(tmp_path / "log") == numbered(60)
@@ -377,7 +377,7 @@ def test_no_process_may_be_had_and_the_log_is_written_all_the_same(
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2"]
 
 
-def test_a_disk_that_is_full_for_the_packed_one_keeps_the_plain_one(
+def test_a_full_disk_during_compression_keeps_the_plain_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: int, target: int) -> None:
@@ -387,7 +387,7 @@ def test_a_disk_that_is_full_for_the_packed_one_keeps_the_plain_one(
     monkeypatch.setattr("jaula.logs.gzip_file.compress", full)
     writer = open_writer("json-file", PACKING, str(tmp_path / "log"))
     writer.write("stdout", numbered(30))
-    tend(writer)
+    poll(writer)
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1"]
     assert kept(tmp_path / "log") == numbered(30)
     writer.close()

@@ -1,4 +1,4 @@
-"""Syslog over TLS: what arrives, and that a container never waits for it."""
+"""Syslog over TLS: delivery, without any delay of the container."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def client_files(authority: Authority) -> Path:
 
 
 class Daemon:
-    """A syslog daemon that wants certificates; ``text`` is what it got."""
+    """A syslog daemon that requires certificates; ``text`` is its input."""
 
     def __init__(self, files: Path, *, accepts: bool = True) -> None:
         self.text = b""
@@ -89,11 +89,11 @@ def daemon(server_files: Path) -> Iterator[Daemon]:
 
 
 def options(port: int, files: Path | None, **more: str) -> dict[str, str]:
-    found = {"syslog-address": f"tcp+tls://127.0.0.1:{port}"} | IDENTITY
+    result = {"syslog-address": f"tcp+tls://127.0.0.1:{port}"} | IDENTITY
     if files is not None:
         names = {"ca-cert": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
-        found |= {f"syslog-tls-{key}": str(files / name) for key, name in names.items()}
-    return found | more
+        result |= {f"syslog-tls-{key}": str(files / name) for key, name in names.items()}
+    return result | more
 
 
 def write_until(writer: LogWriter, line: bytes, done: Callable[[], object]) -> None:
@@ -104,7 +104,7 @@ def write_until(writer: LogWriter, line: bytes, done: Callable[[], object]) -> N
         assert time.monotonic() < deadline, writer.error
 
 
-def test_lines_arrive_and_the_client_shows_its_certificate(
+def test_lines_arrive_and_the_client_sends_its_certificate(
     daemon: Daemon, client_files: Path
 ) -> None:
     writer = open_writer("syslog", options(daemon.port, client_files), "")
@@ -131,7 +131,7 @@ def test_one_line_is_enough(daemon: Daemon, client_files: Path) -> None:
     writer.close()
 
 
-def test_a_broken_connection_is_made_again(
+def test_a_broken_connection_is_reestablished(
     daemon: Daemon, client_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jaula.logs.buffered_sender._RECONNECT_INTERVAL", 0.01)
@@ -199,12 +199,12 @@ def test_a_daemon_that_never_answers_delays_the_container_for_a_bounded_time(
         {"syslog-address": "tcp+tls://h:0"},
     ],
 )
-def test_what_cannot_be_is_refused(given: dict[str, str]) -> None:
+def test_invalid_options_are_refused(given: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
         validate("syslog", given)
 
 
-def test_a_file_that_is_not_there_is_told(client_files: Path) -> None:
+def test_a_missing_file_is_reported(client_files: Path) -> None:
     given = options(1, client_files) | {"syslog-tls-ca-cert": "/nowhere.pem"}
     with pytest.raises(InvalidRequest, match=r"/nowhere\.pem cannot be used: No such file"):
         open_writer("syslog", given, "")

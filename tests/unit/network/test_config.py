@@ -17,8 +17,8 @@ NETWORK = NetworkRecord("shop", "ab" * 32, 0, "br-abababababab")
 
 
 def test_a_subnet_is_completed_with_its_first_address_as_gateway() -> None:
-    found = config.check_pools([Pool("10.0.0.9/24"), Pool("fd00:1::/64")], [], ipv6=True)
-    assert found == (Pool("10.0.0.0/24", "10.0.0.1"), Pool("fd00:1::/64", "fd00:1::1"))
+    result = config.check_pools([Pool("10.0.0.9/24"), Pool("fd00:1::/64")], [], ipv6=True)
+    assert result == (Pool("10.0.0.0/24", "10.0.0.1"), Pool("fd00:1::/64", "fd00:1::1"))
     assert len(config.check_pools([Pool("10.0.0.0/24"), Pool("fd00::/64")], [], ipv6=False)) == 1
     assert config.check_pools([Pool("")], [], ipv6=False) == ()
 
@@ -71,7 +71,7 @@ def test_an_ipv6_network_gets_its_own_unique_local_subnet() -> None:
 def test_the_bridge_plan_is_derived_from_the_pools() -> None:
     pool = parse_pools("172.30.0.0/15")
     assert config.bridge_plan(NETWORK, pool).ipv4.fixed is None
-    asked = NetworkRecord(
+    requested = NetworkRecord(
         *("shop", "ab" * 32, 0, "br-x"),
         pools=(
             Pool("10.0.0.0/24", "10.0.0.254", "10.0.0.16/28", {"p": "10.0.0.17"}),
@@ -80,7 +80,7 @@ def test_the_bridge_plan_is_derived_from_the_pools() -> None:
         mtu=1400,
         ipv6=True,
     )
-    plan = config.bridge_plan(asked, pool)
+    plan = config.bridge_plan(requested, pool)
     assert (str(plan.ipv4.fixed), str(plan.ipv4.gateway), plan.mtu) == (
         "10.0.0.0/24",
         "10.0.0.254",
@@ -89,16 +89,16 @@ def test_the_bridge_plan_is_derived_from_the_pools() -> None:
     assert (plan.gateway6, plan.prefix6) == ("fd00::1", 64)
     addresses = plan.ipv4.addresses(IPv4Network("10.0.0.0/24"))
     assert [str(addresses.allocate()) for _ in range(2)] == ["10.0.0.16", "10.0.0.18"]
-    six = config.addresses6(asked)
+    six = config.addresses6(requested)
     assert six is not None
     assert str(six.allocate()) == "fd00::2"
     assert config.addresses6(NETWORK) is None
 
 
 def test_the_chosen_subnet_is_recorded_once() -> None:
-    found = config.with_subnet(NETWORK, Addresses(IPv4Network("172.30.0.0/20")))
-    assert found.pools == (Pool("172.30.0.0/20", "172.30.0.1"),)
-    assert config.with_subnet(found, Addresses(IPv4Network("10.0.0.0/20"))) == found
+    result = config.with_subnet(NETWORK, Addresses(IPv4Network("172.30.0.0/20")))
+    assert result.pools == (Pool("172.30.0.0/20", "172.30.0.1"),)
+    assert config.with_subnet(result, Addresses(IPv4Network("10.0.0.0/20"))) == result
 
 
 def test_the_link_local_address_is_derived_from_the_mac() -> None:

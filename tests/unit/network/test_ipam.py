@@ -64,12 +64,12 @@ def test_a_chosen_subnet_overlaps_no_other(rows: list[tuple[int, int]]) -> None:
     taken = [IPv4Network(((10 << 24) | (n << 12), p), strict=False) for n, p in rows]
     pools = parse_pools("10.0.0.0/12@22")
     try:
-        found = choose_subnet(pools, taken)
+        result = choose_subnet(pools, taken)
     except JaulaError:
         free = IPv4Network("10.0.0.0/12").subnets(new_prefix=22)
         assert all(any(s.overlaps(t) for t in taken) for s in free)
     else:
-        assert not any(found.overlaps(other) for other in taken)
+        assert not any(result.overlaps(other) for other in taken)
 
 
 def test_the_default_network_has_ipv6_if_enabled() -> None:
@@ -86,8 +86,8 @@ def test_the_default_network_has_ipv6_if_enabled() -> None:
     ).addresses6()
     assert other is not None
     assert other.subnet != chosen.subnet
-    asked = EngineConfig(bridge_ipv6=True, bridge_subnet6="fd99::/64")
-    assert config.default_bridge_plan(asked, ()).gateway6 == "fd99::1"
+    requested = EngineConfig(bridge_ipv6=True, bridge_subnet6="fd99::/64")
+    assert config.default_bridge_plan(requested, ()).gateway6 == "fd99::1"
 
 
 POOL = parse_pools("172.30.0.0/15,10.208.0.0/12")

@@ -216,6 +216,6 @@ def test_the_next_engine_releases_unused_ports() -> None:
 def test_proxied_ports_are_published_for_both_families_and_target_ipv4() -> None:
     binder = RecordingBinder()
     binder.proxied = True
-    found = PortAllocator(binder).allocate("a", [request(8080)], PortTarget(TARGET))
-    assert [port.host_ip for port in found] == ["0.0.0.0", "::"]
+    result = PortAllocator(binder).allocate("a", [request(8080)], PortTarget(TARGET))
+    assert [port.host_ip for port in result] == ["0.0.0.0", "::"]
     assert {target for _, target in binder.held} == {TARGET}

@@ -36,7 +36,7 @@ def test_a_link_to_a_config_is_followed(tmp_path: Path) -> None:
     assert bundle.load(str(tmp_path)).oci_version == "1.2.0"
 
 
-def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+def test_a_missing_file_raises_not_found(tmp_path: Path) -> None:
     assert message(tmp_path) == "BUNDLE/config.json: no such file or directory"
     with pytest.raises(NotFound, match="bundle /nonexistent: no such file or directory"):
         bundle.load("/nonexistent")

@@ -1,4 +1,4 @@
-"""Bundles whose containers could reach the host's interpreter."""
+"""Bundles whose containers could access the host's interpreter."""
 
 from __future__ import annotations
 

@@ -81,5 +81,5 @@ def test_a_record_round_trips_through_its_file(tmp_path: Path) -> None:
     record = Record(id="one", bundle="/b", annotations={"a": "\u00e9\n"}, pid=7, start_time=9)
     with Container.create(str(tmp_path), "one") as container:
         container.write("state.json", record.encode())
-        found = container.record()
-    assert found.encode() == record.encode()
+        result = container.record()
+    assert result.encode() == record.encode()

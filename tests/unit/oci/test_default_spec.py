@@ -56,7 +56,9 @@ def test_rootless_maps_the_callers_own_ids_only() -> None:
     assert not any("gid=5" in mount.options for mount in make(rootless=True).mounts)
 
 
-def test_the_command_writes_it_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_the_spec_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     words = ["spec", "--bundle", str(tmp_path)]
     assert main.run(words) == 0
     text = (tmp_path / "config.json").read_text()

@@ -69,13 +69,13 @@ def test_capabilities_are_those_of_the_kernel() -> None:
 
 
 def test_supported_flags_are_known_ones() -> None:
-    told = features()["linux"]["seccomp"]
-    assert set(told["supportedFlags"]) <= set(told["knownFlags"])
-    assert "SECCOMP_FILTER_FLAG_LOG" in told["supportedFlags"]  # Linux 4.14
+    reported = features()["linux"]["seccomp"]
+    assert set(reported["supportedFlags"]) <= set(reported["knownFlags"])
+    assert "SECCOMP_FILTER_FLAG_LOG" in reported["supportedFlags"]  # Linux 4.14
     assert not seccomp.filter_flag_available(1 << 30)
 
 
-def test_without_libseccomp_no_filter_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_libseccomp_no_seccomp_feature_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise OSError("not installed")
 
@@ -85,7 +85,7 @@ def test_without_libseccomp_no_filter_is_promised(monkeypatch: pytest.MonkeyPatc
     assert "io.github.seccomp.libseccomp.version" not in document["annotations"]
 
 
-def test_the_command_prints_it(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_features(capfd: pytest.CaptureFixture[str]) -> None:
     assert main.run(["features"]) == 0
     assert json.loads(capfd.readouterr().out) == features()
     assert main.run(["features", "x"]) == 1

@@ -100,7 +100,7 @@ def test_without_an_archive_of_this_interpreter_imports_work(
 
 def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> None:
     path = str(tmp_path / "codes")
-    found = python(
+    result = python(
         "from jaula.oci import build_pyc_archive, pyc_archive\n"
         f"pyc_archive.archive_path = lambda: {path!r}\n"
         "build_pyc_archive.main(); pyc_archive.install()\n"
@@ -108,7 +108,7 @@ def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> Non
         "print(*sorted(name for name in index if name.startswith('jaula.oci.commands.')))\n"
         "print('msgspec' in index, 'typing' in index, 'inspect' in index, '__main__' in index)"
     )
-    names, others = found.split("\n")
+    names, others = result.split("\n")
     from jaula.oci.main import COMMANDS
 
     assert set(names.split()) >= {f"jaula.oci.commands.{name}" for name in COMMANDS}

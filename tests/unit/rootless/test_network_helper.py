@@ -63,8 +63,8 @@ def test_only_an_engine_leaf_in_a_writable_tree_is_delegated(tmp_path: Path) -> 
     tree = tmp_path
     (tree / "app.slice/jaula.scope").mkdir(parents=True)
     (tree / "app.slice/jaula.scope/cgroup.subtree_control").touch()
-    found = cgroups.delegated_base(str(tree), "/app.slice/jaula.scope/engine")
-    assert found == "/app.slice/jaula.scope"
+    result = cgroups.delegated_base(str(tree), "/app.slice/jaula.scope/engine")
+    assert result == "/app.slice/jaula.scope"
     assert cgroups.delegated_base(str(tree), "/app.slice/jaula.scope") is None
     assert cgroups.delegated_base(str(tree), "/other.scope/engine") is None
 

@@ -90,10 +90,10 @@ def tcp(running: Running, server: socket.socket) -> Forward:
 
 
 def read_all(sock: socket.socket) -> bytes:
-    found = b""
+    result = b""
     while piece := sock.recv(65536):
-        found += piece
-    return found
+        result += piece
+    return result
 
 
 def test_data_is_forwarded_in_both_directions_with_the_end_of_file(
@@ -132,8 +132,8 @@ def test_data_larger_than_all_buffers_arrives_complete(
 
 
 def test_a_connection_without_a_server_is_closed_at_once(running: Running) -> None:
-    port, nobody = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_STREAM)
-    running.ask(Bind(Forward("tcp", "127.0.0.1", port, "127.0.0.1", nobody)))
+    port, closed = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_STREAM)
+    running.ask(Bind(Forward("tcp", "127.0.0.1", port, "127.0.0.1", closed)))
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
         try:
             assert client.recv(1) == b""

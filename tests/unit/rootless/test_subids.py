@@ -31,7 +31,7 @@ def test_a_duplicate_range_counts_once() -> None:
 
 @given(st.text(max_size=200))
 def test_any_text_is_accepted(text: str) -> None:
-    assert all(found.size > 0 for found in ranges(text, "me", 1000))
+    assert all(result.size > 0 for result in ranges(text, "me", 1000))
 
 
 def test_the_user_is_mapped_to_zero_and_the_ranges_follow() -> None:
@@ -41,20 +41,20 @@ def test_the_user_is_mapped_to_zero_and_the_ranges_follow() -> None:
 
 
 def test_each_row_of_a_container_is_within_one_row_of_the_engine() -> None:
-    found = SingleIdRange(65547, [0, 1, 65537])
-    rows = [(m.container_id, m.host_id, m.size) for m in found.mappings(found.take())]
+    result = SingleIdRange(65547, [0, 1, 65537])
+    rows = [(m.container_id, m.host_id, m.size) for m in result.mappings(result.take())]
     assert rows == [(0, 0, 1), (1, 1, 65536), (65537, 65537, 10)]
 
 
 def test_rows_are_split_at_the_boundaries_of_both_maps() -> None:
-    found = SingleIdRange(100, [0, 1, 50, 0, 1, 70])
-    rows = [(m.container_id, m.size) for m in found.mappings(found.take())]
+    result = SingleIdRange(100, [0, 1, 50, 0, 1, 70])
+    rows = [(m.container_id, m.size) for m in result.mappings(result.take())]
     assert rows == [(0, 1), (1, 49), (50, 20), (70, 30)]
 
 
 def test_a_row_of_the_longer_map_alone_is_ignored() -> None:
-    found = SingleIdRange(60, [0, 1, 50, 70])
-    assert [(m.container_id, m.size) for m in found.mappings(found.take())] == [
+    result = SingleIdRange(60, [0, 1, 50, 70])
+    assert [(m.container_id, m.size) for m in result.mappings(result.take())] == [
         (0, 1),
         (1, 49),
         (50, 10),
@@ -62,7 +62,7 @@ def test_a_row_of_the_longer_map_alone_is_ignored() -> None:
 
 
 def test_every_container_has_the_same_range() -> None:
-    found = SingleIdRange(65537, [0, 1])
-    first = found.take()
-    found.release(first.start)
-    assert found.take() == first == found.take()
+    ids = SingleIdRange(65537, [0, 1])
+    first = ids.take()
+    ids.release(first.start)
+    assert ids.take() == first == ids.take()

@@ -544,9 +544,9 @@ def test_a_label_without_its_security_module_is_refused() -> None:
 
 @pytest.mark.parametrize(("kind", "name"), [("net", "network"), ("ipc", "ipc")])
 def test_a_sysctl_of_the_hosts_own_namespace_is_refused(kind: str, name: str) -> None:
-    wanted = {"network": "net.core.somaxconn", "ipc": "kernel.sem"}[name]
+    expected = {"network": "net.core.somaxconn", "ipc": "kernel.sem"}[name]
     document = deepcopy(GOOD)
-    document["linux"]["sysctl"] = {wanted: "1"}
+    document["linux"]["sysctl"] = {expected: "1"}
     spec = decode(json.dumps(document).encode())
     facts = host.detect()
     host.check(spec, facts)
@@ -555,7 +555,9 @@ def test_a_sysctl_of_the_hosts_own_namespace_is_refused(kind: str, name: str) ->
             namespace["path"] = f"/proc/self/ns/{kind}"
     spec = decode(json.dumps(document).encode())
     validation.check(spec)
-    with pytest.raises(InvalidRequest, match=f"'{wanted}' is not allowed in the host's {name} nam"):
+    with pytest.raises(
+        InvalidRequest, match=f"'{expected}' is not allowed in the host's {name} nam"
+    ):
         host.check(spec, facts)
 
 
@@ -567,7 +569,7 @@ def test_an_error_about_a_missing_namespace_has_its_path() -> None:
 
 
 @given(st.text(max_size=40))
-def test_no_name_of_a_sysctl_leads_out_of_its_namespace(name: str) -> None:
+def test_no_sysctl_name_leaves_its_namespace(name: str) -> None:
     if sysctl.namespace_of(name) is not None:
         path = sysctl.sysctl_path(name)
         assert path is not None

@@ -74,9 +74,9 @@ def test_the_page_of_the_runtime_has_every_command_and_flag(
     flags = set(GLOBAL_FLAGS)
     for name in RUNTIME_COMMANDS:
         assert f".SS {name}\n" in page
-        found = importlib.import_module(f"jaula.oci.commands.{name}").FLAGS
-        flags |= set(found)
-        assert {key for key in found if len(key) > 1} <= set(generator.RUNTIME_HELP)
+        result = importlib.import_module(f"jaula.oci.commands.{name}").FLAGS
+        flags |= set(result)
+        assert {key for key in result if len(key) > 1} <= set(generator.RUNTIME_HELP)
     for flag in flags:
         assert option(flag) in page
     described = {*generator.RUNTIME_HELP, *generator.RUNTIME_GLOBAL_HELP}
@@ -135,7 +135,7 @@ def test_groff_renders_every_page_without_a_warning(pages: dict[str, str], tmp_p
 
 
 @pytest.mark.needs("groff")
-def test_an_example_is_rendered_as_it_is_typed(pages: dict[str, str]) -> None:
+def test_an_example_is_rendered_literally(pages: dict[str, str]) -> None:
     done = subprocess.run(
         ["groff", "-man", "-Tutf8", "-P-c"],
         input=pages["man1/jaula-ps.1"],

@@ -168,7 +168,9 @@ def test_circles_that_share_no_import_are_all_found(structure: ModuleType, tree:
     assert chains(structure, source) == [["a", "b"], ["a", "c"]]
 
 
-def test_a_package_that_imports_its_modules_is_no_circle(structure: ModuleType, tree: Tree) -> None:
+def test_a_package_that_imports_its_modules_is_not_a_circle(
+    structure: ModuleType, tree: Tree
+) -> None:
     source = tree(
         {
             "net/__init__.py": "from jaula.net import bridge, dns",

@@ -1,4 +1,4 @@
-"""The tracer of files: what its log counts, and the names of processes."""
+"""The tracer of files: its log, and the names of processes."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_processes_have_the_names_that_ps_shows(trace_files: ModuleType) -> None
         (["build", "-t", "name", "."], False),
     ],
 )
-def test_a_terminal_is_made_for_commands_that_ask(
+def test_commands_that_need_a_terminal_get_one(
     trace_files: ModuleType, words: list[str], answer: bool
 ) -> None:
     assert trace_files.needs_terminal(words) is answer

@@ -64,7 +64,7 @@ def test_rows_of_other_runs_are_kept_in_their_order(vm_runs: ModuleType, tmp_pat
         vm_runs.replace(tmp_path / "none.md", {})
 
 
-def test_every_path_of_a_run_is_there(vm_runs: ModuleType) -> None:
+def test_every_path_of_a_run_exists(vm_runs: ModuleType) -> None:
     for run in vm_runs.RUNS:
         for path in run.tests:
             assert (SCRIPT.parents[1] / path).exists(), path

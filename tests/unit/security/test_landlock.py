@@ -75,7 +75,7 @@ def test_beneath_a_read_only_root_only_writable_mounts_are_written() -> None:
         PathRule("/proc", ALL),
         PathRule("/dev", ALL),
         PathRule("/data", ALL),
-        PathRule("/old", ALL),  # what is mounted below it may be writable
+        PathRule("/old", ALL),  # mounts below it may be writable
     )
     assert not READ & (FS.WRITE_FILE | FS.MAKE_REG | FS.REMOVE_FILE | FS.TRUNCATE | FS.REFER)
 
@@ -156,17 +156,15 @@ LISTED = Seccomp("SCMP_ACT_ALLOW", syscalls=(Syscall(("ptrace",), "SCMP_ACT_ERRN
         (spec(pid=Namespace("pid", "/proc/7/ns/pid")), 7, "pid namespace"),
     ],
 )
-def test_the_default_is_off_where_it_would_break_a_container(
-    made: Spec, abi: int, why: str
-) -> None:
+def test_the_default_is_off_if_it_would_break_a_container(made: Spec, abi: int, why: str) -> None:
     assert why in default_off_reason(made, abi=abi)
     assert Landlock(abi).confine(made, LabelRequest()) == made
 
 
 def test_privileged_is_not_confined_unless_requested() -> None:
     assert Landlock(7).confine(spec(), LabelRequest(privileged=True)) == spec()
-    asked = Landlock(7).confine(spec(caps=("all",)), LabelRequest(("on",), privileged=True))
-    assert LANDLOCK_ANNOTATION in asked.annotations
+    requested = Landlock(7).confine(spec(caps=("all",)), LabelRequest(("on",), privileged=True))
+    assert LANDLOCK_ANNOTATION in requested.annotations
 
 
 def test_off_is_off() -> None:

@@ -37,7 +37,7 @@ def test_a_list_is_read(text: str, cpus: set[int]) -> None:
         ("99999999999999999999", "f: '99999999999999999999' is not a list of cpus such as 0-3,7"),
     ],
 )
-def test_what_is_not_a_list_is_refused(text: str, message: str) -> None:
+def test_an_invalid_list_is_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         cpuset.parse(text, field="f")
     assert str(caught.value) == message

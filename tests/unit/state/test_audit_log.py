@@ -107,8 +107,8 @@ def test_truncation_change_and_gap_are_detected(
 ) -> None:
     write(tmp_path, 6)
     edit(tmp_path, change)
-    told = verify(tmp_path)
-    assert told[: len(found)] == found
+    reported = verify(tmp_path)
+    assert reported[: len(found)] == found
 
 
 def test_truncation_is_still_detected_after_the_next_start(tmp_path: Path) -> None:
@@ -160,14 +160,14 @@ def test_the_first_line_after_a_repair_triggers_a_sync(tmp_path: Path) -> None:
     with state_audit_log.files(tmp_path)[0].open("ab") as file:
         file.write(b"half")
     journal = AuditLog(tmp_path)
-    told: list[int] = []
-    journal.on_dirty = lambda: told.append(journal.last.n)
+    reported: list[int] = []
+    journal.on_dirty = lambda: reported.append(journal.last.n)
     for _ in range(3):
         journal.append(AuditEntry(action="x"))
-    assert len(told) == 1
+    assert len(reported) == 1
     journal.syncer()()
     journal.append(AuditEntry(action="x"))
-    assert len(told) == 2
+    assert len(reported) == 2
     journal.close()
 
 

@@ -36,9 +36,9 @@ def test_putting_twice_replaces(tmp_path: Path) -> None:
     database = Database(tmp_path / "jaula.db")
     database.put("containers", "a", record("one"))
     database.put("containers", "a", record("two"))
-    found = database.get("containers", "a", ContainerRecord)
-    assert found is not None
-    assert found.name == "two"
+    result = database.get("containers", "a", ContainerRecord)
+    assert result is not None
+    assert result.name == "two"
 
 
 def test_deleting_a_record_twice_is_not_an_error(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_each_refusal_has_its_error(error: Exception, kind: type[JaulaError], te
     assert is_full(error) is (kind is Unavailable)
 
 
-def test_a_build_names_the_file_that_is_in_the_way() -> None:
+def test_a_build_names_the_file_in_place_of_a_directory() -> None:
     with (
         pytest.raises(InvalidRequest, match="x: a file exists in place"),
         errors.translate_os_errors("x"),
@@ -50,7 +50,7 @@ def test_a_build_names_the_file_that_is_in_the_way() -> None:
         raise refused(errno.ENOSPC)
 
 
-def test_the_reserve_is_not_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reserve_stays_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
         free = free_space.check(descriptor, 0)

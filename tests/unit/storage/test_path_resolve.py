@@ -75,7 +75,7 @@ def look(root: int, text: str) -> path_resolve.PathStat:
         os.close(place)
 
 
-def test_the_last_component_is_followed_only_when_asked(root: int) -> None:
+def test_the_last_component_is_followed_only_on_request(root: int) -> None:
     described = look(root, "/link")
     assert described.mode & 1 << 27
     assert described.linkTarget == "/dir/file"

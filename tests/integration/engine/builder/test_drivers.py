@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import load_image
-from harness import builds, disks, leaks
+from harness import builds, leaks, loop_mount
 from harness.engine import PrivateEngine
 
 
@@ -17,7 +17,7 @@ from harness.engine import PrivateEngine
 def engine(
     request: pytest.FixtureRequest, worker_index: int, tmp_path: Path
 ) -> Iterator[PrivateEngine]:
-    with disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
+    with loop_mount.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
         private = PrivateEngine(
             (worker_index + 57) % 250 + 1,
             root=Path(os.path.realpath(top)) / f"jlt{os.getpid()}",

@@ -10,8 +10,8 @@ import pytest
 
 from conftest import load_image
 from harness import containers
+from harness.container_records import change_records, records
 from harness.engine import PrivateEngine
-from harness.records import change_records, records
 
 NewEngine = Callable[..., PrivateEngine]
 
@@ -51,7 +51,7 @@ def test_a_body_that_was_changed_in_the_database_gives_no_power(
     assert status["Seccomp"] == "2"
     mounts = containers.mountinfo(process)
     assert "/host" not in mounts
-    assert "ro" in mounts["/"]["options"]
+    assert "ro" in mounts["/"].options
 
 
 def test_containers_of_an_engine_without_resolved_requests_go_on(new_engine: NewEngine) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from conftest import load_image
 from harness import containers
+from harness.api_user import ApiUser
 from harness.engine import PrivateEngine
-from harness.visitors import Visitor
 
 USER, GROUP = 54321, 54322
 
@@ -138,18 +138,18 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def keeper(
     new_engine: Callable[..., PrivateEngine], tmp_path: Path, ground: Path
-) -> tuple[PrivateEngine, Visitor]:
+) -> tuple[PrivateEngine, ApiUser]:
     policy = tmp_path / "policy.toml"
     policy.write_text(f'[user.{USER}]\naccess = "run"\nhost-mounts = ["{ground}"]\n')
     private = new_engine("--policy", str(policy))
     private.run.chmod(0o711)
     private.socket.chmod(0o666)
     load_image(private, "busybox")
-    return private, Visitor(private, USER, GROUP)
+    return private, ApiUser(private, USER, GROUP)
 
 
 def test_keep_id_gives_the_client_one_id_inside_and_outside(
-    keeper: tuple[PrivateEngine, Visitor], ground: Path
+    keeper: tuple[PrivateEngine, ApiUser], ground: Path
 ) -> None:
     private, visitor = keeper
     binds = [f"{ground}:/mine"]
@@ -183,7 +183,7 @@ def test_root_cannot_keep_its_id(engine: PrivateEngine, busybox: str) -> None:
     assert "for ordinary users" in done.stderr
 
 
-def test_the_owner_and_the_mode_are_in_inspect(keeper: tuple[PrivateEngine, Visitor]) -> None:
+def test_the_owner_and_the_mode_are_in_inspect(keeper: tuple[PrivateEngine, ApiUser]) -> None:
     _, visitor = keeper
     visitor.create("busybox", "kept", UsernsMode="keep-id", NetworkMode="none")
     document = json.loads(visitor.request("GET", "/containers/kept/json").body)

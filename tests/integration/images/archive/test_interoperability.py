@@ -91,8 +91,8 @@ def test_skopeo_reads_both_formats_and_the_store(app: ImageStore, tmp_path: Path
         f"oci-archive:{archive}:app:1",
         f"oci:{tmp_path}/root/images:app:1",
     ):
-        found = json.loads(run("skopeo", "inspect", source))
-        assert len(found["Layers"]) == 2
+        result = json.loads(run("skopeo", "inspect", source))
+        assert len(result["Layers"]) == 2
         assert json.loads(run("skopeo", "inspect", "--config", source))["rootfs"]["diff_ids"] == [
             *image.layers
         ]
@@ -112,7 +112,7 @@ def test_an_archive_of_skopeo_is_loaded(app: ImageStore, format: str, tmp_path: 
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A directory whose socket paths stay below 108 bytes."""
+    """Return a directory whose socket paths stay below 108 bytes."""
     made = Path(tempfile.mkdtemp(prefix="jlt"))
     yield made
     shutil.rmtree(made)
@@ -154,9 +154,9 @@ def test_docker_and_jaula_load_each_others_archives(
     archive = tmp_path / "a.tar"
     archive.write_bytes(saved(app, "app:1", "b:2"))
     image = app.resolve("app:1")
-    said = docker("load", "-i", str(archive))
-    assert "Loaded image: app:1" in said
-    assert "Loaded image: b:2" in said
+    output = docker("load", "-i", str(archive))
+    assert "Loaded image: app:1" in output
+    assert "Loaded image: b:2" in output
     assert docker("images", "--no-trunc", "-q", "app:1").strip() == image.id
     back = tmp_path / "back.tar"
     docker("save", "-o", str(back), "app:1", "b:2")

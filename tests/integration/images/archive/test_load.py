@@ -25,7 +25,7 @@ def rest(tmp_path: Path) -> list[str]:
     """Return the blobs and layers on disk."""
     root = tmp_path / "root"
     places = (root / "images/blobs/sha256", root / "layers")
-    return sorted(found.name for place in places for found in place.iterdir())
+    return sorted(result.name for place in places for result in place.iterdir())
 
 
 def test_a_docker_archive_is_loaded(store: ImageStore, loaded: Loaded, make: Any) -> None:
@@ -45,9 +45,9 @@ def test_a_docker_archive_is_loaded(store: ImageStore, loaded: Loaded, make: Any
 
 def test_progress_is_docker_messages(store: ImageStore, make: Any) -> None:
     data = make.pack(make.docker(make.layer("1")))
-    progress, said = load(store, io.BytesIO(data))
+    progress, output = load(store, io.BytesIO(data))
     assert progress["status"] == "Loading layer"
-    assert said == {"stream": "Loaded image: app:1\n"}
+    assert output == {"stream": "Loaded image: app:1\n"}
 
 
 def test_an_oci_layout_is_loaded(store: ImageStore, loaded: Loaded, make: Any) -> None:
@@ -73,8 +73,8 @@ def test_compressed_layers_and_archives_are_loaded(
 def test_an_image_without_a_name_is_reported_by_id(
     store: ImageStore, loaded: Loaded, make: Any
 ) -> None:
-    (said,) = loaded(make.pack(make.docker(make.layer("1"), names=())))
-    id = said.removeprefix("Loaded image ID: ")
+    (output,) = loaded(make.pack(make.docker(make.layer("1"), names=())))
+    id = output.removeprefix("Loaded image ID: ")
     assert store.resolve(id).names == ()
 
 
@@ -194,9 +194,7 @@ BROKEN_OCI: dict[str, Callable[[dict[str, bytes], Any], object]] = {
         f, m, b'"digest": "sha256:', b'"digest": "md5:'
     ),
     "another size than stated": lambda f, m: change_blob(f, m, b'"size": ', b'"size": 1'),
-    "a media type nobody knows": lambda f, m: change_blob(
-        f, m, b"layer.v1.tar", b"layer.v1.squashfs"
-    ),
+    "an unknown media type": lambda f, m: change_blob(f, m, b"layer.v1.tar", b"layer.v1.squashfs"),
     "a foreign layer": lambda f, m: change_blob(
         f,
         m,
@@ -260,7 +258,7 @@ def test_a_file_that_is_not_an_archive_is_refused(data: bytes, loaded: Loaded) -
         loaded(data)
 
 
-def test_a_link_of_the_archive_that_leads_out_is_refused(loaded: Loaded, make: Any) -> None:
+def test_a_link_out_of_the_archive_is_refused(loaded: Loaded, make: Any) -> None:
     with pytest.raises(InvalidRequest):
         loaded(make.pack(make.docker(make.layer("1")), {"x": "../../etc/passwd"}))
 
@@ -307,7 +305,7 @@ def _in_vain(extract: Any) -> Any:
     return checked
 
 
-def test_a_large_tar_that_no_image_needs_may_be_anything(
+def test_a_large_unused_tar_may_be_invalid(
     store: ImageStore, loaded: Loaded, tmp_path: Path
 ) -> None:
     hostile = big_layer(("../escape", "x"))

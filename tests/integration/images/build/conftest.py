@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.copying import Room
+from harness.build_context import CopyContext
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
+def copy_context(tmp_path: Path) -> Iterator[CopyContext]:
     old = os.umask(0o022)
     with ExitStack() as stack:
-        yield Room(tmp_path, stack)
+        yield CopyContext(tmp_path, stack)
     os.umask(old)

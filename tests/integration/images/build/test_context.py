@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.copying import listed, make
+from harness.build_context import listed, make
 from harness.images import Entry, archive, directory, fifo, file, link
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build.context import dockerfile, receive, remove_ignored
@@ -37,8 +37,8 @@ def test_a_tar_compressed_or_not_becomes_roots(top: Path) -> None:
     entries = [directory("d", 0o700), file("d/a", b"x", 0o4755), link("l", "/etc/passwd")]
     for info, _ in entries:
         info.uid = info.gid = 1000
-    found = received(top, gzip.compress(archive(entries)))
-    assert found == {"d/": "700 0:0", "d/a": "4755 0:0 x", "l": "-> /etc/passwd"}
+    result = received(top, gzip.compress(archive(entries)))
+    assert result == {"d/": "700 0:0", "d/a": "4755 0:0 x", "l": "-> /etc/passwd"}
 
 
 def test_whiteouts_mean_nothing_in_a_context(top: Path) -> None:
@@ -101,10 +101,10 @@ def test_an_invalid_tar_is_one_clear_error(top: Path, data: bytes) -> None:
 def read(top: Path, name: str = "") -> tuple[str, str]:
     descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        found = dockerfile(descriptor, name)
+        result = dockerfile(descriptor, name)
     finally:
         os.close(descriptor)
-    return found.name, found.text
+    return result.name, result.text
 
 
 def test_the_default_names_are_found(top: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.copying import Room, listed
+from harness.build_context import CopyContext, listed
 from jaula.errors import JaulaError
 
 NAMES = st.sampled_from(["a", "b", "c", "l"])
@@ -60,14 +60,14 @@ def test_a_copy_stays_in_its_root(
 ) -> None:
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         top = Path(directory)
-        room = Room(top, stack)
-        fill(room.context, context)
-        fill(room.root, root)
+        copy_context = CopyContext(top, stack)
+        fill(copy_context.context, context)
+        fill(copy_context.root, root)
         (top / "outside").mkdir()
         (top / "outside/canary").write_text("canary")
         before = {name: facts for name, facts in listed(top).items() if name[:5] != "root/"}
         with suppress(JaulaError):
-            room.copy(*sources, to=target, workdir="/a", parents=parents)
+            copy_context.copy(*sources, to=target, workdir="/a", parents=parents)
         after = {name: facts for name, facts in listed(top).items() if name[:5] != "root/"}
         assert after == before
         assert os.listdir(top / "outside") == ["canary"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import Puller
+from harness.puller import Puller
 from harness.scripted_registry import Request, ScriptedRegistry, digest, layer
 from jaula.errors import JaulaError, Unavailable
 
@@ -62,11 +62,11 @@ def test_each_refusal_is_one_clear_error(
 
 
 def test_a_token_that_expires_in_the_middle_is_replaced(puller: Puller) -> None:
-    given: list[str] = []
+    passed: list[str] = []
 
     def token(request: Request) -> None:
-        given.append(f"t{len(given) + 1}")
-        request.answer(200, json.dumps({"token": given[-1], "expires_in": 300}).encode())
+        passed.append(f"t{len(passed) + 1}")
+        request.answer(200, json.dumps({"token": passed[-1], "expires_in": 300}).encode())
 
     with ScriptedRegistry(BIG) as registry:
         challenge = f'Bearer realm="{registry.url}/token",service="s"'
@@ -86,7 +86,7 @@ def test_a_token_that_expires_in_the_middle_is_replaced(puller: Puller) -> None:
         registry.honest = guarded  # type: ignore[method-assign]
         registry.scripts["/token"] = token
         puller.pull(f"{registry.name}/box:1")
-    assert given == ["t1", "t2"]
+    assert passed == ["t1", "t2"]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import SHORT, Puller
+from harness.puller import SHORT, Puller
 from harness.scripted_registry import Request, ScriptedRegistry, digest, layer
 from jaula.errors import JaulaError, NotFound
 from jaula.images.registry.cancellation import Cancellation, Cancelled
@@ -34,8 +34,8 @@ def breaking(data: bytes, *, ranges: bool) -> Callable[[Request], None]:
     """Make responses end after a megabyte, with and without support for ranges."""
 
     def script(request: Request) -> None:
-        wanted = request.headers.get("Range")
-        start = int(wanted[6:-1]) if wanted and ranges else 0
+        expected = request.headers.get("Range")
+        start = int(expected[6:-1]) if expected and ranges else 0
         headers = {"Content_Length": str(len(data) - start)}
         if start:
             headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
@@ -102,8 +102,8 @@ def test_an_existing_layer_is_not_fetched_again(puller: Puller) -> None:
         puller.pull(f"{first.name}/box:1")
         puller.pull(f"{second.name}/box:1")
         assert second.asked(second.blob_path(SMALL)) == []
-        said = [(m.get("status"), m.get("id")) for m in puller.messages]
-        assert ("Already exists", digest(SMALL)[7:19]) in said
+        output = [(m.get("status"), m.get("id")) for m in puller.messages]
+        assert ("Already exists", digest(SMALL)[7:19]) in output
         before = len(second.seen)
         puller.pull(f"{second.name}/box:1")
         paths = [path for _, path, _ in second.seen[before:]]
@@ -146,7 +146,7 @@ def test_two_pulls_of_one_layer_share_its_download(puller: Puller) -> None:
     assert len(puller.store.list()) == 2
 
 
-def test_a_shared_download_outlives_the_pull_that_began_it(puller: Puller) -> None:
+def test_a_shared_download_continues_after_its_first_pull_ends(puller: Puller) -> None:
     go_on, begun = threading.Event(), threading.Event()
     with ScriptedRegistry(BIG) as registry:
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.pulls import Puller
+from harness.puller import Puller
 from harness.registry import Registry
 from harness.scripted_registry import Request, ScriptedRegistry, layer
 from jaula.errors import JaulaError, NotFound
@@ -73,12 +73,12 @@ def chunked(puller: Puller, name: str, path: str, chunk: int) -> tuple[Upload, D
 def test_a_blob_is_sent_in_chunks(puller: Puller, registry: Registry, chunk: int) -> None:
     path = f"chunks{chunk}"
     upload, blob = chunked(puller, registry.name, path, chunk)
-    told: list[int] = []
+    reported: list[int] = []
     assert not upload.has(blob.digest)
-    assert upload.send(blob, told.append) == ""
+    assert upload.send(blob, reported.append) == ""
     assert upload.has(blob.digest)
-    assert told == sorted(told)
-    assert told[-1] == blob.size
+    assert reported == sorted(reported)
+    assert reported[-1] == blob.size
     assert registry.ask("GET", f"/v2/{path}/blobs/{blob.digest}")[2] == (bytes(range(256)) * 4096)
 
 
@@ -129,7 +129,7 @@ def test_an_interrupted_upload_is_resumed(puller: Puller, breaks: int) -> None:
         assert len(begun) == 1  # it was resumed, not restarted
 
 
-def test_an_upload_that_always_fails_is_given_up(puller: Puller) -> None:
+def test_an_upload_that_always_fails_is_abandoned(puller: Puller) -> None:
     with ScriptedRegistry() as scripted:
         uploads = _Uploads(scripted)
         uploads.breaks = 1000

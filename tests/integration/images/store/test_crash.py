@@ -39,7 +39,7 @@ def described(*data: bytes) -> list[tuple[bytes, str]]:
 def killed_at(directory: Path, step: int, *words: str) -> int:
     """Run the operation; return the number of instructions it took, or -9."""
     done = subprocess.run(
-        [sys.executable, "-m", "harness.mortal", str(directory), str(step), *words],
+        [sys.executable, "-m", "harness.crash_injection", str(directory), str(step), *words],
         env=os.environ | {"PYTHONPATH": f"{PROJECT}/src:{PROJECT}/tests"},
         capture_output=True,
         text=True,
@@ -126,7 +126,7 @@ def test_a_load_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
         assert names(check_whole(trial, "one:1", "two:1", "new:1")) == {"one:1", "two:1", "new:1"}
 
 
-def test_a_removal_is_done_or_not_begun(filled: Path, tmp_path: Path) -> None:
+def test_a_removal_is_complete_or_not_started(filled: Path, tmp_path: Path) -> None:
     for trial, _ in sampled(filled, tmp_path, "remove", "one:1", "two:1"):
         store = check_whole(trial, "one:1", "two:1")
         for name in names(store):
@@ -149,7 +149,7 @@ def test_a_repair_that_was_cut_off_can_be_done_again(filled: Path, tmp_path: Pat
     store = opened(filled)
     top = store.resolve("one:1").layers[1]
     (Path(store.layers.path(top)) / "etc/top").write_text("changed")
-    for trial, _ in sampled(filled, tmp_path, "mend", "one:1"):
+    for trial, _ in sampled(filled, tmp_path, "repair", "one:1"):
         store = opened(trial)
         for manifest in store.damaged():
             repair.repair(store, manifest)
@@ -160,7 +160,7 @@ def test_a_repair_that_was_cut_off_can_be_done_again(filled: Path, tmp_path: Pat
 
 
 def test_a_pull_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
-    from harness.pulls import Puller
+    from harness.puller import Puller
 
     with ScriptedRegistry(layer("first", 200_000), layer("second")) as registry:
         name = f"{registry.name}/box:1"
@@ -213,13 +213,13 @@ def clear(directory: Path, kind: str) -> None:
     store = opened(directory)
     paths = Paths(directory / "root", directory / "run")
     made = open_driver(kind, paths, store.layers)
-    for found in list((paths.root / "containers").iterdir()):
-        if made.exists(found.name):
-            made.root(found.name)
-            made.changes(found.name)
-        made.remove(found.name)
-        if found.exists():
-            shutil.rmtree(found)
+    for result in list((paths.root / "containers").iterdir()):
+        if made.exists(result.name):
+            made.root(result.name)
+            made.changes(result.name)
+        made.remove(result.name)
+        if result.exists():
+            shutil.rmtree(result)
     made.sweep()
     assert made.leftovers() == []
     assert list((paths.root / "containers").iterdir()) == []

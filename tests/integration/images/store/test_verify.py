@@ -56,8 +56,8 @@ def damages(store: ImageStore, image: Image) -> tuple[Damage, ...]:
 
 
 def test_an_unchanged_image_is_intact(store: ImageStore, image: Image, paths: Paths) -> None:
-    found = Verification(store).run(image)
-    assert (found.blobs, found.layers, found.damages) == (3, 1, ())
+    result = Verification(store).run(image)
+    assert (result.blobs, result.layers, result.damages) == (3, 1, ())
     assert len(list(paths.layers.iterdir())) == 1
 
 
@@ -130,9 +130,9 @@ def test_a_changed_layer_is_detected_and_repaired(
     store: ImageStore, image: Image, root: Path, spoil: Spoil, path: str, problem: str
 ) -> None:
     spoil(root)
-    found = damages(store, image)
-    assert any(d.path == path and d.problem.startswith(problem) for d in found), found
-    assert {d.kind for d in found} == {"layer"}
+    result = damages(store, image)
+    assert any(d.path == path and d.problem.startswith(problem) for d in result), result
+    assert {d.kind for d in result} == {"layer"}
     blob = store.manifest(image).layers[0].digest
     repair.unpack(store, blob, image.layers[0])
     assert damages(store, image) == ()
@@ -148,8 +148,8 @@ def test_an_inserted_link_is_not_followed_outside(
     outside = tmp_path / "outside"
     outside.mkdir()
     (root / "etc").symlink_to(outside)
-    found = damages(store, image)
-    assert [(d.path, d.problem) for d in found if d.path == "/etc"] == [
+    result = damages(store, image)
+    assert [(d.path, d.problem) for d in result if d.path == "/etc"] == [
         ("/etc", "it is a symbolic link, not a directory")
     ]
     assert list(outside.iterdir()) == []
@@ -168,11 +168,11 @@ def test_a_damaged_blob_is_detected(
     data = bytearray(blob.read_bytes())
     data[len(data) // 2] ^= 1
     blob.write_bytes(data)
-    found = damages(store, image)
-    told = "blob" if kind == "layer" else kind
-    assert found[0] == Damage(told, digest, "its content has another digest")
+    result = damages(store, image)
+    reported = "blob" if kind == "layer" else kind
+    assert result[0] == Damage(reported, digest, "its content has another digest")
     blob.unlink()
-    assert damages(store, image)[0] == Damage(told, digest, "it is missing")
+    assert damages(store, image)[0] == Damage(reported, digest, "it is missing")
 
 
 def test_a_blob_of_another_layer_repairs_nothing(
@@ -188,7 +188,7 @@ def test_a_blob_of_another_layer_repairs_nothing(
     assert (root / "etc/passwd").read_text() == "changed"
 
 
-def test_an_image_with_a_missing_layer_is_damaged_until_it_is_unpacked_again(
+def test_an_image_with_a_missing_layer_is_damaged_until_the_layer_is_extracted_again(
     store: ImageStore, image: Image, root: Path, paths: Paths
 ) -> None:
     shutil.rmtree(root.parent)

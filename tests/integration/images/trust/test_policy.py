@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import HELD, Puller
+from harness.puller import HELD, Puller
 from harness.scripted_registry import (
     INDEX,
     MANIFEST,
@@ -32,7 +32,7 @@ KEY, STRANGER = keys.generate(), keys.generate("ed25519")
 
 
 class Signed:
-    """A registry that stores what is pushed, with or without referrers, and an image policy."""
+    """A registry that stores pushed images, with or without referrers, and an image policy."""
 
     def __init__(self, directory: Path, registry: ScriptedRegistry) -> None:
         self.registry = registry
@@ -310,7 +310,7 @@ def test_stored_signatures_are_removed_with_the_image(signed: Signed) -> None:
     assert list(directory.iterdir()) == []
 
 
-def test_an_archive_gives_no_name_that_the_rules_refuse(signed: Signed) -> None:
+def test_an_archive_cannot_set_a_name_that_the_rules_refuse(signed: Signed) -> None:
     signed.tag(signed.sign())
     signed.pull()
     id = signed.puller.store.resolve(signed.name).id
@@ -328,8 +328,8 @@ def test_a_container_of_a_removed_image_is_checked_by_name(signed: Signed) -> No
     signed.gate.check_start("sha256:" + "ab" * 32, "mine:1")
 
 
-class Kept:
-    """A registry that stores manifests and blobs and says whether it lists referrers."""
+class StoringRegistry:
+    """A registry that stores manifests and blobs, and may list referrers."""
 
     def __init__(self, registry: ScriptedRegistry, *, lists: bool) -> None:
         self.registry, self.lists = registry, lists
@@ -351,12 +351,12 @@ class Kept:
         elif "/manifests/" in path and request.command == "PUT":
             kind = request.headers["Content-Type"]
             self.manifests[last] = self.manifests[digest(request.body)] = (request.body, kind)
-            told = {}
+            reported = {}
             subject = json.loads(request.body).get("subject")
             if subject and self.lists:
                 self.referring.append(request.body)
-                told = {"OCI_Subject": subject["digest"]}
-            request.answer(201, **told)
+                reported = {"OCI_Subject": subject["digest"]}
+            request.answer(201, **reported)
         elif "/manifests/" in path and last in self.manifests:
             request.answer(200, *self.manifests[last])
         elif request.command == "POST":
@@ -374,7 +374,7 @@ class Kept:
 @pytest.mark.parametrize("referring", [False, True])
 def test_added_signatures_are_found(tmp_path: Path, lists: bool, referring: bool) -> None:
     with ScriptedRegistry(layer()) as registry:
-        kept = Kept(registry, lists=lists)
+        kept = StoringRegistry(registry, lists=lists)
         kept.manifests["1"] = (registry.manifest, MANIFEST)
         puller, cancel = Puller(tmp_path), Cancellation()
         name = parse(f"{registry.name}/box:1")
@@ -396,7 +396,7 @@ def test_added_signatures_are_found(tmp_path: Path, lists: bool, referring: bool
         assert listed is (referring and not lists)
 
 
-def test_after_a_mirror_without_signatures_the_registry_is_asked(
+def test_without_signatures_at_a_mirror_the_registry_is_queried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ScriptedRegistry(layer()) as mirror, ScriptedRegistry(layer()) as registry:

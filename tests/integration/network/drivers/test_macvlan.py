@@ -24,7 +24,7 @@ from jaula.network.config import check_pools
 from jaula.network.drivers.parent_interface import dummy_name
 from jaula.spec.network import NetworkRecord, Pool
 
-from ..conftest import HOST_OUTER, OUTSIDE, Lab, join, listen, new_namespace, talks
+from ..conftest import HOST_OUTER, OUTSIDE, Topology, join, listen, new_namespace, talks
 
 SUBNET = "198.51.100.0/24"  # of the link between the host and the machine outside
 PORT = 8000
@@ -70,47 +70,47 @@ def on_wire(name: str, driver: str = "macvlan", **options: object) -> NetworkRec
 
 
 @pytest.fixture(params=[("macvlan", "bridge"), ("ipvlan", "l2")], ids=lambda kind: kind[0])
-def wire(lab: Lab, request: pytest.FixtureRequest) -> NetworkRecord:
+def wire(topology: Topology, request: pytest.FixtureRequest) -> NetworkRecord:
     driver, mode = request.param
     made = on_wire("wire", driver, mode=mode)
-    with in_netns(lab.host):
-        lab.manager.define(made)
+    with in_netns(topology.host):
+        topology.manager.define(made)
     try:
-        join(lab, "wire")
+        join(topology, "wire")
     except Unsupported as error:
         pytest.skip(str(error))
     return made
 
 
-def test_reachability_on_the_parents_link(lab: Lab, wire: NetworkRecord) -> None:
+def test_reachability_on_the_parents_link(topology: Topology, wire: NetworkRecord) -> None:
     """Containers reach the machines on the link, but not the host."""
-    first, second = lab.boxes[0], join(lab, "wire")
-    bridged = lab.box()
+    first, second = topology.boxes[0], join(topology, "wire")
+    bridged = topology.box()
     table = [
         ("another of the network", first.net, second.address, second.net, True),
-        ("the machine outside", first.net, OUTSIDE, lab.outside, True),
-        ("from outside", lab.outside, first.address, first.net, True),
-        ("the host, by the parent", first.net, HOST_OUTER, lab.host, False),
-        ("from the host", lab.host, first.address, first.net, False),
+        ("the machine outside", first.net, OUTSIDE, topology.outside, True),
+        ("from outside", topology.outside, first.address, first.net, True),
+        ("the host, by the parent", first.net, HOST_OUTER, topology.host, False),
+        ("from the host", topology.host, first.address, first.net, False),
         ("a bridge's container", first.net, bridged.address, bridged.net, False),
         ("from a bridge's container", bridged.net, first.address, first.net, False),
     ]
-    for what, source, address, place, wanted in table:
+    for what, source, address, place, expected in table:
         with listen(place, "0.0.0.0", PORT) as server:
             seen = talks(source, (address, PORT), server)
-            assert (seen is not None) is wanted, what
-    with listen(lab.outside, "0.0.0.0", PORT) as server:
+            assert (seen is not None) is expected, what
+    with listen(topology.outside, "0.0.0.0", PORT) as server:
         assert talks(first.net, (OUTSIDE, PORT), server) == first.address, "no masquerading"
 
 
 def test_an_endpoint_has_the_address_range_gateway_and_mac_of_its_network(
-    lab: Lab, wire: NetworkRecord
+    topology: Topology, wire: NetworkRecord
 ) -> None:
-    first = lab.boxes[0]
+    first = topology.boxes[0]
     assert first.address == "198.51.100.64"
     assert first.endpoint.gateway == OUTSIDE
     assert first.endpoint.host_interface == ""
-    with Rtnetlink(first.net) as inside, Rtnetlink(lab.host) as host:
+    with Rtnetlink(first.net) as inside, Rtnetlink(topology.host) as host:
         link, parent = inside.link("eth0"), host.link("up0")
         assert link is not None
         assert parent is not None
@@ -122,25 +122,25 @@ def test_an_endpoint_has_the_address_range_gateway_and_mac_of_its_network(
 
 
 def test_ports_cannot_be_published_and_the_firewall_is_bypassed(
-    lab: Lab, wire: NetworkRecord
+    topology: Topology, wire: NetworkRecord
 ) -> None:
-    assert not lab.boxes[0].endpoint.publishes
-    with in_netns(lab.host), pytest.raises(Exception, match="ports cannot be published in"):
-        lab.manager.publish(lab.boxes[0].endpoint, [PortRequest(80, host_port=8080)])
+    assert not topology.boxes[0].endpoint.publishes
+    with in_netns(topology.host), pytest.raises(Exception, match="ports cannot be published in"):
+        topology.manager.publish(topology.boxes[0].endpoint, [PortRequest(80, host_port=8080)])
 
 
 def test_the_next_engine_adopts_endpoints_and_a_container_can_disconnect(
-    lab: Lab, wire: NetworkRecord
+    topology: Topology, wire: NetworkRecord
 ) -> None:
-    first = lab.boxes[0]
-    manager = lab.new_manager()
-    with in_netns(lab.host):
+    first = topology.boxes[0]
+    manager = topology.new_manager()
+    with in_netns(topology.host):
         assert manager.define(wire) == wire
         assert manager.restore([first.endpoint]) == []
         assert manager.sweep({first.id}) == []
-    second = join(lab, "wire")
+    second = join(topology, "wire")
     assert second.address != first.address
-    with in_netns(lab.host):
+    with in_netns(topology.host):
         manager.detach(first.endpoint, delete_interface=True, netns_fd=first.net)
         with Rtnetlink(first.net) as inside:
             assert [link.name for link in inside.links()] == ["lo"]
@@ -149,106 +149,112 @@ def test_the_next_engine_adopts_endpoints_and_a_container_can_disconnect(
         assert manager.has_interface("up0"), "a parent that was there stays"
 
 
-def test_a_macvlan_network_has_ipv6_and_an_internal_one_no_default_route(lab: Lab) -> None:
+def test_a_macvlan_network_has_ipv6_and_an_internal_one_no_default_route(
+    topology: Topology,
+) -> None:
     pools = check_pools([Pool(SUBNET), Pool("2001:db8::/64", "2001:db8::2")], [], ipv6=True)
-    with in_netns(lab.host):
-        lab.manager.define(on_wire("six", pools=pools, ipv6=True))
-        lab.manager.define(on_wire("inner", internal=True))
-    six, inner = join(lab, "six", ip6="2001:db8::77"), join(lab, "inner")
-    with listen(lab.outside, "::", PORT) as server:
+    with in_netns(topology.host):
+        topology.manager.define(on_wire("six", pools=pools, ipv6=True))
+        topology.manager.define(on_wire("inner", internal=True))
+    six, inner = join(topology, "six", ip6="2001:db8::77"), join(topology, "inner")
+    with listen(topology.outside, "::", PORT) as server:
         assert talks(six.net, ("2001:db8::2", PORT), server) == "2001:db8::77"
     assert inner.endpoint.gateway == ""
     with Rtnetlink(inner.net) as inside:
         assert not [r for r in inside.routes() if not r.destination and r.index]
 
 
-def test_private_macvlan_containers_do_not_reach_each_other(lab: Lab) -> None:
-    with in_netns(lab.host):
-        lab.manager.define(on_wire("apart", mode="private"))
-    first, second = join(lab, "apart"), join(lab, "apart")
+def test_private_macvlan_containers_do_not_reach_each_other(topology: Topology) -> None:
+    with in_netns(topology.host):
+        topology.manager.define(on_wire("apart", mode="private"))
+    first, second = join(topology, "apart"), join(topology, "apart")
     with listen(second.net, "0.0.0.0", PORT) as server:
         assert talks(first.net, (second.address, PORT), server) is None
-        assert talks(lab.outside, (second.address, PORT), server) is not None
+        assert talks(topology.outside, (second.address, PORT), server) is not None
 
 
-def test_passthru_is_exclusive_to_its_parent(lab: Lab) -> None:
-    with in_netns(lab.host):
-        lab.manager.define(on_wire("all", mode="passthru"))
+def test_passthru_is_exclusive_to_its_parent(topology: Topology) -> None:
+    with in_netns(topology.host):
+        topology.manager.define(on_wire("all", mode="passthru"))
         with pytest.raises(NotAuthorized, match="already using parent interface up0"):
-            lab.manager.define(on_wire("more"))
-        lab.manager.undefine("all")
-        lab.manager.define(on_wire("more"))
+            topology.manager.define(on_wire("more"))
+        topology.manager.undefine("all")
+        topology.manager.define(on_wire("more"))
 
 
-def test_a_missing_parent_that_cannot_be_created_is_an_error(lab: Lab) -> None:
-    with in_netns(lab.host):
-        assert lab.manager.owns_parent("no0.7")
-        assert not lab.manager.owns_parent("up0")
+def test_a_missing_parent_that_cannot_be_created_is_an_error(topology: Topology) -> None:
+    with in_netns(topology.host):
+        assert topology.manager.owns_parent("no0.7")
+        assert not topology.manager.owns_parent("up0")
         with pytest.raises(NotFound, match=r"no0\.7 does not exist, and neither does no0"):
-            lab.manager.define(on_wire("lost", parent="no0.7", made_parent=True))
+            topology.manager.define(on_wire("lost", parent="no0.7", made_parent=True))
         for parent in ("no0", "up0.0", "up0.4095"):
             with pytest.raises(InvalidRequest, match="does not exist"):
-                lab.manager.define(on_wire("lost", parent=parent, made_parent=True))
+                topology.manager.define(on_wire("lost", parent=parent, made_parent=True))
 
 
 @needs_vlan
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
-def test_a_vlan_parent_is_created_and_removed_with_the_last_network(lab: Lab, driver: str) -> None:
+def test_a_vlan_parent_is_created_and_removed_with_the_last_network(
+    topology: Topology, driver: str
+) -> None:
     mode = "bridge" if driver == "macvlan" else "l2"
-    with Rtnetlink(lab.outside) as far:
+    with Rtnetlink(topology.outside) as far:
         link = far.link("eth0")
         assert link is not None
         far.send(add_vlan("eth0.10", parent=link.index, tag=10))
-    with in_netns(lab.host):
+    with in_netns(topology.host):
         for name in ("tagged", "second"):
-            comes = lab.manager.owns_parent("up0.10")
+            comes = topology.manager.owns_parent("up0.10")
             assert comes
-            lab.manager.define(on_wire(name, driver, mode=mode, parent="up0.10", made_parent=comes))
-        assert lab.manager.has_interface("up0.10")
-        lab.manager.undefine("tagged")
-        assert lab.manager.has_interface("up0.10")
-    box = join(lab, "second")
-    with Rtnetlink(box.net) as inside, Rtnetlink(lab.host) as host:
+            topology.manager.define(
+                on_wire(name, driver, mode=mode, parent="up0.10", made_parent=comes)
+            )
+        assert topology.manager.has_interface("up0.10")
+        topology.manager.undefine("tagged")
+        assert topology.manager.has_interface("up0.10")
+    box = join(topology, "second")
+    with Rtnetlink(box.net) as inside, Rtnetlink(topology.host) as host:
         assert (inside.link("eth0") or pytest.fail("no link")).kind == driver
         parent = host.link("up0.10")
         assert parent is not None
         assert parent.kind == "vlan"
-    with in_netns(lab.host):
-        lab.manager.detach(box.endpoint, delete_interface=True, netns_fd=box.net)
-        lab.manager.undefine("second")
-        assert not lab.manager.has_interface("up0.10")
+    with in_netns(topology.host):
+        topology.manager.detach(box.endpoint, delete_interface=True, netns_fd=box.net)
+        topology.manager.undefine("second")
+        assert not topology.manager.has_interface("up0.10")
 
 
 @needs_dummy
 @pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
-def test_without_a_parent_the_network_is_isolated(lab: Lab, driver: str) -> None:
+def test_without_a_parent_the_network_is_isolated(topology: Topology, driver: str) -> None:
     mode = "bridge" if driver == "macvlan" else "l2"
     made = on_wire("nowhere", driver, mode=mode, parent="", made_parent=True,
                    internal=True)  # fmt: skip
-    with in_netns(lab.host):
-        lab.manager.define(made)
-    first, second = join(lab, "nowhere"), join(lab, "nowhere")
+    with in_netns(topology.host):
+        topology.manager.define(made)
+    first, second = join(topology, "nowhere"), join(topology, "nowhere")
     with listen(second.net, "0.0.0.0", PORT) as server:
         assert talks(first.net, (second.address, PORT), server) == first.address
-    with listen(lab.outside, "0.0.0.0", PORT) as server:
+    with listen(topology.outside, "0.0.0.0", PORT) as server:
         with Rtnetlink(first.net) as inside, pytest.raises(OSError, match=r"gateway|unreachable"):
             inside.send(add_default_route("10.0.0.1"))
         assert talks(first.net, (OUTSIDE, PORT), server) is None
-    with in_netns(lab.host):
+    with in_netns(topology.host):
         for box in (first, second):
-            lab.manager.detach(box.endpoint, delete_interface=True, netns_fd=box.net)
-        lab.manager.clear(made)
-        assert lab.manager.has_interface(made.parent), "it is in use"
-        lab.manager.undefine("nowhere")
-        assert not lab.manager.has_interface(made.parent)
+            topology.manager.detach(box.endpoint, delete_interface=True, netns_fd=box.net)
+        topology.manager.clear(made)
+        assert topology.manager.has_interface(made.parent), "it is in use"
+        topology.manager.undefine("nowhere")
+        assert not topology.manager.has_interface(made.parent)
 
 
 @pytest.mark.parametrize("mode", ["l3", "l3s"])
-def test_routed_ipvlan_needs_no_gateway(lab: Lab, mode: str) -> None:
-    with in_netns(lab.host):
-        lab.manager.define(on_wire("routed", "ipvlan", mode=mode))
+def test_routed_ipvlan_needs_no_gateway(topology: Topology, mode: str) -> None:
+    with in_netns(topology.host):
+        topology.manager.define(on_wire("routed", "ipvlan", mode=mode))
     try:
-        first, second = join(lab, "routed"), join(lab, "routed")
+        first, second = join(topology, "routed"), join(topology, "routed")
     except Unsupported as error:
         pytest.skip(str(error))
     assert (first.endpoint.gateway, first.endpoint.on_link) == ("", True)
@@ -258,22 +264,22 @@ def test_routed_ipvlan_needs_no_gateway(lab: Lab, mode: str) -> None:
         assert talks(first.net, (second.address, PORT), server) == first.address
 
 
-def test_a_parent_that_appears_later_is_used(lab: Lab) -> None:
+def test_a_parent_that_appears_later_is_used(topology: Topology) -> None:
     plan = on_wire("late", parent="late0")
-    with in_netns(lab.host):
+    with in_netns(topology.host):
         with pytest.raises(JaulaError, match="late0 does not exist"):
-            lab.manager.define(plan)
-        lab.manager.expect(plan)
+            topology.manager.define(plan)
+        topology.manager.expect(plan)
     with pytest.raises(JaulaError, match="late0 does not exist"):
-        join(lab, "late")
+        join(topology, "late")
     for _ in range(2):
-        with Rtnetlink(lab.host) as links:
+        with Rtnetlink(topology.host) as links:
             links.send(add_veth("late0", mtu=1500, peer_name="late1"))
             links.send(set_link("late0", up=True), set_link("late1", up=True))
-        box = join(lab, "late")
-        with Rtnetlink(lab.host) as links:
+        box = join(topology, "late")
+        with Rtnetlink(topology.host) as links:
             links.send(delete_link("late0"))
         with Rtnetlink(box.net) as inside:
             assert inside.link("eth0") is None, "it goes with its parent"
     with pytest.raises(JaulaError, match="late0 does not exist"):
-        join(lab, "late")
+        join(topology, "late")

@@ -108,7 +108,7 @@ def test_unchanged_files_are_pruned(upper: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_no_time_is_later_than_the_newest(upper: Path, exact: bool) -> None:
+def test_times_are_limited_to_the_maximum(upper: Path, exact: bool) -> None:
     os.utime(upper / "hard", ns=(0, 0))
     data = archive(upper, newest=NEWEST, exact=exact)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:

@@ -36,7 +36,7 @@ def verdict(given: Spec, *options: str, **host: object) -> tuple[Verdict, str]:
     return row.verdict, row.requested
 
 
-def test_the_default_holds() -> None:
+def test_the_default_domain_passes() -> None:
     assert verdict(spec()) == (Verdict.HOLDS, "/ rwx")
 
 
@@ -57,7 +57,7 @@ def test_a_relaxation_names_its_reason() -> None:
     assert verdict(given) == (Verdict.RELAXED, "none (CAP_SYS_ADMIN may mount)")
 
 
-def test_an_external_runtime_relaxes_it() -> None:
+def test_an_external_runtime_is_a_relaxation() -> None:
     assert verdict(spec("off"), Runtime="runc") == (Verdict.RELAXED, "none (--runtime runc)")
 
 

@@ -59,7 +59,7 @@ def run(tmp_path: Path, *entries: Entry) -> list[Answer]:
 def test_calls_of_both_abis_get_their_arguments(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("x")
     here = os.fsencode(tmp_path / "here") + b"\0"
-    found = run(
+    result = run(
         tmp_path,
         Entry(BEGIN),
         call("open", here, 0),
@@ -70,18 +70,18 @@ def test_calls_of_both_abis_get_their_arguments(tmp_path: Path) -> None:
         call("mmap", 0, 4096, 3, 0x22, -1, 0),
         call("preadv", 99, 0, 0, 0, 0, 0),
     )
-    assert [answer.value for answer in found[:2]] == [0, 3]
-    assert found[2].value == 4  # the text ends at its zero byte
-    assert found[3].value == 5
-    assert found[4].value in (9, -errno.ENOSYS)
-    assert found[5].value in (-errno.ENOENT, -errno.ENOSYS)
-    assert found[6].value > 4096
-    assert found[7].value == -errno.EBADF
+    assert [answer.value for answer in result[:2]] == [0, 3]
+    assert result[2].value == 4  # the text ends at its zero byte
+    assert result[3].value == 5
+    assert result[4].value in (9, -errno.ENOSYS)
+    assert result[5].value in (-errno.ENOENT, -errno.ENOSYS)
+    assert result[6].value > 4096
+    assert result[7].value == -errno.EBADF
 
 
 @x86
 def test_a_group_is_a_process_of_its_own(tmp_path: Path) -> None:
-    found = run(
+    result = run(
         tmp_path,
         Entry(BEGIN),
         call("getpid"),
@@ -93,22 +93,22 @@ def test_a_group_is_a_process_of_its_own(tmp_path: Path) -> None:
         call("setitimer", 0, struct.pack("4q", 0, 0, 0, 10_000), 0),
         call("pause"),
     )
-    assert found[0].value >> 8 == 7
-    assert [answer.reached for answer in found] == [True, True, False, False, *[True] * 4, False]
-    assert found[1].value != found[5].value
-    assert found[4].value & 0x7F == 14  # SIGALRM
+    assert result[0].value >> 8 == 7
+    assert [answer.reached for answer in result] == [True, True, False, False, *[True] * 4, False]
+    assert result[1].value != result[5].value
+    assert result[4].value & 0x7F == 14  # SIGALRM
 
 
 @x86
 def test_threads_are_counted_and_end_with_their_process(tmp_path: Path) -> None:
-    found = run(tmp_path, Entry(BEGIN), Entry(THREADS, 0, (20,)), call("getpid"))
-    assert (found[1].value, found[1].count) == (0, 20)
+    result = run(tmp_path, Entry(BEGIN), Entry(THREADS, 0, (20,)), call("getpid"))
+    assert (result[1].value, result[1].count) == (0, 20)
 
 
 @x86
 def test_cpu_time_is_used_and_reported(tmp_path: Path) -> None:
     wall = 200_000_000
-    found = run(
+    result = run(
         tmp_path,
         Entry(BEGIN),
         Entry(BURN, 0, (0, wall)),
@@ -117,9 +117,9 @@ def test_cpu_time_is_used_and_reported(tmp_path: Path) -> None:
         call("getpid"),
     )
     # A busy machine gives less than was asked for, and nothing gives more.
-    assert 1_000_000 < found[1].value <= wall * 1.5
-    assert 1_000_000 < found[3].value <= wall * 1.5 * (os.cpu_count() or 1)
-    assert found[4].value > 1
+    assert 1_000_000 < result[1].value <= wall * 1.5
+    assert 1_000_000 < result[3].value <= wall * 1.5 * (os.cpu_count() or 1)
+    assert result[4].value > 1
 
 
 @x86
@@ -148,8 +148,8 @@ DONE = Answer(0, True, 0)
 
 
 def attempt(**values: object) -> Attempt:
-    given: dict[str, object] = {"group": "g", "name": "n", "steps": (Entry(CALL, 1),)}
-    return Attempt(**(given | values))  # type: ignore[arg-type]
+    passed: dict[str, object] = {"group": "g", "name": "n", "steps": (Entry(CALL, 1),)}
+    return Attempt(**(passed | values))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -169,14 +169,14 @@ def test_a_call_is_evaluated_by_its_result(
     status: Answer, value: int, refused: bool | None
 ) -> None:
     reached = status is DONE
-    found = results.evaluate_attempt(attempt(), status, [Answer(value, reached, 0)])
-    assert found.refused is refused
+    result = results.evaluate_attempt(attempt(), status, [Answer(value, reached, 0)])
+    assert result.refused is refused
 
 
 def test_an_unexpected_signal_means_not_tried() -> None:
     killed = Answer(9, True, 0)
-    found = results.evaluate_attempt(attempt(), killed, [Answer(0, False, 0)])
-    assert found.refused is None
+    result = results.evaluate_attempt(attempt(), killed, [Answer(0, False, 0)])
+    assert result.refused is None
     allowed = attempt(signals=frozenset({9}))
     assert results.evaluate_attempt(allowed, killed, [Answer(0, False, 0)]).refused is True
 
@@ -200,7 +200,7 @@ def test_a_pending_connection_is_not_a_refusal() -> None:
     assert refused(socket, progress, silent, Answer(-errno.EALREADY, True, 0)) is True
     assert refused(socket, progress, ready, Answer(-errno.EHOSTUNREACH, True, 0)) is True
     assert refused(socket, Answer(-errno.ENETUNREACH, True, 0), silent, silent) is True
-    # whoever refuses the port has been reached, as has who accepts it
+    # a host that refuses the port was reached, like one that accepts it
     assert refused(socket, progress, ready, Answer(-errno.ECONNREFUSED, True, 0)) is False
     assert refused(socket, progress, ready, Answer(0, True, 0)) is False
 
@@ -219,23 +219,23 @@ def test_an_empty_file_is_masked() -> None:
 
 def test_rows_fail_without_a_flag_and_name_the_flag_otherwise() -> None:
     def verdict(*pairs: tuple[bool | None, str | None]) -> tuple[Verdict, str]:
-        found = [
+        result = [
             results.AttemptResult(attempt(name=f"n{n}", relaxed_by=flag), refused, "it worked")
             for n, (refused, flag) in enumerate(pairs)
         ]
-        (row,) = results.rows(found)
+        (row,) = results.rows(result)
         return row.verdict, row.requested + row.effective
 
     assert verdict((True, None), (True, "--x"))[0] is Verdict.HOLDS
     assert verdict((True, None), (False, None))[0] is Verdict.FAILS
     assert verdict((False, "--x"), (False, None), (None, None))[0] is Verdict.FAILS
     assert verdict((False, "--x"), (None, None))[0] is Verdict.UNKNOWN
-    relaxed, told = verdict((False, "--x"), (True, None))
+    relaxed, reported = verdict((False, "--x"), (True, None))
     assert relaxed is Verdict.RELAXED
-    assert "(--x)" in told and "n0 (it worked)" in told
+    assert "(--x)" in reported and "n0 (it worked)" in reported
 
 
-# -- what is tried, and the twin -------------------------------------------------------------
+# -- attempts and the twin ---------------------------------------------------------------------
 
 
 @x86
@@ -261,12 +261,12 @@ def test_every_attempt_has_a_name_of_its_own_and_fits_the_program() -> None:
 
 def test_no_attempt_changes_the_host() -> None:
     """Each of these calls would change the host if allowed; none has such arguments."""
-    given = dict(attempts.CALLS)
-    assert given["reboot"] == (0, 0, 0, 0), "the magic numbers are wrong on purpose"
-    assert given["kexec_load"][3] == 0xFF00, "no such flag"
-    assert given["acct"][0] not in (0, b"\0"), "a null pointer switches accounting off"
-    assert given["sethostname"][1] == -1
-    assert not {"settimeofday", "clock_settime", "stime", "vhangup"} & set(given)
+    passed = dict(attempts.CALLS)
+    assert passed["reboot"] == (0, 0, 0, 0), "the magic numbers are wrong on purpose"
+    assert passed["kexec_load"][3] == 0xFF00, "no such flag"
+    assert passed["acct"][0] not in (0, b"\0"), "a null pointer switches accounting off"
+    assert passed["sethostname"][1] == -1
+    assert not {"settimeofday", "clock_settime", "stime", "vhangup"} & set(passed)
     for path in attempts.WRITES:
         (step,) = attempts.writes([], None)[attempts.WRITES.index(path)].steps
         assert step.number == attempts.call("open", b"", 0).number, "opened, never written"
@@ -287,13 +287,15 @@ def test_addresses_have_the_kernel_s_layout() -> None:
 def test_a_quota_is_tried_if_the_cpus_allow_more(
     quota: int, period: int, processors: int, threads: int | None
 ) -> None:
-    found = burn_plan(quota, period, processors)
+    result = burn_plan(quota, period, processors)
     if threads is None:
-        assert found is None
+        assert result is None
         return
-    assert found is not None
-    assert found[0] == threads and found[1] <= MAX_BURN
-    assert quota / period * found[1] < found[2] < threads * found[1], "between limit and no limit"
+    assert result is not None
+    assert result[0] == threads and result[1] <= MAX_BURN
+    assert quota / period * result[1] < result[2] < threads * result[1], (
+        "between limit and no limit"
+    )
 
 
 def test_an_absent_limit_is_not_tried() -> None:

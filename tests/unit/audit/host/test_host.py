@@ -57,19 +57,19 @@ def verdicts(rows: object) -> dict[str, Verdict]:
     return {row.id: row.verdict for row in rows if isinstance(row, Result)}  # type: ignore[attr-defined]
 
 
-def test_a_good_host_holds(host: Host) -> None:
+def test_a_good_host_passes(host: Host) -> None:
     for check in (sysctls, user_namespaces, state_dirs, api_socket):
-        found = verdicts(check.check(host))
-        assert set(found.values()) == {Verdict.HOLDS}, found
+        result = verdicts(check.check(host))
+        assert set(result.values()) == {Verdict.HOLDS}, result
 
 
 @pytest.mark.parametrize("setting", sysctls.SETTINGS, ids=lambda setting: setting.name)
 def test_a_weak_sysctl_is_relaxed(host: Host, setting: sysctls.Setting) -> None:
     bad = next(value for value in ("0", "1", "-1", "3") if not setting.is_hardened(value))
     write(host.proc, setting.name, bad)
-    found = verdicts(sysctls.check(host))
-    assert found.pop(setting.name.replace("/", ".")) is Verdict.RELAXED
-    assert set(found.values()) == {Verdict.HOLDS}
+    result = verdicts(sysctls.check(host))
+    assert result.pop(setting.name.replace("/", ".")) is Verdict.RELAXED
+    assert set(result.values()) == {Verdict.HOLDS}
 
 
 def test_a_setting_that_the_kernel_lacks_gives_no_row(host: Host) -> None:
@@ -133,8 +133,8 @@ def test_v1_hierarchies_are_reported_and_writable_ones_fail(host: Host) -> None:
     assert verdicts(cgroup_trees.check(host))["cgroup version"] is Verdict.HOLDS
     tree = host.proc.parent / "tree"
     tree.chmod(0o777)
-    found = verdicts(cgroup_trees.check(host))
-    assert found["cgroup trees"] is Verdict.FAILS
+    result = verdicts(cgroup_trees.check(host))
+    assert result["cgroup trees"] is Verdict.FAILS
     legacy = Host(root=host.root, run=host.run, socket=host.socket, proc=host.proc)
     (host.proc / "1/mountinfo").write_text(f"1 0 0:3 / {tree} rw - cgroup none rw,pids\n")
     assert verdicts(cgroup_trees.check(legacy))["cgroup version"] is Verdict.RELAXED
@@ -142,14 +142,14 @@ def test_v1_hierarchies_are_reported_and_writable_ones_fail(host: Host) -> None:
 
 def test_unreadable_evidence_is_unknown(host: Host) -> None:
     (host.proc / "1" / "mountinfo").write_text("not a mount table\n")
-    found = verdicts(package.verify(host))
-    assert found["host-cgroups"] is Verdict.UNKNOWN
+    result = verdicts(package.verify(host))
+    assert result["host-cgroups"] is Verdict.UNKNOWN
 
 
 def test_the_directories_are_derived_from_the_socket(tmp_path: Path) -> None:
     (tmp_path / "containers").mkdir()
-    found = package.of_engine(f"unix://{tmp_path}/jaula.sock", "/elsewhere")
-    assert (found.root, found.run) == (Path("/elsewhere"), tmp_path)
+    result = package.of_engine(f"unix://{tmp_path}/jaula.sock", "/elsewhere")
+    assert (result.root, result.run) == (Path("/elsewhere"), tmp_path)
     default = package.of_engine("tcp://10.0.0.1:2375", "")
     assert str(default.root) == "/var/lib/jaula"
     assert str(default.run) == "/run/jaula"

@@ -38,10 +38,10 @@ HOSTILE = '<script>alert("x")</script>\x1b[31m\udc80'
 
 
 def row(verdict: Verdict, check: str = "masks", **values: str) -> Result:
-    given = {"requested": "10 paths", "effective": "9", "evidence": "/proc/7/mountinfo, /proc/7"}
-    given |= values
+    passed = {"requested": "10 paths", "effective": "9", "evidence": "/proc/7/mountinfo, /proc/7"}
+    passed |= values
     layer = next(info.layer for info in CHECK_INFOS if info.id == check)
-    return Result(f"row of {check}", layer, verdict=verdict, check=check, **given)
+    return Result(f"row of {check}", layer, verdict=verdict, check=check, **passed)
 
 
 ALL = tuple(row(verdict, check.id) for check in CHECK_INFOS for verdict in Verdict)
@@ -146,7 +146,7 @@ def test_text_from_a_container_is_escaped() -> None:
     hostile = row(Verdict.FAILS, requested=HOSTILE, effective=HOSTILE, evidence=HOSTILE)
     report = Report(HOSTILE, "container", MOMENT, (hostile,))
     html = report_html.render([report])
-    html.encode()  # nothing that is no text is left
+    html.encode()  # everything is valid text
     assert "<script" not in html
     assert "\x1b" not in html
     assert "\x1b" not in text.render([Report("web", "container", MOMENT, (hostile,))])
@@ -183,11 +183,11 @@ def test_a_layer_has_its_worst_verdict(verdict: Verdict) -> None:
 def test_several_reports_have_headings_and_a_summary() -> None:
     good = Report("a", "container", MOMENT, (row(Verdict.HOLDS),))
     bad = Report("b", "container", MOMENT, (row(Verdict.FAILS),))
-    shown = text.render([good, bad])
-    assert shown.startswith("a:\n")
-    assert "\n\nb:\n" in shown
-    assert "advice for masks: " in shown
-    assert shown.endswith("2 reports: 1 are proofs; not b")
+    output = text.render([good, bad])
+    assert output.startswith("a:\n")
+    assert "\n\nb:\n" in output
+    assert "advice for masks: " in output
+    assert output.endswith("2 reports: 1 are proofs; not b")
     assert [entry["subject"] for entry in report_json.document([good, bad])] == ["a", "b"]
 
 

@@ -162,7 +162,7 @@ def test_stopping_a_missing_unit_does_nothing(address: str, manager: Manager) ->
 
 
 def test_a_closed_connection_is_unavailable(address: str) -> None:
-    with pytest.raises(JaulaError, match="systemd"):  # the bus runs, but nobody has the name
+    with pytest.raises(JaulaError, match="systemd"):  # the bus runs, but no process owns the name
         connected(address)
     with pytest.raises(Unavailable, match="cannot reach systemd"):
         Connection(Address(("/nonexistent/bus", True), ("\0nonexistent", False)))

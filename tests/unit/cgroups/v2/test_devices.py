@@ -82,7 +82,7 @@ rule_lists = st.lists(
 
 
 @given(rule_lists, st.sampled_from("bc"), st.integers(0, 3), st.integers(0, 3), letters)
-def test_the_program_decides_as_the_rules_say(
+def test_the_program_decides_by_the_rules(
     rules: list[DeviceCgroup], kind: str, major: int, minor: int, access: str
 ) -> None:
     program = assemble(normalize(rules))

@@ -19,17 +19,17 @@ def parameters(*words: str) -> dict[str, Any]:
     """Return the parameters that are sent; JSON ones are decoded."""
     options = parse(COMMAND, [*words, "."])
     names = options.texts("tag")
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, value in query(options, Remote("", "D"), names):
         if value in ("", None, False):
             continue
         if isinstance(value, str) and value[:1] in ("{", "["):
             value = json.loads(value)
-        if name in found:
-            found[name] = [*(v if isinstance(v := found[name], list) else [v]), value]
+        if name in result:
+            result[name] = [*(v if isinstance(v := result[name], list) else [v]), value]
         else:
-            found[name] = value
-    return found
+            result[name] = value
+    return result
 
 
 def test_the_defaults_send_few_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_every_flag_has_its_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FROM_HERE", "value")
     monkeypatch.delenv("NOT_SET", raising=False)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "5")
-    found = parameters(
+    result = parameters(
         *("-t", "a:1", "-t", "b", "--target", "x", "--platform", "linux/arm64", "--pull"),
         *("--build-arg", "A=1=2", "--build-arg", "FROM_HERE", "--build-arg", "NOT_SET"),
         *("--label", "k=v", "--label", "bare", "--no-cache", "--squash", "--force-rm"),
@@ -51,7 +51,7 @@ def test_every_flag_has_its_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
         *("--shm-size", "1m", "--ulimit", "nofile=1:2", "--security-opt", "no-new-privileges"),
         *("--add-host", "h:1.2.3.4", "--allow", "network.host", "--rm=false"),
     )
-    assert found == {
+    assert result == {
         "t": ["a:1", "b"],
         "dockerfile": "D",
         "target": "x",

@@ -17,10 +17,10 @@ def test_secrets_come_from_files_and_variables(
     file = tmp_path / "token"
     file.write_bytes(b"\xff of a file")
     monkeypatch.setenv("VAR", "of a variable")
-    found = secrets.parse_secrets(
+    result = secrets.parse_secrets(
         [f"id=a,src={file}", f"src={file}", "id=b,env=VAR", "id=VAR", "type=env,id=c,src=VAR"]
     )
-    assert {id: read() for id, read in found.items()} == {
+    assert {id: read() for id, read in result.items()} == {
         "a": b"\xff of a file",
         "token": b"\xff of a file",
         "b": b"of a variable",
@@ -52,8 +52,8 @@ def test_agents_are_sockets_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with socket.socket(socket.AF_UNIX) as held:
         held.bind(str(path))
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
-        with secrets.SshAgents(["default", f"other={path}"]) as found:
-            assert found == {"default": str(path), "other": str(path)}
+        with secrets.SshAgents(["default", f"other={path}"]) as result:
+            assert result == {"default": str(path), "other": str(path)}
         (tmp_path / "key").touch()
         with pytest.raises(CliError, match="one socket, or files"):
             secrets.SshAgents([f"x={path},{tmp_path}/key"])
@@ -63,10 +63,10 @@ def test_agents_are_sockets_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_named_contexts(tmp_path: Path) -> None:
-    found = secrets.parse_contexts(
+    result = secrets.parse_contexts(
         ["A=docker-image://busybox", f"b={tmp_path}", "c=https://h/x.git"]
     )
-    assert found == (
+    assert result == (
         {"a": "docker-image://busybox", "c": "https://h/x.git"},
         {"b": str(tmp_path)},
     )
@@ -90,8 +90,8 @@ def test_named_contexts(tmp_path: Path) -> None:
     ],
 )
 def test_an_output_is_parsed(word: str, kind: str, destination: str, keeps: bool) -> None:
-    found = output.parse(word)
-    assert (found.kind, found.destination, found.keeps_image) == (kind, destination, keeps)
+    result = output.parse(word)
+    assert (result.kind, result.destination, result.keeps_image) == (kind, destination, keeps)
 
 
 @pytest.mark.parametrize(

@@ -47,16 +47,16 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Environment:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delitem(environ.environ, name.encode(), raising=False)
-    found = Environment(monkeypatch, tmp_path)
-    found.options(host="", context="", tls=False, tlsverify=None)
-    found.options(tlscacert="", tlscert="", tlskey="")
-    found.variables(DOCKER_CONFIG=str(tmp_path))
-    return found
+    result = Environment(monkeypatch, tmp_path)
+    result.options(host="", context="", tls=False, tlsverify=None)
+    result.options(tlscacert="", tlscert="", tlskey="")
+    result.variables(DOCKER_CONFIG=str(tmp_path))
+    return result
 
 
 def test_the_default_is_the_local_engine(given: Environment) -> None:
-    found = resolve_endpoint()
-    assert (found.host, found.security, endpoint.current_context()) == ("", None, "default")
+    result = resolve_endpoint()
+    assert (result.host, result.security, endpoint.current_context()) == ("", None, "default")
 
 
 def test_options_override_variables_and_contexts(given: Environment) -> None:
@@ -90,24 +90,24 @@ def test_tls_options_apply_to_tcp_only(given: Environment, tmp_path: Path) -> No
     assert resolve_endpoint("tcp://h:1").security == TlsOptions(ca, "", "", verify=True)
     for name in ("cert.pem", "key.pem"):
         (place / name).touch()
-    found = resolve_endpoint("tcp://h:1").security
-    assert found == TlsOptions(ca, str(place / "cert.pem"), str(place / "key.pem"), verify=True)
+    result = resolve_endpoint("tcp://h:1").security
+    assert result == TlsOptions(ca, str(place / "cert.pem"), str(place / "key.pem"), verify=True)
     given.options(tlsverify=False)
     assert resolve_endpoint("tcp://h:1").security is None
     given.options(tls=True, tlscacert="/other")
-    found = resolve_endpoint("tcp://h:1").security
-    assert found is not None
-    assert (found.authority, found.verify) == ("/other", False)
+    result = resolve_endpoint("tcp://h:1").security
+    assert result is not None
+    assert (result.authority, result.verify) == ("/other", False)
 
 
 def test_a_context_has_its_certificates(given: Environment) -> None:
     files = {"ca.pem": b"a", "cert.pem": b"b", "key.pem": b"c"}
     contexts.save(Context("far", "text", "tcp://h:1", False, files))
-    found = contexts.resolve("far")
-    assert found.security is not None
-    assert Path(found.security.key).read_bytes() == b"c"
-    assert Path(found.security.key).stat().st_mode & 0o777 == 0o600
-    assert found.security.verify
+    result = contexts.resolve("far")
+    assert result.security is not None
+    assert Path(result.security.key).read_bytes() == b"c"
+    assert Path(result.security.key).stat().st_mode & 0o777 == 0o600
+    assert result.security.verify
     assert contexts.load("far").files == files
     contexts.save(contexts.load("far")._replace(files={}))
     assert contexts.resolve("far").security is None

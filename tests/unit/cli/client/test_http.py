@@ -151,11 +151,11 @@ def test_frames_are_decoded_from_pieces_of_any_size() -> None:
     data = b"\x01\0\0\0\0\0\0\x02hi\x02\0\0\0\0\0\0\x03err\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x01!"
     for cut in range(1, len(data) + 1):
         frames = StdcopyReader()
-        found = {1: b"", 2: b""}
+        result = {1: b"", 2: b""}
         for at in range(0, len(data), cut):
             for stream, payload in frames.feed(data[at : at + cut]):
-                found[stream] += payload
-        assert found == {1: b"hi!", 2: b"err"}
+                result[stream] += payload
+        assert result == {1: b"hi!", 2: b"err"}
 
 
 def test_detach_keys_match_across_reads() -> None:

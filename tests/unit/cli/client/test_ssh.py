@@ -57,7 +57,7 @@ def test_a_request_is_forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    said: list[bytes] = []
+    output: list[bytes] = []
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -65,11 +65,11 @@ def test_a_request_is_forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         def serve() -> None:
             peer, _ = listener.accept()
             with peer:
-                said.append(peer.recv(65536))
+                output.append(peer.recv(65536))
                 peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
         thread = threading.Thread(target=serve)
         thread.start()
         assert Client(f"ssh://me@host{path}").get("/info") == {}
         thread.join(10)
-    assert said[0].startswith(b"GET /v1.45/info HTTP/1.1\r\nHost: jaula\r\n")
+    assert output[0].startswith(b"GET /v1.45/info HTTP/1.1\r\nHost: jaula\r\n")

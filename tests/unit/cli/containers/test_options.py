@@ -34,17 +34,17 @@ def test_the_plain_document_is_dockers() -> None:
 
 
 def test_streams_follow_interactive_attach_and_detach() -> None:
-    found = document("-i", "busybox")
-    assert found["OpenStdin"] and found["StdinOnce"] and found["AttachStdin"]
-    found = document("-it", "-d", "busybox")
-    assert found["OpenStdin"] and found["Tty"]
-    assert not {"AttachStdin", "AttachStdout", "StdinOnce"} & set(found)
-    found = document("-a", "STDERR", "busybox")
-    assert found["AttachStderr"] and "AttachStdout" not in found
+    result = document("-i", "busybox")
+    assert result["OpenStdin"] and result["StdinOnce"] and result["AttachStdin"]
+    result = document("-it", "-d", "busybox")
+    assert result["OpenStdin"] and result["Tty"]
+    assert not {"AttachStdin", "AttachStdout", "StdinOnce"} & set(result)
+    result = document("-a", "STDERR", "busybox")
+    assert result["AttachStderr"] and "AttachStdout" not in result
 
 
 def test_everything_about_the_host_config() -> None:
-    found = document(
+    result = document(
         "-m", "64mb", "--memory-swap", "-1", "--memory-reservation", "32m", "--cpus", "0.5",
         "--cpu-shares", "512", "--cpuset-cpus", "0", "--pids-limit", "20", "--shm-size", "8m",
         "--ulimit", "nofile=10:20", "--ulimit", "core=0", "--cap-add", "net_admin",
@@ -56,7 +56,7 @@ def test_everything_about_the_host_config() -> None:
         "--restart", "on-failure:3", "--log-driver", "none", "--log-opt", "a=b",
         "--security-opt", "no-new-privileges", "--stop-timeout", "3", "busybox",
     )  # fmt: skip
-    host = found["HostConfig"]
+    host = result["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["MemoryReservation"]) == (
         64 << 20,
         -1,
@@ -74,7 +74,7 @@ def test_everything_about_the_host_config() -> None:
     )  # fmt: skip
     assert host["CgroupnsMode"] == "host"
     assert host["NetworkMode"] == "container:x"
-    assert "NetworkingConfig" not in found
+    assert "NetworkingConfig" not in result
     assert host["ExtraHosts"] == ["a:1.2.3.4", "b:::1"]
     assert host["Sysctls"] == {"net.a": "1"}
     assert host["Devices"] == [
@@ -84,7 +84,7 @@ def test_everything_about_the_host_config() -> None:
     assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
     assert host["LogConfig"] == {"Type": "none", "Config": {"a": "b"}}
     assert host["SecurityOpt"] == ["no-new-privileges"]
-    assert (host["OomScoreAdj"], host["GroupAdd"], found["StopTimeout"]) == (100, ["7"], 3)
+    assert (host["OomScoreAdj"], host["GroupAdd"], result["StopTimeout"]) == (100, ["7"], 3)
 
 
 def test_init_false_differs_from_no_init() -> None:
@@ -99,9 +99,9 @@ def test_an_empty_entrypoint_resets_the_images() -> None:
 
 def test_volumes_differ_from_binds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    found = document("-v", "/data", "-v", "vol:/x:ro", "-v", "./sub:/y", "busybox")
-    assert found["Volumes"] == {"/data": {}}
-    assert found["HostConfig"]["Binds"] == ["vol:/x:ro", f"{tmp_path}/sub:/y"]
+    result = document("-v", "/data", "-v", "vol:/x:ro", "-v", "./sub:/y", "busybox")
+    assert result["Volumes"] == {"/data": {}}
+    assert result["HostConfig"]["Binds"] == ["vol:/x:ro", f"{tmp_path}/sub:/y"]
 
 
 def test_variables_come_from_files_then_flags_then_the_environment(
@@ -110,8 +110,8 @@ def test_variables_come_from_files_then_flags_then_the_environment(
     monkeypatch.setattr(environ, "environ", {b"FROM": b"outside", b"\xff": b"\xfe"})
     file = tmp_path / "env"
     file.write_bytes(b"\xef\xbb\xbf# comment\n\n  A= spaced \r\nFROM\nNOT_SET\n")
-    found = document("-e", "B=", "--env-file", str(file), "-e", "FROM", "-e", "GONE", "busybox")
-    assert found["Env"] == ["A= spaced ", "FROM=outside", "B=", "FROM=outside", "GONE"]
+    result = document("-e", "B=", "--env-file", str(file), "-e", "FROM", "-e", "GONE", "busybox")
+    assert result["Env"] == ["A= spaced ", "FROM=outside", "B=", "FROM=outside", "GONE"]
 
 
 @pytest.mark.parametrize("text", [b"=x", b"A B=c", b"\xff=1"])
@@ -125,8 +125,8 @@ def test_a_bad_environment_file_is_refused(tmp_path: Path, text: bytes) -> None:
 def test_a_seccomp_profile_is_sent_with_its_content(tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     file.write_text('{\n  "defaultAction": "SCMP_ACT_ALLOW"\n}\n')
-    found = document("--security-opt", f"seccomp={file}", "busybox")
-    assert found["HostConfig"]["SecurityOpt"] == ['seccomp={"defaultAction":"SCMP_ACT_ALLOW"}']
+    result = document("--security-opt", f"seccomp={file}", "busybox")
+    assert result["HostConfig"]["SecurityOpt"] == ['seccomp={"defaultAction":"SCMP_ACT_ALLOW"}']
     file.write_text("{")
     with pytest.raises(UsageError, match="compacting json"):
         document("--security-opt", f"seccomp={file}", "busybox")
@@ -151,9 +151,9 @@ def test_unconfined_system_paths_are_empty_lists() -> None:
     ],
 )
 def test_ports(text: str, exposed: list[str], bindings: dict[str, list[tuple[str, str]]]) -> None:
-    found = document("-p", text, "busybox")
-    assert sorted(found["ExposedPorts"]) == exposed
-    assert found["HostConfig"]["PortBindings"] == {
+    result = document("-p", text, "busybox")
+    assert sorted(result["ExposedPorts"]) == exposed
+    assert result["HostConfig"]["PortBindings"] == {
         port: [{"HostIp": address, "HostPort": host} for address, host in pairs]
         for port, pairs in bindings.items()
     }

@@ -33,7 +33,7 @@ def test_an_empty_file_sets_nothing(empty: bytes) -> None:
 
 
 def test_dockers_keys_are_supported() -> None:
-    found = read(
+    result = read(
         {
             "data-root": "/srv/jaula",
             "exec-root": "/run/other",
@@ -55,7 +55,7 @@ def test_dockers_keys_are_supported() -> None:
             "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}},
         }
     )
-    assert found == {
+    assert result == {
         "root": "/srv/jaula",
         "run": "/run/other",
         "hosts": ("unix:///run/other.sock",),
@@ -188,10 +188,10 @@ def test_every_setting_is_a_flag_of_the_daemon() -> None:
 def test_file_and_flags_are_merged(tmp_path: Path) -> None:
     path = tmp_path / "daemon.json"
     path.write_text('{"data-root": "/srv/j", "runtimes": {"runc": {"path": "runc"}}}')
-    found = config("--config-file", str(path), "--run", "/run/j", "--default-runtime", "runc")
-    assert str(found.paths.root) == "/srv/j"
-    assert str(found.socket) == "/run/j/jaula.sock"
-    assert found.default_runtime == "runc"
+    result = config("--config-file", str(path), "--run", "/run/j", "--default-runtime", "runc")
+    assert str(result.paths.root) == "/srv/j"
+    assert str(result.socket) == "/run/j/jaula.sock"
+    assert result.default_runtime == "runc"
 
 
 def test_a_setting_in_both_places_is_refused_as_dockerd_does(tmp_path: Path) -> None:
@@ -226,12 +226,12 @@ def test_runtime_names_are_unique_and_the_default_is_one_of_them() -> None:
 
 
 def test_registry_settings_are_parsed() -> None:
-    found, document = daemon_json.parse(
+    result, document = daemon_json.parse(
         b'{"insecure-registries": ["r:5000", "10.0.0.0/8"], "registry-mirrors": ["https://m"],'
         b' "max-concurrent-downloads": 7, "proxies": {"https-proxy": "http://p:1"}}'
     )
-    config = registry.pop_registry_config(found)
-    assert found == {}
+    config = registry.pop_registry_config(result)
+    assert result == {}
     assert config.insecure == ("r:5000", "10.0.0.0/8")
     assert config.mirrors == ("https://m",)
     assert (config.downloads, config.uploads) == (7, 5)

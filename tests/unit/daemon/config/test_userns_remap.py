@@ -21,10 +21,10 @@ from jaula.rootless.subids import Range
 def test_the_largest_common_range_is_chosen(
     users: list[tuple[int, int]], groups: list[tuple[int, int]], common: tuple[int, int]
 ) -> None:
-    found = userns_remap.choose(
+    result = userns_remap.choose(
         tuple(Range(*r) for r in users), tuple(Range(*r) for r in groups), "jaula"
     )
-    assert found == common
+    assert result == common
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_an_additional_group_must_exist_or_be_a_number(resolve: Resolve) -> None
             resolve("root", (group,))
 
 
-def test_without_files_numbers_work_and_names_do_not(root: Path, resolve: Resolve) -> None:
+def test_without_passwd_and_group_only_numbers_work(root: Path, resolve: Resolve) -> None:
     (root / "etc/passwd").unlink()
     (root / "etc/group").unlink()
     assert resolve("12:34") == ResolvedUser(12, 34, (34,), "/", "")

@@ -52,5 +52,5 @@ def test_the_result_is_that_of_chmod(tmp_path: Path, text: str) -> None:
             place.mkdir() if directory else place.touch()
             place.chmod(mode)
             subprocess.run(["chmod", text, str(place)], check=True)
-            told = stat.S_IMODE(place.stat().st_mode)
-            assert oct(parse(text)(mode, directory)) == oct(told), (text, oct(mode), directory)
+            reported = stat.S_IMODE(place.stat().st_mode)
+            assert oct(parse(text)(mode, directory)) == oct(reported), (text, oct(mode), directory)

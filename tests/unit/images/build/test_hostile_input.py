@@ -54,11 +54,11 @@ def test_a_text_is_read_or_one_kind_of_error_is_raised(text: str | bytes) -> Non
                 assert taken.source
                 assert 1 <= taken.location.first <= taken.location.last <= len(dockerfile.lines)
     except DockerfileError as mistake:
-        found = mistake
+        result = mistake
     else:
         return
-    assert found.line >= 1
-    assert str(found).startswith(f"Dockerfile:{found.line}: ")
+    assert result.line >= 1
+    assert str(result).startswith(f"Dockerfile:{result.line}: ")
 
 
 @given(st.text(), st.dictionaries(st.sampled_from("abc"), st.text(max_size=50)))

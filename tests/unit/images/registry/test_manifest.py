@@ -59,8 +59,8 @@ def test_an_invalid_platform_is_refused(text: str) -> None:
 
 
 def test_an_image_of_another_platform_is_refused() -> None:
-    found = Platform("amd64", "linux")
-    check_platform(None, found, "x")
-    check_platform(parse_platform("linux/amd64"), found, "x")
+    result = Platform("amd64", "linux")
+    check_platform(None, result, "x")
+    check_platform(parse_platform("linux/amd64"), result, "x")
     with pytest.raises(NotFound, match="wanted linux/arm64, actual: linux/amd64"):
-        check_platform(parse_platform("linux/arm64"), found, "x")
+        check_platform(parse_platform("linux/arm64"), result, "x")

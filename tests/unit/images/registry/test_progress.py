@@ -27,9 +27,9 @@ def test_a_slow_reader_sees_the_newest_amount_of_each_line() -> None:
         board.update(progress.amount("Downloading", "a", number, 1000), last=True)
         board.update(progress.amount("Downloading", "b", number, 1000), last=True)
     board.post(progress.status("Download complete", "a"))
-    found = list(board.take(0))
-    assert [m["id"] for m in found] == ["a", "b", "a"]
-    assert [m.get("progressDetail") for m in found] == [
+    result = list(board.take(0))
+    assert [m["id"] for m in result] == ["a", "b", "a"]
+    assert [m.get("progressDetail") for m in result] == [
         {"current": 999, "total": 1000},
         {"current": 999, "total": 1000},
         {},

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.rpmdb import made
+from harness.rpm_bdb import made
 from jaula.errors import JaulaError
 from jaula.images.sbom import deb822, rpm, rpm_bdb, rpm_ndb, scan
 from jaula.images.sbom.package import System
@@ -42,13 +42,13 @@ def test_a_database_of_any_bytes(place: str, data: bytes) -> None:
         file.write_bytes(data)
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            found = scan.scan(root)
+            result = scan.scan(root)
         except JaulaError:
             return
         finally:
             os.close(root)
-        for package in found.packages:
-            assert package.purl(found.system).isascii()
+        for package in result.packages:
+            assert package.purl(result.system).isascii()
 
 
 @given(st.binary(max_size=400))
@@ -85,10 +85,10 @@ def test_a_hash_file_with_any_changes(
     for page, place, change in changes:
         data[page * 512 + place : page * 512 + place + len(change)] = change
     try:
-        found = list(rpm_bdb.blobs(bytes(data[:cut]), "it"))
+        result = list(rpm_bdb.blobs(bytes(data[:cut]), "it"))
     except JaulaError:
         return
-    assert sum(map(len, found)) <= len(data)
+    assert sum(map(len, result)) <= len(data)
 
 
 @given(TEXTS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.rpmdb import made, written
+from harness.rpm_bdb import made, written
 from jaula.errors import InvalidRequest
 from jaula.images.sbom import rpm_bdb
 

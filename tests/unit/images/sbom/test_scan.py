@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.rpmdb import header, made, written
+from harness.rpm_bdb import header, made, written
 from jaula.errors import InvalidRequest
 from jaula.images.sbom import rootfs, rpm, scan
 from jaula.images.sbom.package import Inventory, Package, System
@@ -99,9 +99,9 @@ def test_installed_packages_of_dpkg_are_found(root: Path) -> None:
     put(root, "usr/lib/os-release", b'ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian 13"\n')
     (root / "etc").mkdir()
     (root / "etc/os-release").symlink_to("/usr/lib/os-release")
-    found = take(root)
-    assert found.system == System("debian", "13", "Debian 13")
-    [libc] = found.packages
+    result = take(root)
+    assert result.system == System("debian", "13", "Debian 13")
+    [libc] = result.packages
     assert libc == Package(
         kind="deb",
         name="libc6",
@@ -112,7 +112,7 @@ def test_installed_packages_of_dpkg_are_found(root: Path) -> None:
         homepage="https://www.gnu.org/software/libc/libc.html",
         path="var/lib/dpkg/status",
     )
-    assert libc.purl(found.system) == (
+    assert libc.purl(result.system) == (
         "pkg:deb/debian/libc6@2.41-12%2Bdeb13u1?arch=amd64&distro=debian-13"
     )
 
@@ -182,10 +182,12 @@ def rpmdb(root: Path, *blobs: bytes, statement: str = "", journal: str = "DELETE
 
 def test_packages_of_rpm_are_found_and_its_keys_are_skipped(root: Path) -> None:
     rpmdb(root, HELLO, PUBKEY)
-    [found] = take(root).packages
-    assert (found.name, found.version, found.licence) == ("hello", "1.2-3", "MIT")
+    [result] = take(root).packages
+    assert (result.name, result.version, result.licence) == ("hello", "1.2-3", "MIT")
     fedora = System("fedora", "42")
-    assert found.purl(fedora) == ("pkg:rpm/fedora/hello@1.2-3?arch=noarch&distro=fedora-42&epoch=2")
+    assert result.purl(fedora) == (
+        "pkg:rpm/fedora/hello@1.2-3?arch=noarch&distro=fedora-42&epoch=2"
+    )
 
 
 def test_changes_in_the_write_ahead_log_are_read(root: Path) -> None:
@@ -239,9 +241,9 @@ def test_a_damaged_database_of_suse_is_refused(root: Path, data: bytes) -> None:
 
 def test_packages_of_the_oldest_database_are_found(root: Path) -> None:
     written(root / "var/lib/rpm/Packages", [(0, b"\2\0\0\0"), (1, HELLO), (2, PUBKEY)])
-    [found] = take(root).packages
-    assert (found.name, found.version, found.epoch) == ("hello", "1.2-3", "2")
-    assert found.path == "var/lib/rpm/Packages"
+    [result] = take(root).packages
+    assert (result.name, result.version, result.epoch) == ("hello", "1.2-3", "2")
+    assert result.path == "var/lib/rpm/Packages"
 
 
 def test_a_damaged_oldest_database_is_refused(root: Path) -> None:
@@ -250,7 +252,7 @@ def test_a_damaged_oldest_database_is_refused(root: Path) -> None:
         take(root)
 
 
-def test_of_several_databases_of_rpm_that_of_the_newest_kind_counts(root: Path) -> None:
+def test_the_newest_kind_of_several_rpm_databases_is_read(root: Path) -> None:
     old = header(name="old", version="1")
     put(root, "usr/lib/sysimage/rpm/Packages", made([(b"\1\0\0\0", old)]))
     assert names(root) == ["rpm:old=1"]
@@ -366,6 +368,6 @@ def test_a_deep_tree_ends(root: Path) -> None:
 
 def test_texts_are_lines_that_a_terminal_can_show(root: Path) -> None:
     put(root, "var/lib/dpkg/status.d/x", b"Package: a\x1b[2Jb\xff\nVersion: 1" + b"2" * 9999)
-    [found] = take(root).packages
-    assert "\x1b" not in found.name
-    assert len(found.version) <= 512
+    [result] = take(root).packages
+    assert "\x1b" not in result.name
+    assert len(result.version) <= 512

@@ -28,14 +28,14 @@ def test_a_second_signature_joins_the_first() -> None:
     manifest = cosign_manifest.manifest_with(FIRST, config)
     config = cosign_manifest.config_with(SECOND, config)
     manifest = cosign_manifest.manifest_with(SECOND, config, manifest)
-    found = cosign_manifest.read(manifest, "it")
-    assert [cosign_manifest.signature_value(layer) for layer in found.layers] == [
+    result = cosign_manifest.read(manifest, "it")
+    assert [cosign_manifest.signature_value(layer) for layer in result.layers] == [
         FIRST.value,
         SECOND.value,
     ]
-    assert found.config.digest == sha256(config)
+    assert result.config.digest == sha256(config)
     ids = json.loads(config)["rootfs"]["diff_ids"]
-    assert ids == [layer.digest for layer in found.layers]
+    assert ids == [layer.digest for layer in result.layers]
 
 
 def test_members_of_other_tools_stay() -> None:
@@ -61,7 +61,7 @@ def test_members_of_other_tools_stay() -> None:
     assert both["annotations"] == {"a": "b"}
 
 
-def test_one_that_refers_names_its_image() -> None:
+def test_a_referrer_names_its_image() -> None:
     subject = Descriptor(MANIFEST, DIGEST, 7)
     manifest = json.loads(cosign_manifest.manifest_with(FIRST, b"{}", subject=subject))
     assert manifest["subject"] == {"mediaType": MANIFEST, "digest": DIGEST, "size": 7}

@@ -127,7 +127,7 @@ def test_keys_are_named_from_the_files_directory_on(directory: Path) -> None:
     assert rules.source.startswith(f"{directory}/policy.toml sha256:")
 
 
-def test_a_change_of_any_file_shows(directory: Path) -> None:
+def test_a_change_of_any_file_is_detected(directory: Path) -> None:
     file = policy.RulesFile(str(directory / "policy.toml"))
     file.read()
     assert not file.changed

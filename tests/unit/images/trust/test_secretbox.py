@@ -51,7 +51,7 @@ def test_both_implementations_make_the_same_box(
     assert secretbox.unseal(box, nonce, key) == message
 
 
-def test_without_pynacl_the_own_code_is_used(
+def test_without_pynacl_the_builtin_implementation_is_used(
     implementation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if implementation == "libsodium":

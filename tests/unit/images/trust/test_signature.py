@@ -23,15 +23,15 @@ def find(*signatures: Signature, tag: str | None = "1") -> signature.VerifiedSig
 
 
 def test_the_valid_signature_is_found_among_others() -> None:
-    found = find(made(STRANGER), made(digest=OTHER), made(name="r.io/x"), made())
-    assert found.fingerprint == KEY.public.fingerprint
-    assert found.claim == SimpleSigning(DIGEST, PLACE)
+    result = find(made(STRANGER), made(digest=OTHER), made(name="r.io/x"), made())
+    assert result.fingerprint == KEY.public.fingerprint
+    assert result.claim == SimpleSigning(DIGEST, PLACE)
 
 
 def test_any_of_several_keys_will_do() -> None:
     trusted = [keys.generate().public, STRANGER.public]
-    found = signature.find([made(STRANGER)], trusted, DIGEST, PLACE, "1")
-    assert found.fingerprint == STRANGER.public.fingerprint
+    result = signature.find([made(STRANGER)], trusted, DIGEST, PLACE, "1")
+    assert result.fingerprint == STRANGER.public.fingerprint
 
 
 def test_a_missing_signature_is_reported() -> None:

@@ -105,9 +105,9 @@ def test_rotation_keeps_the_newest_entries_complete(tmp_path: Path, chunk: int) 
     writer.close()
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2"]
     assert all((tmp_path / name).stat().st_size <= 2000 for name in os.listdir(tmp_path))
-    found = kept(path).splitlines(keepends=True)
-    assert 30 < len(found) < 90
-    assert found == lines[-len(found) :]
+    result = kept(path).splitlines(keepends=True)
+    assert 30 < len(result) < 90
+    assert result == lines[-len(result) :]
 
 
 def test_a_single_file_is_recreated_and_a_reader_keeps_the_old_one(tmp_path: Path) -> None:

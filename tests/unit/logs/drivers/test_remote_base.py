@@ -54,7 +54,7 @@ def make(tmp_path: Path, place: str, datagrams: socket.socket) -> Make:
 
 
 @pytest.mark.parametrize("driver", NAMES)
-def test_a_writer_takes_anything_and_closes_twice(make: Make, driver: str) -> None:
+def test_a_writer_accepts_any_bytes_and_closes_twice(make: Make, driver: str) -> None:
     writer = make(driver)
     for data in (b"", b"\n", b"a\nb", b"\xff\0\n", b"x" * 40_000, b"\n"):
         writer.write("stdout", data)

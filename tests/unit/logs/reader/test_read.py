@@ -64,11 +64,11 @@ def test_all_files_are_read_from_the_oldest(rotated: str) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 10, 999, 1000, 1001, 2500, 3000, 9999])
 def test_the_tail_reaches_over_files(rotated: str, count: int) -> None:
-    wanted = [str(n) for n in range(3000)]
+    expected = [str(n) for n in range(3000)]
     assert (
-        texts(read_tail(rotated, count, Selection())) == wanted[len(wanted) - count :]
+        texts(read_tail(rotated, count, Selection())) == expected[len(expected) - count :]
         if count <= 3000
-        else (wanted)
+        else (expected)
     )
 
 
@@ -140,7 +140,7 @@ def test_damage_is_passed_over(tmp_path: Path, damage: bytes, pack: bool) -> Non
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5, 23, 30, 2000, -4])
-def test_of_a_packed_file_that_is_cut_comes_what_can_be_read_and_then_the_next(
+def test_a_truncated_compressed_file_is_read_up_to_its_end_and_the_next_follows(
     tmp_path: Path, cut: int
 ) -> None:
     lines = [record(f"{n * 7919 % 10007}", n) for n in range(1000)]
@@ -185,7 +185,7 @@ def test_a_reader_does_not_mistake_a_file_for_an_older_one_with_its_inode(
     assert asyncio.run(scenario()) == ["older", "newer", "newest"] * 2
 
 
-def test_the_end_of_a_packed_file_is_kept_in_the_memory_of_what_is_shown(tmp_path: Path) -> None:
+def test_the_tail_of_a_compressed_file_needs_memory_for_its_lines_only(tmp_path: Path) -> None:
     with (tmp_path / "log.1").open("wb") as plain:
         for start in range(0, 200_000, 1000):
             plain.write(b"".join(record(f"{n:060}", n) for n in range(start, start + 1000)))
@@ -199,7 +199,7 @@ def test_the_end_of_a_packed_file_is_kept_in_the_memory_of_what_is_shown(tmp_pat
     assert [int(text) for text in found] == [*range(199_995, 200_000)]
 
 
-def test_what_is_written_while_a_reader_reads_is_left_out(tmp_path: Path) -> None:
+def test_records_written_during_a_read_are_left_out(tmp_path: Path) -> None:
     writer = JsonFileWriter(str(tmp_path / "log"), max_size=100_000, max_file=5)
     writer.write("stdout", b"before\n" * 2000)
     found = []
@@ -266,7 +266,7 @@ def test_a_follower_misses_nothing_over_rotations(
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_follower_that_was_left_behind_goes_on_in_packed_files(tmp_path: Path) -> None:
+def test_a_slow_follower_continues_in_compressed_files(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         path = str(tmp_path / "log")
         writer = JsonFileWriter(path, max_size=2_000, max_file=200, compress=True)

@@ -1,4 +1,4 @@
-"""Readers beside a writer that rotates and packs as fast as it can."""
+"""Readers during rotation and compression at full speed."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_every_reader_sees_each_record_once_while_names_move(tmp_path: Path) -> 
 
         task = asyncio.create_task(following())
         while not os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222
-            found = numbers(list(read(path)))
-            assert found == list(range(len(found)))
+            result = numbers(list(read(path)))
+            assert result == list(range(len(result)))
             tail = numbers(await asyncio.to_thread(read_tail, path, 3000, Selection()))
             assert tail == list(range(tail[0], tail[0] + len(tail))) if tail else not tail
             looks += 1
@@ -105,9 +105,9 @@ def test_a_bounded_reader_ends_where_the_log_did_though_all_was_rotated_away(
     for number in range(3, 200):
         writer.write("stdout", b"%d\n" % number)
     writer.close()
-    found = []
+    result = []
     while records := reader.next_entries():
-        found += numbers(records)
+        result += numbers(records)
     reader.close()
-    assert found[:2] == [1, 2]
-    assert max(found) < 40, "it goes on behind the file that was the newest"
+    assert result[:2] == [1, 2]
+    assert max(result) < 40, "it goes on behind the file that was the newest"

@@ -52,11 +52,11 @@ def test_a_name_is_parsed_or_is_not_a_file_of_the_log(
 
 @given(st.lists(st.text(alphabet=".gzlog0123part", max_size=12)))
 def test_any_directory_has_an_order_that_ends_with_the_newest(names: list[str]) -> None:
-    found = oldest_first(names, "log")
-    numbers = [which[0] for name in found if (which := parse_name(name, "log"))]
-    assert found[-1] == "log"
+    result = oldest_first(names, "log")
+    numbers = [which[0] for name in result if (which := parse_name(name, "log"))]
+    assert result[-1] == "log"
     assert numbers == sorted(set(numbers), reverse=True)
-    assert set(found) <= {*names, "log"}
+    assert set(result) <= {*names, "log"}
 
 
 def test_the_plain_file_is_read_if_both_forms_exist() -> None:

@@ -35,10 +35,10 @@ def test_binds_and_dev_are_prepared_outside() -> None:
     dev = oci.Mount("/dev/", "tmpfs", "tmpfs", ())
     bind = oci.Mount("/data", "/srv", None, ("rbind",))
     proc = oci.Mount("/proc", "proc", "proc", ())
-    wanted = [
+    requested = [
         mount_plan.needs_preparation(m, mount_options.for_mount(m)) for m in (dev, bind, proc)
     ]
-    assert wanted == [True, True, False]
+    assert requested == [True, True, False]
 
 
 def test_the_whole_plan_in_order() -> None:

@@ -72,10 +72,10 @@ def test_only_an_error_about_the_program_sets_its_exit_code(text: str, code: int
 
 
 def test_an_error_has_the_phrases_that_docker_searches_for() -> None:
-    said = "executable file `prog` not found in $PATH: No such file or directory"
-    assert "executable file not found" in command_line.docker_message(said, "prog", 127)
-    said = 'exec: "prog": executable file not found in $PATH'
-    assert command_line.docker_message(said, "prog", 127) == said
+    message = "executable file `prog` not found in $PATH: No such file or directory"
+    assert "executable file not found" in command_line.docker_message(message, "prog", 127)
+    message = 'exec: "prog": executable file not found in $PATH'
+    assert command_line.docker_message(message, "prog", 127) == message
     assert "permission denied" in command_line.docker_message("the path `prog` is odd", "prog", 126)
     assert command_line.docker_message("anything", "prog", 125) == "anything"
 
@@ -97,10 +97,10 @@ def test_arguments_have_the_order_that_runtimes_expect(tmp_path: Path) -> None:
     ]
 
 
-def test_a_runtime_that_hangs_is_killed_with_what_it_started(
+def test_a_hanging_runtime_is_killed_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time passes when the runtime has started its child and says so."""
+    """The timeout passes after the runtime has started its child and reported it."""
     started = tmp_path / "pid"
     clock = SimpleNamespace(monotonic=lambda: 1.0 if started.exists() else 0.0)
     monkeypatch.setattr(command_line, "time", clock)

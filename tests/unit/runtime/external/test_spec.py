@@ -54,43 +54,43 @@ def translated(spec: Spec = SPEC, **changed: object) -> Spec:
 
 
 def test_prepared_objects_are_named_by_path() -> None:
-    found = translated()
-    assert found.root == Root("/mnt/root", readonly=True)
-    assert found.linux is not None
-    assert found.linux.namespaces == (
+    result = translated()
+    assert result.root == Root("/mnt/root", readonly=True)
+    assert result.linux is not None
+    assert result.linux.namespaces == (
         Namespace("user", "/mnt/user"),
         Namespace("network"),
         Namespace("ipc", "/proc/9/ns/ipc"),
     )
-    assert found.linux.uid_mappings == MAP  # beside the path
-    assert found.mounts == (
+    assert result.linux.uid_mappings == MAP  # beside the path
+    assert result.mounts == (
         Mount("/proc", "proc", "proc", ("nosuid",)),
         Mount("/v", "/mnt/1", "bind", ("rbind", "rprivate", "ro", "nosuid", "nodev")),
         Mount("/w", "/mnt/2", "bind", ("bind",)),
         Mount("/dev/fuse", "/mnt/device0", "bind", ("bind", "rprivate", "nosuid", "noexec")),
     )
-    assert [device.path for device in found.linux.devices] == ["/dev/null"]
+    assert [device.path for device in result.linux.devices] == ["/dev/null"]
 
 
 def test_without_a_user_namespace_the_runtime_makes_the_nodes() -> None:
-    found = translated(devices=None)
-    assert found.linux is not None
-    assert found.linux.devices == SPEC.linux.devices  # type: ignore[union-attr]
-    assert len(found.mounts) == 3
+    result = translated(devices=None)
+    assert result.linux is not None
+    assert result.linux.devices == SPEC.linux.devices  # type: ignore[union-attr]
+    assert len(result.mounts) == 3
 
 
 def test_a_bind_with_propagation_gets_a_slave_root() -> None:
     slave = Mount("/s", "/host/s", "bind", ("rbind", "rslave"))
-    found = translated(structs.replace(SPEC, mounts=(slave,)), binds={0: "/mnt/0"}, locked={0: ()})
-    assert found.linux is not None
-    assert found.linux.rootfs_propagation == "rslave"
-    assert "rslave" in found.mounts[0].options
+    result = translated(structs.replace(SPEC, mounts=(slave,)), binds={0: "/mnt/0"}, locked={0: ()})
+    assert result.linux is not None
+    assert result.linux.rootfs_propagation == "rslave"
+    assert "rslave" in result.mounts[0].options
 
 
 def test_the_version_is_one_that_the_runtime_reads() -> None:
     assert translated(oci_version="1.0.2-dev").oci_version == "1.0.2-dev"
     assert translated(oci_version="9.0.0").oci_version == "1.2.0"
-    assert translated(oci_version="garbage\n").oci_version == "garbage\n"  # it said so itself
+    assert translated(oci_version="garbage\n").oci_version == "garbage\n"  # its own value
 
 
 def test_the_consoles_size_is_in_the_process() -> None:

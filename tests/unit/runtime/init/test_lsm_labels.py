@@ -80,7 +80,7 @@ def test_a_file_outside_of_procfs_is_never_written() -> None:
 
 
 def test_a_label_that_the_kernel_rejects_fails() -> None:
-    fd = os.open("/proc/self/comm", os.O_RDWR)  # of procfs, and says something else
+    fd = os.open("/proc/self/comm", os.O_RDWR)  # on procfs, with other content
     with pytest.raises(RuntimeFailure, match="was requested"):
         lsm_labels.write(LabelRequest(b"mine", None), LabelFds(fd, -1))
 

@@ -164,7 +164,7 @@ def test_drain_ends_while_another_process_keeps_writing(process: Process) -> Non
     assert sum(len(data) for _, data in process.log.lines) <= 256 << 16
 
 
-def test_drain_reads_what_a_dead_process_left(process: Process) -> None:
+def test_drain_reads_the_output_of_an_exited_process(process: Process) -> None:
     os.write(process.stdout, b"last words")
     process.streams.drain()
     assert process.log.lines == [("stdout", b"last words")]
@@ -188,11 +188,11 @@ def test_detach_keys_match_across_chunks(
     pieces: list[bytes], passed: bytes, detached: bool
 ) -> None:
     scanner = DetachScanner(KEYS)
-    got, found = b"", False
+    got, result = b"", False
     for piece in pieces:
-        out, found = scanner.feed(piece)
+        out, result = scanner.feed(piece)
         got += out
-    assert (got, found) == (passed, detached)
+    assert (got, result) == (passed, detached)
 
 
 @given(st.lists(st.binary(max_size=20)))
@@ -209,9 +209,9 @@ def test_input_without_detach_keys_passes_except_for_an_open_prefix(
     scanner = DetachScanner(KEYS)
     got = b""
     for piece in pieces:
-        out, found = scanner.feed(piece)
+        out, result = scanner.feed(piece)
         got += out
-        if found:
+        if result:
             assert KEYS in whole
             assert whole.startswith(got)
             return

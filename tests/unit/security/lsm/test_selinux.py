@@ -187,7 +187,7 @@ def test_a_level_is_parsed_as_a_pair_or_none(text: str, found: tuple[int, int] |
     assert selinux_mcs.pair(text) == found
 
 
-# -- what is never relabelled ------------------------------------------------------------------
+# -- directories never relabelled --------------------------------------------------------------
 
 ENGINE = ("/var/lib/jaula", "/run/jaula")
 

@@ -53,8 +53,8 @@ def test_the_architecture_map_gives_the_native_one_with_its_second_abis() -> Non
 
 
 def test_an_errno_is_a_number_or_a_name() -> None:
-    (found,) = parse({"name": "bdflush", "action": "SCMP_ACT_ERRNO", "errno": "ENOSYS"}).syscalls
-    assert found.errno_ret == 38
+    (result,) = parse({"name": "bdflush", "action": "SCMP_ACT_ERRNO", "errno": "ENOSYS"}).syscalls
+    assert result.errno_ret == 38
     assert parse(defaultErrnoRet=5).default_errno_ret == 5
 
 

@@ -127,7 +127,7 @@ def test_an_ordinary_call_is_allowed(code: bytes, abi: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("abi", ABIS)
-def test_only_listed_socket_families_can_be_made(code: bytes, abi: str) -> None:
+def test_only_listed_socket_families_can_be_created(code: bytes, abi: str) -> None:
     allowed = {family for family, _, _ in FAMILIES}
     assert allowed == {1, 2, 10, 16, 17}
     for family in [*range(48), 0xFFFFFFFF, 2**32 + 2, 2**64 - 1]:
@@ -193,7 +193,9 @@ def test_a_call_newer_than_the_table_returns_enosys(code: bytes) -> None:
         ("CAP_SYSLOG", "syslog"),
     ],
 )
-def test_a_capability_opens_the_calls_that_need_it(code: bytes, capability: str, name: str) -> None:
+def test_a_capability_allows_the_calls_that_need_it(
+    code: bytes, capability: str, name: str
+) -> None:
     more = seccomp.build(seccomp.default_profile(resolve([capability])))
     assert ask(code, NATIVE, name) != ALLOW
     assert ask(more, NATIVE, name, 0x10000000) == ALLOW

@@ -38,14 +38,14 @@ def entries(data: bytes, limits: Limits = Limits()) -> list[TarEntry]:  # noqa: 
 @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_long_names_and_links_are_complete(format: int) -> None:
     name, target = "d/" * 100 + "n" * 200, "t" * 300
-    found = entries(
+    result = entries(
         archive(
             member(name, size=3),
             member("link", type=tarfile.SYMTYPE, linkname=target),
             format=format,
         )
     )
-    assert [(e.name, e.type, e.link) for e in found] == [
+    assert [(e.name, e.type, e.link) for e in result] == [
         (name.encode(), REGULAR, b""),
         (b"link", SYMLINK, target.encode()),
     ]
@@ -53,28 +53,28 @@ def test_long_names_and_links_are_complete(format: int) -> None:
 
 @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_owners_beyond_octal_are_read(format: int) -> None:
-    (found,) = entries(archive(member("f", uid=3_000_000_000, gid=2_500_000), format=format))
-    assert (found.uid, found.gid) == (3_000_000_000, 2_500_000)
+    (result,) = entries(archive(member("f", uid=3_000_000_000, gid=2_500_000), format=format))
+    assert (result.uid, result.gid) == (3_000_000_000, 2_500_000)
 
 
 def test_a_pax_time_keeps_its_nanoseconds() -> None:
     info = member("f")
     info.pax_headers = {"mtime": "1700000000.123456789"}
-    (found,) = entries(archive(info))
-    assert found.mtime == 1_700_000_000_123_456_789
+    (result,) = entries(archive(info))
+    assert result.mtime == 1_700_000_000_123_456_789
 
 
 def test_attributes_are_bytes() -> None:
     info = member("f")
     info.pax_headers = {"SCHILY.xattr.user.note": "value"}
-    (found,) = entries(archive(info))
-    assert found.xattrs == {"user.note": b"value"}
+    (result,) = entries(archive(info))
+    assert result.xattrs == {"user.note": b"value"}
 
 
 def test_a_ustar_prefix_is_joined() -> None:
     name = "p" * 120 + "/" + "n" * 80
-    (found,) = entries(archive(member(name), format=tarfile.USTAR_FORMAT))
-    assert found.name == name.encode()
+    (result,) = entries(archive(member(name), format=tarfile.USTAR_FORMAT))
+    assert result.name == name.encode()
 
 
 def test_the_data_of_an_entry_can_be_read_or_skipped() -> None:
@@ -204,11 +204,11 @@ def test_data_after_one_block_of_zeros_is_refused() -> None:
 
 
 def test_old_directories_are_recognised_by_their_slash() -> None:
-    (found,) = entries(archive(member("d/", type=tarfile.AREGTYPE), format=tarfile.USTAR_FORMAT))
-    assert found.type == DIRECTORY
+    (result,) = entries(archive(member("d/", type=tarfile.AREGTYPE), format=tarfile.USTAR_FORMAT))
+    assert result.type == DIRECTORY
 
 
-def test_a_hard_link_has_no_data_whatever_its_size_says() -> None:
+def test_a_hard_link_has_no_data_despite_its_size() -> None:
     data = bytearray(archive(member("l", type=tarfile.LNKTYPE, linkname="t"), member("f")))
     data[124:136] = b"00000001000\0"
     data[148:156] = b" " * 8

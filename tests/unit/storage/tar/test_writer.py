@@ -16,7 +16,7 @@ from jaula.storage.tar.writer import TarWriter, new_entry
 NAMES = st.binary(min_size=1, max_size=300).filter(lambda n: b"\0" not in n and n.strip(b"/"))
 
 
-def test_the_standard_library_reads_it() -> None:
+def test_the_standard_library_reads_the_archive() -> None:
     out = io.BytesIO()
     writer = TarWriter(out.write)
     writer.add(new_entry("d", DIRECTORY, mode=0o1777, mtime=5))
@@ -40,7 +40,7 @@ def test_the_standard_library_reads_it() -> None:
 
 
 @given(NAMES, NAMES, st.binary(max_size=2000), st.integers(0, 2**32 - 2), st.integers(0, 2**40))
-def test_what_is_written_is_read_again(
+def test_a_written_archive_is_read_back(
     name: bytes, link: bytes, data: bytes, owner: int, time: int
 ) -> None:
     out = io.BytesIO()

@@ -13,22 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from harness import repositories
-from harness.copying import listed
-from harness.repositories import commit, git, repository
+from harness import git_server
+from harness.build_context import listed
+from harness.git_server import commit, git, repository
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.build.remote import git_sandbox
 from jaula.images.build.remote.git import GitRepositories
 from jaula.images.build.remote.git_url import parse
 from jaula.images.registry.cancellation import Cancellation
 
-pytestmark = [pytest.mark.needs(repositories.BACKEND), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.needs(git_server.BACKEND), pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     top = tmp_path_factory.mktemp("repositories")
-    with repositories.served(top) as address:
+    with git_server.served(top) as address:
         yield address, top
 
 
@@ -56,8 +56,8 @@ def test_branches_tags_and_commits(tmp_path: Path, served: tuple[str, Path]) -> 
     last = commit(place, {"a": "3"})
     git(place, "checkout", "-q", "main")
     who = "65534:65534"
-    found = checked_out(tmp_path, f"{url}/refs.git")
-    assert found == {"a": f"644 {who} 2", "d/": f"755 {who}", "d/run": f"755 {who} #!/bin/sh\n"}
+    result = checked_out(tmp_path, f"{url}/refs.git")
+    assert result == {"a": f"644 {who} 2", "d/": f"755 {who}", "d/run": f"755 {who} #!/bin/sh\n"}
     for ref, content in (("other", "3"), ("v1", "2"), (first, "2"), (last[:12], "3")):
         assert checked_out(tmp_path, f"{url}/refs.git#{ref}")["a"].endswith(content), ref
     with pytest.raises(InvalidRequest, match="was requested"):
@@ -129,16 +129,16 @@ def test_git_cannot_read_or_write_files_of_the_host(
     """A program in the sandbox can read no private file, and can write only to its directory."""
     secret = tmp_path / "secret"
     secret.write_text("s")
-    room = tmp_path / "room"
-    room.mkdir()
-    os.chown(room, 65534, 65534)
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    os.chown(directory, 65534, 65534)
     script = (
         f"cat {secret}; cat /root/.bashrc; touch /var/tmp/x-{os.getpid()}; id -u; pwd; "
         "touch inside; mount -t tmpfs x /tmp"
     )
-    done = caged(room, "sh", "-c", script)
+    done = sandboxed(directory, "sh", "-c", script)
     assert done.stdout.split() == ["65534", "/tmp"], done
-    assert (room / "inside").exists()
+    assert (directory / "inside").exists()
     assert not Path(f"/var/tmp/x-{os.getpid()}").exists()
 
 
@@ -160,13 +160,13 @@ def test_a_fetch_is_cancelled(tmp_path: Path) -> None:
 @pytest.mark.needs("ssh-add")
 def test_the_ssh_agent_of_the_client_is_available_in_the_sandbox(tmp_path: Path) -> None:
     """A program that git starts for an ssh address can reach the agent in its directory."""
-    room = tmp_path / "room"
-    room.mkdir()
-    os.chown(room, 65534, 65534)
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    os.chown(directory, 65534, 65534)
     with socket.socket(socket.AF_UNIX) as agent:
-        agent.bind(str(room / "agent"))
+        agent.bind(str(directory / "agent"))
         agent.listen()
-        os.chown(room / "agent", 65534, 65534)
+        os.chown(directory / "agent", 65534, 65534)
 
         def serve() -> None:
             client, _ = agent.accept()
@@ -176,14 +176,14 @@ def test_the_ssh_agent_of_the_client_is_available_in_the_sandbox(tmp_path: Path)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        done = caged(room, "ssh-add", "-l", SSH_AUTH_SOCK="/tmp/agent")
+        done = sandboxed(directory, "ssh-add", "-l", SSH_AUTH_SOCK="/tmp/agent")
         thread.join()
     assert done.stdout == "The agent has no identities.\n", done
 
 
-def caged(room: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def sandboxed(directory: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a program in the sandbox."""
-    descriptor = os.open(room, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     command = [sys.executable, "-I", "-S", git_sandbox.__file__, "65534", "65534", str(descriptor)]
     try:
         return subprocess.run(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.copying import HERE, listed
+from harness.build_context import LOCATION, listed
 from harness.images import archive, file
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.images.build.copy import prepare
@@ -102,8 +102,8 @@ def fetched(top: Path, url: str, **options: float) -> Download:
 
 @pytest.mark.parametrize("path", ["/sub/file.txt", "/sub/file.txt?a=b#c", "/sub/file%2Etxt"])
 def test_a_file_is_fetched(tmp_path: Path, server: str, path: str) -> None:
-    found = fetched(tmp_path, server + path)
-    assert found == Download("file.txt", DIGEST, len(CONTENT), MOMENT)
+    result = fetched(tmp_path, server + path)
+    assert result == Download("file.txt", DIGEST, len(CONTENT), MOMENT)
     assert (tmp_path / "target").read_bytes() == CONTENT
 
 
@@ -144,7 +144,7 @@ def test_the_hosts_own_services_are_not_for_builds(tmp_path: Path, server: str) 
         fetched(tmp_path, server + "/sub/file.txt", host_network=False)
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_a_closed_port_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="refused"):
         fetched(tmp_path, "http://127.0.0.1:1/x")
 
@@ -186,7 +186,7 @@ def added(
 ) -> dict[str, str]:
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)
-    instruction = Add(HERE, "ADD", (url,), to, **options)  # type: ignore[arg-type]
+    instruction = Add(LOCATION, "ADD", (url,), to, **options)  # type: ignore[arg-type]
     taking = prepare(instruction, None, remotes)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -198,8 +198,8 @@ def added(
 
 
 def test_an_address_is_added(tmp_path: Path, server: str, remotes: RemoteSources) -> None:
-    found = added(tmp_path, remotes, server + "/sub/file.txt", "/d/", checksum=DIGEST)
-    assert found["d/file.txt"] == "600 0:0 " + CONTENT.decode()
+    result = added(tmp_path, remotes, server + "/sub/file.txt", "/d/", checksum=DIGEST)
+    assert result["d/file.txt"] == "600 0:0 " + CONTENT.decode()
     assert (tmp_path / "root/d/file.txt").stat().st_mtime == MOMENT
     assert "named" in added(tmp_path, remotes, server + "/sub/file.txt", "/named")
 

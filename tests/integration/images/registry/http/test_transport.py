@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pulls import Puller
+from harness.puller import Puller
 from harness.registry import make_certificates
 from harness.scripted_registry import Request, ScriptedRegistry, layer
 from jaula.errors import JaulaError
@@ -144,7 +144,7 @@ def test_plain_http_is_requested_from_the_proxy(tmp_path: Path) -> None:
             assert headers["proxy-authorization"] == "Basic bWFyaWE6czNjcmV0"
 
 
-def test_a_certificate_of_ones_own_is_shown(tmp_path: Path, keys: Path) -> None:
+def test_a_client_certificate_is_sent(tmp_path: Path, keys: Path) -> None:
     context = server_context(keys)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(keys / "ca.crt")

@@ -35,8 +35,8 @@ def line(instruction: Instruction) -> str:
         value = getattr(instruction, field.name)
         if field.name not in ("location", "source", "flags") and value != field.default:
             fields[field.name] = value
-    shown = " ".join(f"{k}={msgspec.json.encode(plain(v)).decode()}" for k, v in fields.items())
-    return f"{instruction.location.first}-{instruction.location.last} {instruction.word} {shown}"
+    output = " ".join(f"{k}={msgspec.json.encode(plain(v)).decode()}" for k, v in fields.items())
+    return f"{instruction.location.first}-{instruction.location.last} {instruction.word} {output}"
 
 
 def plain(value: Any) -> Any:

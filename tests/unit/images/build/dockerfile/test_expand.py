@@ -1,6 +1,6 @@
-"""Variables, quotes and escapes; where they are put in, and where they are not.
+"""Variables, quotes and escapes: where they are expanded, and where not.
 
-The values in the first table are those of Docker 26.1, but for ``${F%}``, which ends its daemon.
+The values in the first table are those of Docker 26.1, except ``${F%}``, which crashes its daemon.
 """
 
 from __future__ import annotations

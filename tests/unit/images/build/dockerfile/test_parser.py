@@ -37,8 +37,8 @@ from jaula.spec import image
 
 def one(text: str) -> Instruction:
     """Parse the only instruction after a FROM."""
-    (found,) = parse(f"FROM scratch\n{text}\n").stages[0].instructions
-    return found
+    (result,) = parse(f"FROM scratch\n{text}\n").stages[0].instructions
+    return result
 
 
 def mistake(text: str | bytes, name: str = "Dockerfile") -> str:
@@ -224,9 +224,9 @@ def test_a_json_list_of_strings_is_the_exec_form(
     text: str, command: tuple[str, ...], shell_form: bool
 ) -> None:
     for kind in (Cmd, Entrypoint):
-        found = one(f"{kind.__name__.upper()} {text}")
-        assert isinstance(found, kind)
-        assert (found.command, found.shell_form) == (command, shell_form)
+        result = one(f"{kind.__name__.upper()} {text}")
+        assert isinstance(result, kind)
+        assert (result.command, result.shell_form) == (command, shell_form)
 
 
 def test_pairs_are_separated_by_white_space_that_is_not_quoted() -> None:
@@ -394,7 +394,7 @@ def test_a_mount_with_variables_has_its_origin_when_parsed() -> None:
 # -- errors --------------------------------------------------------------------------------------
 
 
-def test_a_mistake_shows_where_it_is() -> None:
+def test_an_error_has_its_location() -> None:
     assert mistake("FROM a\n\nRUNN apt-get \\\n  update\n", "app.Dockerfile") == (
         "app.Dockerfile:3: unknown instruction: RUNN (did you mean RUN?)\n"
         "   3 | RUNN apt-get \\\n"

@@ -28,11 +28,11 @@ def settings(url: str, *, agent: bool = False, host_network: bool = False) -> st
 
 def test_git_uses_the_address_that_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up(monkeypatch, "192.0.2.7")
-    told = settings("https://h.example/u/r.git")
-    assert "http.curloptResolve=h.example:443:192.0.2.7" in told
-    assert "http.followRedirects=false" in told
-    told = settings("git@h.example:u/r.git")
-    assert "-oHostName=192.0.2.7 -oHostKeyAlias=h.example" in told
+    reported = settings("https://h.example/u/r.git")
+    assert "http.curloptResolve=h.example:443:192.0.2.7" in reported
+    assert "http.followRedirects=false" in reported
+    reported = settings("git@h.example:u/r.git")
+    assert "-oHostName=192.0.2.7 -oHostKeyAlias=h.example" in reported
     assert "url.git://192.0.2.7:9418/.insteadOf=git://h.example/" in settings("git://h.example/r")
 
 

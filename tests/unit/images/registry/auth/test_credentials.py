@@ -1,4 +1,4 @@
-"""Credentials on disk: Docker's file, its helpers, and what is not believed."""
+"""Credentials on disk: Docker's file, its helpers, and untrusted files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write(file: CredentialFile, document: object) -> None:
     Path(file.path).write_text(json.dumps(document))
 
 
-def test_without_a_file_there_are_no_credentials(file: CredentialFile) -> None:
+def test_without_a_file_no_credentials_are_returned(file: CredentialFile) -> None:
     assert not file.find("r:5000").known
     assert not file.erase("r:5000")
 
@@ -131,9 +131,9 @@ def test_a_helper_keeps_the_secret(
     text = Path(file.path).read_text()
     assert "s3cret" not in text
     assert base64.b64encode(b"maria:s3cret").decode() not in text
-    verb, _, given = helper.read_text().strip().partition(" ")
+    verb, _, passed = helper.read_text().strip().partition(" ")
     assert verb == "store"
-    assert json.loads(given) == {
+    assert json.loads(passed) == {
         "ServerURL": "r:5000",
         "Username": "maria",
         "Secret": "s3cret",
@@ -172,7 +172,7 @@ def test_a_helper_that_is_missing_is_named(file: CredentialFile) -> None:
         file.store("r", Login("u", "p"))
 
 
-def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_of_the_file_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/m")
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
     monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
@@ -257,7 +257,7 @@ def test_a_helper_takes_precedence_over_the_keyring(
     kept.erase("r:5000")
 
 
-def test_the_kernels_keyring_keeps_and_forgets(tmp_path: Path) -> None:
+def test_the_kernel_keyring_stores_and_erases(tmp_path: Path) -> None:
     keyring = available(str(tmp_path))
     if keyring is None:
         pytest.skip("this kernel gives no keyring here")

@@ -29,11 +29,11 @@ def test_requests_use_the_proxy_unless_exempt(host: str, through: bool) -> None:
     proxies = Proxies(
         "", "http://u:p%40@proxy:3128", "example.com, .dotted.org,10.1.0.0/16,ported.net:8443"
     )
-    found = proxies.of(http_url.parse(f"https://{host}/"))
-    assert (found is not None) is through
-    if found is not None:
-        assert (found.host, found.port) == ("proxy", 3128)
-        assert found.authorization == "Basic dTpwQA=="
+    result = proxies.of(http_url.parse(f"https://{host}/"))
+    assert (result is not None) is through
+    if result is not None:
+        assert (result.host, result.port) == ("proxy", 3128)
+        assert result.authorization == "Basic dTpwQA=="
     assert proxies.of(http_url.parse(f"http://{host}/")) is None
 
 

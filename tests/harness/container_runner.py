@@ -1,0 +1,167 @@
+"""Start containers with the runtime alone: specs, and directories for their files."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+from pathlib import Path
+
+from jaula.runtime.client import Runtime, Shim
+from jaula.runtime.protocol import AttachStream, Event, ExitRecord, LogSetup, StartRequest
+from jaula.spec import runtime as oci
+from jaula.spec.rootfs import OverlayRoot
+
+CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_SETUID",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_NET_RAW",
+    "CAP_KILL",
+)
+NULL = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
+_numbers = itertools.count()
+
+
+def make_spec(
+    args: tuple[str, ...],
+    *,
+    cgroup: str,
+    first_id: int,
+    terminal: bool = False,
+    mounts: tuple[oci.Mount, ...] = (),
+    cwd: str = "/",
+    user: oci.User | None = None,
+    resources: oci.Resources | None = None,
+) -> oci.Spec:
+    """Return a small spec like the engine's."""
+    mapping = (oci.IDMapping(0, first_id, 65536),)
+    secure = ("nosuid", "noexec", "nodev")
+    return oci.Spec(
+        process=oci.Process(
+            cwd=cwd,
+            args=args,
+            env=("PATH=/bin", "TERM=xterm"),
+            terminal=terminal,
+            user=user or oci.User(),
+            capabilities=oci.Capabilities(
+                bounding=CAPABILITIES, effective=CAPABILITIES, permitted=CAPABILITIES
+            ),
+            oom_score_adj=0,
+            rlimits=(oci.Rlimit("RLIMIT_NOFILE", 256, 128),),
+        ),
+        root=oci.Root("rootfs"),
+        hostname="box",
+        mounts=(
+            oci.Mount("/proc", "proc", "proc", secure),
+            oci.Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755")),
+            oci.Mount(
+                "/dev/pts",
+                "devpts",
+                "devpts",
+                ("newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+            ),
+            oci.Mount("/sys", "sysfs", "sysfs", (*secure, "ro")),
+            oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*secure, "ro")),
+            *mounts,
+        ),
+        linux=oci.Linux(
+            namespaces=tuple(
+                oci.Namespace(kind)
+                for kind in ("pid", "network", "ipc", "uts", "mount", "user", "cgroup")
+            ),
+            uid_mappings=mapping,
+            gid_mappings=mapping,
+            devices=tuple(oci.Device(f"/dev/{name}", "c", 1, minor) for name, minor in NULL),
+            cgroups_path=cgroup,
+            resources=resources or oci.Resources(pids=oci.Pids(100)),
+            masked_paths=("/proc/kcore", "/proc/keys", "/sys/firmware"),
+            readonly_paths=("/proc/sys", "/proc/bus"),
+        ),
+    )
+
+
+class Container:
+    """One started container and its output."""
+
+    def __init__(
+        self, shim: Shim, client: socket.socket, ended: asyncio.Future[ExitRecord]
+    ) -> None:
+        self.shim = shim
+        self.client = client
+        self.ended = ended
+        self.events: list[Event] = []
+
+    async def output(self) -> str:
+        """Return everything until the container closes the connection."""
+        loop = asyncio.get_running_loop()
+        self.client.setblocking(False)
+        text = b""
+        while data := await loop.sock_recv(self.client, 1 << 16):
+            text += data
+        return text.decode()
+
+
+class ContainerRunner:
+    """Starts containers below one temporary directory."""
+
+    def __init__(self, base: Path, runtime: Runtime) -> None:
+        self.base = base
+        self.runtime = runtime
+        self.layer = base / "layer"
+        self.cgroup_parent = f"/jlt-rt-{os.getpid()}"
+        self.first_id = 1_900_000_000 + (os.getpid() % 1000) * 65536
+
+    async def start(
+        self, *args: str, stdin: bool = False, sandbox: bool = True, **spec: object
+    ) -> Container:
+        """Start a program; ``spec`` goes to :func:`make_spec`."""
+        name = f"c{next(_numbers)}"
+        home = self.base / name
+        for part in ("upper", "work", "run/bundle"):
+            (home / part).mkdir(parents=True)
+        home.chmod(0o711)
+        document = make_spec(
+            args,
+            cgroup=f"{self.cgroup_parent}/{name}",
+            first_id=self.first_id,
+            **spec,  # type: ignore[arg-type]
+        )
+        (home / "run/bundle/config.json").write_bytes(oci.encode(document))
+        ended: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
+        events: list[Event] = []
+
+        def on_event(event: Event) -> None:
+            events.append(event)
+            if isinstance(event, ExitRecord):
+                ended.set_result(event)
+
+        ours, theirs = socket.socketpair()
+        assert document.linux is not None
+        assert document.process is not None
+        prepared = await self.runtime.sandbox(document.linux.uid_mappings) if sandbox else None
+        try:
+            shim = await self.runtime.start(
+                StartRequest(
+                    name,
+                    str(home / "run/bundle"),
+                    str(home / "run"),
+                    OverlayRoot((str(self.layer),), str(home / "upper"), str(home / "work")),
+                    LogSetup("json-file", {}, str(home / "log")),
+                    tty=document.process.terminal,
+                    stdin_open=stdin,
+                    stdin_once=stdin,
+                ),
+                prepared,
+                [(theirs.detach(), AttachStream(stdin=stdin, framed=False))],
+                on_event,
+            )
+        finally:
+            if prepared is not None:
+                prepared.close()
+        container = Container(shim, ours, ended)
+        container.events = events
+        return container

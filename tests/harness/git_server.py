@@ -1,0 +1,103 @@
+"""Git repositories and an HTTP server for them on loopback (git-http-backend)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+BACKEND = "/usr/lib/git-core/git-http-backend"
+AUTHOR = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a"}
+ENVIRONMENT = {**os.environ, **AUTHOR, "GIT_COMMITTER_EMAIL": "a@b", "HOME": "/nonexistent"}
+
+
+def git(where: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-c", "protocol.file.allow=always", "-C", str(where), *words],
+        env=ENVIRONMENT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+def repository(top: Path, name: str, files: dict[str, str]) -> Path:
+    """Create a repository with one commit on the branch ``main``."""
+    place = top / f"{name}.git"
+    place.mkdir(parents=True)
+    git(place, "init", "-q", "-b", "main")
+    commit(place, files)
+    return place
+
+
+def commit(place: Path, files: dict[str, str]) -> str:
+    for path, content in files.items():
+        target = place / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content)
+    git(place, "add", "-A")
+    git(place, "commit", "-q", "-m", "x")
+    return git(place, "rev-parse", "HEAD")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """git-http-backend behind the standard library's server."""
+
+    root = Path()
+
+    def do_GET(self) -> None:
+        self._serve(b"")
+
+    def do_POST(self) -> None:
+        self._serve(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def _serve(self, body: bytes) -> None:
+        path, _, query = self.path.partition("?")
+        variables = {
+            **os.environ,
+            "GIT_PROJECT_ROOT": str(self.root),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": self.command,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "safe.directory",
+            "GIT_CONFIG_VALUE_0": "*",
+        }
+        done = subprocess.run([BACKEND], input=body, env=variables, capture_output=True)
+        head, _, content = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
+        self.send_response(int(headers.pop("Status", "200").split()[0]))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@contextmanager
+def served(top: Path) -> Iterator[str]:
+    """Serve every repository below ``top`` and yield the URL."""
+    handler = type("Served", (Handler,), {"root": top})
+    held = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    held.daemon_threads = True
+    thread = threading.Thread(target=held.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{held.server_port}"
+    finally:
+        held.shutdown()
+        held.server_close()
+        thread.join()

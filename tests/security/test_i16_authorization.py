@@ -1,0 +1,644 @@
+"""I16: the control socket checks its peer; policy and action use one parse of a request.
+
+There are no abstract sockets. The users are ids without an account: the ids of the peer decide.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import load_image
+from harness import containers
+from harness.api_user import ApiUser
+from harness.container_records import change_records
+from harness.engine import PROJECT, PrivateEngine
+
+MEMBER, RESTRICTED, READER, STRANGER, OTHER = 54001, 54002, 54003, 54004, 54005
+GROUP, MOUNTERS = 54100, 54101
+
+POLICY = """
+[group.54100]
+access = "run"
+
+[group.54101]
+access = "run"
+host-mounts = ["{open}", "{shut}:ro"]
+host-namespaces = ["network"]
+devices = ["/dev/null"]
+capabilities = ["net_admin"]
+security-options = ["landlock=off"]
+
+[user.54003]
+access = "read"
+
+[user.54002]
+access = "run"
+images = false
+volumes = false
+"""
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("ground")
+    (base / "open").mkdir()
+    (base / "shut").mkdir()
+    (base / "host").mkdir()
+    (base / "host" / "secret").write_text("of the host")
+    (base / "open" / "plain").mkdir()
+    os.chown(base / "open" / "plain", OTHER, OTHER)
+    (base / "open" / "link").symlink_to(base / "host")
+    return base
+
+
+@pytest.fixture(scope="module")
+def guarded(worker_index: int, ground: Path) -> Iterator[PrivateEngine]:
+    policy = ground / "policy.toml"
+    policy.write_text(POLICY.format(open=ground / "open", shut=ground / "shut"))
+    engine = PrivateEngine((worker_index + 67) % 250 + 1, extra_flags=("--policy", str(policy)))
+    engine.start()
+    engine.run.chmod(0o711)
+    engine.socket.chmod(0o666)  # any user may connect: only the ids decide
+    try:
+        load_image(engine, "busybox")
+        yield engine
+        engine.discard()
+    finally:
+        if engine.process is not None:
+            engine.kill()
+        engine.delete_directories()
+
+
+@pytest.fixture(scope="module")
+def member(guarded: PrivateEngine) -> ApiUser:
+    return ApiUser(guarded, MEMBER, MEMBER, (GROUP,))
+
+
+@pytest.fixture(scope="module")
+def mounter(guarded: PrivateEngine) -> ApiUser:
+    return ApiUser(guarded, OTHER, OTHER, (MOUNTERS,))
+
+
+def message(reply: Any) -> str:
+    return str(reply.json()["message"])
+
+
+POWERS: list[tuple[str, dict[str, Any]]] = [
+    ("privileged", {"Privileged": True}),
+    ("host-mount=/etc", {"Binds": ["/etc:/host"]}),
+    ("host-mount=/", {"Mounts": [{"Type": "bind", "Source": "/", "Target": "/host"}]}),
+    ("host-namespace=pid", {"PidMode": "host"}),
+    ("host-namespace=network", {"NetworkMode": "host"}),
+    ("host-namespace=ipc", {"IpcMode": "host"}),
+    ("host-namespace=uts", {"UTSMode": "host"}),
+    ("host-namespace=user", {"UsernsMode": "host"}),
+    ("host-namespace=cgroup", {"CgroupnsMode": "host"}),
+    ("device=/dev/kmsg", {"Devices": [{"PathOnHost": "/dev/kmsg"}]}),
+    ("device=b *:* rwm", {"DeviceCgroupRules": ["b *:* rwm"]}),
+    ("capability=SYS_ADMIN", {"CapAdd": ["SYS_ADMIN"]}),
+    ("capability=ALL", {"CapAdd": ["all"]}),
+    ("security-option=seccomp=unconfined", {"SecurityOpt": ["seccomp=unconfined"]}),
+    ("security-option=seccomp=profile", {"SecurityOpt": ['seccomp={"defaultAction":"x"}']}),
+    ("security-option=apparmor=unconfined", {"SecurityOpt": ["apparmor:unconfined"]}),
+    ("security-option=label=disable", {"SecurityOpt": ["label=disable"]}),
+    ("security-option=landlock=off", {"SecurityOpt": ["landlock=off"]}),
+    ("security-option=systempaths=unconfined", {"MaskedPaths": []}),
+    ("security-option=systempaths=unconfined", {"ReadonlyPaths": ["/proc/bus"]}),
+    ("cgroup-parent=/", {"CgroupParent": "/"}),
+    ("oom-score-adj=-1000", {"OomScoreAdj": -1000}),
+    ("annotation=org.systemd.property.X", {"Annotations": {"org.systemd.property.X": "1"}}),
+]
+
+
+@pytest.mark.parametrize(("ask", "host_config"), POWERS)
+def test_a_member_of_a_plain_group_gets_no_privileges_on_the_host(
+    member: ApiUser, ask: str, host_config: dict[str, Any]
+) -> None:
+    reply = member.create("busybox", **host_config)
+    assert reply.status == 403, reply
+    text = message(reply)
+    assert ask in text
+    assert f"uid {MEMBER}" in text
+    assert f"[group.{GROUP}]" in text
+    assert "\n" not in text
+
+
+def test_a_member_of_a_plain_group_takes_no_addresses_of_the_host(member: ApiUser) -> None:
+    body = {"Name": "taken", "IPAM": {"Config": [{"Subnet": "198.51.100.0/24"}]}}
+    reply = member.request("POST", "/networks/create", body)
+    assert reply.status == 403, reply
+    assert "network-option=subnet=198.51.100.0/24" in message(reply)
+
+
+def test_a_member_runs_containers_with_the_defaults(
+    guarded: PrivateEngine, member: ApiUser
+) -> None:
+    name = containers.unique("own")
+    assert member.create("busybox", name).status == 201
+    assert member.request("POST", f"/containers/{name}/start").status == 204
+    assert guarded.request("GET", f"/containers/{name}/json").json()["Owner"] == str(MEMBER)
+    assert member.request("DELETE", f"/containers/{name}?force=1").status == 204
+
+
+def test_settings_taken_from_another_container_are_authorized(
+    guarded: PrivateEngine, member: ApiUser
+) -> None:
+    body = {"IPAM": {"Config": [{"Subnet": "198.51.100.0/24"}]}, "Options": {"parent": "lo"}}
+    plan = {"Name": "plan", "ConfigOnly": True}
+    assert member.request("POST", "/networks/create", plan | body).status == 403
+    assert guarded.request("POST", "/networks/create", plan | body).status == 201
+    for driver in ("bridge", "macvlan"):
+        requested = {"Name": "taken", "Driver": driver, "ConfigFrom": {"Network": "plan"}}
+        refused = member.request("POST", "/networks/create", requested)
+        assert refused.status == 403, refused
+        assert "network-option=subnet=198.51.100.0/24" in message(refused)
+    assert guarded.request("DELETE", "/networks/plan").status == 204
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/containers/{}/exec", {"Cmd": ["id"]}),
+        ("POST", "/containers/{}/attach?stream=1&stdin=1", None),
+        ("POST", "/containers/{}/kill", None),
+        ("POST", "/containers/{}/stop", None),
+        ("POST", "/containers/{}/restart", None),
+        ("POST", "/containers/{}/rename?name=mine", None),
+        ("POST", "/containers/{}/update", {"Memory": 1 << 30}),
+        ("DELETE", "/containers/{}?force=1", None),
+        ("GET", "/containers/{}/export", None),
+        ("GET", "/containers/{}/logs?stdout=1", None),
+        ("GET", "/containers/{}/top", None),
+        ("GET", "/jaula/containers/{}/spec", None),
+        ("POST", "/containers/prune", None),
+    ],
+)
+def test_containers_of_another_user_cannot_be_accessed(
+    guarded: PrivateEngine, member: ApiUser, method: str, path: str, body: Any
+) -> None:
+    with containers.running(guarded, "busybox", flags=("-e", "PASSWORD=of-root")) as name:
+        reply = member.request(method, path.format(name), body)
+        assert reply.status == 403, reply
+        seen = member.request("GET", f"/containers/{name}/json")
+        assert seen.status == 200
+        assert b"of-root" not in seen.body
+
+
+def test_a_link_needs_access_to_the_linked_container(
+    guarded: PrivateEngine, member: ApiUser
+) -> None:
+    made = member.create("busybox", "links-store")
+    assert made.status == 201
+    with containers.running(guarded, "busybox") as name:
+        of_root = guarded.request
+        body = {"Image": "busybox", "HostConfig": {"Links": ["links-store:db", f"{name}:own"]}}
+        assert of_root("POST", "/containers/create?name=links-web", body).status == 201
+        for alias in ("db", "own"):  # for any owner of the other container
+            refused = member.request("DELETE", f"/containers/links-web/{alias}?link=1")
+            assert refused.status == 403, refused
+        assert of_root("DELETE", "/containers/links-web/db?link=1").status == 204
+        assert of_root("DELETE", "/containers/links-web").status == 204
+    assert member.request("DELETE", "/containers/links-store").status == 204
+
+
+@pytest.mark.parametrize("mode", ["NetworkMode", "PidMode", "VolumesFrom"])
+def test_namespaces_of_another_user_cannot_be_joined(
+    guarded: PrivateEngine, member: ApiUser, mode: str
+) -> None:
+    with containers.running(guarded, "busybox") as name:
+        expected: Any = [name] if mode == "VolumesFrom" else f"container:{name}"
+        reply = member.create("busybox", **{mode: expected})
+        assert reply.status == 403, reply
+        assert "share with" in message(reply)
+
+
+def test_an_exec_has_only_the_granted_privileges(member: ApiUser) -> None:
+    name = containers.unique("own")
+    member.create("busybox", name)
+    member.request("POST", f"/containers/{name}/start")
+    plain = member.request("POST", f"/containers/{name}/exec", {"Cmd": ["id"]})
+    mighty = member.request("POST", f"/containers/{name}/exec", {"Cmd": ["id"], "Privileged": True})
+    member.request("DELETE", f"/containers/{name}?force=1")
+    assert plain.status == 201
+    assert mighty.status == 403
+
+
+def test_an_exec_of_another_user_cannot_be_started_by_its_id(
+    guarded: PrivateEngine, member: ApiUser
+) -> None:
+    with containers.running(guarded, "busybox") as name:
+        made = guarded.request("POST", f"/containers/{name}/exec", {"Cmd": ["id"]}).json()
+        reply = member.request("POST", f"/exec/{made['Id']}/start", {"Detach": True})
+        assert reply.status == 403
+
+
+def test_a_reader_may_read_and_change_nothing(guarded: PrivateEngine) -> None:
+    reader = ApiUser(guarded, READER, READER, (GROUP,))
+    assert reader.request("GET", "/containers/json").status == 200
+    assert reader.request("GET", "/images/json").status == 200
+    assert reader.create("busybox").status == 403
+    assert reader.request("POST", "/images/busybox/tag?repo=x&tag=y").status == 403
+    assert reader.request("POST", "/volumes/create", {}).status == 403
+
+
+def test_a_user_without_a_rule_may_only_ping(guarded: PrivateEngine) -> None:
+    stranger = ApiUser(guarded, STRANGER, STRANGER)
+    assert stranger.request("GET", "/_ping").status == 200
+    for path in ("/info", "/containers/json", "/events?until=1", "/system/df", "/volumes"):
+        assert stranger.request("GET", path).status == 403, path
+
+
+def test_images_and_volumes_can_be_denied_to_a_user(guarded: PrivateEngine) -> None:
+    restricted = ApiUser(guarded, RESTRICTED, RESTRICTED)
+    assert restricted.request("POST", "/images/busybox/tag?repo=x&tag=y").status == 403
+    assert restricted.request("DELETE", "/images/busybox").status == 403
+    assert restricted.request("POST", "/volumes/create", {"Name": "v"}).status == 403
+
+
+# -- one parse -----------------------------------------------------------------------------------
+
+
+def bodies() -> list[tuple[str, bytes]]:
+    """Return requests that a second parser could read as another request."""
+    mighty = b'{"Image":"busybox","Cmd":["true"],"HostConfig":{"Privileged":true}}'
+    harmless = b'{"Image":"busybox","Cmd":["true"],"HostConfig":{"Privileged":false}}'
+    json_type = b"Content-Type: application/json\r\n"
+    head = b"POST /containers/create HTTP/1.1\r\nHost: d\r\n" + json_type
+
+    def sized(body: bytes) -> bytes:
+        return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    def chunked(body: bytes, size: int) -> bytes:
+        pieces = [body[i : i + size] for i in range(0, len(body), size)]
+        framed = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        return head + b"Transfer-Encoding: chunked\r\n\r\n" + framed + b"0\r\n\r\n"
+
+    twice = (
+        b'{"Image":"busybox","HostConfig":{"Privileged":false},"HostConfig":{"Privileged":true}}'
+    )
+    return [
+        ("plain", sized(mighty)),
+        ("the member twice", sized(twice)),
+        ("chunked", chunked(mighty, 7)),
+        ("a byte a chunk", chunked(mighty, 1)),
+        ("padded beyond a megabyte", sized(b" " * (1 << 20) + mighty)),
+        ("padded behind", sized(mighty + b" " * (2 << 20))),
+        ("chunked and padded", chunked(b"\n" * (3 << 20) + mighty, 1 << 16)),
+        ("escaped name", sized(mighty.replace(b"Privileged", rb"\u0050rivileged"))),
+        ("two documents", sized(harmless + mighty)),
+        ("no length", head + b"Content-Length: 0\r\n\r\n" + mighty),
+        ("two lengths", head + b"Content-Length: 0\r\nContent-Length: %d\r\n\r\n" % len(mighty)),
+        (
+            "length and chunks",
+            head + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + mighty,
+        ),
+        ("too large", sized(b" " * (5 << 20) + mighty)),
+    ]
+
+
+@pytest.mark.parametrize("cve", ["CVE-2024-41110", "CVE-2026-34040"])
+@pytest.mark.parametrize(("trick", "request_bytes"), bodies(), ids=[t for t, _ in bodies()])
+def test_the_authorized_request_is_the_executed_one(
+    guarded: PrivateEngine, member: ApiUser, trick: str, request_bytes: bytes, cve: str
+) -> None:
+    before = len(guarded.request("GET", "/containers/json?all=1").json())
+    status, _ = member.raw(request_bytes)
+    assert status in (400, 403, 413), (trick, status)
+    assert len(guarded.request("GET", "/containers/json?all=1").json()) == before
+
+
+def test_a_container_is_authorized_again_at_start(
+    guarded: PrivateEngine, ground: Path, member: ApiUser
+) -> None:
+    """A container that root created for the id of a member belongs to root."""
+    name = containers.unique("root")
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Privileged": True}}
+    guarded.request("POST", f"/containers/create?name={name}", body)
+    assert member.request("POST", f"/containers/{name}/start").status == 403
+    guarded.request("DELETE", f"/containers/{name}")
+
+
+@pytest.mark.parametrize("cve", ["CVE-2024-41110"])
+def test_a_start_authorizes_the_resolved_request_and_not_the_stored_body(
+    new_engine: Callable[..., PrivateEngine], tmp_path: Path, cve: str
+) -> None:
+    """The stored body looks harmless: the request resolved at create is authorized and used."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'[user.{MEMBER}]\naccess = "run"\n')
+    engine = new_engine("--policy", str(policy))
+    load_image(engine, "busybox")
+    powers = {
+        "privileged": ("--privileged",),
+        "host-mount": ("-v", f"{tmp_path}:/host"),
+        "host-namespace=pid": ("--pid", "host"),
+        "device=/dev/null": ("--device", "/dev/null"),
+    }
+    for number, flags in enumerate(powers.values()):
+        made = engine.cli("jaula", "create", "--name", f"c{number}", *flags, "busybox", "true")
+        assert made.returncode == 0, made.stderr
+    engine.stop()
+
+    def disguise(record: dict[str, Any]) -> None:
+        record["owner"], record["owner_gid"] = str(MEMBER), MEMBER
+        harmless = {"Privileged": False, "Binds": [], "PidMode": "", "Devices": []}
+        record["body"]["HostConfig"] |= harmless
+
+    change_records(engine, disguise)
+    engine.start()
+    engine.run.chmod(0o711)
+    engine.socket.chmod(0o666)
+    member = ApiUser(engine, MEMBER, MEMBER)
+    for number, ask in enumerate(powers):
+        for act in ("start", "restart"):
+            reply = member.request("POST", f"/containers/c{number}/{act}")
+            assert reply.status == 403, reply
+            assert ask in message(reply)
+
+
+# -- directories of the host ---------------------------------------------------------------------
+
+
+def run(visitor: ApiUser, bind: str, *words: str) -> tuple[int, str]:
+    """Return exit status or HTTP status, and output or message."""
+    made = visitor.request(
+        "POST",
+        "/containers/create",
+        {"Image": "busybox", "Cmd": list(words), "HostConfig": {"Binds": [bind]}},
+    )
+    if made.status != 201:
+        return made.status, message(made)
+    name = made.json()["Id"]
+    try:
+        started = visitor.request("POST", f"/containers/{name}/start")
+        if started.status != 204:
+            return started.status, message(started)
+        code = visitor.request("POST", f"/containers/{name}/wait").json()["StatusCode"]
+        return code, visitor.request("GET", f"/containers/{name}/logs?stdout=1").body.decode()
+    finally:
+        visitor.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_a_granted_directory_can_be_mounted(mounter: ApiUser, ground: Path) -> None:
+    assert run(mounter, f"{ground}/open/plain:/m", "touch", "/m/made")[0] == 0
+    assert (ground / "open" / "plain" / "made").exists()
+    assert run(mounter, f"{ground}/shut:/m:ro", "ls", "/m")[0] == 0
+    status, text = run(mounter, f"{ground}/shut:/m", "ls", "/m")
+    assert status == 403
+    assert f"{ground}/shut:ro" in text
+
+
+@pytest.mark.parametrize("source", ["host", "open/../host", "openx", "open/../../../../etc"])
+def test_no_directory_outside_the_grant_is_mounted(
+    mounter: ApiUser, ground: Path, source: str
+) -> None:
+    assert run(mounter, f"{ground}/{source}:/m", "ls", "/m")[0] == 403
+
+
+@pytest.mark.parametrize("source", ["open/link", "open/link/secret"])
+def test_no_link_leaves_a_granted_directory(mounter: ApiUser, ground: Path, source: str) -> None:
+    status, text = run(mounter, f"{ground}/{source}:/m", "ls", "/m")
+    assert status == 500, text
+    assert "symbolic link below" in text
+
+
+def test_no_directory_is_created_behind_a_link(mounter: ApiUser, ground: Path) -> None:
+    assert run(mounter, f"{ground}/open/link/made:/m", "true")[0] == 400
+    assert not (ground / "host" / "made").exists()
+
+
+def test_swapping_a_directory_for_a_link_gains_nothing(mounter: ApiUser, ground: Path) -> None:
+    place, target = ground / "open" / "swapped", ground / "host"
+    swap = (
+        "import os, sys; place, target = sys.argv[1:]\n"
+        "while True: os.mkdir(place); os.rmdir(place); os.symlink(target, place); os.unlink(place)"
+    )
+    with subprocess.Popen([sys.executable, "-c", swap, str(place), str(target)]) as swapper:
+        try:
+            for _ in range(25):
+                _, text = run(mounter, f"{place}:/m", "ls", "/m")
+                assert "secret\n" not in text
+            assert swapper.poll() is None
+        finally:
+            swapper.kill()
+
+
+def test_root_in_a_container_has_the_rights_of_the_user_and_leaves_no_file_of_root(
+    mounter: ApiUser, ground: Path
+) -> None:
+    """Otherwise a writable directory would allow a set-user-ID shell of the host's root."""
+    place = ground / "open" / "plain"
+    (place / "of-root").write_text("of the host")
+    (place / "of-root").chmod(0o600)
+    script = (
+        "cp /bin/busybox /m/shell && chmod 4755 /m/shell; stat -c %u /m/shell;"
+        " cat /m/of-root; chown 1 /m/shell; chmod 777 /m/of-root"
+    )
+    run(mounter, f"{place}:/m", "sh", "-c", script)
+    result = {path.name: path.stat() for path in place.iterdir()}
+    assert result["shell"].st_uid == OTHER
+    assert result["shell"].st_gid == OTHER
+    assert result["of-root"].st_mode & 0o777 == 0o600
+    assert {facts.st_uid for facts in result.values()} <= {0, OTHER}
+    assert not [n for n, facts in result.items() if facts.st_uid == 0 and n != "of-root"]
+    _, text = run(mounter, f"{place}:/m", "cat", "/m/of-root")
+    assert "of the host" not in text
+
+
+def test_volumes_from_keeps_the_limits_of_mounts(
+    guarded: PrivateEngine, mounter: ApiUser, ground: Path
+) -> None:
+    first = mounter.create("busybox", Binds=[f"{ground}/open/plain:/m"]).json()["Id"]
+    second = mounter.request(
+        "POST",
+        "/containers/create",
+        {
+            "Image": "busybox",
+            "Cmd": ["sh", "-c", "cp /bin/busybox /m/second; chmod 4755 /m/second"],
+            "HostConfig": {"VolumesFrom": [first]},
+        },
+    ).json()["Id"]
+    mounter.request("POST", f"/containers/{second}/start")
+    mounter.request("POST", f"/containers/{second}/wait")
+    assert (ground / "open" / "plain" / "second").stat().st_uid == OTHER
+    for name in (first, second):
+        mounter.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_copying_into_a_stopped_container_grants_no_rights_of_root(
+    mounter: ApiUser, ground: Path
+) -> None:
+    name = mounter.create("busybox", Binds=[f"{ground}/open/plain:/m"]).json()["Id"]
+    for method in ("GET", "PUT"):
+        reply = mounter.request(method, f"/containers/{name}/archive?path=/m")
+        assert reply.status == 403, reply
+    mounter.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_a_grant_allows_exactly_its_privilege(mounter: ApiUser) -> None:
+    assert mounter.create("busybox", CapAdd=["NET_ADMIN"]).status == 201
+    assert mounter.create("busybox", CapAdd=["NET_ADMIN", "SYS_PTRACE"]).status == 403
+    assert mounter.create("busybox", NetworkMode="host").status == 201
+    assert mounter.create("busybox", PidMode="host").status == 403
+    assert mounter.create("busybox", SecurityOpt=["landlock=off"]).status == 201
+    assert mounter.create("busybox", Devices=[{"PathOnHost": "/dev/null"}]).status == 201
+    assert mounter.create("busybox", Devices=[{"PathOnHost": "/dev/zero"}]).status == 403
+
+
+# -- the socket ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cve", ["CVE-2020-15257"])
+@pytest.mark.parametrize("kind", ["abstract", "unbound", "tcp", "datagram"])
+def test_no_socket_of_the_engine_accepts_every_user(tmp_path: Path, kind: str, cve: str) -> None:
+    family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
+    sort = socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM
+    passed = socket.socket(family, sort)
+    if kind == "abstract":
+        passed.bind(f"\0jaula-test-{os.getpid()}")
+    elif kind == "tcp":
+        passed.bind(("127.0.0.1", 0))
+    elif kind == "datagram":
+        passed.bind(str(tmp_path / "sock"))
+    program = (
+        "import os, sys; fd = int(sys.argv[1]); os.dup2(fd, 3); os.set_inheritable(3, True);"
+        "os.environ['LISTEN_PID'] = str(os.getpid()); os.environ['LISTEN_FDS'] = '1';"
+        "os.execv(sys.executable, [sys.executable, '-m', 'jaula', 'daemon', *sys.argv[2:]])"
+    )
+    flags = ("--config-file", "/dev/null", "--root", f"{tmp_path}/r", "--run", f"{tmp_path}/u")
+    with passed:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(passed.fileno()), *flags],
+            pass_fds=(passed.fileno(),),
+            env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=30,
+            text=True,
+        )
+    assert done.returncode == 125
+    assert "the inherited socket" in done.stderr
+
+
+def test_the_socket_is_for_root_only_unless_a_group_is_configured(engine: PrivateEngine) -> None:
+    facts = engine.socket.stat()
+    assert facts.st_mode & 0o777 == 0o600
+    assert facts.st_uid == 0
+
+
+def test_without_a_policy_the_group_of_the_socket_has_no_privileges_on_the_host(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
+    import grp
+
+    group = next(g for g in grp.getgrall() if g.gr_gid not in (0, 65534))
+    private = new_engine("--socket-group", group.gr_name)
+    private.run.chmod(0o711)
+    facts = private.socket.stat()
+    assert (facts.st_mode & 0o777, facts.st_gid) == (0o660, group.gr_gid)
+    load_image(private, "busybox")
+    grouped = ApiUser(private, MEMBER, MEMBER, (group.gr_gid,))
+    reply = grouped.create("busybox", Binds=["/:/host"])
+    assert reply.status == 403
+    assert "(built in)" in message(reply)
+    assert grouped.create("busybox").status == 201
+
+
+@pytest.mark.parametrize(
+    ("content", "mode"),
+    [("[user.0]\naccess = 'everything'\n", 0o600), ("", 0o666), ("[nobody]\n", 0o600)],
+)
+def test_an_untrusted_or_unreadable_policy_stops_the_start(
+    tmp_path: Path, content: str, mode: int
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(content)
+    policy.chmod(mode)
+    flags = ("--config-file", "/dev/null", "--root", f"{tmp_path}/r", "--run", f"{tmp_path}/u")
+    done = subprocess.run(
+        [sys.executable, "-m", "jaula", "daemon", *flags, "--policy", str(policy)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+        text=True,
+    )
+    assert done.returncode == 125
+    assert str(policy) in done.stderr
+
+
+def test_events_of_other_users_are_hidden(guarded: PrivateEngine, member: ApiUser) -> None:
+    with containers.running(guarded, "busybox") as name:
+        guarded.cli("jaula", "exec", name, "echo", "a-secret-argument")
+        reply = member.request("GET", f"/events?since=1&until={time.time()}")
+        output = [json.loads(line) for line in reply.body.splitlines()]
+    assert b"a-secret-argument" not in reply.body
+    assert not [e for e in output if e["Type"] == "container" and e["Actor"]["ID"] == name]
+
+
+def test_a_secret_belongs_to_its_owner(guarded: PrivateEngine) -> None:
+    member, other = ApiUser(guarded, MEMBER, GROUP), ApiUser(guarded, OTHER, GROUP)
+    made = member.request("POST", "/secrets/create", {"Name": "hers", "Data": "aHVudGVyMg=="})
+    config = member.request("POST", "/configs/create", {"Name": "hers", "Data": "aHVudGVyMg=="})
+    assert (made.status, config.status) == (201, 201)
+    try:
+        body = {"Image": "busybox", "HostConfig": {"Secrets": [{"Source": "hers"}]}}
+        for reply in (
+            other.request("POST", "/containers/create", body),
+            other.request("DELETE", "/secrets/hers"),
+            other.request("POST", "/secrets/hers/update?version=1", {"Labels": {}}),
+            other.request("DELETE", "/configs/hers"),
+        ):
+            assert reply.status == 403
+            assert "use " in reply.json()["message"]
+        assert "Data" not in other.request("GET", "/configs/hers").json()["Spec"]
+        assert "Data" in member.request("GET", "/configs/hers").json()["Spec"]
+        by_id = {"Image": "busybox", "HostConfig": {"Secrets": [{"Source": made.json()["ID"][:6]}]}}
+        assert other.request("POST", "/containers/create", by_id).status == 403
+        created = member.request("POST", "/containers/create", body)
+        assert created.status == 201
+        member.request("DELETE", f"/containers/{created.json()['Id']}")
+    finally:
+        assert member.request("DELETE", "/secrets/hers").status == 204
+        assert member.request("DELETE", "/configs/hers").status == 204
+
+
+def test_a_volume_of_a_host_device_needs_the_device_privilege(guarded: PrivateEngine) -> None:
+    bind = {"type": "none", "device": "/etc", "o": "bind"}
+    inline = {"Type": "volume", "Source": "sly", "Target": "/m"}
+    inline |= {"VolumeOptions": {"DriverConfig": {"Name": "local", "Options": bind}}}
+    body = {"Image": "busybox", "HostConfig": {"Mounts": [inline]}}
+    for person in (ApiUser(guarded, MEMBER, GROUP), ApiUser(guarded, OTHER, MOUNTERS)):
+        for path, request in (
+            ("/volumes/create", {"Name": "sly", "DriverOpts": bind}),
+            ("/volumes/create", {"Name": "sly", "DriverOpts": bind | {"type": "tmpfs"}}),
+            ("/containers/create", body),
+        ):
+            reply = person.request("POST", path, request)
+            assert reply.status == 403
+            assert "may not ask for device=/etc" in reply.json()["message"]
+        assert person.request("GET", "/volumes/sly").status == 404
+    memory = {"Name": "memory", "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}}
+    member = ApiUser(guarded, MEMBER, GROUP)
+    assert member.request("POST", "/volumes/create", memory).status == 201
+    assert member.request("DELETE", "/volumes/memory").status == 204
+
+
+def test_a_file_of_the_host_for_a_log_driver_needs_the_mount_privilege(
+    guarded: PrivateEngine,
+) -> None:
+    options = {"syslog-address": "tcp+tls://127.0.0.1:1", "syslog-tls-ca-cert": "/etc/shadow"}
+    log = {"Type": "syslog", "Config": options}
+    body = {"Image": "busybox", "HostConfig": {"LogConfig": log}}
+    reply = ApiUser(guarded, MEMBER, GROUP).request("POST", "/containers/create", body)
+    assert reply.status == 403
+    assert "may not ask for host-mount=/etc/shadow:ro" in reply.json()["message"]
