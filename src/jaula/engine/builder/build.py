@@ -1,5 +1,13 @@
 """One build: parse the Dockerfile, run its stages side by side, store the image.
 
+:meth:`Build.run` reads and parses the Dockerfile, plans the graph of stages that the target needs,
+and starts each stage when the stages that it copies from have results
+(:mod:`jaula.engine.builder.stage`). A stage takes one instruction after the other: it looks the
+instruction up in the cache (:mod:`jaula.engine.builder.cache`), else it changes the configuration,
+copies files (:mod:`jaula.engine.builder.copy`) or runs a container
+(:mod:`jaula.engine.builder.run`), and stores the result as a layer. The state of the target stage
+becomes the image.
+
 A RUN may ask for more than the limits of its build: the host's network, or no confinement. The
 Dockerfile may come from a stranger, so a right of the client is not a right of the file. Such a RUN
 needs both: the entitlement (``--allow``) in the build's options and the rule of the caller.

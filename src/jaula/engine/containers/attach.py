@@ -1,4 +1,9 @@
-"""Attach clients to a container's streams: now, or when it starts."""
+"""Attach clients to a container's streams: now, or when it starts.
+
+The client's socket is passed to the shim, which copies the container's output to it and its input
+to the container; the engine is not in the data path. A client that attaches to a created container
+waits in ``container.pending`` and is passed on by the start, before the first output.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,12 @@
 """The use cases of exec: one more process in a running container.
 
-An exec exists in memory only, as with Docker. The container's shim is the parent of its process and
-reports the exit.
+``create`` checks the command and stores it; ``start`` builds the OCI process from the container's
+spec and the request, and passes it to the container's shim together with the client's socket. The
+shim's helper joins the namespaces and executes the program (:mod:`jaula.runtime.exec`). Output goes
+from the shim to the client directly. When the process exits, the shim reports it, and
+:meth:`Execs.ended` keeps the exit code.
+
+An exec exists in memory only, as with Docker. The container's shim is the parent of its process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """The exit of a container: record, resources, restart policy, removal.
 
-Every exit passes :meth:`ExitHandler.exited`. It awaits nothing, so it cannot be interrupted
+The shim reports an exit, or a later engine reads it from ``exit.json``. Every exit passes
+:meth:`ExitHandler.exited`, in this order: decide about a restart, release network, ports, ids and
+mounts, save the record, emit ``die``, answer the clients that wait, then restart after a pause,
+remove (``--rm``), or delete the run directory. It awaits nothing, so it cannot be interrupted
 halfway; restart and removal are tasks of their own. A shim that died without reporting an exit is
 handled by :meth:`ExitHandler.shim_lost`.
 """

@@ -1,5 +1,17 @@
 """``POST /containers/ID/start``: ids, networks, files and spec of a container, then the runtime.
 
+The order of a start, under the container's lock:
+
+1. The image policy checks the image again, and the descriptors of joined namespaces are opened.
+2. A sandbox with its user and network namespace is taken from the pool, the container is connected
+   to its networks, and its ports are published (:mod:`jaula.engine.networks.connect`).
+3. Volumes are mounted, and files are labelled if the host has SELinux.
+4. The OCI spec is built from the resolved request (:mod:`jaula.engine.oci_spec.spec`) and written to
+   the bundle, with ``/etc/hosts`` and the other files of the container.
+5. The runtime starts it (:meth:`jaula.runtime.client.Runtime.start`): the zygote forks a shim, and
+   the answer is the pid of init after its execve, or the error.
+6. The record is saved as running with everything that the start took.
+
 If anything fails, everything that the start took is released. The failure is recorded as Docker
 does (exit code 127, 126 or 125, and the text), and no client waits forever.
 """

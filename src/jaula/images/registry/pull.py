@@ -1,6 +1,15 @@
 """Pull one image: manifest, configuration, layers, name.
 
-The messages are dockerd's, measured at version 26.
+1. Resolve the reference to a manifest for this platform; an index is followed
+   (:func:`jaula.images.registry.manifest`). The image policy admits it by name and signature.
+2. Fetch the configuration, which lists the diff ids of the layers.
+3. Fetch the layers that the store lacks, some at a time. A layer is downloaded by one thread into a
+   file that another thread unpacks while it grows; both check digests
+   (:mod:`jaula.images.registry.transfers`). Pulls that need the same layer share its transfer.
+4. Store the manifest unchanged and give it its names, in one step.
+
+Blobs and layers that arrive are pinned until the image has its name. The messages are dockerd's,
+measured at version 26.
 """
 
 from __future__ import annotations
