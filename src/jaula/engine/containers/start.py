@@ -6,10 +6,10 @@ The order of a start, under the container's lock:
 2. A sandbox with its user and network namespace is taken from the pool, the container is connected
    to its networks, and its ports are published (:mod:`jaula.engine.networks.connect`).
 3. Volumes are mounted, and files are labelled if the host has SELinux.
-4. The OCI spec is built from the resolved request (:mod:`jaula.engine.oci_spec.spec`) and written to
-   the bundle, with ``/etc/hosts`` and the other files of the container.
+4. The OCI spec is built from the resolved request (:mod:`jaula.engine.oci_spec.spec`) and written
+   to the bundle, with ``/etc/hosts`` and the other files of the container.
 5. The runtime starts it (:meth:`jaula.runtime.client.Runtime.start`): the zygote forks a shim, and
-   the answer is the pid of init after its execve, or the error.
+   the answer is the pid of init, or the error.
 6. The record is saved as running with everything that the start took.
 
 If anything fails, everything that the start took is released. The failure is recorded as Docker
