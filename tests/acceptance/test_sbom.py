@@ -59,7 +59,7 @@ def test_the_packages_of_an_image_with_the_oldest_database_of_rpm_are_listed(
 
 def test_invalid_input_is_one_clear_line(engine: PrivateEngine, busybox: str) -> None:
     for words, reported in (
-        (("--format", "csv", busybox), "unknown form 'csv' (one of spdx, cyclonedx)"),
+        (("--format", "csv", busybox), "unknown format 'csv' (must be one of spdx, cyclonedx)"),
         (("nothing:1",), "No such image: nothing:1"),
         (("-o", "/nonexistent/x", busybox), "cannot write /nonexistent/x"),
     ):

@@ -240,7 +240,7 @@ def test_info_inspect_and_verify_show_landlock(engine: PrivateEngine, plain: str
     [
         (("--security-opt", "landlock=perhaps"), "landlock=perhaps"),
         (("--security-opt", "landlock=tcp-bind=http"), "is not a TCP port"),
-        (("--annotation", "io.jaula.landlock={}"), "the engine's own"),
+        (("--annotation", "io.jaula.landlock={}"), "reserved for the engine"),
     ],
 )
 def test_an_invalid_rule_is_refused(

@@ -72,7 +72,7 @@ def test_a_macvlan_network_is_created_used_and_removed(
     ("options", "status", "words"),
     [
         ({"parent": "jltnone"}, 400, "the parent interface jltnone does not exist"),
-        ({"parent": "jltnone.9"}, 404, "neither is jltnone"),
+        ({"parent": "jltnone.9"}, 404, "neither does jltnone"),
         ({"parent": "a/b"}, 400, "invalid parent interface"),
         ({"parent": "lo", "macvlan_mode": "best"}, 400, "macvlan_mode 'best' is not valid"),
     ],

@@ -232,6 +232,6 @@ def test_the_next_engine_mounts_the_secrets_again(
     key.rename(key.with_suffix(".away"))
     done = engine.cli("jaula", "restart", "-t", "0", "box")
     assert done.returncode == 1
-    assert "secrets.key is gone" in done.stderr
+    assert "secrets.key is missing" in done.stderr
     key.with_suffix(".away").rename(key)
     assert engine.cli("jaula", "start", "box").returncode == 0
