@@ -2,13 +2,14 @@
 
     python fault_points.py FAULT daemon [FLAG...]
 
-FAULT is a file. While it has ``STEP:TARGET``, a process that reaches the step sends
-SIGKILL to the target: engine, shim or helper. The functions of the steps are replaced before the
-engine forks its zygote, so every process of a start has them.
+FAULT is a file. While it has ``STEP:TARGET``, a process that reaches the step sends SIGKILL to the
+target: engine, shim, helper, or several with ``+`` between them. The functions of the steps are
+replaced before the engine forks its zygote, so every process of a start has them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -57,14 +58,12 @@ def reach(step: str) -> None:
     """Kill the target if this is the step."""
     if _fault[:1] != (step,):
         return
-    target = _pids[_fault[1]]
-    try:
-        os.kill(target, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    if target != os.getpid():  # the others go on after the kernel has ended it
-        while _alive(target):
-            time.sleep(0.001)
+    targets = [_pids[name] for name in _fault[1].split("+")]
+    for target in sorted(targets, key=lambda pid: pid == os.getpid()):  # this process last
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(target, signal.SIGKILL)
+    while any(_alive(target) for target in targets):  # this process goes on when they have ended
+        time.sleep(0.001)
 
 
 def _alive(pid: int) -> bool:

@@ -31,6 +31,7 @@ from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
 from jaula.engine.volumes.mount import emit_mounts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
+from jaula.runtime import client
 from jaula.runtime.protocol import LogSetup, StartRequest
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
-    from jaula.runtime.client import Shim
     from jaula.runtime.protocol import Event, ExternalRuntime
     from jaula.state.records import Namespaces
 
@@ -122,7 +122,7 @@ class Starter:
 
     async def _ask_runtime(
         self, container: Container, request: StartRequest, resources: StartResources
-    ) -> Shim:
+    ) -> client.Shim:
         """Ask the runtime for the container.
 
         A task that is cancelled waits for the answer: the processes exist then, and are removed.
@@ -309,6 +309,7 @@ class Starter:
         document = encode(spec.build(body, resolved, inputs, confinement))
         run_dir = paths.container_run(record.id)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
+        client.remove_shim_files(str(run_dir))
         oci_runtimes.ExternalContainer.write(run_dir, runtime)
         bundle = container.bundle or str(paths.container(record.id))
         with open(f"{bundle}/config.json", "wb", buffering=0) as file:

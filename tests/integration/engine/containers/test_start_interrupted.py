@@ -177,6 +177,23 @@ def test_an_interrupted_start_follows_the_policy(faulty: FaultyEngine, policy: s
         remove(faulty, "policy")
 
 
+@pytest.mark.parametrize("step", STEPS["shim"])
+def test_nothing_is_left_if_engine_and_shim_are_killed(faulty: FaultyEngine, step: str) -> None:
+    runs = create(faulty, "both", "exec sleep 600")
+    start(faulty, "both", f"{step}:engine+shim")
+    next_engine(faulty)
+    state = inspect(faulty, "both")["State"]
+    assert (state["Status"], state["Running"]) in (("created", False), ("exited", False))
+    if state["Status"] == "exited":
+        assert (state["ExitCode"], bool(state["Error"])) == (255, True)
+    assert_nothing_left(faulty)
+    before = runs_in(runs)
+    assert before <= (state["Status"] == "exited")
+    assert start(faulty, "both") == 204
+    eventually(lambda: runs_in(runs) == before + 1, "it runs again")
+    remove(faulty, "both")
+
+
 KILLS = [(step, target, "private") for target in ("shim", "helper") for step in STEPS[target]]
 KILLS += [(step, "shim", "shareable") for step in ("shim begins", "helper has created")]
 
