@@ -309,7 +309,7 @@ class ExitHandler:
             with self._services.cgroups.open(
                 cgroup_path(self._services, container.record)
             ) as cgroup:
-                return cgroup.pids()
+                return cgroup.pids() if cgroup.locations() else None
         except NotFound:
             return None
 

@@ -135,10 +135,9 @@ async def _finish_starts(
         await containers.exit_handler.clean_up(container)
         containers.exit_handler.release(container)
         containers.exit_handler.remove_run_dir(container)
-        failure = {"exit_code": end.exit_code, "error": end.error} if end is not None else {}
-        container.record = msgspec.structs.replace(
-            before, start_intent=None, finished_at=time.time_ns(), **failure
-        )
+        container.record = msgspec.structs.replace(before, start_intent=None)
+        if end is not None:
+            container.change(exit_code=end.exit_code, error=end.error, finished_at=time.time_ns())
         container.exited.set()
         containers.exit_handler.save(container)
 

@@ -108,7 +108,10 @@ class Shim:
         request = self.request
         log = self.interfaces.open_log(request.log.driver, request.log.options, request.log.path)
         mount_point = f"{request.run_dir}/rootfs"
-        os.makedirs(mount_point, 0o711, exist_ok=True)
+        # Not makedirs: an engine that undoes a start of its predecessor removes the run directory,
+        # and a request that the zygote received before must fail then.
+        if not os.path.isdir(mount_point):
+            os.mkdir(mount_point, 0o711)
         try:
             self.engines.listen()
             self.init = self.spawn_helper.run(

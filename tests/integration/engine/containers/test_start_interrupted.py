@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +159,36 @@ def test_a_start_that_failed_without_an_engine_is_recorded(faulty: FaultyEngine)
     assert (state["Status"], state["ExitCode"]) == ("created", 127)
     assert "/no/such/program" in state["Error"]
     remove(faulty, "fails")
+
+
+def zygote(engine: FaultyEngine) -> int:
+    assert engine.process is not None
+    for directory in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (directory / "stat").read_text()
+            parent = int(fields.rpartition(")")[2].split()[1])
+            if "(jaula-zygote)" in fields and parent == engine.process.pid:
+                return int(directory.name)
+    raise AssertionError("the engine has no zygote")
+
+
+def test_a_late_zygote_starts_nothing(faulty: FaultyEngine) -> None:
+    """The next engine has undone the start when the zygote reads the request."""
+    runs = create(faulty, "late", "exec sleep 600")
+    late = zygote(faulty)
+    os.kill(late, signal.SIGSTOP)
+    try:
+        assert start(faulty, "late", "engine has asked:engine") == 0
+        next_engine(faulty)
+        assert inspect(faulty, "late")["State"]["Status"] == "created"
+    finally:
+        os.kill(late, signal.SIGCONT)
+    eventually(lambda: not Path(f"/proc/{late}").exists(), "the zygote ends")
+    assert_nothing_left(faulty)
+    assert runs_in(runs) == 0
+    assert start(faulty, "late") == 204
+    eventually(lambda: runs_in(runs) == 1, "the program runs")
+    remove(faulty, "late")
 
 
 @pytest.mark.parametrize("policy", ["always", "no"])
