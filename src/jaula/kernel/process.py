@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from jaula.kernel.libc import NR_close_range, NR_pidfd_open, NR_pidfd_send_signal, function, syscall
 
 PR_SET_PDEATHSIG = 1
+PR_GET_PDEATHSIG = 2
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
@@ -39,6 +40,24 @@ _setdomainname = function("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 def prctl(option: int, *args: int) -> int:
     """Call prctl(2); missing arguments are 0."""
     return _prctl(option, *(*args, 0, 0, 0, 0)[:4])
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent exits (PR_SET_PDEATHSIG).
+
+    A change of credentials, also of the file system ids, resets it: call this again afterwards.
+    ``parent`` is the parent's pid; if it has exited already, this process exits at once.
+    """
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def parent_death_signal() -> int:
+    """Return the signal that this process gets when its parent exits; 0: none."""
+    number = ctypes.c_int(0)
+    prctl(PR_GET_PDEATHSIG, ctypes.addressof(number))
+    return number.value
 
 
 _personality = function("personality", ctypes.c_ulong)

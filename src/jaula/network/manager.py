@@ -377,6 +377,18 @@ class NetworkManager:
                 removed += net.sweep()
         return removed
 
+    def orphaned_ports(self) -> list[tuple[str, str]]:
+        """Return (network, port) for each port of a bridge that belongs to no endpoint."""
+        with self._lock:
+            return [(net.network, port) for net in self._networks for port in net.orphaned_ports()]
+
+    def delete_orphaned_port(self, network: str, port: str) -> None:
+        """Delete a port of a network's bridge unless it belongs to an endpoint now."""
+        with self._lock:
+            net = self._networks.get(network)
+            if net is not None and port in net.orphaned_ports():
+                net.delete_port(port)
+
     def teardown(self, *, force: bool = False) -> bool:
         """Remove the networks without endpoints from the host, or with ``force`` all networks.
 

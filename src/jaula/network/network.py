@@ -92,8 +92,16 @@ class Network(ABC):
         """Delete the interface of a container that keeps running; its namespace is ``netns_fd``."""
 
     @abstractmethod
+    def orphaned_ports(self) -> list[str]:
+        """Return the interfaces of the host that belong to no endpoint."""
+
+    @abstractmethod
+    def delete_port(self, name: str) -> bool:
+        """Delete an interface of the host. Return whether it existed."""
+
     def sweep(self) -> list[str]:
         """Delete interfaces of the host that belong to no endpoint. Return their names."""
+        return [name for name in self.orphaned_ports() if self.delete_port(name)]
 
     def connect(self, request: EndpointRequest, netns_fd: int) -> Endpoint:
         """Create an endpoint and its interface in a network namespace.

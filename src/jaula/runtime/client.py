@@ -45,6 +45,15 @@ def _set_ready(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
+def remove_shim_files(run_dir: str) -> None:
+    """Remove the exit record and the socket of an earlier shim, which a new one must not show."""
+    for name in (shim.EXIT_NAME, SOCKET_NAME):
+        try:
+            os.unlink(f"{run_dir}/{name}")
+        except FileNotFoundError:
+            continue
+
+
 def _pair() -> tuple[socket.socket, socket.socket]:
     """Return the two connected ends of a SOCK_SEQPACKET socket, as the event loop takes them."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

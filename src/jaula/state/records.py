@@ -258,6 +258,23 @@ class HealthRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     log: tuple[HealthResult, ...] = ()
 
 
+class StartIntent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A start that the runtime is asked for: the members of the running container's record.
+
+    It is written before the request is sent and removed with the answer. An engine that reads one
+    takes over what its predecessor began.
+    """
+
+    started_at: int
+    range_start: int = 0
+    range_size: int = 0
+    borrowed_start: int = 0
+    borrowed_size: int = 0
+    endpoint: Endpoint | None = None
+    more_endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
+
+
 class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything about one container that must outlive the engine.
 
@@ -310,6 +327,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     health: HealthRecord | None = None  # None: it has no check, or never ran
     level: str = ""  # its unique SELinux level; empty: none was allocated
     build: str = ""  # the build that it is a step of; such a container is never listed
+    start_intent: StartIntent | None = None  # None: no start is in progress
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
 
     @property

@@ -111,8 +111,11 @@ def test_shim_and_engine_killed_together_leave_nothing_for_the_next(own: Own, ru
     assert not list((engine.run / "containers").iterdir())
 
 
-def test_an_interrupted_start_is_undone(own: Own, runtime: str) -> None:
-    """The engine is killed at several moments of a start, its shims with it."""
+def test_an_interrupted_start_is_undone_or_taken_over(own: Own, runtime: str) -> None:
+    """The engine is killed at several moments of a start, and the shims that exist then.
+
+    A shim that the zygote forks later completes the start, and the next engine takes it over.
+    """
     engine = own()
     name = containers.unique()
     done = engine.cli("jaula", "create", "--name", name, "--runtime", runtime, IMAGE, "sleep", "60")
@@ -133,6 +136,10 @@ def test_an_interrupted_start_is_undone(own: Own, runtime: str) -> None:
                 continue
         client.wait(30)
         engine.start()
+        if state(engine, name)["Running"]:
+            assert not shims, "the shim was killed"
+            assert engine.cli("jaula", "exec", name, "true").returncode == 0
+            assert engine.cli("jaula", "kill", name).returncode == 0
         containers.assert_clean(engine)
         assert not list((engine.run / "containers").iterdir())
     assert engine.cli("jaula", "start", name).returncode == 0

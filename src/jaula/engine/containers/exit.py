@@ -112,13 +112,13 @@ class ExitHandler:
         if restart:
             container.notify(("next-exit",), result)
             container.restart = self.tasks.spawn(self._restart(container, pause))
-            self._remove_run_dir(container)
+            self.remove_run_dir(container)
             return
         container.notify(("next-exit", "not-running"), result)
         if remove:
             self.tasks.spawn(self._auto_remove(container))
         elif saved:
-            self._remove_run_dir(container)
+            self.remove_run_dir(container)
 
     def save(self, container: Container) -> bool:
         """Write the record now, or retry until the disk accepts it; return False if it was not now.
@@ -140,7 +140,7 @@ class ExitHandler:
             with contextlib.suppress(Unavailable):
                 self._services.container_store.save(container)
                 if container.record.status is Status.EXITED:
-                    self._remove_run_dir(container)
+                    self.remove_run_dir(container)
                 return
 
     def release(self, container: Container) -> None:
@@ -153,7 +153,7 @@ class ExitHandler:
         if record.borrowed_start:
             self._services.id_ranges.release(record.borrowed_start)
 
-    def _remove_run_dir(self, container: Container) -> None:
+    def remove_run_dir(self, container: Container) -> None:
         """Remove the run directory; the exit is in the database now."""
         directory = self._services.config.paths.container_run(container.id)
         shm = directory / "shm"
@@ -209,7 +209,8 @@ class ExitHandler:
     async def remove(self, container: Container, *, volumes: bool) -> None:
         """Remove a container that does not run. The caller holds its lock.
 
-        :raises Conflict: when it runs, or when its files cannot be removed: it is marked dead then.
+        :raises Conflict: when it runs, or when its processes or files cannot be removed: it is
+            marked dead then.
         """
         record, services = container.record, self._services
         removing_status = next_status(record.status, StateAction.REMOVE, record.name)
@@ -218,8 +219,8 @@ class ExitHandler:
             container.restart = None
         container.change(status=removing_status)
         container.close_pending()
-        self._remove_run_dir(container)
         try:
+            await self._remove_leftovers(container)
             await asyncio.to_thread(self._remove_files, container.id)
         except (OSError, JaulaError) as error:
             container.change(
@@ -290,15 +291,47 @@ class ExitHandler:
         try:
             external = oci_runtimes.external_container(self._services.config.paths, container.id)
             if external is not None:
-                self._remove_cgroup(container, destroy=False)
+                await self._kill(container, destroy=False)
                 await external.delete()
         except JaulaError as error:
             log.warning("container %s: %s", container.name, error)
-        self._remove_cgroup(container)
+        await self._kill(container)
         if external is not None:
             path = cgroup_path(self._services, container.record)
             for directory in await asyncio.to_thread(cgroup_cleanup.remove, path):
                 log.warning("container %s: %s is in use", container.name, directory)
+
+    async def _kill(self, container: Container, *, destroy: bool = True) -> None:
+        """Remove a cgroup in a thread, since that may wait for exits; most often there is none."""
+        if self._cgroup_pids(container) is not None:
+            await asyncio.to_thread(self._remove_cgroup, container, destroy=destroy)
+
+    def _cgroup_pids(self, container: Container) -> tuple[int, ...] | None:
+        """Return the processes in a container's cgroup, or None if it does not exist."""
+        try:
+            with self._services.cgroups.open(
+                cgroup_path(self._services, container.record)
+            ) as cgroup:
+                return cgroup.pids() if cgroup.locations() else None
+        except NotFound:
+            return None
+
+    async def _remove_leftovers(self, container: Container) -> None:
+        """Remove what a killed shim has left: processes, cgroup, mounts.
+
+        A cgroup without processes of the container may be kept by one that another program moved
+        into one of its hierarchies. It is removed in the background.
+
+        :raises Conflict: when a process has not exited.
+        """
+        await self.clean_up(container)
+        pids = self._cgroup_pids(container)
+        if pids:
+            listed = ", ".join(map(str, pids[:8]))
+            raise Conflict(f"processes that were killed have not exited: {listed}")
+        if pids is not None:
+            self.cgroup_reaper.remove_path(cgroup_path(self._services, container.record))
+        self.remove_run_dir(container)
 
     def _remove_cgroup(self, container: Container, *, destroy: bool = True) -> None:
         try:
@@ -310,7 +343,7 @@ class ExitHandler:
                     cgroup.destroy()
         except NotFound:
             return
-        except JaulaError as error:
+        except (JaulaError, OSError) as error:
             log.warning("cgroup of container %s: %s", container.name, error)
 
     async def close(self) -> None:

@@ -5,6 +5,9 @@ A container that runs according to its record is in one of three cases:
 * Its shim answers: the container still runs, and the engine takes it over.
 * Its shim has left ``exit.json``: it exited meanwhile, with a known status.
 * Neither: the machine was rebooted, or the shim was killed. The status is Docker's 255.
+
+A container with an intent to start is one that the previous engine asked the runtime for. It counts
+as running, so the same three cases decide. Its start is undone only if no program can have run.
 """
 
 from __future__ import annotations
@@ -18,18 +21,23 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import restart_policy
-from jaula.engine.containers.start import cgroup_path
+from jaula.engine.containers.start import cgroup_path, running_fields
+from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.networks import restore as network_restore
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.protocol import Event, ExitRecord
+from jaula.runtime.shim.engine_connections import SOCKET_NAME
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.state.records import ContainerRecord
 
 log = logging.getLogger("jaula.engine")
 _KILL_TIMEOUT = 15.0  # seconds for a killed container to exit
@@ -38,11 +46,13 @@ _KILL_TIMEOUT = 15.0  # seconds for a killed container to exit
 async def restore(services: Services, containers: Containers) -> None:
     """Reconcile the records with the running processes; call once, before anything is served."""
     await _kill_build_steps(services, containers)
+    starts = _resume_starts(services)
     for start in ("range_start", "borrowed_start"):
         used = (getattr(container.record, start) for container in services.container_store)
         services.id_ranges.restore(first for first in used if first)
     recorded = [c for c in services.container_store if c.live]
     await asyncio.gather(*(_reconnect(services, containers, container) for container in recorded))
+    await _finish_starts(services, containers, starts)
     living = [c for c in services.container_store if c.live and c.shim is not None]
     endpoints = [endpoint for c in living for endpoint in c.record.endpoints]
     try:
@@ -81,6 +91,55 @@ async def _reconnect(services: Services, containers: Containers, container: Cont
     containers.watch(container)
     if container.record.status is Status.RUNNING:
         log.info("container %s is still running", container.name)
+
+
+def _resume_starts(services: Services) -> dict[Container, ContainerRecord]:
+    """Let containers with an intent to start count as running; return their former records."""
+    starts = {}
+    for container in services.container_store:
+        record = container.record
+        if container.live or record.start_intent is None:
+            continue
+        starts[container] = record
+        container.exited.clear()
+        container.change(
+            status=next_status(record.status, StateAction.START, record.name),
+            **running_fields(record.start_intent),
+        )
+    return starts
+
+
+async def _finish_starts(
+    services: Services, containers: Containers, starts: dict[Container, ContainerRecord]
+) -> None:
+    """Record the starts whose shim answers; undo those in which no program can have run.
+
+    A shim removes its socket when a start has failed, and writes the failure. So a socket without a
+    shim, as an exit record with a time of start, may belong to a program that ran: the exit is
+    recorded with the others.
+    """
+    for container, before in starts.items():
+        if not container.live:
+            continue  # its exit was reported meanwhile, and is recorded
+        if container.shim is not None:
+            log.info("container %s was started by a previous engine", container.name)
+            containers.health.started(container)
+            containers.exit_handler.save(container)
+            services.events.emit("container", "start", container.id, before.event_attributes)
+            continue
+        run_dir = services.config.paths.container_run(container.id)
+        end = services.runtime.exit_record(str(run_dir))
+        if end.started_at if end is not None else (run_dir / SOCKET_NAME).exists():
+            continue
+        log.info("the start of container %s was interrupted and is undone", container.name)
+        await containers.exit_handler.clean_up(container)
+        containers.exit_handler.release(container)
+        containers.exit_handler.remove_run_dir(container)
+        container.record = msgspec.structs.replace(before, start_intent=None)
+        if end is not None:
+            container.change(exit_code=end.exit_code, error=end.error, finished_at=time.time_ns())
+        container.exited.set()
+        containers.exit_handler.save(container)
 
 
 async def _kill_build_steps(services: Services, containers: Containers) -> None:

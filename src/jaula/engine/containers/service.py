@@ -49,7 +49,12 @@ class Containers(ContainerQueries):
         self.exit_handler = ExitHandler(services, self._start)
         self._process_control = ProcessControl(services, self._emit)
         self.starter = Starter(
-            services, users, self.on_event, self.exit_handler.save, self.exit_handler.clean_up
+            services,
+            users,
+            self.on_event,
+            self.exit_handler.save,
+            self.exit_handler.clean_up,
+            self.exit_handler.remove_run_dir,
         )
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early_exits: dict[str, ExitRecord] = {}

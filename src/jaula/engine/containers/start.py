@@ -8,9 +8,12 @@ The order of a start, under the container's lock:
 3. Volumes are mounted, and files are labelled if the host has SELinux.
 4. The OCI spec is built from the resolved request (:mod:`jaula.engine.oci_spec.spec`) and written
    to the bundle, with ``/etc/hosts`` and the other files of the container.
-5. The runtime starts it (:meth:`jaula.runtime.client.Runtime.start`): the zygote forks a shim, and
+5. The intent to start is recorded, with the addresses and ids of the container. If the engine ends
+   before the answer, the next one takes the container over
+   (:mod:`jaula.engine.containers.restore`), so no program runs twice for one request.
+6. The runtime starts it (:meth:`jaula.runtime.client.Runtime.start`): the zygote forks a shim, and
    the answer is the pid of init, or the error.
-6. The record is saved as running with everything that the start took.
+7. The record is saved as running with everything that the start took.
 
 If anything fails, everything that the start took is released. The failure is recorded as Docker
 does (exit code 127, 126 or 125, and the text), and no client waits forever.
@@ -22,7 +25,7 @@ import asyncio
 import functools
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -39,10 +42,11 @@ from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
 from jaula.engine.volumes.mount import emit_mounts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
+from jaula.runtime import client
 from jaula.runtime.protocol import LogSetup, StartRequest
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
-from jaula.state.records import ContainerRecord
+from jaula.state.records import ContainerRecord, StartIntent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,12 +67,14 @@ class Starter:
         on_event: Callable[[Container, Event], None],
         save: Callable[[Container], bool],
         clean_up: Callable[[Container], Awaitable[None]],
+        remove_run_dir: Callable[[Container], None],
     ) -> None:
         self._services = services
         self._users = users
         self._on_event = on_event
         self._save = save
         self._clean_up_container = clean_up
+        self._remove_run_dir = remove_run_dir
         self.connector = NetworkConnector(services)
 
     async def start(self, container: Container) -> None:
@@ -101,15 +107,8 @@ class Starter:
             request = self._prepare(container, joined, resources, runtime)
             if self._services.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
-            # Before the first output: clients request logs from this time on.
-            begun = time.time_ns()
-            shim = await self._services.runtime.start(
-                request,
-                resources.sandbox,
-                container.take_pending(),
-                functools.partial(self._on_event, container),
-                resources.joined_fds,
-            )
+            intent = self._record_intent(container, resources)
+            shim = await self._ask_runtime(container, request, resources)
         except BaseException as error:
             await asyncio.shield(self._clean_up(container))
             self._failed(container, resources, error)
@@ -118,24 +117,11 @@ class Starter:
             raise
         resources.close_sandbox()
         container.shim = shim
-        endpoint = resources.endpoint
         container.change(
             status=running_status,
             pid=shim.pid,
             shim_pid=shim.shim_pid,
-            exit_code=0,
-            error="",
-            oom_killed=False,
-            started_at=begun,
-            finished_at=record.finished_at,
-            manually_stopped=False,
-            range_start=resources.reserved.start if resources.reserved else 0,
-            range_size=resources.reserved.size if resources.reserved else 0,
-            borrowed_start=resources.shared_ids.start if resources.shared_ids else 0,
-            borrowed_size=resources.shared_ids.size if resources.shared_ids else 0,
-            endpoint=endpoint,
-            more_endpoints=tuple(resources.endpoints[1:]),
-            ports=endpoint.ports if endpoint else (),
+            **running_fields(intent),
         )
         self._save(container)
         if record.started_at:  # on its first start no container can be linked to it yet
@@ -145,12 +131,60 @@ class Starter:
         self._services.events.emit("container", "start", container.id, record.event_attributes)
         self._services.sandbox_pool.refill()
 
+    async def _ask_runtime(
+        self, container: Container, request: StartRequest, resources: StartResources
+    ) -> client.Shim:
+        """Ask the runtime for the container.
+
+        A task that is cancelled waits for the answer: the processes exist then, and are removed.
+        """
+        starting = asyncio.ensure_future(
+            self._services.runtime.start(
+                request,
+                resources.sandbox,
+                container.take_pending(),
+                functools.partial(self._on_event, container),
+                resources.joined_fds,
+            )
+        )
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait((starting,))
+            if starting.exception() is None:
+                starting.result().close()
+            raise
+
+    def _record_intent(self, container: Container, resources: StartResources) -> StartIntent:
+        """Write the intent to start; return it. The next engine kills build steps without it.
+
+        :raises Unavailable: when the disk is full; the runtime has not been asked.
+        """
+        reserved, shared = resources.reserved, resources.shared_ids
+        endpoint = resources.endpoint
+        intent = StartIntent(
+            # Before the first output: clients request logs from this time on.
+            started_at=time.time_ns(),
+            range_start=reserved.start if reserved else 0,
+            range_size=reserved.size if reserved else 0,
+            borrowed_start=shared.start if shared else 0,
+            borrowed_size=shared.size if shared else 0,
+            endpoint=endpoint,
+            more_endpoints=tuple(resources.endpoints[1:]),
+            ports=endpoint.ports if endpoint else (),
+        )
+        if not container.record.build:
+            container.change(start_intent=intent)
+            self._services.container_store.save(container)
+        return intent
+
     async def _clean_up(self, container: Container) -> None:
-        """Remove what an external runtime had created when its shim was killed."""
-        if (
-            self._services.config.paths.container_run(container.id) / oci_runtimes.RUNTIME_FILE
-        ).exists():
-            await self._clean_up_container(container)
+        """Remove what a killed shim or helper has left: processes, cgroup, mounts, run directory.
+
+        The runtime cleans up after every other failure; the cgroup does not exist then.
+        """
+        await self._clean_up_container(container)
+        self._remove_run_dir(container)
 
     def _failed(
         self, container: Container, resources: StartResources, error: BaseException
@@ -161,7 +195,9 @@ class Starter:
         resources.release()
         code = error.exit_code if isinstance(error, JaulaError) else 125
         text = error.message if isinstance(error, JaulaError) else str(error)
-        container.change(exit_code=code, error=text, finished_at=time.time_ns(), pid=0)
+        container.change(
+            exit_code=code, error=text, finished_at=time.time_ns(), pid=0, start_intent=None
+        )
         container.exited.set()
         self._save(container)
 
@@ -284,6 +320,7 @@ class Starter:
         document = encode(spec.build(body, resolved, inputs, confinement))
         run_dir = paths.container_run(record.id)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
+        client.remove_shim_files(str(run_dir))
         oci_runtimes.ExternalContainer.write(run_dir, runtime)
         bundle = container.bundle or str(paths.container(record.id))
         with open(f"{bundle}/config.json", "wb", buffering=0) as file:
@@ -335,6 +372,18 @@ class Starter:
             context = f',context="{label}"' if label else ""
             mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
         return path
+
+
+def running_fields(intent: StartIntent) -> dict[str, Any]:
+    """Return the members of a record that the program's start changes, without the pids."""
+    return {
+        "exit_code": 0,
+        "error": "",
+        "oom_killed": False,
+        "manually_stopped": False,
+        "start_intent": None,
+        **{name: getattr(intent, name) for name in intent.__struct_fields__},
+    }
 
 
 def _root(services: Services, record: ContainerRecord) -> RootSource:

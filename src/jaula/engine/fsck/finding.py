@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 
+_EXIT_TIME = 2.0  # seconds for what the kernel or a shim removes after an exit
+_POLL_INTERVAL = 0.25  # seconds
 _MAX_CREATION_TIME = 600 * 1_000_000_000  # nanoseconds; the creation of no object takes longer
 
 
@@ -26,6 +28,7 @@ class Finding:
     problem: str
     advice: str
     repair: Callable[[], object] | None = None
+    container_id: str = ""  # the repair takes the lock of this container, which must not run then
 
     def document(self, *, repaired: bool = False, failure: str = "") -> dict[str, Any]:
         """Return the finding as a document of the API."""
@@ -53,6 +56,30 @@ class FsckInputs:
     def engine_start(self) -> int:
         """The start of this engine, in nanoseconds since 1970; older files are not its own."""
         return self.services.started_at
+
+    def is_running(self, container_id: str) -> bool:
+        """Return whether a container runs now, or an operation on it is in progress.
+
+        Read at the time of the call: a start may have begun after these inputs were taken.
+        """
+        store = self.services.container_store
+        container = store.get(container_id)
+        if container is not None:
+            return container.lock.locked() or (container.live and container.shim is not None)
+        return any(step.id == container_id for step in store.steps())
+
+    def strays(self, listing: Callable[[], Iterable[tuple[str, str]]]) -> list[tuple[str, str]]:
+        """Return the objects of a listing that belong to no running container.
+
+        ``listing`` returns (container id, name) of objects that the kernel has. An object that
+        disappears within two seconds, as after an exit, is not a stray.
+        """
+        strays = {item for item in listing() if not self.is_running(item[0])}
+        deadline = time.monotonic() + _EXIT_TIME
+        while strays and time.monotonic() < deadline:
+            time.sleep(_POLL_INTERVAL)
+            strays &= {item for item in listing() if not self.is_running(item[0])}
+        return sorted(strays)
 
     def is_old(self, path: Path) -> bool:
         """Return whether a directory is too old to belong to an operation in progress."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.fsck import cgroups, containers, images, networks, volumes
+from jaula.engine.fsck import cgroups, containers, images, mounts, networks, shims, volumes
 from jaula.engine.fsck.finding import Finding, FsckInputs
 from jaula.engine.threads import produce
 from jaula.errors import CorruptState, JaulaError
@@ -24,8 +24,10 @@ CHECKS: tuple[Check, ...] = (
     images.check,
     containers.check,
     volumes.check,
-    networks.check,
+    shims.check,
     cgroups.check,
+    mounts.check,
+    networks.check,
 )
 
 
@@ -67,8 +69,17 @@ class Fsck:
         async with self._repair_lock:
             documents = []
             for finding in await self._findings(contents):
-                documents.append(await _repair(finding))
+                documents.append(await self._repair(finding))
             return {"Findings": documents}
+
+    async def _repair(self, finding: Finding) -> Document:
+        container = self._services.container_store.get(finding.container_id)
+        if container is None:
+            return await _run_repair(finding)
+        async with container.lock:
+            if container.live and container.shim is not None:
+                return finding.document(failure="the container was started meanwhile")
+            return await _run_repair(finding)
 
     async def _findings(self, contents: bool) -> list[Finding]:
         findings = await asyncio.to_thread(_run_checks, self._inputs())
@@ -129,7 +140,7 @@ def _run_checks(inputs: FsckInputs) -> list[Finding]:
     return [finding for check in CHECKS for finding in check(inputs)]
 
 
-async def _repair(finding: Finding) -> Document:
+async def _run_repair(finding: Finding) -> Document:
     if finding.repair is None:
         return finding.document()
     try:

@@ -401,10 +401,14 @@ class BridgeNetwork(Network):
         ipv6 = self.addresses6 is not None
         return self.addresses is not None and bridge_rules.tables_missing(listing, self.name, ipv6)
 
-    def sweep(self) -> list[str]:
-        """Delete container ports of the bridge that belong to no endpoint. Return their names."""
+    def orphaned_ports(self) -> list[str]:
+        """Return the container ports of the bridge that belong to no endpoint."""
         kept: Collection[str] = {endpoint.host_interface for endpoint in self.endpoints.values()}
-        return [name for name in self.bridge.orphaned_ports(kept) if self.bridge.delete(name)]
+        return self.bridge.orphaned_ports(kept)
+
+    def delete_port(self, name: str) -> bool:
+        """Delete a port of the bridge. Return whether it existed."""
+        return self.bridge.delete(name)
 
     def take_down(self) -> None:
         """Remove the firewall tables and the bridge."""

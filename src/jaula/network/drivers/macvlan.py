@@ -75,9 +75,13 @@ class MacvlanNetwork(Network):
         if netns_fd is not None:
             endpoint_config.remove(endpoint, netns_fd)
 
-    def sweep(self) -> list[str]:
+    def orphaned_ports(self) -> list[str]:
         """Return nothing: the host has no interface of a container."""
         return []
+
+    def delete_port(self, name: str) -> bool:
+        """Delete nothing: the host has no interface of a container."""
+        return False
 
     def take_down(self) -> None:
         """Delete the parent interface if the network owns it."""

@@ -150,6 +150,7 @@ class acting_as:
         self.uid, self.gid = owner
 
     def __enter__(self) -> None:
+        self.parent_death_signal = process.parent_death_signal()
         self.former = (process.setfsgid(self.gid), process.setfsuid(self.uid))
         _, permitted, inheritable = capabilities.capget()
         capabilities.capset(permitted, permitted, inheritable)
@@ -157,6 +158,8 @@ class acting_as:
     def __exit__(self, *_: object) -> None:
         process.setfsuid(self.former[1])
         process.setfsgid(self.former[0])
+        if self.parent_death_signal:
+            process.die_with_parent(os.getppid())
 
 
 def prepare_mounts(

@@ -10,6 +10,10 @@ with the zygote. The shim would keep these copies for its whole life. So a forke
 process and exits. The shim is a child subreaper meanwhile (prctl(2), PR_SET_CHILD_SUBREAPER): what
 the helper created becomes the shim's own child, which the shim can wait for.
 
+Facts about a shim that is killed: its helper dies with it (PR_SET_PDEATHSIG). The kernel closes the
+descriptors of a process before it signals the children. The helper and the stage hold the socket to
+the engine too, so the engine reads its end when all of them have exited, and removes the rest.
+
 Facts about zombies: another OCI runtime may leave processes to the shim. One that it had put into
 the container's pid namespace keeps init from being reaped for as long as it is a zombie
 (pid_namespaces(7)).
@@ -28,7 +32,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from jaula.errors import JaulaError, RuntimeFailure
+from jaula.errors import JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import protocol, seqpacket
@@ -104,16 +108,19 @@ class Shim:
         request = self.request
         log = self.interfaces.open_log(request.log.driver, request.log.options, request.log.path)
         mount_point = f"{request.run_dir}/rootfs"
-        os.makedirs(mount_point, 0o711, exist_ok=True)
+        # Not makedirs: an engine that undoes a start of its predecessor removes the run directory,
+        # and a request that the zygote received before must fail then.
+        if not os.path.isdir(mount_point):
+            os.mkdir(mount_point, 0o711)
         try:
             self.engines.listen()
             self.init = self.spawn_helper.run(
                 lambda: self._make_container(sandbox, namespace_fds, mount_point)
             )
-        except BaseException:
+        except BaseException as error:
             log.close()
+            self._delete_partial(killed=isinstance(error, HelperDied))
             self.engines.stop_listening()
-            self._delete_partial()
             raise
         self.started_at = time.time()
         try:
@@ -144,17 +151,28 @@ class Shim:
             return external_runtime.start(spec, options, request.runtime, request.run_dir)
         return create.start(spec, options, self.interfaces)
 
-    def _delete_partial(self) -> None:
-        """Remove what an external runtime has created so far."""
+    def _delete_partial(self, *, killed: bool = False) -> None:
+        """Remove what an external runtime has created so far, or a helper that was ``killed``.
+
+        A helper that could report its failure has removed everything itself.
+        """
         request = self.request
-        if request.runtime is None:
+        if request.runtime is None and not killed:
             return
         self.spawn_helper.wait()
         linux = _read_spec(request.bundle).linux
-        cgroup = (linux.cgroups_path if linux else None) or UNNAMED
-        external_runtime.clean_up(
-            request.runtime, request.run_dir, request.container_id, cgroup, self.interfaces
-        )
+        path = (linux.cgroups_path if linux else None) or UNNAMED
+        if request.runtime is not None:
+            external_runtime.clean_up(
+                request.runtime, request.run_dir, request.container_id, path, self.interfaces
+            )
+            return
+        try:
+            with self.interfaces.cgroups.open(path) as cgroup:
+                cgroup.kill()
+                cgroup.destroy()
+        except NotFound:
+            return  # it was killed before it created the cgroup
 
     def _state(self, spec: oci.Spec, status: str, pid: int = 0) -> oci.State:
         """Return the OCI state document of the container."""
@@ -434,8 +452,7 @@ def main(
         try:
             shim.start(sandbox, namespace_fds, clients)
         except (JaulaError, OSError) as error:
-            code = error.exit_code if isinstance(error, JaulaError) else 125
-            seqpacket.send(engine, protocol.encode(Answer(0, error=str(error), exit_code=code)))
+            _report_failure(request.run_dir, engine, error)
             os._exit(0)
         if sandbox is not None:
             os.close(sandbox[0])
@@ -459,6 +476,23 @@ def main(
         raise
     finally:
         os._exit(code)
+
+
+def _report_failure(run_dir: str, engine: socket.socket, error: JaulaError | OSError) -> None:
+    """Send the failure of a start to the engine, and write it for the next one.
+
+    The record of a start that failed has no ``started_at``.
+    """
+    code = error.exit_code if isinstance(error, JaulaError) else 125
+    write_exit_record(run_dir, ExitRecord(code, error=str(error)))
+    try:
+        seqpacket.send(engine, protocol.encode(Answer(0, error=str(error), exit_code=code)))
+    except BrokenPipeError:
+        return  # the engine has ended
+
+
+class HelperDied(RuntimeFailure):
+    """The helper was killed: the process that it created, and its cgroup, may be left."""
 
 
 class _Failed(msgspec.Struct, frozen=True, tag=True):
@@ -493,8 +527,10 @@ class SpawnHelper:
         self.wait()
         parent_sock, helper_sock = seqpacket.pair()
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+        shim_pid = os.getpid()
         self._helper = os.fork()
         if self._helper == 0:
+            process.die_with_parent(shim_pid)
             parent_sock.close()
             _run_helper(work, helper_sock)
         helper_sock.close()
@@ -503,7 +539,7 @@ class SpawnHelper:
         finally:
             parent_sock.close()
         if not data:
-            raise RuntimeFailure("the helper that creates containers died")
+            raise HelperDied("the helper that creates containers died")
         message = _decode(data)
         if isinstance(message, _Failed):
             raise RuntimeFailure(message.text, exit_code=message.exit_code)

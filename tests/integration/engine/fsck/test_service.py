@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -175,8 +177,6 @@ def test_volumes_without_metadata_or_files_are_reported(kept: PrivateEngine) -> 
 
 
 def test_a_removed_bridge_is_reported(kept: PrivateEngine) -> None:
-    import subprocess
-
     subprocess.run(["ip", "link", "delete", kept.bridge], check=True)
     status, rows = check(kept, "--repair")
     assert (status, [(r["Area"], r["Repaired"]) for r in rows]) == (1, [("network", False)])
@@ -184,6 +184,78 @@ def test_a_removed_bridge_is_reported(kept: PrivateEngine) -> None:
     restarted(kept, lambda: None)
     done = kept.cli("jaula", "run", "--rm", "busybox", "ip", "route")
     assert "default via" in done.stdout
+
+
+SHIM = """
+import ctypes, sys, time
+log = open(sys.argv[1], "w")
+ctypes.CDLL(None).prctl(15, b"jaula-shim", 0, 0, 0)
+print(flush=True)
+time.sleep(600)
+"""
+
+
+def test_strays_of_killed_containers_are_removed(kept: PrivateEngine, tmp_path: Path) -> None:
+    assert kept.process is not None
+    ident, port = OLD + "3", "jl0123456789"
+    run_dir = kept.run / "containers" / ident
+    (run_dir / "shm").mkdir(parents=True)
+    mount = ("mount", "-t", "tmpfs", "shm", str(run_dir / "shm"))
+    subprocess.run(["nsenter", "-t", str(kept.process.pid), "-m", *mount], check=True)
+    link = ["ip", "link", "add", port, "type", "veth", "peer", "name", "jltpeer"]
+    subprocess.run(link, check=True)
+    subprocess.run(["ip", "link", "set", port, "master", kept.bridge], check=True)
+    with (
+        subprocess.Popen(["sleep", "600"]) as program,
+        subprocess.Popen(
+            [sys.executable, "-c", SHIM, str(run_dir / "log")], stdout=subprocess.PIPE
+        ) as shim,
+    ):
+        try:
+            assert shim.stdout is not None
+            assert shim.stdout.readline() == b"\n"
+            assert kept.cli("jaula", "run", "--rm", "busybox", "true").returncode == 0
+            for directory in parents_of_cgroups(kept):
+                (directory / ident).mkdir()
+                (directory / ident / "cgroup.procs").write_text(str(program.pid))
+            status, rows = check(kept)
+            cgroup = f"/{kept.cgroup_parent}/{ident}"
+            expected = {
+                ("cgroup", cgroup),
+                ("shim", str(shim.pid)),
+                ("mount", str(run_dir / "shm")),
+                ("network", port),
+            }
+            assert (status, {(r["Area"], r["Subject"]) for r in rows}) == (1, expected)
+            status, rows = check(kept, "--repair")
+            assert (status, {r["Repaired"] for r in rows}) == (0, {True})
+            assert (program.wait(5), shim.wait(5)) == (-9, -9)
+            assert leaks.of_containers(kept) == {}
+        finally:
+            for each in (program, shim):
+                each.kill()
+            subprocess.run(["ip", "link", "delete", port], check=False, capture_output=True)
+            shutil.rmtree(run_dir)
+
+
+def parents_of_cgroups(engine: PrivateEngine) -> list[Path]:
+    """Return the directory of the engine's parent cgroup in each hierarchy that has it."""
+    root = Path("/sys/fs/cgroup")
+    directories = [tree / engine.cgroup_parent for tree in (root, *root.glob("*/"))]
+    return sorted({directory.resolve() for directory in directories if directory.is_dir()})
+
+
+def test_a_running_container_is_no_finding(kept: PrivateEngine) -> None:
+    flags = ("--cgroup-parent", f"/{kept.cgroup_parent}/below", "--ipc", "shareable")
+    run = ("run", "-d", "--restart", "always", "busybox")
+    assert kept.cli("jaula", *run[:4], *flags, "busybox", "sleep", "99").returncode == 0
+    assert kept.cli("jaula", *run, "sleep", "0.1").returncode == 0
+    for _ in range(10):
+        assert check(kept) == (0, [])
+    kept.remove_containers()
+    for directory in parents_of_cgroups(kept):
+        if (directory / "below").is_dir():
+            (directory / "below").rmdir()
 
 
 def test_findings_are_printed_in_a_table(kept: PrivateEngine) -> None:

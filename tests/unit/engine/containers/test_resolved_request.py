@@ -233,7 +233,9 @@ class Machine:
             sandbox_pool=SimpleNamespace(refill=nothing),
         )
         users: Any = SimpleNamespace(of=lambda record: UserFacts())
-        self._starter = Starter(self.services, users, nothing, self.registry.save, nothing_later)
+        self._starter = Starter(
+            self.services, users, nothing, self.registry.save, nothing_later, nothing
+        )
 
     def _image(self, ref: str) -> Any:
         if ref != "busybox":

@@ -1,0 +1,75 @@
+"""Shims of containers that do not run, by the kernel's list of processes.
+
+A shim holds the log or a cgroup of its container open, which tells whose it is. After the exit it
+lives on until attached clients have read the output.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from jaula.engine.fsck.finding import Finding, FsckInputs
+from jaula.kernel import process
+from jaula.runtime.shim.stdio_relay import DRAIN_TIMEOUT
+
+_ID = re.compile(r"[0-9a-f]{64}")
+
+
+def check(inputs: FsckInputs) -> Iterator[Finding]:
+    """Yield the shims of this engine whose container does not run."""
+    ended = {record.id: record.finished_at / 1e9 for record in inputs.records}
+    for container_id, pid in inputs.strays(lambda: _shims(inputs)):
+        if time.time() - ended.get(container_id, 0.0) < 2 * DRAIN_TIMEOUT:
+            continue
+        repair = partial(_kill, inputs, container_id, pid)
+        problem = f"it is the shim of {container_id}, which does not run"
+        yield Finding("shim", pid, problem, "it is killed", repair, container_id)
+
+
+def _shims(inputs: FsckInputs) -> Iterator[tuple[str, str]]:
+    """Yield the container id and the pid of each shim of this engine."""
+    for pid in os.listdir("/proc"):
+        if pid.isdigit() and (container_id := _container_of(inputs, pid)):
+            yield container_id, pid
+
+
+def _container_of(inputs: FsckInputs, pid: str) -> str:
+    """Return the id of the container whose shim a process is, or ''."""
+    paths = inputs.services.config.paths
+    parents = (
+        f"{paths.root}/containers/",
+        f"{paths.run}/containers/",
+        f"/{inputs.services.config.cgroup_parent.strip('/')}/",
+    )
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            if file.read() != "jaula-shim\n":
+                return ""
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            link = os.readlink(f"/proc/{pid}/fd/{fd}")
+            for parent in parents:
+                _, separator, rest = link.partition(parent)
+                if separator and (match := _ID.match(rest)):
+                    return match[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""  # it has exited
+    return ""
+
+
+def _kill(inputs: FsckInputs, container_id: str, pid: str) -> None:
+    try:
+        pidfd = process.pidfd_open(int(pid))
+    except ProcessLookupError:
+        return
+    try:
+        if _container_of(inputs, pid) == container_id:  # the pid was not reused
+            process.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,114 @@
+"""An engine takes over the starts of its predecessor, or undoes those in which nothing ran."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jaula.config import Paths
+from jaula.engine.containers import restore
+from jaula.engine.containers.start import running_fields
+from jaula.engine.model.container import Container
+from jaula.engine.model.events import EventBus
+from jaula.runtime.protocol import ExitRecord
+from jaula.spec.api import ContainerCreate
+from jaula.state.records import ContainerRecord, StartIntent, Status
+
+INTENT = StartIntent(started_at=77, range_start=100_000, range_size=65_536)
+
+
+class Machine:
+    """The services that :mod:`restore` uses, with one container."""
+
+    def __init__(self, base: Path, record: ContainerRecord, end: ExitRecord | None = None) -> None:
+        self.container = Container(record)
+        self.calls: list[str] = []
+        paths = Paths(root=base / "root", run=base / "run")
+        self.run_dir = paths.container_run(record.id)
+        self.services: Any = SimpleNamespace(
+            container_store=[self.container],
+            config=SimpleNamespace(paths=paths),
+            runtime=SimpleNamespace(exit_record=lambda run_dir: end),
+            events=EventBus(),
+        )
+        self.containers: Any = SimpleNamespace(
+            health=SimpleNamespace(started=lambda container: self.calls.append("health")),
+            exit_handler=SimpleNamespace(
+                save=lambda container: self.calls.append("save"),
+                release=lambda container: self.calls.append("release"),
+                remove_run_dir=lambda container: self.calls.append("remove_run_dir"),
+                clean_up=self._clean_up,
+            ),
+        )
+
+    async def _clean_up(self, container: Container) -> None:
+        self.calls.append("clean_up")
+
+    def finish(self, *, shim: Any = None) -> ContainerRecord:
+        starts = restore._resume_starts(self.services)
+        self.container.shim = shim
+        asyncio.run(restore._finish_starts(self.services, self.containers, starts))
+        return self.container.record
+
+
+def record(status: Status = Status.CREATED, intent: StartIntent | None = INTENT) -> ContainerRecord:
+    body = ContainerCreate(image="busybox")
+    return ContainerRecord("0" * 64, "web", 1, body, "", status=status, start_intent=intent)
+
+
+def test_a_shim_that_answers_is_recorded(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, record())
+    after = machine.finish(shim=SimpleNamespace())
+    assert (after.status, after.started_at, after.range_start) == (Status.RUNNING, 77, 100_000)
+    assert after.start_intent is None
+    assert machine.calls == ["health", "save"]
+    assert not machine.container.exited.is_set()
+
+
+def test_a_program_that_ended_is_left_to_the_exit(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, record(), ExitRecord(7, started_at=5.0))
+    assert machine.finish().status is Status.RUNNING
+    assert machine.calls == []
+
+
+def test_a_killed_shim_counts_as_one_that_ran(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, record())
+    machine.run_dir.mkdir(parents=True)
+    (machine.run_dir / "shim.sock").touch()
+    assert machine.finish().status is Status.RUNNING
+    assert machine.calls == []
+
+
+@pytest.mark.parametrize("status", [Status.CREATED, Status.EXITED, Status.RESTARTING])
+def test_a_start_without_a_program_is_undone(tmp_path: Path, status: Status) -> None:
+    machine = Machine(tmp_path, record(status))
+    after = machine.finish()
+    assert (after.status, after.started_at, after.range_start) == (status, 0, 0)
+    assert (after.start_intent, after.error) == (None, "")
+    assert machine.calls == ["clean_up", "release", "remove_run_dir", "save"]
+    assert machine.container.exited.is_set()
+
+
+def test_a_failure_that_the_shim_wrote_is_recorded(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, record(), ExitRecord(127, error="no such file"))
+    after = machine.finish()
+    assert (after.status, after.exit_code, after.error) == (Status.CREATED, 127, "no such file")
+
+
+@pytest.mark.parametrize("status", [Status.RUNNING, Status.PAUSED, Status.EXITED])
+def test_other_containers_are_not_touched(tmp_path: Path, status: Status) -> None:
+    before = record(status, None)
+    machine = Machine(tmp_path, before)
+    assert machine.finish() == before
+    assert machine.calls == []
+
+
+def test_the_intent_has_every_member_of_a_running_container() -> None:
+    fields = running_fields(INTENT)
+    assert set(fields) <= set(ContainerRecord.__struct_fields__)
+    assert (fields["started_at"], fields["range_size"]) == (77, 65_536)
+    assert (fields["start_intent"], fields["error"], fields["exit_code"]) == (None, "", 0)
