@@ -62,6 +62,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     warnings += _unproven(config)
     layers = LayerStore(paths)
     images = ImageStore(paths, layers)
+    images.hold(registry.layers)
     ranges = _own_ids() if rootless else IdRanges(config.subid_start, config.subid_count)
     binder = None
     if rootless:

@@ -126,11 +126,16 @@ class BuildCache:
             steps = tuple(self._steps.values())
         return frozenset(digest for step in steps for digest in (step.layer, step.blob) if digest)
 
-    def find(self, key: str) -> BuildStep | None:
-        """Return a step whose layer exists, and count its use; None if absent."""
+    def find(self, key: str, keep: Callable[[tuple[Layer, ...]], None]) -> BuildStep | None:
+        """Return a step whose layer exists, and count its use; None if absent.
+
+        ``keep`` is called with the layer before it is looked up, to pin it.
+        """
         step = self._steps.get(key)
         if step is None:
             return None
+        if (layer := _layer_of(step)) is not None:
+            keep((layer,))
         if step.layer and not (
             self._images.layers.has(step.layer)
             and self._images.blobs.size(step.blob) == step.blob_size
@@ -167,6 +172,14 @@ class BuildCache:
         """Return every step with its key, each once. Safe in any thread."""
         with self._lock:
             return [(key, step) for key, step in self._steps.items() if not step.quick]
+
+
+def _layer_of(step: BuildStep) -> Layer | None:
+    from jaula.engine.builder.image_state import Layer  # loads much, and only builds need it
+
+    if not step.layer:
+        return None
+    return Layer(step.layer, Descriptor(LAYER_TAR, step.blob, step.blob_size))
 
 
 # -- --cache-from ------------------------------------------------------------------------------
@@ -244,19 +257,13 @@ class CacheLookup:
 
     def find(self, key: str) -> BuildStep | None:
         """Return the stored step of ``key``; None if absent or with ``--no-cache``."""
-        step = None if self._no_cache else self._cache.find(owner_key(key, self._owner))
+        step = None if self._no_cache else self._cache.find(owner_key(key, self._owner), self._keep)
         self.cached = step is not None
         return step
 
     def use(self, step: BuildStep) -> StepResult:
-        """Return the result of a stored step, and pin its layer."""
-        from jaula.engine.builder.image_state import Layer  # loads much, and only builds need it
-
-        layer = None
-        if step.layer:
-            layer = Layer(step.layer, Descriptor(LAYER_TAR, step.blob, step.blob_size))
-            self._keep((layer,))
-        return layer, self._clock.date_of(step.created)
+        """Return the result of a stored step. Its layer has been pinned since it was found."""
+        return _layer_of(step), self._clock.date_of(step.created)
 
     def _record(
         self, key: str, instruction: Instruction, layer: Layer | None, created: str

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.fsck import cgroups, containers, images, networks, volumes
 from jaula.engine.fsck.finding import Finding, FsckInputs
 from jaula.engine.threads import produce
-from jaula.errors import CorruptState, JaulaError
+from jaula.errors import CorruptState, JaulaError, NotFound
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
@@ -50,7 +50,13 @@ class Fsck:
 
             verification = Verification(store)
             for image in images:
-                emit(_verified_document(verification.run(image)))
+                try:
+                    verified = verification.run(image)
+                except NotFound:
+                    if names:
+                        raise
+                    continue  # removed meanwhile
+                emit(_verified_document(verified))
             for manifest, reason in damaged.items():
                 emit(_unreadable_document(manifest, store.names_of(manifest), reason))
 
@@ -93,10 +99,14 @@ class Fsck:
         findings: dict[str, Finding] = {}
         for image in self._services.images.list():
             by_digest: dict[str, list[Damage]] = {}
-            for damage in verification.run(image).damages:
+            try:
+                damages = verification.run(image).damages
+            except NotFound:
+                continue  # removed meanwhile
+            for damage in damages:
                 by_digest.setdefault(damage.digest, []).append(damage)
-            for digest, damages in by_digest.items():
-                findings.setdefault(digest, self._damage_finding(image, damages))
+            for digest, listed in by_digest.items():
+                findings.setdefault(digest, self._damage_finding(image, listed))
         return list(findings.values())
 
     def _damage_finding(self, image: Image, damages: Sequence[Damage]) -> Finding:

@@ -102,7 +102,7 @@ def _add(
             f"the archive holds {len(incoming.layers)} of it"
         )
     layers = []
-    with store.pinned(diff_ids):
+    with store.lease(diff_ids):
         for digest, diff_id in zip(incoming.layers, diff_ids, strict=True):
             archive.wait(digest)
             layers.append(_unpack(store, digest, diff_id))

@@ -7,7 +7,6 @@ may be wrong, so a failure to unpack is ignored until an image needs the layer.
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
 from types import TracebackType
 from typing import BinaryIO
 
@@ -71,7 +70,7 @@ class ArchiveMembers:
         self._store = store
         self._digests: dict[bytes, str] = {}  # file name -> blob digest
         self._links: dict[bytes, bytes] = {}
-        self._pins = ExitStack()
+        self._lease = store.lease()
         self._pool = WorkerPool(_UNPACKERS, "unpack")
         self._jobs: list[UnpackJob] = []
         self._job_of: dict[str, UnpackJob] = {}
@@ -89,7 +88,7 @@ class ArchiveMembers:
     ) -> None:
         for job in self._jobs:
             job.wait()
-        self._pins.close()
+        self._lease.close()
         self._store.collect()
 
     def read(self, stream: Source) -> None:
@@ -138,7 +137,7 @@ class ArchiveMembers:
                         job.advance(blob.size)
                 digest = blob.digest
                 if digest not in self.held:
-                    self._pins.enter_context(self._store.pinned((digest,)))
+                    self._lease.pin(digest)
                     self.held.add(digest)
                 blob.commit()
             except BaseException:

@@ -188,7 +188,7 @@ def _fetch(
     pins = {remote.manifest.digest, registry_manifest.sha256(config)}
     pins.update(*((layer.digest, diff_id) for layer, diff_id in pairs))
     try:
-        with store.pinned(pins):
+        with store.lease(pins):
             _Layers(client, remote.source, pairs, emit, cancel).fetch()
             store.blobs.put(config)
             return store.adopt(remote.manifest.data, remote.manifest.media_type, names)

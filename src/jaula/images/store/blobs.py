@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -155,20 +154,28 @@ class BlobStore:
 
     def list(self) -> dict[str, int]:
         """Return the digests and sizes (bytes) of all complete blobs."""
-        return {
-            "sha256:" + path.name: path.lstat().st_size
-            for path in self._directory.iterdir()
-            if not path.name.startswith(_PARTIAL)
-        }
+        sizes = {digest: self.size(digest) for digest in self.digests()}
+        return {digest: size for digest, size in sizes.items() if size is not None}
 
-    def keep_only(self, digests: Container[str]) -> int:
-        """Remove all complete blobs except ``digests`` and return the bytes freed."""
-        freed = 0
-        for path in list(self._directory.iterdir()):
-            if not path.name.startswith(_PARTIAL) and "sha256:" + path.name not in digests:
-                freed += path.lstat().st_size
-                path.unlink(missing_ok=True)
-        return freed
+    def digests(self) -> Names:
+        """Return the digests of all complete blobs."""
+        return [
+            "sha256:" + name
+            for name in os.listdir(self._directory)
+            if not name.startswith(_PARTIAL)
+        ]
+
+    def detach(self, digest: str) -> str | None:
+        """Take a blob out of the store, without deleting it yet: a rename is quick.
+
+        Return the name for :meth:`remove_incomplete`, or None if the blob does not exist.
+        """
+        name = f"{_PARTIAL}{secrets.token_hex(8)}"
+        try:
+            os.rename(self._directory / hex_of(digest), self._directory / name)
+        except FileNotFoundError:
+            return None
+        return name
 
     def incomplete(self, before: int) -> Names:
         """Return the names of partial blobs last written before ``before``.
@@ -177,9 +184,15 @@ class BlobStore:
         """
         return list_with_prefix(self._directory, _PARTIAL, before=before)
 
-    def remove_incomplete(self, name: str) -> None:
-        """Remove one of the partial blobs by name."""
-        (self._directory / name).unlink(missing_ok=True)
+    def remove_incomplete(self, name: str) -> int:
+        """Remove a partial or detached blob by name and return the bytes freed."""
+        path = self._directory / name
+        try:
+            size = path.lstat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
 
     def sweep(self) -> Names:
         """Remove partial blobs that a crash left. Call this before anything is written."""

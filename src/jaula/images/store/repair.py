@@ -53,5 +53,5 @@ def unpack(store: ImageStore, blob: str, layer: str) -> None:
 
     :raises InvalidRequest: if the blob does not match its digests.
     """
-    with store.pinned((blob, layer)), store.blobs.open(blob) as file:
+    with store.lease((blob, layer)), store.blobs.open(blob) as file:
         store.layers.check(file, layer, repair=True)

@@ -51,10 +51,13 @@ class Verification:
         self._layers: dict[str, Damages] = {}
 
     def run(self, image: Image) -> VerifiedImage:
-        """Verify all manifests, the configuration and the layers of an image."""
+        """Verify all manifests, the configuration and the layers of an image.
+
+        :raises NotFound: if the image has been removed.
+        """
         store = self._store
-        blobs = store.blobs_with(image)
-        with store.pinned({*blobs, *image.layers}):
+        with store.pinned_image(image.id) as image:
+            blobs = store.blobs_with(image)
             damages = [damage for blob in sorted(blobs) for damage in self._blob(image, blob)]
             count = 0
             for manifest in store.manifests_of(image.id)[-1:]:

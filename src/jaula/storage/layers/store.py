@@ -16,6 +16,7 @@ import hashlib
 import mmap
 import os
 import secrets
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
@@ -75,6 +76,7 @@ class LayerStore:
         self._directory = paths.layers
         self._limits = limits
         self._info: dict[str, LayerInfo] = {}
+        self._lock = threading.Lock()  # of the cache: it changes together with the directory
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def extract(self, stream: Source, expected: str | None = None) -> LayerInfo:
@@ -122,7 +124,6 @@ class LayerStore:
     ) -> LayerInfo:
         with self._extract_temporary(reader, diff_id, expected) as new:
             self._rename(new.parent, new.name, new.info)
-        self._info[new.info.diff_id] = new.info
         return new.info
 
     @contextmanager
@@ -196,7 +197,6 @@ class LayerStore:
             if repair and differences:
                 self.remove(diff_id)
                 self._rename(new.parent, new.name, new.info)
-                self._info[diff_id] = new.info
         return differences
 
     def _compare_info(self, expected: LayerInfo) -> list[Difference]:
@@ -208,12 +208,14 @@ class LayerStore:
         return [] if same else [Difference("layer.json", "it does not describe the layer")]
 
     def _rename(self, parent: int, name: str, info: LayerInfo) -> None:
-        try:
-            os.rename(name, _hex(info.diff_id), src_dir_fd=parent, dst_dir_fd=parent)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            # The layer exists already. The caller removes this one.
+        with self._lock:
+            try:
+                os.rename(name, _hex(info.diff_id), src_dir_fd=parent, dst_dir_fd=parent)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                # The layer exists already. The caller removes this one.
+            self._info[info.diff_id] = info
 
     def adopt(self, path: str, info: LayerInfo) -> None:
         """Rename a directory into the store. It is removed if the layer exists already.
@@ -231,7 +233,6 @@ class LayerStore:
                 self._rename(parent, name, info)
             finally:
                 remove_tree(parent, name.encode())
-        self._info[info.diff_id] = info
 
     def has(self, diff_id: str) -> bool:
         return diff_id in self._info or (self._directory / _hex(diff_id) / "layer.json").exists()
@@ -243,10 +244,12 @@ class LayerStore:
         :raises CorruptState: when the document is damaged.
         """
         cached = self._info.get(diff_id)
-        if cached is None:
-            document = self._directory / _hex(diff_id) / "layer.json"
+        if cached is not None:
+            return cached
+        document = self._directory / _hex(diff_id) / "layer.json"
+        with self._lock:  # a removal after the read would leave the layer in the cache
             try:
-                cached = msgspec.json.decode(document.read_bytes(), type=LayerInfo)
+                info = msgspec.json.decode(document.read_bytes(), type=LayerInfo)
             except FileNotFoundError:
                 raise NotFound(f"layer {diff_id} does not exist") from None
             except msgspec.DecodeError as error:
@@ -254,8 +257,8 @@ class LayerStore:
                     f"the layer file {document} is damaged: {error}",
                     hint="remove its directory and load the image again",
                 ) from error
-            self._info[diff_id] = cached
-        return cached
+            self._info[diff_id] = info
+        return info
 
     def path(self, diff_id: str) -> str:
         """Return the path of the layer's root directory.
@@ -279,15 +282,24 @@ class LayerStore:
 
     def remove(self, diff_id: str) -> None:
         """Remove a layer if it exists. The caller ensures that it is not in use."""
-        name = _hex(diff_id)
-        self._info.pop(diff_id, None)
-        temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"  # after the rename it is no layer
-        with open_directory(self._directory) as parent:
+        name = self.detach(diff_id)
+        if name is not None:
+            self.remove_incomplete(name)
+
+    def detach(self, diff_id: str) -> str | None:
+        """Take a layer out of the store, without deleting it yet: a rename is quick.
+
+        Return the name for :meth:`remove_incomplete`, or None if the layer does not exist.
+        """
+        temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"
+        with self._lock:
             try:
-                os.rename(name, temporary, src_dir_fd=parent, dst_dir_fd=parent)
+                os.rename(self._directory / _hex(diff_id), self._directory / temporary)
             except FileNotFoundError:
-                return
-            remove_tree(parent, temporary.encode())
+                return None
+            finally:
+                self._info.pop(diff_id, None)
+        return temporary
 
     def is_on_disk(self, diff_id: str) -> bool:
         """Return whether the layer is on disk, without the cache."""
@@ -300,7 +312,7 @@ class LayerStore:
         return list_with_prefix(self._directory, _INCOMPLETE, before=before)
 
     def remove_incomplete(self, name: str) -> None:
-        """Remove one of :meth:`incomplete`."""
+        """Remove an incomplete or detached layer by name."""
         with open_directory(self._directory) as parent:
             remove_tree(parent, name.encode())
 
