@@ -63,6 +63,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     layers = LayerStore(paths)
     images = ImageStore(paths, layers)
     images.hold(registry.layers)
+    layers.users = registry.users_of
     ranges = _own_ids() if rootless else IdRanges(config.subid_start, config.subid_count)
     binder = None
     if rootless:

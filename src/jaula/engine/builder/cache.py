@@ -137,8 +137,8 @@ class BuildCache:
         if (layer := _layer_of(step)) is not None:
             keep((layer,))
         if step.layer and not (
-            self._images.layers.has(step.layer)
-            and self._images.blobs.size(step.blob) == step.blob_size
+            self._images.layers.is_intact(step.layer)
+            and self._images.blobs.is_intact(step.blob, step.blob_size)
         ):
             self.remove(key)
             return None

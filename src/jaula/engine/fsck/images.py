@@ -69,12 +69,13 @@ def _missing_parts(store: ImageStore, image: Image) -> Iterator[Finding]:
         elif size != blob.size:
             problem = f"the blob {blob.digest} has {size} bytes, not {blob.size}"
             yield Finding("image", name, problem, _ADVICE)
-        if not store.layers.is_on_disk(layer):
+        if not store.layers.is_intact(layer):
+            state = "damaged" if store.layers.is_on_disk(layer) else "missing"
             if size != blob.size:
                 advice, repair = _ADVICE, None
             else:
                 advice = "it is unpacked again"
                 repair = partial(store_repair.unpack, store, blob.digest, layer)
             yield Finding(
-                "layer", layer, f"it is missing, and image {name} uses it", advice, repair
+                "layer", layer, f"it is {state}, and image {name} uses it", advice, repair
             )

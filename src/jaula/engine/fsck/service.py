@@ -79,7 +79,9 @@ class Fsck:
     async def _findings(self, contents: bool) -> list[Finding]:
         findings = await asyncio.to_thread(_run_checks, self._inputs())
         if contents:
-            findings += await asyncio.to_thread(self._check_contents)
+            read = await asyncio.to_thread(self._check_contents)
+            known = {(finding.area, finding.subject) for finding in read}
+            findings = [f for f in findings if (f.area, f.subject) not in known] + read
         return findings
 
     def _inputs(self) -> FsckInputs:
@@ -116,7 +118,7 @@ class Fsck:
         if len(damages) > 1:
             problem += f", and {len(damages) - 1} more"
         if first.kind != "layer":
-            advice = "remove the image and pull or load it again"
+            advice = "pull or load it again"
             return Finding(first.kind, first.digest, problem, advice)
         repair = partial(self._unpack, image, first.digest)
         return Finding("layer", first.digest, problem, "it is unpacked again", repair)

@@ -70,6 +70,11 @@ class ContainerStore:
         containers = (*tuple(self._by_id.values()), *tuple(self._steps.values()))
         return frozenset(layer for c in containers for layer in c.record.layers)
 
+    def users_of(self, layer: str) -> list[str]:
+        """Return the names of the running containers with a layer. Safe in any thread."""
+        containers = (*tuple(self._by_id.values()), *tuple(self._steps.values()))
+        return [c.name for c in containers if c.live and layer in c.record.layers]
+
     def get(self, container_id: str) -> Container | None:
         """Return the container with a full id, or None."""
         return self._by_id.get(container_id)

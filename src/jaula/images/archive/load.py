@@ -135,7 +135,7 @@ def _unpack(store: ImageStore, digest: str, diff_id: str) -> Descriptor:
                 )
             store.layers.extract_plain(blob, diff_id)
         elif kind in _MEDIA_TYPES:
-            if not store.layers.has(diff_id):
+            if not store.layers.is_intact(diff_id):
                 store.layers.extract(blob, diff_id)
         else:
             raise InvalidRequest(f"a layer is compressed with {kind}; images use gzip or zstd")

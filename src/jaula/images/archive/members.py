@@ -150,11 +150,12 @@ class ArchiveMembers:
         return digest
 
     def _may_be_new_layer(self, entry: TarEntry, name: bytes, head: memoryview) -> bool:
-        """Return whether a file is a tar worth a thread, and not named after a stored layer."""
+        """Return whether a file is a tar worth a thread, and not named after an intact layer."""
         if entry.size < _THREAD_THRESHOLD or not is_tar_header(head):
             return False
         hex_digits = name.rpartition(b"/")[2].decode(errors="replace")
-        return f"sha256:{hex_digits}" not in self._store.layers.ids()
+        layers, diff_id = self._store.layers, f"sha256:{hex_digits}"
+        return diff_id not in layers.ids() or not layers.is_intact(diff_id)
 
     def _begin(self, blob: BlobWriter) -> UnpackJob:
         job = UnpackJob(self._store.layers, blob.reader())

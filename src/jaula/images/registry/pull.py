@@ -162,7 +162,7 @@ def _resolve(
 def _stored_id(store: ImageStore, name: str) -> str | None:
     try:
         return store.resolve(name).id
-    except NotFound:
+    except (CorruptState, NotFound):
         return None
 
 
@@ -224,8 +224,8 @@ class _Layers:
             missing = []
             distinct = {(layer.digest, diff_id): layer for layer, diff_id in self._pairs}
             for (_, diff_id), layer in distinct.items():
-                exists = store.layers.has(diff_id)
-                if exists and store.blobs.size(layer.digest) == layer.size:
+                exists = store.layers.is_intact(diff_id)
+                if exists and store.blobs.is_intact(layer.digest, layer.size):
                     if not self._complete:
                         self._emit(status("Already exists", short(layer.digest)))
                 else:

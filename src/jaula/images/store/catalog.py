@@ -23,6 +23,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -361,6 +362,27 @@ class Catalog:
             )
         return manifest
 
+    def damaged_parts(self) -> tuple[set[str], set[str]]:
+        """Return the layers and the blobs of damaged images, as far as they can be read."""
+        layers: set[str] = set()
+        blobs = set(self.damaged)
+        for digest in self.damaged:
+            with suppress(JaulaError):
+                manifest = self.manifest(digest)
+                stored = {layer.digest for layer in manifest.layers}
+                blobs |= {manifest.config.digest, *stored}
+                layers |= stored  # the digest of a plain layer is its diff id
+                config = self._blobs.document(manifest.config.digest, manifest.config.size)
+                layers.update(check_document(config, manifest.config.digest).rootfs.diff_ids)
+        return layers, blobs
+
+    def drop_damaged(self, manifests: Collection[str]) -> None:
+        """Remove damaged manifests with all their names."""
+        if manifests:
+            self._index.drop(manifests)
+        for manifest in manifests:
+            self.damaged.pop(manifest, None)
+
     def manifests_of(self, id: str) -> tuple[str, ...]:
         """Return the digests of an image's manifests, empty if there is no such image."""
         return self._entries.ids.get(id, ())
@@ -386,8 +408,11 @@ class Catalog:
             self.remove_unnamed(id)
 
     def restore(self, digest: str, before: CatalogContents | None) -> None:
-        """Undo :meth:`read` of a manifest that could not be named. ``before`` was its entry."""
-        if before is None:
+        """Undo :meth:`read` of a manifest that could not be named. ``before`` was its entry.
+
+        A manifest that the index lists stays: it was damaged before, and is intact now.
+        """
+        if before is None and digest not in self._index.manifests():
             self._entries = self._entries.without((digest,))
 
     # -- lookup ---------------------------------------------------------------------------------
@@ -428,6 +453,8 @@ class Catalog:
         :raises InvalidRequest: if an id prefix is ambiguous or ``ref`` is not valid.
         """
         entries = self._entries
+        if (reason := self.damaged.get(ref)) is not None:
+            raise _damaged_error(ref, reason)
         for id in (ref, "sha256:" + ref):
             if id in entries.ids:
                 return self._image(entries, entries.ids[id][-1])
@@ -448,10 +475,7 @@ class Catalog:
         if manifest is None:
             raise NotFound(f"No such image: {label}")
         if (reason := self.damaged.get(manifest)) is not None:
-            raise CorruptState(
-                f"image {label} is damaged: {reason}",
-                hint="jaula system check --repair repairs what is repairable",
-            )
+            raise _damaged_error(label, reason)
         current = self._entries  # the name may be newer than the entries read above
         if manifest not in current.contents:
             raise NotFound(f"No such image: {label}")
@@ -463,6 +487,13 @@ class Catalog:
             if manifest == reference.digest and reference.repository in repositories:
                 return manifest
         return None
+
+
+def _damaged_error(label: str, reason: str) -> CorruptState:
+    return CorruptState(
+        f"image {label} is damaged: {reason}",
+        hint="pull or load it again; jaula system check --repair repairs what is repairable",
+    )
 
 
 def _by_id_prefix(entries: _Entries, text: str) -> str | None:

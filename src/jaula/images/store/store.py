@@ -318,11 +318,14 @@ class ImageStore:
         """Add a stored manifest to the catalog, then to the index. Return the id of its image."""
         before = self._catalog.contents.get(manifest)
         id = self._catalog.read(manifest)  # before it is named: an incomplete image gets no name
+        damaged = [m for m in self._catalog.damaged if self._index.names_of(m)]
         try:
             self._index.set(manifest, size, names, media_type)
         except BaseException:
             self._catalog.restore(manifest, before)
             raise
+        # This image replaces a damaged one that had its names.
+        self._catalog.drop_damaged([m for m in damaged if not self._index.names_of(m)])
         return id
 
     def tag(self, source: str, target: str) -> Image:
@@ -342,7 +345,7 @@ class ImageStore:
 
         ``in_use`` describes a container that uses the image (``container abc is using it``). Such
         an image loses its names only with ``force``, and stays. A damaged image is removed by its
-        names.
+        names, and without names by the digest of its manifest.
 
         :raises NotFound: if no image matches ``ref``.
         :raises Conflict: if ``force`` is required.
@@ -360,6 +363,9 @@ class ImageStore:
         named = index_name(ref)
         if named is not None and self._index.names.get(named) in self._catalog.damaged:
             return self._remove_damaged(named)
+        if ref in self._catalog.damaged and not self._index.names_of(ref):
+            self._catalog.drop_damaged((ref,))
+            return RemovalResult([{"Deleted": ref}])
         image = self.resolve(ref)
         all_names = image.names + image.digests
         names = tuple(name for name in all_names if name == named)
@@ -392,8 +398,7 @@ class ImageStore:
         if self._index.names_of(manifest) != (name,):
             self._index.unset((name,))
         else:
-            self._index.drop((manifest,))
-            del self._catalog.damaged[manifest]
+            self._catalog.drop_damaged((manifest,))
             result.append({"Deleted": manifest})
         return result
 
@@ -413,8 +418,7 @@ class ImageStore:
 
     def _named(self) -> tuple[set[str], set[str]]:
         """Return the layers and blobs that images need."""
-        layers: set[str] = set()
-        blobs = set(self._catalog.damaged)
+        layers, blobs = self._catalog.damaged_parts()
         for digest, contents in self._catalog.contents.items():
             layers.update(contents.document.rootfs.diff_ids)
             blobs.update((digest, contents.id, *contents.blobs))
@@ -427,8 +431,6 @@ class ImageStore:
     def garbage(self) -> tuple[Names, Names]:
         """Return the layers and blobs that :meth:`collect` would remove."""
         with self._lock:
-            if self._catalog.damaged:
-                return [], []
             stored = self.candidates()
             layers, blobs = self.needed()
             return (
@@ -445,8 +447,6 @@ class ImageStore:
     def detach(self, candidates: tuple[Names, Names]) -> Garbage:
         """Take those of ``candidates`` out of the store that nothing needs, by renames."""
         with self._lock:
-            if self._catalog.damaged:
-                return Garbage()  # the parts of a damaged image are unknown
             layers, blobs = self._named()
             with self._roots.locked() as roots:
                 unused = [d for d in candidates[0] if d not in layers and d not in roots]

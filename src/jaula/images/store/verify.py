@@ -72,6 +72,7 @@ class Verification:
     def _blob(self, image: Image, digest: str) -> Damages:
         if digest not in self._blobs:
             problem = self._store.blobs.check(digest)
+            self._store.blobs.mark(digest, damaged=bool(problem))
             kind = "blob"
             if digest == image.id:
                 kind = "config"
@@ -88,6 +89,7 @@ class Verification:
                 )
             else:
                 damages = tuple(self._compare(blob, layer))
+                self._store.layers.mark(layer, damaged=bool(damages))
             self._layers[layer] = damages
         return self._layers[layer]
 

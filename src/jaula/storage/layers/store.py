@@ -17,17 +17,18 @@ import mmap
 import os
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from jaula.config import Paths
-from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.storage.compare import Difference, compare_trees
 from jaula.storage.compression import PrefixedStream, Source, decompress_stream
-from jaula.storage.errors import is_full
+from jaula.storage.errors import DAMAGED_DISK, is_full
 from jaula.storage.layers.extract import Extractor
 from jaula.storage.tar.reader import Limits, TarReader
 from jaula.storage.trees import (
@@ -76,11 +77,16 @@ class LayerStore:
         self._directory = paths.layers
         self._limits = limits
         self._info: dict[str, LayerInfo] = {}
-        self._lock = threading.Lock()  # of the cache: it changes together with the directory
+        self._lock = threading.RLock()  # of the cache: it changes together with the directory
+        self._damaged: set[str] = set()
+        self.users: Callable[[str], Sequence[str]] = lambda diff_id: ()
+        """Returns the names of running containers with a layer, whose files must stay."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def extract(self, stream: Source, expected: str | None = None) -> LayerInfo:
         """Extract the tar of a layer, plain or compressed. An existing layer is kept.
+
+        A damaged one is replaced.
 
         After an error no file is left.
 
@@ -99,7 +105,7 @@ class LayerStore:
         The file is mapped, so its data is not copied to a buffer. No process may change it
         meanwhile.
         """
-        if self.has(diff_id):
+        if self.is_intact(diff_id):
             return self.info(diff_id)
         size = os.fstat(tar.fileno()).st_size
         if not size:
@@ -195,8 +201,11 @@ class LayerStore:
                     differences = [Difference("/", "the layer is not extracted")]
             differences += self._compare_info(new.info)
             if repair and differences:
-                self.remove(diff_id)
-                self._rename(new.parent, new.name, new.info)
+                with self._lock:
+                    old = self._detach_damaged(diff_id)
+                    self._rename(new.parent, new.name, new.info)
+                if old is not None:
+                    self.remove_incomplete(old)
         return differences
 
     def _compare_info(self, expected: LayerInfo) -> list[Difference]:
@@ -214,8 +223,28 @@ class LayerStore:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-                # The layer exists already. The caller removes this one.
+                if self.is_intact(info.diff_id):
+                    return  # the caller removes this copy
+                old = self._detach_damaged(info.diff_id)
+                os.rename(name, _hex(info.diff_id), src_dir_fd=parent, dst_dir_fd=parent)
+            else:
+                old = None
             self._info[info.diff_id] = info
+            self._damaged.discard(info.diff_id)
+        if old is not None:
+            self.remove_incomplete(old)
+
+    def _detach_damaged(self, diff_id: str) -> str | None:
+        """Take a damaged layer out of the store.
+
+        :raises Conflict: when running containers have it mounted.
+        """
+        if self.is_on_disk(diff_id) and (users := self.users(diff_id)):
+            raise Conflict(
+                f"layer {diff_id} is damaged, and containers run on it: {', '.join(users)}",
+                hint="stop them first",
+            )
+        return self.detach(diff_id)
 
     def adopt(self, path: str, info: LayerInfo) -> None:
         """Rename a directory into the store. It is removed if the layer exists already.
@@ -233,6 +262,24 @@ class LayerStore:
                 self._rename(parent, name, info)
             finally:
                 remove_tree(parent, name.encode())
+
+    def mark(self, diff_id: str, *, damaged: bool) -> None:
+        """Record whether a verification found a layer damaged. The next copy replaces it then."""
+        with self._lock:
+            if damaged:
+                self._damaged.add(diff_id)
+            else:
+                self._damaged.discard(diff_id)
+
+    def is_intact(self, diff_id: str) -> bool:
+        """Return whether the layer exists, can be described and is not known to be damaged."""
+        if diff_id in self._damaged or not self.is_on_disk(diff_id):
+            return False
+        try:
+            self.info(diff_id)
+        except (NotFound, CorruptState):
+            return False
+        return True
 
     def has(self, diff_id: str) -> bool:
         return diff_id in self._info or (self._directory / _hex(diff_id) / "layer.json").exists()
@@ -253,10 +300,11 @@ class LayerStore:
             except FileNotFoundError:
                 raise NotFound(f"layer {diff_id} does not exist") from None
             except msgspec.DecodeError as error:
-                raise CorruptState(
-                    f"the layer file {document} is damaged: {error}",
-                    hint="remove its directory and load the image again",
-                ) from error
+                raise _damaged_document(document, str(error)) from error
+            except OSError as error:
+                if error.errno not in DAMAGED_DISK:
+                    raise
+                raise _damaged_document(document, error.strerror or "") from error
             self._info[diff_id] = info
         return info
 
@@ -319,6 +367,12 @@ class LayerStore:
     def sweep(self) -> Names:
         """Remove incomplete layers. No layer may be in extraction."""
         return remove_with_prefix(self._directory, _INCOMPLETE)
+
+
+def _damaged_document(path: Path, reason: str) -> CorruptState:
+    return CorruptState(
+        f"the layer file {path} is damaged: {reason}", hint="pull or load the image again"
+    )
 
 
 def _hex(diff_id: str) -> str:
