@@ -31,6 +31,7 @@ import msgspec
 from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.reference import Reference, could_be_id, parse
 from jaula.images.store.blobs import BlobStore
+from jaula.kernel.sync import sync_directory
 from jaula.spec.image import (
     DOCUMENT_LIMIT,
     LAYERS_LIMIT,
@@ -198,17 +199,20 @@ class NameIndex:
     ) -> None:
         """Add names to ``manifest``, of ``size`` bytes. An image that had such a name loses it."""
         added = set(names)
-        kind = media_type or self.media_type(manifest)
-        if self._is_current(manifest, size, added, kind):
+        if self.is_current(manifest, size, added, media_type):
             return
+        kind = media_type or self.media_type(manifest)
         kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in added]
         named = [
             Descriptor(kind, manifest, size, annotations={REF_NAME: name}) for name in sorted(added)
         ]
         self._replace(kept + named, Descriptor(kind, manifest, size))
 
-    def _is_current(self, manifest: str, size: int, names: Collection[str], kind: str) -> bool:
+    def is_current(
+        self, manifest: str, size: int, names: Collection[str], media_type: str | None
+    ) -> bool:
         """Return whether nothing would change. A needless write would wait for the disk."""
+        kind = media_type or self.media_type(manifest)
         listed = [d for d in self.descriptors if d.digest == manifest]
         same = listed and all((d.size, d.media_type) == (size, kind) for d in listed)
         return bool(same) and all(self.names.get(name) == manifest for name in names)
@@ -262,6 +266,7 @@ def _write(path: Path, data: bytes) -> None:
         finally:
             os.close(descriptor)
         os.rename(temporary, path)
+        sync_directory(path.parent)  # an acknowledged name or removal survives a power failure
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

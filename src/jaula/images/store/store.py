@@ -45,7 +45,9 @@ from jaula.images.store.catalog import (
     history,
     short,
 )
+from jaula.kernel.sync import sync_file_systems
 from jaula.spec.image import CONFIG, Descriptor, Manifest, decode, encode
+from jaula.storage.errors import file_error
 from jaula.storage.layers.store import LayerStore
 
 __all__ = [
@@ -148,8 +150,13 @@ class RemovalResult(list[dict[str, str]]):
 class ImageStore:
     """The images of one engine."""
 
-    def __init__(self, paths: Paths, layers: LayerStore) -> None:
+    def __init__(self, paths: Paths, layers: LayerStore, *, durable: bool = True) -> None:
+        """Open the store. With ``durable``, the content of an image is on the disk before its name.
+
+        Without, an image may be damaged by a power failure soon after it was stored.
+        """
         paths.images.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directories = (paths.images, paths.layers) if durable else ()
         self.layers = layers
         self.blobs = BlobStore(paths.images)
         self._index = NameIndex(paths.images)
@@ -286,13 +293,20 @@ class ImageStore:
         for diff_id, layer in zip(document.rootfs.diff_ids, layers, strict=True):
             if not self.layers.has(diff_id) or self.blobs.size(layer.digest) != layer.size:
                 raise InvalidRequest(f"layer {diff_id} of image {id} is missing")
-        manifest = Manifest(config=Descriptor(CONFIG, id, len(config)), layers=tuple(layers))
-        with self._lock:
+        manifest = encode(
+            Manifest(config=Descriptor(CONFIG, id, len(config)), layers=tuple(layers))
+        )
+        new = digest_of(manifest)
+        with self.lease((id, new)):
             self.blobs.put(config)
-            existing = self._catalog.manifests_of(id)
-            digest = existing[-1] if existing else self.blobs.put(encode(manifest))
-            self._name(digest, self.blobs.size(digest) or 0, names)
-            return self._catalog.image(digest)
+            if not self._catalog.manifests_of(id):
+                self.blobs.put(manifest)
+            self.sync()
+            with self._lock:
+                existing = self._catalog.manifests_of(id)
+                digest = existing[-1] if existing else self.blobs.put(manifest)
+                self._name(digest, self.blobs.size(digest) or 0, names)
+                return self._catalog.image(digest)
 
     def adopt(self, manifest: bytes, media_type: str, names: Iterable[str]) -> Image:
         """Store a manifest unchanged. Its configuration and layers must be stored and unpacked.
@@ -306,11 +320,25 @@ class ImageStore:
         for layer in document.layers:
             if self.blobs.size(layer.digest) != layer.size:
                 raise InvalidRequest(f"layer {layer.digest} of the manifest is not stored")
-        with self._lock:
+        names = tuple(names)
+        with self.lease((digest_of(manifest),)):
             digest = self.blobs.put(manifest)
-            id = self._name(digest, len(manifest), names, media_type)
-            self._catalog.remove_unnamed(id)
-            return self._catalog.image(digest)
+            if not self._index.is_current(digest, len(manifest), names, media_type):
+                self.sync()
+            with self._lock:
+                id = self._name(digest, len(manifest), names, media_type)
+                self._catalog.remove_unnamed(id)
+                return self._catalog.image(digest)
+
+    def sync(self) -> None:
+        """Write blobs and layers to the disk, before a name or a record refers to them.
+
+        One call for the whole file system costs less than one for each file of a layer.
+        """
+        try:
+            sync_file_systems(*self._directories)
+        except OSError as error:
+            raise file_error(error, "cannot store an image") from error
 
     def _name(
         self, manifest: str, size: int, names: Iterable[str], media_type: str | None = None

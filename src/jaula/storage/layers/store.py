@@ -3,8 +3,8 @@
 A layer is named by its diff id, the sha256 of its uncompressed tar (image-spec 1.1 ``config.md``,
 'Layer DiffID'). It is extracted under a temporary name and renamed when its digest is verified, so
 an existing layer is complete. After a crash of the engine :meth:`LayerStore.sweep` removes
-incomplete layers. Nothing is synced to disk: after a power failure a layer may have to be loaded
-again.
+incomplete layers. The image store writes layers to the disk before an image or a build step refers
+to them (:meth:`jaula.images.store.store.ImageStore.sync`).
 
 Other users cannot enter the directory, because layers have set-user-ID programs.
 """
