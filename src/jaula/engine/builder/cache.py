@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.engine.threads import in_thread
 from jaula.spec.image import LAYER_TAR, Descriptor
 from jaula.state.records import BuildStep
 
@@ -208,7 +209,8 @@ class CacheLookup:
     """The look-up of one stage. ``cached`` says whether its last step came from the cache.
 
     ``from_images`` looks a key up in the images of ``--cache-from``. ``keep`` pins layers until the
-    build ends. ``layer_size`` returns the size of a layer in bytes.
+    build ends. ``layer_size`` returns the size of a layer in bytes. ``sync`` writes layers to the
+    disk.
     """
 
     def __init__(
@@ -221,6 +223,7 @@ class CacheLookup:
         from_images: Callable[[str], Awaitable[StepResult | None]],
         keep: Callable[[tuple[Layer, ...]], None],
         layer_size: Callable[[str], int],
+        sync: Callable[[], None],
     ) -> None:
         self.cached = False
         self._cache = cache
@@ -230,6 +233,7 @@ class CacheLookup:
         self._from_images = from_images
         self._keep = keep
         self._layer_size = layer_size
+        self._sync = sync
 
     async def get_or_make(
         self,
@@ -247,6 +251,8 @@ class CacheLookup:
             imported = None if self._no_cache else await self._from_images(key)
             self.cached = imported is not None
             layer, created = imported or (await make(), self._clock.now())
+            if layer is not None and imported is None:
+                await in_thread(self._sync)  # no record refers to a layer that power can take
             step = self._record(key, instruction, layer, created)
             self._cache.put(owner_key(key, self._owner), step)
         if quick:
