@@ -129,6 +129,7 @@ class EngineConfig:
     pids_limit: int = 4096
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard
     sandbox_pool: int = 4
+    durability: str = "strict"  # or "relaxed": images may be damaged by a power failure
     selinux_type: str = ""  # of containers' processes; empty: the policy's default
     selinux_file_type: str = ""  # of their files
     runtimes: tuple[RuntimeConfig, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jaula.errors import InvalidRequest
 from jaula.rootless import paths as rootless_paths
 from jaula.rootless import state
 
@@ -61,7 +62,9 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
         driver = cgroups.detect()
     warnings += _unproven(config)
     layers = LayerStore(paths)
-    images = ImageStore(paths, layers)
+    images = ImageStore(paths, layers, durable=_is_durable(config))
+    images.hold(registry.layers)
+    layers.users = registry.users_of
     ranges = _own_ids() if rootless else IdRanges(config.subid_start, config.subid_count)
     binder = None
     if rootless:
@@ -105,6 +108,18 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             started_at=time.time_ns(),
         )
     )
+
+
+def _is_durable(config: EngineConfig) -> bool:
+    """Return whether images are written to the disk before they are named.
+
+    :raises InvalidRequest: when the setting is not valid.
+    """
+    if config.durability not in ("strict", "relaxed"):
+        raise InvalidRequest(
+            f"durability {config.durability[:40]!r} must be one of strict, relaxed"
+        )
+    return config.durability == "strict"
 
 
 def _gate(config: EngineConfig, images: ImageStore) -> ImagePolicy:

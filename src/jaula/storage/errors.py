@@ -6,6 +6,8 @@ import errno
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 
+DAMAGED_DISK = (errno.EIO, errno.EUCLEAN)
+"""A disk or file system that cannot read what was written."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _HOST = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS)
 

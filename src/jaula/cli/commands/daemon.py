@@ -231,6 +231,14 @@ FLAGS = (
         "selinux-file-type", "", "string", "SELinux file type of containers (default: the policy's)"
     ),
     Flag(
+        "durability",
+        "",
+        "string",
+        "Write images to the disk before they are named (strict), or later (relaxed)",
+        default="strict",
+        completes=("strict", "relaxed"),
+    ),
+    Flag(
         "sandbox-pool", "", "int", "Number of network sandboxes to create in advance", default="4"
     ),
     Flag("add-runtime", "", "list", "Register an additional OCI compatible runtime (NAME=PATH)"),

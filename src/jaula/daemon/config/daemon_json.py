@@ -2,8 +2,8 @@
 
 Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are supported
 where this engine has the setting. Its own keys are ``subid-start``, ``subid-count``,
-``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``policy``,
-``runtime-timeout``, ``registry-realms``, ``registry-certs``, ``insecure-tcp`` and
+``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``durability``,
+``policy``, ``runtime-timeout``, ``registry-realms``, ``registry-certs``, ``insecure-tcp`` and
 ``publish-past-firewall``. As in dockerd, an unknown key is an error, and so is a setting that is
 also set by a flag.
 """
@@ -228,5 +228,6 @@ SETTINGS: dict[str, Setting] = {
     "pids-limit": Setting(("pids-limit",), _number("pids_limit")),
     "selinux-type": Setting(("selinux-type",), _text("selinux_type")),
     "selinux-file-type": Setting(("selinux-file-type",), _text("selinux_file_type")),
+    "durability": Setting(("durability",), _text("durability")),
     "sandbox-pool": Setting(("sandbox-pool",), _number("sandbox_pool")),
 }

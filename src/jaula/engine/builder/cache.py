@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.engine.threads import in_thread
 from jaula.spec.image import LAYER_TAR, Descriptor
 from jaula.state.records import BuildStep
 
@@ -126,14 +127,19 @@ class BuildCache:
             steps = tuple(self._steps.values())
         return frozenset(digest for step in steps for digest in (step.layer, step.blob) if digest)
 
-    def find(self, key: str) -> BuildStep | None:
-        """Return a step whose layer exists, and count its use; None if absent."""
+    def find(self, key: str, keep: Callable[[tuple[Layer, ...]], None]) -> BuildStep | None:
+        """Return a step whose layer exists, and count its use; None if absent.
+
+        ``keep`` is called with the layer before it is looked up, to pin it.
+        """
         step = self._steps.get(key)
         if step is None:
             return None
+        if (layer := _layer_of(step)) is not None:
+            keep((layer,))
         if step.layer and not (
-            self._images.layers.has(step.layer)
-            and self._images.blobs.size(step.blob) == step.blob_size
+            self._images.layers.is_intact(step.layer)
+            and self._images.blobs.is_intact(step.blob, step.blob_size)
         ):
             self.remove(key)
             return None
@@ -169,6 +175,14 @@ class BuildCache:
             return [(key, step) for key, step in self._steps.items() if not step.quick]
 
 
+def _layer_of(step: BuildStep) -> Layer | None:
+    from jaula.engine.builder.image_state import Layer  # loads much, and only builds need it
+
+    if not step.layer:
+        return None
+    return Layer(step.layer, Descriptor(LAYER_TAR, step.blob, step.blob_size))
+
+
 # -- --cache-from ------------------------------------------------------------------------------
 
 
@@ -195,7 +209,8 @@ class CacheLookup:
     """The look-up of one stage. ``cached`` says whether its last step came from the cache.
 
     ``from_images`` looks a key up in the images of ``--cache-from``. ``keep`` pins layers until the
-    build ends. ``layer_size`` returns the size of a layer in bytes.
+    build ends. ``layer_size`` returns the size of a layer in bytes. ``sync`` writes layers to the
+    disk.
     """
 
     def __init__(
@@ -208,6 +223,7 @@ class CacheLookup:
         from_images: Callable[[str], Awaitable[StepResult | None]],
         keep: Callable[[tuple[Layer, ...]], None],
         layer_size: Callable[[str], int],
+        sync: Callable[[], None],
     ) -> None:
         self.cached = False
         self._cache = cache
@@ -217,6 +233,7 @@ class CacheLookup:
         self._from_images = from_images
         self._keep = keep
         self._layer_size = layer_size
+        self._sync = sync
 
     async def get_or_make(
         self,
@@ -234,6 +251,8 @@ class CacheLookup:
             imported = None if self._no_cache else await self._from_images(key)
             self.cached = imported is not None
             layer, created = imported or (await make(), self._clock.now())
+            if layer is not None and imported is None:
+                await in_thread(self._sync)  # no record refers to a layer that power can take
             step = self._record(key, instruction, layer, created)
             self._cache.put(owner_key(key, self._owner), step)
         if quick:
@@ -244,19 +263,13 @@ class CacheLookup:
 
     def find(self, key: str) -> BuildStep | None:
         """Return the stored step of ``key``; None if absent or with ``--no-cache``."""
-        step = None if self._no_cache else self._cache.find(owner_key(key, self._owner))
+        step = None if self._no_cache else self._cache.find(owner_key(key, self._owner), self._keep)
         self.cached = step is not None
         return step
 
     def use(self, step: BuildStep) -> StepResult:
-        """Return the result of a stored step, and pin its layer."""
-        from jaula.engine.builder.image_state import Layer  # loads much, and only builds need it
-
-        layer = None
-        if step.layer:
-            layer = Layer(step.layer, Descriptor(LAYER_TAR, step.blob, step.blob_size))
-            self._keep((layer,))
-        return layer, self._clock.date_of(step.created)
+        """Return the result of a stored step. Its layer has been pinned since it was found."""
+        return _layer_of(step), self._clock.date_of(step.created)
 
     def _record(
         self, key: str, instruction: Instruction, layer: Layer | None, created: str

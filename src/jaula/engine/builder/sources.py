@@ -78,8 +78,7 @@ class BuildSources:
         self._distribution = distribution
         self._options = options
         self._directory = directory
-        self._pins = ExitStack()
-        self._pinned: set[str] = set()
+        self._lease = services.images.lease()
         self._images: dict[tuple[str, str], asyncio.Task[Image]] = {}
         self._contexts: dict[str, asyncio.Task[str]] = {}
         self._cache_images: asyncio.Task[tuple[ImageState, ...]] | None = None
@@ -92,7 +91,7 @@ class BuildSources:
             task.cancel()
         for future in self._stages.values():
             future.cancel()
-        self._pins.close()
+        self._lease.close()
 
     # -- stages ----------------------------------------------------------------------------------
 
@@ -109,15 +108,12 @@ class BuildSources:
 
     def pin(self, digest: str) -> None:
         """Protect the blob and the layer of a digest until the build ends."""
-        if digest not in self._pinned:
-            self._pinned.add(digest)
-            self._pins.enter_context(self._services.images.pinned((digest,)))
+        self._lease.pin(digest)
 
     def pin_layers(self, layers: tuple[Layer, ...]) -> None:
         """Protect existing layers until the build ends."""
         for layer in layers:
-            self.pin(layer.diff_id)
-            self.pin(layer.blob.digest)
+            self._lease.pin(layer.diff_id, layer.blob.digest)
 
     async def image(self, name: str, platform: str, report: Report) -> Image:
         """Return an image by its name, from the store or from a registry."""
@@ -136,10 +132,12 @@ class BuildSources:
         return await asyncio.shield(task)
 
     async def base_state(self, name: str, platform: str, report: Report) -> ImageState:
-        """Return the first state of a stage that is based on an image, and pin its layers."""
-        state = state_of_image(self._services, await self.image(name, platform, report))
-        self.pin_layers(state.layers)
-        return state
+        """Return the first state of a stage that is based on an image, and pin its layers.
+
+        :raises NotFound: when the image is removed meanwhile.
+        """
+        image = await self.image(name, platform, report)
+        return state_of_image(self._services, self._services.images.pin(self._lease, image.id))
 
     def context_image(self, name: str) -> str:
         """Return the image that a named context refers to, '' if it is a directory."""

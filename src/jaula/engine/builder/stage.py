@@ -54,6 +54,7 @@ class StageRun:
             from_images=lambda key: job.sources.step_from_images(key, channel.put),
             keep=job.sources.pin_layers,
             layer_size=lambda diff_id: job.services.layers.info(diff_id).size,
+            sync=job.services.images.sync,
         )
 
     async def run(self) -> StageResult:

@@ -125,15 +125,14 @@ def _make(
 ) -> Image:
     """Write the layer as a blob, unpack it and add the image's documents. Runs in a thread."""
     store = services.images
-    parent = store.resolve(record.image)
     names = [name] if name else []
-    descriptors = list(store.manifest(parent).layers)
-    base = parent.document
-    diff_ids = list(base.rootfs.diff_ids)
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    with store.blobs.writer() as blob:
+    with store.pinned_image(record.image) as parent, store.blobs.writer() as blob:
+        descriptors = list(store.manifest(parent).layers)
+        base = parent.document
+        diff_ids = list(base.rootfs.diff_ids)
         changed = services.snapshots.write_layer(record.id, layer_differences, blob.write)
-        with store.pinned((blob.digest, *(d.digest for d in descriptors), *diff_ids)):
+        with store.lease((blob.digest,)):
             if changed:
                 diff_id = blob.digest
                 store.layers.extract_plain(blob.file, diff_id)

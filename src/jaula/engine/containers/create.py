@@ -108,7 +108,9 @@ async def create(
     services.container_store.reserve(unique_name, container_id)
     mounter = VolumeMounter(services)
     directory = services.config.paths.container(container_id)
+    lease = services.images.lease()
     try:
+        image = services.images.pin(lease, image.id)  # until the record keeps its layers
         record = ContainerRecord(
             id=container_id,
             name=unique_name,
@@ -153,6 +155,8 @@ async def create(
                 hint="check free space and permissions of the root directory",
             ) from error
         raise
+    finally:
+        lease.close()
     services.events.emit("container", "create", container_id, record.event_attributes)
     return ContainerCreated(container_id, warnings)
 

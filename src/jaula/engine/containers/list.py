@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.containers.inspect import mounts
 from jaula.engine.networks import network_settings
-from jaula.errors import NotFound
+from jaula.errors import CorruptState, NotFound
 from jaula.spec.units import human_duration
 from jaula.state.records import ContainerRecord, HealthRecord, HealthStatus, Status
 from jaula.storage.diff import without_mount_points
@@ -45,8 +45,8 @@ def _image_name(services: Services, record: ContainerRecord) -> str:
     try:
         if services.images.resolve(record.body.image).id == record.image:
             return record.body.image
-    except NotFound:
-        pass  # the image was removed or its name was moved: the id identifies it
+    except (CorruptState, NotFound):
+        pass  # the image is damaged, removed or renamed: the id identifies it
     return record.image
 
 

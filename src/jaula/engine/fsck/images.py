@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from jaula.engine.fsck.finding import Finding, FsckInputs
-from jaula.errors import JaulaError
+from jaula.errors import JaulaError, NotFound
 from jaula.images.store import repair as store_repair
 from jaula.images.store.catalog import Image, short
 from jaula.images.store.store import ImageStore
@@ -29,8 +29,8 @@ def check(inputs: FsckInputs) -> Iterator[Finding]:
         remove = partial(store.layers.remove_incomplete, name)
         yield Finding("layer", name, "it is unfinished", "it is removed", remove)
     for name in store.blobs.incomplete(inputs.engine_start):
-        remove = partial(store.blobs.remove_incomplete, name)
-        yield Finding("blob", name, "it is unfinished", "it is removed", remove)
+        remove_blob = partial(store.blobs.remove_incomplete, name)
+        yield Finding("blob", name, "it is unfinished", "it is removed", remove_blob)
 
 
 def _damaged_image(store: ImageStore, manifest: str, reason: str) -> Finding:
@@ -44,6 +44,15 @@ def _damaged_image(store: ImageStore, manifest: str, reason: str) -> Finding:
 
 
 def _incomplete_image(store: ImageStore, image: Image) -> Iterator[Finding]:
+    with store.lease() as lease:
+        try:
+            image = store.pin(lease, image.id)
+        except NotFound:
+            return  # removed meanwhile
+        yield from _missing_parts(store, image)
+
+
+def _missing_parts(store: ImageStore, image: Image) -> Iterator[Finding]:
     name = ", ".join(image.names) or short(image.id)
     try:
         pairs = store_repair.layer_pairs(store, image.manifest)
@@ -60,12 +69,13 @@ def _incomplete_image(store: ImageStore, image: Image) -> Iterator[Finding]:
         elif size != blob.size:
             problem = f"the blob {blob.digest} has {size} bytes, not {blob.size}"
             yield Finding("image", name, problem, _ADVICE)
-        if not store.layers.is_on_disk(layer):
+        if not store.layers.is_intact(layer):
+            state = "damaged" if store.layers.is_on_disk(layer) else "missing"
             if size != blob.size:
                 advice, repair = _ADVICE, None
             else:
                 advice = "it is unpacked again"
                 repair = partial(store_repair.unpack, store, blob.digest, layer)
             yield Finding(
-                "layer", layer, f"it is missing, and image {name} uses it", advice, repair
+                "layer", layer, f"it is {state}, and image {name} uses it", advice, repair
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.fsck import cgroups, containers, images, mounts, networks, shims, volumes
 from jaula.engine.fsck.finding import Finding, FsckInputs
 from jaula.engine.threads import produce
-from jaula.errors import CorruptState, JaulaError
+from jaula.errors import CorruptState, JaulaError, NotFound
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
@@ -52,7 +52,13 @@ class Fsck:
 
             verification = Verification(store)
             for image in images:
-                emit(_verified_document(verification.run(image)))
+                try:
+                    verified = verification.run(image)
+                except NotFound:
+                    if names:
+                        raise
+                    continue  # removed meanwhile
+                emit(_verified_document(verified))
             for manifest, reason in damaged.items():
                 emit(_unreadable_document(manifest, store.names_of(manifest), reason))
 
@@ -84,7 +90,9 @@ class Fsck:
     async def _findings(self, contents: bool) -> list[Finding]:
         findings = await asyncio.to_thread(_run_checks, self._inputs())
         if contents:
-            findings += await asyncio.to_thread(self._check_contents)
+            read = await asyncio.to_thread(self._check_contents)
+            known = {(finding.area, finding.subject) for finding in read}
+            findings = [f for f in findings if (f.area, f.subject) not in known] + read
         return findings
 
     def _inputs(self) -> FsckInputs:
@@ -104,10 +112,14 @@ class Fsck:
         findings: dict[str, Finding] = {}
         for image in self._services.images.list():
             by_digest: dict[str, list[Damage]] = {}
-            for damage in verification.run(image).damages:
+            try:
+                damages = verification.run(image).damages
+            except NotFound:
+                continue  # removed meanwhile
+            for damage in damages:
                 by_digest.setdefault(damage.digest, []).append(damage)
-            for digest, damages in by_digest.items():
-                findings.setdefault(digest, self._damage_finding(image, damages))
+            for digest, listed in by_digest.items():
+                findings.setdefault(digest, self._damage_finding(image, listed))
         return list(findings.values())
 
     def _damage_finding(self, image: Image, damages: Sequence[Damage]) -> Finding:
@@ -117,7 +129,7 @@ class Fsck:
         if len(damages) > 1:
             problem += f", and {len(damages) - 1} more"
         if first.kind != "layer":
-            advice = "remove the image and pull or load it again"
+            advice = "pull or load it again"
             return Finding(first.kind, first.digest, problem, advice)
         repair = partial(self._unpack, image, first.digest)
         return Finding("layer", first.digest, problem, "it is unpacked again", repair)

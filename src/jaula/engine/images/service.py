@@ -16,7 +16,7 @@ from jaula.engine.model.filters import (
     prune_selects,
 )
 from jaula.engine.threads import consume, produce
-from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError
+from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound
 from jaula.spec import units
 from jaula.state.records import Status
 
@@ -150,7 +150,11 @@ class Images:
             text = str(message.get("stream", ""))
             if text.startswith("Loaded image"):
                 name = text.partition(": ")[2].strip()
-                self._services.events.emit("image", "load", store.resolve(name).id, {"name": name})
+                try:
+                    loaded = store.resolve(name).id
+                except NotFound:
+                    loaded = name  # another client has removed it already
+                self._services.events.emit("image", "load", loaded, {"name": name})
             yield message
 
     async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:

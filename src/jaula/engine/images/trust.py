@@ -127,14 +127,14 @@ class TrustService:
             raise InvalidRequest(
                 f"unknown format {form[:40]!r}", hint=f"must be one of {', '.join(formats.FORMATS)}"
             )
-        image = self._services.images.resolve(name)
         familiar_name = familiar(name)
-        names = (*image.names, *image.digests)
-        title = familiar_name if familiar_name in names else image.id
 
         def work() -> Document:
-            with open_root(self._services.snapshots.view(image.layers)) as root:
-                return formats.FORMATS[form](image, title, scan.scan(root))
+            with self._services.images.pinned_image(name) as image:
+                names = (*image.names, *image.digests)
+                title = familiar_name if familiar_name in names else image.id
+                with open_root(self._services.snapshots.view(image.layers)) as root:
+                    return formats.FORMATS[form](image, title, scan.scan(root))
 
         return await asyncio.to_thread(work)
 

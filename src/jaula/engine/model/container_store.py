@@ -65,6 +65,16 @@ class ContainerStore:
     def __contains__(self, container_id: str) -> bool:
         return container_id in self._by_id
 
+    def layers(self) -> frozenset[str]:
+        """Return the diff ids of the layers of all containers. Safe in any thread."""
+        containers = (*tuple(self._by_id.values()), *tuple(self._steps.values()))
+        return frozenset(layer for c in containers for layer in c.record.layers)
+
+    def users_of(self, layer: str) -> list[str]:
+        """Return the names of the running containers with a layer. Safe in any thread."""
+        containers = (*tuple(self._by_id.values()), *tuple(self._steps.values()))
+        return [c.name for c in containers if c.live and layer in c.record.layers]
+
     def get(self, container_id: str) -> Container | None:
         """Return the container with a full id, or None."""
         return self._by_id.get(container_id)

@@ -44,7 +44,7 @@ def import_tar(
     """
     names = [str(parse(ref))] if ref else []
     config = apply(ImageConfig(), changes)
-    pinned = None
+    lease = store.lease()
     try:
         with store.blobs.writer() as blob:
             source, _ = decompress_stream(stream)
@@ -53,16 +53,14 @@ def import_tar(
                 blob.write(buffer[:count])
             diff_id = blob.digest
             size = blob.size
-            pinned = store.pinned((diff_id,))
-            pinned.__enter__()
+            lease.pin(diff_id)
             store.layers.extract_plain(blob.file, diff_id)
             blob.commit()
         document = _describe(diff_id, config, message, platform)
         return store.add(encode(document), [Descriptor(LAYER_TAR, diff_id, size)], names)
     finally:
-        if pinned is not None:
-            pinned.__exit__(None, None, None)
-            store.collect()
+        lease.close()
+        store.collect()
 
 
 def _describe(diff_id: str, config: ImageConfig, message: str, platform: str) -> ImageDocument:

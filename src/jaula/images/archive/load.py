@@ -102,7 +102,7 @@ def _add(
             f"the archive holds {len(incoming.layers)} of it"
         )
     layers = []
-    with store.pinned(diff_ids):
+    with store.lease(diff_ids):
         for digest, diff_id in zip(incoming.layers, diff_ids, strict=True):
             archive.wait(digest)
             layers.append(_unpack(store, digest, diff_id))
@@ -135,7 +135,7 @@ def _unpack(store: ImageStore, digest: str, diff_id: str) -> Descriptor:
                 )
             store.layers.extract_plain(blob, diff_id)
         elif kind in _MEDIA_TYPES:
-            if not store.layers.has(diff_id):
+            if not store.layers.is_intact(diff_id):
                 store.layers.extract(blob, diff_id)
         else:
             raise InvalidRequest(f"a layer is compressed with {kind}; images use gzip or zstd")

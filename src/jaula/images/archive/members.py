@@ -7,7 +7,6 @@ may be wrong, so a failure to unpack is ignored until an image needs the layer.
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
 from types import TracebackType
 from typing import BinaryIO
 
@@ -71,7 +70,7 @@ class ArchiveMembers:
         self._store = store
         self._digests: dict[bytes, str] = {}  # file name -> blob digest
         self._links: dict[bytes, bytes] = {}
-        self._pins = ExitStack()
+        self._lease = store.lease()
         self._pool = WorkerPool(_UNPACKERS, "unpack")
         self._jobs: list[UnpackJob] = []
         self._job_of: dict[str, UnpackJob] = {}
@@ -89,7 +88,7 @@ class ArchiveMembers:
     ) -> None:
         for job in self._jobs:
             job.wait()
-        self._pins.close()
+        self._lease.close()
         self._store.collect()
 
     def read(self, stream: Source) -> None:
@@ -138,7 +137,7 @@ class ArchiveMembers:
                         job.advance(blob.size)
                 digest = blob.digest
                 if digest not in self.held:
-                    self._pins.enter_context(self._store.pinned((digest,)))
+                    self._lease.pin(digest)
                     self.held.add(digest)
                 blob.commit()
             except BaseException:
@@ -151,11 +150,12 @@ class ArchiveMembers:
         return digest
 
     def _may_be_new_layer(self, entry: TarEntry, name: bytes, head: memoryview) -> bool:
-        """Return whether a file is a tar worth a thread, and not named after a stored layer."""
+        """Return whether a file is a tar worth a thread, and not named after an intact layer."""
         if entry.size < _THREAD_THRESHOLD or not is_tar_header(head):
             return False
         hex_digits = name.rpartition(b"/")[2].decode(errors="replace")
-        return f"sha256:{hex_digits}" not in self._store.layers.ids()
+        layers, diff_id = self._store.layers, f"sha256:{hex_digits}"
+        return diff_id not in layers.ids() or not layers.is_intact(diff_id)
 
     def _begin(self, blob: BlobWriter) -> UnpackJob:
         job = UnpackJob(self._store.layers, blob.reader())

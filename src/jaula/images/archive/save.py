@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from jaula.errors import CorruptState, InvalidRequest
 from jaula.images.archive.write import Sink, write_archive
 from jaula.images.reference import could_be_id
-from jaula.images.store.store import Image, ImageStore, familiar
+from jaula.images.store.store import Image, ImageStore, Lease, familiar
 from jaula.storage.compression import decompress_stream
 
 _CHUNK = 1 << 20  # bytes
@@ -26,9 +26,14 @@ def save(store: ImageStore, names: Sequence[str], sink: Sink) -> None:
     """
     if not names:
         raise InvalidRequest("no image was specified")
+    with store.lease() as lease:
+        _save(store, names, sink, lease)
+
+
+def _save(store: ImageStore, names: Sequence[str], sink: Sink, lease: Lease) -> None:
     selected: dict[str, tuple[Image, list[str]]] = {}
     for name in names:
-        image = store.resolve(name)
+        image = store.pin(lease, name)
         _, tags = selected.setdefault(image.id, (image, []))
         if not could_be_id(name) or familiar(name) in image.names:
             tags.extend(n for n in image.names if n == familiar(name) and n not in tags)

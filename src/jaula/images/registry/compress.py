@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import msgspec
 
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.store.store import Image, ImageStore
+from jaula.images.store.store import Image, ImageStore, Lease
 from jaula.spec.image import (
     CONFIG,
     DOCKER_LAYER_TAR,
@@ -39,28 +38,28 @@ def is_plain(manifest: Manifest) -> bool:
 
 
 def compress_layers(store: ImageStore, image: Image, cancel: Cancellation) -> Image:
-    """Compress the plain layers of an image and return the image, under the names that it has."""
+    """Compress the plain layers of an image and return the image, under the names that it has.
+
+    The plain layers become garbage; the caller collects it.
+    """
     manifest = store.manifest(image)
     plain = list(dict.fromkeys(d.digest for d in manifest.layers if d.media_type in _PLAIN))
-    with ExitStack() as pins:
-        pins.enter_context(store.pinned(image.layers))
+    with store.lease(image.layers) as lease:
 
         def work(digest: str) -> Descriptor:
-            return _compress(store, digest, cancel.check, pins)
+            return _compress(store, digest, cancel.check, lease)
 
         with ThreadPoolExecutor(_THREADS, "registry-compress") as threads:
             packed = dict(zip(plain, threads.map(work, plain), strict=True))
         layers = tuple(packed.get(layer.digest, layer) for layer in manifest.layers)
         config = msgspec.structs.replace(manifest.config, media_type=CONFIG)
         document = Manifest(config=config, layers=layers)
-        names = [n for n in image.names if store.resolve(n).manifest == image.manifest]
-        adopted = store.adopt(encode(document), MANIFEST, names)
-    store.collect()
-    return adopted
+        names = [n for n in image.names if n in store.names_of(image.manifest)]
+        return store.adopt(encode(document), MANIFEST, names)
 
 
 def _compress(
-    store: ImageStore, digest: str, check: Callable[[], None], pins: ExitStack
+    store: ImageStore, digest: str, check: Callable[[], None], lease: Lease
 ) -> Descriptor:
     from isal import isal_zlib
 
@@ -71,5 +70,5 @@ def _compress(
             blob.write(compressor.compress(chunk))
         blob.write(compressor.flush())
         size = blob.size
-        pins.enter_context(store.pinned((blob.digest,)))
+        lease.pin(blob.digest)
         return Descriptor(LAYER_GZIP, blob.commit(), size)

@@ -171,7 +171,7 @@ def _resolve(
 def _stored_id(store: ImageStore, name: str) -> str | None:
     try:
         return store.resolve(name).id
-    except NotFound:
+    except (CorruptState, NotFound):
         return None
 
 
@@ -197,7 +197,7 @@ def _fetch(
     pins = {remote.manifest.digest, registry_manifest.sha256(config)}
     pins.update(*((layer.digest, diff_id) for layer, diff_id in pairs))
     try:
-        with store.pinned(pins):
+        with store.lease(pins):
             _Layers(client, remote.source, pairs, emit, cancel).fetch()
             store.blobs.put(config)
             return store.adopt(remote.manifest.data, remote.manifest.media_type, names)
@@ -233,8 +233,8 @@ class _Layers:
             missing = []
             distinct = {(layer.digest, diff_id): layer for layer, diff_id in self._pairs}
             for (_, diff_id), layer in distinct.items():
-                exists = store.layers.has(diff_id)
-                if exists and store.blobs.size(layer.digest) == layer.size:
+                exists = store.layers.is_intact(diff_id)
+                if exists and store.blobs.is_intact(layer.digest, layer.size):
                     if not self._complete:
                         self._emit(status("Already exists", short(layer.digest)))
                 else:

@@ -20,7 +20,7 @@ from jaula.images.registry.progress import Message, ProgressBoard, amount, statu
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.upload import Upload, UploadResult
 from jaula.images.registry.worker_pool import WorkerPool
-from jaula.images.store.store import Image, ImageStore, short
+from jaula.images.store.store import Image, ImageStore, Lease, short
 from jaula.spec.image import Descriptor
 
 Emit = Callable[[Message], None]
@@ -38,6 +38,21 @@ def push(
 
     :raises NotFound: if a tag does not exist.
     """
+    try:
+        with client.store.lease() as lease:
+            return _push_tags(client, reference, credentials, emit, cancel, lease)
+    finally:
+        client.store.collect()  # plain layers that were compressed, or an image removed meanwhile
+
+
+def _push_tags(
+    client: RegistryClient,
+    reference: Reference,
+    credentials: Credentials,
+    emit: Emit,
+    cancel: Cancellation,
+    lease: Lease,
+) -> list[UploadResult]:
     repository = f"{reference.domain}/{reference.path}"
     emit(status(f"The push refers to repository [{repository}]"))
     tags = [reference.tag] if reference.tag else _tags(client.store, reference)
@@ -47,7 +62,7 @@ def push(
     for tag in tags:
         named = Reference(reference.domain, reference.path, tag)
         try:
-            images.append((tag, client.store.resolve(str(named))))
+            images.append((tag, client.store.pin(lease, str(named))))
         except NotFound:
             raise NotFound(f"tag does not exist: {named}") from None
     target = client.repository(reference.domain, reference.path, credentials, cancel)
@@ -75,8 +90,7 @@ def _push(
     if is_plain(manifest) and not image.digests:
         image = compress_layers(store, image, cancel)
         manifest = store.manifest(image)
-    blobs = {layer.digest for layer in manifest.layers}
-    with store.pinned((image.manifest, image.id, *blobs, *image.layers)):
+    with store.lease((image.manifest, *(layer.digest for layer in manifest.layers))):
         upload = Upload(target, store.blobs, cancel)
         distinct = {
             layer.digest: (layer, diff_id)

@@ -119,7 +119,7 @@ class Transfer:
     def unpack(self, growing: GrowingFile) -> None:
         """Unpack the blob while it grows. A layer that exists is skipped."""
         try:
-            if not self._store.layers.has(self.diff_id):
+            if not self._store.layers.is_intact(self.diff_id):
                 self._store.layers.extract(_Progress(growing, self._report_unpacked), self.diff_id)
         except BaseException as error:  # noqa: BLE001 - handed to the waiting pulls
             self._end_thread(error)
@@ -197,7 +197,7 @@ class Transfers:
             transfer = Transfer(self._store, source, layer, diff_id)
             transfer.watch(board)
             self._running[key] = transfer
-        if self._store.blobs.size(layer.digest) == layer.size:
+        if self._store.blobs.is_intact(layer.digest, layer.size):
             transfer.start_unpacking(self._unpackers)
             return transfer, True
         if self._receivers.busy:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,7 @@ from typing import BinaryIO
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.spec.image import DOCUMENT_LIMIT
-from jaula.storage.errors import file_error, is_full
+from jaula.storage.errors import DAMAGED_DISK, file_error, is_full
 from jaula.storage.trees import list_with_prefix, remove_with_prefix
 
 _PARTIAL = "new-"
@@ -29,8 +28,9 @@ Names = list[str]
 class BlobWriter:
     """A blob that is being written. It is deleted unless :meth:`commit` is called."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, damaged: set[str]) -> None:
         self._directory = directory
+        self._damaged = damaged
         self._path = directory / f"{_PARTIAL}{secrets.token_hex(8)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
         self._file: BinaryIO = open(  # noqa: SIM115 - closed by __exit__
@@ -81,6 +81,7 @@ class BlobWriter:
         """Store the blob under its digest and return the digest."""
         os.rename(self._path, self._directory / self.digest.removeprefix("sha256:"))
         self._kept = True
+        self._damaged.discard(self.digest)
         return self.digest
 
 
@@ -90,11 +91,12 @@ class BlobStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "blobs" / "sha256"
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._damaged: set[str] = set()
 
     def writer(self) -> BlobWriter:
         """Return a new blob, for a ``with`` statement."""
         try:
-            return BlobWriter(self._directory)
+            return BlobWriter(self._directory, self._damaged)
         except OSError as error:
             raise _full(error) from error
 
@@ -114,14 +116,21 @@ class BlobStore:
         :raises NotFound: if the blob does not exist.
         :raises CorruptState: if the content does not match.
         """
-        with self.open(digest) as file:
-            data = file.read(DOCUMENT_LIMIT + 1)
+        try:
+            with self.open(digest) as file:
+                data = file.read(DOCUMENT_LIMIT + 1)
+        except OSError as error:
+            if error.errno not in DAMAGED_DISK:
+                raise
+            raise CorruptState(
+                f"blob {digest} cannot be read: {error.strerror}", hint="pull or load it again"
+            ) from error
         if len(data) > DOCUMENT_LIMIT:
             raise InvalidRequest(f"blob {digest} is larger than {DOCUMENT_LIMIT} bytes")
         if "sha256:" + hashlib.sha256(data).hexdigest() != digest or size not in (None, len(data)):
             raise CorruptState(
                 f"blob {digest} is damaged: its content has another digest or size",
-                hint="remove the image and load it again",
+                hint="pull or load the image again",
             )
         return data
 
@@ -142,6 +151,17 @@ class BlobStore:
         except FileNotFoundError:
             return None
 
+    def mark(self, digest: str, *, damaged: bool) -> None:
+        """Record whether a verification found a blob damaged. The next copy replaces it then."""
+        if damaged:
+            self._damaged.add(digest)
+        else:
+            self._damaged.discard(digest)
+
+    def is_intact(self, digest: str, size: int) -> bool:
+        """Return whether a blob has ``size`` bytes and is not known to be damaged."""
+        return digest not in self._damaged and self.size(digest) == size
+
     def check(self, digest: str) -> str:
         """Read a whole blob and return the problem with it, or an empty string if it is intact."""
         try:
@@ -155,20 +175,28 @@ class BlobStore:
 
     def list(self) -> dict[str, int]:
         """Return the digests and sizes (bytes) of all complete blobs."""
-        return {
-            "sha256:" + path.name: path.lstat().st_size
-            for path in self._directory.iterdir()
-            if not path.name.startswith(_PARTIAL)
-        }
+        sizes = {digest: self.size(digest) for digest in self.digests()}
+        return {digest: size for digest, size in sizes.items() if size is not None}
 
-    def keep_only(self, digests: Container[str]) -> int:
-        """Remove all complete blobs except ``digests`` and return the bytes freed."""
-        freed = 0
-        for path in list(self._directory.iterdir()):
-            if not path.name.startswith(_PARTIAL) and "sha256:" + path.name not in digests:
-                freed += path.lstat().st_size
-                path.unlink(missing_ok=True)
-        return freed
+    def digests(self) -> Names:
+        """Return the digests of all complete blobs."""
+        return [
+            "sha256:" + name
+            for name in os.listdir(self._directory)
+            if not name.startswith(_PARTIAL)
+        ]
+
+    def detach(self, digest: str) -> str | None:
+        """Take a blob out of the store, without deleting it yet: a rename is quick.
+
+        Return the name for :meth:`remove_incomplete`, or None if the blob does not exist.
+        """
+        name = f"{_PARTIAL}{secrets.token_hex(8)}"
+        try:
+            os.rename(self._directory / hex_of(digest), self._directory / name)
+        except FileNotFoundError:
+            return None
+        return name
 
     def incomplete(self, before: int) -> Names:
         """Return the names of partial blobs last written before ``before``.
@@ -177,9 +205,15 @@ class BlobStore:
         """
         return list_with_prefix(self._directory, _PARTIAL, before=before)
 
-    def remove_incomplete(self, name: str) -> None:
-        """Remove one of the partial blobs by name."""
-        (self._directory / name).unlink(missing_ok=True)
+    def remove_incomplete(self, name: str) -> int:
+        """Remove a partial or detached blob by name and return the bytes freed."""
+        path = self._directory / name
+        try:
+            size = path.lstat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
 
     def sweep(self) -> Names:
         """Remove partial blobs that a crash left. Call this before anything is written."""

@@ -23,6 +23,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ import msgspec
 from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.reference import Reference, could_be_id, parse
 from jaula.images.store.blobs import BlobStore
+from jaula.kernel.sync import sync_directory
 from jaula.spec.image import (
     DOCUMENT_LIMIT,
     LAYERS_LIMIT,
@@ -197,17 +199,20 @@ class NameIndex:
     ) -> None:
         """Add names to ``manifest``, of ``size`` bytes. An image that had such a name loses it."""
         added = set(names)
-        kind = media_type or self.media_type(manifest)
-        if self._is_current(manifest, size, added, kind):
+        if self.is_current(manifest, size, added, media_type):
             return
+        kind = media_type or self.media_type(manifest)
         kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in added]
         named = [
             Descriptor(kind, manifest, size, annotations={REF_NAME: name}) for name in sorted(added)
         ]
         self._replace(kept + named, Descriptor(kind, manifest, size))
 
-    def _is_current(self, manifest: str, size: int, names: Collection[str], kind: str) -> bool:
+    def is_current(
+        self, manifest: str, size: int, names: Collection[str], media_type: str | None
+    ) -> bool:
         """Return whether nothing would change. A needless write would wait for the disk."""
+        kind = media_type or self.media_type(manifest)
         listed = [d for d in self.descriptors if d.digest == manifest]
         same = listed and all((d.size, d.media_type) == (size, kind) for d in listed)
         return bool(same) and all(self.names.get(name) == manifest for name in names)
@@ -261,6 +266,7 @@ def _write(path: Path, data: bytes) -> None:
         finally:
             os.close(descriptor)
         os.rename(temporary, path)
+        sync_directory(path.parent)  # an acknowledged name or removal survives a power failure
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -280,27 +286,65 @@ class CatalogContents(msgspec.Struct, frozen=True):
     blobs: tuple[str, ...]  # digests of the layer blobs
 
 
+class _Entries(msgspec.Struct, frozen=True):
+    """The images by manifest digest, and the manifest digests of each image id, oldest first."""
+
+    contents: dict[str, CatalogContents]
+    ids: dict[str, tuple[str, ...]]
+
+    def with_manifest(self, digest: str, contents: CatalogContents) -> _Entries:
+        older = [d for d in self.ids.get(contents.id, ()) if d != digest]
+        return _Entries(
+            self.contents | {digest: contents}, self.ids | {contents.id: (*older, digest)}
+        )
+
+    def without(self, manifests: Collection[str]) -> _Entries:
+        kept = {id: tuple(d for d in all if d not in manifests) for id, all in self.ids.items()}
+        return _Entries(
+            {d: contents for d, contents in self.contents.items() if d not in manifests},
+            {id: digests for id, digests in kept.items() if digests},
+        )
+
+
 class Catalog:
-    """The manifests of one index. Changes are made under the store's lock."""
+    """The manifests of one index. Changes are made under the store's lock.
+
+    The entries are replaced as a whole, so readers need no lock.
+    """
 
     def __init__(self, blobs: BlobStore, layers: LayerStore, index: NameIndex) -> None:
         self._blobs = blobs
         self._layers = layers
         self._index = index
-        self._ids: dict[str, tuple[str, ...]] = {}  # image id -> digests of its manifests
-        self.contents: dict[str, CatalogContents] = {}
         self.damaged: dict[str, str] = {}
+        contents: dict[str, CatalogContents] = {}
+        ids: dict[str, tuple[str, ...]] = {}
         for manifest in index.manifests():
             try:
-                self.read(manifest)
+                described = self._describe(manifest)
             except JaulaError as error:
                 self.damaged[manifest] = error.message
+            else:
+                contents[manifest] = described
+                ids[described.id] = (*ids.get(described.id, ()), manifest)
+        self._entries = _Entries(contents, ids)
+
+    @property
+    def contents(self) -> dict[str, CatalogContents]:
+        """Return the images by manifest digest. The dictionary does not change."""
+        return self._entries.contents
 
     def read(self, digest: str) -> str:
         """Add a stored manifest to the catalog and return the id of its image.
 
         :raises JaulaError: if the manifest, its configuration or a layer is missing or damaged.
         """
+        contents = self._describe(digest)
+        self._entries = self._entries.with_manifest(digest, contents)
+        self.damaged.pop(digest, None)
+        return contents.id
+
+    def _describe(self, digest: str) -> CatalogContents:
         manifest = self.manifest(digest)
         config = manifest.config
         data = self._blobs.document(config.digest, config.size)
@@ -312,11 +356,7 @@ class Catalog:
             )
         size = sum(self._layers.info(layer).size for layer in document.rootfs.diff_ids)
         blobs = tuple(layer.digest for layer in manifest.layers)
-        self.contents[digest] = CatalogContents(config.digest, document, size, blobs)
-        older = [d for d in self._ids.get(config.digest, ()) if d != digest]
-        self._ids[config.digest] = (*older, digest)
-        self.damaged.pop(digest, None)
-        return config.digest
+        return CatalogContents(config.digest, document, size, blobs)
 
     def manifest(self, digest: str) -> Manifest:
         """Return a stored manifest, verified."""
@@ -327,38 +367,73 @@ class Catalog:
             )
         return manifest
 
+    def damaged_parts(self) -> tuple[set[str], set[str]]:
+        """Return the layers and the blobs of damaged images, as far as they can be read."""
+        layers: set[str] = set()
+        blobs = set(self.damaged)
+        for digest in self.damaged:
+            with suppress(JaulaError):
+                manifest = self.manifest(digest)
+                stored = {layer.digest for layer in manifest.layers}
+                blobs |= {manifest.config.digest, *stored}
+                layers |= stored  # the digest of a plain layer is its diff id
+                config = self._blobs.document(manifest.config.digest, manifest.config.size)
+                layers.update(check_document(config, manifest.config.digest).rootfs.diff_ids)
+        return layers, blobs
+
+    def drop_damaged(self, manifests: Collection[str]) -> None:
+        """Remove damaged manifests with all their names."""
+        if manifests:
+            self._index.drop(manifests)
+        for manifest in manifests:
+            self.damaged.pop(manifest, None)
+
     def manifests_of(self, id: str) -> tuple[str, ...]:
         """Return the digests of an image's manifests, empty if there is no such image."""
-        return self._ids.get(id, ())
+        return self._entries.ids.get(id, ())
 
     def forget(self, id: str) -> None:
         """Remove an image with all its manifests and names."""
-        manifests = self._ids.pop(id, ())
+        self._drop(self.manifests_of(id))
+
+    def _drop(self, manifests: Collection[str]) -> None:
         self._index.drop(manifests)
-        for manifest in manifests:
-            self.contents.pop(manifest, None)
+        self._entries = self._entries.without(manifests)
 
     def remove_unnamed(self, id: str) -> None:
         """Remove the unnamed manifests of an image, if another of its manifests has a name."""
-        named = [m for m in self._ids[id] if self._index.names_of(m)]
-        nameless = set(self._ids[id]) - set(named)
-        if named and nameless:
-            self._index.drop(nameless)
-            for digest in nameless:
-                self.contents.pop(digest, None)
-            self._ids[id] = tuple(named)
+        manifests = self.manifests_of(id)
+        nameless = {m for m in manifests if not self._index.names_of(m)}
+        if nameless and len(nameless) < len(manifests):
+            self._drop(nameless)
 
     def remove_all_unnamed(self) -> None:
         """Remove the unnamed manifests of every image, as an interrupted change leaves them."""
-        for id in self._ids:
+        for id in self._entries.ids:
             self.remove_unnamed(id)
+
+    def restore(self, digest: str, before: CatalogContents | None) -> None:
+        """Undo :meth:`read` of a manifest that could not be named. ``before`` was its entry.
+
+        A manifest that the index lists stays: it was damaged before, and is intact now.
+        """
+        if before is None and digest not in self._index.manifests():
+            self._entries = self._entries.without((digest,))
 
     # -- lookup ---------------------------------------------------------------------------------
 
     def image(self, manifest: str) -> Image:
-        """Return the image that a manifest describes."""
-        contents = self.contents[manifest]
-        names = sorted({n for m in self._ids[contents.id] for n in self._index.names_of(m)})
+        """Return the image that a manifest describes.
+
+        :raises NotFound: if it has been removed.
+        """
+        return self._image(self._entries, manifest)
+
+    def _image(self, entries: _Entries, manifest: str) -> Image:
+        contents = entries.contents.get(manifest)
+        if contents is None:
+            raise NotFound(f"No such image: {manifest}")
+        names = sorted({n for m in entries.ids[contents.id] for n in self._index.names_of(m)})
         return Image(
             id=contents.id,
             names=tuple(name for name in names if "@" not in name),
@@ -371,7 +446,8 @@ class Catalog:
 
     def list(self) -> Images:
         """Return all images, newest first."""
-        images = [self.image(manifests[-1]) for manifests in self._ids.values()]
+        entries = self._entries
+        images = [self._image(entries, manifests[-1]) for manifests in entries.ids.values()]
         return sorted(images, key=lambda image: (image.created, image.id), reverse=True)
 
     def resolve(self, ref: str) -> Image:
@@ -381,9 +457,12 @@ class Catalog:
         :raises CorruptState: if the image cannot be read.
         :raises InvalidRequest: if an id prefix is ambiguous or ``ref`` is not valid.
         """
+        entries = self._entries
+        if (reason := self.damaged.get(ref)) is not None:
+            raise _damaged_error(ref, reason)
         for id in (ref, "sha256:" + ref):
-            if id in self._ids:
-                return self.image(self._ids[id][-1])
+            if id in entries.ids:
+                return self._image(entries, entries.ids[id][-1])
         manifest, label = None, ref
         try:
             reference = parse(ref)
@@ -397,25 +476,15 @@ class Catalog:
                 digest_name = f"{reference.repository}@{reference.digest}"
                 manifest = self._index.names.get(digest_name) or self._by_digest(reference)
         if manifest is None and could_be_id(ref):
-            manifest = self._by_id_prefix(ref)
+            manifest = _by_id_prefix(entries, ref)
         if manifest is None:
             raise NotFound(f"No such image: {label}")
-        if manifest not in self.contents:
-            raise CorruptState(
-                f"image {label} is damaged: {self.damaged[manifest]}",
-                hint="jaula system check --repair repairs what is repairable",
-            )
-        return self.image(manifest)
-
-    def _by_id_prefix(self, text: str) -> str | None:
-        """Return the manifest of the one image whose id starts with ``text``."""
-        prefix = "sha256:" + text.removeprefix("sha256:")
-        matches = [id for id in self._ids if id.startswith(prefix)]
-        if len(matches) > 1:
-            raise InvalidRequest(
-                f"image id {text!r} is ambiguous: {len(matches)} images start with it"
-            )
-        return self._ids[matches[0]][-1] if matches else None
+        if (reason := self.damaged.get(manifest)) is not None:
+            raise _damaged_error(label, reason)
+        current = self._entries  # the name may be newer than the entries read above
+        if manifest not in current.contents:
+            raise NotFound(f"No such image: {label}")
+        return self._image(current, manifest)
 
     def _by_digest(self, reference: Reference) -> str | None:
         for manifest in self._index.manifests():
@@ -423,3 +492,19 @@ class Catalog:
             if manifest == reference.digest and reference.repository in repositories:
                 return manifest
         return None
+
+
+def _damaged_error(label: str, reason: str) -> CorruptState:
+    return CorruptState(
+        f"image {label} is damaged: {reason}",
+        hint="pull or load it again; jaula system check --repair repairs what is repairable",
+    )
+
+
+def _by_id_prefix(entries: _Entries, text: str) -> str | None:
+    """Return the manifest of the one image whose id starts with ``text``."""
+    prefix = "sha256:" + text.removeprefix("sha256:")
+    matches = [id for id in entries.ids if id.startswith(prefix)]
+    if len(matches) > 1:
+        raise InvalidRequest(f"image id {text!r} is ambiguous: {len(matches)} images start with it")
+    return entries.ids[matches[0]][-1] if matches else None

@@ -35,15 +35,15 @@ def check(store: ImageStore, manifest: str) -> None:
     :raises CorruptState: if a required blob is missing or truncated.
     """
     for blob, layer in layer_pairs(store, manifest):
-        if not store.layers.is_on_disk(layer) and store.blobs.size(blob.digest) != blob.size:
+        if not store.layers.is_intact(layer) and store.blobs.size(blob.digest) != blob.size:
             raise CorruptState(f"the blob {blob.digest} is missing or truncated")
 
 
 def repair(store: ImageStore, manifest: str) -> None:
-    """Unpack the missing layers and add the image to the catalog again."""
+    """Unpack the missing and damaged layers and add the image to the catalog again."""
     check(store, manifest)
     for blob, layer in layer_pairs(store, manifest):
-        if not store.layers.is_on_disk(layer):
+        if not store.layers.is_intact(layer):
             unpack(store, blob.digest, layer)
     store.reload_manifest(manifest)
 
@@ -53,5 +53,5 @@ def unpack(store: ImageStore, blob: str, layer: str) -> None:
 
     :raises InvalidRequest: if the blob does not match its digests.
     """
-    with store.pinned((blob, layer)), store.blobs.open(blob) as file:
+    with store.lease((blob, layer)), store.blobs.open(blob) as file:
         store.layers.check(file, layer, repair=True)

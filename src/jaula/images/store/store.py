@@ -7,9 +7,19 @@ unpacked into the :class:`~jaula.storage.layers.store.LayerStore` when an image 
 
 The store does not know whether a container uses an image; the caller passes that.
 
-Methods may be called from several threads. The index is changed under one lock. An image that is
-being loaded is pinned, so that a concurrent removal does not collect its parts as garbage
-(:class:`GcRoots`).
+Methods may be called from several threads. The index is changed under one lock. What arrives is
+kept by a :class:`Lease`, so that a concurrent removal does not collect it as garbage.
+
+Garbage collection removes nothing that arrives, by three rules:
+
+1. A blob or layer is pinned before the store is asked whether it exists, and before it gets its
+   final name. The pin ends after an image names it.
+2. Collection decides under the lock of the pins, and renames the garbage away under the same lock.
+   So a pin is taken either before the decision, which keeps the content, or after the rename: then
+   the content is absent, and its owner stores it again.
+3. An image that is read is pinned first and looked up again afterwards (:meth:`ImageStore.pin`).
+
+Files are deleted after the locks are released. No lock is held while content is received.
 """
 
 from __future__ import annotations
@@ -17,10 +27,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from types import TracebackType
+from typing import NamedTuple
 
 from jaula.config import Paths
-from jaula.errors import Conflict, InvalidRequest
+from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.images.reference import familiar, index_name, parse
 from jaula.images.store.blobs import BlobStore
 from jaula.images.store.catalog import (
@@ -33,13 +45,16 @@ from jaula.images.store.catalog import (
     history,
     short,
 )
+from jaula.kernel.sync import sync_file_systems
 from jaula.spec.image import CONFIG, Descriptor, Manifest, decode, encode
+from jaula.storage.errors import file_error
 from jaula.storage.layers.store import LayerStore
 
 __all__ = [
     "GcRoots",
     "Image",
     "ImageStore",
+    "Lease",
     "RemovalResult",
     "check_document",
     "familiar",
@@ -64,27 +79,63 @@ class GcRoots:
         self._holders: list[Holder] = []
 
     def hold(self, holder: Holder) -> None:
-        """Ask ``holder`` from now on, from any thread, for more roots."""
+        """Ask ``holder`` from now on, from any thread, for more roots. It must take no pin."""
         self._holders.append(holder)
 
-    @contextmanager
-    def pinned(self, digests: Iterable[str]) -> Iterator[None]:
-        """Keep ``digests`` for the duration of a ``with`` statement. Pins may overlap."""
-        pins = tuple(digests)
+    def pin(self, digests: Iterable[str]) -> None:
         with self._lock:
-            self._pins.update(pins)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._pins.subtract(pins)
-                self._pins = +self._pins
+            self._pins.update(digests)
 
-    def all(self) -> set[str]:
-        """Return the pins and the roots of all holders."""
+    def unpin(self, digests: Iterable[str]) -> None:
         with self._lock:
-            pins = set(self._pins)
-        return pins.union(*(holder() for holder in self._holders))
+            self._pins.subtract(digests)
+            self._pins = +self._pins
+
+    @contextmanager
+    def locked(self) -> Iterator[set[str]]:
+        """Yield the pins and the roots of all holders. No pin is taken or released meanwhile."""
+        with self._lock:
+            yield set(self._pins).union(*(holder() for holder in self._holders))
+
+
+class Lease:
+    """Blobs and layers that garbage collection keeps until the lease is closed.
+
+    Leases may overlap. The methods may be called from several threads.
+    """
+
+    def __init__(self, roots: GcRoots) -> None:
+        self._roots = roots
+        self._pins: list[str] = []
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def pin(self, *digests: str) -> None:
+        """Keep ``digests`` from now on, whether they exist yet or not."""
+        self._roots.pin(digests)
+        self._pins.extend(digests)
+
+    def close(self) -> None:
+        """Release all pins. A second call does nothing."""
+        pins, self._pins = self._pins, []
+        self._roots.unpin(pins)
+
+
+class Garbage(NamedTuple):
+    """Layers and blobs that were taken out of the store: pairs of digest and temporary name."""
+
+    layers: tuple[tuple[str, str], ...] = ()
+    blobs: tuple[tuple[str, str], ...] = ()
+    layer_bytes: int = 0
 
 
 class RemovalResult(list[dict[str, str]]):
@@ -99,8 +150,13 @@ class RemovalResult(list[dict[str, str]]):
 class ImageStore:
     """The images of one engine."""
 
-    def __init__(self, paths: Paths, layers: LayerStore) -> None:
+    def __init__(self, paths: Paths, layers: LayerStore, *, durable: bool = True) -> None:
+        """Open the store. With ``durable``, the content of an image is on the disk before its name.
+
+        Without, an image may be damaged by a power failure soon after it was stored.
+        """
         paths.images.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directories = (paths.images, paths.layers) if durable else ()
         self.layers = layers
         self.blobs = BlobStore(paths.images)
         self._index = NameIndex(paths.images)
@@ -148,14 +204,22 @@ class ImageStore:
         return contents.blobs if contents else ()
 
     def layers_of(self, manifest: str) -> tuple[str, ...]:
-        """Return the layer blobs of a manifest, base first."""
-        return self._catalog.contents[manifest].blobs
+        """Return the layer blobs of a manifest, base first.
+
+        :raises NotFound: if the image has been removed.
+        """
+        contents = self._catalog.contents.get(manifest)
+        if contents is None:
+            raise NotFound(f"No such image: {manifest}")
+        return contents.blobs
 
     def blobs_with(self, image: Image) -> set[str]:
         """Return all blobs of an image: manifests, configuration and layers."""
+        catalog = self._catalog.contents
         blobs = {image.id}
         for manifest in self.manifests_of(image.id):
-            blobs |= {manifest, *self._catalog.contents[manifest].blobs}
+            if manifest in catalog:
+                blobs |= {manifest, *catalog[manifest].blobs}
         return blobs
 
     def config_bytes(self, image: Image) -> bytes:
@@ -168,14 +232,40 @@ class ImageStore:
 
     def history(self, ref: str) -> History:
         """Return the build steps of an image, newest first."""
-        image = self.resolve(ref)
-        return history(image, [self.layers.info(layer).size for layer in image.layers])
+        with self.pinned_image(ref) as image:
+            return history(image, [self.layers.info(layer).size for layer in image.layers])
 
     # -- adding ---------------------------------------------------------------------------------
 
-    def pinned(self, digests: Iterable[str]) -> AbstractContextManager[None]:
-        """Keep blobs and layers that no image names yet during a ``with`` statement."""
-        return self._roots.pinned(digests)
+    def lease(self, digests: Iterable[str] = ()) -> Lease:
+        """Return a lease of blobs and layers, for a ``with`` statement."""
+        lease = Lease(self._roots)
+        lease.pin(*digests)
+        return lease
+
+    def pin(self, lease: Lease, ref: str) -> Image:
+        """Return the image for ``ref``, after adding all its parts to a lease.
+
+        :raises NotFound: if no image matches.
+        """
+        while True:
+            image = self.resolve(ref)
+            contents = self._catalog.contents.get(image.manifest)
+            if contents is None:
+                continue  # removed since, or replaced by another manifest
+            lease.pin(image.manifest, *contents.blobs, *self.blobs_with(image), *image.layers)
+            # Still listed after the pin: no collection has decided about it before.
+            if image.manifest in self._catalog.contents:
+                return image
+
+    @contextmanager
+    def pinned_image(self, ref: str) -> Iterator[Image]:
+        """Keep an image and all its parts during a ``with`` statement, even if it is removed.
+
+        :raises NotFound: if no image matches.
+        """
+        with self.lease() as lease:
+            yield self.pin(lease, ref)
 
     def hold(self, holder: Holder) -> None:
         """Ask ``holder`` from now on, from any thread, for more garbage collection roots."""
@@ -183,10 +273,13 @@ class ImageStore:
 
     def held(self) -> set[str]:
         """Return the blobs and layers that stay although no image names them."""
-        return self._roots.all()
+        with self._roots.locked() as roots:
+            return roots
 
     def add(self, config: bytes, layers: Sequence[Descriptor], names: Iterable[str]) -> Image:
         """Create an image from a configuration and from layer blobs that are stored and unpacked.
+
+        The caller has pinned the layers and their blobs since before it stored them.
 
         :raises InvalidRequest: if configuration and layers do not match.
         """
@@ -200,20 +293,26 @@ class ImageStore:
         for diff_id, layer in zip(document.rootfs.diff_ids, layers, strict=True):
             if not self.layers.has(diff_id) or self.blobs.size(layer.digest) != layer.size:
                 raise InvalidRequest(f"layer {diff_id} of image {id} is missing")
-        manifest = Manifest(config=Descriptor(CONFIG, id, len(config)), layers=tuple(layers))
-        with self._lock:
+        manifest = encode(
+            Manifest(config=Descriptor(CONFIG, id, len(config)), layers=tuple(layers))
+        )
+        new = digest_of(manifest)
+        with self.lease((id, new)):
             self.blobs.put(config)
-            existing = self._catalog.manifests_of(id)
-            digest = existing[-1] if existing else self.blobs.put(encode(manifest))
-            self._catalog.read(digest)  # before it is named: an incomplete image gets no name
-            self._index.set(digest, self.blobs.size(digest) or 0, names)
-            return self._catalog.image(digest)
+            if not self._catalog.manifests_of(id):
+                self.blobs.put(manifest)
+            self.sync()
+            with self._lock:
+                existing = self._catalog.manifests_of(id)
+                digest = existing[-1] if existing else self.blobs.put(manifest)
+                self._name(digest, self.blobs.size(digest) or 0, names)
+                return self._catalog.image(digest)
 
     def adopt(self, manifest: bytes, media_type: str, names: Iterable[str]) -> Image:
         """Store a manifest unchanged. Its configuration and layers must be stored and unpacked.
 
-        Names with a digest are Docker's RepoDigests. Other manifests of the same image that have no
-        name are removed.
+        The caller has pinned them since before it stored them. Names with a digest are Docker's
+        RepoDigests. Other manifests of the same image that have no name are removed.
 
         :raises InvalidRequest: if a part is missing.
         """
@@ -221,12 +320,41 @@ class ImageStore:
         for layer in document.layers:
             if self.blobs.size(layer.digest) != layer.size:
                 raise InvalidRequest(f"layer {layer.digest} of the manifest is not stored")
-        with self._lock:
+        names = tuple(names)
+        with self.lease((digest_of(manifest),)):
             digest = self.blobs.put(manifest)
-            id = self._catalog.read(digest)
-            self._index.set(digest, len(manifest), names, media_type)
-            self._catalog.remove_unnamed(id)
-            return self._catalog.image(digest)
+            if not self._index.is_current(digest, len(manifest), names, media_type):
+                self.sync()
+            with self._lock:
+                id = self._name(digest, len(manifest), names, media_type)
+                self._catalog.remove_unnamed(id)
+                return self._catalog.image(digest)
+
+    def sync(self) -> None:
+        """Write blobs and layers to the disk, before a name or a record refers to them.
+
+        One call for the whole file system costs less than one for each file of a layer.
+        """
+        try:
+            sync_file_systems(*self._directories)
+        except OSError as error:
+            raise file_error(error, "cannot store an image") from error
+
+    def _name(
+        self, manifest: str, size: int, names: Iterable[str], media_type: str | None = None
+    ) -> str:
+        """Add a stored manifest to the catalog, then to the index. Return the id of its image."""
+        before = self._catalog.contents.get(manifest)
+        id = self._catalog.read(manifest)  # before it is named: an incomplete image gets no name
+        damaged = [m for m in self._catalog.damaged if self._index.names_of(m)]
+        try:
+            self._index.set(manifest, size, names, media_type)
+        except BaseException:
+            self._catalog.restore(manifest, before)
+            raise
+        # This image replaces a damaged one that had its names.
+        self._catalog.drop_damaged([m for m in damaged if not self._index.names_of(m)])
+        return id
 
     def tag(self, source: str, target: str) -> Image:
         """Give an image one more name. An image that had the name loses it."""
@@ -236,7 +364,7 @@ class ImageStore:
         with self._lock:
             image = self.resolve(source)
             self._index.set(image.manifest, self.blobs.size(image.manifest) or 0, [str(reference)])
-        return self.resolve(image.id)
+            return self.resolve(image.id)
 
     # -- removal --------------------------------------------------------------------------------
 
@@ -245,42 +373,52 @@ class ImageStore:
 
         ``in_use`` describes a container that uses the image (``container abc is using it``). Such
         an image loses its names only with ``force``, and stays. A damaged image is removed by its
-        names.
+        names, and without names by the digest of its manifest.
 
         :raises NotFound: if no image matches ``ref``.
         :raises Conflict: if ``force`` is required.
         """
+        garbage = Garbage()
         with self._lock:
-            named = index_name(ref)
-            if named is not None and self._index.names.get(named) in self._catalog.damaged:
-                return self._remove_damaged(named)
-            image = self.resolve(ref)
-            all_names = image.names + image.digests
-            names = tuple(name for name in all_names if name == named)
-            by_id = not names
-            names = _with_digests(image, names) or all_names
-            remaining = tuple(name for name in all_names if name not in names)
-            if by_id and len(image.names) > 1 and not force:
-                raise Conflict(
-                    f"unable to delete {short(image.id)} (must be forced) - image is referenced in "
-                    f"multiple repositories: {', '.join(image.names)}"
-                )
-            if in_use is not None and not remaining and not force:
-                raise Conflict(
-                    f"unable to remove repository reference {ref!r} (must force) - {in_use}"
-                    if not by_id
-                    else f"unable to delete {short(image.id)} (must be forced) - {in_use}"
-                )
-            result = RemovalResult({"Untagged": name} for name in names)
-            if remaining or in_use is not None:
-                self._index.unset(names)
-                self._catalog.remove_unnamed(image.id)
-                return result
-            self._catalog.forget(image.id)
-            result.append({"Deleted": image.id})
-            removed, result.freed = self._collect()
-            result.extend({"Deleted": layer} for layer in removed)
+            result = self._unname(ref, force, in_use)
+            if any("Deleted" in step for step in result):
+                garbage = self.detach(self.candidates())
+        result.extend({"Deleted": layer} for layer, _ in garbage.layers)
+        result.freed = self.delete(garbage)
+        return result
+
+    def _unname(self, ref: str, force: bool, in_use: str | None) -> RemovalResult:
+        named = index_name(ref)
+        if named is not None and self._index.names.get(named) in self._catalog.damaged:
+            return self._remove_damaged(named)
+        if ref in self._catalog.damaged and not self._index.names_of(ref):
+            self._catalog.drop_damaged((ref,))
+            return RemovalResult([{"Deleted": ref}])
+        image = self.resolve(ref)
+        all_names = image.names + image.digests
+        names = tuple(name for name in all_names if name == named)
+        by_id = not names
+        names = _with_digests(image, names) or all_names
+        remaining = tuple(name for name in all_names if name not in names)
+        if by_id and len(image.names) > 1 and not force:
+            raise Conflict(
+                f"unable to delete {short(image.id)} (must be forced) - image is referenced in "
+                f"multiple repositories: {', '.join(image.names)}"
+            )
+        if in_use is not None and not remaining and not force:
+            raise Conflict(
+                f"unable to remove repository reference {ref!r} (must force) - {in_use}"
+                if not by_id
+                else f"unable to delete {short(image.id)} (must be forced) - {in_use}"
+            )
+        result = RemovalResult({"Untagged": name} for name in names)
+        if remaining or in_use is not None:
+            self._index.unset(names)
+            self._catalog.remove_unnamed(image.id)
             return result
+        self._catalog.forget(image.id)
+        result.append({"Deleted": image.id})
+        return result
 
     def _remove_damaged(self, name: str) -> RemovalResult:
         manifest = self._index.names[name]
@@ -288,11 +426,8 @@ class ImageStore:
         if self._index.names_of(manifest) != (name,):
             self._index.unset((name,))
         else:
-            del self._catalog.damaged[manifest]
-            self._index.drop((manifest,))
+            self._catalog.drop_damaged((manifest,))
             result.append({"Deleted": manifest})
-            removed, result.freed = self._collect()
-            result.extend({"Deleted": layer} for layer in removed)
         return result
 
     def reload_manifest(self, manifest: str) -> None:
@@ -305,43 +440,70 @@ class ImageStore:
 
     def needed(self) -> tuple[set[str], set[str]]:
         """Return the diff ids of layers and the digests of blobs that must stay."""
-        layers = self.held()
-        blobs = {*layers, *self._catalog.damaged}
-        for digest, contents in list(self._catalog.contents.items()):
+        layers, blobs = self._named()
+        held = self.held()
+        return layers | held, blobs | held
+
+    def _named(self) -> tuple[set[str], set[str]]:
+        """Return the layers and blobs that images need."""
+        layers, blobs = self._catalog.damaged_parts()
+        for digest, contents in self._catalog.contents.items():
             layers.update(contents.document.rootfs.diff_ids)
             blobs.update((digest, contents.id, *contents.blobs))
         return layers, blobs
 
+    def candidates(self) -> tuple[Names, Names]:
+        """Return all layers and blobs. What arrives later is not among them."""
+        return self.layers.ids(), self.blobs.digests()
+
     def garbage(self) -> tuple[Names, Names]:
         """Return the layers and blobs that :meth:`collect` would remove."""
         with self._lock:
-            if self._catalog.damaged:
-                return [], []
+            stored = self.candidates()
             layers, blobs = self.needed()
             return (
-                [diff_id for diff_id in self.layers.ids() if diff_id not in layers],
-                [digest for digest in self.blobs.list() if digest not in blobs],
+                [diff_id for diff_id in stored[0] if diff_id not in layers],
+                [digest for digest in stored[1] if digest not in blobs],
             )
 
     def collect(self) -> Names:
         """Remove blobs and layers that no image needs and return the diff ids of the layers."""
-        return self._collect()[0]
+        garbage = self.detach(self.candidates())
+        self.delete(garbage)
+        return [diff_id for diff_id, _ in garbage.layers]
 
-    def _collect(self) -> tuple[Names, int]:
+    def detach(self, candidates: tuple[Names, Names]) -> Garbage:
+        """Take those of ``candidates`` out of the store that nothing needs, by renames."""
         with self._lock:
-            if self._catalog.damaged:
-                return [], 0  # the parts of a damaged image are unknown, so nothing is removed
-            layers, blobs = self.needed()
-            unused = [diff_id for diff_id in self.layers.ids() if diff_id not in layers]
-            freed = sum(self.layers.size(diff_id) for diff_id in unused)
-            for diff_id in unused:
-                self.layers.remove(diff_id)
-            return unused, freed + self.blobs.keep_only(blobs)
+            layers, blobs = self._named()
+            with self._roots.locked() as roots:
+                unused = [d for d in candidates[0] if d not in layers and d not in roots]
+                size = sum(self.layers.size(diff_id) for diff_id in unused)
+                return Garbage(
+                    _pairs(unused, self.layers.detach),
+                    _pairs(
+                        [d for d in candidates[1] if d not in blobs and d not in roots],
+                        self.blobs.detach,
+                    ),
+                    size,
+                )
+
+    def delete(self, garbage: Garbage) -> int:
+        """Delete what :meth:`detach` took out, and return the bytes freed."""
+        for _, name in garbage.layers:
+            self.layers.remove_incomplete(name)
+        freed = sum(self.blobs.remove_incomplete(name) for _, name in garbage.blobs)
+        return freed + garbage.layer_bytes
 
     def sweep(self) -> Names:
         """Remove partial files that a crash left. Call this before anything is loaded."""
         self._catalog.remove_all_unnamed()
         return self._index.sweep() + self.layers.sweep() + self.blobs.sweep() + self.collect()
+
+
+def _pairs(digests: Names, detach: Callable[[str], str | None]) -> tuple[tuple[str, str], ...]:
+    """Detach each of ``digests`` and return those that existed, with their temporary names."""
+    return tuple((digest, name) for digest in digests if (name := detach(digest)) is not None)
 
 
 def _with_digests(image: Image, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -51,10 +51,13 @@ class Verification:
         self._layers: dict[str, Damages] = {}
 
     def run(self, image: Image) -> VerifiedImage:
-        """Verify all manifests, the configuration and the layers of an image."""
+        """Verify all manifests, the configuration and the layers of an image.
+
+        :raises NotFound: if the image has been removed.
+        """
         store = self._store
-        blobs = store.blobs_with(image)
-        with store.pinned({*blobs, *image.layers}):
+        with store.pinned_image(image.id) as image:
+            blobs = store.blobs_with(image)
             damages = [damage for blob in sorted(blobs) for damage in self._blob(image, blob)]
             count = 0
             for manifest in store.manifests_of(image.id)[-1:]:
@@ -69,6 +72,7 @@ class Verification:
     def _blob(self, image: Image, digest: str) -> Damages:
         if digest not in self._blobs:
             problem = self._store.blobs.check(digest)
+            self._store.blobs.mark(digest, damaged=bool(problem))
             kind = "blob"
             if digest == image.id:
                 kind = "config"
@@ -85,6 +89,7 @@ class Verification:
                 )
             else:
                 damages = tuple(self._compare(blob, layer))
+                self._store.layers.mark(layer, damaged=bool(damages))
             self._layers[layer] = damages
         return self._layers[layer]
 

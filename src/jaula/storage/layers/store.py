@@ -3,8 +3,8 @@
 A layer is named by its diff id, the sha256 of its uncompressed tar (image-spec 1.1 ``config.md``,
 'Layer DiffID'). It is extracted under a temporary name and renamed when its digest is verified, so
 an existing layer is complete. After a crash of the engine :meth:`LayerStore.sweep` removes
-incomplete layers. Nothing is synced to disk: after a power failure a layer may have to be loaded
-again.
+incomplete layers. The image store writes layers to the disk before an image or a build step refers
+to them (:meth:`jaula.images.store.store.ImageStore.sync`).
 
 Other users cannot enter the directory, because layers have set-user-ID programs.
 """
@@ -16,17 +16,19 @@ import hashlib
 import mmap
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from jaula.config import Paths
-from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.storage.compare import Difference, compare_trees
 from jaula.storage.compression import PrefixedStream, Source, decompress_stream
-from jaula.storage.errors import is_full
+from jaula.storage.errors import DAMAGED_DISK, is_full
 from jaula.storage.layers.extract import Extractor
 from jaula.storage.tar.reader import Limits, TarReader
 from jaula.storage.trees import (
@@ -75,10 +77,16 @@ class LayerStore:
         self._directory = paths.layers
         self._limits = limits
         self._info: dict[str, LayerInfo] = {}
+        self._lock = threading.RLock()  # of the cache: it changes together with the directory
+        self._damaged: set[str] = set()
+        self.users: Callable[[str], Sequence[str]] = lambda diff_id: ()
+        """Returns the names of running containers with a layer, whose files must stay."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def extract(self, stream: Source, expected: str | None = None) -> LayerInfo:
         """Extract the tar of a layer, plain or compressed. An existing layer is kept.
+
+        A damaged one is replaced.
 
         After an error no file is left.
 
@@ -97,7 +105,7 @@ class LayerStore:
         The file is mapped, so its data is not copied to a buffer. No process may change it
         meanwhile.
         """
-        if self.has(diff_id):
+        if self.is_intact(diff_id):
             return self.info(diff_id)
         size = os.fstat(tar.fileno()).st_size
         if not size:
@@ -122,7 +130,6 @@ class LayerStore:
     ) -> LayerInfo:
         with self._extract_temporary(reader, diff_id, expected) as new:
             self._rename(new.parent, new.name, new.info)
-        self._info[new.info.diff_id] = new.info
         return new.info
 
     @contextmanager
@@ -194,9 +201,11 @@ class LayerStore:
                     differences = [Difference("/", "the layer is not extracted")]
             differences += self._compare_info(new.info)
             if repair and differences:
-                self.remove(diff_id)
-                self._rename(new.parent, new.name, new.info)
-                self._info[diff_id] = new.info
+                with self._lock:
+                    old = self._detach_damaged(diff_id)
+                    self._rename(new.parent, new.name, new.info)
+                if old is not None:
+                    self.remove_incomplete(old)
         return differences
 
     def _compare_info(self, expected: LayerInfo) -> list[Difference]:
@@ -208,12 +217,34 @@ class LayerStore:
         return [] if same else [Difference("layer.json", "it does not describe the layer")]
 
     def _rename(self, parent: int, name: str, info: LayerInfo) -> None:
-        try:
-            os.rename(name, _hex(info.diff_id), src_dir_fd=parent, dst_dir_fd=parent)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            # The layer exists already. The caller removes this one.
+        with self._lock:
+            try:
+                os.rename(name, _hex(info.diff_id), src_dir_fd=parent, dst_dir_fd=parent)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if self.is_intact(info.diff_id):
+                    return  # the caller removes this copy
+                old = self._detach_damaged(info.diff_id)
+                os.rename(name, _hex(info.diff_id), src_dir_fd=parent, dst_dir_fd=parent)
+            else:
+                old = None
+            self._info[info.diff_id] = info
+            self._damaged.discard(info.diff_id)
+        if old is not None:
+            self.remove_incomplete(old)
+
+    def _detach_damaged(self, diff_id: str) -> str | None:
+        """Take a damaged layer out of the store.
+
+        :raises Conflict: when running containers have it mounted.
+        """
+        if self.is_on_disk(diff_id) and (users := self.users(diff_id)):
+            raise Conflict(
+                f"layer {diff_id} is damaged, and containers run on it: {', '.join(users)}",
+                hint="stop them first",
+            )
+        return self.detach(diff_id)
 
     def adopt(self, path: str, info: LayerInfo) -> None:
         """Rename a directory into the store. It is removed if the layer exists already.
@@ -231,7 +262,24 @@ class LayerStore:
                 self._rename(parent, name, info)
             finally:
                 remove_tree(parent, name.encode())
-        self._info[info.diff_id] = info
+
+    def mark(self, diff_id: str, *, damaged: bool) -> None:
+        """Record whether a verification found a layer damaged. The next copy replaces it then."""
+        with self._lock:
+            if damaged:
+                self._damaged.add(diff_id)
+            else:
+                self._damaged.discard(diff_id)
+
+    def is_intact(self, diff_id: str) -> bool:
+        """Return whether the layer exists, can be described and is not known to be damaged."""
+        if diff_id in self._damaged or not self.is_on_disk(diff_id):
+            return False
+        try:
+            self.info(diff_id)
+        except (NotFound, CorruptState):
+            return False
+        return True
 
     def has(self, diff_id: str) -> bool:
         return diff_id in self._info or (self._directory / _hex(diff_id) / "layer.json").exists()
@@ -243,19 +291,22 @@ class LayerStore:
         :raises CorruptState: when the document is damaged.
         """
         cached = self._info.get(diff_id)
-        if cached is None:
-            document = self._directory / _hex(diff_id) / "layer.json"
+        if cached is not None:
+            return cached
+        document = self._directory / _hex(diff_id) / "layer.json"
+        with self._lock:  # a removal after the read would leave the layer in the cache
             try:
-                cached = msgspec.json.decode(document.read_bytes(), type=LayerInfo)
+                info = msgspec.json.decode(document.read_bytes(), type=LayerInfo)
             except FileNotFoundError:
                 raise NotFound(f"layer {diff_id} does not exist") from None
             except msgspec.DecodeError as error:
-                raise CorruptState(
-                    f"the layer file {document} is damaged: {error}",
-                    hint="remove its directory and load the image again",
-                ) from error
-            self._info[diff_id] = cached
-        return cached
+                raise _damaged_document(document, str(error)) from error
+            except OSError as error:
+                if error.errno not in DAMAGED_DISK:
+                    raise
+                raise _damaged_document(document, error.strerror or "") from error
+            self._info[diff_id] = info
+        return info
 
     def path(self, diff_id: str) -> str:
         """Return the path of the layer's root directory.
@@ -279,15 +330,24 @@ class LayerStore:
 
     def remove(self, diff_id: str) -> None:
         """Remove a layer if it exists. The caller ensures that it is not in use."""
-        name = _hex(diff_id)
-        self._info.pop(diff_id, None)
-        temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"  # after the rename it is no layer
-        with open_directory(self._directory) as parent:
+        name = self.detach(diff_id)
+        if name is not None:
+            self.remove_incomplete(name)
+
+    def detach(self, diff_id: str) -> str | None:
+        """Take a layer out of the store, without deleting it yet: a rename is quick.
+
+        Return the name for :meth:`remove_incomplete`, or None if the layer does not exist.
+        """
+        temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"
+        with self._lock:
             try:
-                os.rename(name, temporary, src_dir_fd=parent, dst_dir_fd=parent)
+                os.rename(self._directory / _hex(diff_id), self._directory / temporary)
             except FileNotFoundError:
-                return
-            remove_tree(parent, temporary.encode())
+                return None
+            finally:
+                self._info.pop(diff_id, None)
+        return temporary
 
     def is_on_disk(self, diff_id: str) -> bool:
         """Return whether the layer is on disk, without the cache."""
@@ -300,13 +360,19 @@ class LayerStore:
         return list_with_prefix(self._directory, _INCOMPLETE, before=before)
 
     def remove_incomplete(self, name: str) -> None:
-        """Remove one of :meth:`incomplete`."""
+        """Remove an incomplete or detached layer by name."""
         with open_directory(self._directory) as parent:
             remove_tree(parent, name.encode())
 
     def sweep(self) -> Names:
         """Remove incomplete layers. No layer may be in extraction."""
         return remove_with_prefix(self._directory, _INCOMPLETE)
+
+
+def _damaged_document(path: Path, reason: str) -> CorruptState:
+    return CorruptState(
+        f"the layer file {path} is damaged: {reason}", hint="pull or load the image again"
+    )
 
 
 def _hex(diff_id: str) -> str:

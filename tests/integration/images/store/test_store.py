@@ -106,7 +106,7 @@ def test_layers_of_other_images_stay(
 
 
 def test_pinned_blobs_are_not_collected(store: ImageStore, image: Image) -> None:
-    with store.pinned(image.layers):
+    with store.lease(image.layers):
         store.remove("app")
         assert all(store.layers.has(layer) for layer in image.layers)
     assert len(store.collect()) == 2

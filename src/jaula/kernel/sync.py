@@ -1,0 +1,48 @@
+"""Write cached data to the disk: syncfs(2) and the entries of a directory.
+
+The library is loaded as a ``CDLL``, which releases the interpreter lock: these calls wait for a
+disk.
+
+Facts about syncfs: it returns after all data and metadata of the file system that were written
+before the call are on the disk, those of other processes included. Since Linux 5.8 it reports an
+error of an earlier writeback.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+from jaula.kernel.libc import errno_error
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def syncfs(fd: int) -> None:
+    """Write all cached data of the file system of ``fd`` to the disk."""
+    if _libc.syncfs(ctypes.c_int(fd)) == -1:
+        raise errno_error("syncfs")
+
+
+def sync_file_systems(*directories: Path) -> None:
+    """Write everything on the file systems of ``directories`` to the disk, each once."""
+    synced = set()
+    for directory in directories:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            device = os.fstat(descriptor).st_dev
+            if device not in synced:
+                synced.add(device)
+                syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_directory(directory: Path) -> None:
+    """Write the entries of a directory to the disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
