@@ -105,13 +105,12 @@ class ExitHandler:
             | {"exitCode": str(end.exit_code), "execDuration": str(int(ran_for))},
         )
         container.exited.set()
-        result = WaitResult(end.exit_code)
+        # As in dockerd, "not-running" is met by an exit that a restart follows.
+        container.notify(("next-exit", "not-running"), WaitResult(end.exit_code))
         if restart:
-            container.notify(("next-exit",), result)
             container.restart = self.tasks.spawn(self._restart(container, pause))
             self._remove_run_dir(container)
             return
-        container.notify(("next-exit", "not-running"), result)
         if remove:
             self.tasks.spawn(self._auto_remove(container))
         elif saved:
