@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import health, restart_policy
@@ -22,6 +22,7 @@ from jaula.engine.containers.start import cgroup_path
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.secrets import mount as secret_mount
+from jaula.engine.threads import shielded
 from jaula.engine.volumes.mount import emit_unmounts
 from jaula.errors import Conflict, JaulaError, NotFound, Unavailable
 from jaula.runtime.external import cgroup_cleanup
@@ -31,7 +32,7 @@ from jaula.state.records import Status
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from jaula.engine.model.services import Services
 
@@ -42,7 +43,9 @@ _SAVE_RETRY_DELAY = 2.0  # seconds
 class ExitHandler:
     """Handles exits of containers. A restart policy calls ``start`` to start one again."""
 
-    def __init__(self, services: Services, start: Callable[[Container], Awaitable[None]]) -> None:
+    def __init__(
+        self, services: Services, start: Callable[[Container], Coroutine[Any, Any, None]]
+    ) -> None:
         self._services = services
         self._start = start
         self._connector = NetworkConnector(services)
@@ -172,7 +175,8 @@ class ExitHandler:
             if container.record.status is not Status.RESTARTING:
                 return
             try:
-                await self._start(container)
+            container.restart = None  # from here on it runs to its end: see cancel_restart()
+                await shielded(self._start(container))
             except JaulaError as error:
                 log.warning("container %s cannot be restarted: %s", container.name, error)
                 self.give_up(container)
@@ -188,6 +192,18 @@ class ExitHandler:
         container.restart = self.tasks.spawn(self._restart(container, pause))
 
     def give_up(self, container: Container) -> None:
+    async def cancel_restart(self, container: Container) -> None:
+        """Give up the restart of a container; a start that has begun ends first.
+
+        A start that is interrupted halfway would leave a shim that still mounts and runs the
+        container. So afterwards the container may run.
+        """
+        if container.restart is not None:
+            self.give_up(container)
+            return
+        async with container.lock:
+            self.give_up(container)
+
         """Cancel the restart of a container that waits for it."""
         record = container.record
         if record.status is not Status.RESTARTING:

@@ -102,6 +102,7 @@ class Containers(ContainerQueries):
         :raises Conflict: when it is paused.
         """
         container = self.find(ref)
+        await self.exit_handler.cgroup_reaper.gone(container)
         async with container.lock:
             self._check_exists(container)
             if container.record.status is Status.PAUSED:
@@ -117,6 +118,7 @@ class Containers(ContainerQueries):
             await self.starter.start(container)
         except BaseException as error:
             self._early_exits.pop(container.id, None)
+            self.exit_handler.cgroup_reaper.remove(container)  # if the shim was killed, it is left
             if container.record.status is Status.RESTARTING:
                 self.exit_handler.give_up(container)
             container.notify(("next-exit",), _failure(error))
@@ -151,8 +153,9 @@ class Containers(ContainerQueries):
         container = self.find(ref)
         if container.record.status is Status.RESTARTING:
             container.change(manually_stopped=True)
-            self.exit_handler.give_up(container)
-            return
+            await self.exit_handler.cancel_restart(container)
+            if not container.live:
+                return
         if not container.live:
             raise NotModified(f"container {container.name} is not running")
         await self._stop(container, timeout, signal)
@@ -180,7 +183,7 @@ class Containers(ContainerQueries):
         """Stop a container if it runs, and start it."""
         container = self.find(ref)
         if container.record.status is Status.RESTARTING:
-            self.exit_handler.give_up(container)
+            await self.exit_handler.cancel_restart(container)
         container.removing = True  # neither the restart policy nor --rm applies to this exit
         try:
             if container.live:
@@ -188,6 +191,7 @@ class Containers(ContainerQueries):
                 self._emit(container, "stop")
         finally:
             container.removing = False
+        await self.exit_handler.cgroup_reaper.gone(container)
         async with container.lock:
             self._check_exists(container)
             if not container.live:
@@ -203,8 +207,9 @@ class Containers(ContainerQueries):
         number = signals.parse(signal or "SIGKILL")
         if container.record.status is Status.RESTARTING:
             container.change(manually_stopped=True)
-            self.exit_handler.give_up(container)
-            return
+            await self.exit_handler.cancel_restart(container)
+            if not container.live:
+                return
         if not container.live:
             raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
         stop = container.record.body.stop_signal or "SIGTERM"
@@ -275,6 +280,22 @@ class Containers(ContainerQueries):
         :raises Conflict: when it runs and ``force`` is not set, or its files cannot be removed.
         """
         container = self.find(ref)
+        while True:
+            await self._end_for_removal(container, force=force)
+            async with container.lock:
+                # --rm may have removed it while this waited for the lock.
+                if container.id not in self.services.container_store:
+                    return
+                if not container.live:
+                    await self.exit_handler.remove(container, volumes=volumes)
+                    return
+            # Another client has started it while this waited for the lock.
+
+    async def _end_for_removal(self, container: Container, *, force: bool) -> None:
+        """Kill a running container, and give up a restart.
+
+        :raises Conflict: when there is something to end and ``force`` is not set.
+        """
         if container.live or container.record.status is Status.RESTARTING:
             if not force:
                 state = str(container.record.status)
@@ -283,16 +304,12 @@ class Containers(ContainerQueries):
                     f'cannot remove container "/{container.name}": container is {state}'
                     + (" and must be unpaused first" if state == Status.PAUSED else f": {remedy}")
                 )
-            container.removing = True
             if container.record.status is Status.RESTARTING:
-                self.exit_handler.give_up(container)
-            else:
+                await self.exit_handler.cancel_restart(container)
+            if container.live:
+                container.removing = True
                 self._emit(container, "kill", {"signal": "9"})
                 await self._process_control.kill(container)
-        async with container.lock:
-            # --rm may have removed it while this waited for the lock.
-            if container.id in self.services.container_store:
-                await self.exit_handler.remove(container, volumes=volumes)
 
     def parent_of_link(self, name: str) -> Container:
         """Return the container that has a legacy link: ``web`` for ``web/db``.
