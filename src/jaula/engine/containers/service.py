@@ -17,6 +17,7 @@ from jaula.engine.containers import restart_policy
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
+from jaula.engine.containers.liveness import check_running, has_exited, while_running
 from jaula.engine.containers.query import ContainerQueries
 from jaula.engine.containers.start import Starter, cgroup_path
 from jaula.engine.containers.stop import ProcessControl
@@ -365,11 +366,12 @@ class Containers(ContainerQueries):
         :raises Conflict: when it does not run.
         """
         container = self.find(ref)
-        if container.shim is None or not container.live:
-            raise Conflict(f"container {container.id} is not running")
+        check_running(container)
         if not container.record.body.tty:
             return  # there is no terminal to resize; Docker succeeds as well
-        await container.shim.resize("", h, w)
+        async with while_running(container):
+            assert container.shim is not None
+            await container.shim.resize("", h, w)
         self._emit(container, "resize", {"height": str(h), "width": str(w)})
 
     # -- files ---------------------------------------------------------------------------------
@@ -381,6 +383,13 @@ class Containers(ContainerQueries):
         return await commit(
             self.services, self.find(ref), options, pause=self.pause, unpause=self.unpause
         )
+
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        """Yield the files of a container as a tar archive."""
+        from jaula.engine.containers.export import export
+
+        async for chunk in export(self.services, self.find(ref), self._copy.ids):
+            yield chunk
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
         """Return the file status of a path in a container."""
@@ -416,13 +425,20 @@ class Containers(ContainerQueries):
                 if container.live
                 else None
             )
-            if other is not None and resources is not None:
-                await other.update(resources)
-            elif container.live and resources is not None:
-                with self.services.cgroups.open(
-                    cgroup_path(self.services, container.record)
-                ) as cgroup:
-                    warnings = (*warnings, *cgroup.apply(resources))
+            if container.live and resources is not None:
+                shim = container.shim
+                try:
+                    if other is not None:
+                        await other.update(resources)
+                    else:
+                        with self.services.cgroups.open(
+                            cgroup_path(self.services, container.record)
+                        ) as cgroup:
+                            warnings = (*warnings, *cgroup.apply(resources))
+                except (JaulaError, OSError):
+                    if not await has_exited(container, shim):
+                        raise
+                    # It has exited: the limits are those of the next start.
             container.change(body=updated.body, resolved_request=updated.resolved)
             self.services.container_store.save(container)
         self._emit(container, "update")

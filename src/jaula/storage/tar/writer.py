@@ -190,8 +190,10 @@ def _header(entry: TarEntry, name: bytes, prefix: bytes, link: bytes, seconds: i
     return header[:148] + b"%06o\0 " % sum(header) + header[156:]
 
 
-def write_tree(root_fd: int, sink: Sink) -> None:
-    """Write the tree below ``root_fd`` as a complete archive.
+def write_tree(
+    root_fd: int, sink: Sink, *, owner: Callable[[int, int], tuple[int, int]] | None = None
+) -> None:
+    """Write the tree below ``root_fd`` as a complete archive; ``owner`` translates uid and gid.
 
     A file that shrinks while it is read is padded with zeros. A file that grows is cut at its
     initial size. So a running container cannot break the archive.
@@ -204,6 +206,8 @@ def write_tree(root_fd: int, sink: Sink) -> None:
             if kind is None:
                 continue
             entry = _tree_entry(path + b"/" + name if path else name, kind, status)
+            if owner is not None:
+                entry.uid, entry.gid = owner(entry.uid, entry.gid)
             if kind != DIRECTORY and status.st_nlink > 1:
                 first = links.setdefault((status.st_dev, status.st_ino), entry.name)
                 if first != entry.name:
