@@ -86,6 +86,7 @@ class ExitHandler:
             restart_count=record.restart_count + restart,
             restart_delay=pause,
             renewing=False,
+            frozen_by_commit=False,
             finished_at=int((end.finished_at or time.time()) * 1e9),
             range_start=0,
             range_size=0,
@@ -174,8 +175,8 @@ class ExitHandler:
         async with container.lock:
             if container.record.status is not Status.RESTARTING:
                 return
-            try:
             container.restart = None  # from here on it runs to its end: see cancel_restart()
+            try:
                 await shielded(self._start(container))
             except JaulaError as error:
                 log.warning("container %s cannot be restarted: %s", container.name, error)
@@ -191,7 +192,6 @@ class ExitHandler:
         pause = min(max(remaining, 0.0), record.restart_delay)
         container.restart = self.tasks.spawn(self._restart(container, pause))
 
-    def give_up(self, container: Container) -> None:
     async def cancel_restart(self, container: Container) -> None:
         """Give up the restart of a container; a start that has begun ends first.
 
@@ -204,6 +204,7 @@ class ExitHandler:
         async with container.lock:
             self.give_up(container)
 
+    def give_up(self, container: Container) -> None:
         """Cancel the restart of a container that waits for it."""
         record = container.record
         if record.status is not Status.RESTARTING:

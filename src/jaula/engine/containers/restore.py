@@ -44,6 +44,7 @@ async def restore(services: Services, containers: Containers) -> None:
     recorded = [c for c in services.container_store if c.live]
     await asyncio.gather(*(_reconnect(services, containers, container) for container in recorded))
     living = [c for c in services.container_store if c.live and c.shim is not None]
+    await _restore_frozen(containers, living)
     endpoints = [endpoint for c in living for endpoint in c.record.endpoints]
     try:
         # In this thread: no client is served yet, and the firewall library allocates megabytes
@@ -81,6 +82,15 @@ async def _reconnect(services: Services, containers: Containers, container: Cont
     containers.watch(container)
     if container.record.status is Status.RUNNING:
         log.info("container %s is still running", container.name)
+
+
+async def _restore_frozen(containers: Containers, living: list[Container]) -> None:
+    """Thaw the containers that an interrupted commit has frozen; record those that are paused."""
+    for container in living:
+        try:
+            await containers.restore_frozen(container)
+        except JaulaError as error:
+            log.warning("container %s: %s", container.name, error)
 
 
 async def _kill_build_steps(services: Services, containers: Containers) -> None:

@@ -48,7 +48,7 @@ class Containers(ContainerQueries):
     def __init__(self, services: Services, users: UserLookup) -> None:
         super().__init__(services)
         self.exit_handler = ExitHandler(services, self._start)
-        self._process_control = ProcessControl(services, self._emit)
+        self._process_control = ProcessControl(services, self._emit, self.exit_handler.save)
         self.starter = Starter(
             services, users, self.on_event, self.exit_handler.save, self.exit_handler.clean_up
         )
@@ -230,10 +230,9 @@ class Containers(ContainerQueries):
         """
         container = self.find(ref)
         async with container.lock:
-            if container.record.status is Status.PAUSED:
+            check_running(container)
+            if container.record.status is Status.PAUSED or self._process_control.frozen(container):
                 raise Conflict(f"Container {container.id} is already paused")
-            if not container.live:
-                raise Conflict(f"container {container.id} is not running")
             await self._process_control.freeze(container)
 
     async def unpause(self, ref: str) -> None:
@@ -243,10 +242,21 @@ class Containers(ContainerQueries):
         """
         container = self.find(ref)
         async with container.lock:
-            if container.record.status is not Status.PAUSED:
+            if container.record.status is not Status.PAUSED and not (
+                container.live and self._process_control.frozen(container)
+            ):
                 raise Conflict(f"Container {container.id} is not paused")
             await self._process_control.thaw(container)
             self._emit(container, "unpause")
+
+    def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
+        """Return Docker's document of one container, with the freezer's state as its status."""
+        self._process_control.refresh(self.find(ref))
+        return super().inspect(ref, size=size)
+
+    async def restore_frozen(self, container: Container) -> None:
+        """Take over the freezer's state of a running container from the previous engine."""
+        await self._process_control.restore(container)
 
     async def rename(self, ref: str, new: str) -> None:
         """Rename a container.
@@ -381,7 +391,7 @@ class Containers(ContainerQueries):
         from jaula.engine.containers.commit import commit
 
         return await commit(
-            self.services, self.find(ref), options, pause=self.pause, unpause=self.unpause
+            self.services, self.find(ref), options, self._process_control.frozen_for_commit
         )
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
