@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
+import signal
 import tarfile
 import threading
 import time
@@ -111,6 +113,42 @@ def test_a_removal_beside_a_restart_leaves_nothing(engine: PrivateEngine, busybo
     assert failures == []
     left = engine.request("GET", "/containers/json?all=1").json()
     assert [c["Names"] for c in left if c["Names"][0].startswith("/removed-")] == []
+
+
+def test_a_start_soon_after_the_kill_of_its_shim_finds_no_cgroup_in_use(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
+    engine = new_engine()
+    load_image(engine, "busybox")
+    assert engine.process is not None
+    (zygote,) = children(engine.process.pid)
+    random.seed(12)
+    for count in range(8):
+        name = f"killed{count}"
+        words = ("create", "--name", name, "busybox", "sleep", "600")
+        assert engine.cli("jaula", *words).returncode == 0
+        before = children(zygote)
+        start = threading.Thread(
+            target=lambda name=name: engine.request("POST", f"/containers/{name}/start")
+        )
+        start.start()
+        while not (shims := children(zygote) - before) and start.is_alive():
+            time.sleep(0.001)
+        time.sleep(random.uniform(0.005, 0.03))
+        for shim in shims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(shim, signal.SIGKILL)
+        start.join()
+        for again in ("start", "restart?t=0"):
+            reply = engine.request("POST", f"/containers/{name}/{again}")
+            assert reply.status in (204, 304), reply
+        assert engine.request("DELETE", f"/containers/{name}?force=1").status == 204
+
+
+def children(process: int) -> set[int]:
+    return {
+        int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    }
 
 
 # -- export ----------------------------------------------------------------------------------------
