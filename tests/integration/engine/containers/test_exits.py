@@ -20,6 +20,7 @@ from conftest import load_image
 from harness import containers
 from harness.containers import eventually, inspect
 from harness.engine import PrivateEngine, Reply
+from harness.records import records
 
 REMOVALS = int(os.environ.get("JAULA_REMOVALS", "20"))
 
@@ -226,6 +227,21 @@ def test_a_container_that_another_program_thawed_is_running(
         file, _, thawed = freezer(containers.pid(engine, name))
         file.write_text(thawed)
         assert inspect(engine, name)["State"]["Status"] == "running"
+
+
+def test_the_next_engine_records_what_is_frozen(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
+    engine = new_engine()
+    load_image(engine, "busybox")
+    engine.cli("jaula", "run", "-d", "--name", "frozen", "busybox", "sleep", "600")
+    engine.kill()  # in a pause, between the freezer and the record
+    (record,) = records(engine)
+    freeze(record["pid"])
+    engine.start()
+    listed = lambda: engine.request("GET", "/containers/json").json()[0]["State"]  # noqa: E731
+    eventually(lambda: bool(listed() == "paused"), "it is listed as paused")
+    assert engine.request("POST", "/containers/frozen/unpause").status == 204
 
 
 def test_the_next_engine_thaws_what_a_commit_froze_and_keeps_what_a_client_paused(
