@@ -7,10 +7,11 @@ import io
 import os
 import random
 import signal
+import struct
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from harness.containers import eventually, inspect
 from harness.engine import PrivateEngine, Reply
 from harness.records import records
 
+NET_BIND_SERVICE = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)
+"""A capability of a file (linux/capability.h, VFS_CAP_REVISION_2)."""
 REMOVALS = int(os.environ.get("JAULA_REMOVALS", "20"))
 
 
@@ -161,19 +164,27 @@ def test_export_of_a_running_container_has_its_files_without_its_mounts(
     change = "mkdir /made; echo a > /made/f; chown 7:8 /made/f; rm /etc/group; echo v > /data/v"
     with containers.running(engine, busybox, flags=("-v", "/data", "--tmpfs", "/tmp")) as name:
         assert engine.cli("jaula", "exec", name, "sh", "-c", change).returncode == 0
+        upper = engine.root / "lib" / "containers" / inspect(engine, name)["Id"] / "upper"
+        os.setxattr(upper / "made/f", "security.capability", NET_BIND_SERVICE)
         running = members(engine.request("GET", f"/containers/{name}/export").body)
         engine.request("POST", f"/containers/{name}/stop?t=0")
         stopped = members(engine.request("GET", f"/containers/{name}/export").body)
     assert running == stopped
     assert running["made/f"][:2] == (7, 8)
+    assert running["made/f"][-1]
     assert "data/v" not in running
     assert "etc/group" not in running
     assert not [name for name in running if name.startswith("proc/")]
 
 
-def members(body: bytes) -> dict[str, tuple[int, int, int, int, float]]:
+def members(body: bytes) -> dict[str, tuple[int, int, int, int, float, str]]:
+    """Return owner, mode, size, time and extended attributes of each member."""
     with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-        return {m.name: (m.uid, m.gid, m.mode, m.size, m.mtime) for m in tar}
+        return {m.name: (m.uid, m.gid, m.mode, m.size, m.mtime, xattrs(m.pax_headers)) for m in tar}
+
+
+def xattrs(headers: Mapping[str, str]) -> str:
+    return repr({k: v for k, v in headers.items() if k.startswith("SCHILY.xattr.")} or "")[1:-1]
 
 
 # -- pauses ----------------------------------------------------------------------------------------
