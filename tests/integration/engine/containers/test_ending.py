@@ -65,7 +65,10 @@ def post(path: str, body: Any = None) -> UseCase:
 
 
 def commit(engine: PrivateEngine, name: str) -> Reply:
-    return engine.request("POST", f"/commit?container={name}&repo=ending-{name}")
+    reply = engine.request("POST", f"/commit?container={name}")
+    if reply.status == 201:
+        engine.request("DELETE", f"/images/{reply.json()['Id']}?force=1")
+    return reply
 
 
 USE_CASES: dict[str, tuple[UseCase, frozenset[int]]] = {
@@ -103,7 +106,6 @@ def ending(engine: PrivateEngine, busybox: str) -> Iterator[str]:
     assert created.status == 201, created
     yield name
     engine.request("DELETE", f"/containers/{name}?force=1")
-    engine.request("DELETE", f"/images/ending-{name}?force=1")
 
 
 @pytest.mark.parametrize("use_case", list(USE_CASES))
