@@ -53,6 +53,21 @@ def test_files_are_copied_in_and_out_with_their_owners(
     assert output.stdout == "33:34\n33:34\n"
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_an_export_has_the_owners_and_no_mounts(
+    host: RootlessHost, box: str, running: bool
+) -> None:
+    change = "echo n > /new; chown 5:6 /new; echo v > /data/v; rm /etc/group"
+    host.jaula("exec", box, "sh", "-c", change)
+    if not running:
+        host.jaula("stop", "-t", "0", box)
+    done = host.jaula("export", box, text=False)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:  # type: ignore[arg-type]
+        members = {member.name: member for member in tar}
+    assert (members["new"].uid, members["new"].gid) == (5, 6)
+    assert not {"data/v", "etc/group"} & members.keys()
+
+
 def test_a_container_is_committed(host: RootlessHost, box: str) -> None:
     host.jaula("exec", box, "sh", "-c", "rm /etc/nsswitch.conf; echo n > /new; chown 5:6 /new")
     done = host.jaula("commit", box, "made:v1", expect=None)

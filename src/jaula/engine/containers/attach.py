@@ -13,6 +13,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from jaula.engine.containers.liveness import not_running, while_running
 from jaula.errors import Conflict, JaulaError
 from jaula.runtime.protocol import AttachStream
 from jaula.spec import detach_keys
@@ -49,7 +50,8 @@ async def attach(
         stream = stream_of(container, options)
         if container.live and container.shim is not None:
             owned = False
-            await container.shim.attach(fd, stream)
+            async with while_running(container):
+                await container.shim.attach(fd, stream)
         else:
             if len(container.pending) >= PENDING_LIMIT:
                 raise Conflict(f"{PENDING_LIMIT} clients wait for container {container.name}")
@@ -66,10 +68,12 @@ async def attach(
 def check(container: Container) -> None:
     """Check that a container can be attached, before the connection is given away.
 
-    :raises Conflict: when the container is paused.
+    :raises Conflict: when the container is paused or waits for its restart.
     """
     if container.record.status is Status.PAUSED:
         raise Conflict(f"container {container.name} is paused, unpause the container before attach")
+    if container.record.status is Status.RESTARTING:
+        raise not_running(container)
 
 
 async def join_late(container: Container) -> None:

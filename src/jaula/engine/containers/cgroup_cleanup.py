@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.containers")
 _PAUSE = 0.25  # seconds before the first retry; each pause is twice the previous one
 _MAX_PAUSE = 30.0  # seconds
+_GONE_TIMEOUT = 10.0  # seconds for which a start waits
 
 
 class CgroupReaper:
@@ -47,10 +48,14 @@ class CgroupReaper:
         task.add_done_callback(lambda _: self._tasks.pop(path, None))
 
     async def gone(self, container: Container) -> None:
-        """Wait for a removal in progress: until then the container cannot be started again."""
+        """Wait for a removal in progress: until then the container cannot be started again.
+
+        The caller does not hold the container's lock, which the removal takes. After 10 seconds
+        the start is tried: its error names the process that does not exit.
+        """
         task = self._tasks.get(cgroup_path(self._services, container.record))
         if task is not None:
-            await asyncio.wait({task})
+            await asyncio.wait({task}, timeout=_GONE_TIMEOUT)
 
     async def _until_gone(self, path: str, container: Container | None) -> None:
         pause = _PAUSE

@@ -7,21 +7,22 @@ changes. Volumes and mount points that a start creates are not part of it.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.errors import InvalidRequest, NotFound, Unsupported
+from jaula.engine.threads import in_thread
+from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build.dockerfile.apply import apply
 from jaula.images.reference import parse
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
-from jaula.state.records import Status
 from jaula.storage.diff import layer_differences
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
@@ -35,13 +36,9 @@ async def commit(
     services: Services,
     container: Container,
     options: CommitOptions,
-    *,
-    pause: Callable[[str], Awaitable[None]],
-    unpause: Callable[[str], Awaitable[None]],
+    freeze: Callable[[Container], AbstractAsyncContextManager[None]],
 ) -> str:
-    """Create the image and return its id.
-
-    ``pause`` and ``unpause`` take the id of a container.
+    """Create the image and return its id; ``freeze`` freezes the container if it runs.
 
     :raises InvalidRequest: when a change or the name is not valid.
     :raises Unsupported: when the container cannot be paused.
@@ -52,24 +49,13 @@ async def commit(
     name = f"{options.repo}:{options.tag}" if options.tag else options.repo
     if name:
         name = str(parse(name))
-    must_pause = options.pause and container.record.status is Status.RUNNING
-    if must_pause:
-        try:
-            await pause(container.id)
-        except Unsupported as error:
-            raise Unsupported(
-                error.message, hint="commit without a pause (--pause=false)"
-            ) from None
-    try:
-        async with container.lock:  # it must be neither started nor removed during the commit
-            if container.id not in services.container_store:
-                raise NotFound(f"No such container: {container.name}")
-            image = await asyncio.to_thread(
+    async with container.lock:  # it must be neither started nor removed during the commit
+        if container.id not in services.container_store:
+            raise NotFound(f"No such container: {container.name}")
+        async with freeze(container) if options.pause else contextlib.nullcontext():
+            image = await in_thread(
                 _make, services, container.record, config, name or None, options
             )
-    finally:
-        if must_pause and container.record.status is Status.PAUSED:
-            await unpause(container.id)
     attributes = {"comment": options.comment, "imageID": image.id, "imageRef": name}
     services.events.emit(
         "container", "commit", container.id, container.record.event_attributes | attributes

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from jaula.engine.containers import rootfs
 from jaula.engine.containers.rootfs import RootfsView
-from jaula.engine.threads import consume, produce
+from jaula.engine.threads import consume, in_thread, produce
 from jaula.errors import NotAuthorized, NotFound
 from jaula.storage import path_resolve
 from jaula.storage.path_resolve import PathRequest, PathStat
@@ -30,8 +29,9 @@ class ContainerCopy:
         self._services = services
         self._ids_of = ids_of
 
-    def _ids(self, container: Container) -> tuple[IDMapping, ...]:
-        ids = self._ids_of(container) if container.live else None
+    def ids(self, container: Container) -> tuple[IDMapping, ...]:
+        """Return the id map of a running container; empty if it has the host's ids."""
+        ids = self._ids_of(container)
         return self._services.id_ranges.mappings(ids) if ids else ()
 
     def _emit(self, container: Container, action: str) -> None:
@@ -48,9 +48,9 @@ class ContainerCopy:
         def work(view: RootfsView) -> PathStat:
             return _open(view, request, container.name)[1]
 
-        ids = self._ids(container)
-        return await asyncio.to_thread(
-            rootfs.with_rootfs, self._services, container, ids, work, write=False
+        running = await rootfs.open_running(container, self.ids, container.live)
+        return await in_thread(
+            rootfs.with_rootfs, self._services, container.record, running, work, write=False
         )
 
     async def out(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
@@ -61,7 +61,8 @@ class ContainerCopy:
         from jaula.storage.cp.create_archive import ArchiveWriter
 
         request = path_resolve.parse_path(path)
-        ids = self._ids(container)
+        running = await rootfs.open_running(container, self.ids, container.live)
+        record = container.record
 
         def run(emit: Callable[[PathStat | bytes], None]) -> None:
             def work(view: RootfsView) -> None:
@@ -75,7 +76,7 @@ class ContainerCopy:
                 finally:
                     os.close(fd)
 
-            rootfs.with_rootfs(self._services, container, ids, work, write=False)
+            rootfs.with_rootfs(self._services, record, running, work, write=False)
 
         items = produce(run)
         stat = cast("PathStat", await anext(items))
@@ -97,17 +98,19 @@ class ContainerCopy:
         gives every file to the container's user. Other changes of the container wait.
         """
         request = path_resolve.parse_path(path)
+        was_running = container.live
         user = container.record.body.user if as_user else ""
         async with container.lock:
             if container.id not in self._services.container_store:
                 raise NotFound(f"No such container: {container.name}")
-            ids = self._ids(container)
+            running = await rootfs.open_running(container, self.ids, was_running)
+            record = container.record
 
             def run(file: BinaryIO, emit: Callable[[None], None]) -> None:
                 def work(view: RootfsView) -> None:
                     _extract(view, request, file, user, container.name, keep_kinds=keep_kinds)
 
-                rootfs.with_rootfs(self._services, container, ids, work, write=True)
+                rootfs.with_rootfs(self._services, record, running, work, write=True)
 
             async for _ in consume(stream, run):
                 pass  # an extraction emits nothing

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.engine.containers.liveness import check_running, while_running
 from jaula.engine.model.container_store import new_id
 from jaula.engine.oci_spec import security
 from jaula.engine.oci_spec.spec import merge_environment, working_directory
@@ -89,8 +90,7 @@ class Execs:
             raise Conflict(
                 f"Container {container.name} is paused, unpause the container before exec"
             )
-        if not container.live or container.shim is None:
-            raise Conflict(f"container {container.id} is not running")
+        check_running(container)
 
     def _emit(self, container: Container, action: str, exec_id: str, **more: str) -> None:
         attributes = container.record.event_attributes | {"execID": exec_id} | more
@@ -133,14 +133,15 @@ class Execs:
             shim = container.shim
             assert shim is not None
             execed.started = execed.running = True
-            spec_process = self._process(container, execed)
-            owned = False
-            stream = None if fd is None else _stream(execed, early, framed=framed)
-            size = console or execed.body.console_size or (0, 0)
-            self._emit(container, f"exec_start: {_command_line(execed.body)}", exec_id)
-            execed.pid = await shim.exec(
-                exec_id, spec_process, tty=execed.body.tty, console=size, fd=fd, stream=stream
-            )
+            async with while_running(container):
+                spec_process = self._process(container, execed)
+                owned = False
+                stream = None if fd is None else _stream(execed, early, framed=framed)
+                size = console or execed.body.console_size or (0, 0)
+                self._emit(container, f"exec_start: {_command_line(execed.body)}", exec_id)
+                execed.pid = await shim.exec(
+                    exec_id, spec_process, tty=execed.body.tty, console=size, fd=fd, stream=stream
+                )
         except JaulaError as error:
             failed = self._execs.get(exec_id)
             if failed is not None and failed.running:
@@ -242,7 +243,8 @@ class Execs:
         container: Container = execed.container
         if not execed.running or container.shim is None:
             raise Conflict(f"exec {exec_id} is not running")
-        await container.shim.resize(exec_id, h, w)
+        async with while_running(container):
+            await container.shim.resize(exec_id, h, w)
 
     def tty(self, exec_id: str) -> bool:
         """Return whether the exec has a terminal."""

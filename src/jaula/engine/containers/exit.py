@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import health, restart_policy
@@ -25,6 +25,7 @@ from jaula.engine.containers.start import cgroup_path
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.secrets import mount as secret_mount
+from jaula.engine.threads import shielded
 from jaula.engine.volumes.mount import emit_unmounts
 from jaula.errors import Conflict, JaulaError, NotFound, Unavailable
 from jaula.runtime.external import cgroup_cleanup
@@ -34,7 +35,7 @@ from jaula.state.records import Status
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from jaula.engine.model.services import Services
 
@@ -45,7 +46,9 @@ _SAVE_RETRY_DELAY = 2.0  # seconds
 class ExitHandler:
     """Handles exits of containers. A restart policy calls ``start`` to start one again."""
 
-    def __init__(self, services: Services, start: Callable[[Container], Awaitable[None]]) -> None:
+    def __init__(
+        self, services: Services, start: Callable[[Container], Coroutine[Any, Any, None]]
+    ) -> None:
         self._services = services
         self._start = start
         self._connector = NetworkConnector(services)
@@ -86,6 +89,7 @@ class ExitHandler:
             restart_count=record.restart_count + restart,
             restart_delay=pause,
             renewing=False,
+            frozen_by_commit=False,
             finished_at=int((end.finished_at or time.time()) * 1e9),
             range_start=0,
             range_size=0,
@@ -108,13 +112,12 @@ class ExitHandler:
             | {"exitCode": str(end.exit_code), "execDuration": str(int(ran_for))},
         )
         container.exited.set()
-        result = WaitResult(end.exit_code)
+        # As in dockerd, "not-running" is met by an exit that a restart follows.
+        container.notify(("next-exit", "not-running"), WaitResult(end.exit_code))
         if restart:
-            container.notify(("next-exit",), result)
             container.restart = self.tasks.spawn(self._restart(container, pause))
             self.remove_run_dir(container)
             return
-        container.notify(("next-exit", "not-running"), result)
         if remove:
             self.tasks.spawn(self._auto_remove(container))
         elif saved:
@@ -175,8 +178,9 @@ class ExitHandler:
         async with container.lock:
             if container.record.status is not Status.RESTARTING:
                 return
+            container.restart = None  # from here on it runs to its end: see cancel_restart()
             try:
-                await self._start(container)
+                await shielded(self._start(container))
             except JaulaError as error:
                 log.warning("container %s cannot be restarted: %s", container.name, error)
                 self.give_up(container)
@@ -190,6 +194,18 @@ class ExitHandler:
         remaining = record.finished_at / 1e9 + record.restart_delay - time.time()
         pause = min(max(remaining, 0.0), record.restart_delay)
         container.restart = self.tasks.spawn(self._restart(container, pause))
+
+    async def cancel_restart(self, container: Container) -> None:
+        """Give up the restart of a container; a start that has begun ends first.
+
+        A start that is interrupted halfway would leave a shim that still mounts and runs the
+        container. So afterwards the container may run.
+        """
+        if container.restart is not None:
+            self.give_up(container)
+            return
+        async with container.lock:
+            self.give_up(container)
 
     def give_up(self, container: Container) -> None:
         """Cancel the restart of a container that waits for it."""

@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.engine.containers import rootfs
+from jaula.engine.containers.rootfs import RootfsView
 from jaula.engine.threads import produce
 
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.spec.runtime import IDMapping
 
 
-async def export(services: Services, container: Container) -> AsyncIterator[bytes]:
+async def export(
+    services: Services,
+    container: Container,
+    ids_of: Callable[[Container], tuple[IDMapping, ...]],
+) -> AsyncIterator[bytes]:
     """Yield the files of a container's image and writable layer, without its mounts.
 
-    The layers of a running container are read through a read-only overlay of the same directories:
-    a second writable mount of one upper directory is undefined.
+    A running container is read through its own root: the kernel warns of a second overlay of its
+    upper directory. A stopped one is read through a read-only overlay of the same directories, so
+    that a start meanwhile has the only writable one.
     """
     from jaula.spec.rootfs import DirectoryRoot, OverlayRoot
     from jaula.storage.drivers.driver import open_root
     from jaula.storage.tar.writer import write_tree
 
     source = services.snapshots.root(container.id)
+    assert isinstance(source, OverlayRoot | DirectoryRoot)
+    running = None
     if isinstance(source, OverlayRoot) and source.upper is not None:
         lowers = (source.upper, *source.lowers)
         source = msgspec.structs.replace(source, lowers=lowers, upper=None, work=None)
-    assert isinstance(source, OverlayRoot | DirectoryRoot)
+        running = await rootfs.open_running(container, ids_of, container.live)
 
     def work(emit: Callable[[bytes], None]) -> None:
-        with open_root(source) as root:
-            write_tree(root, lambda data: emit(bytes(data)))
+        def write(data: bytes | memoryview) -> None:
+            emit(bytes(data))
+
+        if running is None:
+            with open_root(source) as root:
+                write_tree(root, write)
+            return
+        try:
+            mount = rootfs.clone_root(running)
+        finally:
+            running.close()
+        try:
+            root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+            try:
+                write_tree(root, write, owner=RootfsView(root, running.ids).inside)
+            finally:
+                os.close(root)
+        finally:
+            os.close(mount)
 
     services.events.emit("container", "export", container.id, container.record.event_attributes)
     async for chunk in produce(work):

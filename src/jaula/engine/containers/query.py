@@ -1,4 +1,4 @@
-"""Queries on containers: inspect, list, logs, stats, top, changes, export. They change nothing."""
+"""Queries on containers: inspect, list, logs, stats, top, changes. They change nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.containers import filters as container_filters
 from jaula.engine.containers import inspect as container_inspect
 from jaula.engine.containers import list as container_list
+from jaula.engine.containers.liveness import while_running
 from jaula.engine.containers.log_config import details
 from jaula.engine.containers.start import log_path
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
@@ -147,8 +148,8 @@ class ContainerQueries:
         from jaula.engine.containers.top import top
 
         container = self.find(ref)
-        self.require_running(container)
-        document = await top(self.services, container, ps_args)
+        async with while_running(container):
+            document = await top(self.services, container, ps_args)
         self.services.events.emit(
             "container", "top", container.id, container.record.event_attributes
         )
@@ -159,13 +160,6 @@ class ContainerQueries:
         container = self.find(ref)
         changes = await asyncio.to_thread(self.services.snapshots.changes, container.id)
         return container_list.changes([(change.path, int(change.kind)) for change in changes])
-
-    async def export(self, ref: str) -> AsyncIterator[bytes]:
-        """Yield the files of a container as a tar archive."""
-        from jaula.engine.containers.export import export
-
-        async for chunk in export(self.services, self.find(ref)):
-            yield chunk
 
     def spec(self, ref: str) -> bytes:
         """Return the OCI runtime spec of the present or the last run.
@@ -180,11 +174,3 @@ class ContainerQueries:
             raise Conflict(
                 f"container {container.name} was never started, so it has no spec yet"
             ) from None
-
-    def require_running(self, container: Container) -> None:
-        """Check that a container runs.
-
-        :raises Conflict: when it does not.
-        """
-        if not container.live:
-            raise Conflict(f"container {container.id} is not running")

@@ -54,6 +54,7 @@ async def restore(services: Services, containers: Containers) -> None:
     await asyncio.gather(*(_reconnect(services, containers, container) for container in recorded))
     await _finish_starts(services, containers, starts)
     living = [c for c in services.container_store if c.live and c.shim is not None]
+    await _restore_frozen(containers, living)
     endpoints = [endpoint for c in living for endpoint in c.record.endpoints]
     try:
         # In this thread: no client is served yet, and the firewall library allocates megabytes
@@ -140,6 +141,27 @@ async def _finish_starts(
             container.change(exit_code=end.exit_code, error=end.error, finished_at=time.time_ns())
         container.exited.set()
         containers.exit_handler.save(container)
+
+
+async def _restore_frozen(containers: Containers, living: list[Container]) -> None:
+    """Thaw the containers that an interrupted commit has frozen.
+
+    The freezers of all others are compared with their records in the background: 0.1 ms each.
+    """
+    for container in living:
+        if not container.record.frozen_by_commit:
+            continue
+        try:
+            await containers.restore_frozen(container)
+        except JaulaError as error:
+            log.warning("container %s: %s", container.name, error)
+    containers.exit_handler.tasks.spawn(_refresh_status(containers, living))
+
+
+async def _refresh_status(containers: Containers, living: list[Container]) -> None:
+    for container in living:
+        containers.refresh_status(container)
+        await asyncio.sleep(0)
 
 
 async def _kill_build_steps(services: Services, containers: Containers) -> None:

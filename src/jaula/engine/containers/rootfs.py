@@ -1,7 +1,9 @@
 """The root file system of a container as a descriptor, whether it runs or not.
 
-That of a running container is ``/proc/PID/root``, opened once. Its mounts are visible, owners are
-ids of the host, and files must be created as the container's root user. For a stopped container the
+That of a running container is ``/proc/PID/root``, opened once with its mount namespace. Its mounts
+are visible, owners are ids of the host, and files must be created as the container's root user. The
+namespace keeps the mounts attached if the container exits: without it, a file that is copied into a
+volume would be written below the volume. For a stopped container the
 snapshot, its volumes and bind mounts are mounted in a mount namespace of one thread. Owners are
 plain ids there, and the kernel unmounts everything when the thread ends.
 
@@ -17,11 +19,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from jaula.engine.containers.liveness import has_exited, not_running
 from jaula.engine.secrets import mount as secret_mount
 from jaula.engine.threads import in_unshared_thread
 from jaula.engine.userns import join
 from jaula.engine.volumes.mount import mount_volume
-from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
+from jaula.errors import Conflict, InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.runtime.create import id_maps, rootfs
@@ -78,28 +81,78 @@ class RootfsView:
             raise InvalidRequest(error.message) from None
 
 
+class RunningRoot:
+    """The root and the mount namespace of a running container, as descriptors, and its id range."""
+
+    def __init__(self, root: int, namespace: int, ids: Rows) -> None:
+        self.root = root
+        self.namespace = namespace
+        self.ids = ids
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        os.close(self.root)
+        os.close(self.namespace)
+
+
+async def open_running(
+    container: Container, ids_of: Callable[[Container], Rows], was_running: bool
+) -> RunningRoot | None:
+    """Open the root of a running container, or return None if it does not run.
+
+    The exit of one that is just ending is awaited. The caller closes the result.
+
+    :raises Conflict: when it ``was_running`` at its authorization, has exited since, and has bind
+        mounts. The engine would mount them with the rights of root, which needs an authorization.
+    """
+    while container.live:
+        shim = container.shim
+        try:
+            return RunningRoot(*join.open_mounts(container), ids_of(container))
+        except Conflict:
+            if not await has_exited(container, shim):
+                raise
+    if was_running and any(mount.type == "bind" for mount in container.record.mounts):
+        raise not_running(container)
+    return None
+
+
 def with_rootfs(
     services: Services,
-    container: Container,
-    ids: Rows,
+    record: ContainerRecord,
+    running: RunningRoot | None,
     work: Callable[[RootfsView], Result],
     *,
     write: bool,
 ) -> Result:
     """Do ``work`` on the root, as the container's root user; call from a thread that may block.
 
-    :raises Conflict: when the container has just exited.
+    ``running`` is closed.
     """
-    record = container.record
-    if not container.live:
+    if running is None:
         return in_unshared_thread(lambda: _stopped(services, record, work, write=write))
-    root = join.open_root(container)
+    root, ids = running.root, running.ids
     try:
         with rootfs.acting_as(RootfsView(root, ids).outside(0, 0)):
             secret = frozenset(_device(root, path) for path in secret_mount.targets(record))
             return work(RootfsView(root, ids, _device(root, "/dev"), secret - {0}))
     finally:
-        os.close(root)
+        running.close()
+
+
+def clone_root(running: RunningRoot) -> int:
+    """Return a detached mount of a running container's root, without the mounts below it.
+
+    A mount can be cloned only in its own namespace, so a thread enters that. The thread does
+    nothing else there, and the caller still closes ``running``.
+    """
+
+    def clone() -> int:
+        namespaces.unshare(namespaces.CLONE.FS)  # setns(2) refuses a shared root directory
+        namespaces.setns(running.namespace, namespaces.CLONE.NEWNS)
+        return mounts.clone_tree("/")
+
+    return in_unshared_thread(clone)
 
 
 def _device(root: int, path: str) -> int:

@@ -17,6 +17,7 @@ from jaula.engine.containers import restart_policy
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
+from jaula.engine.containers.liveness import check_running, has_exited, while_running
 from jaula.engine.containers.query import ContainerQueries
 from jaula.engine.containers.start import Starter, cgroup_path
 from jaula.engine.containers.stop import ProcessControl
@@ -47,7 +48,7 @@ class Containers(ContainerQueries):
     def __init__(self, services: Services, users: UserLookup) -> None:
         super().__init__(services)
         self.exit_handler = ExitHandler(services, self._start)
-        self._process_control = ProcessControl(services, self._emit)
+        self._process_control = ProcessControl(services, self._emit, self.exit_handler.save)
         self.starter = Starter(
             services,
             users,
@@ -107,6 +108,7 @@ class Containers(ContainerQueries):
         :raises Conflict: when it is paused.
         """
         container = self.find(ref)
+        await self.exit_handler.cgroup_reaper.gone(container)
         async with container.lock:
             self._check_exists(container)
             if container.record.status is Status.PAUSED:
@@ -122,6 +124,7 @@ class Containers(ContainerQueries):
             await self.starter.start(container)
         except BaseException as error:
             self._early_exits.pop(container.id, None)
+            self.exit_handler.cgroup_reaper.remove(container)  # if the shim was killed, it is left
             if container.record.status is Status.RESTARTING:
                 self.exit_handler.give_up(container)
             container.notify(("next-exit",), _failure(error))
@@ -156,8 +159,9 @@ class Containers(ContainerQueries):
         container = self.find(ref)
         if container.record.status is Status.RESTARTING:
             container.change(manually_stopped=True)
-            self.exit_handler.give_up(container)
-            return
+            await self.exit_handler.cancel_restart(container)
+            if not container.live:
+                return
         if not container.live:
             raise NotModified(f"container {container.name} is not running")
         await self._stop(container, timeout, signal)
@@ -185,7 +189,7 @@ class Containers(ContainerQueries):
         """Stop a container if it runs, and start it."""
         container = self.find(ref)
         if container.record.status is Status.RESTARTING:
-            self.exit_handler.give_up(container)
+            await self.exit_handler.cancel_restart(container)
         container.removing = True  # neither the restart policy nor --rm applies to this exit
         try:
             if container.live:
@@ -193,6 +197,7 @@ class Containers(ContainerQueries):
                 self._emit(container, "stop")
         finally:
             container.removing = False
+        await self.exit_handler.cgroup_reaper.gone(container)
         async with container.lock:
             self._check_exists(container)
             if not container.live:
@@ -208,8 +213,9 @@ class Containers(ContainerQueries):
         number = signals.parse(signal or "SIGKILL")
         if container.record.status is Status.RESTARTING:
             container.change(manually_stopped=True)
-            self.exit_handler.give_up(container)
-            return
+            await self.exit_handler.cancel_restart(container)
+            if not container.live:
+                return
         if not container.live:
             raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
         stop = container.record.body.stop_signal or "SIGTERM"
@@ -229,10 +235,9 @@ class Containers(ContainerQueries):
         """
         container = self.find(ref)
         async with container.lock:
-            if container.record.status is Status.PAUSED:
+            check_running(container)
+            if container.record.status is Status.PAUSED or self._process_control.frozen(container):
                 raise Conflict(f"Container {container.id} is already paused")
-            if not container.live:
-                raise Conflict(f"container {container.id} is not running")
             await self._process_control.freeze(container)
 
     async def unpause(self, ref: str) -> None:
@@ -242,10 +247,25 @@ class Containers(ContainerQueries):
         """
         container = self.find(ref)
         async with container.lock:
-            if container.record.status is not Status.PAUSED:
+            if container.record.status is not Status.PAUSED and not (
+                container.live and self._process_control.frozen(container)
+            ):
                 raise Conflict(f"Container {container.id} is not paused")
             await self._process_control.thaw(container)
             self._emit(container, "unpause")
+
+    def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
+        """Return Docker's document of one container, with the freezer's state as its status."""
+        self.refresh_status(self.find(ref))
+        return super().inspect(ref, size=size)
+
+    def refresh_status(self, container: Container) -> None:
+        """Set the status of a running container, paused or not, to the state of its freezer."""
+        self._process_control.refresh(container)
+
+    async def restore_frozen(self, container: Container) -> None:
+        """Thaw a container that a commit of the previous engine has frozen."""
+        await self._process_control.restore(container)
 
     async def rename(self, ref: str, new: str) -> None:
         """Rename a container.
@@ -280,6 +300,22 @@ class Containers(ContainerQueries):
         :raises Conflict: when it runs and ``force`` is not set, or its files cannot be removed.
         """
         container = self.find(ref)
+        while True:
+            await self._end_for_removal(container, force=force)
+            async with container.lock:
+                # --rm may have removed it while this waited for the lock.
+                if container.id not in self.services.container_store:
+                    return
+                if not container.live:
+                    await self.exit_handler.remove(container, volumes=volumes)
+                    return
+            # Another client has started it while this waited for the lock.
+
+    async def _end_for_removal(self, container: Container, *, force: bool) -> None:
+        """Kill a running container, and give up a restart.
+
+        :raises Conflict: when there is something to end and ``force`` is not set.
+        """
         if container.live or container.record.status is Status.RESTARTING:
             if not force:
                 state = str(container.record.status)
@@ -288,16 +324,12 @@ class Containers(ContainerQueries):
                     f'cannot remove container "/{container.name}": container is {state}'
                     + (" and must be unpaused first" if state == Status.PAUSED else f": {remedy}")
                 )
-            container.removing = True
             if container.record.status is Status.RESTARTING:
-                self.exit_handler.give_up(container)
-            else:
+                await self.exit_handler.cancel_restart(container)
+            if container.live:
+                container.removing = True
                 self._emit(container, "kill", {"signal": "9"})
                 await self._process_control.kill(container)
-        async with container.lock:
-            # --rm may have removed it while this waited for the lock.
-            if container.id in self.services.container_store:
-                await self.exit_handler.remove(container, volumes=volumes)
 
     def parent_of_link(self, name: str) -> Container:
         """Return the container that has a legacy link: ``web`` for ``web/db``.
@@ -353,11 +385,12 @@ class Containers(ContainerQueries):
         :raises Conflict: when it does not run.
         """
         container = self.find(ref)
-        if container.shim is None or not container.live:
-            raise Conflict(f"container {container.id} is not running")
+        check_running(container)
         if not container.record.body.tty:
             return  # there is no terminal to resize; Docker succeeds as well
-        await container.shim.resize("", h, w)
+        async with while_running(container):
+            assert container.shim is not None
+            await container.shim.resize("", h, w)
         self._emit(container, "resize", {"height": str(h), "width": str(w)})
 
     # -- files ---------------------------------------------------------------------------------
@@ -367,8 +400,15 @@ class Containers(ContainerQueries):
         from jaula.engine.containers.commit import commit
 
         return await commit(
-            self.services, self.find(ref), options, pause=self.pause, unpause=self.unpause
+            self.services, self.find(ref), options, self._process_control.frozen_for_commit
         )
+
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        """Yield the files of a container as a tar archive."""
+        from jaula.engine.containers.export import export
+
+        async for chunk in export(self.services, self.find(ref), self._copy.ids):
+            yield chunk
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
         """Return the file status of a path in a container."""
@@ -404,13 +444,20 @@ class Containers(ContainerQueries):
                 if container.live
                 else None
             )
-            if other is not None and resources is not None:
-                await other.update(resources)
-            elif container.live and resources is not None:
-                with self.services.cgroups.open(
-                    cgroup_path(self.services, container.record)
-                ) as cgroup:
-                    warnings = (*warnings, *cgroup.apply(resources))
+            if container.live and resources is not None:
+                shim = container.shim
+                try:
+                    if other is not None:
+                        await other.update(resources)
+                    else:
+                        with self.services.cgroups.open(
+                            cgroup_path(self.services, container.record)
+                        ) as cgroup:
+                            warnings = (*warnings, *cgroup.apply(resources))
+                except (JaulaError, OSError):
+                    if not await has_exited(container, shim):
+                        raise
+                    # It has exited: the limits are those of the next start.
             container.change(body=updated.body, resolved_request=updated.resolved)
             self.services.container_store.save(container)
         self._emit(container, "update")

@@ -323,8 +323,9 @@ class Starter:
         client.remove_shim_files(str(run_dir))
         oci_runtimes.ExternalContainer.write(run_dir, runtime)
         bundle = container.bundle or str(paths.container(record.id))
-        with open(f"{bundle}/config.json", "wb", buffering=0) as file:
+        with open(f"{bundle}/config.json.new", "wb", buffering=0) as file:
             file.write(document)
+        os.rename(f"{bundle}/config.json.new", f"{bundle}/config.json")  # inspect and exec read it
         driver, options = log_options(services.config, resolved.log)
         return StartRequest(
             container_id=record.id,

@@ -8,17 +8,23 @@ restart policies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from jaula.cgroups.files import is_removed
 from jaula.engine import oci_runtimes
+from jaula.engine.containers.liveness import has_exited, while_running
 from jaula.engine.containers.start import cgroup_path
 from jaula.engine.model.container import StateAction, next_status
-from jaula.errors import JaulaError, NotFound, RuntimeFailure
+from jaula.engine.threads import in_thread, shielded
+from jaula.errors import Conflict, JaulaError, NotFound, RuntimeFailure, Unsupported
 from jaula.spec import signals
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.runtime.client import Shim
@@ -40,9 +46,11 @@ class Emit(Protocol):
 class ProcessControl:
     """Controls the processes of running containers."""
 
-    def __init__(self, services: Services, emit: Emit) -> None:
+    def __init__(self, services: Services, emit: Emit, save: Callable[[Container], bool]) -> None:
+        """``save`` writes a record, later if the disk is full."""
         self._services = services
         self._emit = emit
+        self._save = save
 
     async def end(self, container: Container, timeout: int | None, signal: str | None) -> None:
         """Ask a container to exit, and kill it after ``timeout`` seconds (-1: never)."""
@@ -80,10 +88,11 @@ class ProcessControl:
         try:
             await self._deliver(container, shim, number)
         except JaulaError:
-            if container.live and not shim.gone:
+            if not await has_exited(container, shim):
                 raise
-        if container.record.status is Status.PAUSED:
-            await self.thaw(container)
+        if container.live and (container.record.status is Status.PAUSED or self.frozen(container)):
+            with contextlib.suppress(Conflict):  # it has just exited
+                await self.thaw(container)
 
     async def _deliver(self, container: Container, shim: Shim, number: int) -> None:
         """Send a signal by the runtime that created the container.
@@ -104,25 +113,126 @@ class ProcessControl:
             log.warning("container %s: %s; killing its process", container.name, error)
             await shim.signal(number)
 
-    async def freeze(self, container: Container) -> None:
-        """Freeze every process. The caller holds the container's lock."""
-        paused_status = next_status(container.record.status, StateAction.PAUSE, container.name)
-        if (
-            runtime := oci_runtimes.external_container(self._services.config.paths, container.id)
-        ) is not None:
-            await runtime.pause()
-        else:
+    def frozen(self, container: Container) -> bool:
+        """Return whether the kernel has frozen the processes, whichever program requested it."""
+        try:
             with self._services.cgroups.open(
                 cgroup_path(self._services, container.record)
             ) as cgroup:
-                await asyncio.to_thread(cgroup.freeze)
-        if container.live:
+                return cgroup.frozen()
+        except NotFound:
+            return False  # it has exited
+        except OSError as error:
+            if not is_removed(error):
+                raise
+            return False
+
+    def refresh(self, container: Container) -> None:
+        """Set the status of a live container to the state that the kernel reports.
+
+        Another program may have frozen or thawed the cgroup. While the lock is held, the status
+        belongs to the use case that holds it. An external runtime may pause without the freezer.
+        """
+        record = container.record
+        if container.lock.locked() or not container.live or record.resolved.external_runtime:
+            return
+        status = Status.PAUSED if self.frozen(container) else Status.RUNNING
+        if status is not record.status:
+            container.change(status=status)
+            self._save(container)
+
+    async def restore(self, container: Container) -> None:
+        """Thaw what a commit of the previous engine has frozen; else the kernel's state is kept."""
+        if container.record.frozen_by_commit:
+            await self._thaw_cgroup(container)
+            container.change(frozen_by_commit=False)
+            self._save(container)
+        self.refresh(container)
+
+    async def freeze(self, container: Container) -> None:
+        """Pause a container. The caller holds its lock.
+
+        :raises Conflict: when it exits meanwhile.
+        :raises Unavailable: when the disk is full. The container then runs on.
+        """
+        paused_status = next_status(container.record.status, StateAction.PAUSE, container.name)
+        try:
+            await self._freeze_cgroup(container)
+            if not container.live:
+                return
             container.change(status=paused_status)
             self._services.container_store.save(container)
-            self._emit(container, "pause")
+        except BaseException:
+            if container.live:
+                container.change(status=Status.RUNNING)
+                with contextlib.suppress(Conflict, Unsupported):
+                    await self._thaw_cgroup(container)
+            raise
+        self._emit(container, "pause")
+
+    @contextlib.asynccontextmanager
+    async def frozen_for_commit(self, container: Container) -> AsyncIterator[None]:
+        """Freeze a running container during a commit. The caller holds its lock.
+
+        The record says so before the kernel does it, so that the next engine thaws the container if
+        this one is killed. A container that exits meanwhile is not frozen.
+
+        :raises Unsupported: when its processes cannot be frozen.
+        :raises Unavailable: when the disk is full.
+        """
+        record = container.record
+        if record.status is not Status.RUNNING or self.frozen(container):
+            yield
+            return
+        container.change(frozen_by_commit=True)
+        try:
+            self._services.container_store.save(container)
+            try:
+                await self._freeze_cgroup(container)
+            except Unsupported as error:
+                hint = "commit without a pause (--pause=false)"
+                raise Unsupported(error.message, hint=hint) from None
+            except Conflict:
+                pass  # it has exited, and its files stay
+            if container.live:
+                container.change(status=Status.PAUSED)
+                self._emit(container, "pause")
+            yield
+        finally:
+            if container.live:
+                with contextlib.suppress(Conflict, Unsupported):  # it has exited, or never froze
+                    await self._thaw_cgroup(container)
+            if container.record.status is Status.PAUSED:
+                container.change(status=Status.RUNNING)
+                self._emit(container, "unpause")
+            container.change(frozen_by_commit=False)
+            self._save(container)
+
+    async def _freeze_cgroup(self, container: Container) -> None:
+        runtime = oci_runtimes.external_container(self._services.config.paths, container.id)
+        async with while_running(container):
+            if runtime is not None:
+                await shielded(runtime.pause())
+                return
+            with self._services.cgroups.open(
+                cgroup_path(self._services, container.record)
+            ) as cgroup:
+                await in_thread(cgroup.freeze)
 
     async def thaw(self, container: Container) -> None:
-        """Resume the processes of a paused container."""
+        """Resume the processes of a paused container.
+
+        :raises Conflict: when it has just exited.
+        """
+        await self._thaw_cgroup(container)
+        if container.record.status is not Status.PAUSED:
+            return
+        container.change(
+            status=next_status(container.record.status, StateAction.UNPAUSE, container.name)
+        )
+        self._save(container)
+
+    async def _thaw_cgroup(self, container: Container) -> None:
         if (
             runtime := oci_runtimes.external_container(self._services.config.paths, container.id)
         ) is not None:
@@ -130,17 +240,12 @@ class ProcessControl:
                 await runtime.resume()
             except RuntimeFailure as error:
                 log.warning("container %s: %s; thawing its cgroup", container.name, error)
-        try:
-            with self._services.cgroups.open(
-                cgroup_path(self._services, container.record)
-            ) as cgroup:
-                cgroup.thaw()
-        except NotFound:
-            if runtime is None:
-                raise
-        if container.record.status is not Status.PAUSED:
-            return  # it has exited meanwhile
-        container.change(
-            status=next_status(container.record.status, StateAction.UNPAUSE, container.name)
-        )
-        self._services.container_store.save(container)
+        async with while_running(container):
+            try:
+                with self._services.cgroups.open(
+                    cgroup_path(self._services, container.record)
+                ) as cgroup:
+                    cgroup.thaw()
+            except NotFound:
+                if runtime is None:
+                    raise

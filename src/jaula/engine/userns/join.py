@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 NAMES = {"user": "user", "pid": "pid", "ipc": "ipc", "network": "net"}
 """OCI type: file below /proc/PID/ns."""
 
+_PF_EXITING = 0x4  # include/linux/sched.h: do_exit() has begun
+
 _GENERATIONS = 3
 """Checks of a process's parent: its helper, the same while it exits, the shim."""
 
@@ -45,6 +47,30 @@ def open_root(container: Container) -> int:
     with _InitProcess(container) as init:
         init.open("root", "root", os.O_PATH | os.O_DIRECTORY)
         return init.take()["root"]
+
+
+def open_mounts(container: Container) -> tuple[int, int]:
+    """Open a running container's root directory and its mount namespace.
+
+    The mounts below the root stay attached while the namespace is open, even if the container
+    exits. The caller closes the descriptors.
+
+    :raises Conflict: when its init has exited.
+    """
+    with _InitProcess(container) as init:
+        init.open("root", "root", os.O_PATH | os.O_DIRECTORY)
+        init.open("mnt", "ns/mnt", os.O_RDONLY)
+        fds = init.take()
+        return fds["root"], fds["mnt"]
+
+
+def init_exits(container: Container) -> bool:
+    """Return whether a container's init has exited, or has begun to exit."""
+    try:
+        with _InitProcess(container) as init:
+            return init.exits()
+    except Conflict:
+        return True
 
 
 class _InitProcess:
@@ -75,6 +101,12 @@ class _InitProcess:
             raise self._gone()
         fds, self._fds = self._fds, {}
         return fds
+
+    def exits(self) -> bool:
+        """Return whether the process has begun to exit, or is not the container's init."""
+        state, _, _, _, _, _, flags = _stat(self._process)[:7]
+        exiting = state in "ZX" or int(flags) & _PF_EXITING
+        return bool(exiting) or not self._is_of(self._container.record.shim_pid)
 
     def _is_of(self, shim: int) -> bool:
         """Return whether it descends from the shim.
@@ -110,10 +142,15 @@ class _InitProcess:
 
 
 def _parent(process: int) -> int:
-    """Return the parent pid of the process of a /proc directory (proc_pid_stat(5))."""
+    """Return the parent pid of the process of a /proc directory."""
+    return int(_stat(process)[1])
+
+
+def _stat(process: int) -> list[str]:
+    """Return the fields of a process's ``stat``, from its state on (proc_pid_stat(5))."""
     fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
     try:
         text = os.read(fd, 1024)
     finally:
         os.close(fd)
-    return int(text[text.rindex(b")") :].split()[2])
+    return text[text.rindex(b")") + 1 :].decode("ascii").split()

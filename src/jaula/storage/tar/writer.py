@@ -40,6 +40,16 @@ Sink: TypeAlias = "Callable[[bytes | memoryview], object]"
 """Receives the bytes of the archive; a file's ``write``, for example."""
 
 
+Owner: TypeAlias = "Callable[[int, int], tuple[int, int]]"
+"""Translates uid and gid."""
+
+_CAPABILITY = "security.capability"
+_REVISION_MASK = 0xFF000000
+_REVISION_2 = 0x02000000
+_REVISION_3 = 0x03000000
+"""linux/capability.h: revision 3 ends with the uid of the root that the capabilities are for."""
+
+
 TAR_TYPES = {
     stat.S_IFREG: REGULAR,
     stat.S_IFLNK: SYMLINK,
@@ -190,8 +200,8 @@ def _header(entry: TarEntry, name: bytes, prefix: bytes, link: bytes, seconds: i
     return header[:148] + b"%06o\0 " % sum(header) + header[156:]
 
 
-def write_tree(root_fd: int, sink: Sink) -> None:
-    """Write the tree below ``root_fd`` as a complete archive.
+def write_tree(root_fd: int, sink: Sink, *, owner: Owner | None = None) -> None:
+    """Write the tree below ``root_fd`` as a complete archive; ``owner`` translates uid and gid.
 
     A file that shrinks while it is read is padded with zeros. A file that grows is cut at its
     initial size. So a running container cannot break the archive.
@@ -204,6 +214,8 @@ def write_tree(root_fd: int, sink: Sink) -> None:
             if kind is None:
                 continue
             entry = _tree_entry(path + b"/" + name if path else name, kind, status)
+            if owner is not None:
+                entry.uid, entry.gid = owner(entry.uid, entry.gid)
             if kind != DIRECTORY and status.st_nlink > 1:
                 first = links.setdefault((status.st_dev, status.st_ino), entry.name)
                 if first != entry.name:
@@ -211,7 +223,7 @@ def write_tree(root_fd: int, sink: Sink) -> None:
                     writer.add(entry)
                     continue
             try:
-                _add_file(writer, directory, name, entry)
+                _add_file(writer, directory, name, entry, owner)
             except FileNotFoundError:
                 continue  # removed meanwhile
     writer.finish()
@@ -229,8 +241,12 @@ def _tree_entry(path: bytes, kind: int, status: os.stat_result) -> TarEntry:
     return entry
 
 
-def _add_file(writer: TarWriter, directory: int, name: bytes, entry: TarEntry) -> None:
+def _add_file(
+    writer: TarWriter, directory: int, name: bytes, entry: TarEntry, owner: Owner | None
+) -> None:
     entry.xattrs = read_xattrs(directory, name)
+    if owner is not None and (value := entry.xattrs.get(_CAPABILITY)):
+        entry.xattrs[_CAPABILITY] = translate_capability(value, owner)
     if entry.type == SYMLINK:
         entry.link = os.readlink(name, dir_fd=directory)
         entry.xattrs = {}
@@ -246,6 +262,21 @@ def _add_file(writer: TarWriter, directory: int, name: bytes, entry: TarEntry) -
             writer.add(entry, read_padded(descriptor, entry.size))
     finally:
         os.close(descriptor)
+
+
+def translate_capability(value: bytes, owner: Owner) -> bytes:
+    """Return file capabilities with their root uid translated; those of uid 0 are of revision 2.
+
+    The kernel shows the capabilities of a file of another user namespace in revision 3, with the
+    uid that the root of that namespace has in the reader's (capabilities(7)).
+    """
+    magic = int.from_bytes(value[:4], "little")
+    if magic & _REVISION_MASK != _REVISION_3 or len(value) != 24:
+        return value
+    root = owner(int.from_bytes(value[20:], "little"), 0)[0]
+    if root:
+        return value[:20] + root.to_bytes(4, "little")
+    return (magic & ~_REVISION_MASK | _REVISION_2).to_bytes(4, "little") + value[4:20]
 
 
 def read_padded(descriptor: int, size: int) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaula.storage.tar.entry import DIRECTORY, REGULAR, SYMLINK
 from jaula.storage.tar.reader import TarReader
-from jaula.storage.tar.writer import TarWriter, new_entry
+from jaula.storage.tar.writer import TarWriter, new_entry, translate_capability
 
 NAMES = st.binary(min_size=1, max_size=300).filter(lambda n: b"\0" not in n and n.strip(b"/"))
 
@@ -67,3 +67,15 @@ def test_a_file_of_another_length_than_announced_is_an_error() -> None:
     for data in (b"", b"ab", b"abcd"):
         with pytest.raises(ValueError, match="bytes"):
             TarWriter(lambda data: None).add(new_entry("f", REGULAR, size=3), (data,))
+
+
+def test_capabilities_of_a_user_namespace_are_those_of_its_root() -> None:
+    sets = bytes(range(16))
+    plain = bytes((1, 0, 0, 2)) + sets
+    shown = bytes((1, 0, 0, 3)) + sets + (100_000).to_bytes(4, "little")
+    inside = lambda uid, gid: (uid - 100_000, gid - 100_000)  # noqa: E731
+    assert translate_capability(shown, inside) == plain
+    assert translate_capability(plain, inside) == plain
+    nested = bytes((1, 0, 0, 3)) + sets + (101_000).to_bytes(4, "little")
+    assert translate_capability(nested, inside)[20:] == (1000).to_bytes(4, "little")
+    assert translate_capability(b"\1\0\0\3short", inside) == b"\1\0\0\3short"
