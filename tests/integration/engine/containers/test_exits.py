@@ -16,12 +16,12 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+from harness.records import records
 
 from conftest import load_image
 from harness import containers
 from harness.containers import eventually, inspect
 from harness.engine import PrivateEngine, Reply
-from harness.records import records
 
 NET_BIND_SERVICE = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)
 """A capability of a file (linux/capability.h, VFS_CAP_REVISION_2)."""

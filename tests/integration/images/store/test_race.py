@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.pulls import Puller
+
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
 from jaula.errors import NotFound
