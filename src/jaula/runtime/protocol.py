@@ -50,6 +50,14 @@ class ExternalRuntime(msgspec.Struct, frozen=True):
     oci_version: str = "1.0.2"
 
 
+_HELPER_TIMEOUT = 40.0  # seconds for a helper of the shim to create a process
+
+
+def helper_timeout(runtime: ExternalRuntime | None) -> float:
+    """Return the seconds in which a helper reports; an external runtime is called twice."""
+    return _HELPER_TIMEOUT + (2 * runtime.timeout if runtime is not None else 0.0)
+
+
 class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     """Create a container from a bundle and start it.
 

@@ -18,9 +18,11 @@ the container's pid namespace keeps init from being reaped for as long as it is 
 from __future__ import annotations
 
 import _socket
+import contextlib
 import gc
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -28,7 +30,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from jaula.errors import JaulaError, RuntimeFailure
+from jaula.errors import JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import protocol, seqpacket
@@ -76,7 +78,7 @@ class Shim:
         self.request = request
         self.interfaces = interfaces
         self.event_loop = EventLoop()
-        self.spawn_helper = SpawnHelper()
+        self.spawn_helper = SpawnHelper(protocol.helper_timeout(request.runtime))
         self.engines = ControlSockets(
             self.event_loop, request.run_dir, self._handle_request, self._after_reply
         )
@@ -108,12 +110,12 @@ class Shim:
         try:
             self.engines.listen()
             self.init = self.spawn_helper.run(
-                lambda: self._make_container(sandbox, namespace_fds, mount_point)
+                lambda: self._make_container(sandbox, namespace_fds, mount_point), self._undo
             )
-        except BaseException:
+        except BaseException as error:
             log.close()
             self.engines.stop_listening()
-            self._delete_partial()
+            self._delete_partial(killed=isinstance(error, HelperKilled))
             raise
         self.started_at = time.time()
         try:
@@ -144,14 +146,24 @@ class Shim:
             return external_runtime.start(spec, options, request.runtime, request.run_dir)
         return create.start(spec, options, self.interfaces)
 
-    def _delete_partial(self) -> None:
-        """Remove what an external runtime has created so far."""
+    def _delete_partial(self, *, killed: bool = False) -> None:
+        """Remove what an external runtime, or a helper that was ``killed``, has created so far.
+
+        Our own runtime removes everything if a step fails.
+        """
         request = self.request
-        if request.runtime is None:
+        if request.runtime is None and not killed:
             return
         self.spawn_helper.wait()
         linux = _read_spec(request.bundle).linux
         cgroup = (linux.cgroups_path if linux else None) or UNNAMED
+        if request.runtime is None:
+            external_runtime.kill_children()
+            cgroups = self.interfaces.cgroups
+            with contextlib.suppress(NotFound), cgroups.open(cgroup) as partial:
+                partial.kill()
+                partial.destroy()
+            return
         external_runtime.clean_up(
             request.runtime, request.run_dir, request.container_id, cgroup, self.interfaces
         )
@@ -166,10 +178,18 @@ class Shim:
         if self.request.runtime is not None:
             self._delete_partial()
             return
-        os.kill(self.init.pid, 9)
-        with self.interfaces.cgroups.open(self.init.cgroup) as cgroup:
-            cgroup.kill()
-            cgroup.destroy()
+        self._undo(self.init)
+
+    def _undo(self, handle: ProcessHandle) -> None:
+        """Kill and remove a new container. Runs in the helper if the shim has died.
+
+        The engine then deletes what an external runtime has created.
+        """
+        os.kill(handle.pid, signal.SIGKILL)
+        if self.request.runtime is None:
+            with self.interfaces.cgroups.open(handle.cgroup) as cgroup:
+                cgroup.kill()
+                cgroup.destroy()
 
     def _supervise(self, log: LogWriter, clients: list[int]) -> None:
         """Open pidfd and cgroup of init, relay its stdio, and watch for exit and OOM events."""
@@ -233,7 +253,14 @@ class Shim:
     def _exec(self, request: ExecRequest, fds: list[int]) -> int:
         """Start an exec'd process, attach its client, and return its host pid."""
         stream = request.stream
-        handle = self.spawn_helper.run(lambda: self._make_exec(request))
+        try:
+            handle = self.spawn_helper.run(
+                lambda: self._make_exec(request),
+                lambda handle: os.kill(handle.pid, signal.SIGKILL),
+            )
+        except HelperKilled:
+            self._kill_unknown_children()
+            raise
         pidfd = process.pidfd_open(handle.pid)
         stdio = StdioRelay(
             self.event_loop,
@@ -250,6 +277,15 @@ class Shim:
             stdio.attach(socket.socket(fileno=fds.pop(0)), stream)
         self.event_loop.watch(pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id))
         return handle.pid
+
+    def _kill_unknown_children(self) -> None:
+        """Kill and reap the processes in the container that a killed helper left to the shim."""
+        self.spawn_helper.wait()
+        known = {self.init.pid, *(each.pid for each in self.execs.values())}
+        for pid in (set(external_runtime.children()) & set(self.cgroup.pids())) - known:
+            if pid not in self.reaper:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     def _after_reply(self) -> None:
         """Wait for the helper after a reply, and reap what an external runtime left to us."""
@@ -461,6 +497,10 @@ def main(
         os._exit(code)
 
 
+class HelperKilled(RuntimeFailure):
+    """The helper died or hung before it reported; parts of the process may exist."""
+
+
 class _Failed(msgspec.Struct, frozen=True, tag=True):
     text: str
     exit_code: int
@@ -480,15 +520,24 @@ class SpawnHelper:
 
     A helper takes a millisecond to exit. :meth:`run` does not wait for that, so that the caller can
     answer its client first; :meth:`wait` does.
+
+    The stage and init inherit the helper's end of the socket. So the end of a helper is read from
+    its pidfd, and not from the socket.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float) -> None:
         self._helper = 0
+        self._timeout = timeout
 
-    def run(self, work: Callable[[], ProcessHandle]) -> ProcessHandle:
+    def run(
+        self, work: Callable[[], ProcessHandle], undo: Callable[[ProcessHandle], None]
+    ) -> ProcessHandle:
         """Run ``work`` in a helper; after :meth:`wait` the process that it created is our child.
 
+        The helper calls ``undo`` if the shim has died and no process will wait for the new one.
+
         :raises RuntimeFailure: with the error that the helper reported.
+        :raises HelperKilled: when the helper died, or did not report within the timeout.
         """
         self.wait()
         parent_sock, helper_sock = seqpacket.pair()
@@ -496,14 +545,15 @@ class SpawnHelper:
         self._helper = os.fork()
         if self._helper == 0:
             parent_sock.close()
-            _run_helper(work, helper_sock)
+            _run_helper(work, undo, helper_sock)
         helper_sock.close()
         try:
+            self._wait_for_report(parent_sock)
             data, fds = seqpacket.receive(parent_sock)
         finally:
             parent_sock.close()
         if not data:
-            raise RuntimeFailure("the helper that creates containers died")
+            raise HelperKilled("the helper that creates processes died")
         message = _decode(data)
         if isinstance(message, _Failed):
             raise RuntimeFailure(message.text, exit_code=message.exit_code)
@@ -515,15 +565,44 @@ class SpawnHelper:
         process_handle: ProcessHandle = msgspec.structs.replace(message.process_handle, **slots)
         return process_handle
 
+    def _wait_for_report(self, sock: _socket.socket) -> None:
+        """Wait until the helper has reported.
+
+        :raises HelperKilled: when it died, or did not report within the timeout.
+        """
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        pidfd = process.pidfd_open(self._helper)
+        try:
+            poll.register(pidfd, select.POLLIN)
+            ready = dict(poll.poll(self._timeout * 1000))
+            poll.unregister(pidfd)
+        finally:
+            os.close(pidfd)
+        if not ready:
+            raise HelperKilled(
+                f"the helper that creates processes did not report in {self._timeout:.0f} seconds"
+            )
+        if sock.fileno() not in ready and not poll.poll(0):  # it may have reported meanwhile
+            raise HelperKilled("the helper that creates processes died")
+
     def wait(self) -> None:
-        """Wait until the helper has exited: the process that it created is our child then."""
+        """Wait until the helper has exited: the process that it created is our child then.
+
+        The helper has reported or failed, so it is killed: it may be stopped.
+        """
         if self._helper:
+            os.kill(self._helper, signal.SIGKILL)
             os.waitpid(self._helper, 0)
             self._helper = 0
             process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
 
 
-def _run_helper(work: Callable[[], ProcessHandle], sock: _socket.socket) -> NoReturn:
+def _run_helper(
+    work: Callable[[], ProcessHandle],
+    undo: Callable[[ProcessHandle], None],
+    sock: _socket.socket,
+) -> NoReturn:
     try:
         try:
             process_handle = work()
@@ -531,7 +610,10 @@ def _run_helper(work: Callable[[], ProcessHandle], sock: _socket.socket) -> NoRe
             seqpacket.send(sock, _encode(_Failed(str(error), error.exit_code)))
         else:
             fds = [fd for fd in (getattr(process_handle, name) for name in _SLOTS) if fd >= 0]
-            seqpacket.send(sock, _encode(_Spawned(process_handle)), fds)
+            try:
+                seqpacket.send(sock, _encode(_Spawned(process_handle)), fds)
+            except OSError:  # the shim has died
+                undo(process_handle)
     except BaseException as error:  # noqa: BLE001 - reported, and the helper exits
         seqpacket.send(sock, _encode(_Failed(f"{type(error).__name__}: {error}", 125)))
     finally:
