@@ -66,6 +66,16 @@ def parent(process: int) -> int:
     return int(status(process)["PPid"])
 
 
+def children(process: int, name: str) -> list[int]:
+    """The children of a process that have this name."""
+    found = []
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text().strip() == name:
+                found.append(int(child))
+    return found
+
+
 def mountinfo(process: int) -> dict[str, dict[str, Any]]:
     """Mounts of a process by mount point (the topmost wins): options, propagation, type, root."""
     found = {}

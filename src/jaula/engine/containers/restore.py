@@ -22,7 +22,7 @@ from jaula.engine import oci_runtimes
 from jaula.engine.containers import restart_policy
 from jaula.engine.containers.start import cgroup_path
 from jaula.engine.networks import restore as network_restore
-from jaula.errors import JaulaError, NotFound
+from jaula.errors import JaulaError, NotFound, RuntimeFailure, Unavailable
 from jaula.runtime.protocol import Event, ExitRecord
 from jaula.state.records import Status
 
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.runtime.client import Shim
 
 log = logging.getLogger("jaula.engine")
-_KILL_TIMEOUT = 15.0  # seconds for a killed container to exit
+_KILL_TIMEOUT = 3.0  # seconds for a shim to answer, and for a killed container to exit
+_QUIET_TIME = 0.5  # seconds without an answer of any shim; then the engine serves its clients
 
 
 async def restore(services: Services, containers: Containers) -> None:
@@ -41,8 +43,7 @@ async def restore(services: Services, containers: Containers) -> None:
     for start in ("range_start", "borrowed_start"):
         used = (getattr(container.record, start) for container in services.container_store)
         services.id_ranges.restore(first for first in used if first)
-    recorded = [c for c in services.container_store if c.live]
-    await asyncio.gather(*(_reconnect(services, containers, container) for container in recorded))
+    await _reconnect_all(services, containers)
     living = [c for c in services.container_store if c.live and c.shim is not None]
     endpoints = [endpoint for c in living for endpoint in c.record.endpoints]
     try:
@@ -68,16 +69,56 @@ async def restore(services: Services, containers: Containers) -> None:
     await _restart(services, containers)
 
 
-async def _reconnect(services: Services, containers: Containers, container: Container) -> None:
-    run_dir = str(services.config.paths.container_run(container.id))
-    on_event = functools.partial(containers.on_event, container)
-    shim = await services.runtime.reconnect(run_dir, on_event)
-    if shim is None:
+async def _reconnect_all(services: Services, containers: Containers) -> None:
+    """Connect to the shims of all containers that run according to their records.
+
+    A shim that listens exists, so its container counts as running from now on. A shim that is
+    stopped or busy must not keep the engine from serving the others: if no answer has arrived for
+    ``_QUIET_TIME``, the rest are adopted when they answer, which may be never.
+    """
+    pending: set[asyncio.Task[None]] = set()
+    containers_of_shims: list[Container] = []
+    served = asyncio.Event()
+    for container in services.container_store:
+        if not container.live:
+            continue
+        run_dir = str(services.config.paths.container_run(container.id))
+        shim = services.runtime.connect(run_dir, functools.partial(containers.on_event, container))
+        if shim is not None:
+            container.shim = shim
+            work = _adopt(containers, container, shim, served)
+            pending.add(containers.exit_handler.tasks.spawn(work))
+            containers_of_shims.append(container)
+    while pending:
+        done, pending = await asyncio.wait(
+            pending, timeout=_QUIET_TIME, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            break
+    served.set()
+    for container in containers_of_shims:
+        if container.shim is not None and not container.shim.pid:
+            log.warning("the shim of container %s does not answer yet", container.name)
+
+
+async def _adopt(
+    containers: Containers, container: Container, shim: Shim, late: asyncio.Event
+) -> None:
+    """Take over a container when its shim answers.
+
+    A shim that exits instead is left to :func:`restore`, unless it is ``late``.
+    """
+    try:
+        await shim.hello(timeout=None)
+    except (RuntimeFailure, Unavailable):  # it has exited
+        if container.shim is shim:
+            container.shim = None
+            if late.is_set():
+                containers.exit_handler.shim_lost(container)
         return
-    container.shim = shim
+    if not container.live or container.shim is not shim:
+        return
     container.change(pid=shim.pid, shim_pid=shim.shim_pid)
-    if not container.live:
-        return
     containers.watch(container)
     if container.record.status is Status.RUNNING:
         log.info("container %s is still running", container.name)
@@ -85,10 +126,10 @@ async def _reconnect(services: Services, containers: Containers, container: Cont
 
 async def _kill_build_steps(services: Services, containers: Containers) -> None:
     """Kill the build steps of the previous engine and remove their records."""
-    for step in services.container_store.steps():
+    steps = services.container_store.steps()
+    await asyncio.gather(*(_kill(services, containers, step) for step in steps))
+    for step in steps:
         run_dir = services.config.paths.container_run(step.id)
-        if run_dir.exists():
-            await _kill(services, step, str(run_dir))
         await containers.exit_handler.clean_up(step)
         shutil.rmtree(run_dir, ignore_errors=True)
         services.container_store.forget(step)  # _sweep removes its files, which have no record now
@@ -99,34 +140,46 @@ async def _undo_starts(services: Services, containers: Containers) -> None:
 
     No client was told that they run, and their addresses are not recorded.
     """
-    for container in [c for c in services.container_store if not c.live]:
+    interrupted = [
+        c
+        for c in services.container_store
+        if not c.live and services.config.paths.container_run(c.id).exists()
+    ]
+    killed = await asyncio.gather(*(_kill(services, containers, c) for c in interrupted))
+    for container, had_shim in zip(interrupted, killed, strict=True):
         run_dir = services.config.paths.container_run(container.id)
-        if not run_dir.exists():
-            continue
-        if await _kill(services, container, str(run_dir)):
+        if had_shim:
             log.info("the start of container %s was interrupted and is undone", container.name)
         if (run_dir / oci_runtimes.RUNTIME_FILE).exists():
             await containers.exit_handler.clean_up(container)
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
-async def _kill(services: Services, container: Container, run_dir: str) -> bool:
-    """Kill the processes of a previous engine's shim and wait; return whether there was a shim."""
+async def _kill(services: Services, containers: Containers, container: Container) -> bool:
+    """Kill the processes of a previous engine's shim and wait; return whether there was a shim.
+
+    A shim that does not answer is killed as well, and the processes by their cgroup.
+    """
     exited = asyncio.Event()
 
     def on_event(event: Event) -> None:
         if isinstance(event, ExitRecord):
             exited.set()
 
-    shim = await services.runtime.reconnect(run_dir, on_event)
+    run_dir = str(services.config.paths.container_run(container.id))
+    shim = services.runtime.connect(run_dir, on_event)
     if shim is None:
         return False
     shim.on_gone = exited.set
     try:
-        await shim.signal(9)
+        await shim.signal(9, timeout=_KILL_TIMEOUT)
         await asyncio.wait_for(exited.wait(), _KILL_TIMEOUT)
     except (JaulaError, TimeoutError) as error:
-        log.warning("container %s, partly started, does not exit: %s", container.name, error)
+        log.warning("container %s, partly started, is killed: %s", container.name, error)
+        await shim.kill()
+        await containers.exit_handler.clean_up(container)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(exited.wait(), _KILL_TIMEOUT)
     shim.close()
     return True
 

@@ -275,6 +275,8 @@ class Containers(ContainerQueries):
         :raises Conflict: when it runs and ``force`` is not set, or its files cannot be removed.
         """
         container = self.find(ref)
+        if force and (starting := container.starting) is not None:
+            await starting.kill()  # the start fails, and cleans up
         if container.live or container.record.status is Status.RESTARTING:
             if not force:
                 state = str(container.record.status)

@@ -27,6 +27,7 @@ from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
 from jaula.engine.volumes.mount import emit_mounts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
+from jaula.runtime.client import ShimLost
 from jaula.runtime.protocol import LogSetup, StartRequest
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
@@ -97,13 +98,16 @@ class Starter:
                 container.take_pending(),
                 functools.partial(self._on_event, container),
                 resources.joined_fds,
+                functools.partial(setattr, container, "starting"),
             )
         except BaseException as error:
-            await asyncio.shield(self._clean_up(container))
+            await asyncio.shield(self._clean_up(container, lost=isinstance(error, ShimLost)))
             self._failed(container, resources, error)
             if isinstance(error, OSError):
                 raise RuntimeFailure(f"cannot start container {container.name}: {error}") from error
             raise
+        finally:
+            container.starting = None
         resources.close_sandbox()
         container.shim = shim
         endpoint = resources.endpoint
@@ -133,11 +137,14 @@ class Starter:
         self._services.events.emit("container", "start", container.id, record.event_attributes)
         self._services.sandbox_pool.refill()
 
-    async def _clean_up(self, container: Container) -> None:
-        """Remove what an external runtime had created when its shim was killed."""
+    async def _clean_up(self, container: Container, *, lost: bool) -> None:
+        """Remove what a shim that was killed (``lost``), or an external runtime, had created."""
         if (
-            self._services.config.paths.container_run(container.id) / oci_runtimes.RUNTIME_FILE
-        ).exists():
+            lost
+            or (
+                self._services.config.paths.container_run(container.id) / oci_runtimes.RUNTIME_FILE
+            ).exists()
+        ):
             await self._clean_up_container(container)
 
     def _failed(

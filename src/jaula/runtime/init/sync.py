@@ -76,7 +76,7 @@ def follow(
             if not pid and not _wait_for_stage(sock, stage_pidfd, timeout):
                 if not shared_pid.value:
                     break
-                data, fds = b"P%d" % shared_pid.value, []
+                data, fds = b"P%d" % shared_pid.value, list[int]()
             elif pid and not _wait_for_message(sock, timeout):
                 raise RuntimeFailure(f"{died_message}: {_NO_MESSAGE}")
             else:

@@ -453,6 +453,12 @@ def write_exit_record(run_dir: str, record: ExitRecord) -> None:
         return  # the engine has force-removed the container
 
 
+def _hung_up(engine: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(engine, 0)  # POLLHUP is always reported
+    return bool(poll.poll(0))
+
+
 def main(
     request: StartRequest, engine: socket.socket, fds: list[int], interfaces: Interfaces
 ) -> NoReturn:
@@ -462,6 +468,8 @@ def main(
         os.setsid()
         os.chdir("/")
         process.set_name("jaula-shim")
+        if _hung_up(engine):  # the engine no longer waits for the container, so it must not run
+            os._exit(0)
         sandbox = (fds[0], fds[1]) if request.sandbox else None
         rest = fds[2:] if request.sandbox else fds
         namespace_fds = dict(zip(request.namespace_types, rest, strict=False))

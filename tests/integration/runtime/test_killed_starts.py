@@ -1,0 +1,161 @@
+"""A process of a start is killed or stopped at each message: the start ends, nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from harness import birth
+from harness.birth import Point
+from harness.runtime_lab import Lab
+from jaula.errors import NotFound, RuntimeFailure, Unavailable
+from jaula.runtime import client, protocol
+from jaula.runtime.client import Runtime, ShimLost
+from jaula.runtime.init import sync
+from jaula.runtime_wiring import runtime_interfaces
+
+LIMIT = 15.0  # seconds for a start to answer
+PROGRAM = ("sleep", str(1_000_000 + os.getpid()))
+
+
+class Start(NamedTuple):
+    """A zygote whose starts wait at a point."""
+
+    lab: Lab
+    point: Point
+
+
+@pytest.fixture(scope="module")
+def stopping(lab: Lab) -> Iterator[Start]:
+    """Starts with short limits, which wait at a point."""
+    assert sync.SYNC_TIMEOUT < protocol.helper_timeout(None) < protocol.start_timeout(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sync, "SYNC_TIMEOUT", 1.0)
+        patch.setattr(protocol, "_HELPER_TIMEOUT", 2.0)
+        patch.setattr(protocol, "_REPORT_TIMEOUT", 1.0)
+        point = birth.install(patch)
+        runtime = Runtime.launch(runtime_interfaces)
+        own = Lab(lab.base, runtime)
+        yield Start(own, point)
+        runtime.close()
+
+
+def clean_up(lab: Lab) -> None:
+    """Remove the cgroups of all containers, as an engine does for a shim that was lost."""
+    cgroups = runtime_interfaces().cgroups
+    for name in names(lab):
+        try:
+            with cgroups.open(f"{lab.cgroup_parent}/{name}") as cgroup:
+                cgroup.kill()
+                cgroup.destroy()
+        except NotFound:
+            continue
+
+
+def names(lab: Lab) -> set[str]:
+    """Return the cgroups of containers, in all hierarchies."""
+    roots = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]
+    parents = [root / lab.cgroup_parent.strip("/") for root in roots]
+    return {child.name for p in parents if p.is_dir() for child in p.iterdir() if child.is_dir()}
+
+
+def programs() -> list[str]:
+    marks = b"\0".join(word.encode() for word in PROGRAM)
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if marks in (directory / "cmdline").read_bytes():
+                found.append(directory.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def exists(pid: int) -> bool:
+    """Return whether a process has not exited; a zombie has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", birth.VICTIMS)
+@pytest.mark.parametrize(("message", "after"), birth.POINTS.values(), ids=birth.POINTS)
+def test_a_start_ends_and_leaves_nothing(
+    stopping: Start, message: bytes, after: bool, victim: str, number: signal.Signals
+) -> None:
+    lab, point = stopping
+    before = birth.forks()
+    point.arm(message, after=after)
+
+    def send_signal() -> None:
+        point.wait()
+        try:
+            if pid := birth.processes(lab.runtime.zygote_pid).get(victim):
+                os.kill(pid, number)
+        finally:
+            point.release()
+
+    async def scene() -> None:
+        begin = time.monotonic()
+        sender = asyncio.get_running_loop().run_in_executor(None, send_signal)
+        try:
+            box = await lab.start(*PROGRAM, sandbox=False)
+        except ShimLost:
+            clean_up(lab)
+        except RuntimeFailure:  # the shim, or the helper, has removed everything
+            pass
+        else:
+            await sender
+            if victim == "shim" and number == signal.SIGKILL:
+                clean_up(lab)
+            else:
+                if victim == "shim":
+                    os.kill(box.shim.shim_pid, signal.SIGCONT)
+                with contextlib.suppress(RuntimeFailure, Unavailable):  # init may be the victim
+                    await box.shim.signal(signal.SIGKILL)
+                assert (await box.ended).exit_code == 137
+        finally:
+            await sender
+        assert time.monotonic() - begin < LIMIT
+
+    asyncio.run(scene())
+    deadline = time.monotonic() + 5
+    while strays := {pid for pid in birth.forks() - before if exists(pid)} or names(lab):
+        assert time.monotonic() < deadline, f"left: {strays}"
+        time.sleep(0.01)
+    assert not programs()
+
+
+def test_an_engine_that_has_given_up_does_not_get_a_container(
+    stopping: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The zygote is stopped; it forks the shim after the start has failed."""
+    lab = stopping.lab
+    monkeypatch.setattr(client, "_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(protocol, "_HELPER_TIMEOUT", 0.1)
+    monkeypatch.setattr(protocol, "_REPORT_TIMEOUT", 0.1)
+    os.kill(lab.runtime.zygote_pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(ShimLost):
+            asyncio.run(lab.start(*PROGRAM, sandbox=False))
+    finally:
+        os.kill(lab.runtime.zygote_pid, signal.SIGCONT)
+
+    async def scene() -> None:
+        box = await lab.start("true", sandbox=False)  # after the request before it
+        assert (await box.ended).exit_code == 0
+
+    monkeypatch.undo()
+    asyncio.run(scene())
+    assert not programs()
+    assert not names(lab)
