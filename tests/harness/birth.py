@@ -84,6 +84,8 @@ def processes(zygote: int) -> dict[str, int]:
     found: dict[str, int] = {}
     (found["shim"],) = children(zygote)
     for helper in children(found["shim"]):
+        if Path(f"/proc/{helper}/comm").read_text() != "jaula-shim\n":
+            continue  # the program of a container in which an exec begins
         found["helper"] = helper
         for pid in children(helper):
             found["init" if _in_new_pid_namespace(pid) else "stage"] = pid

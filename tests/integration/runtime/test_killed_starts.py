@@ -15,7 +15,7 @@ import pytest
 
 from harness import birth
 from harness.birth import Point
-from harness.runtime_lab import Lab
+from harness.runtime_lab import Lab, make_spec
 from jaula.errors import NotFound, RuntimeFailure, Unavailable
 from jaula.runtime import client, protocol
 from jaula.runtime.client import Runtime, ShimLost
@@ -40,7 +40,7 @@ def stopping(lab: Lab) -> Iterator[Start]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sync, "SYNC_TIMEOUT", 1.0)
         patch.setattr(protocol, "_HELPER_TIMEOUT", 2.0)
-        patch.setattr(protocol, "_REPORT_TIMEOUT", 1.0)
+        patch.setattr(protocol, "_REPORT_TIMEOUT", 4.0)
         point = birth.install(patch)
         runtime = Runtime.launch(runtime_interfaces)
         own = Lab(lab.base, runtime)
@@ -127,6 +127,59 @@ def test_a_start_ends_and_leaves_nothing(
         finally:
             await sender
         assert time.monotonic() - begin < LIMIT
+
+    asyncio.run(scene())
+    deadline = time.monotonic() + 5
+    while strays := {pid for pid in birth.forks() - before if exists(pid)} or names(lab):
+        assert time.monotonic() < deadline, f"left: {strays}"
+        time.sleep(0.01)
+    assert not programs()
+
+
+EXEC_POINTS = {name: point for name, point in birth.POINTS.items() if "answer" not in name}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", ["helper", "stage", "init"])
+@pytest.mark.parametrize(("message", "after"), EXEC_POINTS.values(), ids=EXEC_POINTS)
+def test_an_exec_ends_and_its_container_stays(
+    stopping: Start, message: bytes, after: bool, victim: str, number: signal.Signals
+) -> None:
+    """The victim ``init`` is the process that executes the program."""
+    lab, point = stopping
+    before = birth.forks()
+
+    def send_signal() -> None:
+        point.wait()
+        try:
+            if pid := birth.processes(lab.runtime.zygote_pid).get(victim):
+                os.kill(pid, number)
+        finally:
+            point.release()
+
+    async def scene() -> None:
+        box = await lab.start("sleep", "600", sandbox=False)
+        process_spec = make_spec(PROGRAM, cgroup="", first_id=lab.first_id).process
+        assert process_spec is not None
+        point.arm(message, after=after)
+        begin = time.monotonic()
+        sender = asyncio.get_running_loop().run_in_executor(None, send_signal)
+        try:
+            await box.shim.exec("e1", process_spec, tty=False)
+        except RuntimeFailure:
+            assert not programs()
+        else:
+            await sender
+            with contextlib.suppress(RuntimeFailure):  # the process may be the victim
+                await box.shim.signal(signal.SIGKILL, "e1")
+        finally:
+            await sender
+            if sender.exception() is not None:
+                await box.shim.kill()
+        assert time.monotonic() - begin < LIMIT
+        await box.shim.exec("e2", process_spec, tty=False)
+        await box.shim.signal(signal.SIGKILL)
+        assert (await box.ended).exit_code == 137
 
     asyncio.run(scene())
     deadline = time.monotonic() + 5

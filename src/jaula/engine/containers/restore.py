@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.engine")
 _KILL_TIMEOUT = 3.0  # seconds for a shim to answer, and for a killed container to exit
-_QUIET_TIME = 0.5  # seconds without an answer of any shim; then the engine serves its clients
+_QUIET_TIME = 0.3  # seconds without an answer of any shim; then the engine serves its clients
 
 
 async def restore(services: Services, containers: Containers) -> None:
@@ -77,8 +77,8 @@ async def _reconnect_all(services: Services, containers: Containers) -> None:
     ``_QUIET_TIME``, the rest are adopted when they answer, which may be never.
     """
     pending: set[asyncio.Task[None]] = set()
-    containers_of_shims: list[Container] = []
-    served = asyncio.Event()
+    connected: list[Container] = []
+    late = asyncio.Event()
     for container in services.container_store:
         if not container.live:
             continue
@@ -86,17 +86,15 @@ async def _reconnect_all(services: Services, containers: Containers) -> None:
         shim = services.runtime.connect(run_dir, functools.partial(containers.on_event, container))
         if shim is not None:
             container.shim = shim
-            work = _adopt(containers, container, shim, served)
+            work = _adopt(containers, container, shim, late)
             pending.add(containers.exit_handler.tasks.spawn(work))
-            containers_of_shims.append(container)
+            connected.append(container)
     while pending:
-        done, pending = await asyncio.wait(
-            pending, timeout=_QUIET_TIME, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, pending = await asyncio.wait(pending, timeout=_QUIET_TIME)
         if not done:
             break
-    served.set()
-    for container in containers_of_shims:
+    late.set()
+    for container in connected:
         if container.shim is not None and not container.shim.pid:
             log.warning("the shim of container %s does not answer yet", container.name)
 

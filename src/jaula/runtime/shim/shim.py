@@ -252,14 +252,14 @@ class Shim:
 
     def _exec(self, request: ExecRequest, fds: list[int]) -> int:
         """Start an exec'd process, attach its client, and return its host pid."""
-        stream = request.stream
+        stream, before = request.stream, _children()
         try:
             handle = self.spawn_helper.run(
                 lambda: self._make_exec(request),
                 lambda handle: os.kill(handle.pid, signal.SIGKILL),
             )
         except HelperKilled:
-            self._kill_unknown_children()
+            self._kill_new_children(before)
             raise
         pidfd = process.pidfd_open(handle.pid)
         stdio = StdioRelay(
@@ -278,14 +278,15 @@ class Shim:
         self.event_loop.watch(pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id))
         return handle.pid
 
-    def _kill_unknown_children(self) -> None:
-        """Kill and reap the processes in the container that a killed helper left to the shim."""
+    def _kill_new_children(self, before: set[int]) -> None:
+        """Kill and reap what a killed helper left to the shim: children that it had not before.
+
+        A zombie in the container's pid namespace would keep init from being reaped.
+        """
         self.spawn_helper.wait()
-        known = {self.init.pid, *(each.pid for each in self.execs.values())}
-        for pid in (set(external_runtime.children()) & set(self.cgroup.pids())) - known:
-            if pid not in self.reaper:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+        for pid in _children() - before:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
     def _after_reply(self) -> None:
         """Wait for the helper after a reply, and reap what an external runtime left to us."""
@@ -430,6 +431,14 @@ class Shim:
         self.draining.add(self.stdio)
         while self.draining:
             self._run_once()
+
+
+def _children() -> set[int]:
+    """Return the children of this process; none if the kernel does not list them."""
+    try:
+        return set(external_runtime.children())
+    except FileNotFoundError:
+        return set()
 
 
 def _read_spec(bundle: str) -> oci.Spec:
