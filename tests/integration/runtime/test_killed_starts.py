@@ -46,6 +46,8 @@ def stopping(lab: Lab) -> Iterator[Start]:
         own = Lab(lab.base, runtime)
         yield Start(own, point)
         runtime.close()
+    for path in lab.base.glob("c*/run/shim.sock"):
+        path.unlink()  # of a shim that was killed
 
 
 def clean_up(lab: Lab) -> None:
