@@ -68,6 +68,16 @@ def parent(process: int) -> int:
     return int(status(process)["PPid"])
 
 
+def children(process: int, name: str) -> list[int]:
+    """Return the children of a process that have this name."""
+    pids = []
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text().strip() == name:
+                pids.append(int(child))
+    return pids
+
+
 def mountinfo(process: int) -> dict[str, MountInfo]:
     """Return the mounts of a process by mount point; the topmost wins."""
     return {mount.target: mount for mount in mounts.read(f"/proc/{process}/mountinfo")}

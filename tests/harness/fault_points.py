@@ -120,8 +120,8 @@ def replace_all() -> None:
 
     original_send = client.Runtime._send
 
-    def send(self: Any, request: Any, fds: Any) -> None:
-        original_send(self, request, fds)
+    async def send(self: Any, request: Any, fds: Any) -> None:
+        await original_send(self, request, fds)
         if isinstance(request, client.StartRequest):
             reach("engine has asked")
 
@@ -144,6 +144,16 @@ def replace_all() -> None:
     replace(create, "mount_root", after="helper has the root")
     replace(create, "follow", before="helper has forked the stage")
     replace(sync, "set_limits", after="helper knows init")
+
+    original_wait = shim.SpawnHelper.wait
+
+    def wait(self: Any) -> None:
+        if _fault[:1] == ("helper has answered",) and self._helper:
+            # The shim kills its helper after the report: let the helper reach this step first.
+            os.waitid(os.P_PID, self._helper, os.WEXITED | os.WNOWAIT)
+        original_wait(self)
+
+    shim.SpawnHelper.wait = wait  # type: ignore[method-assign]
 
     original_socket_send = seqpacket.send
 

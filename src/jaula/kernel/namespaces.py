@@ -7,8 +7,11 @@ That is safe only in a process with one thread, which the zygote and the shim ar
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
+import mmap
 import os
+import select
 import signal
 from collections.abc import Callable, Sequence
 
@@ -23,6 +26,7 @@ class CLONE(IntFlag):
     FS = 0x00000200
     PIDFD = 0x00001000
     PARENT = 0x00008000
+    PARENT_SETTID = 0x00100000
     NEWNS = 0x00020000
     NEWCGROUP = 0x02000000
     NEWUTS = 0x04000000
@@ -82,10 +86,35 @@ _unshare = function("unshare", ctypes.c_int)
 _setns = function("setns", ctypes.c_int, ctypes.c_int)
 
 
-def clone3(flags: CLONE, *, cgroup: int | None = None) -> tuple[int, int]:
+class SharedPid:
+    """A pid in memory that this process shares with its forks.
+
+    clone3 writes it before the new process runs. So the pid is known to the parent of a process
+    that is killed right after its clone3.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, ctypes.sizeof(ctypes.c_int))
+        self._pid = ctypes.c_int.from_buffer(self._memory)
+
+    @property
+    def address(self) -> int:
+        """Return the address, which is the same in every fork."""
+        return ctypes.addressof(self._pid)
+
+    @property
+    def value(self) -> int:
+        """Return the pid; 0 if no process was cloned."""
+        return self._pid.value
+
+
+def clone3(
+    flags: CLONE, *, cgroup: int | None = None, shared_pid: SharedPid | None = None
+) -> tuple[int, int]:
     """Fork into new namespaces: return ``(pid, pidfd)`` in the parent, ``(0, -1)`` in the child.
 
-    The pidfd is close-on-exec. ``cgroup`` is a descriptor of a cgroup v2 directory.
+    The pidfd is close-on-exec. ``cgroup`` is a descriptor of a cgroup v2 directory. The kernel
+    writes the pid to ``shared_pid`` as well.
     """
     pidfd = ctypes.c_int(-1)
     args = clone_args(flags=flags | CLONE.PIDFD, pidfd=ctypes.addressof(pidfd))
@@ -94,6 +123,9 @@ def clone3(flags: CLONE, *, cgroup: int | None = None) -> tuple[int, int]:
     if cgroup is not None:
         args.flags |= CLONE.INTO_CGROUP
         args.cgroup = cgroup
+    if shared_pid is not None:
+        args.flags |= CLONE.PARENT_SETTID
+        args.parent_tid = shared_pid.address
     pid = _clone3(ctypes.addressof(args), ctypes.sizeof(args))
     return (pid, pidfd.value) if pid else (0, -1)
 
@@ -202,6 +234,10 @@ def create_in_userns(user_fd: int, flags: CLONE) -> dict[str, int]:
         os._exit(1)
     try:
         os.close(write_fd)
+        poll = select.poll()
+        poll.register(read_fd, select.POLLIN)
+        if not poll.poll(_CREATE_TIMEOUT * 1000):
+            raise TimeoutError(errno.ETIMEDOUT, "cannot create namespaces: the helper hangs")
         answer = os.read(read_fd, 1)
         if answer != b"\0":
             number = answer[0] if answer else 0
@@ -211,6 +247,9 @@ def create_in_userns(user_fd: int, flags: CLONE) -> dict[str, int]:
         os.close(read_fd)
         os.close(pidfd)
         _end(pid)
+
+
+_CREATE_TIMEOUT = 10.0  # seconds for a helper to create a namespace
 
 
 WHOLE_ID_MAP = [0, 0, 0xFFFFFFFF]

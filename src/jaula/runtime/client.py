@@ -6,14 +6,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import select
+import signal
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jaula.errors import RuntimeFailure, Unavailable
+from jaula.kernel import process
 from jaula.runtime import protocol, seqpacket, zygote
 from jaula.runtime.interfaces import Interfaces
 from jaula.runtime.protocol import (
@@ -30,13 +36,18 @@ from jaula.runtime.protocol import (
     StartRequest,
 )
 from jaula.runtime.shim import shim
-from jaula.runtime.shim.engine_connections import SOCKET_NAME
+from jaula.runtime.shim.engine_connections import SOCKET_NAME, UCRED
 from jaula.spec.runtime import IDMapping, Process
 
 if TYPE_CHECKING:
     import asyncio
 
 OnEvent = Callable[[Event], None]
+_LOST = -1  # number of the answer to every request of a shim that is gone
+_CLOSE_TIMEOUT = 5.0  # seconds for a process that was told to exit, or killed
+_CHECK_INTERVAL = 1.0  # seconds between two checks of a silent shim
+_SEND_INTERVAL = 0.005  # seconds between two attempts to send to a full socket
+_SILENT = "the zygote does not answer"
 
 
 def _set_ready(ready: asyncio.Future[None]) -> None:
@@ -74,19 +85,95 @@ class Sandbox:
         self.user_fd = self.net_fd = -1
 
 
+class ShimLost(RuntimeFailure):
+    """A shim ended or was killed before it reported; parts of its container may exist."""
+
+
+def _kill_holders(inode: int, zygote_pid: int) -> None:
+    """Kill every process but the zygote that has a descriptor of the socket with this inode."""
+    link = f"socket:[{inode}]"
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and int(name) != zygote_pid:
+            _kill_process(int(name), lambda pid: _has_descriptor(pid, link))
+
+
+def _has_descriptor(pid: int, link: str) -> bool:
+    directory = f"/proc/{pid}/fd"
+    for fd in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(f"{directory}/{fd}") == link:
+                return True
+    return False
+
+
+def _is_shim(pid: int) -> bool:
+    with open(f"/proc/{pid}/comm", "rb") as file:
+        return file.read() == b"jaula-shim\n"
+
+
+def _kill_process(pid: int, condition: Callable[[int], bool]) -> None:
+    """Kill a process if ``condition`` holds for it; its pid cannot be reused meanwhile."""
+    try:
+        pidfd = process.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if condition(pid):
+            process.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return  # it has exited, or is not the engine's
+    finally:
+        os.close(pidfd)
+
+
+def kill_child(pid: int, parent: int) -> None:
+    """Kill a process if it is still a child of ``parent``."""
+    if pid:
+        _kill_process(pid, lambda pid: _parent(pid) == parent)
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def _is_stopped(pid: int) -> bool:
+    """Return whether a signal has stopped a process."""
+    try:
+        return _stat(pid)[0] == b"T"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat from the state on (proc_pid_stat(5))."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
 class Shim:
     """A connection to the shim of a running container.
 
-    ``gone`` is set when the connection is lost.
+    ``gone`` is set when the connection is lost. ``kill_unreported`` kills a shim that has not
+    reported its pid. The other end of a new shim's socket is held by the shim and the processes
+    that create the container. So end of file means that none of them is left.
     """
 
     def __init__(
-        self, sock: socket.socket, on_event: OnEvent, loop: asyncio.AbstractEventLoop
+        self,
+        sock: socket.socket,
+        on_event: OnEvent,
+        loop: asyncio.AbstractEventLoop,
+        kill_unreported: Callable[[], None] | None = None,
     ) -> None:
+        import asyncio
+
+        self._kill_unreported = kill_unreported
+        self._closed = asyncio.Event()
         self.pid = 0
         self.shim_pid = 0
         self.execs: tuple[str, ...] = ()
         self.gone = False
+        self.runtime: protocol.ExternalRuntime | None = None
         self._sock = sock
         self._on_event = on_event
         self._loop = loop
@@ -133,14 +220,65 @@ class Shim:
         if self.gone:
             return
         self.gone = True
+        self._closed.set()
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
         for future in self._pending.values():
             if not future.done():
-                future.set_result(Answer(0, error="the container's shim is gone"))
+                future.set_result(Answer(_LOST, error="the container's shim is gone"))
         self._pending.clear()
 
-    async def _request(self, request: protocol.ShimRequest, fds: Sequence[int] = ()) -> Answer:
+    async def kill(self) -> None:
+        """Kill the shim, and the processes of a container that it still creates.
+
+        ``gone`` is set when this returns.
+        """
+        import asyncio
+
+        if self.gone:
+            return
+        if self.shim_pid:
+            _kill_process(self.shim_pid, _is_shim)
+        elif self._kill_unreported is not None:
+            with contextlib.suppress(OSError):  # no process has the other end
+                seqpacket.send(self._sock, protocol.CANCEL)
+            await asyncio.to_thread(self._kill_unreported)
+        try:
+            await asyncio.wait_for(self._closed.wait(), _CLOSE_TIMEOUT)
+        except TimeoutError:  # a process hangs in the kernel, or the zygote has not forked the shim
+            self._disconnect()
+
+    async def _answer(
+        self, future: asyncio.Future[Answer], number: int, timeout: float | None
+    ) -> Answer:
+        """Return the answer with the number ``number``.
+
+        :raises Unavailable: when it does not arrive within ``timeout`` seconds, or the shim is
+            stopped.
+        """
+        import asyncio
+
+        if timeout is None:
+            return await future
+        deadline = self._loop.time() + timeout
+        while True:
+            left = deadline - self._loop.time()
+            done, _ = await asyncio.wait((future,), timeout=min(left, _CHECK_INTERVAL))
+            if done:
+                return future.result()
+            if left <= _CHECK_INTERVAL or _is_stopped(self.shim_pid):
+                self._pending.pop(number, None)
+                raise Unavailable(
+                    "the container's shim does not answer",
+                    hint="remove the container by force if its shim stays silent",
+                )
+
+    async def _request(
+        self,
+        request: protocol.ShimRequest,
+        fds: Sequence[int] = (),
+        timeout: float | None = protocol.ANSWER_TIMEOUT,
+    ) -> Answer:
         if self.gone:
             raise Unavailable("the container's shim is gone", hint="the container has ended")
         future = self.expect(request.number)
@@ -149,7 +287,7 @@ class Shim:
         except OSError as error:
             self._pending.pop(request.number, None)
             raise Unavailable(f"the container's shim does not answer: {error}") from error
-        answer = await future
+        answer = await self._answer(future, request.number, timeout)
         if answer.error:
             raise RuntimeFailure(answer.error, exit_code=answer.exit_code)
         return answer
@@ -158,9 +296,12 @@ class Shim:
         self._number += 1
         return self._number
 
-    async def hello(self) -> None:
-        """Ask the shim for its pids and the running execs."""
-        answer = await self._request(HelloRequest(self._next_number()))
+    async def hello(self, timeout: float | None = protocol.ANSWER_TIMEOUT) -> None:
+        """Ask the shim for its pids and the running execs.
+
+        Without ``timeout``, wait until it answers or exits.
+        """
+        answer = await self._request(HelloRequest(self._next_number()), timeout=timeout)
         self.pid, self.shim_pid, self.execs = answer.pid, answer.shim_pid, answer.execs
 
     async def attach(self, fd: int, stream: AttachStream) -> None:
@@ -173,7 +314,7 @@ class Shim:
     async def exec(
         self,
         exec_id: str,
-        process: Process,
+        process_spec: Process,
         *,
         tty: bool,
         console: tuple[int, int] = (0, 0),
@@ -186,8 +327,10 @@ class Shim:
         which is closed here in every case.
         """
         try:
-            request = ExecRequest(self._next_number(), exec_id, process, tty, console, stream)
-            answer = await self._request(request, () if fd is None else (fd,))
+            request = ExecRequest(self._next_number(), exec_id, process_spec, tty, console, stream)
+            answer = await self._request(
+                request, () if fd is None else (fd,), protocol.start_timeout(self.runtime)
+            )
             return answer.pid
         finally:
             if fd is not None:
@@ -197,15 +340,19 @@ class Shim:
         """Set the size of a terminal; an empty id means the container's own terminal."""
         await self._request(ResizeRequest(self._next_number(), exec_id, height, width))
 
-    async def signal(self, signum: int, exec_id: str = "") -> int:
+    async def signal(
+        self, signum: int, exec_id: str = "", timeout: float = protocol.ANSWER_TIMEOUT
+    ) -> int:
         """Send a signal to init or to an exec'd process; return the host pid of that process."""
-        return (await self._request(SignalRequest(self._next_number(), exec_id, signum))).pid
+        request = SignalRequest(self._next_number(), exec_id, signum)
+        return (await self._request(request, timeout=timeout)).pid
 
 
 class Runtime:
     """The zygote, and the shims that it forks."""
 
     def __init__(self, sock: socket.socket, pid: int) -> None:
+        sock.setblocking(False)
         self._sock = sock
         self.zygote_pid = pid
 
@@ -221,15 +368,39 @@ class Runtime:
         return cls(engine_end, pid)
 
     def close(self) -> None:
-        """Stop the zygote; the shims keep running."""
+        """Stop the zygote; the shims keep running. A zygote that does not exit is killed."""
         self._sock.close()
+        pidfd = process.pidfd_open(self.zygote_pid)
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            if not poll.poll(_CLOSE_TIMEOUT * 1000):
+                process.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
         os.waitpid(self.zygote_pid, 0)
 
-    def _send(self, request: protocol.ZygoteRequest, fds: Sequence[int]) -> None:
-        try:
-            seqpacket.send(self._sock, protocol.encode(request), fds)
-        except OSError as error:
-            raise Unavailable(f"the zygote is gone: {error}", hint="restart the engine") from error
+    async def _send(self, request: protocol.ZygoteRequest, fds: Sequence[int]) -> None:
+        """Send a request to the zygote; wait while its socket is full.
+
+        :raises Unavailable: when it is gone, or does not read.
+        """
+        import asyncio
+
+        data = protocol.encode(request)
+        deadline = time.monotonic() + protocol.SANDBOX_TIMEOUT
+        while True:
+            try:
+                seqpacket.send(self._sock, data, fds)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Unavailable(_SILENT, hint="restart the engine") from None
+                await asyncio.sleep(_SEND_INTERVAL)
+            except OSError as error:
+                raise Unavailable(
+                    f"the zygote is gone: {error}", hint="restart the engine"
+                ) from error
 
     async def sandbox(
         self,
@@ -263,12 +434,14 @@ class Runtime:
         sock, zygote_end = _pair()
         with sock:
             with zygote_end:
-                self._send(request, (zygote_end.fileno(), *fds))
+                await self._send(request, (zygote_end.fileno(), *fds))
             sock.setblocking(False)
             ready: asyncio.Future[None] = loop.create_future()
             loop.add_reader(sock.fileno(), _set_ready, ready)
             try:
-                await ready
+                await asyncio.wait_for(ready, protocol.SANDBOX_TIMEOUT)
+            except TimeoutError:
+                raise Unavailable(_SILENT, hint="restart the engine") from None
             finally:
                 loop.remove_reader(sock.fileno())
             data, namespace_fds = seqpacket.receive(sock)
@@ -284,14 +457,18 @@ class Runtime:
         attachments: Sequence[tuple[int, AttachStream]],
         on_event: OnEvent,
         namespace_fds: Mapping[str, int] | None = None,
+        on_request: Callable[[Shim], None] | None = None,
     ) -> Shim:
         """Create and start a container; the program runs when this returns.
 
         ``namespace_fds`` are descriptors by namespace type. The container joins them where the spec
         names a path for that type. The descriptors of ``attachments`` are closed here in every
         case. The sandbox and the namespace descriptors stay open: the caller owns them.
+        ``on_request`` gets the connection when the request was sent: its ``kill`` ends the start.
 
         :raises RuntimeFailure: with Docker's exit code; nothing of the container is left then.
+        :raises ShimLost: when the shim was killed, or did not answer and was killed. No process
+            that creates the container is left then, but its cgroup and its init may be.
         """
         import asyncio
 
@@ -306,10 +483,17 @@ class Runtime:
             namespace_types=tuple(namespace_fds or ()),
             attachments=tuple(stream for _, stream in attachments),
         )
-        handle = Shim(sock, on_event, asyncio.get_running_loop())
+        inode = os.fstat(shim_end.fileno()).st_ino
+        handle = Shim(
+            sock,
+            on_event,
+            asyncio.get_running_loop(),
+            functools.partial(_kill_holders, inode, self.zygote_pid),
+        )
+        handle.runtime = request.runtime
         try:
             reply = handle.expect(0)
-            self._send(request, fds)
+            await self._send(request, fds)
         except BaseException:
             handle.close()
             raise
@@ -317,28 +501,51 @@ class Runtime:
             shim_end.close()
             for fd, _ in attachments:
                 os.close(fd)
-        answer = await reply
+        if on_request is not None:
+            on_request(handle)
+        timeout = protocol.start_timeout(request.runtime)
+        done, _ = await asyncio.wait((reply,), timeout=timeout)
+        if not done:
+            await handle.kill()
+            raise ShimLost(f"the container's shim did not report in {timeout:g} seconds")
+        answer = reply.result()
         if answer.error:
             handle.close()
+            if answer.number == _LOST:
+                raise ShimLost("the container's shim was killed while the container was created")
             raise RuntimeFailure(answer.error, exit_code=answer.exit_code)
         handle.pid, handle.shim_pid = answer.pid, answer.shim_pid
         return handle
 
-    async def reconnect(self, run_dir: str, on_event: OnEvent) -> Shim | None:
-        """Connect to a container's shim after a restart of the engine.
+    def connect(self, run_dir: str, on_event: OnEvent) -> Shim | None:
+        """Connect to a container's shim after a restart of the engine, without waiting.
 
-        Return None if there is no shim.
+        The result has the pid of the shim only, until :meth:`Shim.hello`. Return None if there is
+        no shim.
         """
         import asyncio
 
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.setblocking(False)
         try:
             with seqpacket.SocketDir(run_dir) as directory:
                 sock.connect(f"{directory}/{SOCKET_NAME}")
+            peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
         except OSError:
             sock.close()
             return None
         handle = Shim(sock, on_event, asyncio.get_running_loop())
+        handle.shim_pid = UCRED.unpack(peer)[0]  # of the process that listens: unix(7)
+        return handle
+
+    async def reconnect(self, run_dir: str, on_event: OnEvent) -> Shim | None:
+        """Connect to a container's shim and ask for its state.
+
+        Return None if there is no shim, or none that answers.
+        """
+        handle = self.connect(run_dir, on_event)
+        if handle is None:
+            return None
         try:
             await handle.hello()
         except (RuntimeFailure, Unavailable):

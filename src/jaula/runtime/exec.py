@@ -18,7 +18,7 @@ from msgspec import structs
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import namespaces, process, tty
-from jaula.kernel.namespaces import CLONE
+from jaula.kernel.namespaces import CLONE, SharedPid
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import seqpacket
 from jaula.runtime.create.process import ProcessHandle, Stdio, clone_into, stdio_pipes
@@ -68,6 +68,7 @@ def start(
     child_fds: list[int] = []
     parent_stdio = stdio = (-1, -1, -1)
     parent_sock, sync_sock = seqpacket.pair()
+    shared_pid = SharedPid()
     try:
         if options.stdio is not None:
             stdio = options.stdio
@@ -84,8 +85,8 @@ def start(
         )
         if stage_pid == 0:
             parent_sock.close()
-            _stage(init_pidfd, flags, config, stdio, process_spec.terminal, options, sync_sock)
-        os.close(stage_pidfd)
+            terminal = process_spec.terminal
+            _stage(init_pidfd, flags, config, stdio, terminal, options, sync_sock, shared_pid)
     except BaseException as error:
         parent_sock.close()
         _close(*parent_stdio)
@@ -99,7 +100,8 @@ def start(
         died_message = "exec: the container's processes exited meanwhile"
         pid, master = follow(
             parent_sock,
-            stage_pid,
+            (stage_pid, stage_pidfd),
+            shared_pid,
             process_spec,
             options.console,
             died_message=died_message,
@@ -135,6 +137,7 @@ def _stage(
     terminal: bool,
     options: ExecOptions,
     sync_sock: _socket.socket,
+    shared_pid: SharedPid,
 ) -> NoReturn:
     """Join the container's namespaces, clone the process, and execute the program in it."""
     try:
@@ -145,7 +148,7 @@ def _stage(
         namespaces.setns(init_pidfd, flags)
         if flags & CLONE.NEWUSER:
             init_exec.become_root()
-        pid, _ = namespaces.clone3(CLONE.PARENT)
+        pid, _ = namespaces.clone3(CLONE.PARENT, shared_pid=shared_pid)
         if pid:
             seqpacket.send(sync_sock, b"P%d" % pid)
             os._exit(0)

@@ -50,6 +50,23 @@ class ExternalRuntime(msgspec.Struct, frozen=True):
     oci_version: str = "1.0.2"
 
 
+ANSWER_TIMEOUT = 10.0  # seconds for a shim, which may be creating a process, to answer
+SANDBOX_TIMEOUT = 30.0  # seconds for the zygote to create namespaces
+_HELPER_TIMEOUT = 40.0  # seconds for a helper of the shim to create a process
+_REPORT_TIMEOUT = 15.0  # seconds for fork, clean-up and report of a shim
+CANCEL = b"cancel"  # from an engine that gives up a start, to the shim that may not be forked yet
+
+
+def helper_timeout(runtime: ExternalRuntime | None) -> float:
+    """Return the seconds in which a helper reports; an external runtime is called twice."""
+    return _HELPER_TIMEOUT + (2 * runtime.timeout if runtime is not None else 0.0)
+
+
+def start_timeout(runtime: ExternalRuntime | None) -> float:
+    """Return the seconds in which a shim reports that its container runs, or why it does not."""
+    return helper_timeout(runtime) + _REPORT_TIMEOUT
+
+
 class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     """Create a container from a bundle and start it.
 

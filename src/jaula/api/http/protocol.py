@@ -55,11 +55,22 @@ _SO_PEERPIDFD = 77
 _UNSET_UID = 2**32 - 1  # (uid_t) -1: no login
 _COMMON_GROUPS, _MAX_GROUPS = 64, 65536  # the second is NGROUPS_MAX
 
-_BUSY_BODY = b'{"message":"too many connections are open"}\n'
-_BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_BUSY_BODY), _BUSY_BODY)
-)
+
+def _unavailable(message: str) -> bytes:
+    """Return a whole answer with the status 503 that ends the connection."""
+    body = b'{"message":"%b"}\n' % message.encode()
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+class Admission(enum.Enum):
+    """The decision about a new connection; the value is the answer to a refused one."""
+
+    ACCEPTED = b""
+    BUSY = _unavailable("too many connections are open")
+    STOPPING = _unavailable("the engine is stopping")
 
 
 Subject = Iterable[Iterable[tuple[str, str]]]
@@ -81,8 +92,8 @@ class ProtocolOwner(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def admit(self, connection: HttpProtocol) -> bool:
-        """Register a new connection; return whether it is accepted."""
+    def admit(self, connection: HttpProtocol) -> Admission:
+        """Register a new connection, or refuse it."""
 
     def forget(self, connection: HttpProtocol) -> None:
         """Remove a lost connection."""
@@ -130,8 +141,9 @@ class HttpProtocol(asyncio.Protocol):
         transport.set_write_buffer_limits(high=HIGH_WATER)
         sock: socket.socket = transport.get_extra_info("socket")
         self._unix = sock.family == socket.AF_UNIX
-        if not self._owner.admit(self):
-            transport.write(_BUSY)
+        admission = self._owner.admit(self)
+        if admission is not Admission.ACCEPTED:
+            transport.write(admission.value)
             transport.close()
             self.phase = Phase.GONE
             return
@@ -197,9 +209,15 @@ class HttpProtocol(asyncio.Protocol):
                 self._readable.set_exception(TooSlow("time-out waiting for the whole request"))
 
     def finish(self) -> None:
-        """Close with the server: end an idle connection or a stream now, a route at its end."""
+        """Close with the server: end an idle connection or a stream now, a route at its end.
+
+        A client that has begun a request is answered that the engine stops.
+        """
         self.last = True
-        if self.phase in (Phase.IDLE, Phase.HEAD, Phase.STREAM):
+        if self.phase is Phase.HEAD:
+            self.transport.write(Admission.STOPPING.value)
+            self.transport.close()
+        elif self.phase in (Phase.IDLE, Phase.STREAM):
             self.transport.abort()
 
     # -- states of a request ----------------------------------------------------------------------

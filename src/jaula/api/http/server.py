@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.api.backend import Backend
 from jaula.api.http.http_session import HttpSession
-from jaula.api.http.protocol import HttpProtocol
+from jaula.api.http.protocol import Admission, HttpProtocol
 from jaula.api.http.router import Router
 from jaula.api.routes import ROUTES
 from jaula.spec.api_params import Origin, Remote
@@ -78,18 +78,19 @@ class Server:
         await HttpSession(connection, self._router, self._enter(connection.peer)).run()
 
     async def close(self) -> None:
-        """Stop accepting, end idle connections and streams, let routes finish within the grace.
+        """End idle connections and streams, let routes finish within the grace, stop listening.
 
-        The path of a unix socket is not removed.
+        A client that connects meanwhile is answered that the engine stops. The path of a unix
+        socket is not removed.
         """
         self._closing = True
-        for listener in self._listeners:
-            listener.close()
         for tls_listener in self._tls_listeners:
             tls_listener.stop()
         for connection in tuple(self._connections):
             connection.finish()
         await self._tasks.finish(GRACE_SECONDS)
+        for listener in self._listeners:
+            listener.close()
         for tls_listener in self._tls_listeners:
             await tls_listener.close()
         if self._sweeper is not None:
@@ -97,14 +98,16 @@ class Server:
 
     # -- called by a connection (protocol.ProtocolOwner) ------------------------------------------
 
-    def admit(self, connection: HttpProtocol) -> bool:
-        """Register a new connection; return False if there are too many or the server closes."""
-        if self._closing or len(self._connections) >= self._max_connections:
-            return False
+    def admit(self, connection: HttpProtocol) -> Admission:
+        """Register a new connection, unless there are too many or the server closes."""
+        if self._closing:
+            return Admission.STOPPING
+        if len(self._connections) >= self._max_connections:
+            return Admission.BUSY
         self._connections.add(connection)
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
-        return True
+        return Admission.ACCEPTED
 
     def forget(self, connection: HttpProtocol) -> None:
         """Remove a lost connection."""

@@ -8,6 +8,8 @@ A container that runs according to its record is in one of three cases:
 
 A container with an intent to start is one that the previous engine asked the runtime for. It counts
 as running, so the same three cases decide. Its start is undone only if no program can have run.
+
+A shim that is stopped or busy keeps no other container waiting. It is adopted when it answers.
 """
 
 from __future__ import annotations
@@ -21,14 +23,12 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import restart_policy
 from jaula.engine.containers.start import cgroup_path, running_fields
 from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.networks import restore as network_restore
-from jaula.errors import JaulaError, NotFound
+from jaula.errors import JaulaError, NotFound, RuntimeFailure, Unavailable
 from jaula.runtime.protocol import Event, ExitRecord
 from jaula.runtime.shim.engine_connections import SOCKET_NAME
 from jaula.state.records import Status
@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.runtime.client import Shim
     from jaula.state.records import ContainerRecord
 
 log = logging.getLogger("jaula.engine")
-_KILL_TIMEOUT = 15.0  # seconds for a killed container to exit
+_KILL_TIMEOUT = 3.0  # seconds for a shim to answer, and for a killed container to exit
+_QUIET_TIME = 0.3  # seconds without an answer of any shim; then the engine serves its clients
 
 
 async def restore(services: Services, containers: Containers) -> None:
@@ -50,8 +52,7 @@ async def restore(services: Services, containers: Containers) -> None:
     for start in ("range_start", "borrowed_start"):
         used = (getattr(container.record, start) for container in services.container_store)
         services.id_ranges.restore(first for first in used if first)
-    recorded = [c for c in services.container_store if c.live]
-    await asyncio.gather(*(_reconnect(services, containers, container) for container in recorded))
+    await _reconnect_all(services, containers, starts)
     await _finish_starts(services, containers, starts)
     living = [c for c in services.container_store if c.live and c.shim is not None]
     await _restore_frozen(containers, living)
@@ -76,22 +77,75 @@ async def restore(services: Services, containers: Containers) -> None:
             path, services.container_store.get(path.rpartition("/")[2])
         )
     await _finish_removals(services, containers)
-    await _restart(services, containers)
+    for container in services.container_store:
+        await _restart(containers, container)
 
 
-async def _reconnect(services: Services, containers: Containers, container: Container) -> None:
-    run_dir = str(services.config.paths.container_run(container.id))
-    on_event = functools.partial(containers.on_event, container)
-    shim = await services.runtime.reconnect(run_dir, on_event)
-    if shim is None:
+async def _reconnect_all(
+    services: Services, containers: Containers, starts: dict[Container, ContainerRecord]
+) -> None:
+    """Connect to the shims of all containers that run according to their records.
+
+    A shim that listens exists, so its container counts as running from now on. A shim that is
+    stopped or busy must not keep the engine from serving the others: if no answer has arrived for
+    ``_QUIET_TIME``, the rest are adopted when they answer, which may be never.
+    """
+    pending: set[asyncio.Task[None]] = set()
+    connected: list[Container] = []
+    late = asyncio.Event()
+    for container in services.container_store:
+        if not container.live:
+            continue
+        run_dir = str(services.config.paths.container_run(container.id))
+        shim = services.runtime.connect(run_dir, functools.partial(containers.on_event, container))
+        if shim is not None:
+            container.shim = shim
+            work = _adopt(services, containers, container, shim, late, starts)
+            pending.add(containers.exit_handler.tasks.spawn(work))
+            connected.append(container)
+    while pending:
+        done, pending = await asyncio.wait(pending, timeout=_QUIET_TIME)
+        if not done:
+            break
+    late.set()
+    for container in connected:
+        if container.shim is not None and not container.shim.pid:
+            log.warning("the shim of container %s does not answer yet", container.name)
+
+
+async def _adopt(
+    services: Services,
+    containers: Containers,
+    container: Container,
+    shim: Shim,
+    late: asyncio.Event,
+    starts: dict[Container, ContainerRecord],
+) -> None:
+    """Take over a container when its shim answers.
+
+    A shim that exits instead, and one of ``starts``, are left to :func:`restore`, unless they are
+    ``late``.
+    """
+    try:
+        await shim.hello(timeout=None)
+    except (RuntimeFailure, Unavailable):  # it has exited
+        if container.shim is not shim:
+            return
+        if not late.is_set():
+            container.shim = None
+        elif not await _finish_start(services, containers, container, starts):
+            containers.exit_handler.shim_lost(container)
+        else:
+            await _restart(containers, container)
         return
-    container.shim = shim
+    if not container.live or container.shim is not shim:
+        return
     container.change(pid=shim.pid, shim_pid=shim.shim_pid)
-    if not container.live:
-        return
     containers.watch(container)
     if container.record.status is Status.RUNNING:
         log.info("container %s is still running", container.name)
+    if late.is_set():
+        await _finish_start(services, containers, container, starts)
 
 
 def _resume_starts(services: Services) -> dict[Container, ContainerRecord]:
@@ -113,34 +167,51 @@ def _resume_starts(services: Services) -> dict[Container, ContainerRecord]:
 async def _finish_starts(
     services: Services, containers: Containers, starts: dict[Container, ContainerRecord]
 ) -> None:
-    """Record the starts whose shim answers; undo those in which no program can have run.
+    """Finish the starts of ``starts``, but not those whose shim may still answer."""
+    for container in list(starts):
+        if container.shim is None or container.shim.pid:
+            await _finish_start(services, containers, container, starts)
+
+
+async def _finish_start(
+    services: Services,
+    containers: Containers,
+    container: Container,
+    starts: dict[Container, ContainerRecord],
+) -> bool:
+    """Record the start of a container whose shim answers; undo it if no program can have run.
 
     A shim removes its socket when a start has failed, and writes the failure. So a socket without a
     shim, as an exit record with a time of start, may belong to a program that ran: the exit is
-    recorded with the others.
+    recorded with the others. Each of ``starts`` is removed here and finished once. Return whether
+    its start was undone.
     """
-    for container, before in starts.items():
-        if not container.live:
-            continue  # its exit was reported meanwhile, and is recorded
-        if container.shim is not None:
-            log.info("container %s was started by a previous engine", container.name)
-            containers.health.started(container)
-            containers.exit_handler.save(container)
-            services.events.emit("container", "start", container.id, before.event_attributes)
-            continue
-        run_dir = services.config.paths.container_run(container.id)
-        end = services.runtime.exit_record(str(run_dir))
-        if end.started_at if end is not None else (run_dir / SOCKET_NAME).exists():
-            continue
-        log.info("the start of container %s was interrupted and is undone", container.name)
-        await containers.exit_handler.clean_up(container)
-        containers.exit_handler.release(container)
-        containers.exit_handler.remove_run_dir(container)
-        container.record = msgspec.structs.replace(before, start_intent=None)
-        if end is not None:
-            container.change(exit_code=end.exit_code, error=end.error, finished_at=time.time_ns())
-        container.exited.set()
+    before = starts.pop(container, None)
+    if before is None or not container.live:
+        return False  # its exit was reported meanwhile, and is recorded
+    if container.shim is not None and not container.shim.gone:
+        log.info("container %s was started by a previous engine", container.name)
+        containers.health.started(container)
         containers.exit_handler.save(container)
+        services.events.emit("container", "start", container.id, before.event_attributes)
+        return False
+    run_dir = services.config.paths.container_run(container.id)
+    end = services.runtime.exit_record(str(run_dir))
+    if end.started_at if end is not None else (run_dir / SOCKET_NAME).exists():
+        return False
+    log.info("the start of container %s was interrupted and is undone", container.name)
+    await containers.exit_handler.clean_up(container)
+    containers.exit_handler.release(container)
+    containers.exit_handler.remove_run_dir(container)
+    container.shim = None
+    assert before.start_intent is not None
+    former = {name: getattr(before, name) for name in running_fields(before.start_intent)}
+    container.change(**former | {"status": before.status, "start_intent": None})
+    if end is not None:
+        container.change(exit_code=end.exit_code, error=end.error, finished_at=time.time_ns())
+    container.exited.set()
+    containers.exit_handler.save(container)
+    return True
 
 
 async def _restore_frozen(containers: Containers, living: list[Container]) -> None:
@@ -166,10 +237,10 @@ async def _refresh_status(containers: Containers, living: list[Container]) -> No
 
 async def _kill_build_steps(services: Services, containers: Containers) -> None:
     """Kill the build steps of the previous engine and remove their records."""
-    for step in services.container_store.steps():
+    steps = services.container_store.steps()
+    await asyncio.gather(*(_kill(services, containers, step) for step in steps))
+    for step in steps:
         run_dir = services.config.paths.container_run(step.id)
-        if run_dir.exists():
-            await _kill(services, step, str(run_dir))
         await containers.exit_handler.clean_up(step)
         shutil.rmtree(run_dir, ignore_errors=True)
         services.container_store.forget(step)  # _sweep removes its files, which have no record now
@@ -180,34 +251,46 @@ async def _undo_starts(services: Services, containers: Containers) -> None:
 
     No client was told that they run, and their addresses are not recorded.
     """
-    for container in [c for c in services.container_store if not c.live]:
+    interrupted = [
+        c
+        for c in services.container_store
+        if not c.live and services.config.paths.container_run(c.id).exists()
+    ]
+    killed = await asyncio.gather(*(_kill(services, containers, c) for c in interrupted))
+    for container, had_shim in zip(interrupted, killed, strict=True):
         run_dir = services.config.paths.container_run(container.id)
-        if not run_dir.exists():
-            continue
-        if await _kill(services, container, str(run_dir)):
+        if had_shim:
             log.info("the start of container %s was interrupted and is undone", container.name)
         if (run_dir / oci_runtimes.RUNTIME_FILE).exists():
             await containers.exit_handler.clean_up(container)
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
-async def _kill(services: Services, container: Container, run_dir: str) -> bool:
-    """Kill the processes of a previous engine's shim and wait; return whether there was a shim."""
+async def _kill(services: Services, containers: Containers, container: Container) -> bool:
+    """Kill the processes of a previous engine's shim and wait; return whether there was a shim.
+
+    A shim that does not answer is killed as well, and the processes by their cgroup.
+    """
     exited = asyncio.Event()
 
     def on_event(event: Event) -> None:
         if isinstance(event, ExitRecord):
             exited.set()
 
-    shim = await services.runtime.reconnect(run_dir, on_event)
+    run_dir = str(services.config.paths.container_run(container.id))
+    shim = services.runtime.connect(run_dir, on_event)
     if shim is None:
         return False
     shim.on_gone = exited.set
     try:
-        await shim.signal(9)
+        await shim.signal(9, timeout=_KILL_TIMEOUT)
         await asyncio.wait_for(exited.wait(), _KILL_TIMEOUT)
     except (JaulaError, TimeoutError) as error:
-        log.warning("container %s, partly started, does not exit: %s", container.name, error)
+        log.warning("container %s, partly started, is killed: %s", container.name, error)
+        await shim.kill()
+        await containers.exit_handler.clean_up(container)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(exited.wait(), _KILL_TIMEOUT)
     shim.close()
     return True
 
@@ -239,29 +322,28 @@ async def _finish_removals(services: Services, containers: Containers) -> None:
                 await containers.exit_handler.remove(container, volumes=False)
 
 
-async def _restart(services: Services, containers: Containers) -> None:
-    """Restart containers, by their policy, that exited with the machine or a previous engine."""
-    for container in services.container_store:
-        record = container.record
-        exited = record.status is Status.EXITED
-        if record.status is Status.RESTARTING and container.restart is None:
-            containers.exit_handler.resume(container)
-            continue
-        if not exited or not record.started_at:
-            continue
-        if record.body.host_config.auto_remove:
-            async with container.lock:
-                if container.id in services.container_store and not container.live:
-                    await containers.exit_handler.remove(container, volumes=True)
-            continue
-        if restart_policy.should_restart(
-            record.body.host_config.restart_policy,
-            exit_code=record.exit_code,
-            count=record.restart_count,
-            stopped=record.manually_stopped,
-            engine_start=True,
-        ):
-            containers.exit_handler.tasks.spawn(_start(containers, container))
+async def _restart(containers: Containers, container: Container) -> None:
+    """Restart a container, by its policy, that exited with the machine or a previous engine."""
+    record = container.record
+    exited = record.status is Status.EXITED
+    if record.status is Status.RESTARTING and container.restart is None:
+        containers.exit_handler.resume(container)
+        return
+    if not exited or not record.started_at:
+        return
+    if record.body.host_config.auto_remove:
+        async with container.lock:
+            if container.id in containers.services.container_store and not container.live:
+                await containers.exit_handler.remove(container, volumes=True)
+        return
+    if restart_policy.should_restart(
+        record.body.host_config.restart_policy,
+        exit_code=record.exit_code,
+        count=record.restart_count,
+        stopped=record.manually_stopped,
+        engine_start=True,
+    ):
+        containers.exit_handler.tasks.spawn(_start(containers, container))
 
 
 async def _start(containers: Containers, container: Container) -> None:

@@ -300,6 +300,8 @@ class Containers(ContainerQueries):
         :raises Conflict: when it runs and ``force`` is not set, or its files cannot be removed.
         """
         container = self.find(ref)
+        if force and (starting := container.starting) is not None:
+            await starting.kill()  # the start fails, and cleans up
         while True:
             await self._end_for_removal(container, force=force)
             async with container.lock:

@@ -115,6 +115,8 @@ class Starter:
             if isinstance(error, OSError):
                 raise RuntimeFailure(f"cannot start container {container.name}: {error}") from error
             raise
+        finally:
+            container.starting = None
         resources.close_sandbox()
         container.shim = shim
         container.change(
@@ -145,6 +147,7 @@ class Starter:
                 container.take_pending(),
                 functools.partial(self._on_event, container),
                 resources.joined_fds,
+                functools.partial(setattr, container, "starting"),
             )
         )
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from jaula.cgroups.files import is_removed
@@ -18,7 +19,15 @@ from jaula.engine.containers.liveness import has_exited, while_running
 from jaula.engine.containers.start import cgroup_path
 from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.threads import in_thread, shielded
-from jaula.errors import Conflict, JaulaError, NotFound, RuntimeFailure, Unsupported
+from jaula.errors import (
+    Conflict,
+    JaulaError,
+    NotFound,
+    RuntimeFailure,
+    Unavailable,
+    Unsupported,
+)
+from jaula.runtime.client import kill_child
 from jaula.spec import signals
 from jaula.state.records import Status
 
@@ -33,6 +42,7 @@ log = logging.getLogger("jaula.containers")
 
 STOP_TIMEOUT = 10  # seconds; Docker's
 _KILL_TIMEOUT = 10.0  # seconds for a killed process to exit
+_KILL_INTERVAL = 0.01  # seconds between two checks of it
 
 
 class Emit(Protocol):
@@ -59,26 +69,64 @@ class ProcessControl:
         if timeout is None:
             timeout = STOP_TIMEOUT if body.stop_timeout is None else body.stop_timeout
         self._emit(container, "kill", {"signal": str(number)})
-        await self.signal(container, number)
         try:
+            await self.signal(container, number)
             await asyncio.wait_for(container.exited.wait(), None if timeout < 0 else timeout)
+        except Unavailable as error:
+            log.warning("container %s: %s", container.name, error)
+            await self._kill_with_shim(container)
         except TimeoutError:
             self._emit(container, "kill", {"signal": "9"})
             await self.kill(container)
 
     async def kill(self, container: Container) -> None:
-        """Kill a container and wait for its exit.
+        """Kill a container and wait for its exit. A shim that does not answer is killed as well.
 
         :raises JaulaError: when it has not exited after 10 seconds.
         """
-        await self.signal(container, 9)
         try:
+            await self.signal(container, 9)
             await asyncio.wait_for(container.exited.wait(), _KILL_TIMEOUT)
         except TimeoutError:
-            raise JaulaError(
-                f"container {container.name} was killed but does not exit",
-                hint="one of its processes may hang in the kernel",
-            ) from None
+            await self._kill_with_shim(container)
+        except Unavailable as error:
+            log.warning("container %s: %s", container.name, error)
+            await self._kill_with_shim(container)
+
+    async def _kill_with_shim(self, container: Container) -> None:
+        """Kill the processes by their cgroup, then the shim, and wait for the exit.
+
+        :raises JaulaError: when a process remains.
+        """
+        shim = container.shim
+        if await asyncio.to_thread(self._kill_processes, container):
+            if shim is not None:
+                await shim.kill()
+            try:
+                await asyncio.wait_for(container.exited.wait(), _KILL_TIMEOUT)
+                return
+            except TimeoutError:
+                log.warning("the shim of container %s does not exit", container.name)
+        raise JaulaError(
+            f"container {container.name} was killed but does not exit",
+            hint="one of its processes may hang in the kernel",
+        )
+
+    def _kill_processes(self, container: Container) -> bool:
+        """Kill the processes of a container; return whether none is left."""
+        record = container.record
+        kill_child(record.pid, record.shim_pid)
+        try:
+            with self._services.cgroups.open(cgroup_path(self._services, record)) as cgroup:
+                cgroup.kill()
+                deadline = time.monotonic() + _KILL_TIMEOUT
+                while cgroup.pids():
+                    if time.monotonic() > deadline:
+                        return False
+                    time.sleep(_KILL_INTERVAL)
+        except NotFound:
+            return True
+        return True
 
     async def signal(self, container: Container, number: int) -> None:
         """Send a signal to init; a paused container is resumed to receive it."""

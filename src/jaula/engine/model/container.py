@@ -40,13 +40,14 @@ class Container:
     before there was a process; this object owns them until a start takes them. A start calls
     ``prepare`` once the container's ids are known; it may change the mounts. ``transient_env`` are
     environment variables that are never stored in the database; the spec is then written to
-    ``bundle``.
+    ``bundle``. ``starting`` is the shim that creates the container; a removal by force kills it.
     """
 
     def __init__(self, record: ContainerRecord) -> None:
         self.record = record
         self.lock = asyncio.Lock()
         self.shim: Shim | None = None
+        self.starting: Shim | None = None
         self.pending: list[tuple[int, AttachStream]] = []
         self.execs: set[str] = set()
         self.exited = asyncio.Event()

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from jaula.errors import RuntimeFailure
+from jaula.kernel.namespaces import SharedPid
 from jaula.runtime import seqpacket
 from jaula.runtime.create import mount_plan, namespaces
 from jaula.runtime.create.id_maps import host_id
@@ -169,6 +170,7 @@ def _create_init(
         preserve=options.preserve,
         start_socket=options.start_socket,
         hooks=spec.hooks,
+        shared_pid=SharedPid(),
         state=options.state,
     )
     try:
@@ -213,18 +215,23 @@ def _fork_stage(
     if stage_pid == 0:
         parent_sock.close()
         init.stage(init_config, child_sock)
-    os.close(stage_pidfd)
     child_sock.close()
     fd_stack.close()  # the stage has its own copies
+    spec_hooks, shared_pid = init_config.hooks, init_config.shared_pid
+    assert shared_pid is not None
     return follow(
         parent_sock,
-        stage_pid,
+        (stage_pid, stage_pidfd),
+        shared_pid,
         process_spec,
         init_config.console,
         died_message="init died while the container was created",
-        start_hooks=bool(init_config.hooks and init_config.hooks.start_container),
+        start_hooks=bool(spec_hooks and spec_hooks.start_container),
         waits_for_start=init_config.start_socket >= 0,
-        run_hooks=_runtime_hooks(init_config.hooks, init_config.state),
+        run_hooks=_runtime_hooks(spec_hooks, init_config.state),
+        hooks_inside=bool(
+            spec_hooks and (spec_hooks.create_container or spec_hooks.start_container)
+        ),
         check=lambda pid: lsm_labels.check(pid, init_config.process.labels),
     )
 

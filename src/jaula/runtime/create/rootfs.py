@@ -150,7 +150,7 @@ class acting_as:
         self.uid, self.gid = owner
 
     def __enter__(self) -> None:
-        self.parent_death_signal = process.parent_death_signal()
+        self.parent, self.parent_death_signal = os.getppid(), process.parent_death_signal()
         self.former = (process.setfsgid(self.gid), process.setfsuid(self.uid))
         _, permitted, inheritable = capabilities.capget()
         capabilities.capset(permitted, permitted, inheritable)
@@ -159,7 +159,7 @@ class acting_as:
         process.setfsuid(self.former[1])
         process.setfsgid(self.former[0])
         if self.parent_death_signal:
-            process.die_with_parent(os.getppid())
+            process.die_with_parent(self.parent)
 
 
 def prepare_mounts(

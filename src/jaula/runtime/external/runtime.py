@@ -317,16 +317,16 @@ def clean_up(
     runtime: ExternalRuntime, run_dir: str, container_id: str, cgroup_path: str, parts: Interfaces
 ) -> None:
     """Remove what is left of a container whose creation failed. Kill all children."""
-    _kill_children()
+    kill_children()
     try:
         with parts.cgroups.open(cgroup_path) as cgroup:
             cgroup.kill()
-            _kill_children()
+            kill_children()
             delete(runtime, run_dir, container_id)
             cgroup.destroy()
     except NotFound:
         delete(runtime, run_dir, container_id)
-    _kill_children()
+    kill_children()
     cgroup_cleanup.remove(cgroup_path)
 
 
@@ -336,7 +336,7 @@ def children() -> list[int]:
         return [int(word) for word in file.read().split()]
 
 
-def _kill_children() -> None:
+def kill_children() -> None:
     """Kill and reap all children; children of a child that dies are reparented to this process."""
     while pids := children():
         for pid in pids:

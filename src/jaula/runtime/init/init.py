@@ -22,7 +22,7 @@ import msgspec
 from msgspec import structs
 
 from jaula.kernel import loopback, mounts, namespaces, process
-from jaula.kernel.namespaces import CLONE
+from jaula.kernel.namespaces import CLONE, SharedPid
 from jaula.runtime import seqpacket
 from jaula.runtime.create.process import Stdio
 from jaula.runtime.init import exec as init_exec
@@ -61,10 +61,12 @@ class InitConfig(msgspec.Struct, frozen=True):
     preserve: int = 0  # number of descriptors that the program inherits, from 3 on
     start_socket: int = -1  # listening; -1: start at once
     hooks: Hooks | None = None
+    shared_pid: SharedPid | None = None  # of init, for the parent
     state: State | None = None  # of the container, for hooks
 
 
 START = b"S"  # sent by the start command
+_START_TIMEOUT = 10.0  # seconds for a client of the start socket to send it
 
 
 def stage(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
@@ -86,7 +88,7 @@ def stage(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
             if config.time_offsets:
                 os.write(offsets, config.time_offsets)
             os.close(offsets)
-        pid, _ = namespaces.clone3(CLONE.PARENT | create)
+        pid, _ = namespaces.clone3(CLONE.PARENT | create, shared_pid=config.shared_pid)
         if pid:
             seqpacket.send(sync_sock, b"P%d" % pid)
             os._exit(0)
@@ -192,9 +194,14 @@ def _wait_for_start(sync_sock: _socket.socket, listener_fd: int) -> _socket.sock
     listener_sock = _socket.socket(fileno=listener_fd)
     while True:
         start_sock = _socket.socket(fileno=listener_sock._accept()[0])  # type: ignore[attr-defined]
-        if start_sock.recv(1) == START:
-            listener_sock.close()
-            return start_sock
+        start_sock.settimeout(_START_TIMEOUT)
+        try:
+            if start_sock.recv(1) == START:
+                start_sock.settimeout(None)
+                listener_sock.close()
+                return start_sock
+        except TimeoutError:
+            pass  # a client that is stopped must not prevent the start by another
         start_sock.close()  # a status probe, not a start
 
 

@@ -8,12 +8,19 @@ execve.
 
 The parent answers ``H`` with ``C``, and ``R`` with ``G<pid>``, the pid on the host. It sends ``G``
 once it knows the pid, the process is ready, and its limits are set.
+
+Every wait has an end. Only the parent holds its end of the socket, so the process sees end of file
+when the parent dies. The process inherits the other end from the stage: the parent would see no end
+of file when the stage dies between its clone3 and ``P``. So it watches the stage's pidfd until it
+has the pid. The kernel has written the pid to shared memory by then. A process that is stopped
+sends nothing: the parent gives up ``SYNC_TIMEOUT`` after the last message.
 """
 
 from __future__ import annotations
 
 import _socket
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -21,18 +28,22 @@ from typing import NoReturn
 
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import tty
+from jaula.kernel.namespaces import SharedPid
 from jaula.runtime import seqpacket
 from jaula.runtime.init.exec import ExecError
 from jaula.runtime.init.rlimits import set_limits
 from jaula.spec.runtime import Process
 
 HOOKS_DONE = b"D"
+SYNC_TIMEOUT = 20.0  # seconds between two messages of a new process
+_NO_MESSAGE = "it sends no message; a process may be stopped, or hang in the kernel"
 _EXIT_POLLS, _POLL_INTERVAL = 20, 0.005  # tries to read an exit status, and seconds between them
 
 
 def follow(
     sock: _socket.socket,
-    stage_pid: int,
+    stage: tuple[int, int],
+    shared_pid: SharedPid,
     process_spec: Process,
     console: tuple[int, int],
     *,
@@ -41,28 +52,41 @@ def follow(
     waits_for_start: bool = False,
     run_hooks: Callable[[int], None] | None = None,
     check: Callable[[int], None] | None = None,
+    hooks_inside: bool = False,
 ) -> tuple[int, int]:
     """Follow a new process until it executes or waits; return (pid, terminal master or -1).
 
+    ``stage`` is the pid and the pidfd of the stage, which clones the process and lets the kernel
+    write its pid to ``shared_pid``.
     ``run_hooks`` gets the pid when the root is built and not yet entered, ``check`` when the
     program runs. ``start_hooks`` says that the spec has startContainer hooks, ``waits_for_start``
-    that init waits for a later start. ``sock`` is closed, and the stage is reaped.
+    that init waits for a later start. ``hooks_inside`` says that init runs hooks, which may take
+    any time. ``sock`` and the pidfd are closed, and the stage is reaped.
 
     :raises RuntimeFailure: with the reported error, or with ``died_message`` if the process died
-        silently; neither process is left then.
+        or stopped silently; neither process is left then.
     """
-    pid, master = 0, -1
+    (stage_pid, stage_pidfd), pid, master = stage, 0, -1
+    timeout = None if hooks_inside else SYNC_TIMEOUT
     failure: RuntimeFailure | None = None
     try:
         ready = hooks_due = waiting = go_sent = False
         hooks_pending = start_hooks
         while not waiting:
-            data, fds = seqpacket.receive(sock)
+            if not pid and not _wait_for_stage(sock, stage_pidfd, timeout):
+                if not shared_pid.value:
+                    break
+                data, fds = b"P%d" % shared_pid.value, list[int]()
+            elif pid and not _wait_for_message(sock, timeout):
+                raise RuntimeFailure(f"{died_message}: {_NO_MESSAGE}")
+            else:
+                data, fds = seqpacket.receive(sock)
             if not data:
                 break
             kind, rest = data[:1], data[1:]
             if kind == b"P":
                 pid = int(rest)
+                os.kill(stage_pid, signal.SIGKILL)  # it has no other work, and may be stopped
                 set_limits(pid, process_spec)
             elif kind == b"T":
                 master = fds[0]
@@ -95,16 +119,39 @@ def follow(
         if check is not None and not waiting:
             check(pid)
     except BaseException:
-        for child in (pid, stage_pid):
-            if child:
-                _kill(child)
+        _kill(stage_pid)
+        if pid := pid or shared_pid.value:  # read when the stage can clone no more
+            _kill(pid)
         if master >= 0:
             os.close(master)
         raise
     finally:
         sock.close()
+        os.close(stage_pidfd)
     os.waitpid(stage_pid, 0)
     return pid, master
+
+
+def _wait_for_message(sock: _socket.socket, timeout: float | None) -> bool:
+    """Wait for a message or end of file; return False after ``timeout`` seconds."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else timeout * 1000))
+
+
+def _wait_for_stage(sock: _socket.socket, stage_pidfd: int, timeout: float | None) -> bool:
+    """Wait for a message or end of file; return False if the stage has exited without one.
+
+    :raises RuntimeFailure: when neither happens within ``timeout`` seconds.
+    """
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(stage_pidfd, select.POLLIN)
+    ready = dict(poll.poll(None if timeout is None else timeout * 1000))
+    if not ready:
+        raise RuntimeFailure(f"the stage of a new process: {_NO_MESSAGE}")
+    # The stage may have sent a message after the socket was looked at.
+    return sock.fileno() in ready or _wait_for_message(sock, 0)
 
 
 def _exit_reason(pid: int) -> str:

@@ -21,7 +21,8 @@ from jaula.runtime.protocol import Answer, ShimRequest
 from jaula.runtime.shim.event_loop import EventLoop
 
 SOCKET_NAME = "shim.sock"
-_UCRED = struct.Struct("iII")  # pid, uid, gid: unix(7), SO_PEERCRED
+_BACKLOG = 128  # connections, of engines that gave up among them, while the shim is stopped
+UCRED = struct.Struct("iII")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class ControlSockets:
@@ -58,7 +59,7 @@ class ControlSockets:
                     os.unlink(path)
                 listener.bind(path)
                 os.chmod(path, 0o600)
-            listener.listen(8)
+            listener.listen(_BACKLOG)
         except BaseException:
             listener.close()
             raise
@@ -83,8 +84,8 @@ class ControlSockets:
             sock, _address = listener.accept()
         except BlockingIOError:
             return
-        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        if _UCRED.unpack(peer)[1] != os.getuid():
+        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+        if UCRED.unpack(peer)[1] != os.getuid():
             sock.close()
             return
         self.serve(sock)

@@ -22,9 +22,11 @@ the container's pid namespace keeps init from being reaped for as long as it is 
 from __future__ import annotations
 
 import _socket
+import contextlib
 import gc
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -80,7 +82,7 @@ class Shim:
         self.request = request
         self.interfaces = interfaces
         self.event_loop = EventLoop()
-        self.spawn_helper = SpawnHelper()
+        self.spawn_helper = SpawnHelper(protocol.helper_timeout(request.runtime))
         self.engines = ControlSockets(
             self.event_loop, request.run_dir, self._handle_request, self._after_reply
         )
@@ -119,7 +121,7 @@ class Shim:
             )
         except BaseException as error:
             log.close()
-            self._delete_partial(killed=isinstance(error, HelperDied))
+            self._delete_partial(killed=isinstance(error, HelperKilled))
             self.engines.stop_listening()
             raise
         self.started_at = time.time()
@@ -161,18 +163,17 @@ class Shim:
             return
         self.spawn_helper.wait()
         linux = _read_spec(request.bundle).linux
-        path = (linux.cgroups_path if linux else None) or UNNAMED
-        if request.runtime is not None:
-            external_runtime.clean_up(
-                request.runtime, request.run_dir, request.container_id, path, self.interfaces
-            )
+        cgroup = (linux.cgroups_path if linux else None) or UNNAMED
+        if request.runtime is None:
+            external_runtime.kill_children()
+            cgroups = self.interfaces.cgroups
+            with contextlib.suppress(NotFound), cgroups.open(cgroup) as partial:
+                partial.kill()
+                partial.destroy()
             return
-        try:
-            with self.interfaces.cgroups.open(path) as cgroup:
-                cgroup.kill()
-                cgroup.destroy()
-        except NotFound:
-            return  # it was killed before it created the cgroup
+        external_runtime.clean_up(
+            request.runtime, request.run_dir, request.container_id, cgroup, self.interfaces
+        )
 
     def _state(self, spec: oci.Spec, status: str, pid: int = 0) -> oci.State:
         """Return the OCI state document of the container."""
@@ -184,7 +185,7 @@ class Shim:
         if self.request.runtime is not None:
             self._delete_partial()
             return
-        os.kill(self.init.pid, 9)
+        os.kill(self.init.pid, signal.SIGKILL)
         with self.interfaces.cgroups.open(self.init.cgroup) as cgroup:
             cgroup.kill()
             cgroup.destroy()
@@ -250,8 +251,12 @@ class Shim:
 
     def _exec(self, request: ExecRequest, fds: list[int]) -> int:
         """Start an exec'd process, attach its client, and return its host pid."""
-        stream = request.stream
-        handle = self.spawn_helper.run(lambda: self._make_exec(request))
+        stream, before = request.stream, _children()
+        try:
+            handle = self.spawn_helper.run(lambda: self._make_exec(request))
+        except HelperKilled:
+            self._kill_new_children(before)
+            raise
         pidfd = process.pidfd_open(handle.pid)
         stdio = StdioRelay(
             self.event_loop,
@@ -268,6 +273,16 @@ class Shim:
             stdio.attach(socket.socket(fileno=fds.pop(0)), stream)
         self.event_loop.watch(pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id))
         return handle.pid
+
+    def _kill_new_children(self, before: set[int]) -> None:
+        """Kill and reap what a killed helper left to the shim: children that it had not before.
+
+        A zombie in the container's pid namespace would keep init from being reaped.
+        """
+        self.spawn_helper.wait()
+        for pid in _children() - before:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
     def _after_reply(self) -> None:
         """Wait for the helper after a reply, and reap what an external runtime left to us."""
@@ -414,6 +429,14 @@ class Shim:
             self._run_once()
 
 
+def _children() -> set[int]:
+    """Return the children of this process; none if the kernel does not list them."""
+    try:
+        return set(external_runtime.children())
+    except FileNotFoundError:
+        return set()
+
+
 def _read_spec(bundle: str) -> oci.Spec:
     try:
         with open(f"{bundle}/config.json", "rb") as file:
@@ -435,6 +458,18 @@ def write_exit_record(run_dir: str, record: ExitRecord) -> None:
         return  # the engine has force-removed the container
 
 
+def _is_cancelled(engine: socket.socket) -> bool:
+    """Return whether the engine has given up this start.
+
+    It then sent :data:`protocol.CANCEL`. An engine that was killed sent nothing: the next one takes
+    the container over.
+    """
+    try:
+        return engine.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT) == protocol.CANCEL
+    except BlockingIOError:
+        return False
+
+
 def main(
     request: StartRequest, engine: socket.socket, fds: list[int], interfaces: Interfaces
 ) -> NoReturn:
@@ -444,6 +479,8 @@ def main(
         os.setsid()
         os.chdir("/")
         process.set_name("jaula-shim")
+        if _is_cancelled(engine):  # the container must not run
+            os._exit(0)
         sandbox = (fds[0], fds[1]) if request.sandbox else None
         rest = fds[2:] if request.sandbox else fds
         namespace_fds = dict(zip(request.namespace_types, rest, strict=False))
@@ -491,8 +528,8 @@ def _report_failure(run_dir: str, engine: socket.socket, error: JaulaError | OSE
         return  # the engine has ended
 
 
-class HelperDied(RuntimeFailure):
-    """The helper was killed: the process that it created, and its cgroup, may be left."""
+class HelperKilled(RuntimeFailure):
+    """The helper died or hung before it reported; parts of the process may exist."""
 
 
 class _Failed(msgspec.Struct, frozen=True, tag=True):
@@ -514,15 +551,20 @@ class SpawnHelper:
 
     A helper takes a millisecond to exit. :meth:`run` does not wait for that, so that the caller can
     answer its client first; :meth:`wait` does.
+
+    The stage and init inherit the helper's end of the socket. So the end of a helper is read from
+    its pidfd, and not from the socket.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float) -> None:
         self._helper = 0
+        self._timeout = timeout
 
     def run(self, work: Callable[[], ProcessHandle]) -> ProcessHandle:
         """Run ``work`` in a helper; after :meth:`wait` the process that it created is our child.
 
         :raises RuntimeFailure: with the error that the helper reported.
+        :raises HelperKilled: when the helper died, or did not report within the timeout.
         """
         self.wait()
         parent_sock, helper_sock = seqpacket.pair()
@@ -535,11 +577,12 @@ class SpawnHelper:
             _run_helper(work, helper_sock)
         helper_sock.close()
         try:
+            self._wait_for_report(parent_sock)
             data, fds = seqpacket.receive(parent_sock)
         finally:
             parent_sock.close()
         if not data:
-            raise HelperDied("the helper that creates containers died")
+            raise HelperKilled("the helper that creates processes died")
         message = _decode(data)
         if isinstance(message, _Failed):
             raise RuntimeFailure(message.text, exit_code=message.exit_code)
@@ -551,9 +594,34 @@ class SpawnHelper:
         process_handle: ProcessHandle = msgspec.structs.replace(message.process_handle, **slots)
         return process_handle
 
+    def _wait_for_report(self, sock: _socket.socket) -> None:
+        """Wait until the helper has reported.
+
+        :raises HelperKilled: when it died, or did not report within the timeout.
+        """
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        pidfd = process.pidfd_open(self._helper)
+        try:
+            poll.register(pidfd, select.POLLIN)
+            ready = dict(poll.poll(self._timeout * 1000))
+            poll.unregister(pidfd)
+        finally:
+            os.close(pidfd)
+        if not ready:
+            raise HelperKilled(
+                f"the helper that creates processes did not report in {self._timeout:.0f} seconds"
+            )
+        if sock.fileno() not in ready and not poll.poll(0):  # it may have reported meanwhile
+            raise HelperKilled("the helper that creates processes died")
+
     def wait(self) -> None:
-        """Wait until the helper has exited: the process that it created is our child then."""
+        """Wait until the helper has exited: the process that it created is our child then.
+
+        The helper has reported or failed, so it is killed: it may be stopped.
+        """
         if self._helper:
+            os.kill(self._helper, signal.SIGKILL)
             os.waitpid(self._helper, 0)
             self._helper = 0
             process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)

@@ -291,6 +291,27 @@ def test_connections_above_the_limit_get_503() -> None:
     served(test, max_connections=2)
 
 
+def test_a_server_that_closes_answers_that_the_engine_is_stopping() -> None:
+    async def test(server: Served) -> None:
+        working, begun = [await server.client() for _ in range(2)]
+        await working.ask("POST", "/containers/create?name=a", {"Cmd": ["slow"]})
+        working.send("POST", "/containers/a/start")
+        await eventually(lambda: server.engine.containers.held)
+        begun.writer.write(b"GET /_ping HT")
+        await idle()
+        closing = asyncio.ensure_future(server.server.close())
+        await idle()
+        late = await server.client()
+        for client in (begun, late):
+            answer = await client.answer()
+            assert (answer.status, answer.message) == (503, "the engine is stopping")
+        server.engine.containers.released.set()
+        assert (await working.answer()).status == 204
+        await closing
+
+    served(test)
+
+
 def test_a_route_continues_when_its_client_has_left() -> None:
     async def test(server: Served) -> None:
         client = await server.client()

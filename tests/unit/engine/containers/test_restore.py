@@ -14,6 +14,7 @@ from jaula.engine.containers import restore
 from jaula.engine.containers.start import running_fields
 from jaula.engine.model.container import Container
 from jaula.engine.model.events import EventBus
+from jaula.errors import RuntimeFailure
 from jaula.runtime.protocol import ExitRecord
 from jaula.spec.api import ContainerCreate
 from jaula.state.records import ContainerRecord, StartIntent, Status
@@ -42,7 +43,10 @@ class Machine:
                 release=lambda container: self.calls.append("release"),
                 remove_run_dir=lambda container: self.calls.append("remove_run_dir"),
                 clean_up=self._clean_up,
+                shim_lost=lambda container: self.calls.append("shim_lost"),
+                resume=lambda container: self.calls.append("resume"),
             ),
+            watch=lambda container: self.calls.append("watch"),
         )
 
     async def _clean_up(self, container: Container) -> None:
@@ -54,6 +58,29 @@ class Machine:
         asyncio.run(restore._finish_starts(self.services, self.containers, starts))
         return self.container.record
 
+    def adopt_late(self, *, exits: bool) -> ContainerRecord:
+        """Finish the starts, then let the shim answer, or exit without an answer."""
+
+        async def hello(timeout: float | None) -> None:
+            if exits:
+                shim.gone = True
+                raise RuntimeFailure("the container's shim is gone")
+            shim.pid, shim.shim_pid = 5, 6
+
+        async def scene() -> None:
+            late = asyncio.Event()
+            late.set()
+            await restore._finish_starts(self.services, self.containers, starts)
+            assert self.calls == []
+            await restore._adopt(self.services, self.containers, self.container, shim, late, starts)
+
+        starts = restore._resume_starts(self.services)
+        shim: Any = SimpleNamespace(pid=0, shim_pid=0, gone=False, hello=hello)
+        self.container.shim = shim
+        asyncio.run(scene())
+        assert starts == {}
+        return self.container.record
+
 
 def record(status: Status = Status.CREATED, intent: StartIntent | None = INTENT) -> ContainerRecord:
     body = ContainerCreate(image="busybox")
@@ -62,7 +89,7 @@ def record(status: Status = Status.CREATED, intent: StartIntent | None = INTENT)
 
 def test_a_shim_that_answers_is_recorded(tmp_path: Path) -> None:
     machine = Machine(tmp_path, record())
-    after = machine.finish(shim=SimpleNamespace())
+    after = machine.finish(shim=SimpleNamespace(pid=5, gone=False))
     assert (after.status, after.started_at, after.range_start) == (Status.RUNNING, 77, 100_000)
     assert after.start_intent is None
     assert machine.calls == ["health", "save"]
@@ -97,6 +124,29 @@ def test_a_failure_that_the_shim_wrote_is_recorded(tmp_path: Path) -> None:
     machine = Machine(tmp_path, record(), ExitRecord(127, error="no such file"))
     after = machine.finish()
     assert (after.status, after.exit_code, after.error) == (Status.CREATED, 127, "no such file")
+
+
+def test_a_shim_that_answers_late_is_recorded_then(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, record())
+    after = machine.adopt_late(exits=False)
+    assert (after.status, after.started_at, after.pid) == (Status.RUNNING, 77, 5)
+    assert machine.calls == ["watch", "health", "save"]
+
+
+@pytest.mark.parametrize("status", [Status.CREATED, Status.RESTARTING])
+def test_a_shim_that_exits_late_without_a_program_is_undone(tmp_path: Path, status: Status) -> None:
+    machine = Machine(tmp_path, record(status))
+    after = machine.adopt_late(exits=True)
+    assert (after.status, after.started_at, after.start_intent) == (status, 0, None)
+    undo = ["clean_up", "release", "remove_run_dir", "save"]
+    assert machine.calls == undo + ["resume"] * (status is Status.RESTARTING)
+    assert machine.container.shim is None
+
+
+def test_a_shim_that_exits_late_after_its_program_is_lost(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, record(), ExitRecord(7, started_at=5.0))
+    machine.adopt_late(exits=True)
+    assert machine.calls == ["shim_lost"]
 
 
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.PAUSED, Status.EXITED])

@@ -1,0 +1,122 @@
+"""Signals to the processes of a start, at each message that they exchange.
+
+:func:`install` replaces ``seqpacket.send`` before a zygote is forked. The sender of the chosen
+message then waits, before or after it sends, until the test has sent its signal.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaula.runtime import seqpacket
+
+PID, READY, GO = b"P", b"R", b"G"
+SPAWNED, ANSWER = b'{"type":"_Spawned"', b'{"type":"answer"'
+POINTS = {
+    "before pid": (PID, False),
+    "before ready": (READY, False),
+    "after ready": (READY, True),
+    "before go": (GO, False),
+    "after go": (GO, True),
+    "before the helper's report": (SPAWNED, False),
+    "before the shim's answer": (ANSWER, False),
+    "after the shim's answer": (ANSWER, True),
+}
+"""Messages, and whether the sender waits after it; others are followed by a kill of the sender."""
+VICTIMS = ("shim", "helper", "stage", "init")
+_IDLE, _ARMED, _REACHED = 0, 1, 2
+_PAUSE = 0.001  # seconds
+_PATIENCE = 10.0  # seconds in which a start reaches a message
+
+
+class Point:
+    """A message at which a start waits; shared with every fork."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+        self._engine = os.getpid()
+
+    def arm(self, message: bytes, *, after: bool) -> None:
+        self._memory[1:3] = bytes([after, len(message)])
+        self._memory[3 : 3 + len(message)] = message
+        self._memory[0] = _ARMED
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while self._memory[0] != _REACHED:
+            assert time.monotonic() < deadline, "the start does not reach the message"
+            time.sleep(_PAUSE)
+
+    def release(self) -> None:
+        self._memory[0] = _IDLE
+
+    def passed(self, data: bytes, *, after: bool) -> None:
+        """Wait here if this is the message."""
+        if self._memory[0] != _ARMED or os.getpid() == self._engine:
+            return
+        message = self._memory[3 : 3 + self._memory[2]]
+        if data.startswith(message) and self._memory[1] == after:
+            self._memory[0] = _REACHED
+            while self._memory[0] == _REACHED:
+                time.sleep(_PAUSE)
+
+
+def install(monkeypatch: Any) -> Point:
+    """Return the point for every zygote that is forked from now on."""
+    point, send = Point(), seqpacket.send
+
+    def wrapped(sock: Any, data: bytes, fds: Sequence[int] = ()) -> None:
+        point.passed(data, after=False)
+        send(sock, data, fds)
+        point.passed(data, after=True)
+
+    monkeypatch.setattr(seqpacket, "send", wrapped)
+    return point
+
+
+def processes(zygote: int) -> dict[str, int]:
+    """Return the processes of the one start of a zygote by their role."""
+    roles: dict[str, int] = {}
+    (roles["shim"],) = children(zygote)
+    for helper in children(roles["shim"]):
+        if Path(f"/proc/{helper}/comm").read_text() != "jaula-shim\n":
+            continue  # the program of a container in which an exec begins
+        roles["helper"] = helper
+        for pid in children(helper):
+            roles["init" if _in_new_pid_namespace(pid) else "stage"] = pid
+    return roles
+
+
+def children(pid: int) -> list[int]:
+    try:
+        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [int(word) for word in words]
+
+
+def _in_new_pid_namespace(pid: int) -> bool:
+    return len(_pids(pid)) > len(_pids(os.getpid()))
+
+
+def _pids(pid: int) -> list[str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split()[1:] for line in lines if line.startswith("NSpid:"))
+
+
+def forks() -> set[int]:
+    """Return all processes that share the command line of this one and have not exited."""
+    own = Path("/proc/self/cmdline").read_bytes()
+    pids = set()
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if (directory / "cmdline").read_bytes() == own:
+                pids.add(int(directory.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return pids

@@ -1,0 +1,216 @@
+"""A process of a start is killed or stopped at each message: the start ends, nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from harness import birth
+from harness.birth import Point
+from harness.container_runner import ContainerRunner, make_spec
+from jaula.errors import NotFound, RuntimeFailure, Unavailable
+from jaula.runtime import client, protocol
+from jaula.runtime.client import Runtime, ShimLost
+from jaula.runtime.init import sync
+from jaula.runtime_wiring import runtime_interfaces
+
+LIMIT = 15.0  # seconds for a start to answer
+PROGRAM = ("sleep", str(1_000_000 + os.getpid()))
+
+
+class Start(NamedTuple):
+    """A zygote whose starts wait at a point."""
+
+    runner: ContainerRunner
+    point: Point
+
+
+@pytest.fixture(scope="module")
+def stopping(runner: ContainerRunner) -> Iterator[Start]:
+    """Starts with short limits, which wait at a point."""
+    assert sync.SYNC_TIMEOUT < protocol.helper_timeout(None) < protocol.start_timeout(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sync, "SYNC_TIMEOUT", 1.0)
+        patch.setattr(protocol, "_HELPER_TIMEOUT", 2.0)
+        patch.setattr(protocol, "_REPORT_TIMEOUT", 4.0)
+        point = birth.install(patch)
+        runtime = Runtime.launch(runtime_interfaces)
+        own = ContainerRunner(runner.base, runtime)
+        yield Start(own, point)
+        runtime.close()
+    for path in runner.base.glob("c*/run/shim.sock"):
+        path.unlink()  # of a shim that was killed
+
+
+def clean_up(runner: ContainerRunner) -> None:
+    """Remove the cgroups of all containers, as an engine does for a shim that was lost."""
+    cgroups = runtime_interfaces().cgroups
+    for name in names(runner):
+        try:
+            with cgroups.open(f"{runner.cgroup_parent}/{name}") as cgroup:
+                cgroup.kill()
+                cgroup.destroy()
+        except NotFound:
+            continue
+
+
+def names(runner: ContainerRunner) -> set[str]:
+    """Return the cgroups of containers, in all hierarchies."""
+    roots = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]
+    parents = [root / runner.cgroup_parent.strip("/") for root in roots]
+    return {child.name for p in parents if p.is_dir() for child in p.iterdir() if child.is_dir()}
+
+
+def programs() -> list[str]:
+    marks = b"\0".join(word.encode() for word in PROGRAM)
+    pids = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if marks in (directory / "cmdline").read_bytes():
+                pids.append(directory.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return pids
+
+
+def exists(pid: int) -> bool:
+    """Return whether a process has not exited; a zombie has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", birth.VICTIMS)
+@pytest.mark.parametrize(("message", "after"), birth.POINTS.values(), ids=birth.POINTS)
+def test_a_start_ends_and_leaves_nothing(
+    stopping: Start, message: bytes, after: bool, victim: str, number: signal.Signals
+) -> None:
+    runner, point = stopping
+    before = birth.forks()
+    point.arm(message, after=after)
+
+    def send_signal() -> None:
+        point.wait()
+        try:
+            if pid := birth.processes(runner.runtime.zygote_pid).get(victim):
+                os.kill(pid, number)
+        finally:
+            point.release()
+
+    async def scene() -> None:
+        begin = time.monotonic()
+        sender = asyncio.get_running_loop().run_in_executor(None, send_signal)
+        try:
+            box = await runner.start(*PROGRAM, sandbox=False)
+        except ShimLost:
+            clean_up(runner)
+        except RuntimeFailure:  # the shim, or the helper, has removed everything
+            pass
+        else:
+            await sender
+            if victim == "shim" and number == signal.SIGKILL:
+                clean_up(runner)
+            else:
+                if victim == "shim":
+                    os.kill(box.shim.shim_pid, signal.SIGCONT)
+                with contextlib.suppress(RuntimeFailure, Unavailable):  # init may be the victim
+                    await box.shim.signal(signal.SIGKILL)
+                assert (await box.ended).exit_code == 137
+        finally:
+            await sender
+        assert time.monotonic() - begin < LIMIT
+
+    asyncio.run(scene())
+    deadline = time.monotonic() + 5
+    while strays := {pid for pid in birth.forks() - before if exists(pid)} or names(runner):
+        assert time.monotonic() < deadline, f"left: {strays}"
+        time.sleep(0.01)
+    assert not programs()
+
+
+EXEC_POINTS = {name: point for name, point in birth.POINTS.items() if "answer" not in name}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", ["helper", "stage", "init"])
+@pytest.mark.parametrize(("message", "after"), EXEC_POINTS.values(), ids=EXEC_POINTS)
+def test_an_exec_ends_and_its_container_stays(
+    stopping: Start, message: bytes, after: bool, victim: str, number: signal.Signals
+) -> None:
+    """The victim ``init`` is the process that executes the program."""
+    runner, point = stopping
+    before = birth.forks()
+
+    def send_signal() -> None:
+        point.wait()
+        try:
+            if pid := birth.processes(runner.runtime.zygote_pid).get(victim):
+                os.kill(pid, number)
+        finally:
+            point.release()
+
+    async def scene() -> None:
+        box = await runner.start("sleep", "600", sandbox=False)
+        process_spec = make_spec(PROGRAM, cgroup="", first_id=runner.first_id).process
+        assert process_spec is not None
+        point.arm(message, after=after)
+        begin = time.monotonic()
+        sender = asyncio.get_running_loop().run_in_executor(None, send_signal)
+        try:
+            await box.shim.exec("e1", process_spec, tty=False)
+        except RuntimeFailure:
+            assert not programs()
+        else:
+            await sender
+            with contextlib.suppress(RuntimeFailure):  # the process may be the victim
+                await box.shim.signal(signal.SIGKILL, "e1")
+        finally:
+            await sender
+            if sender.exception() is not None:
+                await box.shim.kill()
+        assert time.monotonic() - begin < LIMIT
+        await box.shim.exec("e2", process_spec, tty=False)
+        await box.shim.signal(signal.SIGKILL)
+        assert (await box.ended).exit_code == 137
+
+    asyncio.run(scene())
+    deadline = time.monotonic() + 5
+    while strays := {pid for pid in birth.forks() - before if exists(pid)} or names(runner):
+        assert time.monotonic() < deadline, f"left: {strays}"
+        time.sleep(0.01)
+    assert not programs()
+
+
+def test_an_engine_that_has_given_up_does_not_get_a_container(
+    stopping: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The zygote is stopped; it forks the shim after the start has failed."""
+    runner = stopping.runner
+    monkeypatch.setattr(client, "_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(protocol, "_HELPER_TIMEOUT", 0.1)
+    monkeypatch.setattr(protocol, "_REPORT_TIMEOUT", 0.1)
+    os.kill(runner.runtime.zygote_pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(ShimLost):
+            asyncio.run(runner.start(*PROGRAM, sandbox=False))
+    finally:
+        os.kill(runner.runtime.zygote_pid, signal.SIGCONT)
+
+    async def scene() -> None:
+        box = await runner.start("true", sandbox=False)  # after the request before it
+        assert (await box.ended).exit_code == 0
+
+    monkeypatch.undo()
+    asyncio.run(scene())
+    assert not programs()
+    assert not names(runner)
