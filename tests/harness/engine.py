@@ -98,15 +98,18 @@ class PrivateEngine:
             *self.extra_flags,
         ]
 
-    def start(self) -> None:
-        """Start the engine and wait until it answers."""
+    def start(self, *, own_network: bool = False) -> None:
+        """Start the engine and wait until it answers.
+
+        ``own_network``: in a network namespace without the firewall rules of the host.
+        """
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "JAULA_"))},
             "PYTHONPATH": str(PROJECT / "src"),
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(),
+                [*(("unshare", "--net") if own_network else ()), *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
