@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="repeat the mix of an earlier campaign")
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--strict", action="store_true", help="kill at known weak moments too")
+    parser.add_argument("--keep-going", action="store_true", help="go on after a fault")
     parser.add_argument("--sweep", metavar="OPERATION", help=f"{', '.join(OPERATIONS)} or all")
     parser.add_argument("--role", help="sweep only this role")
     parser.add_argument("--every", type=int, default=1, help="sweep every k-th point")
@@ -38,7 +39,9 @@ def main() -> int:
             from chaos.campaign import Campaign
 
             seed = options.seed if options.seed is not None else random.randrange(1 << 32)
-            campaign = Campaign(made, seed, options.clients, strict=options.strict)
+            campaign = Campaign(
+                made, seed, options.clients, strict=options.strict, keep_going=options.keep_going
+            )
             campaign.run(options.kills)
             return campaign.report()
     except Fault as fault:

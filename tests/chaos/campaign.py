@@ -102,8 +102,16 @@ class Gate:
 class Campaign:
     """One campaign. ``faults`` holds every invariant that did not hold."""
 
-    def __init__(self, stand: Stand, seed: int, clients: int, *, strict: bool = False) -> None:
-        self.stand, self.seed, self.strict = stand, seed, strict
+    def __init__(
+        self,
+        stand: Stand,
+        seed: int,
+        clients: int,
+        *,
+        strict: bool = False,
+        keep_going: bool = False,
+    ) -> None:
+        self.stand, self.seed, self.strict, self.keep_going = stand, seed, strict, keep_going
         self.faults: list[str] = []
         self.kills: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
@@ -113,6 +121,7 @@ class Campaign:
         self.served.set()
         self.generation = 0
         self.victims: set[str] = set()  # containers with a process that was killed
+        self.container_kills: list[float] = []  # moments
         self.unknown_kills: list[float] = []  # of a process that no container was found for
         # Collection of the layers of a removed image takes what another client has just made.
         self.images = contextlib.nullcontext() if strict else threading.RLock()
@@ -135,7 +144,9 @@ class Campaign:
             client.thread.start()
         until = time.monotonic() + seconds
         try:
-            while self.kills.total() < kills and time.monotonic() < until and not self.faults:
+            while self.kills.total() < kills and time.monotonic() < until:
+                if self.faults and not self.keep_going:
+                    break
                 time.sleep(self._random.uniform(0.02, 0.5))
                 self._kill(self._random.choices([*WEIGHTS], [*WEIGHTS.values()])[0])
         except Fault as fault:
@@ -193,6 +204,7 @@ class Campaign:
             victim = self._victim(role)
             if victim is None:
                 return
+            self.container_kills.append(time.monotonic())
             if victim.container:
                 self.victims.add(victim.container)
             else:
@@ -252,7 +264,8 @@ class Client:
                 continue
             except Fault as fault:
                 self.campaign.fault(f"client {self.number}, turn {turn}: {fault}")
-                return
+                if not self.campaign.keep_going:
+                    return
             except Exception as error:  # noqa: BLE001 - a fault of the campaign is reported too
                 self.campaign.fault(f"client {self.number}, turn {turn}: {error!r}")
                 return
@@ -283,7 +296,7 @@ class Client:
             except OSError as error:
                 raise Fault(f"{self.last}: no answer: {error!r}") from error
         campaign.note(f"client {self.number} {self.last}: {reply.status}")
-        if reply.status == 503 and campaign.generation != generation:
+        if reply.status >= 500 and campaign.generation != generation:
             raise EngineEnded(self.last)  # the answer of an engine that is ending
         if reply.status not in allowed:
             raise Fault(f"{self.last}: {reply.status} {reply.body[:300]!r}")
@@ -531,6 +544,7 @@ class Client:
                 raise Fault(f"pull: {reply.body[-400:]!r}")
             self._whole(self.campaign.image)
             return
+        since = time.monotonic()
         content = {"Dockerfile": f"FROM busybox\nCOPY file /\nRUN echo {name} > /made\n"}
         body = builds.context({**content, "file": name})
         kind = {"Content-Type": "application/x-tar"}
@@ -541,6 +555,8 @@ class Client:
                     lambda: self.ask("build", "POST", path, body, 200, headers=kind)
                 )
             if b'"error"' in reply.body:
+                if any(moment >= since for moment in self.campaign.container_kills):
+                    return  # perhaps of the container of a step
                 raise Fault(f"build: {reply.body[-400:]!r}")
             self._whole(name)
         finally:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from chaos.stand import LIMIT, Fault, Stand
+from chaos.stand import Fault, Stand
 from harness import builds
 from harness.containers import unique
 from harness.engine import Reply
@@ -49,7 +49,7 @@ class Operation:
     # for subclasses
 
     def ask(self, method: str, path: str, body: Any = None, **options: Any) -> Reply:
-        return self.stand.engine.request(method, path, body, timeout=LIMIT, **options)
+        return self.stand.engine.request(method, path, body, timeout=self.stand.limit, **options)
 
     def must(self, method: str, path: str, body: Any, *allowed: int) -> Reply:
         return self.stand.must(method, path, body, *allowed)
@@ -102,7 +102,7 @@ class Start(Operation):
         return self.ask("POST", f"/containers/{self.name}/start")
 
     def verify(self) -> None:
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + self.stand.limit
         while (state := self.state())["Running"]:
             if time.monotonic() > deadline:
                 raise Fault(f"the container does not end: {state}")

@@ -32,10 +32,14 @@ class Fault(Exception):
 
 
 class Stand:
-    """The engine under test. ``ledger`` is a directory of the host in which programs write."""
+    """The engine under test. ``ledger`` is a directory of the host in which programs write.
+
+    ``limit`` and ``settle`` are LIMIT and SETTLE; a test of a missing answer shortens them.
+    """
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self.limit, self.settle = LIMIT, SETTLE
         self.directory = Path(tempfile.mkdtemp(prefix="jlc"))
         self.ledger = self.directory / "ledger"
         self.ledger.mkdir(mode=0o777)
@@ -68,15 +72,15 @@ class Stand:
         :raises Fault: when no answer comes in time, or another one.
         """
         try:
-            reply = self.engine.request(method, path, body, timeout=LIMIT)
+            reply = self.engine.request(method, path, body, timeout=self.limit)
         except (OSError, http.client.HTTPException) as error:
             raise Fault(f"{method} {path}: {error!r}") from error
         if reply.status not in allowed:
             raise Fault(f"{method} {path}: {reply.status} {reply.body[:400]!r}")
         return reply
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = LIMIT) -> None:
-        deadline = time.monotonic() + seconds
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + self.limit
         while not condition():
             if time.monotonic() > deadline:
                 raise Fault(f"does not happen: {what}")
@@ -121,7 +125,7 @@ class Stand:
         :raises Fault: when it does not answer in time.
         """
         if self.engine.process is not None:
-            self.engine.process.wait(LIMIT)
+            self.engine.process.wait(self.limit)
             self.engine.process = None
         try:
             self.engine.start()
@@ -141,7 +145,7 @@ class Stand:
 
         :raises Fault: with what is.
         """
-        deadline = time.monotonic() + SETTLE
+        deadline = time.monotonic() + self.settle
         while left := self.strays():
             if time.monotonic() > deadline:
                 raise Fault(f"left behind: {left}")
@@ -162,7 +166,7 @@ class Stand:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
         if engine.process is not None:
-            engine.process.wait(LIMIT)
+            engine.process.wait(self.limit)
             engine.process = None
         leaks.clean_up(engine)
         self._delete_tables(engine)

@@ -81,21 +81,21 @@ def run_point(stand: Stand, operation: str, role: str, step: str) -> Result:
 
     client = threading.Thread(target=perform, daemon=True)
     client.start()
-    client.join(LIMIT + 5)
+    client.join(stand.limit + 5)
     if not client.is_alive():
         time.sleep(0.05)  # what follows the answer is counted too
     counted = tracer.end()
     result = (point, counted["last"], tuple(counted["calls"]))
     try:
         if client.is_alive():
-            raise Fault(f"no answer in {LIMIT:.0f} s")
+            raise Fault(f"no answer in {stand.limit:.0f} s")
         if counted["killed"]:
             work.killed = role
         if error and not isinstance(error[0], Gone):
             raise Fault(f"no answer: {error[0]!r}")
         if counted["killed"] and role in ("engine", "zygote"):
             if role == "zygote":  # the engine ends with it
-                stand.until(lambda: not stand.alive(), "the engine ends without its zygote", 5)
+                stand.until(lambda: not stand.alive(), "the engine ends without its zygote")
             stand.restart()
         elif error:
             raise Fault(f"the connection broke, and the engine was not killed: {error[0]!r}")
