@@ -161,10 +161,17 @@ class Stand:
         self.new_engine()
 
     def _destroy(self) -> None:
+        """End every process, frozen ones too, and remove what the engine has left."""
         engine = self.engine
-        for process in roles.processes(engine):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + self.settle
+        while (left := roles.processes(engine)) and time.monotonic() < deadline:
+            _thaw(engine)
+            for process in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+            if engine.process is not None:
+                engine.process.poll()
+            time.sleep(0.02)
         if engine.process is not None:
             engine.process.wait(self.limit)
             engine.process = None
@@ -192,6 +199,16 @@ class Stand:
             self._destroy()
             shutil.rmtree(self.directory, ignore_errors=True)
         return left
+
+
+def _thaw(engine: PrivateEngine) -> None:
+    """Thaw every container: a frozen process does not die of SIGKILL on cgroup v1."""
+    for path in leaks.cgroups(engine):
+        for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            file = Path(path) / name
+            with contextlib.suppress(OSError):
+                if file.exists():
+                    file.write_text(value)
 
 
 @contextlib.contextmanager
