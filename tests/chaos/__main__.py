@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first point of the sweep")
     parser.add_argument("--point", help="one point: OPERATION/ROLE/STEP")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the stand cleans up
     index = os.getpid() % 250 + 1
     try:
         with stand(index) as made:
