@@ -11,8 +11,8 @@ import time
 from collections import Counter
 
 from chaos.operations import OPERATIONS
-from chaos.stand import Fault, stand
 from chaos.sweep import run_point, sweep
+from chaos.target import Fault, target
 
 
 def main() -> int:
@@ -28,10 +28,10 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first point of the sweep")
     parser.add_argument("--point", help="one point: OPERATION/ROLE/STEP")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the stand cleans up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the target cleans up
     index = os.getpid() % 250 + 1
     try:
-        with stand(index) as made:
+        with target(index) as made:
             if options.point:
                 result = run_point(made, *options.point.split("/"))
                 print(f"{result.point} ({result.call}): {result.fault or 'holds'}")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos import roles
-from chaos.stand import LIMIT, Fault, Gone, Stand
+from chaos.target import LIMIT, Fault, Gone, Target
 from harness import builds
 from harness.engine import UnixConnection
 
@@ -104,14 +104,14 @@ class Campaign:
 
     def __init__(
         self,
-        stand: Stand,
+        target: Target,
         seed: int,
         clients: int,
         *,
         strict: bool = False,
         keep_going: bool = False,
     ) -> None:
-        self.stand, self.seed, self.strict, self.keep_going = stand, seed, strict, keep_going
+        self.target, self.seed, self.strict, self.keep_going = target, seed, strict, keep_going
         self.faults: list[str] = []
         self.kills: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
@@ -129,7 +129,7 @@ class Campaign:
         self._started = time.monotonic()
         self._random = random.Random(seed)
         self._clients = [Client(self, number) for number in range(clients)]
-        self.image = stand.remote_image()
+        self.image = target.remote_image()
 
     def note(self, text: str) -> None:
         self._actions.append(f"{time.monotonic() - self._started:8.3f} {text}")
@@ -164,12 +164,12 @@ class Campaign:
 
     def _settle(self) -> None:
         """Remove every container; nothing may be left, and everything kept must be whole."""
-        stand = self.stand
-        for container in stand.must("GET", "/containers/json?all=1", None, 200).json():
-            stand.remove(container["Id"])
-        stand.nothing_left()
-        stand.images_are_whole()
-        stand.check()
+        target = self.target
+        for container in target.must("GET", "/containers/json?all=1", None, 200).json():
+            target.remove(container["Id"])
+        target.nothing_left()
+        target.images_are_whole()
+        target.check()
 
     def report(self) -> int:
         """Print the result; return the exit status."""
@@ -179,7 +179,7 @@ class Campaign:
             print("nothing lost, nothing left")
             return 0
         print(self.description())
-        print("engine:", self.stand.engine.log_tail(), sep="\n")
+        print("engine:", self.target.engine.log_tail(), sep="\n")
         print(f"repeat with --seed {self.seed} --kills {self.kills.total()}")
         return 1
 
@@ -215,7 +215,7 @@ class Campaign:
                 self.kills[role] += 1
 
     def _end_engine(self, role: str) -> None:
-        engine = self.stand.engine
+        engine = self.target.engine
         assert engine.process is not None
         pid = engine.process.pid if role == "engine" else roles.zygote(engine)
         self.generation += 1
@@ -223,8 +223,10 @@ class Campaign:
         self.note(f"kill {role} {pid}")
         os.kill(pid, signal.SIGKILL)
         self.kills[role] += 1
-        self.stand.until(lambda: not self.stand.alive(), f"the engine ends, its {role} was killed")
-        self.stand.restart()
+        self.target.until(
+            lambda: not self.target.alive(), f"the engine ends, its {role} was killed"
+        )
+        self.target.restart()
         self.note("the engine answers")
         self.served.set()
 
@@ -232,7 +234,7 @@ class Campaign:
         """Return a process of the role; short-lived ones are waited for."""
         until = time.monotonic() + (0.4 if role in ("helper", "stage") else 0.0)
         while True:
-            found = [p for p in roles.processes(self.stand.engine) if p.role == role]
+            found = [p for p in roles.processes(self.target.engine) if p.role == role]
             if found:
                 return self._random.choice(found)
             if time.monotonic() > until:
@@ -247,7 +249,7 @@ class Client:
     """One client: a thread that leads one container after the other through its life."""
 
     def __init__(self, campaign: Campaign, number: int) -> None:
-        self.campaign, self.number, self.stand = campaign, number, campaign.stand
+        self.campaign, self.number, self.target = campaign, number, campaign.target
         self.random = random.Random(f"{campaign.seed}/{number}")
         self.last = ""
         self.thread = threading.Thread(target=self._work, daemon=True)
@@ -287,7 +289,7 @@ class Client:
             generation = campaign.generation
             self.last = f"{kind}: {method} {path}"
             try:
-                reply = self.stand.engine.request(method, path, body, timeout=LIMIT, **options)
+                reply = self.target.engine.request(method, path, body, timeout=LIMIT, **options)
             except Gone as error:
                 campaign.note(f"client {self.number} {self.last}: {error!r}")
                 if campaign.generation != generation or not campaign.served.is_set():
@@ -315,7 +317,7 @@ class Client:
         body = {
             "Image": "busybox",
             "Cmd": ["sh", "-c", command],
-            "HostConfig": {"Binds": [f"{self.stand.ledger}:/ledger"], **host},
+            "HostConfig": {"Binds": [f"{self.target.ledger}:/ledger"], **host},
         }
         path = f"/containers/create?name={name}"
         self.until_done(lambda: self.ask("create", "POST", path, body, 201, 409))
@@ -389,7 +391,7 @@ class Client:
             if time.monotonic() > deadline:
                 raise Fault(f"{name} does not end: {state}")
             time.sleep(0.03)
-        ledger = Path(self.stand.ledger) / name
+        ledger = Path(self.target.ledger) / name
         runs = ledger.read_text().count("\n") if ledger.exists() else 0
         touched = self.campaign.touched(id, since)
         if runs > 1 or (started and not runs and not touched):
@@ -412,7 +414,7 @@ class Client:
         """Follow a log to its end, or to that of the engine."""
         campaign, generation = self.campaign, self.campaign.generation
         campaign.note(f"client {self.number} logs -f {name}")
-        connection = UnixConnection(str(self.stand.engine.socket), LIMIT)
+        connection = UnixConnection(str(self.target.engine.socket), LIMIT)
         try:
             connection.request("GET", path)
             data = connection.getresponse().read()

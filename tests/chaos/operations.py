@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from chaos.stand import Fault, Stand
+from chaos.target import Fault, Target
 from harness import builds
 from harness.containers import unique
 from harness.engine import Reply
@@ -23,7 +23,7 @@ START_ROLES = ("engine", "zygote", "shim", "helper", "stage", "init")
 class Operation:
     """One request in a place of its own. ``answer`` is None if the engine ended before it came."""
 
-    stand: Stand
+    target: Target
     name: str = field(default_factory=lambda: unique("sweep"))
     killed: str = ""  # the role of the killed process
     answer: Reply | None = None
@@ -44,15 +44,15 @@ class Operation:
         raise NotImplementedError
 
     def clean_up(self) -> None:
-        self.stand.remove(self.name)
+        self.target.remove(self.name)
 
     # for subclasses
 
     def ask(self, method: str, path: str, body: Any = None, **options: Any) -> Reply:
-        return self.stand.engine.request(method, path, body, timeout=self.stand.limit, **options)
+        return self.target.engine.request(method, path, body, timeout=self.target.limit, **options)
 
     def must(self, method: str, path: str, body: Any, *allowed: int) -> Reply:
-        return self.stand.must(method, path, body, *allowed)
+        return self.target.must(method, path, body, *allowed)
 
     def state(self) -> dict[str, Any]:
         document = self.must("GET", f"/containers/{self.name}/json", None, 200).json()
@@ -63,7 +63,7 @@ class Operation:
         body = {
             "Image": "busybox",
             "Cmd": ["sh", "-c", command],
-            "HostConfig": {"Binds": [f"{self.stand.ledger}:/ledger"], **host},
+            "HostConfig": {"Binds": [f"{self.target.ledger}:/ledger"], **host},
         }
         made = self.must("POST", f"/containers/create?name={self.name}", body, 201)
         return str(made.json()["Id"])
@@ -74,7 +74,7 @@ class Operation:
 
     def lines(self) -> int:
         """Return how often the program has written its name."""
-        path = Path(self.stand.ledger) / self.name
+        path = Path(self.target.ledger) / self.name
         return path.read_text().count("\n") if path.exists() else 0
 
     def answers(self) -> None:
@@ -102,7 +102,7 @@ class Start(Operation):
         return self.ask("POST", f"/containers/{self.name}/start")
 
     def verify(self) -> None:
-        deadline = time.monotonic() + self.stand.limit
+        deadline = time.monotonic() + self.target.limit
         while (state := self.state())["Running"]:
             if time.monotonic() > deadline:
                 raise Fault(f"the container does not end: {state}")
@@ -146,7 +146,7 @@ class Exec(Operation):
         if self.lines() > 1:
             raise Fault(f"the process ran {self.lines()} times for one request")
         if self.killed == "shim":
-            self.stand.until(lambda: not self.state()["Running"], "the container ends")
+            self.target.until(lambda: not self.state()["Running"], "the container ends")
         else:
             self.answers()
 
@@ -206,7 +206,7 @@ class Commit(Operation):
         found = self.ask("GET", f"/images/{self.name}/json").status
         if self.answer is not None and (self.answer.status, found) != (201, 200):
             raise Fault(f"commit answered {self.answer}, and inspect of the image {found}")
-        self.stand.images_are_whole()
+        self.target.images_are_whole()
 
     def clean_up(self) -> None:
         super().clean_up()
@@ -217,7 +217,7 @@ class Pull(Operation):
     """``pull``: the image is whole, at the latest when it is asked again."""
 
     def prepare(self) -> None:
-        self.image = self.stand.remote_image()
+        self.image = self.target.remote_image()
         self.must("DELETE", f"/images/{self.image}?force=1", None, 200, 404)
 
     def perform(self) -> Reply:
@@ -227,11 +227,11 @@ class Pull(Operation):
     def verify(self) -> None:
         if self.answer is not None and b'"error"' in self.answer.body:
             raise Fault(f"pull answered {self.answer}")
-        self.stand.images_are_whole()
+        self.target.images_are_whole()
         if self.answer is None and b'"error"' in self.perform().body:
             raise Fault("the image cannot be pulled again")
         self.must("GET", f"/images/{self.image}/json", None, 200)
-        self.stand.images_are_whole()
+        self.target.images_are_whole()
 
     def clean_up(self) -> None:
         self.must("DELETE", f"/images/{self.image}?force=1", None, 200, 404)
@@ -258,13 +258,13 @@ class Build(Operation):
         failed = self.answer is not None and b'"error"' in self.answer.body
         if failed and self.killed in ("", "engine", "zygote"):
             raise Fault(f"build answered {self.answer}")
-        self.stand.images_are_whole()
+        self.target.images_are_whole()
         if self.answer is None or failed:
             again = self.perform()
             if again.status != 200 or b'"error"' in again.body:
                 raise Fault(f"the image cannot be built again: {again}")
         self.must("GET", f"/images/{self.name}/json", None, 200)
-        self.stand.images_are_whole()
+        self.target.images_are_whole()
 
     def clean_up(self) -> None:
         self.must("DELETE", f"/images/{self.name}?force=1", None, 200, 404)

@@ -20,7 +20,7 @@ from typing import Any
 
 from chaos import roles
 from chaos.operations import OPERATIONS, Operation
-from chaos.stand import LIMIT, Fault, Gone, Stand
+from chaos.target import LIMIT, Fault, Gone, Target
 from harness.engine import PROJECT
 
 
@@ -37,10 +37,10 @@ class Result:
 class Tracer:
     """A tracer in a process of its own: waiting for tracees would reap the engine."""
 
-    def __init__(self, stand: Stand, role: str, step: str) -> None:
-        assert stand.engine.process is not None
-        targets = [f"engine:{stand.engine.process.pid}", f"zygote:{roles.zygote(stand.engine)}"]
-        targets += [f"shim:{p.pid}" for p in roles.processes(stand.engine) if p.role == "shim"]
+    def __init__(self, target: Target, role: str, step: str) -> None:
+        assert target.engine.process is not None
+        targets = [f"engine:{target.engine.process.pid}", f"zygote:{roles.zygote(target.engine)}"]
+        targets += [f"shim:{p.pid}" for p in roles.processes(target.engine) if p.role == "shim"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "chaos.tracer", role, step, *targets],
             stdout=subprocess.PIPE,
@@ -64,13 +64,13 @@ class Tracer:
         return document
 
 
-def run_point(stand: Stand, operation: str, role: str, step: str) -> Result:
+def run_point(target: Target, operation: str, role: str, step: str) -> Result:
     """Perform the operation, kill the role at the step, and check every invariant."""
-    work: Operation = OPERATIONS[operation](stand)
+    work: Operation = OPERATIONS[operation](target)
     point = f"{operation}/{role}/{step}"
     work.prepare()
     time.sleep(0.02)  # what the preparation has made still finishes
-    tracer = Tracer(stand, role, step)
+    tracer = Tracer(target, role, step)
     error: list[BaseException] = []
 
     def perform() -> None:
@@ -81,45 +81,45 @@ def run_point(stand: Stand, operation: str, role: str, step: str) -> Result:
 
     client = threading.Thread(target=perform, daemon=True)
     client.start()
-    client.join(stand.limit + 5)
+    client.join(target.limit + 5)
     if not client.is_alive():
         time.sleep(0.05)  # what follows the answer is counted too
     counted = tracer.end()
     result = (point, counted["last"], tuple(counted["calls"]))
     try:
         if client.is_alive():
-            raise Fault(f"no answer in {stand.limit:.0f} s")
+            raise Fault(f"no answer in {target.limit:.0f} s")
         if counted["killed"]:
             work.killed = role
         if error and not isinstance(error[0], Gone):
             raise Fault(f"no answer: {error[0]!r}")
         if counted["killed"] and role in ("engine", "zygote"):
             if role == "zygote":  # the engine ends with it
-                stand.until(lambda: not stand.alive(), "the engine ends without its zygote")
-            stand.restart()
+                target.until(lambda: not target.alive(), "the engine ends without its zygote")
+            target.restart()
         elif error:
             raise Fault(f"the connection broke, and the engine was not killed: {error[0]!r}")
-        if not stand.alive():
-            raise Fault(f"the engine has ended: {stand.engine.log_tail()}")
+        if not target.alive():
+            raise Fault(f"the engine has ended: {target.engine.log_tail()}")
         work.verify()
         work.clean_up()
-        stand.nothing_left()
+        target.nothing_left()
     except (Fault, *Gone, OSError) as fault:
         return Result(*result, str(fault) or repr(fault))
     return Result(*result, None)
 
 
 def sweep(
-    stand: Stand, operation: str, chosen: tuple[str, ...], every: int, first: int
+    target: Target, operation: str, chosen: tuple[str, ...], every: int, first: int
 ) -> Iterator[Result]:
     """Yield the result of every ``every``-th point from ``first`` on, for each chosen role."""
     for role in chosen:
-        counted = run_point(stand, operation, role, "0")
+        counted = run_point(target, operation, role, "0")
         yield counted
         if counted.fault:
-            stand.reset()
+            target.reset()
         for step in range(first, len(counted.calls) + 1, every):
-            result = run_point(stand, operation, role, str(step))
+            result = run_point(target, operation, role, str(step))
             yield result
             if result.fault:
-                stand.reset()
+                target.reset()

@@ -31,7 +31,7 @@ class Fault(Exception):
     """An invariant that does not hold."""
 
 
-class Stand:
+class Target:
     """The engine under test. ``ledger`` is a directory of the host in which programs write.
 
     ``limit`` and ``settle`` are LIMIT and SETTLE; a test of a missing answer shortens them.
@@ -212,12 +212,12 @@ def _thaw(engine: PrivateEngine) -> None:
 
 
 @contextlib.contextmanager
-def stand(index: int) -> Iterator[Stand]:
-    """Yield a stand.
+def target(index: int) -> Iterator[Target]:
+    """Yield a target, and close it.
 
     :raises Fault: when its engine leaves something behind.
     """
-    made = Stand(index)
+    made = Target(index)
     try:
         yield made
     except BaseException:
