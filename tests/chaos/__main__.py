@@ -1,0 +1,77 @@
+"""The command line of the campaign and of the sweep: ``./test --chaos``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+
+from chaos.operations import OPERATIONS
+from chaos.sweep import run_point, sweep
+from chaos.target import Fault, target
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./test --chaos", description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="kills of the campaign")
+    parser.add_argument("--seed", type=int, help="repeat the mix of an earlier campaign")
+    parser.add_argument("--clients", type=int, default=6)
+    parser.add_argument("--strict", action="store_true", help="kill at known weak moments too")
+    parser.add_argument("--keep-going", action="store_true", help="go on after a fault")
+    parser.add_argument("--sweep", metavar="OPERATION", help=f"{', '.join(OPERATIONS)} or all")
+    parser.add_argument("--role", help="sweep only this role")
+    parser.add_argument("--every", type=int, default=1, help="sweep every k-th point")
+    parser.add_argument("--first", type=int, default=1, help="the first point of the sweep")
+    parser.add_argument("--point", help="one point: OPERATION/ROLE/STEP")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the target cleans up
+    index = os.getpid() % 250 + 1
+    try:
+        with target(index) as made:
+            if options.point:
+                result = run_point(made, *options.point.split("/"))
+                print(f"{result.point} ({result.call}): {result.fault or 'holds'}")
+                return 1 if result.fault else 0
+            if options.sweep:
+                return _sweep(made, options)
+            from chaos.campaign import Campaign
+
+            seed = options.seed if options.seed is not None else random.randrange(1 << 32)
+            campaign = Campaign(
+                made, seed, options.clients, strict=options.strict, keep_going=options.keep_going
+            )
+            campaign.run(options.kills)
+            return campaign.report()
+    except Fault as fault:
+        print(f"chaos: {fault}")
+        return 1
+
+
+def _sweep(made: object, options: argparse.Namespace) -> int:
+    names = list(OPERATIONS) if options.sweep == "all" else [options.sweep]
+    faults: list[str] = []
+    points: Counter[str] = Counter()
+    started = time.monotonic()
+    for name in names:
+        chosen = (options.role,) if options.role else OPERATIONS[name].roles
+        for result in sweep(made, name, chosen, options.every, options.first):
+            role = result.point.rpartition("/")[0]
+            points[role] += bool(result.call)
+            if result.point.endswith("/0"):
+                print(f"{role}: {len(result.calls)} system calls", flush=True)
+            if result.fault:
+                faults.append(f"{result.point} ({result.call}): {result.fault}")
+                print(faults[-1][:1000], flush=True)
+    print(f"{points.total()} points in {time.monotonic() - started:.0f} s, {len(faults)} faults")
+    for role, number in points.items():
+        failed = sum(text.startswith(f"{role}/") for text in faults)
+        print(f"  {role}: {number} points, {failed} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
