@@ -124,7 +124,7 @@ def test_inspect_matches_the_kernel(engine: PrivateEngine, busybox: str) -> None
             == (host["Memory"])
         )
         assert int(containers.cgroup_file(pid, "pids", "pids.max", "pids.max")) == host["PidsLimit"]
-        assert ("ro" in containers.mountinfo(pid)["/"]["options"]) is host["ReadonlyRootfs"]
+        assert ("ro" in containers.mountinfo(pid)["/"].options) is host["ReadonlyRootfs"]
         assert int(containers.status(pid)["CapBnd"], 16) == 0
     with containers.running(engine, busybox) as plain:
         result = json.loads(engine.cli("docker", "inspect", plain).stdout)[0]

@@ -56,8 +56,8 @@ def _container_of(inputs: FsckInputs, pid: str) -> str:
                 _, separator, rest = link.partition(parent)
                 if separator and (match := _ID.match(rest)):
                     return match[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""  # it has exited
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""  # it has exited, or is another user's
     return ""
 
 

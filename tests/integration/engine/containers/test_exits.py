@@ -16,7 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from harness.records import records
+from harness.container_records import records
 
 from conftest import load_image
 from harness import containers

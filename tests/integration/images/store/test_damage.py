@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.pulls import Puller
+from harness.puller import Puller
 
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths

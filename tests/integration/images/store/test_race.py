@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.pulls import Puller
+from harness.puller import Puller
 
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
