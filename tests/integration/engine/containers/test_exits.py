@@ -16,10 +16,10 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from harness.container_records import records
 
 from conftest import load_image
 from harness import containers
+from harness.container_records import records
 from harness.containers import eventually, inspect
 from harness.engine import PrivateEngine, Reply
 

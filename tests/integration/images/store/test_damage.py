@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.puller import Puller
 
+from harness.puller import Puller
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, NotFound

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.puller import Puller
-
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
 from jaula.errors import NotFound
