@@ -34,7 +34,7 @@ class CgroupReaper:
     def __init__(self, services: Services, background: BackgroundTasks) -> None:
         self._services = services
         self._background = background
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.removals: dict[str, asyncio.Task[None]] = {}
 
     def remove(self, container: Container) -> None:
         """Remove the cgroup of a container that does not run; a start cancels the removal."""
@@ -42,10 +42,10 @@ class CgroupReaper:
 
     def remove_path(self, path: str, container: Container | None = None) -> None:
         """Remove a cgroup by its path, for a container that may have no record any more."""
-        if path in self._tasks:
+        if path in self.removals:
             return
-        task = self._tasks[path] = self._background.spawn(self._until_gone(path, container))
-        task.add_done_callback(lambda _: self._tasks.pop(path, None))
+        task = self.removals[path] = self._background.spawn(self._until_gone(path, container))
+        task.add_done_callback(lambda _: self.removals.pop(path, None))
 
     async def gone(self, container: Container) -> None:
         """Wait for a removal in progress: until then the container cannot be started again.
@@ -53,7 +53,7 @@ class CgroupReaper:
         The caller does not hold the container's lock, which the removal takes. After 10 seconds
         the start is tried: its error names the process that does not exit.
         """
-        task = self._tasks.get(cgroup_path(self._services, container.record))
+        task = self.removals.get(cgroup_path(self._services, container.record))
         if task is not None:
             await asyncio.wait({task}, timeout=_GONE_TIMEOUT)
 

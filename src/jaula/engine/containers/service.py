@@ -108,7 +108,8 @@ class Containers(ContainerQueries):
         :raises Conflict: when it is paused.
         """
         container = self.find(ref)
-        await self.exit_handler.cgroup_reaper.gone(container)
+        if self.exit_handler.cgroup_reaper.removals:
+            await self.exit_handler.cgroup_reaper.gone(container)
         async with container.lock:
             self._check_exists(container)
             if container.record.status is Status.PAUSED:
@@ -197,7 +198,8 @@ class Containers(ContainerQueries):
                 self._emit(container, "stop")
         finally:
             container.removing = False
-        await self.exit_handler.cgroup_reaper.gone(container)
+        if self.exit_handler.cgroup_reaper.removals:
+            await self.exit_handler.cgroup_reaper.gone(container)
         async with container.lock:
             self._check_exists(container)
             if not container.live:
