@@ -35,9 +35,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src/jaula"
 TYPES_ONLY = "jaula.engine.model.services"
 
 # Nouns that end in -ing: results, kernel objects, terms of Docker and cosign.
-NOUNS = frozenset(
-    {"finding", "keyring", "logging", "ring", "setting", "signing", "string", "wiring"}
-)
+NOUNS = frozenset({"keyring", "logging", "ring", "setting", "signing", "string"})
 ADJECTIVES = frozenset({"non_blocking"})  # the mode of Docker's log drivers
 
 _WORDS = """

@@ -121,7 +121,7 @@ def _launch(config: EngineConfig) -> Runtime:
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from jaula.runtime.client import Runtime
     from jaula.runtime.interfaces import Interfaces
-    from jaula.runtime_wiring import runtime_interfaces
+    from jaula.runtime_interfaces import runtime_interfaces
 
     def load() -> Interfaces:
         if paths.rootless_uid() is None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaula.daemon import policy as daemon_policy
-from jaula.daemon import process_limits, wiring
+from jaula.daemon import process_limits
+from jaula.daemon.engine import new_engine
 from jaula.errors import Unavailable
 from jaula.kernel import process
 
@@ -75,7 +76,7 @@ async def _serve(
         log_config.check(config)
         policy = daemon_policy.load_policy(config)
         context = _context(config)
-        engine = wiring.engine(config, runtime)
+        engine = new_engine(config, runtime)
         gateway = Gateway(engine, policy, AuditLog(config.paths.audit_log))
     except BaseException:
         runtime.close()

@@ -12,7 +12,7 @@ import pytest
 
 from harness.container_runner import ContainerRunner
 from jaula.runtime.client import Runtime
-from jaula.runtime_wiring import runtime_interfaces
+from jaula.runtime_interfaces import runtime_interfaces
 
 
 @pytest.fixture(scope="session")

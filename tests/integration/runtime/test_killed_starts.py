@@ -20,7 +20,7 @@ from jaula.errors import NotFound, RuntimeFailure, Unavailable
 from jaula.runtime import client, protocol
 from jaula.runtime.client import Runtime, ShimLost
 from jaula.runtime.init import sync
-from jaula.runtime_wiring import runtime_interfaces
+from jaula.runtime_interfaces import runtime_interfaces
 
 LIMIT = 15.0  # seconds for a start to answer
 PROGRAM = ("sleep", str(1_000_000 + os.getpid()))

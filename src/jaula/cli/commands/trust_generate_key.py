@@ -6,12 +6,12 @@ import os
 
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError
-from jaula.cli.images import signing
+from jaula.cli.images import trust
 
 
 def run(options: Options) -> int:
     """Write a new key pair; the private key is encrypted and readable by its owner only."""
-    signing.enable()
+    trust.enable()
     from jaula.errors import InvalidRequest
     from jaula.images.trust import key_file, keys
 
@@ -24,7 +24,7 @@ def run(options: Options) -> int:
     for path in (private, public):
         if os.path.lexists(path):
             raise CliError(f"jaula: {path} already exists")
-    password = signing.read_password(f"Password for {private}: ", twice=True)
+    password = trust.read_password(f"Password for {private}: ", twice=True)
     _write(private, key_file.write(key, password), 0o600)
     _write(public, key.public.pem, 0o644)
     print(f"Private key: {private}\nPublic key:  {public} (sha256:{key.public.fingerprint})")

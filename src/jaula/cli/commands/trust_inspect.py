@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.images import signing
+from jaula.cli.images import trust
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 
@@ -20,9 +20,9 @@ INVALID = "<invalid>"
 
 def run(options: Options) -> int:
     """List the signatures of an image at its registry with their claims."""
-    signing.enable()
-    trusted = [signing.public_key(path) for path in options.texts("key")]
-    descriptor, signatures = signing.fetch_signatures(Client(Settings.host), options.arguments[0])
+    trust.enable()
+    trusted = [trust.public_key(path) for path in options.texts("key")]
+    descriptor, signatures = trust.fetch_signatures(Client(Settings.host), options.arguments[0])
     items = [_item(signature, trusted, descriptor["digest"]) for signature in signatures]
     columns: dict[str, output_list.Column] = {
         "Key": ("KEY", lambda item: item["key"]),

@@ -7,7 +7,7 @@ from base64 import b64encode
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError, UsageError
-from jaula.cli.images import registry_auth, signing
+from jaula.cli.images import registry_auth, trust
 from jaula.cli.main import Settings
 
 
@@ -16,7 +16,7 @@ def run(options: Options) -> int:
     if not options.text("key"):
         raise UsageError("a private key is required: --key FILE", status=1)
     notes = _annotations(options.texts("annotation"))
-    signing.enable()
+    trust.enable()
     from jaula.errors import InvalidRequest
     from jaula.images import reference
     from jaula.images.trust import simple_signing
@@ -29,10 +29,10 @@ def run(options: Options) -> int:
     except InvalidRequest as error:
         raise CliError(f"jaula: {error}") from None
     client = Client(Settings.host)
-    descriptor = signing.fetch_signatures(client, name)[0]
+    descriptor = trust.fetch_signatures(client, name)[0]
     if parsed.digest is None:
-        signing.check_local(client, name, parsed.repository, descriptor["digest"])
-    key = signing.private_key(options.text("key"))
+        trust.check_local(client, name, parsed.repository, descriptor["digest"])
+    key = trust.private_key(options.text("key"))
     digests = [descriptor["digest"]]
     if options.on("recursive"):
         digests += _member_digests(client, f"{parsed.repository}@{descriptor['digest']}")
@@ -45,7 +45,7 @@ def run(options: Options) -> int:
         }
         signed = f"{parsed.repository}@{digest}"
         client.document(
-            "POST", signing.signatures_path(signed), (), body, registry_auth.headers(name)
+            "POST", trust.signatures_path(signed), (), body, registry_auth.headers(name)
         )
         print(f"Signed {signed}", flush=True)
     print(f"by sha256:{key.public.fingerprint}")

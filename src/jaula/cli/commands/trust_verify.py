@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError, UsageError
-from jaula.cli.images import signing
+from jaula.cli.images import trust
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import encode
 
@@ -16,13 +16,13 @@ def run(options: Options) -> int:
     """Verify that an image is signed by one of the keys; 1 if it is not."""
     if not options.texts("key"):
         raise UsageError("a public key is required: --key FILE", status=1)
-    signing.enable()
+    trust.enable()
     from jaula.errors import InvalidRequest
     from jaula.images import reference
     from jaula.images.trust import signature
 
     name = options.arguments[0]
-    trusted = [signing.public_key(path) for path in options.texts("key")]
+    trusted = [trust.public_key(path) for path in options.texts("key")]
     try:
         parsed = reference.parse(name)
         signed_as = (
@@ -31,7 +31,7 @@ def run(options: Options) -> int:
     except InvalidRequest as error:
         raise CliError(f"jaula: {error}") from None
     expected = signed_as or parsed
-    descriptor, signatures = signing.fetch_signatures(Client(Settings.host), name)
+    descriptor, signatures = trust.fetch_signatures(Client(Settings.host), name)
     try:
         verified = signature.find(
             signatures,

@@ -1,1 +1,1 @@
-"""Shared parts of the commands on images: pull, save, prune, signing, manifest lists."""
+"""Shared parts of the commands on images: pull, save, prune, trust, manifest lists."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 
 from jaula.engine.containers.start import cgroup_path
-from jaula.engine.fsck.finding import Finding, FsckInputs
+from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.errors import NotFound
 
 _ID_LENGTH = 64  # digits
 
 
-def check(inputs: FsckInputs) -> Iterator[Finding]:
+def check(inputs: FsckInputs) -> Iterator[Problem]:
     """Yield the cgroups that belong to no running container.
 
     Below the parent cgroup of the engine this is every cgroup of a container. Below a parent that a
@@ -23,7 +23,7 @@ def check(inputs: FsckInputs) -> Iterator[Finding]:
         repair = partial(_remove, inputs, path)
         problem = "no container of this id is running"
         advice = "its processes are killed"
-        yield Finding("cgroup", path, problem, advice, repair, container_id)
+        yield Problem("cgroup", path, problem, advice, repair, container_id)
 
 
 def _cgroups(inputs: FsckInputs) -> Iterator[tuple[str, str]]:

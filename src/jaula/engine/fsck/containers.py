@@ -8,50 +8,50 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from jaula.engine.fsck.finding import Finding, FsckInputs
+from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.state.records import ContainerRecord, Status
 
 
-def check(inputs: FsckInputs) -> Iterator[Finding]:
+def check(inputs: FsckInputs) -> Iterator[Problem]:
     """Compare the records with the files on disk."""
     for record in inputs.records:
         yield from _check_record(inputs, record)
     yield from _check_directories(inputs)
     driver = inputs.services.snapshots
     for name in driver.leftovers():
-        yield Finding("snapshot", name, "no container uses it", "it is removed", driver.sweep)
+        yield Problem("snapshot", name, "no container uses it", "it is removed", driver.sweep)
 
 
-def _check_record(inputs: FsckInputs, record: ContainerRecord) -> Iterator[Finding]:
+def _check_record(inputs: FsckInputs, record: ContainerRecord) -> Iterator[Problem]:
     driver = inputs.services.snapshots
     if record.status is Status.DEAD:
         advice = "remove it again with `jaula rm`"
-        yield Finding("container", record.name, "its removal is incomplete", advice)
+        yield Problem("container", record.name, "its removal is incomplete", advice)
     elif record.storage_driver != driver.name:
         problem = f"its files belong to the storage driver {record.storage_driver}"
         advice = f"start the engine with --storage-driver {record.storage_driver} to use it"
-        yield Finding("container", record.name, problem, advice)
+        yield Problem("container", record.name, problem, advice)
     elif not driver.exists(record.id):
         advice = "they cannot be restored; remove the container with `jaula rm`"
-        yield Finding("container", record.name, "its files are missing", advice)
+        yield Problem("container", record.name, "its files are missing", advice)
     if record.status in (Status.RUNNING, Status.PAUSED) and record.id not in inputs.alive:
         problem = "its record says that it runs, but its process is unknown"
-        yield Finding("container", record.name, problem, "restart the engine")
+        yield Problem("container", record.name, problem, "restart the engine")
     for layer in record.layers:
         if not inputs.services.layers.is_on_disk(layer):
             problem = f"the layer {layer} of its image is missing"
             advice = "run `system check --repair`, or pull or load its image again"
-            yield Finding("container", record.name, problem, advice)
+            yield Problem("container", record.name, problem, advice)
 
 
-def _check_directories(inputs: FsckInputs) -> Iterator[Finding]:
+def _check_directories(inputs: FsckInputs) -> Iterator[Problem]:
     paths = inputs.services.config.paths
     for parent in (paths.root / "containers", paths.run / "containers"):
         for name in sorted(os.listdir(parent)):
             if name not in inputs.known and inputs.is_old(parent / name):
                 repair = partial(_remove, inputs, parent / name)
                 problem = "no record has this container id"
-                yield Finding("container", str(parent / name), problem, "it is removed", repair)
+                yield Problem("container", str(parent / name), problem, "it is removed", repair)
 
 
 def _remove(inputs: FsckInputs, directory: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from jaula.engine.fsck.finding import Finding, FsckInputs
+from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.errors import JaulaError, NotFound
 from jaula.images.store import repair as store_repair
 from jaula.images.store.catalog import Image, short
@@ -14,7 +14,7 @@ from jaula.images.store.store import ImageStore
 _ADVICE = "pull or load it again, or remove it with `jaula rmi`"
 
 
-def check(inputs: FsckInputs) -> Iterator[Finding]:
+def check(inputs: FsckInputs) -> Iterator[Problem]:
     """Check what needs no reading of every byte; ``image verify`` does that."""
     store = inputs.services.images
     for manifest, reason in store.damaged().items():
@@ -24,26 +24,26 @@ def check(inputs: FsckInputs) -> Iterator[Finding]:
     layers, blobs = store.garbage()
     for kind, digests in (("layer", layers), ("blob", blobs)):
         for digest in digests:
-            yield Finding(kind, digest, "no image uses it", "it is removed", store.collect)
+            yield Problem(kind, digest, "no image uses it", "it is removed", store.collect)
     for name in store.layers.incomplete(inputs.engine_start):
         remove = partial(store.layers.remove_incomplete, name)
-        yield Finding("layer", name, "it is unfinished", "it is removed", remove)
+        yield Problem("layer", name, "it is unfinished", "it is removed", remove)
     for name in store.blobs.incomplete(inputs.engine_start):
         remove_blob = partial(store.blobs.remove_incomplete, name)
-        yield Finding("blob", name, "it is unfinished", "it is removed", remove_blob)
+        yield Problem("blob", name, "it is unfinished", "it is removed", remove_blob)
 
 
-def _damaged_image(store: ImageStore, manifest: str, reason: str) -> Finding:
+def _damaged_image(store: ImageStore, manifest: str, reason: str) -> Problem:
     name = ", ".join(store.names_of(manifest)) or manifest
     try:
         store_repair.check(store, manifest)
     except JaulaError:
-        return Finding("image", name, reason, _ADVICE)
+        return Problem("image", name, reason, _ADVICE)
     repair = partial(store_repair.repair, store, manifest)
-    return Finding("image", name, reason, "its layers are unpacked again", repair)
+    return Problem("image", name, reason, "its layers are unpacked again", repair)
 
 
-def _incomplete_image(store: ImageStore, image: Image) -> Iterator[Finding]:
+def _incomplete_image(store: ImageStore, image: Image) -> Iterator[Problem]:
     with store.lease() as lease:
         try:
             image = store.pin(lease, image.id)
@@ -52,12 +52,12 @@ def _incomplete_image(store: ImageStore, image: Image) -> Iterator[Finding]:
         yield from _missing_parts(store, image)
 
 
-def _missing_parts(store: ImageStore, image: Image) -> Iterator[Finding]:
+def _missing_parts(store: ImageStore, image: Image) -> Iterator[Problem]:
     name = ", ".join(image.names) or short(image.id)
     try:
         pairs = store_repair.layer_pairs(store, image.manifest)
     except JaulaError as error:
-        yield Finding("image", name, error.message, _ADVICE)
+        yield Problem("image", name, error.message, _ADVICE)
         return
     for blob, layer in pairs:
         size = store.blobs.size(blob.digest)
@@ -65,10 +65,10 @@ def _missing_parts(store: ImageStore, image: Image) -> Iterator[Finding]:
             problem = (
                 f"the blob {blob.digest} of a layer is missing: the image cannot be saved or pushed"
             )
-            yield Finding("image", name, problem, _ADVICE)
+            yield Problem("image", name, problem, _ADVICE)
         elif size != blob.size:
             problem = f"the blob {blob.digest} has {size} bytes, not {blob.size}"
-            yield Finding("image", name, problem, _ADVICE)
+            yield Problem("image", name, problem, _ADVICE)
         if not store.layers.is_intact(layer):
             state = "damaged" if store.layers.is_on_disk(layer) else "missing"
             if size != blob.size:
@@ -76,6 +76,6 @@ def _missing_parts(store: ImageStore, image: Image) -> Iterator[Finding]:
             else:
                 advice = "it is unpacked again"
                 repair = partial(store_repair.unpack, store, blob.digest, layer)
-            yield Finding(
+            yield Problem(
                 "layer", layer, f"it is {state}, and image {name} uses it", advice, repair
             )

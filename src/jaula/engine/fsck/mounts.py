@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from jaula.engine.fsck.finding import Finding, FsckInputs
+from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.kernel import mountinfo, mounts
 
 
-def check(inputs: FsckInputs) -> Iterator[Finding]:
+def check(inputs: FsckInputs) -> Iterator[Problem]:
     """Yield the mounts in the directories of containers that do not run."""
     for container_id, target in inputs.strays(lambda: _mounts(inputs)):
         repair = partial(_unmount, target)
         problem = "no container of this id is running"
-        yield Finding("mount", target, problem, "it is unmounted", repair, container_id)
+        yield Problem("mount", target, problem, "it is unmounted", repair, container_id)
 
 
 def _mounts(inputs: FsckInputs) -> Iterator[tuple[str, str]]:

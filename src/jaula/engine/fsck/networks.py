@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from jaula.engine.fsck.finding import Finding, FsckInputs
+from jaula.engine.fsck.problem import FsckInputs, Problem
 
 
-def check(inputs: FsckInputs) -> Iterator[Finding]:
+def check(inputs: FsckInputs) -> Iterator[Problem]:
     """Yield the networks whose bridge is missing, and the ports that belong to no container."""
     network = inputs.services.network_manager
     expected = {each.name: each.bridge for each in inputs.services.network_store if each.bridge}
@@ -16,13 +16,13 @@ def check(inputs: FsckInputs) -> Iterator[Finding]:
     for name, link in expected.items():
         if not network.has_interface(link):
             advice = "restart the engine, which creates it and connects running containers"
-            yield Finding("network", name, f"its bridge {link} is missing", advice)
+            yield Problem("network", name, f"its bridge {link} is missing", advice)
     if _has_shared_namespace(inputs):
         return
     for name, port in inputs.strays(network.orphaned_ports):
         repair = partial(network.delete_orphaned_port, name, port)
         problem = f"no container of the network {name} has this port"
-        yield Finding("network", port, problem, "it is removed", repair)
+        yield Problem("network", port, problem, "it is removed", repair)
 
 
 def _has_shared_namespace(inputs: FsckInputs) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.fsck import cgroups, containers, images, mounts, networks, shims, volumes
-from jaula.engine.fsck.finding import Finding, FsckInputs
+from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.engine.threads import produce
 from jaula.errors import CorruptState, JaulaError, NotFound
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaula.images.store.verify import Damage, VerifiedImage
 
 Document = dict[str, Any]
-Check = Callable[[FsckInputs], Iterable[Finding]]
+Check = Callable[[FsckInputs], Iterable[Problem]]
 
 CHECKS: tuple[Check, ...] = (
     images.check,
@@ -78,7 +78,7 @@ class Fsck:
                 documents.append(await self._repair(finding))
             return {"Findings": documents}
 
-    async def _repair(self, finding: Finding) -> Document:
+    async def _repair(self, finding: Problem) -> Document:
         container = self._services.container_store.get(finding.container_id)
         if container is None:
             return await _run_repair(finding)
@@ -87,7 +87,7 @@ class Fsck:
                 return finding.document(failure="the container was started meanwhile")
             return await _run_repair(finding)
 
-    async def _findings(self, contents: bool) -> list[Finding]:
+    async def _findings(self, contents: bool) -> list[Problem]:
         findings = await asyncio.to_thread(_run_checks, self._inputs())
         if contents:
             read = await asyncio.to_thread(self._check_contents)
@@ -105,11 +105,11 @@ class Fsck:
             services, tuple(c.record for c in containers), frozenset(known), frozenset(alive)
         )
 
-    def _check_contents(self) -> list[Finding]:
+    def _check_contents(self) -> list[Problem]:
         from jaula.images.store.verify import Verification
 
         verification = Verification(self._services.images)
-        findings: dict[str, Finding] = {}
+        findings: dict[str, Problem] = {}
         for image in self._services.images.list():
             by_digest: dict[str, list[Damage]] = {}
             try:
@@ -122,7 +122,7 @@ class Fsck:
                 findings.setdefault(digest, self._damage_finding(image, listed))
         return list(findings.values())
 
-    def _damage_finding(self, image: Image, damages: Sequence[Damage]) -> Finding:
+    def _damage_finding(self, image: Image, damages: Sequence[Damage]) -> Problem:
         first = damages[0]
         name = ", ".join(image.names) or image.id
         problem = f"image {name}: {_damage_text(first)}"
@@ -130,9 +130,9 @@ class Fsck:
             problem += f", and {len(damages) - 1} more"
         if first.kind != "layer":
             advice = "pull or load it again"
-            return Finding(first.kind, first.digest, problem, advice)
+            return Problem(first.kind, first.digest, problem, advice)
         repair = partial(self._unpack, image, first.digest)
-        return Finding("layer", first.digest, problem, "it is unpacked again", repair)
+        return Problem("layer", first.digest, problem, "it is unpacked again", repair)
 
     def _unpack(self, image: Image, layer: str) -> None:
         from jaula.images.store import repair as store_repair
@@ -148,11 +148,11 @@ class Fsck:
                 return
 
 
-def _run_checks(inputs: FsckInputs) -> list[Finding]:
+def _run_checks(inputs: FsckInputs) -> list[Problem]:
     return [finding for check in CHECKS for finding in check(inputs)]
 
 
-async def _run_repair(finding: Finding) -> Document:
+async def _run_repair(finding: Problem) -> Document:
     if finding.repair is None:
         return finding.document()
     try:

@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from jaula.engine.fsck.finding import Finding, FsckInputs
+from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.kernel import process
 from jaula.runtime.shim.stdio_relay import DRAIN_TIMEOUT
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
 
-def check(inputs: FsckInputs) -> Iterator[Finding]:
+def check(inputs: FsckInputs) -> Iterator[Problem]:
     """Yield the shims of this engine whose container does not run."""
     ended = {record.id: record.finished_at / 1e9 for record in inputs.records}
     for container_id, pid in inputs.strays(lambda: _shims(inputs)):
@@ -28,7 +28,7 @@ def check(inputs: FsckInputs) -> Iterator[Finding]:
             continue
         repair = partial(_kill, inputs, container_id, pid)
         problem = f"it is the shim of {container_id}, which does not run"
-        yield Finding("shim", pid, problem, "it is killed", repair, container_id)
+        yield Problem("shim", pid, problem, "it is killed", repair, container_id)
 
 
 def _shims(inputs: FsckInputs) -> Iterator[tuple[str, str]]:

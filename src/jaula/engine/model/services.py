@@ -1,4 +1,4 @@
-"""The services that the use cases need, wired once by ``jaula.daemon.wiring``."""
+"""The services that the use cases need, wired once by ``jaula.daemon.engine``."""
 
 from __future__ import annotations
 

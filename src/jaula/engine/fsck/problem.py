@@ -20,7 +20,7 @@ _MAX_CREATION_TIME = 600 * 1_000_000_000  # nanoseconds; the creation of no obje
 
 
 @dataclass(frozen=True)
-class Finding:
+class Problem:
     """A defect. ``advice`` says what the repair does, or without one what the user can do."""
 
     area: str

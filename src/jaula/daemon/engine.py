@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaula.runtime.client import Runtime
 
 
-def engine(config: EngineConfig, runtime: Runtime) -> Engine:
+def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     """Return the engine with all of its services; nothing runs yet."""
     import time
 
