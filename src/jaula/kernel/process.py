@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from jaula.kernel.libc import NR_close_range, NR_pidfd_open, NR_pidfd_send_signal, function, syscall
 
@@ -97,6 +97,27 @@ def pidfd_open(pid: int) -> int:
 def pidfd_send_signal(pidfd: int, signum: int) -> None:
     """Send a signal to the process of a pidfd."""
     _pidfd_send_signal(pidfd, signum, None, 0)
+
+
+def kill_if(pid: int, condition: Callable[[int], bool]) -> bool:
+    """Kill a process if ``condition`` holds for it; its pid cannot be reused meanwhile.
+
+    Return whether the signal was sent. It is not sent to a process that has exited, or that
+    belongs to another user.
+    """
+    try:
+        pidfd = pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not condition(pid):
+            return False
+        pidfd_send_signal(pidfd, signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(pidfd)
+    return True
 
 
 def setfsuid(uid: int) -> int:

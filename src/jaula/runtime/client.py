@@ -1,7 +1,7 @@
 """The engine's side of the zygote and the shims: an async facade over their sockets.
 
 :class:`Runtime` forks the zygote, so it is created before asyncio is imported. Its coroutines need
-    a running event loop.
+a running event loop.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _kill_holders(inode: int, zygote_pid: int) -> None:
     link = f"socket:[{inode}]"
     for name in os.listdir("/proc"):
         if name.isdecimal() and int(name) != zygote_pid:
-            _kill_process(int(name), lambda pid: _has_descriptor(pid, link))
+            process.kill_if(int(name), lambda pid: _has_descriptor(pid, link))
 
 
 def _has_descriptor(pid: int, link: str) -> bool:
@@ -106,30 +106,19 @@ def _has_descriptor(pid: int, link: str) -> bool:
     return False
 
 
-def _is_shim(pid: int) -> bool:
+def is_shim(pid: int) -> bool:
+    """Return whether a process has the name of a shim.
+
+    :raises FileNotFoundError: when there is no such process.
+    """
     with open(f"/proc/{pid}/comm", "rb") as file:
-        return file.read() == b"jaula-shim\n"
-
-
-def _kill_process(pid: int, condition: Callable[[int], bool]) -> None:
-    """Kill a process if ``condition`` holds for it; its pid cannot be reused meanwhile."""
-    try:
-        pidfd = process.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        if condition(pid):
-            process.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return  # it has exited, or is not the engine's
-    finally:
-        os.close(pidfd)
+        return file.read() == f"{shim.COMM}\n".encode()
 
 
 def kill_child(pid: int, parent: int) -> None:
     """Kill a process if it is still a child of ``parent``."""
     if pid:
-        _kill_process(pid, lambda pid: _parent(pid) == parent)
+        process.kill_if(pid, lambda pid: _parent(pid) == parent)
 
 
 def _parent(pid: int) -> int:
@@ -238,7 +227,7 @@ class Shim:
         if self.gone:
             return
         if self.shim_pid:
-            _kill_process(self.shim_pid, _is_shim)
+            process.kill_if(self.shim_pid, is_shim)
         elif self._kill_unreported is not None:
             with contextlib.suppress(OSError):  # no process has the other end
                 seqpacket.send(self._sock, protocol.CANCEL)

@@ -7,7 +7,6 @@ process while a member lives (proc_pid_stat(5), field 6; credentials(7)).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 
 from jaula.kernel import process
@@ -43,21 +42,7 @@ def kill_session(session: int, pids: Callable[[], Iterable[int]]) -> int:
         alive = members(session, pids())
         if not alive:
             break
-        killed += sum(_kill(pid, session) for pid in alive)
+        killed += sum(
+            process.kill_if(pid, lambda pid: bool(members(session, (pid,)))) for pid in alive
+        )
     return killed
-
-
-def _kill(pid: int, session: int) -> bool:
-    try:
-        descriptor = process.pidfd_open(pid)
-    except ProcessLookupError:
-        return False
-    try:
-        if not members(session, (pid,)):
-            return False  # the pid was reused by another process
-        process.pidfd_send_signal(descriptor, 9)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True

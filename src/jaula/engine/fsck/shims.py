@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import time
 from collections.abc import Iterator
 from functools import partial
 
 from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.kernel import process
+from jaula.runtime.client import is_shim
 from jaula.runtime.shim.stdio_relay import DRAIN_TIMEOUT
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -47,9 +47,8 @@ def _container_of(inputs: FsckInputs, pid: str) -> str:
         f"/{inputs.services.config.cgroup_parent.strip('/')}/",
     )
     try:
-        with open(f"/proc/{pid}/comm") as file:
-            if file.read() != "jaula-shim\n":
-                return ""
+        if not is_shim(int(pid)):
+            return ""
         for fd in os.listdir(f"/proc/{pid}/fd"):
             link = os.readlink(f"/proc/{pid}/fd/{fd}")
             for parent in parents:
@@ -62,14 +61,4 @@ def _container_of(inputs: FsckInputs, pid: str) -> str:
 
 
 def _kill(inputs: FsckInputs, container_id: str, pid: str) -> None:
-    try:
-        pidfd = process.pidfd_open(int(pid))
-    except ProcessLookupError:
-        return
-    try:
-        if _container_of(inputs, pid) == container_id:  # the pid was not reused
-            process.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    finally:
-        os.close(pidfd)
+    process.kill_if(int(pid), lambda _: _container_of(inputs, pid) == container_id)

@@ -64,6 +64,7 @@ from jaula.runtime.shim.stdio_relay import Drain, StdioRelay
 from jaula.spec import runtime as oci
 
 EXIT_NAME = "exit.json"
+COMM = "jaula-shim"  # name of the processes of a shim (proc_pid_comm(5))
 UNNAMED = "/jaula/unnamed"  # cgroup for a spec without linux.cgroupsPath
 
 
@@ -478,7 +479,7 @@ def main(
     try:
         os.setsid()
         os.chdir("/")
-        process.set_name("jaula-shim")
+        process.set_name(COMM)
         if _is_cancelled(engine):  # the container must not run
             os._exit(0)
         sandbox = (fds[0], fds[1]) if request.sandbox else None
@@ -507,9 +508,7 @@ def main(
         shim.run()
     except BaseException as error:
         code = 1
-        os.write(
-            2, f"jaula-shim {request.container_id}: {type(error).__name__}: {error}\n".encode()
-        )
+        os.write(2, f"{COMM} {request.container_id}: {type(error).__name__}: {error}\n".encode())
         raise
     finally:
         os._exit(code)

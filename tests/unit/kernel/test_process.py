@@ -1,0 +1,29 @@
+"""A process is killed only while a condition holds for it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+
+import pytest
+
+from jaula.kernel import process
+
+
+def _absent(pid: int) -> bool:
+    raise FileNotFoundError(pid)
+
+
+def test_kill_if_sends_the_signal_only_when_the_condition_holds() -> None:
+    with subprocess.Popen(("sleep", "60")) as sleeping:
+        assert not process.kill_if(sleeping.pid, lambda pid: pid != sleeping.pid)
+        assert not process.kill_if(sleeping.pid, _absent)
+        assert sleeping.poll() is None
+        assert process.kill_if(sleeping.pid, lambda pid: pid == sleeping.pid)
+        assert sleeping.wait(10) == -signal.SIGKILL
+
+
+def test_kill_if_does_not_ask_for_a_process_that_has_exited() -> None:
+    exited = subprocess.Popen(("true",))
+    exited.wait(10)
+    assert not process.kill_if(exited.pid, lambda _: pytest.fail("the pid was checked"))
