@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import health, restart_policy
 from jaula.engine.containers.cgroup_cleanup import CgroupReaper
-from jaula.engine.containers.start import cgroup_path
+from jaula.engine.containers.start import cgroup_path, open_cgroup
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.secrets import mount as secret_mount
@@ -325,9 +325,7 @@ class ExitHandler:
     def _cgroup_pids(self, container: Container) -> tuple[int, ...] | None:
         """Return the processes in a container's cgroup, or None if it does not exist."""
         try:
-            with self._services.cgroups.open(
-                cgroup_path(self._services, container.record)
-            ) as cgroup:
+            with open_cgroup(self._services, container.record) as cgroup:
                 return cgroup.pids() if cgroup.locations() else None
         except NotFound:
             return None
@@ -351,9 +349,7 @@ class ExitHandler:
 
     def _remove_cgroup(self, container: Container, *, destroy: bool = True) -> None:
         try:
-            with self._services.cgroups.open(
-                cgroup_path(self._services, container.record)
-            ) as cgroup:
+            with open_cgroup(self._services, container.record) as cgroup:
                 cgroup.kill()
                 if destroy:
                     cgroup.destroy()

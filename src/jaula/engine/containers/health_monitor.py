@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from jaula.engine.containers import exec_session, health
 from jaula.engine.containers.health import Probe
-from jaula.engine.containers.start import cgroup_path
+from jaula.engine.containers.start import open_cgroup
 from jaula.engine.model.container_store import new_id
 from jaula.errors import JaulaError
 from jaula.spec.api import ExecCreate
@@ -168,11 +168,10 @@ class HealthMonitor:
         """Kill a probe, or the processes that it left behind."""
         if not session or not container.live:
             return
-        path = cgroup_path(self._services, container.record)
 
         def work() -> None:
             try:
-                with self._services.cgroups.open(path) as cgroup:
+                with open_cgroup(self._services, container.record) as cgroup:
                     # Without a cgroup only the leader of the session is known.
                     exec_session.kill_session(session, lambda: cgroup.pids() or (session,))
             except JaulaError as error:

@@ -19,7 +19,7 @@ from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
 from jaula.engine.containers.liveness import check_running, has_exited, while_running
 from jaula.engine.containers.query import ContainerQueries
-from jaula.engine.containers.start import Starter, cgroup_path
+from jaula.engine.containers.start import Starter, open_cgroup
 from jaula.engine.containers.stop import ProcessControl
 from jaula.engine.model.container import LIVE, Container
 from jaula.engine.model.container_store import check_name
@@ -454,9 +454,7 @@ class Containers(ContainerQueries):
                     if other is not None:
                         await other.update(resources)
                     else:
-                        with self.services.cgroups.open(
-                            cgroup_path(self.services, container.record)
-                        ) as cgroup:
+                        with open_cgroup(self.services, container.record) as cgroup:
                             warnings = (*warnings, *cgroup.apply(resources))
                 except (JaulaError, OSError):
                     if not await has_exited(container, shim):

@@ -51,6 +51,7 @@ from jaula.state.records import ContainerRecord, StartIntent
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from jaula.cgroups.protocol import Cgroup
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
     from jaula.runtime.protocol import Event, ExternalRuntime
@@ -402,6 +403,14 @@ def cgroup_path(services: Services, record: ContainerRecord) -> str:
     """Return the cgroup of a container, below the engine's parent or the requested one."""
     parent = record.resolved.resources.cgroup_parent or services.config.cgroup_parent
     return f"/{parent.strip('/')}/{record.id}"
+
+
+def open_cgroup(services: Services, record: ContainerRecord) -> Cgroup:
+    """Open the cgroup of a container; the caller closes it.
+
+    :raises NotFound: when there is none.
+    """
+    return services.cgroups.open(cgroup_path(services, record))
 
 
 def log_path(services: Services, container_id: str) -> str:

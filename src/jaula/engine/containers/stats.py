@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.containers.inspect import NEVER
-from jaula.engine.containers.start import cgroup_path
+from jaula.engine.containers.start import open_cgroup
 from jaula.errors import NotFound
 from jaula.logs import timestamp
 
@@ -71,7 +71,7 @@ def sample(services: Services, container: Container) -> dict[str, Any]:
     if not container.live:
         return document
     try:
-        with services.cgroups.open(cgroup_path(services, record)) as cgroup:
+        with open_cgroup(services, record) as cgroup:
             stats = cgroup.stats()
     except NotFound:
         return document  # it has just exited

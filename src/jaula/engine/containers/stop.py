@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from jaula.cgroups.files import is_removed
 from jaula.engine import oci_runtimes
 from jaula.engine.containers.liveness import has_exited, while_running
-from jaula.engine.containers.start import cgroup_path
+from jaula.engine.containers.start import open_cgroup
 from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import (
@@ -117,7 +117,7 @@ class ProcessControl:
         record = container.record
         kill_child(record.pid, record.shim_pid)
         try:
-            with self._services.cgroups.open(cgroup_path(self._services, record)) as cgroup:
+            with open_cgroup(self._services, record) as cgroup:
                 cgroup.kill()
                 deadline = time.monotonic() + _KILL_TIMEOUT
                 while cgroup.pids():
@@ -164,9 +164,7 @@ class ProcessControl:
     def frozen(self, container: Container) -> bool:
         """Return whether the kernel has frozen the processes, whichever program requested it."""
         try:
-            with self._services.cgroups.open(
-                cgroup_path(self._services, container.record)
-            ) as cgroup:
+            with open_cgroup(self._services, container.record) as cgroup:
                 return cgroup.frozen()
         except NotFound:
             return False  # it has exited
@@ -262,9 +260,7 @@ class ProcessControl:
             if runtime is not None:
                 await shielded(runtime.pause())
                 return
-            with self._services.cgroups.open(
-                cgroup_path(self._services, container.record)
-            ) as cgroup:
+            with open_cgroup(self._services, container.record) as cgroup:
                 await in_thread(cgroup.freeze)
 
     async def thaw(self, container: Container) -> None:
@@ -290,9 +286,7 @@ class ProcessControl:
                 log.warning("container %s: %s; thawing its cgroup", container.name, error)
         async with while_running(container):
             try:
-                with self._services.cgroups.open(
-                    cgroup_path(self._services, container.record)
-                ) as cgroup:
+                with open_cgroup(self._services, container.record) as cgroup:
                     cgroup.thaw()
             except NotFound:
                 if runtime is None:

@@ -8,7 +8,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.containers.start import cgroup_path
+from jaula.engine.containers.start import open_cgroup
 from jaula.errors import InvalidRequest, Unsupported
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ async def top(services: Services, container: Container, ps_args: str) -> dict[st
     words = ps_args.split() or ["-ef"]
     if not all(_WORD.fullmatch(word) for word in words):
         raise InvalidRequest(f"invalid ps arguments: {ps_args!r}")
-    with services.cgroups.open(cgroup_path(services, container.record)) as cgroup:
+    with open_cgroup(services, container.record) as cgroup:
         pids = set(cgroup.pids()) or _namespace_pids(container.record.pid)
     # Without -q, words such as ``-o pid,cmd`` select the processes of this terminal only. Some
     # words cannot be combined with -q.
