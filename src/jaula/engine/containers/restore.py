@@ -68,7 +68,7 @@ async def restore(services: Services, containers: Containers) -> None:
     except JaulaError as error:
         log.warning("the default network does not work: %s", error)
     await network_restore.restore_resolvers(services, living)
-    await _undo_starts(services, containers)
+    await _undo_unrecorded_starts(services, containers)
     for container in [c for c in services.container_store if c.live and c.shim is None]:
         await _record_exit(services, containers, container)
     await asyncio.to_thread(_sweep, services)
@@ -246,10 +246,11 @@ async def _kill_build_steps(services: Services, containers: Containers) -> None:
         services.container_store.forget(step)  # _sweep removes its files, which have no record now
 
 
-async def _undo_starts(services: Services, containers: Containers) -> None:
-    """Kill containers whose start was interrupted by the end of the previous engine.
+async def _undo_unrecorded_starts(services: Services, containers: Containers) -> None:
+    """Remove the run directories of containers that do not run; kill what runs there.
 
-    No client was told that they run, and their addresses are not recorded.
+    A start whose intent is recorded is not among them. An earlier version of the engine recorded
+    none: no client was told that such a container runs, and its addresses are not recorded.
     """
     interrupted = [
         c
@@ -347,7 +348,6 @@ async def _restart(containers: Containers, container: Container) -> None:
 
 
 async def _start(containers: Containers, container: Container) -> None:
-    await containers.exit_handler.cgroup_reaper.gone(container)
     try:
         await containers.start(container.id)
     except JaulaError as error:

@@ -108,8 +108,7 @@ class Containers(ContainerQueries):
         :raises Conflict: when it is paused.
         """
         container = self.find(ref)
-        if self.exit_handler.cgroup_reaper.removals:
-            await self.exit_handler.cgroup_reaper.gone(container)
+        await self._cgroup_gone(container)
         async with container.lock:
             self._check_exists(container)
             if container.record.status is Status.PAUSED:
@@ -118,6 +117,11 @@ class Containers(ContainerQueries):
                 raise NotModified(f"container {container.name} is already running")
             container.change(restart_count=0, restart_delay=0.0)
             await self._start(container)
+
+    async def _cgroup_gone(self, container: Container) -> None:
+        """Wait until the cgroup of the previous run is removed; most often none is left."""
+        if self.exit_handler.cgroup_reaper.removals:
+            await self.exit_handler.cgroup_reaper.gone(container)
 
     async def _start(self, container: Container) -> None:
         container.removing = False
@@ -198,8 +202,7 @@ class Containers(ContainerQueries):
                 self._emit(container, "stop")
         finally:
             container.removing = False
-        if self.exit_handler.cgroup_reaper.removals:
-            await self.exit_handler.cgroup_reaper.gone(container)
+        await self._cgroup_gone(container)
         async with container.lock:
             self._check_exists(container)
             if not container.live:
