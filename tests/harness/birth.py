@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,11 +35,19 @@ _PAUSE = 0.001  # seconds
 _PATIENCE = 10.0  # seconds in which a start reaches a message
 
 
+class Unreached(Exception):
+    """A start ended, or took too long, before it reached the message."""
+
+
 class Point:
     """A message at which a start waits; shared with every fork."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+        descriptor = os.memfd_create("birth")
+        os.ftruncate(descriptor, mmap.PAGESIZE)
+        self._memory = mmap.mmap(descriptor, mmap.PAGESIZE)
+        self._inode = os.fstat(descriptor).st_ino
+        os.close(descriptor)
         self._engine = os.getpid()
 
     def arm(self, message: bytes, *, after: bool) -> None:
@@ -46,10 +55,17 @@ class Point:
         self._memory[3 : 3 + len(message)] = message
         self._memory[0] = _ARMED
 
-    def wait(self) -> None:
+    def wait(self, ended: threading.Event) -> None:
+        """Wait until a start reaches the message.
+
+        :param ended: set when the start has ended
+        :raises Unreached: when it does not
+        """
         deadline = time.monotonic() + _PATIENCE
         while self._memory[0] != _REACHED:
-            assert time.monotonic() < deadline, "the start does not reach the message"
+            if ended.is_set() or time.monotonic() > deadline:
+                self.release()
+                raise Unreached
             time.sleep(_PAUSE)
 
     def release(self) -> None:
@@ -64,6 +80,22 @@ class Point:
             self._memory[0] = _REACHED
             while self._memory[0] == _REACHED:
                 time.sleep(_PAUSE)
+
+    def forks(self) -> set[int]:
+        """Return the forks of this process that share the point and have not exited."""
+        own = Path("/proc/self/cmdline").read_bytes()
+        pids = set()
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                if (directory / "cmdline").read_bytes() == own and self._is_mapped(directory):
+                    pids.add(int(directory.name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return pids - {self._engine}
+
+    def _is_mapped(self, directory: Path) -> bool:
+        lines = (directory / "maps").read_text().splitlines()
+        return any("/memfd:birth" in line and line.split()[4] == str(self._inode) for line in lines)
 
 
 def install(monkeypatch: Any) -> Point:
@@ -107,16 +139,3 @@ def _in_new_pid_namespace(pid: int) -> bool:
 def _pids(pid: int) -> list[str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(line.split()[1:] for line in lines if line.startswith("NSpid:"))
-
-
-def forks() -> set[int]:
-    """Return all processes that share the command line of this one and have not exited."""
-    own = Path("/proc/self/cmdline").read_bytes()
-    pids = set()
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            if (directory / "cmdline").read_bytes() == own:
-                pids.add(int(directory.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return pids

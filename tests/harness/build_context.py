@@ -83,6 +83,11 @@ class CopyContext:
         taking.copy_to(self.opened(self.root), workdir, owner)
         return listed(self.root)
 
+    def copy_unlisted(self, source: str, to: str) -> None:
+        """Copy into a root that changes meanwhile."""
+        instruction = Copy(LOCATION, "COPY", (source,), to)
+        prepare(instruction, self.tree()).copy_to(self.opened(self.root), "/", None)
+
     def add(
         self, *sources: str, to: str, owner: tuple[int, int] | None = None, **options: object
     ) -> dict[str, str]:
