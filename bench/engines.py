@@ -77,7 +77,7 @@ def wait_for(condition: Any, what: str, seconds: float = 60.0) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise SystemExit(f"bench: {what} did not start within {seconds:g} seconds")
-        time.sleep(0.1)
+        time.sleep(0.005)
 
 
 class Engine:
@@ -112,6 +112,15 @@ class Engine:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+    def restart(self) -> float:
+        """Kill the engine and start it again; return the seconds until it answers."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        begin = time.perf_counter()
+        self.start()
+        return time.perf_counter() - begin
 
     def words(self, *words: str) -> list[str]:
         """Return the arguments of the command that a user would type."""
@@ -178,7 +187,7 @@ class Docker(Engine):
                 "dockerd",
                 *("--data-root", str(self.base / "lib"), "--exec-root", str(self.base / "run")),
                 *("--host", f"unix://{self.socket}", "--pidfile", str(self.base / "pid")),
-                *("--bip", "10.198.1.1/24", "--log-level", "error"),
+                *("--bip", "10.198.0.1/23", "--log-level", "error", "--live-restore"),
             ]
         )
         wait_for(self.answers, "dockerd")
@@ -225,7 +234,7 @@ class Jaula(Engine):
                 *(str(PROJECT / ".venv/bin/python"), "-m", "jaula", "daemon"),
                 *("--root", str(self.base / "lib"), "--run", str(self.base / "run")),
                 *("--socket", str(self.socket), "--bridge", "jbench0"),
-                *("--bridge-subnet", "10.198.2.0/24", "--cgroup-parent", f"jb{os.getpid()}"),
+                *("--bridge-subnet", "10.198.2.0/23", "--cgroup-parent", f"jb{os.getpid()}"),
             ]
         )
         wait_for(self.answers, "the engine of jaula")

@@ -16,6 +16,7 @@ from engines import IMAGE, Engine, Rootfs, parent, pss_bytes, status_bytes
 
 HERE = Path(__file__).resolve().parent
 Samples = dict[str, list[float]]
+RUNNING = 500  # containers while an engine is started again
 Measure = Callable[[Sequence[Engine], Rootfs, Namespace], Samples]
 
 
@@ -125,6 +126,24 @@ def _start_all(engine: Engine, names: Sequence[str]) -> None:
             client.call("POST", f"/containers/{name}/start")
     finally:
         client.close()
+
+
+def restart(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """Kill of an engine with 500 running containers, until the next one answers (ms)"""
+    samples: Samples = {}
+    for engine in (e for e in engines if e.socket):
+        names = [f"running{number}" for number in range(RUNNING)]
+        with ThreadPoolExecutor(options.clients) as pool:
+            shares = [names[n :: options.clients] for n in range(options.clients)]
+            for client in [pool.submit(_start_all, engine, share) for share in shares]:
+                client.result()
+        samples[engine.name] = [engine.restart() * 1e3 for _ in range(5)]
+        listed = engine.run("ps", "-q", capture_output=True, text=True).stdout.split()
+        if len(listed) != RUNNING:
+            raise RuntimeError(f"{engine.name}: {len(listed)} of {RUNNING} containers run")
+        for first in range(0, len(names), 20):
+            engine.remove(*names[first : first + 20])
+    return samples
 
 
 def monitor_memory(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
@@ -245,6 +264,7 @@ ALL: dict[str, Measure] = {
     "exec_command": exec_command,
     "monitor_memory": monitor_memory,
     "burst": burst,
+    "restart": restart,
     "floor": floor,
     "phases": phases,
     **clients.ALL,

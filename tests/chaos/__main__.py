@@ -10,6 +10,8 @@ import sys
 import time
 from collections import Counter
 
+from chaos.campaign import Campaign
+from chaos.churn import churn
 from chaos.operations import OPERATIONS
 from chaos.sweep import run_point, sweep
 from chaos.target import Fault, target
@@ -20,7 +22,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="kills of the campaign")
     parser.add_argument("--seed", type=int, help="repeat the mix of an earlier campaign")
     parser.add_argument("--clients", type=int, default=6)
-    parser.add_argument("--strict", action="store_true", help="kill at known weak moments too")
+    parser.add_argument("--churn", type=float, metavar="HOURS", help="work without kills")
     parser.add_argument("--keep-going", action="store_true", help="go on after a fault")
     parser.add_argument("--sweep", metavar="OPERATION", help=f"{', '.join(OPERATIONS)} or all")
     parser.add_argument("--role", help="sweep only this role")
@@ -38,12 +40,10 @@ def main() -> int:
                 return 1 if result.fault else 0
             if options.sweep:
                 return _sweep(made, options)
-            from chaos.campaign import Campaign
-
             seed = options.seed if options.seed is not None else random.randrange(1 << 32)
-            campaign = Campaign(
-                made, seed, options.clients, strict=options.strict, keep_going=options.keep_going
-            )
+            if options.churn is not None:
+                return churn(made, seed, options.clients, options.churn * 3600)
+            campaign = Campaign(made, seed, options.clients, keep_going=options.keep_going)
             campaign.run(options.kills)
             return campaign.report()
     except Fault as fault:

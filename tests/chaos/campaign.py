@@ -1,9 +1,7 @@
 """Clients at work on an engine, while a killer ends its processes at random moments.
 
 A seed decides what each client does and whom the killer ends. The clock of the machine decides the
-moments, so a seed repeats the mix and not the interleaving. ``WEAK`` lists the moments at which the
-engine is known to lose something when a process is killed: the killer avoids them, unless the
-campaign is strict.
+moments, so a seed repeats the mix and not the interleaving.
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ import signal
 import tarfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +26,9 @@ from chaos.target import LIMIT, Fault, Gone, Target
 from harness import builds
 from harness.engine import UnixConnection
 
-WEAK: dict[str, frozenset[str]] = {
-    # The program has begun, and the record does not say so: its exit status is lost, or it is
-    # killed by the next engine. A commit or a pause leaves its container frozen.
-    "engine": frozenset({"start", "restarts", "commit", "pause", "unpause", "build"}),
-    # The engine ends with its zygote.
-    "zygote": frozenset({"start", "restarts", "commit", "pause", "unpause", "build"}),
-    # A container that is being made is not cleaned up: program, cgroup and port stay.
-    "shim": frozenset({"start", "restarts", "exec", "build", "commit", "rm"}),
-    "helper": frozenset({"start", "restarts", "exec", "build"}),
-    # Init holds the descriptor whose end shim and helper wait for.
-    "stage": frozenset({"start", "restarts", "exec", "build"}),
-    "init": frozenset({"start", "exec", "commit", "build"}),
-}
 WEIGHTS = {"engine": 3, "zygote": 1, "shim": 3, "helper": 1, "stage": 1, "init": 3}
 KEPT_ACTIONS = 50
-WEAK_REMOVAL = "does not answer"
-"""In the error of ``rm -f`` of a container whose shim was just killed; asked again, it works."""
+MEMORY = 100_000  # actions that are remembered for the description of a fault
 DIED = (137, 143, 255, 125, 126, 127)  # exit statuses of a container whose process was killed
 
 
@@ -52,70 +36,16 @@ class EngineEnded(Exception):
     """The engine was killed before it answered."""
 
 
-class Gate:
-    """Counts the actions under way, and holds back new ones while a kill waits for their end.
-
-    An action within another of the same thread is not held back.
-    """
-
-    def __init__(self) -> None:
-        self._own = threading.local()
-        self._condition = threading.Condition()
-        self._active: Counter[str] = Counter()
-        self._held: frozenset[str] = frozenset()
-
-    @contextlib.contextmanager
-    def action(self, kind: str) -> Iterator[None]:
-        depth = getattr(self._own, "depth", 0)
-        with self._condition:
-            if not depth:
-                self._condition.wait_for(lambda: kind not in self._held)
-            self._active[kind] += 1
-        self._own.depth = depth + 1
-        try:
-            yield
-        finally:
-            self._own.depth = depth
-            with self._condition:
-                self._active[kind] -= 1
-                self._condition.notify_all()
-
-    @contextlib.contextmanager
-    def without(self, kinds: frozenset[str]) -> Iterator[bool]:
-        """Yield True when no action of ``kinds`` is under way; none begins until the end.
-
-        Yield False when one goes on for too long.
-        """
-        with self._condition:
-            self._held = kinds
-            free = self._condition.wait_for(
-                lambda: not any(self._active[kind] for kind in kinds), LIMIT
-            )
-        try:
-            yield free
-        finally:
-            with self._condition:
-                self._held = frozenset()
-                self._condition.notify_all()
-
-
 class Campaign:
     """One campaign. ``faults`` holds every invariant that did not hold."""
 
     def __init__(
-        self,
-        target: Target,
-        seed: int,
-        clients: int,
-        *,
-        strict: bool = False,
-        keep_going: bool = False,
+        self, target: Target, seed: int, clients: int, *, keep_going: bool = False
     ) -> None:
-        self.target, self.seed, self.strict, self.keep_going = target, seed, strict, keep_going
+        self.target, self.seed, self.keep_going = target, seed, keep_going
         self.faults: list[str] = []
         self.kills: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
-        self.gate = Gate()
         self.ending = threading.Event()
         self.served = threading.Event()  # the engine answers
         self.served.set()
@@ -123,9 +53,7 @@ class Campaign:
         self.victims: set[str] = set()  # containers with a process that was killed
         self.container_kills: list[float] = []  # moments
         self.unknown_kills: list[float] = []  # of a process that no container was found for
-        # Collection of the layers of a removed image takes what another client has just made.
-        self.images = contextlib.nullcontext() if strict else threading.RLock()
-        self._actions: list[str] = []
+        self._actions: deque[str] = deque(maxlen=MEMORY)
         self._started = time.monotonic()
         self._random = random.Random(seed)
         self._clients = [Client(self, number) for number in range(clients)]
@@ -140,17 +68,27 @@ class Campaign:
 
     def run(self, kills: int, seconds: float = float("inf")) -> None:
         """Work until the number of kills is done or the time is over, then check what is left."""
-        for client in self._clients:
-            client.thread.start()
+        self.begin()
         until = time.monotonic() + seconds
         try:
-            while self.kills.total() < kills and time.monotonic() < until:
-                if self.faults and not self.keep_going:
-                    break
+            while self.kills.total() < kills and time.monotonic() < until and self.goes_on():
                 time.sleep(self._random.uniform(0.02, 0.5))
                 self._kill(self._random.choices([*WEIGHTS], [*WEIGHTS.values()])[0])
         except Fault as fault:
             self.fault(str(fault))
+        self.end()
+
+    def begin(self) -> None:
+        """Start the clients."""
+        for client in self._clients:
+            client.thread.start()
+
+    def goes_on(self) -> bool:
+        """Return False once an invariant did not hold, unless the campaign keeps going."""
+        return not self.faults or self.keep_going
+
+    def end(self) -> None:
+        """Let every client end its turn, then check what is left."""
         self.ending.set()
         self.served.set()
         for client in self._clients:
@@ -188,31 +126,28 @@ class Campaign:
         names = {name for fault in self.faults for name in re.findall(r"chaos-\d+-\d+", fault)}
         about = [a for a in self._actions if any(re.search(rf"{n}\b", a) for n in names)]
         rows = ["what concerns them:", *about[-KEPT_ACTIONS:]] if about else []
-        rows += [f"the last {KEPT_ACTIONS} actions:", *self._actions[-KEPT_ACTIONS:]]
+        rows += [f"the last {KEPT_ACTIONS} actions:", *[*self._actions][-KEPT_ACTIONS:]]
         rows += ["faults:", *self.faults]
         return "\n  ".join([f"seed {self.seed}", *rows])
 
     # the killer
 
     def _kill(self, role: str) -> None:
-        with self.gate.without(frozenset() if self.strict else WEAK[role]) as free:
-            if not free:
-                return
-            if role in ("engine", "zygote"):
-                self._end_engine(role)
-                return
-            victim = self._victim(role)
-            if victim is None:
-                return
-            self.container_kills.append(time.monotonic())
-            if victim.container:
-                self.victims.add(victim.container)
-            else:
-                self.unknown_kills.append(time.monotonic())
-            self.note(f"kill {role} {victim.pid} of {victim.container[:12]}")
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victim.pid, signal.SIGKILL)
-                self.kills[role] += 1
+        if role in ("engine", "zygote"):
+            self._end_engine(role)
+            return
+        victim = self._victim(role)
+        if victim is None:
+            return
+        self.container_kills.append(time.monotonic())
+        if victim.container:
+            self.victims.add(victim.container)
+        else:
+            self.unknown_kills.append(time.monotonic())
+        self.note(f"kill {role} {victim.pid} of {victim.container[:12]}")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim.pid, signal.SIGKILL)
+            self.kills[role] += 1
 
     def _end_engine(self, role: str) -> None:
         engine = self.target.engine
@@ -285,18 +220,17 @@ class Client:
         campaign = self.campaign
         if not campaign.served.wait(3 * LIMIT):
             raise Fault("the engine is not started again")
-        with campaign.gate.action(kind):
-            generation = campaign.generation
-            self.last = f"{kind}: {method} {path}"
-            try:
-                reply = self.target.engine.request(method, path, body, timeout=LIMIT, **options)
-            except Gone as error:
-                campaign.note(f"client {self.number} {self.last}: {error!r}")
-                if campaign.generation != generation or not campaign.served.is_set():
-                    raise EngineEnded(self.last) from error
-                raise Fault(f"{self.last}: {error!r}") from error
-            except OSError as error:
-                raise Fault(f"{self.last}: no answer: {error!r}") from error
+        generation = campaign.generation
+        self.last = f"{kind}: {method} {path}"
+        try:
+            reply = self.target.engine.request(method, path, body, timeout=LIMIT, **options)
+        except Gone as error:
+            campaign.note(f"client {self.number} {self.last}: {error!r}")
+            if campaign.generation != generation or not campaign.served.is_set():
+                raise EngineEnded(self.last) from error
+            raise Fault(f"{self.last}: {error!r}") from error
+        except OSError as error:
+            raise Fault(f"{self.last}: no answer: {error!r}") from error
         campaign.note(f"client {self.number} {self.last}: {reply.status}")
         if reply.status >= 500 and campaign.generation != generation:
             raise EngineEnded(self.last)  # the answer of an engine that is ending
@@ -335,16 +269,11 @@ class Client:
         path = f"/containers/{name}?force=1&v=1"
         deadline = time.monotonic() + LIMIT
         while True:
-            reply = self.until_done(
-                lambda: self.ask("rm", "DELETE", path, None, 204, 404, 409, 503)
-            )
+            reply = self.until_done(lambda: self.ask("rm", "DELETE", path, None, 204, 404, 409))
             if reply.status in (204, 404):
                 break
             if time.monotonic() > deadline:
                 raise Fault(f"rm -f of {name} answers {reply.body!r} for {LIMIT:.0f} s")
-            weak = not self.campaign.strict and WEAK_REMOVAL in reply.body.decode()
-            if reply.status == 503 and not weak:
-                raise Fault(f"{self.last}: {reply.body!r}")
             time.sleep(0.05)
         path = f"/containers/{name}/json"
         reply = self.until_done(lambda: self.ask("inspect", "GET", path, None, 200, 404))
@@ -354,8 +283,7 @@ class Client:
     def start(self, name: str, id: str, since: float) -> bool:
         """Start a container; return whether the engine says that it started."""
         try:
-            allowed = (204, 500) if self.campaign.strict else (204,)
-            reply = self.ask("start", "POST", f"/containers/{name}/start", None, *allowed)
+            reply = self.ask("start", "POST", f"/containers/{name}/start", None, 204, 500)
         except EngineEnded:
             return False
         if reply.status == 500 and not self.campaign.touched(id, since):
@@ -492,8 +420,7 @@ class Client:
     def _commit(self, name: str) -> None:
         image = f"{name}-image"
         try:
-            with self.campaign.images:
-                self.ask("commit", "POST", f"/commit?container={name}&repo={image}", {}, 201)
+            self.ask("commit", "POST", f"/commit?container={name}&repo={image}", {}, 201)
             self._whole(image)
         finally:
             self._remove_image(image)
@@ -526,22 +453,20 @@ class Client:
     def _restarted(self, name: str) -> None:
         """A container with a restart policy, removed at any moment of its restarts."""
         since = time.monotonic()
-        with self.campaign.gate.action("restarts"):
-            id = self.create(name, "sleep 0.1; exit 5", RestartPolicy={"Name": "always"})
-            try:
-                if self.start(name, id, since):
-                    time.sleep(self.random.uniform(0, 1))
-                    self.inspect(name)
-            finally:
-                self.remove(name)
+        id = self.create(name, "sleep 0.1; exit 5", RestartPolicy={"Name": "always"})
+        try:
+            if self.start(name, id, since):
+                time.sleep(self.random.uniform(0, 1))
+                self.inspect(name)
+        finally:
+            self.remove(name)
 
     def _image(self, name: str) -> None:
         """An image that is built, or pulled."""
         if self.random.random() < 0.5:
             repository, _, tag = self.campaign.image.rpartition(":")
             path = f"/images/create?fromImage={repository}&tag={tag}"
-            with self.campaign.images:
-                reply = self.until_done(lambda: self.ask("pull", "POST", path, None, 200))
+            reply = self.until_done(lambda: self.ask("pull", "POST", path, None, 200))
             if b'"error"' in reply.body:
                 raise Fault(f"pull: {reply.body[-400:]!r}")
             self._whole(self.campaign.image)
@@ -552,10 +477,9 @@ class Client:
         kind = {"Content-Type": "application/x-tar"}
         try:
             path = f"/build?t={name}"
-            with self.campaign.images:
-                reply = self.until_done(
-                    lambda: self.ask("build", "POST", path, body, 200, headers=kind)
-                )
+            reply = self.until_done(
+                lambda: self.ask("build", "POST", path, body, 200, headers=kind)
+            )
             if b'"error"' in reply.body:
                 if any(moment >= since for moment in self.campaign.container_kills):
                     return  # perhaps of the container of a step
@@ -563,6 +487,9 @@ class Client:
             self._whole(name)
         finally:
             self._remove_image(name)
+            if self.random.random() < 0.3:
+                path = "/build/prune?all=1"
+                self.until_done(lambda: self.ask("prune", "POST", path, None, 200))
 
     def _whole(self, image: str) -> None:
         path = f"/jaula/images/verify?names={image}"
@@ -574,5 +501,4 @@ class Client:
 
     def _remove_image(self, image: str) -> None:
         path = f"/images/{image}?force=1"
-        with self.campaign.images:
-            self.until_done(lambda: self.ask("rmi", "DELETE", path, None, 200, 404))
+        self.until_done(lambda: self.ask("rmi", "DELETE", path, None, 200, 404))

@@ -1,7 +1,7 @@
 """A short form of the campaign and of the sweep: a minute.
 
-The campaign avoids the moments in ``campaign.WEAK``. The sweep takes a few points of each
-operation, among them moments at which an engine once lost a container.
+The sweep takes a few points of each operation, among them moments at which an engine once lost a
+container.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from chaos.campaign import Campaign
 from chaos.sweep import run_point
 from chaos.target import Fault, Target
 
-SECONDS = float(os.environ.get("JAULA_CHAOS_SECONDS", "20"))
+SECONDS = float(os.environ.get("JAULA_CHAOS_SECONDS", "30"))
 SEED = int(os.environ.get("JAULA_CHAOS_SEED", "20261127"))
 
 
