@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from jaula.images.store.store import ImageStore
     from jaula.images.trust.policy import ImagePolicy
     from jaula.runtime.client import Runtime
+    from jaula.state.database import Database
+    from jaula.storage.drivers.driver import SnapshotDriver
+    from jaula.storage.layers.store import LayerStore
+
+_STORAGE_DRIVER = "storage-driver"  # the key of a record in the table of settings
 
 
 def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
@@ -40,7 +45,6 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
     from jaula.state.secret_encryption import SecretEncryption
-    from jaula.storage.drivers import table as storage_drivers
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
 
@@ -91,9 +95,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             runtime=runtime,
             runtime_table=RuntimeTable(config),
             cgroups=driver,
-            snapshots=storage_drivers.select_driver(
-                paths, config.storage_driver, layers, rootless=rootless
-            ),
+            snapshots=open_storage_driver(database, config, layers, rootless=rootless),
             layers=layers,
             images=images,
             image_policy=_gate(config, images),
@@ -108,6 +110,28 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             started_at=time.time_ns(),
         )
     )
+
+
+def open_storage_driver(
+    database: Database, config: EngineConfig, layers: LayerStore, *, rootless: bool
+) -> SnapshotDriver:
+    """Return the storage driver, and record it as one that works on this file system.
+
+    A recorded driver is not probed, so an engine starts on a full file system.
+    """
+    from jaula.state.records import StorageDriverRecord
+    from jaula.storage.drivers import table
+    from jaula.storage.filesystem_type import filesystem_name
+
+    filesystem = filesystem_name(config.paths.root)
+    stored = database.get("settings", _STORAGE_DRIVER, StorageDriverRecord)
+    probed = stored.name if stored is not None and stored.filesystem == filesystem else None
+    driver = table.select_driver(
+        config.paths, config.storage_driver, layers, rootless=rootless, probed=probed
+    )
+    if driver.name != probed:
+        database.put("settings", _STORAGE_DRIVER, StorageDriverRecord(driver.name, filesystem))
+    return driver
 
 
 def _is_durable(config: EngineConfig) -> bool:

@@ -9,6 +9,8 @@ The schema is the sequence of :data:`MIGRATIONS`. A released migration is never 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -29,8 +31,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ("CREATE TABLE secrets (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
 )
 
-
 Document = TypeVar("Document", bound=msgspec.Struct)
+
+_log = logging.getLogger("jaula.state")
 
 _PUT = {
     "containers": "INSERT INTO containers (id, document) VALUES (?, ?)"
@@ -178,5 +181,18 @@ class Database:
         return self._corrupt_error(text)
 
     def close(self) -> None:
-        """Close the file; sqlite checkpoints the write-ahead log."""
-        self._db.close()
+        """Write the records of the write-ahead log to the database, and close both.
+
+        The empty log and its index remain: the next engine needs these files, and a full file
+        system has no inodes for new ones. SQLite unlinks them unless the last connection is
+        read-only.
+        """
+        with contextlib.ExitStack() as connections:
+            try:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                reader = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
+                connections.callback(reader.close)
+                reader.execute("PRAGMA user_version").fetchone()  # opens the log
+            except sqlite3.Error as error:  # the log has every record until the next checkpoint
+                _log.warning("%s", self._translate(error))
+            connections.callback(self._db.close)

@@ -384,3 +384,10 @@ class EngineIdentity(msgspec.Struct, frozen=True):
     """The engine's random id, which ``info`` returns."""
 
     id: str
+
+
+class StorageDriverRecord(msgspec.Struct, frozen=True):
+    """The storage driver that works in the root directory, and the file system that it has."""
+
+    name: str
+    filesystem: str

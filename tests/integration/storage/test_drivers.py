@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from jaula.config import Paths
+from jaula.config import EngineConfig, Paths
+from jaula.daemon.engine import open_storage_driver
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot
+from jaula.state.database import Database
+from jaula.state.records import StorageDriverRecord
 from jaula.storage.drivers.driver import open_root
 from jaula.storage.drivers.overlay import probe
 from jaula.storage.drivers.table import open_driver, select_driver
@@ -98,3 +101,39 @@ def test_the_btrfs_driver_is_chosen_if_it_has_containers(
 def test_btrfs_is_refused_on_another_file_system(paths: Paths, layers: LayerStore) -> None:
     with pytest.raises(Unsupported, match="btrfs snapshots do not work on"):
         open_driver("btrfs", paths, layers)
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return the directories in which the overlay driver is probed during the test."""
+    directories: list[Path] = []
+
+    def record(directory: Path, *, user_xattr: bool) -> None:
+        directories.append(directory)
+        probe(directory, user_xattr=user_xattr)
+
+    monkeypatch.setattr("jaula.storage.drivers.overlay.probe", record)
+    return directories
+
+
+def test_a_recorded_driver_is_not_probed_again(
+    paths: Paths, layers: LayerStore, probes: list[Path]
+) -> None:
+    config = EngineConfig(paths=paths)
+    database = Database(paths.database)
+    for _ in range(2):
+        driver = open_storage_driver(database, config, layers, rootless=False)
+        assert driver.name == "overlay"
+    assert probes == [paths.root]
+
+
+@pytest.mark.parametrize(
+    "recorded", [StorageDriverRecord("overlay", "nfs"), StorageDriverRecord("vfs", "extfs")]
+)
+def test_a_driver_is_probed_on_another_file_system_or_if_another_is_recorded(
+    paths: Paths, layers: LayerStore, probes: list[Path], recorded: StorageDriverRecord
+) -> None:
+    database = Database(paths.database)
+    database.put("settings", "storage-driver", recorded)
+    open_storage_driver(database, EngineConfig(paths=paths), layers, rootless=False)
+    assert probes == [paths.root]

@@ -27,6 +27,19 @@ def test_a_record_is_read_back_by_the_next_engine(tmp_path: Path) -> None:
     assert dict(again.all("containers", ContainerRecord)) == {"a" * 64: record()}
 
 
+def test_the_files_that_the_next_engine_needs_remain(tmp_path: Path) -> None:
+    path = tmp_path / "a ?#%20.db"
+    database = Database(path)
+    database.put("containers", "a" * 64, record())
+    database.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        path.name,
+        f"{path.name}-shm",
+        f"{path.name}-wal",
+    ]
+    assert (tmp_path / f"{path.name}-wal").stat().st_size == 0  # every record is in the database
+
+
 def test_a_record_survives_a_process_that_never_closes_it(tmp_path: Path) -> None:
     Database(tmp_path / "jaula.db").put("containers", "a", record())
     assert Database(tmp_path / "jaula.db").get("containers", "a", ContainerRecord) == record()

@@ -46,7 +46,9 @@ class BtrfsDriver(FullCopyDriver):
 
     name = "btrfs"
 
-    def __init__(self, paths: Paths, layers: LayerStore, *, rootless: bool = False) -> None:
+    def __init__(
+        self, paths: Paths, layers: LayerStore, *, rootless: bool = False, probed: bool = False
+    ) -> None:
         paths.root.mkdir(mode=0o711, parents=True, exist_ok=True)
         if filesystem_name(paths.root) != "btrfs":
             raise Unsupported(
@@ -56,7 +58,8 @@ class BtrfsDriver(FullCopyDriver):
         if rootless:
             raise Unsupported("a rootless engine cannot remove btrfs subvolumes")
         super().__init__(paths, layers)
-        self._probe()
+        if not probed:
+            self._probe()
 
     def _probe(self) -> None:
         name = f".probe-{secrets.token_hex(6)}"

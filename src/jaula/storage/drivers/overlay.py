@@ -55,13 +55,16 @@ class OverlayDriver:
     name = "overlay"
     instant = True
 
-    def __init__(self, paths: Paths, layers: LayerStore, *, rootless: bool = False) -> None:
+    def __init__(
+        self, paths: Paths, layers: LayerStore, *, rootless: bool = False, probed: bool = False
+    ) -> None:
         self._paths = paths
         self._layers = layers
         self._rootless = rootless
         paths.root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._started = time.time_ns()
-        probe(paths.root, user_xattr=rootless)
+        if not probed:
+            probe(paths.root, user_xattr=rootless)
 
     def create(self, id: str, layers: Sequence[str], *, size: int | None = None) -> None:
         if not layers:

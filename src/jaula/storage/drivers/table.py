@@ -14,12 +14,18 @@ DRIVERS = ("overlay", "btrfs", "vfs")
 
 
 def open_driver(
-    name: str, paths: Paths, layers: LayerStore, *, rootless: bool = False
+    name: str,
+    paths: Paths,
+    layers: LayerStore,
+    *,
+    rootless: bool = False,
+    probed: bool = False,
 ) -> SnapshotDriver:
     """Import and return the named driver.
 
     ``rootless`` means that the engine runs in a user namespace whose ids all containers share, so
-    mounts are not id-mapped.
+    mounts are not id-mapped. ``probed`` means that the driver is known to work in this root
+    directory. A probe creates files, which a full file system refuses.
 
     :raises InvalidRequest: when the driver does not exist.
     :raises Unsupported: when it does not work on this host.
@@ -27,15 +33,15 @@ def open_driver(
     if name in ("overlay", "overlay2"):  # Docker's name for it
         from jaula.storage.drivers.overlay import OverlayDriver
 
-        return OverlayDriver(paths, layers, rootless=rootless)
+        return OverlayDriver(paths, layers, rootless=rootless, probed=probed)
     if name == "btrfs":
         from jaula.storage.drivers.btrfs import BtrfsDriver
 
-        return BtrfsDriver(paths, layers, rootless=rootless)
+        return BtrfsDriver(paths, layers, rootless=rootless, probed=probed)
     if name == "vfs":
         from jaula.storage.drivers.vfs import VfsDriver
 
-        return VfsDriver(paths, layers, rootless=rootless)
+        return VfsDriver(paths, layers, rootless=rootless, probed=probed)
     raise InvalidRequest(
         f"storage driver {name!r} does not exist", hint=f"use one of {', '.join(DRIVERS)}"
     )
@@ -47,20 +53,24 @@ def select_driver(
     layers: LayerStore | None = None,
     *,
     rootless: bool = False,
+    probed: str | None = None,
 ) -> SnapshotDriver:
     """Return the driver ``name``, or the first that works on this kernel and file system.
 
-    Without a name, a driver that has containers in the root directory is tried first.
+    Without a name, a driver that has containers in the root directory is tried first. ``probed`` is
+    the driver that is known to work in the root directory.
 
     :raises Unsupported: when the driver, or every driver, does not work on this host.
     """
     layers = layers or LayerStore(paths)
     if name is not None:
-        return open_driver(name, paths, layers, rootless=rootless)
+        return open_driver(name, paths, layers, rootless=rootless, probed=name == probed)
     problems = []
     for candidate in sorted(DRIVERS, key=lambda known: not has_trees(known, paths)):
         try:
-            return open_driver(candidate, paths, layers, rootless=rootless)
+            return open_driver(
+                candidate, paths, layers, rootless=rootless, probed=candidate == probed
+            )
         except Unsupported as error:
             problems.append(error.message)
     raise Unsupported("no storage driver works on this host: " + "; ".join(problems))

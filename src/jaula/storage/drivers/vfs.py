@@ -20,7 +20,9 @@ class VfsDriver(FullCopyDriver):
 
     name = "vfs"
 
-    def __init__(self, paths: Paths, layers: LayerStore, *, rootless: bool = False) -> None:
+    def __init__(
+        self, paths: Paths, layers: LayerStore, *, rootless: bool = False, probed: bool = False
+    ) -> None:
         super().__init__(paths, layers, id_mapped=not rootless)
 
     def usage(self, id: str) -> int:
