@@ -35,6 +35,7 @@ access = "run"
 host-mounts = ["{open}", "{shut}:ro"]
 host-namespaces = ["network"]
 devices = ["/dev/null"]
+log-addresses = ["unix://{open}/granted.sock"]
 capabilities = ["net_admin"]
 security-options = ["landlock=off"]
 
@@ -642,3 +643,50 @@ def test_a_file_of_the_host_for_a_log_driver_needs_the_mount_privilege(
     reply = ApiUser(guarded, MEMBER, GROUP).request("POST", "/containers/create", body)
     assert reply.status == 403
     assert "may not ask for host-mount=/etc/shadow:ro" in reply.json()["message"]
+
+
+def test_a_log_driver_does_not_connect_to_the_host_for_a_user_without_the_grant(
+    guarded: PrivateEngine, ground: Path, member: ApiUser, mounter: ApiUser
+) -> None:
+    """Root would connect: to sockets that the user cannot open, and to the host's loopback."""
+    private = ground / "private"
+    private.mkdir(mode=0o700)
+    paths = (private / "log.sock", ground / "open" / "granted.sock")
+    with (
+        socket.socket(socket.AF_UNIX) as shut,
+        socket.socket(socket.AF_UNIX) as granted,
+        socket.create_server(("127.0.0.1", 0)) as loopback,
+    ):
+        for listener, path in zip((shut, granted), paths, strict=True):
+            listener.bind(str(path))
+            listener.listen()
+        port = loopback.getsockname()[1]
+
+        def logging_to(person: ApiUser, address: str) -> tuple[int, str]:
+            log = {"Type": "syslog", "Config": {"syslog-address": address}}
+            made = person.create("busybox", LogConfig=log)
+            if made.status != 201:
+                return made.status, message(made)
+            name = made.json()["Id"]
+            started = person.request("POST", f"/containers/{name}/start")
+            person.request("DELETE", f"/containers/{name}?force=1")
+            return started.status, "" if started.status == 204 else message(started)
+
+        for address in (f"unix://{paths[0]}", f"tcp://127.0.0.1:{port}", f"tcp://localhost:{port}"):
+            for person in (member, mounter):
+                status, text = logging_to(person, address)
+                assert status == 403, text
+                assert f"may not ask for log-address={address}" in text
+        status, text = logging_to(member, f"tcp://127.1:{port}")  # only resolved in the shim
+        assert status in (400, 500)
+        assert "an address of the host itself" in text
+        for listener in (shut, loopback):
+            listener.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+        assert logging_to(mounter, f"unix://{paths[1]}")[0] == 204
+        granted.accept()[0].close()
+        of_root = ApiUser(guarded, 0, 0)
+        assert logging_to(of_root, f"tcp://127.1:{port}")[0] == 204
+        loopback.setblocking(True)
+        loopback.accept()[0].close()

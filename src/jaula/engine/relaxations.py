@@ -19,6 +19,8 @@ from jaula.engine.networks import links
 from jaula.engine.oci_spec import security
 from jaula.engine.volumes.create import parse_driver_options
 from jaula.logs import options as log_options
+from jaula.logs import syslog_address
+from jaula.logs.syslog_address import SyslogAddress
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor_profile
 from jaula.spec.api import ExecCreate, Resources
@@ -45,6 +47,7 @@ class Relaxation(StrEnum):
     OOM_SCORE = "oom-score-adj"
     ANNOTATION = "annotation"
     NETWORK_OPTION = "network-option"
+    LOG_ADDRESS = "log-address"
     OTHER_CONTAINERS = "others"  # something of a container that may belong to another user
 
 
@@ -86,11 +89,16 @@ def of_request(resolved: ResolvedRequest) -> tuple[Privilege, ...]:
 
 
 def of_record(record: ContainerRecord) -> tuple[Privilege, ...]:
-    """Return the privileges of an existing container, those of its host mounts included."""
+    """Return the privileges of an existing container, those of its host mounts included.
+
+    A log server by name is one unless the container is bound to servers outside the host.
+    """
     resolved = record.resolved
+    log_name = None if record.outside_log else of_log_name(resolved)
     privileges = (
         *of_request(resolved),
         *of_mounts(record.mounts, foreign=resolved.external_runtime),
+        *((log_name,) if log_name else ()),
     )
     return tuple(dict.fromkeys(privileges))
 
@@ -234,9 +242,28 @@ def _security(requested: Security) -> Iterator[Privilege]:
 
 
 def _logging(resolved: ResolvedRequest) -> Iterator[Privilege]:
-    """Yield files of the host that a log driver reads."""
+    """Yield files of the host that a log driver reads, and the server if it is the host's."""
     for path in log_options.host_files(resolved.log.config):
         yield Privilege(Relaxation.HOST_MOUNT, path, writable=False)
+    address = _syslog_address(resolved)
+    if address is not None and address.of_host:
+        yield Privilege(Relaxation.LOG_ADDRESS, str(address))
+
+
+def of_log_name(resolved: ResolvedRequest) -> Privilege | None:
+    """Return the privilege of a log server by name, whose addresses may be the host's; else None.
+
+    Without it the log driver refuses the host's addresses after it has resolved the name.
+    """
+    address = _syslog_address(resolved)
+    if address is None or address.of_host or not address.named:
+        return None
+    return Privilege(Relaxation.LOG_ADDRESS, str(address))
+
+
+def _syslog_address(resolved: ResolvedRequest) -> SyslogAddress | None:
+    text = resolved.log.config.get(log_options.ADDRESS, "")
+    return syslog_address.parse(text) if text else None
 
 
 def _placement(resolved: ResolvedRequest) -> Iterator[Privilege]:

@@ -24,6 +24,10 @@ BUFFER = 1_000_000
 TLS_FILES = ("syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key")
 """Options of the syslog driver whose values are paths on the host."""
 
+ADDRESS = "syslog-address"
+OUTSIDE = "outside-only"
+"""Set by the engine: the server's name may not resolve to an address of the host."""
+
 
 class Limits(msgspec.Struct, frozen=True):
     """Rotation limits.

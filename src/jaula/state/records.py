@@ -325,6 +325,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     beneath: tuple[
         str, ...
     ] = ()  # host directories below which mounts do not follow symbolic links
+    outside_log: bool = False  # the log server's name may not resolve to an address of the host
     health: HealthRecord | None = None  # None: it has no check, or never ran
     level: str = ""  # its unique SELinux level; empty: none was allocated
     build: str = ""  # the build that it is a step of; such a container is never listed

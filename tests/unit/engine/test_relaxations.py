@@ -11,7 +11,7 @@ import pytest
 from jaula.engine import relaxations
 from jaula.engine.containers.resolved_request import resolve
 from jaula.spec import decode
-from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig
+from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, LogConfig
 from jaula.spec.api_networks import NetworkCreate
 
 
@@ -67,6 +67,46 @@ def test_a_relaxation_has_a_name(host: dict[str, Any], wanted: list[str]) -> Non
 def test_a_mount_by_another_runtime_is_marked() -> None:
     body = ContainerCreate(host_config=HostConfig(binds=("/a:/b",), runtime="crun"))
     assert [ask.foreign for ask in relaxations.of_request(resolve(body))] == [True]
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("unix:///run/mine.sock", ["log-address=unix:///run/mine.sock"]),
+        ("unixgram:///dev/../dev/log", ["log-address=unixgram:///dev/../dev/log"]),
+        ("tcp://127.0.0.1", ["log-address=tcp://127.0.0.1:514"]),
+        ("udp://127.9.9.9:99", ["log-address=udp://127.9.9.9:99"]),
+        ("tcp+tls://[::1]", ["log-address=tcp+tls://::1:6514"]),
+        ("tcp://[::ffff:127.0.0.1]:5", ["log-address=tcp://::ffff:127.0.0.1:5"]),
+        ("udp://169.254.169.254:80", ["log-address=udp://169.254.169.254:80"]),
+        ("udp://[fe80::1%eth0]:80", ["log-address=udp://fe80::1%eth0:80"]),
+        ("tcp://0.0.0.0:80", ["log-address=tcp://0.0.0.0:80"]),
+        ("tcp://localhost:80", ["log-address=tcp://localhost:80"]),
+        ("tcp://x.LocalHost.:80", ["log-address=tcp://x.LocalHost.:80"]),
+        ("unix:///dev/log", []),
+        ("unixgram:///dev/log", []),
+        ("udp://192.0.2.1", []),
+        ("tcp://[2001:db8::1]:99", []),
+        ("tcp://logs.example.com", []),
+    ],
+)
+def test_a_log_server_on_the_host_asks(address: str, wanted: list[str]) -> None:
+    for driver in ("syslog", ""):  # "" is the engine's default, which may be syslog
+        assert of(LogConfig={"Type": driver, "Config": {"syslog-address": address}}) == wanted
+
+
+@pytest.mark.parametrize("address", ["tcp://logs.example.com", "udp://127.1:99", "tcp://0x7f1"])
+def test_a_log_server_by_name_is_judged_when_it_is_resolved(address: str) -> None:
+    """``127.1`` and ``0x7f1`` are addresses to getaddrinfo(3) alone."""
+    log = LogConfig(type="syslog", config={"syslog-address": address})
+    resolved = resolve(ContainerCreate(host_config=HostConfig(log_config=log)))
+    privilege = relaxations.of_log_name(resolved)
+    assert privilege is not None
+    assert privilege.kind is relaxations.Relaxation.LOG_ADDRESS
+    for text in ("unix:///x", "tcp://127.0.0.1", "udp://192.0.2.1"):
+        log = LogConfig(type="syslog", config={"syslog-address": text})
+        resolved = resolve(ContainerCreate(host_config=HostConfig(log_config=log)))
+        assert relaxations.of_log_name(resolved) is None
 
 
 def test_a_network_with_addresses_or_options_of_ones_own_asks() -> None:

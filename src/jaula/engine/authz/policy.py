@@ -126,6 +126,7 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_parents: frozenset[str] = frozenset()
     annotations: frozenset[str] = frozenset()
     network_options: frozenset[str] = frozenset()
+    log_addresses: frozenset[str] = frozenset()
     privileged: bool = False
     oom_score: bool = False
 
@@ -199,6 +200,7 @@ _SETS = (
     "cgroup_parents",
     "annotations",
     "network_options",
+    "log_addresses",
 )
 _FIELDS = {
     Relaxation.HOST_NAMESPACE: "host_namespaces",
@@ -208,6 +210,7 @@ _FIELDS = {
     Relaxation.CGROUP_PARENT: "cgroup_parents",
     Relaxation.ANNOTATION: "annotations",
     Relaxation.NETWORK_OPTION: "network_options",
+    Relaxation.LOG_ADDRESS: "log_addresses",
 }
 
 

@@ -33,6 +33,7 @@ from jaula.engine.authz.policy import (
     PolicyRule,
 )
 from jaula.errors import InvalidRequest
+from jaula.logs import syslog_address
 from jaula.security import capabilities
 
 DEFAULT_PATH: Final = "/etc/jaula/policy.toml"
@@ -205,6 +206,17 @@ def _mounts(title: str, value: object) -> tuple[HostMount, ...]:
     return tuple(mounts)
 
 
+def _log_addresses(title: str, value: object) -> frozenset[str]:
+    """Return the addresses as in privileges, with scheme and port."""
+    try:
+        return frozenset(
+            text if text == "*" else str(syslog_address.parse(text))
+            for text in _strings(title, value)
+        )
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{title}: {error.message}", hint=error.hint) from None
+
+
 def _level(
     kind: type[AccessLevel] | type[ContainerAccess],
 ) -> Callable[[str, object], AccessLevel | ContainerAccess]:
@@ -231,6 +243,7 @@ _KEYS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "cgroup-parents": ("cgroup_parents", _set),
     "annotations": ("annotations", _set),
     "network-options": ("network_options", _set),
+    "log-addresses": ("log_addresses", _log_addresses),
     "privileged": ("privileged", _boolean),
     "oom-score-adj": ("oom_score", _boolean),
 }

@@ -15,6 +15,7 @@ import msgspec
 from jaula.engine import relaxations
 from jaula.engine.authz import policy
 from jaula.engine.authz.policy import AccessLevel, ContainerAccess
+from jaula.engine.containers.create import Bounds
 from jaula.engine.relaxations import Relaxation
 from jaula.engine.secrets.store import SecretKind
 from jaula.errors import JaulaError, NotFound
@@ -219,11 +220,19 @@ class Session:
             privileges += relaxations.of_mounts(record.mounts, foreign=foreign, read_only=read_only)
         return tuple(privileges)
 
-    def mount_prefixes(self, privileges: tuple[Privilege, ...]) -> tuple[str, ...]:
+    def _mount_prefixes(self, privileges: tuple[Privilege, ...]) -> tuple[str, ...]:
         """Return the directories below which mounts follow no links; empty without host mounts."""
         if any(privilege.kind is Relaxation.HOST_MOUNT for privilege in privileges):
             return self.rule.mount_prefixes
         return ()
+
+    def bounds(self, resolved: ResolvedRequest, privileges: tuple[Privilege, ...]) -> Bounds:
+        """Return the bounds of a container with these granted privileges."""
+        log_name = relaxations.of_log_name(resolved)
+        return Bounds(
+            mount_prefixes=self._mount_prefixes(privileges),
+            outside_log=log_name is not None and not self.rule.allows(log_name),
+        )
 
     def begin(
         self,

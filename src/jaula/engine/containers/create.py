@@ -48,15 +48,24 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv
 _HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
 
 
-Authorize = Callable[[ResolvedRequest], tuple[str, ...]]
-"""Raises for a request that the policy does not allow. Returns the host directories below which
-the container's mounts may not follow a symbolic link.
-"""
+class Bounds(msgspec.Struct, frozen=True):
+    """The bounds of an authorized container, which its record keeps.
+
+    ``mount_prefixes`` are the host directories below which its mounts follow no symbolic link.
+    ``outside_log`` says that the name of its log server may not resolve to the host.
+    """
+
+    mount_prefixes: tuple[str, ...] = ()
+    outside_log: bool = False
 
 
-def allow_all(resolved: ResolvedRequest) -> tuple[str, ...]:
-    """Allow every request, with no bound for its mounts: the engine itself is the client."""
-    return ()
+Authorize = Callable[[ResolvedRequest], Bounds]
+"""Raises for a request that the policy does not allow. Returns the bounds of the container."""
+
+
+def allow_all(resolved: ResolvedRequest) -> Bounds:
+    """Allow every request, without bounds: the engine itself is the client."""
+    return Bounds()
 
 
 async def create(
@@ -90,7 +99,7 @@ async def create(
     merged = merge_image_config(body, config)
     merged = msgspec.structs.replace(merged, host_config=_with_ids(services, merged.host_config))
     resolved = resolve(merged, lambda ref: _container_id(services, ref))
-    beneath = authorize(resolved)
+    bounds = authorize(resolved)
     _check_containers(services, resolved)
     resolved, merged = mount.resolve_references(services, resolved, merged)
     _check_platform(platform, body.image)
@@ -125,7 +134,8 @@ async def create(
             warnings=warnings,
             owner=owner[0],
             owner_gid=owner[1],
-            beneath=beneath,
+            beneath=bounds.mount_prefixes,
+            outside_log=bounds.outside_log,
             level=selinux.take_level(services, container_id, resolved),
             resolved_request=resolved,
         )

@@ -10,6 +10,7 @@ from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest
 from jaula.logs import drivers
 from jaula.logs.drivers import remote_base
+from jaula.logs.options import OUTSIDE
 from jaula.spec.api import LogConfig
 from jaula.state.records import ContainerRecord
 
@@ -26,7 +27,7 @@ def log_options(config: EngineConfig, requested: LogConfig) -> tuple[str, dict[s
     if driver == "json-file":
         options.setdefault("max-size", str(config.log_max_size))
         options.setdefault("max-file", str(config.log_max_file))
-    for name in (*remote_base.IDENTITY, "attributes"):
+    for name in (*remote_base.IDENTITY, OUTSIDE, "attributes"):
         if name in options:
             raise InvalidRequest(f"unknown log opt {name!r}: the engine sets it")
     for name in ("labels-regex", "env-regex"):
@@ -51,17 +52,25 @@ def check(config: EngineConfig) -> None:
 
 
 def with_identity(driver: str, options: dict[str, str], record: ContainerRecord) -> dict[str, str]:
-    """Return the options with the container's identity, as far as the driver writes it."""
+    """Return the options with the container's identity, as far as the driver writes it.
+
+    They say too whether the log's server may be the host.
+    """
     if driver == "json-file" and (attached := attributes(options, record)):
         return options | {"attributes": msgspec.json.encode(attached).decode()}
     if driver not in drivers.SENDING:
         return options
     tag = expand(options.get("tag") or "{{.ID}}", _words(record))
-    return options | {
-        "container-id": record.id,
-        "container-name": record.name,
-        "tag": tag,
-    }
+    bounds = {OUTSIDE: "true"} if record.outside_log and driver == "syslog" else {}
+    return (
+        options
+        | bounds
+        | {
+            "container-id": record.id,
+            "container-name": record.name,
+            "tag": tag,
+        }
+    )
 
 
 def attributes(options: dict[str, str], record: ContainerRecord) -> dict[str, str]:

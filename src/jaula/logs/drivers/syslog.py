@@ -18,10 +18,12 @@ from jaula.errors import InvalidRequest
 from jaula.logs import options
 from jaula.logs.buffered_sender import BufferedSender, Transport
 from jaula.logs.drivers.remote_base import COMMON, RemoteWriter, buffer_size
-from jaula.logs.options import TLS_FILES
+from jaula.logs.options import ADDRESS, OUTSIDE, TLS_FILES
+from jaula.logs.syslog_address import TLS, SyslogAddress
+from jaula.logs.syslog_address import parse as parse_address
 from jaula.logs.timestamp import Clock
+from jaula.spec.host_address import is_host_address
 
-LOCAL = "/dev/log"
 _FACILITIES = (
     *("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron"),
     *("authpriv", "ftp", "ntp", "security", "console", "solaris-cron"),
@@ -32,28 +34,27 @@ _SEVERITY = {"stdout": 6, "stderr": 3}  # info, err
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 _OPTIONS = (
-    *("syslog-address", "syslog-facility", "syslog-format"),
+    *(ADDRESS, "syslog-facility", "syslog-format"),
     *(*TLS_FILES, "syslog-tls-skip-verify"),
 )
-_TLS = "tcp+tls"
 _HANDSHAKE_TIMEOUT = 2.0  # seconds
 
 
 class Settings(msgspec.Struct, frozen=True):
     """The parsed options.
 
-    ``scheme`` is unixgram, unix, udp, tcp or tcp+tls. ``address`` is a path or ``host:port``.
     ``limit`` is the buffer size in bytes. ``files`` are the paths of the CA certificate, the client
-    certificate and its key, empty if absent.
+    certificate and its key, empty if absent. With ``outside`` the server's name may not resolve to
+    an address of the host.
     """
 
-    scheme: str
-    address: str
+    address: SyslogAddress
     facility: int
     format: str
     limit: int
     files: tuple[str, ...] = ("", "", "")
     verify: bool = True
+    outside: bool = False
 
 
 def check(log_opts: Mapping[str, str]) -> Settings:
@@ -61,18 +62,18 @@ def check(log_opts: Mapping[str, str]) -> Settings:
 
     :raises InvalidRequest: when one is not valid.
     """
-    options.check_names("syslog", log_opts, (*_OPTIONS, *COMMON))
-    scheme, address = _address(log_opts.get("syslog-address", ""))
+    options.check_names("syslog", log_opts, (*_OPTIONS, *COMMON, OUTSIDE))
+    address = parse_address(log_opts.get(ADDRESS, ""))
     format = log_opts.get("syslog-format", "")
     if format not in _FORMATS:
         raise InvalidRequest(f"invalid syslog format {format!r}", hint=", ".join(_FORMATS[1:]))
     return Settings(
-        scheme,
         address,
         _facility(log_opts.get("syslog-facility", "daemon")),
         format,
         buffer_size("syslog", log_opts),
-        *_tls_options(scheme, log_opts),
+        *_tls_options(address.scheme, log_opts),
+        outside=OUTSIDE in log_opts,
     )
 
 
@@ -81,7 +82,7 @@ def _tls_options(scheme: str, log_opts: Mapping[str, str]) -> tuple[tuple[str, .
     skip = log_opts.get("syslog-tls-skip-verify", "")
     if skip not in ("", "true", "false", "1", "0"):
         raise InvalidRequest(f"syslog-tls-skip-verify {skip!r} must be true or false")
-    if scheme != _TLS and (any(files) or skip):
+    if scheme != TLS and (any(files) or skip):
         raise InvalidRequest("syslog-tls options are for tcp+tls:// addresses")
     for path in files:
         if path and (not path.startswith("/") or "\0" in path):
@@ -99,28 +100,6 @@ def _facility(text: str) -> int:
     raise InvalidRequest(f"invalid syslog facility {text!r}", hint="daemon, user, local0, ...")
 
 
-def _address(text: str) -> tuple[str, str]:
-    if not text:
-        return "unixgram", LOCAL
-    scheme, separator, address = text.partition("://")
-    if not separator or scheme not in ("tcp", _TLS, "udp", "unix", "unixgram"):
-        raise InvalidRequest(
-            f"invalid syslog address {text!r}",
-            hint="unix:///dev/log, unixgram:///dev/log, udp://host:514, tcp://host:514 or"
-            " tcp+tls://host:6514",
-        )
-    if scheme.startswith("unix"):
-        if not address.startswith("/") or len(address) > 107:
-            raise InvalidRequest(f"syslog address {text!r} has no valid socket path")
-        return scheme, address
-    host, _, port = address.rpartition(":")
-    if not host or host.endswith(":"):
-        host, port = address, "6514" if scheme == _TLS else "514"
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise InvalidRequest(f"syslog address {text!r} has no valid port")
-    return scheme, f"{host.strip('[]')}:{port}"
-
-
 def open_writer(log_opts: Mapping[str, str]) -> RemoteWriter:
     """Connect to the syslog server.
 
@@ -128,14 +107,14 @@ def open_writer(log_opts: Mapping[str, str]) -> RemoteWriter:
     :raises OSError: when no server listens at a local address.
     """
     settings = check(log_opts)
-    stream = settings.scheme in ("tcp", _TLS, "unix")
+    stream = settings.address.stream
     sender = BufferedSender(_connector(settings), settings.limit, stream=stream)
     tag = log_opts.get("tag", "") or log_opts.get("container-id", "")[:12]
     return RemoteWriter(sender, _formatter(settings, tag, b"\n" if stream else b""))
 
 
 def _connector(settings: Settings) -> Callable[[], Transport]:
-    if settings.scheme == _TLS:
+    if settings.address.scheme == TLS:
         return _tls_connector(settings)
     return _plain_connector(settings)
 
@@ -146,7 +125,7 @@ def _tls_connector(settings: Settings) -> Callable[[], Transport]:
 
     context = tls.client_context(*settings.files, verify=settings.verify)
     connect = _plain_connector(settings)
-    name = settings.address.rpartition(":")[0]
+    name = settings.address.host
     timeout = _HANDSHAKE_TIMEOUT  # only the first connection waits: later ones are made in write
 
     def connect_tls() -> TlsSocket:
@@ -160,14 +139,19 @@ def _tls_connector(settings: Settings) -> Callable[[], Transport]:
 
 
 def _plain_connector(settings: Settings) -> Callable[[], socket.socket]:
-    stream = settings.scheme in ("tcp", _TLS, "unix")
-    kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
-    if settings.scheme.startswith("unix"):
-        family, target = socket.AF_UNIX, settings.address
+    address = settings.address
+    kind = socket.SOCK_STREAM if address.stream else socket.SOCK_DGRAM
+    if address.socket:
+        family, target = socket.AF_UNIX, address.address
     else:
-        host, _, port = settings.address.rpartition(":")
+        host, _, port = address.address.rpartition(":")
         resolved = socket.getaddrinfo(host, int(port), type=kind)[0]
         family, target = resolved[0], resolved[4]  # type: ignore[assignment]
+        if settings.outside and is_host_address(str(resolved[4][0])):
+            raise InvalidRequest(
+                f"the syslog server {address} is {resolved[4][0]}, an address of the host itself",
+                hint=f'the operator may allow it: log-addresses = ["{address}"]',
+            )
 
     def connect() -> socket.socket:
         sock = socket.socket(family, kind)
@@ -176,7 +160,7 @@ def _plain_connector(settings: Settings) -> Callable[[], socket.socket]:
             try:
                 sock.connect(target)
             except BlockingIOError:
-                if settings.scheme not in ("tcp", _TLS):
+                if address.scheme not in ("tcp", TLS):
                     raise  # the backlog of the listening socket is full
         except BaseException:
             sock.close()

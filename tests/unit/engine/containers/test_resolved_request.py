@@ -20,6 +20,7 @@ from jaula.engine.builder import run
 from jaula.engine.builder.image_state import ImageState
 from jaula.engine.containers import create as creating
 from jaula.engine.containers import inspect, resolved_request
+from jaula.engine.containers.create import Bounds
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.start import Starter
 from jaula.engine.model.container import Container
@@ -311,9 +312,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_a_create_and_its_starts_resolve_once(machine: Machine, parsed: Counter[str]) -> None:
-    def authorize(resolved: ResolvedRequest) -> tuple[str, ...]:
+    def authorize(resolved: ResolvedRequest) -> Bounds:
         relaxations.of_request(resolved)
-        return ()
+        return Bounds()
 
     host = {"NetworkMode": "shop", "Links": ["store:db"], "Tmpfs": {"/t": ""}}
     container = machine.create(body(**host), authorize=authorize)
@@ -517,9 +518,9 @@ def test_other_containers_are_named_by_their_ids(machine: Machine) -> None:
     other = machine.create(body(NetworkMode="none"))
     seen: list[ResolvedRequest] = []
 
-    def authorize(resolved: ResolvedRequest) -> tuple[str, ...]:
+    def authorize(resolved: ResolvedRequest) -> Bounds:
         seen.append(resolved)
-        return ()
+        return Bounds()
 
     async def made() -> ContainerRecord:
         request = body(NetworkMode="none", PidMode="container:web", VolumesFrom=["web:ro"])

@@ -203,3 +203,20 @@ def test_a_tag_is_expanded_from_known_fields_only() -> None:
     assert expand("{{.Name}}/{{ .ID }}", {".Name": "n", ".ID": "i"}) == "n/i"
     with pytest.raises(InvalidRequest, match="not known"):
         expand("{{.Env}}", {})
+
+
+@pytest.mark.parametrize("host", ["127.1", "0x7f000001", "[::1]", "127.0.0.1"])
+def test_a_server_outside_the_host_is_required_after_resolution(host: str) -> None:
+    """``127.1`` is no IP address to a parser, but the loopback address to getaddrinfo(3)."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        options = {"syslog-address": f"tcp://{host}:{port}"} | IDENTITY
+        with pytest.raises(InvalidRequest, match="an address of the host itself"):
+            syslog.open_writer(options | {"outside-only": "true"})
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        if "::" not in host:
+            syslog.open_writer(options).close()
+            listener.setblocking(True)
+            listener.accept()[0].close()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from jaula.engine.authz.session import Session
+    from jaula.engine.containers.create import Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.spec.api import ContainerCreate, ContainerUpdate
@@ -44,12 +45,12 @@ class ContainersApi:
         session = self._session
         with session.begin("container create", name or "", image=body.image) as action:
 
-            def authorize(resolved: ResolvedRequest) -> tuple[str, ...]:
+            def authorize(resolved: ResolvedRequest) -> Bounds:
                 privileges = action.authorize(
                     (*relaxations.of_request(resolved), *session.inherited_mounts(resolved))
                 )
                 session.authorize_secrets(resolved)
-                return session.mount_prefixes(privileges)
+                return session.bounds(resolved, privileges)
 
             created = await self._service.create(
                 body, name, platform, owner=session.owner, authorize=authorize

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import ipaddress
 import os
 import posixpath
 import socket
@@ -29,6 +28,7 @@ from jaula.images.registry.http.connection import Connection
 from jaula.images.registry.http.proxy import Proxies
 from jaula.images.registry.http.url import Url
 from jaula.images.registry.timeouts import Timeouts
+from jaula.spec.host_address import is_host_address
 from jaula.storage import free_space
 from jaula.storage.errors import is_full
 
@@ -160,10 +160,7 @@ def refuse_host(peer: str, text: str) -> None:
 
     :raises InvalidRequest: if it is a loopback, link-local or unspecified address.
     """
-    address = ipaddress.ip_address(peer.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    address = mapped or address
-    if address.is_loopback or address.is_link_local or address.is_unspecified:
+    if is_host_address(peer):
         raise InvalidRequest(
             f"{_printable(text)} is served by {peer}, an address of the host itself",
             hint="build with --network host if that is intended and allowed",
