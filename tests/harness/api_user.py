@@ -40,9 +40,9 @@ class ApiUser:
     def connect(self) -> socket.socket:
         """Return a connection of this user."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(30)
         with acting_as(*self._ids):
-            sock.connect(str(self._engine.socket))
+            sock.connect(str(self._engine.socket))  # waits while the backlog is full
+        sock.settimeout(30)
         return sock
 
     def request(self, method: str, path: str, body: Any = None) -> Reply:

@@ -252,11 +252,36 @@ def test_a_reader_may_read_and_change_nothing(guarded: PrivateEngine) -> None:
     assert reader.request("POST", "/volumes/create", {}).status == 403
 
 
-def test_a_user_without_a_rule_may_only_ping(guarded: PrivateEngine) -> None:
+def test_a_user_without_a_rule_is_refused_before_its_body(guarded: PrivateEngine) -> None:
     stranger = ApiUser(guarded, STRANGER, STRANGER)
-    assert stranger.request("GET", "/_ping").status == 200
-    for path in ("/info", "/containers/json", "/events?until=1", "/system/df", "/volumes"):
+    for path in ("/_ping", "/version", "/info", "/containers/json", "/events?until=1"):
         assert stranger.request("GET", path).status == 403, path
+    status, body = stranger.raw(
+        b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    assert status == 403
+    assert f"uid {STRANGER} may not use this engine".encode() in body
+
+
+def test_users_who_open_every_connection_they_get_do_not_lock_others_out(
+    guarded: PrivateEngine,
+) -> None:
+    """Unfinished requests of two users, as many as the engine takes from them."""
+    held: list[socket.socket] = []
+    try:
+        for user in (
+            ApiUser(guarded, STRANGER, STRANGER),
+            ApiUser(guarded, OTHER, OTHER, (GROUP,)),
+        ):
+            for _ in range(600):
+                held.append(user.connect())
+                held[-1].send(b"GET /_ping HT")
+        late = ApiUser(guarded, MEMBER, MEMBER, (GROUP,))
+        assert late.request("GET", "/_ping").status == 200
+        assert guarded.request("GET", "/containers/json").status == 200
+    finally:
+        for sock in held:
+            sock.close()
 
 
 def test_images_and_volumes_can_be_denied_to_a_user(guarded: PrivateEngine) -> None:

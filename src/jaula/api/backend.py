@@ -38,6 +38,23 @@ Documents = list[Document]
 Filters = dict[str, list[str]]
 
 
+class Access(Protocol):
+    """The caller of a connection, and the checks before a request is read.
+
+    ``caller`` is the same for all connections of one user or certificate. ``request`` is a method
+    and a path, for the audit log. The checks raise NotAuthorized.
+    """
+
+    @property
+    def caller(self) -> str: ...
+    @property
+    def is_root(self) -> bool: ...
+    @property
+    def is_allowed(self) -> bool: ...
+    def require_access(self, request: str) -> None: ...
+    def require_body(self, request: str) -> None: ...
+
+
 class Containers(Protocol):
     """Containers. Iterators may raise an error such as NotFound at their first step.
 
@@ -218,6 +235,8 @@ class Fsck(Protocol):
 class Backend(Protocol):
     """The whole engine. Members are read-only, so any implementing type is accepted."""
 
+    @property
+    def access(self) -> Access: ...
     @property
     def containers(self) -> Containers: ...
     @property

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from jaula.api.http.server import Server
-from unit.api.memory_engine import MemoryEngine
+from unit.api.memory_engine import Access, MemoryEngine
 
 
 @dataclass
@@ -104,10 +105,11 @@ class Client:
 class Served(AbstractAsyncContextManager["Served"]):
     """A server on a socket of its own."""
 
-    def __init__(self, max_connections: int = 64) -> None:
+    def __init__(self, max_connections: int = 64, root_connections: int = 0) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="jlt")
         self.path = Path(self._directory.name) / "sock"
-        self._max_connections = max_connections
+        self._limits = {"max_connections": max_connections, "root_connections": root_connections}
+        self.access = Access()  # of the connections that follow
         self._clients: list[Client] = []
         self.engine: MemoryEngine
         self.server: Server
@@ -117,7 +119,7 @@ class Served(AbstractAsyncContextManager["Served"]):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(str(self.path))
         sock.setblocking(False)
-        self.server = Server(lambda peer: self.engine, max_connections=self._max_connections)
+        self.server = Server(self._enter, **self._limits)
         await self.server.listen(sock)
         return self
 
@@ -126,6 +128,9 @@ class Served(AbstractAsyncContextManager["Served"]):
             client.close()
         await self.server.close()
         self._directory.cleanup()
+
+    def _enter(self, peer: object) -> Any:
+        return SimpleNamespace(**vars(self.engine) | {"access": self.access})
 
     async def client(self) -> Client:
         client = Client(*await asyncio.open_unix_connection(str(self.path), limit=1 << 22))

@@ -9,7 +9,14 @@ from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from jaula.errors import Conflict, InvalidRequest, NotFound, NotModified, RuntimeFailure
+from jaula.errors import (
+    Conflict,
+    InvalidRequest,
+    NotAuthorized,
+    NotFound,
+    NotModified,
+    RuntimeFailure,
+)
 from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, RegistryAuth, VolumeCreate
 from jaula.spec.api_params import AttachOptions, ContainerCreated, LogOptions, WaitResult
 from jaula.spec.build import BuildOptions, PruneOptions
@@ -378,7 +385,29 @@ class Builds:
         os.close(descriptor)
 
 
+class Access:
+    """The caller of a connection; root unless a test says otherwise."""
+
+    def __init__(self, caller: str = "0", *, allowed: bool = True, bodies: bool = True) -> None:
+        self.caller = caller
+        self.is_allowed = allowed
+        self.bodies = bodies
+
+    @property
+    def is_root(self) -> bool:
+        return self.caller == "0"
+
+    def require_access(self, request: str) -> None:
+        if not self.is_allowed:
+            raise NotAuthorized(f"{self.caller} may not use this engine: {request}")
+
+    def require_body(self, request: str) -> None:
+        if not self.bodies:
+            raise NotAuthorized(f"{self.caller} may not change anything: {request}")
+
+
 class MemoryEngine(SimpleNamespace):
+    access: Access
     containers: Containers
     execs: Execs
     images: Images
@@ -390,6 +419,7 @@ class MemoryEngine(SimpleNamespace):
     def __init__(self) -> None:
         images = Images()
         super().__init__(
+            access=Access(),
             containers=Containers(),
             execs=Execs(),
             images=images,

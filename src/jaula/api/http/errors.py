@@ -26,6 +26,12 @@ class TooLarge(InvalidRequest):
     status = 413
 
 
+class Busy(JaulaError):
+    """The client, or all clients together, use too much of the server."""
+
+    status = 503
+
+
 class TooSlow(InvalidRequest):
     """The client stopped in the middle of a request."""
 

@@ -32,7 +32,7 @@ from collections.abc import Iterable
 import h11
 
 from jaula.api.backend import Backend
-from jaula.api.http.errors import BadHeader, Disconnected, TooSlow
+from jaula.api.http.errors import BadHeader, Busy, Disconnected
 from jaula.api.http.protocol import MAX_HEAD, HttpProtocol, Phase
 from jaula.api.http.request import Handler, Query, Request, unquote
 from jaula.api.http.response import (
@@ -74,8 +74,12 @@ _log = logging.getLogger("jaula.api")
 class HttpSession:
     """The task of one connection."""
 
-    def __init__(self, connection: HttpProtocol, router: Router, engine: Backend) -> None:
+    def __init__(
+        self, connection: HttpProtocol, router: Router, engine: Backend, *, busy: bool = False
+    ) -> None:
+        """Serve a connection. If ``busy``, the first request is answered with an error."""
         self._connection = connection
+        self._busy = busy
         self._parser = connection.parser
         self._router = router
         self._engine = engine
@@ -94,19 +98,31 @@ class HttpSession:
                     break  # the client closed
                 _check_head(event)
                 connection.begin_work()
+                self._method = event.method
+                self._check_access(event)
                 if not await self._exchange(event):
                     break
                 connection.next_request()
         except Disconnected:
             pass
-        except (BadHeader, TooSlow) as error:
+        except JaulaError as error:
             await self._reject(error)
         finally:
             if connection.phase is not Phase.GONE:
                 connection.transport.close()
 
+    def _check_access(self, request: h11.Request) -> None:
+        """Check what is decided before the body is read, for each request: a policy may change.
+
+        :raises Busy: when there are too many connections.
+        :raises NotAuthorized: when the caller may not use the engine.
+        """
+        if self._busy:
+            raise Busy("too many connections are open")
+        self._engine.access.require_access(_describe(request))
+
     async def _reject(self, error: JaulaError) -> None:
-        """Answer bytes that are not a request, if an answer is possible; end the connection."""
+        """Answer without reading a body, if an answer is possible; end the connection."""
         self._connection.last = True
         if self._parser.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             try:
@@ -118,7 +134,6 @@ class HttpSession:
         """Answer one request; return whether the connection can be used again."""
         connection = self._connection
         target = request.target.decode("ascii")
-        self._method = request.method
         upgrade = False
         try:
             routed, handler = self._route(request, target)
@@ -314,6 +329,12 @@ def _check_head(request: h11.Request) -> None:
         raise BadHeader("the request has both Content-Length and Transfer-Encoding", 400)
     if size > MAX_HEAD:
         raise BadHeader(f"the head of the request is larger than {MAX_HEAD} bytes", 431)
+
+
+def _describe(request: h11.Request) -> str:
+    """Return the method and the path of a request, for the audit log."""
+    path, _, _ = request.target.decode("ascii").partition("?")
+    return f"{request.method.decode('ascii')} {path}"
 
 
 def _error_answer(exc: Exception, target: str) -> Answer:

@@ -29,7 +29,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from hashlib import sha256
 from math import inf
 from typing import Any, Protocol
@@ -56,21 +56,18 @@ _UNSET_UID = 2**32 - 1  # (uid_t) -1: no login
 _COMMON_GROUPS, _MAX_GROUPS = 64, 65536  # the second is NGROUPS_MAX
 
 
-def _unavailable(message: str) -> bytes:
-    """Return a whole answer with the status 503 that ends the connection."""
+def _whole_answer(status: str, message: str) -> bytes:
+    """Return an answer that ends the connection, for a client whose request is not read."""
     body = b'{"message":"%b"}\n' % message.encode()
     return (
-        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        b"HTTP/1.1 %b\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (status.encode(), len(body), body)
     )
 
 
-class Admission(enum.Enum):
-    """The decision about a new connection; the value is the answer to a refused one."""
-
-    ACCEPTED = b""
-    BUSY = _unavailable("too many connections are open")
-    STOPPING = _unavailable("the engine is stopping")
+STOPPING = _whole_answer("503 Service Unavailable", "the engine is stopping")
+BUSY = _whole_answer("503 Service Unavailable", "too many connections are open")
+DENIED = _whole_answer("403 Forbidden", "the policy does not allow this client to use the engine")
 
 
 Subject = Iterable[Iterable[tuple[str, str]]]
@@ -92,8 +89,8 @@ class ProtocolOwner(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def admit(self, connection: HttpProtocol) -> Admission:
-        """Register a new connection, or refuse it."""
+    def admit(self, connection: HttpProtocol) -> Coroutine[Any, Any, None] | bytes:
+        """Return what serves a new connection, or the whole answer to one that is refused."""
 
     def forget(self, connection: HttpProtocol) -> None:
         """Remove a lost connection."""
@@ -103,7 +100,7 @@ class ProtocolOwner(Protocol):
 
 
 class HttpProtocol(asyncio.Protocol):
-    """The asyncio protocol of a connection; ``run_session`` returns the coroutine that serves it.
+    """The asyncio protocol of a connection.
 
     ``origin`` is set if the socket is one end of a pair that the engine forwards to the client: the
     kernel would name the engine itself as the peer.
@@ -112,7 +109,6 @@ class HttpProtocol(asyncio.Protocol):
     def __init__(
         self,
         owner: ProtocolOwner,
-        run_session: Callable[[HttpProtocol], Coroutine[Any, Any, None]],
         origin: Remote | None = None,
     ) -> None:
         self.parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
@@ -121,8 +117,8 @@ class HttpProtocol(asyncio.Protocol):
         self.peer: Origin | None = origin
         self.phase = Phase.IDLE
         self.last = False  # no request follows the current one
+        self.head_end = inf  # time of the loop at which even the first head must be complete
         self._owner = owner
-        self._run_session = run_session
         self._task: asyncio.Task[None]
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -141,18 +137,20 @@ class HttpProtocol(asyncio.Protocol):
         transport.set_write_buffer_limits(high=HIGH_WATER)
         sock: socket.socket = transport.get_extra_info("socket")
         self._unix = sock.family == socket.AF_UNIX
-        admission = self._owner.admit(self)
-        if admission is not Admission.ACCEPTED:
-            transport.write(admission.value)
-            transport.close()
-            self.phase = Phase.GONE
-            return
         if self.peer is None:
             try:
                 self.peer = peer_of(sock)
             except OSError:
+                self.phase = Phase.GONE
                 transport.abort()  # it has left already
-        self._task = self._owner.spawn(self._run_session(self))
+                return
+        session = self._owner.admit(self)
+        if isinstance(session, bytes):
+            self.phase = Phase.GONE
+            transport.write(session)
+            transport.close()
+            return
+        self._task = self._owner.spawn(session)
 
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.GONE:
@@ -202,7 +200,7 @@ class HttpProtocol(asyncio.Protocol):
         """Enforce the deadline, and end a stream whose half-closed reader is gone."""
         if self.phase is Phase.STREAM and (self._eof or self._paused):
             self._end_if_gone()
-        elif now > self._deadline:
+        elif now > min(self._deadline, self.head_end):
             if self.phase is Phase.IDLE:
                 self.transport.abort()
             elif self._readable is not None and not self._readable.done():
@@ -215,7 +213,7 @@ class HttpProtocol(asyncio.Protocol):
         """
         self.last = True
         if self.phase is Phase.HEAD:
-            self.transport.write(Admission.STOPPING.value)
+            self.transport.write(STOPPING)
             self.transport.close()
         elif self.phase in (Phase.IDLE, Phase.STREAM):
             self.transport.abort()

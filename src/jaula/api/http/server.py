@@ -9,8 +9,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaula.api.backend import Backend
+from jaula.api.http.caller_quota import CallerQuota
 from jaula.api.http.http_session import HttpSession
-from jaula.api.http.protocol import Admission, HttpProtocol
+from jaula.api.http.protocol import BUSY, DENIED, STOPPING, HttpProtocol
 from jaula.api.http.router import Router
 from jaula.api.routes import ROUTES
 from jaula.spec.api_params import Origin, Remote
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from jaula.api.http.tls_listener import TlsListener
 
 MAX_CONNECTIONS = 1024
+ROOT_CONNECTIONS = 64  # of these, for root only
+MAX_REFUSED = 64  # connections of clients that get an error as the answer to their first request
+REFUSED_SECONDS = 5.0  # for the first head of such a client
 BACKLOG = 512  # connections
 SWEEP_SECONDS = 5.0
 GRACE_SECONDS = 5.0  # for routes that run when the server closes
@@ -35,12 +39,19 @@ _log = logging.getLogger("jaula.api")
 class Server:
     """A running API server. It keeps a reference to every task until the task has ended."""
 
-    def __init__(self, enter: Enter, *, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        enter: Enter,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        root_connections: int = ROOT_CONNECTIONS,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self._enter = enter
         self._router = Router(ROUTES)
-        self._max_connections = max_connections
-        self._connections: set[HttpProtocol] = set()
+        self._admitted = CallerQuota(max_connections, root_connections)
+        self._refused = CallerQuota(MAX_REFUSED, 0)
+        self._connections: dict[HttpProtocol, tuple[CallerQuota, str]] = {}
         self._tasks = BackgroundTasks(_log, "a connection failed")
         self._listeners: list[asyncio.Server] = []
         self._tls_listeners: list[TlsListener] = []
@@ -53,7 +64,7 @@ class Server:
         Clients that connect over TCP are anonymous.
         """
         listener = await self.loop.create_server(
-            lambda: HttpProtocol(self, self._run_session), sock=sock, backlog=BACKLOG
+            lambda: HttpProtocol(self), sock=sock, backlog=BACKLOG
         )
         self._listeners.append(listener)
 
@@ -70,12 +81,7 @@ class Server:
 
     async def _adopt(self, sock: socket.socket, origin: Remote) -> None:
         """Serve on one end of a socket pair, whose other end is forwarded to ``origin``."""
-        await self.loop.connect_accepted_socket(
-            lambda: HttpProtocol(self, self._run_session, origin), sock
-        )
-
-    async def _run_session(self, connection: HttpProtocol) -> None:
-        await HttpSession(connection, self._router, self._enter(connection.peer)).run()
+        await self.loop.connect_accepted_socket(lambda: HttpProtocol(self, origin), sock)
 
     async def close(self) -> None:
         """End idle connections and streams, let routes finish within the grace, stop listening.
@@ -98,20 +104,34 @@ class Server:
 
     # -- called by a connection (protocol.ProtocolOwner) ------------------------------------------
 
-    def admit(self, connection: HttpProtocol) -> Admission:
-        """Register a new connection, unless there are too many or the server closes."""
+    def admit(self, connection: HttpProtocol) -> Coroutine[Any, Any, None] | bytes:
+        """Return what serves a new connection, or the whole answer to one that is refused.
+
+        A client without access, or above its share, gets the error as the answer to its first
+        request: one that is answered before it has sent a request may report a broken pipe. Only
+        few such clients are waited for, and not for long.
+        """
         if self._closing:
-            return Admission.STOPPING
-        if len(self._connections) >= self._max_connections:
-            return Admission.BUSY
-        self._connections.add(connection)
+            return STOPPING
+        engine = self._enter(connection.peer)
+        caller, root = engine.access.caller, engine.access.is_root
+        allowed, quota = engine.access.is_allowed, self._admitted
+        busy = allowed and not quota.take(caller, 1, root=root)
+        if busy or not allowed:
+            quota = self._refused
+            if not quota.take(caller, 1, root=root):
+                return BUSY if busy else DENIED
+            connection.head_end = self.loop.time() + REFUSED_SECONDS
+        self._connections[connection] = quota, caller
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
-        return Admission.ACCEPTED
+        return HttpSession(connection, self._router, engine, busy=busy).run()
 
     def forget(self, connection: HttpProtocol) -> None:
         """Remove a lost connection."""
-        self._connections.discard(connection)
+        quota, caller = self._connections.pop(connection, (None, ""))
+        if quota is not None:
+            quota.give_back(caller, 1)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` as a task and log its failure."""

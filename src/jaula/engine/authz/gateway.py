@@ -19,6 +19,7 @@ from jaula.state.audit_log import AuditEntry
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
+    from jaula.engine.authz.api.access import AccessApi
     from jaula.engine.authz.api.builds import BuildsApi
     from jaula.engine.authz.api.containers import ContainersApi
     from jaula.engine.authz.api.execs import ExecsApi
@@ -49,6 +50,12 @@ class EngineApi:
     def __init__(self, engine: Engine, session: Session) -> None:
         self._engine = engine
         self._session = session
+
+    @cached_property
+    def access(self) -> AccessApi:
+        from jaula.engine.authz.api.access import AccessApi
+
+        return AccessApi(self._session)
 
     @cached_property
     def containers(self) -> ContainersApi:

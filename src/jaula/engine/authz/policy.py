@@ -76,7 +76,7 @@ def caller_of(peer: Origin | None) -> Caller:
 class AccessLevel(IntEnum):
     """How much of the engine a caller may use; each level includes those before it."""
 
-    NONE = 0  # read the version
+    NONE = 0  # nothing: each connection is refused
     READ = 1  # list and inspect
     RUN = 2  # create and use containers, within the grants
     ALL = 3  # everything, as root

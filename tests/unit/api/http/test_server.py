@@ -12,6 +12,7 @@ import pytest
 from jaula.api.http import protocol as connections
 from jaula.api.http import server as servers
 from unit.api.client import Served, eventually, served
+from unit.api.memory_engine import Access
 from unit.event_loop import idle
 
 
@@ -282,13 +283,87 @@ def test_connections_above_the_limit_get_503() -> None:
         assert (await first.ask("GET", "/version")).status == 200
         assert (await second.ask("GET", "/version")).status == 200
         third = await server.client()
-        answer = await third.answer()
+        answer = await third.ask("GET", "/version")
         assert (answer.status, answer.message) == (503, "too many connections are open")
+        assert await third.until_closed() == b""
         first.close()
         await eventually(lambda: len(server.server._connections) == 1)
         assert (await (await server.client()).ask("GET", "/version")).status == 200
 
     served(test, max_connections=2)
+
+
+def test_a_caller_has_a_share_of_the_connections_and_root_a_reserve() -> None:
+    async def test(server: Served) -> None:
+        async def connect(caller: str) -> int:
+            server.access = Access(caller)
+            return (await (await server.client()).ask("GET", "/version")).status
+
+        assert [await connect("1000") for _ in range(5)] == [200, 200, 200, 200, 503]
+        assert [await connect("1001") for _ in range(3)] == [200, 200, 503]
+        assert [await connect("1002") for _ in range(2)] == [200, 503]
+        assert [await connect("1003") for _ in range(2)] == [503, 503]
+        assert [await connect("0") for _ in range(4)] == [200, 200, 200, 503]
+
+    served(test, max_connections=10, root_connections=2)
+
+
+def test_a_client_without_access_is_refused_before_its_body() -> None:
+    async def test(server: Served) -> None:
+        server.access = Access("1000", allowed=False)
+        client = await server.client()
+        client.send("POST", "/containers/create?name=a", headers={"Content-Length": "1000000"})
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (403, "close")
+        assert answer.message == ("1000 may not use this engine: POST /containers/create")
+        assert await client.until_closed() == b""
+
+    served(test)
+
+
+def test_clients_without_access_use_no_connection_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers, "MAX_REFUSED", 2)
+
+    async def test(server: Served) -> None:
+        server.access = Access("1000", allowed=False)
+        silent = [await server.client() for _ in range(8)]
+        for client in silent[1:]:  # one may be waited for, the others are answered at once
+            answer = await client.answer()
+            assert answer.status == 403
+            assert await client.until_closed() == b""
+        server.access = Access("1001")
+        assert (await (await server.client()).ask("GET", "/version")).status == 200
+
+    served(test, max_connections=2)
+
+
+def test_a_client_without_access_that_sends_nothing_is_closed_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(servers, "REFUSED_SECONDS", 0.02)
+
+    async def test(server: Served) -> None:
+        server.access = Access("1000", allowed=False)
+        silent, slow = await server.client(), await server.client()
+        slow.writer.write(b"GET /vers")
+        assert await silent.until_closed() == b""
+        assert (await slow.answer()).status == 408
+
+    served(test)
+
+
+def test_a_caller_that_loses_its_access_is_refused_on_an_open_connection() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        assert (await client.ask("GET", "/version")).status == 200
+        server.access.is_allowed = False
+        assert (await client.ask("GET", "/version")).status == 403
+        assert await client.until_closed() == b""
+
+    served(test)
 
 
 def test_a_server_that_closes_answers_that_the_engine_is_stopping() -> None:
