@@ -243,3 +243,56 @@ def test_a_hostile_archive_is_extracted_below_its_directory_only(
         done = engine.cli("jaula", "cp", f"{name}:/d", f"{tmp_path}/to")
         assert "cannot overwrite non-directory" in done.stderr
     assert not (tmp_path / "to/d/sh").stat().st_mode & 0o6000
+
+
+def linked_image(engine: PrivateEngine, name: str, target: str) -> str:
+    """Import busybox with a symbolic link in place of a directory."""
+    entries = [*images.busybox_entries(without=(name,)), images.link(name, target)]
+    return images.import_image(engine, f"linked-{containers.unique()}", entries)
+
+
+@pytest.mark.parametrize("name", ["dev", "proc", "sys"])
+@pytest.mark.parametrize("target", ["/data", "data", "../../data", "/absent"])
+def test_a_link_in_place_of_a_system_directory_is_refused(
+    engine: PrivateEngine, canary: Path, name: str, target: str
+) -> None:
+    """CVE-2026-41579: device nodes and links were made where the image's /dev led."""
+    image = linked_image(engine, name, target)
+    bind = f"{canary}/directory:/data"
+    done = engine.cli("jaula", "run", "--rm", "-t", "-v", bind, image, "true")
+    assert done.returncode == 125
+    assert f"/{name} of the image is a symbolic link" in done.stdout + done.stderr
+    assert list((canary / "directory").iterdir()) == []
+
+
+@pytest.mark.parametrize("flags", [("-v", "{secret}:/link/new"), ("-v", "{volume}:/link/new/deep")])
+@pytest.mark.parametrize("other", [(), ("--userns", "host")])
+def test_no_mount_point_is_created_in_a_bind_mount_to_which_a_link_leads(
+    engine: PrivateEngine, canary: Path, flags: tuple[str, str], other: tuple[str, ...]
+) -> None:
+    image = linked_image(engine, "link", "/data")
+    volume = containers.unique("behind")
+    own = (flags[0], flags[1].format(secret=canary / "secret", volume=volume))
+    created = engine.cli(
+        *("jaula", "create", "-v", f"{canary}/directory:/data", *own, *other, image, "true")
+    )
+    assert created.returncode == 0, created.stderr
+    name = created.stdout.strip()
+    started = engine.cli("jaula", "start", "-a", name)
+    assert started.returncode != 0
+    assert "a symbolic link of the image leads into a bind mount" in started.stderr
+    copied = engine.cli("jaula", "cp", f"{name}:/bin/busybox", "-")
+    assert "a symbolic link of the image leads into a bind mount" in copied.stderr
+    assert list((canary / "directory").iterdir()) == []
+    engine.cli("jaula", "rm", name)
+    engine.cli("jaula", "volume", "rm", volume)
+
+
+def test_mount_points_behind_links_of_the_image_are_created_in_the_root(
+    engine: PrivateEngine, canary: Path
+) -> None:
+    image = linked_image(engine, "link", "/run/there")
+    flags = ("--tmpfs", "/run", "-v", f"{canary}/directory:/link/new")
+    words = ("busybox", "grep", "-c", " /run/there/new ", "/proc/mounts")
+    done = engine.cli("jaula", "run", "--rm", *flags, image, *words)
+    assert done.stdout == "1\n", done.stderr

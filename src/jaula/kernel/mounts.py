@@ -270,16 +270,31 @@ def mount_setattr(
     _mount_setattr(fd, _bytes(path), flags, ctypes.addressof(attributes), ctypes.sizeof(attributes))
 
 
+class statx(ctypes.Structure):
+    """struct statx; only ``stx_mask`` and ``stx_mnt_id`` are used."""
+
+    _fields_ = [
+        ("stx_mask", ctypes.c_uint32),
+        ("before", ctypes.c_byte * 140),
+        ("stx_mnt_id", ctypes.c_uint64),
+        ("after", ctypes.c_byte * 104),
+    ]
+
+
+_STATX_MNT_ID = 0x1000
+_statx = function("statx", _int, _str, _int, ctypes.c_uint, ctypes.c_void_p)
+
+
 def mount_id(fd: int) -> int:
-    """Return the id of the mount of a descriptor (proc_pid_fdinfo(5)) in the thread's namespace.
+    """Return the id of the mount of a descriptor: statx(2), Linux 5.8.
 
     :raises OSError: ENOSYS when the kernel does not report mount ids.
     """
-    with open(f"/proc/thread-self/fdinfo/{fd}", "rb") as file:
-        for line in file:
-            if line.startswith(b"mnt_id:"):
-                return int(line[7:])
-    raise OSError(errno.ENOSYS, "fdinfo has no mnt_id")
+    buffer = statx()
+    _statx(fd, b"", AT_EMPTY_PATH, _STATX_MNT_ID, ctypes.addressof(buffer))
+    if not buffer.stx_mask & _STATX_MNT_ID:
+        raise OSError(errno.ENOSYS, "statx reports no mount id")
+    return int(buffer.stx_mnt_id)
 
 
 def is_mount_point(path: str) -> bool:

@@ -73,16 +73,34 @@ def components(path: str) -> list[str]:
 
 
 def make_directory_in_root(
-    root_fd: int, path: str, mode: int = 0o755, *, made: Callable[[int], object] | None = None
+    root_fd: int,
+    path: str,
+    mode: int = 0o755,
+    *,
+    made: Callable[[int], object] | None = None,
+    check: Callable[[int], object] | None = None,
 ) -> int:
     """Open a directory below ``root_fd`` as ``O_PATH``, creating missing components.
 
     Symbolic links are followed inside the root; a dangling link creates its target. Each component
     is created by descriptor, in the directory that was resolved just before. ``made`` is called
-    with the descriptor of each created component.
+    with the descriptor of each created component. ``check`` is called with the directory in which a
+    component will be created, if a symbolic link led there; it may raise.
     """
+    return _make_directory(root_fd, components(path), path, mode, made, check)[0]
+
+
+def _make_directory(
+    root_fd: int,
+    names: list[str],
+    path: str,
+    mode: int,
+    made: Callable[[int], object] | None,
+    check: Callable[[int], object] | None,
+) -> tuple[int, bool]:
+    """Return the directory, and whether a symbolic link led there."""
     current = openat2(root_fd, ".", os.O_PATH | os.O_DIRECTORY)
-    pending = components(path)[::-1]
+    pending = names[::-1]
     done: list[str] = []
     links = 0
     try:
@@ -90,6 +108,8 @@ def make_directory_in_root(
             part = pending.pop()
             try:
                 next_fd = open_in_root(root_fd, "/".join((*done, part)), os.O_PATH | os.O_DIRECTORY)
+                if check is not None and not links and _link_at(current, part) is not None:
+                    links += 1
             except FileNotFoundError:
                 if part == "..":
                     raise
@@ -105,6 +125,8 @@ def make_directory_in_root(
                         current = -1
                         current = openat2(root_fd, ".", os.O_PATH | os.O_DIRECTORY)
                     continue
+                if check is not None and links:
+                    check(current)
                 os.mkdir(part, mode, dir_fd=current)
                 next_fd = openat2(
                     current,
@@ -121,7 +143,7 @@ def make_directory_in_root(
             done.append(part)
             os.close(current)
             current = next_fd
-        return current
+        return current, bool(links)
     except BaseException:
         if current >= 0:
             os.close(current)
@@ -138,22 +160,33 @@ def _link_at(directory: int, name: str) -> str | None:
         raise
 
 
-def make_file_in_root(root_fd: int, path: str, mode: int = 0o644) -> int:
+def make_file_in_root(
+    root_fd: int,
+    path: str,
+    mode: int = 0o644,
+    *,
+    check: Callable[[int], object] | None = None,
+) -> int:
     """Open a file below ``root_fd`` as ``O_PATH``, creating it and its parents if absent.
 
-    A dangling link is followed as in :func:`make_directory_in_root`.
+    A dangling link is followed as in :func:`make_directory_in_root`, which describes ``check``.
     """
+    linked = False
     for _ in range(_LINKS_LIMIT):
         try:
             return open_in_root(root_fd, path, os.O_PATH)
         except FileNotFoundError:
             pass
         names = components(path)
-        parent = make_directory_in_root(root_fd, "/".join(names[:-1]))
+        parent, parent_linked = _make_directory(root_fd, names[:-1], path, 0o755, None, check)
+        linked |= parent_linked
         try:
             target = _link_at(parent, names[-1])
             if target is None:
+                if check is not None and linked:
+                    check(parent)
                 return _make_file(parent, names[-1], mode)
+            linked = True
         finally:
             os.close(parent)
         path = target if target.startswith("/") else "/".join((*names[:-1], target))

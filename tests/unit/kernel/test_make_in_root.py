@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,3 +67,45 @@ def test_a_loop_of_links_is_an_error(root: tuple[Path, int], links: dict[str, st
     for make in (make_file_in_root, make_directory_in_root):
         with pytest.raises(OSError, match="symbolic links"):
             make(descriptor, "a")
+
+
+@pytest.mark.parametrize(
+    ("path", "checked"),
+    [
+        ("plain/new/file", []),
+        ("link/new/file", ["there", "there/new"]),
+        ("link/../plain/new/file", ["plain", "plain/new"]),
+        ("dangling/file", ["plain", "plain/absent"]),
+    ],
+)
+def test_a_directory_behind_a_link_is_checked_before_a_component_is_created(
+    root: tuple[Path, int], path: str, checked: list[str]
+) -> None:
+    tree, descriptor = root
+    (tree / "there").mkdir()
+    (tree / "plain").mkdir()
+    (tree / "link").symlink_to("/there")
+    (tree / "dangling").symlink_to("plain/absent")
+    seen: list[str] = []
+
+    def check(directory: int) -> None:
+        seen.append(str(Path(f"/proc/self/fd/{directory}").readlink().relative_to(tree)))
+
+    os.close(make_file_in_root(descriptor, path, check=check))
+    assert seen == checked
+
+
+@pytest.mark.parametrize("make", [make_file_in_root, make_directory_in_root])
+def test_nothing_is_created_when_the_check_refuses(
+    root: tuple[Path, int], make: Callable[..., int]
+) -> None:
+    tree, descriptor = root
+    (tree / "there").mkdir()
+    (tree / "link").symlink_to("there")
+
+    def check(_: int) -> None:
+        raise PermissionError
+
+    with pytest.raises(PermissionError):
+        make(descriptor, "link/new", check=check)
+    assert list((tree / "there").iterdir()) == []

@@ -243,6 +243,13 @@ def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
     if mount.subpath:
         bound = mount.source.removesuffix(f"/{mount.subpath}")
     recursive = "rbind" in mount.options
+
+    def refuse_bound(directory: int) -> None:
+        if mounts.mount_id(directory) != mounts.mount_id(root):
+            raise InvalidRequest(
+                f"{mount.destination}: a symbolic link of the image leads into a bind mount"
+            )
+
     try:
         tree = open_source(mount.source, bound, recursive=recursive)
     except FileNotFoundError:
@@ -255,7 +262,7 @@ def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
             if os.path.isdir(f"/proc/self/fd/{tree}")
             else paths.make_file_in_root
         )
-        target = make(root, mount.destination)
+        target = make(root, mount.destination, check=refuse_bound)
         try:
             mounts.move_mount(tree, "", to_fd=target)
         finally:

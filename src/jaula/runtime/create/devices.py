@@ -21,8 +21,6 @@ from jaula.kernel import mounts, tty
 from jaula.kernel.paths import (
     RESOLVE,
     components,
-    make_directory_in_root,
-    make_file_in_root,
     open_in_root,
     openat2,
 )
@@ -31,9 +29,10 @@ from jaula.runtime.init.step import (
     NODES,
     RootfsContext,
     attach,
+    directory_target,
+    file_target,
     host_node,
     mount_target,
-    refuse_procfs,
 )
 from jaula.spec.runtime import Device
 
@@ -167,8 +166,7 @@ class Node(msgspec.Struct, frozen=True):
 
     def execute(self, context: RootfsContext) -> None:
         names = components(self.path)
-        parent = make_directory_in_root(context.root, "/".join(names[:-1]))
-        parent = refuse_procfs(parent, self.path)
+        parent = directory_target(context, "/".join(names[:-1]))
         try:
             if self._exists(parent, names[-1]):
                 return
@@ -232,6 +230,7 @@ class Link(msgspec.Struct, frozen=True):
         except (FileNotFoundError, NotADirectoryError):
             return
         try:
+            context.refuse_bound(parent)
             if self.replace:
                 _remove_node(parent, names[-1])
             os.symlink(self.target, names[-1], dir_fd=parent)
@@ -271,6 +270,6 @@ class Console(msgspec.Struct, frozen=True):
         context.master, context.slave = tty.unlock_pair(ptmx)
         tree = mounts.clone_tree("", dir_fd=context.slave)
         try:
-            attach(tree, make_file_in_root(context.root, "dev/console", 0o600))
+            attach(tree, file_target(context, "dev/console", 0o600))
         finally:
             os.close(tree)

@@ -129,7 +129,8 @@ def plan(
         if options.remount:
             steps.append(_remount(mount, options))
         elif needs_preparation(mount, options):
-            steps.append(mount_steps.AttachPrepared(index, mount.destination))
+            made = is_device_directory(mount)
+            steps.append(mount_steps.AttachPrepared(index, mount.destination, made))
             if not options.bind and options.set & MOUNT_ATTR.RDONLY:
                 after_devices.append(mask_steps.Freeze(mount.destination))
         elif mount.type == "cgroup" and not isolated and cgroups:

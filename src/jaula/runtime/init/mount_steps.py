@@ -26,13 +26,13 @@ from jaula.kernel import mounts
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.kernel.paths import (
     RESOLVE,
-    make_directory_in_root,
     open_in_root,
     openat2,
 )
 from jaula.runtime.init.step import (
     RootfsContext,
     attach,
+    directory_target,
     mount_target,
     refuse_procfs,
     set_attributes,
@@ -44,6 +44,7 @@ class AttachPrepared(msgspec.Struct, frozen=True):
 
     slot: int
     destination: str
+    made: bool = False  # a new file system, not a bind mount
 
     def describe(self) -> str:
         return f"attach prepared mount {self.slot} at {self.destination}"
@@ -51,6 +52,8 @@ class AttachPrepared(msgspec.Struct, frozen=True):
     def execute(self, context: RootfsContext) -> None:
         tree = context.prepared.pop(self.slot)
         try:
+            if self.made:
+                context.made(tree)
             attach(tree, mount_target(context, self.destination, tree))
         finally:
             os.close(tree)
@@ -79,9 +82,7 @@ class MountFilesystem(msgspec.Struct, frozen=True):
             and not any(key == "mode" for key, _ in self.data)
             and _exists(context, self.destination)
         )
-        target = refuse_procfs(
-            make_directory_in_root(context.root, self.destination), self.destination
-        )
+        target = directory_target(context, self.destination)
         if self.fstype == "proc" or self.fstype == "sysfs":
             _refuse_link(context, self.destination)
         data = self.data
@@ -97,6 +98,7 @@ class MountFilesystem(msgspec.Struct, frozen=True):
             os.close(target)
             tree = open_in_root(context.root, self.destination, os.O_PATH)
         try:
+            context.made(tree)
             if self.copy_up:
                 copy_tree(context.root, self.destination, tree)
             if self.attributes & read_only_bit:

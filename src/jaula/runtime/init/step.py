@@ -16,25 +16,34 @@ import stat
 from typing import Protocol
 
 from jaula.kernel import mounts
-from jaula.kernel.paths import components, make_directory_in_root, make_file_in_root
+from jaula.kernel.paths import (
+    RESOLVE,
+    components,
+    make_directory_in_root,
+    make_file_in_root,
+    openat2,
+)
 
 NODES = -1
 """Slot of the node store: a detached tmpfs with device nodes, named as in :class:`Node`."""
 NULL = -2
 """Slot of the null device for masks: a descriptor in a tmpfs created by the parent."""
+SYSTEM_DIRECTORIES = ("dev", "proc", "sys")
+"""Directories of the root that must not be symbolic links of the image."""
 
 
 class RootfsContext:
     """The state that the steps share.
 
     ``prepared`` holds detached mounts by their index in ``spec.mounts``, and ``NODES`` and
-    ``NULL``.
+    ``NULL``. ``made_mounts`` holds the ids of the root and of the file systems made for it.
     :class:`Console` sets ``master`` and ``slave``.
     """
 
     def __init__(self, root: int, prepared: dict[int, int]) -> None:
         self.root = root
         self.prepared = prepared
+        self.made_mounts = {mounts.mount_id(root)}
         self.master = -1
         self.slave = -1
         self.shared_recursive: bool | None = None
@@ -71,6 +80,21 @@ class RootfsContext:
             mounts.umount2(".", mounts.MNT.DETACH)
             self._nodes_attached = False
 
+    def made(self, tree: int) -> None:
+        """Note that ``tree`` is a mount of a file system made for this container."""
+        self.made_mounts.add(mounts.mount_id(tree))
+
+    def refuse_bound(self, directory: int) -> None:
+        """Refuse to create a file in a directory to which a symbolic link of the image led.
+
+        The file would appear in a bind mount: a volume, or a directory of the host. So it may be
+        created only in the root, and in file systems made for this container.
+
+        :raises OSError: EXDEV when the directory is in another mount.
+        """
+        if mounts.mount_id(directory) not in self.made_mounts:
+            raise OSError(errno.EXDEV, "a symbolic link of the image leads into a bind mount")
+
     def share(self) -> None:
         """Make the root's mounts shared, which pivot_root(2) would refuse before."""
         if self.shared_recursive is not None:
@@ -104,10 +128,53 @@ class Step(Protocol):
 
 
 def mount_target(context: RootfsContext, destination: str, source: int) -> int:
-    """Return the mount target; create it as a directory or a file like the source."""
+    """Return the mount target; create it as a directory or a file like the source.
+
+    :raises OSError: as :func:`directory_target` does.
+    """
     if stat.S_ISDIR(os.fstat(source).st_mode):
-        return refuse_procfs(make_directory_in_root(context.root, destination), destination)
-    return refuse_procfs(make_file_in_root(context.root, destination), destination)
+        return directory_target(context, destination)
+    return file_target(context, destination)
+
+
+def directory_target(context: RootfsContext, destination: str) -> int:
+    """Open a directory of the root, creating missing components.
+
+    :raises OSError: ELOOP when /dev, /proc or /sys is a symbolic link of the image and is part of
+        the destination; EPERM when a link leads into /proc; EXDEV when a component would be created
+        in a bind mount to which a link leads.
+    """
+    _refuse_linked_system_directory(context, destination)
+    target = make_directory_in_root(context.root, destination, check=context.refuse_bound)
+    return refuse_procfs(target, destination)
+
+
+def file_target(context: RootfsContext, destination: str, mode: int = 0o644) -> int:
+    """Open a file of the root, creating it and its parents if absent.
+
+    :raises OSError: as :func:`directory_target` does.
+    """
+    _refuse_linked_system_directory(context, destination)
+    target = make_file_in_root(context.root, destination, mode, check=context.refuse_bound)
+    return refuse_procfs(target, destination)
+
+
+def _refuse_linked_system_directory(context: RootfsContext, destination: str) -> None:
+    """Refuse a link in place of /dev, /proc or /sys.
+
+    Device nodes, links and sockets that the runtime creates there would appear where it leads.
+    """
+    first = next(iter(components(destination)), "")
+    if first not in SYSTEM_DIRECTORIES:
+        return
+    try:
+        os.close(openat2(context.root, first, os.O_PATH, resolve=RESOLVE.NO_SYMLINKS))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, f"/{first} of the image is a symbolic link") from None
 
 
 def refuse_procfs(target: int, destination: str) -> int:
