@@ -1,11 +1,16 @@
-"""Processes: pidfd_open(2), prctl(2), personality(2), close_range(2), waitid(2) results."""
+"""Processes: execve(2), pidfd_open(2), prctl(2), personality(2), close_range(2), waitid(2) results.
+
+Facts about a process that exits before execve: its descriptors are closed as by an execve. The flag
+PF_FORKNOEXEC (include/linux/sched.h), the ninth field of proc_pid_stat(5), tells them apart. execve
+clears it before it closes descriptors, and a zombie keeps it.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jaula.kernel.libc import NR_close_range, NR_pidfd_open, NR_pidfd_send_signal, function, syscall
 
@@ -17,6 +22,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PER_LINUX = 0x0000  # include/uapi/linux/personality.h
 PER_LINUX32 = 0x0008
+PF_FORKNOEXEC = 0x40
 CLOSE_RANGE_UNSHARE = 2
 CLOSE_RANGE_CLOEXEC = 4
 
@@ -31,6 +37,7 @@ _pidfd_send_signal = syscall(
     ctypes.c_void_p,
     ctypes.c_uint,
 )
+_execve = function("execve", ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p)
 _setfsuid = function("setfsuid", ctypes.c_uint)
 _setfsgid = function("setfsgid", ctypes.c_uint)
 _sethostname = function("sethostname", ctypes.c_char_p, ctypes.c_size_t)
@@ -87,6 +94,45 @@ def close_fds_except(keep: Iterable[int]) -> None:
             _close_range(first, fd - 1, 0)
         first = fd + 1
     _close_range(first, 0xFFFFFFFF, 0)
+
+
+class Execve:
+    """A prepared execve(2), which makes no other system call and allocates no memory of note.
+
+    ``environment`` is by name.
+    """
+
+    def __init__(
+        self, path: bytes, arguments: Sequence[bytes], environment: Mapping[bytes, bytes]
+    ) -> None:
+        self.path = path
+        entries = [name + b"=" + value for name, value in environment.items()]
+        self._arguments = (ctypes.c_char_p * (len(arguments) + 1))(*arguments)
+        self._environment = (ctypes.c_char_p * (len(entries) + 1))(*entries)
+        self._addresses = (
+            ctypes.addressof(self._arguments),
+            ctypes.addressof(self._environment),
+        )
+
+    def __call__(self) -> None:
+        """Execute the program.
+
+        :raises OSError: when the kernel refuses it.
+        """
+        _execve(self.path, *self._addresses)
+
+
+def executed(pid: int) -> bool:
+    """Return whether a process has executed a program since it was cloned.
+
+    A process that was reaped meanwhile counts as one that has.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            fields = file.read(4096).rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return not int(fields[6]) & PF_FORKNOEXEC
 
 
 def pidfd_open(pid: int) -> int:

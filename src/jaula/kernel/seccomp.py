@@ -5,8 +5,7 @@ Source: seccomp(2), include/uapi/linux/seccomp.h and, for the numbers, libseccom
 allows; this module passes a finished classic BPF program to the kernel.
 
 Facts about loading: without no_new_privs the caller needs CAP_SYS_ADMIN in its user namespace. A
-filter is in effect when the call returns. Every later call up to execve must be allowed by it:
-execve itself, and close_range or write if they come later.
+filter is in effect when the call returns. It must allow every later call, at least execve.
 
 Facts about numbers: system calls from 424 on have the same number on every architecture, so they do
 not need a recent libseccomp; :data:`UNIFORM` lists them. i386 has direct socket and IPC calls since

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
 ID_LENGTH = 255  # bytes, NAME_MAX
+PF_FORKNOEXEC = 0x40  # include/linux/sched.h
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
@@ -288,12 +289,25 @@ def process_facts(pid: int) -> tuple[str, int]:
 
     Return ("", 0) if it does not exist.
     """
+    fields = _stat_fields(pid)
+    return (fields[0].decode(), int(fields[19])) if fields else ("", 0)
+
+
+def executed(record: Record) -> bool:
+    """Return whether init has executed a program, as :func:`jaula.kernel.process.executed`."""
+    fields = _stat_fields(record.pid)
+    if not fields or int(fields[19]) != record.start_time:
+        return True
+    return not int(fields[6]) & PF_FORKNOEXEC
+
+
+def _stat_fields(pid: int) -> list[bytes]:
+    """Return the fields of proc_pid_stat(5) after the name; an empty list if there is no process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b") ")[2].split()
+            return file.read().rpartition(b") ")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return "", 0
-    return fields[0].decode(), int(fields[19])
+        return []
 
 
 def frozen(record: Record) -> bool:

@@ -106,6 +106,7 @@ def start(
             options.console,
             died_message=died_message,
             check=lambda pid: lsm_labels.check(pid, config.labels),
+            filtered=config.filter is not None,
         )
     except BaseException:
         _close(*parent_stdio)
@@ -178,8 +179,7 @@ def _stage(
             config = structs.replace(config, listener=listener)
         pid = wait_to_proceed(sync_sock)
         config = program.with_home(config)
-        init_exec.drop(config, label_fds, pid)
-        init_exec.seal(config, pid)
-        program.execute(config, options.preserve)
+        init_exec.drop(config, label_fds)
+        program.execute(config, options.preserve, lambda: init_exec.confine(config, pid))
     except BaseException as error:  # noqa: BLE001 - reported, and the process exits
         report(sync_sock, error, "exec")

@@ -138,6 +138,119 @@ def test_without_the_section_no_filter_is_loaded(runtime: PrivateRuntime) -> Non
         assert status(bundle.pid)["Seccomp"] == "0"
 
 
+RUNTIME_CALLS = [
+    "close_range",
+    "openat",
+    "openat2",
+    "prctl",
+    "capset",
+    "setgroups",
+    "setresuid",
+    "setresgid",
+    "umask",
+    "chdir",
+    "getcwd",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "pipe2",
+    "sendto",
+    "sendmsg",
+    "stat",
+    "newfstatat",
+    "access",
+    "faccessat",
+    "faccessat2",
+    "clone",
+    "clone3",
+]
+"""Calls of the runtime between a new process and its program; ``echo`` makes few of them."""
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+@pytest.mark.parametrize("hooks", [False, True])
+def test_only_execve_comes_after_the_filter(
+    runtime: PrivateRuntime, no_new_privileges: bool, hooks: bool
+) -> None:
+    config = changes(runtime, rule(RUNTIME_CALLS, "SCMP_ACT_ERRNO"))
+    # busybox asks for its name with prctl before it runs a command, and continues without it
+    config["process"] = {"noNewPrivileges": no_new_privileges, "args": ["echo", "fine"]}
+    if hooks:
+        config["hooks"] = {"startContainer": [{"path": "/bin/echo", "args": ["echo"]}]}
+    assert runtime.bundle(config).printed() == "fine\n"
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_a_filter_that_refuses_execve_is_reported(
+    runtime: PrivateRuntime, no_new_privileges: bool
+) -> None:
+    config = changes(runtime, rule(["execve"], "SCMP_ACT_ERRNO"))
+    config["process"] = {"noNewPrivileges": no_new_privileges}
+    done = runtime.bundle(config).run()
+    assert done.returncode == 1
+    assert 'exec: \\"sleep\\": operation not permitted' in done.stderr
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [rule(["execve"], "SCMP_ACT_KILL_PROCESS")],
+        [rule(["execve", "write"], "SCMP_ACT_ERRNO")],
+        [rule(["execve", "write", "exit_group", "exit"], "SCMP_ACT_ERRNO")],
+    ],
+)
+def test_a_program_that_its_filter_kills_before_it_begins_is_an_error(
+    runtime: PrivateRuntime, rules: list[Config]
+) -> None:
+    text = "the program was killed by its own system call filter before it began"
+    config = changes(runtime, *rules)
+    done = runtime.bundle(config).run()
+    assert (done.returncode, text in done.stderr) == (1, True)
+    bundle = runtime.bundle(config)
+    try:
+        bundle.create()
+        done = bundle.start()
+        assert (done.returncode, text in done.stderr) == (1, True)
+    finally:
+        bundle.delete("--force")
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_loading_a_filter_leaves_no_capability(
+    runtime: PrivateRuntime, no_new_privileges: bool, uid: int
+) -> None:
+    config = changes(runtime, rule(MKDIR, "SCMP_ACT_ERRNO"))
+    config["process"] = {"noNewPrivileges": no_new_privileges, "user": {"uid": uid}}
+    with runtime.started(config) as bundle:
+        facts = status(bundle.pid)
+        own = 0 if uid else 1 << 5 | 1 << 10 | 1 << 29
+        assert int(facts["CapEff"], 16) == int(facts["CapPrm"], 16) == own
+        assert int(facts["CapBnd"], 16) == 1 << 5 | 1 << 10 | 1 << 29
+        printed = bundle.inside("grep -E 'Cap(Prm|Eff)' /proc/self/status | cut -f2")
+        assert {int(line, 16) for line in printed.split()} == {own}
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_start_container_hooks_run_confined(
+    runtime: PrivateRuntime, no_new_privileges: bool
+) -> None:
+    config = changes(runtime, rule(MKDIR, "SCMP_ACT_ERRNO"))
+    config["process"] = {"noNewPrivileges": no_new_privileges, "args": ["cat", "/tmp/facts"]}
+    script = "mkdir /tmp/x 2>/tmp/facts; grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status"
+    config["hooks"] = {
+        "startContainer": [
+            {
+                "path": "/bin/sh",
+                "args": ["sh", "-c", f"{script} >> /tmp/facts"],
+                "env": ["PATH=/bin"],
+            }
+        ]
+    }
+    printed = runtime.bundle(config).printed()
+    assert "can't create directory '/tmp/x': Operation not permitted" in printed
+    assert f"NoNewPrivs:\t{int(no_new_privileges)}\nSeccomp:\t2\n" in printed
+
+
 def test_a_filter_applies_to_later_programs(runtime: PrivateRuntime) -> None:
     with runtime.started(changes(runtime, rule(MKDIR, "SCMP_ACT_ERRNO"))) as bundle:
         done = bundle.exec("mkdir", "/tmp/x")

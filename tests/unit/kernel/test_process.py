@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 
@@ -27,3 +28,16 @@ def test_kill_if_does_not_ask_for_a_process_that_has_exited() -> None:
     exited = subprocess.Popen(("true",))
     exited.wait(10)
     assert not process.kill_if(exited.pid, lambda _: pytest.fail("the pid was checked"))
+
+
+def test_a_process_that_exits_before_execve_is_told_from_one_that_executed() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert not process.executed(pid)
+    os.waitpid(pid, 0)
+    assert process.executed(pid)  # reaped: not known
+    with subprocess.Popen(("sleep", "60")) as sleeping:
+        assert process.executed(sleeping.pid)
+        sleeping.kill()

@@ -6,7 +6,7 @@ import os
 
 from jaula.errors import Conflict, JaulaError, RuntimeFailure
 from jaula.oci.args import CommandArgs
-from jaula.oci.container import CONFIG, SOCKET, Container, Record
+from jaula.oci.container import CONFIG, SOCKET, Container, Record, executed
 
 FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
@@ -14,6 +14,7 @@ START = b"S"  # init waits for this message
 HOOKS_DONE = b"D"  # init sends this after its startContainer hooks
 _START_HOOKS = b'"startContainer"'
 _POSTSTART = b'"poststart"'
+_SECCOMP = b'"seccomp"'
 _LABELS = (b'"apparmorProfile"', b'"selinuxLabel"')
 
 
@@ -27,14 +28,14 @@ def run(args: CommandArgs) -> int:
             raise Conflict("cannot start a container that has stopped")
         if status != "created":
             raise Conflict("cannot start an already running container")
-        start_init(container)
+        start_init(container, record)
         verify_labels(container, record)
         container.unlock()  # a hook may want to use the container
         run_poststart(args, container, record)
     return 0
 
 
-def start_init(container: Container) -> None:
+def start_init(container: Container, record: Record) -> None:
     """Tell init to continue; return when the program runs.
 
     :raises RuntimeFailure: with init's error, when a startContainer hook or the program failed.
@@ -52,11 +53,20 @@ def start_init(container: Container) -> None:
             raise RuntimeFailure(
                 f"container {container.id}: its init was killed while startContainer hooks ran"
             )
+        if not message and not executed(record):
+            raise RuntimeFailure(_not_executed(container))
     finally:
         init_sock.close()
     if message[:1] == b"E":
         code, _, text = message[1:].decode(errors="replace").partition(" ")
         raise RuntimeFailure(text, exit_code=int(code))
+
+
+def _not_executed(container: Container) -> str:
+    """Return why an init that sent no error did not execute the program."""
+    if _SECCOMP in container.read(CONFIG):
+        return "the program was killed by its own system call filter before it began"
+    return f"container {container.id}: its init was killed before the program began"
 
 
 def _has_start_hooks(config: bytes) -> bool:

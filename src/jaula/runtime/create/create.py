@@ -233,6 +233,7 @@ def _fork_stage(
             spec_hooks and (spec_hooks.create_container or spec_hooks.start_container)
         ),
         check=lambda pid: lsm_labels.check(pid, init_config.process.labels),
+        filtered=init_config.process.filter is not None,
     )
 
 

@@ -5,16 +5,19 @@ runtime-spec config.md "process". :func:`prepare` runs in the parent: the one pl
 the seccomp program and connects to the seccomp agent. It encodes everything before the container's
 root is entered. After that no module, codec or user database is loaded.
 
-Facts about the order: without no_new_privs a seccomp filter needs CAP_SYS_ADMIN in the user
-namespace, so it is installed before the capabilities are dropped; with no_new_privs it comes last.
-A Landlock domain is entered before either, with the same privilege. Changing the user id clears
-capabilities unless PR_SET_KEEPCAPS is set.
+Facts about the order: the filter comes last, and execve is the only call after it, so a filter need
+not allow what this program calls. Without no_new_privs a filter needs CAP_SYS_ADMIN in the user
+namespace. It stays permitted and effective until then, and execve drops it: the new sets come from
+the bounding, inheritable and ambient sets and the file (capabilities(7), "Transformation of
+capabilities during execve()"). A Landlock domain is entered before, with the same privilege.
+Changing the user id clears capabilities unless PR_SET_KEEPCAPS is set.
 
 Facts about a seccomp listener: it follows runtime-spec config-linux.md, "Seccomp"
 (``listenerPath``, ``listenerMetadata``) and "The Container Process State"; seccomp_unotify(2). The
 parent connects to the agent with the host's view. The process sends the listener itself, since only
 it has the descriptor. So the system call that sends it must not be one that the filter passes to
-the agent: such a profile is refused beforehand.
+the agent: such a profile is refused beforehand. There the filter comes before the startContainer
+hooks, which inherit it.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
 
 _CAPABILITY_NUMBERS = {name: number for number, name in enumerate(capabilities.NAMES)}
+_SYS_ADMIN = 1 << _CAPABILITY_NUMBERS["CAP_SYS_ADMIN"]
 NOTIFY_SYSCALL = "sendmsg"  # the system call of :func:`send_listener`
 _encode = msgspec.json.Encoder().encode
 
@@ -280,10 +284,10 @@ def make_cwd(config: ProcessConfig) -> None:
         return  # chdir(2) reports the error later, as the process's own user
 
 
-def drop(config: ProcessConfig, label_fds: LabelFds, pid: int) -> None:
-    """Drop privileges; :func:`seal` and execve come next.
+def drop(config: ProcessConfig, label_fds: LabelFds) -> None:
+    """Drop privileges; :func:`confine` and execve come next.
 
-    ``pid`` is the host pid of the process, for the seccomp agent.
+    CAP_SYS_ADMIN is kept where the filter needs it.
     """
     if config.session_keyring:
         keyring.join_new_session()
@@ -292,8 +296,6 @@ def drop(config: ProcessConfig, label_fds: LabelFds, pid: int) -> None:
     if config.landlock is not None:
         config.landlock.enter()
     capabilities.drop_bounding(config.bounding)
-    if not config.no_new_privileges:
-        _install_filter(config, pid)
     capabilities.keep_on_setuid(True)
     set_groups(config.groups)
     os.setresgid(config.gid, config.gid, config.gid)
@@ -301,21 +303,21 @@ def drop(config: ProcessConfig, label_fds: LabelFds, pid: int) -> None:
     os.umask(config.umask)
     capabilities.keep_on_setuid(False)
     _enter_cwd(config.cwd)
-    capabilities.capset(config.effective, config.permitted, config.inheritable)
+    kept = 0 if config.filter is None or config.no_new_privileges else _SYS_ADMIN
+    capabilities.capset(config.effective | kept, config.permitted | kept, config.inheritable)
     capabilities.clear_ambient()
     if config.ambient:
         capabilities.raise_ambient(config.ambient)
     write(config.labels, label_fds)
 
 
-def seal(config: ProcessConfig, pid: int) -> None:
-    """Set no_new_privs and install the filter with it, as the last step before execve."""
+def confine(config: ProcessConfig, pid: int) -> None:
+    """Set no_new_privs and install the filter, as the last step before execve.
+
+    ``pid`` is the host pid of the process, for the seccomp agent.
+    """
     if config.no_new_privileges:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
-        _install_filter(config, pid)
-
-
-def _install_filter(config: ProcessConfig, pid: int) -> None:
     if config.filter is None:
         return
     program, flags = config.filter

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -26,10 +27,18 @@ KEPT_OUTPUT = 4096  # bytes of a hook's output that an error shows
 _encode = msgspec.json.Encoder().encode
 
 
-def run(point: str, hooks: tuple[Hook, ...], state: State, *, init_pidfd: int = -1) -> None:
+def run(
+    point: str,
+    hooks: tuple[Hook, ...],
+    state: State,
+    *,
+    init_pidfd: int = -1,
+    confine: Callable[[], None] | None = None,
+) -> None:
     """Run hooks in order; stop at the first that fails.
 
     ``init_pidfd`` is a pidfd of the container's init: a running hook is killed when init exits.
+    ``confine`` restricts the process of a hook, as the last step before its execve.
 
     :raises RuntimeFailure: with the hook's path, how it exited and what it printed.
     """
@@ -37,10 +46,16 @@ def run(point: str, hooks: tuple[Hook, ...], state: State, *, init_pidfd: int = 
         return
     document = _encode(state)
     for hook in hooks:
-        _run_one(point, hook, document, init_pidfd)
+        _run_one(point, hook, document, init_pidfd, confine)
 
 
-def _run_one(point: str, hook: Hook, document: bytes, init_pidfd: int) -> None:
+def _run_one(
+    point: str,
+    hook: Hook,
+    document: bytes,
+    init_pidfd: int,
+    confine: Callable[[], None] | None,
+) -> None:
     name = f"{point} hook {hook.path}"
     arguments = [os.fsencode(x) for x in hook.args] or [os.fsencode(hook.path)]
     environment = dict(os.fsencode(x).partition(b"=")[::2] for x in hook.env)
@@ -49,7 +64,8 @@ def _run_one(point: str, hook: Hook, document: bytes, init_pidfd: int) -> None:
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _exec_hook(hook.path, arguments, environment, stdin_read, stdout_write, parent)
+        execve = process.Execve(os.fsencode(hook.path), arguments, environment)
+        _exec_hook(execve, stdin_read, stdout_write, parent, confine)
     os.close(stdin_read)
     os.close(stdout_write)
     pidfd = process.pidfd_open(pid)
@@ -71,12 +87,11 @@ def _run_one(point: str, hook: Hook, document: bytes, init_pidfd: int) -> None:
 
 
 def _exec_hook(
-    path: str,
-    arguments: list[bytes],
-    environment: dict[bytes, bytes],
-    stdin_write: int,
-    stdout_read: int,
+    execve: process.Execve,
+    stdin: int,
+    stdout: int,
     parent: int,
+    confine: Callable[[], None] | None,
 ) -> None:
     """Execute the hook's program in the child; print a line if that fails.
 
@@ -86,14 +101,16 @@ def _exec_hook(
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(127)
-        os.dup2(stdin_write, 0)
-        os.dup2(stdout_read, 1)
-        os.dup2(stdout_read, 2)
+        os.dup2(stdin, 0)
+        os.dup2(stdout, 1)
+        os.dup2(stdout, 2)
         process.close_on_exec_from(3)
         process.reset_signals()
-        os.execve(path, arguments, environment)
+        if confine is not None:
+            confine()
+        execve()
     except OSError as error:
-        os.write(2, os.fsencode(error.strerror or "failed"))
+        os.write(2, os.strerror(error.errno or 0).encode())
     finally:
         os._exit(127)
 

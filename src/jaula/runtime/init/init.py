@@ -163,15 +163,24 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
             program.check_program(process_config)
             sync_sock = _wait_for_start(sync_sock, kept_fds[3])
         process_config = program.with_home(process_config)
-        init_exec.drop(process_config, label_fds, pid)
-        if config.hooks is not None and config.state is not None:
+        init_exec.drop(process_config, label_fds)
+        if config.hooks is not None and config.hooks.start_container and config.state is not None:
             action = "hooks"
+            if listener:
+                init_exec.confine(process_config, pid)
+                process_config = structs.replace(process_config, filter=None)
             state = structs.replace(config.state, pid=os.getpid(), status="created")
-            hooks.run("startContainer", config.hooks.start_container, state)
-            if config.hooks.start_container:
-                os.write(sync_sock.fileno(), HOOKS_DONE)  # write(2), which every filter allows
-        init_exec.seal(process_config, pid)
-        program.execute(process_config, config.preserve)
+            hooks.run(
+                "startContainer",
+                config.hooks.start_container,
+                state,
+                confine=lambda: init_exec.confine(process_config, pid),
+            )
+            os.write(sync_sock.fileno(), HOOKS_DONE)
+            action = "start the program"
+        program.execute(
+            process_config, config.preserve, lambda: init_exec.confine(process_config, pid)
+        )
     except BaseException as error:  # noqa: BLE001 - reported, and the process exits
         report(sync_sock, error, action)
 

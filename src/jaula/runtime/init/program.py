@@ -1,4 +1,4 @@
-"""The program of a container's process: find it as execvp(3) does, and execute it.
+"""The program of a container's process: find it in ``PATH``, and execute it.
 
 ``HOME`` comes from the container's /etc/passwd if the spec does not set it. The errors are
 Docker's, with its exit codes 126 and 127.
@@ -34,23 +34,13 @@ def check_program(config: ProcessConfig) -> None:
     process.setfsuid(config.uid)
     capabilities.capset(config.effective & permitted, permitted, inheritable)
     try:
-        _for_each_candidate(config, _probe)
+        find(config)
     finally:
         capabilities.capset(permitted, permitted, inheritable)
         process.setfsuid(os.geteuid())
         process.setfsgid(os.getegid())
         capabilities.capset(permitted, permitted, inheritable)
         set_groups(groups)
-
-
-def _probe(path: bytes, config: ProcessConfig) -> None:
-    st = os.stat(path)
-    if stat.S_ISDIR(st.st_mode) or not os.access(path, os.X_OK, effective_ids=True):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-def _execve(path: bytes, config: ProcessConfig) -> None:
-    os.execve(path, config.arguments, config.environment)
 
 
 _MAX_PASSWD = 1 << 20  # bytes of /etc/passwd that are read
@@ -82,72 +72,76 @@ def _home(uid: int) -> bytes:
     return b"/"
 
 
-def execute(config: ProcessConfig, preserve: int = 0) -> NoReturn:
-    """Find the program as execvp does and execute it; ``preserve`` descriptors from 3 on stay.
+def execute(config: ProcessConfig, preserve: int, confine: Callable[[], None]) -> NoReturn:
+    """Find and execute the program; ``preserve`` descriptors from 3 on stay open.
 
-    :raises ExecError: when it cannot be executed.
+    ``confine`` installs the filter of the program. Only execve is called after it.
+
+    :raises ExecError: when the program cannot be executed.
     """
     process.reset_signals()
     process.close_on_exec_from(3 + preserve)
     for fd in range(3, 3 + preserve):
         os.set_inheritable(fd, True)
-    _for_each_candidate(config, _execve)
+    execve = process.Execve(find(config), config.arguments, config.environment)
+    confine()
+    try:
+        execve()
+    except OSError as error:
+        raise _exec_failure(os.fsdecode(config.arguments[0]), error, found=True) from None
     raise AssertionError("unreachable")
 
 
-def _for_each_candidate(
-    config: ProcessConfig, attempt: Callable[[bytes, ProcessConfig], None]
-) -> None:
-    """Call ``attempt`` with each candidate path, as execvp does, until one succeeds.
+def find(config: ProcessConfig) -> bytes:
+    """Return the path of the program: the first in ``PATH`` that may be executed.
 
-    :raises ExecError: when none does.
+    :raises ExecError: when there is none.
     """
     name = config.arguments[0]
     display_name = os.fsdecode(name)
     if b"/" in name:
         try:
-            return attempt(name, config)
+            _probe(name)
         except OSError as error:
-            raise _exec_failure(display_name, name, error) from None
+            raise _exec_failure(display_name, error) from None
+        return name
     if not name:
         raise ExecError('exec: "": executable file not found in $PATH', 127)
-    denied: OSError | None = None
+    denied = False
     for directory in config.environment.get(b"PATH", DEFAULT_PATH).split(b":"):
         path = (directory or b".") + b"/" + name
         try:
-            return attempt(path, config)
+            _probe(path)
+        except IsADirectoryError:
+            continue
         except OSError as error:
             if error.errno == errno.EACCES:
-                if _is_directory(path):
-                    continue
-                denied = error
+                denied = True
             elif error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise _exec_failure(display_name, path, error) from None
-    if denied is not None:
+                raise _exec_failure(display_name, error) from None
+        else:
+            return path
+    if denied:
         raise ExecError(f'exec: "{display_name}": permission denied', 126)
     raise ExecError(f'exec: "{display_name}": executable file not found in $PATH', 127)
 
 
-def _is_directory(path: bytes) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError:
-        return False
+def _probe(path: bytes) -> None:
+    if stat.S_ISDIR(os.stat(path).st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not os.access(path, os.X_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _exec_failure(display_name: str, path: bytes, error: OSError) -> ExecError:
+def _exec_failure(display_name: str, error: OSError, *, found: bool = False) -> ExecError:
+    """Return the error for a program; ``found`` says that the file exists."""
+    prefix = f'exec: "{display_name}":'
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        if os.path.lexists(path):
-            return ExecError(
-                f'exec: "{display_name}": its interpreter: no such file or directory', 127
-            )
-        return ExecError(
-            f'exec: "{display_name}": stat {display_name}: no such file or directory', 127
-        )
+        if found:
+            return ExecError(f"{prefix} its interpreter: no such file or directory", 127)
+        return ExecError(f"{prefix} stat {display_name}: no such file or directory", 127)
+    if error.errno == errno.EISDIR:
+        return ExecError(f"{prefix} is a directory: permission denied", 126)
     if error.errno == errno.EACCES:
-        if _is_directory(path):
-            return ExecError(f'exec: "{display_name}": is a directory: permission denied', 126)
-        return ExecError(f'exec: "{display_name}": permission denied', 126)
-    if error.errno == errno.ENOEXEC:
-        return ExecError(f'exec: "{display_name}": exec format error', 126)
-    return ExecError(f'exec: "{display_name}": {(error.strerror or "failed").lower()}', 126)
+        return ExecError(f"{prefix} permission denied", 126)
+    return ExecError(f"{prefix} {os.strerror(error.errno or errno.EACCES).lower()}", 126)

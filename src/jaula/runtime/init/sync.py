@@ -4,7 +4,7 @@ Both sides share one SOCK_SEQPACKET socket. The stage sends ``P<pid>`` with the 
 The process sends ``T`` with the terminal's master, ``H`` when the root is built and the runtime's
 hooks are due, ``R`` when it is ready, ``W`` when it waits for a later start, ``D`` when the
 startContainer hooks have run, and ``E<code> <text>`` for a failure. End of file means a successful
-execve.
+execve, or an exit: :func:`jaula.kernel.process.executed` tells which.
 
 The parent answers ``H`` with ``C``, and ``R`` with ``G<pid>``, the pid on the host. It sends ``G``
 once it knows the pid, the process is ready, and its limits are set.
@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from jaula.errors import JaulaError, RuntimeFailure
-from jaula.kernel import tty
+from jaula.kernel import process, tty
 from jaula.kernel.namespaces import SharedPid
 from jaula.runtime import seqpacket
 from jaula.runtime.init.exec import ExecError
@@ -36,6 +36,8 @@ from jaula.spec.runtime import Process
 
 HOOKS_DONE = b"D"
 SYNC_TIMEOUT = 20.0  # seconds between two messages of a new process
+KILLED_BY_FILTER = "the program was killed by its own system call filter before it began"
+_KILLED = f"signal {signal.SIGKILL:d}"  # what a filter never sends
 _NO_MESSAGE = "it sends no message; a process may be stopped, or hang in the kernel"
 _EXIT_POLLS, _POLL_INTERVAL = 20, 0.005  # tries to read an exit status, and seconds between them
 
@@ -53,6 +55,7 @@ def follow(
     run_hooks: Callable[[int], None] | None = None,
     check: Callable[[int], None] | None = None,
     hooks_inside: bool = False,
+    filtered: bool = False,
 ) -> tuple[int, int]:
     """Follow a new process until it executes or waits; return (pid, terminal master or -1).
 
@@ -61,7 +64,8 @@ def follow(
     ``run_hooks`` gets the pid when the root is built and not yet entered, ``check`` when the
     program runs. ``start_hooks`` says that the spec has startContainer hooks, ``waits_for_start``
     that init waits for a later start. ``hooks_inside`` says that init runs hooks, which may take
-    any time. ``sock`` and the pidfd are closed, and the stage is reaped.
+    any time. ``filtered`` says that the process installs a system call filter. ``sock`` and the
+    pidfd are closed, and the stage is reaped.
 
     :raises RuntimeFailure: with the reported error, or with ``died_message`` if the process died
         or stopped silently; neither process is left then.
@@ -114,6 +118,10 @@ def follow(
         succeeded = waiting if waits_for_start else go_sent and not hooks_pending
         if failure is None and not succeeded:
             failure = RuntimeFailure(f"{died_message}: {_exit_reason(pid or stage_pid)}")
+        elif failure is None and not waiting and not process.executed(pid):
+            reason = _exit_reason(pid)
+            by_filter = filtered and reason != _KILLED
+            failure = RuntimeFailure(f"{KILLED_BY_FILTER if by_filter else died_message}: {reason}")
         if failure is not None:
             raise failure
         if check is not None and not waiting:
@@ -196,7 +204,10 @@ def wait_to_proceed(sock: _socket.socket) -> int:
 
 
 def report(sock: _socket.socket, error: BaseException, action: str) -> NoReturn:
-    """Send an error to the parent and exit."""
+    """Send an error to the parent and exit.
+
+    The call is write(2): a filter that may be in force by now rarely refuses it.
+    """
     if isinstance(error, ExecError | JaulaError):
         code, text = error.exit_code, str(error)
     elif isinstance(error, OSError):
@@ -205,6 +216,6 @@ def report(sock: _socket.socket, error: BaseException, action: str) -> NoReturn:
     else:
         code, text = 125, f"{action}: {type(error).__name__}: {error}"
     try:
-        seqpacket.send(sock, f"E{code} {text}".encode(errors="replace"))
+        os.write(sock.fileno(), f"E{code} {text}".encode(errors="replace"))
     finally:
         os._exit(code)
