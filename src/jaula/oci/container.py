@@ -302,7 +302,7 @@ def executed(record: Record) -> bool:
 
 
 def _stat_fields(pid: int) -> list[bytes]:
-    """Return the fields of proc_pid_stat(5) after the name; an empty list if there is no process."""
+    """Return the fields of proc_pid_stat(5) after the name; none if there is no process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b") ")[2].split()

@@ -179,7 +179,7 @@ def _stage(
             config = structs.replace(config, listener=listener)
         pid = wait_to_proceed(sync_sock)
         config = program.with_home(config)
-        init_exec.drop(config, label_fds)
+        init_exec.drop(config, label_fds, in_cwd=init_exec.try_cwd(config.cwd))
         program.execute(config, options.preserve, lambda: init_exec.confine(config, pid))
     except BaseException as error:  # noqa: BLE001 - reported, and the process exits
         report(sync_sock, error, "exec")

@@ -359,3 +359,65 @@ def with_terminal_refused(runtime: PrivateRuntime, flags: tuple[str, ...]) -> st
     bundle = runtime.bundle({"process": {"terminal": True}})
     bundle.err.write_text("")
     return bundle.refused(*flags)
+
+
+@pytest.mark.parametrize("exec_too", [False, True])
+def test_a_working_directory_that_only_root_may_enter_is_entered(
+    runtime: PrivateRuntime, exec_too: bool
+) -> None:
+    process = {"user": {"uid": 1000, "gid": 1000}, "cwd": "/private/deep"}
+    bundle = runtime.bundle({"process": process}, own_root=True, script="pwd; ls 2>&1; sleep 600")
+    private = bundle.path / "rootfs/private"
+    (private / "deep").mkdir(parents=True)
+    private.chmod(0o700)
+    try:
+        bundle.create()
+        assert bundle.start().returncode == 0
+        assert os.readlink(f"/proc/{bundle.pid}/cwd") == "/private/deep"
+        if exec_too:
+            assert bundle.inside("readlink /proc/self/cwd") == "/private/deep\n"
+    finally:
+        assert bundle.delete("--force").returncode == 0
+
+
+def test_a_working_directory_that_root_may_not_enter_is_entered_as_the_user(
+    runtime: PrivateRuntime, tmp_path: Path
+) -> None:
+    """As with NFS and root_squash: here root of a user namespace, and a file of another id."""
+    source = tmp_path / "source"
+    (source / "home").mkdir(parents=True, mode=0o755)
+    source.chmod(0o755)
+    (source / "home").chmod(0o700)
+    os.chown(source / "home", 1000, 1000)
+    rows = [{"containerID": n, "hostID": n, "size": 1} for n in (0, 1000)]
+    linux = {
+        "namespaces": [*runtime.config["linux"]["namespaces"], {"type": "user"}],
+        "uidMappings": [{"containerID": 0, "hostID": 200000, "size": 1}, rows[1]],
+        "gidMappings": [{"containerID": 0, "hostID": 200000, "size": 10}],
+    }
+    mount = {"destination": "/tmp", "type": "bind", "source": str(source), "options": ["bind"]}
+    process = {"user": {"uid": 1000, "gid": 0}, "cwd": "/tmp/home"}
+    bundle = runtime.bundle(
+        {"process": process, "linux": linux, "mounts": [*runtime.config["mounts"], mount]},
+        script="readlink /proc/self/cwd",
+    )
+    assert bundle.printed() == "/tmp/home\n"
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_missing_working_directory_is_made_below_a_read_only_root_too(
+    runtime: PrivateRuntime, readonly: bool
+) -> None:
+    changes = {"process": {"cwd": "/made/here"}, "root": {"readonly": readonly}}
+    bundle = runtime.bundle(changes, own_root=True, script="pwd; touch x 2>/dev/null; echo $?")
+    assert bundle.printed() == f"/made/here\n{int(readonly)}\n"
+
+
+@pytest.mark.parametrize("where", ["created", "run"])
+def test_a_program_is_found_from_the_working_directory(runtime: PrivateRuntime, where: str) -> None:
+    changes = {"process": {"cwd": "/bin", "args": ["./sleep", "0"]}}
+    if where == "run":
+        runtime.bundle(changes).printed()
+        return
+    with runtime.started(changes) as bundle:
+        assert bundle.ended() == 0

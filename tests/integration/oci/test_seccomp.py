@@ -139,29 +139,9 @@ def test_without_the_section_no_filter_is_loaded(runtime: PrivateRuntime) -> Non
 
 
 RUNTIME_CALLS = [
-    "close_range",
-    "openat",
-    "openat2",
-    "prctl",
-    "capset",
-    "setgroups",
-    "setresuid",
-    "setresgid",
-    "umask",
-    "chdir",
-    "getcwd",
-    "rt_sigaction",
-    "rt_sigprocmask",
-    "pipe2",
-    "sendto",
-    "sendmsg",
-    "stat",
-    "newfstatat",
-    "access",
-    "faccessat",
-    "faccessat2",
-    "clone",
-    "clone3",
+    *("close_range", "openat", "openat2", "prctl", "capset", "setgroups", "setresuid", "setresgid"),
+    *("umask", "chdir", "getcwd", "rt_sigaction", "rt_sigprocmask", "pipe2", "sendto", "sendmsg"),
+    *("stat", "newfstatat", "access", "faccessat", "faccessat2", "clone", "clone3"),
 ]
 """Calls of the runtime between a new process and its program; ``echo`` makes few of them."""
 

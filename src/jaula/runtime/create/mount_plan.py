@@ -149,6 +149,8 @@ def plan(
     if terminal:
         steps.append(devices.Console())
     steps.extend(after_devices)
+    if spec.process is not None:
+        steps.append(mask_steps.WorkingDirectory(spec.process.cwd))
     if linux is not None:
         steps.extend(mask_steps.Sysctl(name, value) for name, value in sorted(linux.sysctl.items()))
         steps.extend(mask_steps.ReadonlyPath(path) for path in linux.readonly_paths)

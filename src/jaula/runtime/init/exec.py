@@ -269,25 +269,11 @@ def take_stdio(
     return moved_fds
 
 
-def make_cwd(config: ProcessConfig) -> None:
-    """Create a missing working directory, owned by the container's root, as Docker does.
-
-    :raises ExecError: when a part of the path is not a directory.
-    """
-    try:
-        os.makedirs(config.cwd, 0o755, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ExecError(
-            f"working directory {os.fsdecode(config.cwd)!r} is not a directory"
-        ) from None
-    except OSError:
-        return  # chdir(2) reports the error later, as the process's own user
-
-
-def drop(config: ProcessConfig, label_fds: LabelFds) -> None:
+def drop(config: ProcessConfig, label_fds: LabelFds, *, in_cwd: bool) -> None:
     """Drop privileges; :func:`confine` and execve come next.
 
-    CAP_SYS_ADMIN is kept where the filter needs it.
+    CAP_SYS_ADMIN is kept where the filter needs it. ``in_cwd`` says that :func:`try_cwd` has
+    entered the working directory; otherwise the process's user enters it.
     """
     if config.session_keyring:
         keyring.join_new_session()
@@ -302,7 +288,8 @@ def drop(config: ProcessConfig, label_fds: LabelFds) -> None:
     os.setresuid(config.uid, config.uid, config.uid)
     os.umask(config.umask)
     capabilities.keep_on_setuid(False)
-    _enter_cwd(config.cwd)
+    if not in_cwd:
+        enter_cwd(config.cwd)
     kept = 0 if config.filter is None or config.no_new_privileges else _SYS_ADMIN
     capabilities.capset(config.effective | kept, config.permitted | kept, config.inheritable)
     capabilities.clear_ambient()
@@ -367,7 +354,11 @@ def set_groups(groups: Sequence[int]) -> None:
             raise ExecError("additional groups cannot be set in this user namespace") from None
 
 
-def _enter_cwd(cwd: bytes) -> None:
+def enter_cwd(cwd: bytes) -> None:
+    """Enter the working directory.
+
+    :raises ExecError: when that fails; without permission the exit code is 126.
+    """
     try:
         os.chdir(cwd)
     except OSError as error:
@@ -381,3 +372,17 @@ def _enter_cwd(cwd: bytes) -> None:
         inside = False
     if not inside:
         raise ExecError(f"working directory {os.fsdecode(cwd)!r} is outside the container")
+
+
+def try_cwd(cwd: bytes) -> bool:
+    """Enter the working directory as the runtime's user; return False without permission.
+
+    :raises ExecError: when it cannot be entered for another reason.
+    """
+    try:
+        enter_cwd(cwd)
+    except ExecError as exec_error:
+        if exec_error.exit_code != 126:
+            raise
+        return False
+    return True

@@ -28,13 +28,19 @@ from jaula.runtime.create.process import Stdio
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import hooks, lsm_labels, program
 from jaula.runtime.init.exec import ProcessConfig
-from jaula.runtime.init.mask_steps import MaskPath, ReadonlyPath, ReadonlyRoot, Sysctl
+from jaula.runtime.init.mask_steps import (
+    MaskPath,
+    ReadonlyPath,
+    ReadonlyRoot,
+    Sysctl,
+    WorkingDirectory,
+)
 from jaula.runtime.init.step import RootfsContext, Step
 from jaula.runtime.init.sync import HOOKS_DONE, report, socket_at, wait_to_proceed
 from jaula.spec.runtime import Hooks, State
 
-STEPS_AFTER_HOOKS = (Sysctl, ReadonlyPath, MaskPath, ReadonlyRoot)
-"""Steps that restrict the root; hooks, which may still change it, run before."""
+STEPS_AFTER_HOOKS = (WorkingDirectory, Sysctl, ReadonlyPath, MaskPath, ReadonlyRoot)
+"""Steps that complete the root; hooks, which may still change it, run before."""
 
 
 class InitConfig(msgspec.Struct, frozen=True):
@@ -157,13 +163,13 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
         if listener:
             listener = structs.replace(listener, socket=kept_fds[4])
             process_config = structs.replace(process_config, listener=listener)
-        init_exec.make_cwd(process_config)
+        in_cwd = init_exec.try_cwd(process_config.cwd)
         pid = wait_to_proceed(sync_sock)
         if kept_fds[3] >= 0:
             program.check_program(process_config)
             sync_sock = _wait_for_start(sync_sock, kept_fds[3])
         process_config = program.with_home(process_config)
-        init_exec.drop(process_config, label_fds)
+        init_exec.drop(process_config, label_fds, in_cwd=in_cwd)
         if config.hooks is not None and config.hooks.start_container and config.state is not None:
             action = "hooks"
             if listener:

@@ -1,4 +1,4 @@
-"""Steps that restrict the finished root: sysctls, read-only paths, masked paths."""
+"""Steps that complete the root: working directory, sysctls, read-only paths, masked paths."""
 
 from __future__ import annotations
 
@@ -9,14 +9,31 @@ import stat
 import msgspec
 
 from jaula.kernel import mounts, process
-from jaula.kernel.paths import (
-    RESOLVE,
-    open_in_root,
-    openat2,
-)
+from jaula.kernel.paths import RESOLVE, make_directory_in_root, open_in_root, openat2
+from jaula.runtime.init.exec import ExecError
 from jaula.runtime.init.step import RootfsContext, attach, is_procfs
 
 _DOMAINNAME = "kernel/domainname"
+
+
+class WorkingDirectory(msgspec.Struct, frozen=True):
+    """Create a missing working directory, owned by the container's root, as Docker does.
+
+    Where it cannot be created, chdir(2) reports that later.
+    """
+
+    path: str
+
+    def describe(self) -> str:
+        return f"create the working directory {self.path}"
+
+    def execute(self, context: RootfsContext) -> None:
+        try:
+            os.close(make_directory_in_root(context.root, self.path))
+        except (FileExistsError, NotADirectoryError):
+            raise ExecError(f"working directory {self.path!r} is not a directory") from None
+        except OSError:
+            return
 
 
 class Sysctl(msgspec.Struct, frozen=True):

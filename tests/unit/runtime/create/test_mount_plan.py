@@ -79,6 +79,7 @@ def test_the_whole_plan_in_order() -> None:
         "link /dev/core to /proc/kcore",
         "link /dev/ptmx to pts/ptmx",
         "open a terminal and bind it at /dev/console",
+        "create the working directory /",
         "set net.core.somaxconn to 128",
         "make /proc/sys read-only",
         "mask /proc/kcore",
