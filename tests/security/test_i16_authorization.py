@@ -291,6 +291,49 @@ def test_images_and_volumes_can_be_denied_to_a_user(guarded: PrivateEngine) -> N
     assert restricted.request("POST", "/volumes/create", {"Name": "v"}).status == 403
 
 
+MAKES_A_VOLUME: list[dict[str, Any]] = [
+    {"HostConfig": {"Binds": ["made-by-bind:/v"]}},
+    {"HostConfig": {"Binds": ["/v"]}},
+    {"HostConfig": {"Mounts": [{"Type": "volume", "Source": "made-by-mount", "Target": "/v"}]}},
+    {"HostConfig": {"Mounts": [{"Type": "volume", "Target": "/v"}]}},
+    {"Volumes": {"/v": {}}},  # as an image's VOLUME
+]
+
+
+@pytest.mark.parametrize("fields", MAKES_A_VOLUME)
+def test_a_container_makes_no_volume_for_a_user_who_may_make_none(
+    guarded: PrivateEngine, member: ApiUser, fields: dict[str, Any]
+) -> None:
+    restricted = ApiUser(guarded, RESTRICTED, RESTRICTED)
+    before = guarded.request("GET", "/volumes").json()["Volumes"]
+    body = {"Image": "busybox", "Cmd": ["true"]} | fields
+    refused = restricted.request("POST", "/containers/create", body)
+    assert refused.status == 403, refused
+    assert "may not create volume" in message(refused)
+    assert guarded.request("GET", "/volumes").json()["Volumes"] == before
+    made = member.request("POST", "/containers/create", body)
+    assert made.status == 201
+    member.request("DELETE", f"/containers/{made.json()['Id']}?v=1")
+    member.request("POST", '/volumes/prune?filters={"all":["1"]}')
+
+
+def test_volumes_that_exist_may_be_used_by_a_user_who_may_make_none(guarded: PrivateEngine) -> None:
+    restricted = ApiUser(guarded, RESTRICTED, RESTRICTED)
+    assert guarded.request("POST", "/volumes/create", {"Name": "there"}).status == 201
+    made = restricted.create("busybox", Binds=["there:/v"])
+    assert made.status == 201
+    body = {
+        "Image": "busybox",
+        "Volumes": {"/v": {}},
+        "HostConfig": {"VolumesFrom": [made.json()["Id"]]},
+    }
+    inherits = restricted.request("POST", "/containers/create", body)
+    assert inherits.status == 201, inherits
+    for reply in (inherits, made):
+        restricted.request("DELETE", f"/containers/{reply.json()['Id']}")
+    assert guarded.request("DELETE", "/volumes/there").status == 204
+
+
 # -- one parse -----------------------------------------------------------------------------------
 
 

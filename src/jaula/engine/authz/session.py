@@ -18,6 +18,7 @@ from jaula.engine.authz.policy import AccessLevel, ContainerAccess
 from jaula.engine.containers.create import Bounds
 from jaula.engine.relaxations import Relaxation
 from jaula.engine.secrets.store import SecretKind
+from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import JaulaError, NotFound
 from jaula.spec.api_params import Peer, Remote
 from jaula.state.audit_log import AuditEntry
@@ -208,6 +209,30 @@ class Session:
             for reference in references:
                 self.require_secret(kind, reference.source)
 
+    def require_volumes(self) -> None:
+        """Check that the caller may create, change and remove volumes.
+
+        :raises NotAuthorized: when it may not.
+        """
+        self.require_run()
+        if not self.is_admin and not self.rule.volumes:
+            raise self.denial("change volumes")
+
+    def authorize_volumes(self, resolved: ResolvedRequest) -> None:
+        """Check that the caller may create the volumes that a container needs and that are absent.
+
+        :raises NotAuthorized: when it may not.
+        """
+        if self.is_admin or self.rule.volumes:
+            return
+        for request in VolumeMounter(self.services).missing(resolved):
+            name = request.mount.name or f"for {request.mount.destination}"
+            raise self.denial(
+                f"create volume {name}",
+                "name a volume that exists, or mount a tmpfs at"
+                f" {request.mount.destination}; the operator grants volumes = true",
+            )
+
     def inherited_mounts(self, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
         """Return the mounts of the host that ``--volumes-from`` adds."""
         privileges: list[Privilege] = []
@@ -328,9 +353,7 @@ class AuditedAction:
 
         :raises NotAuthorized: when it may not.
         """
-        self._session.require_run()
-        if not self._session.is_admin and not self._session.rule.volumes:
-            raise self._session.denial("change volumes")
+        self._session.require_volumes()
 
     # -- the outcome -----------------------------------------------------------------------------
 

@@ -19,7 +19,13 @@ from jaula.errors import InvalidRequest, NotFound
 from jaula.kernel.mounts import MOUNT_ATTR
 from jaula.runtime.create import mount_options
 from jaula.runtime.create.mount_options import MountOptions
-from jaula.state.records import ContainerRecord, MountRecord, MountRequest, VolumesFrom
+from jaula.state.records import (
+    ContainerRecord,
+    MountRecord,
+    MountRequest,
+    ResolvedRequest,
+    VolumesFrom,
+)
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
@@ -51,6 +57,19 @@ class VolumeMounter:
                 mount = await self._volume(record, request)
             mounts[mount.destination] = mount
         return tuple(mounts.values())
+
+    def missing(self, resolved: ResolvedRequest) -> tuple[MountRequest, ...]:
+        """Return the mounts for which :meth:`create_sources` creates a volume."""
+        inherited = {
+            mount.destination for source in resolved.volumes_from for mount in self._from(source)
+        }
+        return tuple(
+            request
+            for request in resolved.mounts
+            if request.mount.type == "volume"
+            and not (request.mount.anonymous and request.mount.destination in inherited)
+            and not (request.mount.name and self._services.volumes.exists(request.mount.name))
+        )
 
     def undo(self) -> None:
         """Remove the volumes that were created for a container whose creation failed."""

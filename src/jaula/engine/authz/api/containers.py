@@ -50,6 +50,7 @@ class ContainersApi:
                     (*relaxations.of_request(resolved), *session.inherited_mounts(resolved))
                 )
                 session.authorize_secrets(resolved)
+                session.authorize_volumes(resolved)
                 return session.bounds(resolved, privileges)
 
             created = await self._service.create(
