@@ -267,6 +267,28 @@ def test_an_invalid_redirect_is_refused(
     assert puller.left() == []
 
 
+@pytest.mark.parametrize("reference", ["redirect", "token server"])
+def test_a_registry_outside_the_host_cannot_refer_to_the_host(
+    puller: Puller,
+    registry: ScriptedRegistry,
+    other: ScriptedRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: str,
+) -> None:
+    monkeypatch.setattr(  # the registry counts as outside
+        "jaula.images.registry.http.transport.is_host_address", lambda text: text == "127.0.0.2"
+    )
+    if reference == "redirect":
+        path = registry.blob_path(registry.layers[0])
+        redirect(registry, path, other.url + path)
+    else:
+        demand(registry, f'Bearer realm="{other.url}/token"')
+    held = HELD if reference == "redirect" else Credentials()
+    with pytest.raises(JaulaError, match="an address of the host itself: refused"):
+        puller.pull(f"{registry.name}/box:1", held)
+    assert not other.seen
+
+
 @pytest.fixture
 def secure(tmp_path: Path) -> Iterator[tuple[ScriptedRegistry, Puller]]:
     """Return a verified HTTPS registry and a client of it."""

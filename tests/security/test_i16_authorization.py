@@ -252,6 +252,28 @@ def test_a_reader_may_read_and_change_nothing(guarded: PrivateEngine) -> None:
     assert reader.request("POST", "/volumes/create", {}).status == 403
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/distribution/{}/x/json",
+        "/images/search?term={}/x",
+        "/jaula/manifests/{}/x",
+        "/jaula/signatures/{}/x",
+    ],
+)
+@pytest.mark.parametrize("uid", [READER, RESTRICTED])
+def test_a_user_without_the_images_grant_reaches_no_service_through_the_engine(
+    guarded: PrivateEngine, uid: int, path: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        refused = ApiUser(guarded, uid, uid).request("GET", path.format(address))
+        assert refused.status == 403, refused
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
 def test_a_user_without_a_rule_is_refused_before_its_body(guarded: PrivateEngine) -> None:
     stranger = ApiUser(guarded, STRANGER, STRANGER)
     for path in ("/_ping", "/version", "/info", "/containers/json", "/events?until=1"):

@@ -209,6 +209,15 @@ class Session:
             for reference in references:
                 self.require_secret(kind, reference.source)
 
+    def require_images(self) -> None:
+        """Check that the caller may change images, and make the engine contact a registry.
+
+        :raises NotAuthorized: when it may not.
+        """
+        self.require_run()
+        if not self.is_admin and not self.rule.images:
+            raise self.denial("change images or use registries")
+
     def require_volumes(self) -> None:
         """Check that the caller may create, change and remove volumes.
 
@@ -344,9 +353,7 @@ class AuditedAction:
 
         :raises NotAuthorized: when it may not.
         """
-        self._session.require_run()
-        if not self._session.is_admin and not self._session.rule.images:
-            raise self._session.denial("change images")
+        self._session.require_images()
 
     def require_volumes(self) -> None:
         """Check that the caller may change volumes.

@@ -19,7 +19,10 @@ Documents = list[Document]
 
 
 class RegistryApi:
-    """Registries need the images grant, for a push as for a pull.
+    """Registries need the images grant, for a query as for a pull and a push.
+
+    The engine connects from the host's network. So a caller that may only read cannot make it
+    connect to an address of its choice.
 
     The audit log has the address of the registry, never the credentials.
     """
@@ -50,11 +53,11 @@ class RegistryApi:
             return await self._service.login(auth)
 
     async def inspect(self, name: str, auth: RegistryAuth | None) -> Document:
-        self._session.require_run()
+        self._session.require_images()
         return await self._service.inspect(name, auth)
 
     async def manifest(self, name: str, auth: RegistryAuth | None) -> Document:
-        self._session.require_run()
+        self._session.require_images()
         return await self._service.manifest(name, auth)
 
     async def push_list(
@@ -67,5 +70,5 @@ class RegistryApi:
     async def search(
         self, term: str, limit: int, filters: Filters, auth: RegistryAuth | None
     ) -> Documents:
-        self._session.require_run()
+        self._session.require_images()
         return await self._service.search(term, limit, filters, auth)

@@ -24,7 +24,7 @@ class TrustApi:
         return self._service.policy(name)
 
     async def signatures(self, name: str, auth: RegistryAuth | None) -> Document:
-        self._session.require_run()
+        self._session.require_images()
         return await self._service.signatures(name, auth)
 
     async def sign(self, name: str, body: SignatureAdd, auth: RegistryAuth | None) -> Document:

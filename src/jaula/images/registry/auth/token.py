@@ -185,6 +185,7 @@ class Authorizer:
         return self._read(data)
 
     def _check_realm(self, realm: Url, origin: Url) -> None:
+        self._transport.check_reference(origin, realm)
         if realm.scheme == "http" and (
             origin.scheme == "https"
             or not self._transport.hosts.is_insecure(realm.host, realm.port)

@@ -3,6 +3,8 @@
 * An ``Authorization`` header is for one origin (scheme, host, port). A redirect to another origin
   drops it. A redirect from https to http is refused. One to http is followed only if the operator
   allows plain HTTP for that host.
+* A server outside the host cannot refer to an address of the host, by a redirect or as its token
+  server: only the client that names a registry decides that the engine connects to the host itself.
 * A response is read under a limit, or as a stream of known length.
 * An idle connection may be dead. A request that fails on one is repeated on a new connection.
 """
@@ -10,6 +12,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +20,7 @@ from contextlib import ExitStack
 from time import monotonic
 from types import TracebackType
 
-from jaula.errors import InvalidRequest
+from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.errors import ConnectionLost, unreachable
 from jaula.images.registry.hosts import Endpoint, Hosts
@@ -27,6 +30,7 @@ from jaula.images.registry.http.connection import Connection
 from jaula.images.registry.http.proxy import Proxies
 from jaula.images.registry.http.url import Url
 from jaula.images.registry.timeouts import REDIRECTS, Timeouts
+from jaula.spec.host_address import is_host_address
 
 _IDLE = 30.0  # seconds after which an idle connection is closed
 _MAX_IDLE = 8  # connections
@@ -156,10 +160,32 @@ class Transport:
             response.drop()
             target = http_url.parse(location, url)
             self._check_redirect(url, target)
+            self.check_reference(first_url, target)
             if target.origin != url.origin:
                 request_headers.pop("Authorization", None)
             url = target
         raise InvalidRequest(f"{first_url.authority} redirects more than {REDIRECTS} times")
+
+    def check_reference(self, source: Url, target: Url) -> None:
+        """Check that a server may refer the engine to ``target``.
+
+        :raises NotAuthorized: if the target is the host itself and the server is not.
+        """
+        if target.host != source.host and self._is_host(target) and not self._is_host(source):
+            raise NotAuthorized(
+                f"{source.authority} refers to {target.authority}, an address of the host itself:"
+                " refused"
+            )
+
+    def _is_host(self, url: Url) -> bool:
+        """Return whether one of the IP addresses that the engine would connect to is the host's."""
+        if self._proxies.of(url) is not None:
+            return False
+        try:
+            found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+        except OSError:
+            return False  # a connection fails too
+        return any(is_host_address(str(address[4][0])) for address in found)
 
     def _check_redirect(self, source: Url, target: Url) -> None:
         if target.scheme == "https":
