@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -301,6 +302,44 @@ def test_users_who_open_every_connection_they_get_do_not_lock_others_out(
         late = ApiUser(guarded, MEMBER, MEMBER, (GROUP,))
         assert late.request("GET", "/_ping").status == 200
         assert guarded.request("GET", "/containers/json").status == 200
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def test_a_reader_is_refused_before_its_body_and_the_audit_log_has_it(
+    guarded: PrivateEngine,
+) -> None:
+    reader = ApiUser(guarded, READER, READER)
+    for method, path in (
+        ("POST", "/containers/create"),
+        ("POST", "/images/load"),
+        ("PUT", "/containers/x/archive"),
+    ):
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+        status, body = reader.raw(head.encode())
+        assert status == 403, body
+        files = sorted((guarded.root / "lib" / "audit").glob("*.log"))
+        last = json.loads(files[-1].read_bytes().splitlines()[-1])
+        assert (last["uid"], last["status"]) == (READER, 403)
+        assert (last["action"], last["object"]) == ("request", f"{method} {path}")
+
+
+def test_half_bodies_of_one_user_take_a_share_of_the_memory(
+    guarded: PrivateEngine, member: ApiUser
+) -> None:
+    head = b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n"
+    held: list[socket.socket] = []
+    try:
+        for _ in range(20):  # 60 MB
+            held.append(member.connect())
+            held[-1].sendall(head + b" " * 3_000_000)
+        refused, _, _ = select.select(held, [], [], 30)
+        assert refused
+        assert refused[0].recv(4096).startswith(b"HTTP/1.1 503 ")
+        other = ApiUser(guarded, OTHER, OTHER, (GROUP,))
+        assert other.create("busybox", "beside").status == 201
+        assert guarded.request("DELETE", "/containers/beside").status == 204
     finally:
         for sock in held:
             sock.close()

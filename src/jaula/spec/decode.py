@@ -67,7 +67,7 @@ def _members(document: dict[str, Any], zero: Any) -> dict[str, Any]:
 _Type = TypeVar("_Type", bound=msgspec.Struct)
 
 
-def decode(data: bytes, kind: type[_Type]) -> _Type:
+def decode(data: bytes | bytearray, kind: type[_Type]) -> _Type:
     """Decode the JSON body of a request as Docker does; an empty body is an empty document.
 
     :raises msgspec.DecodeError: when the body is not valid JSON (``ValidationError``: a wrong

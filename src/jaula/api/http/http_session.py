@@ -32,6 +32,7 @@ from collections.abc import Iterable
 import h11
 
 from jaula.api.backend import Backend
+from jaula.api.http.caller_quota import CallerQuota
 from jaula.api.http.errors import BadHeader, Busy, Disconnected
 from jaula.api.http.protocol import MAX_HEAD, HttpProtocol, Phase
 from jaula.api.http.request import Handler, Query, Request, unquote
@@ -75,10 +76,21 @@ class HttpSession:
     """The task of one connection."""
 
     def __init__(
-        self, connection: HttpProtocol, router: Router, engine: Backend, *, busy: bool = False
+        self,
+        connection: HttpProtocol,
+        router: Router,
+        engine: Backend,
+        memory: CallerQuota,
+        *,
+        busy: bool = False,
     ) -> None:
-        """Serve a connection. If ``busy``, the first request is answered with an error."""
+        """Serve a connection.
+
+        ``memory`` is the budget of all bodies together, in bytes. If ``busy``, the first request is
+        answered with an error.
+        """
         self._connection = connection
+        self._memory = memory
         self._busy = busy
         self._parser = connection.parser
         self._router = router
@@ -119,7 +131,7 @@ class HttpSession:
         """
         if self._busy:
             raise Busy("too many connections are open")
-        self._engine.access.require_access(_describe(request))
+        self._engine.access.require_access(_title(request))
 
     async def _reject(self, error: JaulaError) -> None:
         """Answer without reading a body, if an answer is possible; end the connection."""
@@ -138,7 +150,10 @@ class HttpSession:
         try:
             routed, handler = self._route(request, target)
             upgrade = routed.upgrade
-            answer = await handler(routed)
+            try:
+                answer = await handler(routed)
+            finally:
+                routed.release()
         except Disconnected:
             raise
         except Exception as exc:  # noqa: BLE001 - every exception becomes an answer here
@@ -188,7 +203,9 @@ class HttpSession:
             query=Query(raw_query),
             headers=dict(request.headers),
             version=version,
-            body=self._connection.body,
+            title=_title(request),
+            chunks=self._connection.body,
+            memory=self._memory,
             peer=self._connection.peer,
         )
         return routed, handler
@@ -331,7 +348,7 @@ def _check_head(request: h11.Request) -> None:
         raise BadHeader(f"the head of the request is larger than {MAX_HEAD} bytes", 431)
 
 
-def _describe(request: h11.Request) -> str:
+def _title(request: h11.Request) -> str:
     """Return the method and the path of a request, for the audit log."""
     path, _, _ = request.target.decode("ascii").partition("?")
     return f"{request.method.decode('ascii')} {path}"

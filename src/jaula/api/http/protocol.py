@@ -40,7 +40,8 @@ from jaula.api.http.errors import BadHeader, Disconnected, TooSlow
 from jaula.spec.api_params import Origin, Peer, Remote
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers
-HIGH_WATER = 256 * 1024  # bytes of unread input, or unsent output, that pause the sender
+HIGH_WATER = 256 * 1024  # bytes of unsent output, or of a body that is read, that pause the sender
+MAX_UNREAD = 64 * 1024  # bytes of input that no route reads
 MAX_DISCARD = 256 * 1024 * 1024  # bytes of an unread body that are skipped
 
 IDLE_SECONDS = 300.0
@@ -84,6 +85,9 @@ class Phase(enum.Enum):
     GONE = enum.auto()  # lost, or handed over
 
 
+_received = memoryview(bytearray(HIGH_WATER))  # of one connection at a time, until it is parsed
+
+
 class ProtocolOwner(Protocol):
     """The server, as a connection sees it."""
 
@@ -99,8 +103,11 @@ class ProtocolOwner(Protocol):
         """Run the task of the connection and keep a reference to it."""
 
 
-class HttpProtocol(asyncio.Protocol):
+class HttpProtocol(asyncio.BufferedProtocol):
     """The asyncio protocol of a connection.
+
+    Input that no route reads is limited to ``MAX_UNREAD``, twice at most, so many connections do
+    not take much memory.
 
     ``origin`` is set if the socket is one end of a pair that the engine forwards to the client: the
     kernel would name the engine itself as the peer.
@@ -152,17 +159,25 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._task = self._owner.spawn(session)
 
-    def data_received(self, data: bytes) -> None:
+    def _limit(self) -> int:
+        """Return how many bytes of input are read at once, and may be unread, in bytes."""
+        body = self._readable is not None and self.phase not in (Phase.IDLE, Phase.HEAD)
+        return HIGH_WATER if body else MAX_UNREAD
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _received[: self._limit()]
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self.phase is Phase.GONE:
             return
-        self.parser.receive_data(data)
-        self._unread += len(data)
+        self.parser.receive_data(bytes(_received[:nbytes]))
+        self._unread += nbytes
         if self.phase is Phase.IDLE:
             self.phase = Phase.HEAD
             self._deadline = self.loop.time() + HEAD_SECONDS
         elif self._deadline != inf and self.phase is not Phase.HEAD:
             self._deadline = self.loop.time() + BODY_SECONDS
-        if self._unread > HIGH_WATER:
+        if self._unread > self._limit():
             self.pause_reading()
         self._wake()
 

@@ -13,7 +13,8 @@ from typing import TypeVar
 import msgspec
 
 from jaula.api.backend import Backend
-from jaula.api.http.errors import TooLarge
+from jaula.api.http.caller_quota import CallerQuota
+from jaula.api.http.errors import Busy, TooLarge
 from jaula.api.http.response import Answer
 from jaula.errors import InvalidRequest
 from jaula.spec.api_params import Origin
@@ -164,9 +165,24 @@ class Request:
 
     ``name`` is the variable part of the path, decoded, and ``version`` the API version in the path.
     ``upgrade`` is true if the client asks to switch protocols.
+
+    ``title`` is the method and path, for the audit log. ``chunks`` yields the body. The bytes of a
+    body that is held in memory are taken from ``memory`` until :meth:`release`.
     """
 
-    __slots__ = ("_headers", "body", "engine", "name", "peer", "query", "upgrade", "version")
+    __slots__ = (
+        "_chunks",
+        "_headers",
+        "_held",
+        "_memory",
+        "_title",
+        "engine",
+        "name",
+        "peer",
+        "query",
+        "upgrade",
+        "version",
+    )
 
     def __init__(
         self,
@@ -175,7 +191,9 @@ class Request:
         query: Query,
         headers: dict[bytes, bytes],
         version: tuple[int, int],
-        body: Callable[[], AsyncIterator[bytes]],
+        title: str,
+        chunks: Callable[[], AsyncIterator[bytes]],
+        memory: CallerQuota,
         peer: Origin | None,
     ) -> None:
         self.engine = engine
@@ -183,7 +201,10 @@ class Request:
         self.query = query
         self._headers = headers
         self.version = version
-        self.body = body
+        self._title = title
+        self._chunks = chunks
+        self._memory = memory
+        self._held = 0  # bytes of ``memory``
         self.peer = peer
         self.upgrade = b"upgrade" in headers
 
@@ -191,15 +212,37 @@ class Request:
         """Return a header by its lower-case name; empty if absent."""
         return self._headers.get(name, b"").decode("latin-1")
 
-    async def _document_bytes(self) -> bytes:
+    def body(self) -> AsyncIterator[bytes]:
+        """Return the chunks of the body, for a caller that may send one.
+
+        :raises NotAuthorized: when the caller may not change anything.
+        """
+        self.engine.access.require_body(self._title)
+        return self._chunks()
+
+    async def _document_bytes(self) -> bytearray:
+        chunks = self.body()
         if int(self._headers.get(b"content-length", b"0")) > MAX_DOCUMENT:
             raise TooLarge(f"the body is larger than the limit of {MAX_DOCUMENT} bytes")
         data = bytearray()
-        async for chunk in self.body():
-            data += chunk
-            if len(data) > MAX_DOCUMENT:
+        async for chunk in chunks:
+            if len(data) + len(chunk) > MAX_DOCUMENT:
                 raise TooLarge(f"the body is larger than the limit of {MAX_DOCUMENT} bytes")
-        return bytes(data)
+            self._hold(len(chunk))
+            data += chunk
+        return data
+
+    def _hold(self, size: int) -> None:
+        access = self.engine.access
+        if not self._memory.take(access.caller, size, root=access.is_root):
+            raise Busy("the bodies of all requests take too much memory", hint="try again")
+        self._held += size
+
+    def release(self) -> None:
+        """Give back the memory of the body, which no process reads any more."""
+        if self._held:
+            self._memory.give_back(self.engine.access.caller, self._held)
+            self._held = 0
 
     async def document(self, kind: type[_Document], *, required: bool = False) -> _Document:
         """Return the JSON body as a typed document. An absent body is an empty document.

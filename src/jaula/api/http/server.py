@@ -26,6 +26,8 @@ MAX_CONNECTIONS = 1024
 ROOT_CONNECTIONS = 64  # of these, for root only
 MAX_REFUSED = 64  # connections of clients that get an error as the answer to their first request
 REFUSED_SECONDS = 5.0  # for the first head of such a client
+MAX_BODIES = 64 * 1024 * 1024  # bytes of all bodies that are held in memory
+ROOT_BODIES = 8 * 1024 * 1024  # of these, for root only
 BACKLOG = 512  # connections
 SWEEP_SECONDS = 5.0
 GRACE_SECONDS = 5.0  # for routes that run when the server closes
@@ -51,6 +53,7 @@ class Server:
         self._router = Router(ROUTES)
         self._admitted = CallerQuota(max_connections, root_connections)
         self._refused = CallerQuota(MAX_REFUSED, 0)
+        self._bodies = CallerQuota(MAX_BODIES, ROOT_BODIES)
         self._connections: dict[HttpProtocol, tuple[CallerQuota, str]] = {}
         self._tasks = BackgroundTasks(_log, "a connection failed")
         self._listeners: list[asyncio.Server] = []
@@ -125,7 +128,7 @@ class Server:
         self._connections[connection] = quota, caller
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
-        return HttpSession(connection, self._router, engine, busy=busy).run()
+        return HttpSession(connection, self._router, engine, self._bodies, busy=busy).run()
 
     def forget(self, connection: HttpProtocol) -> None:
         """Remove a lost connection."""

@@ -366,6 +366,79 @@ def test_a_caller_that_loses_its_access_is_refused_on_an_open_connection() -> No
     served(test)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/containers/create?name=a"),
+        ("POST", "/containers/a/exec"),
+        ("POST", "/images/load"),
+        ("POST", "/images/create?fromSrc=-"),
+        ("POST", "/build"),
+        ("PUT", "/containers/a/archive?path=/"),
+    ],
+)
+def test_a_client_that_may_not_change_anything_is_refused_before_its_body(
+    method: str, path: str
+) -> None:
+    async def test(server: Served) -> None:
+        server.access = Access("1000", bodies=False)
+        client = await server.client()
+        client.send(method, path, headers={"Content-Length": "1000000"})
+        answer = await client.answer()
+        assert answer.status == 403
+        assert answer.message.endswith(f"anything: {method} {path.partition('?')[0]}")
+
+    served(test)
+
+
+def test_the_bodies_of_all_requests_have_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "MAX_BODIES", 1_000_000)
+    monkeypatch.setattr(servers, "ROOT_BODIES", 200_000)
+    whole = json.dumps({"Cmd": ["x" * 150_000]}).encode()
+
+    async def test(server: Served) -> None:
+        def held() -> int:
+            return server.server._bodies._used
+
+        server.access = Access("1000")
+        half = [await server.client() for _ in range(2)]
+        for count, client in enumerate(half, 1):
+            client.send("POST", "/containers/create?name=h", headers={"Content-Length": "200000"})
+            client.writer.write(b" " * 150_000)
+            await eventually(lambda count=count: held() == count * 150_000)
+        client = await server.client()
+        answer = await client.ask("POST", "/containers/create?name=a", whole)
+        assert answer.status == 503
+        assert "too much memory" in answer.message
+        for caller in ("1001", "0"):
+            server.access = Access(caller)
+            client = await server.client()
+            answer = await client.ask("POST", f"/containers/create?name={caller}", whole)
+            assert answer.status == 201
+        assert held() == 300_000
+        for client in half:
+            client.close()
+        await eventually(lambda: held() == 0)
+
+    served(test)
+
+
+def test_input_that_no_route_reads_stays_in_the_kernel() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        await client.ask("POST", "/containers/create?name=a", {"Cmd": ["slow"]})
+        client.send("POST", "/containers/a/start")
+        await eventually(lambda: server.engine.containers.held)
+        client.send("POST", "/containers/a/kill", b" " * 900_000)
+        (connection,) = server.server._connections
+        await eventually(lambda: connection._paused)
+        unread = len(connection.parser.trailing_data[0])
+        assert 0 < unread <= 2 * connections.MAX_UNREAD
+        server.engine.containers.released.set()
+
+    served(test)
+
+
 def test_a_server_that_closes_answers_that_the_engine_is_stopping() -> None:
     async def test(server: Served) -> None:
         working, begun = [await server.client() for _ in range(2)]

@@ -46,5 +46,5 @@ class AccessApi:
         :raises NotAuthorized: when it may not change anything.
         """
         if self._session.rule.access < AccessLevel.RUN:
-            with self._session.begin("send", request):
+            with self._session.begin("request", request):
                 self._session.require_run()
