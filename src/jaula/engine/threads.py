@@ -1,4 +1,4 @@
-"""Run synchronous code in threads for the event loop: streams in and out, own threads, namespaces.
+"""Run synchronous code in threads for the event loop: streams in and out, own threads.
 
 Both directions have back pressure: a slow reader slows the producer, and neither holds more than a
 few chunks in memory.
@@ -91,25 +91,6 @@ def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
 
     threading.Thread(target=run, name="own-thread", daemon=True).start()
     return done
-
-
-def in_unshared_thread(work: Callable[[], Result]) -> Result:
-    """Run ``work`` in a thread of its own, which may leave the process's namespaces."""
-    outcome: list[Result] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised in the calling thread
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="unshared")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
 
 
 async def feed(stream: AsyncIterator[bytes], descriptor: int) -> None:

@@ -178,6 +178,9 @@ def pivot_root(new_root: str, put_old: str) -> None:
     _pivot_root(_bytes(new_root), _bytes(put_old))
 
 
+_statx = function("statx", _int, _str, _int, ctypes.c_uint, ctypes.c_void_p)
+_STATX_SIZE = 256  # bytes of a struct statx
+_STATX_ATTR_MOUNT_ROOT = 0x2000
 _fstatfs = function("fstatfs", ctypes.c_int, ctypes.c_void_p)
 
 
@@ -295,6 +298,20 @@ def mount_id(fd: int) -> int:
     if not buffer.stx_mask & _STATX_MNT_ID:
         raise OSError(errno.ENOSYS, "statx reports no mount id")
     return int(buffer.stx_mnt_id)
+
+
+def is_mount_root(fd: int) -> bool:
+    """Return whether a descriptor refers to the root of its mount: statx(2), Linux 5.8.
+
+    :raises OSError: ENOSYS when the kernel does not report it.
+    """
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    _statx(fd, b"", AT_EMPTY_PATH, 0, ctypes.addressof(buffer))
+    attributes = ctypes.c_uint64.from_buffer(buffer, 8).value
+    known = ctypes.c_uint64.from_buffer(buffer, 56).value
+    if not known & _STATX_ATTR_MOUNT_ROOT:
+        raise OSError(errno.ENOSYS, "statx reports no mount roots")
+    return bool(attributes & _STATX_ATTR_MOUNT_ROOT)
 
 
 def is_mount_point(path: str) -> bool:

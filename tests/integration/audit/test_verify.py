@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness import containers
 from harness.engine import PrivateEngine
 from jaula.audit.model.result import Result, Verdict, passed
 from jaula.audit.verify import render, verify
@@ -174,6 +175,34 @@ def test_a_joined_network_is_named(start: Start) -> None:
     rows = second.rows()
     assert second.failing() == set(), explain(rows)
     assert "namespace net" in second.relaxed()
+
+
+def test_a_first_process_that_called_chroot_passes(start: Start) -> None:
+    script = "mkdir -p /jail/bin; cp /bin/sleep /jail/bin; exec chroot /jail /bin/sleep 1000"
+    proof = start(command=("sh", "-c", script))
+    inside = lambda: os.listdir(f"/proc/{proof.pid}/root") == ["bin"]  # noqa: E731
+    containers.eventually(inside, "it has changed its root")
+    assert proof.failing() == set(), explain(proof.rows())
+    proof.unmount("/proc/keys")
+    assert proof.failing() == {"masked paths"}
+
+
+def test_a_volume_behind_a_symbolic_link_of_the_image_passes(
+    engine: PrivateEngine, start: Start
+) -> None:
+    first = start(command=("sh", "-c", "ln -s /tmp /link; sleep 1000"))
+    linked = lambda: os.path.lexists(f"/proc/{first.pid}/root/link")  # noqa: E731
+    containers.eventually(linked, "the link exists")
+    image = containers.unique("linked")
+    assert engine.cli("jaula", "commit", first.inspect["Id"], image).returncode == 0
+    try:
+        with containers.running(engine, image, flags=("-v", "/link/data")) as name:
+            proof = Proof(engine, name)
+            assert proof.failing() == set(), explain(proof.rows())
+            proof.mount("x", "/tmp/data", "tmpfs", MS.NOSUID | MS.NODEV)
+            assert proof.failing() == {"mount identity", "volume /link/data"}
+    finally:
+        engine.cli("jaula", "rmi", image)
 
 
 # -- layers stripped in the kernel -----------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Threads with namespaces of their own, and work that a cancellation does not interrupt."""
+"""Work in threads that a cancellation does not interrupt."""
 
 from __future__ import annotations
 
@@ -7,20 +7,7 @@ import threading
 
 import pytest
 
-from jaula.engine.threads import in_thread, in_unshared_thread
-
-
-def test_work_is_done_in_another_thread_and_its_result_returned() -> None:
-    assert in_unshared_thread(threading.get_ident) != threading.get_ident()
-    assert in_unshared_thread(lambda: None) is None
-
-
-def test_a_failure_is_raised_in_the_calling_thread() -> None:
-    def fail() -> None:
-        raise PermissionError("no")
-
-    with pytest.raises(PermissionError, match="no"):
-        in_unshared_thread(fail)
+from jaula.engine.threads import in_thread
 
 
 def test_a_cancelled_caller_waits_for_the_end_of_its_thread() -> None:

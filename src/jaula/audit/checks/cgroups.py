@@ -26,8 +26,10 @@ class CgroupDirs:
     def __init__(self, container: AuditedContainer) -> None:
         self._legacy: dict[str, str] = {}
         self._unified: str | None = None
+        self.paths: set[str] = set()  # of the process, in every hierarchy
         for line in container.read("cgroup").splitlines():
             _, names, path = line.split(":", 2)
+            self.paths.add(path)
             for mount in container.host_mounts:
                 if names and mount.fstype == "cgroup":
                     shared = set(names.split(",")) & set(mount.super_options)

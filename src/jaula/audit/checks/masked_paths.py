@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
-from jaula.kernel.mountinfo import top
 from jaula.kernel.paths import open_in_root
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 
@@ -81,7 +80,7 @@ def is_masked(container: AuditedContainer, path: str) -> bool:
         return True
     try:
         status = os.fstat(fd)
-        mount = top(container.mounts, path)
+        mount = container.mount_at(path)
         if mount is None:
             return False
         if stat.S_ISCHR(status.st_mode):

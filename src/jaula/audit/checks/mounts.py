@@ -16,14 +16,11 @@ from typing import Any
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, Verdict, verdict_of
-from jaula.kernel.mountinfo import MountInfo, top
+from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.paths import open_in_root
 
 FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
 _MEMORY_FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
-OPEN_TREES = ("/dev/pts", "/sys/fs/cgroup")
-"""Below these paths the container's own kernel file systems may have mounts of their own."""
-
 
 INFO = CheckInfo(
     id="mounts",
@@ -42,31 +39,29 @@ INFO = CheckInfo(
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield the inventory, the flags of the standard mounts, and a row for each requested mount."""
     yield _inventory(container)
-    requested = {
-        _clean(str(m.get("Destination"))): m for m in container.inspect.get("Mounts") or ()
-    }
+    requested = {clean(str(m.get("Destination"))): m for m in container.inspect.get("Mounts") or ()}
     yield _flags(container, requested)
     for destination, request in requested.items():
         yield _one(container, destination, request)
     yield from _delivered(container)
 
 
-def _targets(container: AuditedContainer) -> list[str]:
+def secret_targets(container: AuditedContainer) -> list[str]:
     """Return the paths of secrets and configs."""
     references = [r for key in ("Secrets", "Configs") for r in container.host_config.get(key) or ()]
-    return [_clean(str(reference.get("Target"))) for reference in references]
+    return [clean(str(reference.get("Target"))) for reference in references]
 
 
 def _delivered(container: AuditedContainer) -> Iterator[Result]:
     """Yield a row if there are secrets or configs."""
     wrong = []
-    for target in _targets(container):
-        mount = top(container.mounts, target) or top(container.mounts, os.path.dirname(target))
+    for target in secret_targets(container):
+        mount = container.mount_of(target)
         if mount is None or mount.fstype != "tmpfs":
             wrong.append(f"{target} is not in memory")
         elif missing := _MEMORY_FLAGS - _effective(mount):
             wrong.append(f"{target} lacks {','.join(sorted(missing))}")
-    if _targets(container):
+    if secret_targets(container):
         yield Result(
             "secrets and configs", "mounts", f"in memory, {','.join(sorted(_MEMORY_FLAGS))}",
             "; ".join(wrong) or "all are", container.path("mountinfo"), verdict_of(not wrong, None),
@@ -75,12 +70,13 @@ def _delivered(container: AuditedContainer) -> Iterator[Result]:
 
 def _inventory(container: AuditedContainer) -> Result:
     exact = {"/", "/dev/console"}
-    exact |= {_clean(mount.destination) for mount in container.spec.mounts}
-    exact |= {_clean(device.path) for device in container.linux.devices}
-    exact |= {_clean(path) for path in container.linux.masked_paths}
-    exact |= {_clean(path) for path in container.linux.readonly_paths}
+    exact |= {clean(mount.destination) for mount in container.spec.mounts}
+    exact |= {clean(device.path) for device in container.linux.devices}
+    exact |= {clean(path) for path in container.linux.masked_paths}
+    exact |= {clean(path) for path in container.linux.readonly_paths}
+    exact |= {mount.target for mount in map(container.mount_at, sorted(exact)) if mount is not None}
     allowed_trees = [
-        _clean(mount.destination)
+        clean(mount.destination)
         for mount in container.spec.mounts
         if "rbind" in mount.options or mount.type in ("cgroup", "cgroup2")
     ]
@@ -90,11 +86,11 @@ def _inventory(container: AuditedContainer) -> Result:
         if mount.target not in exact
         and not any(mount.target.startswith(tree + "/") for tree in allowed_trees)
     ]
-    requested = [_clean(str(m.get("Destination"))) for m in container.inspect.get("Mounts") or ()]
+    requested = [clean(str(m.get("Destination"))) for m in container.inspect.get("Mounts") or ()]
     extra_binds = [
-        _clean(mount.destination)
+        clean(mount.destination)
         for mount in container.spec.mounts
-        if mount.type == "bind" and _clean(mount.destination) not in requested
+        if mount.type == "bind" and clean(mount.destination) not in requested
     ]
     unexpected_binds = [path for path in extra_binds if not _engine_file(container, path)]
     effective = f"{len(container.mounts)} mounts"
@@ -112,7 +108,7 @@ def _engine_file(container: AuditedContainer, path: str) -> bool:
     """Return whether the engine itself makes this bind."""
     if path in ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/sbin/docker-init"):
         return True
-    targets = _targets(container)
+    targets = secret_targets(container)
     if path in targets or any(os.path.dirname(target) == path for target in targets):
         return True
     shares = {
@@ -136,10 +132,10 @@ def _flags(container: AuditedContainer, requested: Mapping[str, Any]) -> Result:
     """Check that every standard mount has the flags of its spec entry."""
     wrong, count = [], 0
     for mount in container.spec.mounts:
-        destination = _clean(mount.destination)
+        destination = clean(mount.destination)
         if destination in requested or mount.type is None:
             continue
-        actual = top(container.mounts, destination)
+        actual = container.mount_at(destination)
         expected = FLAGS & set(mount.options)
         if "rro" in mount.options:
             expected |= {"ro"}
@@ -161,12 +157,12 @@ def _one(container: AuditedContainer, destination: str, request: Mapping[str, An
     expected = set() if request.get("RW", True) else {"ro"}
     if kind == "volume":
         expected |= {"nosuid", "nodev"}
-    in_spec = next((m for m in container.spec.mounts if _clean(m.destination) == destination), None)
+    in_spec = next((m for m in container.spec.mounts if clean(m.destination) == destination), None)
     if in_spec is not None:
         expected |= FLAGS & set(in_spec.options)
     label = f"{kind} {destination}"
     requested = ",".join(sorted(expected)) or "writable"
-    actual = top(container.mounts, destination)
+    actual = container.mount_at(destination)
     evidence = container.path("mountinfo")
     if actual is None or in_spec is None:
         missing = "not mounted" if actual is None else "not in the spec"
@@ -178,7 +174,7 @@ def _one(container: AuditedContainer, destination: str, request: Mapping[str, An
     source = str(request.get("Source") or "")
     same = True
     if kind in ("bind", "volume") and source:
-        same = _same(container, source, destination)
+        same = is_source(container, source, destination)
         evidence += f", {source}"
         if not same:
             effective += f"; it is not {source}"
@@ -192,7 +188,7 @@ def _one(container: AuditedContainer, destination: str, request: Mapping[str, An
     )
 
 
-def _same(container: AuditedContainer, source: str, destination: str) -> bool:
+def is_source(container: AuditedContainer, source: str, destination: str) -> bool:
     """Return whether the destination is this file of the host, or of the shim's root."""
     destination_id = file_identity(container, destination)
     if destination_id == stat_identity(os.stat(source)):
@@ -224,5 +220,6 @@ def _effective(mount: MountInfo) -> frozenset[str]:
     return mount.options | ({"ro"} & set(mount.super_options))
 
 
-def _clean(path: str) -> str:
+def clean(path: str) -> str:
+    """Return an absolute path without empty components and dots."""
     return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))

@@ -36,7 +36,7 @@ INFO = CheckInfo(
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield rows for the root, propagation, and the paths of the init process."""
     evidence = container.path("mountinfo")
-    root = top(container.mounts, "/")
+    root = container.mount_at("/")
     if root is None:
         raise ValueError("no mount at / in the container's mount table")
     host_root = top(container.host_mounts, "/")

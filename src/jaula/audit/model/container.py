@@ -23,6 +23,9 @@ from jaula.audit.model.host_snapshot import HostSnapshot
 from jaula.errors import Conflict, InvalidRequest
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
+from jaula.kernel.mounts import is_mount_root, mount_id
+from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
+from jaula.kernel.paths import open_in_root
 from jaula.rootless import paths
 from jaula.security import capabilities
 from jaula.spec.runtime import Capabilities, Linux, Process, Spec
@@ -142,14 +145,70 @@ class AuditedContainer:
         raise KeyError(key)
 
     @cached_property
+    def _mount_view(self) -> tuple[tuple[MountInfo, ...], int]:
+        """The mount table of the mount namespace, and a descriptor of its root.
+
+        Both are read by a thread in the mount namespace: the kernel shows /proc/<pid>/mountinfo
+        from the root of the process, which may have called chroot(2).
+        """
+
+        def read() -> tuple[bytes, int]:
+            # The host's /proc, opened before the thread leaves the host's mounts.
+            thread = os.open("/proc/thread-self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                join_namespaces(self.pid, ("mnt",))
+                table = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread)
+            finally:
+                os.close(thread)
+            with open(table, "rb") as file:
+                text = file.read(READ_LIMIT)
+            return text, os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+        text, root = in_unshared_thread(read)
+        try:
+            return mountinfo.parse(text.decode("utf-8", "surrogateescape")), root
+        except ValueError:
+            os.close(root)
+            raise
+
+    @property
     def mounts(self) -> tuple[MountInfo, ...]:
         """The mount table, read once."""
-        return mountinfo.read(self.path("mountinfo"), limit=READ_LIMIT)
+        return self._mount_view[0]
 
-    @cached_property
+    @property
     def root(self) -> int:
         """A descriptor of the container's root, closed by :meth:`close`."""
-        return os.open(self.path("root"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._mount_view[1]
+
+    @cached_property
+    def _mounts_by_id(self) -> dict[int, MountInfo]:
+        return {mount.mount_id: mount for mount in self.mounts}
+
+    def mount_of(self, path: str) -> MountInfo | None:
+        """Return the mount that a path of the container is on; None if the path does not exist."""
+        try:
+            fd = open_in_root(self.root, path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return self._mounts_by_id.get(mount_id(fd))
+        finally:
+            os.close(fd)
+
+    def mount_at(self, path: str) -> MountInfo | None:
+        """Return the visible mount at exactly ``path``, or None.
+
+        Symbolic links of the image are followed: a mount on /var/run/x may be at /run/x.
+        """
+        try:
+            fd = open_in_root(self.root, path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return self._mounts_by_id.get(mount_id(fd)) if is_mount_root(fd) else None
+        finally:
+            os.close(fd)
 
     @property
     def host_mounts(self) -> tuple[MountInfo, ...]:
@@ -176,8 +235,8 @@ class AuditedContainer:
 
     def close(self) -> None:
         """Close the descriptors."""
-        if "root" in self.__dict__:
-            os.close(self.__dict__.pop("root"))
+        if "_mount_view" in self.__dict__:
+            os.close(self.__dict__.pop("_mount_view")[1])
 
 
 def integer(text: str) -> int:

@@ -34,6 +34,14 @@ class HostSnapshot:
         self.image_rules: ImagePolicyReader | None = None
         self.trace_processes = True  # whether an init process may be stopped briefly
 
+    def renewed(self) -> HostSnapshot:
+        """Return a snapshot that reads the host again; what was compiled for it is kept."""
+        renewed = HostSnapshot(self.proc_root)
+        renewed._programs, renewed._expected = self._programs, self._expected
+        renewed.networks, renewed.image_rules = self.networks, self.image_rules
+        renewed.trace_processes = self.trace_processes
+        return renewed
+
     @cached_property
     def mounts(self) -> tuple[MountInfo, ...]:
         """The mount table of the verifying process, for cgroup hierarchies."""

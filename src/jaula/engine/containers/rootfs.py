@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jaula.engine.containers.liveness import has_exited, not_running
 from jaula.engine.secrets import mount as secret_mount
-from jaula.engine.threads import in_unshared_thread
 from jaula.engine.userns import join
 from jaula.engine.volumes.mount import mount_volume
 from jaula.errors import Conflict, InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
+from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.runtime.create import id_maps, rootfs
 from jaula.spec.annotations import path_below
 from jaula.spec.rootfs import OverlayRoot

@@ -13,11 +13,11 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from jaula.engine.threads import in_unshared_thread
 from jaula.engine.volumes.create import mount_data, parse_driver_options, server_name
 from jaula.errors import InvalidRequest, NotFound, Unavailable
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MNT, MOUNT_ATTR
+from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.kernel.namespaces import CLONE
 
 if TYPE_CHECKING:

@@ -29,11 +29,12 @@ from jaula.engine.builder.mounts.kinds import (
     TmpfsMount,
 )
 from jaula.engine.oci_spec import security
-from jaula.engine.threads import in_own_thread, in_unshared_thread
+from jaula.engine.threads import in_own_thread
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.kernel import mounts, paths
 from jaula.kernel.mounts import MNT, MOUNT_ATTR
+from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.runtime.create import id_maps, rootfs
 from jaula.security.lsm import selinux
 from jaula.spec.rootfs import OverlayRoot
