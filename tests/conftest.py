@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 
 from harness import leaks
+from harness.attribute_watch import AttributeWatch
 from harness.engine import PROJECT, PrivateEngine
 
 # A machine that is busy makes an example slow, not wrong.
@@ -53,23 +54,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             )
 
 
+@pytest.fixture(scope="session")
+def null_device_watch(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[AttributeWatch | None]:
+    """Yield a watch of the null device; None for an ordinary user, who cannot change it."""
+    if os.geteuid() != 0:
+        yield None
+        return
+    report = tmp_path_factory.mktemp("null-device") / "changes"
+    with AttributeWatch("/dev/null", report) as watch:
+        yield watch
+
+
 @pytest.fixture(autouse=True)
-def null_device() -> Iterator[None]:
+def null_device(null_device_watch: AttributeWatch | None) -> Iterator[None]:
     """Check that the host's null device has its owner and mode; repair it if not.
 
     Programs get it for a missing stream, so an operation on the wrong file changes it first. Tests
-    that run in parallel may be the cause.
+    that run in parallel may be the cause; the error names the process.
     """
     yield
+    if null_device_watch is None:
+        return
     result = os.stat("/dev/null")
-    if os.geteuid() == 0 and (result.st_uid, result.st_gid, result.st_mode & 0o7777) != (
-        0,
-        0,
-        0o666,
-    ):
+    if (result.st_uid, result.st_gid, result.st_mode & 0o7777) != (0, 0, 0o666):
         os.chown("/dev/null", 0, 0)
         os.chmod("/dev/null", 0o666)
-        pytest.fail(f"/dev/null was {result.st_uid}:{result.st_gid} {result.st_mode & 0o7777:o}")
+        changes = null_device_watch.changes_until(os.getpid())
+        pytest.fail(
+            f"/dev/null was {result.st_uid}:{result.st_gid} {result.st_mode & 0o7777:o}\n{changes}"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -110,3 +110,28 @@ def test_the_working_directory_is_inside_the_root(engine: PrivateEngine, plain: 
     process = containers.pid(engine, plain)
     assert os.readlink(f"/proc/{process}/cwd") == "/"
     assert os.stat(f"/proc/{process}/cwd").st_ino == os.stat(f"/proc/{process}/root").st_ino
+
+
+@pytest.mark.parametrize("flags", [(), ("--userns", "host"), ("--privileged", "--userns", "host")])
+@pytest.mark.parametrize("runs", ["run", "exec"])
+def test_a_missing_standard_input_is_the_containers_own_null_device(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], runs: str
+) -> None:
+    """Root of the host's user namespace could change the host's device by its descriptor."""
+    script = "chown 1000:1000 /proc/self/fd/0; chmod 600 /proc/self/fd/0; stat -Lc %u /dev/null"
+    host = os.stat("/dev/null")
+    words = ("sh", "-c", f"{script}; stat -Lc '%d %i' /proc/self/fd/0")
+    if runs == "run":
+        name = containers.unique()
+        engine.cli("jaula", "run", "-d", "--name", name, *flags, busybox, *words)
+        engine.cli("jaula", "wait", name)
+        output = engine.cli("jaula", "logs", name).stdout
+        engine.cli("jaula", "rm", name)
+    else:
+        with containers.running(engine, busybox, flags=flags) as name:
+            output = engine.cli("jaula", "exec", name, *words).stdout
+    owner, identity = output.splitlines()
+    assert owner == "1000"
+    assert identity != f"{host.st_dev} {host.st_ino}"
+    after = os.stat("/dev/null")
+    assert (after.st_uid, after.st_mode) == (host.st_uid, host.st_mode)

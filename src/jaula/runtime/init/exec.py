@@ -27,6 +27,7 @@ import array
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _CAPABILITY_NUMBERS = {name: number for number, name in enumerate(capabilities.NAMES)}
 _SYS_ADMIN = 1 << _CAPABILITY_NUMBERS["CAP_SYS_ADMIN"]
+NULL_DEVICE = os.makedev(1, 3)
 NOTIFY_SYSCALL = "sendmsg"  # the system call of :func:`send_listener`
 _encode = msgspec.json.Encoder().encode
 
@@ -253,6 +255,8 @@ def take_stdio(
 ) -> tuple[int, ...]:
     """Start a session, put the three descriptors in place, and set the controlling terminal.
 
+    The caller has entered the container's root. A null device of the host becomes the container's.
+
     ``preserve`` descriptors from 3 on stay open, and so do those in ``keep`` (-1: none), which are
     moved; their new numbers are returned. All others are closed.
     """
@@ -263,10 +267,38 @@ def take_stdio(
     )
     for number, fd in enumerate((stdin, stdout, stderr)):
         os.dup2(fd, number, inheritable=True)
+        _reopen_null(number)
     if terminal:
         tty.make_controlling(0)
     process.close_fds_except((*range(3, first), *(fd for fd in moved_fds if fd >= 0)))
     return moved_fds
+
+
+def _reopen_null(number: int) -> None:
+    """Replace the host's null device at a descriptor by that of the root (runc: reOpenDevNull).
+
+    A container without a user namespace could change the owner and mode of the host's device by
+    this descriptor. A root without a null device, or one that may not be opened, changes nothing.
+    """
+    if not _is_null(number):
+        return
+    access = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+    flags = access | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open("/dev/null", flags)
+    except OSError:
+        return
+    try:
+        if _is_null(fd):
+            os.set_blocking(fd, True)
+            os.dup2(fd, number, inheritable=True)
+    finally:
+        os.close(fd)
+
+
+def _is_null(fd: int) -> bool:
+    st = os.fstat(fd)
+    return stat.S_ISCHR(st.st_mode) and st.st_rdev == NULL_DEVICE
 
 
 def drop(config: ProcessConfig, label_fds: LabelFds, *, in_cwd: bool) -> None:
