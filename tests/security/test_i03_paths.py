@@ -288,6 +288,17 @@ def test_no_mount_point_is_created_in_a_bind_mount_to_which_a_link_leads(
     engine.cli("jaula", "volume", "rm", volume)
 
 
+def test_no_working_directory_is_created_in_a_bind_mount_to_which_a_link_leads(
+    engine: PrivateEngine, canary: Path
+) -> None:
+    image = linked_image(engine, "link", "/data")
+    flags = ("-v", f"{canary}/directory:/data", "-w", "/link/new/deep")
+    done = engine.cli("jaula", "run", "--rm", *flags, image, "busybox", "pwd")
+    assert done.returncode == 125
+    assert "a symbolic link of the image leads into a bind mount" in done.stderr
+    assert list((canary / "directory").iterdir()) == []
+
+
 def test_mount_points_behind_links_of_the_image_are_created_in_the_root(
     engine: PrivateEngine, canary: Path
 ) -> None:

@@ -97,8 +97,8 @@ def stdio_pipes(
 
     The container's ends are appended to ``child_fds``, which the caller closes after the fork. Our
     ends are non-blocking, and -1 for a closed stdin. ``context`` is an SELinux label for the pipes.
-    A closed stdin is the host's null device, which the process replaces by the container's own;
-    without ``host_null`` it is a pipe at its end instead, for runtimes that change the owner of every
+    A closed stdin is the host's null device, which the process replaces by the container's own.
+    Without ``host_null`` it is a pipe at its end, for runtimes that change the owner of every
     descriptor to the container's user.
     """
     (stdin_read, stdin_write), (stdout_read, stdout_write), (stderr_read, stderr_write) = _pipes(
@@ -143,9 +143,9 @@ def _named_pipe(directory: int, name: str) -> tuple[int, int]:
 def give_to(uid: int, fds: Stdio) -> None:
     """Make ``uid`` the owner of descriptors that a process inherits from the caller.
 
-    The user can then open /dev/stdout by name. The host's null device is left unchanged: the process
-    replaces it by the container's own. A file that cannot
-    change its owner (on a read-only or foreign file system) is left unchanged.
+    The user can then open /dev/stdout by name. The host's null device is left unchanged, and the
+    process replaces it by the container's own. A file that cannot change its owner (on a read-only
+    or foreign file system) is left unchanged.
     """
     for fd in fds:
         st = os.fstat(fd)

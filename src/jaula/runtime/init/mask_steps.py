@@ -29,10 +29,12 @@ class WorkingDirectory(msgspec.Struct, frozen=True):
 
     def execute(self, context: RootfsContext) -> None:
         try:
-            os.close(make_directory_in_root(context.root, self.path))
+            os.close(make_directory_in_root(context.root, self.path, check=context.refuse_bound))
         except (FileExistsError, NotADirectoryError):
             raise ExecError(f"working directory {self.path!r} is not a directory") from None
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise ExecError(f"working directory {self.path!r}: {error.strerror}") from None
             return
 
 
