@@ -17,12 +17,13 @@ from typing import TypeVar
 import msgspec
 
 from jaula.errors import InvalidRequest, NotFound, Unsupported
-from jaula.spec.runtime import Process, Resources, Spec, decode
+from jaula.spec.runtime import Process, Resources, Spec, decode, decode_as
 
 CONFIG = "config.json"
 MAX_SIZE = 16 << 20  # bytes; the largest profiles of system calls are below 200 KiB
 
 T = TypeVar("T")
+_NULL = msgspec.Raw(b"null")
 
 
 class _Head(msgspec.Struct, rename="camel"):
@@ -64,14 +65,18 @@ def parse(data: bytes, name: str = CONFIG) -> Spec:
     if not head.oci_version:
         raise InvalidRequest(f"{name}: ociVersion is missing")
     for section in ("windows", "solaris", "zos", "vm"):
-        if getattr(head, section) is not msgspec.UNSET:
+        if getattr(head, section) not in (msgspec.UNSET, _NULL):
             raise Unsupported(f"{name}: section {section!r} is for a platform other than Linux")
     return _decode(decode, data, name)
 
 
 def load_process(path: str) -> Process:
     """Read the document of ``exec --process``."""
-    return _decode(msgspec.json.Decoder(Process).decode, _read(path, path), path)
+    return _decode(_process, _read(path, path), path)
+
+
+def _process(data: bytes) -> Process:
+    return decode_as(data, Process, msgspec.json.Decoder(Process).decode)
 
 
 def load_resources(source: str, stdin: int = 0) -> Resources:
@@ -83,7 +88,11 @@ def load_resources(source: str, stdin: int = 0) -> Resources:
 
 def parse_resources(data: bytes, name: str) -> Resources:
     """Decode resources; ``name`` stands for the document in errors."""
-    return _decode(msgspec.json.Decoder(Resources).decode, data, name)
+    return _decode(_resources, data, name)
+
+
+def _resources(data: bytes) -> Resources:
+    return decode_as(data, Resources, msgspec.json.Decoder(Resources).decode)
 
 
 def _read(path: str, name: str, directory: int | None = None) -> bytes:

@@ -8,7 +8,12 @@ Annotations are evaluated types, not strings, because msgspec would have to comp
 saves 1.3 ms.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import msgspec
+
+from jaula.spec import fast_json
 
 OCI_VERSION = "1.2.0"
 
@@ -281,7 +286,7 @@ class Linux(_Document, frozen=True):
 class Hook(_Document, frozen=True):
     path: str
     args: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
+    env: tuple[str, ...] | None = None  # None: the caller's
     timeout: int | None = None  # seconds
 
 
@@ -333,15 +338,77 @@ def encode(spec: Spec) -> bytes:
     """Encode the document as JSON; ``ociVersion`` is always present."""
     document = msgspec.to_builtins(spec)
     document["ociVersion"] = spec.oci_version
-    return msgspec.json.encode(document)
+    try:
+        return msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        return fast_json.encode(document).encode("utf-8", "surrogateescape")
 
 
-_decode = msgspec.json.Decoder(Spec).decode
+_decode_spec = msgspec.json.Decoder(Spec).decode
 
 
 def decode(data: bytes) -> Spec:
-    """Decode and type-check a ``config.json``.
+    """Decode and type-check a ``config.json``; see :func:`decode_as`.
 
     :raises msgspec.DecodeError: when it is not valid JSON (``ValidationError``: a wrong type).
     """
-    return _decode(data)
+    return decode_as(data, Spec, _decode_spec)
+
+
+_Type = TypeVar("_Type", Spec, Process, Resources)
+
+
+def decode_as(data: bytes, kind: type[_Type], decoder: Callable[[bytes], _Type]) -> _Type:
+    """Decode a document with ``decoder``, and read the rest of what callers write.
+
+    A null member is an absent one, as for Go's decoder, except in a map with the author's keys.
+    Strings of a process that are not UTF-8 keep their bytes, as surrogates of PEP 383.
+
+    :raises msgspec.DecodeError: when it is not valid JSON (``ValidationError``: a wrong type).
+    :raises UnicodeDecodeError: when bytes outside ``args``, ``env`` and ``cwd`` are not UTF-8.
+    """
+    try:
+        return decoder(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if not isinstance(error, UnicodeDecodeError) and "got `null`" not in str(error):
+            raise
+        try:
+            document = fast_json.decode(data)
+        except ValueError:
+            raise error from None
+        document, bytes_elsewhere = _as_go(document, ())
+        if bytes_elsewhere:
+            raise
+        return msgspec.convert(document, kind)
+
+
+_MAPS = frozenset({"annotations", "sysctl", "unified", "rdma", "timeOffsets"})
+_BYTES = frozenset({"args", "env", "cwd"})
+
+
+def _as_go(value: object, path: tuple[str, ...]) -> tuple[object, bool]:
+    """Return a JSON value without null members, and whether it has bytes where none are allowed."""
+    if isinstance(value, str):
+        return value, _has_surrogate(value, bytes_allowed=bool(_BYTES.intersection(path[-1:])))
+    if isinstance(value, list):
+        items = [_as_go(item, path) for item in value]
+        return [item for item, _ in items], any(wrong for _, wrong in items)
+    if isinstance(value, dict):
+        keep_null = bool(_MAPS.intersection(path[-1:]))
+        members = {
+            name: _as_go(item, (*path, name))
+            for name, item in value.items()
+            if item is not None or keep_null
+        }
+        wrong = any(wrong for _, wrong in members.values()) or any(map(_has_surrogate, members))
+        return {name: item for name, (item, _) in members.items()}, wrong
+    return value, False
+
+
+def _has_surrogate(text: str, *, bytes_allowed: bool = False) -> bool:
+    """Return whether a string has surrogates; ``bytes_allowed`` excepts those of PEP 383."""
+    return not text.isascii() and any(
+        0xD800 <= ord(character) <= 0xDFFF
+        and not (bytes_allowed and 0xDC80 <= ord(character) <= 0xDCFF)
+        for character in text
+    )

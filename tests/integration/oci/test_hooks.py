@@ -213,6 +213,33 @@ def test_a_hook_that_fails_before_the_start_undoes_the_creation(
     assert not runtime.left()
 
 
+def test_a_hook_without_an_environment_gets_its_caller_s(
+    runtime: PrivateRuntime, notes: Notes
+) -> None:
+    """A hook in the container's namespaces gets that of the container's process, as in runc."""
+    words = {"path": SHELL, "args": ["sh", "-c", ""]}
+    hooks = {}
+    for point in LIFE:
+        script = f"echo $CALLER$OWN > {notes.place(point)}/{point}"
+        hooks[point] = [{**words, "args": ["sh", "-c", script]}]
+    bundle = bundle_with(runtime, notes, hooks, process={"env": ["OWN=inside", "PATH=/bin"]})
+    environment = {**os.environ, "CALLER": "outside"}
+    bundle.create(env=environment)
+    assert bundle.command("start", bundle.id, env=environment).returncode == 0
+    assert bundle.command("delete", "--force", bundle.id, env=environment).returncode == 0
+    for point in LIFE:
+        expected = "inside\n" if point in CONTAINER_POINTS else "outside\n"
+        assert notes.read(point) == expected, point
+
+
+@pytest.mark.parametrize("timeout", [1, 2**31 // 1000 + 1, 2**31 - 1, 2**32 - 1])
+def test_a_hook_may_have_any_timeout(runtime: PrivateRuntime, notes: Notes, timeout: int) -> None:
+    hooks = {"prestart": [hook("true", timeout=timeout)]}
+    assert bundle_with(runtime, notes, hooks, process={"args": ["echo", "fine"]}).printed() == (
+        "fine\n"
+    )
+
+
 def test_a_missing_hook_fails_like_a_failing_one(runtime: PrivateRuntime, notes: Notes) -> None:
     hooks = {"createRuntime": [{"path": "/nonexistent/hook"}]}
     text = bundle_with(runtime, notes, hooks).refused()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -421,3 +422,33 @@ def test_a_program_is_found_from_the_working_directory(runtime: PrivateRuntime, 
         return
     with runtime.started(changes) as bundle:
         assert bundle.ended() == 0
+
+
+def test_strings_that_are_not_utf_8_reach_the_program(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(
+        {"process": {"env": ["PATH=/bin", "A=XX"], "cwd": "/XX"}},
+        own_root=True,
+        script="echo XX $A; pwd; sleep 600",
+    )
+    config = bundle.path / "config.json"
+    config.write_bytes(config.read_bytes().replace(b"XX", b"a\xff\xfe"))
+    try:
+        bundle.create()
+        assert bundle.start().returncode == 0
+        done = subprocess.run(
+            [*bundle.words("exec")[:-3], bundle.id, "echo", b"\xfe"],
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        assert done.stdout == b"\xfe\n"
+    finally:
+        assert bundle.delete("--force").returncode == 0
+    assert bundle.out.read_bytes() == b"a\xff\xfe a\xff\xfe\n/a\xff\xfe\n"
+
+
+def test_an_empty_home_is_that_of_the_user(runtime: PrivateRuntime) -> None:
+    process = {"env": ["PATH=/bin", "HOME="], "user": {"uid": 7}}
+    bundle = runtime.bundle({"process": process}, own_root=True, script="echo $HOME")
+    (bundle.path / "rootfs/etc/passwd").write_text("seven:x:7:7::/home/seven:/bin/sh\n")
+    assert bundle.printed() == "/home/seven\n"

@@ -1,10 +1,11 @@
 """OCI hooks: programs that a spec runs at points of a container's lifecycle.
 
 Follows runtime-spec config.md, "POSIX-platform Hooks", and runtime.md, "Lifecycle". A hook gets the
-container's state as JSON on its stdin and exactly the environment of the spec. Its output is kept
-for the error. It is a child of the calling process, in whose namespaces its path is resolved:
-prestart, createRuntime, poststart and poststop run in the runtime's namespaces, createContainer and
-startContainer in the container's.
+container's state as JSON on its stdin and exactly the environment of the spec. A hook without one
+gets its caller's, or the one of the container's process in the container's namespaces, as in runc.
+Its output is kept for the error. It is a child of the calling process, in whose namespaces its path
+is resolved: prestart, createRuntime, poststart and poststop run in the runtime's namespaces,
+createContainer and startContainer in the container's.
 
 Once the caller has entered a container's root, nothing is imported here, and no codec is looked up.
 """
@@ -15,7 +16,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -23,6 +24,7 @@ from jaula.errors import RuntimeFailure
 from jaula.kernel import process
 from jaula.spec.runtime import Hook, State
 
+_MAX_POLL = (1 << 31) - 1  # milliseconds, the maximum of poll(2)
 KEPT_OUTPUT = 4096  # bytes of a hook's output that an error shows
 _encode = msgspec.json.Encoder().encode
 
@@ -34,10 +36,12 @@ def run(
     *,
     init_pidfd: int = -1,
     confine: Callable[[], None] | None = None,
+    environment: Mapping[bytes, bytes] | None = None,
 ) -> None:
     """Run hooks in order; stop at the first that fails.
 
     ``init_pidfd`` is a pidfd of the container's init: a running hook is killed when init exits.
+    ``environment`` is for hooks without one; None: this process's.
     ``confine`` restricts the process of a hook, as the last step before its execve.
 
     :raises RuntimeFailure: with the hook's path, how it exited and what it printed.
@@ -46,19 +50,23 @@ def run(
         return
     document = _encode(state)
     for hook in hooks:
-        _run_one(point, hook, document, init_pidfd, confine)
+        if hook.env is not None:
+            variables = dict(os.fsencode(x).partition(b"=")[::2] for x in hook.env)
+        else:
+            variables = dict(os.environb if environment is None else environment)
+        _run_one(point, hook, variables, document, init_pidfd, confine)
 
 
 def _run_one(
     point: str,
     hook: Hook,
+    environment: dict[bytes, bytes],
     document: bytes,
     init_pidfd: int,
     confine: Callable[[], None] | None,
 ) -> None:
     name = f"{point} hook {hook.path}"
     arguments = [os.fsencode(x) for x in hook.args] or [os.fsencode(hook.path)]
-    environment = dict(os.fsencode(x).partition(b"=")[::2] for x in hook.env)
     stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
     stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
@@ -138,11 +146,9 @@ def _communicate(
     exited = False
     try:
         while not exited:
-            timeout_ms = (
-                None if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
-            )
-            ready = poll.poll(timeout_ms)
-            if not ready:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = poll.poll(None if left is None else min(round(left * 1000), _MAX_POLL))
+            if not ready and not left:
                 raise RuntimeFailure(f"{name}: still running after {timeout} seconds, killed")
             for fd, _ in ready:
                 if fd == pidfd:

@@ -180,6 +180,7 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
                 "startContainer",
                 config.hooks.start_container,
                 state,
+                environment=process_config.environment,
                 confine=lambda: init_exec.confine(process_config, pid),
             )
             os.write(sync_sock.fileno(), HOOKS_DONE)
@@ -199,7 +200,12 @@ def _hooks(config: InitConfig, sync_sock: _socket.socket) -> None:
     assert config.hooks is not None
     assert config.state is not None
     state = structs.replace(config.state, pid=os.getpid(), status="creating")
-    hooks.run("createContainer", config.hooks.create_container, state)
+    hooks.run(
+        "createContainer",
+        config.hooks.create_container,
+        state,
+        environment=config.process.environment,
+    )
 
 
 def _wait_for_start(sync_sock: _socket.socket, listener_fd: int) -> _socket.socket:

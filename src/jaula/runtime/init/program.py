@@ -47,8 +47,8 @@ _MAX_PASSWD = 1 << 20  # bytes of /etc/passwd that are read
 
 
 def with_home(config: ProcessConfig) -> ProcessConfig:
-    """Return the configuration with ``HOME`` from the container's /etc/passwd, if unset."""
-    if b"HOME" in config.environment:
+    """Return the configuration with ``HOME`` from /etc/passwd if it is unset or empty."""
+    if config.environment.get(b"HOME"):
         return config
     return structs.replace(config, environment={**config.environment, b"HOME": _home(config.uid)})
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 import msgspec
 
 from jaula.runtime.validation import linux, process, resources
-from jaula.runtime.validation.field import absolute, quote, refuse
+from jaula.runtime.validation.field import absolute, between, quote, refuse
 from jaula.spec.runtime import Hooks, Mount, Process, Resources, Spec
 
 _UTS_MAX = 64  # bytes of a host or domain name, include/uapi/linux/utsname.h
 _MAX_KEY = 64  # characters of an annotation's or sysctl's name that an error shows in full
+_MAX_TIMEOUT = (1 << 63) - 1  # seconds
 _DIGITS = frozenset("0123456789")
 
 
@@ -45,7 +46,7 @@ def check(spec: Spec) -> tuple[str, ...]:
         if len(name.encode()) > _UTS_MAX:
             raise refuse(field, f"is longer than {_UTS_MAX} bytes")
     for index, mount in enumerate(spec.mounts):
-        warnings += _mount(f"mounts[{index}]", mount)
+        _mount(f"mounts[{index}]", mount)
     if spec.hooks is not None:
         _hooks(spec.hooks)
     return tuple(warnings)
@@ -65,8 +66,11 @@ def check_resources(limits: Resources) -> None:
 
 def _no_nul(document: Spec | Process | Resources) -> None:
     """Refuse a NUL byte: the kernel would read a shorter string."""
-    if b"\\u0000" not in msgspec.json.encode(document):
-        return
+    try:
+        if b"\\u0000" not in msgspec.json.encode(document):
+            return
+    except UnicodeEncodeError:
+        pass  # a string that is not UTF-8
     if path := _find_nul(msgspec.to_builtins(document), ""):
         raise refuse(path.removeprefix("."), "holds a NUL byte")
 
@@ -97,9 +101,8 @@ def _version(text: str) -> None:
         raise refuse("ociVersion", f"{quote(text)} is not supported, this runtime supports 1.x")
 
 
-def _mount(field: str, mount: Mount) -> tuple[str, ...]:
-    if not mount.destination:
-        raise refuse(f"{field}.destination", "is empty")
+def _mount(field: str, mount: Mount) -> None:
+    absolute(f"{field}.destination", mount.destination)
     if mount.uid_mappings or mount.gid_mappings:
         if not mount.uid_mappings or not mount.gid_mappings:
             raise refuse(field, "has only one of uidMappings and gidMappings")
@@ -107,10 +110,6 @@ def _mount(field: str, mount: Mount) -> tuple[str, ...]:
             raise refuse(f"{field}.uidMappings", "requires a bind mount")
         linux.mappings(f"{field}.uidMappings", mount.uid_mappings)
         linux.mappings(f"{field}.gidMappings", mount.gid_mappings)
-    if not mount.destination.startswith("/"):
-        path = f"{field}.destination: {quote(mount.destination)}"
-        return (f"{path} is not absolute, interpreted as relative to the root",)
-    return ()
 
 
 def _hooks(hooks: Hooks) -> None:
@@ -128,3 +127,5 @@ def _hooks(hooks: Hooks) -> None:
                 raise refuse(
                     f"hooks.{point}[{index}].timeout", f"{hook.timeout} is not greater than zero"
                 )
+            if hook.timeout is not None:
+                between(f"hooks.{point}[{index}].timeout", hook.timeout, 1, _MAX_TIMEOUT)

@@ -35,10 +35,10 @@ def _device_rule(field: str, rule: DeviceCgroup) -> None:
 
 
 def _numbers(field: str, value: object) -> None:
-    """Refuse integers that do not fit into 64 bits, signed or unsigned."""
+    """Refuse integers beyond 64 bits with a sign: no limit of the kernel is larger."""
     if isinstance(value, int):
-        if not -(1 << 63) <= value < 1 << 64:
-            raise refuse(field, "is not a 64-bit number")
+        if not -(1 << 63) <= value < 1 << 63:
+            raise refuse(field, f"{value} is not a 64-bit number with a sign")
     elif isinstance(value, dict):
         for key, item in value.items():
             _numbers(f"{field}.{key if key.isprintable() else quote(key)}", item)
