@@ -24,7 +24,7 @@ from harness.api_user import ApiUser
 from harness.container_records import change_records
 from harness.engine import PROJECT, PrivateEngine
 
-MEMBER, RESTRICTED, READER, STRANGER, OTHER = 54001, 54002, 54003, 54004, 54005
+MEMBER, RESTRICTED, READER, STRANGER, OTHER, BOUNDED = 54001, 54002, 54003, 54004, 54005, 54006
 GROUP, MOUNTERS = 54100, 54101
 
 POLICY = """
@@ -42,6 +42,14 @@ security-options = ["landlock=off"]
 
 [user.54003]
 access = "read"
+
+[user.54006]
+access = "run"
+max-memory = "64m"
+max-pids = 100
+max-shm-size = "32m"
+ulimits = ["nofile=1000"]
+host-ports = ["8000-8010"]
 
 [user.54002]
 access = "run"
@@ -118,6 +126,11 @@ POWERS: list[tuple[str, dict[str, Any]]] = [
     ("security-option=systempaths=unconfined", {"ReadonlyPaths": ["/proc/bus"]}),
     ("cgroup-parent=/", {"CgroupParent": "/"}),
     ("oom-score-adj=-1000", {"OomScoreAdj": -1000}),
+    ("oom-kill-disable", {"OomKillDisable": True, "Memory": 1 << 26}),
+    ("ulimit=rtprio=99", {"Ulimits": [{"Name": "rtprio", "Soft": 1, "Hard": 99}]}),
+    ("ulimit=nice=unlimited", {"Ulimits": [{"Name": "NICE", "Soft": -1, "Hard": -1}]}),
+    ("host-port=80", {"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}),
+    ("host-port=1000-1100", {"PortBindings": {"80/tcp": [{"HostPort": "1000-1100"}]}}),
     ("annotation=org.systemd.property.X", {"Annotations": {"org.systemd.property.X": "1"}}),
 ]
 
@@ -133,6 +146,51 @@ def test_a_member_of_a_plain_group_gets_no_privileges_on_the_host(
     assert f"uid {MEMBER}" in text
     assert f"[group.{GROUP}]" in text
     assert "\n" not in text
+
+
+WITHIN: dict[str, Any] = {"Memory": 1 << 26, "PidsLimit": 100, "ShmSize": 1 << 25}
+
+
+@pytest.mark.parametrize(
+    ("demand", "host_config"),
+    [
+        ("memory=unlimited", {"Memory": 0}),
+        ("memory=64.06MiB", {"Memory": (1 << 26) + (1 << 16)}),
+        ("memory-swap=unlimited", {"MemorySwap": -1}),
+        ("pids-limit=4096", {"PidsLimit": None}),
+        ("pids-limit=unlimited", {"PidsLimit": -1}),
+        ("shm-size=64MiB", {"ShmSize": 0}),
+        ("ulimit=nofile=1001", {"Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 1001}]}),
+        ("host-port=8011", {"PortBindings": {"80/tcp": [{"HostPort": "8011"}]}}),
+        ("host-port=49153-65535", {"PortBindings": {"80/tcp": []}}),
+    ],
+)
+def test_a_rule_bounds_what_a_container_asks_for(
+    guarded: PrivateEngine, demand: str, host_config: dict[str, Any]
+) -> None:
+    bounded = ApiUser(guarded, BOUNDED, BOUNDED)
+    refused = bounded.create("busybox", **(WITHIN | host_config))
+    assert refused.status == 403, refused
+    assert f"may not ask for {demand}: rule [user.{BOUNDED}]" in message(refused)
+
+
+def test_an_update_stays_below_the_ceilings(guarded: PrivateEngine) -> None:
+    bounded = ApiUser(guarded, BOUNDED, BOUNDED)
+    ports = {"80/tcp": [{"HostPort": "8010"}]}
+    files = [{"Name": "nofile", "Soft": 1, "Hard": 1000}]
+    made = bounded.create("busybox", **WITHIN, PortBindings=ports, Ulimits=files)
+    assert made.status == 201, made
+    path = f"/containers/{made.json()['Id']}"
+    try:
+        assert bounded.request("POST", f"{path}/update", {"PidsLimit": 50}).status == 200
+        for body in ({"PidsLimit": 101}, {"PidsLimit": -1}, {"Memory": 1 << 27, "MemorySwap": -1}):
+            assert bounded.request("POST", f"{path}/update", body).status == 403
+        assert guarded.request("POST", f"{path}/update", {"PidsLimit": 500}).status == 200
+        refused = bounded.request("POST", f"{path}/start")  # as the stored request is judged
+        assert refused.status == 403
+        assert "pids-limit=500" in message(refused)
+    finally:
+        guarded.request("DELETE", path)
 
 
 def test_a_member_of_a_plain_group_takes_no_addresses_of_the_host(member: ApiUser) -> None:

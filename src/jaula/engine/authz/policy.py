@@ -17,6 +17,8 @@ from enum import IntEnum
 
 import msgspec
 
+from jaula.engine.authz import limits
+from jaula.engine.authz.limits import Ceilings, Demand
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotAuthorized
 from jaula.spec.api_params import Origin, Remote
@@ -129,6 +131,7 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
     log_addresses: frozenset[str] = frozenset()
     privileged: bool = False
     oom_score: bool = False
+    ceilings: Ceilings = Ceilings()
 
     def allows(self, privilege: Privilege) -> bool:
         """Return whether one privilege is granted.
@@ -176,6 +179,7 @@ def union(rules: tuple[PolicyRule, ...]) -> PolicyRule:
         host_mounts=tuple(mount for rule in rules for mount in rule.host_mounts),
         privileged=any(rule.privileged for rule in rules),
         oom_score=any(rule.oom_score for rule in rules),
+        ceilings=limits.union(tuple(rule.ceilings for rule in rules)),
         **sets,
     )
 
@@ -190,6 +194,11 @@ def denial(caller: Caller, rule: PolicyRule, action: str, advice: str) -> NotAut
 def privilege_denial(caller: Caller, rule: PolicyRule, privilege: Privilege) -> NotAuthorized:
     """Return the error for a privilege that a rule does not grant."""
     return denial(caller, rule, f"ask for {privilege}", _advice(privilege, rule))
+
+
+def demand_denial(caller: Caller, rule: PolicyRule, demand: Demand) -> NotAuthorized:
+    """Return the error for a demand above a rule's ceiling."""
+    return denial(caller, rule, f"ask for {demand}", rule.ceilings.advice(demand))
 
 
 _SETS = (

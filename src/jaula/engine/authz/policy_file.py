@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from jaula import trusted_file
+from jaula.engine.authz.limits import UNLIMITED, Ceilings, port_ranges, ulimit_ceilings
 from jaula.engine.authz.policy import (
     ANONYMOUS_RULE,
     DEFAULT_RULE,
@@ -35,6 +36,7 @@ from jaula.engine.authz.policy import (
 from jaula.errors import InvalidRequest
 from jaula.logs import syslog_address
 from jaula.security import capabilities
+from jaula.spec import units
 
 DEFAULT_PATH: Final = "/etc/jaula/policy.toml"
 MAX_SIZE: Final = 1 << 20  # bytes
@@ -132,12 +134,14 @@ def _id(text: str) -> int | None:
 
 def _rule(name: str, value: object) -> PolicyRule:
     table = _table(name, value)
-    _check_keys(name, table, _KEYS)
+    _check_keys(name, table, (*_KEYS, *_CEILINGS))
     fields: dict[str, Any] = {}
+    ceilings: dict[str, Any] = {}
     for key, item in table.items():
-        field, read = _KEYS[key]
-        fields[field] = read(f"{name} {key}", item)
-    return PolicyRule(name=name, **fields)
+        field, read = _KEYS.get(key) or _CEILINGS[key]
+        target = fields if key in _KEYS else ceilings
+        target[field] = read(f"{name} {key}", item)
+    return PolicyRule(name=name, ceilings=Ceilings(**ceilings), **fields)
 
 
 def _check_keys(title: str, table: dict[str, Any], known: Any) -> None:
@@ -217,6 +221,39 @@ def _log_addresses(title: str, value: object) -> frozenset[str]:
         raise InvalidRequest(f"{title}: {error.message}", hint=error.hint) from None
 
 
+def _size(title: str, value: object) -> int:
+    """Return bytes from ``"512m"``; ``"unlimited"`` is no ceiling."""
+    if value == "unlimited":
+        return UNLIMITED
+    try:
+        number = units.size(value) if isinstance(value, str) else -1
+    except ValueError:
+        number = -1
+    if number <= 0:
+        raise InvalidRequest(f"{title}: {str(value)[:80]!r} must be a size such as 512m or 8g")
+    return number
+
+
+def _count(title: str, value: object) -> int:
+    """Return a number from 0; ``"unlimited"`` is no ceiling."""
+    if value == "unlimited":
+        return UNLIMITED
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise InvalidRequest(f"{title}: {str(value)[:80]!r} must be a number from 0")
+    return value
+
+
+def _entries(parse: Callable[[tuple[str, ...]], Any]) -> Callable[[str, object], Any]:
+    def read(title: str, value: object) -> Any:
+        entries = _strings(title, value)
+        try:
+            return parse(entries)
+        except ValueError as error:
+            raise InvalidRequest(f"{title}: {error}") from None
+
+    return read
+
+
 def _level(
     kind: type[AccessLevel] | type[ContainerAccess],
 ) -> Callable[[str, object], AccessLevel | ContainerAccess]:
@@ -247,3 +284,15 @@ _KEYS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "privileged": ("privileged", _boolean),
     "oom-score-adj": ("oom_score", _boolean),
 }
+
+_CEILINGS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
+    "max-memory": ("memory", _size),
+    "max-pids": ("pids", _count),
+    "max-shm-size": ("shm_size", _size),
+    "ulimits": ("ulimits", _entries(ulimit_ceilings)),
+    "oom-kill-disable": ("oom_kill_disable", _boolean),
+    "host-ports": ("host_ports", _entries(port_ranges)),
+}
+
+KEYS: Final = (*_KEYS, *_CEILINGS)
+"""Every key of a rule."""

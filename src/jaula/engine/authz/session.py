@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.engine import relaxations
-from jaula.engine.authz import policy
+from jaula.engine.authz import limits, policy
 from jaula.engine.authz.policy import AccessLevel, ContainerAccess
 from jaula.engine.containers.create import Bounds
 from jaula.engine.relaxations import Relaxation
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import TracebackType
 
+    from jaula.engine.authz.limits import Demand
     from jaula.engine.authz.policy import Caller, PolicyRule
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
@@ -178,6 +179,24 @@ class Session:
                 advice = "mounts need a user of this host; use a volume"
                 raise self.denial(f"ask for {privilege}", advice)
 
+    def check_ceilings(self, demands: tuple[Demand, ...]) -> None:
+        """Check that no demand is above the ceiling of the caller's rule.
+
+        :raises NotAuthorized: for the first one that is.
+        """
+        if self.is_admin:
+            return
+        for demand in demands:
+            if not self.rule.ceilings.allow(demand):
+                raise policy.demand_denial(self._named_caller(), self.rule, demand)
+
+    def check_request(self, resolved: ResolvedRequest) -> None:
+        """Check the ceilings for everything that a container requests.
+
+        :raises NotAuthorized: when it requests more.
+        """
+        self.check_ceilings(limits.of_request(resolved, self.services.host.pids_limit))
+
     def _is_host_user(self) -> bool:
         """Return whether the caller has rights on the host's files."""
         return self.caller.uid is not None or self.is_admin
@@ -321,6 +340,15 @@ class AuditedAction:
         self._privileges = privileges
         self._session.authorize(privileges)
         return privileges
+
+    def authorize_start(self, ref: str) -> None:
+        """Check that the caller may start a container with its stored request.
+
+        :raises NotAuthorized: when it may not.
+        """
+        record = self.require_control(ref).record
+        self.authorize(relaxations.of_record(record))
+        self._session.check_request(record.resolved)
 
     def require_control(self, ref: str) -> Container:
         """Return the container of this action, which the caller may control.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,7 +12,7 @@ from jaula.errors import Conflict
 from jaula.spec import api
 from jaula.spec.api import ContainerCreate, ContainerUpdate
 from jaula.spec.runtime import Resources
-from jaula.state.records import ContainerRecord, ResolvedRequest
+from jaula.state.records import ContainerRecord, ResolvedRequest, ResourceLimits
 
 
 class Update(NamedTuple):
@@ -24,15 +24,13 @@ class Update(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFacts) -> Update:
-    """Return the container's request and its resolved request with the update applied.
+def updated_resources(old: ResourceLimits, update: api.Resources) -> ResourceLimits:
+    """Return the limits with those that an update sets."""
+    return msgspec.structs.replace(old, **_changes(update))
 
-    Of the resolved request only the resources change.
 
-    :raises InvalidRequest: when the result is not valid.
-    :raises Conflict: when the present memory-swap limit does not allow the memory limit.
-    """
-    old = record.resolved.resources
+def _changes(update: api.Resources) -> dict[str, Any]:
+    """Return the fields that an update sets."""
     changed = {
         field: value
         for field in api.Resources.__struct_fields__
@@ -42,6 +40,19 @@ def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFac
         changed |= {"cpu_quota": 0, "cpu_period": 0}
     elif update.cpu_quota or update.cpu_period:
         changed |= {"nano_cpus": 0}
+    return changed
+
+
+def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFacts) -> Update:
+    """Return the container's request and its resolved request with the update applied.
+
+    Of the resolved request only the resources change.
+
+    :raises InvalidRequest: when the result is not valid.
+    :raises Conflict: when the present memory-swap limit does not allow the memory limit.
+    """
+    old = record.resolved.resources
+    changed = _changes(update)
     if (
         update.memory > 0
         and not update.memory_swap

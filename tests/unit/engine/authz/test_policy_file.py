@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.engine.authz import policy_file
+from jaula.engine.authz.limits import UNLIMITED, Ceilings
 from jaula.engine.authz.policy import (
     AccessLevel,
     Caller,
@@ -264,3 +265,61 @@ def test_a_file_with_an_image_policy_only_is_no_authorization_policy(tmp_path: P
     found = policy_file.load(str(file), required=True, user=USERS.get, group=GROUPS.get)
     assert found is not None
     assert found.rule_of(caller(2000)).access is AccessLevel.NONE
+
+
+def test_ceilings_are_read_and_united() -> None:
+    text = """
+[group.developers]
+access = "run"
+max-memory = "1g"
+max-pids = 100
+ulimits = ["nofile=1000", "RTPRIO"]
+host-ports = ["443", "8000-8010"]
+
+[group.staff]
+access = "run"
+max-memory = "512m"
+max-shm-size = "unlimited"
+oom-kill-disable = true
+ulimits = ["nofile=5000"]
+host-ports = []
+"""
+    policy = parse(text)
+    one = policy.rule_of(caller(1, 5000)).ceilings
+    assert (one.memory, one.pids, one.shm_size) == (1 << 30, 100, UNLIMITED)
+    assert (one.ulimits["nofile"], one.ulimits["rtprio"], one.ulimits["nice"]) == (
+        *(1000, UNLIMITED),
+        0,
+    )
+    assert one.host_ports == ((443, 443), (8000, 8010))
+    assert not one.oom_kill_disable
+    both = policy.rule_of(caller(1, 5000, 50)).ceilings
+    assert (both.memory, both.pids, both.oom_kill_disable) == (1 << 30, UNLIMITED, True)
+    assert both.ulimits["nofile"] == 5000
+    assert both.host_ports == one.host_ports
+    assert policy.rule_of(caller(0)).ceilings == Ceilings()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'max-memory = "lots"',
+        "max-memory = 5",
+        'max-memory = "-1"',
+        "max-pids = -1",
+        "max-pids = true",
+        'max-pids = "5"',
+        'ulimits = ["files=1"]',
+        'ulimits = ["nofile=x"]',
+        'ulimits = ["nofile="]',
+        'host-ports = ["0"]',
+        'host-ports = ["9-8"]',
+        'host-ports = ["65536"]',
+        'host-ports = ["a-b"]',
+        'host-ports = ["1-"]',
+        'log-addresses = ["/dev/log"]',
+    ],
+)
+def test_an_invalid_ceiling_is_rejected(line: str) -> None:
+    with pytest.raises(InvalidRequest, match=line.partition(" ")[0]):
+        parse(f'[user.alice]\naccess = "run"\n{line}\n')

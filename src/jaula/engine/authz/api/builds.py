@@ -46,6 +46,7 @@ class BuildsApi:
             options = msgspec.structs.replace(options, host=host)
             resolved = resolve(ContainerCreate(cmd=("true",), host_config=host))
             action.authorize(relaxations.of_request(resolved))
+            session.check_request(resolved)
             progress = self._service.build(
                 options, stream, resolved, owner=session.caller.key, authorize=session.authorize
             )

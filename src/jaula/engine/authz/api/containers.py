@@ -6,7 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
+from jaula.engine.authz import limits
 from jaula.engine.authz.policy import ContainerAccess
+from jaula.engine.containers.update import updated_resources
 from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class ContainersApi:
                 privileges = action.authorize(
                     (*relaxations.of_request(resolved), *session.inherited_mounts(resolved))
                 )
+                session.check_request(resolved)
                 session.authorize_secrets(resolved)
                 session.authorize_volumes(resolved)
                 return session.bounds(resolved, privileges)
@@ -61,7 +64,7 @@ class ContainersApi:
 
     async def start(self, ref: str) -> None:
         with self._session.begin("container start", ref) as action:
-            action.authorize(relaxations.of_record(action.require_control(ref).record))
+            action.authorize_start(ref)
             await self._service.start(ref)
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
@@ -71,7 +74,7 @@ class ContainersApi:
 
     async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
         with self._session.begin("container restart", ref) as action:
-            action.authorize(relaxations.of_record(action.require_control(ref).record))
+            action.authorize_start(ref)
             await self._service.restart(ref, timeout, signal)
 
     async def kill(self, ref: str, signal: str | None) -> None:
@@ -203,8 +206,10 @@ class ContainersApi:
 
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
         with self._session.begin("container update", ref) as action:
-            action.require_control(ref)
+            old = action.require_control(ref).record.resolved.resources
             action.authorize(relaxations.of_update(body))
+            new, pids = updated_resources(old, body), self._session.services.host.pids_limit
+            self._session.check_ceilings(limits.of_update(old, new, pids))
             return await self._service.update(ref, body)
 
     async def resize(self, ref: str, h: int, w: int) -> None:

@@ -1,0 +1,227 @@
+"""Ceilings of a policy rule: the most that one container may request. Pure.
+
+A relaxation changes how a container is confined, and is denied unless a rule grants it. A demand is
+an amount that every request has, and is allowed up to the ceiling of the rule. Demands are taken
+from the resolved request, the value that a start uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from jaula.network.port_mapper import DYNAMIC_PORTS
+from jaula.spec import units
+from jaula.spec.api import Resources
+from jaula.state.records import ResolvedRequest
+
+UNLIMITED: Final = 1 << 64
+"""More than any value of the API."""
+
+DEFAULT_SHM: Final = 64 << 20  # bytes
+FIRST_ORDINARY_PORT: Final = 1024  # the kernel's ip_unprivileged_port_start
+
+ULIMITS: Final = (
+    *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile"),
+    *("nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
+)
+_PRIORITY = ("nice", "rtprio")  # a container with these takes the processors from all others
+_DEFAULT_ULIMITS = {name: 0 if name in _PRIORITY else UNLIMITED for name in ULIMITS}
+
+
+class Bound(StrEnum):
+    """What is bounded; the names are those of the flags of ``run``."""
+
+    MEMORY = "memory"
+    MEMORY_SWAP = "memory-swap"
+    PIDS = "pids-limit"
+    SHM_SIZE = "shm-size"
+    ULIMIT = "ulimit"
+    OOM_KILL_DISABLE = "oom-kill-disable"
+    HOST_PORT = "host-port"
+
+
+_SIZES = (Bound.MEMORY, Bound.MEMORY_SWAP, Bound.SHM_SIZE)
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """One amount. ``name`` is that of an ulimit.
+
+    ``amount`` is in bytes, processes or the unit of the ulimit. Of host ports it is the last one,
+    and ``first`` the first one.
+    """
+
+    bound: Bound
+    amount: int = 0
+    name: str = ""
+    first: int = 0
+
+    def __str__(self) -> str:
+        match self.bound:
+            case Bound.OOM_KILL_DISABLE:
+                return str(self.bound)
+            case Bound.HOST_PORT:
+                return f"{self.bound}={_ports((self.first, self.amount))}"
+            case Bound.ULIMIT:
+                return f"{self.bound}={self.name}={_amount(self.bound, self.amount)}"
+        return f"{self.bound}={_amount(self.bound, self.amount)}"
+
+
+class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
+    """The ceilings of a rule. ``ulimits`` has a value for each name; ports are ranges."""
+
+    memory: int = UNLIMITED  # bytes; memory and swap together may be twice as much
+    pids: int = UNLIMITED
+    shm_size: int = UNLIMITED  # bytes
+    ulimits: Mapping[str, int] = MappingProxyType(_DEFAULT_ULIMITS)
+    oom_kill_disable: bool = False
+    host_ports: tuple[tuple[int, int], ...] = ((FIRST_ORDINARY_PORT, 65535),)
+
+    def allow(self, demand: Demand) -> bool:
+        """Return whether a demand is within the ceilings."""
+        match demand.bound:
+            case Bound.OOM_KILL_DISABLE:
+                return self.oom_kill_disable
+            case Bound.HOST_PORT:
+                return any(
+                    first <= demand.first and demand.amount <= last
+                    for first, last in self.host_ports
+                )
+        return demand.amount <= self.of(demand)
+
+    def of(self, demand: Demand) -> int:
+        """Return the ceiling for an amount."""
+        match demand.bound:
+            case Bound.MEMORY:
+                return self.memory
+            case Bound.MEMORY_SWAP:
+                return UNLIMITED if self.memory == UNLIMITED else 2 * self.memory
+            case Bound.PIDS:
+                return self.pids
+            case Bound.SHM_SIZE:
+                return self.shm_size
+        return self.ulimits.get(demand.name, UNLIMITED)  # unknown names are not valid
+
+    def advice(self, demand: Demand) -> str:
+        """Return what a client can request instead of a denied demand."""
+        match demand.bound:
+            case Bound.OOM_KILL_DISABLE:
+                return "leave it out, or ask the operator to grant oom-kill-disable"
+            case Bound.HOST_PORT:
+                allowed = ", ".join(map(_ports, self.host_ports)) or "none"
+                return f"allowed are {allowed}; the operator's host-ports decides"
+        most = _amount(demand.bound, self.of(demand))
+        flag = f"--{demand.bound}" + (f" {demand.name}=" if demand.name else " ")
+        return f"the most is {most}: {flag}{most}"
+
+
+def union(ceilings: tuple[Ceilings, ...]) -> Ceilings:
+    """Return the ceilings of a user in several groups: the highest of each."""
+    return Ceilings(
+        memory=max(c.memory for c in ceilings),
+        pids=max(c.pids for c in ceilings),
+        shm_size=max(c.shm_size for c in ceilings),
+        ulimits={name: max(c.ulimits[name] for c in ceilings) for name in ULIMITS},
+        oom_kill_disable=any(c.oom_kill_disable for c in ceilings),
+        host_ports=tuple(dict.fromkeys(ports for c in ceilings for ports in c.host_ports)),
+    )
+
+
+def of_request(resolved: ResolvedRequest, default_pids: int) -> tuple[Demand, ...]:
+    """Return the demands of a request. ``default_pids`` applies to one without a limit of pids."""
+    shm = resolved.shm_size or DEFAULT_SHM
+    return (
+        *of_resources(resolved.resources, default_pids),
+        Demand(Bound.SHM_SIZE, shm),
+        *_host_ports(resolved),
+    )
+
+
+def of_resources(resources: Resources, default_pids: int) -> tuple[Demand, ...]:
+    """Return the demands of limits."""
+    return tuple(_of_resources(resources, default_pids))
+
+
+def of_update(old: Resources, new: Resources, default_pids: int) -> tuple[Demand, ...]:
+    """Return the demands of an update: those that the limits did not have before."""
+    before = of_resources(old, default_pids)
+    return tuple(demand for demand in of_resources(new, default_pids) if demand not in before)
+
+
+def _of_resources(resources: Resources, default_pids: int) -> Iterator[Demand]:
+    yield Demand(Bound.MEMORY, _limit(resources.memory))
+    if resources.memory_swap:
+        yield Demand(Bound.MEMORY_SWAP, _limit(resources.memory_swap))
+    pids = default_pids if resources.pids_limit is None else resources.pids_limit
+    yield Demand(Bound.PIDS, _limit(pids))
+    for ulimit in resources.ulimits:
+        highest = max(ulimit.hard, ulimit.soft)
+        negative = min(ulimit.hard, ulimit.soft) < 0
+        yield Demand(Bound.ULIMIT, UNLIMITED if negative else highest, ulimit.name.lower())
+    if resources.oom_kill_disable:
+        yield Demand(Bound.OOM_KILL_DISABLE)
+
+
+def _limit(value: int) -> int:
+    """Return an amount; 0 and -1 are no limit in the API."""
+    return value if value > 0 else UNLIMITED
+
+
+def _host_ports(resolved: ResolvedRequest) -> Iterator[Demand]:
+    for mapping in resolved.ports:
+        first, last = mapping.host_port, mapping.host_port_end
+        if first is None:  # the engine chooses
+            first, last = DYNAMIC_PORTS[0], DYNAMIC_PORTS[-1]
+        yield Demand(Bound.HOST_PORT, last or first, first=first)
+
+
+def _ports(ports: tuple[int, int]) -> str:
+    first, last = ports
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _amount(bound: Bound, amount: int) -> str:
+    if amount >= UNLIMITED:
+        return "unlimited"
+    if bound in _SIZES:
+        return units.bytes_size(amount).replace(" ", "")
+    return str(amount)
+
+
+def ulimit_ceilings(entries: Iterable[str]) -> dict[str, int]:
+    """Return the ceilings of ``NAME``, for any value, and ``NAME=MAXIMUM``; ``*`` means all names.
+
+    :raises ValueError: when a name or a number is not valid; its text names the entry.
+    """
+    ceilings = dict(_DEFAULT_ULIMITS)
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        name = name.lower()
+        if entry != "*" and name not in ULIMITS:
+            raise ValueError(f"{entry[:80]!r} must be one of {', '.join(ULIMITS)}, or NAME=MAXIMUM")
+        if equals and not (text.isascii() and text.isdigit() and int(text) < UNLIMITED):
+            raise ValueError(f"{entry[:80]!r}: the maximum must be a number")
+        maximum = int(text) if equals else UNLIMITED
+        ceilings |= dict.fromkeys(ULIMITS if entry == "*" else (name,), maximum)
+    return ceilings
+
+
+def port_ranges(entries: Iterable[str]) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of ``443``, ``8000-8999`` and ``*``.
+
+    :raises ValueError: when an entry is not a range of ports; its text names the entry.
+    """
+    ranges = []
+    for entry in entries:
+        first, dash, last = ("1", "-", "65535") if entry == "*" else entry.partition("-")
+        numbers = (first, last) if dash else (first, first)
+        if not all(n.isascii() and n.isdigit() and 0 < int(n) < 65536 for n in numbers):
+            raise ValueError(f"{entry[:80]!r} must be a port, or FIRST-LAST")
+        if int(numbers[0]) > int(numbers[1]):
+            raise ValueError(f"{entry[:80]!r}: the last port is less than the first")
+        ranges.append((int(numbers[0]), int(numbers[1])))
+    return tuple(ranges)

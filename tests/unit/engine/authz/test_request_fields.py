@@ -1,0 +1,168 @@
+"""docs/authority.md has every field of a request, with the key of the policy that decides about it.
+
+For a new field decide there what it asks for, and add an example here if that is a key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from jaula.engine import relaxations
+from jaula.engine.authz import limits, policy_file
+from jaula.engine.authz.limits import Bound, Ceilings
+from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.relaxations import Relaxation
+from jaula.spec import api, api_networks, decode
+from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, VolumeCreate
+from jaula.spec.api_networks import NetworkCreate
+from jaula.spec.decode import Document
+
+PAGE = Path(__file__).parents[4] / "docs" / "authority.md"
+KEYS: dict[str, str] = {
+    Relaxation.HOST_MOUNT: "host-mounts",
+    Relaxation.HOST_NAMESPACE: "host-namespaces",
+    Relaxation.DEVICE: "devices",
+    Relaxation.CAPABILITY: "capabilities",
+    Relaxation.SECURITY_OPTION: "security-options",
+    Relaxation.CGROUP_PARENT: "cgroup-parents",
+    Relaxation.ANNOTATION: "annotations",
+    Relaxation.NETWORK_OPTION: "network-options",
+    Relaxation.LOG_ADDRESS: "log-addresses",
+    Relaxation.OTHER_CONTAINERS: "others",
+    Relaxation.PRIVILEGED: "privileged",
+    Relaxation.OOM_SCORE: "oom-score-adj",
+    Bound.MEMORY: "max-memory",
+    Bound.MEMORY_SWAP: "max-memory",
+    Bound.PIDS: "max-pids",
+    Bound.SHM_SIZE: "max-shm-size",
+    Bound.ULIMIT: "ulimits",
+    Bound.OOM_KILL_DISABLE: "oom-kill-disable",
+    Bound.HOST_PORT: "host-ports",
+}
+
+
+def documents() -> dict[str, set[str]]:
+    """Return the fields of every document of a request, without those that it inherits."""
+    found = {}
+    for module in (api, api_networks):
+        for kind in vars(module).values():
+            if not (isinstance(kind, type) and issubclass(kind, Document)):
+                continue
+            if kind.__module__ != module.__name__:
+                continue
+            bases = [base for base in kind.__mro__[1:] if issubclass(base, Document)]
+            inherited = {name for base in bases for name in base.__struct_fields__}
+            fields = msgspec.structs.fields(kind)
+            found[kind.__name__] = {f.encode_name for f in fields if f.name not in inherited}
+    return found
+
+
+def table() -> Iterator[tuple[str, list[str], str]]:
+    """Yield document, fields and what they ask for, from the table of the page."""
+    section = PAGE.read_text().partition("\n## Fields of a request\n")[2].partition("\n## ")[0]
+    document = ""
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|") or len(cells) != 3 or cells[0] in ("document", "---"):
+            continue
+        document = cells[0].strip("`") or document
+        yield document, re.findall("`([^`]+)`", cells[1]), cells[2]
+
+
+def test_every_field_of_every_request_is_in_the_table_once() -> None:
+    listed: dict[str, list[str]] = {}
+    for document, fields, _ in table():
+        listed.setdefault(document, []).extend(fields)
+    for document, fields in documents().items():
+        assert sorted(listed.pop(document, [])) == sorted(fields), document
+    assert not listed
+
+
+def test_the_table_names_keys_of_the_policy() -> None:
+    words = {"z", "Z", "shared", "rshared", "host", "container:", "device", "PublishAllPorts"}
+    for document, fields, asks in table():
+        named = set(re.findall("`([^`]+)`", asks)) - words - {"Mounts"}
+        assert named <= set(policy_file.KEYS), (document, fields)
+        assert named or asks.startswith(("nothing", "their own", "what ", "as ")), (document, asks)
+
+
+def test_every_kind_of_privilege_has_a_key() -> None:
+    assert set(KEYS) == {*Relaxation, *Bound}
+    assert set(KEYS.values()) <= set(policy_file.KEYS)
+
+
+def asked_by(document: dict[str, Any]) -> set[str]:
+    """Return the keys that decide about a container, beyond those of an empty request."""
+    body = decode.decode(json.dumps(document).encode(), ContainerCreate)
+    resolved = resolve(body)
+    kinds: list[str] = [privilege.kind for privilege in relaxations.of_request(resolved)]
+    plain = set(limits.of_request(resolve(ContainerCreate()), 4096))
+    kinds += [demand.bound for demand in set(limits.of_request(resolved, 4096)) - plain]
+    return {KEYS[kind] for kind in kinds}
+
+
+@pytest.mark.parametrize(
+    ("key", "host_config"),
+    [
+        ("host-mounts", {"Binds": ["/a:/b"]}),
+        ("host-mounts", {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}]}),
+        ("others", {"VolumesFrom": ["x"]}),
+        ("log-addresses", {"LogConfig": {"Config": {"syslog-address": "unix:///x"}}}),
+        ("host-mounts", {"LogConfig": {"Config": {"syslog-tls-cert": "/x"}}}),
+        *(("host-namespaces", {f"{name}Mode": "host"}) for name in ("Network", "Ipc", "Pid")),
+        *(("host-namespaces", {f"{name}Mode": "host"}) for name in ("UTS", "Userns", "Cgroupns")),
+        *(("others", {f"{name}Mode": "container:x"}) for name in ("Network", "Ipc", "Pid")),
+        ("others", {"Links": ["x:y"]}),
+        ("host-ports", {"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}),
+        ("annotations", {"Annotations": {"org.systemd.property.X": "1"}}),
+        ("capabilities", {"CapAdd": ["SYS_ADMIN"]}),
+        ("privileged", {"Privileged": True}),
+        ("security-options", {"SecurityOpt": ["landlock=off"]}),
+        ("security-options", {"MaskedPaths": []}),
+        ("security-options", {"ReadonlyPaths": []}),
+        ("oom-score-adj", {"OomScoreAdj": -1}),
+        ("max-shm-size", {"ShmSize": 1}),
+        ("max-memory", {"Memory": 1 << 30}),
+        ("max-memory", {"MemorySwap": -1}),
+        ("max-pids", {"PidsLimit": -1}),
+        ("ulimits", {"Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}]}),
+        ("oom-kill-disable", {"OomKillDisable": True}),
+        ("cgroup-parents", {"CgroupParent": "/x"}),
+        ("devices", {"Devices": [{"PathOnHost": "/dev/x"}]}),
+        ("devices", {"DeviceCgroupRules": ["c 1:1 r"]}),
+        ("devices", {"DeviceRequests": [{"Driver": "x"}]}),
+    ],
+)
+def test_a_field_asks_for_the_key_of_the_table(key: str, host_config: dict[str, Any]) -> None:
+    assert asked_by({"HostConfig": host_config}) == {key}
+    (field,) = host_config
+    for document in ("HostConfig", "Resources"):
+        for name, fields, asks in table():
+            if name == document and field in fields:
+                assert f"`{key}`" in asks
+
+
+def test_fields_of_other_requests_ask_for_the_key_of_the_table() -> None:
+    def keys(privileges: tuple[relaxations.Privilege, ...]) -> set[str]:
+        return {KEYS[privilege.kind] for privilege in privileges}
+
+    bind = {"type": "none", "device": "/etc", "o": "bind"}
+    assert keys(relaxations.of_volume(VolumeCreate(driver_opts=bind).driver_opts)) == {"devices"}
+    assert keys(relaxations.of_exec(ExecCreate(privileged=True))) == {"privileged"}
+    assert keys(relaxations.of_update(ContainerUpdate(cgroup_parent="/x"))) == {"cgroup-parents"}
+    assert keys(relaxations.of_network(NetworkCreate(options={"a": "b"}))) == {"network-options"}
+    exposed = {"ExposedPorts": {"80/tcp": {}}, "HostConfig": {"PublishAllPorts": True}}
+    assert asked_by(exposed) == {"host-ports"}
+
+
+def test_a_request_without_fields_is_within_the_ceilings_of_every_rule() -> None:
+    assert asked_by({}) == set()
+    for demand in limits.of_request(resolve(ContainerCreate()), 4096):
+        assert Ceilings().allow(demand)
