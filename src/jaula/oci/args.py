@@ -1,7 +1,8 @@
 """Parse flags and arguments as Go's flag package does.
 
 ``--name value``, ``--name=value`` and ``-name`` are equivalent. A flag without a value takes only
-``=true`` or ``=false``. The first argument that is not a flag ends the flags, and so does ``--``.
+``=true`` or ``=false``. ``--`` ends the flags. The first argument that is not a flag ends them only
+for commands with a program's own words; other commands take flags after the container's id as well.
 """
 
 from __future__ import annotations
@@ -94,23 +95,33 @@ class Options:
             raise InvalidRequest(f"--{name}: {text!r} is not a whole number") from None
 
 
-def parse(argv: Sequence[str], flags: Mapping[str, str], program: str) -> tuple[Options, list[str]]:
+def parse(
+    argv: Sequence[str], flags: Mapping[str, str], program: str, *, anywhere: bool = False
+) -> tuple[Options, list[str]]:
     """Parse flags; return them and the remaining arguments.
+
+    ``anywhere`` says that a known flag may follow an argument; an unknown one is an argument there.
 
     :raises InvalidRequest: when a flag is unknown or lacks a value; the hint names ``program``.
     """
     options = Options()
+    arguments: list[str] = []
     position = 0
     while position < len(argv):
         argument = argv[position]
         if argument == "--":
             position += 1
             break
-        if len(argument) < 2 or not argument.startswith("-"):
-            break
-        position += 1
         name, separator, value = argument.lstrip("-").partition("=")
         kind = flags.get(name)
+        is_flag = len(argument) > 1 and argument.startswith("-")
+        if not is_flag or (arguments and kind is None):
+            if not anywhere:
+                break
+            arguments.append(argument)
+            position += 1
+            continue
+        position += 1
         if kind is not None and kind not in (VALUE, SWITCH, LIST):
             name, kind = kind, flags[kind]
         if kind is None:
@@ -125,4 +136,4 @@ def parse(argv: Sequence[str], flags: Mapping[str, str], program: str) -> tuple[
             value = argv[position]
             position += 1
         options.set(name, kind, value)
-    return options, list(argv[position:])
+    return options, [*arguments, *argv[position:]]

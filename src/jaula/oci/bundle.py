@@ -3,7 +3,7 @@
 Follows runtime-spec bundle.md. The author of a bundle need not be the user of the runtime. So a
 file is checked before it is opened: a FIFO, a device or a directory in its place is refused without
 blocking on it, and so is a file that is too large. A symbolic link is followed, as in other
-runtimes.
+runtimes. The documents of ``exec`` and ``update`` are the caller's, and may come from a pipe.
 :mod:`jaula.runtime.validation` checks the content of a document.
 """
 
@@ -71,8 +71,8 @@ def parse(data: bytes, name: str = CONFIG) -> Spec:
 
 
 def load_process(path: str) -> Process:
-    """Read the document of ``exec --process``."""
-    return _decode(_process, _read(path, path), path)
+    """Read the document of ``exec --process``, also from a pipe: the caller is its author."""
+    return _decode(_process, _read(path, path, pipe=True), path)
 
 
 def _process(data: bytes) -> Process:
@@ -83,7 +83,7 @@ def load_resources(source: str, stdin: int = 0) -> Resources:
     """Read the document of ``update --resources``; ``-`` means the descriptor ``stdin``."""
     if source == "-":
         return parse_resources(_read_all(stdin, "standard input"), "standard input")
-    return parse_resources(_read(source, source), source)
+    return parse_resources(_read(source, source, pipe=True), source)
 
 
 def parse_resources(data: bytes, name: str) -> Resources:
@@ -95,19 +95,21 @@ def _resources(data: bytes) -> Resources:
     return decode_as(data, Resources, msgspec.json.Decoder(Resources).decode)
 
 
-def _read(path: str, name: str, directory: int | None = None) -> bytes:
-    """Read a regular file of bounded size."""
+def _read(path: str, name: str, directory: int | None = None, *, pipe: bool = False) -> bytes:
+    """Read a regular file of bounded size; with ``pipe`` also wait for the writer of a pipe."""
     try:
         path_fd = os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
     except (OSError, ValueError) as error:
         raise _open_error(name, error) from None
     try:
         st = os.fstat(path_fd)
-        if not stat.S_ISREG(st.st_mode):
+        is_pipe = pipe and stat.S_ISFIFO(st.st_mode)
+        if not stat.S_ISREG(st.st_mode) and not is_pipe:
             raise InvalidRequest(f"{name} is {_file_type(st.st_mode)}, not a regular file")
         if st.st_size > MAX_SIZE:
             raise _too_large(name)
-        fd = os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        flags = os.O_RDONLY | os.O_CLOEXEC | (0 if is_pipe else os.O_NONBLOCK)
+        fd = os.open(f"/proc/self/fd/{path_fd}", flags)
     except OSError as error:
         raise _open_error(name, error) from None
     finally:

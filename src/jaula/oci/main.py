@@ -53,6 +53,7 @@ GLOBAL_FLAGS = {
     "version": SWITCH,
     "v": "version",
 }
+_OWN_WORDS = ("exec", "ps")  # arguments after the container's id are those of another program
 _ROOTLESS = {"": None, "auto": None, "true": True, "false": False}
 
 
@@ -97,7 +98,8 @@ def run(argv: Sequence[str]) -> int:
             raise InvalidRequest(f"no such command: {name}", hint=f"{NAME} --help lists them")
         module = _module(name)
         flags = {**module.FLAGS, "help": SWITCH, "h": "help"}
-        options, arguments = parse(remaining, flags, f"{NAME} {name}")
+        anywhere = name not in _OWN_WORDS
+        options, arguments = parse(remaining, flags, f"{NAME} {name}", anywhere=anywhere)
         if options.on("help"):
             _print(_command_usage(name, module))
             return 0

@@ -25,7 +25,7 @@ from jaula.runtime.create.process import ProcessHandle, Stdio, clone_into, stdio
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import lsm_labels, program
 from jaula.runtime.init.sync import follow, report, socket_at, wait_to_proceed
-from jaula.runtime.interfaces import Cgroup
+from jaula.runtime.interfaces import AttachCgroup
 from jaula.spec.runtime import Process
 
 
@@ -56,7 +56,7 @@ class ExecOptions(msgspec.Struct, frozen=True):
 def start(
     init_pid: int,
     init_pidfd: int,
-    cgroup: Cgroup,
+    cgroup: AttachCgroup,
     process_spec: Process,
     config: init_exec.ProcessConfig,
     options: ExecOptions,

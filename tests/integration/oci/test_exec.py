@@ -61,6 +61,11 @@ def test_a_process_is_in_the_container_s_namespaces_and_cgroup(box: Bundle) -> N
             "grep CapEff /proc/self/status",
             f"CapEff:\t{1 << 19 | 1 << 0 | 1 << 5 | 1 << 10 | 1 << 29:016x}\n",
         ),
+        (
+            ["--cap", "CAP_SYS_PTRACE", "--user", "1000"],
+            "grep -E 'Cap(Eff|Amb)' /proc/self/status",
+            f"CapEff:\t{1 << 19:016x}\nCapAmb:\t{1 << 19:016x}\n",
+        ),
     ],
 )
 def test_flags_change_the_container_s_own_process(
@@ -158,6 +163,13 @@ def test_a_program_that_cannot_be_run_is_255_and_one_line(
         (["--console-socket", "/x", "BOX", "true"], "for a process without a terminal"),
         (["--cwd", "tmp", "BOX", "true"], "process.cwd: 'tmp' is not an absolute path"),
         (["--cwd", "/nonexistent", "BOX", "true"], "/nonexistent"),
+        (["--cgroup", "absent", "BOX", "true"], "--cgroup: the container has no cgroup absent"),
+        (["--cgroup", "../x", "BOX", "true"], "--cgroup: ../x: invalid cross-device link"),
+        (["--cgroup", "none:x", "BOX", "true"], "the container has no controller 'none'"),
+        (
+            ["--cgroup", "a", "--cgroup", "b", "BOX", "true"],
+            "--cgroup 'a': a controller is missing",
+        ),
         (["--flag", "BOX", "true"], "flag provided but not defined: -flag"),
     ],
 )
@@ -338,3 +350,35 @@ def test_an_exec_joins_the_user_namespace(runtime: PrivateRuntime) -> None:
         done = bundle.exec("sh", "-c", "id -u; id -g", flags=["--user", "5:6"])
         assert done.stdout == "5\n6\n", done.stderr
         assert done.returncode == 0
+
+
+def test_a_process_enters_a_cgroup_below_the_container_s(box: Bundle) -> None:
+    lines = [line.split(":", 2) for line in box.proc("cgroup").splitlines()]
+    names = [("", "/sys/fs/cgroup")]
+    if Path("/sys/fs/cgroup/pids").is_dir():
+        names = [("pids:", "/sys/fs/cgroup/pids")]
+    ((prefix, mount),) = names
+    own = next(path for _, name, path in lines if name == prefix.rstrip(":"))
+    below = Path(mount + own) / "below"
+    below.mkdir()
+    try:
+        done = box.exec("cat", "/proc/self/cgroup", flags=["--cgroup", f"{prefix}below"])
+        assert done.returncode == 0, done.stderr
+        found = [line.split(":", 2) for line in done.stdout.splitlines()]
+        assert next(path for _, name, path in found if name == prefix.rstrip(":")) == "/below"
+        others = {name: path for _, name, path in found if name != prefix.rstrip(":")}
+        assert "/below" not in others.values()
+    finally:
+        below.rmdir()
+
+
+def test_a_process_may_come_from_a_pipe(box: Bundle) -> None:
+    document = {"cwd": "/", "args": ["echo", "from a pipe"], "env": ["PATH=/bin"]}
+    read_end, write_end = os.pipe()
+    os.write(write_end, json.dumps(document).encode())
+    os.close(write_end)
+    try:
+        done = box.command("exec", "--process", "/dev/stdin", box.id, stdin=read_end)
+    finally:
+        os.close(read_end)
+    assert (done.stdout, done.returncode) == ("from a pipe\n", 0), done.stderr

@@ -348,7 +348,7 @@ def test_update_reads_a_document(runtime: PrivateRuntime, way: str, tmp_path: Pa
 
 def test_an_invalid_update_is_refused_in_one_line(runtime: PrivateRuntime) -> None:
     with runtime.started() as bundle:
-        for flags in ([], ["--memory", "much"], ["--cpuset-cpus", "999"], ["--resources", "/nope"]):
+        for flags in (["--memory", "much"], ["--cpuset-cpus", "999"], ["--resources", "/nope"]):
             done = bundle.command("update", *flags, bundle.id)
             assert done.returncode == 1, flags
             assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -357,3 +357,10 @@ def test_an_invalid_update_is_refused_in_one_line(runtime: PrivateRuntime) -> No
         done = bundle.command("update", "--pids-limit", "5", bundle.id)
         assert done.returncode == 1
         assert "it is stopped" in done.stderr
+
+
+def test_an_update_of_nothing_is_a_success(runtime: PrivateRuntime) -> None:
+    """``docker update --restart`` makes one."""
+    with runtime.started() as bundle:
+        update(bundle)
+        update(bundle, "--resources", "-", stdin="{}")

@@ -204,7 +204,16 @@ def test_kill_without_a_signal_is_term(runtime: PrivateRuntime) -> None:
         assert bundle.ended() == 7
 
 
-@pytest.mark.parametrize("name", ["0", "65", "-1", "SIGNOPE", "", "SIG_IGN", "9x", "__class__"])
+def test_kill_0_tells_whether_the_container_runs(runtime: PrivateRuntime) -> None:
+    with runtime.created() as bundle:
+        assert bundle.command("kill", bundle.id, "0").returncode == 0
+        assert bundle.status() == "created"
+        assert bundle.command("kill", bundle.id, "KILL").returncode == 0
+        bundle.ended()
+        assert "container not running" in failed(bundle, "kill", bundle.id, "0")
+
+
+@pytest.mark.parametrize("name", ["65", "-1", "SIGNOPE", "", "SIG_IGN", "9x", "__class__"])
 def test_an_invalid_signal_is_refused(runtime: PrivateRuntime, name: str) -> None:
     with runtime.created() as bundle:
         assert "unknown signal" in failed(bundle, "kill", "--", bundle.id, name)

@@ -43,6 +43,7 @@ FLAGS = {
     "no-new-privs": SWITCH,
     "cap": LIST,
     "c": "cap",
+    "cgroup": LIST,
     "preserve-fds": VALUE,
     "ignore-paused": SWITCH,
     "no-subreaper": SWITCH,
@@ -113,14 +114,15 @@ def requested_process(args: CommandArgs, spec: oci.Spec) -> oci.Process:
         raise InvalidRequest("process args cannot be empty")
     assert spec.process is not None
     own = spec.process
+    user = _user(options.get("user"), options.all("additional-gids"), own.user)
     capabilities = own.capabilities
     if extra := tuple(options.all("cap")):
         current = capabilities or oci.Capabilities()
+        names = ["bounding", "effective", "permitted"]
+        if user.uid:  # execve(2) leaves such a user only ambient capabilities
+            names += ["inheritable", "ambient"]
         capabilities = structs.replace(
-            current,
-            bounding=(*current.bounding, *extra),
-            effective=(*current.effective, *extra),
-            permitted=(*current.permitted, *extra),
+            current, **{name: (*getattr(current, name), *extra) for name in names}
         )
     return structs.replace(
         own,
@@ -129,7 +131,7 @@ def requested_process(args: CommandArgs, spec: oci.Spec) -> oci.Process:
         cwd=options.get("cwd") or own.cwd,
         terminal=options.on("tty"),
         console_size=None,
-        user=_user(options.get("user"), options.all("additional-gids"), own.user),
+        user=user,
         capabilities=capabilities,
         no_new_privileges=own.no_new_privileges or options.on("no-new-privs"),
         apparmor_profile=options.get("apparmor") or own.apparmor_profile,
@@ -200,7 +202,16 @@ def _start(
             final_cpus=rlimits.cpu_list(affinity.final or ""),
         )
         with services.cgroup_of(record) as cgroup:
-            return runtime_exec.start(record.pid, init_pidfd, cgroup, process, config, exec_options)
+            if not (words := args.options.all("cgroup")):
+                return runtime_exec.start(
+                    record.pid, init_pidfd, cgroup, process, config, exec_options
+                )
+            from jaula.oci.sub_cgroup import SubCgroup, parse
+
+            with SubCgroup(cgroup, parse(words)) as below:
+                return runtime_exec.start(
+                    record.pid, init_pidfd, below, process, config, exec_options
+                )
     finally:
         fd_stack.close()
 

@@ -47,7 +47,7 @@ def parse(text: str) -> int:
 
     :raises InvalidRequest: when there is no such signal.
     """
-    if text.isdecimal() and 0 < int(text) <= MAX_SIGNAL:
+    if text.isdecimal() and int(text) <= MAX_SIGNAL:  # 0 only checks that the process exists
         return int(text)
     name = text.upper()
     number = getattr(signal, name if name.startswith("SIG") else f"SIG{name}", None)

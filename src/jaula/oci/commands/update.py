@@ -38,10 +38,6 @@ def run(args: CommandArgs) -> int:
     """Apply the limits, and store them in the container's spec."""
     source = args.options.get("resources")
     limits = bundles.load_resources(source) if source else from_flags(args.options)
-    if limits == oci.Resources():
-        raise InvalidRequest(
-            "update: no limit specified", hint="use --resources or a resource flag"
-        )
     validation.check_resources(limits)
     limits = structs.replace(
         limits, devices=()
@@ -52,6 +48,8 @@ def run(args: CommandArgs) -> int:
         status = container.status(record)
         if status in ("stopped", "creating"):
             raise Conflict(f"cannot update container {container.id}: it is {status}")
+        if limits == oci.Resources():
+            return 0  # as of docker update --restart
         with services.cgroup_of(record) as cgroup:
             for warning in cgroup.apply(limits):
                 args.log.warning(warning)

@@ -18,7 +18,7 @@ import msgspec
 
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime.interfaces import Cgroup
+from jaula.runtime.interfaces import AttachCgroup
 from jaula.spec.runtime import Linux
 
 Stdio = tuple[int, int, int]
@@ -45,7 +45,7 @@ def memory_limit(linux: Linux) -> int:
 
 
 def clone_into(
-    cgroup: Cgroup, entry_fds: list[int], on_error: Callable[[OSError], NoReturn]
+    cgroup: AttachCgroup, entry_fds: list[int], on_error: Callable[[OSError], NoReturn]
 ) -> tuple[int, int]:
     """Fork a child into a cgroup: return (pid, pidfd) in the parent, (0, -1) in the child.
 
