@@ -1,7 +1,8 @@
 """Run synchronous code in threads for the event loop: streams in and out, own threads.
 
-Both directions have back pressure: a slow reader slows the producer, and neither holds more than a
-few chunks in memory.
+Streams have back pressure in both directions: a slow reader slows the producer, and neither holds
+more than a few chunks in memory. The work of a stream waits for its client, so it has a thread of
+its own. The pool has a few threads for all requests: its work waits for the disk only.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, BinaryIO, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import BinaryIO, ParamSpec, TypeVar
 
 Item = TypeVar("Item")
 Params = ParamSpec("Params")
@@ -24,15 +25,11 @@ class AbandonedError(Exception):
 
 
 async def produce(
-    work: Callable[[Callable[[Item], None]], None],
-    *,
-    own_thread: bool = False,
-    abandon: Callable[[], None] = lambda: None,
+    work: Callable[[Callable[[Item], None]], None], *, abandon: Callable[[], None] = lambda: None
 ) -> AsyncIterator[Item]:
-    """Run ``work`` in a thread and yield what it emits; its exception is raised at the end.
+    """Run ``work`` in its own thread and yield what it emits; its exception is raised at the end.
 
-    ``own_thread`` is for work that blocks for long: the pool has few threads. ``abandon`` is
-    called when the reader stops, before the thread's end is awaited.
+    ``abandon`` is called when the reader stops, before the thread's end is awaited.
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[object] = asyncio.Queue(8)
@@ -50,7 +47,7 @@ async def produce(
             if not abandoned:
                 asyncio.run_coroutine_threadsafe(queue.put(_END), loop).result()
 
-    thread = in_own_thread(run) if own_thread else asyncio.ensure_future(asyncio.to_thread(run))
+    thread = in_own_thread(run)
     try:
         while (item := await queue.get()) is not _END:
             yield item  # type: ignore[misc]
@@ -67,7 +64,10 @@ async def produce(
 
 
 def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
-    """Run ``work`` in a thread outside the pool, which does not delay the exit of the engine."""
+    """Run ``work`` in a thread outside the pool, which does not delay the exit of the engine.
+
+    It is for work that waits for a client, for another host, or for a file of a container.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()
 
@@ -126,7 +126,7 @@ async def _writable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
 async def consume(
     stream: AsyncIterator[bytes], work: Callable[[BinaryIO, Callable[[Item], None]], None]
 ) -> AsyncIterator[Item]:
-    """Run ``work`` in a thread on the stream as a file; yield what it emits."""
+    """Run ``work`` in its own thread on the stream as a file; yield what it emits."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     feeder = asyncio.ensure_future(feed(stream, writing))
 
@@ -143,7 +143,7 @@ async def consume(
             await feeder
 
 
-async def shielded(work: Coroutine[Any, Any, Result]) -> Result:
+async def shielded(work: Awaitable[Result]) -> Result:
     """Run ``work`` to its end. A cancellation of the caller takes effect afterwards."""
     task = asyncio.ensure_future(work)
     try:

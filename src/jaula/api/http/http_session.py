@@ -32,10 +32,9 @@ from collections.abc import Iterable
 import h11
 
 from jaula.api.backend import Backend
-from jaula.api.http.caller_quota import CallerQuota
 from jaula.api.http.errors import BadHeader, Busy, Disconnected
 from jaula.api.http.protocol import MAX_HEAD, HttpProtocol, Phase
-from jaula.api.http.request import Handler, Query, Request, unquote
+from jaula.api.http.request import Handler, Limits, Query, Request, unquote
 from jaula.api.http.response import (
     Answer,
     HijackResponse,
@@ -80,17 +79,13 @@ class HttpSession:
         connection: HttpProtocol,
         router: Router,
         engine: Backend,
-        memory: CallerQuota,
+        limits: Limits,
         *,
         busy: bool = False,
     ) -> None:
-        """Serve a connection.
-
-        ``memory`` is the budget of all bodies together, in bytes. If ``busy``, the first request is
-        answered with an error.
-        """
+        """Serve a connection. If ``busy``, the first request is answered with an error."""
         self._connection = connection
-        self._memory = memory
+        self._limits = limits
         self._busy = busy
         self._parser = connection.parser
         self._router = router
@@ -144,23 +139,29 @@ class HttpSession:
 
     async def _exchange(self, request: h11.Request) -> bool:
         """Answer one request; return whether the connection can be used again."""
-        connection = self._connection
         target = request.target.decode("ascii")
-        upgrade = False
         try:
             routed, handler = self._route(request, target)
-            upgrade = routed.upgrade
+        except Exception as exc:  # noqa: BLE001 - every exception becomes an answer here
+            return await self._answer(_error_answer(exc, target), request, target)
+        try:
             try:
                 answer = await handler(routed)
-            finally:
-                routed.release()
-        except Disconnected:
-            raise
-        except Exception as exc:  # noqa: BLE001 - every exception becomes an answer here
-            answer = _error_answer(exc, target)
+            except Disconnected:
+                raise
+            except Exception as exc:  # noqa: BLE001 - as above
+                answer = _error_answer(exc, target)
+            routed.forget_body()
+            return await self._answer(answer, request, target)
+        finally:
+            routed.end()
+
+    async def _answer(self, answer: Answer, request: h11.Request, target: str) -> bool:
+        """Send an answer; return whether the connection can be used again."""
+        connection = self._connection
         if isinstance(answer, HijackResponse):
             if await connection.discard():
-                await self._hijack(answer, upgrade, buffers_head(request.headers))
+                await self._hijack(answer, request.headers)
             return False
         if isinstance(answer, StreamResponse):
             try:
@@ -205,7 +206,7 @@ class HttpSession:
             version=version,
             title=_title(request),
             chunks=self._connection.body,
-            memory=self._memory,
+            limits=self._limits,
             peer=self._connection.peer,
         )
         return routed, handler
@@ -266,7 +267,7 @@ class HttpSession:
             connection.end_stream()
             await close(chunks)
 
-    async def _hijack(self, answer: HijackResponse, upgrade: bool, buffers: bool) -> None:
+    async def _hijack(self, answer: HijackResponse, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Hand the connection over to ``answer.take``; abort the transport without a shutdown."""
         connection = self._connection
         transport = connection.transport
@@ -274,13 +275,13 @@ class HttpSession:
         early, _ = self._parser.trailing_data
         transport.set_write_buffer_limits(high=0)
         await connection.drain()
-        transport.write(answer.head or hijack_head(answer.content_type, upgrade=upgrade))
+        transport.write(answer.head or hijack_head(answer.content_type, upgrade=_upgrades(headers)))
         await connection.drain()  # the head is sent before the new owner writes
         descriptor = duplicate_socket(transport)
         connection.phase = Phase.GONE
         last_chunk = b""
         try:
-            if buffers:
+            if buffers_head(headers):
                 await wait_until_read(descriptor)
             await answer.take(descriptor, early)
         except Exception as exc:  # noqa: BLE001 - it is too late for a status
@@ -370,6 +371,11 @@ def _as_error(exc: Exception, target: str) -> JaulaError:
 
 
 # -- hijacking ---------------------------------------------------------------------------------
+
+
+def _upgrades(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether the client asks to switch protocols."""
+    return any(name == b"upgrade" for name, _ in headers)
 
 
 def hijack_head(content_type: bytes, *, upgrade: bool) -> bytes:

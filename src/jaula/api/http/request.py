@@ -160,27 +160,35 @@ def _filter_values(name: str, values: object) -> list[str]:
     )
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """What the requests of all callers share.
+
+    ``bodies`` are bytes of bodies in memory. ``transfers`` are requests that occupy a thread while
+    their client sends or reads: archives, and the progress of a pull or push.
+    """
+
+    bodies: CallerQuota
+    transfers: CallerQuota
+
+
 class Request:
     """The parsed head of a request, its body to be read on demand, and the engine.
 
     ``name`` is the variable part of the path, decoded, and ``version`` the API version in the path.
-    ``upgrade`` is true if the client asks to switch protocols.
-
-    ``title`` is the method and path, for the audit log. ``chunks`` yields the body. The bytes of a
-    body that is held in memory are taken from ``memory`` until :meth:`release`.
+    ``title`` is the method and path, for the audit log. ``chunks`` yields the body.
     """
 
     __slots__ = (
         "_chunks",
         "_headers",
         "_held",
-        "_memory",
+        "_limits",
         "_title",
+        "_transferring",
         "engine",
         "name",
         "peer",
         "query",
-        "upgrade",
         "version",
     )
 
@@ -193,7 +201,7 @@ class Request:
         version: tuple[int, int],
         title: str,
         chunks: Callable[[], AsyncIterator[bytes]],
-        memory: CallerQuota,
+        limits: Limits,
         peer: Origin | None,
     ) -> None:
         self.engine = engine
@@ -203,29 +211,41 @@ class Request:
         self.version = version
         self._title = title
         self._chunks = chunks
-        self._memory = memory
-        self._held = 0  # bytes of ``memory``
+        self._limits = limits
+        self._held = 0  # bytes of the body in memory
+        self._transferring = False
         self.peer = peer
-        self.upgrade = b"upgrade" in headers
 
     def header(self, name: bytes) -> str:
         """Return a header by its lower-case name; empty if absent."""
         return self._headers.get(name, b"").decode("latin-1")
 
-    def body(self) -> AsyncIterator[bytes]:
-        """Return the chunks of the body, for a caller that may send one.
+    def archive(self) -> AsyncIterator[bytes]:
+        """Return the chunks of a body that is not held in memory, as a transfer.
 
         :raises NotAuthorized: when the caller may not change anything.
+        :raises Busy: when the caller has too many transfers.
         """
         self.engine.access.require_body(self._title)
+        self.begin_transfer()
         return self._chunks()
 
+    def begin_transfer(self) -> None:
+        """Take a thread for as long as the request lasts, since it waits for the client.
+
+        :raises Busy: when the caller has too many transfers.
+        """
+        access = self.engine.access
+        if not self._limits.transfers.take(access.caller, 1, root=access.is_root):
+            raise Busy("too many transfers are in progress", hint="wait until one has ended")
+        self._transferring = True
+
     async def _document_bytes(self) -> bytearray:
-        chunks = self.body()
+        self.engine.access.require_body(self._title)
         if int(self._headers.get(b"content-length", b"0")) > MAX_DOCUMENT:
             raise TooLarge(f"the body is larger than the limit of {MAX_DOCUMENT} bytes")
         data = bytearray()
-        async for chunk in chunks:
+        async for chunk in self._chunks():
             if len(data) + len(chunk) > MAX_DOCUMENT:
                 raise TooLarge(f"the body is larger than the limit of {MAX_DOCUMENT} bytes")
             self._hold(len(chunk))
@@ -234,15 +254,22 @@ class Request:
 
     def _hold(self, size: int) -> None:
         access = self.engine.access
-        if not self._memory.take(access.caller, size, root=access.is_root):
+        if not self._limits.bodies.take(access.caller, size, root=access.is_root):
             raise Busy("the bodies of all requests take too much memory", hint="try again")
         self._held += size
 
-    def release(self) -> None:
-        """Give back the memory of the body, which no process reads any more."""
+    def forget_body(self) -> None:
+        """Give back the memory of the body, which no route reads any more."""
         if self._held:
-            self._memory.give_back(self.engine.access.caller, self._held)
+            self._limits.bodies.give_back(self.engine.access.caller, self._held)
             self._held = 0
+
+    def end(self) -> None:
+        """Give back everything at the end of the request."""
+        self.forget_body()
+        if self._transferring:
+            self._limits.transfers.give_back(self.engine.access.caller, 1)
+            self._transferring = False
 
     async def document(self, kind: type[_Document], *, required: bool = False) -> _Document:
         """Return the JSON body as a typed document. An absent body is an empty document.

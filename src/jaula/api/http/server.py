@@ -12,6 +12,7 @@ from jaula.api.backend import Backend
 from jaula.api.http.caller_quota import CallerQuota
 from jaula.api.http.http_session import HttpSession
 from jaula.api.http.protocol import BUSY, DENIED, STOPPING, HttpProtocol
+from jaula.api.http.request import Limits
 from jaula.api.http.router import Router
 from jaula.api.routes import ROUTES
 from jaula.spec.api_params import Origin, Remote
@@ -28,6 +29,8 @@ MAX_REFUSED = 64  # connections of clients that get an error as the answer to th
 REFUSED_SECONDS = 5.0  # for the first head of such a client
 MAX_BODIES = 64 * 1024 * 1024  # bytes of all bodies that are held in memory
 ROOT_BODIES = 8 * 1024 * 1024  # of these, for root only
+MAX_TRANSFERS = 512  # requests that have a thread of their own
+ROOT_TRANSFERS = 32  # of these, for root only
 BACKLOG = 512  # connections
 SWEEP_SECONDS = 5.0
 GRACE_SECONDS = 5.0  # for routes that run when the server closes
@@ -53,7 +56,10 @@ class Server:
         self._router = Router(ROUTES)
         self._admitted = CallerQuota(max_connections, root_connections)
         self._refused = CallerQuota(MAX_REFUSED, 0)
-        self._bodies = CallerQuota(MAX_BODIES, ROOT_BODIES)
+        self._limits = Limits(
+            bodies=CallerQuota(MAX_BODIES, ROOT_BODIES),
+            transfers=CallerQuota(MAX_TRANSFERS, ROOT_TRANSFERS),
+        )
         self._connections: dict[HttpProtocol, tuple[CallerQuota, str]] = {}
         self._tasks = BackgroundTasks(_log, "a connection failed")
         self._listeners: list[asyncio.Server] = []
@@ -128,7 +134,7 @@ class Server:
         self._connections[connection] = quota, caller
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
-        return HttpSession(connection, self._router, engine, self._bodies, busy=busy).run()
+        return HttpSession(connection, self._router, engine, self._limits, busy=busy).run()
 
     def forget(self, connection: HttpProtocol) -> None:
         """Remove a lost connection."""

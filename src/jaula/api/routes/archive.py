@@ -27,6 +27,7 @@ async def stat(request: Request) -> Answer:
 async def get(request: Request) -> Answer:
     """Get an archive of a filesystem resource in a container: ``GET /containers/{id}/archive``."""
     path = request.query.text("path")
+    request.begin_transfer()
     file_stat, chunks = await request.engine.containers.copy_out(request.name, path)
     return StreamResponse(chunks, response.TAR, headers=(_header(file_stat),))
 
@@ -37,7 +38,7 @@ async def put(request: Request) -> Answer:
     await request.engine.containers.copy_in(
         request.name,
         query.text("path"),
-        request.body(),
+        request.archive(),
         keep_kinds=query.flag("noOverwriteDirNonDir"),
         as_user=query.flag("copyUIDGID"),
     )

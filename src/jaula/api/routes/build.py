@@ -109,7 +109,7 @@ def _options(request: Request) -> BuildOptions:
 
 async def build(request: Request) -> Answer:
     """Build an image: ``POST /build``. The body is the context as a tar, compressed or not."""
-    progress = request.engine.builds.build(_options(request), request.body())
+    progress = request.engine.builds.build(_options(request), request.archive())
     return StreamResponse(json_lines(progress), error_chunk=_failure)
 
 

@@ -13,6 +13,7 @@ async def verify(request: Request) -> Answer:
 
     The answer has a line for each image. Without names all images are verified.
     """
+    request.begin_transfer()
     progress = request.engine.fsck.verify_images(request.query.texts("names"))
     return StreamResponse(json_lines(progress), error_chunk=response.progress_error)
 

@@ -57,7 +57,7 @@ async def prune(request: Request) -> Answer:
 
 async def load(request: Request) -> Answer:
     """Import images: ``POST /images/load``."""
-    progress = request.engine.images.load(request.body(), quiet=request.query.flag("quiet"))
+    progress = request.engine.images.load(request.archive(), quiet=request.query.flag("quiet"))
     return StreamResponse(json_lines(progress), error_chunk=response.progress_error)
 
 
@@ -70,6 +70,7 @@ async def save(request: Request) -> Answer:
         raise InvalidRequest("the name of an image is required")
     if len(names) > _MAX_NAMES:
         raise InvalidRequest(f"{len(names)} images exceed the limit of {_MAX_NAMES}")
+    request.begin_transfer()
     return StreamResponse(request.engine.images.save(names), response.TAR)
 
 
@@ -82,13 +83,14 @@ async def create(request: Request) -> Answer:
     name, source = query.text("fromImage"), query.text("fromSrc")
     if name:
         await request.ignore_body()
+        request.begin_transfer()
         progress = request.engine.distribution.pull(
             name, query.text("tag"), query.optional("platform"), registry.auth(request)
         )
     elif source == "-":
         repository, changes = query.text("repo"), query.texts("changes")
         progress = images.import_(
-            request.body(), repository, query.text("tag"), changes, query.text("message")
+            request.archive(), repository, query.text("tag"), changes, query.text("message")
         )
     elif source:
         raise InvalidRequest(

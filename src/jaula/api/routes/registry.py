@@ -38,6 +38,7 @@ async def login(request: Request) -> Answer:
 async def push(request: Request) -> Answer:
     """Push an image: ``POST /images/{name...}/push``."""
     await request.ignore_body()
+    request.begin_transfer()
     progress = request.engine.distribution.push(
         request.name, request.query.text("tag"), auth(request)
     )

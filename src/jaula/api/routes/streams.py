@@ -149,6 +149,7 @@ async def _wait_result(future: asyncio.Future[WaitResult]) -> AsyncIterator[byte
 
 async def export(request: Request) -> Answer:
     """Export a container: ``GET /containers/{id}/export``."""
+    request.begin_transfer()
     return StreamResponse(request.engine.containers.export(request.name), response.OCTETS)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from jaula.engine.builder import copy
 from jaula.engine.builder.cache import find_in_images
 from jaula.engine.builder.image_state import ImageState, Layer
-from jaula.engine.threads import feed, in_thread
+from jaula.engine.threads import feed, in_own_thread, in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build import context
 from jaula.images.build.dockerfile.stage_graph import Origin, Source
@@ -239,7 +239,7 @@ async def unpack_context(stream: AsyncIterator[bytes], path: str, cancel: Cancel
         ):
             context.receive(file, directory, cancel=cancel)
 
-    unpacking = asyncio.ensure_future(in_thread(work))
+    unpacking = asyncio.ensure_future(shielded(in_own_thread(work)))
     try:
         await asyncio.shield(unpacking)
         await feeding
@@ -260,7 +260,7 @@ async def fetch_context(
         with open_directory(path) as directory:
             return context.fetch(address, directory, remotes, cancel)
 
-    return await in_thread(work)
+    return await shielded(in_own_thread(work))
 
 
 async def _context_from_session(

@@ -15,7 +15,7 @@ from jaula.engine.builder.image_state import ImageState, StageResult
 from jaula.engine.builder.mounts.attach import StepMounts
 from jaula.engine.builder.mounts.resolve import StepMountRequests
 from jaula.engine.builder.sources import requested_platform
-from jaula.engine.threads import in_thread
+from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.images.build.copy import CopyOperation, prepare
 from jaula.images.build.dockerfile import ast
 from jaula.images.build.dockerfile.apply import Scope, change, shell_command
@@ -217,7 +217,7 @@ class StageRun:
                 operation = prepare(instruction, tree, sources.remotes, sources.cancellation)
                 return operation, operation.digest()
 
-            operation, content = await in_thread(resolve)
+            operation, content = await shielded(in_own_thread(resolve))
             for text in operation.unmatched:
                 await self._channel.write(f" ---> no file matches {text}\n")
             key = self._copy_key(instruction, [content], owner)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from jaula.engine.containers import rootfs
 from jaula.engine.containers.rootfs import RootfsView
-from jaula.engine.threads import consume, in_thread, produce
+from jaula.engine.threads import consume, in_own_thread, produce, shielded
 from jaula.errors import NotAuthorized, NotFound
 from jaula.storage import path_resolve
 from jaula.storage.path_resolve import PathRequest, PathStat
@@ -48,10 +48,12 @@ class ContainerCopy:
         def work(view: RootfsView) -> PathStat:
             return _open(view, request, container.name)[1]
 
+        def run() -> PathStat:
+            return rootfs.with_rootfs(self._services, record, running, work, write=False)
+
         running = await rootfs.open_running(container, self.ids, container.live)
-        return await in_thread(
-            rootfs.with_rootfs, self._services, container.record, running, work, write=False
-        )
+        record = container.record
+        return await shielded(in_own_thread(run))
 
     async def out(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """Return the status of a path and an iterator over its archive, which the caller closes.

@@ -80,7 +80,7 @@ class RegistryService:
                 fetch = pull_all if all_tags else pull
                 fetch(client, reference, requested, credentials, emit, cancel)
 
-        async for message in produce(work, own_thread=True, abandon=cancel.cancel):
+        async for message in produce(work, abandon=cancel.cancel):
             yield message
         pulled = reference.repository if all_tags else str(reference)
         self._services.events.emit("image", "pull", pulled, {"name": reference.repository})
@@ -105,7 +105,7 @@ class RegistryService:
             with _HubHint(reference):
                 push(client, reference, credentials, emit, cancel)
 
-        async for message in produce(work, own_thread=True, abandon=cancel.cancel):
+        async for message in produce(work, abandon=cancel.cancel):
             yield message
         self._services.events.emit("image", "push", str(reference), {"name": reference.repository})
 

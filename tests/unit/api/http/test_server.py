@@ -398,7 +398,7 @@ def test_the_bodies_of_all_requests_have_one_budget(monkeypatch: pytest.MonkeyPa
 
     async def test(server: Served) -> None:
         def held() -> int:
-            return server.server._bodies._used
+            return server.server._limits.bodies._used
 
         server.access = Access("1000")
         half = [await server.client() for _ in range(2)]
@@ -419,6 +419,31 @@ def test_the_bodies_of_all_requests_have_one_budget(monkeypatch: pytest.MonkeyPa
         for client in half:
             client.close()
         await eventually(lambda: held() == 0)
+
+    served(test)
+
+
+def test_a_caller_has_a_share_of_the_transfers_until_they_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers, "MAX_TRANSFERS", 4)
+    monkeypatch.setattr(servers, "ROOT_TRANSFERS", 0)
+
+    async def test(server: Served) -> None:
+        server.access = Access("1000")
+        slow = [await server.client() for _ in range(2)]
+        for client in slow:
+            client.send("POST", "/images/load", headers={"Content-Length": "9"})
+        await eventually(lambda: server.server._limits.transfers._used == 2)
+        answer = await (await server.client()).ask("POST", "/images/load", b"archive")
+        assert answer.status == 503
+        assert "too many transfers" in answer.message
+        server.access = Access("1001")
+        assert (await (await server.client()).ask("POST", "/images/load", b"archive")).status == 200
+        for client in slow:
+            client.writer.write(b"123456789")
+            assert (await client.answer()).status == 200
+        await eventually(lambda: server.server._limits.transfers._used == 0)
 
     served(test)
 
