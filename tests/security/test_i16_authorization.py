@@ -24,7 +24,7 @@ from harness.api_user import ApiUser
 from harness.container_records import change_records
 from harness.engine import PROJECT, PrivateEngine
 
-MEMBER, RESTRICTED, READER, STRANGER, OTHER, BOUNDED = 54001, 54002, 54003, 54004, 54005, 54006
+MEMBER, RESTRICTED, READER, STRANGER, OTHER, BOUNDED, SHARED = range(54001, 54008)
 GROUP, MOUNTERS = 54100, 54101
 
 POLICY = """
@@ -50,6 +50,12 @@ max-pids = 100
 max-shm-size = "32m"
 ulimits = ["nofile=1000"]
 host-ports = ["8000-8010"]
+
+[user.54007]
+access = "run"
+max-containers = 3
+max-networks = 2
+max-volumes = 2
 
 [user.54002]
 access = "run"
@@ -191,6 +197,50 @@ def test_an_update_stays_below_the_ceilings(guarded: PrivateEngine) -> None:
         assert "pids-limit=500" in message(refused)
     finally:
         guarded.request("DELETE", path)
+
+
+def test_a_caller_has_a_share_of_everything_that_is_finite(
+    guarded: PrivateEngine, member: ApiUser
+) -> None:
+    shared = ApiUser(guarded, SHARED, SHARED)
+    refused: dict[str, str] = {}
+
+    def take(kind: str, most: int, make: Callable[[ApiUser, int], Any]) -> list[Any]:
+        replies = [make(shared, number) for number in range(most + 1)]
+        assert [reply.status for reply in replies] == [201] * most + [403], (kind, replies)
+        refused[kind] = message(replies[-1])
+        assert make(member, most + 1).status == 201  # the share of another caller
+        assert make(ApiUser(guarded, 0, 0), most + 2).status == 201
+        return replies
+
+    def container(user: ApiUser, number: int) -> Any:
+        return user.create("busybox", f"share-{number}", NetworkMode="none")
+
+    def network(user: ApiUser, number: int) -> Any:
+        return user.request("POST", "/networks/create", {"Name": f"share-{number}"})
+
+    def volume(user: ApiUser, number: int) -> Any:
+        return user.request("POST", "/volumes/create", {"Name": f"share-{number}"})
+
+    try:
+        take("containers", 3, container)
+        take("networks", 2, network)
+        take("volumes", 2, volume)
+        for kind, text in refused.items():
+            assert f"may not have more than {2 + (kind == 'containers')} {kind}" in text
+            assert f"max-{kind}" in text
+        assert volume(shared, 0).status == 201  # it exists: nothing is created
+        assert guarded.request("DELETE", "/containers/share-0").status == 204
+        assert shared.create("busybox", "share-0", Binds=["new-share:/v"]).status == 403
+        assert guarded.request("DELETE", "/volumes/share-1").status == 204
+        assert shared.create("busybox", "share-0", Binds=["new-share:/v"]).status == 201
+        assert shared.create("busybox", "share-9").status == 403
+    finally:
+        for number in range(7):
+            guarded.request("DELETE", f"/containers/share-{number}?v=1&force=1")
+            guarded.request("DELETE", f"/networks/share-{number}")
+            guarded.request("DELETE", f"/volumes/share-{number}")
+        guarded.request("DELETE", "/volumes/new-share")
 
 
 def test_a_member_of_a_plain_group_takes_no_addresses_of_the_host(member: ApiUser) -> None:

@@ -68,6 +68,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     config_only: bool = False
     config_from: str = ""
+    owner: str = ""  # the client that created it, as in a container's record
 
     @property
     def ipv4_pool(self) -> Pool | None:

@@ -49,12 +49,14 @@ class Volume(msgspec.Struct, frozen=True):
     options: dict[str, str] = {}
     driver: str = "local"
     scope: str = "local"
+    owner: str = ""  # the client that created it
 
 
 class _Document(msgspec.Struct, frozen=True):
     created_at: str
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
+    owner: str = ""
 
 
 Volumes = list[Volume]
@@ -70,12 +72,14 @@ class VolumeStore:
         self._populate_lock = (
             threading.Lock()
         )  # containers that share an empty volume may start at once
+        self._owners: dict[str, str] | None = None  # by name, read at the first use
 
     def create(
         self,
         name: str = "",
         labels: dict[str, str] | None = None,
         options: dict[str, str] | None = None,
+        owner: str = "",
     ) -> Volume:
         """Create a volume, or return the existing one with that name, as Docker does.
 
@@ -86,7 +90,7 @@ class VolumeStore:
         """
         name = check_name(name or secrets.token_hex(32))
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        document = _Document(created, labels or {}, options or {})
+        document = _Document(created, labels or {}, options or {}, owner)
         temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"
         try:
             with open_directory(self._directory) as parent:
@@ -102,6 +106,8 @@ class VolumeStore:
             if is_full(error) or error.errno == errno.EROFS:
                 raise Unavailable(f"cannot create volume {name!r}: {error.strerror}") from error
             raise
+        if self._owners is not None:
+            self._owners[name] = owner
         return self._volume(name, document)
 
     def _fill(self, parent: int, temporary: str, document: _Document) -> None:
@@ -128,7 +134,14 @@ class VolumeStore:
         return self._volume(name, document)
 
     def _volume(self, name: str, document: _Document) -> Volume:
-        return Volume(name, self.path(name), document.created_at, document.labels, document.options)
+        return Volume(
+            name=name,
+            path=self.path(name),
+            created_at=document.created_at,
+            labels=document.labels,
+            options=document.options,
+            owner=document.owner,
+        )
 
     def exists(self, name: str) -> bool:
         return bool(_NAME.fullmatch(name)) and (self._directory / name / "volume.json").exists()
@@ -146,6 +159,12 @@ class VolumeStore:
             except CorruptState:
                 continue  # `system check` reports it
         return volumes
+
+    def owned(self, owner: str) -> int:
+        """Return how many volumes a client has created that were not removed."""
+        if self._owners is None:
+            self._owners = {volume.name: volume.owner for volume in self.list()}
+        return sum(each == owner for each in self._owners.values())
 
     def usage(self, name: str) -> int:
         """Return the bytes of the volume's files, -1 if the volume mounts another file system."""
@@ -172,6 +191,8 @@ class VolumeStore:
                 os.rename(name, removed, src_dir_fd=parent, dst_dir_fd=parent)
             except FileNotFoundError:
                 raise NotFound(f"get {name}: no such volume") from None
+            if self._owners is not None:
+                self._owners.pop(name, None)
             remove_tree(parent, removed.encode())
 
     # -- check and repair -----------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.api.system import SystemApi
     from jaula.engine.authz.api.trust import TrustApi
     from jaula.engine.authz.api.volumes import VolumesApi
+    from jaula.engine.authz.limits import Share
     from jaula.engine.authz.policy import Policy
     from jaula.engine.engine import Engine
     from jaula.spec.api_params import Origin
@@ -139,6 +141,7 @@ class Gateway:
         self._audit_log = audit_log
         self._syncing = BackgroundTasks(log, "audit log")
         self._sessions: WeakSet[Session] = WeakSet()
+        self._reserved: Counter[tuple[Share, str]] = Counter()  # objects that are being created
         audit_log.on_dirty = self._sync_soon
         self._record("engine start")
 
@@ -166,7 +169,7 @@ class Gateway:
         """Return the engine for one connection."""
         caller = caller_of(peer)
         rule = self._policy.rule_of(caller)
-        session = Session(self._engine, caller, rule, self._audit_log, peer)
+        session = Session(self._engine, caller, rule, self._audit_log, peer, self._reserved)
         self._sessions.add(session)
         return EngineApi(self._engine, session)
 

@@ -48,6 +48,20 @@ class Bound(StrEnum):
 _SIZES = (Bound.MEMORY, Bound.MEMORY_SWAP, Bound.SHM_SIZE)
 
 
+class Share(StrEnum):
+    """Objects of the engine of which one caller may have a number at the same time."""
+
+    CONTAINERS = "containers"
+    NETWORKS = "networks"
+    VOLUMES = "volumes"
+
+
+DEFAULT_SHARES: Final = MappingProxyType(
+    {Share.CONTAINERS: 1000, Share.NETWORKS: 64, Share.VOLUMES: 1000}
+)
+"""The default address pools have subnets for 288 networks."""
+
+
 class Demand(msgspec.Struct, frozen=True):
     """One amount. ``name`` is that of an ulimit.
 

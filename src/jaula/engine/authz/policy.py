@@ -13,12 +13,13 @@ network without a certificate, only the rule for anonymous clients applies.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 import msgspec
 
 from jaula.engine.authz import limits
-from jaula.engine.authz.limits import Ceilings, Demand
+from jaula.engine.authz.limits import DEFAULT_SHARES, Ceilings, Demand, Share
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotAuthorized
 from jaula.spec.api_params import Origin, Remote
@@ -132,6 +133,7 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
     privileged: bool = False
     oom_score: bool = False
     ceilings: Ceilings = Ceilings()
+    shares: Mapping[Share, int] = DEFAULT_SHARES
 
     def allows(self, privilege: Privilege) -> bool:
         """Return whether one privilege is granted.
@@ -180,6 +182,7 @@ def union(rules: tuple[PolicyRule, ...]) -> PolicyRule:
         privileged=any(rule.privileged for rule in rules),
         oom_score=any(rule.oom_score for rule in rules),
         ceilings=limits.union(tuple(rule.ceilings for rule in rules)),
+        shares={share: max(rule.shares[share] for rule in rules) for share in Share},
         **sets,
     )
 

@@ -23,7 +23,14 @@ from typing import Any, Final
 import msgspec
 
 from jaula import trusted_file
-from jaula.engine.authz.limits import UNLIMITED, Ceilings, port_ranges, ulimit_ceilings
+from jaula.engine.authz.limits import (
+    DEFAULT_SHARES,
+    UNLIMITED,
+    Ceilings,
+    Share,
+    port_ranges,
+    ulimit_ceilings,
+)
 from jaula.engine.authz.policy import (
     ANONYMOUS_RULE,
     DEFAULT_RULE,
@@ -134,14 +141,19 @@ def _id(text: str) -> int | None:
 
 def _rule(name: str, value: object) -> PolicyRule:
     table = _table(name, value)
-    _check_keys(name, table, (*_KEYS, *_CEILINGS))
+    _check_keys(name, table, KEYS)
     fields: dict[str, Any] = {}
     ceilings: dict[str, Any] = {}
+    shares = dict(DEFAULT_SHARES)
     for key, item in table.items():
+        title = f"{name} {key}"
+        if key in _SHARES:
+            shares[_SHARES[key]] = _count(title, item)
+            continue
         field, read = _KEYS.get(key) or _CEILINGS[key]
         target = fields if key in _KEYS else ceilings
-        target[field] = read(f"{name} {key}", item)
-    return PolicyRule(name=name, ceilings=Ceilings(**ceilings), **fields)
+        target[field] = read(title, item)
+    return PolicyRule(name=name, ceilings=Ceilings(**ceilings), shares=shares, **fields)
 
 
 def _check_keys(title: str, table: dict[str, Any], known: Any) -> None:
@@ -294,5 +306,7 @@ _CEILINGS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "host-ports": ("host_ports", _entries(port_ranges)),
 }
 
-KEYS: Final = (*_KEYS, *_CEILINGS)
+_SHARES: Final = {f"max-{share}": share for share in Share}
+
+KEYS: Final = (*_KEYS, *_CEILINGS, *_SHARES)
 """Every key of a rule."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import pwd
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from jaula.engine import relaxations
 from jaula.engine.authz import limits, policy
+from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import AccessLevel, ContainerAccess
 from jaula.engine.containers.create import Bounds
 from jaula.engine.relaxations import Relaxation
@@ -52,8 +54,10 @@ class Session:
         rule: PolicyRule,
         audit_log: AuditLog,
         peer: Origin | None,
+        reserved: Counter[tuple[Share, str]],
     ) -> None:
         self._engine = engine
+        self.reserved = reserved
         self.caller = caller
         self.rule = rule
         self.audit_log = audit_log
@@ -246,20 +250,50 @@ class Session:
         if not self.is_admin and not self.rule.volumes:
             raise self.denial("change volumes")
 
-    def authorize_volumes(self, resolved: ResolvedRequest) -> None:
+    def authorize_volumes(self, resolved: ResolvedRequest) -> int:
         """Check that the caller may create the volumes that a container needs and that are absent.
+
+        Return how many these are, 0 for a caller without limits.
 
         :raises NotAuthorized: when it may not.
         """
-        if self.is_admin or self.rule.volumes:
-            return
-        for request in VolumeMounter(self.services).missing(resolved):
+        if self.is_admin:
+            return 0
+        missing = VolumeMounter(self.services).missing(resolved)
+        for request in missing if not self.rule.volumes else ():
             name = request.mount.name or f"for {request.mount.destination}"
             raise self.denial(
                 f"create volume {name}",
                 "name a volume that exists, or mount a tmpfs at"
                 f" {request.mount.destination}; the operator grants volumes = true",
             )
+        return len(missing)
+
+    def check_share(self, share: Share, more: int) -> None:
+        """Check that the caller may have ``more`` of these objects than it has.
+
+        :raises NotAuthorized: when it may not.
+        """
+        most = self.rule.shares[share]
+        if self._owned(share) + self.reserved[share, self.caller.key] + more > most:
+            raise self.denial(
+                f"have more than {most} {share}",
+                f"remove some of yours, or ask the operator to raise max-{share}",
+            )
+
+    def _owned(self, share: Share) -> int:
+        """Return how many of these objects the caller has."""
+        key, services = self.caller.key, self.services
+        match share:
+            case Share.CONTAINERS:
+                return sum(
+                    container.record.owner == key and not container.record.build
+                    for container in services.container_store
+                )
+            case Share.NETWORKS:
+                return sum(network.owner == key for network in services.network_store)
+            case Share.VOLUMES:
+                return services.volumes.owned(key)
 
     def inherited_mounts(self, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
         """Return the mounts of the host that ``--volumes-from`` adds."""
@@ -323,6 +357,7 @@ class AuditedAction:
         self._privileges: tuple[Privilege, ...] = ()
         self._error = ""
         self._name = ""
+        self._reserved: Counter[tuple[Share, str]] = Counter()
         self.object = subject
 
     def __enter__(self) -> AuditedAction:
@@ -340,6 +375,17 @@ class AuditedAction:
         self._privileges = privileges
         self._session.authorize(privileges)
         return privileges
+
+    def reserve(self, share: Share, amount: int = 1) -> None:
+        """Count objects that this action creates, until it ends.
+
+        :raises NotAuthorized: when the caller would have too many.
+        """
+        session = self._session
+        if amount and not session.is_admin:
+            session.check_share(share, amount)
+            self._reserved[share, session.caller.key] += amount
+            session.reserved[share, session.caller.key] += amount
 
     def authorize_start(self, ref: str) -> None:
         """Check that the caller may start a container with its stored request.
@@ -404,6 +450,7 @@ class AuditedAction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._session.reserved.subtract(self._reserved)
         status, text = DONE, ""
         if error is not None:
             status, text = _outcome(error)

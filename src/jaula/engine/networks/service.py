@@ -167,8 +167,8 @@ class Networks:
 
     # -- create and remove ---------------------------------------------------------------------
 
-    async def create(self, body: NetworkCreate) -> Document:
-        """Create a network.
+    async def create(self, body: NetworkCreate, owner: str = "") -> Document:
+        """Create a network of ``owner``, the client.
 
         :raises Conflict: when the name is in use.
         :raises NotFound: when the config-only network that it names does not exist.
@@ -182,12 +182,14 @@ class Networks:
             raise Conflict(f"network with name {body.name} already exists")
         identity = new_id()
         if body.config_only:
-            return self._made(config_only.config_record(body, identity))
+            record = config_only.config_record(body, identity)
+            return self._made(msgspec.structs.replace(record, owner=owner))
         body = self._with_settings(body)
         if body.driver in ("", "default", "bridge"):
             options = {**services.config.network_options, **body.options}
             body = msgspec.structs.replace(body, options=options)
         network = network_create.network(body, identity)
+        network = msgspec.structs.replace(network, owner=owner)
         if network.parent:
             engine_parent = services.network_manager.owns_parent(network.parent)
             network = msgspec.structs.replace(network, made_parent=engine_parent)

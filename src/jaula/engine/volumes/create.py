@@ -98,7 +98,7 @@ class VolumeMounter:
             if request.mount.anonymous:
                 labels["com.docker.volume.anonymous"] = ""
             parse_driver_options(request.driver_opts)
-            volumes.create(name, labels, request.driver_opts)
+            volumes.create(name, labels, request.driver_opts, record.owner)
             self._created.append(name)
             self._services.events.emit("volume", "create", name, {"driver": "local"})
         if not request.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):

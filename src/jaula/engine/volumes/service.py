@@ -25,8 +25,8 @@ class Volumes:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def create(self, body: VolumeCreate) -> Document:
-        """Create a volume, or return the one of that name.
+    async def create(self, body: VolumeCreate, owner: str = "") -> Document:
+        """Create a volume of ``owner``, the client, or return the one of that name.
 
         :raises NotFound: when the driver is not ``local``.
         :raises InvalidRequest: when a driver option is not valid.
@@ -38,7 +38,7 @@ class Volumes:
         labels = dict(body.labels)
         if not body.name:
             labels[_ANONYMOUS] = ""
-        volume = self._services.volumes.create(body.name, labels, body.driver_opts)
+        volume = self._services.volumes.create(body.name, labels, body.driver_opts, owner)
         if not exists:
             self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
         return _document(volume)

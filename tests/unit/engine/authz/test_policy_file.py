@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.engine.authz import policy_file
-from jaula.engine.authz.limits import UNLIMITED, Ceilings
+from jaula.engine.authz.limits import DEFAULT_SHARES, UNLIMITED, Ceilings, Share
 from jaula.engine.authz.policy import (
     AccessLevel,
     Caller,
@@ -309,6 +309,7 @@ host-ports = []
         "max-pids = -1",
         "max-pids = true",
         'max-pids = "5"',
+        "max-networks = -1",
         'ulimits = ["files=1"]',
         'ulimits = ["nofile=x"]',
         'ulimits = ["nofile="]',
@@ -323,3 +324,21 @@ host-ports = []
 def test_an_invalid_ceiling_is_rejected(line: str) -> None:
     with pytest.raises(InvalidRequest, match=line.partition(" ")[0]):
         parse(f'[user.alice]\naccess = "run"\n{line}\n')
+
+
+def test_shares_are_read_and_united() -> None:
+    policy = parse(
+        """
+[group.developers]
+max-networks = 5
+max-volumes = "unlimited"
+
+[group.staff]
+max-networks = 7
+max-containers = 0
+"""
+    )
+    shares = policy.rule_of(caller(1, 5000)).shares
+    assert shares == {**DEFAULT_SHARES, Share.NETWORKS: 5, Share.VOLUMES: UNLIMITED}
+    both = policy.rule_of(caller(1, 5000, 50)).shares
+    assert both == {Share.CONTAINERS: 1000, Share.NETWORKS: 7, Share.VOLUMES: UNLIMITED}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
 from jaula.engine.authz import limits
+from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.containers.update import updated_resources
 from jaula.engine.model.filters import Filters
@@ -53,7 +54,8 @@ class ContainersApi:
                 )
                 session.check_request(resolved)
                 session.authorize_secrets(resolved)
-                session.authorize_volumes(resolved)
+                action.reserve(Share.CONTAINERS)
+                action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
                 return session.bounds(resolved, privileges)
 
             created = await self._service.create(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
+from jaula.engine.authz.limits import Share
 from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class NetworksApi:
     async def create(self, body: NetworkCreate) -> Document:
         with self._session.begin("network create", body.name) as action:
             action.authorize(relaxations.of_network(self._service.whole(body)))
-            return await self._service.create(body)
+            action.reserve(Share.NETWORKS)
+            return await self._service.create(body, self._session.caller.key)
 
     async def remove(self, ref: str) -> None:
         with self._session.begin("network remove", ref, revokes=True) as action:

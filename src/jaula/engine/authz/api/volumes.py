@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
+from jaula.engine.authz.limits import Share
 from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ class VolumesApi:
         with self._session.begin("volume create", body.name) as action:
             action.require_volumes()
             action.authorize(relaxations.of_volume(body.driver_opts))
-            return await self._service.create(body)
+            if not self._session.services.volumes.exists(body.name):
+                action.reserve(Share.VOLUMES)
+            return await self._service.create(body, self._session.caller.key)
 
     def list(self, filters: Filters) -> Document:
         self._session.require_read()
