@@ -43,7 +43,13 @@ def main() -> int:
             seed = options.seed if options.seed is not None else random.randrange(1 << 32)
             if options.churn is not None:
                 return churn(made, seed, options.clients, options.churn * 3600)
-            campaign = Campaign(made, seed, options.clients, keep_going=options.keep_going)
+            campaign = Campaign(
+                made,
+                seed,
+                options.clients,
+                keep_going=options.keep_going,
+                progress=lambda text: print(text, file=sys.stderr, flush=True),
+            )
             campaign.run(options.kills)
             return campaign.report()
     except Fault as fault:

@@ -40,9 +40,17 @@ class Campaign:
     """One campaign. ``faults`` holds every invariant that did not hold."""
 
     def __init__(
-        self, target: Target, seed: int, clients: int, *, keep_going: bool = False
+        self,
+        target: Target,
+        seed: int,
+        clients: int,
+        *,
+        keep_going: bool = False,
+        progress: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """Prepare the clients. ``progress`` gets each fault, and a line for each 100 kills."""
         self.target, self.seed, self.keep_going = target, seed, keep_going
+        self._progress = progress
         self.faults: list[str] = []
         self.kills: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
@@ -65,6 +73,7 @@ class Campaign:
     def fault(self, text: str) -> None:
         self.note(f"FAULT {text}")
         self.faults.append(text)
+        self._progress(f"fault: {text}")
 
     def run(self, kills: int, seconds: float = float("inf")) -> None:
         """Work until the number of kills is done or the time is over, then check what is left."""
@@ -73,7 +82,10 @@ class Campaign:
         try:
             while self.kills.total() < kills and time.monotonic() < until and self.goes_on():
                 time.sleep(self._random.uniform(0.02, 0.5))
+                done = self.kills.total()
                 self._kill(self._random.choices([*WEIGHTS], [*WEIGHTS.values()])[0])
+                if self.kills.total() // 100 > done // 100:
+                    self._progress(f"{self.kills.total()} kills, {len(self.faults)} faults")
         except Fault as fault:
             self.fault(str(fault))
         self.end()
