@@ -42,6 +42,12 @@ class IPAM(Document, frozen=True, kw_only=True):
     config: tuple[IPAMPool, ...] = ()
 
 
+class ConfigReference(Document, frozen=True, kw_only=True):
+    """A network whose configuration another one takes."""
+
+    network: str = ""
+
+
 class NetworkCreate(Document, frozen=True, kw_only=True):
     """``POST /networks/create``."""
 
@@ -55,7 +61,7 @@ class NetworkCreate(Document, frozen=True, kw_only=True):
     attachable: bool = False
     ingress: bool = False
     config_only: bool = False
-    config_from: dict[str, str] | None = None
+    config_from: ConfigReference | None = None
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
 

@@ -1,21 +1,40 @@
-"""Decode a JSON body of the Docker Engine API.
+"""Decode a JSON document of the Docker Engine API as Docker's decoder does (``encoding/json``).
 
-Facts about Docker's decoder (Go's ``encoding/json``): ``null`` leaves a field unchanged, so it
-means absent everywhere. ``Cmd``, ``Entrypoint`` and ``Shell`` may be a single string. A ``null``
-member of a map is the zero value of the map's type. :func:`decode` gives the same result. Unknown
-fields are ignored; a value of a wrong type is an error.
+* A key is the exact name of a field, or else its name in other letter case (``foldName`` in Go).
+  Unknown keys are ignored. If several keys name one field, the last one wins, and objects are
+  merged.
+* ``null`` leaves a field unchanged, so it means absent everywhere. A ``null`` member of a map is
+  the zero value of the map's type.
+* ``Cmd``, ``Entrypoint`` and ``Shell`` may be a single string.
+* A value of a wrong type is an error.
+
+msgspec knows exact names only. So the document is decoded without a type, its keys are replaced by
+the names of the fields, and the result is converted. A function for each type does it, made at the
+first use. If two different keys name one field, the document is decoded again in the order of its
+text, which is slower.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
+from msgspec.structs import fields as struct_fields
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 UInt16 = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]
 UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, msgspec.Meta(ge=0)]
+
+_STRING_OR_LIST = frozenset({"Cmd", "Entrypoint", "Shell"})
+_LONG_S = "\u017f"  # Unicode folds it with s; lower() folds all other letters that equal ASCII
+
+_Type = TypeVar("_Type")
+_Normalize = Callable[[Any], Any]
+"""Returns a decoded value with the names of fields and without null; another type unchanged."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -26,57 +45,143 @@ class Empty(Document, frozen=True, kw_only=True):
     """Value of a set that is written as a map: ``{"80/tcp": {}}``."""
 
 
-_ZERO_OF_MAP: dict[str, Any] = {
-    "ExposedPorts": {},
-    "Volumes": {},
-    "EndpointsConfig": {},
-    "PortBindings": [],
-    "Labels": "",
-    "Annotations": "",
-    "StorageOpt": "",
-    "Tmpfs": "",
-    "Sysctls": "",
-    "DriverOpts": "",
-    "Options": "",
-    "Config": "",
-    "AuxiliaryAddresses": "",
-}
-"""Members that are maps with the client's keys, and the value that a null in them stands for."""
+def decode(data: bytes | bytearray | str, kind: type[_Type]) -> _Type:
+    """Decode a document as Docker does; an empty one and ``null`` are an empty object.
 
-_STRING_OR_LIST = frozenset({"Cmd", "Entrypoint", "Shell"})
-
-
-def _members(document: dict[str, Any], zero: Any) -> dict[str, Any]:
-    """Drop null members, or replace them by ``zero`` in a map with the client's keys."""
-    plain: dict[str, Any] = {}
-    for name, value in document.items():
-        if value is None:
-            if zero is not None:
-                plain[name] = zero
-        elif isinstance(value, dict):
-            plain[name] = _members(value, None if zero is not None else _ZERO_OF_MAP.get(name))
-        elif isinstance(value, list):
-            plain[name] = [_members(v, None) if isinstance(v, dict) else v for v in value]
-        elif zero is None and name in _STRING_OR_LIST and isinstance(value, str):
-            plain[name] = [value] if value else []
-        else:
-            plain[name] = value
-    return plain
-
-
-_Type = TypeVar("_Type", bound=msgspec.Struct)
-
-
-def decode(data: bytes | bytearray, kind: type[_Type]) -> _Type:
-    """Decode the JSON body of a request as Docker does; an empty body is an empty document.
-
-    :raises msgspec.DecodeError: when the body is not valid JSON (``ValidationError``: a wrong
+    :raises msgspec.DecodeError: when the document is not valid JSON (``ValidationError``: a wrong
         type).
     :raises RecursionError: when the document is nested too deeply.
     """
-    document = msgspec.json.decode(data) if data.strip() else {}
+    document = msgspec.json.decode(data) if data.strip() else None
     if document is None:
         document = {}
-    if isinstance(document, dict):
-        document = _members(document, None)
+    normalize = _normalizer(cast("Any", kind))  # mypy: a type variable is not hashable
+    if normalize is not None:
+        try:
+            document = normalize(document)
+        except _RepeatedKeyError:
+            document = normalize(_decode_in_order(data))
     return msgspec.convert(document, kind)
+
+
+class _RepeatedKeyError(Exception):
+    """Different keys of one object name the same field."""
+
+
+class _Object(dict[str, Any]):
+    """An object of JSON with all of its members in the order of the text, repeated keys too."""
+
+    def __init__(self, members: list[tuple[str, Any]]) -> None:
+        super().__init__(members)
+        self.members = members
+
+
+def _decode_in_order(data: bytes | bytearray | str) -> Any:
+    import json
+
+    try:
+        return json.loads(data, object_pairs_hook=_Object)
+    except ValueError as error:  # an integer of thousands of digits
+        raise msgspec.DecodeError(str(error)) from None
+
+
+def _fold(name: str) -> str:
+    """Return a form that two names share if Go's decoder does not distinguish them."""
+    return name.replace(_LONG_S, "s").lower()
+
+
+@cache
+def _normalizer(kind: Any) -> _Normalize | None:
+    """Return the function for a type; None if its values need no change."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _normalizer(args[0])
+    if origin in (Union, UnionType):
+        others = [arg for arg in args if arg is not NoneType]
+        return _normalizer(others[0]) if len(others) == 1 else None
+    if origin in (list, tuple):
+        item = _normalizer(args[0])
+        return None if item is None else _list_normalizer(item)
+    if origin is dict:
+        return _map_normalizer(_normalizer(args[1]), _zero(args[1]))
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _struct_normalizer(kind)
+    return None
+
+
+def _zero(kind: Any) -> Any:
+    """Return the zero value of Go's type in JSON; None for a pointer."""
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return None
+    if origin in (list, tuple):
+        return []
+    return "" if kind is str else {}
+
+
+def _list_normalizer(item: _Normalize) -> _Normalize:
+    def normalize(value: Any) -> Any:
+        return [item(member) for member in value] if isinstance(value, list) else value
+
+    return normalize
+
+
+def _map_normalizer(item: _Normalize | None, zero: Any) -> _Normalize:
+    """Return the function for a map, whose keys are the client's."""
+
+    def normalize(value: Any) -> Any:
+        if not isinstance(value, dict) or (item is None and None not in value.values()):
+            return value
+        return {
+            name: zero if member is None else member if item is None else item(member)
+            for name, member in value.items()
+        }
+
+    return normalize
+
+
+def _struct_normalizer(kind: type[msgspec.Struct]) -> _Normalize:
+    members = {field.encode_name: _normalizer(field.type) for field in struct_fields(kind)}
+    members |= dict.fromkeys(_STRING_OR_LIST & members.keys(), _list_of_string)
+    folded = {_fold(name): name for name in members}
+
+    def normalize(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if isinstance(value, _Object):
+            value = by_field(value)
+        result: dict[str, Any] = {}
+        for name, member in value.items():
+            if member is None:
+                continue
+            if name not in members:
+                exact = folded.get(_fold(name))
+                if exact is None:
+                    continue
+                if exact in value or exact in result:
+                    raise _RepeatedKeyError
+                name = exact
+            change = members[name]
+            result[name] = member if change is None else change(member)
+        return result
+
+    def by_field(value: _Object) -> dict[str, Any]:
+        """Return the last value of each field, with the members of all objects for it."""
+        result: dict[str, Any] = {}
+        for key, member in value.members:
+            name = key if key in members else folded.get(_fold(key))
+            if name is None or member is None:
+                continue
+            former = result.get(name)
+            if isinstance(member, _Object) and isinstance(former, _Object):
+                member = _Object(former.members + member.members)
+            result[name] = member
+        return result
+
+    return normalize
+
+
+def _list_of_string(value: Any) -> Any:
+    if isinstance(value, str):
+        return [value] if value else []
+    return value

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
 from jaula.spec import detach_keys
-from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, PortBinding
+from jaula.spec.api import (
+    ContainerCreate,
+    ContainerUpdate,
+    ExecCreate,
+    HostConfig,
+    PortBinding,
+)
 from jaula.spec.decode import decode
 
 DOCKER_RUN = b"""{"Hostname":"h","ExposedPorts":{"80/tcp":{}},"Env":["A=b"],"Cmd":["sleep","60"],
@@ -55,6 +61,59 @@ def test_null_means_absent_and_in_a_map_the_zero_value() -> None:
     assert list(body.exposed_ports) == ["80/tcp"]
     assert body.labels == {"a": ""}
     assert decode(b"null", ContainerCreate) == decode(b"", ContainerCreate) == ContainerCreate()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"hostConfig":{"readonlyRootfs":true,"capDrop":["ALL"]}}', (True, ("ALL",))),
+        ('{"HOSTCONFIG":{"READONLYROOTFS":true}}', (True, ())),
+        ('{"Ho\u017ftConfig":{"ReadonlyRootf\u017f":true}}', (True, ())),  # the long s
+        ('{"HostConfig":{"\\u0063apDrop":["ALL"]}}', (False, ("ALL",))),
+        ('{"Host_Config":{"ReadonlyRootfs":true}}', (False, ())),
+        ('{"HostConfig":{"ReadonlyRootfs":true,"readonlyrootfs":false}}', (False, ())),
+        ('{"HostConfig":{"readonlyrootfs":false,"ReadonlyRootfs":true}}', (True, ())),
+        ('{"HostConfig":{"ReadonlyRootfs":true,"readonlyrootfs":null}}', (True, ())),
+        ('{"HostConfig":{"CapDrop":["A"],"capdrop":["B"],"CapDrop":["C"]}}', (False, ("C",))),
+        ('{"HostConfig":{"CapDrop":["A"]},"hostconfig":{"ReadonlyRootfs":true}}', (True, ("A",))),
+        ('{"hostconfig":{"CapDrop":["A"]},"hOSTCONFIG":{"CapDrop":["B"]}}', (False, ("B",))),
+    ],
+)
+def test_keys_name_fields_in_any_letter_case_and_the_last_one_wins(
+    text: str, expected: tuple[bool, tuple[str, ...]]
+) -> None:
+    host = decode(text.encode(), ContainerCreate).host_config
+    assert (host.readonly_rootfs, host.cap_drop) == expected
+
+
+def test_documents_in_maps_and_lists_have_fields_and_maps_have_keys_of_the_client() -> None:
+    body = decode(
+        b'{"labels":{"A":"1","a":"2"},"hostconfig":{"portbindings":{"80/TCP":[{"hostport":"1"}]},'
+        b'"ulimits":[{"name":"nofile","soft":1},{"NAME":"core"}],"tmpfs":{"/T":null}},'
+        b'"networkingconfig":{"endpointsconfig":{"Net":{"ipamconfig":{"ipv4address":"10.0.0.2"}}}},'
+        b'"cmd":"sh","volumes":{"/V":{}}}',
+        ContainerCreate,
+    )
+    host = body.host_config
+    assert body.labels == {"A": "1", "a": "2"}
+    assert host.port_bindings == {"80/TCP": (PortBinding(host_port="1"),)}
+    assert [(limit.name, limit.soft) for limit in host.ulimits] == [("nofile", 1), ("core", 0)]
+    assert host.tmpfs == {"/T": ""}
+    endpoint = body.networking_config.endpoints_config["Net"]
+    assert endpoint.ipam_config is not None
+    assert endpoint.ipam_config.ipv4_address == "10.0.0.2"
+    assert (body.cmd, list(body.volumes)) == (("sh",), ["/V"])
+
+
+def test_detach_keys_of_the_sdk_for_python_are_read() -> None:
+    assert decode(b'{"Cmd":["sh"],"detachKeys":"ctrl-x"}', ExecCreate).detach_keys == "ctrl-x"
+
+
+def test_a_repeated_key_does_not_hide_an_error() -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.Tty"):
+        decode(b'{"Tty":true,"tty":"yes"}', ContainerCreate)
+    with pytest.raises(msgspec.DecodeError):
+        decode(b'{"StopTimeout":1,"stoptimeout":' + b"9" * 5000 + b"}", ContainerCreate)
 
 
 def test_a_command_may_be_one_string_but_a_label_of_that_name_is_unchanged() -> None:

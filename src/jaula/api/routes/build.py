@@ -20,6 +20,7 @@ from jaula.errors import InvalidRequest, JaulaError, StepFailed
 from jaula.spec.api import HostConfig, RegistryAuth, Ulimit
 from jaula.spec.build import BuildOptions, PruneOptions
 from jaula.spec.build_session import PROTOCOL
+from jaula.spec.decode import decode
 
 _Kind = TypeVar("_Kind")
 _MAX_NAMES = 128  # of one image
@@ -31,7 +32,7 @@ def _document(request: Request, name: str, kind: type[_Kind], empty: _Kind) -> _
     if not text or text == "null":
         return empty
     try:
-        return msgspec.json.decode(text, type=kind)
+        return decode(text, kind)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
         raise InvalidRequest(f"{name} is not valid: {exc}") from None
 
@@ -44,7 +45,7 @@ def _auths(request: Request) -> dict[str, RegistryAuth]:
     try:
         padded = text.translate({ord("-"): "+", ord("_"): "/"}).rstrip("=") + "=="
         data = binascii.a2b_base64(padded)
-        return msgspec.json.decode(data, type=dict[str, RegistryAuth] | None) or {}
+        return decode(data, dict[str, RegistryAuth])
     except (binascii.Error, ValueError, RecursionError, msgspec.DecodeError):
         raise InvalidRequest("invalid X-Registry-Config header") from None
 

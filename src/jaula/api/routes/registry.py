@@ -12,6 +12,7 @@ from jaula.api.http.response import Answer, StreamResponse, json_lines
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ManifestListAdd, RegistryAuth
+from jaula.spec.decode import decode
 
 
 def auth(request: Request) -> RegistryAuth | None:
@@ -24,7 +25,7 @@ def auth(request: Request) -> RegistryAuth | None:
         return None
     try:
         padded = text.translate({ord("-"): "+", ord("_"): "/"}).rstrip("=") + "=="
-        return msgspec.json.decode(binascii.a2b_base64(padded), type=RegistryAuth)
+        return decode(binascii.a2b_base64(padded), RegistryAuth)
     except (binascii.Error, ValueError, RecursionError, msgspec.DecodeError):
         raise InvalidRequest("invalid X-Registry-Auth header") from None
 

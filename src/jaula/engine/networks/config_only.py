@@ -21,7 +21,7 @@ DRIVER = "null"
 
 def config_from(body: NetworkCreate) -> str:
     """Return the name of the network whose settings the request takes, or ''."""
-    return (body.config_from or {}).get("Network", "")
+    return body.config_from.network if body.config_from is not None else ""
 
 
 def check(body: NetworkCreate) -> None:

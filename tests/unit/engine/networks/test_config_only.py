@@ -9,14 +9,14 @@ import pytest
 
 from jaula.engine.networks import config_only, inspect
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
-from jaula.spec.api_networks import IPAM, IPAMPool, NetworkCreate
+from jaula.spec.api_networks import IPAM, ConfigReference, IPAMPool, NetworkCreate
 from jaula.spec.network import NetworkRecord, Pool
 
 ID = "ab" * 32
 POOL = IPAMPool(
     subnet="10.1.0.0/24", ip_range="10.1.0.64/26", auxiliary_addresses={"a": "10.1.0.9"}
 )
-FROM: dict[str, Any] = {"config_from": {"Network": "plan"}}
+FROM: dict[str, Any] = {"config_from": ConfigReference(network="plan")}
 
 
 def body(**fields: Any) -> NetworkCreate:

@@ -8,7 +8,7 @@ import pytest
 
 from jaula.engine.networks import create, inspect
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.spec.api_networks import IPAM, NetworkCreate
+from jaula.spec.api_networks import IPAM, ConfigReference, NetworkCreate
 
 ID = "ab" * 32
 PAST = "io.jaula.publish_past_firewall"
@@ -88,8 +88,13 @@ def test_settings_are_of_no_driver() -> None:
 def test_a_network_names_its_config_only_network() -> None:
     for driver in ("bridge", "macvlan", "ipvlan"):
         made = create.network(
-            body(driver=driver, config_from={"Network": "plan"}, options={"parent": "eth0"}), ID
+            body(
+                driver=driver,
+                config_from=ConfigReference(network="plan"),
+                options={"parent": "eth0"},
+            ),
+            ID,
         )
         assert made.config_from == "plan"
         assert inspect.document(made)["ConfigFrom"] == {"Network": "plan"}
-    assert create.network(body(config_from={"Network": ""}), ID).config_from == ""
+    assert create.network(body(config_from=ConfigReference()), ID).config_from == ""
