@@ -75,6 +75,15 @@ def personality(persona: int) -> int:
     return _personality(persona)
 
 
+_sched_setaffinity = function("sched_setaffinity", ctypes.c_int, ctypes.c_size_t, ctypes.c_char_p)
+_ALL_CPUS = b"\xff" * 1024  # 8192 CPUs, the maximum of a kernel
+
+
+def reset_affinity() -> None:
+    """Let the calling thread run on every CPU that its cpuset has, sched_setaffinity(2)."""
+    _sched_setaffinity(0, len(_ALL_CPUS), _ALL_CPUS)
+
+
 def set_name(name: str) -> None:
     """Set the process name that ps shows; the kernel keeps 15 bytes."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])

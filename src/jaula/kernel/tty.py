@@ -22,6 +22,13 @@ def get_size(fd: int) -> tuple[int, int]:
     return rows, columns
 
 
+def clear_onlcr(fd: int) -> None:
+    """Pass a newline on as it is, without a carriage return: ONLCR of termios(3)."""
+    attributes = termios.tcgetattr(fd)
+    attributes[1] &= ~termios.ONLCR
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)
+
+
 def unlock_pair(master: int) -> tuple[int, int]:
     """Return (master, slave) of an opened ptmx; close the master on failure.
 

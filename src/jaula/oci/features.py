@@ -11,7 +11,7 @@ import ctypes
 
 from jaula import __version__
 from jaula.cgroups.systemd.annotations import PREFIX as UNIT_PROPERTIES
-from jaula.kernel import capabilities, seccomp
+from jaula.kernel import capabilities, numa, seccomp
 from jaula.runtime.create import mount_plan
 from jaula.runtime.validation.linux import NAMESPACES
 from jaula.security.seccomp import constants
@@ -45,6 +45,7 @@ def features() -> dict[str, Any]:
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
+            "memoryPolicy": {"modes": sorted(numa.MODES), "flags": sorted(numa.FLAGS)},
             "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": _annotations(),

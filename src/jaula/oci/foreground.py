@@ -100,6 +100,9 @@ class Terminal:
         self.saved_attributes = termios.tcgetattr(0) if os.isatty(0) else None
         if self.saved_attributes is not None:
             tty.setraw(0)
+            attributes = termios.tcgetattr(0)
+            attributes[1] |= termios.OPOST  # the process's terminal adds no carriage return
+            termios.tcsetattr(0, termios.TCSADRAIN, attributes)
         self.resize()
 
     def resize(self) -> None:

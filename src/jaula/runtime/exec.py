@@ -48,6 +48,7 @@ class ExecOptions(msgspec.Struct, frozen=True):
     stdio: Stdio | None = None  # existing descriptors; None: create pipes
     stdin_open: bool = False
     console: tuple[int, int] = (0, 0)  # rows, columns; 0: keep the kernel's size
+    raw_output: bool = False  # the terminal passes newlines on as they are
     preserve: int = 0  # number of descriptors that the program inherits, from 3 on
     initial_cpus: frozenset[int] = frozenset()  # before it joins the cgroup; empty: unchanged
     final_cpus: frozenset[int] = frozenset()
@@ -107,6 +108,7 @@ def start(
             died_message=died_message,
             check=lambda pid: lsm_labels.check(pid, config.labels),
             filtered=config.filter is not None,
+            raw_output=options.raw_output,
         )
     except BaseException:
         _close(*parent_stdio)

@@ -252,6 +252,14 @@ class Personality(_Document, frozen=True):
     flags: tuple[str, ...] = ()
 
 
+class MemoryPolicy(_Document, frozen=True):
+    """A NUMA policy, of spec version 1.3."""
+
+    mode: str  # MPOL_BIND ...
+    nodes: str = ""  # such as 0-3,7
+    flags: tuple[str, ...] = ()
+
+
 class TimeOffset(_Document, frozen=True):
     secs: int = 0
     nanosecs: int = 0
@@ -281,6 +289,7 @@ class Linux(_Document, frozen=True):
     personality: Personality | None = None
     time_offsets: dict[str, TimeOffset] = {}  # monotonic, boottime
     intel_rdt: IntelRdt | None = None
+    memory_policy: MemoryPolicy | None = None
 
 
 class Hook(_Document, frozen=True):

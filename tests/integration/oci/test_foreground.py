@@ -178,3 +178,16 @@ def test_a_caller_that_is_killed_leaves_the_container_to_be_removed(
     assert bundle.status() == "running"
     assert bundle.delete("--force").returncode == 0
     assert not runtime.left()
+
+
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_a_relayed_terminal_passes_newlines_on_as_they_are(
+    runtime: PrivateRuntime, command: str
+) -> None:
+    """The caller's terminal adds the carriage return; a file gets none."""
+    if command == "run":
+        assert runtime.bundle(TERMINAL, script="echo a; echo b").printed() == "a\nb\n"
+        return
+    with runtime.started() as bundle:
+        done = bundle.exec("sh", "-c", "echo a; echo b", flags=["--tty"])
+        assert (done.stdout, done.returncode) == ("a\nb\n", 0)

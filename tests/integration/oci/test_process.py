@@ -452,3 +452,49 @@ def test_an_empty_home_is_that_of_the_user(runtime: PrivateRuntime) -> None:
     bundle = runtime.bundle({"process": process}, own_root=True, script="echo $HOME")
     (bundle.path / "rootfs/etc/passwd").write_text("seven:x:7:7::/home/seven:/bin/sh\n")
     assert bundle.printed() == "/home/seven\n"
+
+
+@pytest.mark.parametrize("limit", [20, 3])
+def test_a_process_may_have_few_descriptors(runtime: PrivateRuntime, limit: int) -> None:
+    """The runtime itself needs more until it executes the program."""
+    process = {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": limit, "hard": limit}]}
+    hooks = {"createContainer": [{"path": "/bin/true"}]}
+    bundle = runtime.bundle({"process": process, "hooks": hooks}, script="ulimit -n")
+    assert bundle.printed() == f"{limit}\n"
+
+
+def test_a_process_runs_on_every_cpu_of_its_cgroup(runtime: PrivateRuntime) -> None:
+    available = os.sched_getaffinity(0)
+    if len(available) < 2:
+        pytest.skip("the machine has one CPU")
+    done = runtime.bundle(script="grep Cpus_allowed_list /proc/self/status").run(
+        preexec_fn=lambda: os.sched_setaffinity(0, {min(available)})
+    )
+    everywhere = Path("/sys/devices/system/cpu/online").read_text().strip()
+    assert done.stdout == f"Cpus_allowed_list:\t{everywhere}\n"
+
+
+def test_a_process_has_its_memory_policy(runtime: PrivateRuntime) -> None:
+    linux = {
+        "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]},
+        "seccomp": None,
+    }
+    with runtime.started({"linux": linux}) as bundle:
+        assert " bind=static:0 " in bundle.proc("numa_maps")
+        assert " bind=static:0 " in bundle.inside("cat /proc/self/numa_maps")
+
+
+@pytest.mark.parametrize(
+    ("policy", "text"),
+    [
+        ({"mode": "MPOL_NONE"}, "linux.memoryPolicy.mode: 'MPOL_NONE' must be one of"),
+        ({"mode": "MPOL_BIND", "nodes": "x"}, "linux.memoryPolicy.nodes"),
+        ({"mode": "MPOL_BIND", "nodes": "0", "flags": ["X"]}, "linux.memoryPolicy.flags: 'X'"),
+        ({"mode": "MPOL_BIND", "nodes": "999"}, "linux.memoryPolicy: MPOL_BIND: invalid argument"),
+    ],
+)
+def test_an_invalid_memory_policy_is_refused(
+    runtime: PrivateRuntime, policy: Config, text: str
+) -> None:
+    done = runtime.bundle({"linux": {"memoryPolicy": policy}}).run()
+    assert (done.returncode, text in done.stderr) == (1, True), done.stderr

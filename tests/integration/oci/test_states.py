@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -371,3 +373,28 @@ def test_a_pidfd_goes_to_its_socket(runtime: PrivateRuntime, tmp_path: Path) -> 
             signal.pidfd_send_signal(fds[0], signal.SIGKILL)
             os.close(fds[0])
             assert bundle.ended() == -9
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1"])
+def test_a_signal_ends_a_created_container(runtime: PrivateRuntime, name: str) -> None:
+    with runtime.created() as bundle:
+        assert bundle.command("kill", bundle.id, name).returncode == 0
+        assert bundle.ended() == 128 + signal.Signals[f"SIG{name}"]
+        assert bundle.status() == "stopped"
+
+
+def test_kill_ends_every_process_without_a_pid_namespace(runtime: PrivateRuntime) -> None:
+    spaces = [entry for entry in runtime.config["linux"]["namespaces"] if entry["type"] != "pid"]
+    script = "sleep 500 & echo $!; exec sleep 600"
+    with runtime.started({"linux": {"namespaces": spaces}}, script=script) as bundle:
+        eventually(lambda: bundle.out.read_text().endswith("\n"), "the child runs")
+        child = int(bundle.out.read_text())
+        pidfd = os.pidfd_open(child)
+        try:
+            assert bundle.command("kill", bundle.id, "KILL").returncode == 0
+            ready, _, _ = select.select([pidfd], [], [], 10)
+            assert ready, "the child runs on"
+        finally:
+            os.close(pidfd)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, 0)

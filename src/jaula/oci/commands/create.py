@@ -137,6 +137,7 @@ def _launch(
             cgroup=record.cgroup,
             stdio=(0, 1, 2),
             console=_caller_terminal_size() if relay_terminal else (0, 0),
+            raw_output=relay_terminal,
             preserve=preserve,
             start_socket=listener.fileno() if listener is not None else -1,
             seccomp_cache=services.seccomp_cache(args.settings),

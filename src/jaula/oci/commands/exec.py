@@ -197,6 +197,7 @@ def _start(
             ),
             stdio=None if process.terminal else (0, 1, 2),
             console=_console_size(args, process),
+            raw_output=process.terminal and not args.options.get("console-socket"),
             preserve=preserve,
             initial_cpus=rlimits.cpu_list(affinity.initial or ""),
             final_cpus=rlimits.cpu_list(affinity.final or ""),

@@ -10,7 +10,8 @@ import signal
 
 from jaula.errors import Conflict, InvalidRequest
 from jaula.oci.args import SWITCH, CommandArgs
-from jaula.oci.container import Container, Record, frozen
+from jaula.oci.container import CONFIG, Container, Record, frozen
+from jaula.spec import fast_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ def run(args: CommandArgs) -> int:
     signum = parse(args.arguments[1] if len(args.arguments) == 2 else "TERM")
     with Container.open(args.settings.root, args.arguments[0]) as container:
         record = container.record()
+        everything = args.options.on("all") or (
+            signum == signal.SIGKILL and not _has_pid_namespace(container)
+        )
     delivered = _signal_init(record, signum)
-    if args.options.on("all") or (signum == signal.SIGKILL and not delivered):
+    if everything or (signum == signal.SIGKILL and not delivered):
         delivered = _signal_all(record, signum) or delivered
     if not delivered:
         raise Conflict("container not running")
@@ -54,6 +58,16 @@ def parse(text: str) -> int:
     if not isinstance(number, int) or text.startswith("_") or "SIG_" in f"SIG{name}":
         raise InvalidRequest(f"unknown signal {text!r}", hint="a name such as TERM, or a number")
     return int(number)
+
+
+def _has_pid_namespace(container: Container) -> bool:
+    """Return whether the container has a pid namespace of its own: all end with init there."""
+    try:
+        document = fast_json.decode(container.read(CONFIG))
+        namespaces = document["linux"]["namespaces"]
+        return any(entry["type"] == "pid" and not entry.get("path") for entry in namespaces)
+    except (FileNotFoundError, KeyError):
+        return False
 
 
 def _signal_init(record: Record, signum: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from jaula.errors import JaulaError
 from jaula.oci.args import SWITCH, CommandArgs
 from jaula.oci.commands import delete
 from jaula.oci.commands.create import FLAGS as CREATE_FLAGS
@@ -31,12 +30,7 @@ def run(args: CommandArgs) -> int:
         foreground.block_signals()
     created = create_container(args, container_id, wait_for_start=False, foreground=relay_terminal)
     with Container.open(args.settings.root, container_id) as container:
-        try:
-            run_poststart(args, container, created.record)
-        except JaulaError:
-            container.lock()
-            delete.remove(args, container, created.record)
-            raise
+        run_poststart(args, container, created.record)
     if detach:
         return 0
     code = foreground.wait_for_exit(

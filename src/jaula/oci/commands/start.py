@@ -106,7 +106,7 @@ def verify_labels(container: Container, record: Record) -> None:
 
 
 def run_poststart(args: CommandArgs, container: Container, record: Record) -> None:
-    """Run the poststart hooks; one that fails kills the container.
+    """Run the poststart hooks; one that fails removes the container (runtime.md "Lifecycle").
 
     :raises RuntimeFailure: when a hook failed.
     """
@@ -124,4 +124,6 @@ def run_poststart(args: CommandArgs, container: Container, record: Record) -> No
         hooks.run("poststart", spec.hooks.poststart, record.state("running"))
     except JaulaError:
         delete.kill(record)
+        container.lock()
+        delete.remove(args, container, record)
         raise

@@ -51,6 +51,7 @@ class CreateOptions(msgspec.Struct, frozen=True):
     stdio: Stdio | None = None  # the caller's descriptors; None: create pipes
     stdin_open: bool = False
     console: tuple[int, int] = (0, 0)  # rows, columns; 0: from the spec, or keep the kernel's
+    raw_output: bool = False  # the terminal passes newlines on as they are
     preserve: int = 0  # number of descriptors that the program inherits, from 3 on
     start_socket: int = -1  # listening: init waits on it to be started; -1: start at once
     seccomp_cache: str | None = None  # directory of compiled filters
@@ -174,7 +175,9 @@ def _create_init(
         state=options.state,
     )
     try:
-        pid, master = _fork_stage(init_config, process_spec, cgroup, fd_stack)
+        pid, master = _fork_stage(
+            init_config, process_spec, cgroup, fd_stack, raw_output=options.raw_output
+        )
     except BaseException:
         for fd in parent_stdio:
             if fd >= 0:
@@ -202,7 +205,12 @@ def _stdio(
 
 
 def _fork_stage(
-    init_config: init.InitConfig, process_spec: Process, cgroup: Cgroup, fd_stack: FdStack
+    init_config: init.InitConfig,
+    process_spec: Process,
+    cgroup: Cgroup,
+    fd_stack: FdStack,
+    *,
+    raw_output: bool,
 ) -> tuple[int, int]:
     """Fork the stage and wait until the program runs, or waits for its start.
 
@@ -234,6 +242,7 @@ def _fork_stage(
         ),
         check=lambda pid: lsm_labels.check(pid, init_config.process.labels),
         filtered=init_config.process.filter is not None,
+        raw_output=raw_output,
     )
 
 

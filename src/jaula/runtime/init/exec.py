@@ -43,7 +43,7 @@ from jaula.spec.runtime import ContainerProcessState, Linux, Process, Seccomp, S
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.runtime.init import landlock
+    from jaula.runtime.init import landlock, memory_policy
 
 
 _CAPABILITY_NUMBERS = {name: number for number, name in enumerate(capabilities.NAMES)}
@@ -90,6 +90,8 @@ class ProcessConfig(msgspec.Struct, frozen=True):
     session_keyring: bool = True  # whether to join a new session keyring
     personality: int | None = None
     landlock: landlock.CompiledLandlock | None = None
+    memory_policy: memory_policy.CompiledPolicy | None = None
+    reset_affinity: bool = True  # whether it may run on every CPU of its cgroup
 
 
 def prepare(
@@ -125,6 +127,8 @@ def prepare(
             session_keyring=session_keyring,
             personality=personality_value(linux.personality) if linux.personality else None,
             rules=_landlock_rules(annotations, for_exec=for_exec),
+            policy=_memory_policy(linux),
+            reset_affinity=not (for_exec and process_spec.exec_cpu_affinity),
         )
     except ExecError as exec_error:
         raise RuntimeFailure(str(exec_error), exit_code=exec_error.exit_code) from None
@@ -139,6 +143,14 @@ def _landlock_rules(
     from jaula.runtime.init import landlock
 
     return landlock.prepare(annotations, for_exec=for_exec)
+
+
+def _memory_policy(linux: Linux) -> memory_policy.CompiledPolicy | None:
+    if linux.memory_policy is None:
+        return None
+    from jaula.runtime.init import memory_policy
+
+    return memory_policy.prepare(linux.memory_policy)
 
 
 def connect_agent(seccomp: Seccomp, state: State) -> SeccompListener | None:
@@ -184,6 +196,8 @@ def encode_process(
     session_keyring: bool = True,
     personality: int | None = None,
     rules: landlock.CompiledLandlock | None = None,
+    policy: memory_policy.CompiledPolicy | None = None,
+    reset_affinity: bool = True,
 ) -> ProcessConfig:
     """Encode and check the process section of a spec.
 
@@ -229,6 +243,8 @@ def encode_process(
         session_keyring,
         personality,
         rules,
+        policy,
+        reset_affinity,
     )
 
 
@@ -311,6 +327,10 @@ def drop(config: ProcessConfig, label_fds: LabelFds, *, in_cwd: bool) -> None:
         keyring.join_new_session()
     if config.personality is not None:
         process.personality(config.personality)
+    if config.reset_affinity:
+        process.reset_affinity()
+    if config.memory_policy is not None:
+        config.memory_policy.apply()
     if config.landlock is not None:
         config.landlock.enter()
     capabilities.drop_bounding(config.bounding)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import signal
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -208,8 +209,30 @@ def _hooks(config: InitConfig, sync_sock: _socket.socket) -> None:
     )
 
 
+_ENDING_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+)
+
+
+def _exit_by_signal(number: int, _frame: object) -> None:
+    os._exit(128 + number)
+
+
 def _wait_for_start(sync_sock: _socket.socket, listener_fd: int) -> _socket.socket:
-    """Wait on the start socket; return the connection of the start command."""
+    """Wait on the start socket; return the connection of the start command.
+
+    A signal that ends a process by default ends init meanwhile. The kernel would ignore it, as for
+    every first process of a pid namespace.
+    """
+    for number in _ENDING_SIGNALS:
+        signal.signal(number, _exit_by_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING_SIGNALS)
     seqpacket.send(sync_sock, b"W")
     sync_sock.close()
     listener_sock = _socket.socket(fileno=listener_fd)

@@ -56,6 +56,7 @@ def follow(
     check: Callable[[int], None] | None = None,
     hooks_inside: bool = False,
     filtered: bool = False,
+    raw_output: bool = False,
 ) -> tuple[int, int]:
     """Follow a new process until it executes or waits; return (pid, terminal master or -1).
 
@@ -64,8 +65,9 @@ def follow(
     ``run_hooks`` gets the pid when the root is built and not yet entered, ``check`` when the
     program runs. ``start_hooks`` says that the spec has startContainer hooks, ``waits_for_start``
     that init waits for a later start. ``hooks_inside`` says that init runs hooks, which may take
-    any time. ``filtered`` says that the process installs a system call filter. ``sock`` and the
-    pidfd are closed, and the stage is reaped.
+    any time. ``filtered`` says that the process installs a system call filter, ``raw_output`` that
+    its terminal passes newlines on as they are. ``sock`` and the pidfd are closed, and the stage is
+    reaped.
 
     :raises RuntimeFailure: with the reported error, or with ``died_message`` if the process died
         or stopped silently; neither process is left then.
@@ -91,9 +93,10 @@ def follow(
             if kind == b"P":
                 pid = int(rest)
                 os.kill(stage_pid, signal.SIGKILL)  # it has no other work, and may be stopped
-                set_limits(pid, process_spec)
             elif kind == b"T":
                 master = fds[0]
+                if raw_output:
+                    tty.clear_onlcr(master)
                 if console != (0, 0):
                     tty.set_size(master, *console)
             elif kind == b"R":
@@ -114,6 +117,7 @@ def follow(
                 seqpacket.send(sock, b"C")
             if pid and ready:
                 ready, go_sent = False, True
+                set_limits(pid, process_spec)  # it has opened what it needs
                 seqpacket.send(sock, b"G%d" % pid)
         succeeded = waiting if waits_for_start else go_sent and not hooks_pending
         if failure is None and not succeeded:

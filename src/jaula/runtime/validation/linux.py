@@ -50,6 +50,10 @@ def check(spec: Spec) -> dict[str, Namespace]:
         _cgroups_path(section.cgroups_path)
     if section.personality is not None:
         personality_value(section.personality)
+    if section.memory_policy is not None:
+        from jaula.runtime.init import memory_policy
+
+        memory_policy.prepare(section.memory_policy)
     if section.seccomp is not None:
         seccomp.check(section.seccomp)
     return kinds
