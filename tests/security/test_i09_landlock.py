@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from harness import containers
+from harness import containers, images
 from harness.container_runner import make_spec
 from harness.engine import PROJECT, PrivateEngine
 from jaula.security.landlock import Landlock
@@ -180,6 +180,82 @@ def test_the_program_works_as_without_landlock(
     containers.run(engine, busybox, "sh", "-c", script, flags=flags)
 
 
+# System calls that take a path or a descriptor of a mount which the kernel keeps to itself.
+INTERNAL_MOUNTS = {
+    "mq_open, mqueue": "rt = ctypes.CDLL('librt.so.1', use_errno=True)\n"
+    "q = check(rt.mq_open(b'/queue', os.O_CREAT | os.O_RDWR, 0o600, None))\n"
+    "check(rt.mq_send(q, b'text', 4, 0))\n"
+    "check(rt.mq_open(b'/queue', os.O_RDONLY))\n"
+    "check(rt.mq_unlink(b'/queue'))",
+    "memfd_create, reopened": "fd = os.memfd_create('m')\n"
+    "os.write(os.open(f'/proc/self/fd/{fd}', os.O_RDWR), b'text')\n"
+    "os.truncate(f'/proc/self/fd/{fd}', 1)",
+    "memfd_create, executed": "fd = os.memfd_create('m', 0)\n"
+    "os.write(fd, open('/bin/busybox', 'rb').read())\n"
+    "pid = os.fork()\n"
+    "pid or os.execve(fd, ['true'], {})\n"
+    "assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0",
+    "O_TMPFILE, linked": "top = '/tmp' if os.access('/tmp', os.W_OK) else '/dev/shm'\n"
+    "fd = os.open(top, os.O_TMPFILE | os.O_RDWR, 0o600)\n"
+    "os.write(os.open(f'/proc/self/fd/{fd}', os.O_RDWR), b'text')\n"
+    "slash = os.open('/', os.O_RDONLY)\n"  # so that Python calls linkat(2), which follows
+    "os.link(f'/proc/self/fd/{fd}', f'{top}/linked', src_dir_fd=slash, follow_symlinks=True)",
+    "pipe, reopened": "r, w = os.pipe()\n"
+    "os.write(os.open(f'/proc/self/fd/{w}', os.O_WRONLY), b'text')\n"
+    "assert os.read(os.open(f'/proc/self/fd/{r}', os.O_RDONLY), 4) == b'text'",
+    "shm_open": "c = ctypes.CDLL(None, use_errno=True)\n"
+    "fd = check(c.shm_open(b'/area', os.O_CREAT | os.O_RDWR, 0o600))\n"
+    "os.ftruncate(fd, 4096)\n"
+    "mmap.mmap(fd, 4096)[0] = 1\n"
+    "check(c.shm_unlink(b'/area'))",
+    "shmget, attached": "c = ctypes.CDLL(None, use_errno=True)\n"
+    "c.shmat.restype = ctypes.c_ssize_t\n"
+    "area = check(c.shmget(0, 4096, 0o600))\n"
+    "check(c.shmat(area, None, 0))\n"
+    "check(c.shmctl(area, 0, None))",
+    "shared anonymous memory": "mmap.mmap(-1, 4096, mmap.MAP_SHARED)[0] = 1",
+    "pidfd_open": "os.close(os.pidfd_open(os.getpid()))",
+    "sem_open": "c = ctypes.CDLL(None, use_errno=True)\n"
+    "c.sem_open.restype = ctypes.c_ssize_t\n"
+    "assert c.sem_open(b'/sem', os.O_CREAT, 0o600, 1)",
+}
+PRELUDE = """
+import ctypes, mmap, os
+def check(result):
+    if result == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+"""
+
+
+RUN_CASES = """
+for name, text in cases.items():
+    try:
+        exec(text)
+    except OSError as error:
+        print(f"{name}: {error.strerror}", flush=True)
+    else:
+        print(f"{name}: works", flush=True)
+"""
+
+
+@pytest.fixture(scope="module", params=[(), ("--read-only", "--tmpfs", "/tmp"), ("-u", "1000")])
+def internal_mounts(engine: PrivateEngine, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Return the result of each system call in a container, whose first process is in a domain."""
+    program = "\n".join((PRELUDE, f"cases = {INTERNAL_MOUNTS!r}", RUN_CASES))
+    words = ("--rm", *request.param, *images.host_tools(engine), "/usr/bin/python3", "-c", program)
+    done = engine.cli("jaula", "run", *words)
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("case", INTERNAL_MOUNTS)
+def test_mounts_that_the_kernel_keeps_to_itself_are_usable(
+    internal_mounts: dict[str, str], case: str
+) -> None:
+    assert internal_mounts[case] == "works"
+
+
 def test_writable_mounts_of_a_read_only_root_stay_writable(
     engine: PrivateEngine, busybox: str
 ) -> None:
@@ -203,7 +279,7 @@ def test_port_rules_apply_to_the_program_and_every_exec(
         assert engine.cli("jaula", "exec", name, "kill", "-0", "1").returncode == 0
         assert engine.cli("jaula", "exec", name, "readlink", "/proc/1/exe").returncode != 0
         printed = containers.inspect(engine, name)["Landlock"]
-        assert printed == "/ rwx, tcp-bind 8080, tcp-connect none, exec too"
+        assert printed == "/ rwx, /dev/mqueue rwx, tcp-bind 8080, tcp-connect none, exec too"
     done = engine.cli("jaula", "run", "--rm", *flags, busybox, *listen, "8081")
     assert "ermission denied" in done.stderr
 
@@ -227,10 +303,10 @@ def test_containers_that_landlock_would_break_are_not_confined(
 def test_info_inspect_and_verify_show_landlock(engine: PrivateEngine, plain: str) -> None:
     info = engine.request("GET", "/info").json()
     assert f"name=landlock,abi={ABI}" in info["SecurityOptions"]
-    assert containers.inspect(engine, plain)["Landlock"] == "/ rwx"
+    assert containers.inspect(engine, plain)["Landlock"] == "/ rwx, /dev/mqueue rwx"
     proof = engine.cli("jaula", "verify", plain)
     assert any(
-        "landlock" in line and "/ rwx" in line and line.endswith("holds")
+        "landlock" in line and "/ rwx, /dev/mqueue rwx" in line and line.endswith("holds")
         for line in proof.stdout.splitlines()
     ), proof.stdout
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import containers, escape_program
+from harness import containers, escape_program, images
 from harness.engine import PrivateEngine
 from jaula.audit.escape.attempts import call, path_bytes
 
@@ -200,3 +200,61 @@ def test_verify_detects_a_changed_sysctl(engine: PrivateEngine, busybox: str) ->
         done = engine.cli("jaula", "verify", name)
     assert done.returncode == 1
     assert "net/core/somaxconn = 4096" in done.stdout
+
+
+SOCKETS = """
+import os, socket
+print(open("/proc/sys/net/ipv4/ip_unprivileged_port_start").read().strip())
+print(*open("/proc/sys/net/ipv4/ping_group_range").read().split())
+socket.socket().bind(("0.0.0.0", 80))
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "groups"),
+    [
+        ((), "0 65535"),
+        (("-u", "1000:1000", "--cap-drop", "ALL"), "0 65535"),
+        (("-u", "65535:65535", "--network", "none"), "0 65535"),
+        (("-u", "1000:1000", "--userns", "host", "--cap-drop", "ALL"), "0 2147483647"),
+        (("-u", "6:6", "--sysctl", "net.ipv4.ping_group_range=5 7"), "5 7"),
+    ],
+)
+def test_every_user_may_bind_low_ports_and_send_echo_requests(
+    engine: PrivateEngine, flags: tuple[str, ...], groups: str
+) -> None:
+    tools = images.host_tools(engine)
+    done = engine.cli("jaula", "run", "--rm", *flags, *tools, "/usr/bin/python3", "-c", SOCKETS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["0", groups]
+
+
+@pytest.mark.parametrize("kind", ["pid", "ipc", "userns"])
+def test_a_container_with_its_own_network_may_join_another(
+    engine: PrivateEngine, busybox: str, kind: str
+) -> None:
+    with containers.running(engine, busybox, flags=("--ipc", "shareable")) as other:
+        flags = (f"--{kind}", f"container:{other}")
+        with containers.running(engine, busybox, flags=flags) as name:
+            verified = engine.cli("jaula", "verify", name).stdout
+    assert not [line for line in verified.splitlines() if "sysctl" in line and "FAILS" in line]
+
+
+def test_the_defaults_are_verified(engine: PrivateEngine, plain: str) -> None:
+    verified = engine.cli("jaula", "verify", plain).stdout
+    assert [line for line in verified.splitlines() if "sysctls" in line and "2 settings" in line]
+
+
+def test_ports_of_the_host_are_reported_when_only_its_root_may_bind_them(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    start = int(host_value("net.ipv4.ip_unprivileged_port_start"))
+    assert start > 80
+    flags = ("--network", "host", "--expose", "80")
+    done = engine.cli("jaula", "create", *flags, busybox, "true")
+    assert f"cannot bind ports below {start} of the host (exposed: 80)" in done.stderr
+    engine.cli("jaula", "rm", done.stdout.strip())
+    done = engine.cli("jaula", "create", *flags, "--userns", "host", busybox, "true")
+    assert done.stderr == ""
+    engine.cli("jaula", "rm", done.stdout.strip())

@@ -8,6 +8,10 @@ read-only by their own flag. A descriptor of a host directory that leaks into a 
 of the runtime or of a helper, gives no access (the class of CVE-2024-21626). With a read-only root,
 writes are allowed below writable mounts only.
 
+Facts about message queues: mq_open(2) opens the queue in a mount of the ipc namespace that the
+kernel keeps to itself, outside of every path. A rule for /dev/mqueue, another mount of the same
+file system, includes it; the rule for the root does not.
+
 The default is off where a Landlock domain would break a container:
 
 * A process in a domain cannot mount. So the default is off for a container that may mount
@@ -46,6 +50,7 @@ from jaula.spec.annotations import (
 from jaula.spec.runtime import Mount, Seccomp, Spec
 
 READ = FS.EXECUTE | FS.READ_FILE | FS.READ_DIR | FS.IOCTL_DEV
+QUEUES = "/dev/mqueue"
 DEFAULT_FROM = 2  # the first version with which it is on by default
 _OFF = ("off", "unconfined")
 _MOUNTING = frozenset({"mount", "move_mount", "umount2", "pivot_root"})
@@ -174,7 +179,8 @@ def _too_old(what: str, needed: int, linux: str, abi: int) -> str:
 
 def _paths(mounts: Sequence[Mount], root_readonly: bool, all_access: int) -> tuple[PathRule, ...]:
     if not root_readonly:
-        return (PathRule("/", all_access),)
+        queues = (mount.destination for mount in mounts if mount.destination == QUEUES)
+        return (PathRule("/", all_access), *(PathRule(path, all_access) for path in queues))
     writable = dict.fromkeys(mount.destination for mount in mounts if _writable(mount))
     return (
         PathRule("/", int(READ) & all_access),

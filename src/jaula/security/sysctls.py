@@ -6,9 +6,10 @@ cannot be set. Names may have dots or slashes, as in sysctl(8): the first separa
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from jaula.errors import InvalidRequest
+from jaula.spec.runtime import IDMapping
 
 IPC: frozenset[str] = frozenset(
     {
@@ -55,6 +56,37 @@ def normalize(name: str) -> str:
             f"sysctl {name[:128]!r} is not a name", hint="such as net.core.somaxconn"
         )
     return path
+
+
+UNPRIVILEGED_PORT_START = "net.ipv4.ip_unprivileged_port_start"
+PING_GROUP_RANGE = "net.ipv4.ping_group_range"
+_ALL_GROUPS = (0, 2147483647)
+
+
+def network_defaults(gid_mappings: Sequence[IDMapping]) -> dict[str, str]:
+    """Return the sysctls that Docker sets in a network namespace of a container's own.
+
+    Every program may bind ports below 1024, and send ICMP echo requests without a raw socket.
+    ``gid_mappings`` are the container's, empty without a user namespace. The kernel compares the
+    host's ids of the range, so it goes from the group with the lowest of them to the highest. Pure.
+    """
+    rows = sorted(gid_mappings, key=lambda row: row.host_id)
+    low, high = _ALL_GROUPS
+    if rows:
+        low, high = rows[0].container_id, rows[-1].container_id + rows[-1].size - 1
+    return {UNPRIVILEGED_PORT_START: "0", PING_GROUP_RANGE: f"{low} {high}"}
+
+
+def with_network_defaults(
+    requested: Mapping[str, str], gid_mappings: Sequence[IDMapping]
+) -> dict[str, str]:
+    """Return the requested sysctls and the defaults that they do not replace. Pure."""
+    names = {normalize(name) for name in requested}
+    defaults = network_defaults(gid_mappings)
+    return {
+        **{name: value for name, value in defaults.items() if normalize(name) not in names},
+        **requested,
+    }
 
 
 def check(name: str, value: str, shared: Collection[str]) -> None:

@@ -194,3 +194,10 @@ def test_rules_are_formatted_for_display() -> None:
 def test_a_spec_without_capabilities_is_not_confined() -> None:
     bare = msgspec.structs.replace(spec(), process=Process(cwd="/"))
     assert "CAP_SYS_ADMIN" in default_off_reason(bare, abi=7)
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_message_queues_have_a_rule_since_theirs_is_a_mount_of_the_kernel(readonly: bool) -> None:
+    queues = Mount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev"))
+    rules = decide((*MOUNTS, queues), root_readonly=readonly, options=Options(), abi=7)
+    assert PathRule("/dev/mqueue", ALL) in rules.paths

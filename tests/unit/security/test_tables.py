@@ -7,6 +7,7 @@ import pytest
 from jaula.errors import InvalidRequest
 from jaula.security import devices, masked_paths, sysctls
 from jaula.security.lsm import detect
+from jaula.spec.runtime import IDMapping
 
 DOCKER_MASKS = {
     "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -113,3 +114,36 @@ def test_security_modules_are_listed() -> None:
     assert "capability" in detect.active()
     assert detect.landlock() >= 0
     assert detect.selinux_enforcing() <= detect.selinux()
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ((), "0 2147483647"),
+        ((IDMapping(0, 1_000_000, 65536),), "0 65535"),
+        (
+            (
+                IDMapping(0, 1_000_000, 1000),
+                IDMapping(1000, 1000, 1),
+                IDMapping(1001, 1_001_001, 64535),
+            ),
+            "1000 65535",
+        ),
+    ],
+)
+def test_every_group_of_a_container_may_send_echo_requests(
+    rows: tuple[IDMapping, ...], expected: str
+) -> None:
+    assert sysctls.network_defaults(rows) == {
+        "net.ipv4.ip_unprivileged_port_start": "0",
+        "net.ipv4.ping_group_range": expected,
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["net.ipv4.ping_group_range", "net/ipv4/ping_group_range", "net.core.somaxconn"]
+)
+def test_a_requested_sysctl_replaces_the_default(name: str) -> None:
+    made = sysctls.with_network_defaults({name: "1 0"}, ())
+    assert made[name] == "1 0"
+    assert len(made) == (3 if "somaxconn" in name else 2)

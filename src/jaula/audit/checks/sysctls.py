@@ -15,7 +15,14 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel import namespaces
-from jaula.security.sysctls import IPC, UTS, normalize
+from jaula.security.sysctls import (
+    IPC,
+    PING_GROUP_RANGE,
+    UTS,
+    normalize,
+    with_network_defaults,
+)
+from jaula.spec.runtime import IDMapping
 
 INFO = CheckInfo(
     id="sysctls",
@@ -33,7 +40,10 @@ SEPARATOR = "\x1f"
 
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield a row for the requested sysctls and one for IPv6 on the container's interfaces."""
-    requested_values = {normalize(name): value for name, value in _requested(container).items()}
+    requested_values = {
+        normalize(name): _as_host(name, value, container.linux.gid_mappings)
+        for name, value in _expected(container).items()
+    }
     names = sorted(requested_values.keys() | {normalize(name) for name in container.linux.sysctl})
     if names:
         actual = read_sysctls(container, names)
@@ -66,9 +76,27 @@ def check(container: AuditedContainer) -> Iterator[Result]:
               container.path("net/if_inet6"), verdict_of(not extra, None))  # fmt: skip
 
 
-def _requested(container: AuditedContainer) -> Mapping[str, str]:
-    sysctls: Mapping[str, str] = container.host_config.get("Sysctls") or {}
-    return sysctls
+def _expected(container: AuditedContainer) -> Mapping[str, str]:
+    """Return the requested sysctls and the engine's defaults for the container's own network."""
+    requested: Mapping[str, str] = container.host_config.get("Sysctls") or {}
+    mode = container.text("NetworkMode")
+    if mode == "host" or mode.startswith("container:"):
+        return requested
+    return with_network_defaults(requested, container.linux.gid_mappings)
+
+
+def _as_host(name: str, value: str, gid_mappings: Sequence[IDMapping]) -> str:
+    """Return the value as this process reads it: groups are ids of its own user namespace."""
+    if normalize(name) != normalize(PING_GROUP_RANGE):
+        return value
+    return " ".join(_host_gid(gid, gid_mappings) for gid in value.split())
+
+
+def _host_gid(gid: str, gid_mappings: Sequence[IDMapping]) -> str:
+    for row in gid_mappings:
+        if row.container_id <= int(gid) < row.container_id + row.size:
+            return str(row.host_id + int(gid) - row.container_id)
+    return gid
 
 
 def assigned_ipv6(container: AuditedContainer) -> list[IPv6Address]:

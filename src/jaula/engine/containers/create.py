@@ -24,7 +24,7 @@ from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import check_name, new_id, random_name, short
 from jaula.engine.model.services import Services
-from jaula.engine.networks import endpoints, links
+from jaula.engine.networks import endpoints, links, port_bindings
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.oci_spec import resources, security, spec
 from jaula.engine.oci_spec.spec import arguments, merge_environment, working_directory
@@ -194,6 +194,9 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
             raise InvalidRequest(
                 "conflicting options: port publishing and the container type network mode"
             )
+    if modes.net.host and not modes.user.host and not services.host.rootless:
+        start = oci_spec_host.unprivileged_port_start()
+        warnings += port_bindings.host_network_warnings(body.exposed_ports, start)
     health.check(body.healthcheck)
     warnings += health.check_on_failure(body)
     if modes.net.container and body.hostname:

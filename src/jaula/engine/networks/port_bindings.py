@@ -5,6 +5,8 @@ Source: Docker Engine API 1.45, ``PortMap``; go-connections ``nat`` for the nota
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate
 from jaula.state.records import PortMapping
@@ -44,6 +46,23 @@ def port_mappings(body: ContainerCreate) -> tuple[PortMapping, ...]:
         if body.host_config.publish_all_ports and (port, protocol) not in published:
             mappings.append(PortMapping(port, protocol))
     return tuple(mappings)
+
+
+def host_network_warnings(exposed: Iterable[str], first_unprivileged: int) -> tuple[str, ...]:
+    """Return a warning for exposed ports that only root of the host may bind in its network.
+
+    Root of a container's user namespace has no power over the host's network.
+    """
+    low = sorted({port for port, _ in map(parse_port, exposed) if port < first_unprivileged})
+    if not low:
+        return ()
+    ports = ", ".join(map(str, low))
+    warning = (
+        f"With host network mode the container cannot bind ports below {first_unprivileged} of the"
+        f" host (exposed: {ports}). Set net.ipv4.ip_unprivileged_port_start={low[0]} on the host,"
+        " or use --userns=host"
+    )
+    return (warning,)
 
 
 def _number(text: str, whole: str) -> int:

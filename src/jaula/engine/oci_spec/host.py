@@ -97,6 +97,12 @@ def _set(path: str) -> frozenset[int]:
         return frozenset()
 
 
+def unprivileged_port_start() -> int:
+    """Return the first port of the host's network that a program without privileges may bind."""
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as file:
+        return int(file.read())
+
+
 def operating_system() -> str:
     """Return the name of the distribution (os-release(5))."""
     for path in ("/etc/os-release", "/usr/lib/os-release"):

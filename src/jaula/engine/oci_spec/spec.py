@@ -81,7 +81,7 @@ def build(
             ),
             rootfs_propagation="private",
             seccomp=confinement.seccomp,
-            sysctl=resolved.sysctls,
+            sysctl=_sysctls(resolved, inputs),
             masked_paths=confinement.masked,
             readonly_paths=confinement.readonly,
         ),
@@ -195,6 +195,14 @@ def cgroup_rule(text: str) -> DeviceCgroup:
         raise InvalidRequest(f"invalid device cgroup format: '{text}'")
     major, minor = (None if n == "*" else int(n) for n in numbers)
     return DeviceCgroup(allow=True, type=words[0], major=major, minor=minor, access=words[2])
+
+
+def _sysctls(resolved: ResolvedRequest, inputs: SpecInputs) -> dict[str, str]:
+    """Return the requested sysctls, with Docker's defaults for a network of the container's own."""
+    if not resolved.namespaces.net.private:
+        return resolved.sysctls
+    gids = inputs.gid_mappings or inputs.mappings
+    return sysctls.with_network_defaults(resolved.sysctls, gids)
 
 
 def check_sysctls(resolved: ResolvedRequest) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.networks.port_bindings import port_mappings
+from jaula.engine.networks.port_bindings import host_network_warnings, port_mappings
 from jaula.errors import InvalidRequest
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, HostConfig, PortBinding
@@ -71,3 +71,21 @@ def test_a_signal_is_read(text: str, number: int) -> None:
 def test_an_invalid_signal_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid signal"):
         signals.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("exposed", "first", "warned"),
+    [
+        ((), 1024, ""),
+        (("8080/tcp",), 1024, ""),
+        (("443/tcp", "80/tcp", "80/udp", "8080"), 1024, "80, 443"),
+        (("443/tcp", "80/tcp"), 443, "80"),
+        (("80/tcp",), 0, ""),
+    ],
+)
+def test_ports_of_the_host_that_only_its_root_may_bind_are_reported(
+    exposed: tuple[str, ...], first: int, warned: str
+) -> None:
+    warnings = host_network_warnings(exposed, first)
+    assert [f"(exposed: {warned})" in text for text in warnings] == ([True] if warned else [])
+    assert all("--userns=host" in text for text in warnings)
