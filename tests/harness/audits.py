@@ -31,7 +31,12 @@ class Audited:
     def rows(self) -> dict[str, Result]:
         self.snapshot = self.snapshot.renewed()
         self.snapshot.networks = self.engine.request("GET", "/networks").json()
-        result = verify(self.inspect, self.spec, snapshot=self.snapshot)
+        self.inspect = containers.inspect(self.engine, self.name)
+        execs = [
+            self.engine.request("GET", f"/exec/{exec_id}/json").json()
+            for exec_id in self.inspect["ExecIDs"] or ()
+        ]
+        result = verify(self.inspect, self.spec, snapshot=self.snapshot, execs=execs)
         assert len({row.id for row in result}) == len(result), "two rows of one name"
         return {row.id: row for row in result}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness import leaks
 from harness.engine import PrivateEngine
+from jaula.audit.model.host_process import parse_cgroups
 from jaula.kernel import mountinfo as mounts
 from jaula.kernel.mountinfo import MountInfo
 
@@ -122,3 +123,8 @@ def events(engine: PrivateEngine, since: float, **filters: str) -> list[dict[str
     path = f"/events?since={since:.9f}&until={time.time():.9f}&filters={quote(chosen)}"
     text = engine.request("GET", path).body.decode()
     return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def cgroups(process: int) -> tuple[tuple[str, str], ...]:
+    """Return (controllers, path) of each hierarchy of a process."""
+    return parse_cgroups(Path(f"/proc/{process}/cgroup").read_text())

@@ -45,6 +45,7 @@ NR_pidfd_open = 434
 NR_clone3 = 435
 NR_close_range = 436
 NR_openat2 = 437
+NR_pidfd_getfd = 438
 NR_mount_setattr = 442
 NR_pivot_root = {"x86_64": 155, "aarch64": 41}.get(MACHINE, 155)
 

@@ -12,7 +12,14 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from jaula.kernel.libc import NR_close_range, NR_pidfd_open, NR_pidfd_send_signal, function, syscall
+from jaula.kernel.libc import (
+    NR_close_range,
+    NR_pidfd_getfd,
+    NR_pidfd_open,
+    NR_pidfd_send_signal,
+    function,
+    syscall,
+)
 
 PR_SET_PDEATHSIG = 1
 PR_GET_PDEATHSIG = 2
@@ -29,6 +36,7 @@ CLOSE_RANGE_CLOEXEC = 4
 _prctl = function("prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
 _close_range = syscall("close_range", NR_close_range, *[ctypes.c_uint] * 3)
 _pidfd_open = syscall("pidfd_open", NR_pidfd_open, ctypes.c_int, ctypes.c_uint)
+_pidfd_getfd = syscall("pidfd_getfd", NR_pidfd_getfd, ctypes.c_int, ctypes.c_int, ctypes.c_uint)
 _pidfd_send_signal = syscall(
     "pidfd_send_signal",
     NR_pidfd_send_signal,
@@ -147,6 +155,11 @@ def executed(pid: int) -> bool:
 def pidfd_open(pid: int) -> int:
     """Return a descriptor of a process, close-on-exec."""
     return _pidfd_open(pid, 0)
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """Return a copy of a descriptor of another process: pidfd_getfd(2), Linux 5.6."""
+    return _pidfd_getfd(pidfd, fd, 0)
 
 
 def pidfd_send_signal(pidfd: int, signum: int) -> None:

@@ -310,6 +310,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     restart_delay: float = 0.0  # seconds between the last exit and the next start
     renewing: bool = False  # it is being stopped and restarted, since it is unhealthy
     manually_stopped: bool = False
+    paused_by_client: bool = False  # also when another program has resumed it since
     frozen_by_commit: bool = False  # a commit freezes it, and no client has paused it
     range_start: int = 0
     range_size: int = 0

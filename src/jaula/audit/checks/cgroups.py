@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer, integer
+from jaula.audit.model.host_process import parse_cgroups
 from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.cgroups.v2.cpu import weight
 from jaula.spec import cpuset
@@ -26,17 +27,25 @@ class CgroupDirs:
     def __init__(self, container: AuditedContainer) -> None:
         self._legacy: dict[str, str] = {}
         self._unified: str | None = None
-        self.paths: set[str] = set()  # of the process, in every hierarchy
-        for line in container.read("cgroup").splitlines():
-            _, names, path = line.split(":", 2)
-            self.paths.add(path)
+        self._roots: dict[str, str] = {}
+        self.entries = parse_cgroups(container.read("cgroup"))
+        self.paths = {path for _, path in self.entries}
+        for names, path in self.entries:
             for mount in container.host_mounts:
                 if names and mount.fstype == "cgroup":
                     shared = set(names.split(",")) & set(mount.super_options)
+                    if shared and mount.root == "/":
+                        self._roots.setdefault(names, mount.target)
                     for name in shared:
                         self._legacy.setdefault(name, _join(mount.target, mount.root, path))
                 elif not names and mount.fstype == "cgroup2":
                     self._unified = self._unified or _join(mount.target, mount.root, path)
+                    if mount.root == "/":
+                        self._roots.setdefault(names, mount.target)
+
+    def root(self, names: str) -> str | None:
+        """Return where the hierarchy with these controllers is mounted, or None."""
+        return self._roots.get(names)
 
     def legacy(self, controller: str) -> str | None:
         """Return the directory in a v1 hierarchy, or None if the controller is not on v1."""
@@ -96,14 +105,13 @@ def check(container: AuditedContainer) -> Iterator[Result]:
 def _membership(container: AuditedContainer, groups: CgroupDirs) -> Result:
     expected = container.linux.cgroups_path or f"/{container.container_id}"
     paths = []
-    for line in container.read("cgroup").splitlines():
-        number, names, path = line.split(":", 2)
+    for names, path in groups.entries:
         limited = any(
             groups.legacy(name) is not None
             for name in names.split(",")
             if name in ("memory", "pids", "cpu", "cpuset", "devices", "freezer")
         )
-        if limited or (number == "0" and groups.legacy("memory") is None):
+        if limited or (not names and groups.legacy("memory") is None):
             paths.append((names or "unified", path))
     wrong = [f"{n} at {p}" for n, p in paths if p != expected and not p.endswith(expected)]
     effective = f"{len(paths)} trees at {expected}" if not wrong else "; ".join(wrong)
@@ -125,7 +133,8 @@ def _tree(container: AuditedContainer) -> Result:
                container.path("mountinfo"), verdict_of(bool(by) or not writable, by))  # fmt: skip
 
 
-def _limit(text: str) -> int | None:
+def byte_limit(text: str) -> int | None:
+    """Return the number in a limit file; None if it means no limit."""
     if text in ("max", "-1"):
         return None
     value = integer(text)
@@ -153,7 +162,7 @@ def _swap(container: AuditedContainer, groups: CgroupDirs) -> Result:
     if groups.legacy("memory") is None and with_swap > 0:
         with_swap -= memory  # v2 limits swap alone
         if with_swap == 0:
-            holds = _limit(limit_file[0]) == 0
+            holds = byte_limit(limit_file[0]) == 0
             return Result("memory and swap", "cgroups", "no swap", limit_file[0], limit_file[1],
                        verdict_of(holds, None))  # fmt: skip
     return _bytes("memory and swap", with_swap, limit_file)
@@ -165,7 +174,7 @@ def _bytes(name: str, requested_bytes: int, limit_file: tuple[str, str] | None) 
         return Result(
             name, "cgroups", str(requested_bytes or "no limit"), "no memory controller", "", verdict
         )
-    actual = _limit(limit_file[0])
+    actual = byte_limit(limit_file[0])
     holds = (
         actual is None
         if requested_bytes <= 0
@@ -190,7 +199,7 @@ def _cpu(container: AuditedContainer, groups: CgroupDirs) -> Result:
         period_file = groups.read("cpu", "cpu.cfs_period_us", "")
         text = f"{text} {period_file[0] if period_file else 100_000}"
     first, _, second = text.partition(" ")
-    actual, base = _limit(first), integer(second or "100000")
+    actual, base = byte_limit(first), integer(second or "100000")
     holds = actual is None if quota <= 0 else (actual, base) == (quota, period)
     effective = "no limit" if actual is None else f"{actual / base:.2f} CPUs"
     return Result("cpu limit", "cgroups", requested, effective, path, verdict_of(holds, None))
@@ -250,7 +259,7 @@ def _pids(container: AuditedContainer, groups: CgroupDirs) -> Result:
     if limit_file is None:
         return Result("pids limit", "cgroups", requested, "no pids controller", "",
                    verdict_of(unlimited, by))  # fmt: skip
-    actual = _limit(limit_file[0])
+    actual = byte_limit(limit_file[0])
     holds = (
         actual is None
         if unlimited

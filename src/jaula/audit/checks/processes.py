@@ -2,9 +2,10 @@
 
 Evidence: /proc/<pid>/task/<tid>/status of each thread of each process in the container's mount
 namespace, or in its pid namespace with its own or the host's user namespace. A process that entered
-from the host (nsenter(1)) has the capabilities of the host's root and no filter. So has one of
-``exec --privileged``, which the engine records. With labels, /proc/<pid>/attr has the label of a
-process.
+from the host (nsenter(1)) has the capabilities of the host's root and no filter. ``exec
+--privileged`` gives a process, its descendants and its session all capabilities, and excuses no
+other process. The filter of each process is read as that of the init process. With labels,
+/proc/<pid>/attr has the label of a process.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from jaula.audit import seccomp_compare
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
+from jaula.kernel import ptrace
 from jaula.kernel.apparmor import parse_current
 from jaula.kernel.capabilities import parse_status_masks
 from jaula.security.capabilities import decode, mask
@@ -35,43 +38,81 @@ INFO = CheckInfo(
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
-    """Yield one row."""
+    """Yield a row for the privileges of all processes, and one for their tracers."""
     allowed = mask(container.capabilities.bounding)
     filtered = container.linux.seccomp is not None
-    thread_count, wrong = 0, []
-    for pid in pids_inside(container):
-        label = unexpected_label(container, pid)
-        for status in statuses(container, pid):
+    thread_count, wrong, excused, tracers = 0, [], [], []
+    filters = _Filters(container)
+    pids = {process.pid for process in container.members}
+    for process in container.members:
+        by_exec = container.privileged_exec(process)
+        other = [unexpected_label(container, process.pid), filters.excess(process.pid)]
+        for status in statuses(container, process.pid):
             thread_count += 1
             if thread_count > MAX_THREADS:
                 raise ValueError(f"more than {MAX_THREADS} threads in the container")
-            privileges = excess_privileges(
-                status, allowed, filtered, container.process.no_new_privileges
-            )
-            if privileges or label:
-                excess = ", ".join(filter(None, (privileges, label)))
-                wrong.append(f"{_value(status, 'Name')} {pid}: {excess}")
-    by = None
-    if wrong and container.inspect.get("ExecIDs"):
-        by = "exec --privileged"
-    effective = "; ".join(dict.fromkeys(wrong)) or f"{thread_count} other threads, none has more"
+            no_new_privileges = container.process.no_new_privileges
+            beyond = excess_privileges(status, allowed, filtered, no_new_privileges)
+            named = f"{process.name} {process.pid}: "
+            if (
+                beyond
+                and by_exec
+                and not excess_privileges(status, -1, filtered, no_new_privileges)
+            ):
+                excused.append(named + beyond)
+                beyond = ""
+            if excess := ", ".join(filter(None, (beyond, *other))):
+                wrong.append(named + excess)
+            tracer = int(_value(status, "TracerPid"))
+            if tracer and tracer not in pids:
+                tracers.append(f"{named}traced by {tracer}")
+    by = "exec --privileged" if excused else None
+    listed = "; ".join(dict.fromkeys([*wrong, *excused]))
+    effective = listed or f"{thread_count} other threads, none has more"
     requested = "no more than the container has" + (f" ({by})" if by else "")
-    verdict = verdict_of(not wrong or by is not None, by)
-    yield Result("processes", "capabilities", requested, effective,
-              f"{container.proc_root}/*/task/*/status", verdict)  # fmt: skip
+    evidence = f"{container.proc_root}/*/task/*/status"
+    yield Result("processes", "capabilities", requested, effective, evidence,
+                 verdict_of(not wrong, by))  # fmt: skip
+    if status_of_init := _tracer_of_init(container, pids):
+        tracers.insert(0, status_of_init)
+    yield Result("tracers", "capabilities", "none from outside",
+                 "; ".join(dict.fromkeys(tracers)) or "none", evidence,
+                 verdict_of(not tracers, None))  # fmt: skip
 
 
-def pids_inside(container: AuditedContainer) -> list[int]:
-    """Return the pids of the container's other processes."""
-    own = {kind: container.link(f"ns/{kind}") for kind in ("mnt", "pid", "user")}
-    host = os.readlink(f"{container.proc_root}/self/ns/user")
-    pids = []
-    for pid, (mnt_ns, pid_ns, user_ns) in container.snapshot.processes.items():
-        if mnt_ns == own["mnt"] or (
-            pid_ns == own["pid"] and container.own_pids and user_ns in (own["user"], host)
-        ):
-            pids.append(pid)
-    return pids
+def _tracer_of_init(container: AuditedContainer, pids: set[int]) -> str:
+    tracer = int(container.status("TracerPid"))
+    return f"init: traced by {tracer}" if tracer and tracer not in pids else ""
+
+
+class _Filters:
+    """Comparison of the programs that filter the processes with the container's profile."""
+
+    def __init__(self, container: AuditedContainer) -> None:
+        self._container = container
+        self._known: dict[tuple[bytes, ...], str] = {}
+
+    def excess(self, pid: int) -> str:
+        """Return what the filter of a process allows beyond the profile; empty if nothing."""
+        container = self._container
+        profile = container.linux.seccomp
+        if pid == container.pid or profile is None or not container.traceable:
+            return ""  # the check of the filter reports the init process
+        try:
+            programs = ptrace.seccomp_filters(pid)
+        except OSError:  # it exits, or another process traces it, which has its own row
+            return ""
+        if not programs:
+            return ""  # reported by its mode
+        if programs not in self._known:
+            expected = container.snapshot.program(profile)
+            permissive = expected not in programs and seccomp_compare.more_permissive(
+                expected, programs
+            )
+            self._known[programs] = (
+                f"filter allows {len(permissive)} calls more" if permissive else ""
+            )
+        return self._known[programs]
 
 
 def statuses(container: AuditedContainer, pid: int) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""Resource limits of the init process: a finite number of open files, and requested limits.
+"""Resource limits: a finite number of open files, requested limits, priorities of every process.
 
-Evidence: /proc/<pid>/limits (getrlimit(2)). A program may lower its limits, so a lower value holds.
+Evidence: /proc/<pid>/limits (getrlimit(2)), oom_score_adj and stat. A program may lower its limits
+and its priority, so a lower value holds. What the spec does not set is inherited from the shim.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ LABELS = {
     "RLIMIT_STACK": "Max stack size",
 }
 INFINITY = (1 << 64) - 1
+ORDINARY_POLICIES = (0, 3, 5)  # SCHED_OTHER, SCHED_BATCH, SCHED_IDLE (sched(7))
 MAX_FILES = 1 << 20
 """The kernel's default maximum for one process (fs.nr_open)."""
 
@@ -43,7 +45,7 @@ INFO = CheckInfo(
         "user may have."
     ),
     references=("I19", "CIS 5.19", "getrlimit(2)"),
-    evidence="/proc/<pid>/limits",
+    evidence="/proc/<pid>/limits, oom_score_adj, stat",
     advice="start it with --ulimit",
 )
 
@@ -62,6 +64,66 @@ def check(container: AuditedContainer) -> Iterator[Result]:
             name.removeprefix("RLIMIT_").lower(), "rlimits", requested, _text(hard),
             f"{container.path('limits')} {LABELS[name]}", verdict_of(holds, None),
         )  # fmt: skip
+
+    yield _every_process(container)
+
+
+def _every_process(container: AuditedContainer) -> Result:
+    """Compare each process with the limits of the spec, and with those that the shim passes on."""
+    bounds = parse(_read(container, container.shim, "limits"))
+    bounds |= {LABELS[limit.type]: limit.hard for limit in container.process.rlimits}
+    oom_score = container.process.oom_score_adj
+    if oom_score is None:
+        oom_score = int(_read(container, container.shim, "oom_score_adj"))
+    nice, _ = scheduling(_read(container, container.shim, "stat"))
+    wrong = []
+    for process in container.members:
+        try:
+            limits = parse(_read(container, process.pid, "limits"))
+            score = int(_read(container, process.pid, "oom_score_adj"))
+            own_nice, policy = scheduling(_read(container, process.pid, "stat"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has exited
+        excess = [
+            f"{label} {_text(hard)}"
+            for label, hard in limits.items()
+            if hard > bounds.get(label, INFINITY)
+        ]
+        if score < oom_score:
+            excess.append(f"oom_score_adj {score}")
+        if container.process.scheduler is None:
+            if own_nice < nice:
+                excess.append(f"nice {own_nice}")
+            if policy not in ORDINARY_POLICIES:
+                excess.append(f"scheduling policy {policy}")
+        if excess:
+            wrong.append(f"{process.name} {process.pid}: {', '.join(excess)}")
+    by = _flag(container)
+    return Result(
+        "process limits", "rlimits", "the spec's or the shim's" + (f" ({by})" if by else ""),
+        "; ".join(wrong) or f"{len(container.members)} processes, none has more",
+        f"{container.proc_root}/*/limits, oom_score_adj, stat",
+        verdict_of(not wrong or by is not None, by if wrong else None),
+    )  # fmt: skip
+
+
+def _flag(container: AuditedContainer) -> str | None:
+    """Return the flags that let the program raise its own limits."""
+    allowed = {"CAP_SYS_RESOURCE", "CAP_SYS_NICE"} & set(container.capabilities.bounding)
+    if container.text("UsernsMode") == "host" and allowed:
+        return f"--userns=host, {', '.join(sorted(allowed))}"
+    return None
+
+
+def _read(container: AuditedContainer, pid: int, name: str) -> str:
+    with open(f"{container.proc_root}/{pid}/{name}", encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def scheduling(stat: str) -> tuple[int, int]:
+    """Return nice value and scheduling policy of /proc/<pid>/stat. Pure."""
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[16]), int(fields[38])
 
 
 def parse(text: str) -> dict[str, int]:

@@ -1,13 +1,15 @@
 """The audited container: what was requested, and its init process as the kernel shows it.
 
 The request comes from two documents. Of the engine's inspect document only these keys are used:
-``Id``; ``State.Pid``; ``Mounts[]`` (Type, Source, Destination, RW, Propagation);
-``NetworkSettings.Networks.*`` (IPAddress, IPPrefixLen, MacAddress) and ``NetworkSettings.Ports``;
-and of ``HostConfig`` Privileged, CapAdd, CapDrop, SecurityOpt, UsernsMode, PidMode, IpcMode,
-UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs, MaskedPaths, ReadonlyPaths, Runtime, Devices,
-DeviceCgroupRules, Memory, MemorySwap, NanoCpus, CpuQuota, CpuPeriod, CpuShares, CpusetCpus,
-PidsLimit, Sysctls. The other document is the OCI spec that the runtime received. The two are also
-compared: a spec that is weaker than the request fails.
+``Id``; ``PauseRequested``; ``State.Pid``; ``Mounts[]`` (Type, Source, Destination, RW,
+Propagation); ``NetworkSettings.Networks.*`` (IPAddress, IPPrefixLen, MacAddress) and
+``NetworkSettings.Ports``; and of ``HostConfig`` Privileged, CapAdd, CapDrop, SecurityOpt,
+UsernsMode, PidMode, IpcMode, UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs, MaskedPaths,
+ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, Memory, MemorySwap, MemoryReservation,
+MemorySwappiness, OomKillDisable, NanoCpus, CpuQuota, CpuPeriod, CpuShares, CpusetCpus, CpusetMems,
+BlkioWeight, the four BlkioDevice rates, PidsLimit, Sysctls. Of the documents of its exec sessions:
+``Running``, ``Pid`` and ``ProcessConfig.privileged``. The other document is the OCI spec that the
+runtime received. Spec and request are also compared: a spec that is weaker than the request fails.
 
 The effective state is read from /proc and the cgroup file systems, never requested from the engine.
 """
@@ -15,10 +17,11 @@ The effective state is read from /proc and the cgroup file systems, never reques
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from jaula.audit.model.host_process import KINDS, HostProcess
 from jaula.audit.model.host_snapshot import HostSnapshot
 from jaula.errors import Conflict, InvalidRequest
 from jaula.kernel import mountinfo
@@ -31,6 +34,8 @@ from jaula.security import capabilities
 from jaula.spec.runtime import Capabilities, Linux, Process, Spec
 
 READ_LIMIT = 1 << 20  # bytes of a /proc file
+OCI_NAMES = {"mnt": "mount", "net": "network"}
+"""The spec's names of entries of /proc/<pid>/ns, where they differ."""
 
 
 class AuditedContainer:
@@ -42,8 +47,10 @@ class AuditedContainer:
         spec: Spec,
         proc_root: str = "/proc",
         snapshot: HostSnapshot | None = None,
+        execs: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.inspect = inspect
+        self.execs = execs
         self.snapshot = snapshot or HostSnapshot(proc_root)
         self.spec = spec
         self.proc_root = proc_root
@@ -117,6 +124,12 @@ class AuditedContainer:
     def own_pids(self) -> bool:
         """Whether the request gives the container its own pid namespace."""
         return self.text("PidMode") in ("", "private")
+
+    @cached_property
+    def own_kinds(self) -> frozenset[str]:
+        """The kinds of namespaces that the runtime created for the container."""
+        created = {n.type for n in self.linux.namespaces if not n.path}
+        return frozenset(kind for kind in KINDS if OCI_NAMES.get(kind, kind) in created)
 
     # -- kernel state ------------------------------------------------------------------------
 
@@ -232,6 +245,75 @@ class AuditedContainer:
                 f"process {self.pid} of the container no longer exists",
                 hint="the container may have stopped",
             ) from None
+
+    @cached_property
+    def namespaces(self) -> dict[str, str]:
+        """The namespaces of the init process, by entry of /proc/<pid>/ns."""
+        return {kind: self.link(f"ns/{kind}") for kind in KINDS}
+
+    @property
+    def reader_namespaces(self) -> Mapping[str, str]:
+        """The namespaces of the verifying process."""
+        return self.snapshot.reader_namespaces
+
+    @cached_property
+    def members(self) -> tuple[HostProcess, ...]:
+        """The processes inside, the init process included.
+
+        A process is inside if it has the mount namespace, or the pid namespace with the user
+        namespace of the container or the reader. Processes of the runtime that are about to execute
+        a program inside are left out.
+        """
+        own, reader = self.namespaces, self.reader_namespaces["user"]
+        return tuple(
+            process
+            for process in self.snapshot.processes.values()
+            if (
+                process.namespaces["mnt"] == own["mnt"]
+                or (
+                    process.namespaces["pid"] == own["pid"]
+                    and self.own_pids
+                    and process.namespaces["user"] in (own["user"], reader)
+                )
+            )
+            and not self.is_runtime(process)
+        )
+
+    @cached_property
+    def shim(self) -> int:
+        """The pid of the parent of the init process."""
+        return int(self.status("PPid"))
+
+    def is_runtime(self, process: HostProcess) -> bool:
+        """Return whether a process is the shim, or a descendant of it that has executed nothing."""
+        try:
+            shim = os.stat(f"{self.proc_root}/{self.shim}/exe")
+            while process.pid != self.pid:
+                executable = os.stat(f"{self.proc_root}/{process.pid}/exe")
+                if (executable.st_dev, executable.st_ino) != (shim.st_dev, shim.st_ino):
+                    return False
+                if process.pid == self.shim:
+                    return True
+                process = self.snapshot.processes[process.parent]
+        except (FileNotFoundError, ProcessLookupError, PermissionError, KeyError):
+            pass
+        return False
+
+    def privileged_exec(self, process: HostProcess) -> bool:
+        """Return whether ``exec --privileged`` created a process, an ancestor or its session."""
+        pids = {
+            int(execed.get("Pid") or 0)
+            for execed in self.execs
+            if execed.get("Running") and (execed.get("ProcessConfig") or {}).get("privileged")
+        } - {0}
+        if process.session in pids:
+            return True
+        seen: HostProcess | None = process
+        while seen is not None and seen.pid != self.pid:
+            if seen.pid in pids:
+                return True
+            seen = self.snapshot.processes.get(seen.parent)
+        return False
 
     def close(self) -> None:
         """Close the descriptors."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaula.audit.child_process import run_in_child
 from jaula.audit.image_policy import ImagePolicyReader
+from jaula.audit.model.host_process import KINDS, HostProcess, read_process
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
 from jaula.network.firewall import antispoof, bridge_rules, nftables
@@ -48,20 +49,18 @@ class HostSnapshot:
         return mountinfo.read(f"{self.proc_root}/self/mountinfo", errors="replace")
 
     @cached_property
-    def processes(self) -> dict[int, tuple[str, str, str]]:
-        """Every process with its mount, pid and user namespace, except those that exit."""
-        processes = {}
-        for name in os.listdir(self.proc_root):
-            if name.isascii() and name.isdigit():
-                directory = f"{self.proc_root}/{name}/ns"
-                try:
-                    mnt, pid, user = (
-                        os.readlink(f"{directory}/{k}") for k in ("mnt", "pid", "user")
-                    )
-                except (FileNotFoundError, ProcessLookupError, PermissionError):
-                    continue  # it has exited, or this user may not read it
-                processes[int(name)] = (mnt, pid, user)
-        return processes
+    def processes(self) -> dict[int, HostProcess]:
+        """Every process that this user may read."""
+        pids = [
+            int(name) for name in os.listdir(self.proc_root) if name.isascii() and name.isdigit()
+        ]
+        found = (read_process(self.proc_root, pid) for pid in pids)
+        return {process.pid: process for process in found if process is not None}
+
+    @cached_property
+    def reader_namespaces(self) -> dict[str, str]:
+        """The namespaces of the verifying process, by entry of /proc/<pid>/ns."""
+        return {kind: os.readlink(f"{self.proc_root}/self/ns/{kind}") for kind in KINDS}
 
     def program(self, profile: Seccomp) -> bytes:
         """Return the filter that a spec's profile compiles to on this host.

@@ -107,8 +107,9 @@ def _rows(client: Client, document: Any, snapshot: HostSnapshot, *, probe: bool)
         spec = runtime.decode(client.request("GET", f"/jaula/containers/{document['Id']}/spec"))
     except EngineError as error:
         raise CliError(f"the engine does not return the container's spec: {error.reason}") from None
+    execs = [_exec(client, exec_id) for exec_id in document.get("ExecIDs") or ()]
     try:
-        rows = verify.verify(document, spec, snapshot=snapshot)
+        rows = verify.verify(document, spec, snapshot=snapshot, execs=execs)
         if probe:
             from jaula.audit.escape import twin
 
@@ -116,6 +117,15 @@ def _rows(client: Client, document: Any, snapshot: HostSnapshot, *, probe: bool)
     except JaulaError as error:
         raise CliError(f"{document['Name'].lstrip('/')}: {error}") from None
     return rows
+
+
+def _exec(client: Client, exec_id: str) -> dict[str, Any]:
+    """Return the document of an exec session; an empty one if it has ended."""
+    try:
+        document: dict[str, Any] = client.get(f"/exec/{exec_id}/json")
+    except EngineError:
+        return {}
+    return document
 
 
 def _host(client: Client) -> Report:

@@ -89,6 +89,7 @@ class ExitHandler:
             restart_count=record.restart_count + restart,
             restart_delay=pause,
             renewing=False,
+            paused_by_client=False,
             frozen_by_commit=False,
             finished_at=int((end.finished_at or time.time()) * 1e9),
             range_start=0,

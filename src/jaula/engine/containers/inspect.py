@@ -72,6 +72,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "ProcessLabel": labels.process,
         "AppArmorProfile": apparmor_profile_name(resolved, refresh(services.host)),
         "Landlock": landlock_rules(directory / "config.json"),
+        "PauseRequested": record.paused_by_client or record.frozen_by_commit,
         "ExecIDs": sorted(container.execs) or None,
         "HostConfig": host_config(services, record),
         "Relaxations": relaxations(record),

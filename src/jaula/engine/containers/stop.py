@@ -206,11 +206,11 @@ class ProcessControl:
             await self._freeze_cgroup(container)
             if not container.live:
                 return
-            container.change(status=paused_status)
+            container.change(status=paused_status, paused_by_client=True)
             self._services.container_store.save(container)
         except BaseException:
             if container.live:
-                container.change(status=Status.RUNNING)
+                container.change(status=Status.RUNNING, paused_by_client=False)
                 with contextlib.suppress(Conflict, Unsupported):
                     await self._thaw_cgroup(container)
             raise
@@ -269,6 +269,7 @@ class ProcessControl:
         :raises Conflict: when it has just exited.
         """
         await self._thaw_cgroup(container)
+        container.change(paused_by_client=False)
         if container.record.status is not Status.PAUSED:
             return
         container.change(

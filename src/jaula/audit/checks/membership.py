@@ -1,0 +1,136 @@
+"""Membership: every process inside is in the container's cgroups and namespaces, and no other is.
+
+Evidence: /proc/<pid>/cgroup and ns of every process of the host. A process outside its cgroup has
+no limits; one in a namespace of the host is not isolated. A process of the host in the container's
+cgroup uses its limits and is killed with it; one that holds a namespace of the container can
+change it. Another container may share a namespace: its own report names the flag.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from jaula.audit.checks.cgroups import CgroupDirs
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.host_process import HostProcess
+from jaula.audit.model.result import Result, verdict_of
+
+ID_LENGTH = 64  # characters of a container id, the name of its cgroup
+
+INFO = CheckInfo(
+    id="membership",
+    layer="namespaces",
+    title="Members of cgroups and namespaces",
+    reason="A process that is only in some of the container's cgroups and namespaces has neither "
+    "its limits nor its isolation.",
+    references=("I9", "I19", "I22", "CIS 5.24", "cgroups(7)", "namespaces(7)", "nsenter(1)"),
+    evidence="/proc/<pid>/cgroup and ns of every process",
+    advice="find the program that moved or joined the process; use jaula exec, not nsenter",
+)
+
+
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield rows for the processes inside, and for processes of the host."""
+    inside = container.members
+    bases = own_cgroups(container)
+    outside = [
+        process
+        for process in container.snapshot.processes.values()
+        if process not in inside and not container.is_runtime(process)
+    ]
+    evidence = f"{container.proc_root}/*/cgroup"
+    elsewhere = [
+        f"{process.name} {process.pid} at {path} ({names or 'unified'})"
+        for process in inside
+        for names, path in process.cgroups
+        if (base := bases.get(names)) is not None and not is_in(path, base)
+    ]
+    yield Result(
+        "process cgroups", "cgroups", f"all in {len(bases)} trees",
+        "; ".join(elsewhere) or f"{len(inside)} processes, all", evidence,
+        verdict_of(not elsewhere, None),
+    )  # fmt: skip
+    strangers = [
+        f"{process.name} {process.pid} ({names or 'unified'})"
+        for process in outside
+        for names, path in process.cgroups
+        if (base := bases.get(names)) is not None and is_in(path, base)
+    ]
+    yield Result(
+        "cgroup members", "cgroups", "processes of the container only",
+        "; ".join(strangers) or "no other process", evidence, verdict_of(not strangers, None),
+    )  # fmt: skip
+    evidence = f"{container.proc_root}/*/ns"
+    hosts = [
+        f"{process.name} {process.pid} is in the host's {', '.join(kinds)}"
+        for process in inside
+        if (kinds := _host_kinds(container, process))
+    ]
+    yield Result(
+        "process namespaces", "namespaces", f"none of the host's {len(container.own_kinds)}",
+        "; ".join(hosts) or f"{len(inside)} processes, none", evidence,
+        verdict_of(not hosts, None),
+    )  # fmt: skip
+    yield _holders(container, outside, evidence)
+
+
+def own_cgroups(container: AuditedContainer) -> dict[str, str]:
+    """Return the path of the container's cgroup in each hierarchy that has it, by controllers."""
+    if container.rootless is not None:
+        return {}  # such an engine makes no cgroups
+    expected = container.linux.cgroups_path or f"/{container.container_id}"
+    groups = CgroupDirs(container)
+    result = {}
+    for names, path in groups.entries:
+        if path.endswith(expected):
+            result[names] = path
+        elif (root := groups.root(names)) is not None and os.path.isdir(root + expected):
+            result[names] = expected  # the init process was moved out of it
+    return result
+
+
+def is_in(path: str, cgroup: str) -> bool:
+    """Return whether a cgroup's path is ``cgroup`` or below it. Pure."""
+    return path == cgroup or path.startswith(cgroup + "/")
+
+
+def _host_kinds(container: AuditedContainer, process: HostProcess) -> list[str]:
+    reader, shim = container.reader_namespaces, container.snapshot.processes.get(container.shim)
+    return [
+        kind
+        for kind in sorted(container.own_kinds)
+        if process.namespaces[kind] == reader[kind]
+        or (shim is not None and process.namespaces[kind] == shim.namespaces[kind])
+    ]
+
+
+def _holders(container: AuditedContainer, outside: list[HostProcess], evidence: str) -> Result:
+    own = {kind: container.namespaces[kind] for kind in container.own_kinds}
+    parents = {os.path.dirname(path) for path in own_cgroups(container).values()}
+    wrong, sharing = [], set()
+    for process in outside:
+        kinds = [kind for kind, link in own.items() if process.namespaces[kind] == link]
+        if not kinds:
+            continue
+        other = _container_of(process, parents)
+        if other is not None:
+            sharing.add(other[:12])
+        else:
+            wrong.append(f"{process.name} {process.pid} is in its {', '.join(sorted(kinds))}")
+    by = f"shared with {', '.join(sorted(sharing))}" if sharing else None
+    return Result(
+        "namespace holders", "namespaces", by or "the container only",
+        "; ".join(wrong) or by or "no other process", evidence, verdict_of(not wrong, by),
+    )  # fmt: skip
+
+
+def _container_of(process: HostProcess, parents: set[str]) -> str | None:
+    """Return the id of the other container of the engine that a process is in, or None."""
+    for _, path in process.cgroups:
+        for parent in parents:
+            name = path.removeprefix(parent.rstrip("/") + "/").partition("/")[0]
+            if path.startswith(parent.rstrip("/") + "/") and len(name) == ID_LENGTH:
+                return name
+    return None
