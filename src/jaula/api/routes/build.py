@@ -7,7 +7,6 @@ Source: Docker Engine API 1.45, ``ImageBuild``, ``BuildPrune``. A request for Bu
 
 from __future__ import annotations
 
-import binascii
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +15,7 @@ from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer, HijackResponse, StreamResponse, json_lines
 from jaula.api.http.router import HEADERS, Routes
+from jaula.api.routes import registry
 from jaula.errors import InvalidRequest, JaulaError, StepFailed
 from jaula.spec.api import HostConfig, RegistryAuth, Ulimit
 from jaula.spec.build import BuildOptions, PruneOptions
@@ -35,19 +35,6 @@ def _document(request: Request, name: str, kind: type[_Kind], empty: _Kind) -> _
         return decode(text, kind)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
         raise InvalidRequest(f"{name} is not valid: {exc}") from None
-
-
-def _auths(request: Request) -> dict[str, RegistryAuth]:
-    """Decode ``X-Registry-Config``: credentials by registry, in URL-safe base64."""
-    text = request.header(b"x-registry-config")
-    if not text:
-        return {}
-    try:
-        padded = text.translate({ord("-"): "+", ord("_"): "/"}).rstrip("=") + "=="
-        data = binascii.a2b_base64(padded)
-        return decode(data, dict[str, RegistryAuth])
-    except (binascii.Error, ValueError, RecursionError, msgspec.DecodeError):
-        raise InvalidRequest("invalid X-Registry-Config header") from None
 
 
 def _host(request: Request) -> HostConfig:
@@ -100,7 +87,7 @@ def _options(request: Request) -> BuildOptions:
         squash=query.flag("squash"),
         steps=query.text("progress") == "steps",
         host=_host(request),
-        auths=_auths(request),
+        auths=registry.decode_header(request, "X-Registry-Config", dict[str, RegistryAuth]) or {},
         session=query.text("session"),
         build_id=query.text("buildid"),
         allow=tuple(word for text in query.texts("allow") for word in text.split(",") if word),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+from typing import TypeVar
 
 import msgspec
 
@@ -14,20 +15,32 @@ from jaula.errors import InvalidRequest
 from jaula.spec.api import ManifestListAdd, RegistryAuth
 from jaula.spec.decode import decode
 
+_Kind = TypeVar("_Kind")
+
 
 def auth(request: Request) -> RegistryAuth | None:
-    """Decode ``X-Registry-Auth``: JSON in URL-safe base64, with or without padding.
+    """Return the credentials of ``X-Registry-Auth``.
 
     :raises InvalidRequest: when the header is malformed.
     """
-    text = request.header(b"x-registry-auth")
+    return decode_header(request, "X-Registry-Auth", RegistryAuth)
+
+
+def decode_header(request: Request, name: str, kind: type[_Kind]) -> _Kind | None:
+    """Decode a header: JSON in URL-safe base64, with or without padding; None if it is absent.
+
+    :raises InvalidRequest: when the header is malformed.
+    """
+    text = request.header(name.lower().encode("ascii"))
     if not text:
         return None
     try:
         padded = text.translate({ord("-"): "+", ord("_"): "/"}).rstrip("=") + "=="
-        return decode(binascii.a2b_base64(padded), RegistryAuth)
+        if data := binascii.a2b_base64(padded):
+            return decode(data, kind)
     except (binascii.Error, ValueError, RecursionError, msgspec.DecodeError):
-        raise InvalidRequest("invalid X-Registry-Auth header") from None
+        pass
+    raise InvalidRequest(f"invalid {name} header")
 
 
 async def login(request: Request) -> Answer:
