@@ -6,7 +6,8 @@ and the file ``head``. Sixteen files are kept; removing older ones is logged.
 **Format.** A line is a JSON object (:class:`AuditEntry`). It has a number ``n``, one more than the
 previous line's, and ``prev``, the SHA-256 of the previous line without its newline; the first
 line's ``prev`` is 64 zeros. ``head`` has the number and hash of the last line, so that truncation
-is detected. Texts of clients are bounded, and escaped where they are not valid Unicode.
+is detected. So is a line that was appended: it comes after the line in the head. Texts of clients
+are bounded, and escaped where they are not valid Unicode.
 
 **What the hash chain proves.** To change, remove or insert a line, an attacker has to rewrite every
 later line and the head. Root of the host can do that. It is only detected by a head that was copied
@@ -15,8 +16,8 @@ elsewhere; ``jaula system audit-log --verify`` prints it for that purpose.
 **Durability.** A line is written before the request is answered, then the head. The kernel has both
 then, so a killed engine loses nothing. They are synced to disk within a second. A power failure may
 lose that second: the log then ends before the line in the head, or the head is behind the log. The
-next start repairs and logs this: it cuts a partial line off and moves a head that is behind.
-Anything else is left for inspection.
+next start repairs and logs this: it cuts a partial line off and moves a head that is behind, also
+behind lines that another program appended. Anything else is left for inspection.
 
 **A full disk** must not hide requests. If a line cannot be written, only requests that stop or
 remove something are allowed until lines can be written again.
@@ -36,16 +37,19 @@ import msgspec
 
 from jaula.errors import Unavailable
 
-_MAX_TEXT = 512  # characters of a name or an error
-_MAX_ARGV = 16384  # characters of all arguments together
+_MAX_TEXT = 256  # bytes of a name or an error, as JSON
+_MAX_LIST = 512  # bytes of all arguments together, or of all relaxations, as JSON
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request: the client, the operation, the object, the relaxations and the result.
 
-    ``login_uid`` is the uid of the login session, whatever uid the client has now. ``argv_cut`` is
-    the number of characters of arguments that were left out. Values of environment variables are
-    never logged.
+    ``login_uid`` is the uid of the login session, whatever uid the client has now. Values of
+    environment variables are never logged.
+
+    A long text is cut, and ends in its length and the SHA-256 of the whole text. Of long lists the
+    first words are kept; ``argv_cut`` and ``asks_cut`` have the number of all words and the SHA-256
+    of the words, each followed by a zero byte.
     """
 
     uid: int | None = None
@@ -60,8 +64,9 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str = ""
     image: str = ""
     asks: tuple[str, ...] = ()
+    asks_cut: str = ""
     argv: tuple[str, ...] = ()
-    argv_cut: int = 0
+    argv_cut: str = ""
     status: int = 0
     error: str = ""
     up_to: int = 0
@@ -77,30 +82,58 @@ def encode_entry(n: int, now: int, prev: str, entry: AuditEntry) -> bytes:
 
 
 def _bounded(entry: AuditEntry) -> AuditEntry:
-    argv, remaining, cut = [], _MAX_ARGV, 0
-    for word in entry.argv:
-        argv.append(_text(word, remaining))
-        cut += max(0, len(word) - remaining)
-        remaining = max(0, remaining - len(word))
-    while argv and not argv[-1] and cut:
-        argv.pop()
+    argv, argv_cut = _words(entry.argv)
+    asks, asks_cut = _words(entry.asks)
     return msgspec.structs.replace(
         entry,
+        command=_text(entry.command),
         certificate=_text(entry.certificate),
         object=_text(entry.object),
         name=_text(entry.name),
         image=_text(entry.image),
         error=_text(entry.error),
-        asks=tuple(_text(ask) for ask in entry.asks[:_MAX_TEXT]),
-        argv=tuple(argv),
-        argv_cut=cut,
+        asks=asks,
+        asks_cut=asks_cut,
+        argv=argv,
+        argv_cut=argv_cut,
     )
 
 
+def _words(words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Return the first words of a list, and what identifies the whole list if it was cut."""
+    kept: list[str] = []
+    left = _MAX_LIST
+    for word in words:
+        text = _text(word, min(left, _MAX_TEXT))
+        left -= _json_size(text)
+        if left < 0:
+            break
+        kept.append(text)
+    if tuple(kept) == words:
+        return words, ""
+    digest = line_hash(b"".join(_bytes(word) + b"\0" for word in words))
+    return tuple(kept), f"{len(words)} words, sha256 {digest}"
+
+
 def _text(text: str, limit: int = _MAX_TEXT) -> str:
-    """Return at most ``limit`` characters, escaped if they cannot be encoded."""
-    cut_text = text[:limit]
-    return cut_text if cut_text.isascii() else cut_text.encode("utf-8", "backslashreplace").decode()
+    """Return a text of about ``limit`` bytes, escaped if it cannot be encoded."""
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
+    whole = _bytes(text)
+    kept = whole[:limit].decode("utf-8", "ignore")
+    while _json_size(kept) > limit:
+        kept = kept[: len(kept) * 3 // 4]
+    if len(kept) == len(whole.decode()):
+        return kept
+    return f"{kept}... ({len(whole)} bytes, sha256 {line_hash(whole)})"
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _json_size(text: str) -> int:
+    return len(msgspec.json.encode(text)) - 2
 
 
 ZERO_HASH = "0" * 64
@@ -201,8 +234,11 @@ class ChainCheck:
                 self._head_hash = self.last.hash
             yield entry_link, line
 
-    def end(self, head: Head | None) -> list[ChainError]:
-        """Return all errors, once every line was read."""
+    def end(self, head: Head | None, newest: Head | None = None) -> list[ChainError]:
+        """Return all errors, once every line was read.
+
+        ``head`` was read before the lines, ``newest`` after them: an engine may write meanwhile.
+        """
         if self._anchor is not None and self._anchor not in self._dropped:
             self._report(self._anchor.n, _missing_lines(1, self._anchor.n))
         if head is None:
@@ -211,10 +247,42 @@ class ChainCheck:
             self._report(head.n, _missing_lines(self.last.n + 1, head.n) + " at the end")
         elif head.n and self._head_hash and head.hash != self._head_hash:
             self._report(head.n, f"line {head.n} is not the one that the head names")
+        newest = newest or head
+        if newest is not None and newest.n < self.last.n:
+            first, last = newest.n + 1, self.last.n
+            lines = f"line {last} comes" if first == last else f"lines {first} to {last} come"
+            self._report(first, f"{lines} after the last line that the head names")
         return self.errors
 
     def _report(self, n: int, text: str) -> None:
         self.errors.append(ChainError(n, text))
+
+
+class Verification(NamedTuple):
+    """The first and last line of a log, and the errors of its chain."""
+
+    first: int
+    last: Head
+    errors: list[ChainError]
+
+
+def verify(directory: Path) -> Verification:
+    """Verify a log, also while an engine writes it.
+
+    :raises OSError: when it cannot be read.
+    """
+    head = read_head(directory)
+    check, first = ChainCheck(), 0
+    for path in files(directory):
+        for entry_link, _ in check.lines(lines(path), watch=head.n if head else 0):
+            first = first or entry_link.n
+    newest = read_head(directory)
+    for _ in range(_HEAD_READS):  # a line is written before the head that names it
+        if newest is None or newest.n >= check.last.n:
+            break
+        time.sleep(_HEAD_PAUSE)
+        newest = read_head(directory)
+    return Verification(first, check.last, check.end(head, newest))
 
 
 def _missing_lines(first: int, last: int) -> str:
@@ -227,6 +295,7 @@ MAX_FILE_SIZE = 16 << 20  # bytes
 MAX_FILES = 16
 HEAD = "head"
 _SUFFIX = ".log"
+_HEAD_READS, _HEAD_PAUSE = 20, 0.01  # seconds
 _MAX_WAITING = 1024  # lines that wait for a writable disk
 
 
@@ -278,6 +347,10 @@ class AuditLog:
             self.last = entry_link
             if not self._continues(head, paths):
                 repairs.append(f"the head named line {head.n}, which is not the one in the log")
+            else:
+                repairs.append(
+                    f"the head named line {head.n}, the log ended with line {entry_link.n}"
+                )
         self._write_head()
         for text in repairs:
             self.append(AuditEntry(action="log repair", error=text, status=500))

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,7 +72,13 @@ def test_the_caller_is_the_socket_peer(engine: PrivateEngine) -> None:
     assert line.get("login_uid") == (None if login == 2**32 - 1 else login)
 
 
-def test_refusals_and_failures_are_noted(lone: PrivateEngine) -> None:
+def test_refusals_and_failures_are_noted(
+    new_engine: Callable[..., PrivateEngine], tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[user.54321]\naccess = "run"\n')
+    lone = new_engine("--policy", str(policy))
+    load_image(lone, "busybox")
     lone.run.chmod(0o711)
     lone.socket.chmod(0o666)
     visitor = ApiUser(lone, 54321, 54321)

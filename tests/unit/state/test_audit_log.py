@@ -19,8 +19,8 @@ from jaula.state.audit_log import (
     ZERO_HASH,
     AuditEntry,
     AuditLog,
-    ChainCheck,
     Head,
+    encode_entry,
     line_hash,
     parse_link,
 )
@@ -34,12 +34,7 @@ def write(directory: Path, count: int, **options: Any) -> None:
 
 
 def verify(directory: Path) -> list[str]:
-    head = state_audit_log.read_head(directory)
-    check = ChainCheck()
-    for path in state_audit_log.files(directory):
-        for _ in check.lines(state_audit_log.lines(path), watch=head.n if head else 0):
-            pass
-    return [finding.text for finding in check.end(head)]
+    return [error.text for error in state_audit_log.verify(directory).errors]
 
 
 def documents(directory: Path) -> list[dict[str, Any]]:
@@ -76,6 +71,14 @@ def test_an_empty_log_is_valid(tmp_path: Path) -> None:
     assert verify(tmp_path) == []
 
 
+def appended(lines: list[bytes]) -> bytes:
+    """Return a forged line that follows the last one by its hash."""
+    last = parse_link(lines[-1][:-1])
+    assert last is not None
+    entry = AuditEntry(action="forged", status=200)
+    return encode_entry(last.n + 1, 0, line_hash(lines[-1][:-1]), entry) + b"\n"
+
+
 def edit(directory: Path, change: Any) -> None:
     path = state_audit_log.files(directory)[0]
     lines = path.read_bytes().splitlines(keepends=True)
@@ -97,6 +100,11 @@ def edit(directory: Path, change: Any) -> None:
         (
             lambda ls: [*ls[:5], ls[5].replace(b'"c5"', b'"cX"')],
             ["line 6 is not the one that the head names"],
+        ),
+        (lambda ls: [*ls, appended(ls)], ["line 7 comes after the last line that the head names"]),
+        (
+            lambda ls: [*ls, appended(ls), appended([*ls, appended(ls)])],
+            ["lines 7 to 8 come after the last line that the head names"],
         ),
         (lambda ls: [*ls[:3], ls[2], *ls[3:]], ["line 3 comes after line 3"]),
         (lambda ls: [*ls[:3], b"garbage\n", *ls[4:]], ["a line after 3 is damaged"]),
@@ -171,14 +179,16 @@ def test_the_first_line_after_a_repair_triggers_a_sync(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_a_head_that_is_behind_is_updated(tmp_path: Path) -> None:
+def test_a_head_that_is_behind_is_updated_and_logged(tmp_path: Path) -> None:
     write(tmp_path, 2)
     head = (tmp_path / "head").read_bytes()
     write(tmp_path, 1)
     (tmp_path / "head").write_bytes(head)
     write(tmp_path, 1)
     assert verify(tmp_path) == []
-    assert "log repair" not in [d["action"] for d in documents(tmp_path)]
+    assert [d["error"] for d in documents(tmp_path) if d["action"] == "log repair"] == [
+        "the head named line 2, the log ended with line 3"
+    ]
 
 
 def test_a_line_that_does_not_follow_the_head_is_logged(tmp_path: Path) -> None:
@@ -230,15 +240,41 @@ def test_a_full_disk_stops_new_requests_and_loses_no_line(
     assert verify(tmp_path) == []
 
 
-def test_texts_of_clients_are_bounded_and_on_one_line(tmp_path: Path) -> None:
+NASTY = "a\nb\x00\u2028\udcff"
+
+
+@pytest.mark.parametrize("text", [NASTY * 5000, "\x00" * 9999, "\u2028" * 9999, "x" * 100_000])
+def test_texts_of_clients_are_cut_to_a_few_hundred_bytes(tmp_path: Path, text: str) -> None:
     journal = AuditLog(tmp_path)
-    nasty = "a\nb\x00\u2028\udcff"
-    journal.append(AuditEntry(action="x", object=nasty * 5000, argv=(nasty, "y" * 100_000, "z")))
+    for entry in (
+        AuditEntry(action="x", object=text, name=text, image=text, error=text, certificate=text),
+        AuditEntry(action="x", argv=(text,) * 5000, asks=(text,) * 5000),
+    ):
+        journal.append(entry)
     journal.close()
-    assert state_audit_log.files(tmp_path)[0].read_bytes().count(b"\n") == 1
-    found = documents(tmp_path)[0]
-    assert len(found["object"]) <= 1024
-    assert found["argv_cut"] > 80_000
+    raw = state_audit_log.files(tmp_path)[0].read_bytes()
+    assert raw.count(b"\n") == 2
+    assert max(map(len, raw.splitlines())) < 3000
+    first, second = documents(tmp_path)
+    whole = text.encode("utf-8", "backslashreplace")
+    for field in ("object", "name", "image", "error", "certificate"):
+        assert first[field].endswith(f"... ({len(whole)} bytes, sha256 {line_hash(whole)})")
+    for field in ("argv", "asks"):
+        assert second[f"{field}_cut"] == (
+            f"5000 words, sha256 {line_hash((whole + bytes(1)) * 5000)}"
+        )
+
+
+def test_short_texts_are_logged_unchanged(tmp_path: Path) -> None:
+    journal = AuditLog(tmp_path)
+    words = ("sh", "-c", "echo 'ä' \n", "", *["word"] * 50)
+    journal.append(AuditEntry(action="x", object="x" * 256, argv=words, asks=("a", "b")))
+    journal.close()
+    (found,) = documents(tmp_path)
+    assert found["object"] == "x" * 256
+    assert found["argv"] == list(words)
+    assert found["asks"] == ["a", "b"]
+    assert "argv_cut" not in found
 
 
 def test_a_head_has_a_constant_size_and_can_be_decoded() -> None:

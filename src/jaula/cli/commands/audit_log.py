@@ -71,24 +71,17 @@ def _root(options: Options) -> Path:
 
 def _verify(directory: Path) -> int:
     from jaula.state import audit_log
-    from jaula.state.audit_log import ChainCheck
 
-    head = audit_log.read_head(directory)  # read first: the engine may append meanwhile
-    check = ChainCheck()
-    first = 0
-    for path in audit_log.files(directory):
-        for position, _ in check.lines(audit_log.lines(path), watch=head.n if head else 0):
-            first = first or position.n
-    findings = check.end(head)
-    for finding in findings:
-        print(finding.text)
-    if findings:
+    first, last, errors = audit_log.verify(directory)
+    for error in errors:
+        print(error.text)
+    if errors:
         print("the log is NOT intact")
         return 1
-    if not check.last.n:
+    if not last.n:
         print("the log is empty and intact")
         return 0
-    print(f"lines {first} to {check.last.n} are intact; the head is {check.last.hash}")
+    print(f"lines {first} to {last.n} are intact; the head is {last.hash}")
     return 0
 
 
@@ -170,8 +163,8 @@ COMMAND = Command(
         "process, action, object, resulting status, and the privileges requested beyond the "
         "defaults. Arguments of exec'd programs are shown, environments never. With --verify "
         "each line is compared with the hash in the next line, and the last line with the head "
-        "that is stored separately. This detects lines that were changed, removed, inserted or "
-        "truncated."
+        "that is stored separately. This detects lines that were changed, removed, inserted, "
+        "appended or truncated."
     ),
     examples=(
         ("Requests refused today", "jaula system audit-log --since 24h | grep ' 403 '"),
