@@ -105,7 +105,7 @@ def select(
     mounts = _hierarchies()
     if not systemd:
         if not rootless:  # as other runtimes do: an init system inside needs its hierarchy
-            return _cgroupfs_driver(mounts, rootless=False, named=(hierarchies.SYSTEMD,))
+            return _cgroupfs_driver(mounts, rootless=False, named=(hierarchies.SYSTEMD, ""))
         from jaula.cgroups import null_driver
 
         mounted = bool(mounts.legacy) or mounts.unified is not None

@@ -47,7 +47,7 @@ class NullCgroup:
     def add(self, pid: int) -> None:
         """Leave the process in its cgroup."""
 
-    def open_attach_fds(self) -> tuple[int, ...]:
+    def open_attach_fds(self, *, cloned: bool = False) -> tuple[int, ...]:
         return ()
 
     def directory_fd(self) -> int | None:

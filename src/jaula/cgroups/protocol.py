@@ -13,7 +13,8 @@ How a process enters a cgroup:
 * v1: ``open_attach_fds()`` opens one file per hierarchy. The new process itself, while it has one
   thread, writes ``0`` to each (:func:`jaula.cgroups.attach.enter`). This takes 0.15 ms.
   ``add(pid)`` from outside takes a lock that waits for an RCU grace period if it was not taken
-  recently: 7-15 ms.
+  recently: 7-15 ms. The v2 tree of a hybrid host is entered as on v2, since its file takes that
+  lock too.
 * The root of a cgroup namespace is the cgroup of its creator, so the namespace is unshared after
   the process has entered (v1) or created in the same ``clone3`` (v2).
 """
@@ -171,8 +172,11 @@ class Cgroup(Protocol):
         """Move a process with all its threads into the cgroup; the module has its cost on v1."""
         ...
 
-    def open_attach_fds(self) -> tuple[int, ...]:
-        """Open the descriptors for :func:`jaula.cgroups.attach.enter`; the caller closes them."""
+    def open_attach_fds(self, *, cloned: bool = False) -> tuple[int, ...]:
+        """Open the descriptors for :func:`jaula.cgroups.attach.enter`; the caller closes them.
+
+        ``cloned`` says that the process is created in ``directory_fd()``.
+        """
         ...
 
     def release_pause_process(self) -> None:
@@ -183,7 +187,7 @@ class Cgroup(Protocol):
         ...
 
     def directory_fd(self) -> int | None:
-        """Return the directory for ``CLONE_INTO_CGROUP``, owned by this object; None on v1."""
+        """Return the v2 directory for ``CLONE_INTO_CGROUP``, owned by this object, or None."""
         ...
 
     def stats(self, *, detailed: bool = False) -> Stats:

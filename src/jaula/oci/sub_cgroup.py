@@ -20,11 +20,11 @@ _RESOLVE = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS
 class SubCgroup:
     """The cgroups of one process: ``paths`` are by controller, relative to the container's.
 
-    ``""`` is the v2 tree. It has the two methods of a cgroup that a clone takes.
+    ``""`` is every hierarchy. It has the two methods of a cgroup that a clone takes.
     """
 
     def __init__(self, cgroup: Cgroup, paths: Mapping[str, str]) -> None:
-        self._directory = cgroup.directory_fd()
+        self._unified = cgroup.directory_fd()
         self._locations = cgroup.locations()
         self._paths = dict(paths)
         self._opened = -1
@@ -33,8 +33,9 @@ class SubCgroup:
         unknown = sorted(self._paths.keys() - {*self._locations, ""})
         if unknown:
             raise InvalidRequest(f"--cgroup: the container has no controller {unknown[0]!r}")
-        if self._directory is not None:
-            self._opened = _open_below(self._directory, next(iter(self._paths.values())))
+        if self._unified is not None:
+            location = self._locations.get("", "")
+            self._opened = _open_below(self._unified, self._path(location))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,17 +43,20 @@ class SubCgroup:
             os.close(self._opened)
 
     def directory_fd(self) -> int | None:
-        """Return the v2 directory; None on v1."""
-        return self._opened if self._directory is not None else None
+        """Return the v2 directory, if there is one."""
+        return self._opened if self._unified is not None else None
 
-    def open_attach_fds(self) -> tuple[int, ...]:
+    def open_attach_fds(self, *, cloned: bool = False) -> tuple[int, ...]:
         """Return a descriptor for each v1 hierarchy that moves the writing thread into it."""
         opened: list[int] = []
         try:
-            for controller, location in _hierarchies(self._locations, self._paths).items():
+            for location in dict.fromkeys(self._locations.values()):
+                controller = next(c for c in self._locations if self._locations[c] == location)
+                if cloned and location == self._locations.get(""):
+                    continue
                 top = os.open(location, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
-                    directory = _open_below(top, self._paths.get(controller, self._path(location)))
+                    directory = _open_below(top, self._path(location))
                 finally:
                     os.close(top)
                 try:
@@ -67,18 +71,9 @@ class SubCgroup:
         return tuple(opened)
 
     def _path(self, location: str) -> str:
-        """Return the path of a controller that shares a hierarchy with a named one, else ``.``."""
-        named = (c for c, place in self._locations.items() if place == location)
-        return next((self._paths[c] for c in named if c in self._paths), self._paths.get("", "."))
-
-
-def _hierarchies(locations: Mapping[str, str], paths: Mapping[str, str]) -> dict[str, str]:
-    """Return one controller of each hierarchy, one of ``paths`` if there is one, by its place."""
-    by_place: dict[str, str] = {}
-    for controller, location in locations.items():
-        if location not in by_place or controller in paths:
-            by_place[location] = controller
-    return {controller: location for location, controller in by_place.items()}
+        """Return the path in one hierarchy: of a controller in it, or of every one, or ``.``."""
+        own = [name for name, place in self._locations.items() if place == location and name]
+        return next((self._paths[c] for c in own if c in self._paths), self._paths.get("", "."))
 
 
 def parse(words: Sequence[str]) -> dict[str, str]:

@@ -364,3 +364,40 @@ def test_an_update_of_nothing_is_a_success(runtime: PrivateRuntime) -> None:
     with runtime.started() as bundle:
         update(bundle)
         update(bundle, "--resources", "-", stdin="{}")
+
+
+def freezer(name: str) -> tuple[Path, str, str, str]:
+    """The directory of a cgroup, the file that freezes it, and the words that do and undo it."""
+    legacy = Path("/sys/fs/cgroup/freezer")
+    if legacy.is_dir():
+        return legacy / name, "freezer.state", "FROZEN", "THAWED"
+    return Path("/sys/fs/cgroup") / name, "cgroup.freeze", "1", "0"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("", "exists and is frozen"), ("/below", "is frozen: the container could not start")],
+)
+def test_a_frozen_cgroup_is_refused(runtime: PrivateRuntime, path: str, text: str) -> None:
+    """A process in it would not run, and the creation would only time out."""
+    name = f"{runtime.cgroup}-frozen"
+    directory, file, freeze, thaw = freezer(name)
+    directory.mkdir()
+    try:
+        (directory / file).write_text(freeze)
+        refused = runtime.bundle({"linux": {"cgroupsPath": f"/{name}{path}"}}).refused()
+        assert text in refused
+        assert (directory / file).read_text().strip() == freeze
+        assert not [entry for entry in directory.iterdir() if entry.is_dir()]
+    finally:
+        (directory / file).write_text(thaw)
+        for left in Path("/sys/fs/cgroup").glob(f"*/{name}"):
+            left.rmdir()
+        if directory.exists():
+            directory.rmdir()
+
+
+def test_the_v2_tree_of_a_hybrid_host_is_entered_as_well(runtime: PrivateRuntime) -> None:
+    with runtime.started() as bundle:
+        lines = [line.split(":", 2) for line in bundle.proc("cgroup").splitlines()]
+        assert {path for _, _, path in lines} == {f"/{runtime.cgroup}/{bundle.id}"}, lines

@@ -61,8 +61,8 @@ class SystemdCgroup:
     def add(self, pid: int) -> None:
         self._inner.add(pid)
 
-    def open_attach_fds(self) -> tuple[int, ...]:
-        return self._inner.open_attach_fds()
+    def open_attach_fds(self, *, cloned: bool = False) -> tuple[int, ...]:
+        return self._inner.open_attach_fds(cloned=cloned)
 
     def directory_fd(self) -> int | None:
         return self._inner.directory_fd()

@@ -94,10 +94,12 @@ class V1Cgroup:
             directory = self._required(hierarchy.controllers[0])
             cgroup_directory.add(directory, self.path, pid, hint=f"refused in {hierarchy.mount}")
 
-    def open_attach_fds(self) -> tuple[int, ...]:
+    def open_attach_fds(self, *, cloned: bool = False) -> tuple[int, ...]:
         opened: list[int] = []
         try:
             for hierarchy in self._hierarchies:
+                if cloned and not hierarchy.controllers[0]:
+                    continue
                 directory = self._required(hierarchy.controllers[0])
                 # The v2 tree of a hybrid host (name "") has no per-thread file.
                 file = "tasks" if hierarchy.controllers[0] else "cgroup.procs"
@@ -112,7 +114,7 @@ class V1Cgroup:
         """Do nothing: an empty cgroup stays."""
 
     def directory_fd(self) -> int | None:
-        return None
+        return self._directory("")  # the v2 tree of a hybrid host
 
     def stats(self, *, detailed: bool = False) -> Stats:
         read_cpuacct, read = self.reader("cpuacct"), self.reader("memory")

@@ -94,7 +94,9 @@ class V2Cgroup:
     def add(self, pid: int) -> None:
         cgroup_directory.add(self._directory, self.path, pid)
 
-    def open_attach_fds(self) -> tuple[int, ...]:
+    def open_attach_fds(self, *, cloned: bool = False) -> tuple[int, ...]:
+        if cloned:
+            return ()
         flags = os.O_WRONLY | os.O_CLOEXEC
         try:
             return (os.open("cgroup.procs", flags, dir_fd=self._directory),)

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from jaula.cgroups import cgroup_path
 from jaula.cgroups.device_rules import with_default_devices
-from jaula.errors import InvalidRequest, JaulaError
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.oci import bundle as bundles
 from jaula.oci import console, preserve_fds, services
 from jaula.oci.args import SWITCH, VALUE, CommandArgs
@@ -24,6 +24,7 @@ from jaula.oci.settings import Settings
 from jaula.runtime import validation
 from jaula.runtime.create import create
 from jaula.runtime.create.process import ProcessHandle
+from jaula.runtime.interfaces import CgroupDriver
 from jaula.runtime.validation import host
 from jaula.spec import runtime as oci
 from jaula.spec.rootfs import DirectoryRoot
@@ -146,6 +147,7 @@ def _launch(
             unprivileged=os.geteuid() != 0,
         )
         interfaces = services.load(args.settings, spec.annotations)
+        _refuse_frozen(interfaces.cgroups, record.cgroup)
         handle = create.start(_with_device_rules(spec, args.settings), runtime_options, interfaces)
     except JaulaError:
         delete.run_poststop(args, record, spec)
@@ -156,6 +158,19 @@ def _launch(
     for warning in handle.warnings:
         args.log.warning(warning)
     return handle
+
+
+def _refuse_frozen(driver: CgroupDriver, path: str) -> None:
+    """Refuse an existing cgroup that is frozen.
+
+    :raises Conflict: when it is.
+    """
+    try:
+        with driver.open(path) as cgroup:
+            if cgroup.frozen():
+                raise Conflict(f"cgroup {path} exists and is frozen", hint="thaw or remove it")
+    except NotFound:
+        return  # as usual: it is created next
 
 
 def _caller_terminal_size() -> tuple[int, int]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import structs
 
-from jaula.errors import RuntimeFailure
+from jaula.errors import Conflict, RuntimeFailure
 from jaula.kernel.namespaces import SharedPid
 from jaula.runtime import seqpacket
 from jaula.runtime.create import mount_plan, namespaces
@@ -83,6 +83,11 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
         )
         cgroup = interfaces.cgroups.create(options.cgroup)
         try:
+            if cgroup.frozen():
+                raise Conflict(
+                    f"cgroup {options.cgroup} is frozen: the container could not start",
+                    hint="thaw the cgroup that it is below",
+                )
             warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
             pid, master, parent_stdio = _create_init(
                 spec, linux, process_spec, config, options, cgroup, fd_stack

@@ -53,10 +53,8 @@ def clone_into(
     which are appended to ``entry_fds``; it calls ``on_error`` when it may not.
     """
     directory = cgroup.directory_fd()
-    entries: tuple[int, ...] = ()
-    if directory is None:
-        entries = cgroup.open_attach_fds()
-        entry_fds.extend(entries)
+    entries = cgroup.open_attach_fds(cloned=directory is not None)
+    entry_fds.extend(entries)
     pid, pidfd = namespaces.clone3(CLONE(0), cgroup=directory)
     if pid == 0:
         try:
