@@ -68,8 +68,8 @@ def _bridge(
         yield Result(f"firewall{label}", "network", f"{address} bound to its port",
                   "no set of the engine has it", EVIDENCE, Verdict.FAILS)  # fmt: skip
         return
-    guard = _bridge_of(table)
-    bridge = _named(document) or guard
+    guard = bridge_of(table)
+    bridge = named_bridge(document) or guard
     subnet = IPv4Network(f"{address}/{endpoint.get('IPPrefixLen') or 16}", strict=False)
     expected = container.snapshot.expected(
         bridge, subnet, subnet6(document), limits(document), guard
@@ -137,14 +137,15 @@ def endpoint_table(objects: list[dict[str, Any]], address: str, mac: str) -> str
     return None
 
 
-def _named(document: Mapping[str, Any]) -> str:
+def named_bridge(document: Mapping[str, Any]) -> str:
     """Return the bridge of a user-defined network; '' for the default network."""
     if not document or document.get("Name") == "bridge":
         return ""
     return str((document.get("Options") or {}).get(NAME_OPTION) or f"br-{document['Id'][:12]}")
 
 
-def _bridge_of(table: str) -> str:
+def bridge_of(table: str) -> str:
+    """Return the bridge that a table is named after."""
     bridge = table.removeprefix("jaula_")
     return bridge if table_name(bridge) == table else table
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv6Address
 
-from jaula.audit.child_process import run_in_child
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.network_view import read_setting
 from jaula.audit.model.result import Result, verdict_of
-from jaula.kernel import namespaces
+from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
 from jaula.security.sysctls import (
     IPC,
     PING_GROUP_RANGE,
@@ -34,8 +34,6 @@ INFO = CheckInfo(
     evidence="/proc/sys, read in the container's network, ipc and uts namespaces",
     advice="restart it: its sysctls are set again",
 )
-
-SEPARATOR = "\x1f"
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
@@ -125,28 +123,17 @@ def ipv6_addresses(container: AuditedContainer) -> list[str]:
 def read_sysctls(container: AuditedContainer, names: Sequence[str]) -> dict[str, str]:
     """Return values by path below /proc/sys, as the container has them; ``?`` if absent.
 
-    A child process joins the namespaces, because the kernel shows each reader its own values.
+    A thread joins the namespaces, because the kernel shows each reader its own values.
     """
     kinds = {
         "net" if name.startswith("net/") else "uts" if name in UTS else "ipc" for name in names
     }
 
-    def read(name: str) -> str:
-        try:
-            with open(f"/proc/sys/{name}", encoding="ascii", errors="replace") as file:
-                return file.read().strip()
-        except OSError:
-            return "?"
+    def read() -> dict[str, str]:
+        join_namespaces(container.pid, sorted(kinds))
+        return {name: read_setting(name) for name in names}
 
-    def act() -> str:
-        for kind in sorted(kinds):
-            namespaces.setns(namespaces.open_namespace(container.pid, kind))
-        return SEPARATOR.join(read(name) for name in names)
-
-    values = run_in_child(act).split(SEPARATOR)
-    if len(values) != len(names):
-        raise ValueError(f"cannot read the sysctls: {SEPARATOR.join(values)[:120]}")
-    return dict(zip(names, values, strict=True))
+    return in_unshared_thread(read)
 
 
 def _plain(value: str) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 from jaula.audit.model.host_process import KINDS, HostProcess
 from jaula.audit.model.host_snapshot import HostSnapshot
+from jaula.audit.model.network_view import NetworkView, read_network
 from jaula.errors import Conflict, InvalidRequest
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
@@ -222,6 +223,16 @@ class AuditedContainer:
             return self._mounts_by_id.get(mount_id(fd)) if is_mount_root(fd) else None
         finally:
             os.close(fd)
+
+    @cached_property
+    def network(self) -> NetworkView:
+        """The network namespace, read by a thread that has joined it."""
+
+        def read() -> NetworkView:
+            join_namespaces(self.pid, ("net",))
+            return read_network()
+
+        return in_unshared_thread(read)
 
     @property
     def host_mounts(self) -> tuple[MountInfo, ...]:

@@ -14,6 +14,7 @@ from jaula.audit.image_policy import ImagePolicyReader
 from jaula.audit.model.host_process import KINDS, HostProcess, read_process
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
+from jaula.kernel.rtnetlink import Link, Rtnetlink
 from jaula.network.firewall import antispoof, bridge_rules, nftables
 from jaula.network.firewall.bridge_rules import Limits
 from jaula.network.firewall.nftables import FirewallError
@@ -75,6 +76,12 @@ class HostSnapshot:
     def packet_filter(self) -> list[dict[str, Any]]:
         """Every object of the packet filter, as ``nft -j list ruleset`` prints them."""
         return listing()
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """The links of the reader's network namespace."""
+        with Rtnetlink() as netlink:
+            return tuple(netlink.links())
 
     def network(self, name: str, identity: str) -> Mapping[str, Any]:
         """Return the document of a network, or an empty one for a network with default settings."""

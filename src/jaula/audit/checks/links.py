@@ -1,0 +1,216 @@
+"""Links of the container from both sides: veth pair, bridge, addresses, routes, translations.
+
+Evidence: netlink dumps of the container's network namespace and of the reader's, sysctls of both,
+and the packet filter. The host's end of a link carries the id of the endpoint in its name. A rule
+of another program that translates to the container publishes it without a request; rules of
+iptables-legacy, and those that nft cannot print, are not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+from jaula.audit.checks.firewall import bridge_of, endpoint_table, named_bridge
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.network_view import SETTINGS
+from jaula.audit.model.result import Result, verdict_of
+from jaula.kernel.rtnetlink import Link, Route
+from jaula.network.network import PORT_PREFIX
+from jaula.security.sysctls import normalize
+from jaula.spec.network import PARENT_DRIVERS
+
+PORT_ID_LENGTH = 10  # characters of the endpoint's id in the name of the host's end
+LOCAL_TABLE = 255  # the kernel's own routes of addresses (RT_TABLE_LOCAL)
+TRANSLATIONS = ("dnat", "fwd", "dup", "tproxy")
+
+INFO = CheckInfo(
+    id="links",
+    layer="network",
+    title="Links and routes",
+    reason="A link that is moved to another bridge, an added route, or a translation by another "
+    "program reaches networks that were not requested, or makes the container reachable.",
+    references=("I18", "CVE-2020-8558", "CVE-2020-13401", "veth(4)", "rtnetlink(7)"),
+    evidence="rtnetlink of both network namespaces, /proc/sys/net, nft -j list ruleset",
+    advice="restart it: its links are created again; find the program that changed them",
+)
+
+
+def check(container: AuditedContainer) -> Iterator[Result]:
+    """Yield rows for links, routes, settings and translations; none for a shared network."""
+    mode = container.text("NetworkMode") or "bridge"
+    if mode == "host" or mode.startswith("container:"):
+        return
+    networks = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    endpoints = {name: e for name, e in networks.items() if e.get("IPAddress")}
+    by = _flag(container)
+    ports = 0
+    wrong: list[str] = []
+    for name, endpoint in endpoints.items():
+        document = container.snapshot.network(name, str(endpoint.get("NetworkID")))
+        if document.get("Driver") not in PARENT_DRIVERS:
+            ports += 1
+            wrong += _pair(container, endpoint, document)
+    yield Result(
+        "links", "network", f"{ports} veth pairs", "; ".join(wrong) or "both ends as requested",
+        "rtnetlink of both namespaces", verdict_of(not wrong, None),
+    )  # fmt: skip
+    extra = [
+        _route_text(route) for route in container.network.routes if not _expected(route, endpoints)
+    ]
+    yield _changeable("routes", f"{len(endpoints)} networks and their gateways",
+                      ", ".join(extra), f"{len(container.network.routes)} routes", by)  # fmt: skip
+    yield _settings(container, by)
+    yield _translations(container, endpoints)
+
+
+def _flag(container: AuditedContainer) -> str | None:
+    """Return the capability that lets the program change its own network."""
+    return "CAP_NET_ADMIN" if "CAP_NET_ADMIN" in container.capabilities.bounding else None
+
+
+def _changeable(name: str, requested: str, wrong: str, fine: str, by: str | None) -> Result:
+    """Return a row on what a program with CAP_NET_ADMIN may change itself."""
+    by = by if wrong else None
+    return Result(
+        name, "network", requested + (f" ({by})" if by else ""), wrong or fine,
+        "rtnetlink and /proc/sys/net of its namespace", verdict_of(not wrong or by is not None, by),
+    )  # fmt: skip
+
+
+def _pair(
+    container: AuditedContainer, endpoint: Mapping[str, Any], document: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield what is wrong with the veth pair of an endpoint."""
+    mac = str(endpoint.get("MacAddress") or "").lower()
+    name = PORT_PREFIX + str(endpoint.get("EndpointID"))[:PORT_ID_LENGTH]
+    links = {link.name: link for link in container.snapshot.links}
+    port = links.get(name)
+    inner = next((link for link in container.network.links if link.mac == mac), None)
+    if port is None or inner is None:
+        yield f"{name} does not exist" if port is None else f"no interface has {mac}"
+        return
+    if port.kind != "veth" or inner.kind != "veth" or not _is_pair(port, inner):
+        yield f"{name} is not the other end of {inner.name}"
+    if not port.up:
+        yield f"{name} is down"
+    table = endpoint_table(container.snapshot.packet_filter, str(endpoint["IPAddress"]), mac)
+    bridge = named_bridge(document) or (bridge_of(table) if table else "")
+    if bridge and (links.get(bridge) is None or port.master != links[bridge].index):
+        master = next((link.name for link in links.values() if link.index == port.master), "none")
+        yield f"{name} is on the bridge {master}, not {bridge}"
+
+
+def _is_pair(port: Link, inner: Link) -> bool:
+    return port.parent == inner.index and inner.parent == port.index
+
+
+def _expected(route: Route, endpoints: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether a route is the kernel's own, or one of a network of the container. Pure."""
+    if route.table == LOCAL_TABLE:
+        return True
+    gateways = {str(e.get(k)) for e in endpoints.values() for k in ("Gateway", "IPv6Gateway")}
+    if not route.destination:
+        return not route.gateway or route.gateway in gateways
+    destination = ip_network(f"{route.destination}/{route.prefix}")
+    if destination.is_link_local or destination.is_loopback or destination.is_multicast:
+        return not route.gateway
+    subnets = [
+        ip_interface(f"{e[address]}/{e.get(length) or 0}").network
+        for e in endpoints.values()
+        for address, length in (
+            ("IPAddress", "IPPrefixLen"),
+            ("GlobalIPv6Address", "GlobalIPv6PrefixLen"),
+        )
+        if e.get(address)
+    ]
+    return not route.gateway and destination in subnets
+
+
+def _route_text(route: Route) -> str:
+    target = f"{route.destination}/{route.prefix}" if route.destination else "default"
+    return f"{target} via {route.gateway or f'interface {route.index}'} (table {route.table})"
+
+
+def _settings(container: AuditedContainer, by: str | None) -> Result:
+    requested = {normalize(name) for name in container.host_config.get("Sysctls") or {}}
+    wrong = [
+        f"{name} = {value}"
+        for name, value in container.network.settings.items()
+        if value not in ("0", "?") and name not in requested
+    ]
+    count = len(container.network.settings)
+    return _changeable("network settings", f"{', '.join(SETTINGS)} off", ", ".join(wrong),
+                       f"{count} off", by)  # fmt: skip
+
+
+def _translations(
+    container: AuditedContainer, endpoints: Mapping[str, Mapping[str, Any]]
+) -> Result:
+    """Search the tables of other programs for translations to an address of the container."""
+    objects = container.snapshot.packet_filter
+    addresses = [
+        str(e[key]) for e in endpoints.values() for key in ("IPAddress", "GlobalIPv6Address")
+        if e.get(key)
+    ]  # fmt: skip
+    own = set()
+    for endpoint in endpoints.values():
+        mac = str(endpoint.get("MacAddress") or "")
+        own.add(endpoint_table(objects, str(endpoint["IPAddress"]), mac))
+    found = [
+        f"{rule['family']} {rule['table']} {rule['chain']}"
+        for rule in (entry["rule"] for entry in objects if "rule" in entry)
+        if rule["table"] not in own and any(translates(rule, objects, a) for a in addresses)
+    ]
+    return Result(
+        "foreign translations", "network", "none", "; ".join(dict.fromkeys(found)) or "none",
+        "nft list ruleset", verdict_of(not found, None),
+    )  # fmt: skip
+
+
+def translates(rule: Mapping[str, Any], objects: list[dict[str, Any]], address: str) -> bool:
+    """Return whether a rule sends packets to an address, also by a map of its table. Pure."""
+    statements = [s for s in rule.get("expr", ()) if any(name in s for name in TRANSLATIONS)]
+    maps = {text[1:] for text in _texts(statements) if text.startswith("@")}
+    for entry in objects:
+        for kind in ("map", "set"):
+            body = entry.get(kind, {})
+            table = (body.get("family"), body.get("table"))
+            if table == (rule["family"], rule["table"]) and body.get("name") in maps:
+                statements.append(body.get("elem", ()))
+    return any(_includes(value, address) for value in _values(statements))
+
+
+def _values(node: Any) -> Iterator[Any]:
+    """Yield every text, prefix and range below a node of nft's JSON."""
+    if isinstance(node, Mapping):
+        if "prefix" in node or "range" in node:
+            yield node
+        else:
+            for value in node.values():
+                yield from _values(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _values(value)
+    elif isinstance(node, str):
+        yield node
+
+
+def _texts(node: Any) -> Iterator[str]:
+    return (value for value in _values(node) if isinstance(value, str))
+
+
+def _includes(value: Any, address: str) -> bool:
+    wanted = ip_address(address)
+    try:
+        if isinstance(value, str):
+            return ip_address(value) == wanted
+        if "prefix" in value:
+            prefix = value["prefix"]
+            return wanted in ip_network(f"{prefix['addr']}/{prefix['len']}", strict=False)
+        first, last = (ip_address(end) for end in value["range"])
+        return bool(first.version == wanted.version and first <= wanted <= last)  # type: ignore[operator]
+    except (ValueError, KeyError, TypeError):
+        return False  # a name, a port or another value
