@@ -8,6 +8,7 @@ clears it before it closes descriptors, and a zombie keeps it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -186,6 +187,21 @@ def kill_if(pid: int, condition: Callable[[int], bool]) -> bool:
     finally:
         os.close(pidfd)
     return True
+
+
+def fd_name(pid: int | str, fd: int | str) -> str:
+    """Return the kernel's name of an open file of a process: proc_pid_fd(5).
+
+    It is empty if it is longer than a page, which any process can bring about.
+
+    :raises OSError: when the file was closed, the process has exited or belongs to another user.
+    """
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return ""
+        raise
 
 
 def setfsuid(uid: int) -> int:

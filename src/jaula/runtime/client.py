@@ -89,7 +89,7 @@ class ShimLost(RuntimeFailure):
     """A shim ended or was killed before it reported; parts of its container may exist."""
 
 
-def _kill_holders(inode: int, zygote_pid: int) -> None:
+def kill_holders(inode: int, zygote_pid: int) -> None:
     """Kill every process but the zygote that has a descriptor of the socket with this inode."""
     link = f"socket:[{inode}]"
     for name in os.listdir("/proc"):
@@ -98,10 +98,9 @@ def _kill_holders(inode: int, zygote_pid: int) -> None:
 
 
 def _has_descriptor(pid: int, link: str) -> bool:
-    directory = f"/proc/{pid}/fd"
-    for fd in os.listdir(directory):
+    for fd in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            if os.readlink(f"{directory}/{fd}") == link:
+            if process.fd_name(pid, fd) == link:
                 return True
     return False
 
@@ -477,7 +476,7 @@ class Runtime:
             sock,
             on_event,
             asyncio.get_running_loop(),
-            functools.partial(_kill_holders, inode, self.zygote_pid),
+            functools.partial(kill_holders, inode, self.zygote_pid),
         )
         handle.runtime = request.runtime
         try:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -14,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness import birth
+from harness import birth, deep_directory
 from harness.birth import Point, Unreached
 from harness.container_runner import ContainerRunner, make_spec
 from jaula.errors import NotFound, RuntimeFailure, Unavailable
@@ -210,6 +212,22 @@ def test_an_exec_ends_and_its_container_stays(
 
     run_until_reached(scene)
     assert_nothing_is_left(stopping, before)
+
+
+def test_holders_of_a_socket_are_killed_beside_a_file_without_a_name(tmp_path: Path) -> None:
+    """Any process, also one of a container, can open a file whose path is longer than a page."""
+    ours, theirs = socket.socketpair()
+    with (
+        ours,
+        deep_directory.opened(tmp_path) as deep,
+        subprocess.Popen(
+            ("sleep", "60"), stdin=theirs, pass_fds=(deep,), start_new_session=True
+        ) as holder,
+    ):
+        inode = os.fstat(theirs.fileno()).st_ino
+        theirs.close()
+        client.kill_holders(inode, zygote_pid=-1)
+        assert holder.wait(LIMIT) == -signal.SIGKILL
 
 
 def test_an_engine_that_has_given_up_does_not_get_a_container(

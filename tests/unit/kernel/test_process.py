@@ -1,13 +1,15 @@
-"""A process is killed only while a condition holds for it."""
+"""Processes: a kill on a condition, an execve that happened, names of open files."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from harness import deep_directory
 from jaula.kernel import process
 
 
@@ -41,3 +43,11 @@ def test_a_process_that_exits_before_execve_is_told_from_one_that_executed() -> 
     with subprocess.Popen(("sleep", "60")) as sleeping:
         assert process.executed(sleeping.pid)
         sleeping.kill()
+
+
+def test_the_name_of_an_open_file_is_empty_if_it_is_longer_than_a_page(tmp_path: Path) -> None:
+    with deep_directory.opened(tmp_path) as deep, open("/dev/null") as null:
+        assert process.fd_name(os.getpid(), deep) == ""
+        assert process.fd_name("self", null.fileno()) == "/dev/null"
+    with pytest.raises(FileNotFoundError):
+        process.fd_name("self", deep)

@@ -50,9 +50,9 @@ def _container_of(inputs: FsckInputs, pid: str) -> str:
         if not is_shim(int(pid)):
             return ""
         for fd in os.listdir(f"/proc/{pid}/fd"):
-            link = os.readlink(f"/proc/{pid}/fd/{fd}")
+            name = process.fd_name(pid, fd)
             for parent in parents:
-                _, separator, rest = link.partition(parent)
+                _, separator, rest = name.partition(parent)
                 if separator and (match := _ID.match(rest)):
                     return match[0]
     except (FileNotFoundError, ProcessLookupError, PermissionError):
