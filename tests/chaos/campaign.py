@@ -58,6 +58,7 @@ class Campaign:
         self.served = threading.Event()  # the engine answers
         self.served.set()
         self.generation = 0
+        self._restart_seconds = 0.0  # of the last start; a slow machine gets time to do some work
         self.victims: set[str] = set()  # containers with a process that was killed
         self.container_kills: list[float] = []  # moments
         self.unknown_kills: list[float] = []  # of a process that no container was found for
@@ -81,7 +82,7 @@ class Campaign:
         until = time.monotonic() + seconds
         try:
             while self.kills.total() < kills and time.monotonic() < until and self.goes_on():
-                time.sleep(self._random.uniform(0.02, 0.5))
+                time.sleep(self._random.uniform(0.02, max(0.5, 2 * self._restart_seconds)))
                 done = self.kills.total()
                 self._kill(self._random.choices([*WEIGHTS], [*WEIGHTS.values()])[0])
                 if self.kills.total() // 100 > done // 100:
@@ -173,7 +174,9 @@ class Campaign:
         self.target.until(
             lambda: not self.target.alive(), f"the engine ends, its {role} was killed"
         )
+        ended = time.monotonic()
         self.target.restart()
+        self._restart_seconds = time.monotonic() - ended
         self.note("the engine answers")
         self.served.set()
 
@@ -394,12 +397,13 @@ class Client:
         body = {"Cmd": ["sh", "-c", "echo in; exit 3"], "AttachStdout": True}
         path, generation = f"/containers/{name}/exec", self.campaign.generation
         made = self.ask("exec", "POST", path, body, 201).json()["Id"]
-        output = self.ask("exec", "POST", f"/exec/{made}/start", {"Detach": False}, 200).body
+        start = f"/exec/{made}/start"
+        output = self.ask("exec", "POST", start, {"Detach": False}, 200, 404).body
+        reply = self.ask("exec", "GET", f"/exec/{made}/json", None, 200, 404)
+        if self.campaign.generation != generation:
+            return  # as with dockerd, the output ends; the next engine does not know the process
         if b"in\n" not in output:
             raise Fault(f"exec in {name} printed {output!r}")
-        reply = self.ask("exec", "GET", f"/exec/{made}/json", None, 200, 404)
-        if reply.status == 404 and self.campaign.generation != generation:
-            return  # as with dockerd, the next engine does not know the process
         status = reply.json().get("ExitCode")
         if status != 3:
             raise Fault(f"exec in {name} ended with 3, and the record says {status}")
