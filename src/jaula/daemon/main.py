@@ -76,11 +76,13 @@ def _create_directories(config: EngineConfig) -> None:
         for directory, mode in (
             (paths.root, 0o711),
             (paths.run, 0o711),
+            (paths.root / "build", 0o711),
             (paths.root / "containers", 0o700),
             (paths.run / "containers", 0o700),
             (config.socket.parent, 0o711),
         ):
             directory.mkdir(mode=mode, parents=True, exist_ok=True)
+        (paths.root / "build").chmod(0o711)  # former engines made it with the umask's mode
     except OSError as error:
         raise Unavailable(
             f"cannot create the engine's directories: {error.strerror}: {error.filename}",

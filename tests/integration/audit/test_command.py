@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +108,14 @@ def test_a_report_on_ten_containers_is_fast(engine: PrivateEngine, busybox: str)
             engine.request("DELETE", f"/containers/{name}?force=1")
     assert done.returncode == 0, done.stdout
     assert took < 5, f"{took:.1f} seconds"
+
+
+def test_the_host_passes_after_a_build(engine: PrivateEngine, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    assert engine.cli("jaula", "build", "-q", "-t", "built", str(tmp_path)).returncode == 0
+    try:
+        done = engine.cli("jaula", "verify", "--host", "--format", "json")
+        rows = {row["id"]: row for row in json.loads(done.stdout)}
+        assert rows["state directory"]["verdict"] == "holds", rows["state directory"]
+    finally:
+        engine.cli("jaula", "rmi", "built")

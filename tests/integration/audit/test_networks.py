@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness import containers
+from harness.audits import Audited
 from harness.engine import PrivateEngine
 from jaula.network.firewall import bridge_rules
 
@@ -78,3 +79,14 @@ def test_an_internal_network_with_open_rules_fails(engine: PrivateEngine, busybo
         engine.cli("jaula", "network", "rm", name)
     assert result["firewall"]["verdict"] == "FAILS"
     assert "not the engine's: ip a rule of forward" in result["firewall"]["effective"]
+
+
+def test_a_container_that_was_disconnected_from_its_only_network_passes(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with containers.running(engine, busybox) as name:
+        engine.cli("jaula", "network", "disconnect", "bridge", name)
+        audited = Audited(engine, name)
+        assert audited.failing() == {}, audited.explain()
+        audited.enter("n", "ip", "link", "add", "sneak", "type", "bridge")
+        assert set(audited.failing()) == {"interfaces"}

@@ -17,6 +17,7 @@ from jaula.audit.checks import (
     cgroups,
     devices,
     firewall,
+    hostname,
     id_maps,
     image_policy,
     landlock,
@@ -35,6 +36,7 @@ from jaula.audit.checks import (
     rlimits,
     rootfs,
     seccomp,
+    set_user_id,
     sysctls,
 )
 from jaula.audit.model.check_info import CheckInfo
@@ -51,6 +53,7 @@ class Check(NamedTuple):
 
 TABLE: tuple[Check, ...] = (
     Check(namespaces.INFO, namespaces.check),
+    Check(hostname.INFO, hostname.check),
     Check(id_maps.INFO, id_maps.check),
     Check(cgroups.INFO, cgroups.check),
     Check(cgroup_controls.INFO, cgroup_controls.check),
@@ -59,6 +62,7 @@ TABLE: tuple[Check, ...] = (
     Check(processes.INFO, processes.check),
     Check(seccomp.INFO, seccomp.check),
     Check(no_new_privs.INFO, no_new_privs.check),
+    Check(set_user_id.INFO, set_user_id.check),
     Check(lsm_labels.INFO, lsm_labels.check),
     Check(landlock.INFO, landlock.check),
     Check(masked_paths.INFO, masked_paths.check),

@@ -7,6 +7,7 @@ such mounts on request, so they are relaxations and are named.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -42,6 +43,30 @@ SOCKETS = (
 )
 """Sockets that give the right to start processes as root of the host."""
 
+SOCKET_NAMES = frozenset(os.path.basename(path) for path in SOCKETS) | {
+    "buildkitd.sock",
+    "cri-dockerd.sock",
+    "libvirt-sock",
+    "unix.socket",
+}
+"""Names of control sockets, wherever they are: rootless engines, LXD, other roots."""
+
+SECRETS = (
+    "/etc/gshadow",
+    "/etc/shadow",
+    "/etc/ssh",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/root/.ssh",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+    "/var/lib/jaula",
+    "/var/lib/kubelet",
+)
+"""Files that make their reader or writer root of the host."""
+MAX_ENTRIES = 1000
+
 INFO = CheckInfo(
     id="sources",
     layer="mounts",
@@ -55,7 +80,7 @@ INFO = CheckInfo(
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
-    """Yield a row for directories and one for sockets."""
+    """Yield a row for directories, one for secrets and one for sockets."""
     sources = []
     for mount in container.inspect.get("Mounts") or ():
         source, target = str(mount.get("Source") or ""), str(mount.get("Destination"))
@@ -65,13 +90,36 @@ def check(container: AuditedContainer) -> Iterator[Result]:
             sources += [(path, target) for path in _volume_sources(container, target)]
     system = [f"-v {source}:{target}" for source, target in sources if source in SYSTEM]
     sockets = [f"-v {source}:{target}" for source, target in sources if exposes_socket(source)]
+    secret_paths = (*SECRETS, *_state_directory(container))
+    secrets = [
+        f"-v {source}:{target}"
+        for source, target in sources
+        if source not in SYSTEM and any(_related(source, secret) for secret in secret_paths)
+    ]
     evidence = f"stat(2) of {len(sources)} sources"
-    for name, binds in (("host directories", system), ("control sockets", sockets)):
+    for name, binds in (
+        ("host directories", system),
+        ("host secrets", secrets),
+        ("control sockets", sockets),
+    ):
         by = ", ".join(binds) or None
         yield Result(
             name, "mounts", by or "none", f"{len(binds)} bound" if binds else "none", evidence,
             verdict_of(True, by),
         )  # fmt: skip
+
+
+def _state_directory(container: AuditedContainer) -> tuple[str, ...]:
+    """Return the engine's data directory: it has a directory of each container's files."""
+    path = str(container.inspect.get("ResolvConfPath") or "")
+    own = f"/containers/{container.container_id}/resolv.conf"
+    return (os.path.realpath(path.removesuffix(own)),) if path.endswith(own) else ()
+
+
+def _related(source: str, secret: str) -> bool:
+    """Return whether a source is a secret path, in it, or contains it. Pure."""
+    first, second = source.rstrip("/") + "/", secret.rstrip("/") + "/"
+    return first.startswith(second) or second.startswith(first)
 
 
 def _volume_sources(container: AuditedContainer, destination: str) -> list[str]:
@@ -104,6 +152,15 @@ def exposes_socket(source: str) -> bool:
         inside = os.path.realpath(path).startswith(source.rstrip("/") + "/")
         if inside and stat.S_ISDIR(source_status.st_mode):
             return True
-    return stat.S_ISSOCK(source_status.st_mode) and os.path.basename(source) in {
-        os.path.basename(path) for path in SOCKETS
-    }
+    if stat.S_ISSOCK(source_status.st_mode):
+        return os.path.basename(source) in SOCKET_NAMES
+    return stat.S_ISDIR(source_status.st_mode) and _holds_socket(source)
+
+
+def _holds_socket(directory: str) -> bool:
+    """Return whether one of the first entries of a directory is a control socket by its name."""
+    with os.scandir(directory) as entries:
+        return any(
+            entry.name in SOCKET_NAMES and stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+            for entry in itertools.islice(entries, MAX_ENTRIES)
+        )

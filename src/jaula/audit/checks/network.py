@@ -26,7 +26,11 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield a row for the interfaces and one for the addresses that the engine assigned."""
     mode = container.text("NetworkMode") or "bridge"
     settings = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
-    members = [name for name, each in settings.items() if each.get("IPAddress")]
+    members = [
+        name
+        for name, each in settings.items()
+        if each.get("IPAddress") or each.get("GlobalIPv6Address")
+    ]
     names = interfaces(container.read("net/dev"))
     external = [name for name in names if name != "lo" and not _tunnel(name)]
     evidence = container.path("net/dev")
@@ -34,10 +38,10 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     if shared:
         by = f"--network={mode}"
         requested, holds = f"shared ({by})", True
-    elif mode == "none":
+    elif not members:  # also if it was disconnected from its networks
         by, requested, holds = None, "loopback only", not external
     else:
-        count = max(1, len(members))
+        count = len(members)
         joined = mode if count == 1 else ", ".join(members)
         by, requested = None, f"loopback and {'one' if count == 1 else count} on {joined}"
         holds = len(external) == count
@@ -48,7 +52,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         return
     expected = sorted(str(n.get("IPAddress")) for n in settings.values() if n.get("IPAddress"))
     local = sorted(addresses(container.read("net/fib_trie")))
-    holds = local == expected and (bool(expected) or mode == "none")
+    holds = local == expected
     yield Result(
         "addresses", "network", ", ".join(expected) or "none", ", ".join(local) or "none",
         container.path("net/fib_trie"), verdict_of(holds, None),

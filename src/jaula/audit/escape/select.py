@@ -41,6 +41,8 @@ def select_attempts(
     """Return the attempts that must fail for the container's request."""
     relaxed_by = relaxed_seccomp(container)
     privileged = "--privileged" if container.privileged else None
+    has_all = {"ALL", "CAP_ALL"} & {name.upper() for name in container.names("CapAdd")}
+    all_by = "--cap-add all" if has_all and not container.names("CapDrop") else None
     shared_by = {
         key: f"{name}=host" if container.text(key) == "host" else None
         for key, name in (("PidMode", "--pid"), ("IpcMode", "--ipc"))
@@ -54,7 +56,7 @@ def select_attempts(
         *attempts.calls(relaxed_by),
         *attempts.families(relaxed_by),
         *attempts.terminals(relaxed_by),
-        *attempts.capabilities(privileged),
+        *attempts.capabilities(privileged or all_by),
         *attempts.masked_reads(MASKED_PATHS if masked is None else masked),
         *attempts.writes(READONLY_PATHS if readonly is None else readonly,
                          privileged or unconfined_by),

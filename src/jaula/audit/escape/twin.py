@@ -120,6 +120,9 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
         "AttachStdin": False,
         "Labels": {},
     }
+    if _shares_hostname(host):
+        for name in ("Hostname", "Domainname"):  # a request may not name another's
+            config.pop(name, None)
     if volumes:
         config["Volumes"] = volumes  # new ones, empty, removed with the twin
     label = ",z" if detect.selinux() else ""
@@ -136,6 +139,12 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
         "LogConfig": {"Type": "json-file", "Config": {}},
     }  # fmt: skip
     return config | {"HostConfig": host}
+
+
+def _shares_hostname(host: Mapping[str, Any]) -> bool:
+    """Return whether the container has the host name of the host or of another container."""
+    modes = [str(host.get(key) or "") for key in ("UTSMode", "NetworkMode")]
+    return modes[0] == "host" or any(mode.startswith("container:") for mode in modes)
 
 
 def readonly(bind: str) -> str:
