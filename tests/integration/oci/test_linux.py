@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -340,3 +341,58 @@ def test_no_device_node_is_left_on_disk(runtime: PrivateRuntime) -> None:
     bundle.printed()
     dev = bundle.path / "rootfs/dev"
     assert not [entry for entry in dev.iterdir() if not stat.S_ISDIR(entry.lstat().st_mode)]
+
+
+def test_a_bind_s_source_may_be_on_an_earlier_mount(runtime: PrivateRuntime) -> None:
+    bundle = runtime.bundle(own_root=True, script="touch /tmp/x; ls /late; cat /proc/mounts")
+    bundle.config["mounts"] += [
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/late", "type": "bind", "source": "rootfs/tmp", "options": ["nodev"]},
+    ]
+    bundle.write()
+    printed = bundle.printed()
+    assert printed.startswith("x\n")
+    assert re.search(r"^tmpfs /late tmpfs rw,nodev,relatime[, ]", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_bind_that_names_a_flag_has_no_other_unless_it_is_locked(
+    runtime: PrivateRuntime, tmp_path: Path, locked: bool
+) -> None:
+    """A flag is locked for the mount namespaces of other users (mount_namespaces(7))."""
+    source = tmp_path / "source"
+    source.mkdir()
+    mount = {"destination": "/tmp", "type": "bind", "source": str(source), "options": ["rw"]}
+    bundle = runtime.bundle(
+        {"mounts": [*runtime.config["mounts"], mount]}, script="grep ' /tmp ' /proc/mounts"
+    )
+    setup = f"mount -t tmpfs -o ro,nosuid,noexec none {source} && exec "
+    words = " ".join(bundle.words("run"))
+    if locked:
+        namespaces = [*bundle.config["linux"]["namespaces"], {"type": "user"}]
+        rows = [{"containerID": 0, "hostID": 0, "size": 1000}]
+        bundle.config["linux"] |= {
+            "namespaces": namespaces,
+            "uidMappings": rows,
+            "gidMappings": rows,
+            "resources": None,
+        }
+        bundle.config["linux"]["namespaces"] = [
+            entry for entry in namespaces if entry["type"] not in ("network", "cgroup")
+        ]
+        bundle.config["mounts"] = [
+            entry for entry in bundle.config["mounts"] if entry["type"] not in ("cgroup", "sysfs")
+        ]
+        bundle.write()
+        setup += "unshare -U --map-users=0,0,1000 --map-groups=0,0,1000 -m "
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", setup + words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    options = done.stdout.split()[3].split(",")
+    assert ("nosuid" in options, "noexec" in options) == (locked, locked)

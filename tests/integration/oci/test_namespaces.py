@@ -261,6 +261,16 @@ def test_a_cgroup_namespace_has_the_container_s_cgroup_as_its_root(runtime: Priv
     assert f"/{runtime.cgroup}/{bundle.id}" in bundle.printed().split()
 
 
+def test_without_a_mount_namespace_the_host_s_mounts_stay_unchanged(
+    runtime: PrivateRuntime,
+) -> None:
+    kinds = [kind for kind in PLAIN if kind != "mount"]
+    own = Path("/proc/self/mountinfo").read_text()
+    with runtime.started({"linux": {"namespaces": namespaces(*kinds)}}) as bundle:
+        assert {"/", "/proc", "/dev"} <= set(bundle.inside("cut -d' ' -f2 /proc/mounts").split())
+        assert Path("/proc/self/mountinfo").read_text() == own
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -268,7 +278,6 @@ def test_a_cgroup_namespace_has_the_container_s_cgroup_as_its_root(runtime: Priv
             {"namespaces": [{"type": "mount"}, {"type": "moon"}]},
             "'moon' must be one of pid, network",
         ),
-        ({"namespaces": [{"type": "pid"}]}, "a container needs a namespace of type 'mount'"),
         ({"namespaces": namespaces(*PLAIN, "pid")}, "'pid' is specified twice"),
         ({"namespaces": namespaces(*PLAIN, ipc="proc/1/ns/ipc")}, "is not an absolute path"),
         ({"namespaces": namespaces(*PLAIN, ipc="/nonexistent")}, "/nonexistent: "),

@@ -234,11 +234,6 @@ BAD: list[tuple[str, object, str]] = [
         "linux.namespaces[0].path: 'proc/1/ns/pid' is not an absolute path",
     ),
     (
-        "linux",
-        MISSING,
-        "linux.namespaces: a container needs a namespace of type 'mount'",
-    ),
-    (
         "linux/namespaces/4",
         MISSING,
         "hostname: can only be set with a namespace of type 'uts'",

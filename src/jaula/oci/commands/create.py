@@ -22,7 +22,7 @@ from jaula.oci.commands import delete
 from jaula.oci.container import CONFIG, STATE, Container, Record, check_id, process_facts
 from jaula.oci.settings import Settings
 from jaula.runtime import validation
-from jaula.runtime.create import create
+from jaula.runtime.create import create, mount_options
 from jaula.runtime.create.process import ProcessHandle
 from jaula.runtime.interfaces import CgroupDriver
 from jaula.runtime.validation import host
@@ -148,7 +148,9 @@ def _launch(
         )
         interfaces = services.load(args.settings, spec.annotations)
         _refuse_frozen(interfaces.cgroups, record.cgroup)
-        handle = create.start(_with_device_rules(spec, args.settings), runtime_options, interfaces)
+        mounts = tuple(mount_options.with_cleared_flags(mount) for mount in spec.mounts)
+        complete = structs.replace(_with_device_rules(spec, args.settings), mounts=mounts)
+        handle = create.start(complete, runtime_options, interfaces)
     except JaulaError:
         delete.run_poststop(args, record, spec)
         raise

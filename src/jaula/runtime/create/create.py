@@ -33,7 +33,7 @@ from jaula.runtime.init import hooks, init, lsm_labels
 from jaula.runtime.init.exec import ProcessConfig
 from jaula.runtime.init.sync import follow, report
 from jaula.runtime.interfaces import Cgroup, Interfaces
-from jaula.spec.rootfs import RootSource
+from jaula.spec.rootfs import DirectoryRoot, RootSource
 from jaula.spec.runtime import Hooks, Linux, Process, Spec, State
 
 _NONE = (-1, -1, -1)
@@ -123,6 +123,9 @@ def _create_init(
         namespace_fds=options.namespace_fds,
         unprivileged=options.unprivileged,
     )
+    inside: dict[int, str] = {}
+    if isinstance(options.root, DirectoryRoot):
+        inside = mount_plan.inside_sources(spec, options.root.path, options.state.bundle)
     selinux = bool(linux.mount_label) and os.path.exists("/sys/fs/selinux/enforce")
 
     def prepare() -> tuple[int, dict[int, int]]:
@@ -139,6 +142,7 @@ def _create_init(
             bundle=options.state.bundle,
             unprivileged=options.unprivileged,
             selinux=selinux,
+            inside=inside,
         )
         return root, prepared_mounts
 
@@ -150,6 +154,7 @@ def _create_init(
         v1_hierarchies=mount_plan.mounted_v1_hierarchies(cgroup_dirs, cgroup_mounts),
         cgroups=mount_plan.cgroup_directories(cgroup_dirs, cgroup_mounts),
         selinux=selinux,
+        inside=inside,
     )
     context = linux.mount_label if selinux and process_spec.selinux_label else None
     stdio, parent_stdio = _stdio(process_spec, ns, options, fd_stack, context)

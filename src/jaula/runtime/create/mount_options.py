@@ -55,7 +55,10 @@ SUPERBLOCK: dict[str, tuple[int, bool]] = {  # option: (flag of mount(2), whethe
 }
 _FLAGS = frozenset({"bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"})
 _IGNORED = frozenset({"defaults", "silent", "loud", "norelatime", "rnorelatime"})
-_IGNORED_ON_BIND = frozenset({"acl", "noacl"})  # file system options that a bind mount inherits
+_IGNORED_ON_BIND = frozenset(
+    {"acl", "noacl", "mode", "size", "uid", "gid", "nr_inodes", "nr_blocks"}
+)  # file system options, which a bind mount inherits
+_ON_BIND = ("rw", "suid", "dev", "exec", "symfollow")
 
 
 class MountOptions(msgspec.Struct, frozen=True):
@@ -151,6 +154,20 @@ def for_mount(mount: Mount) -> MountOptions:
     if options.copy_up and mount.type != "tmpfs":
         raise InvalidRequest(f"{prefix}: tmpcopyup is an option of tmpfs, not of {mount.type}")
     return options
+
+
+def with_cleared_flags(mount: Mount) -> Mount:
+    """Return a bind mount whose options clear the flags of its source that they do not name.
+
+    As in runc and mount(8), a bind mount that names any flag gets these flags alone. One that names
+    none keeps those of its source. The engine names each flag that matters, and does not use this.
+    """
+    options = parse_options(mount.options)
+    if not (options.bind or mount.type == "bind") or options.remount:
+        return mount
+    if not (options.set | options.clear):
+        return mount
+    return structs.replace(mount, options=(*_ON_BIND, *mount.options))
 
 
 def known_options() -> tuple[str, ...]:

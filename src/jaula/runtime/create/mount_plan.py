@@ -10,7 +10,8 @@ super options come after the separator `` - ``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 
 from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import mountinfo
@@ -57,6 +58,28 @@ def needs_preparation(mount: Mount, options: MountOptions) -> bool:
     return not options.remount and (options.bind or is_device_directory(mount))
 
 
+def inside_sources(spec: Spec, root: str, bundle: str) -> dict[int, str]:
+    """Return the binds whose source an earlier mount of the spec makes, by index.
+
+    ``root`` is the path of the root on the host, without links. The value is the source's path in
+    the root. Such a source has another content, or does not exist, in the host's mount namespace.
+    """
+    inside: dict[int, str] = {}
+    for index, mount in enumerate(spec.mounts):
+        options = parse_options(mount.options)
+        if not (options.bind or mount.type == "bind") or options.remount or options.idmap:
+            continue
+        if mount.uid_mappings or not mount.source:
+            continue
+        source = os.path.realpath(os.path.join(bundle, mount.source))
+        if not source.startswith(f"{root}/"):
+            continue
+        relative = source[len(root) + 1 :]
+        if any(_covers(earlier.destination, relative) for earlier in spec.mounts[:index]):
+            inside[index] = relative
+    return inside
+
+
 def is_device_directory(mount: Mount) -> bool:
     """Return whether the mount is a tmpfs on /dev.
 
@@ -98,13 +121,15 @@ def plan(
     v1_hierarchies: tuple[tuple[str, str], ...],
     cgroups: tuple[tuple[str, str], ...] = (),
     selinux: bool = False,
+    inside: Mapping[int, str] | None = None,
 ) -> tuple[step.Step, ...]:
     """Return all steps for the new root, in order.
 
     ``v1_hierarchies`` are (directory name, mount options) of the host's cgroup v1 hierarchies,
     empty on a unified host. ``cgroups`` are (directory name, path) of the container's own cgroup in
     each hierarchy; the name is empty on a unified host. They are bound if the container has no
-    cgroup namespace. ``selinux`` says that ``linux.mountLabel`` applies on this host.
+    cgroup namespace. ``inside`` is from :func:`inside_sources`. ``selinux`` says that
+    ``linux.mountLabel`` applies on this host.
 
     :raises InvalidRequest: when a mount of the spec is invalid.
     """
@@ -128,6 +153,8 @@ def plan(
             steps.append(mask_steps.Freeze(writable_cgroups.pop()))
         if options.remount:
             steps.append(_remount(mount, options))
+        elif inside and index in inside:
+            steps.append(mount_steps.BindInside(inside[index], mount.destination, options))
         elif needs_preparation(mount, options):
             made = is_device_directory(mount)
             steps.append(mount_steps.AttachPrepared(index, mount.destination, made))

@@ -95,10 +95,8 @@ def plan(
             create |= flag
     own_mounts = bool(create & CLONE.NEWNS)
     if not own_mounts and not any(flag == CLONE.NEWNS for _, flag in join):
-        raise InvalidRequest(
-            "the spec has no mount namespace: its mounts would be made on the host",
-            hint='add {"type": "mount"} to linux.namespaces',
-        )
+        create |= CLONE.NEWNS  # the mounts of the spec are never made on the host
+        own_mounts = True
     if user_fd is not None:
         position = 0 if unprivileged else len(join)
         join.insert(position, (user_fd, CLONE.NEWUSER))

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Collection
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import capabilities, mounts, namespaces, process
@@ -171,10 +172,12 @@ def prepare_mounts(
     bundle: str = "",
     unprivileged: bool = False,
     selinux: bool = False,
+    inside: Collection[int] = (),
 ) -> dict[int, int]:
     """Create detached mounts for binds and /dev by their index in the spec, and device nodes.
 
-    Relative sources are relative to ``bundle``. ``unprivileged`` says that this process is in the
+    Relative sources are relative to ``bundle``. ``inside`` are the binds that init makes itself.
+    ``unprivileged`` says that this process is in the
     container's own user and mount namespace.
 
     :raises RuntimeFailure: when a mount cannot be created.
@@ -191,7 +194,7 @@ def prepare_mounts(
     labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
     for index, mount in enumerate(spec.mounts):
         options = mount_options.for_mount(mount)
-        if not mount_plan.needs_preparation(mount, options):
+        if index in inside or not mount_plan.needs_preparation(mount, options):
             continue
         try:
             if mount_plan.is_device_directory(mount):

@@ -29,6 +29,7 @@ from jaula.kernel.paths import (
     open_in_root,
     openat2,
 )
+from jaula.runtime.create.mount_options import MountOptions
 from jaula.runtime.init.step import (
     RootfsContext,
     attach,
@@ -54,6 +55,35 @@ class AttachPrepared(msgspec.Struct, frozen=True):
         try:
             if self.made:
                 context.made(tree)
+            attach(tree, mount_target(context, self.destination, tree))
+        finally:
+            os.close(tree)
+
+
+class BindInside(msgspec.Struct, frozen=True):
+    """Bind a path of the new root, where an earlier mount of the spec is."""
+
+    source: str  # relative to the root
+    destination: str
+    options: MountOptions
+
+    def describe(self) -> str:
+        return f"bind {self.source} of the root at {self.destination}"
+
+    def execute(self, context: RootfsContext) -> None:
+        options = self.options
+        source = open_in_root(context.root, self.source, os.O_PATH)
+        try:
+            tree = mounts.clone_tree("", recursive=options.recursive, dir_fd=source)
+        finally:
+            os.close(source)
+        try:
+            set_attributes(
+                tree,
+                (options.set, options.clear),
+                (options.recursive_set, options.recursive_clear),
+                options.propagation or ((int(MS.PRIVATE), True),),
+            )
             attach(tree, mount_target(context, self.destination, tree))
         finally:
             os.close(tree)

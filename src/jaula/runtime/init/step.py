@@ -207,11 +207,30 @@ def set_attributes(
     recursive_attributes: tuple[int, int],
     propagation: tuple[tuple[int, bool], ...],
 ) -> None:
-    """Set and clear attributes of a mount, then of its tree, then the propagation, in order."""
+    """Set and clear attributes of a mount, then of its tree, then the propagation, in order.
+
+    A user namespace may not clear an attribute that its parent has locked (mount_namespaces(7)).
+    Such a mount stays as restricted as it is.
+    """
     if any(attributes):
-        mounts.mount_setattr(tree, set=attributes[0], clear=attributes[1])
+        try:
+            mounts.mount_setattr(tree, set=attributes[0], clear=attributes[1])
+        except PermissionError:
+            mounts.mount_setattr(tree, set=attributes[0])
+            _clear_unlocked(tree, attributes[1])
     if any(recursive_attributes):
         set_bits, clear_bits = recursive_attributes
         mounts.mount_setattr(tree, set=set_bits, clear=clear_bits, recursive=True)
     for flag, recursive in propagation:
         mounts.mount_setattr(tree, propagation=flag, recursive=recursive)
+
+
+def _clear_unlocked(tree: int, attributes: int) -> None:
+    """Clear each attribute that is not locked."""
+    while attributes:
+        attribute = attributes & -attributes
+        attributes ^= attribute
+        try:
+            mounts.mount_setattr(tree, clear=attribute)
+        except PermissionError:
+            continue  # locked

@@ -23,8 +23,6 @@ def check(spec: Spec) -> dict[str, Namespace]:
     """
     section = spec.linux or Linux()
     kinds = _namespaces(section.namespaces)
-    if "mount" not in kinds:
-        raise refuse("linux.namespaces", "a container needs a namespace of type 'mount'")
     if section.intel_rdt is not None:
         raise Unsupported("linux.intelRdt: intel rdt is not supported by this runtime")
     _id_mappings(section, kinds, spec.process)

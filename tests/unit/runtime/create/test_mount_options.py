@@ -82,8 +82,8 @@ def test_later_propagation_is_applied_after_earlier() -> None:
 @pytest.mark.parametrize(
     ("mount", "text"),
     [
-        (oci.Mount("/d", "/s", "bind", ("size=1m",)), "no option 'size'"),
-        (oci.Mount("/d", "/s", None, ("rbind", "uid=1")), "no option 'uid'"),
+        (oci.Mount("/d", "/s", "bind", ("subvol=1",)), "no option 'subvol'"),
+        (oci.Mount("/d", "/s", None, ("rbind", "huge=never")), "no option 'huge'"),
         (oci.Mount("/d", "tmpfs", "tmpfs", ("idmap",)), "only bind mounts"),
         (oci.Mount("/d", "/s", "bind", ("tmpcopyup",)), "an option of tmpfs"),
     ],
@@ -105,3 +105,31 @@ def test_own_mappings_make_a_mount_id_mapped() -> None:
 def test_every_known_option_is_parsed() -> None:
     for option in mount_options.known_options():
         assert not parse_options((option,)).data, option
+
+
+@pytest.mark.parametrize("options", [("bind", "mode=0700"), ("rbind", "size=64k", "uid=5")])
+def test_options_of_a_new_file_system_are_ignored_on_a_bind(options: tuple[str, ...]) -> None:
+    assert mount_options.for_mount(oci.Mount("/d", "/s", None, options)).bind
+
+
+def flags(*options: str, kind: str = "bind") -> tuple[int, int]:
+    mount = mount_options.with_cleared_flags(oci.Mount("/d", "/s", kind, options))
+    parsed = parse_options(mount.options)
+    return parsed.set, parsed.clear
+
+
+def test_a_bind_that_names_a_flag_has_no_other() -> None:
+    every = MOUNT_ATTR.RDONLY | MOUNT_ATTR.NOSUID | MOUNT_ATTR.NODEV | MOUNT_ATTR.NOEXEC
+    every |= MOUNT_ATTR.NOSYMFOLLOW
+    assert flags("nosuid") == (MOUNT_ATTR.NOSUID, every & ~MOUNT_ATTR.NOSUID)
+    assert flags("rbind", "ro", "nodev", kind="none") == (
+        MOUNT_ATTR.RDONLY | MOUNT_ATTR.NODEV,
+        every & ~(MOUNT_ATTR.RDONLY | MOUNT_ATTR.NODEV),
+    )
+    assert flags("rw") == (0, every)
+
+
+def test_a_bind_that_names_no_flag_keeps_those_of_its_source() -> None:
+    assert flags("rbind", "rprivate", "rro") == (0, 0)
+    assert flags("nosuid", kind="tmpfs") == (MOUNT_ATTR.NOSUID, 0)
+    assert flags("bind", "remount", "ro") == (MOUNT_ATTR.RDONLY, 0)

@@ -233,3 +233,31 @@ def test_a_hierarchy_may_be_mounted_in_part(tmp_path: Path) -> None:
         mount_plan.own_cgroup_directories(mount_plan.cgroup_mounts(str(mountinfo)), str(cgroup))
         == ()
     )
+
+
+def test_a_source_on_an_earlier_mount_is_bound_inside(tmp_path: Path) -> None:
+    root = tmp_path / "rootfs"
+    (root / "tmp").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("rootfs/tmp")
+    tmpfs = oci.Mount("/tmp", "tmpfs", "tmpfs")
+    spec = oci.Spec(
+        mounts=(
+            oci.Mount("/early", str(root / "tmp"), "bind"),
+            tmpfs,
+            oci.Mount("/late", str(root / "tmp/x"), "bind"),
+            oci.Mount("/linked", "link", None, ("rbind",)),
+            oci.Mount("/other", str(root / "etc"), "bind"),
+            oci.Mount("/elsewhere", "/tmp", "bind"),
+        )
+    )
+    inside = mount_plan.inside_sources(spec, str(root), str(tmp_path))
+    assert inside == {2: "tmp/x", 3: "tmp"}
+    steps = mount_plan.plan(spec, v1_hierarchies=(), inside=inside)
+    assert [step.describe() for step in steps[1:7]] == [
+        "attach prepared mount 0 at /early",
+        "mount tmpfs at /tmp ()",
+        "bind tmp/x of the root at /late",
+        "bind tmp of the root at /linked",
+        "attach prepared mount 4 at /other",
+        "attach prepared mount 5 at /elsewhere",
+    ]
