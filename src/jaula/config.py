@@ -129,7 +129,7 @@ class EngineConfig:
     pids_limit: int = 4096
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard
     sandbox_pool: int = 4
-    durability: str = "strict"  # or "relaxed": images may be damaged by a power failure
+    durability: str = "strict"  # or "relaxed": a power failure may take what was answered
     selinux_type: str = ""  # of containers' processes; empty: the policy's default
     selinux_file_type: str = ""  # of their files
     runtimes: tuple[RuntimeConfig, ...] = ()
@@ -139,6 +139,11 @@ class EngineConfig:
     default_profile: str = "default"  # of containers without --profile
     policy: str = ""  # path of the authorisation policy; empty: the default path, if it exists
     debug: bool = False
+
+    @property
+    def durable(self) -> bool:
+        """Whether an answer waits until what it reports is on the disk."""
+        return self.durability != "relaxed"
 
 
 def default_socket() -> Path:

@@ -235,6 +235,9 @@ class Fsck(Protocol):
 class Backend(Protocol):
     """The whole engine. Members are read-only, so any implementing type is accepted."""
 
+    async def sync(self) -> None:
+        """Wait until everything recorded so far is on the disk, unless durability is relaxed."""
+
     @property
     def access(self) -> Access: ...
     @property

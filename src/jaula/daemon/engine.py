@@ -29,6 +29,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula import cgroups
     from jaula.engine.containers.resolved_request import resolve
     from jaula.engine.engine import Engine
+    from jaula.engine.group_commit import GroupCommit
     from jaula.engine.model.container_store import ContainerStore
     from jaula.engine.model.events import EventBus
     from jaula.engine.model.services import Services
@@ -48,13 +49,14 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
 
+    _check_durability(config)
     paths = config.paths
     database = Database(paths.database)
     registry = ContainerStore(database)
     registry.load(resolve)
     networks = NetworkStore(database)
     networks.load()
-    volumes = VolumeStore(paths)
+    volumes = VolumeStore(paths, durable=config.durable)
     secrets = SecretStore(database, SecretEncryption(paths.root))
     secrets.load()
     rootless = rootless_paths.rootless_uid() is not None
@@ -66,7 +68,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
         driver = cgroups.detect()
     warnings += _unproven(config)
     layers = LayerStore(paths)
-    images = ImageStore(paths, layers, durable=_is_durable(config))
+    images = ImageStore(paths, layers, durable=config.durable)
     images.hold(registry.layers)
     layers.users = registry.users_of
     ranges = _own_ids() if rootless else IdRanges(config.subid_start, config.subid_count)
@@ -90,6 +92,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
                 warnings=warnings,
             ),
             database=database,
+            group_commit=GroupCommit(database, durable=config.durable),
             container_store=registry,
             events=EventBus(),
             runtime=runtime,
@@ -127,23 +130,27 @@ def open_storage_driver(
     stored = database.get("settings", _STORAGE_DRIVER, StorageDriverRecord)
     probed = stored.name if stored is not None and stored.filesystem == filesystem else None
     driver = table.select_driver(
-        config.paths, config.storage_driver, layers, rootless=rootless, probed=probed
+        config.paths,
+        config.storage_driver,
+        layers,
+        rootless=rootless,
+        probed=probed,
+        durable=config.durable,
     )
     if driver.name != probed:
         database.put("settings", _STORAGE_DRIVER, StorageDriverRecord(driver.name, filesystem))
     return driver
 
 
-def _is_durable(config: EngineConfig) -> bool:
-    """Return whether images are written to the disk before they are named.
+def _check_durability(config: EngineConfig) -> None:
+    """Check the setting.
 
-    :raises InvalidRequest: when the setting is not valid.
+    :raises InvalidRequest: when it is not valid.
     """
     if config.durability not in ("strict", "relaxed"):
         raise InvalidRequest(
             f"durability {config.durability[:40]!r} must be one of strict, relaxed"
         )
-    return config.durability == "strict"
 
 
 def _gate(config: EngineConfig, images: ImageStore) -> ImagePolicy:

@@ -1,4 +1,4 @@
-"""Write cached data to the disk: syncfs(2) and the entries of a directory.
+"""Write cached data to the disk: syncfs(2), fsync(2) of files and directories.
 
 The library is loaded as a ``CDLL``, which releases the interpreter lock: these calls wait for a
 disk.
@@ -39,10 +39,15 @@ def sync_file_systems(*directories: Path) -> None:
             os.close(descriptor)
 
 
-def sync_directory(directory: Path) -> None:
-    """Write the entries of a directory to the disk."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def fsync_paths(*paths: str | Path, dir_fd: int | None = None) -> None:
+    """Write files and the entries of directories to the disk, one after the other.
+
+    Relative paths are below ``dir_fd``. Symbolic links are not followed.
+    """
+    for path in paths:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, dir_fd=dir_fd)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

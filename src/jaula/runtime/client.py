@@ -543,9 +543,13 @@ class Runtime:
 
     @staticmethod
     def exit_record(run_dir: str) -> ExitRecord | None:
-        """Return what the shim wrote when the container exited, or None if it wrote nothing."""
+        """Return what the shim wrote when the container exited, or None if it wrote nothing.
+
+        The shim does not wait for a disk. So a power failure may leave an empty file, if the run
+        directory is not on a tmpfs.
+        """
         try:
             with open(f"{run_dir}/{shim.EXIT_NAME}", "rb") as file:
                 return protocol.decode_exit(file.read())
-        except FileNotFoundError:
+        except (FileNotFoundError, msgspec.DecodeError):
             return None

@@ -1,7 +1,8 @@
 """The engine's database: records as JSON documents in sqlite, one commit for each change.
 
 WAL with ``synchronous=NORMAL`` (sqlite.org/wal.html): a process crash loses nothing. A power
-failure may lose the newest changes, but never damages the file. Unreadable data is reported as
+failure may lose the changes since the last :meth:`Database.sync`, but never damages the file.
+Unreadable data is reported as
 :class:`~jaula.errors.CorruptState` and never overwritten: the operator decides what to do.
 
 The schema is the sequence of :data:`MIGRATIONS`. A released migration is never edited.
@@ -20,6 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from jaula.errors import CorruptState, JaulaError, Unavailable
+from jaula.kernel.sync import fsync_paths
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -76,6 +78,10 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._fsync_error = ""
+        self._unsynced: tuple[Path, ...] = (path.parent,)  # has new files
+        self.changes = 0
+        """The number of changes since the file was opened."""
         try:
             path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -119,13 +125,14 @@ class Database:
             self._db.execute("COMMIT")
 
     def put(self, table: str, key: str, document: msgspec.Struct) -> None:
-        """Write one record. It is durable against a crash of the engine on return."""
+        """Write one record. A crash of the engine keeps it; :meth:`sync` writes it to the disk."""
         self.put_raw(table, key, msgspec.json.encode(document))
 
     def put_raw(self, table: str, key: str, data: bytes) -> None:
         """Write one record that is already encoded."""
         try:
             self._db.execute(_PUT[table], (key, data))
+            self.changes += 1
         except sqlite3.Error as error:
             raise self._translate(error) from error
 
@@ -133,8 +140,30 @@ class Database:
         """Delete one record; an absent record is not an error."""
         try:
             self._db.execute(_DELETE[table], (key,))
+            self.changes += 1
         except sqlite3.Error as error:
             raise self._translate(error) from error
+
+    def sync(self) -> None:
+        """Write the changes made so far to the disk. Safe in any thread.
+
+        sqlite synchronizes the write-ahead log itself before a checkpoint, so the log is all there
+        is to do. The kernel reports a failed write once and then forgets it: after a failure every
+        call fails.
+
+        :raises Unavailable: when the disk does not take them.
+        """
+        try:
+            if self._fsync_error:
+                raise OSError(0, self._fsync_error)
+            fsync_paths(f"{self._path}-wal", *self._unsynced)
+            self._unsynced = ()
+        except OSError as error:
+            self._fsync_error = error.strerror or "unknown error"
+            raise Unavailable(
+                f"cannot write the engine's database {self._path} to the disk: {error.strerror}",
+                hint="repair the disk, then restart the engine",
+            ) from error
 
     def get(self, table: str, key: str, type_: type[Document]) -> Document | None:
         """Return one record, or None."""

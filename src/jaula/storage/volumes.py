@@ -16,6 +16,8 @@ import re
 import secrets
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,6 +25,7 @@ from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.kernel import mountinfo
 from jaula.kernel import paths as kernel_paths
+from jaula.kernel.sync import fsync_paths, sync_file_systems
 from jaula.storage.errors import is_full
 from jaula.storage.trees import (
     copy_tree,
@@ -52,6 +55,13 @@ class Volume(msgspec.Struct, frozen=True):
     owner: str = ""  # the client that created it
 
 
+class CreatedVolume(NamedTuple):
+    """A volume, and whether this call created it."""
+
+    volume: Volume
+    is_new: bool
+
+
 class _Document(msgspec.Struct, frozen=True):
     created_at: str
     labels: dict[str, str] = {}
@@ -66,13 +76,16 @@ Names = list[str]
 class VolumeStore:
     """The volumes of one engine. The caller knows which containers use a volume."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, *, durable: bool = True) -> None:
+        """Open the store. With ``durable``, each method returns after its change is on the disk."""
         self._directory = paths.volumes
+        self._durable = durable
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._populate_lock = (
             threading.Lock()
         )  # containers that share an empty volume may start at once
         self._owners: dict[str, str] | None = None  # by name, read at the first use
+        self._owners_lock = threading.Lock()
 
     def create(
         self,
@@ -80,7 +93,7 @@ class VolumeStore:
         labels: dict[str, str] | None = None,
         options: dict[str, str] | None = None,
         owner: str = "",
-    ) -> Volume:
+    ) -> CreatedVolume:
         """Create a volume, or return the existing one with that name, as Docker does.
 
         An empty name stands for a random one. ``options`` are stored; the caller interprets them.
@@ -97,24 +110,32 @@ class VolumeStore:
                 os.mkdir(temporary, 0o700, dir_fd=parent)
                 try:
                     self._fill(parent, temporary, document)
-                    os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+                    with self._owners_lock:
+                        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+                        if self._owners is not None:
+                            self._owners[name] = owner
+                    self._fsync(".", dir_fd=parent)
                 finally:
                     remove_tree(parent, temporary.encode())
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                return self.get(name)
+                self._fsync(self._directory)  # another thread may have just created it
+                return CreatedVolume(self.get(name), False)
             if is_full(error) or error.errno == errno.EROFS:
                 raise Unavailable(f"cannot create volume {name!r}: {error.strerror}") from error
             raise
-        if self._owners is not None:
-            self._owners[name] = owner
-        return self._volume(name, document)
+        return CreatedVolume(self._volume(name, document), True)
+
+    def _fsync(self, *paths: str | Path, dir_fd: int | None = None) -> None:
+        if self._durable:
+            fsync_paths(*paths, dir_fd=dir_fd)
 
     def _fill(self, parent: int, temporary: str, document: _Document) -> None:
         with open_directory(temporary, dir_fd=parent) as top:
             os.mkdir("_data", 0o755, dir_fd=top)
             os.chmod("_data", 0o755, dir_fd=top)
             write_new(top, "volume.json", msgspec.json.encode(document))
+            self._fsync("volume.json", "_data", ".", dir_fd=top)
 
     def get(self, name: str) -> Volume:
         """Return the volume ``name``.
@@ -162,9 +183,10 @@ class VolumeStore:
 
     def owned(self, owner: str) -> int:
         """Return how many volumes a client has created that were not removed."""
-        if self._owners is None:
-            self._owners = {volume.name: volume.owner for volume in self.list()}
-        return sum(each == owner for each in self._owners.values())
+        with self._owners_lock:
+            if self._owners is None:
+                self._owners = {volume.name: volume.owner for volume in self.list()}
+            return sum(each == owner for each in self._owners.values())
 
     def usage(self, name: str) -> int:
         """Return the bytes of the volume's files, -1 if the volume mounts another file system."""
@@ -187,12 +209,14 @@ class VolumeStore:
             )
         removed = f"{_REMOVED}{secrets.token_hex(8)}"
         with open_directory(self._directory) as parent:
-            try:
-                os.rename(name, removed, src_dir_fd=parent, dst_dir_fd=parent)
-            except FileNotFoundError:
-                raise NotFound(f"get {name}: no such volume") from None
-            if self._owners is not None:
-                self._owners.pop(name, None)
+            with self._owners_lock:
+                try:
+                    os.rename(name, removed, src_dir_fd=parent, dst_dir_fd=parent)
+                except FileNotFoundError:
+                    raise NotFound(f"get {name}: no such volume") from None
+                if self._owners is not None:
+                    self._owners.pop(name, None)
+            self._fsync(".", dir_fd=parent)  # before a file is gone: a volume is whole or absent
             remove_tree(parent, removed.encode())
 
     # -- check and repair -----------------------------------------------------------------------
@@ -218,7 +242,9 @@ class VolumeStore:
         temporary = f".volume-{secrets.token_hex(8)}"
         with open_directory(self._directory / name) as top:
             write_new(top, temporary, msgspec.json.encode(document))
+            self._fsync(temporary, dir_fd=top)
             os.rename(temporary, "volume.json", src_dir_fd=top, dst_dir_fd=top)
+            self._fsync(".", dir_fd=top)
 
     def empty(self) -> Names:
         """Return the volumes without a ``_data`` directory."""
@@ -277,6 +303,8 @@ class VolumeStore:
                 if os.listdir(target):
                     return False
                 copy_tree(source, target)
+                if self._durable:
+                    sync_file_systems(self._directory)
                 return True
         except OSError as error:
             if is_full(error):

@@ -38,7 +38,7 @@ def image(tmp_path: Path) -> Iterator[int]:
 
 
 def test_a_new_volume_is_an_empty_directory_of_roots(volumes: VolumeStore, paths: Paths) -> None:
-    volume = volumes.create("data", {"k": "v"})
+    volume = volumes.create("data", {"k": "v"}).volume
     facts = Path(volume.path).stat()
     assert (stat.S_IMODE(facts.st_mode), facts.st_uid) == (0o755, 0)
     assert volume.path == f"{paths.volumes}/data/_data" == volumes.path("data")
@@ -53,14 +53,14 @@ def test_volumes_are_closed_to_other_users(volumes: VolumeStore, paths: Paths) -
 
 
 def test_an_existing_volume_is_returned(volumes: VolumeStore) -> None:
-    first = volumes.create("data", {"k": "v"})
+    first = volumes.create("data", {"k": "v"}).volume
     (Path(first.path) / "f").touch()
-    assert volumes.create("data", {"other": "x"}) == first
+    assert volumes.create("data", {"other": "x"}) == (first, False)
     assert volumes.usage("data") == 0
 
 
 def test_a_volume_without_a_name_gets_a_generated_one(volumes: VolumeStore) -> None:
-    assert len(volumes.create().name) == 64
+    assert len(volumes.create().volume.name) == 64
 
 
 def test_a_removed_volume_does_not_exist(volumes: VolumeStore, paths: Paths) -> None:
@@ -82,7 +82,7 @@ def test_options_are_stored_and_their_mount_is_not_counted(volumes: VolumeStore)
 
 
 def test_a_volume_is_filled_from_the_image(volumes: VolumeStore, image: int) -> None:
-    top = Path(volumes.create("data").path)
+    top = Path(volumes.create("data").volume.path)
     assert volumes.populate("data", image, "/data")
     facts = top.stat()
     assert (stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid) == (0o1770, 33, 34)
@@ -99,14 +99,14 @@ def test_a_volume_is_filled_through_a_link_of_the_image(volumes: VolumeStore, im
 def test_a_link_out_of_the_image_is_not_followed(
     volumes: VolumeStore, image: int, canary: Path
 ) -> None:
-    top = Path(volumes.create("data").path)
+    top = Path(volumes.create("data").volume.path)
     assert not volumes.populate("data", image, "/out")
     assert not volumes.populate("data", image, "/../../canary/etc")
     assert list(top.iterdir()) == []
 
 
 def test_a_volume_with_files_is_not_populated(volumes: VolumeStore, image: int) -> None:
-    top = Path(volumes.create("data").path)
+    top = Path(volumes.create("data").volume.path)
     (top / "mine").touch()
     assert not volumes.populate("data", image, "/data")
     assert [p.name for p in top.iterdir()] == ["mine"]

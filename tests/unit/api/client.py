@@ -130,7 +130,9 @@ class Served(AbstractAsyncContextManager["Served"]):
         self._directory.cleanup()
 
     def _enter(self, peer: object) -> Any:
-        return SimpleNamespace(**vars(self.engine) | {"access": self.access})
+        return SimpleNamespace(
+            **vars(self.engine) | {"access": self.access, "sync": self.engine.sync}
+        )
 
     async def client(self) -> Client:
         client = Client(*await asyncio.open_unix_connection(str(self.path), limit=1 << 22))

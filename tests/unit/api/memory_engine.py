@@ -407,6 +407,8 @@ class Access:
 
 
 class MemoryEngine(SimpleNamespace):
+    """An engine in memory. ``syncs`` counts the waits for the disk, ``sync_error`` ends them."""
+
     access: Access
     containers: Containers
     execs: Execs
@@ -428,4 +430,11 @@ class MemoryEngine(SimpleNamespace):
             volumes=Volumes(),
             networks=Networks(),
             system=System(),
+            syncs=0,
+            sync_error=None,
         )
+
+    async def sync(self) -> None:
+        self.syncs += 1
+        if self.sync_error is not None:
+            raise self.sync_error

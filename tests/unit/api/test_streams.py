@@ -9,6 +9,7 @@ import json
 import pytest
 
 from jaula.api.http import server as servers
+from jaula.errors import Unavailable
 from jaula.spec.api_params import LogOptions, WaitResult
 from unit.api.client import Client, Served, eventually, served
 from unit.event_loop import idle
@@ -35,6 +36,33 @@ def test_wait_answers_its_head_before_the_container_ends() -> None:
         assert unknown.status == 404
         invalid = await client.ask("POST", "/containers/a/wait?condition=tired")
         assert invalid.status == 400
+
+    served(test)
+
+
+def test_each_answer_waits_for_the_disk() -> None:
+    async def test(server: Served) -> None:
+        client = await _container(server)
+        created = server.engine.syncs
+        assert created > 0
+        client.send("POST", "/containers/a/wait")
+        await client.head()
+        server.engine.sync_error = Unavailable("cannot write")
+        server.engine.containers.waiters[0].set_result(WaitResult(3))
+        assert await client.reader.read() == b""  # the connection is cut
+        assert server.engine.syncs > created
+
+    served(test)
+
+
+def test_a_change_that_is_not_on_the_disk_is_an_error() -> None:
+    async def test(server: Served) -> None:
+        client = await _container(server)
+        server.engine.sync_error = Unavailable("cannot write")
+        answer = await client.ask("POST", "/containers/create?name=b", {"Image": "x"})
+        assert (answer.status, answer.message) == (503, "cannot write")
+        stream = await client.ask("GET", "/containers/a/export")
+        assert (stream.status, stream.message) == (503, "cannot write")
 
     served(test)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from pathlib import Path
 
@@ -43,6 +45,38 @@ def test_the_files_that_the_next_engine_needs_remain(tmp_path: Path) -> None:
 def test_a_record_survives_a_process_that_never_closes_it(tmp_path: Path) -> None:
     Database(tmp_path / "jaula.db").put("containers", "a", record())
     assert Database(tmp_path / "jaula.db").get("containers", "a", ContainerRecord) == record()
+
+
+def test_a_sync_writes_the_log_of_the_database_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    database = Database(tmp_path / "jaula.db")
+    database.put("containers", "a", record())
+    changes = database.changes
+    database.sync()
+    assert synced == [f"{tmp_path}/jaula.db-wal", str(tmp_path)]  # the log is a new file
+    database.delete("containers", "a")
+    database.sync()
+    assert synced[2:] == [f"{tmp_path}/jaula.db-wal"]
+    assert database.changes == changes + 1
+
+
+def test_after_a_failed_sync_every_sync_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    database = Database(tmp_path / "jaula.db")
+    database.put("containers", "a", record())
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fsync", fail)
+        with pytest.raises(Unavailable, match="Input/output error"):
+            database.sync()
+    with pytest.raises(Unavailable, match="Input/output error"):
+        database.sync()
 
 
 def test_putting_twice_replaces(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The session of one connection: requests one after the other, and their answers.
 
-A route returns a value (:mod:`jaula.api.http.response`), and this module writes it. Errors of the
-engine become Docker's error document with the status of the error. An unexpected exception becomes
-a 500 with one line; its traceback goes to the log, never to a client.
+A route returns a value (:mod:`jaula.api.http.response`), and this module writes it, after the
+engine's records are on the disk: a power failure takes nothing that a client was told.
+
+Errors of the engine become Docker's error document with the status of the error. An unexpected
+exception becomes a 500 with one line; its traceback goes to the log, never to a client.
 
 Attach and exec take the connection out of HTTP. Source: 'Attach to a container, Hijacking' of the
 Engine API. A client that sends ``Upgrade: tcp`` gets 101, an older one 200; after the head both
@@ -147,6 +149,8 @@ class HttpSession:
         try:
             try:
                 answer = await handler(routed)
+                if not isinstance(answer, StreamResponse):
+                    await self._engine.sync()
             except Disconnected:
                 raise
             except Exception as exc:  # noqa: BLE001 - as above
@@ -241,6 +245,7 @@ class HttpSession:
         try:
             if not answer.at_once:
                 async for chunk in chunks:
+                    await self._engine.sync()
                     batch.add(chunk)
                     break
             headers = [*answer.headers, (b"Content-Type", answer.content_type)]
@@ -248,6 +253,7 @@ class HttpSession:
             batch.schedule()
             try:
                 async for chunk in chunks:
+                    await self._engine.sync()
                     batch.add(chunk)
                     if batch.size >= BATCH:
                         batch.flush()
@@ -255,6 +261,7 @@ class HttpSession:
                     else:
                         batch.schedule()
                     await connection.drain()
+                await self._engine.sync()  # the end of a stream reports success
             except Exception as exc:  # it is too late for a status
                 if answer.error_chunk is None or isinstance(exc, Disconnected):
                     raise

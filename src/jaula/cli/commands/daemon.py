@@ -234,7 +234,7 @@ FLAGS = (
         "durability",
         "",
         "string",
-        "Write images to the disk before they are named (strict), or later (relaxed)",
+        "Write a change to the disk before it is answered (strict), or later (relaxed)",
         default="strict",
         completes=("strict", "relaxed"),
     ),

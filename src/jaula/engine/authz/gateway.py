@@ -53,6 +53,13 @@ class EngineApi:
         self._engine = engine
         self._session = session
 
+    async def sync(self) -> None:
+        """Wait until everything recorded so far is on the disk.
+
+        :raises Unavailable: when the disk does not take it.
+        """
+        await self._engine.services.group_commit.wait()
+
     @cached_property
     def access(self) -> AccessApi:
         from jaula.engine.authz.api.access import AccessApi

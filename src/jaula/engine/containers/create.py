@@ -29,6 +29,7 @@ from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.oci_spec import resources, security, spec
 from jaula.engine.oci_spec.spec import arguments, merge_environment, working_directory
 from jaula.engine.secrets import mount
+from jaula.engine.threads import in_thread
 from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
@@ -152,6 +153,8 @@ async def create(
         if resolved.mounts or resolved.volumes_from:
             mounts = await mounter.create_sources(record)
             record = msgspec.structs.replace(record, mounts=mounts)
+        if services.config.durable:
+            await in_thread(services.snapshots.sync, container_id)
         container = Container(record)
         services.container_store.add(container)
     except BaseException as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaula.cgroups.protocol import CgroupDriver
     from jaula.config import EngineConfig
+    from jaula.engine.group_commit import GroupCommit
     from jaula.engine.model.container_store import ContainerStore
     from jaula.engine.model.events import EventBus
     from jaula.engine.networks.dns_server import DnsServers
@@ -36,6 +37,7 @@ class Services:
     identity: str
     host: HostFacts
     database: Database
+    group_commit: GroupCommit
     container_store: ContainerStore
     events: EventBus
     runtime: Runtime

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.model.container_store import new_id
+from jaula.engine.threads import in_thread
 from jaula.errors import InvalidRequest, NotFound
 from jaula.kernel.mounts import MOUNT_ATTR
 from jaula.runtime.create import mount_options
@@ -98,9 +99,12 @@ class VolumeMounter:
             if request.mount.anonymous:
                 labels["com.docker.volume.anonymous"] = ""
             parse_driver_options(request.driver_opts)
-            volumes.create(name, labels, request.driver_opts, record.owner)
-            self._created.append(name)
-            self._services.events.emit("volume", "create", name, {"driver": "local"})
+            _, is_new = await in_thread(
+                volumes.create, name, labels, request.driver_opts, record.owner
+            )
+            if is_new:
+                self._created.append(name)
+                self._services.events.emit("volume", "create", name, {"driver": "local"})
         if not request.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
             await asyncio.to_thread(self._copy_up, record, name, request.mount.destination)
         driver_source = parse_driver_options(volumes.get(name).options)

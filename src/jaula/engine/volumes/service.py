@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.model.filters import Filters, check_names, has_labels, truth
+from jaula.engine.threads import in_thread
 from jaula.engine.volumes.create import parse_driver_options
 from jaula.errors import Conflict, NotFound
 from jaula.spec.api import VolumeCreate
@@ -34,12 +35,13 @@ class Volumes:
         if body.driver not in ("", "local"):
             raise NotFound(f"plugin {body.driver!r} not found: the only driver is local")
         parse_driver_options(body.driver_opts)
-        exists = bool(body.name) and self._services.volumes.exists(body.name)
         labels = dict(body.labels)
         if not body.name:
             labels[_ANONYMOUS] = ""
-        volume = self._services.volumes.create(body.name, labels, body.driver_opts, owner)
-        if not exists:
+        volume, is_new = await in_thread(
+            self._services.volumes.create, body.name, labels, body.driver_opts, owner
+        )
+        if is_new:
             self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
         return _document(volume)
 

@@ -31,7 +31,7 @@ import msgspec
 from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.reference import Reference, could_be_id, parse
 from jaula.images.store.blobs import BlobStore
-from jaula.kernel.sync import sync_directory
+from jaula.kernel.sync import fsync_paths
 from jaula.spec.image import (
     DOCUMENT_LIMIT,
     LAYERS_LIMIT,
@@ -266,7 +266,7 @@ def _write(path: Path, data: bytes) -> None:
         finally:
             os.close(descriptor)
         os.rename(temporary, path)
-        sync_directory(path.parent)  # an acknowledged name or removal survives a power failure
+        fsync_paths(path.parent)  # an acknowledged name or removal survives a power failure
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

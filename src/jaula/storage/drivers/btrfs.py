@@ -47,7 +47,13 @@ class BtrfsDriver(FullCopyDriver):
     name = "btrfs"
 
     def __init__(
-        self, paths: Paths, layers: LayerStore, *, rootless: bool = False, probed: bool = False
+        self,
+        paths: Paths,
+        layers: LayerStore,
+        *,
+        rootless: bool = False,
+        probed: bool = False,
+        durable: bool = True,
     ) -> None:
         paths.root.mkdir(mode=0o711, parents=True, exist_ok=True)
         if filesystem_name(paths.root) != "btrfs":
@@ -57,7 +63,7 @@ class BtrfsDriver(FullCopyDriver):
             )
         if rootless:
             raise Unsupported("a rootless engine cannot remove btrfs subvolumes")
-        super().__init__(paths, layers)
+        super().__init__(paths, layers, durable=durable)
         if not probed:
             self._probe()
 

@@ -61,6 +61,9 @@ class SnapshotDriver(Protocol):
         :raises Unsupported: when the kernel or the file system cannot limit the size.
         """
 
+    def sync(self, id: str) -> None:
+        """Write a new snapshot to the disk."""
+
     def root(self, id: str) -> RootSource:
         """Return how to mount a snapshot.
 

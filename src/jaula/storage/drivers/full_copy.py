@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
+from jaula.kernel.sync import sync_file_systems
 from jaula.spec.rootfs import DirectoryRoot, RootSource
 from jaula.storage.diff import sorted_changes, tree_differences
 from jaula.storage.drivers.driver import Change, ChangeFilter
@@ -45,8 +46,16 @@ class FullCopyDriver(ABC):
     name: str
     instant = False
 
-    def __init__(self, paths: Paths, layers: LayerStore, *, id_mapped: bool = True) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        layers: LayerStore,
+        *,
+        id_mapped: bool = True,
+        durable: bool = True,
+    ) -> None:
         self._paths = paths
+        self._durable = durable
         self._layers = layers
         self._id_mapped = id_mapped
         self._merged = paths.root / self.name
@@ -99,6 +108,9 @@ class FullCopyDriver(ABC):
                     self._remove_tree(parent, temporary)
                     remove_tree(parent, b"chain")
                     raise disk_full_error(error, "create a container's files") from error
+
+    def sync(self, id: str) -> None:
+        sync_file_systems(self._paths.container(id))
 
     def root(self, id: str) -> RootSource:
         self._chain(id)
@@ -177,6 +189,8 @@ class FullCopyDriver(ABC):
                     with open_directory(root_layer) as source:
                         copy_metadata(source, tree)
                     self._seal(tree)
+                if self._durable:
+                    sync_file_systems(self._merged)
                 os.rename(temporary, chain, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException as error:
                 self._remove_tree(parent, temporary)

@@ -23,6 +23,7 @@ import msgspec
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unsupported
 from jaula.kernel import mounts
+from jaula.kernel.sync import fsync_paths
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.storage.diff import (
     has_redirects,
@@ -102,6 +103,12 @@ class OverlayDriver:
         ):
             project_quota.begin(parent, (upper, work), self._paths.root)
         project_quota.limit(parent, size)
+
+    def sync(self, id: str) -> None:
+        container = self._paths.container(id)
+        with open_directory(container) as parent:
+            fsync_paths(*_ENTRIES, ".", dir_fd=parent)
+        fsync_paths(container.parent, self._paths.root)
 
     def root(self, id: str) -> RootSource:
         container = self._paths.container(id)

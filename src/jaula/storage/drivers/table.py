@@ -20,12 +20,14 @@ def open_driver(
     *,
     rootless: bool = False,
     probed: bool = False,
+    durable: bool = True,
 ) -> SnapshotDriver:
     """Import and return the named driver.
 
     ``rootless`` means that the engine runs in a user namespace whose ids all containers share, so
     mounts are not id-mapped. ``probed`` means that the driver is known to work in this root
-    directory. A probe creates files, which a full file system refuses.
+    directory. A probe creates files, which a full file system refuses. With ``durable``, a merged
+    tree is on the disk before it has its name.
 
     :raises InvalidRequest: when the driver does not exist.
     :raises Unsupported: when it does not work on this host.
@@ -37,11 +39,11 @@ def open_driver(
     if name == "btrfs":
         from jaula.storage.drivers.btrfs import BtrfsDriver
 
-        return BtrfsDriver(paths, layers, rootless=rootless, probed=probed)
+        return BtrfsDriver(paths, layers, rootless=rootless, probed=probed, durable=durable)
     if name == "vfs":
         from jaula.storage.drivers.vfs import VfsDriver
 
-        return VfsDriver(paths, layers, rootless=rootless, probed=probed)
+        return VfsDriver(paths, layers, rootless=rootless, probed=probed, durable=durable)
     raise InvalidRequest(
         f"storage driver {name!r} does not exist", hint=f"use one of {', '.join(DRIVERS)}"
     )
@@ -54,6 +56,7 @@ def select_driver(
     *,
     rootless: bool = False,
     probed: str | None = None,
+    durable: bool = True,
 ) -> SnapshotDriver:
     """Return the driver ``name``, or the first that works on this kernel and file system.
 
@@ -64,12 +67,19 @@ def select_driver(
     """
     layers = layers or LayerStore(paths)
     if name is not None:
-        return open_driver(name, paths, layers, rootless=rootless, probed=name == probed)
+        return open_driver(
+            name, paths, layers, rootless=rootless, probed=name == probed, durable=durable
+        )
     problems = []
     for candidate in sorted(DRIVERS, key=lambda known: not has_trees(known, paths)):
         try:
             return open_driver(
-                candidate, paths, layers, rootless=rootless, probed=candidate == probed
+                candidate,
+                paths,
+                layers,
+                rootless=rootless,
+                probed=candidate == probed,
+                durable=durable,
             )
         except Unsupported as error:
             problems.append(error.message)

@@ -21,9 +21,15 @@ class VfsDriver(FullCopyDriver):
     name = "vfs"
 
     def __init__(
-        self, paths: Paths, layers: LayerStore, *, rootless: bool = False, probed: bool = False
+        self,
+        paths: Paths,
+        layers: LayerStore,
+        *,
+        rootless: bool = False,
+        probed: bool = False,
+        durable: bool = True,
     ) -> None:
-        super().__init__(paths, layers, id_mapped=not rootless)
+        super().__init__(paths, layers, id_mapped=not rootless, durable=durable)
 
     def usage(self, id: str) -> int:
         with self._tree_and_base(id) as (tree, _):

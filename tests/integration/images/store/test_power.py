@@ -16,6 +16,7 @@ import struct
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,16 @@ import pytest
 
 from harness.scripted_registry import layer
 from jaula.config import Paths
+from jaula.engine.networks.store import NetworkStore
 from jaula.errors import JaulaError
 from jaula.images.archive.import_ import import_tar
 from jaula.images.archive.load import load
 from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Verification
+from jaula.spec.network import NetworkRecord
+from jaula.state.database import Database
 from jaula.storage.layers.store import LayerStore
+from jaula.storage.volumes import VolumeStore
 
 CUTS = int(os.environ.get("JAULA_POWER_CUTS", "8"))
 EXT4_IOC_SHUTDOWN = 0x8004587D
@@ -86,13 +91,17 @@ def opened(top: Path, *, durable: bool = True) -> ImageStore:
 
 
 class Work:
-    """Loads, imports, tags and removals, one after the other, until the disk fails."""
+    """Loads, imports, tags, removals, volumes and networks, until the disk fails."""
 
-    def __init__(self, store: ImageStore, make: Any, turn: int) -> None:
+    def __init__(self, top: Path, store: ImageStore, make: Any, turn: int) -> None:
         self._store = store
+        self._volumes = VolumeStore(Paths(top / "root", top / "run"))
+        self.database = Database(top / "root" / "jaula.db")
         self._make = make
         self._turn = turn
         self.acknowledged: set[str] = set()
+        self.volumes: set[str] = set()
+        self.networks: set[str] = set()
         self.removed: set[str] = set()
 
     def run(self) -> None:
@@ -111,6 +120,12 @@ class Work:
             archive = self._make.pack(self._make.docker(BASE, top, names=(name,)))
             list(load(self._store, io.BytesIO(archive)))
         self.acknowledged.add(name)
+        self._volumes.create(f"volume{text}", {"turn": str(self._turn)})
+        self.volumes.add(f"volume{text}")
+        network = NetworkRecord(f"network{text}", f"id{text}", created=1, bridge="b")
+        NetworkStore(self.database).save(network)
+        self.database.sync()
+        self.networks.add(network.name)
         if number % 4 == 3:
             self._store.tag(name, f"tag{text}:1")
             self.acknowledged.add(f"tag{text}:1")
@@ -119,9 +134,11 @@ class Work:
             self._store.remove(name, force=True)
 
 
-def test_acknowledged_images_survive_a_power_failure(tmp_path: Path, make: Any) -> None:
+def test_what_was_acknowledged_survives_a_power_failure(tmp_path: Path, make: Any) -> None:
     disk = Disk(tmp_path)
     expected: set[str] = set()
+    expected_volumes: set[str] = set()
+    expected_networks: set[str] = set()
     for turn in range(CUTS):
         disk.mount()
         try:
@@ -137,12 +154,22 @@ def test_acknowledged_images_survive_a_power_failure(tmp_path: Path, make: Any) 
             for name in sorted(names)[:-4]:  # the disk stays small
                 store.remove(name)
             kept = set(sorted(names)[-4:])
-            work = Work(store, make, turn)
+            volumes = VolumeStore(Paths(disk.top / "root", disk.top / "run"))
+            assert {volume.name for volume in volumes.list()} >= expected_volumes
+            assert volumes.without_metadata() == []
+            work = Work(disk.top, store, make, turn)
+            networks = NetworkStore(work.database)
+            networks.load()
+            assert {network.name for network in networks} >= expected_networks
             thread = threading.Thread(target=work.run)
             thread.start()
             time.sleep(random.random() * 0.4)
             disk.cut()
             thread.join()
             expected = kept | (work.acknowledged - work.removed)
+            expected_volumes |= work.volumes
+            expected_networks |= work.networks
+            with suppress(JaulaError):
+                work.database.close()
         finally:
             disk.unmount()

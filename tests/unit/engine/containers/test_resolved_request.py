@@ -230,7 +230,9 @@ class Machine:
             image_policy=SimpleNamespace(check_run=nothing, check_start=nothing),
             runtime_table=RuntimeTable(self.config),
             network_store=SimpleNamespace(find=str, get=nothing),
-            snapshots=SimpleNamespace(name="overlay", instant=True, create=nothing, root=nothing),
+            snapshots=SimpleNamespace(
+                name="overlay", instant=True, create=nothing, sync=nothing, root=nothing
+            ),
             dns_servers=set(),
             id_ranges=IdRanges(1_000_000_000, 1 << 24),
             volume_mounts=SimpleNamespace(use=nothing_later),

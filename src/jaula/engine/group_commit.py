@@ -1,0 +1,41 @@
+"""Group commit: an answer leaves after the records that it reports are on the disk.
+
+Clients that wait at the same time share one fsync of the database's log. It runs in a thread of its
+own, so neither the event loop nor long work in the pool of threads delays it, or is delayed by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from jaula.engine.threads import in_own_thread
+from jaula.state.database import Database
+
+
+class GroupCommit:
+    """Waits until changes of the database are on the disk; without ``durable`` it never waits."""
+
+    def __init__(self, database: Database, *, durable: bool) -> None:
+        self._database = database
+        self._durable = durable
+        self._synced = 0  # changes
+        self._running: asyncio.Task[None] | None = None
+
+    async def wait(self) -> None:
+        """Wait until every change made before this call is on the disk.
+
+        :raises Unavailable: when the disk does not take them.
+        """
+        changes = self._database.changes
+        while self._durable and self._synced < changes:
+            # A sync that runs already may have begun before the newest change.
+            self._running = self._running or asyncio.create_task(self._sync())
+            await asyncio.shield(self._running)
+
+    async def _sync(self) -> None:
+        try:
+            changes = self._database.changes
+            await in_own_thread(self._database.sync)
+            self._synced = changes
+        finally:
+            self._running = None
