@@ -10,11 +10,15 @@ import sys
 import time
 from collections import Counter
 
+from chaos import power
 from chaos.campaign import Campaign
 from chaos.churn import churn
 from chaos.operations import OPERATIONS
 from chaos.sweep import run_point, sweep
 from chaos.target import Fault, target
+from harness.recorded_disk import NotPossible
+
+NOT_POSSIBLE = 77  # exit status
 
 
 def main() -> int:
@@ -28,11 +32,20 @@ def main() -> int:
     parser.add_argument("--role", help="sweep only this role")
     parser.add_argument("--every", type=int, default=1, help="sweep every k-th point")
     parser.add_argument("--first", type=int, default=1, help="the first point of the sweep")
+    parser.add_argument("--power", type=int, metavar="CUTS", help="power failures per operation")
+    parser.add_argument("--rounds", type=int, default=10, help="of the work that power ends")
+    parser.add_argument("--file-system", default="ext4", help="under the engine: ext4, xfs, btrfs")
+    parser.add_argument("--durability", default="strict", help="strict or relaxed")
     parser.add_argument("--point", help="one point: OPERATION/ROLE/STEP")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the target cleans up
     index = os.getpid() % 250 + 1
+    seed = options.seed if options.seed is not None else random.randrange(1 << 32)
     try:
+        if options.power:
+            return power.campaign(
+                options.power, options.rounds, seed, options.file_system, options.durability
+            )
         with target(index) as made:
             if options.point:
                 result = run_point(made, *options.point.split("/"))
@@ -40,7 +53,6 @@ def main() -> int:
                 return 1 if result.fault else 0
             if options.sweep:
                 return _sweep(made, options)
-            seed = options.seed if options.seed is not None else random.randrange(1 << 32)
             if options.churn is not None:
                 return churn(made, seed, options.clients, options.churn * 3600)
             campaign = Campaign(
@@ -55,6 +67,9 @@ def main() -> int:
     except Fault as fault:
         print(f"chaos: {fault}")
         return 1
+    except NotPossible as reason:
+        print(f"chaos: {reason}")
+        return NOT_POSSIBLE
 
 
 def _sweep(made: object, options: argparse.Namespace) -> int:
