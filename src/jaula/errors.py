@@ -62,6 +62,12 @@ class Unsupported(JaulaError):
     status = 501
 
 
+class TooManyRequests(JaulaError):
+    """The caller has used up its share; the same request is possible later."""
+
+    status = 429
+
+
 class Unavailable(JaulaError):
     """A required service does not respond."""
 

@@ -174,7 +174,7 @@ def test_the_policy_decides_by_certificate_and_the_audit_log_names_it(secured: S
     assert made.returncode == 0, made.stderr
     assert "may not" in secured.cli("docker", "rm", "hers", person="bob").stderr
     log = secured.engine.root / "lib" / "audit"
-    lines = [json.loads(line) for path in log.glob("*.log") for line in path.open()]
+    lines = [json.loads(line) for path in log.rglob("*.log") for line in path.open()]
     mine = [line for line in lines if line.get("certificate") == "bob"]
     assert {line["fingerprint"] for line in mine} == {fingerprint(secured.people["bob"])}
     assert any(line["status"] == 403 and line["asks"] == ["host-mount=/etc:ro"] for line in mine)

@@ -68,7 +68,7 @@ async def _serve(
     from jaula.daemon.reload import Reloader
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.containers import log_config, presets
-    from jaula.state.audit_log import AuditLog
+    from jaula.state.audit_trail import AuditTrail
 
     log = logging.getLogger("jaula.engine")
     try:
@@ -77,7 +77,7 @@ async def _serve(
         policy = daemon_policy.load_policy(config)
         context = _context(config)
         engine = new_engine(config, runtime)
-        gateway = Gateway(engine, policy, AuditLog(config.paths.audit_log))
+        gateway = Gateway(engine, policy, AuditTrail(config.paths.audit_log))
     except BaseException:
         runtime.close()
         raise

@@ -1,7 +1,7 @@
 """The audit log: one line for each request that changed, or tried to change, something.
 
 ``<root>/audit/`` (mode 0700) has files of 16 MiB at most, named by the number of their first line,
-and the file ``head``. Sixteen files are kept; removing older ones is logged.
+and the file ``head``. 32 files are kept; removing older ones is logged.
 
 **Format.** A line is a JSON object (:class:`AuditEntry`). It has a number ``n``, one more than the
 previous line's, and ``prev``, the SHA-256 of the previous line without its newline; the first
@@ -45,7 +45,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request: the client, the operation, the object, the relaxations and the result.
 
     ``login_uid`` is the uid of the login session, whatever uid the client has now. Values of
-    environment variables are never logged.
+    environment variables are never logged. ``count`` is set if a line stands for several requests.
 
     A long text is cut, and ends in its length and the SHA-256 of the whole text. Of long lists the
     first words are kept; ``argv_cut`` and ``asks_cut`` have the number of all words and the SHA-256
@@ -69,6 +69,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     argv_cut: str = ""
     status: int = 0
     error: str = ""
+    count: int = 0
     up_to: int = 0
     up_to_hash: str = ""
 
@@ -292,7 +293,7 @@ def _missing_lines(first: int, last: int) -> str:
 
 
 MAX_FILE_SIZE = 16 << 20  # bytes
-MAX_FILES = 16
+MAX_FILES = 32
 HEAD = "head"
 _SUFFIX = ".log"
 _HEAD_READS, _HEAD_PAUSE = 20, 0.01  # seconds
@@ -310,6 +311,7 @@ class AuditLog:
         self._kept_files = kept_files
         self._waiting: deque[tuple[int, AuditEntry]] = deque()
         self._lost = 0
+        self._written = 0  # bytes since the start
         self._dirty = False
         self.on_dirty: Callable[[], None] = lambda: None
         self.last = Head()
@@ -420,13 +422,18 @@ class AuditLog:
                 hint=f"free space in {self._directory}",
             )
 
-    def append(self, entry: AuditEntry) -> None:
-        """Write one line. If that fails, the line waits for the next call or for :meth:`check`."""
+    def append(self, entry: AuditEntry) -> int:
+        """Write one line, and return its bytes with those of lines that waited.
+
+        If that fails, the line waits for the next call or for :meth:`check`.
+        """
+        before = self._written
         if len(self._waiting) == _MAX_WAITING:
             self._waiting.popleft()
             self._lost += 1
         self._waiting.append((time.time_ns(), entry))
         self._flush()
+        return self._written - before
 
     def _flush(self) -> None:
         try:
@@ -453,6 +460,7 @@ class AuditLog:
         if written != len(line) + 1:
             raise OSError(28, "short write")
         self._size += written
+        self._written += written
         self.last = Head(self.last.n + 1, line_hash(line))
         self._write_head()
         if not self._dirty:

@@ -94,6 +94,29 @@ def test_refusals_and_failures_are_noted(
     )
 
 
+def test_repeated_refusals_do_not_replace_entries(
+    new_engine: Callable[..., PrivateEngine], tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[user.54321]\naccess = "run"\n')
+    lone = new_engine("--policy", str(policy))
+    lone.run.chmod(0o711)
+    lone.socket.chmod(0o666)
+    user = ApiUser(lone, 54321, 54321)
+    for number in range(50):
+        assert user.request("POST", f"/containers/none-{number}/kill").status == 404
+    about = [line for line in lines(lone) if line["action"] == "container kill"]
+    assert [line["object"] for line in about] == ["none-0"]
+    lone.stop()
+    refused = lone.root / "lib" / "audit" / "refused"
+    counted = json.loads(next(refused.glob("*.log")).read_bytes().splitlines()[-1])
+    assert (counted["object"], counted["count"]) == ("none-49", 49)
+    done = lone.cli("jaula", "system", "audit-log", "--verify", "--root", str(lone.root / "lib"))
+    assert done.returncode == 0
+    assert "refused requests: lines 1 to 2 are intact" in done.stdout
+    lone.start()
+
+
 def test_the_log_is_whole_after_kills_in_the_middle_of_work(lone: PrivateEngine) -> None:
     for _ in range(3):
         stop = threading.Event()

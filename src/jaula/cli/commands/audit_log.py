@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from jaula.state.audit_log import Verification
+
 FORMATS = ("table", "json")
 _HEADINGS = ("TIME", "USER", "PROCESS", "ACTION", "OBJECT", "STATUS", "RELAXED")
 
@@ -71,18 +73,27 @@ def _root(options: Options) -> Path:
 
 def _verify(directory: Path) -> int:
     from jaula.state import audit_log
+    from jaula.state.audit_trail import REFUSED
 
-    first, last, errors = audit_log.verify(directory)
+    refused = directory / REFUSED
+    intact = _report("", audit_log.verify(directory))
+    if refused.is_dir():  # an older engine wrote none
+        intact &= _report("refused requests: ", audit_log.verify(refused))
+    return 0 if intact else 1
+
+
+def _report(prefix: str, verification: Verification) -> bool:
+    """Print the result for one log. Return whether it is intact."""
+    first, last, errors = verification
     for error in errors:
-        print(error.text)
+        print(prefix + error.text)
     if errors:
-        print("the log is NOT intact")
-        return 1
-    if not last.n:
-        print("the log is empty and intact")
-        return 0
-    print(f"lines {first} to {last.n} are intact; the head is {last.hash}")
-    return 0
+        print(f"{prefix}the log is NOT intact")
+    elif not last.n:
+        print(f"{prefix}the log is empty and intact")
+    else:
+        print(f"{prefix}lines {first} to {last.n} are intact; the head is {last.hash}")
+    return not errors
 
 
 def _print(directory: Path, output_format: str, since: float, until: float) -> None:
@@ -98,10 +109,25 @@ def _print(directory: Path, output_format: str, since: float, until: float) -> N
 
 
 def _entries(directory: Path, since: float, until: float) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield the entries of a time span, raw and parsed.
+    """Yield the entries of a time span in the order of their times, raw and parsed.
 
     Damaged lines are skipped: --verify reports them.
     """
+    import heapq
+
+    from jaula.state.audit_trail import REFUSED
+
+    logs = [each for each in (directory, directory / REFUSED) if each.is_dir()]
+    if not logs:
+        raise FileNotFoundError(directory)
+    merged = heapq.merge(*map(_log_entries, logs), key=lambda each: each[0])
+    for when, raw, entry in merged:
+        if since <= when <= until:
+            yield raw, entry
+
+
+def _log_entries(directory: Path) -> Iterator[tuple[float, bytes, dict[str, Any]]]:
+    """Yield the entries of one log with their times."""
     import json
 
     from jaula.state import audit_log
@@ -113,8 +139,7 @@ def _entries(directory: Path, since: float, until: float) -> Iterator[tuple[byte
                 when = units.unix_time(entry["time"])
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
-            if since <= when <= until:
-                yield raw, entry
+            yield when, raw, entry
 
 
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
@@ -127,6 +152,8 @@ def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
     action = entry.get("action", "")
     if entry.get("argv"):
         action += ": " + " ".join(entry["argv"])
+    if entry.get("count"):
+        action = f"{entry['count']} x {action}"
     process = f"{entry.get('command', '')} {entry.get('pid', '')}".strip()
     process = process or str(entry.get("address", ""))
     cells = (
@@ -164,7 +191,8 @@ COMMAND = Command(
         "defaults. Arguments of exec'd programs are shown, environments never. With --verify "
         "each line is compared with the hash in the next line, and the last line with the head "
         "that is stored separately. This detects lines that were changed, removed, inserted, "
-        "appended or truncated."
+        "appended or truncated. Refused requests have files of their own; those that repeat "
+        "are one line with their number."
     ),
     examples=(
         ("Requests refused today", "jaula system audit-log --since 24h | grep ' 403 '"),

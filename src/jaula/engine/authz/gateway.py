@@ -17,6 +17,7 @@ from weakref import WeakSet
 from jaula.engine.authz.policy import caller_of
 from jaula.engine.authz.session import DONE, Session
 from jaula.state.audit_log import AuditEntry
+from jaula.state.audit_trail import WINDOW
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.policy import Policy
     from jaula.engine.engine import Engine
     from jaula.spec.api_params import Origin
-    from jaula.state.audit_log import AuditLog
+    from jaula.state.audit_trail import AuditTrail
 
 log = logging.getLogger("jaula.engine")
 _SYNC_DELAY = 1.0  # seconds until an entry of the audit log is forced to disk
@@ -142,18 +143,20 @@ class EngineApi:
 class Gateway:
     """Makes a session for each connection, and writes the audit log to disk."""
 
-    def __init__(self, engine: Engine, policy: Policy, audit_log: AuditLog) -> None:
+    def __init__(self, engine: Engine, policy: Policy, audit_trail: AuditTrail) -> None:
         self._engine = engine
         self._policy = policy
-        self._audit_log = audit_log
+        self._audit_trail = audit_trail
+        self._flushing = False
         self._syncing = BackgroundTasks(log, "audit log")
         self._sessions: WeakSet[Session] = WeakSet()
         self._reserved: Counter[tuple[Share, str]] = Counter()  # objects that are being created
-        audit_log.on_dirty = self._sync_soon
+        audit_trail.set_on_dirty(self._sync_soon)
+        audit_trail.on_counted = self._flush_soon
         self._record("engine start")
 
     def _record(self, action: str) -> None:
-        self._audit_log.append(
+        self._audit_trail.append(
             AuditEntry(
                 uid=os.getuid(),
                 pid=os.getpid(),
@@ -176,7 +179,7 @@ class Gateway:
         """Return the engine for one connection."""
         caller = caller_of(peer)
         rule = self._policy.rule_of(caller)
-        session = Session(self._engine, caller, rule, self._audit_log, peer, self._reserved)
+        session = Session(self._engine, caller, rule, self._audit_trail, peer, self._reserved)
         self._sessions.add(session)
         return EngineApi(self._engine, session)
 
@@ -186,11 +189,26 @@ class Gateway:
     async def _sync(self) -> None:
         await asyncio.sleep(_SYNC_DELAY)
         try:
-            await asyncio.to_thread(self._audit_log.syncer())
+            await asyncio.to_thread(self._audit_trail.syncer())
         except OSError as error:
             log.error("the audit log cannot be written to disk: %s", error)
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._syncing.spawn(self._flush())
+
+    async def _flush(self) -> None:
+        """Write the counts of refused requests when their minute is over."""
+        try:
+            left = True
+            while left:
+                await asyncio.sleep(WINDOW)
+                left = self._audit_trail.flush()
+        finally:
+            self._flushing = False
 
     async def close(self) -> None:
         """Write the rest of the audit log; call it when nothing is served any more."""
         self._syncing.cancel()
-        self._audit_log.close()
+        self._audit_trail.close()

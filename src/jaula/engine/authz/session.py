@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jaula.engine.relaxations import Privilege
     from jaula.errors import NotAuthorized
     from jaula.spec.api_params import Origin
-    from jaula.state.audit_log import AuditLog
+    from jaula.state.audit_trail import AuditTrail
     from jaula.state.records import ResolvedRequest
 
 DONE, FAILED, CLIENT_CLOSED = 200, 500, 499  # statuses; nginx uses 499 for a client that left
@@ -52,7 +52,7 @@ class Session:
         engine: Engine,
         caller: Caller,
         rule: PolicyRule,
-        audit_log: AuditLog,
+        audit_trail: AuditTrail,
         peer: Origin | None,
         reserved: Counter[tuple[Share, str]],
     ) -> None:
@@ -60,7 +60,7 @@ class Session:
         self.reserved = reserved
         self.caller = caller
         self.rule = rule
-        self.audit_log = audit_log
+        self.audit_trail = audit_trail
         self.peer = peer
 
     @property
@@ -77,6 +77,11 @@ class Session:
     def is_admin(self) -> bool:
         """Whether the caller has root's power over the host anyway."""
         return self.rule.access is AccessLevel.ALL
+
+    @property
+    def share_key(self) -> str:
+        """The key of the caller's share of the audit log, empty if it has no limit."""
+        return "" if self.is_admin else self.caller.key
 
     def denial(self, action: str, advice: str = _OPERATOR) -> NotAuthorized:
         """Return the error for an action that the rule does not allow."""
@@ -362,7 +367,7 @@ class AuditedAction:
 
     def __enter__(self) -> AuditedAction:
         if not self._revokes:
-            self._session.audit_log.check()
+            self._session.audit_trail.check(self._session.share_key)
         return self
 
     # -- checks of the caller's rule -------------------------------------------------------------
@@ -457,7 +462,7 @@ class AuditedAction:
         elif self._error:
             status, text = FAILED, self._error
         session, peer = self._session, self._session.peer
-        session.audit_log.append(
+        session.audit_trail.append(
             AuditEntry(
                 uid=session.caller.uid,
                 pid=session.caller.pid,
@@ -474,7 +479,8 @@ class AuditedAction:
                 argv=self._argv,
                 status=status,
                 error=text,
-            )
+            ),
+            session.share_key,
         )
 
 

@@ -20,10 +20,10 @@ class Log:
     def __init__(self) -> None:
         self.entries: list[Any] = []
 
-    def check(self) -> None:
+    def check(self, caller: str) -> None:
         return
 
-    def append(self, entry: Any) -> None:
+    def append(self, entry: Any, caller: str) -> None:
         self.entries.append(entry)
 
 
