@@ -3,7 +3,7 @@
 Callers read the last line of level ``error`` in a JSON log (containerd), or the text on standard
 error (conmon). Without ``--log``, lines go to standard error. With it the log gets the line, and
 the text of an error goes to standard error as well. The formats are those of logrus, which callers
-parse.
+parse. A message is one line of at most a kilobyte, whatever a hook printed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ import time
 
 from jaula.spec import fast_json
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 _LEVELS = ("debug", "info", "warning", "error")
+MAX_LINE = 1024  # bytes of a line, with its end
+_LENGTHS = (900, 450, 140)  # characters of a message, tried until the encoded line fits
 
 
 class Log:
@@ -22,14 +28,15 @@ class Log:
     def __init__(self, path: str = "", log_format: str = "text", *, debug: bool = False) -> None:
         self._json = log_format == "json"
         self._minimum = 0 if debug else 1
+        self.debugging = debug
         self._to_stderr = not path
         self._fd = 2
         if path:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
             self._fd = os.open(path, flags, 0o644)
 
-    def debug(self, text: str) -> None:
-        """Log a message that only ``--debug`` keeps."""
+    def step(self, text: str) -> None:
+        """Log a step of the command, which only ``--debug`` keeps."""
         self._write("debug", text)
 
     def warning(self, text: str) -> None:
@@ -40,14 +47,29 @@ class Log:
         """Log why the command failed, and write the plain text to standard error."""
         self._write("error", text)
         if not self._to_stderr:
-            os.write(2, f"{text}\n".encode(errors="replace"))
+            line = next(line for line in _lines(text, str) if len(line) <= MAX_LINE)
+            os.write(2, line)
 
     def _write(self, level: str, text: str) -> None:
         if _LEVELS.index(level) < self._minimum:
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        if self._json:
-            line = fast_json.encode({"level": level, "msg": text, "time": now})
-        else:
-            line = f"time={fast_json.encode(now)} level={level} msg={fast_json.encode(text)}"
-        os.write(self._fd, f"{line}\n".encode(errors="replace"))
+
+        def encode(message: str) -> str:
+            if self._json:
+                return fast_json.encode({"level": level, "msg": message, "time": now})
+            text = fast_json.encode(message)
+            return f"time={fast_json.encode(now)} level={level} msg={text}"
+
+        os.write(self._fd, next(line for line in _lines(text, encode) if len(line) <= MAX_LINE))
+
+
+def _lines(text: str, encode: Callable[[str], str]) -> Iterator[bytes]:
+    """Yield the encoded line of a message, then shorter ones; the last fits into any encoding."""
+    text = " ".join(text.split("\n")).replace("\r", " ").strip()
+    if len(text) <= _LENGTHS[0]:
+        yield f"{encode(text)}\n".encode(errors="replace")
+    for length in _LENGTHS:
+        tail = length // 3
+        short = f"{text[: length - tail]} ... {text[-tail:]}" if len(text) > length else text
+        yield f"{encode(short)}\n".encode(errors="replace")

@@ -104,6 +104,7 @@ def run(argv: Sequence[str]) -> int:
             _print(_command_usage(name, module))
             return 0
         code = getattr(module, "FAILURE", 1)
+        log.step(f"{name}: containers are in {settings.root}")
         status: int = module.run(CommandArgs(name, options, arguments, settings, log))
         return status
     except JaulaError as error:
@@ -116,6 +117,14 @@ def run(argv: Sequence[str]) -> int:
         path = f"{error.filename}: " if error.filename else ""
         text = path + (error.strerror or str(error)).lower()
         log.error(text)
+    except Exception as error:  # noqa: BLE001 - a defect of this program is one line too
+        text = f"internal error: {type(error).__name__}: {error}"
+        log.error(text)
+        if log.debugging:
+            import traceback
+
+            for line in traceback.format_exc().splitlines():
+                log.step(line)
     return code
 
 

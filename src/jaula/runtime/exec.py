@@ -11,6 +11,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+from collections.abc import Callable
 from typing import NoReturn
 
 import msgspec
@@ -24,6 +25,7 @@ from jaula.runtime import seqpacket
 from jaula.runtime.create.process import ProcessHandle, Stdio, clone_into, stdio_pipes
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import lsm_labels, program
+from jaula.runtime.init.step import ignore
 from jaula.runtime.init.sync import follow, report, socket_at, wait_to_proceed
 from jaula.runtime.interfaces import AttachCgroup
 from jaula.spec.runtime import Process
@@ -52,6 +54,7 @@ class ExecOptions(msgspec.Struct, frozen=True):
     preserve: int = 0  # number of descriptors that the program inherits, from 3 on
     initial_cpus: frozenset[int] = frozenset()  # before it joins the cgroup; empty: unchanged
     final_cpus: frozenset[int] = frozenset()
+    debug: Callable[[str], None] = ignore  # gets each step as it begins
 
 
 def start(
@@ -79,6 +82,7 @@ def start(
                 *options.owner_ids, options.stdin_open, child_fds, context=context
             )
         flags = different_namespaces(init_pid)
+        options.debug(f"enter the cgroup and the namespaces of process {init_pid}")
         if options.initial_cpus:
             os.sched_setaffinity(0, options.initial_cpus)
         stage_pid, stage_pidfd = clone_into(
@@ -109,6 +113,7 @@ def start(
             check=lambda pid: lsm_labels.check(pid, config.labels),
             filtered=config.filter is not None,
             raw_output=options.raw_output,
+            debug=options.debug,
         )
     except BaseException:
         _close(*parent_stdio)

@@ -255,3 +255,27 @@ def test_an_invalid_interval_is_refused(runtime: PrivateRuntime, interval: str) 
             assert "--interval: " in done.stderr
         else:
             assert done.returncode == 0
+
+
+def test_debug_says_what_is_done_step_by_step(runtime: PrivateRuntime, tmp_path: Path) -> None:
+    bundle = runtime.bundle(script="true")
+    log = tmp_path / "log"
+    words = ("--debug", "--log", str(log), "--log-format", "json", "run", "--bundle")
+    done = runtime.command(*words, str(bundle.path), bundle.id)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["level"] for line in lines} == {"debug"}
+    steps = [line["msg"] for line in lines]
+    expected = [
+        "run: containers are in ",
+        "read and validate ",
+        "create cgroup /",
+        "init: mount proc at /proc",
+        "init: enter the root",
+        "the program runs",
+        "remove cgroup /",
+    ]
+    positions = [
+        next(n for n, step in enumerate(steps) if step.startswith(start)) for start in expected
+    ]
+    assert positions == sorted(positions), steps

@@ -69,6 +69,7 @@ def create_container(
     check_id(container_id)
     preserve = preserve_fds.count(options)
     bundle = os.path.realpath(options.get("bundle") or ".")
+    args.log.step(f"read and validate {bundle}/{CONFIG}")
     spec = bundles.load(bundle)
     for warning in validation.check(spec):
         args.log.warning(warning)
@@ -93,6 +94,7 @@ def create_container(
     )
     with Container.create(settings.root, container_id) as container:
         try:
+            args.log.step(f"write {container.path}")
             container.write(CONFIG, oci.encode(spec))
             container.write(STATE, record.encode())
             relay_terminal = foreground and spec.process.terminal
@@ -145,6 +147,7 @@ def _launch(
             session_keyring=not options.on("no-new-keyring"),
             pivot=not options.on("no-pivot"),
             unprivileged=os.geteuid() != 0,
+            debug=args.log.step,
         )
         interfaces = services.load(args.settings, spec.annotations)
         _refuse_frozen(interfaces.cgroups, record.cgroup)
@@ -186,6 +189,7 @@ def _publish(
 ) -> None:
     """Record init, and pass its terminal, pidfd and pid to the caller."""
     options = args.options
+    args.log.step(f"record process {handle.pid}")
     record.pid = handle.pid
     record.start_time = process_facts(handle.pid)[1]
     driver = services.cgroup_driver(args.settings)

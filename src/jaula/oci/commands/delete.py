@@ -64,6 +64,7 @@ def _delete(args: CommandArgs, container: Container, *, force: bool) -> None:
             f"cannot delete container {container.id} that is not stopped: {status}",
             hint="kill it first, or use --force",
         )
+    args.log.step("kill every process")
     kill(record)
     remove(args, container, record)
 
@@ -126,6 +127,7 @@ def remove(args: CommandArgs, container: Container, record: Record) -> None:
     """Remove what is left of a container whose init has exited; the directory goes last."""
     settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
     if record.cgroup:
+        args.log.step(f"remove cgroup {record.cgroup}")
         try:
             with services.cgroup_driver(settings).open(record.cgroup) as cgroup:
                 cgroup.kill()
@@ -144,6 +146,7 @@ def remove(args: CommandArgs, container: Container, record: Record) -> None:
         except InvalidRequest as error:
             text = f"poststop hooks of container {record.id} are lost: {error}"
             args.log.warning(text)
+    args.log.step(f"remove {container.path}")
     container.remove()
 
 
@@ -155,6 +158,7 @@ def run_poststop(args: CommandArgs, record: Record, spec: oci.Spec) -> None:
 
     record.pid = 0
     for hook in spec.hooks.poststop:
+        args.log.step(f"hook {hook.path} is due")
         try:
             hooks.run("poststop", (hook,), record.state("stopped"))
         except JaulaError as error:

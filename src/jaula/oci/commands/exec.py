@@ -199,6 +199,7 @@ def _start(
             console=_console_size(args, process),
             raw_output=process.terminal and not args.options.get("console-socket"),
             preserve=preserve,
+            debug=args.log.step,
             initial_cpus=rlimits.cpu_list(affinity.initial or ""),
             final_cpus=rlimits.cpu_list(affinity.final or ""),
         )

@@ -35,8 +35,10 @@ def run(args: CommandArgs) -> int:
         everything = args.options.on("all") or (
             signum == signal.SIGKILL and not _has_pid_namespace(container)
         )
+    args.log.step(f"send signal {signum} to process {record.pid}")
     delivered = _signal_init(record, signum)
     if everything or (signum == signal.SIGKILL and not delivered):
+        args.log.step(f"send signal {signum} to the processes of cgroup {record.cgroup}")
         delivered = _signal_all(record, signum) or delivered
     if not delivered:
         raise Conflict("container not running")

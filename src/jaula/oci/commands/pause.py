@@ -20,5 +20,6 @@ def run(args: CommandArgs) -> int:
         if status not in ("running", "created"):
             raise Conflict(f"cannot pause container {container.id}: it is {status}")
         with services.cgroup_of(record) as cgroup:
+            args.log.step(f"freeze cgroup {record.cgroup}")
             cgroup.freeze()
     return 0

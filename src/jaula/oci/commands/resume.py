@@ -20,5 +20,6 @@ def run(args: CommandArgs) -> int:
         if status != "paused":
             raise Conflict(f"cannot resume container {container.id}: it is {status}, not paused")
         with services.cgroup_of(record) as cgroup:
+            args.log.step(f"thaw cgroup {record.cgroup}")
             cgroup.thaw()
     return 0

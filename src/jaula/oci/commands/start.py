@@ -28,7 +28,9 @@ def run(args: CommandArgs) -> int:
             raise Conflict("cannot start a container that has stopped")
         if status != "created":
             raise Conflict("cannot start an already running container")
+        args.log.step(f"tell process {record.pid} to continue")
         start_init(container, record)
+        args.log.step("the program runs")
         verify_labels(container, record)
         container.unlock()  # a hook may want to use the container
         run_poststart(args, container, record)
@@ -120,6 +122,8 @@ def run_poststart(args: CommandArgs, container: Container, record: Record) -> No
     spec = oci.decode(config)
     if spec.hooks is None:
         return
+    for hook in spec.hooks.poststart:
+        args.log.step(f"hook {hook.path} is due")
     try:
         hooks.run("poststart", spec.hooks.poststart, record.state("running"))
     except JaulaError:

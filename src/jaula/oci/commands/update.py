@@ -50,6 +50,7 @@ def run(args: CommandArgs) -> int:
             raise Conflict(f"cannot update container {container.id}: it is {status}")
         if limits == oci.Resources():
             return 0  # as of docker update --restart
+        args.log.step(f"set the limits of cgroup {record.cgroup}")
         with services.cgroup_of(record) as cgroup:
             for warning in cgroup.apply(limits):
                 args.log.warning(warning)

@@ -31,6 +31,7 @@ from jaula.runtime.create.rootfs import mount_root, prepare_mounts
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import hooks, init, lsm_labels
 from jaula.runtime.init.exec import ProcessConfig
+from jaula.runtime.init.step import ignore
 from jaula.runtime.init.sync import follow, report
 from jaula.runtime.interfaces import Cgroup, Interfaces
 from jaula.spec.rootfs import DirectoryRoot, RootSource
@@ -58,6 +59,7 @@ class CreateOptions(msgspec.Struct, frozen=True):
     session_keyring: bool = True  # create a session keyring (keyrings(7))
     pivot: bool = True  # False: use chroot instead of pivot_root
     unprivileged: bool = False  # no privileges over the mount namespace of this process
+    debug: Callable[[str], None] = ignore  # gets each step as it begins
 
 
 def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> ProcessHandle:
@@ -70,7 +72,9 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
     if linux is None or process_spec is None:
         raise RuntimeFailure("the spec has no linux or no process section")
     fd_stack = FdStack()
+    debug = options.debug
     try:
+        debug("compile the process and its filter of system calls")
         config = init_exec.prepare(
             process_spec,
             linux,
@@ -81,6 +85,7 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
             session_keyring=options.session_keyring,
             annotations=spec.annotations,
         )
+        debug(f"create cgroup {options.cgroup}")
         cgroup = interfaces.cgroups.create(options.cgroup)
         try:
             if cgroup.frozen():
@@ -88,12 +93,14 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
                     f"cgroup {options.cgroup} is frozen: the container could not start",
                     hint="thaw the cgroup that it is below",
                 )
+            debug("set the limits of the cgroup")
             warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
             pid, master, parent_stdio = _create_init(
                 spec, linux, process_spec, config, options, cgroup, fd_stack
             )
             cgroup.release_pause_process()
         except BaseException:
+            debug("undo: kill the processes and remove the cgroup")
             cgroup.kill()
             cgroup.destroy()
             raise
@@ -116,6 +123,7 @@ def _create_init(
     fd_stack: FdStack,
 ) -> tuple[int, int, Stdio]:
     """Create init. Return (pid, terminal master or -1, our ends of its pipes or -1)."""
+    options.debug("open and create namespaces")
     ns = namespaces.plan(
         linux,
         options.sandbox,
@@ -129,6 +137,7 @@ def _create_init(
     selinux = bool(linux.mount_label) and os.path.exists("/sys/fs/selinux/enforce")
 
     def prepare() -> tuple[int, dict[int, int]]:
+        options.debug("create the root and the bind mounts, detached")
         try:
             context = linux.mount_label if selinux else None
             root = fd_stack.add(mount_root(options.root, ns.user_fd, ns.owner, context=context))
@@ -183,6 +192,7 @@ def _create_init(
         hooks=spec.hooks,
         shared_pid=SharedPid(),
         state=options.state,
+        debug=options.debug,
     )
     try:
         pid, master = _fork_stage(
@@ -246,17 +256,20 @@ def _fork_stage(
         died_message="init died while the container was created",
         start_hooks=bool(spec_hooks and spec_hooks.start_container),
         waits_for_start=init_config.start_socket >= 0,
-        run_hooks=_runtime_hooks(spec_hooks, init_config.state),
+        run_hooks=_runtime_hooks(spec_hooks, init_config.state, init_config.debug),
         hooks_inside=bool(
             spec_hooks and (spec_hooks.create_container or spec_hooks.start_container)
         ),
         check=lambda pid: lsm_labels.check(pid, init_config.process.labels),
         filtered=init_config.process.filter is not None,
         raw_output=raw_output,
+        debug=init_config.debug,
     )
 
 
-def _runtime_hooks(spec_hooks: Hooks | None, state: State | None) -> Callable[[int], None] | None:
+def _runtime_hooks(
+    spec_hooks: Hooks | None, state: State | None, debug: Callable[[str], None]
+) -> Callable[[int], None] | None:
     """Return a function that runs the hooks of the runtime's namespaces."""
     if spec_hooks is None or state is None:
         return None
@@ -264,6 +277,8 @@ def _runtime_hooks(spec_hooks: Hooks | None, state: State | None) -> Callable[[i
     def run(pid: int) -> None:
         if not spec_hooks.prestart and not spec_hooks.create_runtime:
             return
+        for hook in (*spec_hooks.prestart, *spec_hooks.create_runtime):
+            debug(f"hook {hook.path} is due")
         current = structs.replace(state, pid=pid, status="creating")
         pidfd = os.pidfd_open(pid)
         try:

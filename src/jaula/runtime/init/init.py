@@ -36,7 +36,7 @@ from jaula.runtime.init.mask_steps import (
     Sysctl,
     WorkingDirectory,
 )
-from jaula.runtime.init.step import RootfsContext, Step
+from jaula.runtime.init.step import RootfsContext, Step, ignore
 from jaula.runtime.init.sync import HOOKS_DONE, report, socket_at, wait_to_proceed
 from jaula.spec.runtime import Hooks, State
 
@@ -70,6 +70,7 @@ class InitConfig(msgspec.Struct, frozen=True):
     hooks: Hooks | None = None
     shared_pid: SharedPid | None = None  # of init, for the parent
     state: State | None = None  # of the container, for hooks
+    debug: Callable[[str], None] = ignore  # gets each step, until the root is entered
 
 
 START = b"S"  # sent by the start command
@@ -129,12 +130,14 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
                 action, hooks_due = "hooks", False
                 _hooks(config, sync_sock)
             action = step.describe()
+            config.debug(f"init: {action}")
             step.execute(context)
         if hooks_due:
             action = "hooks"
             _hooks(config, sync_sock)
         context.finish()
         action = "enter the root"
+        config.debug(f"init: {action}")
         if config.own_mounts and config.pivot:
             _pivot(root)
         else:

@@ -32,6 +32,7 @@ from jaula.kernel.namespaces import SharedPid
 from jaula.runtime import seqpacket
 from jaula.runtime.init.exec import ExecError
 from jaula.runtime.init.rlimits import set_limits
+from jaula.runtime.init.step import ignore
 from jaula.spec.runtime import Process
 
 HOOKS_DONE = b"D"
@@ -57,6 +58,7 @@ def follow(
     hooks_inside: bool = False,
     filtered: bool = False,
     raw_output: bool = False,
+    debug: Callable[[str], None] = ignore,
 ) -> tuple[int, int]:
     """Follow a new process until it executes or waits; return (pid, terminal master or -1).
 
@@ -66,8 +68,8 @@ def follow(
     program runs. ``start_hooks`` says that the spec has startContainer hooks, ``waits_for_start``
     that init waits for a later start. ``hooks_inside`` says that init runs hooks, which may take
     any time. ``filtered`` says that the process installs a system call filter, ``raw_output`` that
-    its terminal passes newlines on as they are. ``sock`` and the pidfd are closed, and the stage is
-    reaped.
+    its terminal passes newlines on as they are. ``debug`` gets each step. ``sock`` and the pidfd
+    are closed, and the stage is reaped.
 
     :raises RuntimeFailure: with the reported error, or with ``died_message`` if the process died
         or stopped silently; neither process is left then.
@@ -92,6 +94,7 @@ def follow(
             kind, rest = data[:1], data[1:]
             if kind == b"P":
                 pid = int(rest)
+                debug(f"process {pid} is created")
                 os.kill(stage_pid, signal.SIGKILL)  # it has no other work, and may be stopped
             elif kind == b"T":
                 master = fds[0]
@@ -102,8 +105,10 @@ def follow(
             elif kind == b"R":
                 ready = True
             elif kind == b"H":
+                debug("the root is built, hooks are due")
                 hooks_due = True
             elif kind == b"W":
+                debug("the process waits to be started")
                 waiting = True
             elif kind == HOOKS_DONE:
                 hooks_pending = False
@@ -117,6 +122,7 @@ def follow(
                 seqpacket.send(sock, b"C")
             if pid and ready:
                 ready, go_sent = False, True
+                debug("the process is ready: set its limits, let it continue")
                 set_limits(pid, process_spec)  # it has opened what it needs
                 seqpacket.send(sock, b"G%d" % pid)
         succeeded = waiting if waits_for_start else go_sent and not hooks_pending
@@ -128,6 +134,8 @@ def follow(
             failure = RuntimeFailure(f"{KILLED_BY_FILTER if by_filter else died_message}: {reason}")
         if failure is not None:
             raise failure
+        if not waiting:
+            debug("the program runs")
         if check is not None and not waiting:
             check(pid)
     except BaseException:
