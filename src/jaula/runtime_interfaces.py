@@ -5,6 +5,7 @@ Imported in the zygote, so imports at the top must stay few.
 
 from __future__ import annotations
 
+import socket
 from typing import cast
 
 from jaula.runtime.interfaces import CgroupDriver, Interfaces
@@ -22,4 +23,10 @@ def runtime_interfaces(no_cgroup: str = "") -> Interfaces:
     from jaula.security.seccomp.seccomp import program
 
     driver = cgroups.detect() if paths.rootless_uid() is None else cgroups.delegated(no_cgroup)
-    return Interfaces(cast(CgroupDriver, driver), open_writer, program)
+    return Interfaces(cast(CgroupDriver, driver), open_writer, program, _follow_logs)
+
+
+def _follow_logs(engine: socket.socket) -> None:
+    from jaula.logs import follower  # it imports asyncio, which a shim does without
+
+    follower.main(engine)

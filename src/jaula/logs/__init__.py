@@ -1,7 +1,7 @@
 """Container logs: writers by driver name, and readers of stored logs.
 
-The shim uses :func:`open_writer` only. :mod:`jaula.logs.reader.follow` belongs to the engine: it
-needs asyncio, and no module of this package imports it.
+The shim uses :func:`open_writer` only. :mod:`jaula.logs.follower` is a process of its own: it needs
+asyncio, and no other module of this package imports it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from jaula.runtime.interfaces import CgroupDriver, Interfaces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from socket import socket
 
     from jaula.oci.container import Record
     from jaula.runtime.interfaces import Cgroup, LogWriter
@@ -21,7 +22,7 @@ def load(settings: Settings, annotations: Mapping[str, str] | None = None) -> In
 
     :raises Unsupported: when the host has no usable cgroups.
     """
-    return Interfaces(cgroup_driver(settings, annotations), _no_log, seccomp_program)
+    return Interfaces(cgroup_driver(settings, annotations), _no_log, seccomp_program, _no_followers)
 
 
 def cgroup_driver(settings: Settings, annotations: Mapping[str, str] | None = None) -> CgroupDriver:
@@ -49,6 +50,10 @@ def seccomp_program(seccomp: Seccomp, cache: str | None) -> tuple[bytes, int]:
 
 
 def _no_log(driver: str, options: dict[str, str], path: str) -> LogWriter:
+    raise AssertionError("the caller of an OCI runtime keeps the log")
+
+
+def _no_followers(engine: socket) -> None:
     raise AssertionError("the caller of an OCI runtime keeps the log")
 
 

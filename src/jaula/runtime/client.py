@@ -30,6 +30,7 @@ from jaula.runtime.protocol import (
     ExecRequest,
     ExitRecord,
     HelloRequest,
+    LogFollowersRequest,
     ResizeRequest,
     SandboxRequest,
     SignalRequest,
@@ -437,6 +438,17 @@ class Runtime:
             reason = data.decode(errors="replace") or "the zygote is gone"
             raise RuntimeFailure(f"user or network namespace: {reason}")
         return namespace_fds
+
+    async def log_followers(self) -> socket.socket:
+        """Fork the process that follows logs; it exits when the returned socket is closed.
+
+        :raises Unavailable: when the zygote is gone.
+        """
+        sock, process_end = _pair()
+        with process_end:
+            await self._send(LogFollowersRequest(), (process_end.fileno(),))
+        sock.setblocking(False)
+        return sock
 
     async def start(
         self,

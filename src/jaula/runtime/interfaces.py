@@ -6,6 +6,7 @@ import msgspec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from socket import socket
     from typing import Any, Protocol, Self
 
     from jaula.spec.runtime import Resources, Seccomp
@@ -71,9 +72,16 @@ class SeccompProgram(Protocol):
     def __call__(self, seccomp: Seccomp, cache: str | None) -> tuple[bytes, int]: ...
 
 
+class FollowLogs(Protocol):
+    """Serve clients that follow logs, in a process of its own, until the engine disconnects."""
+
+    def __call__(self, engine: socket, /) -> None: ...
+
+
 class Interfaces(msgspec.Struct, frozen=True):
     """The implementations that the runtime works with."""
 
     cgroups: CgroupDriver
     open_log: OpenLog
     seccomp_program: SeccompProgram
+    follow_logs: FollowLogs

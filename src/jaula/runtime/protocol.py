@@ -105,7 +105,11 @@ class SandboxRequest(msgspec.Struct, frozen=True, tag="sandbox"):
     within: bool = False
 
 
-ZygoteRequest = StartRequest | SandboxRequest
+class LogFollowersRequest(msgspec.Struct, frozen=True, tag="log-followers"):
+    """Fork the process that follows logs. Sent to the zygote. One descriptor: its socket."""
+
+
+ZygoteRequest = StartRequest | SandboxRequest | LogFollowersRequest
 
 
 class AttachRequest(msgspec.Struct, frozen=True, tag="attach"):

@@ -1,4 +1,4 @@
-"""The zygote: forked by the engine before heavy imports; it only forks shims.
+"""The zygote: forked by the engine before heavy imports; it forks shims and the log followers.
 
 It has one thread and no event loop, and exits with the engine. Everything that a shim or an init
 needs is imported here once. ``gc.freeze`` keeps those pages shared after the fork.
@@ -23,7 +23,7 @@ from jaula.runtime.init import (
     landlock as landlock,  # used only if a spec has rules; imported once here, for all shims
 )
 from jaula.runtime.interfaces import Interfaces
-from jaula.runtime.protocol import SandboxRequest, StartRequest
+from jaula.runtime.protocol import LogFollowersRequest, SandboxRequest, StartRequest
 from jaula.runtime.shim import shim
 
 
@@ -63,6 +63,8 @@ def _serve(engine: socket.socket, interfaces: Interfaces) -> bool:
         request = protocol.decode_zygote(data)
         if isinstance(request, SandboxRequest):
             _sandbox(request, fds)
+        elif isinstance(request, LogFollowersRequest):
+            _follow_logs(fds, engine, interfaces)
         else:
             _start(request, fds, engine, interfaces)
     except (OSError, msgspec.MsgspecError) as error:  # one request failed, not the zygote
@@ -113,3 +115,24 @@ def _start(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     shim.main(request, engine_sock, list(fds), interfaces)
+
+
+def _follow_logs(fds: list[int], engine: socket.socket, interfaces: Interfaces) -> None:
+    """Fork the process that follows logs, which has an event loop."""
+    if os.fork():
+        return
+    code = 0
+    try:
+        engine.close()
+        process.set_name("jaula-logs")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        gc.enable()
+        with socket.socket(fileno=fds.pop(0)) as sock:
+            interfaces.follow_logs(sock)
+    except BaseException as error:
+        code = 1
+        os.write(2, f"jaula-logs: {type(error).__name__}: {error}\n".encode())
+        raise
+    finally:
+        os._exit(code)

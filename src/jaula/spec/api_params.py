@@ -6,6 +6,8 @@ results.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from jaula.spec.api import ContainerCreate
@@ -41,6 +43,11 @@ class Remote(msgspec.Struct, frozen=True):
 
 Origin = Peer | Remote
 """The client of a connection; None if the kernel could not identify it."""
+
+
+SendStream = Callable[[int, bool], Awaitable[bool]]
+"""Sends the body of an answer to a socket, which it closes; the second argument is whether the body
+is chunked. It returns whether everything was sent. Cancelling it ends the output."""
 
 
 class AttachOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,13 @@ from jaula.errors import (
     RuntimeFailure,
 )
 from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, RegistryAuth, VolumeCreate
-from jaula.spec.api_params import AttachOptions, ContainerCreated, LogOptions, WaitResult
+from jaula.spec.api_params import (
+    AttachOptions,
+    ContainerCreated,
+    LogOptions,
+    SendStream,
+    WaitResult,
+)
 from jaula.spec.build import BuildOptions, PruneOptions
 from jaula.storage.path_resolve import PathStat
 
@@ -37,6 +43,7 @@ class Containers:
         self.records: list[tuple[str, bytes]] = []
         self.closed: list[str] = []
         self.released = asyncio.Event()
+        self.broken = False  # a stream ends before its time
         self.held = 0  # starts that wait for ``released``
         self.flood_size = 0
         self.produced = 0
@@ -130,11 +137,26 @@ class Containers:
             while self.produced < self.flood_size:
                 self.produced += 65536
                 yield "stdout", b"x" * 65536
-            if options.follow:
-                await self.released.wait()
-                yield "stdout", b"released\n"
         finally:
             self.closed.append("logs")
+
+    def log_follower(self, ref: str, options: LogOptions) -> SendStream:
+        self._find(ref)
+
+        async def send(client: int, chunked: bool) -> bool:
+            loop = asyncio.get_running_loop()
+            try:
+                with socket.socket(fileno=client) as sock:
+                    await self.released.wait()
+                    if self.broken:
+                        return False
+                    text = b"9\r\nreleased\n\r\n0\r\n\r\n" if chunked else b"released\n"
+                    await loop.sock_sendall(sock, text)
+                return True
+            finally:
+                self.closed.append("logs")
+
+        return send
 
     async def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[Document]:
         self._find(ref)

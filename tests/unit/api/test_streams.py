@@ -119,6 +119,32 @@ def test_a_followed_log_sends_its_head_at_once_and_each_record_as_it_comes() -> 
         server.engine.containers.released.set()
         assert await client.chunk() == b"released\n"
         assert await client.chunk() == b""
+        assert await client.until_closed() == b""
+
+    served(test)
+
+
+def test_a_followed_log_is_not_chunked_for_http_1_0() -> None:
+    async def test(server: Served) -> None:
+        client = await _container(server)
+        client.writer.write(b"GET /containers/a/logs?stdout=1&follow=1 HTTP/1.0\r\n\r\n")
+        assert (await client.head()).status == 200
+        server.engine.containers.released.set()
+        assert await client.until_closed() == b"released\n"
+
+    served(test)
+
+
+def test_a_followed_log_that_breaks_off_has_no_end_and_its_connection_counts_meanwhile() -> None:
+    async def test(server: Served) -> None:
+        client = await _container(server)
+        client.send("GET", "/containers/a/logs?stdout=1&follow=1")
+        await client.head()
+        assert len(server.server._connections) == 1
+        server.engine.containers.broken = True
+        server.engine.containers.released.set()
+        assert await client.until_closed() == b""  # no last chunk
+        await eventually(lambda: not server.server._connections)
 
     served(test)
 

@@ -39,6 +39,7 @@ from jaula.api.http.protocol import MAX_HEAD, HttpProtocol, Phase
 from jaula.api.http.request import Handler, Limits, Query, Request, unquote
 from jaula.api.http.response import (
     Answer,
+    DelegatedResponse,
     HijackResponse,
     Response,
     StreamResponse,
@@ -167,6 +168,10 @@ class HttpSession:
             if await connection.discard():
                 await self._hijack(answer, request.headers)
             return False
+        if isinstance(answer, DelegatedResponse):
+            if await connection.discard():
+                await self._delegate(answer, request)
+            return False
         if isinstance(answer, StreamResponse):
             try:
                 await self._stream(answer)
@@ -273,6 +278,27 @@ class HttpSession:
             batch.cancel()
             connection.end_stream()
             await close(chunks)
+
+    async def _delegate(self, answer: DelegatedResponse, request: h11.Request) -> None:
+        """Send the head; keep the connection until another process has sent the body."""
+        connection, transport = self._connection, self._connection.transport
+        connection.last = True
+        transport.set_write_buffer_limits(high=0)
+        connection.begin_stream()
+        whole = False
+        try:
+            connection.write(self._head(200, [(b"Content-Type", answer.content_type)]))
+            await connection.drain()  # the head is sent before the other process writes
+            client = duplicate_socket(transport)
+            whole = await answer.send(client, request.http_version >= b"1.1")
+        except JaulaError as error:
+            if isinstance(error, Disconnected):
+                raise
+            _log.error("a stream failed: %s", error)
+        finally:
+            connection.end_stream()
+            if not whole:
+                transport.abort()  # cut: the client sees an incomplete body
 
     async def _hijack(self, answer: HijackResponse, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Hand the connection over to ``answer.take``; abort the transport without a shutdown."""
@@ -397,7 +423,7 @@ def hijack_head(content_type: bytes, *, upgrade: bool) -> bytes:
 
 
 def duplicate_socket(transport: Transport) -> int:
-    """Return a duplicate of the transport's socket; reading must be paused already."""
+    """Return a duplicate of the transport's socket; one process at a time may read and write."""
     return os.dup(transport.get_extra_info("socket").fileno())
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from jaula.errors import JaulaError
+from jaula.spec.api_params import SendStream
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
@@ -61,7 +62,18 @@ class HijackResponse(msgspec.Struct, frozen=True):
     head: bytes | None = None
 
 
-Answer = Response | StreamResponse | HijackResponse
+class DelegatedResponse(msgspec.Struct, frozen=True):
+    """An answer whose body another process sends, on a duplicate of the socket.
+
+    The engine keeps the connection, so that it counts as the client's and ends when the client
+    leaves. No request follows.
+    """
+
+    send: SendStream
+    content_type: bytes
+
+
+Answer = Response | StreamResponse | HijackResponse | DelegatedResponse
 
 
 def encode(document: Any) -> bytes:

@@ -8,13 +8,19 @@ from typing import Any
 
 from msgspec import structs
 
-from jaula.api import stdcopy
 from jaula.api.http import response
 from jaula.api.http.request import Query, Request
-from jaula.api.http.response import Answer, HijackResponse, StreamResponse, close, json_lines
+from jaula.api.http.response import (
+    Answer,
+    DelegatedResponse,
+    HijackResponse,
+    StreamResponse,
+    close,
+    json_lines,
+)
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.spec import detach_keys
+from jaula.spec import detach_keys, stdcopy
 from jaula.spec.api_params import AttachOptions, LogOptions, WaitResult
 
 _CONDITIONS = ("not-running", "next-exit", "removed")
@@ -88,9 +94,12 @@ async def logs(request: Request) -> Answer:
     if not (options.stdout or options.stderr):
         raise InvalidRequest("Bad parameters: you must choose at least one stream")
     tty = request.engine.containers.tty(request.name)
+    kind = content_type(request, tty)
+    if options.follow:
+        send = request.engine.containers.log_follower(request.name, options)
+        return DelegatedResponse(send, kind)
     records = request.engine.containers.logs(request.name, options)
-    chunks = _raw(records) if tty else _framed(records)
-    return StreamResponse(chunks, content_type(request, tty), at_once=options.follow)
+    return StreamResponse(_raw(records) if tty else _framed(records), kind)
 
 
 async def _raw(records: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.containers import filters as container_filters
@@ -15,11 +16,13 @@ from jaula.engine.containers.log_config import details
 from jaula.engine.containers.start import log_path
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.logs.drivers import READABLE
-from jaula.spec.api_params import LogOptions
+from jaula.spec.api_params import LogOptions, SendStream
 
 if TYPE_CHECKING:
+    from jaula.engine.containers.log_followers import LogFollowers
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.logs.entry import Selection
 
 
 Documents = list[dict[str, Any]]
@@ -85,51 +88,72 @@ class ContainerQueries:
         return sum(self.services.layers.info(layer).size for layer in layers)
 
     async def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield stream and text of each log record.
+        """Yield stream and text of each stored log record.
 
         :raises InvalidRequest: when the log driver does not support reading.
         """
+        from jaula.logs.reader.read import read, read_tail
+
         container = self.find(ref)
+        path, selection, prefix = self._log(container, options)
+        if options.tail is None:
+            stored = read(path, selection)
+        else:  # in a thread: compressed files are decompressed whole to read their tail
+            stored = iter(await asyncio.to_thread(read_tail, path, options.tail, selection))
+        for count, record in enumerate(stored):
+            if count % 256 == 255:
+                await asyncio.sleep(0)
+            text = prefix + record.data
+            if options.timestamps:
+                text = record.time.encode() + b" " + text
+            yield record.stream, text
+
+    def log_follower(self, ref: str, options: LogOptions) -> SendStream:
+        """Return the function that sends the log to a client until the container has exited.
+
+        Another process reads and sends it.
+
+        :raises InvalidRequest: when the log driver does not support reading.
+        """
+        from jaula.logs.follower import FollowRequest
+
+        container = self.find(ref)
+        path, selection, prefix = self._log(container, options)
+
+        async def send(client: int, chunked: bool) -> bool:
+            request = FollowRequest(
+                path,
+                selection,
+                options.tail,
+                options.timestamps,
+                prefix,
+                framed=not container.record.body.tty,
+                chunked=chunked,
+            )
+            return await self._log_followers.follow(request, client, container.exited)
+
+        return send
+
+    @cached_property
+    def _log_followers(self) -> LogFollowers:
+        from jaula.engine.containers.log_followers import LogFollowers
+
+        return LogFollowers(self.services.runtime.log_followers)
+
+    def _log(self, container: Container, options: LogOptions) -> tuple[str, Selection, bytes]:
+        """Return the path of a log, what to read of it, and the prefix of each line.
+
+        :raises InvalidRequest: when the log driver does not support reading.
+        """
+        from jaula.logs.entry import Selection
+
         driver = container.record.resolved.log.type or self.services.config.log_driver
         if driver not in READABLE:
             raise InvalidRequest("configured logging driver does not support reading")
-        path = log_path(self.services, container.id)
-        prefix = details(self.services.config, container.record) if options.details else b""
         until = None if options.until is None else options.until + 1
-        if not options.follow:
-            from jaula.logs.entry import Selection
-            from jaula.logs.reader.read import read, read_tail
-
-            selection = Selection(options.stdout, options.stderr, options.since, until)
-            if options.tail is None:
-                stored = read(path, selection)
-            else:  # in a thread: compressed files are decompressed whole to read their tail
-                records = await asyncio.to_thread(read_tail, path, options.tail, selection)
-                stored = iter(records)
-            for count, record in enumerate(stored):
-                if count % 256 == 255:
-                    await asyncio.sleep(0)
-                text = prefix + record.data
-                if options.timestamps:
-                    text = record.time.encode() + b" " + text
-                yield record.stream, text
-            return
-        from jaula.logs.reader.follow import follow
-
-        async for batch in follow(
-            path,
-            container.exited,
-            stdout=options.stdout,
-            stderr=options.stderr,
-            since=options.since,
-            until=until,
-            tail=options.tail,
-        ):
-            for record in batch:
-                text = prefix + record.data
-                if options.timestamps:
-                    text = record.time.encode() + b" " + text
-                yield record.stream, text
+        selection = Selection(options.stdout, options.stderr, options.since, until)
+        prefix = details(self.services.config, container.record) if options.details else b""
+        return log_path(self.services, container.id), selection, prefix
 
     async def stats(
         self, ref: str, *, stream: bool, one_shot: bool

@@ -1,7 +1,10 @@
-"""Follow a ``json-file`` log that grows and is rotated, for the engine's event loop.
+"""Follow a ``json-file`` log that grows and is rotated, in an event loop.
 
 inotify(7) on the log's directory reports growth. If no watch can be created (the limit of instances
 is reached), the file is polled ten times a second. It is polled every two seconds in any case.
+
+The watch is read only at the end of the log: a reader that is late is not woken by each line. The
+kernel merges equal events and drops those above its limit, so unread ones take little memory.
 
 :mod:`jaula.logs.reader.reader` determines which file comes next.
 """
@@ -13,7 +16,7 @@ import contextlib
 import ctypes
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 from jaula.kernel.libc import function
 from jaula.logs import timestamp
@@ -38,7 +41,7 @@ async def follow(
     since: int | None = None,
     until: int | None = None,
     tail: int | None = None,
-) -> AsyncIterator[list[LogEntry]]:
+) -> AsyncGenerator[list[LogEntry]]:
     """Yield batches of entries: the stored ones (the last ``tail`` lines), then new ones.
 
     The iterator ends at the time ``until``, or when ``stop`` is set and all entries are read.
@@ -46,7 +49,7 @@ async def follow(
     """
     selection = Selection(stdout, stderr, since, until)
     _, end = selection.bounds()
-    with contextlib.closing(LogReader(path)) as reader, _watch(path) as changed:
+    with contextlib.closing(LogReader(path)) as reader, _watch(path) as watch:
         if tail is not None:
             end_position = reader.seek_end()
             # It reads compressed files whole. Other clients must not wait for that.
@@ -55,7 +58,6 @@ async def follow(
                 yield stored
         while True:
             stopping = stop.is_set()  # tested before the read, so that no earlier entry is missed
-            changed.clear()
             while entries := reader.next_entries():
                 if selected := select(entries, selection):
                     yield selected
@@ -64,65 +66,57 @@ async def follow(
                 await asyncio.sleep(0)
             if stopping or (until and time.time_ns() >= until):
                 return
-            await _wait_either(changed, stop)
+            await watch.wait(stop)
 
 
 @contextlib.contextmanager
-def _watch(path: str) -> Iterator[asyncio.Event]:
-    """Yield an event that is set when a file in the log's directory changes."""
-    changed = asyncio.Event()
-    loop = asyncio.get_running_loop()
+def _watch(path: str) -> Iterator[_Watch]:
+    """Yield the watch of the log's directory."""
     try:
-        watch = _inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = _inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        with _timer(loop, changed, _POLL):
-            yield changed
+        yield _Watch(None, _POLL)
         return
-
-    def drain() -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(watch, 65536)
-        changed.set()
-
     try:
         mask = _IN_MODIFY | _IN_MOVED_TO | _IN_CREATE
-        _inotify_add_watch(watch, os.fsencode(os.path.dirname(path) or "."), mask)
-        interval = _POLL_WATCHED
-        loop.add_reader(watch, drain)
+        _inotify_add_watch(descriptor, os.fsencode(os.path.dirname(path) or "."), mask)
+        watch = _Watch(descriptor, _POLL_WATCHED)
     except OSError:
-        interval = _POLL
+        watch = _Watch(None, _POLL)
     try:
-        with _timer(loop, changed, interval):
-            yield changed
+        yield watch
     finally:
-        loop.remove_reader(watch)
-        os.close(watch)
+        os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _timer(
-    loop: asyncio.AbstractEventLoop, changed: asyncio.Event, interval: float
-) -> Iterator[None]:
-    handle: asyncio.TimerHandle | None = None
+class _Watch:
+    """An inotify descriptor, or none, and the seconds between polls."""
 
-    def tick() -> None:
-        nonlocal handle
-        changed.set()
-        handle = loop.call_later(interval, tick)
+    def __init__(self, descriptor: int | None, interval: float) -> None:
+        self._descriptor = descriptor
+        self._interval = interval
 
-    tick()
-    try:
-        yield
-    finally:
-        if handle is not None:
-            handle.cancel()
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Wait for a change of the directory, for ``stop``, or until the next poll."""
+        loop = asyncio.get_running_loop()
+        changed: asyncio.Future[None] = loop.create_future()
+        stopping = asyncio.ensure_future(stop.wait())
+        descriptor = self._descriptor
 
+        def drain(descriptor: int) -> None:
+            with contextlib.suppress(BlockingIOError):
+                os.read(descriptor, 65536)
+            if not changed.done():
+                changed.set_result(None)
 
-async def _wait_either(changed: asyncio.Event, stop: asyncio.Event) -> None:
-    waits = {asyncio.ensure_future(changed.wait()), asyncio.ensure_future(stop.wait())}
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        if descriptor is not None:
+            loop.add_reader(descriptor, drain, descriptor)
+        try:
+            await asyncio.wait(
+                (changed, stopping), timeout=self._interval, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            if descriptor is not None:
+                loop.remove_reader(descriptor)
+            stopping.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         CommitOptions,
         ContainerCreated,
         LogOptions,
+        SendStream,
         WaitResult,
     )
     from jaula.state.records import ResolvedRequest
@@ -154,6 +155,10 @@ class ContainersApi:
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
         self._session.require_container_read(ref)
         return self._service.logs(ref, options)
+
+    def log_follower(self, ref: str, options: LogOptions) -> SendStream:
+        self._session.require_container_read(ref)
+        return self._service.log_follower(ref, options)
 
     def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[Document]:
         self._session.require_read()
