@@ -50,6 +50,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     A long text is cut, and ends in its length and the SHA-256 of the whole text. Of long lists the
     first words are kept; ``argv_cut`` and ``asks_cut`` have the number of all words and the SHA-256
     of the words, each followed by a zero byte.
+
+    ``seal`` is the hash of a container's request after a creation or an update.
     """
 
     uid: int | None = None
@@ -70,6 +72,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int = 0
     error: str = ""
     count: int = 0
+    seal: str = ""
     up_to: int = 0
     up_to_hash: str = ""
 

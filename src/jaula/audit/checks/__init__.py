@@ -35,6 +35,7 @@ from jaula.audit.checks import (
     profile,
     rlimits,
     rootfs,
+    seal,
     seccomp,
     set_user_id,
     sysctls,
@@ -77,6 +78,7 @@ TABLE: tuple[Check, ...] = (
     Check(sysctls.INFO, sysctls.check),
     Check(rlimits.INFO, rlimits.check),
     Check(open_files.INFO, open_files.check),
+    Check(seal.INFO, seal.check),
     Check(profile.INFO, profile.check),
     Check(image_policy.INFO, image_policy.check),
 )

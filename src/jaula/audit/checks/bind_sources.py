@@ -90,7 +90,8 @@ def check(container: AuditedContainer) -> Iterator[Result]:
             sources += [(path, target) for path in _volume_sources(container, target)]
     system = [f"-v {source}:{target}" for source, target in sources if source in SYSTEM]
     sockets = [f"-v {source}:{target}" for source, target in sources if exposes_socket(source)]
-    secret_paths = (*SECRETS, *_state_directory(container))
+    own = container.state_directory
+    secret_paths = (*SECRETS, own) if own else SECRETS
     secrets = [
         f"-v {source}:{target}"
         for source, target in sources
@@ -107,13 +108,6 @@ def check(container: AuditedContainer) -> Iterator[Result]:
             name, "mounts", by or "none", f"{len(binds)} bound" if binds else "none", evidence,
             verdict_of(True, by),
         )  # fmt: skip
-
-
-def _state_directory(container: AuditedContainer) -> tuple[str, ...]:
-    """Return the engine's data directory: it has a directory of each container's files."""
-    path = str(container.inspect.get("ResolvConfPath") or "")
-    own = f"/containers/{container.container_id}/resolv.conf"
-    return (os.path.realpath(path.removesuffix(own)),) if path.endswith(own) else ()
 
 
 def _related(source: str, secret: str) -> bool:

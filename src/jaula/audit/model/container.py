@@ -1,8 +1,9 @@
 """The audited container: what was requested, and its init process as the kernel shows it.
 
 The request comes from two documents. Of the engine's inspect document only these keys are used:
-``Id``; ``PauseRequested``; ``State.Pid``; ``Mounts[]`` (Type, Source, Destination, RW,
-Propagation); ``NetworkSettings.Networks.*`` (IPAddress, IPPrefixLen, MacAddress) and
+``Id``; ``PauseRequested``; ``RequestSeal``; ``ResolvConfPath``; ``State.Pid``; ``GraphDriver``;
+``Mounts[]`` (Type, Source, Destination, RW, Propagation); ``NetworkSettings.Networks.*``
+(IPAddress, IPPrefixLen, MacAddress, EndpointID, Gateway) and
 ``NetworkSettings.Ports``; and of ``HostConfig`` Privileged, CapAdd, CapDrop, SecurityOpt,
 UsernsMode, PidMode, IpcMode, UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs, MaskedPaths,
 ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, Memory, MemorySwap, MemoryReservation,
@@ -67,6 +68,13 @@ class AuditedContainer:
     @property
     def container_id(self) -> str:
         return str(self.inspect.get("Id") or "")
+
+    @property
+    def state_directory(self) -> str | None:
+        """The engine's data directory, which has a directory of each container's files."""
+        path = str(self.inspect.get("ResolvConfPath") or "")
+        own = f"/containers/{self.container_id}/resolv.conf"
+        return os.path.realpath(path.removesuffix(own)) if path.endswith(own) else None
 
     @property
     def privileged(self) -> bool:

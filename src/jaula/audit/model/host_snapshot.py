@@ -7,11 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Any
 
 from jaula.audit.child_process import run_in_child
 from jaula.audit.image_policy import ImagePolicyReader
+from jaula.audit.model import sealed_requests
 from jaula.audit.model.host_process import KINDS, HostProcess, read_process
+from jaula.audit.model.sealed_requests import SealedRequests
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.rtnetlink import Link, Rtnetlink
@@ -31,6 +34,7 @@ class HostSnapshot:
     def __init__(self, proc_root: str = "/proc") -> None:
         self.proc_root = proc_root
         self._programs: dict[Seccomp, bytes] = {}
+        self._sealed: dict[str, SealedRequests] = {}
         self._expected: dict[tuple[object, ...], Rules] = {}
         self.networks: Sequence[Mapping[str, Any]] = ()  # the engine's network documents
         self.image_rules: ImagePolicyReader | None = None
@@ -62,6 +66,12 @@ class HostSnapshot:
     def reader_namespaces(self) -> dict[str, str]:
         """The namespaces of the verifying process, by entry of /proc/<pid>/ns."""
         return {kind: os.readlink(f"{self.proc_root}/self/ns/{kind}") for kind in KINDS}
+
+    def sealed_requests(self, root: str) -> SealedRequests:
+        """Return the seals in the audit log of the engine with this data directory."""
+        if root not in self._sealed:
+            self._sealed[root] = sealed_requests.read(Path(root, "audit"))
+        return self._sealed[root]
 
     def program(self, profile: Seccomp) -> bytes:
         """Return the filter that a spec's profile compiles to on this host.

@@ -364,6 +364,7 @@ class AuditedAction:
         self._name = ""
         self._reserved: Counter[tuple[Share, str]] = Counter()
         self.object = subject
+        self.seal = ""
 
     def __enter__(self) -> AuditedAction:
         if not self._revokes:
@@ -479,6 +480,7 @@ class AuditedAction:
                 argv=self._argv,
                 status=status,
                 error=text,
+                seal=self.seal,
             ),
             session.share_key,
         )

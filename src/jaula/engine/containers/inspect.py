@@ -11,6 +11,7 @@ from jaula.engine import relaxations as engine_relaxations
 from jaula.engine.containers import presets
 from jaula.engine.containers.log_config import log_options
 from jaula.engine.containers.start import log_path
+from jaula.engine.model.seal import request_seal
 from jaula.engine.networks import network_settings
 from jaula.engine.oci_spec.host import refresh
 from jaula.engine.oci_spec.mounts import SHM_SIZE
@@ -72,6 +73,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "ProcessLabel": labels.process,
         "AppArmorProfile": apparmor_profile_name(resolved, refresh(services.host)),
         "Landlock": landlock_rules(directory / "config.json"),
+        "RequestSeal": request_seal(record),
         "PauseRequested": record.paused_by_client or record.frozen_by_commit,
         "ExecIDs": sorted(container.execs) or None,
         "HostConfig": host_config(services, record),

@@ -11,6 +11,7 @@ from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.containers.update import updated_resources
 from jaula.engine.model.filters import Filters
+from jaula.engine.model.seal import request_seal
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -63,6 +64,7 @@ class ContainersApi:
                 body, name, platform, owner=session.owner, authorize=authorize
             )
             action.object = created.id
+            action.seal = request_seal(self._service.find(created.id).record)
             return created
 
     async def start(self, ref: str) -> None:
@@ -213,11 +215,14 @@ class ContainersApi:
 
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
         with self._session.begin("container update", ref) as action:
-            old = action.require_control(ref).record.resolved.resources
+            container = action.require_control(ref)
+            old = container.record.resolved.resources
             action.authorize(relaxations.of_update(body))
             new, pids = updated_resources(old, body), self._session.services.host.pids_limit
             self._session.check_ceilings(limits.of_update(old, new, pids))
-            return await self._service.update(ref, body)
+            warnings = await self._service.update(ref, body)
+            action.seal = request_seal(container.record)
+            return warnings
 
     async def resize(self, ref: str, h: int, w: int) -> None:
         self._session.require_control(ref)

@@ -1,0 +1,43 @@
+"""The seal of a container's request: a hash that the audit log keeps and the database does not.
+
+The record in the database is what the engine reads at its start. The line of the audit log that
+tells of the creation, or of an update, has the seal of the record at that moment. A record that was
+changed by another program, also while no engine ran, has another seal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from jaula.state.records import ContainerRecord
+
+_SEALED = ("id", "image", "layers", "args", "mounts", "owner", "owner_gid", "beneath", "body",
+           "resolved_request")  # fmt: skip
+"""Members of a record that only a creation or an update sets."""
+
+
+def request_seal(record: ContainerRecord) -> str:
+    """Return the SHA-256 of a record's request, in hexadecimal.
+
+    Members without a value are left out, so that a later engine with more members gives the same
+    seal. Legacy links are left out, since the removal of a link changes them. Pure.
+    """
+    members = {name: msgspec.to_builtins(getattr(record, name)) for name in _SEALED}
+    text = msgspec.json.encode(_without_defaults(members), order="deterministic")
+    return hashlib.sha256(text).hexdigest()
+
+
+def _without_defaults(node: Any) -> Any:
+    if isinstance(node, dict):
+        kept = {
+            key: _without_defaults(value)
+            for key, value in node.items()
+            if key not in ("links", "Links")
+        }
+        return {key: value for key, value in kept.items() if value}
+    if isinstance(node, list | tuple):
+        return [_without_defaults(value) for value in node]
+    return node

@@ -1,0 +1,28 @@
+"""What the seal of a container's request depends on."""
+
+from __future__ import annotations
+
+import msgspec
+
+from jaula.engine.model.seal import request_seal
+from jaula.spec.api import ContainerCreate
+from jaula.state.records import ContainerRecord
+
+RECORD = ContainerRecord("id", "name", 1, ContainerCreate(cmd=("true",)), "sha256:1")
+
+
+def test_a_change_of_the_request_changes_the_seal() -> None:
+    seal = request_seal(RECORD)
+    for member, value in {
+        "args": ("false",),
+        "image": "sha256:2",
+        "owner": "1000",
+        "body": ContainerCreate(cmd=("false",)),
+    }.items():
+        assert request_seal(msgspec.structs.replace(RECORD, **{member: value})) != seal, member
+
+
+def test_the_state_of_a_container_does_not_change_the_seal() -> None:
+    seal = request_seal(RECORD)
+    other = msgspec.structs.replace(RECORD, name="other", pid=5, started_at=7, restart_count=2)
+    assert request_seal(other) == seal
