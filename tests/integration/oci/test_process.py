@@ -498,3 +498,24 @@ def test_an_invalid_memory_policy_is_refused(
 ) -> None:
     done = runtime.bundle({"linux": {"memoryPolicy": policy}}).run()
     assert (done.returncode, text in done.stderr) == (1, True), done.stderr
+
+
+def test_sockets_of_a_service_manager_reach_the_program(
+    runtime: PrivateRuntime, tmp_path: Path
+) -> None:
+    """They are the first descriptors; those of --preserve-fds come after them."""
+    bundle = runtime.bundle(script="echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES; cat <&3; cat <&4")
+    (tmp_path / "socket").write_text("socket ")
+    (tmp_path / "file").write_text("file")
+    words = " ".join(bundle.words("run", flags=("--preserve-fds", "1")))
+    script = f"export LISTEN_FDS=1 LISTEN_FDNAMES=web LISTEN_PID=$$; exec 3<socket 4<file {words}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.stdout, done.returncode) == ("1 1 web\nsocket file", 0), done.stderr

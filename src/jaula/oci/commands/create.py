@@ -67,7 +67,8 @@ def create_container(
     """
     options, settings = args.options, args.settings
     check_id(container_id)
-    preserve = preserve_fds.count(options)
+    listen = preserve_fds.listen_variables(os.environ, os.getpid())
+    preserve = preserve_fds.count(options, int(listen.get("LISTEN_FDS", 0)))
     bundle = os.path.realpath(options.get("bundle") or ".")
     args.log.step(f"read and validate {bundle}/{CONFIG}")
     spec = bundles.load(bundle)
@@ -106,6 +107,7 @@ def create_container(
                 wait_for_start=wait_for_start,
                 preserve=preserve,
                 relay_terminal=relay_terminal,
+                listen=listen,
             )
         except BaseException:
             container.remove()
@@ -128,8 +130,12 @@ def _launch(
     wait_for_start: bool,
     preserve: int,
     relay_terminal: bool,
+    listen: dict[str, str],
 ) -> ProcessHandle:
-    """Create init; with ``relay_terminal`` its terminal gets the size of the caller's."""
+    """Create init; with ``relay_terminal`` its terminal gets the size of the caller's.
+
+    ``listen`` are variables for its environment, about the sockets that it inherits.
+    """
     options = args.options
     listener = container.listen() if wait_for_start else None
     try:
@@ -153,6 +159,10 @@ def _launch(
         _refuse_frozen(interfaces.cgroups, record.cgroup)
         mounts = tuple(mount_options.with_cleared_flags(mount) for mount in spec.mounts)
         complete = structs.replace(_with_device_rules(spec, args.settings), mounts=mounts)
+        if listen and spec.process is not None:
+            variables = (f"{name}={value}" for name, value in listen.items())
+            process = structs.replace(spec.process, env=(*spec.process.env, *variables))
+            complete = structs.replace(complete, process=process)
         handle = create.start(complete, runtime_options, interfaces)
     except JaulaError:
         delete.run_poststop(args, record, spec)
