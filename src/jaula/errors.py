@@ -5,10 +5,14 @@ command line. Each message says what was requested, what is wrong and, in ``hint
 Messages are lower case and end without a full stop.
 
 Only :mod:`jaula.kernel` raises ``OSError``. A layer above translates it into one of these errors
-where it knows what the failure means to the caller.
+where it knows what the failure means to the caller. :func:`resource_error` is the translation for
+what the host lacks, wherever the error is raised.
 """
 
 from __future__ import annotations
+
+import errno
+import os
 
 
 class JaulaError(Exception):
@@ -78,13 +82,17 @@ class RuntimeFailure(JaulaError):
     """The kernel refused a step of creating a container; ``exit_code`` is Docker's.
 
     It is 127 if the program was not found, 126 if it cannot be executed, and 125 otherwise. Docker
-    answers 400 for the first two and 500 for the others.
+    answers 400 for the first two and 500 for the others. ``errno`` is the kernel's number if the
+    host lacks a resource, otherwise 0; the status is 503 then.
     """
 
-    def __init__(self, message: str, *, exit_code: int = 125, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, exit_code: int = 125, hint: str | None = None, errno: int = 0
+    ) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
-        self.status = 400 if exit_code in (126, 127) else 500
+        self.errno = errno
+        self.status = 503 if errno else 400 if exit_code in (126, 127) else 500
 
 
 class StepFailed(JaulaError):
@@ -97,3 +105,34 @@ class StepFailed(JaulaError):
 
 class CorruptState(JaulaError):
     """The engine's own files are damaged; nothing is overwritten."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FREE_SPACE = "free some space and try again"
+_MORE_FILES = "raise the limit of open files and try again"
+_REMEDIES = {
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: FREE_SPACE,
+    errno.EROFS: "make the file system writable and try again",
+    errno.EMFILE: _MORE_FILES,
+    errno.ENFILE: _MORE_FILES,
+}
+
+
+def resource_error(error: BaseException, what: str) -> Unavailable | None:
+    """Return the error of a client if the host lacks a resource, or None for any other error.
+
+    That is: a file system is full or read-only, a quota is used up, or no descriptor is free.
+    ``what`` is the request, as in ``cannot store a blob``.
+    """
+    if not isinstance(error, OSError) or error.errno not in _REMEDIES:
+        return None
+    reason = error.strerror or os.strerror(error.errno)
+    return Unavailable(f"{what}: {reason}", hint=_REMEDIES[error.errno])
+
+
+def runtime_error(error: OSError, what: str) -> RuntimeFailure:
+    """Return the failure of a step of creating a container, as in ``root file system``."""
+    if (unavailable := resource_error(error, what)) is not None:
+        return RuntimeFailure(unavailable.message, hint=unavailable.hint, errno=error.errno or 0)
+    return RuntimeFailure(f"{what}: {error}")

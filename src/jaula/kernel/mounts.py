@@ -351,6 +351,10 @@ def overlay(
     are added one by one (``lowerdir+``, Linux 6.7), so that a page does not bound their number;
     older kernels get one ``lowerdir`` string. One lower without upper returns a read-only bind
     mount of it.
+
+    :raises OSError: also if the overlay with ``upper`` is read-only (fs/overlayfs/super.c): the
+        kernel could not create a directory below ``work``. It does not tell the reason: ENOSPC if
+        nothing is free there, otherwise EROFS.
     """
     if upper is None and len(lowers) == 1:  # overlayfs wants two directories at least
         tree = clone_tree(lowers[0])
@@ -368,7 +372,14 @@ def overlay(
         if upper is not None and work is not None:
             fsconfig_set_string(context, "upperdir", upper)
             fsconfig_set_string(context, "workdir", work)
-        return _mounted(context, options, attributes)
+        mount = _mounted(context, options, attributes)
+        if work is not None and os.fstatvfs(mount).f_flag & os.ST_RDONLY & ~attributes:
+            os.close(mount)
+            status = os.statvfs(work)
+            full = not status.f_bavail or (status.f_files and not status.f_favail)
+            number = errno.ENOSPC if full else errno.EROFS
+            raise OSError(number, f"overlay: {os.strerror(number)}")
+        return mount
     finally:
         os.close(context)
 

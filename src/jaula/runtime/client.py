@@ -278,7 +278,7 @@ class Shim:
             raise Unavailable(f"the container's shim does not answer: {error}") from error
         answer = await self._answer(future, request.number, timeout)
         if answer.error:
-            raise RuntimeFailure(answer.error, exit_code=answer.exit_code)
+            raise RuntimeFailure(answer.error, exit_code=answer.exit_code, errno=answer.errno)
         return answer
 
     def _next_number(self) -> int:
@@ -513,7 +513,7 @@ class Runtime:
             handle.close()
             if answer.number == _LOST:
                 raise ShimLost("the container's shim was killed while the container was created")
-            raise RuntimeFailure(answer.error, exit_code=answer.exit_code)
+            raise RuntimeFailure(answer.error, exit_code=answer.exit_code, errno=answer.errno)
         handle.pid, handle.shim_pid = answer.pid, answer.shim_pid
         return handle
 

@@ -160,7 +160,10 @@ ShimRequest = AttachRequest | ExecRequest | ResizeRequest | SignalRequest | Hell
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
-    """The result of a request. An empty ``error`` means success."""
+    """The result of a request. An empty ``error`` means success.
+
+    ``exit_code`` and ``errno`` are those of :class:`~jaula.errors.RuntimeFailure`.
+    """
 
     number: int
     pid: int = 0
@@ -168,6 +171,7 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     execs: tuple[str, ...] = ()
     error: str = ""
     exit_code: int = 125
+    errno: int = 0
 
 
 class ExitRecord(msgspec.Struct, frozen=True, tag="exited"):

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from jaula.errors import CorruptState, JaulaError, Unavailable
+from jaula.errors import FREE_SPACE, CorruptState, JaulaError, Unavailable
 from jaula.kernel.sync import fsync_paths
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -198,9 +198,10 @@ class Database:
     def _translate(self, error: sqlite3.Error) -> JaulaError:
         text = str(error)
         if any(part in text for part in _DISK_ERRORS):
+            other = "check free space and permissions of the root directory"
             return Unavailable(
                 f"cannot write the engine's database {self._path}: {text}",
-                hint="check free space and permissions of the root directory",
+                hint=FREE_SPACE if "disk is full" in text else other,
             )
         if "locked" in text:
             return Unavailable(

@@ -12,7 +12,7 @@ import os
 import secrets
 from pathlib import Path
 
-from jaula.errors import CorruptState, Unavailable
+from jaula.errors import CorruptState, Unavailable, resource_error
 
 _KEY_SIZE = 32  # bytes
 _NONCE_SIZE = 12  # bytes, random: far below 2**32 messages for one key (section 8.3)
@@ -102,5 +102,6 @@ class SecretEncryption:
             finally:
                 os.close(directory)
         except OSError as error:
-            raise Unavailable(f"cannot create the key {self._path}: {error.strerror}") from None
+            what = f"cannot create the key {self._path}"
+            raise resource_error(error, what) or Unavailable(f"{what}: {error.strerror}") from None
         return key

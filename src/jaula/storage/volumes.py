@@ -22,11 +22,16 @@ from typing import NamedTuple
 import msgspec
 
 from jaula.config import Paths
-from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.errors import (
+    Conflict,
+    CorruptState,
+    InvalidRequest,
+    NotFound,
+    resource_error,
+)
 from jaula.kernel import mountinfo
 from jaula.kernel import paths as kernel_paths
 from jaula.kernel.sync import fsync_paths, sync_file_systems
-from jaula.storage.errors import is_full
 from jaula.storage.trees import (
     copy_tree,
     list_with_prefix,
@@ -121,9 +126,7 @@ class VolumeStore:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 self._fsync(self._directory)  # another thread may have just created it
                 return CreatedVolume(self.get(name), False)
-            if is_full(error) or error.errno == errno.EROFS:
-                raise Unavailable(f"cannot create volume {name!r}: {error.strerror}") from error
-            raise
+            raise resource_error(error, f"cannot create volume {name!r}") or error from error
         return CreatedVolume(self._volume(name, document), True)
 
     def _fsync(self, *paths: str | Path, dir_fd: int | None = None) -> None:
@@ -307,9 +310,7 @@ class VolumeStore:
                     sync_file_systems(self._directory)
                 return True
         except OSError as error:
-            if is_full(error):
-                raise Unavailable(f"cannot populate volume {name!r}: {error.strerror}") from error
-            raise
+            raise resource_error(error, f"cannot populate volume {name!r}") or error from error
         finally:
             os.close(source)
 

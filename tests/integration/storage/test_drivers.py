@@ -137,3 +137,18 @@ def test_a_driver_is_probed_on_another_file_system_or_if_another_is_recorded(
     database.put("settings", "storage-driver", recorded)
     open_storage_driver(database, EngineConfig(paths=paths), layers, rootless=False)
     assert probes == [paths.root]
+
+
+@pytest.mark.parametrize("free", [0, 1])
+def test_an_overlay_that_the_kernel_makes_read_only_is_an_error(tmp_path: Path, free: int) -> None:
+    (tmp_path / "lower").mkdir()
+    # Inodes for the root, upper and work. Overlayfs creates two directories below work.
+    disk = mounts.new_filesystem("tmpfs", (("nr_inodes", str(3 + free)),))
+    try:
+        top = Path(f"/proc/self/fd/{disk}")
+        (top / "upper").mkdir()
+        (top / "work").mkdir()
+        with pytest.raises(OSError, match="No space left on device"):
+            mounts.overlay([str(tmp_path / "lower")], f"{top}/upper", f"{top}/work")
+    finally:
+        os.close(disk)

@@ -4,7 +4,8 @@ A route returns a value (:mod:`jaula.api.http.response`), and this module writes
 engine's records are on the disk: a power failure takes nothing that a client was told.
 
 Errors of the engine become Docker's error document with the status of the error. An unexpected
-exception becomes a 500 with one line; its traceback goes to the log, never to a client.
+exception becomes a 500 with one line; its traceback goes to the log, never to a client. A full or
+read-only disk is a 503 with the remedy, wherever it was noticed.
 
 Attach and exec take the connection out of HTTP. Source: 'Attach to a container, Hijacking' of the
 Engine API. A client that sends ``Upgrade: tcp`` gets 101, an older one 200; after the head both
@@ -47,7 +48,7 @@ from jaula.api.http.response import (
     error_response,
 )
 from jaula.api.http.router import HEADERS, MAXIMUM, Router, check_version, parse_version
-from jaula.errors import JaulaError
+from jaula.errors import JaulaError, resource_error
 
 BATCH = 64 * 1024  # bytes of a stream that are sent as one chunk at most
 BUFFERED_CLIENT = b"docker-sdk-python"
@@ -397,6 +398,13 @@ def _as_error(exc: Exception, target: str) -> JaulaError:
     """Return an exception as an error of one line; log an unexpected one with its traceback."""
     if isinstance(exc, JaulaError):
         return exc
+    file = exc.filename if isinstance(exc, OSError) else None
+    unavailable = resource_error(
+        exc, f"the request failed at {file}" if file else "the request failed"
+    )
+    if unavailable is not None:
+        _log.warning("%s: %s", target, unavailable)
+        return unavailable
     _log.error("unexpected error while answering %s", target, exc_info=exc)
     if isinstance(exc, OSError):
         return JaulaError(f"internal error: {exc}")

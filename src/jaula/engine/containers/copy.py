@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.engine.userns.id_ranges import IdRange
     from jaula.spec.runtime import IDMapping
+    from jaula.state.records import ContainerRecord
 
 _CHUNK = 1 << 18  # bytes that cross threads at once
 
@@ -110,7 +112,8 @@ class ContainerCopy:
 
             def run(file: BinaryIO, emit: Callable[[None], None]) -> None:
                 def work(view: RootfsView) -> None:
-                    _extract(view, request, file, user, container.name, keep_kinds=keep_kinds)
+                    _check_target(view, request, record)
+                    _extract(view, request, file, user, keep_kinds=keep_kinds)
 
                 rootfs.with_rootfs(self._services, record, running, work, write=True)
 
@@ -160,7 +163,6 @@ def _extract(
     request: PathRequest,
     file: BinaryIO,
     user: str,
-    name: str,
     *,
     keep_kinds: bool,
 ) -> None:
@@ -168,7 +170,6 @@ def _extract(
     from jaula.storage.cp.extract_archive import ArchiveExtractor
     from jaula.storage.tar.reader import TarReader
 
-    _check_target(view, request, name)
     owner = view.outside
     if user:
         from jaula.engine.containers.user_lookup import resolve_user
@@ -184,13 +185,19 @@ def _extract(
     reader.drain()
 
 
-def _check_target(view: RootfsView, request: PathRequest, name: str) -> None:
-    fd = path_resolve.open_for_client(view.root, PathRequest(request.path, "/."), name)
+def _check_target(view: RootfsView, request: PathRequest, record: ContainerRecord) -> None:
+    """Refuse a kernel file system, or one that is mounted read-only.
+
+    An overlay is read-only without a request for it if the disk below it is.
+    """
+    fd = path_resolve.open_for_client(view.root, PathRequest(request.path, "/."), record.name)
     try:
         path_resolve.refuse_kernel_filesystem(fd, request.path)
         if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
-            same = os.fstat(fd).st_dev == os.fstat(view.root).st_dev
-            which = "container rootfs" if same else "mounted volume"
-            raise NotAuthorized(f"{which} is marked read-only")
+            if os.fstat(fd).st_dev != os.fstat(view.root).st_dev:
+                raise NotAuthorized("mounted volume is marked read-only")
+            if record.resolved.security.readonly_rootfs:
+                raise NotAuthorized("container rootfs is marked read-only")
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), request.path)
     finally:
         os.close(fd)

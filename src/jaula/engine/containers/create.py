@@ -32,7 +32,7 @@ from jaula.engine.secrets import mount
 from jaula.engine.threads import in_thread
 from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes.create import VolumeMounter
-from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
+from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, resource_error
 from jaula.images.registry import manifest
 from jaula.network import etc_files
 from jaula.spec import signals, units
@@ -163,9 +163,9 @@ async def create(
         await asyncio.to_thread(_undo, services, container_id)
         mounter.undo()
         if isinstance(error, OSError):
-            raise Unavailable(
-                f"cannot create the container's directory {directory}: {error.strerror}",
-                hint="check free space and permissions of the root directory",
+            what = f"cannot create the container's directory {directory}"
+            raise resource_error(error, what) or Unavailable(
+                f"{what}: {error.strerror}", hint="check permissions of the root directory"
             ) from error
         raise
     finally:

@@ -41,7 +41,7 @@ from jaula.engine.secrets import mount
 from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
 from jaula.engine.volumes.mount import emit_mounts
-from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
+from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure, resource_error
 from jaula.runtime import client
 from jaula.runtime.protocol import LogSetup, StartRequest
 from jaula.spec.rootfs import OverlayRoot, RootSource
@@ -83,6 +83,7 @@ class Starter:
 
         :raises RuntimeFailure: when the program does not exist (127), cannot be executed (126), or
             the kernel refused a step (125).
+        :raises Unavailable: when a disk is full or read-only.
         :raises Conflict: when the container's state does not allow a start, or a container that it
             joins does not run.
         """
@@ -114,7 +115,8 @@ class Starter:
             await asyncio.shield(self._clean_up(container))
             self._failed(container, resources, error)
             if isinstance(error, OSError):
-                raise RuntimeFailure(f"cannot start container {container.name}: {error}") from error
+                what = f"cannot start container {container.name}"
+                raise resource_error(error, what) or RuntimeFailure(f"{what}: {error}") from error
             raise
         finally:
             container.starting = None

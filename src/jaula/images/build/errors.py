@@ -17,7 +17,7 @@ def translate_os_errors(what: str) -> Iterator[None]:
 
     ``what`` is, for example, ``cannot copy to '/x'``.
 
-    :raises Unavailable: if the disk is full.
+    :raises Unavailable: if the disk is full or read-only.
     :raises InvalidRequest: if names or types of files conflict.
     :raises JaulaError: if the fault is the machine's.
     """

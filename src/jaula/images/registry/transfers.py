@@ -14,7 +14,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from jaula.errors import JaulaError, Unavailable
+from jaula.errors import JaulaError, Unavailable, resource_error
 from jaula.images.registry import progress
 from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.download import receive
@@ -218,4 +218,5 @@ def as_jaula_error(error: BaseException) -> JaulaError:
     """Return the failure of a transfer as an error that each waiting thread may raise."""
     if isinstance(error, JaulaError):
         return error
-    return Unavailable(f"a layer cannot be stored: {error}")
+    what = "a layer cannot be stored"
+    return resource_error(error, what) or Unavailable(f"{what}: {error}")

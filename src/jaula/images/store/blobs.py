@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from jaula.errors import CorruptState, InvalidRequest, NotFound
+from jaula.errors import CorruptState, InvalidRequest, NotFound, resource_error
 from jaula.spec.image import DOCUMENT_LIMIT
-from jaula.storage.errors import DAMAGED_DISK, file_error, is_full
+from jaula.storage.errors import DAMAGED_DISK
 from jaula.storage.trees import list_with_prefix, remove_with_prefix
 
 _PARTIAL = "new-"
@@ -75,7 +75,7 @@ class BlobWriter:
             while view:
                 view = view[os.write(self._file.fileno(), view) :]
         except OSError as error:
-            raise _full(error) from error
+            raise _store_error(error) from error
 
     def commit(self) -> str:
         """Store the blob under its digest and return the digest."""
@@ -98,7 +98,7 @@ class BlobStore:
         try:
             return BlobWriter(self._directory, self._damaged)
         except OSError as error:
-            raise _full(error) from error
+            raise _store_error(error) from error
 
     def put(self, data: bytes) -> str:
         """Store a document and return its digest. An intact copy that exists is left alone."""
@@ -231,5 +231,5 @@ def hex_of(digest: str) -> str:
     return name
 
 
-def _full(error: OSError) -> Exception:
-    return file_error(error, "cannot store a blob") if is_full(error) else error
+def _store_error(error: OSError) -> Exception:
+    return resource_error(error, "cannot store a blob") or error

@@ -18,7 +18,6 @@ other.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import secrets
@@ -28,7 +27,13 @@ from pathlib import Path
 
 import msgspec
 
-from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unavailable
+from jaula.errors import (
+    CorruptState,
+    InvalidRequest,
+    JaulaError,
+    NotFound,
+    resource_error,
+)
 from jaula.images.reference import Reference, could_be_id, parse
 from jaula.images.store.blobs import BlobStore
 from jaula.kernel.sync import fsync_paths
@@ -269,9 +274,7 @@ def _write(path: Path, data: bytes) -> None:
         fsync_paths(path.parent)  # an acknowledged name or removal survives a power failure
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise Unavailable(f"cannot write {path}: {error.strerror}") from error
-        raise
+        raise resource_error(error, f"cannot write {path}") or error from error
 
 
 Images = list[Image]

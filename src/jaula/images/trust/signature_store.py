@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from jaula.errors import CorruptState, Unavailable
+from jaula.errors import CorruptState, Unavailable, resource_error
 from jaula.images.registry.manifest import sha256
 from jaula.images.store.blobs import hex_of
 from jaula.images.trust.signature import Signature
@@ -91,7 +91,8 @@ class SignatureStore:
             os.rename(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise Unavailable(f"cannot write {path}: {error.strerror}") from error
+            what = f"cannot write {path}"
+            raise resource_error(error, what) or Unavailable(f"{what}: {error.strerror}") from error
 
     def keep_only(self, manifests: Container[str]) -> None:
         """Remove the files of all other manifests, and partial files that a crash left."""

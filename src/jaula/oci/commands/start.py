@@ -60,8 +60,9 @@ def start_init(container: Container, record: Record) -> None:
     finally:
         init_sock.close()
     if message[:1] == b"E":
-        code, _, text = message[1:].decode(errors="replace").partition(" ")
-        raise RuntimeFailure(text, exit_code=int(code))
+        from jaula.runtime.init.sync import decode_failure
+
+        raise decode_failure(message[1:])
 
 
 def _not_executed(container: Container) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import structs
 
-from jaula.errors import Conflict, RuntimeFailure
+from jaula.errors import Conflict, RuntimeFailure, runtime_error
 from jaula.kernel.namespaces import SharedPid
 from jaula.runtime import seqpacket
 from jaula.runtime.create import mount_plan, namespaces
@@ -142,7 +142,7 @@ def _create_init(
             context = linux.mount_label if selinux else None
             root = fd_stack.add(mount_root(options.root, ns.user_fd, ns.owner, context=context))
         except OSError as error:
-            raise RuntimeFailure(f"root file system: {error}") from error
+            raise runtime_error(error, "root file system") from error
         prepared_mounts = prepare_mounts(
             spec,
             user_fd=ns.user_fd,

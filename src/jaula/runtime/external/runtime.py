@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.errors import JaulaError, NotFound, RuntimeFailure
+from jaula.errors import JaulaError, NotFound, RuntimeFailure, runtime_error
 from jaula.kernel import tty
 from jaula.runtime import seqpacket
 from jaula.runtime.create import namespaces
@@ -122,7 +122,7 @@ def _stage_mounts(
         context = lsm_labels.mount_label(spec)
         root = fd_stack.add(mount_root(options.root, ns.user_fd, ns.owner, context=context))
     except OSError as error:
-        raise RuntimeFailure(f"root file system: {error}") from error
+        raise runtime_error(error, "root file system") from error
     staging = StagingMount.make((runtime.path, *runtime.arguments, run_dir))
     staging.attach_root(root)
     if ns.user_fd is not None:

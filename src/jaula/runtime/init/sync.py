@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from jaula.errors import JaulaError, RuntimeFailure
+from jaula.errors import FREE_SPACE, FULL, JaulaError, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.kernel.namespaces import SharedPid
 from jaula.runtime import seqpacket
@@ -113,8 +113,7 @@ def follow(
             elif kind == HOOKS_DONE:
                 hooks_pending = False
             elif kind == b"E":
-                code, _, text = rest.decode(errors="replace").partition(" ")
-                failure = RuntimeFailure(text, exit_code=int(code))
+                failure = decode_failure(rest)
             if pid and hooks_due:
                 hooks_due = False
                 if run_hooks is not None:
@@ -215,19 +214,30 @@ def wait_to_proceed(sock: _socket.socket) -> int:
     return int(message[1:])
 
 
+def decode_failure(data: bytes) -> RuntimeFailure:
+    """Return the failure that :func:`report` has sent; ``data`` follows the letter."""
+    code, number, text = data.decode(errors="replace").split(" ", 2)
+    return RuntimeFailure(text, exit_code=int(code), errno=int(number))
+
+
 def report(sock: _socket.socket, error: BaseException, action: str) -> NoReturn:
     """Send an error to the parent and exit.
 
     The call is write(2): a filter that may be in force by now rarely refuses it.
     """
+    number = 0
     if isinstance(error, ExecError | JaulaError):
         code, text = error.exit_code, str(error)
+        number = error.errno if isinstance(error, RuntimeFailure) else 0
     elif isinstance(error, OSError):
         path = f" ({error.filename})" if error.filename else ""
         code, text = 125, f"{action}: {error.strerror}{path}"
+        # EROFS is an answer to the request: a mount point is missing in a read-only root.
+        if error.errno in FULL:
+            number, text = error.errno, f"{text} ({FREE_SPACE})"
     else:
         code, text = 125, f"{action}: {type(error).__name__}: {error}"
     try:
-        os.write(sock.fileno(), f"E{code} {text}".encode(errors="replace"))
+        os.write(sock.fileno(), f"E{code} {number} {text}".encode(errors="replace"))
     finally:
         os._exit(code)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from jaula.errors import JaulaError
+from jaula.errors import JaulaError, RuntimeFailure
 from jaula.runtime import protocol, seqpacket
 from jaula.runtime.protocol import Answer, ShimRequest
 from jaula.runtime.shim.event_loop import EventLoop
@@ -129,7 +129,8 @@ class ControlSockets:
             number = request.number
             reply = self._handle(request, fds)
         except JaulaError as error:
-            reply = Answer(number, error=str(error), exit_code=error.exit_code)
+            lacking = error.errno if isinstance(error, RuntimeFailure) else 0
+            reply = Answer(number, error=str(error), exit_code=error.exit_code, errno=lacking)
         except (OSError, msgspec.MsgspecError) as error:
             reply = Answer(number, error=str(error))
         finally:

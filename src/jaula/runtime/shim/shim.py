@@ -520,9 +520,11 @@ def _report_failure(run_dir: str, engine: socket.socket, error: JaulaError | OSE
     The record of a start that failed has no ``started_at``.
     """
     code = error.exit_code if isinstance(error, JaulaError) else 125
+    number = error.errno if isinstance(error, RuntimeFailure) else 0
     write_exit_record(run_dir, ExitRecord(code, error=str(error)))
+    answer = Answer(0, error=str(error), exit_code=code, errno=number)
     try:
-        seqpacket.send(engine, protocol.encode(Answer(0, error=str(error), exit_code=code)))
+        seqpacket.send(engine, protocol.encode(answer))
     except BrokenPipeError:
         return  # the engine has ended
 
@@ -534,6 +536,7 @@ class HelperKilled(RuntimeFailure):
 class _Failed(msgspec.Struct, frozen=True, tag=True):
     text: str
     exit_code: int
+    errno: int = 0
 
 
 class _Spawned(msgspec.Struct, frozen=True, tag=True):
@@ -584,7 +587,7 @@ class SpawnHelper:
             raise HelperKilled("the helper that creates processes died")
         message = _decode(data)
         if isinstance(message, _Failed):
-            raise RuntimeFailure(message.text, exit_code=message.exit_code)
+            raise RuntimeFailure(message.text, exit_code=message.exit_code, errno=message.errno)
         remaining = iter(fds)
         slots = {
             name: next(remaining) if getattr(message.process_handle, name) >= 0 else -1
@@ -631,7 +634,8 @@ def _run_helper(work: Callable[[], ProcessHandle], sock: _socket.socket) -> NoRe
         try:
             process_handle = work()
         except JaulaError as error:
-            seqpacket.send(sock, _encode(_Failed(str(error), error.exit_code)))
+            number = error.errno if isinstance(error, RuntimeFailure) else 0
+            seqpacket.send(sock, _encode(_Failed(str(error), error.exit_code, number)))
         else:
             fds = [fd for fd in (getattr(process_handle, name) for name in _SLOTS) if fd >= 0]
             seqpacket.send(sock, _encode(_Spawned(process_handle)), fds)

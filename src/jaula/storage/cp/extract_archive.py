@@ -96,11 +96,32 @@ class ArchiveExtractor:
         """Extract all entries. Files that were extracted before an error stay."""
         try:
             for entry in reader:
-                with _errors_for(entry.name):
+                with self._errors_for(entry.name):
                     self._extract(entry, reader)
             self._set_times()
         finally:
             self._close_directories()
+
+    @contextmanager
+    def _errors_for(self, name: bytes) -> Iterator[None]:
+        """Convert errors of the kernel to errors about the entry."""
+        what = f"cannot copy {quote_name(name)}"
+        try:
+            yield
+        except (OSError, OverflowError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EROFS and self._on_ro_mount():
+                raise NotAuthorized(
+                    f"{what}: {error.strerror}", hint="its file system is mounted read-only"
+                ) from error
+            raise file_error(error, what) from error
+
+    def _on_ro_mount(self) -> bool:
+        """Return whether the directory of the current entry is on a read-only mount.
+
+        After an error of the disk, ext4 refuses writes without a change of the mount.
+        """
+        directory = next(reversed(self._directories.values()), self._root)
+        return bool(os.fstatvfs(directory).f_flag & os.ST_RDONLY)
 
     # -- directories ----------------------------------------------------------------------------
 
@@ -373,17 +394,3 @@ def _clean(name: bytes) -> bytes:
 
 def _recreated_error(name: bytes) -> Conflict:
     return Conflict(f"{quote_name(name)} cannot be created: another process keeps recreating it")
-
-
-@contextmanager
-def _errors_for(name: bytes) -> Iterator[None]:
-    """Convert errors of the kernel to errors about the entry."""
-    what = f"cannot copy {quote_name(name)}"
-    try:
-        yield
-    except (OSError, OverflowError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EROFS:
-            raise NotAuthorized(
-                f"{what}: {error.strerror}", hint="its file system is mounted read-only"
-            ) from error
-        raise file_error(error, what) from error

@@ -17,12 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from jaula.config import Paths
-from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, resource_error
 from jaula.kernel.sync import sync_file_systems
 from jaula.spec.rootfs import DirectoryRoot, RootSource
 from jaula.storage.diff import sorted_changes, tree_differences
 from jaula.storage.drivers.driver import Change, ChangeFilter
-from jaula.storage.errors import file_error, is_full
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.layers.commit_layer import write_layer
 from jaula.storage.layers.store import LayerStore, root_directory_layer
@@ -107,7 +106,9 @@ class FullCopyDriver(ABC):
                     self._clear_limits(parent)
                     self._remove_tree(parent, temporary)
                     remove_tree(parent, b"chain")
-                    raise disk_full_error(error, "create a container's files") from error
+                    raise (
+                        resource_error(error, "cannot create a container's files") or error
+                    ) from error
 
     def sync(self, id: str) -> None:
         sync_file_systems(self._paths.container(id))
@@ -194,7 +195,7 @@ class FullCopyDriver(ABC):
                 os.rename(temporary, chain, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException as error:
                 self._remove_tree(parent, temporary)
-                raise disk_full_error(error, "merge an image's layers") from error
+                raise resource_error(error, "cannot merge an image's layers") or error from error
         return chain
 
     def _create_base(self, parent: int, name: str, layers: Sequence[str]) -> int:
@@ -225,10 +226,3 @@ class FullCopyDriver(ABC):
 def chain_name(layers: Sequence[str]) -> str:
     """Return the name of the merged tree of a stack of layers."""
     return hashlib.sha256("\n".join(layers).encode()).hexdigest()
-
-
-def disk_full_error(error: BaseException, what: str) -> BaseException:
-    """Convert an ``OSError`` of a full disk to an error for a client. Return others unchanged."""
-    if isinstance(error, OSError) and is_full(error):
-        return file_error(error, f"cannot {what}")
-    return error

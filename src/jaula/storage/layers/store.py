@@ -25,10 +25,16 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from jaula.config import Paths
-from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.errors import (
+    Conflict,
+    CorruptState,
+    InvalidRequest,
+    NotFound,
+    resource_error,
+)
 from jaula.storage.compare import Difference, compare_trees
 from jaula.storage.compression import PrefixedStream, Source, decompress_stream
-from jaula.storage.errors import DAMAGED_DISK, is_full
+from jaula.storage.errors import DAMAGED_DISK
 from jaula.storage.layers.extract import Extractor
 from jaula.storage.tar.reader import Limits, TarReader
 from jaula.storage.trees import (
@@ -146,9 +152,7 @@ class LayerStore:
                 finally:
                     remove_tree(parent, name.encode())
         except OSError as error:
-            if is_full(error):
-                raise Unavailable(f"cannot unpack a layer: {error.strerror}") from error
-            raise
+            raise resource_error(error, "cannot unpack a layer") or error from error
 
     def _extract_into(
         self,

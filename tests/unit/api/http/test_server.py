@@ -161,7 +161,8 @@ def test_an_unexpected_exception_is_one_line_for_the_client_and_a_traceback_in_t
         assert answer.status == 500
         assert answer.message == "internal error (KeyError), see the log of the engine"
         full = await client.ask("POST", "/containers/a/unpause")
-        assert "No space left on device" in full.message
+        assert full.status == 503
+        assert "No space left on device (free some space and try again)" in full.message
         assert (await client.ask("GET", "/version")).status == 200
 
     served(test)

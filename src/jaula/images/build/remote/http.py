@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from jaula.errors import InvalidRequest, JaulaError, Unavailable
+from jaula.errors import InvalidRequest, JaulaError, Unavailable, resource_error
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.http import url as http_url
 from jaula.images.registry.http.certs_d import tls_context
@@ -30,7 +30,6 @@ from jaula.images.registry.http.url import Url
 from jaula.images.registry.timeouts import Timeouts
 from jaula.spec.host_address import is_host_address
 from jaula.storage import free_space
-from jaula.storage.errors import is_full
 
 _MAX_REDIRECTS = 10
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
@@ -122,11 +121,10 @@ class Downloads:
                 return "", self._receive(response, url, text, target)
         except (OSError, http.client.HTTPException) as error:
             self._cancel.check()
-            if is_full(error):
-                raise Unavailable(
-                    f"{_printable(text)} does not fit on the disk", hint="free some space"
-                ) from error
-            raise Unavailable(f"{_printable(text)} cannot be fetched: {_reason(error)}") from error
+            unavailable = resource_error(error, f"{_printable(text)} cannot be stored")
+            raise unavailable or Unavailable(
+                f"{_printable(text)} cannot be fetched: {_reason(error)}"
+            ) from error
         finally:
             connection.end()
 
