@@ -64,6 +64,7 @@ RUNTIME_HELP = {
     "blkio-weight": "Block I/O weight, 10 to 1000.",
     "bundle": "Directory of config.json. The default is the current directory.",
     "cap": "Additional capability of the process. May be repeated.",
+    "cgroup": "Existing cgroup below the container's, [CONTROLLER:]PATH. May be repeated.",
     "console-socket": "Unix socket that receives the terminal's descriptor.",
     "cpu-burst": "Microseconds of CPU time that may accumulate.",
     "cpu-idle": "Whether the cgroup is scheduled as SCHED_IDLE: 0 or 1.",
