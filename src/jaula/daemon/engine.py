@@ -27,6 +27,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     import time
 
     from jaula import cgroups
+    from jaula.engine.containers.engine_socket import EngineSockets
     from jaula.engine.containers.resolved_request import resolve
     from jaula.engine.engine import Engine
     from jaula.engine.group_commit import GroupCommit
@@ -110,6 +111,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             dns_servers=DnsServers(network),
             id_ranges=ranges,
             sandbox_pool=SandboxPool(runtime, network, ranges, config.sandbox_pool),
+            engine_sockets=EngineSockets(),
             started_at=time.time_ns(),
         )
     )

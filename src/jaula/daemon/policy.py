@@ -48,8 +48,11 @@ def load_policy(config: EngineConfig) -> Policy:
     path = policy_path(config)
     if not path:
         return Policy()
-    policy = policy_file.load(path, required=bool(config.policy), user=user, group=group)
-    if policy is not None:
-        return policy
     name = config.socket_group
-    return default_policy(name, group(name) if name else None, certificates=config.tls is not None)
+    built_in = default_policy(
+        name, group(name) if name else None, certificates=config.tls is not None
+    )
+    policy = policy_file.load(
+        path, required=bool(config.policy), user=user, group=group, built_in=built_in
+    )
+    return built_in if policy is None else policy

@@ -98,7 +98,10 @@ async def _serve(
     gc.collect()
     gc.freeze()
     process_limits.trim_heap()
+    sockets = engine.services.engine_sockets
+    sockets.paths = tuple(str(sock.getsockname()) for sock in unix_sockets)
     server = await api.serve(gateway.enter, unix_sockets)
+    sockets.serve(server.listen_container)
     log.info("engine %s listens on %s", engine.services.identity[:12], config.socket)
     reloader = Reloader(engine, gateway, read_config)
     reloader.tls_listeners = await _open(server, tcp_sockets, context)

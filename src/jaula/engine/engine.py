@@ -144,6 +144,7 @@ class Engine:
                 container.shim.on_gone = None
                 container.shim.close()
         await self.containers.exit_handler.close()
+        self.services.engine_sockets.close_all()
         await self.services.runtime_table.close()
         await self.services.sandbox_pool.close()
         self.services.dns_servers.close()

@@ -26,6 +26,7 @@ from jaula.security.lsm import apparmor_profile
 from jaula.spec.api import ExecCreate, Resources
 from jaula.spec.api_networks import NetworkCreate
 from jaula.state.records import (
+    ENGINE_SOCKET,
     ContainerRecord,
     MountRecord,
     Namespaces,
@@ -48,6 +49,7 @@ class Relaxation(StrEnum):
     ANNOTATION = "annotation"
     NETWORK_OPTION = "network-option"
     LOG_ADDRESS = "log-address"
+    ENGINE_SOCKET = "engine-socket"  # its value is the entry of the policy for the container
     OTHER_CONTAINERS = "others"  # something of a container that may belong to another user
 
 
@@ -74,8 +76,11 @@ _DEFAULTS = frozenset(capabilities.DEFAULT)
 _INTERPRETED = ("org.systemd.property.",)
 
 
-def of_request(resolved: ResolvedRequest) -> tuple[Privilege, ...]:
-    """Return everything that a request asks for beyond the defaults."""
+def of_request(resolved: ResolvedRequest, engine_socket: str = "") -> tuple[Privilege, ...]:
+    """Return everything that a request asks for beyond the defaults.
+
+    ``engine_socket`` is the entry of the policy that applies to the container, '' if none does.
+    """
     return (
         *_privileges(resolved.security),
         *_namespaces(resolved.namespaces),
@@ -85,6 +90,7 @@ def of_request(resolved: ResolvedRequest) -> tuple[Privilege, ...]:
         *_security(resolved.security),
         *_placement(resolved),
         *_logging(resolved),
+        *_engine_socket(resolved, engine_socket),
     )
 
 
@@ -96,7 +102,7 @@ def of_record(record: ContainerRecord) -> tuple[Privilege, ...]:
     resolved = record.resolved
     log_name = None if record.outside_log else of_log_name(resolved)
     privileges = (
-        *of_request(resolved),
+        *of_request(resolved, record.engine_socket),
         *of_mounts(record.mounts, foreign=resolved.external_runtime),
         *((log_name,) if log_name else ()),
     )
@@ -264,6 +270,16 @@ def of_log_name(resolved: ResolvedRequest) -> Privilege | None:
 def _syslog_address(resolved: ResolvedRequest) -> SyslogAddress | None:
     text = resolved.log.config.get(log_options.ADDRESS, "")
     return syslog_address.parse(text) if text else None
+
+
+def has_engine_socket(resolved: ResolvedRequest) -> bool:
+    """Return whether a request asks for an engine socket in the container."""
+    return any(request.mount.type == ENGINE_SOCKET for request in resolved.mounts)
+
+
+def _engine_socket(resolved: ResolvedRequest, entry: str) -> Iterator[Privilege]:
+    if has_engine_socket(resolved):
+        yield Privilege(Relaxation.ENGINE_SOCKET, entry)
 
 
 def _placement(resolved: ResolvedRequest) -> Iterator[Privilege]:

@@ -163,6 +163,7 @@ class Shim:
         self.execs: tuple[str, ...] = ()
         self.gone = False
         self.runtime: protocol.ExternalRuntime | None = None
+        self._engine_socket = -1
         self._sock = sock
         self._on_event = on_event
         self._loop = loop
@@ -186,6 +187,9 @@ class Shim:
                 return
             except OSError:
                 data, fds = b"", []
+            if fds:  # with the answer to hello
+                self._close_engine_socket()
+                self._engine_socket = fds.pop(0)
             for fd in fds:
                 os.close(fd)
             if not data:
@@ -212,10 +216,24 @@ class Shim:
         self._closed.set()
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
+        self._close_engine_socket()
         for future in self._pending.values():
             if not future.done():
                 future.set_result(Answer(_LOST, error="the container's shim is gone"))
         self._pending.clear()
+
+    def take_engine_socket(self) -> socket.socket | None:
+        """Return the listening engine socket of the container, if :meth:`hello` brought one.
+
+        The caller owns it.
+        """
+        fd, self._engine_socket = self._engine_socket, -1
+        return socket.socket(fileno=fd) if fd >= 0 else None
+
+    def _close_engine_socket(self) -> None:
+        if self._engine_socket >= 0:
+            os.close(self._engine_socket)
+            self._engine_socket = -1
 
     async def kill(self) -> None:
         """Kill the shim, and the processes of a container that it still creates.
@@ -458,6 +476,8 @@ class Runtime:
         on_event: OnEvent,
         namespace_fds: Mapping[str, int] | None = None,
         on_request: Callable[[Shim], None] | None = None,
+        *,
+        engine_socket: int = -1,
     ) -> Shim:
         """Create and start a container; the program runs when this returns.
 
@@ -465,6 +485,7 @@ class Runtime:
         names a path for that type. The descriptors of ``attachments`` are closed here in every
         case. The sandbox and the namespace descriptors stay open: the caller owns them.
         ``on_request`` gets the connection when the request was sent: its ``kill`` ends the start.
+        The shim holds a duplicate of ``engine_socket`` as long as the container runs.
 
         :raises RuntimeFailure: with Docker's exit code; nothing of the container is left then.
         :raises ShimLost: when the shim was killed, or did not answer and was killed. No process
@@ -476,11 +497,15 @@ class Runtime:
         fds = [shim_end.fileno()]
         if sandbox is not None:
             fds += [sandbox.user_fd, sandbox.net_fd]
-        fds += [*(namespace_fds or {}).values(), *(fd for fd, _ in attachments)]
+        fds += (namespace_fds or {}).values()
+        if engine_socket >= 0:
+            fds.append(engine_socket)
+        fds += [fd for fd, _ in attachments]
         request = msgspec.structs.replace(
             request,
             sandbox=sandbox is not None,
             namespace_types=tuple(namespace_fds or ()),
+            engine_socket=engine_socket >= 0,
             attachments=tuple(stream for _, stream in attachments),
         )
         inode = os.fstat(shim_end.fileno()).st_ino

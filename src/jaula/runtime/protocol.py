@@ -71,8 +71,9 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     """Create a container from a bundle and start it.
 
     Sent to the zygote. Descriptors: the shim's end of a socket to the engine, then the user and
-    network namespace if ``sandbox`` is set, then one for each of ``namespace_types``, then one
-    socket for each of ``attachments``.
+    network namespace if ``sandbox`` is set, then one for each of ``namespace_types``, then the
+    listening engine socket if ``engine_socket`` is set, then one socket for each of
+    ``attachments``.
     """
 
     container_id: str
@@ -88,6 +89,7 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     runtime: ExternalRuntime | None = None  # None: our own
     sandbox: bool = False
     namespace_types: tuple[str, ...] = ()  # of the descriptors that follow the sandbox's
+    engine_socket: bool = False
     attachments: tuple[AttachStream, ...] = ()
 
 
@@ -151,7 +153,10 @@ class SignalRequest(msgspec.Struct, frozen=True, tag="signal"):
 
 
 class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):
-    """Ask a running shim for its state; :class:`Answer` carries it."""
+    """Ask a running shim for its state; :class:`Answer` carries it.
+
+    The container's engine socket travels with the answer, if the shim has one.
+    """
 
     number: int
 

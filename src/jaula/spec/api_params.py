@@ -41,7 +41,20 @@ class Remote(msgspec.Struct, frozen=True):
     fingerprint: str = ""
 
 
-Origin = Peer | Remote
+class ContainerPeer(msgspec.Struct, frozen=True):
+    """The client of a container's engine socket: the container, not the process in it.
+
+    ``container`` is the id. ``entry`` is the entry of the policy that was authorized when the
+    container was created. ``pid`` and ``command`` are those of the process on the host.
+    """
+
+    container: str
+    entry: str
+    pid: int = 0
+    command: str = ""
+
+
+Origin = Peer | Remote | ContainerPeer
 """The client of a connection; None if the kernel could not identify it."""
 
 

@@ -29,15 +29,19 @@ class Status(StrEnum):
     REMOVING = "removing"
 
 
+ENGINE_SOCKET = "engine-socket"
+"""The type of a mount of the container's own socket to the engine."""
+
+
 class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One mount that the user or the image requested.
 
-    ``source`` is a host path for binds and volumes, and empty for tmpfs. ``options`` are mount
-    options of the spec in addition to the type's defaults. ``anonymous`` marks a volume that was
-    created for this container without a name (removed by ``rm -v``).
+    ``source`` is a host path for binds and volumes, and empty for other types. ``options`` are
+    mount options of the spec in addition to the type's defaults. ``anonymous`` marks a volume that
+    was created for this container without a name (removed by ``rm -v``).
     """
 
-    type: str  # bind volume tmpfs
+    type: str  # bind volume tmpfs engine-socket
     destination: str
     source: str = ""
     name: str = ""
@@ -327,6 +331,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         str, ...
     ] = ()  # host directories below which mounts do not follow symbolic links
     outside_log: bool = False  # the log server's name may not resolve to an address of the host
+    engine_socket: str = ""  # entry of the policy for its engine socket; empty: it has none
     health: HealthRecord | None = None  # None: it has no check, or never ran
     level: str = ""  # its unique SELinux level; empty: none was allocated
     build: str = ""  # the build that it is a step of; such a container is never listed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,14 +79,19 @@ BROKEN = (
 
 
 @pytest.fixture(scope="module")
-def inspected(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
+def inspected(
+    engine: PrivateEngine, busybox: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, list[str]]]:
     """Return the output of the docker command for every template, by container."""
-    socket = ("-v", f"{engine.socket}:/engine.sock")
+    path = tmp_path_factory.mktemp("other-engine") / "docker.sock"
+    other_engine = socket.socket(socket.AF_UNIX)
+    other_engine.bind(str(path))
+    bound = ("-v", f"{path}:/engine.sock")
     parent = containers.unique("elsewhere")
     broken_flags = BROKEN.format(parent=parent).split()
     with (
         containers.running(engine, busybox, flags=tuple(KEPT.split())) as kept,
-        containers.running(engine, busybox, flags=(*broken_flags, *socket)) as broken,
+        containers.running(engine, busybox, flags=(*broken_flags, *bound)) as broken,
         containers.running(engine, busybox) as plain,
     ):
         result: dict[str, list[str]] = {"kept": [], "broken": [], "plain": []}
@@ -97,6 +103,7 @@ def inspected(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[st
             for name, answer in zip(result, answers, strict=True):
                 result[name].append(answer.strip())
         yield result
+    other_engine.close()
     trees = Path("/sys/fs/cgroup")
     for place in [trees / parent, *trees.glob(f"*/{parent}")]:
         if place.is_dir() and not place.parent.is_symlink():

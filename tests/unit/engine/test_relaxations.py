@@ -55,12 +55,19 @@ def test_a_plain_container_asks_for_nothing() -> None:
         ({"Runtime": "crun", "Annotations": {"a": "b"}}, ["annotation=a"]),
         ({"Annotations": {"a": "b"}}, []),
         ({"OomScoreAdj": 5}, []),
+        ({"Mounts": [{"Type": "engine-socket"}]}, ["engine-socket"]),
         ({"MaskedPaths": []}, ["security-option=systempaths=unconfined"]),
         ({"DeviceRequests": [{"Driver": "nvidia"}]}, ["device=nvidia"]),
     ],
 )
 def test_a_relaxation_has_a_name(host: dict[str, Any], wanted: list[str]) -> None:
     assert of(**host) == wanted
+
+
+def test_an_engine_socket_asks_for_its_entry_of_the_policy() -> None:
+    document = b'{"Image": "x", "HostConfig": {"Mounts": [{"Type": "engine-socket"}]}}'
+    resolved = resolve(decode.decode(document, ContainerCreate))
+    assert [str(ask) for ask in relaxations.of_request(resolved, "web")] == ["engine-socket=web"]
 
 
 def test_a_mount_by_another_runtime_is_marked() -> None:

@@ -37,7 +37,7 @@ from typing import Any, Protocol
 import h11
 
 from jaula.api.http.errors import BadHeader, Disconnected, TooSlow
-from jaula.spec.api_params import Origin, Peer, Remote
+from jaula.spec.api_params import ContainerPeer, Origin, Peer, Remote
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers
 HIGH_WATER = 256 * 1024  # bytes of unsent output, or of a body that is read, that pause the sender
@@ -109,14 +109,14 @@ class HttpProtocol(asyncio.BufferedProtocol):
     Input that no route reads is limited to ``MAX_UNREAD``, twice at most, so many connections do
     not take much memory.
 
-    ``origin`` is set if the socket is one end of a pair that the engine forwards to the client: the
-    kernel would name the engine itself as the peer.
+    ``origin`` is set if the kernel would name another peer: the engine itself on one end of a pair
+    that is forwarded to the client, or a process of the container that is the client.
     """
 
     def __init__(
         self,
         owner: ProtocolOwner,
-        origin: Remote | None = None,
+        origin: Remote | ContainerPeer | None = None,
     ) -> None:
         self.parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self.transport: asyncio.Transport

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.api.backend import Backend
 from jaula.api.http.caller_quota import CallerQuota
+from jaula.api.http.container_listener import ContainerListener
 from jaula.api.http.http_session import HttpSession
 from jaula.api.http.protocol import BUSY, DENIED, STOPPING, HttpProtocol
 from jaula.api.http.request import Limits
 from jaula.api.http.router import Router
 from jaula.api.routes import ROUTES
-from jaula.spec.api_params import Origin, Remote
+from jaula.spec.api_params import ContainerPeer, Origin, Remote
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Server:
         self._tasks = BackgroundTasks(_log, "a connection failed")
         self._listeners: list[asyncio.Server] = []
         self._tls_listeners: list[TlsListener] = []
+        self._container_listeners: set[ContainerListener] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
 
@@ -88,8 +90,31 @@ class Server:
         self._tls_listeners.append(listener)
         return listener
 
-    async def _adopt(self, sock: socket.socket, origin: Remote) -> None:
-        """Serve on one end of a socket pair, whose other end is forwarded to ``origin``."""
+    def listen_container(self, sock: socket.socket, peer: ContainerPeer) -> ContainerListener:
+        """Accept the clients in a container on its engine socket, which the listener owns then."""
+
+        def adopt(client: socket.socket, origin: ContainerPeer) -> None:
+            self.spawn(self._adopt(client, origin))
+
+        def end(container_id: str) -> None:
+            self._container_listeners.discard(listener)
+            for connection in self._connections_of(container_id):
+                connection.transport.abort()
+
+        listener = ContainerListener(self.loop, sock, peer, adopt, end)
+        self._container_listeners.add(listener)
+        return listener
+
+    def _connections_of(self, container_id: str) -> list[HttpProtocol]:
+        return [
+            connection
+            for connection in self._connections
+            if isinstance(connection.peer, ContainerPeer)
+            and connection.peer.container == container_id
+        ]
+
+    async def _adopt(self, sock: socket.socket, origin: Remote | ContainerPeer) -> None:
+        """Serve on a socket whose peer is known: ``origin`` is at its other end, or behind it."""
         await self.loop.connect_accepted_socket(lambda: HttpProtocol(self, origin), sock)
 
     async def close(self) -> None:
@@ -101,6 +126,8 @@ class Server:
         self._closing = True
         for tls_listener in self._tls_listeners:
             tls_listener.stop()
+        for container_listener in self._container_listeners:
+            container_listener.pause()  # clients wait for the next engine
         for connection in tuple(self._connections):
             connection.finish()
         await self._tasks.finish(GRACE_SECONDS)

@@ -16,6 +16,7 @@ from jaula.audit.checks.mounts import file_identity, stat_identity
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
+from jaula.state.records import ENGINE_SOCKET
 
 SYSTEM = (
     "/",
@@ -108,6 +109,27 @@ def check(container: AuditedContainer) -> Iterator[Result]:
             name, "mounts", by or "none", f"{len(binds)} bound" if binds else "none", evidence,
             verdict_of(True, by),
         )  # fmt: skip
+    yield from _engine_socket(container)
+
+
+def _engine_socket(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for the container's own socket to the engine, with the right that it has."""
+    targets = [
+        str(mount.get("Destination"))
+        for mount in container.inspect.get("Mounts") or ()
+        if mount.get("Type") == ENGINE_SOCKET
+    ]
+    if not targets:
+        return
+    grant = container.inspect.get("EngineSocket") or {}
+    words = [f"access {grant.get('Access', 'unknown')}", f"others {grant.get('Others', 'unknown')}"]
+    if remove := grant.get("Remove"):
+        words.append(f"remove {', '.join(map(str, remove))}")
+    yield Result(
+        "engine socket", "mounts", f"--mount type={ENGINE_SOCKET} at {', '.join(targets)}",
+        ", ".join(words), f"the policy, {grant.get('Entry', 'no entry')}",
+        verdict_of(True, f"--mount type={ENGINE_SOCKET}"),
+    )  # fmt: skip
 
 
 def _related(source: str, secret: str) -> bool:

@@ -18,6 +18,7 @@ from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.paths import open_in_root
+from jaula.state.records import ENGINE_SOCKET
 
 FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
 _MEMORY_FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
@@ -173,7 +174,7 @@ def _one(container: AuditedContainer, destination: str, request: Mapping[str, An
         effective += f"; lacks {','.join(sorted(missing_flags))}"
     source = str(request.get("Source") or "")
     same = True
-    if kind in ("bind", "volume") and source:
+    if kind in ("bind", "volume", ENGINE_SOCKET) and source:
         same = is_source(container, source, destination)
         evidence += f", {source}"
         if not same:

@@ -145,6 +145,8 @@ def _log_entries(directory: Path) -> Iterator[tuple[float, bytes, dict[str, Any]
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
     """Return the table cells of one entry. Control characters in the clients' text are escaped."""
     client = str(entry.get("uid", entry.get("certificate", "unknown")))
+    if entry.get("container"):
+        client = f"container {str(entry['container'])[:12]}"
     login = entry.get("login_uid")
     if login is not None and str(login) != client:
         client += f" (login {login})"

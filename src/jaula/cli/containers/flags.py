@@ -289,7 +289,7 @@ FLAGS = (
         "",
         "list",
         "Attach a filesystem mount to the container "
-        "(type=bind,source=/host,target=/inside,readonly)",
+        "(type=bind,source=/host,target=/inside,readonly; type=engine-socket)",
         metavar="mount",
         group=FILESYSTEM,
     ),

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-TYPES = ("bind", "volume", "tmpfs")
+TYPES = ("bind", "volume", "tmpfs", "engine-socket")
 NAMES = {
     "source": "Source",
     "src": "Source",
@@ -32,7 +32,7 @@ def document(word: str) -> dict[str, Any]:
             raise _bad(word, f"invalid field '{field}' must be a key=value pair")
         _set_field(mount, key, value if equals else "true", word)
     kind = mount["Type"]
-    if "Target" not in mount:
+    if "Target" not in mount and kind != "engine-socket":  # which has a default
         raise _bad(word, "target is required")
     if kind == "bind":
         if "Source" not in mount:
@@ -76,7 +76,7 @@ def _check_recursion(mount: dict[str, Any], word: str) -> None:
 def _set_field(mount: dict[str, Any], key: str, value: str, word: str) -> None:
     if key == "type":
         if value.lower() not in TYPES:
-            raise _bad(word, f"invalid mount type '{value}': must be bind, volume or tmpfs")
+            raise _bad(word, f"invalid mount type '{value}': must be one of {', '.join(TYPES)}")
         mount["Type"] = value.lower()
     elif key in NAMES:
         mount[NAMES[key]] = value

@@ -172,14 +172,14 @@ class Gateway:
         """Apply another policy, to open connections too."""
         self._policy = policy
         for session in self._sessions:
-            session.rule = policy.rule_of(session.caller)
+            session.follow(policy)
         self._record("engine reload")
 
     def enter(self, peer: Origin | None) -> EngineApi:
         """Return the engine for one connection."""
-        caller = caller_of(peer)
-        rule = self._policy.rule_of(caller)
-        session = Session(self._engine, caller, rule, self._audit_trail, peer, self._reserved)
+        session = Session(
+            self._engine, caller_of(peer), self._policy, self._audit_trail, peer, self._reserved
+        )
         self._sessions.add(session)
         return EngineApi(self._engine, session)
 

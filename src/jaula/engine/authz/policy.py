@@ -1,6 +1,7 @@
 """The authorization policy: the caller, the rule that applies to it, and the decision. Pure.
 
-A caller is the process at the other end of a unix socket, or the subject of a verified certificate.
+A caller is the process at the other end of a unix socket, the subject of a verified certificate, or
+a container, which has an engine socket of its own.
 
 If a user has a rule of its own, this rule alone applies. Otherwise the rules of all of the user's
 groups are united, and if there are none, the default applies. Root (uid 0) may do everything unless
@@ -9,20 +10,26 @@ the policy has a rule for it.
 The rule for a certificate is that of its fingerprint, else that of its name, else that of ``*``,
 which stands for every verified certificate, else the default. For a client that comes over the
 network without a certificate, only the rule for anonymous clients applies.
+
+The rule for a container is that of the entry that was authorized at its creation. An entry is found
+by the container's name, else by a label of its create request. A label of the image does not count:
+the image would choose its own right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
 import msgspec
 
 from jaula.engine.authz import limits
 from jaula.engine.authz.limits import DEFAULT_SHARES, Ceilings, Demand, Share
+from jaula.engine.model.filters import has_label
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotAuthorized
-from jaula.spec.api_params import Origin, Remote
+from jaula.spec.api_params import ContainerPeer, Origin, Remote
 
 ROOT = 0
 ANONYMOUS = "nobody"
@@ -33,11 +40,12 @@ ANONYMOUS = "nobody"
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """One client. ``uid`` is None for a client that came over the network.
+    """One client. ``uid`` is None for a container and for a client that came over the network.
 
-    ``groups`` are all of its group ids. ``name`` is the user's name for people, empty if the host
-    has none for the id. ``certificate`` is the common name of the certificate, or its fingerprint
-    if it has no name; both are empty for a client without a certificate.
+    ``groups`` are all of its group ids. ``name`` is the name of the user or container for people,
+    empty if the host has none for the id. ``certificate`` is the common name of the certificate, or
+    its fingerprint if it has no name; both are empty for a client without a certificate.
+    ``container`` is the id of a container, and ``entry`` its entry in the policy.
     """
 
     uid: int | None = None
@@ -47,15 +55,21 @@ class Caller(msgspec.Struct, frozen=True):
     name: str = ""
     certificate: str = ""
     fingerprint: str = ""
+    container: str = ""
+    entry: str = ""
 
     @property
     def key(self) -> str:
         """The owner of this caller's objects, in records."""
+        if self.container:
+            return f"container:{self.container}"
         if self.uid is not None:
             return str(self.uid)
         return f"certificate {self.certificate}" if self.certificate else ANONYMOUS
 
     def __str__(self) -> str:
+        if self.container:
+            return f"container {self.name or self.container[:12]}"
         if self.uid is None:
             if self.certificate:
                 return f"certificate {self.certificate!r}"
@@ -67,6 +81,8 @@ def caller_of(peer: Origin | None) -> Caller:
     """Return the caller at the other end of a connection."""
     if peer is None:
         return Caller()
+    if isinstance(peer, ContainerPeer):
+        return Caller(pid=peer.pid, container=peer.container, entry=peer.entry)
     if isinstance(peer, Remote):
         return Caller(certificate=peer.name or peer.fingerprint, fingerprint=peer.fingerprint)
     groups = frozenset((peer.gid, *peer.groups))
@@ -130,6 +146,7 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
     annotations: frozenset[str] = frozenset()
     network_options: frozenset[str] = frozenset()
     log_addresses: frozenset[str] = frozenset()
+    remove: frozenset[str] = frozenset()  # labels of objects that may be removed
     privileged: bool = False
     oom_score: bool = False
     ceilings: Ceilings = Ceilings()
@@ -154,8 +171,34 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
                 return self.oom_score
             case Relaxation.OTHER_CONTAINERS:
                 return self.container_access is ContainerAccess.CONTROL
+            case Relaxation.ENGINE_SOCKET:
+                return False  # it depends on the entry: Policy.may_use decides
         values = _granted_values(self, privilege.kind)
         return "*" in values or privilege.value in values
+
+    def covers(self, other: PolicyRule) -> bool:
+        """Return whether this rule grants everything that ``other`` grants."""
+        if self.access is AccessLevel.ALL:
+            return True
+        for mount in other.host_mounts:
+            if not any(
+                own.covers(mount.prefix, writable=mount.writable) for own in self.host_mounts
+            ):
+                return False
+        both = union((self, msgspec.structs.replace(other, host_mounts=())))
+        return msgspec.structs.replace(both, name=self.name) == self
+
+    def may_remove(self, labels: Mapping[str, str]) -> bool:
+        """Return whether objects with these labels may be removed, whoever owns them."""
+        if self.access < AccessLevel.READ:
+            return False
+        return any(has_label(labels, text) for text in self.remove)
+
+    def may_prune(self, selectors: Iterable[str]) -> bool:
+        """Return whether a prune with these filters ``label`` removes only what may be removed."""
+        if self.access < AccessLevel.READ:
+            return False
+        return any({text, text.partition("=")[0]} & self.remove for text in selectors)
 
     @property
     def mount_prefixes(self) -> tuple[str, ...]:
@@ -213,6 +256,7 @@ _SETS = (
     "annotations",
     "network_options",
     "log_addresses",
+    "remove",
 )
 _FIELDS = {
     Relaxation.HOST_NAMESPACE: "host_namespaces",
@@ -253,18 +297,42 @@ ROOT_RULE = PolicyRule(name="root", access=AccessLevel.ALL)
 ANY_CERTIFICATE = "*"
 
 
+class ContainerEntry(msgspec.Struct, frozen=True):
+    """An entry for containers: the right that the engine socket has, and who may create them.
+
+    ``users`` and ``groups`` are ids. Callers whose own rule covers ``rule`` may create such a
+    container too.
+    """
+
+    rule: PolicyRule
+    users: frozenset[int] = frozenset()
+    groups: frozenset[int] = frozenset()
+
+
+LABEL = "label="
+"""The start of the key of an entry by label."""
+_LONGEST_KEY = 120  # characters of a key that an error proposes
+
+
 class Policy(msgspec.Struct, frozen=True):
-    """All rules. Keys are ids of the host, and names or fingerprints of certificates."""
+    """All rules. Keys are ids of the host, and names or fingerprints of certificates.
+
+    The keys of ``containers`` are names, ``label=KEY`` and ``label=KEY=VALUE``.
+    """
 
     users: dict[int, PolicyRule] = {}
     groups: dict[int, PolicyRule] = {}
     certificates: dict[str, PolicyRule] = {}
+    containers: dict[str, ContainerEntry] = {}
     default: PolicyRule = DEFAULT_RULE
     anonymous: PolicyRule = ANONYMOUS_RULE
     source: str = "built in"  # or the path of the file and its digest
 
     def rule_of(self, caller: Caller) -> PolicyRule:
         """Return the rule that applies to a caller."""
+        if caller.container:
+            entry = self.containers.get(caller.entry)
+            return entry.rule if entry is not None else _no_entry(caller.entry)
         if caller.uid is None:
             return self._rule_of_remote(caller)
         if (own := self.users.get(caller.uid)) is not None:
@@ -274,6 +342,51 @@ class Policy(msgspec.Struct, frozen=True):
         rules = tuple(self.groups[gid] for gid in sorted(caller.groups) if gid in self.groups)
         return union(rules) if rules else self.default
 
+    def container_entry(self, name: str, labels: Mapping[str, str]) -> str:
+        """Return the key of the entry for a new container, '' if there is none.
+
+        The entry of the name applies, else the first one in the file whose label it has. ``labels``
+        are those of the request, without the image's.
+        """
+        if name in self.containers:
+            return name
+        for key in self.containers:
+            if not key.startswith(LABEL):
+                continue
+            if has_label(labels, key.removeprefix(LABEL)):
+                return key
+        return ""
+
+    def proposed_entry(self, name: str, labels: Mapping[str, str]) -> str:
+        """Return the key of the entry for a new container, or of one that would be its entry.
+
+        It is '' for a container without a name and without a label that an error can show.
+        """
+        if key := self.container_entry(name, labels) or name:
+            return key
+        keys = (f"{LABEL}{label}={value}" for label, value in labels.items())
+        return next((k for k in keys if k.isprintable() and len(k) <= _LONGEST_KEY), "")
+
+    def describe_entry(self, key: str) -> dict[str, object]:
+        """Return the right of containers with an entry, for ``inspect``."""
+        entry = self.containers.get(key)
+        rule = _no_entry(key) if entry is None else entry.rule
+        return {
+            "Entry": rule.name,
+            "Access": rule.access.name.lower(),
+            "Others": rule.container_access.name.lower(),
+            "Remove": sorted(rule.remove),
+        }
+
+    def may_use(self, caller: Caller, rule: PolicyRule, key: str) -> bool:
+        """Return whether a caller with ``rule`` may create and start a container with an entry."""
+        entry = self.containers.get(key)
+        if entry is None or rule.access < AccessLevel.RUN:
+            return False
+        if caller.uid is not None and caller.uid in entry.users:
+            return True
+        return bool(caller.groups & entry.groups) or rule.covers(entry.rule)
+
     def _rule_of_remote(self, caller: Caller) -> PolicyRule:
         if not caller.certificate:
             return self.anonymous
@@ -281,6 +394,16 @@ class Policy(msgspec.Struct, frozen=True):
             if name in self.certificates:
                 return self.certificates[name]
         return self.default
+
+
+def entry_title(key: str) -> str:
+    """Return the heading of an entry for containers, as it is written in the policy file."""
+    return f"[container.{json.dumps(key, ensure_ascii=False)}]"
+
+
+def _no_entry(key: str) -> PolicyRule:
+    """Return the rule of a container whose entry was removed from the policy."""
+    return PolicyRule(name=f"{entry_title(key)} (not in the policy)")
 
 
 def default_policy(group: str | None, gid: int | None, *, certificates: bool = False) -> Policy:

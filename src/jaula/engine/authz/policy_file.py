@@ -8,6 +8,10 @@
     host-mounts = ["/srv/projects", "/usr/share/zoneinfo:ro"]
     capabilities = ["NET_ADMIN"]
 
+    [container.traefik]
+    access = "read"
+    users = ["alice"]
+
 An unknown key, a value of the wrong type, and a user or group that the host does not have are
 errors: a rule that never matches would only look like a protection.
 """
@@ -34,11 +38,14 @@ from jaula.engine.authz.limits import (
 from jaula.engine.authz.policy import (
     ANONYMOUS_RULE,
     DEFAULT_RULE,
+    LABEL,
     AccessLevel,
     ContainerAccess,
+    ContainerEntry,
     HostMount,
     Policy,
     PolicyRule,
+    entry_title,
 )
 from jaula.errors import InvalidRequest
 from jaula.logs import syslog_address
@@ -48,17 +55,22 @@ from jaula.spec import units
 DEFAULT_PATH: Final = "/etc/jaula/policy.toml"
 MAX_SIZE: Final = 1 << 20  # bytes
 IMAGES: Final = "images"  # the table of the image policy
+CONTAINERS: Final = "container"  # the table of engine sockets in containers
 _MAX_ID: Final = 2**32 - 2  # 2**32 - 1 means 'no change' in system calls
 _NAMESPACES: Final = ("user", "pid", "ipc", "uts", "cgroup", "network", "*")
 
 Lookup = Callable[[str], int | None]
+BUILT_IN: Final = Policy()
 
 
-def load(path: str, *, required: bool, user: Lookup, group: Lookup) -> Policy | None:
+def load(
+    path: str, *, required: bool, user: Lookup, group: Lookup, built_in: Policy = BUILT_IN
+) -> Policy | None:
     """Read the file. Return None if it is absent and not ``required``.
 
     Return None as well for a file with an image policy only
-    (:mod:`jaula.images.trust.policy`).
+    (:mod:`jaula.images.trust.policy`). A file with nothing but this and entries for containers has
+    no rules for callers: the result adds the entries to ``built_in``.
 
     :raises InvalidRequest: when the file is invalid, or writable by other users.
     """
@@ -67,8 +79,11 @@ def load(path: str, *, required: bool, user: Lookup, group: Lookup) -> Policy | 
         return None
     try:
         policy = parse(data, user=user, group=group)
-        if set(_document(data)) == {IMAGES}:
+        tables = set(_document(data))
+        if tables == {IMAGES}:
             return None
+        if CONTAINERS in tables and tables <= {IMAGES, CONTAINERS}:
+            policy = msgspec.structs.replace(built_in, containers=policy.containers)
         return msgspec.structs.replace(policy, source=f"{path} sha256:{sha256(data).hexdigest()}")
     except InvalidRequest as error:
         raise InvalidRequest(f"policy {path}: {error.message}", hint=error.hint) from None
@@ -81,7 +96,9 @@ def parse(data: bytes, *, user: Lookup, group: Lookup) -> Policy:
     """
     document = _document(data)
     _check_keys(
-        "the file", document, ("default", "anonymous", "user", "group", "certificate", IMAGES)
+        "the file",
+        document,
+        ("default", "anonymous", "user", "group", "certificate", CONTAINERS, IMAGES),
     )
     default, anonymous = DEFAULT_RULE, ANONYMOUS_RULE
     if "default" in document:
@@ -94,6 +111,10 @@ def parse(data: bytes, *, user: Lookup, group: Lookup) -> Policy:
         certificates={
             _certificate(name): _rule(f"[certificate.{name}]", table)
             for name, table in _table("certificate", document.get("certificate", {})).items()
+        },
+        containers={
+            _container(key): _container_entry(key, table, user, group)
+            for key, table in _table(CONTAINERS, document.get(CONTAINERS, {})).items()
         },
         default=default,
         anonymous=anonymous,
@@ -122,13 +143,44 @@ def _certificate(name: str) -> str:
     return name
 
 
+def _container(key: str) -> str:
+    """Check the key of an entry for containers: a name, ``label=KEY`` or ``label=KEY=VALUE``."""
+    valid = (
+        key.removeprefix(LABEL).partition("=")[0]
+        if key.startswith(LABEL)
+        else re.fullmatch("[a-zA-Z0-9][a-zA-Z0-9_.-]+", key)
+    )
+    if not valid:
+        raise InvalidRequest(
+            f"{entry_title(key[:80])}: must be the name of a container, or label=KEY=VALUE"
+        )
+    return key
+
+
+def _container_entry(key: str, value: object, user: Lookup, group: Lookup) -> ContainerEntry:
+    """Parse an entry: the keys of a rule, and those of :class:`ContainerEntry`."""
+    title = entry_title(key)
+    table = dict(_table(title, value))
+    ids: dict[str, frozenset[int]] = {}
+    for name, kind, lookup in (("users", "user", user), ("groups", "group", group)):
+        names = _strings(f"{title} {name}", table.pop(name, []))
+        ids[name] = frozenset(_number(title, kind, text, lookup) for text in names)
+    return ContainerEntry(_rule(title, table, more=("users", "groups")), **ids)
+
+
+def _number(title: str, kind: str, text: str, lookup: Lookup) -> int:
+    """Return the id that ``text`` is or names."""
+    number = _id(text) if text.isascii() and text.isdigit() else lookup(text)
+    if number is None:
+        raise InvalidRequest(f"{title}: this host has no {kind} {text!r}")
+    return number
+
+
 def _by_id(kind: str, value: object, lookup: Lookup) -> dict[int, PolicyRule]:
     rules: dict[int, PolicyRule] = {}
     for name, table in _table(kind, value).items():
         title = f"[{kind}.{name}]"
-        number = _id(name) if name.isascii() and name.isdigit() else lookup(name)
-        if number is None:
-            raise InvalidRequest(f"{title}: this host has no {kind} {name!r}")
+        number = _number(title, kind, name, lookup)
         if number in rules:
             raise InvalidRequest(f"{title}: {rules[number].name} has the same id {number}")
         rules[number] = _rule(title, table)
@@ -139,9 +191,10 @@ def _id(text: str) -> int | None:
     return int(text) if len(text) < 11 and int(text) <= _MAX_ID else None
 
 
-def _rule(name: str, value: object) -> PolicyRule:
+def _rule(name: str, value: object, *, more: tuple[str, ...] = ()) -> PolicyRule:
+    """Parse a rule. ``more`` are keys that the caller has read already, for the error."""
     table = _table(name, value)
-    _check_keys(name, table, KEYS)
+    _check_keys(name, table, (*KEYS, *more))
     fields: dict[str, Any] = {}
     ceilings: dict[str, Any] = {}
     shares = dict(DEFAULT_SHARES)
@@ -266,6 +319,15 @@ def _entries(parse: Callable[[tuple[str, ...]], Any]) -> Callable[[str, object],
     return read
 
 
+def _labels(title: str, value: object) -> frozenset[str]:
+    """Return labels as KEY or KEY=VALUE, written with ``label=`` before them."""
+    texts = _strings(title, value)
+    for text in texts:
+        if not text.startswith(LABEL) or not text.removeprefix(LABEL).partition("=")[0]:
+            raise InvalidRequest(f"{title}: {text[:80]!r} must be label=KEY or label=KEY=VALUE")
+    return frozenset(text.removeprefix(LABEL) for text in texts)
+
+
 def _level(
     kind: type[AccessLevel] | type[ContainerAccess],
 ) -> Callable[[str, object], AccessLevel | ContainerAccess]:
@@ -293,6 +355,7 @@ _KEYS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "annotations": ("annotations", _set),
     "network-options": ("network_options", _set),
     "log-addresses": ("log_addresses", _log_addresses),
+    "remove": ("remove", _labels),
     "privileged": ("privileged", _boolean),
     "oom-score-adj": ("oom_score", _boolean),
 }

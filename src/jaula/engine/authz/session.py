@@ -17,30 +17,36 @@ from jaula.engine import relaxations
 from jaula.engine.authz import limits, policy
 from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import AccessLevel, ContainerAccess
+from jaula.engine.authz.policy_file import DEFAULT_PATH
 from jaula.engine.containers.create import Bounds
 from jaula.engine.relaxations import Relaxation
 from jaula.engine.secrets.store import SecretKind
 from jaula.engine.volumes.create import VolumeMounter
-from jaula.errors import JaulaError, NotFound
-from jaula.spec.api_params import Peer, Remote
+from jaula.errors import JaulaError, NotAuthorized, NotFound
+from jaula.spec.api_params import ContainerPeer, Peer, Remote
 from jaula.state.audit_log import AuditEntry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Mapping
     from types import TracebackType
 
     from jaula.engine.authz.limits import Demand
-    from jaula.engine.authz.policy import Caller, PolicyRule
+    from jaula.engine.authz.policy import Caller, Policy
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
+    from jaula.engine.model.filters import Filters
     from jaula.engine.model.services import Services
     from jaula.engine.relaxations import Privilege
-    from jaula.errors import NotAuthorized
     from jaula.spec.api_params import Origin
     from jaula.state.audit_trail import AuditTrail
     from jaula.state.records import ResolvedRequest
 
 DONE, FAILED, CLIENT_CLOSED = 200, 500, 499  # statuses; nginx uses 499 for a client that left
+_VISIBLE_EVENTS = (
+    *("create", "start", "pause", "unpause", "restart", "stop", "kill", "oom", "die"),
+    *("rename", "update", "destroy"),
+)
+"""Events of a container that say no more than the list of containers does."""
 _OPERATOR = "ask the operator, whose policy decides it"
 
 
@@ -51,7 +57,7 @@ class Session:
         self,
         engine: Engine,
         caller: Caller,
-        rule: PolicyRule,
+        policy: Policy,
         audit_trail: AuditTrail,
         peer: Origin | None,
         reserved: Counter[tuple[Share, str]],
@@ -59,9 +65,14 @@ class Session:
         self._engine = engine
         self.reserved = reserved
         self.caller = caller
-        self.rule = rule
+        self.follow(policy)
         self.audit_trail = audit_trail
         self.peer = peer
+
+    def follow(self, policy: Policy) -> None:
+        """Apply a policy from now on."""
+        self.policy = policy
+        self.rule = policy.rule_of(self.caller)
 
     @property
     def services(self) -> Services:
@@ -88,6 +99,10 @@ class Session:
         return policy.denial(self._named_caller(), self.rule, action, advice)
 
     def _named_caller(self) -> Caller:
+        if self.caller.container:
+            container = self.services.container_store.get(self.caller.container)
+            name = "" if container is None else container.name
+            return msgspec.structs.replace(self.caller, name=name)
         if self.caller.uid is None:
             return self.caller
         try:
@@ -133,6 +148,17 @@ class Session:
         self._require_access(container, ContainerAccess.CONTROL, "control")
         return container
 
+    def require_remove(self, ref: str) -> Container:
+        """Return a container that the caller may remove: by a label, or since it controls it.
+
+        :raises NotAuthorized: when it may not.
+        """
+        self.require_read()
+        container = self._engine.containers.find(ref)
+        if not self.rule.may_remove(container.record.body.labels):
+            return self.require_control(ref)
+        return container
+
     def _require_access(self, container: Container, level: ContainerAccess, verb: str) -> None:
         if not self.can_access(container, level):
             raise self.denial(
@@ -141,7 +167,7 @@ class Session:
             )
 
     async def visible_events(self, events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[Any]:
-        """Yield the events, without those of containers that the caller may not read."""
+        """Yield the events; of containers that the caller may not read :data:`_VISIBLE_EVENTS`."""
         readable: set[str] = set()
         everything = self.is_admin or self.rule.container_access >= ContainerAccess.READ
         try:
@@ -153,7 +179,7 @@ class Session:
                 container = self.services.container_store.get(container_id)
                 if container is not None and self.can_access(container, ContainerAccess.READ):
                     readable.add(container_id)
-                if container_id in readable:
+                if container_id in readable or event.get("Action", "") in _VISIBLE_EVENTS:
                     yield event
         finally:
             await events.aclose()  # type: ignore[attr-defined]
@@ -181,6 +207,10 @@ class Session:
                 except NotFound:
                     continue  # the use case reports it with its own text
                 self._require_access(container, ContainerAccess.CONTROL, "share with")
+                self.require_engine_socket(container)
+                continue
+            if privilege.kind is Relaxation.ENGINE_SOCKET:
+                self._require_engine_socket(privilege.value)
                 continue
             if not self.rule.allows(privilege):
                 raise policy.privilege_denial(self._named_caller(), self.rule, privilege)
@@ -205,6 +235,50 @@ class Session:
         :raises NotAuthorized: when it requests more.
         """
         self.check_ceilings(limits.of_request(resolved, self.services.host.pids_limit))
+
+    def require_engine_socket(self, container: Container) -> None:
+        """Check that the caller may act as a container, whose engine socket it could use then.
+
+        A socket whose entry was removed from the policy has no right.
+
+        :raises NotAuthorized: when it may not.
+        """
+        if container.record.engine_socket in self.policy.containers:
+            self._require_engine_socket(container.record.engine_socket)
+
+    def _require_engine_socket(self, key: str) -> None:
+        """Check that the caller may create and start a container with an entry of the policy.
+
+        :raises NotAuthorized: when it may not. The text names the lines that would allow it.
+        """
+        if self.policy.may_use(self.caller, self.rule, key):
+            return
+        caller, title = self._named_caller(), policy.entry_title(key or "NAME")
+        if key not in self.policy.containers:
+            name = "" if key else "give it a name, with --name NAME; "
+            raise NotAuthorized(
+                f"{caller} may not mount the engine's socket: the policy has no entry for this"
+                " container",
+                hint=f'{name}the lines {title} and access = "read" in {self._policy_file()} and'
+                " SIGHUP to the engine allow it to list and inspect; --userns=host is not needed",
+            )
+        remedy = "ask the operator to create it"
+        if self.caller.uid is not None:
+            user = f'users = ["{caller.name or caller.uid}"]'
+            remedy = f"the line {user} below {title} in {self._policy_file()} allows it"
+        raise NotAuthorized(
+            f"{caller} may not ask for engine-socket={key}: rule {self.rule.name} grants less than"
+            f" {title}",
+            hint=f"{remedy}; --userns=host is not needed",
+        )
+
+    def _policy_file(self) -> str:
+        config = self.services.config
+        return config.policy or (
+            "the file of jaula daemon --policy FILE"
+            if self.services.host.rootless
+            else DEFAULT_PATH
+        )
 
     def _is_host_user(self) -> bool:
         """Return whether the caller has rights on the host's files."""
@@ -318,12 +392,18 @@ class Session:
             return self.rule.mount_prefixes
         return ()
 
-    def bounds(self, resolved: ResolvedRequest, privileges: tuple[Privilege, ...]) -> Bounds:
-        """Return the bounds of a container with these granted privileges."""
+    def bounds(
+        self, resolved: ResolvedRequest, privileges: tuple[Privilege, ...], engine_socket: str
+    ) -> Bounds:
+        """Return the bounds of a container with these granted privileges.
+
+        ``engine_socket`` is its entry of the policy, which is among the privileges.
+        """
         log_name = relaxations.of_log_name(resolved)
         return Bounds(
             mount_prefixes=self._mount_prefixes(privileges),
             outside_log=log_name is not None and not self.rule.allows(log_name),
+            engine_socket=engine_socket,
         )
 
     def begin(
@@ -411,6 +491,41 @@ class AuditedAction:
         self.object, self._name = container.id, container.name
         return container
 
+    def require_enter(self, ref: str) -> Container:
+        """Return the container of this action, in which the caller may run and feed programs.
+
+        :raises NotAuthorized: when it may not.
+        """
+        container = self.require_control(ref)
+        self._session.require_engine_socket(container)
+        return container
+
+    def require_remove(self, ref: str) -> Container:
+        """Return the container of this action, which the caller may remove.
+
+        :raises NotAuthorized: when it may not.
+        """
+        container = self._session.require_remove(ref)
+        self.object, self._name = container.id, container.name
+        return container
+
+    def may_remove(self, labels: Callable[[], Mapping[str, str] | None]) -> bool:
+        """Return whether the rule allows to remove the object of this action by its labels.
+
+        It does for an unknown object: the use case reports that with its own text.
+        """
+        if not self._session.rule.remove:
+            return False
+        self._session.require_read()
+        try:
+            return self._session.rule.may_remove(labels() or {})
+        except NotFound:
+            return True
+
+    def may_prune(self, filters: Filters) -> bool:
+        """Return whether the rule allows a prune, since its filters select by label."""
+        return self._session.rule.may_prune(filters.get("label", ()))
+
     def require_run(self) -> None:
         """Check that the caller may run containers.
 
@@ -468,7 +583,8 @@ class AuditedAction:
                 uid=session.caller.uid,
                 pid=session.caller.pid,
                 login_uid=peer.login_uid if isinstance(peer, Peer) else None,
-                command=peer.command if isinstance(peer, Peer) else "",
+                command=peer.command if isinstance(peer, Peer | ContainerPeer) else "",
+                container=session.caller.container,
                 certificate=session.caller.certificate,
                 fingerprint=session.caller.fingerprint,
                 address=peer.address if isinstance(peer, Remote) else "",

@@ -54,10 +54,12 @@ class Bounds(msgspec.Struct, frozen=True):
 
     ``mount_prefixes`` are the host directories below which its mounts follow no symbolic link.
     ``outside_log`` says that the name of its log server may not resolve to the host.
+    ``engine_socket`` is the policy's entry for its engine socket.
     """
 
     mount_prefixes: tuple[str, ...] = ()
     outside_log: bool = False
+    engine_socket: str = ""
 
 
 Authorize = Callable[[ResolvedRequest], Bounds]
@@ -99,7 +101,11 @@ async def create(
     config = ImageConfig() if isinstance(image, NotFound) else image.config
     merged = merge_image_config(body, config)
     merged = msgspec.structs.replace(merged, host_config=_with_ids(services, merged.host_config))
-    resolved = resolve(merged, lambda ref: _container_id(services, ref))
+    resolved = resolve(
+        merged,
+        lambda ref: _container_id(services, ref),
+        services.engine_sockets.is_engine_socket,
+    )
     bounds = authorize(resolved)
     _check_containers(services, resolved)
     resolved, merged = mount.resolve_references(services, resolved, merged)
@@ -137,6 +143,7 @@ async def create(
             owner_gid=owner[1],
             beneath=bounds.mount_prefixes,
             outside_log=bounds.outside_log,
+            engine_socket=bounds.engine_socket,
             level=selinux.take_level(services, container_id, resolved),
             resolved_request=resolved,
         )

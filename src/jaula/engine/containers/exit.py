@@ -148,8 +148,9 @@ class ExitHandler:
                 return
 
     def release(self, container: Container) -> None:
-        """Release a running container's addresses, ports, volume mounts and id ranges."""
+        """Release what a running container has: engine socket, addresses, ports, volumes, ids."""
         record = container.record
+        self._services.engine_sockets.close(record.id)
         self._connector.release(record)
         self._services.volume_mounts.leave(container)
         if record.range_start:

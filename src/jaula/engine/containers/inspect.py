@@ -153,7 +153,8 @@ def health(record: HealthRecord) -> dict[str, Any]:
 def relaxations(record: ContainerRecord) -> list[str]:
     """Return the names of what the request has beyond the defaults or weakens in its preset."""
     host = record.body.host_config
-    requested = (str(privilege) for privilege in engine_relaxations.of_request(record.resolved))
+    privileges = engine_relaxations.of_request(record.resolved, record.engine_socket)
+    requested = (str(privilege) for privilege in privileges)
     return list(dict.fromkeys((*presets.deviations(host), *requested)))
 
 

@@ -26,12 +26,15 @@ _VOLUME_MODES = ("", "ro", "rw", "z", "Z")
 
 
 def resolve(
-    body: ContainerCreate, container_id: Callable[[str], str] = lambda ref: ref
+    body: ContainerCreate,
+    container_id: Callable[[str], str] = lambda ref: ref,
+    is_engine_socket: Callable[[str], bool] = lambda path: False,
 ) -> ResolvedRequest:
     """Return the decisions of a request.
 
     ``container_id`` returns the id of a container for ``--volumes-from``. The modes of namespaces
-    name containers by their ids already.
+    name containers by their ids already. ``is_engine_socket`` tells whether a path of the host is
+    the engine's own socket: the container gets a socket of its own instead.
 
     :raises InvalidRequest: when a mode, an option, a mount, a port or a link cannot be parsed, or
         two of them exclude each other.
@@ -40,7 +43,7 @@ def resolve(
     return ResolvedRequest(
         runtime=host.runtime,
         namespaces=namespaces.decide(host),
-        mounts=mount_spec.mount_requests(body),
+        mounts=mount_spec.mount_requests(body, is_engine_socket),
         volumes_from=tuple(_volumes_from(text, container_id) for text in host.volumes_from),
         security=security.resolve(host),
         ports=port_bindings.port_mappings(body),

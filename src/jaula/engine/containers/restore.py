@@ -141,6 +141,8 @@ async def _adopt(
     if not container.live or container.shim is not shim:
         return
     container.change(pid=shim.pid, shim_pid=shim.shim_pid)
+    if (sock := shim.take_engine_socket()) is not None:
+        services.engine_sockets.adopt(container.record, sock)
     containers.watch(container)
     if container.record.status is Status.RUNNING:
         log.info("container %s is still running", container.name)

@@ -195,7 +195,7 @@ def _stopped(
             for mount in sorted(record.mounts, key=lambda m: m.destination.count("/")):
                 if mount.type == "volume":
                     _mount_volume(services, mount.name)
-                if mount.type != "tmpfs":
+                if mount.type in ("bind", "volume"):
                     _attach(root, mount, record.beneath)
             if record.resolved.security.readonly_rootfs:
                 mounts.mount_setattr(tree, set=MOUNT_ATTR.RDONLY)

@@ -12,12 +12,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from jaula.engine.containers import engine_socket
 from jaula.engine.networks import etc_files
 from jaula.engine.oci_spec import security
 from jaula.errors import JaulaError
 from jaula.kernel import selinuxfs
 from jaula.security.lsm import relabel_denylist, selinux
 from jaula.spec.rootfs import DirectoryRoot, RootSource
+from jaula.state.records import ENGINE_SOCKET
 from jaula.storage.relabel import relabel
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ def label_files(services: Services, record: ContainerRecord, root: RootSource) -
     if isinstance(root, DirectoryRoot):
         _label(root.path, label)
     for mount in record.mounts:
+        if mount.type == ENGINE_SOCKET:
+            _label(engine_socket.path(services.config.paths, record.id), label)
         option = relabel_option(mount)
         if option:
             try:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.engine import oci_runtimes
-from jaula.engine.containers import selinux
+from jaula.engine.containers import engine_socket, selinux
 from jaula.engine.containers.log_config import log_options, with_identity
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.networks import endpoints, etc_files, links
@@ -43,6 +43,7 @@ from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
 from jaula.engine.volumes.mount import emit_mounts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure, resource_error
 from jaula.runtime import client
+from jaula.runtime.create import id_maps
 from jaula.runtime.protocol import LogSetup, StartRequest
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
@@ -151,6 +152,7 @@ class Starter:
                 functools.partial(self._on_event, container),
                 resources.joined_fds,
                 functools.partial(setattr, container, "starting"),
+                engine_socket=self._services.engine_sockets.descriptor(container.id),
             )
         )
         try:
@@ -198,6 +200,7 @@ class Starter:
         container.close_pending()
         self._services.dns_servers.close_one(container.id)
         self._services.volume_mounts.leave(container)
+        self._services.engine_sockets.close(container.id)
         resources.release()
         code = error.exit_code if isinstance(error, JaulaError) else 125
         text = error.message if isinstance(error, JaulaError) else str(error)
@@ -301,12 +304,14 @@ class Starter:
             body = msgspec.structs.replace(body, env=(*variables, *body.env))
         paths = services.config.paths
         uids, gids = self._maps(record, resources)
+        run_dir = paths.container_run(record.id)
+        user = self._users.of(record)
         inputs = SpecInputs(
             container_id=record.id,
             cgroup_path=cgroup_path(services, record),
             hostname=self._hostname(record),
             host=host.refresh(services.host),
-            user=self._users.of(record),
+            user=user,
             mappings=uids,
             gid_mappings=gids,
             joined=joined,
@@ -315,7 +320,10 @@ class Starter:
             and "user" not in resources.joined_fds
             and resources.ids != resources.reserved,
             files=etc_files.write(services, record, resources.endpoints, links.hosts_lines(linked)),
-            mounts=(*record.mounts, *mount.mount_secrets(services, record, uids, gids)),
+            mounts=(
+                *engine_socket.bind_mounts(record.mounts, engine_socket.path(paths, record.id)),
+                *mount.mount_secrets(services, record, uids, gids),
+            ),
             beneath=record.beneath,
             owner=(int(record.owner), record.owner_gid) if record.beneath else None,
             level=record.level,
@@ -324,9 +332,11 @@ class Starter:
         )
         confinement = security.decide(resolved, inputs.host, external=runtime is not None)
         document = encode(spec.build(body, resolved, inputs, confinement))
-        run_dir = paths.container_run(record.id)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
         client.remove_shim_files(str(run_dir))
+        owner = id_maps.host_id(uids, user.uid), id_maps.host_id(gids or uids, 0)
+        label = security.selinux_labels(resolved, services.host, record.level).process
+        services.engine_sockets.open(record, str(run_dir), owner, label)
         oci_runtimes.ExternalContainer.write(run_dir, runtime)
         bundle = container.bundle or str(paths.container(record.id))
         with open(f"{bundle}/config.json.new", "wb", buffering=0) as file:

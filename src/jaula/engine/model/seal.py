@@ -15,7 +15,7 @@ import msgspec
 from jaula.state.records import ContainerRecord
 
 _SEALED = ("id", "image", "layers", "args", "mounts", "owner", "owner_gid", "beneath", "body",
-           "resolved_request")  # fmt: skip
+           "engine_socket", "resolved_request")  # fmt: skip
 """Members of a record that only a creation or an update sets."""
 
 

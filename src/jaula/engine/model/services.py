@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaula.cgroups.protocol import CgroupDriver
     from jaula.config import EngineConfig
+    from jaula.engine.containers.engine_socket import EngineSockets
     from jaula.engine.group_commit import GroupCommit
     from jaula.engine.model.container_store import ContainerStore
     from jaula.engine.model.events import EventBus
@@ -55,4 +56,5 @@ class Services:
     dns_servers: DnsServers
     id_ranges: IdRanges | SingleIdRange
     sandbox_pool: SandboxPool
+    engine_sockets: EngineSockets
     started_at: int  # nanoseconds since the epoch

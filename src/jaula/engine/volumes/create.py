@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.engine.containers import engine_socket
 from jaula.engine.model.container_store import new_id
 from jaula.engine.threads import in_thread
 from jaula.errors import InvalidRequest, NotFound
@@ -21,6 +22,7 @@ from jaula.kernel.mounts import MOUNT_ATTR
 from jaula.runtime.create import mount_options
 from jaula.runtime.create.mount_options import MountOptions
 from jaula.state.records import (
+    ENGINE_SOCKET,
     ContainerRecord,
     MountRecord,
     MountRequest,
@@ -56,6 +58,9 @@ class VolumeMounter:
                 if mount.anonymous and mount.destination in mounts:
                     continue  # --volumes-from wins over the image's VOLUME
                 mount = await self._volume(record, request)
+            elif mount.type == ENGINE_SOCKET:
+                path = engine_socket.path(self._services.config.paths, record.id)
+                mount = msgspec.structs.replace(mount, source=path)
             mounts[mount.destination] = mount
         return tuple(mounts.values())
 
@@ -88,7 +93,7 @@ class VolumeMounter:
                 m, read_only=source.mode == "ro" or m.read_only, anonymous=False
             )
             for m in mounts
-            if m.type != "tmpfs"
+            if m.type in ("bind", "volume")  # an engine socket is of one container alone
         ]
 
     async def _volume(self, record: ContainerRecord, request: MountRequest) -> MountRecord:

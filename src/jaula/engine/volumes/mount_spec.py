@@ -7,15 +7,20 @@ notation ``source:destination:options`` and for what is refused.
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, Mount
-from jaula.state.records import MountRecord, MountRequest
+from jaula.state.records import ENGINE_SOCKET, MountRecord, MountRequest
+
+ENGINE_SOCKET_TARGET = "/var/run/docker.sock"
+"""The path of an engine socket whose mount has no target."""
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _CONSISTENCY = ("consistent", "cached", "delegated", "default")
 _LABELS = ("z", "Z")
 _VOLUME_OPTIONS = ("bind", "rprivate", "nosuid", "nodev")  # statement I17
+_SOCKET_OPTIONS = ("bind", "rprivate", "nosuid", "nodev", "noexec")
 # Statement I5: writes below /proc must reach the kernel. Files with figures may be replaced.
 _PROC_FILES = frozenset(
     f"/proc/{name}"
@@ -32,8 +37,12 @@ _PROC_FILES = frozenset(
 )
 
 
-def mount_requests(body: ContainerCreate) -> tuple[MountRequest, ...]:
+def mount_requests(
+    body: ContainerCreate, is_engine_socket: Callable[[str], bool] = lambda path: False
+) -> tuple[MountRequest, ...]:
     """Return every mount of the request, each destination once.
+
+    A bind mount of a path that ``is_engine_socket`` becomes a mount of the container's own socket.
 
     :raises InvalidRequest: when notation or options are not valid, or two mounts have one
         destination.
@@ -43,6 +52,12 @@ def mount_requests(body: ContainerCreate) -> tuple[MountRequest, ...]:
     listed = [_bind(text, host.volume_driver) for text in host.binds]
     listed += [_mount(mount) for mount in host.mounts]
     listed += [_tmpfs(path, options) for path, options in host.tmpfs.items()]
+    listed = [
+        _engine_socket(each.mount.destination, read_only=each.mount.read_only)
+        if each.mount.type == "bind" and is_engine_socket(each.mount.source)
+        else each
+        for each in listed
+    ]
     for request in listed:
         target = request.mount.destination
         if target in requests:
@@ -163,6 +178,8 @@ def _check_driver(driver: str) -> None:
 
 
 def _mount(mount: Mount) -> MountRequest:
+    if mount.type == ENGINE_SOCKET:
+        return _mount_engine_socket(mount)
     target = _field(mount, "Target", mount.target)
     target = destination(target)
     match mount.type:
@@ -173,7 +190,8 @@ def _mount(mount: Mount) -> MountRequest:
         case "tmpfs":
             return _mount_tmpfs(mount, target)
     raise InvalidRequest(
-        f'mount type unknown: "{mount.type}"', hint="must be one of bind, volume and tmpfs"
+        f'mount type unknown: "{mount.type}"',
+        hint="must be one of bind, volume, tmpfs and engine-socket",
     )
 
 
@@ -183,6 +201,23 @@ def _field(mount: Mount, name: str, value: str) -> str:
             f'invalid mount config for type "{mount.type}": field {name} must not be empty'
         )
     return value
+
+
+def _mount_engine_socket(mount: Mount) -> MountRequest:
+    prefix = f'invalid mount config for type "{ENGINE_SOCKET}"'
+    if mount.source:
+        raise InvalidRequest(f"{prefix}: field Source must be empty")
+    if mount.bind_options or mount.volume_options or mount.tmpfs_options:
+        raise InvalidRequest(f"{prefix}: options of another type")
+    return _engine_socket(
+        destination(mount.target or ENGINE_SOCKET_TARGET), read_only=mount.read_only
+    )
+
+
+def _engine_socket(target: str, *, read_only: bool) -> MountRequest:
+    return MountRequest(
+        MountRecord(ENGINE_SOCKET, target, read_only=read_only, options=_SOCKET_OPTIONS)
+    )
 
 
 def _mount_bind(mount: Mount, target: str) -> MountRequest:

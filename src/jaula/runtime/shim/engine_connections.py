@@ -11,13 +11,13 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.runtime import protocol, seqpacket
-from jaula.runtime.protocol import Answer, ShimRequest
+from jaula.runtime.protocol import Answer, HelloRequest, ShimRequest
 from jaula.runtime.shim.event_loop import EventLoop
 
 SOCKET_NAME = "shim.sock"
@@ -29,7 +29,8 @@ class ControlSockets:
     """Connections to engines.
 
     ``handle`` carries out a request; descriptors that it keeps it removes from the list.
-    ``after_reply`` is called after each reply.
+    ``after_reply`` is called after each reply. ``held`` are descriptors that an engine gets with
+    the answer to its :class:`~jaula.runtime.protocol.HelloRequest`.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class ControlSockets:
         run_dir: str,
         handle: Callable[[ShimRequest, list[int]], Answer],
         after_reply: Callable[[], None],
+        held: Sequence[int] = (),
     ) -> None:
         self._event_loop = event_loop
         self._run_dir = run_dir
         self._handle = handle
         self._after_reply = after_reply
+        self._held = held
         self._connections: dict[int, socket.socket] = {}
         self._listener: socket.socket | None = None
 
@@ -102,9 +105,9 @@ class ControlSockets:
         for sock in list(self._connections.values()):
             self._send(data, sock)
 
-    def _send(self, data: bytes, sock: socket.socket) -> None:
+    def _send(self, data: bytes, sock: socket.socket, fds: Sequence[int] = ()) -> None:
         try:
-            sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            seqpacket.send(sock, data, fds)
         except OSError:  # gone, or so far behind that it must reconnect
             self._disconnect(sock)
 
@@ -124,10 +127,12 @@ class ControlSockets:
             self._disconnect(sock)
             return
         number = 0
+        passed: Sequence[int] = ()
         try:
             request = protocol.decode_shim_request(data)
             number = request.number
             reply = self._handle(request, fds)
+            passed = self._held if isinstance(request, HelloRequest) else ()
         except JaulaError as error:
             lacking = error.errno if isinstance(error, RuntimeFailure) else 0
             reply = Answer(number, error=str(error), exit_code=error.exit_code, errno=lacking)
@@ -136,5 +141,5 @@ class ControlSockets:
         finally:
             for fd in fds:
                 os.close(fd)
-        self._send(protocol.encode(reply), sock)
+        self._send(protocol.encode(reply), sock, passed)
         self._after_reply()

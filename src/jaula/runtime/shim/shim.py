@@ -3,7 +3,8 @@
 It owns the container's terminal or pipes, writes its log, serves attached clients, runs exec'd
 processes, and writes ``exit.json`` when init exits. The engine talks to it over a socket. A later
 engine connects to ``shim.sock`` in the container's run directory. The shim does not need an engine:
-it works until the container exits, then exits itself.
+it works until the container exits, then exits itself. It holds the container's engine socket, so
+that clients in the container can connect while no engine runs, and the next engine gets it.
 
 Facts about memory: creating a container touches a few megabytes of the memory that a shim shares
 with the zygote. The shim would keep these copies for its whole life. So a forked helper creates the
@@ -79,13 +80,15 @@ class _ExecProcess(NamedTuple):
 class Shim:
     """State of one container while its init lives."""
 
-    def __init__(self, request: StartRequest, interfaces: Interfaces) -> None:
+    def __init__(
+        self, request: StartRequest, interfaces: Interfaces, held: tuple[int, ...] = ()
+    ) -> None:
         self.request = request
         self.interfaces = interfaces
         self.event_loop = EventLoop()
         self.spawn_helper = SpawnHelper(protocol.helper_timeout(request.runtime))
         self.engines = ControlSockets(
-            self.event_loop, request.run_dir, self._handle_request, self._after_reply
+            self.event_loop, request.run_dir, self._handle_request, self._after_reply, held
         )
         self.execs: dict[str, _ExecProcess] = {}
         self.exit_record: ExitRecord | None = None
@@ -485,8 +488,10 @@ def main(
         sandbox = (fds[0], fds[1]) if request.sandbox else None
         rest = fds[2:] if request.sandbox else fds
         namespace_fds = dict(zip(request.namespace_types, rest, strict=False))
-        clients = rest[len(namespace_fds) :]
-        shim = Shim(request, interfaces)
+        rest = rest[len(namespace_fds) :]
+        held = tuple(rest[:1]) if request.engine_socket else ()
+        clients = rest[len(held) :]
+        shim = Shim(request, interfaces, held)
         try:
             shim.start(sandbox, namespace_fds, clients)
         except (JaulaError, OSError) as error:

@@ -79,3 +79,13 @@ def test_a_mount_is_parsed(word: str, document: dict[str, Any]) -> None:
 def test_an_invalid_mount_is_refused(word: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         mount_option.document(word)
+
+
+def test_an_engine_socket_needs_no_target() -> None:
+    assert mount_option.document("type=engine-socket") == {"Type": "engine-socket"}
+    word = "type=engine-socket,dst=/run/docker.sock,ro"
+    assert mount_option.document(word) == {
+        "Type": "engine-socket",
+        "Target": "/run/docker.sock",
+        "ReadOnly": True,
+    }

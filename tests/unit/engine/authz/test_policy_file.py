@@ -18,6 +18,7 @@ from jaula.engine.authz.policy import (
     ContainerAccess,
     Policy,
     default_policy,
+    entry_title,
 )
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import InvalidRequest
@@ -342,3 +343,153 @@ max-containers = 0
     assert shares == {**DEFAULT_SHARES, Share.NETWORKS: 5, Share.VOLUMES: UNLIMITED}
     both = policy.rule_of(caller(1, 5000, 50)).shares
     assert both == {Share.CONTAINERS: 1000, Share.NETWORKS: 7, Share.VOLUMES: UNLIMITED}
+
+
+CONTAINERS = """
+[group.developers]
+access = "run"
+
+[container.web]
+access = "read"
+
+[container."label=tier"]
+access = "run"
+users = ["alice", "1001"]
+groups = ["staff"]
+
+[container."label=tier=front"]
+access = "all"
+
+[container."label=org.x=a=b"]
+access = "read"
+others = "read"
+remove = ["label=org.x", "label=org.y=1"]
+"""
+
+
+def test_the_entry_of_a_container_is_that_of_its_name_or_of_its_first_label() -> None:
+    policy = parse(CONTAINERS)
+    assert policy.container_entry("web", {"tier": "front"}) == "web"
+    assert policy.container_entry("other", {"tier": "front"}) == "label=tier"
+    assert policy.container_entry("", {"org.x": "a=b"}) == "label=org.x=a=b"
+    assert policy.container_entry("other", {"org.x": "a"}) == ""
+    assert policy.container_entry("label=tier", {}) == "label=tier"  # not a valid name
+    rule = policy.rule_of(Caller(container="3f", entry="label=org.x=a=b"))
+    assert (rule.access, rule.container_access) == (AccessLevel.READ, ContainerAccess.READ)
+    assert rule.remove == {"org.x", "org.y=1"}
+
+
+def test_a_container_without_an_entry_has_no_right() -> None:
+    policy = parse(CONTAINERS + '[default]\naccess = "all"\n[anonymous]\naccess = "all"')
+    for entry in ("", "gone"):
+        rule = policy.rule_of(Caller(container="3f", entry=entry))
+        assert rule.access is AccessLevel.NONE, entry
+        assert "not in the policy" in rule.name
+
+
+def test_an_entry_is_used_by_its_users_and_by_callers_with_at_least_its_right() -> None:
+    policy = parse(CONTAINERS)
+    root, alice, bob = caller(0), caller(1000), caller(1001)
+    developer, staff = caller(7, 5000), caller(8, 50, 5000)
+
+    def usable(who: Caller) -> set[str]:
+        rule = policy.rule_of(who)
+        return {key for key in policy.containers if policy.may_use(who, rule, key)}
+
+    assert usable(root) == set(policy.containers)
+    assert usable(developer) == {"web", "label=tier"}
+    assert usable(staff) == {"web", "label=tier"}
+    assert usable(alice) == usable(bob) == set()  # they may not create a container at all
+    boss = Caller(container="3f", entry="label=tier=front")
+    helper = Caller(container="3f", entry="label=tier")
+    assert usable(boss) == set(policy.containers)
+    assert usable(helper) == {"web", "label=tier"}
+    text = CONTAINERS.replace("[group.developers]\naccess", "[group.developers]\nvolumes")
+    policy = parse(text.replace('volumes = "run"', 'access = "run"\nvolumes = false'))
+    assert usable(developer) == set()  # an entry may use volumes by default
+    assert usable(staff) == {"label=tier"}
+
+
+def test_a_right_is_compared_with_all_of_its_grants() -> None:
+    more = (
+        'access = "all"',
+        'access = "run"\nothers = "read"',
+        'access = "run"\nprivileged = true',
+        'access = "run"\ndevices = ["/dev/fuse"]',
+        'access = "run"\nremove = ["label=a"]',
+        'access = "run"\nhost-mounts = ["/srv"]',
+        'access = "run"\nhost-mounts = ["/srv/a/b"]',
+    )
+    own = '[user.alice]\naccess = "run"\nhost-mounts = ["/srv/a:ro"]\n'
+    for text in more:
+        policy = parse(f"{own}[container.box]\n{text}")
+        rule = policy.rule_of(caller(1000))
+        assert not rule.covers(policy.containers["box"].rule), text
+        assert rule.covers(rule)
+    policy = parse(f'{own}[container.box]\naccess = "run"\nhost-mounts = ["/srv/a/b:ro"]')
+    assert policy.rule_of(caller(1000)).covers(policy.containers["box"].rule)
+
+
+def test_labels_permit_to_remove_and_to_prune() -> None:
+    rule = parse(CONTAINERS).containers["label=org.x=a=b"].rule
+    assert rule.may_remove({"org.x": "anything"})
+    assert rule.may_remove({"org.y": "1"})
+    assert not rule.may_remove({"org.y": "2"})
+    assert not rule.may_remove({})
+    assert rule.may_prune(["org.x=3", "other"])
+    assert rule.may_prune(["org.y=1"])
+    assert not rule.may_prune(["org.y"])
+    assert not rule.may_prune([])
+    assert (
+        not parse('[container.box]\nremove = ["label=a"]')
+        .containers["box"]
+        .rule.may_remove({"a": ""})
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[container."a b"]',
+        '[container."label="]',
+        '[container."label==x"]',
+        "[container]\nx = 1",
+        '[container.box]\nusers = ["carol"]',
+        '[container.box]\nusers = "alice"',
+        '[container.box]\ngroups = ["carol"]',
+        '[container.box]\nremove = ["a=b"]',
+        '[container.box]\nremove = ["label="]',
+        "[container.box]\ncolour = 1",
+        '[user.alice]\nusers = ["bob"]',
+    ],
+)
+def test_an_invalid_entry_for_containers_is_rejected(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse(text)
+
+
+def test_a_file_with_entries_for_containers_only_keeps_the_built_in_rules(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text('[container.web]\naccess = "read"\n[images]\n')
+    built_in = default_policy("developers", 5000)
+
+    def load() -> Policy:
+        policy = policy_file.load(
+            str(path), required=True, user=USERS.get, group=GROUPS.get, built_in=built_in
+        )
+        assert policy is not None
+        return policy
+
+    assert load().rule_of(caller(7, 5000)).access is AccessLevel.RUN
+    assert load().container_entry("web", {}) == "web"
+    path.write_text('[container.web]\naccess = "read"\n[default]\naccess = "none"')
+    assert load().rule_of(caller(7, 5000)).access is AccessLevel.NONE
+
+
+def test_an_error_proposes_an_entry_that_the_file_can_hold() -> None:
+    policy = parse(CONTAINERS)
+    assert policy.proposed_entry("new", {"a": "b"}) == "new"
+    assert policy.proposed_entry("", {"a\n": "x", "b": "c" * 500, "d": 'e"'}) == 'label=d=e"'
+    assert policy.proposed_entry("", {}) == ""
+    title = entry_title('label=d=e"')
+    assert parse(f'{title}\naccess = "read"').container_entry("", {"d": 'e"'}) == 'label=d=e"'

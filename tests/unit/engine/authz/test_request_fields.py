@@ -36,6 +36,7 @@ KEYS: dict[str, str] = {
     Relaxation.NETWORK_OPTION: "network-options",
     Relaxation.LOG_ADDRESS: "log-addresses",
     Relaxation.OTHER_CONTAINERS: "others",
+    Relaxation.ENGINE_SOCKET: policy_file.CONTAINERS,
     Relaxation.PRIVILEGED: "privileged",
     Relaxation.OOM_SCORE: "oom-score-adj",
     Bound.MEMORY: "max-memory",
@@ -89,13 +90,13 @@ def test_the_table_names_keys_of_the_policy() -> None:
     words = {"z", "Z", "shared", "rshared", "host", "container:", "device", "PublishAllPorts"}
     for document, fields, asks in table():
         named = set(re.findall("`([^`]+)`", asks)) - words - {"Mounts"}
-        assert named <= set(policy_file.KEYS), (document, fields)
+        assert named <= {*policy_file.KEYS, policy_file.CONTAINERS}, (document, fields)
         assert named or asks.startswith(("nothing", "their own", "what ", "as ")), (document, asks)
 
 
 def test_every_kind_of_privilege_has_a_key() -> None:
     assert set(KEYS) == {*Relaxation, *Bound}
-    assert set(KEYS.values()) <= set(policy_file.KEYS)
+    assert set(KEYS.values()) <= {*policy_file.KEYS, policy_file.CONTAINERS}
 
 
 def asked_by(document: dict[str, Any]) -> set[str]:
@@ -113,6 +114,7 @@ def asked_by(document: dict[str, Any]) -> set[str]:
     [
         ("host-mounts", {"Binds": ["/a:/b"]}),
         ("host-mounts", {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}]}),
+        (policy_file.CONTAINERS, {"Mounts": [{"Type": "engine-socket"}]}),
         ("others", {"VolumesFrom": ["x"]}),
         ("log-addresses", {"LogConfig": {"Config": {"syslog-address": "unix:///x"}}}),
         ("host-mounts", {"LogConfig": {"Config": {"syslog-tls-cert": "/x"}}}),

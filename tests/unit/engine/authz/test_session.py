@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jaula.engine.authz.limits import Share
-from jaula.engine.authz.policy import AccessLevel, Caller, PolicyRule
+from jaula.engine.authz.policy import AccessLevel, Caller, Policy, PolicyRule
 from jaula.engine.authz.session import Session
 from jaula.errors import NotAuthorized
 
@@ -38,7 +38,8 @@ def sessions(most: int, owners: list[str], *uids: int) -> list[Session]:
     )
     log: Any = Log()
     counter: Counter[tuple[Share, str]] = Counter()
-    return [Session(engine, Caller(uid=uid), rule, log, None, counter) for uid in uids]
+    policy = Policy(users=dict.fromkeys(uids, rule))
+    return [Session(engine, Caller(uid=uid), policy, log, None, counter) for uid in uids]
 
 
 def test_what_is_being_created_counts_on_every_connection_until_it_ends() -> None:

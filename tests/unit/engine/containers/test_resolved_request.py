@@ -21,6 +21,7 @@ from jaula.engine.builder.image_state import ImageState
 from jaula.engine.containers import create as creating
 from jaula.engine.containers import inspect, resolved_request
 from jaula.engine.containers.create import Bounds
+from jaula.engine.containers.engine_socket import EngineSockets
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.start import Starter
 from jaula.engine.model.container import Container
@@ -238,6 +239,7 @@ class Machine:
             volume_mounts=SimpleNamespace(use=nothing_later),
             runtime=SimpleNamespace(start=self._start),
             sandbox_pool=SimpleNamespace(refill=nothing),
+            engine_sockets=EngineSockets(),
         )
         users: Any = SimpleNamespace(of=lambda record: UserFacts())
         self._starter = Starter(
@@ -250,7 +252,7 @@ class Machine:
         platform = Platform("", "linux")
         return SimpleNamespace(id="sha256:0", config=ImageConfig(), layers=(), platform=platform)
 
-    async def _start(self, request: StartRequest, *_: object) -> Any:
+    async def _start(self, request: StartRequest, *_: object, engine_socket: int) -> Any:
         self.started.append(request)
         return SimpleNamespace(pid=2, shim_pid=1)
 

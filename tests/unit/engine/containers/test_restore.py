@@ -75,7 +75,9 @@ class Machine:
             await restore._adopt(self.services, self.containers, self.container, shim, late, starts)
 
         starts = restore._resume_starts(self.services)
-        shim: Any = SimpleNamespace(pid=0, shim_pid=0, gone=False, hello=hello)
+        shim: Any = SimpleNamespace(
+            pid=0, shim_pid=0, gone=False, hello=hello, take_engine_socket=lambda: None
+        )
         self.container.shim = shim
         asyncio.run(scene())
         assert starts == {}

@@ -17,6 +17,7 @@ def test_a_change_of_the_request_changes_the_seal() -> None:
         "args": ("false",),
         "image": "sha256:2",
         "owner": "1000",
+        "engine_socket": "web",
         "body": ContainerCreate(cmd=("false",)),
     }.items():
         assert request_seal(msgspec.structs.replace(RECORD, **{member: value})) != seal, member

@@ -158,3 +158,51 @@ def test_a_path_out_of_a_volume_is_refused(given: str) -> None:
     )
     with pytest.raises(InvalidRequest, match="must be a relative path within the volume"):
         read(mounts=(mount,))
+
+
+def test_an_engine_socket_has_the_usual_path_as_its_default() -> None:
+    (default, other) = read(
+        mounts=(
+            Mount(type="engine-socket"),
+            Mount(type="engine-socket", target="/run/x.sock", read_only=True),
+        )
+    )
+    assert (default.mount.type, default.mount.destination) == (
+        "engine-socket",
+        "/var/run/docker.sock",
+    )
+    assert (other.mount.destination, other.mount.read_only) == ("/run/x.sock", True)
+    assert {"nosuid", "nodev", "noexec"} <= set(default.mount.options)
+
+
+def test_a_bind_of_the_engines_socket_is_an_engine_socket() -> None:
+    host = HostConfig(
+        binds=("/run/own.sock:/a:ro", "/run/other.sock:/b"),
+        mounts=(Mount(type="bind", source="/run/own.sock", target="/c"),),
+    )
+    requests = mount_requests(
+        ContainerCreate(host_config=host), lambda path: path == "/run/own.sock"
+    )
+    found = {wish.mount.destination: wish.mount for wish in requests}
+    assert {path: mount.type for path, mount in found.items()} == {
+        "/a": "engine-socket",
+        "/b": "bind",
+        "/c": "engine-socket",
+    }
+    assert found["/a"].read_only
+    assert not found["/a"].source
+    assert not any(wish.make_source for wish in requests if wish.mount.type != "bind")
+
+
+@pytest.mark.parametrize(
+    ("mount", "message"),
+    [
+        (Mount(type="engine-socket", source="/run/x"), "field Source must be empty"),
+        (Mount(type="engine-socket", tmpfs_options=TmpfsOptions()), "options of another type"),
+        (Mount(type="engine-socket", target="x"), "must be absolute"),
+        (Mount(type="engine-socket", target="/proc/x"), "is in /proc"),
+    ],
+)
+def test_an_engine_socket_has_no_source_and_no_options(mount: Mount, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        read(mounts=(mount,))

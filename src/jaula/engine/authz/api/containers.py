@@ -10,6 +10,7 @@ from jaula.engine.authz import limits
 from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.containers.update import updated_resources
+from jaula.engine.model.container_store import check_name
 from jaula.engine.model.filters import Filters
 from jaula.engine.model.seal import request_seal
 
@@ -51,14 +52,19 @@ class ContainersApi:
         with session.begin("container create", name or "", image=body.image) as action:
 
             def authorize(resolved: ResolvedRequest) -> Bounds:
+                entry = ""
+                if relaxations.has_engine_socket(resolved):
+                    # Labels of the request alone: the image must not choose its own right.
+                    plain_name = check_name(name) if name else ""
+                    entry = session.policy.proposed_entry(plain_name, body.labels)
                 privileges = action.authorize(
-                    (*relaxations.of_request(resolved), *session.inherited_mounts(resolved))
+                    (*relaxations.of_request(resolved, entry), *session.inherited_mounts(resolved))
                 )
                 session.check_request(resolved)
                 session.authorize_secrets(resolved)
                 action.reserve(Share.CONTAINERS)
                 action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
-                return session.bounds(resolved, privileges)
+                return session.bounds(resolved, privileges, entry)
 
             created = await self._service.create(
                 body, name, platform, owner=session.owner, authorize=authorize
@@ -74,7 +80,7 @@ class ContainersApi:
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
         with self._session.begin("container stop", ref, revokes=True) as action:
-            action.require_control(ref)
+            action.require_remove(ref)
             await self._service.stop(ref, timeout, signal)
 
     async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
@@ -84,7 +90,7 @@ class ContainersApi:
 
     async def kill(self, ref: str, signal: str | None) -> None:
         with self._session.begin("container kill", ref, revokes=True) as action:
-            action.require_control(ref)
+            action.require_remove(ref)
             await self._service.kill(ref, signal)
 
     async def pause(self, ref: str) -> None:
@@ -104,7 +110,7 @@ class ContainersApi:
 
     async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
         with self._session.begin("container remove", ref, revokes=True) as action:
-            action.require_control(ref)
+            action.require_remove(ref)
             await self._service.remove(ref, force=force, volumes=volumes)
 
     async def remove_link(self, name: str) -> None:
@@ -120,6 +126,8 @@ class ContainersApi:
     def inspect(self, ref: str, *, size: bool) -> Document:
         self._session.require_read()
         document = self._service.inspect(ref, size=size)
+        if entry := self._service.find(ref).record.engine_socket:
+            document["EngineSocket"] = self._session.policy.describe_entry(entry)
         if not self._session.can_access(self._service.find(ref), ContainerAccess.READ):
             names = [entry.partition("=")[0] for entry in document["Config"]["Env"]]
             document["Config"]["Env"] = names
@@ -140,7 +148,7 @@ class ContainersApi:
     async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
         try:
             with self._session.begin("container attach", ref) as action:
-                action.require_control(ref)
+                action.require_enter(ref)
                 owned, fd = fd, -1
                 await self._service.attach(ref, owned, options)
         finally:
@@ -149,7 +157,7 @@ class ContainersApi:
 
     def tty(self, ref: str, *, control: bool = False) -> bool:
         if control:
-            self._session.require_control(ref)
+            self._session.require_engine_socket(self._session.require_control(ref))
         else:
             self._session.require_container_read(ref)
         return self._service.tty(ref, control=control)
@@ -230,7 +238,8 @@ class ContainersApi:
 
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("container prune", "", revokes=True) as action:
-            action.require_all_containers("remove containers of all owners")
+            if not action.may_prune(filters):
+                action.require_all_containers("remove containers of all owners")
             return await self._service.prune(filters)
 
     def spec(self, ref: str) -> bytes:

@@ -25,7 +25,7 @@ class ExecsApi:
 
     async def create(self, ref: str, body: ExecCreate) -> str:
         with self._session.begin("exec create", ref, argv=body.cmd) as action:
-            action.require_control(ref)
+            action.require_enter(ref)
             action.authorize(relaxations.of_exec(body))
             return await self._service.create(ref, body)
 
@@ -43,7 +43,7 @@ class ExecsApi:
             with self._session.begin(
                 "exec start", exec_process.container.id, argv=exec_process.body.cmd
             ) as action:
-                action.require_control(exec_process.container.id)
+                action.require_enter(exec_process.container.id)
                 action.authorize(relaxations.of_exec(exec_process.body))
                 owned, fd = fd, None
                 await self._service.start(exec_id, owned, early, detach, tty, console)
@@ -64,5 +64,6 @@ class ExecsApi:
         await self._service.resize(exec_id, h, w)
 
     def tty(self, exec_id: str) -> bool:
-        self._session.require_control(self._find(exec_id).container.id)
+        container = self._session.require_control(self._find(exec_id).container.id)
+        self._session.require_engine_socket(container)
         return self._service.tty(exec_id)

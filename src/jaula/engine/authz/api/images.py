@@ -54,7 +54,8 @@ class ImagesApi:
 
     async def remove(self, ref: str, *, force: bool, noprune: bool) -> Documents:
         with self._session.begin("image remove", ref, revokes=True) as action:
-            action.require_images()
+            if not action.may_remove(lambda: self._service.inspect(ref)["Config"]["Labels"]):
+                action.require_images()
             return await self._service.remove(ref, force=force, noprune=noprune)
 
     async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
@@ -86,5 +87,6 @@ class ImagesApi:
 
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("image prune", "", revokes=True) as action:
-            action.require_images()
+            if not action.may_prune(filters):
+                action.require_images()
             return await self._service.prune(filters)

@@ -40,7 +40,8 @@ class NetworksApi:
 
     async def remove(self, ref: str) -> None:
         with self._session.begin("network remove", ref, revokes=True) as action:
-            action.require_run()
+            if not action.may_remove(lambda: self._service.inspect(ref)["Labels"]):
+                action.require_run()
             await self._service.remove(ref)
 
     async def connect(self, ref: str, body: NetworkConnect) -> None:
@@ -55,5 +56,6 @@ class NetworksApi:
 
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("network prune", "", revokes=True) as action:
-            action.require_run()
+            if not action.may_prune(filters):
+                action.require_run()
             return await self._service.prune(filters)

@@ -41,10 +41,12 @@ class VolumesApi:
 
     async def remove(self, name: str, *, force: bool) -> None:
         with self._session.begin("volume remove", name, revokes=True) as action:
-            action.require_volumes()
+            if not action.may_remove(lambda: self._service.inspect(name)["Labels"]):
+                action.require_volumes()
             await self._service.remove(name, force=force)
 
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("volume prune", "", revokes=True) as action:
-            action.require_volumes()
+            if not action.may_prune(filters):
+                action.require_volumes()
             return await self._service.prune(filters)
