@@ -27,7 +27,7 @@ def _serving(engines: Sequence[Engine]) -> list[Engine]:
     return [engine for engine in engines if engine.socket]
 
 
-def _docker(engine: Engine, *words: str) -> float:
+def docker(engine: Engine, *words: str) -> float:
     """Return milliseconds of one docker command against the engine's socket."""
     command = ["docker", "-H", f"unix://{engine.socket}", *words]
     start = time.perf_counter()
@@ -55,7 +55,7 @@ def _in_turn(engines: Sequence[Engine], rounds: int, once: Callable[[Engine], fl
 def docker_run(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
     """`docker run --rm busybox true`, the docker command (ms)"""
     words = ("run", "--rm", IMAGE, "true")
-    return _in_turn(_serving(engines), options.rounds, lambda e: _docker(e, *words))
+    return _in_turn(_serving(engines), options.rounds, lambda e: docker(e, *words))
 
 
 def docker_ps(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
@@ -68,7 +68,7 @@ def docker_ps(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> 
         for name in names:
             client.call("POST", f"/containers/create?name={name}", body)
         client.close()
-    samples = _in_turn(serving, options.rounds, lambda e: _docker(e, "ps", "-a"))
+    samples = _in_turn(serving, options.rounds, lambda e: docker(e, "ps", "-a"))
     for engine in serving:
         client = engine.connect()
         for name in names:
@@ -91,7 +91,7 @@ def logs(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Sampl
     for engine in serving:
         _printed(engine, "logged", f"yes {LINE} | head -n {LINES}")
     samples = _in_turn(
-        serving, max(2, options.rounds // 4), lambda e: LINES / _docker(e, "logs", "logged")
+        serving, max(2, options.rounds // 4), lambda e: LINES / docker(e, "logs", "logged")
     )
     for engine in serving:
         engine.remove("logged")

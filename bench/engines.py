@@ -229,12 +229,15 @@ class Jaula(Engine):
     name = "jaula"
 
     def start(self) -> None:
+        policy = self.base / "policy.toml"
+        policy.write_text('[default]\naccess = "run"\n')  # as every user has with docker
         self.spawn(
             [
                 *(str(PROJECT / ".venv/bin/python"), "-m", "jaula", "daemon"),
                 *("--root", str(self.base / "lib"), "--run", str(self.base / "run")),
                 *("--socket", str(self.socket), "--bridge", "jbench0"),
                 *("--bridge-subnet", "10.198.2.0/23", "--cgroup-parent", f"jb{os.getpid()}"),
+                *("--policy", str(policy)),
             ]
         )
         wait_for(self.answers, "the engine of jaula")

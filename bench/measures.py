@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import clients
+import hostile
 from engines import IMAGE, Engine, Rootfs, parent, pss_bytes, status_bytes
 
 HERE = Path(__file__).resolve().parent
@@ -268,6 +269,7 @@ ALL: dict[str, Measure] = {
     "floor": floor,
     "phases": phases,
     **clients.ALL,
+    **hostile.ALL,
 }
 TITLES = {key: (measure.__doc__ or key) for key, measure in ALL.items()}
 HIGHER_IS_BETTER = frozenset({"burst"}) | clients.HIGHER_IS_BETTER
