@@ -1,4 +1,4 @@
-"""jaula's annotations in an OCI spec: Landlock rules and the roots of bind sources.
+"""jaula's annotations in an OCI spec: Landlock rules, roots of bind sources, optional id maps.
 
 The OCI runtime specification has no fields for them. The component that creates the spec decides
 their content; the runtime applies it.
@@ -10,6 +10,9 @@ their content; the runtime applies it.
 can allow a user to mount anything below a directory. That user may be able to place a symbolic link
 there, so the path alone does not identify the source. For these mounts the runtime opens the source
 below the directory without following links.
+
+``io.jaula.idmap-optional`` lists the destinations of bind mounts that are mounted without an id map
+where their file system cannot have one.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from jaula.errors import InvalidRequest
 
 LANDLOCK_ANNOTATION = "io.jaula.landlock"
 BIND_ROOT_ANNOTATION = "io.jaula.beneath"
+IDMAP_OPTIONAL_ANNOTATION = "io.jaula.idmap-optional"
 
 
 class _Document(
@@ -104,6 +108,16 @@ def decode_bind_roots(text: str) -> dict[str, str]:
     if len(paths) % 2:
         raise InvalidRequest(f"annotation {BIND_ROOT_ANNOTATION}: a path without its directory")
     return dict(zip(paths[::2], paths[1::2], strict=True))
+
+
+def encode_destinations(destinations: tuple[str, ...]) -> str:
+    """Encode a list of paths, separated by NUL bytes."""
+    return "\0".join(destinations)
+
+
+def decode_destinations(text: str) -> frozenset[str]:
+    """Decode a list of paths."""
+    return frozenset(text.split("\0")) if text else frozenset()
 
 
 def path_below(source: str, directory: str) -> str | None:

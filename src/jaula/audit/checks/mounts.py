@@ -21,6 +21,7 @@ from jaula.kernel.paths import open_in_root
 from jaula.state.records import ENGINE_SOCKET
 
 FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
+_NO_MAP = "a file system without id maps"
 _MEMORY_FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
 
 INFO = CheckInfo(
@@ -179,14 +180,36 @@ def _one(container: AuditedContainer, destination: str, request: Mapping[str, An
         evidence += f", {source}"
         if not same:
             effective += f"; it is not {source}"
+    unmapped = _unmapped(container, destination) if kind == "bind" else []
+    if unmapped:
+        effective += f"; no id map: {', '.join(unmapped[:4])}"
+        effective += f" and {len(unmapped) - 4} more" if len(unmapped) > 4 else ""
     return Result(
         label,
         "mounts",
         requested,
         effective,
         evidence,
-        verdict_of(not missing_flags and same, None),
+        verdict_of(not missing_flags and same, _NO_MAP if unmapped else None),
     )
+
+
+def _unmapped(container: AuditedContainer, destination: str) -> list[str]:
+    """Return the mounts of a bind mount that have no id map, as (path and type).
+
+    Owners are not translated there: root inside is a user of the host without rights.
+    """
+    if not container.own_user_namespace or container.rootless:
+        return []
+    others = [clean(mount.destination) for mount in container.spec.mounts]
+    inner = tuple(f"{o}/" for o in others if o.startswith(f"{destination}/"))
+    return [
+        f"{mount.target} ({mount.fstype})"
+        for mount in container.mounts
+        if "idmapped" not in mount.options
+        and f"{mount.target}/".startswith(f"{destination}/")
+        and not f"{mount.target}/".startswith(inner)
+    ]
 
 
 def is_source(container: AuditedContainer, source: str, destination: str) -> bool:

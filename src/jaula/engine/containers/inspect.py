@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,7 @@ from jaula.engine.oci_spec.host import refresh
 from jaula.engine.oci_spec.mounts import SHM_SIZE
 from jaula.engine.oci_spec.security import apparmor_profile_name, covered_paths
 from jaula.engine.oci_spec.security import selinux_labels as security_labels
+from jaula.kernel import mountinfo
 from jaula.logs import timestamp
 from jaula.security import landlock
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
@@ -90,7 +92,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
             if record.storage_driver == "overlay"
             else None,
         },
-        "Mounts": mounts(record),
+        "Mounts": mounts(record, {} if services.host.rootless else _id_mapped(container)),
         "Config": config(record),
         "NetworkSettings": network_settings.settings(record, services.network_store.id_of),
     }
@@ -244,14 +246,39 @@ def host_config(services: Services, record: ContainerRecord) -> dict[str, Any]:
     return echo
 
 
-def mounts(record: ContainerRecord) -> list[dict[str, Any]]:
-    """Return ``Mounts``; mounts of ``--tmpfs`` are in ``HostConfig.Tmpfs`` alone."""
+def mounts(
+    record: ContainerRecord, id_mapped: Mapping[str, bool] | None = None
+) -> list[dict[str, Any]]:
+    """Return ``Mounts``; mounts of ``--tmpfs`` are in ``HostConfig.Tmpfs`` alone.
+
+    ``id_mapped`` says by destination whether a bind mount has an id map.
+    """
     tmpfs = record.body.host_config.tmpfs
-    return [mount(m) for m in record.mounts if m.type != "tmpfs" or m.destination not in tmpfs]
+    return [
+        mount(m, (id_mapped or {}).get(m.destination))
+        for m in record.mounts
+        if m.type != "tmpfs" or m.destination not in tmpfs
+    ]
 
 
-def mount(record: MountRecord) -> dict[str, Any]:
-    """Return one ``MountPoint``."""
+def _id_mapped(container: Container) -> dict[str, bool]:
+    """Return by destination whether the bind mounts of a running container have an id map.
+
+    A container without a user namespace of its own, or that does not run, has an empty result.
+    """
+    record = container.record
+    binds = {m.destination for m in record.mounts if m.type == "bind"}
+    if not binds or not container.live or not record.pid or record.resolved.namespaces.user.host:
+        return {}
+    try:
+        table = mountinfo.read(f"/proc/{record.pid}/mountinfo")
+    except (OSError, ValueError):
+        return {}  # it has just exited
+    return {row.target: "idmapped" in row.options for row in table if row.target in binds}
+
+
+def mount(record: MountRecord, id_mapped: bool | None = None) -> dict[str, Any]:
+    """Return one ``MountPoint``; ``id_mapped`` is None if not known, or not a bind mount."""
     document: dict[str, Any] = {"Type": record.type}
     if record.name:
         document["Name"] = record.name
@@ -265,6 +292,7 @@ def mount(record: MountRecord) -> dict[str, Any]:
         "Mode": record.mode,
         "RW": not record.read_only,
         "Propagation": record.propagation,
+        **({} if id_mapped is None else {"IDMapped": id_mapped}),
     }
 
 

@@ -16,6 +16,7 @@ from jaula.state.records import MountRecord, Namespaces
 
 SHM_SIZE = 64 * 1024 * 1024  # bytes
 INIT_PATH = "/sbin/docker-init"
+QUEUES = "/dev/mqueue"
 
 _RESTRICTED = ("nosuid", "noexec", "nodev")
 
@@ -33,10 +34,16 @@ def decide(
     ``proc`` are further options of /proc if that is the container's own.
     """
     requested = {record.destination: record for record in inputs.mounts}
-    mounts = [
+    host_dev = requested.get("/dev")
+    if host_dev is not None and host_dev.source != "/dev":
+        host_dev = None
+    # The host's /dev comes first: the container's own /dev/pts and others are mounted on it.
+    mounts = [_requested(host_dev, inputs)] if host_dev is not None else []
+    mounts += [
         m
         for m in _standard(modes, inputs, shm_size, privileged, proc)
         if m.destination not in requested
+        and not (host_dev is not None and m.destination == QUEUES and not inputs.host.mqueue)
     ]
     mounts += [
         _file(destination, source, inputs)
@@ -47,6 +54,7 @@ def decide(
     mounts += [
         _requested(record, inputs)
         for record in sorted(inputs.mounts, key=lambda r: r.destination.rstrip("/").count("/"))
+        if record is not host_dev
     ]
     return tuple(mounts)
 

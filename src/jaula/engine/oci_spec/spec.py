@@ -19,7 +19,13 @@ from jaula.security.landlock import Landlock
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
 from jaula.security.lsm.selinux import SELinux
-from jaula.spec.annotations import BIND_ROOT_ANNOTATION, encode_bind_roots, path_below
+from jaula.spec.annotations import (
+    BIND_ROOT_ANNOTATION,
+    IDMAP_OPTIONAL_ANNOTATION,
+    encode_bind_roots,
+    encode_destinations,
+    path_below,
+)
 from jaula.spec.api import ContainerCreate, DeviceMapping
 from jaula.spec.runtime import (
     Box,
@@ -65,7 +71,7 @@ def build(
             privileged=resolved.security.privileged,
             proc=confinement.proc,
         ),
-        annotations={**resolved.annotations, **_bounds(inputs)},
+        annotations={**resolved.annotations, **_bounds(inputs), **_optional_id_maps(inputs)},
         linux=Linux(
             namespaces=namespaces.namespaces(modes, inputs.joined),
             uid_mappings=inputs.mappings,
@@ -103,6 +109,17 @@ def _bounds(inputs: SpecInputs) -> dict[str, str]:
             if bound != "/":  # every path is below the root, whatever links say
                 bounds[mount.source] = bound
     return {BIND_ROOT_ANNOTATION: encode_bind_roots(bounds)} if bounds else {}
+
+
+def _optional_id_maps(inputs: SpecInputs) -> dict[str, str]:
+    """Return the host directories that are mounted as they are where no id map is possible.
+
+    Without a map, the container's root is a user of the host without rights of its own there.
+    """
+    binds = tuple(m.destination for m in inputs.mounts if m.type == "bind" and not m.mapped)
+    if not inputs.id_mapped or not binds:
+        return {}
+    return {IDMAP_OPTIONAL_ANNOTATION: encode_destinations(binds)}
 
 
 def _modules(

@@ -24,7 +24,7 @@ from jaula.errors import RuntimeFailure
 from jaula.kernel import capabilities, mounts, namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
-from jaula.runtime.create import devices, mount_options, mount_plan
+from jaula.runtime.create import devices, forked_mounts, mount_options, mount_plan
 from jaula.runtime.create.id_maps import rows
 from jaula.runtime.create.process import FdStack
 from jaula.runtime.init.step import NODES, NULL, set_attributes
@@ -191,6 +191,9 @@ def prepare_mounts(
     bind_roots = spec_annotations.decode_bind_roots(
         spec.annotations.get(spec_annotations.BIND_ROOT_ANNOTATION, "")
     )
+    optional = spec_annotations.decode_destinations(
+        spec.annotations.get(spec_annotations.IDMAP_OPTIONAL_ANNOTATION, "")
+    )
     labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
     for index, mount in enumerate(spec.mounts):
         options = mount_options.for_mount(mount)
@@ -206,7 +209,10 @@ def prepare_mounts(
                 tree = open_source(
                     source, bind_roots.get(mount.source or ""), recursive=options.recursive
                 )
-                prepared[index] = fd_stack.add(_bind(tree, source, mount, options, user_fd))
+                is_optional = mount.destination in optional
+                prepared[index] = fd_stack.add(
+                    _bind(tree, source, mount, options, user_fd, is_optional=is_optional)
+                )
         except OSError as error:
             raise RuntimeFailure(f"mount {mount.source} at {mount.destination}: {error}") from error
     if not unprivileged and mount_plan.needs_store(spec, nodes):
@@ -259,11 +265,24 @@ def open_source(source: str, bind_root_dir: str | None, *, recursive: bool) -> i
 
 
 def _bind(
-    tree: int, source: str, mount: Mount, options: mount_options.MountOptions, user_fd: int | None
+    tree: int,
+    source: str,
+    mount: Mount,
+    options: mount_options.MountOptions,
+    user_fd: int | None,
+    *,
+    is_optional: bool,
 ) -> int:
+    """Return the mount with its map and attributes; ``tree`` is closed if that is another one.
+
+    ``is_optional`` says that mounts without a possible id map are used as they are.
+    """
     try:
         if options.idmap:
-            _idmap(tree, source, mount, options, user_fd)
+            mapped = _idmap(tree, source, mount, options, user_fd, is_optional=is_optional)
+            if mapped != tree:
+                os.close(tree)
+                tree = mapped
         private = ((int(mounts.MS.PRIVATE), True),)
         set_attributes(
             tree,
@@ -278,9 +297,18 @@ def _bind(
 
 
 def _idmap(
-    tree: int, source: str, mount: Mount, options: mount_options.MountOptions, user_fd: int | None
-) -> None:
-    """Id-map a bind mount by its own mappings or, without any, by the container's."""
+    tree: int,
+    source: str,
+    mount: Mount,
+    options: mount_options.MountOptions,
+    user_fd: int | None,
+    *,
+    is_optional: bool,
+) -> int:
+    """Id-map a bind mount by its own mappings or, without any, by the container's.
+
+    Return the mount, which is another one if only a part of it can be mapped.
+    """
     userns_fd = -1
     if mount.uid_mappings or mount.gid_mappings:
         uids, gids = rows(mount.uid_mappings), rows(mount.gid_mappings)
@@ -290,13 +318,18 @@ def _idmap(
     try:
         mounts.idmap(tree, user_fd, recursive=options.idmap_recursive)
     except OSError as error:
-        if error.errno == errno.EINVAL:
-            raise OSError(
-                errno.EINVAL,
-                "the file system, or one mounted below it, cannot be id-mapped",
-                source,
-            ) from None
-        raise
+        if error.errno not in (errno.EINVAL, errno.EPERM) or not is_optional:
+            if error.errno == errno.EINVAL:
+                raise OSError(
+                    errno.EINVAL,
+                    "the file system, or one mounted below it, cannot be id-mapped",
+                    source,
+                ) from None
+            raise
+        is_shared = any(flag == mounts.MS.SHARED for flag, _ in options.propagation)
+        if options.idmap_recursive and not is_shared and stat.S_ISDIR(os.fstat(tree).st_mode):
+            return forked_mounts.map_what_can_be(tree, user_fd)
     finally:
         if userns_fd >= 0:
             os.close(userns_fd)
+    return tree

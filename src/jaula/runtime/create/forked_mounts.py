@@ -1,0 +1,108 @@
+"""Mounts that a child process makes in a mount namespace of its own, as detached trees.
+
+Facts about id-mapped mounts (mount_setattr(2)): the map is set on the root of a detached tree only,
+for the whole tree or for that one mount, and a recursive call fails if one mount of the tree cannot
+be mapped. So a tree with such mounts is cloned mount by mount, each clone is mapped if its file
+system permits, and the clones are put together again.
+
+Facts about propagation: a clone of a shared mount is its peer, and what is mounted on it appears on
+the host. So clones become slaves before anything is mounted on them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from jaula.kernel import mountinfo, mounts, namespaces
+from jaula.kernel.mountinfo import MountInfo
+from jaula.kernel.mounts import MS
+from jaula.kernel.namespaces import CLONE
+from jaula.kernel.paths import RESOLVE, openat2
+from jaula.runtime import seqpacket
+
+_CANNOT_BE_MAPPED = (errno.EINVAL, errno.EPERM)
+"""Errors of a file system without id maps, and of a mount that has a map already."""
+
+
+def tree_from_child(make: Callable[[], int]) -> int:
+    """Call ``make`` in a forked child and return the detached mount that it returns there.
+
+    :raises OSError: when ``make`` does.
+    """
+    ours, theirs = seqpacket.pair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            seqpacket.send(theirs, b"T", (make(),))
+        except OSError as error:
+            seqpacket.send(theirs, f"E{error.errno} {error.strerror}".encode(errors="replace"))
+        finally:
+            os._exit(0)
+    theirs.close()
+    try:
+        data, fds = seqpacket.receive(ours)
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
+    if data == b"T":
+        return fds[0]
+    if not data:
+        raise OSError(errno.ECHILD, "the process that makes a mount died")
+    number, _, text = data[1:].decode(errors="replace").partition(" ")
+    raise OSError(int(number), text)
+
+
+def map_what_can_be(tree: int, user_fd: int) -> int:
+    """Return a copy of a detached tree in which every mount that can be id-mapped is.
+
+    The copies are slaves of the mounts of the host.
+
+    :raises OSError: when a mount cannot be cloned.
+    """
+    return tree_from_child(lambda: _map_each(tree, user_fd))
+
+
+def _map_each(tree: int, user_fd: int) -> int:
+    namespaces.unshare(CLONE.NEWNS)
+    mounts.mount(None, "/", None, MS.REC | MS.PRIVATE)
+    staging = mounts.new_filesystem("tmpfs", (("mode", "0700"),))
+    directory = os.path.realpath("/tmp" if os.path.isdir("/tmp") else "/mnt")
+    mounts.move_mount(staging, directory)
+    for name in ("source", "copy"):
+        os.mkdir(name, 0o700, dir_fd=staging)
+    mounts.mount_setattr(tree, propagation=MS.SLAVE, recursive=True)
+    mounts.move_mount(tree, f"{directory}/source")
+    copy = -1
+    for path, mount_fd in _visible(f"{directory}/source", mountinfo.read()):
+        clone = mounts.clone_tree("", dir_fd=mount_fd)
+        mounts.mount_setattr(clone, propagation=MS.SLAVE)
+        try:
+            mounts.idmap(clone, user_fd)
+        except OSError as error:
+            if error.errno not in _CANNOT_BE_MAPPED:
+                raise
+        if copy < 0:
+            mounts.move_mount(clone, f"{directory}/copy")
+            copy = clone
+            continue
+        target = openat2(copy, path, os.O_PATH, resolve=RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS)
+        mounts.move_mount(clone, "", to_fd=target)
+        os.close(target)
+        os.close(clone)
+        os.close(mount_fd)
+    return mounts.clone_tree("", recursive=True, dir_fd=copy)
+
+
+def _visible(top: str, table: tuple[MountInfo, ...]) -> list[tuple[str, int]]:
+    """Return (path below ``top``, descriptor) of each mount that no other covers, parents first."""
+    below = [mount for mount in table if mount.target == top or mount.target.startswith(f"{top}/")]
+    result = []
+    for mount in sorted(below, key=lambda row: row.target.count("/")):
+        fd = os.open(mount.target, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if mounts.mount_id(fd) == mount.mount_id:
+            result.append((mount.target[len(top) :].lstrip("/"), fd))
+        else:
+            os.close(fd)
+    return result
