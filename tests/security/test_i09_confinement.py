@@ -24,6 +24,20 @@ def test_the_user_namespace_maps_a_range_and_not_root(
         assert outside >= 65536
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/ns/time"), reason="no time namespaces")
+@pytest.mark.parametrize("flags", [(), ("--userns", "host"), ("--network", "host")])
+def test_the_time_namespace_is_its_own_and_an_exec_enters_it(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...]
+) -> None:
+    with containers.running(engine, busybox, flags=flags) as name:
+        own = os.readlink(f"/proc/{containers.pid(engine, name)}/ns/time")
+        entered = engine.cli("jaula", "exec", name, "readlink", "/proc/self/ns/time").stdout
+        rows = engine.cli("jaula", "verify", name).stdout.splitlines()
+    assert own != os.readlink("/proc/self/ns/time")
+    assert entered.strip() == own
+    assert [row for row in rows if "namespace time" in row and row.endswith("holds")]
+
+
 def test_no_new_privileges_is_in_effect_on_request(engine: PrivateEngine, busybox: str) -> None:
     flags = ("--security-opt", "no-new-privileges")
     with containers.running(engine, busybox, flags=flags) as name:

@@ -32,6 +32,21 @@ HIGHEST_FAMILY = 46  # AF_MCTP is 45; above it the kernel knows none
 NO_I386 = -10011  # ended by SIGSEGV: a kernel without the i386 ABI
 SOCK_RAW_FAMILIES = {17: 3}
 
+# Calls of i386 that no C library makes, with arguments that neither wait nor change anything.
+OBSOLETE: dict[str, tuple[int, ...]] = {
+    "oldstat": (0, 0),
+    "oldlstat": (0, 0),
+    "oldfstat": (99, 0),
+    "olduname": (0,),
+    "oldolduname": (0,),
+    "readdir": (99, 0, 1),
+    "nice": (0,),
+    "sigaction": (99, 0, 0),
+    "sigpending": (0,),
+    "sgetmask": (),
+    "ssetmask": (0,),
+}
+
 CVES = {
     "AF_ALG": "CVE-2026-31431",
     "AF_PACKET": "CVE-2020-14386",
@@ -110,6 +125,17 @@ def requests() -> dict[str, Row]:
 def others() -> dict[str, Row]:
     """Return unassigned numbers, and calls that must still work."""
     clone = 0x7E020000
+    obsolete = {
+        f"i386 {name}": ((call(name, *arguments, abi="i386"),), errno.EPERM)
+        for name, arguments in OBSOLETE.items()
+    }
+    protocol = {
+        f"{abi} socket NETLINK_AUDIT": (
+            (call("socket", 16, 3, 9, abi=abi),),
+            errno.ENOSYS if abi == "x32" else errno.EAFNOSUPPORT,
+        )
+        for abi in ABIS
+    }
     rows: dict[str, Row] = {
         "x86_64 number 1000": ((Entry(1, 1000),), errno.ENOSYS),
         "i386 number 1000": ((Entry(2, 1000),), errno.ENOSYS),
@@ -118,7 +144,17 @@ def others() -> dict[str, Row]:
         "i386 getpid": ((call("getpid", abi="i386"),), 0),
         "x32 getpid": ((call("getpid", abi="x32"),), errno.ENOSYS),
         "x86_64 personality asked": ((call("personality", 0xFFFFFFFF),), 0),
-    }
+        "x86_64 process_madvise": ((call("process_madvise", 99, 0, 0, 0, 0),), errno.EPERM),
+        "i386 process_madvise": (
+            (call("process_madvise", 99, 0, 0, 0, 0, abi="i386"),), errno.EPERM,
+        ),
+        "x86_64 socket NETLINK_AUDIT, 33 bits": (
+            (call("socket", 16, 3, 1 << 32 | 9),), errno.EAFNOSUPPORT,
+        ),
+        "x86_64 socket NETLINK_ROUTE": ((call("socket", 16, 3, 0),), 0),
+        **obsolete,
+        **protocol,
+    }  # fmt: skip
     for bit in range(32):
         if clone >> bit & 1:
             flags = 1 << bit | 17

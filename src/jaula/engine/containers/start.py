@@ -319,6 +319,7 @@ class Starter:
             foreign_network=resources.sandbox is not None
             and "user" not in resources.joined_fds
             and resources.ids != resources.reserved,
+            external=runtime is not None,
             files=etc_files.write(services, record, resources.endpoints, links.hosts_lines(linked)),
             mounts=(
                 *engine_socket.bind_mounts(record.mounts, engine_socket.path(paths, record.id)),

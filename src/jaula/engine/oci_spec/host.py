@@ -52,6 +52,7 @@ def read(
         kernel=os.uname().release,
         capabilities=bounding,
         mqueue=os.path.ismount("/dev/mqueue"),
+        time_namespaces=os.path.exists("/proc/self/ns/time"),
         nofile=_grantable(nofile),
         pids_limit=pids_limit if not rootless or "pids" in features else 0,
         rootless=rootless,

@@ -29,6 +29,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     mqueue: bool = True  # the host has /dev/mqueue
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard; the most that the engine may grant
     pids_limit: int = 4096
+    time_namespaces: bool = False  # the kernel has them (Linux 5.6)
     rootless: bool = False  # the engine runs as an ordinary user, in a user namespace
     warnings: tuple[str, ...] = ()  # for the operator
 
@@ -48,7 +49,7 @@ class SpecInputs(msgspec.Struct, frozen=True):
     ``mappings`` are empty if the container has no user namespace of its own to set up. ``joined``
     has the paths of existing namespaces, by OCI type. ``id_mapped``: bind mounts need the
     container's id map. ``foreign_network``: the network namespace belongs to another user namespace
-    than the container's.
+    than the container's. ``external``: a runtime other than jaula's own runs the container.
     """
 
     container_id: str
@@ -61,6 +62,7 @@ class SpecInputs(msgspec.Struct, frozen=True):
     joined: dict[str, str] = {}
     id_mapped: bool = True
     foreign_network: bool = False
+    external: bool = False
     files: dict[str, str] = {}  # destination in the container: path on the host
     mounts: tuple[MountRecord, ...] = ()
     owner: tuple[int, int] | None = None  # uid and gid to whose rights host mounts are limited

@@ -79,10 +79,13 @@ def _network(mode: str) -> tuple[NamespaceMode, str]:
     return PRIVATE, mode
 
 
-def namespaces(modes: Namespaces, joined: dict[str, str]) -> tuple[Namespace, ...]:
+def namespaces(
+    modes: Namespaces, joined: dict[str, str], *, time: bool = False
+) -> tuple[Namespace, ...]:
     """Return the spec's list of namespaces.
 
-    Without an entry the host's is shared; an entry with a path joins, one without creates.
+    Without an entry the host's is shared; an entry with a path joins, one without creates. ``time``
+    adds a time namespace, whose clocks are the host's.
     """
     kinds = {
         "user": modes.user,
@@ -98,4 +101,6 @@ def namespaces(modes: Namespaces, joined: dict[str, str]) -> tuple[Namespace, ..
             listed.append(Namespace(kind, joined[kind]))
         elif mode.private:
             listed.append(Namespace(kind))
+    if time:
+        listed.append(Namespace("time"))
     return tuple(listed)

@@ -73,7 +73,9 @@ def build(
         ),
         annotations={**resolved.annotations, **_bounds(inputs), **_optional_id_maps(inputs)},
         linux=Linux(
-            namespaces=namespaces.namespaces(modes, inputs.joined),
+            namespaces=namespaces.namespaces(
+                modes, inputs.joined, time=inputs.host.time_namespaces and not inputs.external
+            ),
             uid_mappings=inputs.mappings,
             gid_mappings=inputs.gid_mappings or inputs.mappings,
             devices=devices,

@@ -17,6 +17,10 @@ Absent calls are refused. Notable ones, with their risk:
 * ``kexec_*``, modules, ``swapon``, ``acct``, ``quotactl``, ``reboot``, ``iopl``: the whole machine.
 * ``memfd_secret``, ``nfsservctl``, ``uselib``, ``vm86``, ``ustat``, ``sysfs``, ``_sysctl``,
   ``lookup_dcookie``: no program needs them.
+* ``oldstat``, ``oldlstat``, ``oldfstat``, ``olduname``, ``oldolduname``, ``readdir``, ``nice``,
+  ``sigaction``, ``sigpending``, ``sigsuspend``, ``sgetmask``, ``ssetmask``: calls of i386 that C
+  libraries have not made since the kernel 2.2.
+* ``process_madvise``: changes the memory of another process.
 
 ``vmsplice`` is allowed: it needs only pages of the process itself.
 """
@@ -53,14 +57,14 @@ GROUPS: tuple[SyscallGroup, ...] = (
     _group(
         "directories",
         "create, list, rename and remove names; the device allow-list limits mknod",
-        """getdents getdents64 readdir mkdir mkdirat rmdir link linkat symlink symlinkat unlink
+        """getdents getdents64 mkdir mkdirat rmdir link linkat symlink symlinkat unlink
         unlinkat rename renameat renameat2 readlink readlinkat mknod mknodat chdir fchdir getcwd
         inotify_init inotify_init1 inotify_add_watch inotify_rm_watch""",
     ),
     _group(
         "attributes",
         "read and change metadata of files; owners and modes are those of the user namespace",
-        """stat lstat fstat oldstat oldlstat oldfstat stat64 lstat64 fstat64 newfstatat fstatat64
+        """stat lstat fstat stat64 lstat64 fstat64 newfstatat fstatat64
         statx statfs statfs64 fstatfs fstatfs64 access faccessat faccessat2 chmod fchmod fchmodat
         fchmodat2 chown lchown fchown fchownat chown32 lchown32 fchown32 umask utime utimes
         futimesat utimensat utimensat_time64 setxattr lsetxattr fsetxattr setxattrat getxattr
@@ -86,15 +90,14 @@ GROUPS: tuple[SyscallGroup, ...] = (
         "tracing",
         "debuggers and strace; since Linux 4.8 a tracer cannot slip past the filter, and only "
         "processes of the same container and credentials can be traced",
-        "ptrace process_vm_readv process_vm_writev process_madvise process_mrelease",
+        "ptrace process_vm_readv process_vm_writev process_mrelease",
     ),
     _group(
         "signals",
         "send and receive signals inside the pid namespace",
-        """kill tkill tgkill pause alarm signal sigaction sigprocmask sigpending sigsuspend
-        sigreturn sgetmask ssetmask sigaltstack rt_sigaction rt_sigprocmask rt_sigpending
-        rt_sigsuspend rt_sigreturn rt_sigqueueinfo rt_tgsigqueueinfo rt_sigtimedwait
-        rt_sigtimedwait_time64 signalfd signalfd4""",
+        """kill tkill tgkill pause alarm signal sigprocmask sigreturn sigaltstack rt_sigaction
+        rt_sigprocmask rt_sigpending rt_sigsuspend rt_sigreturn rt_sigqueueinfo rt_tgsigqueueinfo
+        rt_sigtimedwait rt_sigtimedwait_time64 signalfd signalfd4""",
     ),
     _group(
         "threads",
@@ -129,7 +132,7 @@ GROUPS: tuple[SyscallGroup, ...] = (
     _group(
         "scheduling",
         "priorities of the container's processes, limited by rlimits and the cgroup",
-        """nice getpriority setpriority ioprio_get ioprio_set sched_yield sched_getparam
+        """getpriority setpriority ioprio_get ioprio_set sched_yield sched_getparam
         sched_setparam sched_getscheduler sched_setscheduler sched_getattr sched_setattr
         sched_get_priority_max sched_get_priority_min sched_rr_get_interval
         sched_rr_get_interval_time64 sched_getaffinity sched_setaffinity getcpu""",
@@ -137,7 +140,7 @@ GROUPS: tuple[SyscallGroup, ...] = (
     _group(
         "facts",
         "query limits, usage and the system",
-        """getrlimit ugetrlimit setrlimit prlimit64 getrusage sysinfo uname olduname oldolduname
+        """getrlimit ugetrlimit setrlimit prlimit64 getrusage sysinfo uname
         getrandom riscv_hwprobe lsm_get_self_attr lsm_list_modules""",
     ),
     _group(
@@ -194,8 +197,8 @@ GROUPS: tuple[SyscallGroup, ...] = (
     _group("accounting", "process accounting", "acct", "CAP_SYS_PACCT"),
     _group(
         "introspection",
-        "compare and copy descriptors of processes",
-        "kcmp pidfd_getfd",
+        "compare and copy descriptors of processes, and advise on their memory",
+        "kcmp pidfd_getfd process_madvise",
         "CAP_SYS_PTRACE",
     ),
     _group("ports", "I/O ports", "iopl ioperm", "CAP_SYS_RAWIO"),
@@ -212,12 +215,17 @@ FAMILIES: tuple[tuple[int, str, str], ...] = (
     (1, "AF_UNIX", "local sockets"),
     (2, "AF_INET", "IPv4"),
     (10, "AF_INET6", "IPv6"),
-    (16, "AF_NETLINK", "interfaces, routes and audit records of the network namespace"),
+    (16, "AF_NETLINK", "interfaces and routes of the network namespace; not NETLINK_AUDIT"),
     (17, "AF_PACKET", "packet capture; the kernel requires CAP_NET_RAW in the network namespace"),
 )
 """Allowed address families (include/linux/socket.h). The other forty are refused, for example
 AF_ALG, AF_VSOCK, AF_XDP, AF_TIPC, AF_RDS, AF_BLUETOOTH and AF_CAN: few hosts use that code, but any
 user can reach it. Programs lose kernel crypto offload and virtual machine sockets."""
+
+NETLINK_AUDIT = 9
+"""Protocol of AF_NETLINK (linux/netlink.h) that is refused without CAP_AUDIT_CONTROL or
+CAP_AUDIT_READ, since the audit system is the host's. The error is EAFNOSUPPORT, as on a kernel
+without it: PAM continues then."""
 
 PERSONALITIES: tuple[tuple[int, str], ...] = (
     (0x0, "PER_LINUX"),

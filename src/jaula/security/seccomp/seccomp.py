@@ -36,6 +36,7 @@ from jaula.security.seccomp.default_profile import (
     FAMILIES,
     GROUPS,
     NAMESPACE_FLAGS,
+    NETLINK_AUDIT,
     PERSONALITIES,
     SOCKETCALL_MAKERS,
     TERMINAL_REQUESTS,
@@ -72,6 +73,10 @@ def default_profile(capabilities: Capabilities | Collection[str]) -> Seccomp:
     )
     low, equal, masked = 0xFFFFFFFF, "SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"
     rules += (_allow("socket", args=(SyscallArg(0, f, equal),)) for f, _, _ in FAMILIES)
+    netlink = next(number for number, name, _ in FAMILIES if name == "AF_NETLINK")
+    audit = (SyscallArg(0, netlink, equal), SyscallArg(2, low, masked, NETLINK_AUDIT))
+    if not {"CAP_AUDIT_CONTROL", "CAP_AUDIT_READ"} & set(bounding):
+        rules.append(_refuse("socket", number=errno.EAFNOSUPPORT, args=audit))
     rules.append(_allow("socketpair", args=(SyscallArg(0, FAMILIES[0][0], equal),)))
     rules.append(_allow("socketcall"))
     rules += (

@@ -21,6 +21,11 @@ def test_by_default_all_seven_are_its_own() -> None:
     assert kinds() == ALL
 
 
+def test_a_time_namespace_is_added_where_the_kernel_has_them() -> None:
+    listed = namespaces.namespaces(namespaces.decide(HostConfig()), {}, time=True)
+    assert {entry.type for entry in listed} == ALL | {"time"}
+
+
 @pytest.mark.parametrize(
     ("modes", "shared"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import EAFNOSUPPORT
 from pathlib import Path
 
 import msgspec
@@ -80,6 +81,7 @@ def ask(code: bytes, abi: str, name: str, *args: int) -> int:
         "fanotify_init",
         "vhangup",
         "memfd_secret",
+        "process_madvise",
     ],
 )
 def test_a_dangerous_call_is_refused_whatever_its_arguments(
@@ -187,6 +189,7 @@ def test_a_call_newer_than_the_table_returns_enosys(code: bytes) -> None:
         ("CAP_SYS_BOOT", "reboot"),
         ("CAP_SYS_MODULE", "init_module"),
         ("CAP_SYS_PTRACE", "kcmp"),
+        ("CAP_SYS_PTRACE", "process_madvise"),
         ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
         ("CAP_BPF", "bpf"),
         ("CAP_PERFMON", "perf_event_open"),
@@ -199,6 +202,31 @@ def test_a_capability_allows_the_calls_that_need_it(
     more = seccomp.build(seccomp.default_profile(resolve([capability])))
     assert ask(code, NATIVE, name) != ALLOW
     assert ask(more, NATIVE, name, 0x10000000) == ALLOW
+
+
+OBSOLETE = (
+    *("oldstat", "oldlstat", "oldfstat", "olduname", "oldolduname", "readdir", "nice"),
+    *("sigaction", "sigpending", "sigsuspend", "sgetmask", "ssetmask"),
+)
+
+
+@pytest.mark.skipif(NATIVE != "SCMP_ARCH_X86_64", reason="i386 is an ABI of x86")
+@pytest.mark.parametrize("name", OBSOLETE)
+def test_calls_of_i386_that_no_library_makes_are_refused(code: bytes, name: str) -> None:
+    assert ask(code, "SCMP_ARCH_X86", name) == EPERM
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_the_audit_system_is_out_of_reach_as_on_a_kernel_without_it(code: bytes, abi: str) -> None:
+    refused = kernel.SECCOMP_RET_ERRNO | EAFNOSUPPORT
+    for protocol in (9, 1 << 32 | 9):
+        assert ask(code, abi, "socket", 16, 3, protocol) == refused
+    for protocol in (0, 4, 15):
+        assert ask(code, abi, "socket", 16, 3, protocol) == ALLOW
+    assert ask(code, abi, "socket", 2, 3, 9) == ALLOW
+    for capability in ("CAP_AUDIT_CONTROL", "CAP_AUDIT_READ"):
+        more = seccomp.build(seccomp.default_profile(resolve([capability])))
+        assert ask(more, abi, "socket", 16, 3, 9) == ALLOW
 
 
 def test_io_uring_and_keyrings_stay_refused_with_every_capability() -> None:
