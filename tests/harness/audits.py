@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
 from jaula.audit.model.host_snapshot import HostSnapshot
 from jaula.audit.model.result import Result, Verdict
 from jaula.audit.verify import render, verify
-from jaula.kernel import mounts
+from jaula.kernel import mountinfo, mounts
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
 from jaula.spec import runtime
 
@@ -72,3 +75,18 @@ class Audited:
                 os.close(tree)
 
         in_unshared_thread(attach)
+
+    def control(self, *files: str) -> Path:
+        """Return the first control file that the container's cgroup has in any hierarchy."""
+        mounted = [m for m in mountinfo.read(errors="replace") if m.fstype.startswith("cgroup")]
+        for names, path in containers.cgroups(self.pid):
+            for mount in mounted:
+                if (mount.fstype == "cgroup2") != (not names):
+                    continue
+                if names and not set(names.split(",")) & set(mount.super_options):
+                    continue
+                for file in files:
+                    found = Path(mount.target, path.lstrip("/"), file)
+                    if file and found.exists():
+                        return found
+        pytest.skip(f"this kernel has none of {', '.join(files)}")

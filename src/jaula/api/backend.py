@@ -17,6 +17,7 @@ from jaula.spec.api import (
     ContainerCreate,
     ContainerUpdate,
     ExecCreate,
+    IsolationChange,
     ManifestListAdd,
     RegistryAuth,
     SecretSpec,
@@ -99,6 +100,7 @@ class Containers(Protocol):
     async def resize(self, ref: str, h: int, w: int) -> None: ...
     async def prune(self, filters: Filters) -> Document: ...
     def spec(self, ref: str) -> bytes: ...
+    def isolation_changed(self, ref: str, change: IsolationChange) -> None: ...
 
 
 class Execs(Protocol):

@@ -247,6 +247,15 @@ class ContainerUpdate(Resources, frozen=True, kw_only=True):
     restart_policy: RestartPolicy = RestartPolicy()
 
 
+class IsolationChange(Document, frozen=True, kw_only=True):
+    """``POST /jaula/containers/{id}/isolation-changed``: a row of ``verify --watch``."""
+
+    row: str
+    verdict: str
+    requested: str = ""
+    effective: str = ""
+
+
 # -- exec -------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,6 @@ import pytest
 from harness import containers
 from harness.audits import Audited
 from harness.engine import PrivateEngine
-from jaula.kernel import mountinfo
 
 
 @pytest.fixture(scope="module")
@@ -24,22 +23,6 @@ def limited(engine: PrivateEngine, busybox: str) -> Iterator[Audited]:
     flags = ("-m", "64m", "--memory-reservation", "32m", "--memory-swappiness", "10")
     with containers.running(engine, busybox, flags=(*flags, "--cpuset-mems", "0")) as name:
         yield Audited(engine, name)
-
-
-def control(audited: Audited, *files: str) -> Path:
-    """Return the first control file that the container's cgroup has in any hierarchy."""
-    mounted = [m for m in mountinfo.read(errors="replace") if m.fstype.startswith("cgroup")]
-    for names, path in containers.cgroups(audited.pid):
-        for mount in mounted:
-            if (mount.fstype == "cgroup2") != (not names):
-                continue
-            if names and not set(names.split(",")) & set(mount.super_options):
-                continue
-            for file in files:
-                found = Path(mount.target, path.lstrip("/"), file)
-                if file and found.exists():
-                    return found
-    pytest.skip(f"this kernel has none of {', '.join(files)}")
 
 
 def disk() -> str:
@@ -72,7 +55,7 @@ def changed(audited: Audited, file: Path, value: str, restore: str) -> set[str]:
 def test_a_control_that_was_not_requested_fails(
     default: Audited, v1: str, v2: str, value: str, restore: str, row: str
 ) -> None:
-    file = control(default, v1, v2)
+    file = default.control(v1, v2)
     if file.name == "cgroup.freeze":
         value, restore = "1", "0"
     before = file.read_text().strip()
@@ -84,7 +67,7 @@ def test_a_control_that_was_not_requested_fails(
 
 @pytest.mark.parametrize("rate", ["read_bps", "write_bps", "read_iops", "write_iops"])
 def test_a_rate_that_was_not_requested_fails(default: Audited, rate: str) -> None:
-    file, device = control(default, f"blkio.throttle.{rate}_device", "io.max"), disk()
+    file, device = default.control(f"blkio.throttle.{rate}_device", "io.max"), disk()
     value, restore = f"{device} 1048576", f"{device} 0"
     if file.name == "io.max":
         key = {"read_bps": "rbps", "write_bps": "wbps", "read_iops": "riops"}.get(rate, "wiops")
@@ -103,7 +86,7 @@ def test_a_control_other_than_the_requested_one_fails(
     limited: Audited, v1: str, v2: str, value: str, restore: str, row: str
 ) -> None:
     assert limited.failing() == {}, limited.explain()
-    assert changed(limited, control(limited, v1, v2), value, restore) == {row}
+    assert changed(limited, limited.control(v1, v2), value, restore) == {row}
 
 
 def test_requested_rates_pass_and_their_removal_fails(engine: PrivateEngine, busybox: str) -> None:
@@ -114,7 +97,7 @@ def test_requested_rates_pass_and_their_removal_fails(engine: PrivateEngine, bus
     with containers.running(engine, busybox, flags=flags) as container:
         audited = Audited(engine, container)
         assert audited.failing() == {}, audited.explain()
-        file = control(audited, "blkio.throttle.read_bps_device", "io.max")
+        file = audited.control("blkio.throttle.read_bps_device", "io.max")
         device = disk()
         file.write_text(f"{device} rbps=max" if file.name == "io.max" else f"{device} 0")
         assert set(audited.failing()) == {"io read_bps"}
@@ -126,7 +109,7 @@ def test_a_paused_container_passes_and_fails_when_it_runs(
     engine.cli("jaula", "pause", default.name)
     try:
         assert default.failing() == {}, default.explain()
-        file = control(default, "freezer.state", "cgroup.freeze")
+        file = default.control("freezer.state", "cgroup.freeze")
         one = file.name == "cgroup.freeze"
         assert changed(default, file, "0" if one else "THAWED", "1" if one else "FROZEN") == {
             "frozen"

@@ -11,7 +11,7 @@ from jaula.api.http.request import Query, Request
 from jaula.api.http.response import Answer, Response
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, NotFound, Unsupported
-from jaula.spec.api import ContainerCreate, ContainerUpdate
+from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange
 from jaula.spec.api_params import CommitOptions
 
 _DNS_NAMES_SINCE = (1, 45)
@@ -205,6 +205,13 @@ async def spec(request: Request) -> Answer:
     return Response(200, request.engine.containers.spec(request.name), response.JSON)
 
 
+async def isolation_changed(request: Request) -> Answer:
+    """Emit the event ``isolation-changed`` of a container. For root and administrators."""
+    change = await request.document(IsolationChange)
+    request.engine.containers.isolation_changed(request.name, change)
+    return response.NO_CONTENT
+
+
 ROUTES: Routes = (
     ("POST", "/containers/create", create),
     ("GET", "/containers/json", list_),
@@ -227,4 +234,5 @@ ROUTES: Routes = (
     ("GET", "/containers/{id}/checkpoints", checkpoints),
     ("POST", "/containers/{id}/checkpoints", checkpoints),
     ("GET", "/jaula/containers/{id}/spec", spec),
+    ("POST", "/jaula/containers/{id}/isolation-changed", isolation_changed),
 )

@@ -47,6 +47,10 @@ class CgroupDirs:
         """Return where the hierarchy with these controllers is mounted, or None."""
         return self._roots.get(names)
 
+    def directories(self) -> set[str]:
+        """Return every directory."""
+        return {*self._legacy.values(), *([self._unified] if self._unified else [])}
+
     def legacy(self, controller: str) -> str | None:
         """Return the directory in a v1 hierarchy, or None if the controller is not on v1."""
         return self._legacy.get(controller)

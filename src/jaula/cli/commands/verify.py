@@ -12,6 +12,7 @@ from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from jaula.audit.model.host_snapshot import HostSnapshot
@@ -31,12 +32,18 @@ def run(options: Options) -> int:
             f"must be one of {', '.join(FORMATS)}"
         )
     selected = bool(options.arguments) or options.on("all") or options.on("host")
+    if options.on("watch") and (
+        options.on("host") or options.on("probe") or output_format not in ("table", "json")
+    ):
+        raise UsageError("--watch needs no --host, --probe or --format sarif or html.", status=1)
     if not selected and not options.on("list"):
         raise UsageError('"jaula verify" requires a container, --all or --host.', status=1)
 
     from jaula.cli import site_packages
 
     site_packages.enable()
+    if options.on("watch"):
+        return _watch(options, output_format)
     from jaula.audit.reports import FORMATS as FORMS
     from jaula.audit.reports.report import CHECK_INFOS
 
@@ -73,15 +80,21 @@ def _enter_namespaces(client: Client) -> None:
         raise CliError(f"cannot enter the engine's namespaces: {error.strerror}") from error
 
 
-def _containers(client: Client, options: Options) -> list[Report]:
+def _snapshot(client: Client, options: Options) -> HostSnapshot:
     from jaula.audit.image_policy import ImagePolicyReader
     from jaula.audit.model.host_snapshot import HostSnapshot
-    from jaula.audit.reports.report import Report
 
     snapshot = HostSnapshot()
     snapshot.trace_processes = not options.on("no-trace")
     snapshot.networks = client.get("/networks")
     snapshot.image_rules = ImagePolicyReader(client.get(POLICY))
+    return snapshot
+
+
+def _containers(client: Client, options: Options) -> list[Report]:
+    from jaula.audit.reports.report import Report
+
+    snapshot = _snapshot(client, options)
     names = list(options.arguments)
     if options.on("all"):
         running = client.get("/containers/json")
@@ -126,6 +139,81 @@ def _exec(client: Client, exec_id: str) -> dict[str, Any]:
     except EngineError:
         return {}
     return document
+
+
+def _watch(options: Options, output_format: str) -> int:
+    """Verify containers until the command is interrupted; print rows that change."""
+    from jaula.audit.model.container import AuditedContainer
+    from jaula.audit.watch import Watch
+    from jaula.errors import JaulaError
+    from jaula.spec import runtime
+
+    client = Client(Settings.host)
+    if os.geteuid() != 0:
+        _enter_namespaces(client)
+    names: dict[str, str] = {}  # by id
+    snapshots = [_snapshot(client, options)]
+
+    def running() -> list[str]:
+        try:
+            listed = {entry["Id"]: entry for entry in client.get("/containers/json")}
+        except CliError as error:
+            print(f"jaula: {error}", file=sys.stderr)  # until the engine answers again
+            return list(names)
+        if not options.on("all"):
+            wanted = set(options.arguments)
+            listed = {
+                key: entry
+                for key, entry in listed.items()
+                if wanted & {key, key[:12], *(name.lstrip("/") for name in entry["Names"])}
+            }
+        names.clear()
+        names.update({key: entry["Names"][0].lstrip("/") for key, entry in listed.items()})
+        return list(listed)
+
+    def open_container(key: str) -> AuditedContainer:
+        try:
+            document = client.get(f"/containers/{key}/json")
+            spec = client.request("GET", f"/jaula/containers/{key}/spec")
+            return AuditedContainer(document, runtime.decode(spec))
+        except (CliError, JaulaError) as error:
+            raise LookupError(str(error)) from None
+
+    def verify(keys: Sequence[str]) -> dict[str, list[Result]]:
+        snapshots[0] = snapshots[0].renewed()
+        result = {}
+        for key in keys:
+            try:
+                document = client.get(f"/containers/{key}/json")
+                result[key] = _rows(client, document, snapshots[0], probe=False)
+            except CliError:
+                continue  # it has exited, or the engine does not answer
+        return result
+
+    def report(key: str, row: Result) -> None:
+        print(_changed_row(names.get(key, key[:12]), row, output_format), flush=True)
+        body = {"Row": row.id, "Verdict": str(row.verdict), "Requested": row.requested,
+                "Effective": row.effective}  # fmt: skip
+        try:
+            client.request("POST", f"/jaula/containers/{key}/isolation-changed", body=body)
+        except CliError as error:
+            print(f"jaula: no event was emitted: {error}", file=sys.stderr)
+
+    Watch(running, open_container, verify, report).run()
+    return 0
+
+
+def _changed_row(name: str, row: Result, output_format: str) -> str:
+    """Return a line for a row that has changed."""
+    from jaula.audit.model.result import plain
+
+    if output_format == "json":
+        import json
+
+        return json.dumps({"time": _now(), "container": name, "row": row.id,
+                           "verdict": str(row.verdict), "requested": row.requested,
+                           "effective": row.effective, "evidence": row.evidence})  # fmt: skip
+    return plain(f"{_now()} {name} {row.id}: {row.verdict}: {row.effective}")
 
 
 def _host(client: Client) -> Report:
@@ -174,6 +262,7 @@ COMMAND = Command(
         Flag(
             "probe", "", "bool", "Start a copy of the container that attempts forbidden operations"
         ),
+        Flag("watch", "", "bool", "Stay, verify after each change, and print rows that change"),
     ),
     description=(
         "Prints one row for each check: namespaces, user mapping, cgroup limits, the five "
@@ -185,13 +274,17 @@ COMMAND = Command(
         "of the container is stopped for less than a millisecond, as a debugger does. With "
         "--probe, a copy of the container, with read-only volumes and a writable layer of its "
         "own, runs a small program that attempts forbidden operations. The copy is removed "
-        "afterwards."
+        "afterwards. With --watch, the command stays. It verifies again on a timer and when the "
+        "kernel reports a change of mounts, cgroups or network, uses at most one hundredth of a "
+        "processor, prints each row that starts or ceases to fail, and emits it as the event "
+        "isolation-changed of the container."
     ),
     examples=(
         ("Verify a container", "jaula verify web"),
         ("List relaxed checks", "jaula verify web | grep relaxed"),
         ("Attempt forbidden operations", "jaula verify --probe web"),
         ("Write an HTML report", "jaula verify --all --host --format html > report.html"),
+        ("Report changes until interrupted", "jaula verify --watch --all"),
         ("Write SARIF for code scanning", "jaula verify --all --format sarif > verify.sarif"),
     ),
     exit_status=(("0", "no row FAILS or is unknown"), ("1", "a row FAILS or is unknown")),

@@ -27,7 +27,7 @@ from jaula.engine.networks import links
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
 from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
-from jaula.spec.api import ContainerCreate, ContainerUpdate
+from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.state.records import Status
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from jaula.storage.path_resolve import PathStat
 
 log = logging.getLogger("jaula.containers")
+
+_MAX_REPORT = 512  # characters of a member of a reported change
 
 
 class Containers(ContainerQueries):
@@ -263,6 +265,14 @@ class Containers(ContainerQueries):
         """Return Docker's document of one container, with the freezer's state as its status."""
         self.refresh_status(self.find(ref))
         return super().inspect(ref, size=size)
+
+    def isolation_changed(self, ref: str, change: IsolationChange) -> None:
+        """Emit the event of a row that ``verify --watch`` has found to be different."""
+        attributes = {
+            name: getattr(change, name)[:_MAX_REPORT]
+            for name in ("row", "verdict", "requested", "effective")
+        }
+        self._emit(self.find(ref), "isolation-changed", attributes)
 
     def refresh_status(self, container: Container) -> None:
         """Set the status of a running container, paused or not, to the state of its freezer."""

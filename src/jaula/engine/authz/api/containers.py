@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.create import Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
-    from jaula.spec.api import ContainerCreate, ContainerUpdate
+    from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange
     from jaula.spec.api_params import (
         AttachOptions,
         CommitOptions,
@@ -241,6 +241,11 @@ class ContainersApi:
             if not action.may_prune(filters):
                 action.require_all_containers("remove containers of all owners")
             return await self._service.prune(filters)
+
+    def isolation_changed(self, ref: str, change: IsolationChange) -> None:
+        if not self._session.is_admin:
+            raise self._session.denial("report a change of isolation")
+        self._service.isolation_changed(ref, change)
 
     def spec(self, ref: str) -> bytes:
         self._session.require_container_read(ref)
