@@ -36,3 +36,11 @@ class LogWriter(Protocol):
     def close(self) -> None:
         """Flush, then close. Further calls do nothing."""
         ...
+
+
+class FileLogWriter(LogWriter, Protocol):
+    """A writer of files, which can say in the log that lines are missing."""
+
+    def lose(self, lines: int, size: int, reason: str) -> None:
+        """Note that ``size`` bytes with the ends of ``lines`` lines are not written."""
+        ...

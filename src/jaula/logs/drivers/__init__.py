@@ -31,16 +31,19 @@ def _syslog(path: str, log_opts: Mapping[str, str]) -> LogWriter:
     return syslog.open_writer(log_opts)
 
 
-_DRIVERS: dict[str, Callable[[str, Mapping[str, str]], LogWriter]] = {
+_FILE_DRIVERS: dict[str, Callable[[str, Mapping[str, str]], JsonFileWriter]] = {
     "json-file": JsonFileWriter.from_options,
     "local": local.open_writer,
+}
+_DRIVERS: dict[str, Callable[[str, Mapping[str, str]], LogWriter]] = {
+    **_FILE_DRIVERS,
     "journald": _journald,
     "syslog": _syslog,
     "none": _none,
 }
 
 NAMES = tuple(_DRIVERS)
-READABLE = frozenset({"json-file", "local"})
+READABLE = frozenset(_FILE_DRIVERS)
 """Drivers whose logs can be read back."""
 SENDING = frozenset({"journald", "syslog"})
 """Drivers that write the container's identity (:mod:`jaula.logs.drivers.remote_base`)."""
@@ -55,12 +58,12 @@ def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter
     :raises OSError: when ``path`` cannot be opened.
     """
     factory = _factory(driver)
-    if driver not in READABLE:
+    if driver not in _FILE_DRIVERS:
         return factory(path, options)
     buffer, own = split_delivery_mode(options)
     if not buffer:
         return factory(path, own)
-    return NonBlockingWriter(lambda: factory(path, own), buffer)
+    return NonBlockingWriter(lambda: _FILE_DRIVERS[driver](path, own), buffer)
 
 
 def validate(driver: str, options: Mapping[str, str]) -> None:

@@ -7,10 +7,15 @@ rotated ones.
 Facts about speed: one call of the JSON encoder escapes a chunk of many lines, and one
 ``bytes.replace`` splits it into entries. A NUL after each newline makes the escaped pair
 unambiguous. All lines of a chunk have the time at which it was read.
+
+Lines that could not be written, because a disk is full, are replaced by one entry that says how
+many they are. It is written before the next entry. If nothing can be written until the log is
+closed, it overwrites the last entries.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Mapping
 
@@ -32,6 +37,9 @@ _OPTIONS = (
 
 _encode = msgspec.json.Encoder().encode
 _END_OF_LINE = b"\\n\\u0000"
+_LINE_END = b'\\n","stream":"'  # in entries: the log's text ends with a newline
+_TAIL = 64 * 1024  # bytes; at most a few entries are as long
+_DIGITS = 20  # bytes that a larger number of lines may need
 
 
 class JsonFileWriter:
@@ -61,6 +69,9 @@ class JsonFileWriter:
         self._clock = Clock()
         self._streams = {"stdout": LineBuffer(), "stderr": LineBuffer()}
         self._incomplete = False
+        self._lost = False  # entries, since the last one that was written
+        self._lost_lines = 0  # of these entries; the last part of a long line counts
+        self._reason = ""
         self._size = 0
         self._descriptor = -1
         self._open()
@@ -111,6 +122,8 @@ class JsonFileWriter:
     def close(self) -> None:
         if self._descriptor >= 0:
             self.flush()
+            if self._lost and not self._report_lost():
+                self._overwrite_last()
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -122,36 +135,100 @@ class JsonFileWriter:
         self._incomplete = self._size > 0 and os.pread(self._descriptor, 1, self._size - 1) != b"\n"
 
     def _append(self, records: bytes) -> None:
-        """Write whole entries: as many to each file as its limit allows, at least one."""
+        """Write whole entries, and before them how many lines are missing."""
+        if self._lost and not self._report_lost():
+            self._lose(records)
+        else:
+            self._lose(self._store(records))
+
+    def _lose(self, records: bytes) -> None:
+        if records:
+            self.lose(records.count(_LINE_END), len(records), "")
+
+    def lose(self, lines: int, size: int, reason: str) -> None:
+        """Note that ``size`` bytes with the ends of ``lines`` lines are not written."""
+        self._lost = True
+        self._lost_lines += lines
+        self.dropped += size
+        if reason:
+            self.error = self._reason = reason
+
+    def _report_lost(self) -> bool:
+        """Write how many lines are missing. Return whether that was possible."""
+        if self._store(self._lost_entry(self._lost_lines)):
+            return False
+        self._lost, self._lost_lines = False, 0
+        return True
+
+    def _lost_entry(self, lines: int) -> bytes:
+        what = f"{lines} lines are" if lines > 1 else "1 line is"  # or a part of one
+        text = f"jaula: {what} missing here: {self._reason}\n"
+        return _records(text.encode(), "stderr", self._clock.now(), self._attributes)
+
+    def _overwrite_last(self) -> None:
+        """Overwrite the last entries with the line about missing ones: that needs no space."""
+        size = os.fstat(self._descriptor).st_size
+        tail = os.pread(self._descriptor, _TAIL, max(size - _TAIL, 0))
+        needed = len(self._lost_entry(self._lost_lines)) + _DIGITS
+        start = tail.rfind(b"\n", 0, max(len(tail) - needed, 0)) + 1
+        if start == 0 and (len(tail) < size or len(tail) < needed):
+            return
+        entry = self._lost_entry(self._lost_lines + tail.count(_LINE_END, start))
+        padding = b" " * (len(tail) - start - len(entry))
+        try:
+            fcntl.fcntl(
+                self._descriptor, fcntl.F_SETFL, 0
+            )  # pwrite(2) ignores the offset otherwise
+            os.pwrite(self._descriptor, entry[:-1] + padding + b"\n", size - len(tail) + start)
+        except OSError as error:
+            self.error = f"cannot write {self._path}: {error.strerror}"
+
+    def _store(self, records: bytes) -> bytes:
+        """Write whole entries: as many to each file as its limit allows, at least one.
+
+        Return those that could not be written.
+        """
         try:
             while self._max_size and self._size + len(records) > self._max_size:
                 cut = records.rfind(b"\n", 0, max(self._max_size - self._size, 0)) + 1
                 if not cut and not self._size:
                     cut = records.find(b"\n") + 1
-                self._put(records[:cut])
+                if rest := self._put(records[:cut]):
+                    return rest + records[cut:]
                 records = records[cut:]
                 if not records:
-                    return
+                    return b""
                 self._rotate()
-            self._put(records)
+            return self._put(records)
         except OSError as error:
-            self.dropped += len(records)
-            self.error = f"cannot write {self._path}: {error.strerror}"
+            self._fail(error)
+            return records
 
-    def _put(self, records: bytes) -> None:
+    def _put(self, records: bytes) -> bytes:
+        """Write whole entries to the current file. Return those that are not whole in it."""
         if not records:
-            return
-        if self._incomplete:
-            records = b"\n" + records
-        while records:
-            written = os.write(self._descriptor, records)
-            self._size += written
-            self._incomplete = written < len(records)
-            records = records[written:]
+            return b""
+        data = b"\n" + records if self._incomplete else records
+        written = 0
+        try:
+            while written < len(data):
+                count = os.write(self._descriptor, data[written:] if written else data)
+                self._size += count
+                written += count
+                self._incomplete = written < len(data) and data[written - 1 : written] != b"\n"
+        except OSError as error:
+            self._fail(error)
+            return data[max(data.rfind(b"\n", 0, written) + 1, len(data) - len(records)) :]
+        return b""
+
+    def _fail(self, error: OSError) -> None:
+        self._reason = error.strerror or str(error)
+        self.error = f"cannot write {self._path}: {self._reason}"
 
     def _rotate(self) -> None:
         """Rotate the current file, and open a new one."""
-        self._rotation.rotate()
+        if os.path.lexists(self._path):  # else it was rotated, and no new file could be opened
+            self._rotation.rotate()
         before = self._descriptor
         self._open()
         os.close(before)

@@ -156,7 +156,20 @@ def test_a_full_disk_drops_entries_and_reports_it(tmp_path: Path) -> None:
     assert "cannot write" in writer.error
     writer.write("stdout", b"there is room again\n")
     writer.close()
-    assert kept(path).endswith(b"length\nthere is room again\n")
+    written, report, last = re.split(rb"(jaula: .*\n)", kept(path))
+    assert last == b"there is room again\n"
+    missing = 30 - written.count(b"\n")
+    assert report == b"jaula: %d lines are missing here: File too large\n" % missing
+    assert [r.stream for r in read(str(path))][-2:] == ["stderr", "stdout"]
+
+
+def test_a_lost_part_of_a_line_counts_as_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = JsonFileWriter(str(path))
+    writer.lose(0, 16384, "a reason")
+    writer.write("stdout", b"the end of a long line\n")
+    writer.close()
+    assert kept(path) == b"jaula: 1 line is missing here: a reason\nthe end of a long line\n"
 
 
 def test_a_symbolic_link_as_a_log_is_not_followed(tmp_path: Path) -> None:
