@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jaula.daemon import policy as daemon_policy
 from jaula.daemon import process_limits
 from jaula.daemon.engine import new_engine
-from jaula.errors import Unavailable
+from jaula.errors import InvalidRequest, Unavailable
 from jaula.kernel import process
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaula.api.http.server import Server
     from jaula.api.http.tls_listener import TlsListener
     from jaula.config import EngineConfig
+    from jaula.engine.authz.head_log import HeadLog
     from jaula.runtime.client import Runtime
 
 
@@ -77,7 +78,13 @@ async def _serve(
         policy = daemon_policy.load_policy(config)
         context = _context(config)
         engine = new_engine(config, runtime)
-        gateway = Gateway(engine, policy, AuditTrail(config.paths.audit_log))
+        gateway = Gateway(
+            engine,
+            policy,
+            AuditTrail(config.paths.audit_log),
+            _head_log(config, engine.services.identity),
+            config.audit_head_interval,
+        )
     except BaseException:
         runtime.close()
         raise
@@ -106,6 +113,7 @@ async def _serve(
     reloader = Reloader(engine, gateway, read_config)
     reloader.tls_listeners = await _open(server, tcp_sockets, context)
     loop.add_signal_handler(signal.SIGHUP, reloader.reload)
+    gateway.start()
     _notify("READY=1")
     await stop.wait()
     _notify("STOPPING=1")
@@ -121,6 +129,20 @@ async def _serve(
             hint="start the engine again; containers keep running",
         )
     log.info("engine stopped; containers keep running")
+
+
+def _head_log(config: EngineConfig, identity: str) -> HeadLog | None:
+    """Return where the heads of the audit logs are sent, None if nowhere.
+
+    :raises InvalidRequest: when a setting is not valid.
+    """
+    if not config.audit_head:
+        return None
+    from jaula.engine.authz.head_log import HeadLog
+
+    if config.audit_head_interval < 1:
+        raise InvalidRequest("audit-head-interval must be at least 1 second")
+    return HeadLog(config.audit_head, identity)
 
 
 async def _open(

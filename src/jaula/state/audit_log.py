@@ -271,16 +271,21 @@ class Verification(NamedTuple):
     errors: list[ChainError]
 
 
-def verify(directory: Path) -> Verification:
-    """Verify a log, also while an engine writes it.
+def verify(directory: Path, copies: Iterable[Head] = ()) -> Verification:
+    """Verify a log, also while an engine writes it. ``copies`` are heads that it had before.
 
     :raises OSError: when it cannot be read.
     """
     head = read_head(directory)
     check, first = ChainCheck(), 0
+    expected = {copy.n: copy.hash for copy in copies if copy != Head()}  # that of an empty log
     for path in files(directory):
-        for entry_link, _ in check.lines(lines(path), watch=head.n if head else 0):
+        for entry_link, line in check.lines(lines(path), watch=head.n if head else 0):
             first = first or entry_link.n
+            if entry_link.n in expected and expected[entry_link.n] == line_hash(line):
+                del expected[entry_link.n]
+    for n in sorted(expected):
+        check.errors.append(ChainError(n, f"line {n} is not the one of the given head"))
     newest = read_head(directory)
     for _ in range(_HEAD_READS):  # a line is written before the head that names it
         if newest is None or newest.n >= check.last.n:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,31 @@ def test_repeated_refusals_do_not_replace_entries(
     assert done.returncode == 0
     assert "refused requests: lines 1 to 2 are intact" in done.stdout
     lone.start()
+
+
+def test_heads_are_sent_elsewhere_and_find_a_rewritten_log(
+    new_engine: Callable[..., PrivateEngine], tmp_path: Path
+) -> None:
+    path = f"/tmp/jlt-heads-{os.getpid()}.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(path)
+        server.settimeout(30)
+        try:
+            lone = new_engine("--audit-head", f"unixgram://{path}")
+            assert b"audit head " in server.recv(4096)  # of the start
+            lone.request("POST", "/volumes/create", {"Name": "one"})
+            lone.stop()
+            words = server.recv(4096).decode().split()
+        finally:
+            os.unlink(path)
+    done, refused = words[-2:]
+    verify = ("system", "audit-log", "--root", str(lone.root / "lib"), "--verify")
+    assert lone.cli("jaula", *verify, "--head", done, "--head", refused).returncode == 0
+    forged = f"{done.partition(':')[0]}:{'0' * 64}"
+    found = lone.cli("jaula", *verify, "--head", forged)
+    assert found.returncode == 1
+    assert "is not the one of the given head" in found.stdout
+    assert lone.cli("jaula", *verify, "--head", "x").returncode == 125
 
 
 def test_the_log_is_whole_after_kills_in_the_middle_of_work(lone: PrivateEngine) -> None:

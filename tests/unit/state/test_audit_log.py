@@ -240,6 +240,20 @@ def test_a_full_disk_stops_new_requests_and_loses_no_line(
     assert verify(tmp_path) == []
 
 
+def test_a_rewritten_log_is_found_by_a_copy_of_its_head(tmp_path: Path) -> None:
+    write(tmp_path / "one", 4)
+    head = state_audit_log.read_head(tmp_path / "one")
+    assert head is not None
+    write(tmp_path / "one", 2)
+    assert state_audit_log.verify(tmp_path / "one", [head, Head()]).errors == []
+    write(tmp_path / "two", 6)  # as root would: whole, and another
+    found = state_audit_log.verify(tmp_path / "two", [head, Head(9, head.hash)]).errors
+    assert [error.text for error in found] == [
+        "line 4 is not the one of the given head",
+        "line 9 is not the one of the given head",
+    ]
+
+
 NASTY = "a\nb\x00\u2028\udcff"
 
 

@@ -14,11 +14,11 @@ from jaula.spec import units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import Any
 
-    from jaula.state.audit_log import Verification
+    from jaula.state.audit_log import Head, Verification
 
 FORMATS = ("table", "json")
 _HEADINGS = ("TIME", "USER", "PROCESS", "ACTION", "OBJECT", "STATUS", "RELAXED")
@@ -39,7 +39,7 @@ def run(options: Options) -> int:
     directory = _directory(options)
     try:
         if options.on("verify"):
-            return _verify(directory)
+            return _verify(directory, options.texts("head"))
         _print(directory, output_format, float(since or 0), float(until or "inf"))
     except PermissionError:
         raise CliError(f"the audit log {directory} is readable by root only", status=1) from None
@@ -71,15 +71,30 @@ def _root(options: Options) -> Path:
         return Path(paths.root())
 
 
-def _verify(directory: Path) -> int:
+def _verify(directory: Path, copies: Sequence[str]) -> int:
     from jaula.state import audit_log
     from jaula.state.audit_trail import REFUSED
 
+    heads = [_head(text) for text in copies]
     refused = directory / REFUSED
-    intact = _report("", audit_log.verify(directory))
+    done = audit_log.verify(directory, [head for of_refused, head in heads if not of_refused])
+    intact = _report("", done)
     if refused.is_dir():  # an older engine wrote none
-        intact &= _report("refused requests: ", audit_log.verify(refused))
+        copied = [head for of_refused, head in heads if of_refused]
+        intact &= _report("refused requests: ", audit_log.verify(refused, copied))
     return 0 if intact else 1
+
+
+def _head(text: str) -> tuple[bool, Head]:
+    """Return whether a copy is of the log of refused requests, and the head."""
+    from jaula.state.audit_log import Head
+
+    log, colon, rest = text.rpartition("refused:")
+    number, _, digest = (rest if colon else text).partition(":")
+    valid = number.isascii() and number.isdigit() and len(digest) == 64
+    if log or not valid or set(digest) - set("0123456789abcdef"):
+        raise UsageError(f'invalid argument "{text}" for "--head": must be [refused:]LINE:SHA256')
+    return bool(colon), Head(int(number), digest)
 
 
 def _report(prefix: str, verification: Verification) -> bool:
@@ -180,6 +195,8 @@ COMMAND = Command(
     run,
     flags=(
         Flag("format", "", "string", "table or json", completes=FORMATS),
+        Flag("head", "", "list", "With --verify: a head that was stored elsewhere"
+             " ([refused:]LINE:SHA256)"),
         Flag("root", "", "string", "Data directory of the engine (default: the running engine's)",
              completes="file"),
         Flag("since", "", "string", "Show entries since timestamp (or relative, e.g. 42m)"),
@@ -199,6 +216,8 @@ COMMAND = Command(
     examples=(
         ("Requests refused today", "jaula system audit-log --since 24h | grep ' 403 '"),
         ("Verify the log", "jaula system audit-log --verify"),
+        ("Compare it with a head in the journal (journalctl -t jaula-audit)",
+         "jaula system audit-log --verify --head 42:3f2a..."),
     ),
     exit_status=(("0", "printed, or intact"), ("1", "not intact, or absent")),
     see_also=("system events", "verify"),

@@ -231,6 +231,19 @@ FLAGS = (
         "selinux-file-type", "", "string", "SELinux file type of containers (default: the policy's)"
     ),
     Flag(
+        "audit-head",
+        "",
+        "string",
+        "Send the head of the audit log to journald, syslog or a syslog address",
+    ),
+    Flag(
+        "audit-head-interval",
+        "",
+        "int",
+        "Interval between two heads of the audit log (seconds)",
+        default="300",
+    ),
+    Flag(
         "durability",
         "",
         "string",

@@ -3,9 +3,9 @@
 Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are supported
 where this engine has the setting. Its own keys are ``subid-start``, ``subid-count``,
 ``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``durability``,
-``policy``, ``runtime-timeout``, ``registry-realms``, ``registry-certs``, ``insecure-tcp`` and
-``publish-past-firewall``. As in dockerd, an unknown key is an error, and so is a setting that is
-also set by a flag.
+``policy``, ``runtime-timeout``, ``registry-realms``, ``registry-certs``, ``insecure-tcp``,
+``audit-head``, ``audit-head-interval`` and ``publish-past-firewall``. As in dockerd, an unknown key
+is an error, and so is a setting that is also set by a flag.
 """
 
 from __future__ import annotations
@@ -228,6 +228,8 @@ SETTINGS: dict[str, Setting] = {
     "pids-limit": Setting(("pids-limit",), _number("pids_limit")),
     "selinux-type": Setting(("selinux-type",), _text("selinux_type")),
     "selinux-file-type": Setting(("selinux-file-type",), _text("selinux_file_type")),
+    "audit-head": Setting(("audit-head",), _text("audit_head")),
+    "audit-head-interval": Setting(("audit-head-interval",), _number("audit_head_interval")),
     "durability": Setting(("durability",), _text("durability")),
     "sandbox-pool": Setting(("sandbox-pool",), _number("sandbox_pool")),
 }

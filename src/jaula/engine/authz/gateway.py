@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.api.system import SystemApi
     from jaula.engine.authz.api.trust import TrustApi
     from jaula.engine.authz.api.volumes import VolumesApi
+    from jaula.engine.authz.head_log import HeadLog
     from jaula.engine.authz.limits import Share
     from jaula.engine.authz.policy import Policy
     from jaula.engine.engine import Engine
@@ -143,7 +144,14 @@ class EngineApi:
 class Gateway:
     """Makes a session for each connection, and writes the audit log to disk."""
 
-    def __init__(self, engine: Engine, policy: Policy, audit_trail: AuditTrail) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        policy: Policy,
+        audit_trail: AuditTrail,
+        head_log: HeadLog | None = None,
+        head_interval: float = 300.0,  # seconds
+    ) -> None:
         self._engine = engine
         self._policy = policy
         self._audit_trail = audit_trail
@@ -153,6 +161,8 @@ class Gateway:
         self._reserved: Counter[tuple[Share, str]] = Counter()  # objects that are being created
         audit_trail.set_on_dirty(self._sync_soon)
         audit_trail.on_counted = self._flush_soon
+        self._head_log = head_log
+        self._head_interval = head_interval
         self._record("engine start")
 
     def _record(self, action: str) -> None:
@@ -193,6 +203,16 @@ class Gateway:
         except OSError as error:
             log.error("the audit log cannot be written to disk: %s", error)
 
+    def start(self) -> None:
+        """Begin to send the heads of the audit logs; the event loop must run."""
+        if self._head_log is not None:
+            self._syncing.spawn(self._send_heads(self._head_log))
+
+    async def _send_heads(self, head_log: HeadLog) -> None:
+        while True:
+            await asyncio.to_thread(head_log.send, self._audit_trail.heads)
+            await asyncio.sleep(self._head_interval)
+
     def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
@@ -212,3 +232,5 @@ class Gateway:
         """Write the rest of the audit log; call it when nothing is served any more."""
         self._syncing.cancel()
         self._audit_trail.close()
+        if self._head_log is not None:
+            await asyncio.to_thread(self._head_log.send, self._audit_trail.heads)
