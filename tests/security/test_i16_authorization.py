@@ -5,6 +5,7 @@ There are no abstract sockets. The users are ids without an account: the ids of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -409,7 +410,8 @@ def test_users_who_open_every_connection_they_get_do_not_lock_others_out(
         ):
             for _ in range(600):
                 held.append(user.connect())
-                held[-1].send(b"GET /_ping HT")
+                with contextlib.suppress(BrokenPipeError):  # refused already
+                    held[-1].send(b"GET /_ping HT")
         late = ApiUser(guarded, MEMBER, MEMBER, (GROUP,))
         assert late.request("GET", "/_ping").status == 200
         assert guarded.request("GET", "/containers/json").status == 200

@@ -250,8 +250,8 @@ class ContainerUpdate(Resources, frozen=True, kw_only=True):
 class IsolationChange(Document, frozen=True, kw_only=True):
     """``POST /jaula/containers/{id}/isolation-changed``: a row of ``verify --watch``."""
 
-    row: str
-    verdict: str
+    row: str = ""
+    verdict: str = ""
     requested: str = ""
     effective: str = ""
 

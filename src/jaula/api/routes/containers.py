@@ -207,7 +207,7 @@ async def spec(request: Request) -> Answer:
 
 async def isolation_changed(request: Request) -> Answer:
     """Emit the event ``isolation-changed`` of a container. For root and administrators."""
-    change = await request.document(IsolationChange)
+    change = await request.document(IsolationChange, required=True)
     request.engine.containers.isolation_changed(request.name, change)
     return response.NO_CONTENT
 

@@ -267,7 +267,12 @@ class Containers(ContainerQueries):
         return super().inspect(ref, size=size)
 
     def isolation_changed(self, ref: str, change: IsolationChange) -> None:
-        """Emit the event of a row that ``verify --watch`` has found to be different."""
+        """Emit the event of a row that ``verify --watch`` has found to be different.
+
+        :raises InvalidRequest: when the row has no name or no verdict.
+        """
+        if not change.row or not change.verdict:
+            raise InvalidRequest("an isolation change needs Row and Verdict")
         attributes = {
             name: getattr(change, name)[:_MAX_REPORT]
             for name in ("row", "verdict", "requested", "effective")

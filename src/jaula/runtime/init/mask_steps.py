@@ -14,6 +14,7 @@ from jaula.runtime.init.exec import ExecError
 from jaula.runtime.init.step import RootfsContext, attach, is_procfs
 
 _DOMAINNAME = "kernel/domainname"
+_BENEATH = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_XDEV
 
 
 class WorkingDirectory(msgspec.Struct, frozen=True):
@@ -53,21 +54,13 @@ class Sysctl(msgspec.Struct, frozen=True):
 
     def execute(self, context: RootfsContext) -> None:
         path = self.name.replace(".", "/")
-        proc = openat2(
-            context.root,
-            "proc",
-            os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW,
-            resolve=RESOLVE.IN_ROOT | RESOLVE.NO_SYMLINKS,
-        )
+        by_call = path == _DOMAINNAME
+        if by_call:
+            process.setdomainname(self.value)
+        proc = _procfs(context)
         try:
-            if not is_procfs(proc):
-                raise OSError(errno.EPERM, "not a proc file system", "/proc")
-            resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_XDEV
-            by_call = path == _DOMAINNAME
-            if by_call:
-                process.setdomainname(self.value)
             access = os.O_RDONLY if by_call else os.O_RDWR
-            fd = openat2(proc, f"sys/{path}", access, resolve=resolve)
+            fd = openat2(proc, f"sys/{path}", access, resolve=_BENEATH)
         finally:
             os.close(proc)
         try:
@@ -82,6 +75,27 @@ class Sysctl(msgspec.Struct, frozen=True):
                 errno.EINVAL,
                 f"sysctl {self.name} reads {' '.join(actual)} after writing {self.value}",
             )
+
+
+def _procfs(context: RootfsContext) -> int:
+    """Open the container's procfs, or a detached one if its own has no sys (``subset=pid``)."""
+    proc = openat2(
+        context.root,
+        "proc",
+        os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW,
+        resolve=RESOLVE.IN_ROOT | RESOLVE.NO_SYMLINKS,
+    )
+    try:
+        if not is_procfs(proc):
+            raise OSError(errno.EPERM, "not a proc file system", "/proc")
+        os.close(openat2(proc, "sys", os.O_PATH | os.O_DIRECTORY, resolve=_BENEATH))
+    except FileNotFoundError:
+        os.close(proc)
+        return mounts.new_filesystem("proc")
+    except BaseException:
+        os.close(proc)
+        raise
+    return proc
 
 
 class ReadonlyPath(msgspec.Struct, frozen=True):
