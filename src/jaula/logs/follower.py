@@ -1,9 +1,11 @@
 """The process that follows logs for clients, so that the engine does not read and format them.
 
 The engine sends a request for each client, with the socket of the client and a control socket. On
-the control socket, a message of the engine says that the container has exited: the rest of the log
-is sent then. End of file cancels the request. ``COMPLETE`` is the answer when everything was sent.
-The process ends when the engine closes its own socket.
+the control socket the process says ``OPEN`` when it has opened the log, and the engine ``BEGIN``
+when it has sent the head of the answer: a client may remove the container as soon as it has the
+head. ``EXITED`` says that the container has exited; the rest of the log is sent then. ``COMPLETE``
+says that everything was sent. End of file cancels the request. The process ends when the engine
+closes its own socket.
 
 A client that does not read costs nothing but the output that it has not read yet. The process has a
 lower priority than the engine: a container can write faster than any client reads.
@@ -22,8 +24,8 @@ from jaula.logs.entry import LogEntry, Selection
 from jaula.logs.reader.follow import follow
 from jaula.spec import stdcopy
 
-COMPLETE = b"complete"
-EXITED = b"exited"
+OPEN, COMPLETE = b"open", b"complete"  # of the process
+BEGIN, EXITED = b"begin", b"exited"  # of the engine
 _MAX_MESSAGE = 64 * 1024  # bytes
 _NICE = 5  # nice(2)
 
@@ -93,12 +95,15 @@ async def _serve(engine: socket.socket) -> None:
 async def _follow(request: FollowRequest, client: socket.socket, control: socket.socket) -> None:
     """Send the log to one client until the container has exited."""
     loop = asyncio.get_running_loop()
-    exited = asyncio.Event()
+    begun, exited = asyncio.Event(), asyncio.Event()
     task = asyncio.current_task()
     assert task is not None
 
     def read_control() -> None:
-        if control.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT):
+        message = control.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT)
+        if message == BEGIN:
+            begun.set()
+        elif message == EXITED:
             exited.set()
         else:
             loop.remove_reader(control.fileno())
@@ -116,13 +121,20 @@ async def _follow(request: FollowRequest, client: socket.socket, control: socket
             since=chosen.since,
             until=chosen.until,
             tail=request.tail,
+            on_open=lambda: _say(control, OPEN),
         )
         try:
             async with contextlib.aclosing(batches):
                 async for entries in batches:
+                    await begun.wait()
                     await loop.sock_sendall(client, request.format(entries))
+            await begun.wait()
             if request.chunked:
                 await loop.sock_sendall(client, b"0\r\n\r\n")
-            control.send(COMPLETE, socket.MSG_NOSIGNAL)
+            _say(control, COMPLETE)
         finally:
             loop.remove_reader(control.fileno())
+
+
+def _say(control: socket.socket, message: bytes) -> None:
+    control.send(message, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)

@@ -58,9 +58,13 @@ Origin = Peer | Remote | ContainerPeer
 """The client of a connection; None if the kernel could not identify it."""
 
 
-SendStream = Callable[[int, bool], Awaitable[bool]]
-"""Sends the body of an answer to a socket, which it closes; the second argument is whether the body
-is chunked. It returns whether everything was sent. Cancelling it ends the output."""
+SendStream = Callable[[int, bool, Callable[[], Awaitable[None]]], Awaitable[bool]]
+"""Sends the body of an answer to a socket, which it closes.
+
+The second argument is whether the body is chunked. The third is awaited before anything is sent,
+when no error can prevent the body any more. It returns whether everything was sent. Cancelling it
+ends the output.
+"""
 
 
 class AttachOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -143,10 +143,11 @@ class Containers:
     def log_follower(self, ref: str, options: LogOptions) -> SendStream:
         self._find(ref)
 
-        async def send(client: int, chunked: bool) -> bool:
+        async def send(client: int, chunked: bool, begin: Callable[[], Awaitable[None]]) -> bool:
             loop = asyncio.get_running_loop()
             try:
                 with socket.socket(fileno=client) as sock:
+                    await begin()
                     await self.released.wait()
                     if self.broken:
                         return False

@@ -170,9 +170,17 @@ class HttpSession:
                 await self._hijack(answer, request.headers)
             return False
         if isinstance(answer, DelegatedResponse):
-            if await connection.discard():
+            if not await connection.discard():
+                return False
+            try:
                 await self._delegate(answer, request)
-            return False
+                return False
+            except Disconnected:
+                raise
+            except Exception as exc:  # noqa: BLE001 - every exception becomes an answer here
+                answer = _error_answer(exc, target)
+                if self._parser.our_state is not h11.SEND_RESPONSE:
+                    return False
         if isinstance(answer, StreamResponse):
             try:
                 await self._stream(answer)
@@ -281,24 +289,28 @@ class HttpSession:
             await close(chunks)
 
     async def _delegate(self, answer: DelegatedResponse, request: h11.Request) -> None:
-        """Send the head; keep the connection until another process has sent the body."""
+        """Keep the connection until another process has sent the body.
+
+        :raises JaulaError: when it has not begun; the answer is an error then.
+        """
         connection, transport = self._connection, self._connection.transport
+        begun = whole = False
+
+        async def begin() -> None:
+            nonlocal begun
+            begun = True
+            connection.write(self._head(200, [(b"Content-Type", answer.content_type)]))
+            await connection.drain()  # the head is sent before the other process writes
+
         connection.last = True
         transport.set_write_buffer_limits(high=0)
         connection.begin_stream()
-        whole = False
         try:
-            connection.write(self._head(200, [(b"Content-Type", answer.content_type)]))
-            await connection.drain()  # the head is sent before the other process writes
             client = duplicate_socket(transport)
-            whole = await answer.send(client, request.http_version >= b"1.1")
-        except JaulaError as error:
-            if isinstance(error, Disconnected):
-                raise
-            _log.error("a stream failed: %s", error)
+            whole = await answer.send(client, request.http_version >= b"1.1", begin)
         finally:
             connection.end_stream()
-            if not whole:
+            if begun and not whole:
                 transport.abort()  # cut: the client sees an incomplete body
 
     async def _hijack(self, answer: HijackResponse, headers: Iterable[tuple[bytes, bytes]]) -> None:

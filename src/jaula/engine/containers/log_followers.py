@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from jaula.errors import Unavailable
-from jaula.logs.follower import COMPLETE, EXITED, FollowRequest
+from jaula.logs.follower import BEGIN, COMPLETE, EXITED, OPEN, FollowRequest
 from jaula.runtime import seqpacket
 
 _SEND_INTERVAL = 0.005  # seconds between two attempts to send to a full socket
 _SEND_ATTEMPTS = 1000
+_MAX_MESSAGE = 64  # bytes
 
 
 class LogFollowers:
@@ -30,11 +31,18 @@ class LogFollowers:
         self._forking = asyncio.Lock()
         self._clients = 0
 
-    async def follow(self, request: FollowRequest, client: int, exited: asyncio.Event) -> bool:
+    async def follow(
+        self,
+        request: FollowRequest,
+        client: int,
+        exited: asyncio.Event,
+        begin: Callable[[], Awaitable[None]],
+    ) -> bool:
         """Let the process send a log to ``client``, which is closed here in every case.
 
-        Return when the client has everything up to ``exited`` (True), or is gone (False).
-        Cancelling it ends the output.
+        ``begin`` is awaited when the log is open and before anything of it is sent. Return when the
+        client has everything up to ``exited`` (True), or is gone (False). Cancelling it ends the
+        output.
 
         :raises Unavailable: when there is no such process.
         """
@@ -47,7 +55,14 @@ class LogFollowers:
                 finally:
                     theirs.close()
                     os.close(client)
+                ours.setblocking(False)
+                if await _message(ours) != OPEN:
+                    raise Unavailable("the process that follows logs has ended", hint="try again")
+                await begin()
+                ours.send(BEGIN, socket.MSG_NOSIGNAL)
                 return await _ended(ours, exited)
+        except BrokenPipeError:
+            return False  # it was killed
         finally:
             self._clients -= 1
             if not self._clients and self._process is not None:
@@ -72,20 +87,31 @@ class LogFollowers:
 
 async def _ended(control: socket.socket, exited: asyncio.Event) -> bool:
     """Wait for the end of one client; tell the process when the container has exited."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
+    ended = asyncio.ensure_future(_message(control))
     waiting = asyncio.ensure_future(exited.wait())
-    control.setblocking(False)
-    loop.add_reader(control.fileno(), lambda: None if ended.done() else ended.set_result(None))
     try:
         await asyncio.wait((ended, waiting), return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             with contextlib.suppress(BrokenPipeError):
                 control.send(EXITED, socket.MSG_NOSIGNAL)
-            await ended
-        with contextlib.suppress(ConnectionResetError):
-            return control.recv(len(COMPLETE)) == COMPLETE
-        return False
+        return await ended == COMPLETE
     finally:
-        waiting.cancel()
+        for task in (ended, waiting):
+            task.cancel()
+        await asyncio.gather(ended, waiting, return_exceptions=True)
+
+
+async def _message(control: socket.socket) -> bytes:
+    """Wait for a message of the process; empty if it has closed the socket."""
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(
+        control.fileno(), lambda: None if readable.done() else readable.set_result(None)
+    )
+    try:
+        await readable
+    finally:
         loop.remove_reader(control.fileno())
+    with contextlib.suppress(ConnectionResetError):
+        return control.recv(_MAX_MESSAGE)
+    return b""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +120,7 @@ class ContainerQueries:
         container = self.find(ref)
         path, selection, prefix = self._log(container, options)
 
-        async def send(client: int, chunked: bool) -> bool:
+        async def send(client: int, chunked: bool, begin: Callable[[], Awaitable[None]]) -> bool:
             request = FollowRequest(
                 path,
                 selection,
@@ -130,7 +130,7 @@ class ContainerQueries:
                 framed=not container.record.body.tty,
                 chunked=chunked,
             )
-            return await self._log_followers.follow(request, client, container.exited)
+            return await self._log_followers.follow(request, client, container.exited, begin)
 
         return send
 

@@ -16,7 +16,7 @@ import contextlib
 import ctypes
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from jaula.kernel.libc import function
 from jaula.logs import timestamp
@@ -41,11 +41,13 @@ async def follow(
     since: int | None = None,
     until: int | None = None,
     tail: int | None = None,
+    on_open: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[list[LogEntry]]:
     """Yield batches of entries: the stored ones (the last ``tail`` lines), then new ones.
 
     The iterator ends at the time ``until``, or when ``stop`` is set and all entries are read.
-    ``stop`` means that the container has exited and its log is closed.
+    ``stop`` means that the container has exited and its log is closed. ``on_open`` is called when
+    the log is open: its files may be removed then.
     """
     selection = Selection(stdout, stderr, since, until)
     _, end = selection.bounds()
@@ -54,8 +56,11 @@ async def follow(
             end_position = reader.seek_end()
             # It reads compressed files whole. Other clients must not wait for that.
             stored = await asyncio.to_thread(read_tail, path, tail, selection, end_position)
+            on_open()
             if stored:
                 yield stored
+        else:
+            on_open()
         while True:
             stopping = stop.is_set()  # tested before the read, so that no earlier entry is missed
             while entries := reader.next_entries():

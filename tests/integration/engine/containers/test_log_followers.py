@@ -87,6 +87,18 @@ def test_a_follower_gets_everything_up_to_the_exit(engine: PrivateEngine, busybo
     containers.eventually(lambda: not follower_processes(engine), "the end of the process")
 
 
+def test_a_container_may_be_removed_as_soon_as_its_follower_has_the_head(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    for query in ("", "&tail=5"):
+        name = containers.unique()
+        done = engine.cli("jaula", "run", "--name", name, busybox, "echo", "hello")
+        assert done.returncode == 0, done.stderr
+        answer = follow(engine, name, query)
+        assert engine.request("DELETE", f"/containers/{name}").status == 204
+        assert frames(answer.read()) == [(1, "hello\n")]
+
+
 def test_the_log_of_a_terminal_is_not_framed(engine: PrivateEngine, busybox: str) -> None:
     with containers.running(engine, busybox, "echo", "hello", flags=("-t",)) as name:
         assert follow(engine, name).read() == b"hello\r\n"
