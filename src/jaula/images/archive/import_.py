@@ -46,7 +46,7 @@ def import_tar(
     config = apply(ImageConfig(), changes)
     lease = store.lease()
     try:
-        with store.blobs.writer() as blob:
+        with store.blobs.writer() as blob, store.early_writeback():
             source, _ = decompress_stream(stream)
             buffer = memoryview(bytearray(_CHUNK))
             while count := source.readinto(buffer) or 0:

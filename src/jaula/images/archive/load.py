@@ -78,7 +78,7 @@ def load(
 
     :raises InvalidRequest: if the archive is damaged, hostile or holds no image.
     """
-    with ArchiveMembers(store) as files:
+    with ArchiveMembers(store) as files, store.early_writeback():
         files.read(stream)
         archive = _Archive(store, files)
         incoming = archive.images()

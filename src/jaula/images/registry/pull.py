@@ -198,7 +198,8 @@ def _fetch(
     pins.update(*((layer.digest, diff_id) for layer, diff_id in pairs))
     try:
         with store.lease(pins):
-            _Layers(client, remote.source, pairs, emit, cancel).fetch()
+            with store.early_writeback():
+                _Layers(client, remote.source, pairs, emit, cancel).fetch()
             store.blobs.put(config)
             return store.adopt(remote.manifest.data, remote.manifest.media_type, names)
     finally:

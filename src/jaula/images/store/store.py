@@ -27,7 +27,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import NamedTuple
 
@@ -60,6 +60,8 @@ __all__ = [
     "familiar",
     "short",
 ]
+
+_WRITEBACK_INTERVAL = 0.1  # seconds
 
 Names = list[str]
 Holder = Callable[[], Iterable[str]]
@@ -339,6 +341,29 @@ class ImageStore:
             sync_file_systems(*self._directories)
         except OSError as error:
             raise file_error(error, "cannot store an image") from error
+
+    @contextmanager
+    def early_writeback(self) -> Iterator[None]:
+        """Write what arrives during a ``with`` statement to the disk meanwhile.
+
+        Otherwise the kernel begins after half a minute, and :meth:`sync` would wait for all of it.
+        """
+        if not self._directories:
+            yield
+            return
+        ended = threading.Event()
+
+        def write() -> None:
+            with suppress(OSError):  # sync() reports it
+                while not ended.wait(_WRITEBACK_INTERVAL):
+                    sync_file_systems(*self._directories)
+
+        thread = threading.Thread(target=write, name="writeback", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
 
     def _name(
         self, manifest: str, size: int, names: Iterable[str], media_type: str | None = None
