@@ -12,6 +12,7 @@ from jaula.api.backend import Backend
 from jaula.api.http.caller_quota import CallerQuota
 from jaula.api.http.container_listener import ContainerListener
 from jaula.api.http.http_session import HttpSession
+from jaula.api.http.listener import DescriptorReserve, Listener
 from jaula.api.http.protocol import BUSY, DENIED, STOPPING, HttpProtocol
 from jaula.api.http.request import Limits
 from jaula.api.http.router import Router
@@ -63,7 +64,8 @@ class Server:
         )
         self._connections: dict[HttpProtocol, tuple[CallerQuota, str]] = {}
         self._tasks = BackgroundTasks(_log, "a connection failed")
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
+        self._reserve = DescriptorReserve()
         self._tls_listeners: list[TlsListener] = []
         self._container_listeners: set[ContainerListener] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -74,10 +76,14 @@ class Server:
 
         Clients that connect over TCP are anonymous.
         """
-        listener = await self.loop.create_server(
-            lambda: HttpProtocol(self), sock=sock, backlog=BACKLOG
-        )
+        listener = Listener(self.loop, sock, BACKLOG, self._reserve, self._serve)
         self._listeners.append(listener)
+
+    def _serve(self, client: socket.socket) -> None:
+        self.spawn(self._connect(client))
+
+    async def _connect(self, client: socket.socket) -> None:
+        await self.loop.connect_accepted_socket(lambda: HttpProtocol(self), client)
 
     async def listen_tls(self, sock: socket.socket, context: SSLContext) -> TlsListener:
         """Accept clients with a certificate on a bound TCP socket, which the server owns then.
@@ -133,6 +139,7 @@ class Server:
         await self._tasks.finish(GRACE_SECONDS)
         for listener in self._listeners:
             listener.close()
+        self._reserve.release()
         for tls_listener in self._tls_listeners:
             await tls_listener.close()
         if self._sweeper is not None:
