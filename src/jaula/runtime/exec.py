@@ -25,9 +25,8 @@ from jaula.runtime import seqpacket
 from jaula.runtime.create.process import ProcessHandle, Stdio, clone_into, stdio_pipes
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import lsm_labels, program
-from jaula.runtime.init.step import ignore
 from jaula.runtime.init.sync import follow, report, socket_at, wait_to_proceed
-from jaula.runtime.interfaces import AttachCgroup
+from jaula.runtime.interfaces import AttachCgroup, ignore
 from jaula.spec.runtime import Process
 
 

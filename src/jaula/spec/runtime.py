@@ -13,8 +13,6 @@ from typing import TypeVar
 
 import msgspec
 
-from jaula.spec import fast_json
-
 OCI_VERSION = "1.2.0"
 
 
@@ -350,6 +348,8 @@ def encode(spec: Spec) -> bytes:
     try:
         return msgspec.json.encode(document)
     except UnicodeEncodeError:
+        from jaula.spec import fast_json
+
         return fast_json.encode(document).encode("utf-8", "surrogateescape")
 
 
@@ -381,6 +381,8 @@ def decode_as(data: bytes, kind: type[_Type], decoder: Callable[[bytes], _Type])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if not isinstance(error, UnicodeDecodeError) and "got `null`" not in str(error):
             raise
+        from jaula.spec import fast_json
+
         try:
             document = fast_json.decode(data)
         except ValueError:

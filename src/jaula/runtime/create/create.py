@@ -31,9 +31,8 @@ from jaula.runtime.create.rootfs import mount_root, prepare_mounts
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import hooks, init, lsm_labels
 from jaula.runtime.init.exec import ProcessConfig
-from jaula.runtime.init.step import ignore
 from jaula.runtime.init.sync import follow, report
-from jaula.runtime.interfaces import Cgroup, Interfaces
+from jaula.runtime.interfaces import Cgroup, Interfaces, ignore
 from jaula.spec.rootfs import DirectoryRoot, RootSource
 from jaula.spec.runtime import Hooks, Linux, Process, Spec, State
 

@@ -36,8 +36,9 @@ from jaula.runtime.init.mask_steps import (
     Sysctl,
     WorkingDirectory,
 )
-from jaula.runtime.init.step import RootfsContext, Step, ignore
+from jaula.runtime.init.step import RootfsContext, Step
 from jaula.runtime.init.sync import HOOKS_DONE, report, socket_at, wait_to_proceed
+from jaula.runtime.interfaces import ignore
 from jaula.spec.runtime import Hooks, State
 
 STEPS_AFTER_HOOKS = (WorkingDirectory, Sysctl, ReadonlyPath, MaskPath, ReadonlyRoot)

@@ -32,10 +32,6 @@ SYSTEM_DIRECTORIES = ("dev", "proc", "sys")
 """Directories of the root that must not be symbolic links of the image."""
 
 
-def ignore(_text: str) -> None:
-    """Take a step of the log, and drop it."""
-
-
 class RootfsContext:
     """The state that the steps share.
 

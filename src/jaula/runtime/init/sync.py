@@ -32,7 +32,7 @@ from jaula.kernel.namespaces import SharedPid
 from jaula.runtime import seqpacket
 from jaula.runtime.init.exec import ExecError
 from jaula.runtime.init.rlimits import set_limits
-from jaula.runtime.init.step import ignore
+from jaula.runtime.interfaces import ignore
 from jaula.spec.runtime import Process
 
 HOOKS_DONE = b"D"
