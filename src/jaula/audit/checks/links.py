@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaula.audit.checks.firewall import bridge_of, endpoint_table, named_bridge
 from jaula.audit.model.check_info import CheckInfo
@@ -160,9 +160,9 @@ def _translations(
         mac = str(endpoint.get("MacAddress") or "")
         own.add(endpoint_table(objects, str(endpoint["IPAddress"]), mac))
     found = [
-        f"{rule['family']} {rule['table']} {rule['chain']}"
-        for rule in (entry["rule"] for entry in objects if "rule" in entry)
-        if rule["table"] not in own and any(translates(rule, objects, a) for a in addresses)
+        translation.place
+        for translation in container.snapshot.derived("translations", translations)
+        if translation.table not in own and any(translation.targets(a) for a in addresses)
     ]
     return Result(
         "foreign translations", "network", "none", "; ".join(dict.fromkeys(found)) or "none",
@@ -170,17 +170,38 @@ def _translations(
     )  # fmt: skip
 
 
-def translates(rule: Mapping[str, Any], objects: list[dict[str, Any]], address: str) -> bool:
-    """Return whether a rule sends packets to an address, also by a map of its table. Pure."""
-    statements = [s for s in rule.get("expr", ()) if any(name in s for name in TRANSLATIONS)]
-    maps = {text[1:] for text in _texts(statements) if text.startswith("@")}
+class Translation(NamedTuple):
+    """A rule that sends packets to addresses: single ones, and prefixes or ranges."""
+
+    table: str
+    place: str
+    single: frozenset[str]
+    wide: tuple[Any, ...]
+
+    def targets(self, address: str) -> bool:
+        """Return whether the rule sends packets to an address."""
+        return address in self.single or any(_includes(value, address) for value in self.wide)
+
+
+def translations(objects: list[dict[str, Any]]) -> list[Translation]:
+    """Return the rules that translate, with the elements of the maps that they use. Pure."""
+    maps: dict[tuple[str, str, str], Any] = {}
     for entry in objects:
         for kind in ("map", "set"):
-            body = entry.get(kind, {})
-            table = (body.get("family"), body.get("table"))
-            if table == (rule["family"], rule["table"]) and body.get("name") in maps:
-                statements.append(body.get("elem", ()))
-    return any(_includes(value, address) for value in _values(statements))
+            if body := entry.get(kind):
+                maps[body["family"], body["table"], body["name"]] = body.get("elem", ())
+    found = []
+    for rule in (entry["rule"] for entry in objects if "rule" in entry):
+        statements = [s for s in rule.get("expr", ()) if any(name in s for name in TRANSLATIONS)]
+        if not statements:
+            continue
+        family, table = rule["family"], rule["table"]
+        names = [text[1:] for text in _texts(statements) if text.startswith("@")]
+        values = list(_values([*statements, *(maps.get((family, table, n), ()) for n in names)]))
+        single = frozenset(value for value in values if isinstance(value, str))
+        wide = tuple(value for value in values if not isinstance(value, str))
+        found.append(Translation(table, f"{family} {table} {rule['chain']}", single, wide))
+    return found
 
 
 def _values(node: Any) -> Iterator[Any]:
@@ -205,8 +226,6 @@ def _texts(node: Any) -> Iterator[str]:
 def _includes(value: Any, address: str) -> bool:
     wanted = ip_address(address)
     try:
-        if isinstance(value, str):
-            return ip_address(value) == wanted
         if "prefix" in value:
             prefix = value["prefix"]
             return wanted in ip_network(f"{prefix['addr']}/{prefix['len']}", strict=False)

@@ -35,11 +35,6 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield rows for the processes inside, and for processes of the host."""
     inside = container.members
     bases = own_cgroups(container)
-    outside = [
-        process
-        for process in container.snapshot.processes.values()
-        if process not in inside and not container.is_runtime(process)
-    ]
     evidence = f"{container.proc_root}/*/cgroup"
     elsewhere = [
         f"{process.name} {process.pid} at {path} ({names or 'unified'})"
@@ -54,9 +49,9 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     )  # fmt: skip
     strangers = [
         f"{process.name} {process.pid} ({names or 'unified'})"
-        for process in outside
-        for names, path in process.cgroups
-        if (base := bases.get(names)) is not None and is_in(path, base)
+        for names, base in bases.items()
+        for process in container.snapshot.by_cgroup.get((names, base), ())
+        if process not in inside and not container.is_runtime(process)
     ]
     yield Result(
         "cgroup members", "cgroups", "processes of the container only",
@@ -73,7 +68,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         "; ".join(hosts) or f"{len(inside)} processes, none", evidence,
         verdict_of(not hosts, None),
     )  # fmt: skip
-    yield _holders(container, outside, evidence)
+    yield _holders(container, inside, evidence)
 
 
 def own_cgroups(container: AuditedContainer) -> dict[str, str]:
@@ -106,19 +101,22 @@ def _host_kinds(container: AuditedContainer, process: HostProcess) -> list[str]:
     ]
 
 
-def _holders(container: AuditedContainer, outside: list[HostProcess], evidence: str) -> Result:
-    own = {kind: container.namespaces[kind] for kind in container.own_kinds}
+def _holders(container: AuditedContainer, inside: tuple[HostProcess, ...], evidence: str) -> Result:
     parents = {os.path.dirname(path) for path in own_cgroups(container).values()}
+    held: dict[int, tuple[HostProcess, list[str]]] = {}
+    for kind in sorted(container.own_kinds):
+        for process in container.snapshot.by_namespace.get(container.namespaces[kind], ()):
+            if process not in inside:
+                held.setdefault(process.pid, (process, []))[1].append(kind)
     wrong, sharing = [], set()
-    for process in outside:
-        kinds = [kind for kind, link in own.items() if process.namespaces[kind] == link]
-        if not kinds:
+    for process, kinds in held.values():
+        if container.is_runtime(process):
             continue
         other = _container_of(process, parents)
         if other is not None:
             sharing.add(other[:12])
         else:
-            wrong.append(f"{process.name} {process.pid} is in its {', '.join(sorted(kinds))}")
+            wrong.append(f"{process.name} {process.pid} is in its {', '.join(kinds)}")
     by = f"shared with {', '.join(sorted(sharing))}" if sharing else None
     return Result(
         "namespace holders", "namespaces", by or "the container only",

@@ -284,9 +284,11 @@ class AuditedContainer:
         a program inside are left out.
         """
         own, reader = self.namespaces, self.reader_namespaces["user"]
+        index = self.snapshot.by_namespace
+        candidates = {p.pid: p for kind in ("mnt", "pid") for p in index.get(own[kind], ())}
         return tuple(
             process
-            for process in self.snapshot.processes.values()
+            for process in candidates.values()
             if (
                 process.namespaces["mnt"] == own["mnt"]
                 or (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaula.audit.child_process import run_in_child
 from jaula.audit.image_policy import ImagePolicyReader
@@ -24,6 +24,8 @@ from jaula.network.firewall.nftables import FirewallError
 from jaula.security.seccomp import seccomp
 from jaula.spec.runtime import Seccomp
 
+Derived = TypeVar("Derived")
+
 Rules = dict[tuple[str, str], list[Any]]
 """Chains and rules of a table by (family, table), as nft prints them, without handles."""
 
@@ -34,6 +36,7 @@ class HostSnapshot:
     def __init__(self, proc_root: str = "/proc") -> None:
         self.proc_root = proc_root
         self._programs: dict[Seccomp, bytes] = {}
+        self._derived: dict[str, Any] = {}
         self._sealed: dict[str, SealedRequests] = {}
         self._expected: dict[tuple[object, ...], Rules] = {}
         self.networks: Sequence[Mapping[str, Any]] = ()  # the engine's network documents
@@ -61,6 +64,26 @@ class HostSnapshot:
         ]
         found = (read_process(self.proc_root, pid) for pid in pids)
         return {process.pid: process for process in found if process is not None}
+
+    @cached_property
+    def by_cgroup(self) -> dict[tuple[str, str], list[HostProcess]]:
+        """The processes in each cgroup and below it, by (controllers, path)."""
+        index: dict[tuple[str, str], list[HostProcess]] = {}
+        for process in self.processes.values():
+            for names, path in process.cgroups:
+                while path not in ("", "/"):
+                    index.setdefault((names, path), []).append(process)
+                    path = path.rpartition("/")[0]
+        return index
+
+    @cached_property
+    def by_namespace(self) -> dict[str, list[HostProcess]]:
+        """The processes in each namespace, by its link."""
+        index: dict[str, list[HostProcess]] = {}
+        for process in self.processes.values():
+            for link in process.namespaces.values():
+                index.setdefault(link, []).append(process)
+        return index
 
     @cached_property
     def reader_namespaces(self) -> dict[str, str]:
@@ -92,6 +115,13 @@ class HostSnapshot:
         """The links of the reader's network namespace."""
         with Rtnetlink() as netlink:
             return tuple(netlink.links())
+
+    def derived(self, name: str, derive: Callable[[list[dict[str, Any]]], Derived]) -> Derived:
+        """Return what a function derives from the packet filter, computed once by name."""
+        if name not in self._derived:
+            self._derived[name] = derive(self.packet_filter)
+        result: Derived = self._derived[name]
+        return result
 
     def network(self, name: str, identity: str) -> Mapping[str, Any]:
         """Return the document of a network, or an empty one for a network with default settings."""
