@@ -140,6 +140,16 @@ def setns(fd: int, flags: CLONE | int = 0) -> None:
     _setns(fd, int(flags))
 
 
+_NS_GET_USERNS = 0xB701
+
+
+def owner(fd: int) -> int:
+    """Return a descriptor of the user namespace that owns a namespace: ioctl_nsfs(2)."""
+    owner_fd = fcntl.ioctl(fd, _NS_GET_USERNS)
+    os.set_inheritable(owner_fd, False)
+    return owner_fd
+
+
 def open_namespace(pid: int | str, kind: str) -> int:
     """Open a namespace of a process; ``kind`` is an entry of /proc/<pid>/ns."""
     return os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)

@@ -107,7 +107,13 @@ class Namespaces(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def containers(self) -> dict[str, str]:
         """Return the containers that are joined: OCI namespace type to id."""
-        modes = {"user": self.user, "pid": self.pid, "ipc": self.ipc, "network": self.net}
+        modes = {
+            "user": self.user,
+            "pid": self.pid,
+            "ipc": self.ipc,
+            "uts": self.uts,
+            "network": self.net,
+        }
         return {
             name: mode.container
             for name, mode in modes.items()

@@ -428,7 +428,14 @@ FLAGS = (
         group=NAMESPACES,
         completes=("auto", "keep-id", "host"),
     ),
-    Flag("uts", "", "string", "UTS namespace to use (host)", group=NAMESPACES, completes=("host",)),
+    Flag(
+        "uts",
+        "",
+        "string",
+        "UTS namespace to use (host, container:NAME)",
+        group=NAMESPACES,
+        completes=("host",),
+    ),
     Flag(
         "volume", "v", "list", "Bind mount a volume ([source:]target[:options])", group=FILESYSTEM
     ),

@@ -211,7 +211,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     warnings += health.check_on_failure(body)
     if modes.net.container and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the network mode")
-    if modes.uts.host and body.hostname:
+    if not modes.uts.private and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the UTS mode")
     links.check(services, resolved)
     if host.isolation not in ("", "default"):
@@ -288,7 +288,7 @@ def with_container_ids(services: Services, host: HostConfig) -> HostConfig:
     The name of an absent container stays.
     """
     changed = {}
-    for field in ("network_mode", "pid_mode", "ipc_mode", "userns_mode"):
+    for field in ("network_mode", "pid_mode", "ipc_mode", "uts_mode", "userns_mode"):
         kind, colon, ref = getattr(host, field).partition(":")
         if kind == "container" and colon and ref:
             changed[field] = f"container:{_container_id(services, ref)}"

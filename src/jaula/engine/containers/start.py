@@ -233,6 +233,8 @@ class Starter:
                     hint="start that one with --ipc=shareable",
                 )
             paths[kind] = f"/proc/{pid}/ns/{join.NAMES[kind]}"
+            if modes.user.host:
+                continue
             if not other_modes.user.host:
                 paths["user"] = f"/proc/{pid}/ns/user"
             elif kind == "user":
@@ -251,7 +253,8 @@ class Starter:
 
     async def _take(self, record: ContainerRecord, resources: StartResources) -> None:
         modes = record.resolved.namespaces
-        owner = self._namespace_owner(modes)
+        # A container joins the user namespace of another one with that one's namespaces, or none.
+        owner = self._namespace_owner(modes) if "user" in resources.joined_fds else None
         networks = {} if record.resolved.network_disabled else endpoints.settings_of(record)
         if modes.network and networks:
             await self.connector.attach(
@@ -279,8 +282,10 @@ class Starter:
         """Return the id maps of the container's user namespace; empty if that is the host's."""
         if resources.ids is None:
             return (), ()
-        while (owner := self._namespace_owner(record.resolved.namespaces)) is not None:
+        is_borrowed = resources.shared_ids is not None
+        while is_borrowed and (owner := self._namespace_owner(record.resolved.namespaces)):
             record = owner.record
+            is_borrowed = bool(record.borrowed_size)
         default = self._services.id_ranges.mappings(resources.ids)
         return keep_id_maps(record, resources.ids) or (default, ())
 
@@ -316,9 +321,6 @@ class Starter:
             gid_mappings=gids,
             joined=joined,
             id_mapped=resources.ids is not None and not services.host.rootless,
-            foreign_network=resources.sandbox is not None
-            and "user" not in resources.joined_fds
-            and resources.ids != resources.reserved,
             external=runtime is not None,
             files=etc_files.write(services, record, resources.endpoints, links.hosts_lines(linked)),
             mounts=(
@@ -361,7 +363,8 @@ class Starter:
         )
 
     def _hostname(self, record: ContainerRecord) -> str:
-        if ref := record.resolved.namespaces.net.container:
+        modes = record.resolved.namespaces
+        if ref := modes.uts.container or modes.net.container:
             return self._services.container_store.find(ref).record.hostname
         return record.hostname
 

@@ -48,8 +48,7 @@ class SpecInputs(msgspec.Struct, frozen=True):
 
     ``mappings`` are empty if the container has no user namespace of its own to set up. ``joined``
     has the paths of existing namespaces, by OCI type. ``id_mapped``: bind mounts need the
-    container's id map. ``foreign_network``: the network namespace belongs to another user namespace
-    than the container's. ``external``: a runtime other than jaula's own runs the container.
+    container's id map. ``external``: a runtime other than jaula's own runs the container.
     """
 
     container_id: str
@@ -61,7 +60,6 @@ class SpecInputs(msgspec.Struct, frozen=True):
     gid_mappings: tuple[IDMapping, ...] = ()  # empty: the same as ``mappings``
     joined: dict[str, str] = {}
     id_mapped: bool = True
-    foreign_network: bool = False
     external: bool = False
     files: dict[str, str] = {}  # destination in the container: path on the host
     mounts: tuple[MountRecord, ...] = ()

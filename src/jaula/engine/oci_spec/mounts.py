@@ -72,7 +72,7 @@ def _standard(
         proc = Mount("/proc", "/proc", "bind", ("rbind", "rprivate", *_RESTRICTED))
     else:
         proc = Mount("/proc", "proc", "proc", (*_RESTRICTED, *proc_options))
-    if own_userns and (modes.net.host or inputs.foreign_network):
+    if own_userns and modes.net.host:
         sys = Mount("/sys", "/sys", "bind", ("rbind", "rprivate", *_RESTRICTED, "rro"))
     else:
         sys = Mount("/sys", "sysfs", "sysfs", (*_RESTRICTED, *writable))

@@ -5,8 +5,9 @@ Source: Docker's ``--userns --pid --ipc --uts --cgroupns --network``.
 Facts about joining: a process may only use a namespace in which it has capabilities, and those come
 from the user namespace that owns it. So a container that joins a namespace of another container
 also joins that one's user namespace; two different ones cannot be joined at a time. The initial
-user namespace owns the host's namespaces. From its own user namespace a container can see such a
-namespace but not change it, so sharing it is safe.
+user namespace owns the host's namespaces, and those of a container with ``--userns=host``. From its
+own user namespace a container can see such a namespace but not change it, so sharing it is safe.
+With ``--userns=host`` it can change every namespace that it joins.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def decide(host: HostConfig) -> Namespaces:
         user=_share("userns", host.userns_mode, ("host", "auto", "keep-id", _CONTAINER)),
         pid=_share("pid", host.pid_mode, ("host", _CONTAINER)),
         ipc=_share("ipc", host.ipc_mode, ("host", _CONTAINER, "shareable", "none")),
-        uts=_share("uts", host.uts_mode, ("host",)),
+        uts=_share("uts", host.uts_mode, ("host", _CONTAINER)),
         cgroup=_share("cgroupns", host.cgroupns_mode, ("host",)),
         net=net,
         network=network,
@@ -43,10 +44,9 @@ def decide(host: HostConfig) -> Namespaces:
             f"namespaces of {len(joined)} containers were requested: {', '.join(sorted(joined))}",
             hint="each container has a user namespace of its own; join only one of them",
         )
-    if joined and host.userns_mode in ("host", "keep-id"):
+    if joined and host.userns_mode == "keep-id":
         raise InvalidRequest(
-            f"--userns={host.userns_mode} cannot be combined with joining another container's"
-            " namespaces",
+            "--userns=keep-id cannot be combined with joining another container's namespaces",
             hint="the joined container decides which user namespace is used",
         )
     return decided

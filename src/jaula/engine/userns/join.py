@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
 
-NAMES = {"user": "user", "pid": "pid", "ipc": "ipc", "network": "net"}
+NAMES = {"user": "user", "pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net"}
 """OCI type: file below /proc/PID/ns."""
 
 _PF_EXITING = 0x4  # include/linux/sched.h: do_exit() has begun

@@ -135,6 +135,8 @@ def _create_init(
         inside = mount_plan.inside_sources(spec, options.root.path, options.state.bundle)
     selinux = bool(linux.mount_label) and os.path.exists("/sys/fs/selinux/enforce")
 
+    foreign = {} if options.unprivileged else ns.foreign
+
     def prepare() -> tuple[int, dict[int, int]]:
         options.debug("create the root and the bind mounts, detached")
         try:
@@ -151,6 +153,7 @@ def _create_init(
             unprivileged=options.unprivileged,
             selinux=selinux,
             inside=inside,
+            foreign=foreign,
         )
         return root, prepared_mounts
 
@@ -163,6 +166,7 @@ def _create_init(
         cgroups=mount_plan.cgroup_directories(cgroup_dirs, cgroup_mounts),
         selinux=selinux,
         inside=inside,
+        foreign=foreign,
     )
     context = linux.mount_label if selinux and process_spec.selinux_label else None
     stdio, parent_stdio = _stdio(process_spec, ns, options, fd_stack, context)

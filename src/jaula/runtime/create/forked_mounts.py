@@ -54,6 +54,29 @@ def tree_from_child(make: Callable[[], int]) -> int:
     raise OSError(int(number), text)
 
 
+def filesystem_in_namespace(
+    namespace: tuple[int, CLONE],
+    fstype: str,
+    data: tuple[tuple[str, str | None], ...],
+    attributes: int,
+) -> int:
+    """Return a detached mount of a file system that shows a namespace: proc, sysfs or mqueue.
+
+    ``namespace`` is a descriptor and its type. A process enters a pid namespace only as a child.
+
+    :raises OSError: when the namespace has no process any more, or the mount is refused.
+    """
+
+    def make() -> int:
+        return mounts.new_filesystem(fstype, data, attributes, source=fstype)
+
+    def enter() -> int:
+        namespaces.setns(*namespace)
+        return tree_from_child(make) if namespace[1] == CLONE.NEWPID else make()
+
+    return tree_from_child(enter)
+
+
 def map_what_can_be(tree: int, user_fd: int) -> int:
     """Return a copy of a detached tree in which every mount that can be id-mapped is.
 

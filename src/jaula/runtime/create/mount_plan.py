@@ -25,6 +25,7 @@ from jaula.runtime.create.mount_options import (
     known_options,
     parse_options,
 )
+from jaula.runtime.create.namespaces import FILE_SYSTEMS
 from jaula.runtime.init import mask_steps, mount_steps, step
 from jaula.spec.runtime import Linux, Mount, Spec
 
@@ -53,9 +54,20 @@ def host_propagation(linux: Linux | None) -> int:
     )
 
 
-def needs_preparation(mount: Mount, options: MountOptions) -> bool:
-    """Return whether the parent creates this mount with the host's view: a bind, or /dev."""
-    return not options.remount and (options.bind or is_device_directory(mount))
+def needs_preparation(mount: Mount, options: MountOptions, foreign: Collection[str] = ()) -> bool:
+    """Return whether the parent creates this mount with the host's view: a bind, or /dev.
+
+    ``foreign`` are joined namespaces, by type, that another user namespace owns. The container may
+    not mount their file systems.
+    """
+    if options.remount:
+        return False
+    return options.bind or is_device_directory(mount) or shows_foreign(mount, foreign)
+
+
+def shows_foreign(mount: Mount, foreign: Collection[str]) -> bool:
+    """Return whether the mount is a file system of one of these namespaces."""
+    return FILE_SYSTEMS.get(mount.type or "") in foreign
 
 
 def inside_sources(spec: Spec, root: str, bundle: str) -> dict[int, str]:
@@ -122,14 +134,15 @@ def plan(
     cgroups: tuple[tuple[str, str], ...] = (),
     selinux: bool = False,
     inside: Mapping[int, str] | None = None,
+    foreign: Collection[str] = (),
 ) -> tuple[step.Step, ...]:
     """Return all steps for the new root, in order.
 
     ``v1_hierarchies`` are (directory name, mount options) of the host's cgroup v1 hierarchies,
     empty on a unified host. ``cgroups`` are (directory name, path) of the container's own cgroup in
     each hierarchy; the name is empty on a unified host. They are bound if the container has no
-    cgroup namespace. ``inside`` is from :func:`inside_sources`. ``selinux`` says that
-    ``linux.mountLabel`` applies on this host.
+    cgroup namespace. ``inside`` is from :func:`inside_sources`. ``foreign`` is as for
+    :func:`needs_preparation`. ``selinux`` says that ``linux.mountLabel`` applies on this host.
 
     :raises InvalidRequest: when a mount of the spec is invalid.
     """
@@ -155,10 +168,10 @@ def plan(
             steps.append(_remount(mount, options))
         elif inside and index in inside:
             steps.append(mount_steps.BindInside(inside[index], mount.destination, options))
-        elif needs_preparation(mount, options):
-            made = is_device_directory(mount)
+        elif needs_preparation(mount, options, foreign):
+            made = not options.bind
             steps.append(mount_steps.AttachPrepared(index, mount.destination, made))
-            if not options.bind and options.set & MOUNT_ATTR.RDONLY:
+            if made and options.set & MOUNT_ATTR.RDONLY:
                 after_devices.append(mask_steps.Freeze(mount.destination))
         elif mount.type == "cgroup" and not isolated and cgroups:
             steps.extend(_bound_cgroup(mount, options, cgroups))

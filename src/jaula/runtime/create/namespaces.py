@@ -31,6 +31,8 @@ KINDS = {
     "cgroup": CLONE.NEWCGROUP,
     "time": CLONE.NEWTIME,
 }
+FILE_SYSTEMS = {"proc": "pid", "sysfs": "network", "mqueue": "ipc"}
+"""File systems that show a namespace, with its type; only its owner can mount them."""
 _NAMES = {flag: name for name, flag in namespaces.KINDS.items()}
 
 
@@ -43,6 +45,7 @@ class NamespacePlan(msgspec.Struct, frozen=True):
     own_mounts: bool
     uid_mappings: tuple[IDMapping, ...]
     gid_mappings: tuple[IDMapping, ...]
+    foreign: dict[str, int]  # joined ones by type that another user namespace owns
 
     @property
     def owner(self) -> tuple[int, int]:
@@ -100,7 +103,25 @@ def plan(
     if user_fd is not None:
         position = 0 if unprivileged else len(join)
         join.insert(position, (user_fd, CLONE.NEWUSER))
-    return NamespacePlan(tuple(join), create, user_fd, own_mounts, uids, gids)
+    foreign = {
+        kind: fd
+        for fd, flag in join
+        for kind in FILE_SYSTEMS.values()
+        if KINDS[kind] == flag and user_fd is not None and not _owns(user_fd, fd)
+    }
+    return NamespacePlan(tuple(join), create, user_fd, own_mounts, uids, gids, foreign)
+
+
+def _owns(user_fd: int, fd: int) -> bool:
+    """Return whether a user namespace owns a namespace."""
+    try:
+        owner = namespaces.owner(fd)
+    except PermissionError:
+        return False  # it is outside of the caller's own user namespace
+    try:
+        return os.path.samestat(os.fstat(owner), os.fstat(user_fd))
+    finally:
+        os.close(owner)
 
 
 def _joined(entry: Namespace, namespace_fds: dict[str, int], fd_stack: FdStack) -> int:

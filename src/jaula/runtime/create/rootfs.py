@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import capabilities, mounts, namespaces, process
@@ -26,6 +26,7 @@ from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime.create import devices, forked_mounts, mount_options, mount_plan
 from jaula.runtime.create.id_maps import rows
+from jaula.runtime.create.namespaces import FILE_SYSTEMS, KINDS
 from jaula.runtime.create.process import FdStack
 from jaula.runtime.init.step import NODES, NULL, set_attributes
 from jaula.spec import annotations as spec_annotations
@@ -173,12 +174,13 @@ def prepare_mounts(
     unprivileged: bool = False,
     selinux: bool = False,
     inside: Collection[int] = (),
+    foreign: Mapping[str, int] | None = None,
 ) -> dict[int, int]:
     """Create detached mounts for binds and /dev by their index in the spec, and device nodes.
 
     Relative sources are relative to ``bundle``. ``inside`` are the binds that init makes itself.
-    ``unprivileged`` says that this process is in the
-    container's own user and mount namespace.
+    ``unprivileged`` says that this process is in the container's own user and mount namespace.
+    ``foreign`` are descriptors of joined namespaces, by type, that another user namespace owns.
 
     :raises RuntimeFailure: when a mount cannot be created.
     :raises InvalidRequest: when a mount of the spec is invalid.
@@ -197,13 +199,17 @@ def prepare_mounts(
     labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
     for index, mount in enumerate(spec.mounts):
         options = mount_options.for_mount(mount)
-        if index in inside or not mount_plan.needs_preparation(mount, options):
+        if index in inside:
+            continue
+        if not mount_plan.needs_preparation(mount, options, foreign or ()):
             continue
         try:
             if mount_plan.is_device_directory(mount):
                 tree = fd_stack.add(devices.make_dev(options, nodes, owner, labels))
                 prepared[index] = tree
                 _add_null(tree, prepared, fd_stack)
+            elif not options.bind:
+                prepared[index] = fd_stack.add(_of_namespace(mount, options, foreign or {}))
             else:
                 source = os.path.join(bundle, mount.source or "")
                 tree = open_source(
@@ -223,6 +229,16 @@ def prepare_mounts(
         flags = os.O_PATH | os.O_NOFOLLOW
         prepared[NULL] = fd_stack.add(os.open(devices.NULL_NAME, flags, dir_fd=prepared[NODES]))
     return prepared
+
+
+def _of_namespace(
+    mount: Mount, options: mount_options.MountOptions, foreign: Mapping[str, int]
+) -> int:
+    """Mount a file system that shows a joined namespace, in that namespace."""
+    kind = FILE_SYSTEMS[mount.type or ""]
+    return forked_mounts.filesystem_in_namespace(
+        (foreign[kind], KINDS[kind]), mount.type or "", options.data, options.set
+    )
 
 
 def _add_null(tree: int, prepared: dict[int, int], fd_stack: FdStack) -> None:

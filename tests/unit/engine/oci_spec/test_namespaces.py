@@ -49,20 +49,32 @@ def test_a_joined_namespace_is_a_path() -> None:
     assert Namespace("user", "/proc/9/ns/user") in listed
 
 
+def test_the_uts_namespace_of_a_container_can_be_joined() -> None:
+    decided = namespaces.decide(HostConfig(uts_mode="container:x"))
+    assert decided.containers() == {"uts": "x"}
+    assert not decided.uts.private
+
+
+def test_a_container_in_the_hosts_user_namespace_joins_without_that_of_the_other() -> None:
+    decided = namespaces.decide(HostConfig(pid_mode="container:x", userns_mode="host"))
+    listed = namespaces.namespaces(decided, {"pid": "/proc/9/ns/pid"})
+    assert Namespace("pid", "/proc/9/ns/pid") in listed
+    assert "user" not in {entry.type for entry in listed}
+
+
 @pytest.mark.parametrize(
     "modes",
     [
         {"pid_mode": "container:"},
         {"pid_mode": "nonsense"},
         {"ipc_mode": "hosts"},
-        {"uts_mode": "container:x"},
+        {"uts_mode": "container:"},
         {"userns_mode": "keep-ids"},
         {"userns_mode": "container:"},
         {"pid_mode": "container:a", "userns_mode": "keep-id"},
         {"pid_mode": "container:a", "userns_mode": "container:b"},
         {"network_mode": "container:"},
         {"pid_mode": "container:a", "ipc_mode": "container:b"},
-        {"pid_mode": "container:a", "userns_mode": "host"},
     ],
 )
 def test_modes_that_cannot_be_are_refused(modes: dict[str, str]) -> None:

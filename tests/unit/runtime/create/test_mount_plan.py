@@ -41,6 +41,17 @@ def test_binds_and_dev_are_prepared_outside() -> None:
     assert requested == [True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("fstype", "kind"), [("proc", "pid"), ("sysfs", "network"), ("mqueue", "ipc")]
+)
+def test_a_file_system_of_a_foreign_namespace_is_prepared_outside(fstype: str, kind: str) -> None:
+    mount = oci.Mount("/place", fstype, fstype, ("ro",))
+    spec = oci.Spec(root=oci.Root("rootfs"), mounts=(mount,), linux=oci.Linux())
+    for foreign, expected in ((("uts",), "mount"), ((kind,), "attach")):
+        steps = mount_plan.plan(spec, v1_hierarchies=(), foreign=foreign)
+        assert steps[1].describe().startswith(expected)
+
+
 def test_the_whole_plan_in_order() -> None:
     spec = oci.Spec(
         process=oci.Process(cwd="/", terminal=True),
