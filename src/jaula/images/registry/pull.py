@@ -178,9 +178,9 @@ def _stored_id(store: ImageStore, name: str) -> str | None:
 def _config(
     store: ImageStore, source: Repository, config: Descriptor, cancel: Cancellation
 ) -> bytes:
-    if store.blobs.size(config.digest) == config.size:
-        with suppress(CorruptState):  # a damaged configuration is fetched again
-            return store.blobs.document(config.digest, config.size)
+    # A damaged configuration is fetched again, and one that is removed meanwhile.
+    with suppress(CorruptState, NotFound):
+        return store.blobs.document(config.digest, config.size)
     return source.config(config, cancel)
 
 

@@ -49,6 +49,24 @@ def breaking(data: bytes, *, ranges: bool) -> Callable[[Request], None]:
     return script
 
 
+def test_a_configuration_that_is_removed_meanwhile_is_fetched(
+    puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image of the last name is removed just before the pull reads its configuration."""
+    with ScriptedRegistry(SMALL) as registry:
+        image = puller.pull(f"{registry.name}/box:1")
+        document = puller.store.blobs.document
+
+        def remove_first(digest: str, size: int | None = None) -> bytes:
+            monkeypatch.undo()
+            puller.store.remove(image.id)
+            return document(digest, size)
+
+        monkeypatch.setattr(puller.store.blobs, "document", remove_first)
+        assert puller.pull(f"{registry.name}/box:1").id == image.id
+    assert note(puller) == "small"
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_an_interrupted_download_is_resumed(puller: Puller, ranges: bool) -> None:
     with ScriptedRegistry(BIG) as registry:
