@@ -209,7 +209,9 @@ class Watch:
             while keep_on():
                 now = time.monotonic()
                 if now >= list_at:
+                    begun = time.process_time()
                     due |= self._list(reports)
+                    self._budget.spend(now, time.process_time() - begun)
                     list_at = now + LISTING
                 if now >= round_at:
                     due |= set(self._rows)
