@@ -27,6 +27,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     import time
 
     from jaula import cgroups
+    from jaula.daemon import process_limits
     from jaula.engine.containers.engine_socket import EngineSockets
     from jaula.engine.containers.resolved_request import resolve
     from jaula.engine.engine import Engine
@@ -67,7 +68,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
         driver, warnings = cgroups.delegated(reason), _lacking(str(paths.run), reason)
     else:
         driver = cgroups.detect()
-    warnings += _unproven(config)
+    warnings += (*_unproven(config), *process_limits.file_limit_warnings())
     layers = LayerStore(paths)
     images = ImageStore(paths, layers, durable=config.durable)
     images.hold(registry.layers)

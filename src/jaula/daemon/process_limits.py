@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+
 _M_ARENA_MAX = -8  # malloc.h
 
 
+NEEDED_FILES = 20_000
+"""Open files of an engine that runs 4,000 containers and serves as many clients as it accepts.
+
+A container has up to 4: its shim, its engine socket, and listeners of published ports. A client (of
+1,024) and a transfer (of 512) have up to 2. An idle engine has 100.
+"""
+
+
 def raise_file_limit() -> None:
-    """Raise the limit of open files: each client and each running container needs one.
+    """Raise the limit of open files to what the engine needs, or as far as the kernel permits.
 
     Limits of containers are in their specs and do not change.
     """
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < NEEDED_FILES:
+        with contextlib.suppress(ValueError, OSError):  # file_limit_warnings reports it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (NEEDED_FILES, NEEDED_FILES))
+            return
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def file_limit_warnings() -> tuple[str, ...]:
+    """Return the warning of ``info`` if the limit of open files is less than the engine needs."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= NEEDED_FILES:
+        return ()
+    warning = (
+        f"the engine may open {soft} files, and needs {NEEDED_FILES} for many containers and"
+        f" clients: set LimitNOFILE={NEEDED_FILES} in its unit, or raise fs.nr_open"
+    )
+    return (warning,)
 
 
 def trim_heap() -> None:
