@@ -81,7 +81,7 @@ class Database:
         self._fsync_error = ""
         self._unsynced: tuple[Path, ...] = (path.parent,)  # has new files
         self.changes = 0
-        """The number of changes since the file was opened."""
+        """The number of durable changes since the file was opened."""
         try:
             path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -124,23 +124,26 @@ class Database:
                 raise
             self._db.execute("COMMIT")
 
-    def put(self, table: str, key: str, document: msgspec.Struct) -> None:
-        """Write one record. A crash of the engine keeps it; :meth:`sync` writes it to the disk."""
-        self.put_raw(table, key, msgspec.json.encode(document))
+    def put(self, table: str, key: str, document: msgspec.Struct, *, durable: bool = True) -> None:
+        """Write one record. A crash of the engine keeps it; :meth:`sync` writes it to the disk.
 
-    def put_raw(self, table: str, key: str, data: bytes) -> None:
+        A change that is not ``durable`` means nothing after a power failure: no one waits for it.
+        """
+        self.put_raw(table, key, msgspec.json.encode(document), durable=durable)
+
+    def put_raw(self, table: str, key: str, data: bytes, *, durable: bool = True) -> None:
         """Write one record that is already encoded."""
         try:
             self._db.execute(_PUT[table], (key, data))
-            self.changes += 1
+            self.changes += durable
         except sqlite3.Error as error:
             raise self._translate(error) from error
 
-    def delete(self, table: str, key: str) -> None:
+    def delete(self, table: str, key: str, *, durable: bool = True) -> None:
         """Delete one record; an absent record is not an error."""
         try:
             self._db.execute(_DELETE[table], (key,))
-            self.changes += 1
+            self.changes += durable
         except sqlite3.Error as error:
             raise self._translate(error) from error
 

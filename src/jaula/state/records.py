@@ -345,6 +345,11 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
 
     @property
+    def is_transient(self) -> bool:
+        """Whether a power failure ends and removes the container: a build step, or with --rm."""
+        return bool(self.build) or self.body.host_config.auto_remove
+
+    @property
     def resolved(self) -> ResolvedRequest:
         """Return the resolved request.
 

@@ -160,7 +160,7 @@ async def create(
         if resolved.mounts or resolved.volumes_from:
             mounts = await mounter.create_sources(record)
             record = msgspec.structs.replace(record, mounts=mounts)
-        if services.config.durable:
+        if services.config.durable and not record.is_transient:
             await in_thread(services.snapshots.sync, container_id)
         container = Container(record)
         services.container_store.add(container)

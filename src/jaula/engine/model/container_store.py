@@ -156,11 +156,13 @@ class ContainerStore:
 
     def save(self, container: Container) -> None:
         """Write the record in one transaction."""
-        self._database.put(TABLE, container.id, container.record)
+        record = container.record
+        self._database.put(TABLE, container.id, record, durable=not record.is_transient)
 
     def forget(self, container: Container) -> None:
         """Remove the record and release the name."""
-        self._database.delete(TABLE, container.id)
+        durable = not container.record.is_transient
+        self._database.delete(TABLE, container.id, durable=durable)
         self._by_id.pop(container.id, None)
         self._steps.pop(container.id, None)
         self.free_level(container.id)

@@ -1,11 +1,17 @@
-"""Names and ids."""
+"""Names, ids, and the durability of records."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from jaula.engine.model.container_store import check_name, new_id, random_name
+from jaula.engine.model.container import Container
+from jaula.engine.model.container_store import ContainerStore, check_name, new_id, random_name
 from jaula.errors import InvalidRequest
+from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.state.database import Database
+from jaula.state.records import ContainerRecord
 
 
 @pytest.mark.parametrize("name", ["ab", "a.b", "A_1-x", "0a", "/web", "a" * 255])
@@ -38,3 +44,19 @@ def test_ids_are_sixty_four_digits_and_no_number() -> None:
         assert len(made) == 64
         assert not made[:12].isdecimal()
         int(made, 16)
+
+
+@pytest.mark.parametrize(
+    ("auto_remove", "build", "waited"), [(False, "", 2), (True, "", 0), (False, "b1", 0)]
+)
+def test_no_client_waits_for_the_record_of_a_container_that_a_power_failure_removes(
+    tmp_path: Path, auto_remove: bool, build: str, waited: int
+) -> None:
+    database = Database(tmp_path / "jaula.db")
+    body = ContainerCreate(image="box", host_config=HostConfig(auto_remove=auto_remove))
+    container = Container(ContainerRecord("1" * 64, "web", 1, body, "sha256:00", build=build))
+    store, before = ContainerStore(database), database.changes
+    store.save(container)
+    store.forget(container)
+    assert database.changes == before + waited
+    database.close()
