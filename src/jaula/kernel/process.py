@@ -189,7 +189,7 @@ def kill_if(pid: int, condition: Callable[[int], bool]) -> bool:
     return True
 
 
-def fd_name(pid: int | str, fd: int | str) -> str:
+def fd_name(pid: int | str, fd: int | str, proc_root: str = "/proc") -> str:
     """Return the kernel's name of an open file of a process: proc_pid_fd(5).
 
     It is empty if it is longer than a page, which any process can bring about.
@@ -197,7 +197,7 @@ def fd_name(pid: int | str, fd: int | str) -> str:
     :raises OSError: when the file was closed, the process has exited or belongs to another user.
     """
     try:
-        return os.readlink(f"/proc/{pid}/fd/{fd}")
+        return os.readlink(f"{proc_root}/{pid}/fd/{fd}")
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return ""

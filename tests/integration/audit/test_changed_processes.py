@@ -17,6 +17,7 @@ import pytest
 from harness import containers
 from harness.audits import Audited
 from harness.engine import PrivateEngine
+from jaula.audit.model.result import Verdict
 from jaula.kernel import mountinfo
 
 KINDS = ("user", "pid", "net", "ipc", "uts", "cgroup", "mnt")
@@ -220,3 +221,18 @@ def test_a_raised_limit_of_any_process_fails(
     failing = shared.failing()
     assert set(failing) == {"process limits"}
     assert told in failing["process limits"]
+
+
+def test_an_open_directory_with_a_long_path_is_the_containers_own(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    """The kernel does not name it: any program can so end a verification."""
+    wrap = f"mkdir w; mv d w/{'d' * 250}; mv w d; i=$((i+1))"
+    grow = f"mkdir d; exec 3<d; i=0; while [ $i -lt 17 ]; do {wrap}; done"
+    script = f"cd /tmp && {grow}; echo ready; exec sleep 600"
+    with containers.running(engine, busybox, "sh", "-c", script) as name:
+        containers.eventually(
+            lambda: "ready" in engine.cli("jaula", "logs", name).stdout, "the directory is open"
+        )
+        row = Audited(engine, name).rows()["descriptors"]
+        assert row.verdict is Verdict.HOLDS, row

@@ -21,7 +21,7 @@ from jaula.audit.model.container import READ_LIMIT, AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
-from jaula.kernel.process import pidfd_getfd, pidfd_open
+from jaula.kernel.process import fd_name, pidfd_getfd, pidfd_open
 
 MAX_FILES = 100_000
 SIOCGSKNS = 0x894C  # linux/sockios.h: a descriptor of the socket's network namespace
@@ -75,6 +75,10 @@ def _mounts(container: AuditedContainer, pid: int) -> tuple[MountInfo, ...]:
     return mountinfo.read(f"{container.proc_root}/{pid}/mountinfo", limit=READ_LIMIT)
 
 
+LONG_PATH = "/(a path longer than a page)"
+"""The name of a file that the kernel does not tell."""
+
+
 def _outside(
     container: AuditedContainer, pid: int, mount_ids: set[int], pids: set[int]
 ) -> Iterator[tuple[int, str]]:
@@ -82,7 +86,7 @@ def _outside(
     directory = f"{container.proc_root}/{pid}"
     for number in sorted(map(int, os.listdir(f"{directory}/fd"))):
         try:
-            target = os.readlink(f"{directory}/fd/{number}")
+            target = fd_name(pid, number, container.proc_root) or LONG_PATH
             with open(f"{directory}/fdinfo/{number}", encoding="ascii", errors="replace") as file:
                 info = file.read()
             status = os.stat(f"{directory}/fd/{number}")
