@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jaula.config import EngineConfig
-from jaula.engine.containers.log_config import check, log_options
+from jaula.engine.containers.log_config import attributes, check, log_options
 from jaula.errors import InvalidRequest
-from jaula.spec.api import LogConfig
+from jaula.spec.api import ContainerCreate, LogConfig
+from jaula.state.records import ContainerRecord
 
 ENGINE = EngineConfig(log_options={"max-size": "1m", "compress": "true"})
 
@@ -42,3 +43,23 @@ def test_another_driver_gets_none_of_them() -> None:
 def test_an_engine_log_driver_that_no_container_could_use_is_refused(config: EngineConfig) -> None:
     with pytest.raises(InvalidRequest, match="invalid logging driver or options"):
         check(config)
+
+
+def test_an_expression_selects_labels_and_variables() -> None:
+    body = ContainerCreate(image="box", labels={"app.x": "1", "other": "2"}, env=("TIER=3", "A=4"))
+    record = ContainerRecord("1" * 64, "web", 1, body, "sha256:00")
+    options = {"labels-regex": r"^app\.", "env-regex": "^TI"}
+    assert attributes(options, record) == {"TIER": "3", "app.x": "1"}
+
+
+def test_an_expression_takes_time_by_the_length_of_a_name() -> None:
+    """A backtracking matcher would try 2 to the power of 50 ways."""
+    body = ContainerCreate(image="box", labels={"a" * 50 + "!": "1"})
+    record = ContainerRecord("1" * 64, "web", 1, body, "sha256:00")
+    assert attributes({"labels-regex": "^(a+)+$"}, record) == {}
+
+
+@pytest.mark.parametrize("text", ["(", "a(?=b)", "(x{900}){900}", "\\1"])
+def test_an_expression_that_is_not_valid_or_too_large_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"log opt labels-regex: .* not a valid regular"):
+        log_options(EngineConfig(), LogConfig(type="json-file", config={"labels-regex": text}))
