@@ -95,6 +95,7 @@ class PrivateEngine:
             *("--cgroup-parent", self.cgroup_parent),
             *("--subid-start", str(2_000_000_000 + self.index * 5_000_000)),
             *("--subid-count", "5000000"),
+            *("--durability", "relaxed"),  # tests of power failures set another one
             *self.extra_flags,
         ]
 
