@@ -3,6 +3,7 @@
     <root>/<id>/state.json    the fields of :class:`Record`; written atomically
     <root>/<id>/config.json   the spec from when the container was created
     <root>/<id>/start.sock    exists while init waits to be started; init listens on it
+    <root>/<id>/notify/       of the notify socket, if the caller is a service
 
 The lock is flock(2) on the directory: it is released when its holder exits, in whatever way. A
 directory without a live creator and without a live process is a stopped container, however far the
@@ -235,7 +236,12 @@ class Container:
     def remove(self) -> None:
         """Remove the directory and everything in it."""
         for name in os.listdir(self.fd):
-            os.unlink(name, dir_fd=self.fd)
+            try:
+                os.unlink(name, dir_fd=self.fd)
+            except IsADirectoryError:  # that of the notify socket
+                import shutil
+
+                shutil.rmtree(name, dir_fd=self.fd)
         os.rmdir(self.path)
 
     # the socket

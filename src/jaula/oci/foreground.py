@@ -15,6 +15,10 @@ import tty
 from jaula.kernel import process
 from jaula.kernel.tty import set_size
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.oci.notify_socket import NotifySocket
+
 _NOT_FORWARDED = frozenset(
     (
         signal.SIGCHLD,
@@ -43,8 +47,11 @@ def terminal_size() -> tuple[int, int]:
     return termios.tcgetwinsize(0) if os.isatty(0) else (0, 0)
 
 
-def wait_for_exit(pid: int, master: int = -1) -> int:
-    """Wait for a child of ours; return its exit status as shells count it."""
+def wait_for_exit(pid: int, master: int = -1, notify: NotifySocket | None = None) -> int:
+    """Wait for a child of ours; return its exit status as shells count it.
+
+    The states that it sends to ``notify`` are relayed with this process as the main one.
+    """
     pidfd = os.pidfd_open(pid)
     wakeup_read, wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
@@ -61,15 +68,21 @@ def wait_for_exit(pid: int, master: int = -1) -> int:
     poll.register(wakeup_read, select.POLLIN)
     if terminal is not None:
         terminal.register(poll)
+    if notify is not None:
+        poll.register(notify, select.POLLIN)
     try:
         while True:
             for fd, _ in poll.poll():
                 if fd == pidfd:
                     if terminal is not None:
                         terminal.drain()
+                    if notify is not None:
+                        notify.finish(os.getpid())
                     return process.exit_code(os.waitpid(pid, 0)[1])[0]
                 if fd == wakeup_read:
                     _forward(os.read(wakeup_read, 256), pidfd, terminal)
+                elif notify is not None and fd == notify.fileno():
+                    notify.relay(os.getpid())
                 elif terminal is not None:
                     terminal.relay(fd)
     finally:

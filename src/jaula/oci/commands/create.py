@@ -16,7 +16,7 @@ from jaula.cgroups import cgroup_path
 from jaula.cgroups.device_rules import with_default_devices
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.oci import bundle as bundles
-from jaula.oci import console, preserve_fds, services
+from jaula.oci import console, notify_socket, preserve_fds, services
 from jaula.oci.args import SWITCH, VALUE, CommandArgs
 from jaula.oci.commands import delete
 from jaula.oci.container import CONFIG, STATE, Container, Record, check_id, process_facts
@@ -48,6 +48,7 @@ class CreatedContainer(msgspec.Struct, frozen=True):
     record: Record
     spec: oci.Spec
     handle: ProcessHandle
+    notify: notify_socket.NotifySocket | None  # None as well when init waits to be started
 
 
 def run(args: CommandArgs) -> int:
@@ -69,6 +70,9 @@ def create_container(
     check_id(container_id)
     listen = preserve_fds.listen_variables(os.environ, os.getpid())
     preserve = preserve_fds.count(options, int(listen.get("LISTEN_FDS", 0)))
+    notify_address = notify_socket.host_address(os.environ)
+    variables = [f"{name}={value}" for name, value in listen.items()]
+    notify = None
     bundle = os.path.realpath(options.get("bundle") or ".")
     args.log.step(f"read and validate {bundle}/{CONFIG}")
     spec = bundles.load(bundle)
@@ -98,6 +102,14 @@ def create_container(
             args.log.step(f"write {container.path}")
             container.write(CONFIG, oci.encode(spec))
             container.write(STATE, record.encode())
+            added_mounts: tuple[oci.Mount, ...] = ()
+            if notify_address:
+                notify_socket.make_directory(container)
+                added_mounts = (_notify_mount(container),)
+                variables.append(notify_socket.variable())
+                if not wait_for_start:
+                    warn = args.log.warning
+                    notify = notify_socket.open_socket(container, notify_address, warn)
             relay_terminal = foreground and spec.process.terminal
             handle = _launch(
                 args,
@@ -107,7 +119,8 @@ def create_container(
                 wait_for_start=wait_for_start,
                 preserve=preserve,
                 relay_terminal=relay_terminal,
-                listen=listen,
+                variables=tuple(variables),
+                mounts=added_mounts,
             )
         except BaseException:
             container.remove()
@@ -118,7 +131,7 @@ def create_container(
             delete.kill(record)
             delete.remove(args, container, record)
             raise
-    return CreatedContainer(record, spec, handle)
+    return CreatedContainer(record, spec, handle, notify)
 
 
 def _launch(
@@ -130,11 +143,12 @@ def _launch(
     wait_for_start: bool,
     preserve: int,
     relay_terminal: bool,
-    listen: dict[str, str],
+    variables: tuple[str, ...],
+    mounts: tuple[oci.Mount, ...],
 ) -> ProcessHandle:
     """Create init; with ``relay_terminal`` its terminal gets the size of the caller's.
 
-    ``listen`` are variables for its environment, about the sockets that it inherits.
+    ``variables`` and ``mounts`` are added to those of the spec.
     """
     options = args.options
     listener = container.listen() if wait_for_start else None
@@ -157,10 +171,11 @@ def _launch(
         )
         interfaces = services.load(args.settings, spec.annotations)
         _refuse_frozen(interfaces.cgroups, record.cgroup)
-        mounts = tuple(mount_options.with_cleared_flags(mount) for mount in spec.mounts)
-        complete = structs.replace(_with_device_rules(spec, args.settings), mounts=mounts)
-        if listen and spec.process is not None:
-            variables = (f"{name}={value}" for name, value in listen.items())
+        every_mount = tuple(
+            mount_options.with_cleared_flags(mount) for mount in (*spec.mounts, *mounts)
+        )
+        complete = structs.replace(_with_device_rules(spec, args.settings), mounts=every_mount)
+        if variables and spec.process is not None:
             process = structs.replace(spec.process, env=(*spec.process.env, *variables))
             complete = structs.replace(complete, process=process)
         handle = create.start(complete, runtime_options, interfaces)
@@ -173,6 +188,15 @@ def _launch(
     for warning in handle.warnings:
         args.log.warning(warning)
     return handle
+
+
+def _notify_mount(container: Container) -> oci.Mount:
+    """Return the mount of the directory of the container's notify socket."""
+    return oci.Mount(
+        notify_socket.MOUNT_POINT,
+        source=f"{container.path}/{notify_socket.DIRECTORY}",
+        options=notify_socket.MOUNT_OPTIONS,
+    )
 
 
 def _refuse_frozen(driver: CgroupDriver, path: str) -> None:

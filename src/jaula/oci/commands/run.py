@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from jaula.oci.args import SWITCH, CommandArgs
 from jaula.oci.commands import delete
 from jaula.oci.commands.create import FLAGS as CREATE_FLAGS
@@ -31,11 +33,13 @@ def run(args: CommandArgs) -> int:
     created = create_container(args, container_id, wait_for_start=False, foreground=relay_terminal)
     with Container.open(args.settings.root, container_id) as container:
         run_poststart(args, container, created.record)
+    pid, notify = created.handle.pid, created.notify
     if detach:
+        if notify is not None:
+            pidfd = os.pidfd_open(pid)  # a child of ours, which is not reaped
+            notify.wait_for_ready(pid, pidfd)
         return 0
-    code = foreground.wait_for_exit(
-        created.handle.pid, created.handle.master if relay_terminal else -1
-    )
+    code = foreground.wait_for_exit(pid, created.handle.master if relay_terminal else -1, notify)
     if not args.options.on("keep"):
         with Container.open(args.settings.root, container_id) as container:
             container.lock()

@@ -8,6 +8,10 @@ from jaula.errors import Conflict, JaulaError, RuntimeFailure
 from jaula.oci.args import CommandArgs
 from jaula.oci.container import CONFIG, SOCKET, Container, Record, executed
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.oci.notify_socket import NotifySocket
+
 FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
 START = b"S"  # init waits for this message
@@ -28,13 +32,29 @@ def run(args: CommandArgs) -> int:
             raise Conflict("cannot start a container that has stopped")
         if status != "created":
             raise Conflict("cannot start an already running container")
+        notify = _notify_socket(args, container)
         args.log.step(f"tell process {record.pid} to continue")
         start_init(container, record)
         args.log.step("the program runs")
         verify_labels(container, record)
         container.unlock()  # a hook may want to use the container
         run_poststart(args, container, record)
+        if notify is not None:
+            from jaula.oci.commands.delete import open_process
+
+            args.log.step("wait until the program is ready")
+            notify.wait_for_ready(record.pid, open_process(record))
     return 0
+
+
+def _notify_socket(args: CommandArgs, container: Container) -> NotifySocket | None:
+    """Return the socket for the program's states; None if the caller does not expect any."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return None
+    from jaula.oci import notify_socket
+
+    address = notify_socket.host_address(os.environ)
+    return notify_socket.open_socket(container, address, args.log.warning)
 
 
 def start_init(container: Container, record: Record) -> None:
