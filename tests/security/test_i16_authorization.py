@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from harness.container_records import change_records
 from harness.engine import PROJECT, PrivateEngine
 
 MEMBER, RESTRICTED, READER, STRANGER, OTHER, BOUNDED, SHARED, LATE_READER = range(54001, 54009)
+CONTROLLER = 54009
 GROUP, MOUNTERS = 54100, 54101
 
 POLICY = """
@@ -46,6 +48,10 @@ access = "read"
 
 [user.54008]
 access = "read"
+
+[user.54009]
+access = "run"
+others = "control"
 
 [user.54006]
 access = "run"
@@ -494,7 +500,8 @@ def test_a_container_makes_no_volume_for_a_user_who_may_make_none(
 
 def test_volumes_that_exist_may_be_used_by_a_user_who_may_make_none(guarded: PrivateEngine) -> None:
     restricted = ApiUser(guarded, RESTRICTED, RESTRICTED)
-    assert guarded.request("POST", "/volumes/create", {"Name": "there"}).status == 201
+    shared = {"Name": "there", "Labels": {"io.jaula.shared": ""}}
+    assert guarded.request("POST", "/volumes/create", shared).status == 201
     made = restricted.create("busybox", Binds=["there:/v"])
     assert made.status == 201
     body = {
@@ -507,6 +514,107 @@ def test_volumes_that_exist_may_be_used_by_a_user_who_may_make_none(guarded: Pri
     for reply in (inherits, made):
         restricted.request("DELETE", f"/containers/{reply.json()['Id']}")
     assert guarded.request("DELETE", "/volumes/there").status == 204
+
+
+# -- networks and volumes of other users ---------------------------------------------------------
+
+
+@contextlib.contextmanager
+def belongings(owner: ApiUser, *labels: str) -> Iterator[tuple[str, str]]:
+    """Make a volume and a network of a user; yield their name and the id of the network."""
+    name = containers.unique("owned")
+    body = {"Name": name, "Labels": dict.fromkeys(labels, "")}
+    assert owner.request("POST", "/volumes/create", body).status == 201
+    network = owner.request("POST", "/networks/create", body)
+    assert network.status == 201, network
+    try:
+        yield name, network.json()["Id"]
+    finally:
+        for kind in ("volumes", "networks"):
+            assert owner.request("DELETE", f"/{kind}/{name}").status in (204, 404)
+
+
+def uses(name: str, network: str) -> list[dict[str, Any]]:
+    """Return the bodies of containers that use a volume or a network."""
+    mount = {"Type": "volume", "Source": name, "Target": "/v"}
+    return [
+        {"HostConfig": {"Binds": [f"{name}:/v"]}},
+        {"HostConfig": {"Binds": [f"{name}:/v:ro"]}},
+        {"HostConfig": {"Mounts": [mount]}},
+        {"HostConfig": {"NetworkMode": name}},
+        {"HostConfig": {"NetworkMode": network[:12]}},
+        {"NetworkingConfig": {"EndpointsConfig": {name: {}}}},
+        {
+            "HostConfig": {"NetworkMode": "bridge"},
+            "NetworkingConfig": {"EndpointsConfig": {"bridge": {}, network: {}}},
+        },
+    ]
+
+
+@pytest.mark.parametrize("owner", [OTHER, 0])
+def test_networks_and_volumes_of_another_user_cannot_be_used(
+    guarded: PrivateEngine, member: ApiUser, owner: int
+) -> None:
+    with belongings(ApiUser(guarded, owner, owner, (GROUP,))) as (name, network):
+        own = member.create("busybox").json()["Id"]
+        connect = {"Container": own}
+        refused = [
+            member.request("POST", "/containers/create", {"Image": "busybox"} | fields)
+            for fields in uses(name, network)
+        ]
+        refused += [
+            member.request("POST", f"/networks/{name}/connect", connect),
+            member.request("POST", f"/networks/{network[:12]}/connect", connect),
+            member.request("DELETE", f"/networks/{name}"),
+            member.request("DELETE", f"/networks/{network}"),
+            member.request("DELETE", f"/volumes/{name}"),
+            member.request("DELETE", f"/volumes/{name}?force=1"),
+        ]
+        for reply in refused:
+            assert reply.status == 403, reply
+            assert f"{name} of uid {owner}" in message(reply)
+            assert 'others = "control"' in message(reply)
+        assert guarded.request("POST", f"/networks/{name}/connect", connect).status == 200
+        left = member.request("POST", f"/networks/{name}/disconnect", connect)
+        assert left.status == 200  # the container is the member's
+        assert member.request("DELETE", f"/containers/{own}").status == 204
+        assert member.request("DELETE", "/volumes/absent").status == 404
+        assert member.request("DELETE", "/networks/absent").status == 404
+
+
+@pytest.mark.parametrize(
+    ("uid", "label", "removes"), [(CONTROLLER, "other", True), (MEMBER, "io.jaula.shared", False)]
+)
+def test_networks_and_volumes_may_be_used_with_a_grant_or_if_shared(
+    guarded: PrivateEngine, uid: int, label: str, removes: bool
+) -> None:
+    user = ApiUser(guarded, uid, uid, (GROUP,))
+    with belongings(ApiUser(guarded, OTHER, OTHER, (GROUP,)), label) as (name, network):
+        for fields in uses(name, network):
+            body = {"Image": "busybox", "Cmd": ["true"]} | fields
+            made = user.request("POST", "/containers/create", body)
+            assert made.status == 201, made
+            path = f"/containers/{made.json()['Id']}"
+            assert user.request("POST", f"{path}/start").status == 204
+            assert user.request("DELETE", f"{path}?force=1").status == 204
+        for kind in ("volumes", "networks"):
+            reply = user.request("DELETE", f"/{kind}/{name}")
+            assert reply.status == (204 if removes else 403), reply
+
+
+def test_a_prune_removes_what_the_user_may_remove(guarded: PrivateEngine, member: ApiUser) -> None:
+    other, controller = (ApiUser(guarded, uid, uid, (GROUP,)) for uid in (OTHER, CONTROLLER))
+
+    def prune(user: ApiUser) -> list[str]:
+        networks = user.request("POST", "/networks/prune").json()["NetworksDeleted"] or []
+        query = urllib.parse.quote('{"all":["1"]}')
+        reply = user.request("POST", f"/volumes/prune?filters={query}")
+        return networks + (reply.json()["VolumesDeleted"] or [])
+
+    with belongings(other, "io.jaula.shared") as (others, _), belongings(member) as (own, _):
+        pruned = prune(member)
+        assert (pruned.count(own), pruned.count(others)) == (2, 0)
+        assert prune(controller).count(others) == 2
 
 
 # -- one parse -----------------------------------------------------------------------------------
@@ -586,7 +694,10 @@ def test_a_start_authorizes_the_resolved_request_and_not_the_stored_body(
         "host-mount": ("-v", f"{tmp_path}:/host"),
         "host-namespace=pid": ("--pid", "host"),
         "device=/dev/null": ("--device", "/dev/null"),
+        "use volume vault": ("-v", "vault:/v"),
+        "use network inner": ("--network", "inner"),
     }
+    assert engine.request("POST", "/networks/create", {"Name": "inner"}).status == 201
     for number, flags in enumerate(powers.values()):
         made = engine.cli("jaula", "create", "--name", f"c{number}", *flags, "busybox", "true")
         assert made.returncode == 0, made.stderr
@@ -607,6 +718,10 @@ def test_a_start_authorizes_the_resolved_request_and_not_the_stored_body(
             reply = member.request("POST", f"/containers/c{number}/{act}")
             assert reply.status == 403, reply
             assert ask in message(reply)
+    volume = list(powers).index("use volume vault")
+    for method, path in (("GET", "/v"), ("HEAD", "/v"), ("PUT", "/")):
+        copy = member.request(method, f"/containers/c{volume}/archive?path={path}")
+        assert copy.status == 403, copy
 
 
 # -- directories of the host ---------------------------------------------------------------------

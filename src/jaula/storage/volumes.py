@@ -43,6 +43,7 @@ from jaula.storage.trees import (
 )
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
+_ROOT = "0"  # the uid, as an owner
 _INCOMPLETE = ".new-"
 _REMOVED = ".gone-"
 
@@ -240,8 +241,11 @@ class VolumeStore:
         return names
 
     def describe(self, name: str) -> None:
-        """Write a new ``volume.json`` without labels for one of :meth:`without_metadata`."""
-        document = _Document(datetime.now(UTC).isoformat(timespec="seconds"))
+        """Write a new ``volume.json`` without labels for one of :meth:`without_metadata`.
+
+        Its owner is root: the one who created it is not known.
+        """
+        document = _Document(datetime.now(UTC).isoformat(timespec="seconds"), owner=_ROOT)
         temporary = f".volume-{secrets.token_hex(8)}"
         with open_directory(self._directory / name) as top:
             write_new(top, temporary, msgspec.json.encode(document))

@@ -127,6 +127,15 @@ def test_a_damaged_document_is_reported(volumes: VolumeStore, paths: Paths) -> N
         volumes.get("data")
 
 
+def test_a_volume_whose_owner_is_not_known_any_more_is_of_root(
+    volumes: VolumeStore, paths: Paths
+) -> None:
+    volumes.create("data", owner="1000")
+    (paths.volumes / "data/volume.json").write_text("{")
+    volumes.describe("data")
+    assert volumes.get("data").owner == "0"
+
+
 def test_leftovers_of_a_crash_are_removed(volumes: VolumeStore, paths: Paths) -> None:
     volumes.create("data")
     (paths.volumes / ".new-1/_data").mkdir(parents=True)

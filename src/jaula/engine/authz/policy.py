@@ -102,11 +102,11 @@ class AccessLevel(IntEnum):
 
 
 class ContainerAccess(IntEnum):
-    """What a caller may do with containers of other owners."""
+    """What a caller may do with containers, networks and volumes of other owners."""
 
     LIST = 0  # list and inspect them, without the values of their environment
     READ = 1  # read their output, files and whole configuration
-    CONTROL = 2  # enter, change, stop and remove them
+    CONTROL = 2  # enter, change, stop and remove them; use and remove networks and volumes
 
 
 class HostMount(msgspec.Struct, frozen=True):
@@ -308,6 +308,9 @@ class ContainerEntry(msgspec.Struct, frozen=True):
     users: frozenset[int] = frozenset()
     groups: frozenset[int] = frozenset()
 
+
+SHARED_LABEL = "io.jaula.shared"
+"""The label of a network or volume that callers other than its owner may use, but not remove."""
 
 LABEL = "label="
 """The start of the key of an entry by label."""

@@ -19,15 +19,16 @@ from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import AccessLevel, ContainerAccess
 from jaula.engine.authz.policy_file import DEFAULT_PATH
 from jaula.engine.containers.create import Bounds
+from jaula.engine.networks import endpoints
 from jaula.engine.relaxations import Relaxation
 from jaula.engine.secrets.store import SecretKind
 from jaula.engine.volumes.create import VolumeMounter
-from jaula.errors import JaulaError, NotAuthorized, NotFound
+from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.spec.api_params import ContainerPeer, Peer, Remote
 from jaula.state.audit_log import AuditEntry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from types import TracebackType
 
     from jaula.engine.authz.limits import Demand
@@ -37,9 +38,12 @@ if TYPE_CHECKING:
     from jaula.engine.model.filters import Filters
     from jaula.engine.model.services import Services
     from jaula.engine.relaxations import Privilege
+    from jaula.spec.api import ContainerCreate
     from jaula.spec.api_params import Origin
+    from jaula.spec.network import NetworkRecord
     from jaula.state.audit_trail import AuditTrail
-    from jaula.state.records import ResolvedRequest
+    from jaula.state.records import ContainerRecord, MountRecord, ResolvedRequest
+    from jaula.storage.volumes import Volume
 
 DONE, FAILED, CLIENT_CLOSED = 200, 500, 499  # statuses; nginx uses 499 for a client that left
 _VISIBLE_EVENTS = (
@@ -311,6 +315,93 @@ class Session:
             for reference in references:
                 self.require_secret(kind, reference.source)
 
+    def controls(self, item: NetworkRecord | Volume) -> bool:
+        """Return whether the caller may use and remove a network or volume.
+
+        One without an owner is of an engine that recorded none: it belongs to every caller.
+        """
+        return not item.owner or self.can_access_owner(item.owner, ContainerAccess.CONTROL)
+
+    def require_network_use(self, ref: str) -> None:
+        """Check that the caller may connect containers to a network. Skip one that is unknown.
+
+        :raises NotAuthorized: when it may not.
+        """
+        if (network := self._network(ref)) is not None:
+            self._require_use("network", network)
+
+    def require_network_removal(self, ref: str) -> None:
+        """Check that the caller may remove a network. Skip one that is unknown.
+
+        :raises NotAuthorized: when it may not.
+        """
+        if (network := self._network(ref)) is not None:
+            self._require_removal("network", network)
+
+    def require_volume_removal(self, name: str) -> None:
+        """Check that the caller may remove a volume. Skip one that is unknown.
+
+        :raises NotAuthorized: when it may not.
+        """
+        if self.services.volumes.exists(name):
+            self._require_removal("volume", self.services.volumes.get(name))
+
+    def authorize_networks(self, body: ContainerCreate, resolved: ResolvedRequest) -> None:
+        """Check that the caller may use the networks that a new container is connected to.
+
+        :raises NotAuthorized: for the first one that it may not use.
+        """
+        for ref in (resolved.namespaces.network, *body.networking_config.endpoints_config):
+            self.require_network_use(ref)
+
+    def authorize_record(self, record: ContainerRecord) -> None:
+        """Check that the caller may use the networks and volumes of an existing container.
+
+        The caller has access to the container, so it has access to what belongs to its owner.
+
+        :raises NotAuthorized: for the first one that it may not use.
+        """
+        self.authorize_mounts(record.mounts, record.owner)
+        for name in endpoints.settings_of(record):
+            network = self._network(name)
+            if network is not None and network.owner != record.owner:
+                self._require_use("network", network)
+
+    def authorize_mounts(self, mounts: Iterable[MountRecord], owner: str) -> None:
+        """Check that the caller may use the volumes among the mounts of a container of ``owner``.
+
+        :raises NotAuthorized: for the first one that it may not use.
+        """
+        volumes = self.services.volumes
+        for mount in mounts:
+            if mount.type == "volume" and mount.name and volumes.exists(mount.name):
+                volume = volumes.get(mount.name)
+                if volume.owner != owner:
+                    self._require_use("volume", volume)
+
+    def _network(self, ref: str) -> NetworkRecord | None:
+        """Return a user's network by name or id; None for a predefined or unknown one."""
+        store = self.services.network_store
+        try:
+            return store.get(store.find(ref))
+        except (NotFound, InvalidRequest):
+            return None  # the use case reports it with its own text
+
+    def _require_use(self, kind: str, item: NetworkRecord | Volume) -> None:
+        if policy.SHARED_LABEL not in item.labels and not self.controls(item):
+            raise self.denial(
+                f"use {kind} {item.name} of {_owner_name(item.owner)}",
+                f'that owner may, or the operator grants others = "control"; a {kind} created with'
+                f" --label {policy.SHARED_LABEL} may be used by every user",
+            )
+
+    def _require_removal(self, kind: str, item: NetworkRecord | Volume) -> None:
+        if not self.controls(item):
+            raise self.denial(
+                f"remove {kind} {item.name} of {_owner_name(item.owner)}",
+                'that owner may, or the operator grants others = "control"',
+            )
+
     def require_images(self) -> None:
         """Check that the caller may change images, and make the engine contact a registry.
 
@@ -330,14 +421,21 @@ class Session:
             raise self.denial("change volumes")
 
     def authorize_volumes(self, resolved: ResolvedRequest) -> int:
-        """Check that the caller may create the volumes that a container needs and that are absent.
+        """Check that the caller may use the volumes of a new container, and create absent ones.
 
-        Return how many these are, 0 for a caller without limits.
+        Return how many are absent, 0 for a caller without limits.
 
         :raises NotAuthorized: when it may not.
         """
         if self.is_admin:
             return 0
+        self.authorize_mounts((request.mount for request in resolved.mounts), self.caller.key)
+        for source in resolved.volumes_from:
+            try:
+                record = self._engine.containers.find(source.container).record
+            except NotFound:
+                continue  # the use case reports it with its own text
+            self.authorize_mounts(record.mounts, record.owner)
         missing = VolumeMounter(self.services).missing(resolved)
         for request in missing if not self.rule.volumes else ():
             name = request.mount.name or f"for {request.mount.destination}"
@@ -480,6 +578,7 @@ class AuditedAction:
         """
         record = self.require_control(ref).record
         self.authorize(relaxations.of_record(record))
+        self._session.authorize_record(record)
         self._session.check_request(record.resolved)
 
     def require_control(self, ref: str) -> Container:

@@ -45,6 +45,8 @@ from jaula.spec.network import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 
@@ -261,8 +263,10 @@ class Networks:
         self._services.network_store.forget(network)
         self._emit("destroy", network)
 
-    async def prune(self, filters: Filters) -> Document:
-        """Remove every user's network without running containers; config-only networks stay.
+    async def prune(
+        self, filters: Filters, selects: Callable[[NetworkRecord], bool] = lambda _: True
+    ) -> Document:
+        """Remove the networks without containers that ``selects`` accepts; config-only ones stay.
 
         :raises InvalidRequest: when a filter is not ``until``, ``label`` or ``label!``.
         """
@@ -271,7 +275,7 @@ class Networks:
         for network in self._services.network_store:
             if not prune_selects(filters, network.labels, network.created / 1e9):
                 continue
-            if network.config_only or self._used(network.name):
+            if network.config_only or self._used(network.name) or not selects(network):
                 continue
             try:
                 await self.remove(network.name)

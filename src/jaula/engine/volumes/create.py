@@ -17,7 +17,7 @@ import msgspec
 from jaula.engine.containers import engine_socket
 from jaula.engine.model.container_store import new_id
 from jaula.engine.threads import in_thread
-from jaula.errors import InvalidRequest, NotFound
+from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.kernel.mounts import MOUNT_ATTR
 from jaula.runtime.create import mount_options
 from jaula.runtime.create.mount_options import MountOptions
@@ -104,12 +104,17 @@ class VolumeMounter:
             if request.mount.anonymous:
                 labels["com.docker.volume.anonymous"] = ""
             parse_driver_options(request.driver_opts)
-            _, is_new = await in_thread(
+            volume, is_new = await in_thread(
                 volumes.create, name, labels, request.driver_opts, record.owner
             )
             if is_new:
                 self._created.append(name)
                 self._services.events.emit("volume", "create", name, {"driver": "local"})
+            elif volume.owner != record.owner:  # the caller's right to it was not checked
+                raise Conflict(
+                    f"volume {name} was created by another client at the same time",
+                    hint="try again",
+                )
         if not request.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
             await asyncio.to_thread(self._copy_up, record, name, request.mount.destination)
         driver_source = parse_driver_options(volumes.get(name).options)

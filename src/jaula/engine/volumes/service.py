@@ -12,6 +12,8 @@ from jaula.errors import Conflict, NotFound
 from jaula.spec.api import VolumeCreate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.engine.model.services import Services
     from jaula.storage.volumes import Volume
 
@@ -88,8 +90,10 @@ class Volumes:
             return
         self._services.events.emit("volume", "destroy", name, {"driver": "local"})
 
-    async def prune(self, filters: Filters) -> Document:
-        """Remove unused volumes: anonymous ones, with ``all`` every one."""
+    async def prune(
+        self, filters: Filters, selects: Callable[[Volume], bool] = lambda _: True
+    ) -> Document:
+        """Remove unused volumes that ``selects`` accepts: anonymous ones, with ``all`` each one."""
         all_volumes = "all" in filters and truth("all", filters["all"])
         selectors = {key: values for key, values in filters.items() if key != "all"}
         _check(selectors)
@@ -99,6 +103,8 @@ class Volumes:
             if volume.name in used or not (all_volumes or _ANONYMOUS in volume.labels):
                 continue
             if not all(_fits(volume, key, values, used) for key, values in selectors.items()):
+                continue
+            if not selects(volume):
                 continue
             freed += max(0, await asyncio.to_thread(self._services.volumes.usage, volume.name))
             await self.remove(volume.name, force=True)

@@ -1,4 +1,4 @@
-"""A caller's share counts what it has and what is being created."""
+"""A caller's share counts what it has and what is being created. Objects have an owner."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from jaula.engine.authz.limits import Share
-from jaula.engine.authz.policy import AccessLevel, Caller, Policy, PolicyRule
+from jaula.engine.authz.policy import AccessLevel, Caller, ContainerAccess, Policy, PolicyRule
 from jaula.engine.authz.session import Session
 from jaula.errors import NotAuthorized
+from jaula.storage.volumes import Volume
 
 
 class Log:
@@ -73,3 +74,16 @@ def test_root_has_no_share() -> None:
     session.rule = PolicyRule(name="root", access=AccessLevel.ALL)
     with session.begin("network create", "a") as action:
         action.reserve(Share.NETWORKS, 1000)
+
+
+@pytest.mark.parametrize(
+    ("owner", "controls"), [("5", True), ("", True), ("0", False), ("6", False), ("15", False)]
+)
+def test_networks_and_volumes_belong_to_their_owner(owner: str, controls: bool) -> None:
+    (session,) = sessions(1, [], 5)
+    volume = Volume("v", "/v/_data", "", owner=owner)
+    assert session.controls(volume) == controls
+    session.rule = PolicyRule(
+        name="[default]", access=AccessLevel.RUN, container_access=ContainerAccess.CONTROL
+    )
+    assert session.controls(volume)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from jaula.engine import relaxations
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.relaxations import Privilege, Relaxation
-from jaula.engine.volumes.create import VolumeSource, mount_data, parse_driver_options, server_name
-from jaula.errors import InvalidRequest
+from jaula.engine.volumes.create import (
+    VolumeMounter,
+    VolumeSource,
+    mount_data,
+    parse_driver_options,
+    server_name,
+)
+from jaula.errors import Conflict, InvalidRequest
 from jaula.spec.api import ContainerCreate
 from jaula.spec.decode import decode
+from jaula.storage.volumes import CreatedVolume, Volume
 
 
 def parse(**options: str) -> VolumeSource:
@@ -88,3 +99,16 @@ def test_a_volume_that_mounts_the_host_is_a_relaxation() -> None:
     assert Privilege(Relaxation.DEVICE, "/etc") in relaxations.of_request(
         resolve(decode(body, ContainerCreate))
     )
+
+
+def test_a_volume_that_another_client_creates_at_the_same_time_is_not_mounted() -> None:
+    """The request was authorized while no volume had the name."""
+    others = Volume("data", "/volumes/data/_data", "", owner="6")
+    store = SimpleNamespace(
+        exists=lambda name: False, create=lambda *_: CreatedVolume(others, False)
+    )
+    services: Any = SimpleNamespace(volumes=store)
+    body = decode(b'{"Image":"i","HostConfig":{"Binds":["data:/v"]}}', ContainerCreate)
+    record: Any = SimpleNamespace(owner="5", resolved=resolve(body))
+    with pytest.raises(Conflict, match="by another client"):
+        asyncio.run(VolumeMounter(services).create_sources(record))

@@ -62,6 +62,7 @@ class ContainersApi:
                 )
                 session.check_request(resolved)
                 session.authorize_secrets(resolved)
+                session.authorize_networks(body, resolved)
                 action.reserve(Share.CONTAINERS)
                 action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
                 return session.bounds(resolved, privileges, entry)
@@ -193,12 +194,16 @@ class ContainersApi:
         return await self._service.copy_out(ref, path)
 
     def _authorize_copy_out(self, ref: str) -> None:
-        """Check a copy; the bind mounts of a stopped container are mounted as for a start."""
+        """Check a copy; the mounts of a stopped container are mounted as for a start."""
         self._session.require_container_read(ref)
         container = self._service.find(ref)
-        if not container.live and any(mount.type == "bind" for mount in container.record.mounts):
+        if container.live:
+            return
+        record = container.record
+        self._session.authorize_mounts(record.mounts, record.owner)
+        if any(mount.type == "bind" for mount in record.mounts):
             self._require_running(container)
-            self._session.authorize(relaxations.of_record(container.record))
+            self._session.authorize(relaxations.of_record(record))
 
     def _require_running(self, container: Container) -> None:
         """Refuse a copy that would open a restricted bind mount as root.
@@ -219,6 +224,7 @@ class ContainersApi:
             container = action.require_control(ref)
             self._require_running(container)
             action.authorize(relaxations.of_record(container.record))
+            self._session.authorize_mounts(container.record.mounts, container.record.owner)
             await self._service.copy_in(ref, path, stream, keep_kinds=keep_kinds, as_user=as_user)
 
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:

@@ -18,7 +18,11 @@ Documents = list[Document]
 
 
 class NetworksApi:
-    """Networks may be created by callers that run containers; connecting needs the container."""
+    """Networks may be created by callers that run containers.
+
+    Their owner, and callers with control of all containers, may use and remove them. Disconnecting
+    needs the container alone.
+    """
 
     def __init__(self, engine: Engine, session: Session) -> None:
         self._service = engine.networks
@@ -42,11 +46,13 @@ class NetworksApi:
         with self._session.begin("network remove", ref, revokes=True) as action:
             if not action.may_remove(lambda: self._service.inspect(ref)["Labels"]):
                 action.require_run()
+                self._session.require_network_removal(ref)
             await self._service.remove(ref)
 
     async def connect(self, ref: str, body: NetworkConnect) -> None:
         with self._session.begin("network connect", f"{ref} {body.container}") as action:
             action.require_control(body.container)
+            self._session.require_network_use(ref)
             await self._service.connect(ref, body)
 
     async def disconnect(self, ref: str, body: NetworkDisconnect) -> None:
@@ -56,6 +62,7 @@ class NetworksApi:
 
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("network prune", "", revokes=True) as action:
-            if not action.may_prune(filters):
-                action.require_run()
-            return await self._service.prune(filters)
+            if action.may_prune(filters):
+                return await self._service.prune(filters)
+            action.require_run()
+            return await self._service.prune(filters, self._session.controls)

@@ -17,7 +17,10 @@ Document = dict[str, Any]
 
 
 class VolumesApi:
-    """Volumes belong to no owner. Creating and removing them needs the volumes grant."""
+    """Volumes may be created by callers with the volumes grant.
+
+    Their owner, and callers with control of all containers, may use and remove them.
+    """
 
     def __init__(self, engine: Engine, session: Session) -> None:
         self._service = engine.volumes
@@ -43,10 +46,12 @@ class VolumesApi:
         with self._session.begin("volume remove", name, revokes=True) as action:
             if not action.may_remove(lambda: self._service.inspect(name)["Labels"]):
                 action.require_volumes()
+                self._session.require_volume_removal(name)
             await self._service.remove(name, force=force)
 
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("volume prune", "", revokes=True) as action:
-            if not action.may_prune(filters):
-                action.require_volumes()
-            return await self._service.prune(filters)
+            if action.may_prune(filters):
+                return await self._service.prune(filters)
+            action.require_volumes()
+            return await self._service.prune(filters, self._session.controls)
