@@ -23,7 +23,7 @@ def test_the_tree_shows_every_namespace_of_a_container(engine: PrivateEngine, bu
         pid = engine.request("GET", f"/containers/{container}/json").json()["State"]["Pid"]
         done = engine.cli("jaula", "tree", container)
         assert done.returncode == 0, done.stderr
-        kinds = "cgroup,ipc,mnt,net,pid,user,uts"
+        kinds = "cgroup,ipc,mnt,net,pid,time,user,uts"
         assert f"sleep({pid},{kinds})" in done.stdout
         assert re.search(r"jaula-shim\(\d+\)---sleep", done.stdout)
     finally:
