@@ -43,12 +43,12 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
             f"the socket's path {config.socket} is too long",
             hint=f"the limit is {sockets.MAX_PATH} bytes",
         )
-    mount_namespace.enter(config)
+    host_mounts = mount_namespace.enter(config)
     state.protect_keepalive()
     inherited = sockets.inherited()
     process_limits.raise_file_limit()
     _create_directories(config)
-    runtime = _launch(config)
+    runtime = _launch(config, host_mounts)
     try:
         lock = _lock_root(config)
         network = sockets.listen_tcp(config)
@@ -114,7 +114,7 @@ def _lock_root(config: EngineConfig) -> int:
     return fd
 
 
-def _launch(config: EngineConfig) -> Runtime:
+def _launch(config: EngineConfig, host_mounts: int) -> Runtime:
     """Fork the zygote with as little memory as possible, since every shim shares it.
 
     msgspec prefers typing_extensions to typing if it is installed. That would import inspect, ast
@@ -132,4 +132,4 @@ def _launch(config: EngineConfig) -> Runtime:
         state.open_keepalive(run)  # every shim inherits it and so keeps the holder running
         return runtime_interfaces(state.cgroup_error(run))
 
-    return Runtime.launch(load)
+    return Runtime.launch(load, host_mounts=host_mounts)

@@ -112,17 +112,24 @@ def of_record(record: ContainerRecord) -> tuple[Privilege, ...]:
 def of_mounts(
     mounts: Iterable[MountRecord], *, foreign: bool, read_only: bool = False
 ) -> tuple[Privilege, ...]:
-    """Return the host directories among a container's mounts."""
+    """Return the host directories among a container's mounts, and what they share with the host."""
     return tuple(
-        Privilege(
-            Relaxation.HOST_MOUNT,
-            mount.source,
-            writable=not (read_only or mount.read_only),
-            foreign=foreign,
-        )
+        privilege
         for mount in mounts
         if mount.type == "bind"
+        for privilege in _bind(mount, foreign=foreign, read_only=read_only)
     )
+
+
+def _bind(mount: MountRecord, *, foreign: bool, read_only: bool = False) -> Iterator[Privilege]:
+    yield Privilege(
+        Relaxation.HOST_MOUNT,
+        mount.source,
+        writable=not (read_only or mount.read_only),
+        foreign=foreign,
+    )
+    if mount.shared:
+        yield Privilege(Relaxation.SECURITY_OPTION, f"propagation={mount.propagation}")
 
 
 def of_update(body: Resources) -> tuple[Privilege, ...]:
@@ -204,11 +211,7 @@ def _mounts(resolved: ResolvedRequest) -> Iterator[Privilege]:
         mount = request.mount
         yield from of_volume(request.driver_opts)
         if mount.type == "bind":
-            yield Privilege(
-                Relaxation.HOST_MOUNT, mount.source, writable=not mount.read_only, foreign=foreign
-            )
-            if mount.propagation in ("shared", "rshared"):
-                yield Privilege(Relaxation.SECURITY_OPTION, f"propagation={mount.propagation}")
+            yield from _bind(mount, foreign=foreign)
             if {"z", "Z"} & set(mount.mode.split(",")):
                 yield Privilege(Relaxation.SECURITY_OPTION, "relabel")
 

@@ -358,21 +358,26 @@ class Shim:
 class Runtime:
     """The zygote, and the shims that it forks."""
 
-    def __init__(self, sock: socket.socket, pid: int) -> None:
+    def __init__(self, sock: socket.socket, pid: int, host_mounts: int = -1) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._host_mounts = host_mounts
         self.zygote_pid = pid
 
     @classmethod
-    def launch(cls, load_interfaces: Callable[[], Interfaces]) -> Runtime:
-        """Fork the zygote. Call this before anything starts a thread or imports asyncio."""
+    def launch(cls, load_interfaces: Callable[[], Interfaces], *, host_mounts: int = -1) -> Runtime:
+        """Fork the zygote. Call this before anything starts a thread or imports asyncio.
+
+        ``host_mounts`` is a descriptor of the host's mount namespace, if that is another one than
+        this process's. It stays open as long as the process runs.
+        """
         engine_end, zygote_end = _pair()
         pid = os.fork()
         if pid == 0:
             engine_end.close()
             zygote.main(zygote_end, load_interfaces)
         zygote_end.close()
-        return cls(engine_end, pid)
+        return cls(engine_end, pid, host_mounts)
 
     def close(self) -> None:
         """Stop the zygote; the shims keep running. A zygote that does not exit is killed."""
@@ -498,6 +503,9 @@ class Runtime:
         if sandbox is not None:
             fds += [sandbox.user_fd, sandbox.net_fd]
         fds += (namespace_fds or {}).values()
+        host_mounts = request.host_mounts and self._host_mounts >= 0
+        if host_mounts:
+            fds.append(self._host_mounts)
         if engine_socket >= 0:
             fds.append(engine_socket)
         fds += [fd for fd, _ in attachments]
@@ -505,6 +513,7 @@ class Runtime:
             request,
             sandbox=sandbox is not None,
             namespace_types=tuple(namespace_fds or ()),
+            host_mounts=host_mounts,
             engine_socket=engine_socket >= 0,
             attachments=tuple(stream for _, stream in attachments),
         )

@@ -72,8 +72,8 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
 
     Sent to the zygote. Descriptors: the shim's end of a socket to the engine, then the user and
     network namespace if ``sandbox`` is set, then one for each of ``namespace_types``, then the
-    listening engine socket if ``engine_socket`` is set, then one socket for each of
-    ``attachments``.
+    host's mount namespace if ``host_mounts`` is set, then the listening engine socket if
+    ``engine_socket`` is set, then one socket for each of ``attachments``.
     """
 
     container_id: str
@@ -89,6 +89,7 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     runtime: ExternalRuntime | None = None  # None: our own
     sandbox: bool = False
     namespace_types: tuple[str, ...] = ()  # of the descriptors that follow the sandbox's
+    host_mounts: bool = False  # shared bind mounts are made in the host's mount namespace
     engine_socket: bool = False
     attachments: tuple[AttachStream, ...] = ()
 

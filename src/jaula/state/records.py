@@ -55,6 +55,11 @@ class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     subpath: str = ""  # in the volume; resolved without following symbolic links
     mapped: bool = False  # the mount's owners are ids of the container already
 
+    @property
+    def shared(self) -> bool:
+        """Whether what the container mounts in it appears at its source."""
+        return self.propagation in ("shared", "rshared")
+
 
 # -- the resolved request -------------------------------------------------------------------------
 

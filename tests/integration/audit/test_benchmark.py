@@ -7,9 +7,11 @@ benchmark, one that violates it, and a default one, whose values must match the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,8 +76,18 @@ KEPT = (
 BROKEN = (
     "--privileged --cap-add SYS_ADMIN --security-opt seccomp=unconfined --network host "
     "--restart always --pid host --ipc host --uts host --userns host --pids-limit -1 "
-    "--device /dev/fuse --cgroup-parent /{parent} -v /etc:/host -v /srv:/srv:rshared"
+    "--device /dev/fuse --cgroup-parent /{parent} -v /etc:/host -v {shared}:/srv:rshared"
 )
+
+
+@contextlib.contextmanager
+def shared_tmpfs(path: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(path)], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", str(path)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +100,10 @@ def inspected(
     other_engine.bind(str(path))
     bound = ("-v", f"{path}:/engine.sock")
     parent = containers.unique("elsewhere")
-    broken_flags = BROKEN.format(parent=parent).split()
+    shared = tmp_path_factory.mktemp("shared")
+    broken_flags = BROKEN.format(parent=parent, shared=shared).split()
     with (
+        shared_tmpfs(shared),
         containers.running(engine, busybox, flags=tuple(KEPT.split())) as kept,
         containers.running(engine, busybox, flags=(*broken_flags, *bound)) as broken,
         containers.running(engine, busybox) as plain,

@@ -151,6 +151,18 @@ def test_propagation_matches_the_option(
     assert below.startswith(expected) if option.startswith("r") else "unbindable" not in below
 
 
+@pytest.mark.parametrize("option", ["private", "slave", "shared", "rshared", "unbindable"])
+def test_no_bind_of_a_user_namespace_is_a_peer_of_a_mount_of_the_host(
+    runner: ContainerRunner, tree: Path, option: str
+) -> None:
+    """The kernel attaches a peer in any namespace, and mounts in it would appear on the host."""
+    subprocess.run(["mount", "--make-shared", str(tree / "below")], check=True)
+    host = info(Path("/proc/self/mountinfo").read_text(), str(tree / "below"))[1].split()
+    text = seen(runner, INFO, oci.Mount("/data", str(tree), None, ("rbind", option)))
+    assert host and host[0].startswith("shared:")
+    assert host[0] not in info(text, "/data/below")[1].split()
+
+
 @pytest.mark.parametrize("option", ["slave", "rslave"])
 def test_a_slave_of_a_shared_mount_receives_later_mounts(
     runner: ContainerRunner, tree: Path, option: str

@@ -12,6 +12,7 @@ from jaula.engine.containers.resolved_request import resolve
 from jaula.spec import decode
 from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, LogConfig
 from jaula.spec.api_networks import NetworkCreate
+from jaula.state.records import MountRecord
 
 
 def of(**host: Any) -> list[str]:
@@ -19,6 +20,18 @@ def of(**host: Any) -> list[str]:
     return [
         str(ask)
         for ask in relaxations.of_request(resolve(decode.decode(document, ContainerCreate)))
+    ]
+
+
+def test_inherited_mounts_ask_for_what_they_share_with_the_host() -> None:
+    mounts = (
+        MountRecord("bind", "/b", source="/a", propagation="rshared"),
+        MountRecord("bind", "/d", source="/c", propagation="rslave"),
+        MountRecord("volume", "/e", source="/v"),
+    )
+    asks = relaxations.of_mounts(mounts, foreign=False, read_only=True)
+    assert [str(ask) for ask in asks] == [
+        *("host-mount=/a:ro", "security-option=propagation=rshared", "host-mount=/c:ro")
     ]
 
 

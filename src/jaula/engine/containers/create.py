@@ -31,6 +31,7 @@ from jaula.engine.oci_spec.spec import arguments, merge_environment, working_dir
 from jaula.engine.secrets import mount
 from jaula.engine.threads import in_thread
 from jaula.engine.userns.id_ranges import with_keep_id_user
+from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, resource_error
 from jaula.images.registry import manifest
@@ -213,6 +214,10 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
         raise InvalidRequest("conflicting options: hostname and the network mode")
     if not modes.uts.private and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the UTS mode")
+    for request in resolved.mounts:
+        mount_spec.check_propagation(
+            request.mount, own_userns=not modes.user.host, external=resolved.external_runtime
+        )
     links.check(services, resolved)
     if host.isolation not in ("", "default"):
         raise InvalidRequest(

@@ -360,6 +360,7 @@ class Starter:
             console=body.host_config.console_size,
             seccomp_cache=str(paths.seccomp_cache),
             runtime=runtime,
+            host_mounts=modes.user.host and any(m.shared for m in record.mounts),
         )
 
     def _hostname(self, record: ContainerRecord) -> str:

@@ -74,6 +74,31 @@ def mount_requests(
     return tuple(requests.values())
 
 
+def check_propagation(mount: MountRecord, *, own_userns: bool, external: bool) -> None:
+    """Check that what a container mounts in a shared bind mount can reach the host.
+
+    A mount namespace that another user namespace owns passes no mounts on to the host
+    (mount_namespaces(7)). An ``external`` runtime makes the mounts itself, in the engine's
+    namespace.
+
+    :raises InvalidRequest: when it cannot.
+    """
+    if not mount.shared:
+        return
+    receive = f"{mount.propagation.replace('shared', 'slave')} to receive the host's mounts only"
+    what = f"invalid propagation {mount.propagation} of the mount at {mount.destination}"
+    if external:
+        raise InvalidRequest(
+            f"{what}: not possible with an external runtime",
+            hint=f"use the engine's own runtime, or {receive}",
+        )
+    if own_userns:
+        raise InvalidRequest(
+            f"{what}: mounts of a container with its own user namespace cannot reach the host",
+            hint=f"use --userns=host, or {receive}",
+        )
+
+
 def destination(path: str) -> str:
     """Return a normalised absolute path inside the container.
 

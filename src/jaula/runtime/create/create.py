@@ -48,6 +48,7 @@ class CreateOptions(msgspec.Struct, frozen=True):
     cgroup: str  # path below each hierarchy's mount point
     sandbox: tuple[int, int] | None = None  # prepared user and network namespace
     namespace_fds: dict[str, int] = {}  # by type; joined where the spec names a path
+    host_mounts: int = -1  # mount namespace in which shared binds are made; -1: this process's
     stdio: Stdio | None = None  # the caller's descriptors; None: create pipes
     stdin_open: bool = False
     console: tuple[int, int] = (0, 0)  # rows, columns; 0: from the spec, or keep the kernel's
@@ -154,6 +155,7 @@ def _create_init(
             selinux=selinux,
             inside=inside,
             foreign=foreign,
+            host_mounts=options.host_mounts,
         )
         return root, prepared_mounts
 

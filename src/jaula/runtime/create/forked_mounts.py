@@ -15,6 +15,7 @@ import errno
 import os
 from collections.abc import Callable
 
+from jaula.errors import RuntimeFailure
 from jaula.kernel import mountinfo, mounts, namespaces
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.mounts import MS
@@ -30,6 +31,7 @@ def tree_from_child(make: Callable[[], int]) -> int:
     """Call ``make`` in a forked child and return the detached mount that it returns there.
 
     :raises OSError: when ``make`` does.
+    :raises RuntimeFailure: when ``make`` does.
     """
     ours, theirs = seqpacket.pair()
     pid = os.fork()
@@ -38,6 +40,8 @@ def tree_from_child(make: Callable[[], int]) -> int:
             seqpacket.send(theirs, b"T", (make(),))
         except OSError as error:
             seqpacket.send(theirs, f"E{error.errno} {error.strerror}".encode(errors="replace"))
+        except RuntimeFailure as failure:
+            seqpacket.send(theirs, f"F{failure.message}".encode(errors="surrogateescape"))
         finally:
             os._exit(0)
     theirs.close()
@@ -50,6 +54,8 @@ def tree_from_child(make: Callable[[], int]) -> int:
         return fds[0]
     if not data:
         raise OSError(errno.ECHILD, "the process that makes a mount died")
+    if data[:1] == b"F":
+        raise RuntimeFailure(data[1:].decode(errors="surrogateescape"))
     number, _, text = data[1:].decode(errors="replace").partition(" ")
     raise OSError(int(number), text)
 
@@ -75,6 +81,38 @@ def filesystem_in_namespace(
         return tree_from_child(make) if namespace[1] == CLONE.NEWPID else make()
 
     return tree_from_child(enter)
+
+
+def shared_with_namespace(namespace: int, source: str, clone: Callable[[], int]) -> int:
+    """Return the detached mount of ``source`` that ``clone`` makes in a mount namespace.
+
+    It is a peer of the mount of ``source`` there: what is mounted in one appears in the other.
+
+    :raises OSError: when ``clone`` does.
+    :raises RuntimeFailure: when the mount of ``source`` is not shared.
+    """
+
+    def make() -> int:
+        namespaces.setns(namespace, CLONE.NEWNS)
+        _check_shared(source)
+        return clone()
+
+    return tree_from_child(make)
+
+
+def _check_shared(source: str) -> None:
+    fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+    try:
+        number = mounts.mount_id(fd)
+    finally:
+        os.close(fd)
+    for mount in mountinfo.read():
+        if mount.mount_id == number and not any(
+            tag.startswith("shared:") for tag in mount.propagation
+        ):
+            raise RuntimeFailure(
+                f"path {source} is mounted on {mount.target} but it is not a shared mount"
+            )
 
 
 def map_what_can_be(tree: int, user_fd: int) -> int:

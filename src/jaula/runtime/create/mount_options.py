@@ -78,6 +78,11 @@ class MountOptions(msgspec.Struct, frozen=True):
     copy_up: bool = False
     data: tuple[tuple[str, str | None], ...] = ()
 
+    @property
+    def shared(self) -> bool:
+        """Whether what is mounted in the mount appears at its source."""
+        return any(flag == MS.SHARED for flag, _ in self.propagation)
+
 
 def _recursive(option: str) -> tuple[int, int] | None:
     """Return the attributes of ``rro``, ``rnosuid`` and so on; None for other options."""

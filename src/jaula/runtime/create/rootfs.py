@@ -16,6 +16,7 @@ the host's mounts: there init calls :func:`prepare_mounts` itself, in its own na
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Collection, Mapping
@@ -175,12 +176,14 @@ def prepare_mounts(
     selinux: bool = False,
     inside: Collection[int] = (),
     foreign: Mapping[str, int] | None = None,
+    host_mounts: int = -1,
 ) -> dict[int, int]:
     """Create detached mounts for binds and /dev by their index in the spec, and device nodes.
 
     Relative sources are relative to ``bundle``. ``inside`` are the binds that init makes itself.
     ``unprivileged`` says that this process is in the container's own user and mount namespace.
     ``foreign`` are descriptors of joined namespaces, by type, that another user namespace owns.
+    ``host_mounts`` is a mount namespace in which shared binds are made, -1 for this process's own.
 
     :raises RuntimeFailure: when a mount cannot be created.
     :raises InvalidRequest: when a mount of the spec is invalid.
@@ -212,9 +215,16 @@ def prepare_mounts(
                 prepared[index] = fd_stack.add(_of_namespace(mount, options, foreign or {}))
             else:
                 source = os.path.join(bundle, mount.source or "")
-                tree = open_source(
-                    source, bind_roots.get(mount.source or ""), recursive=options.recursive
+                clone = functools.partial(
+                    open_source,
+                    source,
+                    bind_roots.get(mount.source or ""),
+                    recursive=options.recursive,
                 )
+                if options.shared and host_mounts >= 0 and user_fd is None:
+                    tree = forked_mounts.shared_with_namespace(host_mounts, source, clone)
+                else:
+                    tree = clone()
                 is_optional = mount.destination in optional
                 prepared[index] = fd_stack.add(
                     _bind(tree, source, mount, options, user_fd, is_optional=is_optional)
@@ -292,6 +302,10 @@ def _bind(
     """Return the mount with its map and attributes; ``tree`` is closed if that is another one.
 
     ``is_optional`` says that mounts without a possible id map are used as they are.
+
+    A clone of a shared mount is its peer, and the kernel attaches it in any mount namespace. It
+    becomes a slave first unless the option says shared, or if a user namespace owns the container's
+    mounts: the mounts of such a container never reach another namespace (mount_namespaces(7)).
     """
     try:
         if options.idmap:
@@ -299,12 +313,14 @@ def _bind(
             if mapped != tree:
                 os.close(tree)
                 tree = mapped
-        private = ((int(mounts.MS.PRIVATE), True),)
+        propagation = options.propagation or ((int(mounts.MS.PRIVATE), True),)
+        if user_fd is not None or not options.shared:
+            propagation = ((int(mounts.MS.SLAVE), True), *propagation)
         set_attributes(
             tree,
             (options.set, options.clear),
             (options.recursive_set, options.recursive_clear),
-            options.propagation or private,
+            propagation,
         )
     except BaseException:
         os.close(tree)
@@ -342,8 +358,7 @@ def _idmap(
                     source,
                 ) from None
             raise
-        is_shared = any(flag == mounts.MS.SHARED for flag, _ in options.propagation)
-        if options.idmap_recursive and not is_shared and stat.S_ISDIR(os.fstat(tree).st_mode):
+        if options.idmap_recursive and not options.shared and stat.S_ISDIR(os.fstat(tree).st_mode):
             return forked_mounts.map_what_can_be(tree, user_fd)
     finally:
         if userns_fd >= 0:

@@ -105,9 +105,13 @@ class Shim:
     # start
 
     def start(
-        self, sandbox: tuple[int, int] | None, namespace_fds: dict[str, int], clients: list[int]
+        self,
+        sandbox: tuple[int, int] | None,
+        namespace_fds: dict[str, int],
+        host_mounts: int,
+        clients: list[int],
     ) -> None:
-        """Create the container.
+        """Create the container. ``host_mounts`` is -1 without the host's mount namespace.
 
         :raises RuntimeFailure: when it cannot be created; nothing of it is left then.
         """
@@ -121,7 +125,7 @@ class Shim:
         try:
             self.engines.listen()
             self.init = self.spawn_helper.run(
-                lambda: self._make_container(sandbox, namespace_fds, mount_point)
+                lambda: self._make_container(sandbox, namespace_fds, host_mounts, mount_point)
             )
         except BaseException as error:
             log.close()
@@ -137,7 +141,11 @@ class Shim:
             raise
 
     def _make_container(
-        self, sandbox: tuple[int, int] | None, namespace_fds: dict[str, int], mount_point: str
+        self,
+        sandbox: tuple[int, int] | None,
+        namespace_fds: dict[str, int],
+        host_mounts: int,
+        mount_point: str,
     ) -> ProcessHandle:
         """Create the container with our own or an external runtime. Runs in the helper."""
         request = self.request
@@ -149,6 +157,7 @@ class Shim:
             cgroup=(spec.linux.cgroups_path if spec.linux else None) or UNNAMED,
             sandbox=sandbox,
             namespace_fds=namespace_fds,
+            host_mounts=host_mounts,
             console=request.console,
             stdin_open=request.stdin_open,
             seccomp_cache=request.seccomp_cache,
@@ -489,18 +498,19 @@ def main(
         rest = fds[2:] if request.sandbox else fds
         namespace_fds = dict(zip(request.namespace_types, rest, strict=False))
         rest = rest[len(namespace_fds) :]
+        host_mounts = rest.pop(0) if request.host_mounts else -1
         held = tuple(rest[:1]) if request.engine_socket else ()
         clients = rest[len(held) :]
         shim = Shim(request, interfaces, held)
         try:
-            shim.start(sandbox, namespace_fds, clients)
+            shim.start(sandbox, namespace_fds, host_mounts, clients)
         except (JaulaError, OSError) as error:
             _report_failure(request.run_dir, engine, error)
             os._exit(0)
         if sandbox is not None:
             os.close(sandbox[0])
             os.close(sandbox[1])
-        for fd in namespace_fds.values():
+        for fd in (*namespace_fds.values(), *((host_mounts,) if host_mounts >= 0 else ())):
             os.close(fd)
         try:
             seqpacket.send(

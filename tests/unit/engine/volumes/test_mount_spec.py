@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from jaula.engine.volumes.mount_spec import mount_requests
+from jaula.engine.volumes.mount_spec import check_propagation, mount_requests
 from jaula.errors import InvalidRequest
 from jaula.spec.api import (
     BindOptions,
@@ -69,6 +71,19 @@ def test_a_tmpfs_is_guarded_unless_the_guard_is_lifted_by_name() -> None:
         )
     )
     assert wish.mount.options == ("nosuid", "nodev", "noexec", "size=9", "mode=700")
+
+
+@pytest.mark.parametrize("mode", ["", "rslave", "rprivate", "shared", "rshared"])
+@pytest.mark.parametrize("own_userns", [True, False])
+@pytest.mark.parametrize("external", [True, False])
+def test_a_shared_bind_is_refused_where_it_cannot_reach_the_host(
+    mode: str, own_userns: bool, external: bool
+) -> None:
+    (request,) = read(binds=(f"/a:/b:{mode}" if mode else "/a:/b",))
+    refused = "shared" in mode and (own_userns or external)
+    hint = "external runtime" if external else "use --userns=host, or"
+    with pytest.raises(InvalidRequest, match=hint) if refused else contextlib.nullcontext():
+        check_propagation(request.mount, own_userns=own_userns, external=external)
 
 
 @pytest.mark.parametrize(
