@@ -333,3 +333,23 @@ def test_every_error_is_also_the_last_line_of_a_json_log(
     assert last["level"] == "error"
     assert last["msg"] == "hostname: is longer than 64 bytes"
     assert done.stderr == "hostname: is longer than 64 bytes\n"
+
+
+def test_more_mounts_than_descriptors_is_one_error_and_leaves_nothing(
+    runtime: PrivateRuntime, tmp_path: Path
+) -> None:
+    mount = {"destination": "/tmp", "type": "bind", "source": str(tmp_path), "options": ["bind"]}
+    bundle = runtime.bundle({"mounts": [mount] * 200})
+    done = subprocess.run(
+        ["prlimit", "--nofile=128", *bundle.words("run")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"mount {tmp_path} at /tmp" in line
+    assert "Too many open files" in line
+    assert not runtime.left()

@@ -101,6 +101,7 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
             cgroup.release_pause_process()
         except BaseException:
             debug("undo: kill the processes and remove the cgroup")
+            fd_stack.close()  # it may have taken every descriptor of the limit
             cgroup.kill()
             cgroup.destroy()
             raise
