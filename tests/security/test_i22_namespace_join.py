@@ -101,7 +101,7 @@ def test_a_joined_process_is_confined_like_init(
         result = [re.search(rf"^{key}:\s*(.*)$", part, re.MULTILINE) for part in (first, joined)]
         assert result[0] and result[1]
         assert result[0][1] == result[1][1], key
-    for kind in ("ipc", "mnt", "net", "pid", "user", "uts", "cgroup"):
+    for kind in ("ipc", "mnt", "net", "pid", "time", "user", "uts", "cgroup"):
         words = f"readlink /proc/1/ns/{kind}; readlink /proc/self/ns/{kind}"
         one, two = engine.cli("jaula", "exec", plain, "sh", "-c", words).stdout.split()
         assert one == two
