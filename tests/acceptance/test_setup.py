@@ -12,7 +12,7 @@ import pytest
 from harness.engine import PROJECT
 
 PARTS = ("scripts", "requirements", "src", "jaula", "pyproject.toml")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.packages, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from harness.engine import PrivateEngine
 @pytest.fixture(scope="session")
 def plain(engine: PrivateEngine, busybox: str) -> Iterator[str]:
     """Yield a container with default settings, for tests that only read."""
-    with containers.running(engine, busybox) as name:
+    with containers.running(engine, busybox, "sleep", "infinity") as name:
         yield name
 
 

@@ -147,7 +147,7 @@ async def shielded(work: Awaitable[Result]) -> Result:
     """Run ``work`` to its end. A cancellation of the caller takes effect afterwards."""
     task = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(task)
+        await asyncio.wait((task,))  # asyncio.shield would log an error that comes after a cancel
     except asyncio.CancelledError:
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):
@@ -155,6 +155,7 @@ async def shielded(work: Awaitable[Result]) -> Result:
         if not task.cancelled():
             task.exception()  # retrieved, since the caller gets the cancellation instead
         raise
+    return task.result()
 
 
 async def in_thread(

@@ -63,7 +63,7 @@ def authorities() -> list[str]:
     return ["--secret", f"id=authorities,src={AUTHORITIES}"]
 
 
-@pytest.mark.slow
+@pytest.mark.packages
 @pytest.mark.timeout(900)
 def test_a_python_application_is_built(jaula: Run, debian: str) -> None:
     image = build(jaula, "python", *authorities())
@@ -73,7 +73,7 @@ def test_a_python_application_is_built(jaula: Run, debian: str) -> None:
     assert "CACHED" in jaula("build", *authorities(), str(DOCKERFILES / "python")).stderr
 
 
-@pytest.mark.slow
+@pytest.mark.packages
 @pytest.mark.timeout(900)
 def test_a_node_application_is_built(jaula: Run, debian: str) -> None:
     image = build(jaula, "node", *authorities())
@@ -81,7 +81,7 @@ def test_a_node_application_is_built(jaula: Run, debian: str) -> None:
     assert "npm" not in out(jaula, image, "-p", "require('fs').readdirSync('/usr/bin').join()")
 
 
-@pytest.mark.slow
+@pytest.mark.packages
 @pytest.mark.timeout(900)
 def test_a_c_program_is_built_in_stages(jaula: Run, debian: str, tmp_path: Path) -> None:
     image = build(jaula, "c", "--build-arg", "VERSION=1.2")
@@ -96,7 +96,7 @@ def test_a_c_program_is_built_in_stages(jaula: Run, debian: str, tmp_path: Path)
     assert reported.stdout == "hello nobody, version dev, user 0\n"
 
 
-@pytest.mark.slow
+@pytest.mark.packages
 @pytest.mark.timeout(900)
 def test_a_service_from_a_debian_package_is_built(jaula: Run, debian: str) -> None:
     image = build(jaula, "service")
@@ -221,7 +221,7 @@ def test_an_entrypoint_may_be_a_script(jaula: Run, debian: str) -> None:
         assert "stopped by USR1" in jaula("logs", id).stdout
 
 
-@pytest.mark.slow
+@pytest.mark.packages
 @pytest.mark.timeout(900)
 def test_bind_and_cache_mounts_serve_run(jaula: Run, debian: str) -> None:
     image = build(jaula, "mounts")

@@ -241,7 +241,8 @@ async def unpack_context(stream: AsyncIterator[bytes], path: str, cancel: Cancel
 
     unpacking = asyncio.ensure_future(shielded(in_own_thread(work)))
     try:
-        await asyncio.shield(unpacking)
+        await asyncio.wait((unpacking,))
+        await unpacking
         await feeding
     finally:
         feeding.cancel()

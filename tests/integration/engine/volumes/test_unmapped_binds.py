@@ -32,7 +32,8 @@ def test_a_tree_of_the_kernel_is_bound(
 ) -> None:
     flags = ("-v", f"{source}:/host:{mode}")
     done = engine.cli("jaula", "run", "--rm", *flags, busybox, "ls", "/host")
-    assert done.returncode == 0, done.stderr
+    errors = done.stderr.splitlines()  # of processes that have exited meanwhile
+    assert all(line.endswith("No such file or directory") for line in errors), done.stderr
     missing = set(done.stdout.split()) ^ set(os.listdir(source))
     assert not {name for name in missing if not (name.isdigit() or name.startswith("jlt"))}
 
