@@ -12,7 +12,7 @@ import struct
 
 from jaula.kernel.libc import function
 
-IN_MODIFY = 0x2
+IN_MODIFY, IN_MOVED_TO, IN_CREATE = 0x2, 0x80, 0x100  # linux/inotify.h
 _EVENT = struct.Struct("iIII")
 
 _init1 = function("inotify_init1", ctypes.c_int)

@@ -178,9 +178,6 @@ def pivot_root(new_root: str, put_old: str) -> None:
     _pivot_root(_bytes(new_root), _bytes(put_old))
 
 
-_statx = function("statx", _int, _str, _int, ctypes.c_uint, ctypes.c_void_p)
-_STATX_SIZE = 256  # bytes of a struct statx
-_STATX_ATTR_MOUNT_ROOT = 0x2000
 _fstatfs = function("fstatfs", ctypes.c_int, ctypes.c_void_p)
 
 
@@ -274,18 +271,29 @@ def mount_setattr(
 
 
 class statx(ctypes.Structure):
-    """struct statx; only ``stx_mask`` and ``stx_mnt_id`` are used."""
+    """struct statx; the members without a name here are not used."""
 
     _fields_ = [
         ("stx_mask", ctypes.c_uint32),
-        ("before", ctypes.c_byte * 140),
+        ("stx_blksize", ctypes.c_uint32),
+        ("stx_attributes", ctypes.c_uint64),
+        ("owner_to_blocks", ctypes.c_byte * 40),
+        ("stx_attributes_mask", ctypes.c_uint64),
+        ("times_to_devices", ctypes.c_byte * 80),
         ("stx_mnt_id", ctypes.c_uint64),
-        ("after", ctypes.c_byte * 104),
+        ("rest", ctypes.c_byte * 104),
     ]
 
 
 _STATX_MNT_ID = 0x1000
+_STATX_ATTR_MOUNT_ROOT = 0x2000
 _statx = function("statx", _int, _str, _int, ctypes.c_uint, ctypes.c_void_p)
+
+
+def _status(fd: int, mask: int) -> statx:
+    buffer = statx()
+    _statx(fd, b"", AT_EMPTY_PATH, mask, ctypes.addressof(buffer))
+    return buffer
 
 
 def mount_id(fd: int) -> int:
@@ -293,11 +301,10 @@ def mount_id(fd: int) -> int:
 
     :raises OSError: ENOSYS when the kernel does not report mount ids.
     """
-    buffer = statx()
-    _statx(fd, b"", AT_EMPTY_PATH, _STATX_MNT_ID, ctypes.addressof(buffer))
-    if not buffer.stx_mask & _STATX_MNT_ID:
+    status = _status(fd, _STATX_MNT_ID)
+    if not status.stx_mask & _STATX_MNT_ID:
         raise OSError(errno.ENOSYS, "statx reports no mount id")
-    return int(buffer.stx_mnt_id)
+    return int(status.stx_mnt_id)
 
 
 def is_mount_root(fd: int) -> bool:
@@ -305,13 +312,10 @@ def is_mount_root(fd: int) -> bool:
 
     :raises OSError: ENOSYS when the kernel does not report it.
     """
-    buffer = ctypes.create_string_buffer(_STATX_SIZE)
-    _statx(fd, b"", AT_EMPTY_PATH, 0, ctypes.addressof(buffer))
-    attributes = ctypes.c_uint64.from_buffer(buffer, 8).value
-    known = ctypes.c_uint64.from_buffer(buffer, 56).value
-    if not known & _STATX_ATTR_MOUNT_ROOT:
+    status = _status(fd, 0)
+    if not status.stx_attributes_mask & _STATX_ATTR_MOUNT_ROOT:
         raise OSError(errno.ENOSYS, "statx reports no mount roots")
-    return bool(attributes & _STATX_ATTR_MOUNT_ROOT)
+    return bool(status.stx_attributes & _STATX_ATTR_MOUNT_ROOT)
 
 
 def is_mount_point(path: str) -> bool:

@@ -72,6 +72,11 @@ def components(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
+def is_within(path: str, directory: str) -> bool:
+    """Return whether a normalised path is ``directory`` or below it. Pure."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
 def make_directory_in_root(
     root_fd: int,
     path: str,

@@ -16,6 +16,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_process import HostProcess
 from jaula.audit.model.result import Result, verdict_of
+from jaula.kernel.paths import is_within
 
 ID_LENGTH = 64  # characters of a container id, the name of its cgroup
 
@@ -40,7 +41,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         f"{process.name} {process.pid} at {path} ({names or 'unified'})"
         for process in inside
         for names, path in process.cgroups
-        if (base := bases.get(names)) is not None and not is_in(path, base)
+        if (base := bases.get(names)) is not None and not is_within(path, base)
     ]
     yield Result(
         "process cgroups", "cgroups", f"all in {len(bases)} trees",
@@ -68,7 +69,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         "; ".join(hosts) or f"{len(inside)} processes, none", evidence,
         verdict_of(not hosts, None),
     )  # fmt: skip
-    yield _holders(container, inside, evidence)
+    yield _holders(container, bases, evidence)
 
 
 def own_cgroups(container: AuditedContainer) -> dict[str, str]:
@@ -86,11 +87,6 @@ def own_cgroups(container: AuditedContainer) -> dict[str, str]:
     return result
 
 
-def is_in(path: str, cgroup: str) -> bool:
-    """Return whether a cgroup's path is ``cgroup`` or below it. Pure."""
-    return path == cgroup or path.startswith(cgroup + "/")
-
-
 def _host_kinds(container: AuditedContainer, process: HostProcess) -> list[str]:
     reader, shim = container.reader_namespaces, container.snapshot.processes.get(container.shim)
     return [
@@ -101,12 +97,13 @@ def _host_kinds(container: AuditedContainer, process: HostProcess) -> list[str]:
     ]
 
 
-def _holders(container: AuditedContainer, inside: tuple[HostProcess, ...], evidence: str) -> Result:
-    parents = {os.path.dirname(path) for path in own_cgroups(container).values()}
+def _holders(container: AuditedContainer, cgroups: dict[str, str], evidence: str) -> Result:
+    """Find processes outside in a namespace of the container, whose own ``cgroups`` are given."""
+    parents = {os.path.dirname(path) for path in cgroups.values()}
     held: dict[int, tuple[HostProcess, list[str]]] = {}
     for kind in sorted(container.own_kinds):
         for process in container.snapshot.by_namespace.get(container.namespaces[kind], ()):
-            if process not in inside:
+            if process not in container.members:
                 held.setdefault(process.pid, (process, []))[1].append(kind)
     wrong, sharing = [], set()
     for process, kinds in held.values():

@@ -21,7 +21,7 @@ from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
 from jaula.config import OWN_RUNTIME
 from jaula.kernel.mountinfo import MountInfo
-from jaula.kernel.paths import RESOLVE, open_in_root, openat2
+from jaula.kernel.paths import RESOLVE, is_within, open_in_root, openat2
 from jaula.spec.runtime import Mount
 
 CGROUP_TYPES = ("cgroup", "cgroup2")
@@ -88,7 +88,7 @@ def _stacks(container: AuditedContainer) -> Iterator[str]:
     recursive = [clean(path) for path in container.linux.readonly_paths]
     for target, count in present.items():
         limit = allowed.get(target, 1)
-        if any(target != path and _is_below(target, path) for path in recursive):
+        if any(target != path and is_within(target, path) for path in recursive):
             limit *= 2  # a read-only path is a recursive bind of itself
         if count > limit:
             yield f"{target} is mounted over, {count} mounts"
@@ -159,7 +159,7 @@ def _cgroups(container: AuditedContainer, top: MountInfo) -> Iterator[str]:
 
 def _holds_one_of(cgroup: str, members: set[str]) -> bool:
     """Return whether a process in one of ``members`` is in ``cgroup``, which is not the root's."""
-    return cgroup != "/" and any(_is_below(member, cgroup) for member in members)
+    return cgroup != "/" and any(is_within(member, cgroup) for member in members)
 
 
 def _sources(container: AuditedContainer) -> Iterator[str]:
@@ -214,11 +214,11 @@ def _below(container: AuditedContainer) -> Iterator[str]:
             continue
         cloned = clones(container.mounts, top)
         receives = propagation.get(place) in RECEIVERS
-        others = [path for path in own if path != place and _is_below(path, place)]
+        others = [path for path in own if path != place and is_within(path, place)]
         for mount in container.mounts:
-            if mount is top or mount in cloned or not _is_below(mount.target, top.target):
+            if mount is top or mount in cloned or not is_within(mount.target, top.target):
                 continue
-            if any(_is_below(mount.target, path) for path in others):
+            if any(is_within(mount.target, path) for path in others):
                 continue
             if receives and any(tag.startswith("master:") for tag in mount.propagation):
                 continue
@@ -229,11 +229,7 @@ def clones(mounts: tuple[MountInfo, ...], top: MountInfo) -> list[MountInfo]:
     """Return the mounts that directly follow ``top`` in the table and are below it. Pure."""
     return list(
         itertools.takewhile(
-            lambda mount: mount.target != top.target and _is_below(mount.target, top.target),
+            lambda mount: mount.target != top.target and is_within(mount.target, top.target),
             mounts[mounts.index(top) + 1 :],
         )
     )
-
-
-def _is_below(path: str, parent: str) -> bool:
-    return path == parent or path.startswith(parent.rstrip("/") + "/")

@@ -14,6 +14,8 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel.mountinfo import top
+from jaula.kernel.mounts import mount_id
+from jaula.kernel.paths import is_within
 
 SLAVES = ("slave", "rslave")
 SHARED = ("shared", "rshared")
@@ -69,7 +71,8 @@ def _propagation(container: AuditedContainer, evidence: str) -> Result:
     shared, slaves = [], []
     for mount in container.mounts:
         mode = next(
-            (requested[p] for p in sorted(requested, reverse=True) if _below(mount.target, p)), ""
+            (requested[p] for p in sorted(requested, reverse=True) if is_within(mount.target, p)),
+            "",
         )
         if any(tag.startswith("shared:") for tag in mount.propagation) and mode not in SHARED:
             shared.append(mount.target)
@@ -97,7 +100,7 @@ def _places(container: AuditedContainer) -> Result:
     """Check that working directory, root and executable are on mounts of the container."""
     mount_ids = {mount.mount_id for mount in container.mounts}
     outside = [
-        name for name in ("cwd", "exe", "root") if mount_id(container.path(name)) not in mount_ids
+        name for name in ("cwd", "exe", "root") if _mount_id(container.path(name)) not in mount_ids
     ]
     return Result(
         "places", "mounts", "cwd, exe and root inside", "inside" if not outside else
@@ -106,21 +109,10 @@ def _places(container: AuditedContainer) -> Result:
     )  # fmt: skip
 
 
-def mount_id(path: str) -> int:
-    """Return the id of the mount of a magic link's target.
-
-    :raises ValueError: when the kernel does not report it.
-    """
+def _mount_id(path: str) -> int:
+    """Return the id of the mount of a magic link's target."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as info:
-            for line in info:
-                if line.startswith("mnt_id:"):
-                    return int(line.split()[1])
+        return mount_id(fd)
     finally:
         os.close(fd)
-    raise ValueError(f"no mount id for {path}")
-
-
-def _below(path: str, parent: str) -> bool:
-    return path == parent or path.startswith(parent.rstrip("/") + "/")

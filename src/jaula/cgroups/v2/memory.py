@@ -10,7 +10,6 @@ modified event, except in the root cgroup. The file also counts other events, so
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 from jaula.cgroups import memory_usage
@@ -18,7 +17,7 @@ from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning, flat_keye
 from jaula.cgroups.protocol import MemoryCounter, MemoryStats
 from jaula.cgroups.v2 import pressure
 from jaula.errors import InvalidRequest
-from jaula.kernel.libc import function
+from jaula.kernel import inotify
 from jaula.spec.runtime import Resources
 
 LIMIT = "memory.max"
@@ -28,11 +27,6 @@ _NO_SWAP = "this kernel does not account swap, memory is limited without swap"
 _NO_SWAPPINESS = "swappiness per container does not exist in cgroup v2, it is not in effect"
 _NO_KMEM = "a kernel memory limit does not exist in cgroup v2: memory.max includes it"
 _NO_OOM = "the OOM killer cannot be disabled in cgroup v2"
-
-_IN_MODIFY = 0x2  # linux/inotify.h
-
-_inotify_init1 = function("inotify_init1", ctypes.c_int)
-_inotify_add_watch = function("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
 class Memory:
@@ -135,10 +129,10 @@ def subscribe_oom(directory: int) -> int | None:
     """Return a non-blocking inotify descriptor, or None if the memory controller is not enabled."""
     if not os.access("memory.events", os.F_OK, dir_fd=directory):
         return None
-    watch = _inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    watch = inotify.create()
     try:
         path = f"/proc/self/fd/{directory}/memory.events"
-        _inotify_add_watch(watch, path.encode(), _IN_MODIFY)
+        inotify.add_watch(watch, path, inotify.IN_MODIFY)
     except BaseException:
         os.close(watch)
         raise

@@ -11,12 +11,12 @@ host's, its tree is bound instead, sysfs and cgroup read-only throughout.
 from __future__ import annotations
 
 from jaula.engine.oci_spec.inputs import SpecInputs
+from jaula.security.landlock import QUEUES
 from jaula.spec.runtime import IDMapping, Mount
 from jaula.state.records import MountRecord, Namespaces
 
 SHM_SIZE = 64 * 1024 * 1024  # bytes
 INIT_PATH = "/sbin/docker-init"
-QUEUES = "/dev/mqueue"
 
 _RESTRICTED = ("nosuid", "noexec", "nodev")
 

@@ -176,9 +176,7 @@ class JsonFileWriter:
         entry = self._lost_entry(self._lost_lines + tail.count(_LINE_END, start))
         padding = b" " * (len(tail) - start - len(entry))
         try:
-            fcntl.fcntl(
-                self._descriptor, fcntl.F_SETFL, 0
-            )  # pwrite(2) ignores the offset otherwise
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, 0)  # with O_APPEND pwrite ignores offsets
             os.pwrite(self._descriptor, entry[:-1] + padding + b"\n", size - len(tail) + start)
         except OSError as error:
             self.error = f"cannot write {self._path}: {error.strerror}"

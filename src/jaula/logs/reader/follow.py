@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 
-from jaula.kernel.libc import function
+from jaula.kernel import inotify
 from jaula.logs import timestamp
 from jaula.logs.entry import LogEntry, Selection, select
 from jaula.logs.reader.read import read_tail
@@ -26,10 +25,6 @@ from jaula.logs.reader.reader import LogReader
 
 _POLL = 0.1  # seconds between polls without a watch
 _POLL_WATCHED = 2.0  # seconds between polls with a watch
-_IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100  # linux/inotify.h
-
-_inotify_init1 = function("inotify_init1", ctypes.c_int)
-_inotify_add_watch = function("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
 async def follow(
@@ -78,13 +73,13 @@ async def follow(
 def _watch(path: str) -> Iterator[_Watch]:
     """Yield the watch of the log's directory."""
     try:
-        descriptor = _inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = inotify.create()
     except OSError:
         yield _Watch(None, _POLL)
         return
     try:
-        mask = _IN_MODIFY | _IN_MOVED_TO | _IN_CREATE
-        _inotify_add_watch(descriptor, os.fsencode(os.path.dirname(path) or "."), mask)
+        mask = inotify.IN_MODIFY | inotify.IN_MOVED_TO | inotify.IN_CREATE
+        inotify.add_watch(descriptor, os.path.dirname(path) or ".", mask)
         watch = _Watch(descriptor, _POLL_WATCHED)
     except OSError:
         watch = _Watch(None, _POLL)

@@ -241,7 +241,7 @@ def test_a_follower_misses_nothing_over_rotations(
         def refuse(*_: object) -> int:
             raise OSError(24, "too many inotify instances")
 
-        monkeypatch.setattr("jaula.logs.reader.follow._inotify_init1", refuse)
+        monkeypatch.setattr("jaula.kernel.inotify.create", refuse)
 
     async def scenario() -> list[str]:
         writer = JsonFileWriter(
