@@ -20,6 +20,7 @@ class JaulaError(Exception):
 
     status = 500
     exit_code = 125
+    errno = 0  # the kernel's number in a RuntimeFailure, if the host lacks a resource
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

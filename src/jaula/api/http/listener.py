@@ -113,11 +113,15 @@ class Listener:
             _log.info("clients are accepted again")
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
-    def close(self) -> None:
-        """Stop accepting and close the socket. Further calls do nothing."""
-        if self._sock.fileno() < 0:
-            return
+    def stop(self) -> None:
+        """Stop accepting; clients wait."""
         if self._pause is not None:
             self._pause.cancel()
+            self._pause = None
         self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()
+
+    def close(self) -> None:
+        """Stop accepting and close the socket. Further calls do nothing."""
+        if self._sock.fileno() >= 0:
+            self.stop()
+            self._sock.close()

@@ -79,11 +79,8 @@ class Server:
         listener = Listener(self.loop, sock, BACKLOG, self._reserve, self._serve)
         self._listeners.append(listener)
 
-    def _serve(self, client: socket.socket) -> None:
-        self.spawn(self._connect(client))
-
-    async def _connect(self, client: socket.socket) -> None:
-        await self.loop.connect_accepted_socket(lambda: HttpProtocol(self), client)
+    def _serve(self, client: socket.socket, origin: ContainerPeer | None = None) -> None:
+        self.spawn(self._adopt(client, origin))
 
     async def listen_tls(self, sock: socket.socket, context: SSLContext) -> TlsListener:
         """Accept clients with a certificate on a bound TCP socket, which the server owns then.
@@ -99,15 +96,12 @@ class Server:
     def listen_container(self, sock: socket.socket, peer: ContainerPeer) -> ContainerListener:
         """Accept the clients in a container on its engine socket, which the listener owns then."""
 
-        def adopt(client: socket.socket, origin: ContainerPeer) -> None:
-            self.spawn(self._adopt(client, origin))
-
         def end(container_id: str) -> None:
             self._container_listeners.discard(listener)
             for connection in self._connections_of(container_id):
                 connection.transport.abort()
 
-        listener = ContainerListener(self.loop, sock, peer, adopt, end)
+        listener = ContainerListener(self.loop, sock, BACKLOG, peer, self._serve, end)
         self._container_listeners.add(listener)
         return listener
 
@@ -119,8 +113,8 @@ class Server:
             and connection.peer.container == container_id
         ]
 
-    async def _adopt(self, sock: socket.socket, origin: Remote | ContainerPeer) -> None:
-        """Serve on a socket whose peer is known: ``origin`` is at its other end, or behind it."""
+    async def _adopt(self, sock: socket.socket, origin: Remote | ContainerPeer | None) -> None:
+        """Serve on a socket. ``origin`` is its peer if the kernel would name another one."""
         await self.loop.connect_accepted_socket(lambda: HttpProtocol(self, origin), sock)
 
     async def close(self) -> None:

@@ -64,16 +64,10 @@ def with_identity(driver: str, options: dict[str, str], record: ContainerRecord)
     if driver not in drivers.SENDING:
         return options
     tag = expand(options.get("tag") or "{{.ID}}", _words(record))
-    bounds = {OUTSIDE: "true"} if record.outside_log and driver == "syslog" else {}
-    return (
-        options
-        | bounds
-        | {
-            "container-id": record.id,
-            "container-name": record.name,
-            "tag": tag,
-        }
-    )
+    identity = {"container-id": record.id, "container-name": record.name, "tag": tag}
+    if record.outside_log and driver == "syslog":
+        identity[OUTSIDE] = "true"
+    return options | identity
 
 
 def attributes(options: dict[str, str], record: ContainerRecord) -> dict[str, str]:

@@ -88,7 +88,9 @@ def start_init(container: Container, record: Record) -> None:
 def _not_executed(container: Container) -> str:
     """Return why an init that sent no error did not execute the program."""
     if _SECCOMP in container.read(CONFIG):
-        return "the program was killed by its own system call filter before it began"
+        from jaula.runtime.init.sync import KILLED_BY_FILTER
+
+        return KILLED_BY_FILTER
     return f"container {container.id}: its init was killed before the program began"
 
 

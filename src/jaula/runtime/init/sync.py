@@ -228,7 +228,7 @@ def report(sock: _socket.socket, error: BaseException, action: str) -> NoReturn:
     number = 0
     if isinstance(error, ExecError | JaulaError):
         code, text = error.exit_code, str(error)
-        number = error.errno if isinstance(error, RuntimeFailure) else 0
+        number = error.errno if isinstance(error, JaulaError) else 0
     elif isinstance(error, OSError):
         path = f" ({error.filename})" if error.filename else ""
         code, text = 125, f"{action}: {error.strerror}{path}"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from jaula.errors import JaulaError, RuntimeFailure
+from jaula.errors import JaulaError
 from jaula.runtime import protocol, seqpacket
 from jaula.runtime.protocol import Answer, HelloRequest, ShimRequest
 from jaula.runtime.shim.event_loop import EventLoop
@@ -134,8 +134,7 @@ class ControlSockets:
             reply = self._handle(request, fds)
             passed = self._held if isinstance(request, HelloRequest) else ()
         except JaulaError as error:
-            lacking = error.errno if isinstance(error, RuntimeFailure) else 0
-            reply = Answer(number, error=str(error), exit_code=error.exit_code, errno=lacking)
+            reply = Answer(number, error=str(error), exit_code=error.exit_code, errno=error.errno)
         except (OSError, msgspec.MsgspecError) as error:
             reply = Answer(number, error=str(error))
         finally:

@@ -535,7 +535,7 @@ def _report_failure(run_dir: str, engine: socket.socket, error: JaulaError | OSE
     The record of a start that failed has no ``started_at``.
     """
     code = error.exit_code if isinstance(error, JaulaError) else 125
-    number = error.errno if isinstance(error, RuntimeFailure) else 0
+    number = error.errno if isinstance(error, JaulaError) else 0
     write_exit_record(run_dir, ExitRecord(code, error=str(error)))
     answer = Answer(0, error=str(error), exit_code=code, errno=number)
     try:
@@ -649,8 +649,7 @@ def _run_helper(work: Callable[[], ProcessHandle], sock: _socket.socket) -> NoRe
         try:
             process_handle = work()
         except JaulaError as error:
-            number = error.errno if isinstance(error, RuntimeFailure) else 0
-            seqpacket.send(sock, _encode(_Failed(str(error), error.exit_code, number)))
+            seqpacket.send(sock, _encode(_Failed(str(error), error.exit_code, error.errno)))
         else:
             fds = [fd for fd in (getattr(process_handle, name) for name in _SLOTS) if fd >= 0]
             seqpacket.send(sock, _encode(_Spawned(process_handle)), fds)
