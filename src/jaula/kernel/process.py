@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NoReturn
 
 from jaula.kernel.libc import (
     NR_close_range,
@@ -233,6 +234,23 @@ def exit_code(status: int) -> tuple[int, int]:
     """Convert a wait status to (exit code as in shells and Docker, signal or 0)."""
     code = os.waitstatus_to_exitcode(status)
     return (128 - code, -code) if code < 0 else (code, 0)
+
+
+def run_and_exit(name: str, function: Callable[[], object]) -> NoReturn:
+    """Call the function in a forked process, then exit: with 0, or 1 if it raised an error.
+
+    The error is written to standard error, after ``name``. No handler, buffer or ``finally`` block
+    that the process inherited from its parent runs.
+    """
+    code = 0
+    try:
+        function()
+    except BaseException as error:
+        code = 1
+        os.write(2, f"{name}: {type(error).__name__}: {error}\n".encode())
+        raise
+    finally:
+        os._exit(code)
 
 
 def reset_signals() -> None:

@@ -170,38 +170,34 @@ def serve(directory: str, ready_fd: int, go_fd: int, held: int) -> NoReturn:
     before a byte was read from it. ``directory`` is the holder's; ``held`` stays open until the
     exit.
     """
-    code = 0
-    try:
-        process.set_name("jaula-keeper")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        os.chdir("/")
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        process.close_fds_except((ready_fd, go_fd, held))
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection needs two
-        host_sockets = HostSockets()
-        namespaces.unshare(CLONE.NEWNET)
-        with Rtnetlink() as netlink:
-            netlink.send(set_link("lo", up=True))
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listening.bind(f"{directory}/{CONTROL_SOCKET}")
-        listening.listen()
-        alive = os.open(f"{directory}/{KEEPALIVE_FIFO}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.write(ready_fd, b"1")
-        if os.read(go_fd, 1):
-            os.close(ready_fd)
-            os.close(go_fd)
-            _run_loop(directory, alive, listening, host_sockets)
-    except BaseException as error:
-        code = 1
-        os.write(2, f"jaula-keeper: {type(error).__name__}: {error}\n".encode())
-        raise
-    finally:
-        os._exit(code)
+    process.run_and_exit("jaula-keeper", lambda: _run(directory, ready_fd, go_fd, held))
+
+
+def _run(directory: str, ready_fd: int, go_fd: int, held: int) -> None:
+    process.set_name("jaula-keeper")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    process.close_fds_except((ready_fd, go_fd, held))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection needs two
+    host_sockets = HostSockets()
+    namespaces.unshare(CLONE.NEWNET)
+    with Rtnetlink() as netlink:
+        netlink.send(set_link("lo", up=True))
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(f"{directory}/{CONTROL_SOCKET}")
+    listening.listen()
+    alive = os.open(f"{directory}/{KEEPALIVE_FIFO}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.write(ready_fd, b"1")
+    if os.read(go_fd, 1):
+        os.close(ready_fd)
+        os.close(go_fd)
+        _run_loop(directory, alive, listening, host_sockets)
 
 
 def _run_loop(

@@ -29,25 +29,21 @@ from jaula.runtime.shim import shim
 
 def main(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> NoReturn:
     """Serve the engine until it disconnects."""
-    code = 0
-    try:
-        process.set_name("jaula-zygote")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims
-        os.chdir("/")
-        process.close_fds_except((engine.fileno(),))  # drop the engine's lock and sockets
-        interfaces = load_interfaces()
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        while _serve(engine, interfaces):
-            pass
-    except BaseException as error:
-        code = 1
-        os.write(2, f"jaula-zygote: {type(error).__name__}: {error}\n".encode())
-        raise
-    finally:
-        os._exit(code)
+    process.run_and_exit("jaula-zygote", lambda: _run(engine, load_interfaces))
+
+
+def _run(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> None:
+    process.set_name("jaula-zygote")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims
+    os.chdir("/")
+    process.close_fds_except((engine.fileno(),))  # drop the engine's lock and sockets
+    interfaces = load_interfaces()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    while _serve(engine, interfaces):
+        pass
 
 
 def _serve(engine: socket.socket, interfaces: Interfaces) -> bool:
@@ -121,18 +117,15 @@ def _follow_logs(fds: list[int], engine: socket.socket, interfaces: Interfaces) 
     """Fork the process that follows logs, which has an event loop."""
     if os.fork():
         return
-    code = 0
-    try:
-        engine.close()
-        process.set_name("jaula-logs")
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        gc.enable()
-        with socket.socket(fileno=fds.pop(0)) as sock:
-            interfaces.follow_logs(sock)
-    except BaseException as error:
-        code = 1
-        os.write(2, f"jaula-logs: {type(error).__name__}: {error}\n".encode())
-        raise
-    finally:
-        os._exit(code)
+    engine.close()
+    process.run_and_exit("jaula-logs", lambda: _run_followers(fds.pop(0), interfaces))
+
+
+def _run_followers(fd: int, interfaces: Interfaces) -> None:
+    """Serve the engine on the socket ``fd`` until it disconnects."""
+    process.set_name("jaula-logs")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    gc.enable()
+    with socket.socket(fileno=fd) as sock:
+        interfaces.follow_logs(sock)

@@ -1,4 +1,4 @@
-"""The trap that names the process which changes a file of the host."""
+"""The report of which process changes owner or mode of a file of the host."""
 
 from __future__ import annotations
 

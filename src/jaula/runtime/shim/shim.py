@@ -487,46 +487,44 @@ def main(
     request: StartRequest, engine: socket.socket, fds: list[int], interfaces: Interfaces
 ) -> NoReturn:
     """Run a shim process from fork to exit."""
-    code = 0
+    process.run_and_exit(
+        f"{COMM} {request.container_id}", lambda: _run(request, engine, fds, interfaces)
+    )
+
+
+def _run(
+    request: StartRequest, engine: socket.socket, fds: list[int], interfaces: Interfaces
+) -> None:
+    os.setsid()
+    os.chdir("/")
+    process.set_name(COMM)
+    if _is_cancelled(engine):  # the container must not run
+        return
+    sandbox = (fds[0], fds[1]) if request.sandbox else None
+    rest = fds[2:] if request.sandbox else fds
+    namespace_fds = dict(zip(request.namespace_types, rest, strict=False))
+    rest = rest[len(namespace_fds) :]
+    host_mounts = rest.pop(0) if request.host_mounts else -1
+    held = tuple(rest[:1]) if request.engine_socket else ()
+    clients = rest[len(held) :]
+    shim = Shim(request, interfaces, held)
     try:
-        os.setsid()
-        os.chdir("/")
-        process.set_name(COMM)
-        if _is_cancelled(engine):  # the container must not run
-            os._exit(0)
-        sandbox = (fds[0], fds[1]) if request.sandbox else None
-        rest = fds[2:] if request.sandbox else fds
-        namespace_fds = dict(zip(request.namespace_types, rest, strict=False))
-        rest = rest[len(namespace_fds) :]
-        host_mounts = rest.pop(0) if request.host_mounts else -1
-        held = tuple(rest[:1]) if request.engine_socket else ()
-        clients = rest[len(held) :]
-        shim = Shim(request, interfaces, held)
-        try:
-            shim.start(sandbox, namespace_fds, host_mounts, clients)
-        except (JaulaError, OSError) as error:
-            _report_failure(request.run_dir, engine, error)
-            os._exit(0)
-        if sandbox is not None:
-            os.close(sandbox[0])
-            os.close(sandbox[1])
-        for fd in (*namespace_fds.values(), *((host_mounts,) if host_mounts >= 0 else ())):
-            os.close(fd)
-        try:
-            seqpacket.send(
-                engine, protocol.encode(Answer(0, pid=shim.init.pid, shim_pid=os.getpid()))
-            )
-            shim.engines.serve(engine)
-        except OSError:
-            engine.close()  # the engine died meanwhile; the next one connects to our socket
-        gc.collect()
-        shim.run()
-    except BaseException as error:
-        code = 1
-        os.write(2, f"{COMM} {request.container_id}: {type(error).__name__}: {error}\n".encode())
-        raise
-    finally:
-        os._exit(code)
+        shim.start(sandbox, namespace_fds, host_mounts, clients)
+    except (JaulaError, OSError) as error:
+        _report_failure(request.run_dir, engine, error)
+        return
+    if sandbox is not None:
+        os.close(sandbox[0])
+        os.close(sandbox[1])
+    for fd in (*namespace_fds.values(), *((host_mounts,) if host_mounts >= 0 else ())):
+        os.close(fd)
+    try:
+        seqpacket.send(engine, protocol.encode(Answer(0, pid=shim.init.pid, shim_pid=os.getpid())))
+        shim.engines.serve(engine)
+    except OSError:
+        engine.close()  # the engine died meanwhile; the next one connects to our socket
+    gc.collect()
+    shim.run()
 
 
 def _report_failure(run_dir: str, engine: socket.socket, error: JaulaError | OSError) -> None:
