@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
+def awaited_task(work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    """Start a task whose failure is raised in the tasks that wait for it, and nowhere else.
+
+    The loop does not report the failure if all of them were cancelled before. The caller holds it.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return task
+
+
 class BackgroundTasks:
     """Holds tasks until they end and logs each failure, after ``context``.
 

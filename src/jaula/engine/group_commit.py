@@ -10,6 +10,7 @@ import asyncio
 
 from jaula.engine.threads import in_own_thread
 from jaula.state.database import Database
+from jaula.tasks import awaited_task
 
 
 class GroupCommit:
@@ -29,7 +30,7 @@ class GroupCommit:
         changes = self._database.changes
         while self._durable and self._synced < changes:
             # A sync that runs already may have begun before the newest change.
-            self._running = self._running or asyncio.create_task(self._sync())
+            self._running = self._running or awaited_task(self._sync())
             await asyncio.shield(self._running)
 
     async def _sync(self) -> None:

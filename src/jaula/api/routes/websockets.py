@@ -7,7 +7,6 @@ forwards the bytes, since it has to translate them. It buffers one chunk in each
 
 from __future__ import annotations
 
-import asyncio
 import socket
 
 from msgspec import structs
@@ -17,6 +16,7 @@ from jaula.api.http.response import Answer, HijackResponse
 from jaula.api.http.router import HEADERS, Routes
 from jaula.api.routes.streams import attach_options
 from jaula.errors import InvalidRequest, NotAuthorized
+from jaula.tasks import awaited_task
 
 _BINARY_SINCE = (1, 28)
 
@@ -44,7 +44,7 @@ async def attach(request: Request) -> Answer:
             ours, theirs = socket.socketpair()
             with ours:
                 ours.setblocking(False)
-                attached = asyncio.ensure_future(engine.attach(ref, theirs.detach(), options))
+                attached = awaited_task(engine.attach(ref, theirs.detach(), options))
                 try:
                     await websocket.Bridge(client, ours, binary=binary).run(early, attached)
                 finally:

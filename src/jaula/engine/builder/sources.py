@@ -7,7 +7,6 @@ context arrives as the body of the request, from an address, or over the client'
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from jaula.images.registry import manifest
 from jaula.spec.build_session import SessionRequestKind
 from jaula.spec.image import Platform
 from jaula.storage.trees import open_directory
+from jaula.tasks import awaited_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -128,7 +128,7 @@ class BuildSources:
                 auths=self._options.auths,
                 report=report,
             )
-            task = self._images[name, platform] = asyncio.get_running_loop().create_task(fetch)
+            task = self._images[name, platform] = awaited_task(fetch)
         return await asyncio.shield(task)
 
     async def base_state(self, name: str, platform: str, report: Report) -> ImageState:
@@ -147,8 +147,7 @@ class BuildSources:
     async def step_from_images(self, key: str, report: Report) -> StepResult | None:
         """Return a step of the images of ``--cache-from``; None if they do not have it."""
         if self._cache_images is None:
-            fetch = self._fetch_cache_images(report)
-            self._cache_images = asyncio.get_running_loop().create_task(fetch)
+            self._cache_images = awaited_task(self._fetch_cache_images(report))
         return find_in_images(await asyncio.shield(self._cache_images), key)
 
     async def _fetch_cache_images(self, report: Report) -> tuple[ImageState, ...]:
@@ -205,8 +204,7 @@ class BuildSources:
             return str(self._directory / CONTEXT)
         task = self._contexts.get(name)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._receive_context(name))
-            self._contexts[name] = task
+            task = self._contexts[name] = awaited_task(self._receive_context(name))
         return await asyncio.shield(task)
 
     async def _receive_context(self, name: str) -> str:
@@ -230,7 +228,7 @@ async def unpack_context(stream: AsyncIterator[bytes], path: str, cancel: Cancel
     :raises InvalidRequest: when the tar is damaged or malicious.
     """
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    feeding = asyncio.ensure_future(feed(stream, writing))
+    feeding = awaited_task(feed(stream, writing))
 
     def work() -> None:
         with (
@@ -239,17 +237,14 @@ async def unpack_context(stream: AsyncIterator[bytes], path: str, cancel: Cancel
         ):
             context.receive(file, directory, cancel=cancel)
 
-    unpacking = asyncio.ensure_future(shielded(in_own_thread(work)))
+    unpacking = in_own_thread(work)
     try:
         await asyncio.wait((unpacking,))
-        await unpacking
+        unpacking.result()
         await feeding
     finally:
-        feeding.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await feeding  # closes the pipe, which ends the thread
-        with contextlib.suppress(Exception):
-            await unpacking
+        feeding.cancel()  # closes the pipe, which ends the thread
+        await shielded(asyncio.wait((feeding, unpacking)))
 
 
 async def fetch_context(

@@ -38,6 +38,7 @@ from jaula.engine.networks.connect import NetworkConnector, StartResources
 from jaula.engine.oci_spec import host, security, spec
 from jaula.engine.oci_spec.inputs import SpecInputs
 from jaula.engine.secrets import mount
+from jaula.engine.threads import shielded
 from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
 from jaula.engine.volumes.mount import emit_mounts
@@ -113,8 +114,10 @@ class Starter:
             intent = self._record_intent(container, resources)
             shim = await self._ask_runtime(container, request, resources)
         except BaseException as error:
-            await asyncio.shield(self._clean_up(container))
-            self._failed(container, resources, error)
+            try:
+                await shielded(self._clean_up(container))
+            finally:
+                self._failed(container, resources, error)
             if isinstance(error, OSError):
                 what = f"cannot start container {container.name}"
                 raise resource_error(error, what) or RuntimeFailure(f"{what}: {error}") from error
@@ -156,12 +159,12 @@ class Starter:
             )
         )
         try:
-            return await asyncio.shield(starting)
+            await shielded(asyncio.wait((starting,)))
         except asyncio.CancelledError:
-            await asyncio.wait((starting,))
             if starting.exception() is None:
                 starting.result().close()
             raise
+        return starting.result()
 
     def _record_intent(self, container: Container, resources: StartResources) -> StartIntent:
         """Write the intent to start; return it. The next engine kills build steps without it.
