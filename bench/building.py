@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import report
 from engines import IMAGE, Engine, Podman
 
 Samples = dict[str, list[float]]
@@ -140,19 +141,17 @@ def _timed(work: Callable[[], object]) -> float:
 
 def table(results: dict[str, Samples]) -> str:
     """Return a table with the median of each builder, and the ratio of jaula's to the others'."""
+    others = report.with_baseline(results, "docker", "buildah")
     lines = [
-        "| measure | docker | buildah | jaula | jaula / docker | jaula / buildah |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        " | ".join(["| measure", *others, "jaula", *(f"jaula / {name}" for name in others)]) + " |",
+        "| --- |" + " ---: |" * (2 * len(others) + 1),
     ]
     for key, title in TITLES.items():
         medians = {name: statistics.median(v) for name, v in results[key].items() if v}
-        cells = [f"{medians[n]:.0f}" if n in medians else "" for n in _COLUMNS]
+        cells = [f"{medians[n]:.0f}" if n in medians else "" for n in (*others, "jaula")]
         cells += [
             f"{medians['jaula'] / medians[n]:.2f}" if {n, "jaula"} <= set(medians) else ""
-            for n in _COLUMNS[:2]
+            for n in others
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-_COLUMNS = ("docker", "buildah", "jaula")

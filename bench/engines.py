@@ -227,16 +227,19 @@ class Podman(Engine):
 
 class Jaula(Engine):
     name = "jaula"
+    project = PROJECT
+    bridge = ("jbench0", "10.198.2.0/23")  # and the subnet
 
     def start(self) -> None:
         policy = self.base / "policy.toml"
         policy.write_text('[default]\naccess = "run"\n')  # as every user has with docker
         self.spawn(
             [
-                *(str(PROJECT / ".venv/bin/python"), "-m", "jaula", "daemon"),
+                *(str(self.project / ".venv/bin/python"), "-m", "jaula", "daemon"),
                 *("--root", str(self.base / "lib"), "--run", str(self.base / "run")),
-                *("--socket", str(self.socket), "--bridge", "jbench0"),
-                *("--bridge-subnet", "10.198.2.0/23", "--cgroup-parent", f"jb{os.getpid()}"),
+                *("--socket", str(self.socket), "--bridge", self.bridge[0]),
+                *("--bridge-subnet", self.bridge[1]),
+                *("--cgroup-parent", f"jb{os.getpid()}{self.name}"),
                 *("--policy", str(policy)),
             ]
         )
@@ -245,15 +248,35 @@ class Jaula(Engine):
     def environment(self) -> dict[str, str]:
         return dict(os.environ) | {
             "JAULA_HOST": f"unix://{self.socket}",
-            "PYTHONPATH": str(PROJECT / "src"),
+            "PYTHONPATH": str(self.project / "src"),
             "PATH": sbin_path(),
         }
 
     def words(self, *words: str) -> list[str]:
-        return [str(PROJECT / "jaula"), *words]
+        return [str(self.project / "jaula"), *words]
 
 
-KINDS: dict[str, type[Engine]] = {"docker": Docker, "podman": Podman, "jaula": Jaula}
+class Baseline(Jaula):
+    """Another checkout of jaula, to which this one is compared: ``JAULA_BENCH_BASELINE``."""
+
+    name = "baseline"
+    project = Path(os.environ.get("JAULA_BENCH_BASELINE", ""))
+    bridge = ("jbench1", "10.198.4.0/23")
+
+    def start(self) -> None:
+        if not (self.project / ".venv/bin/python").exists():
+            raise SystemExit(
+                "bench: JAULA_BENCH_BASELINE must be a checkout of jaula, after scripts/setup"
+            )
+        super().start()
+
+
+KINDS: dict[str, type[Engine]] = {
+    "docker": Docker,
+    "podman": Podman,
+    "jaula": Jaula,
+    "baseline": Baseline,
+}
 
 
 def sbin_path() -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 
 import confinement
@@ -43,19 +44,18 @@ def table(results: dict[str, object]) -> str:
 
 
 def _engines(results: dict[str, object]) -> str:
+    others = with_baseline(results, "docker", "podman")
     lines = [
-        "| measure | docker | podman | jaula | docker : jaula | podman : jaula |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        " | ".join(["| measure", *others, "jaula", *(f"{name} : jaula" for name in others)]) + " |",
+        "| --- |" + " ---: |" * (2 * len(others) + 1),
     ]
     for key, title in measures.TITLES.items():
         samples = results.get(key)
         if not isinstance(samples, dict) or key in ("floor", "phases"):
             continue
         medians = {name: statistics.median(values) for name, values in samples.items() if values}
-        cells = [_number(medians.get(name)) for name in ("docker", "podman", "jaula")]
-        ratios = [
-            _ratio(medians.get(other), medians.get("jaula"), key) for other in ("docker", "podman")
-        ]
+        cells = [_number(medians.get(name)) for name in (*others, "jaula")]
+        ratios = [_ratio(medians.get(other), medians.get("jaula"), key) for other in others]
         lines.append(f"| {title} | " + " | ".join(cells + ratios) + " |")
     floor = results.get("floor")
     if isinstance(floor, dict):
@@ -68,6 +68,12 @@ def _engines(results: dict[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_baseline(results: Mapping[str, object], *others: str) -> tuple[str, ...]:
+    """Return the engines that jaula is compared with; ``baseline`` if it was measured."""
+    measured = [samples for samples in results.values() if isinstance(samples, dict)]
+    return (*others, *(("baseline",) if any("baseline" in row for row in measured) else ()))
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
@@ -77,7 +83,7 @@ def _ratio(other: float | None, own: float | None, key: str) -> str:
     if not other or not own:
         return ""
     better = own / other if key in measures.HIGHER_IS_BETTER else other / own
-    return f"{better:.1f}"
+    return f"{better:.2f}" if better < 2 else f"{better:.1f}"
 
 
 def write(directory: Path, results: dict[str, object], text: str, *, name: str = "latest") -> None:
