@@ -162,7 +162,9 @@ def _gate(config: EngineConfig, images: ImageStore) -> ImagePolicy:
     from jaula.images.trust.policy import ImagePolicy as PolicyImagePolicy
 
     path = policy.policy_path(config)
-    return PolicyImagePolicy(images, config.paths.trust, path, required=bool(config.policy))
+    return PolicyImagePolicy(
+        images, config.paths.trust, path, required=bool(config.policy), durable=config.durable
+    )
 
 
 def _unproven(config: EngineConfig) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """Volumes: named directories that outlive containers.
 
 ``<volumes>/<name>/_data`` is mounted into containers, ``<volumes>/<name>/volume.json`` stores the
-labels and options. Names follow Docker's grammar (moby ``daemon/names``):
-``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255 bytes.
+labels and options. ``<volumes>/<name>/_image`` is the copy of an image's directory while it moves
+into ``_data``, and ``_image.new`` a copy that is not complete. Names follow Docker's grammar (moby
+``daemon/names``): ``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255 bytes.
 
 Other users of the host cannot enter the directory of volumes: files in a volume may be set-user-ID
 and belong to the host's ids.
@@ -33,6 +34,7 @@ from jaula.kernel import mountinfo
 from jaula.kernel import paths as kernel_paths
 from jaula.kernel.sync import fsync_paths, sync_file_systems
 from jaula.storage.trees import (
+    copy_metadata,
     copy_tree,
     list_with_prefix,
     open_directory,
@@ -46,6 +48,9 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
 _ROOT = "0"  # the uid, as an owner
 _INCOMPLETE = ".new-"
 _REMOVED = ".gone-"
+_DATA = "_data"
+_IMAGE = "_image"
+_IMAGE_INCOMPLETE = "_image.new"
 
 
 class Volume(msgspec.Struct, frozen=True):
@@ -136,10 +141,10 @@ class VolumeStore:
 
     def _fill(self, parent: int, temporary: str, document: _Document) -> None:
         with open_directory(temporary, dir_fd=parent) as top:
-            os.mkdir("_data", 0o755, dir_fd=top)
-            os.chmod("_data", 0o755, dir_fd=top)
+            os.mkdir(_DATA, 0o755, dir_fd=top)
+            os.chmod(_DATA, 0o755, dir_fd=top)
             write_new(top, "volume.json", msgspec.json.encode(document))
-            self._fsync("volume.json", "_data", ".", dir_fd=top)
+            self._fsync("volume.json", _DATA, ".", dir_fd=top)
 
     def get(self, name: str) -> Volume:
         """Return the volume ``name``.
@@ -227,7 +232,7 @@ class VolumeStore:
 
     def is_on_disk(self, name: str) -> bool:
         """Return whether the volume's ``_data`` directory exists."""
-        return bool(_NAME.fullmatch(name)) and (self._directory / name / "_data").is_dir()
+        return bool(_NAME.fullmatch(name)) and (self._directory / name / _DATA).is_dir()
 
     def without_metadata(self) -> Names:
         """Return the volumes with a ``_data`` directory whose ``volume.json`` cannot be read."""
@@ -284,11 +289,19 @@ class VolumeStore:
             remove_tree(parent, name.encode())
 
     def sweep(self) -> Names:
-        """Remove what a crash left incomplete or half-removed."""
-        return remove_with_prefix(self._directory, _INCOMPLETE, _REMOVED)
+        """Remove what a crash left incomplete or half-removed, and finish copies of images."""
+        removed = remove_with_prefix(self._directory, _INCOMPLETE, _REMOVED)
+        for name in os.listdir(self._directory):
+            top = self._directory / name
+            if os.path.lexists(top / _IMAGE) or os.path.lexists(top / _IMAGE_INCOMPLETE):
+                with open_directory(top) as descriptor:
+                    self._finish_copy(descriptor)
+        return removed
 
-    def is_empty(self, name: str) -> bool:
-        """Return whether a volume has no files."""
+    def accepts_copy(self, name: str) -> bool:
+        """Return whether :meth:`populate` would change a volume: it has no files, or not all."""
+        if os.path.lexists(self._directory / name / _IMAGE):
+            return True
         with open_directory(self.get(name).path) as directory:
             return not os.listdir(directory)
 
@@ -297,7 +310,8 @@ class VolumeStore:
 
         ``root_fd`` is the image's root (see :func:`jaula.storage.drivers.driver.open_root`). The
         volume's directory gets the owner and mode of the image's directory. A volume that is not
-        empty is not changed, nor is one for a path that is not a directory of the image.
+        empty is not changed, nor is one for a path that is not a directory of the image. After a
+        crash the volume is still empty, or :meth:`sweep` puts the rest of the files into it.
 
         :raises Unavailable: when the disk is full.
         """
@@ -306,17 +320,49 @@ class VolumeStore:
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:
-            with self._populate_lock, open_directory(self.get(name).path) as target:
-                if os.listdir(target):
-                    return False
-                copy_tree(source, target)
+            data = self.get(name).path
+            with self._populate_lock, open_directory(self._directory / name) as top:
+                self._finish_copy(top)
+                with open_directory(data) as target:
+                    if os.listdir(target):
+                        return False
+                    if os.fstat(target).st_dev != os.fstat(top).st_dev:  # _data is a link
+                        copy_tree(source, target)
+                        return True
+                os.mkdir(_IMAGE_INCOMPLETE, 0o700, dir_fd=top)
+                with open_directory(_IMAGE_INCOMPLETE, dir_fd=top) as copy:
+                    copy_tree(source, copy)
                 if self._durable:
                     sync_file_systems(self._directory)
+                os.rename(_IMAGE_INCOMPLETE, _IMAGE, src_dir_fd=top, dst_dir_fd=top)
+                self._finish_copy(top)
                 return True
         except OSError as error:
             raise resource_error(error, f"cannot populate volume {name!r}") or error from error
         finally:
             os.close(source)
+
+    def _finish_copy(self, top: int) -> None:
+        """Move the rest of a complete copy into ``_data``, or remove an incomplete one.
+
+        A file that a container has made meanwhile stays.
+        """
+        remove_tree(top, os.fsencode(_IMAGE_INCOMPLETE))
+        try:
+            image = os.open(_IMAGE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+        except FileNotFoundError:
+            return
+        try:
+            with open_directory(_DATA, dir_fd=top) as target:
+                existing = set(os.listdir(target))
+                for entry in set(os.listdir(image)) - existing:
+                    os.rename(entry, entry, src_dir_fd=image, dst_dir_fd=target)
+                copy_metadata(image, target)
+        finally:
+            os.close(image)
+        self._fsync(_DATA, ".", dir_fd=top)
+        remove_tree(top, os.fsencode(_IMAGE))
+        self._fsync(".", dir_fd=top)
 
 
 def check_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -89,6 +90,61 @@ def test_a_volume_is_filled_from_the_image(volumes: VolumeStore, image: int) -> 
     assert stat.S_IMODE((top / "file").stat().st_mode) == 0o4755
     assert (top / "file").stat().st_ino == (top / "sub/same").stat().st_ino
     assert os.getxattr(top / "file", "user.note") == b"n"
+
+
+class _Killed(BaseException):
+    """Ends a call as SIGKILL ends a process: nothing of the call handles it."""
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+def test_a_killed_fill_leaves_an_empty_or_a_full_volume(
+    volumes: VolumeStore, paths: Paths, image: int, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Each call that changes a name or a file is one place to be killed at."""
+    top = Path(volumes.create("data").volume.path)
+    calls = 0
+
+    def until_killed(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == step:
+                raise _Killed
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("rename", "mkdir", "link", "fchown", "rmdir"):
+        until_killed(name)
+    with contextlib.suppress(_Killed):
+        volumes.populate("data", image, "/data")
+    assert calls >= step
+    monkeypatch.undo()
+
+    again = VolumeStore(paths)
+    again.sweep()
+    assert sorted(p.name for p in (paths.volumes / "data").iterdir()) == ["_data", "volume.json"]
+    names = sorted(p.name for p in top.iterdir())
+    assert names in ([], ["file", "sub"])
+    assert again.populate("data", image, "/data") == (not names)
+    facts = top.stat()
+    assert (stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid) == (0o1770, 33, 34)
+    assert (top / "file").stat().st_ino == (top / "sub/same").stat().st_ino
+
+
+def test_a_file_of_a_container_stays_when_a_killed_fill_is_finished(
+    volumes: VolumeStore, paths: Paths
+) -> None:
+    top = Path(volumes.create("data").volume.path)
+    (top.parent / "_image/sub").mkdir(parents=True)
+    (top.parent / "_image/file").write_text("of the image")
+    (top / "file").write_text("of a container")
+    assert volumes.accepts_copy("data")
+    volumes.sweep()
+    assert sorted(p.name for p in top.iterdir()) == ["file", "sub"]
+    assert (top / "file").read_text() == "of a container"
 
 
 def test_a_volume_is_filled_through_a_link_of_the_image(volumes: VolumeStore, image: int) -> None:

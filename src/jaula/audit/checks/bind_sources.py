@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from jaula.audit.checks.mounts import file_identity, stat_identity
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, verdict_of
+from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.state.records import ENGINE_SOCKET
 
 SYSTEM = (
@@ -98,7 +98,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         for source, target in sources
         if source not in SYSTEM and any(_related(source, secret) for secret in secret_paths)
     ]
-    evidence = f"stat(2) of {len(sources)} sources"
+    evidence = f"stat(2) of {quantity(len(sources), 'source')}"
     for name, binds in (
         ("host directories", system),
         ("host secrets", secrets),

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer, integer
 from jaula.audit.model.host_process import parse_cgroups
-from jaula.audit.model.result import Result, Verdict, verdict_of
+from jaula.audit.model.result import Result, Verdict, quantity, verdict_of
 from jaula.cgroups.v2.cpu import weight
 from jaula.spec import cpuset
 
@@ -118,7 +118,7 @@ def _membership(container: AuditedContainer, groups: CgroupDirs) -> Result:
         if limited or (not names and groups.legacy("memory") is None):
             paths.append((names or "unified", path))
     wrong = [f"{n} at {p}" for n, p in paths if p != expected and not p.endswith(expected)]
-    effective = f"{len(paths)} trees at {expected}" if not wrong else "; ".join(wrong)
+    effective = f"{quantity(len(paths), 'tree')} at {expected}" if not wrong else "; ".join(wrong)
     if wrong and container.rootless is not None:  # such an engine refuses limits
         by = container.rootless
         return Result("cgroup", "cgroups", f"none ({by})", f"the engine's: {effective}",

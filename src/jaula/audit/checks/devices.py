@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from jaula.audit.checks.cgroups import CgroupDirs
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, verdict_of
+from jaula.audit.model.result import Result, Verdict, quantity, verdict_of
 from jaula.config import OWN_RUNTIME
 from jaula.kernel.paths import open_in_root
 from jaula.security.devices import DEFAULT_DEVICES, DEFAULT_RULES
@@ -56,7 +56,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         and node != ("c", 5, 2)
     ]
     unrequested = requested_nodes - default if not flags else set()
-    effective = f"{len(nodes)} nodes"
+    effective = quantity(len(nodes), "node")
     if extra:
         effective += f"; not requested: {', '.join(extra)}"
     if unrequested:
@@ -105,7 +105,7 @@ def _rules(container: AuditedContainer, by: str | None) -> Result:
     requested_rules = {format_rule(rule) for rule in rules}
     default = {format_rule(rule) for rule in DEFAULT_RULES}
     groups = CgroupDirs(container)
-    requested = f"{len(requested_rules)} rules" + (f" ({by})" if by else "")
+    requested = quantity(len(requested_rules), "rule") + (f" ({by})" if by else "")
     if container.rootless is not None:
         return Result("device rules", "devices", f"none ({container.rootless})",
                    "no node can be created in its user namespace", container.path("uid_map"),
@@ -116,7 +116,7 @@ def _rules(container: AuditedContainer, by: str | None) -> Result:
             actual = {line.strip() for line in file if line.strip()}
         extra = sorted(actual - requested_rules)
         unrequested = sorted(requested_rules - default) if not by else []
-        effective = f"{len(actual)} rules"
+        effective = quantity(len(actual), "rule")
         if extra:
             effective += f"; not requested: {', '.join(extra)}"
         if unrequested:
@@ -149,7 +149,7 @@ def _program(
     holds = bool(ours)
     if not holds and runtime not in ("", OWN_RUNTIME):
         holds, effective = bool(programs), f"{effective}; compiled by {runtime}"
-    requested = f"{len(requested_rules)} rules" + (f" ({by})" if by else "")
+    requested = quantity(len(requested_rules), "rule") + (f" ({by})" if by else "")
     return Result("device rules", "devices", requested, effective or "no program",
                f"BPF_PROG_QUERY, BPF_OBJ_GET_INFO_BY_FD {directory}",
                verdict_of(holds or everything, by))  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_snapshot import Rules, rules
-from jaula.audit.model.result import Result, Verdict, verdict_of
+from jaula.audit.model.result import Result, Verdict, quantity, verdict_of
 from jaula.network.firewall.bridge_rules import Limits, table_name
 from jaula.spec.network import BYPASS_FIREWALL_OPTION, NAME_OPTION, PARENT_DRIVERS
 
@@ -121,8 +121,8 @@ def _ports(
         effective += f"; not requested: {', '.join(extra)}"
     if missing:
         effective += f"; missing: {', '.join(missing)}"
-    return Result("published ports", "network", f"{len(expected)} ports", effective, EVIDENCE,
-               verdict_of(not extra and not missing, None))  # fmt: skip
+    return Result("published ports", "network", quantity(len(expected), "port"), effective,
+                  EVIDENCE, verdict_of(not extra and not missing, None))  # fmt: skip
 
 
 def endpoint_table(objects: list[dict[str, Any]], address: str, mac: str) -> str | None:

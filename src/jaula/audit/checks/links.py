@@ -16,7 +16,7 @@ from jaula.audit.checks.firewall import bridge_of, endpoint_table, named_bridge
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.network_view import SETTINGS
-from jaula.audit.model.result import Result, verdict_of
+from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.kernel.rtnetlink import Link, Route
 from jaula.network.network import PORT_PREFIX
 from jaula.security.sysctls import normalize
@@ -54,14 +54,15 @@ def check(container: AuditedContainer) -> Iterator[Result]:
             ports += 1
             wrong += _pair(container, endpoint, document)
     yield Result(
-        "links", "network", f"{ports} veth pairs", "; ".join(wrong) or "both ends as requested",
-        "rtnetlink of both namespaces", verdict_of(not wrong, None),
+        "links", "network", quantity(ports, "veth pair"),
+        "; ".join(wrong) or "both ends as requested", "rtnetlink of both namespaces",
+        verdict_of(not wrong, None),
     )  # fmt: skip
     extra = [
         _route_text(route) for route in container.network.routes if not _expected(route, endpoints)
     ]
-    yield _changeable("routes", f"{len(endpoints)} networks and their gateways",
-                      ", ".join(extra), f"{len(container.network.routes)} routes", by)  # fmt: skip
+    yield _changeable("routes", f"those of {quantity(len(endpoints), 'network')}", ", ".join(extra),
+                      quantity(len(container.network.routes), "route"), by)  # fmt: skip
     yield _settings(container, by)
     yield _translations(container, endpoints)
 

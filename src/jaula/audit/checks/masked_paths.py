@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, verdict_of
+from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.kernel.paths import open_in_root
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 
@@ -67,7 +67,7 @@ def _row(
     effective = f"{count} of {len(requested_paths)} in effect"
     if exposed:
         effective += f"; exposed: {', '.join(exposed)}"
-    requested = f"{len(requested_paths)} paths" + (f" ({by})" if by else "")
+    requested = quantity(len(requested_paths), "path") + (f" ({by})" if by else "")
     evidence = f"{container.path('mountinfo')}, {container.path('root')}"
     return Result(name, "masks", requested, effective, evidence, verdict_of(not exposed, by))
 

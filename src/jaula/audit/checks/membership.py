@@ -15,7 +15,7 @@ from jaula.audit.checks.cgroups import CgroupDirs
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_process import HostProcess
-from jaula.audit.model.result import Result, verdict_of
+from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.kernel.paths import is_within
 
 ID_LENGTH = 64  # characters of a container id, the name of its cgroup
@@ -44,8 +44,8 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         if (base := bases.get(names)) is not None and not is_within(path, base)
     ]
     yield Result(
-        "process cgroups", "cgroups", f"all in {len(bases)} trees",
-        "; ".join(elsewhere) or f"{len(inside)} processes, all", evidence,
+        "process cgroups", "cgroups", f"all in {quantity(len(bases), 'tree')}",
+        "; ".join(elsewhere) or f"{quantity(len(inside), 'process')}, all", evidence,
         verdict_of(not elsewhere, None),
     )  # fmt: skip
     strangers = [
@@ -66,7 +66,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     ]
     yield Result(
         "process namespaces", "namespaces", f"none of the host's {len(container.own_kinds)}",
-        "; ".join(hosts) or f"{len(inside)} processes, none", evidence,
+        "; ".join(hosts) or f"{quantity(len(inside), 'process')}, none", evidence,
         verdict_of(not hosts, None),
     )  # fmt: skip
     yield _holders(container, bases, evidence)

@@ -18,7 +18,7 @@ from jaula.audit.checks.cgroups import CgroupDirs
 from jaula.audit.checks.mounts import clean, is_source, secret_targets
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, verdict_of
+from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.config import OWN_RUNTIME
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.paths import RESOLVE, is_within, open_in_root, openat2
@@ -53,7 +53,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     unique = list(dict.fromkeys(wrong))
     yield Result(
         "mount identity", "mounts", "the engine's mounts, none over another",
-        "; ".join(unique) or f"{len(container.mounts)} mounts, each is the engine's",
+        "; ".join(unique) or f"{quantity(len(container.mounts), 'mount')}, each is the engine's",
         container.path("mountinfo"), verdict_of(not unique, None),
     )  # fmt: skip
 
@@ -91,7 +91,7 @@ def _stacks(container: AuditedContainer) -> Iterator[str]:
         if any(target != path and is_within(target, path) for path in recursive):
             limit *= 2  # a read-only path is a recursive bind of itself
         if count > limit:
-            yield f"{target} is mounted over, {count} mounts"
+            yield f"{target} is mounted over, {quantity(count, 'mount')}"
 
 
 def _filesystems(container: AuditedContainer) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, verdict_of
+from jaula.audit.model.result import Result, Verdict, quantity, verdict_of
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.paths import open_in_root
 from jaula.state.records import ENGINE_SOCKET
@@ -95,13 +95,13 @@ def _inventory(container: AuditedContainer) -> Result:
         if mount.type == "bind" and clean(mount.destination) not in requested
     ]
     unexpected_binds = [path for path in extra_binds if not _engine_file(container, path)]
-    effective = f"{len(container.mounts)} mounts"
+    effective = quantity(len(container.mounts), "mount")
     if extra:
         effective += f"; not requested: {', '.join(extra)}"
     if unexpected_binds:
         effective += f"; bound from the host without a request: {', '.join(unexpected_binds)}"
     return Result(
-        "mount inventory", "mounts", f"at most {len(exact)} paths", effective,
+        "mount inventory", "mounts", f"at most {quantity(len(exact), 'path')}", effective,
         container.path("mountinfo"), verdict_of(not extra and not unexpected_binds, None),
     )  # fmt: skip
 
@@ -148,7 +148,7 @@ def _flags(container: AuditedContainer, requested: Mapping[str, Any]) -> Result:
         elif missing := expected - _effective(actual):
             wrong.append(f"{destination} lacks {','.join(sorted(missing))}")
     return Result(
-        "mount flags", "mounts", f"as in the spec, {count} mounts",
+        "mount flags", "mounts", f"as in the spec, {quantity(count, 'mount')}",
         "; ".join(wrong) or "all in effect", container.path("mountinfo"),
         verdict_of(not wrong, None),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, verdict_of
+from jaula.audit.model.result import Result, quantity, verdict_of
 
 LABELS = {
     "RLIMIT_AS": "Max address space",
@@ -101,7 +101,7 @@ def _every_process(container: AuditedContainer) -> Result:
     by = _flag(container)
     return Result(
         "process limits", "rlimits", "the spec's or the shim's" + (f" ({by})" if by else ""),
-        "; ".join(wrong) or f"{len(container.members)} processes, none has more",
+        "; ".join(wrong) or f"{quantity(len(container.members), 'process')}, none has more",
         f"{container.proc_root}/*/limits, oom_score_adj, stat",
         verdict_of(not wrong or by is not None, by if wrong else None),
     )  # fmt: skip

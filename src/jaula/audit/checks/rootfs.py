@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, verdict_of
+from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.kernel.mountinfo import top
 from jaula.kernel.mounts import mount_id
 from jaula.kernel.paths import is_within
@@ -82,7 +82,7 @@ def _propagation(container: AuditedContainer, evidence: str) -> Result:
         ):
             slaves.append(mount.target)
     relaxed = sorted(path for path, mode in requested.items() if mode in (*SHARED, *SLAVES))
-    effective = f"{len(container.mounts)} mounts"
+    effective = quantity(len(container.mounts), "mount")
     if shared:
         effective += f"; shared: {', '.join(shared)}"
     if slaves:

@@ -13,7 +13,7 @@ from ipaddress import IPv6Address
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.network_view import read_setting
-from jaula.audit.model.result import Result, verdict_of
+from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
 from jaula.security.sysctls import (
     IPC,
@@ -57,8 +57,8 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         if not_namespaced:
             effective += f"; not namespaced: {', '.join(not_namespaced)}"
         evidence = f"/proc/sys in {container.path('ns')}"
-        yield Result("sysctls", "network", f"{len(requested_values)} settings", effective, evidence,
-                  verdict_of(not wrong and not not_namespaced, None))  # fmt: skip
+        yield Result("sysctls", "network", quantity(len(requested_values), "setting"), effective,
+                  evidence, verdict_of(not wrong and not not_namespaced, None))  # fmt: skip
     mode = container.text("NetworkMode") or "bridge"
     if (
         mode == "host"

@@ -32,6 +32,13 @@ class Result(msgspec.Struct, frozen=True):
     check: str = ""
 
 
+def quantity(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural if it is not one: ``1 process``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}es" if noun.endswith("s") else f"{number} {noun}s"
+
+
 def passed(rows: Sequence[Result]) -> bool:
     """Return whether the report is a proof: it has rows, and each holds or is relaxed."""
     return bool(rows) and all(row.verdict in (Verdict.HOLDS, Verdict.RELAXED) for row in rows)

@@ -115,7 +115,8 @@ class VolumeMounter:
                     f"volume {name} was created by another client at the same time",
                     hint="try again",
                 )
-        if not request.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
+        copies = not request.mount.no_copy and not volumes.get(name).options
+        if copies and volumes.accepts_copy(name):
             await asyncio.to_thread(self._copy_up, record, name, request.mount.destination)
         driver_source = parse_driver_options(volumes.get(name).options)
         read_only = request.mount.read_only or not (driver_source is None or driver_source.writable)

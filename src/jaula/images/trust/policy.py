@@ -307,14 +307,22 @@ class ImagePolicy:
     """The image policy of one engine. Methods may be called from several threads."""
 
     def __init__(
-        self, store: ImageStore, directory: Path, path: str = "", *, required: bool = False
+        self,
+        store: ImageStore,
+        directory: Path,
+        path: str = "",
+        *,
+        required: bool = False,
+        durable: bool = True,
     ) -> None:
         """Load the policy file ``path``, empty for an engine without a policy.
+
+        With ``durable``, the signatures of an image are on the disk before its pull ends.
 
         :raises InvalidRequest: if the file cannot be read.
         """
         self._store = store
-        self.signatures = SignatureStore(directory)
+        self.signatures = SignatureStore(directory, durable=durable)
         self._lock = threading.Lock()
         self.load_file(path, required=required)
         self.signatures.keep_only(store.manifests())

@@ -18,6 +18,7 @@ from jaula.errors import CorruptState, Unavailable, resource_error
 from jaula.images.registry.manifest import sha256
 from jaula.images.store.blobs import hex_of
 from jaula.images.trust.signature import Signature
+from jaula.kernel.sync import fsync_paths
 from jaula.spec.image import DOCUMENT_LIMIT, Index, decode
 
 _REPOSITORIES = 7  # besides the newest; several repositories may have the same image
@@ -49,10 +50,14 @@ class StoredSignature(msgspec.Struct, frozen=True):
 
 
 class SignatureStore:
-    """The signature files of one engine. Methods may be called from several threads."""
+    """The signature files of one engine. Methods may be called from several threads.
 
-    def __init__(self, directory: Path) -> None:
+    With ``durable``, a file is on the disk before :meth:`keep` returns.
+    """
+
+    def __init__(self, directory: Path, *, durable: bool = True) -> None:
         self._directory = directory
+        self._durable = durable
 
     def path(self, manifest: str) -> Path:
         """Return the path of a manifest's file, whether it exists or not."""
@@ -88,7 +93,11 @@ class SignatureStore:
             fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             with open(fd, "wb") as file:
                 file.write(msgspec.json.encode(kept))
+            if self._durable:
+                fsync_paths(temporary)
             os.rename(temporary, path)
+            if self._durable:
+                fsync_paths(self._directory)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             what = f"cannot write {path}"
