@@ -169,7 +169,10 @@ class RootlessHost:
     # what a test looks at
 
     def processes(self, word: str = "") -> list[int]:
-        """Return the user's processes whose command or name contains ``word``."""
+        """Return the user's processes whose command or name contains ``word``.
+
+        Not zombies: they wait for the init of this machine, which may take seconds.
+        """
         result = []
         for directory in Path("/proc").glob("[0-9]*"):
             try:
@@ -179,6 +182,8 @@ class RootlessHost:
                 continue
             uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()
             first, number = self.ids or (0, 0)
+            if "State:\tZ" in status:
+                continue
             mine = int(uids[1]) == self.uid or first <= int(uids[1]) < first + number
             if mine and word in f"{command} {status.splitlines()[0]}":
                 result.append(int(directory.name))

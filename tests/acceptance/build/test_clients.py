@@ -157,6 +157,7 @@ def test_compose_builds_its_services(engine: PrivateEngine, place: Path) -> None
         engine.request("DELETE", f"/images/{project}:1?force=1")
 
 
+@pytest.mark.packages
 @pytest.mark.skipif("JAULA_VM" in os.environ, reason="no package mirror in the virtual machine")
 def test_a_step_downloads_packages_through_the_network_of_the_build(
     engine: PrivateEngine, debian: str

@@ -104,6 +104,7 @@ def test_a_generic_container_runs(busybox: str) -> None:
         assert started.exec(["sh", "-c", "echo $A"]).output == b"b\n"
 
 
+@pytest.mark.packages
 def test_postgresql_accepts_connections(postgres: str) -> None:
     container = (
         DockerContainer(postgres)

@@ -52,7 +52,7 @@ class Listener:
     """Accepts on a bound stream socket, which it owns. ``serve`` gets each client.
 
     If no descriptor is free, the reserve serves one client, and a pause follows. That is logged
-    once until the reserve is full again.
+    once until no client waits and the reserve is full again.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Listener:
             try:
                 self._serve(self._accept_one())
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                self._drained()
                 return
             except OSError as error:
                 if error.errno not in _SHORTAGE:
@@ -108,10 +109,15 @@ class Listener:
 
     def _resume(self) -> None:
         self._pause = None
-        if self._reserve.fill() and self._short:
+        self._reserve.fill()
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+        self._accept()
+
+    def _drained(self) -> None:
+        """End the shortage when no client waits and the reserve is full."""
+        if self._short and self._reserve.fill():
             self._short = False
             _log.info("clients are accepted again")
-        self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def stop(self) -> None:
         """Stop accepting; clients wait."""

@@ -28,8 +28,9 @@ class ShortSocket(socket.socket):
         return super().accept()
 
 
+@pytest.mark.parametrize("fills", [True, False], ids=["reserve is filled", "reserve stays empty"])
 def test_a_shortage_is_logged_once_and_the_reserve_serves_clients(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fills: bool
 ) -> None:
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
     caplog.set_level(logging.INFO, "jaula.api")
@@ -42,7 +43,8 @@ def test_a_shortage_is_logged_once_and_the_reserve_serves_clients(
         address = sock.getsockname()
         served: asyncio.Queue[socket.socket] = asyncio.Queue()
         fill = reserve.fill
-        monkeypatch.setattr(reserve, "fill", lambda: fill() and not sock.short)
+        if not fills:
+            monkeypatch.setattr(reserve, "fill", lambda: fill() and not sock.short)
         listener = Listener(loop, sock, 16, reserve, served.put_nowait)
         clients = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(3)]
         for client in clients:
