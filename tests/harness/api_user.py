@@ -35,6 +35,7 @@ class ApiUser:
         self, engine: PrivateEngine, uid: int, gid: int, groups: tuple[int, ...] = ()
     ) -> None:
         self._engine = engine
+        self.uid = uid
         self._ids = (uid, gid, groups)
 
     def connect(self) -> socket.socket:
@@ -46,12 +47,17 @@ class ApiUser:
         return sock
 
     def request(self, method: str, path: str, body: Any = None) -> Reply:
+        """Send one request on a new connection. ``body``: bytes are a tar, the rest JSON."""
+        return self.request_over(self.connect(), method, path, body)
+
+    def request_over(self, sock: socket.socket, method: str, path: str, body: Any = None) -> Reply:
+        """Send one request on a connection of this user, also in another thread."""
         connection = UnixConnection(str(self._engine.socket), 60)
-        connection.sock = self.connect()
+        connection.sock = sock
         try:
-            data = None if body is None else json.dumps(body).encode()
-            kind = {"Content-Type": "application/json"} if data is not None else {}
-            connection.request(method, path, data, kind)
+            data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+            kind = "application/x-tar" if isinstance(body, bytes) else "application/json"
+            connection.request(method, path, data, {"Content-Type": kind} if data else {})
             answer = connection.getresponse()
             return Reply(answer.status, dict(answer.getheaders()), answer.read())
         finally:

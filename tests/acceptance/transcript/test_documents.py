@@ -61,7 +61,10 @@ OPTIONAL = {
         r"\.pids_stats\.limit": "processes are limited by default",
     },
     "info": {r"\.Runtimes\.\*\.status.*": "jaula-runtime features tells it"},
-    "image": {r"\.GraphDriver\.Data\..*": "layers are directories that no program should touch"},
+    "image": {
+        r"\.GraphDriver\.Data\..*": "layers are directories that no program should touch",
+        r"\.Owner": "this engine's own",
+    },
 }
 """Keys that only one of them has, by the first word of the title, each with the reason."""
 

@@ -49,15 +49,29 @@ _SIZES = (Bound.MEMORY, Bound.MEMORY_SWAP, Bound.SHM_SIZE)
 
 
 class Share(StrEnum):
-    """Objects of the engine of which one caller may have a number at the same time."""
+    """What one caller may have an amount of at the same time: a number of objects, or bytes."""
 
     CONTAINERS = "containers"
     NETWORKS = "networks"
     VOLUMES = "volumes"
+    IMAGES = "images"
+    IMAGE_SIZE = "image-size"
+
+    def describe(self, amount: int) -> str:
+        """Return an amount as an error states it."""
+        if self is Share.IMAGE_SIZE:
+            return f"{units.bytes_size(amount)} of images"
+        return f"{amount} {self}"
 
 
 DEFAULT_SHARES: Final = MappingProxyType(
-    {Share.CONTAINERS: 1000, Share.NETWORKS: 64, Share.VOLUMES: 1000}
+    {
+        Share.CONTAINERS: 1000,
+        Share.NETWORKS: 64,
+        Share.VOLUMES: 1000,
+        Share.IMAGES: 1000,
+        Share.IMAGE_SIZE: UNLIMITED,
+    }
 )
 """The default address pools have subnets for 288 networks."""
 

@@ -201,7 +201,8 @@ def _rule(name: str, value: object, *, more: tuple[str, ...] = ()) -> PolicyRule
     for key, item in table.items():
         title = f"{name} {key}"
         if key in _SHARES:
-            shares[_SHARES[key]] = _count(title, item)
+            share = _SHARES[key]
+            shares[share] = _amount(share, title, item)
             continue
         field, read = _KEYS.get(key) or _CEILINGS[key]
         target = fields if key in _KEYS else ceilings
@@ -306,6 +307,10 @@ def _count(title: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
         raise InvalidRequest(f"{title}: {str(value)[:80]!r} must be a number from 0")
     return value
+
+
+def _amount(share: Share, title: str, value: object) -> int:
+    return _size(title, value) if share is Share.IMAGE_SIZE else _count(title, value)
 
 
 def _entries(parse: Callable[[tuple[str, ...]], Any]) -> Callable[[str, object], Any]:

@@ -24,6 +24,7 @@ from jaula.engine.relaxations import Relaxation
 from jaula.engine.secrets.store import SecretKind
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound
+from jaula.images.store.quota import Quota
 from jaula.spec.api_params import ContainerPeer, Peer, Remote
 from jaula.state.audit_log import AuditEntry
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.filters import Filters
     from jaula.engine.model.services import Services
     from jaula.engine.relaxations import Privilege
+    from jaula.images.store.quota import Usage
     from jaula.spec.api import ContainerCreate
     from jaula.spec.api_params import Origin
     from jaula.spec.network import NetworkRecord
@@ -451,15 +453,34 @@ class Session:
 
         :raises NotAuthorized: when it may not.
         """
-        most = self.rule.shares[share]
-        if self._owned(share) + self.reserved[share, self.caller.key] + more > most:
+        self._check_amount(share, self._owned(share) + self.reserved[share, self.caller.key] + more)
+
+    def _check_amount(self, share: Share, amount: int) -> None:
+        """Check that the caller may have an amount.
+
+        :raises NotAuthorized: when it may not.
+        """
+        if amount > (most := self.rule.shares[share]):
             raise self.denial(
-                f"have more than {most} {share}",
+                f"have more than {share.describe(most)}",
                 f"remove some of yours, or ask the operator to raise max-{share}",
             )
 
+    def image_quota(self) -> Quota:
+        """Return the quota of images that the caller brings."""
+        return Quota(self.caller.key, self._check_images)
+
+    def _check_images(self, usage: Usage) -> None:
+        """Check that the caller may have images that take this. Safe in any thread.
+
+        :raises NotAuthorized: when it may not.
+        """
+        if not self.is_admin:
+            self._check_amount(Share.IMAGES, usage.images)
+            self._check_amount(Share.IMAGE_SIZE, usage.size)
+
     def _owned(self, share: Share) -> int:
-        """Return how many of these objects the caller has."""
+        """Return how much the caller has of a share."""
         key, services = self.caller.key, self.services
         match share:
             case Share.CONTAINERS:
@@ -471,6 +492,10 @@ class Session:
                 return sum(network.owner == key for network in services.network_store)
             case Share.VOLUMES:
                 return services.volumes.owned(key)
+            case Share.IMAGES:
+                return services.images.usage(key).images
+            case Share.IMAGE_SIZE:
+                return services.images.usage(key).size
 
     def inherited_mounts(self, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
         """Return the mounts of the host that ``--volumes-from`` adds."""
@@ -570,6 +595,17 @@ class AuditedAction:
             session.check_share(share, amount)
             self._reserved[share, session.caller.key] += amount
             session.reserved[share, session.caller.key] += amount
+
+    def reserve_image(self) -> Quota:
+        """Count an image that this action brings, until it ends, and return the quota for it.
+
+        An image takes at least one byte.
+
+        :raises NotAuthorized: when the caller has as much as it may have.
+        """
+        self.reserve(Share.IMAGES)
+        self.reserve(Share.IMAGE_SIZE)
+        return self._session.image_quota()
 
     def authorize_start(self, ref: str) -> None:
         """Check that the caller may start a container with its stored request.

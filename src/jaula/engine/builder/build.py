@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.build.dockerfile.ast import Run
     from jaula.images.build.dockerfile.stage_graph import StageGraph
+    from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
     from jaula.spec.api import HostConfig
     from jaula.spec.build import BuildOptions
@@ -67,7 +68,7 @@ log = logging.getLogger("jaula.builds")
 
 
 class Build:
-    """One build. ``owner`` is the key of the client that builds.
+    """One build. The owner of ``quota`` is the key of the client that builds.
 
     ``directory`` belongs to this build and holds its context; the caller removes it.
     """
@@ -81,7 +82,7 @@ class Build:
         cache_dirs: CacheDirs,
         options: BuildOptions,
         directory: Path,
-        owner: str,
+        quota: Quota,
         authorize: Authorize,
         sources: BuildSources,
     ) -> None:
@@ -92,7 +93,7 @@ class Build:
         self._cache_dirs = cache_dirs
         self._options = options
         self._directory = directory
-        self._owner = owner
+        self._quota = quota
         self._authorize = authorize
         self._sources = sources
         self._clock = SourceDateEpoch(options.build_args)
@@ -183,7 +184,7 @@ class Build:
             cache=self._cache,
             cache_dirs=self._cache_dirs,
             sources=self._sources,
-            owner=self._owner,
+            owner=self._quota.owner,
             authorize=self._authorize,
             options=self._options,
             graph=graph,
@@ -223,7 +224,7 @@ class Build:
         config = encode(self._document(state))
         if (image := self._find_tagged(config, names)) is not None:
             return image
-        return await in_thread(self._services.images.add, config, blobs, names)
+        return await in_thread(self._services.images.add, config, blobs, names, self._quota)
 
     def _find_tagged(self, config: bytes, names: list[str]) -> Image | None:
         """Return the image if it exists and has all names already: nothing is written then."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from jaula.engine.builder.client_session import ClientSession
     from jaula.engine.builder.job import Authorize, BuildServices
     from jaula.engine.model.services import Services
+    from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
     from jaula.spec.build import BuildOptions
     from jaula.state.records import ResolvedRequest
@@ -50,12 +51,12 @@ async def run_request(
     options: BuildOptions,
     stream: AsyncIterator[bytes],
     resolved: ResolvedRequest,
-    owner: str,
+    quota: Quota,
     authorize: Authorize,
 ) -> AsyncGenerator[Document, None]:
     """Build an image and yield Docker's messages. See :meth:`~.service.Builds.build`."""
     _check(shared, options, resolved)
-    services = shared.services
+    services, owner = shared.services, quota.owner
     async with AsyncExitStack() as held:
         session = None
         if options.session:
@@ -72,7 +73,7 @@ async def run_request(
         else:
             await unpack_context(stream, context, cancellation)
         sources = BuildSources(
-            services, shared.distribution, options, directory, session, remotes, cancellation
+            services, shared.distribution, options, directory, session, remotes, cancellation, quota
         )
         build = Build(
             services=services,
@@ -81,7 +82,7 @@ async def run_request(
             cache_dirs=shared.cache_dirs,
             options=options,
             directory=directory,
-            owner=owner,
+            quota=quota,
             authorize=authorize,
             sources=sources,
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
+    from jaula.images.store.quota import Quota
     from jaula.spec.build import BuildOptions, PruneOptions
     from jaula.state.records import ResolvedRequest
 
@@ -64,19 +65,20 @@ class Builds:
         stream: AsyncIterator[bytes],
         resolved: ResolvedRequest,
         *,
-        owner: str,
+        quota: Quota,
         authorize: Authorize,
     ) -> AsyncIterator[Document]:
         """Build an image and yield Docker's messages. Closing the iterator cancels the build.
 
-        ``resolved`` holds the build's limits and modes, which are authorized already.
+        ``resolved`` holds the build's limits and modes, which are authorized already. The owner of
+        ``quota`` owns the build, its image and the base images that it pulls.
 
         :raises InvalidRequest: when the context or the Dockerfile cannot be read.
         :raises StepFailed: when the program of a step failed.
         """
         from jaula.engine.builder.request import run_request
 
-        request = run_request(self._shared, options, stream, resolved, owner, authorize)
+        request = run_request(self._shared, options, stream, resolved, quota, authorize)
         async with aclosing(request) as messages:
             async for message in messages:
                 yield message

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jaula.images.build.dockerfile.stage_graph import PlannedStage
     from jaula.images.build.remote.remote import RemoteSources
     from jaula.images.registry.cancellation import Cancellation
+    from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
     from jaula.spec.api import RegistryAuth
     from jaula.spec.build import BuildOptions
@@ -69,6 +70,7 @@ class BuildSources:
         session: ClientSession | None,
         remotes: RemoteSources,
         cancellation: Cancellation,
+        quota: Quota,
     ) -> None:
         self.session = session
         self.remotes = remotes
@@ -77,6 +79,7 @@ class BuildSources:
         self._services = services
         self._distribution = distribution
         self._options = options
+        self._quota = quota
         self._directory = directory
         self._lease = services.images.lease()
         self._images: dict[tuple[str, str], asyncio.Task[Image]] = {}
@@ -126,6 +129,7 @@ class BuildSources:
                 platform,
                 pull=self._options.pull,
                 auths=self._options.auths,
+                quota=self._quota,
                 report=report,
             )
             task = self._images[name, platform] = awaited_task(fetch)
@@ -293,6 +297,7 @@ async def find_image(
     *,
     pull: bool,
     auths: Mapping[str, RegistryAuth],
+    quota: Quota,
     report: Report,
 ) -> Image:
     """Return an image for a platform; pull it if it is absent or ``pull`` is set.
@@ -313,7 +318,8 @@ async def find_image(
     domain = parse(name).domain
     auth = auths.get(domain) or auths.get(_INDEX if domain == _HUB else domain)
     try:
-        async for message in distribution.pull(str(parse(name)), "", platform or None, auth):
+        pull_messages = distribution.pull(str(parse(name)), "", platform or None, auth, quota)
+        async for message in pull_messages:
             await report(message)
     except JaulaError as error:
         error.message = f"cannot pull image {name}: {error.message}"

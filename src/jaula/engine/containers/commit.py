@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.threads import in_thread
-from jaula.errors import InvalidRequest, NotFound
+from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build.dockerfile.apply import apply
 from jaula.images.reference import parse
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
     from jaula.spec.api import ContainerCreate
     from jaula.spec.api_params import CommitOptions
@@ -37,10 +38,12 @@ async def commit(
     container: Container,
     options: CommitOptions,
     freeze: Callable[[Container], AbstractAsyncContextManager[None]],
+    quota: Quota,
 ) -> str:
     """Create the image and return its id; ``freeze`` freezes the container if it runs.
 
     :raises InvalidRequest: when a change or the name is not valid.
+    :raises NotAuthorized: when the quota does not allow the image.
     :raises Unsupported: when the container cannot be paused.
     """
     config = apply(configuration(container.record.body, options.config), options.changes)
@@ -54,7 +57,7 @@ async def commit(
             raise NotFound(f"No such container: {container.name}")
         async with freeze(container) if options.pause else contextlib.nullcontext():
             image = await in_thread(
-                _make, services, container.record, config, name or None, options
+                _make, services, container.record, config, name or None, options, quota
             )
     attributes = {"comment": options.comment, "imageID": image.id, "imageRef": name}
     services.events.emit(
@@ -108,8 +111,25 @@ def _make(
     config: ImageConfig,
     name: str | None,
     options: CommitOptions,
+    quota: Quota,
 ) -> Image:
-    """Write the layer as a blob, unpack it and add the image's documents. Runs in a thread."""
+    """Make the image, and remove what was written if it is refused. Runs in a thread."""
+    try:
+        return _add(services, record, config, name, options, quota)
+    except JaulaError:
+        services.images.collect()
+        raise
+
+
+def _add(
+    services: Services,
+    record: ContainerRecord,
+    config: ImageConfig,
+    name: str | None,
+    options: CommitOptions,
+    quota: Quota,
+) -> Image:
+    """Write the layer as a blob, unpack it and add the image's documents."""
     store = services.images
     names = [name] if name else []
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -142,4 +162,4 @@ def _make(
                 rootfs=msgspec.structs.replace(base.rootfs, diff_ids=tuple(diff_ids)),
                 history=(*base.history, step),
             )
-            return store.add(encode(config_document), descriptors, names)
+            return store.add(encode(config_document), descriptors, names, quota)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.health_monitor import HealthMonitor
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
+    from jaula.images.store.quota import Quota
     from jaula.storage.path_resolve import PathStat
 
 log = logging.getLogger("jaula.containers")
@@ -417,12 +418,12 @@ class Containers(ContainerQueries):
 
     # -- files ---------------------------------------------------------------------------------
 
-    async def commit(self, ref: str, options: CommitOptions) -> str:
+    async def commit(self, ref: str, options: CommitOptions, quota: Quota) -> str:
         """Create an image from a container and return the image's id."""
         from jaula.engine.containers.commit import commit
 
         return await commit(
-            self.services, self.find(ref), options, self._process_control.frozen_for_commit
+            self.services, self.find(ref), options, self._process_control.frozen_for_commit, quota
         )
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:

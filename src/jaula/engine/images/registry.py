@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaula.images.registry.auth.token import Credentials
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.client import RegistryClient
+    from jaula.images.store.quota import Quota
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -59,10 +60,11 @@ class RegistryService:
             self._client.close()
 
     async def pull(
-        self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None
+        self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None, quota: Quota
     ) -> AsyncIterator[Document]:
         """Pull an image, or every tag of a repository; yield Docker's messages.
 
+        :raises NotAuthorized: when the quota does not allow the image.
         :raises NotFound: when the registry does not have it.
         :raises Unreachable: when the registry does not answer.
         """
@@ -78,14 +80,16 @@ class RegistryService:
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(reference):
                 fetch = pull_all if all_tags else pull
-                fetch(client, reference, requested, credentials, emit, cancel)
+                fetch(client, reference, requested, credentials, emit, cancel, quota)
 
         async for message in produce(work, abandon=cancel.cancel):
             yield message
         pulled = reference.repository if all_tags else str(reference)
         self._services.events.emit("image", "pull", pulled, {"name": reference.repository})
 
-    async def push(self, name: str, tag: str, auth: RegistryAuth | None) -> AsyncIterator[Document]:
+    async def push(
+        self, name: str, tag: str, auth: RegistryAuth | None, quota: Quota
+    ) -> AsyncIterator[Document]:
         """Push an image, or every tag of a repository; yield Docker's messages.
 
         :raises InvalidRequest: when the reference has a digest.
@@ -103,7 +107,7 @@ class RegistryService:
 
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(reference):
-                push(client, reference, credentials, emit, cancel)
+                push(client, reference, credentials, emit, cancel, quota)
 
         async for message in produce(work, abandon=cancel.cancel):
             yield message

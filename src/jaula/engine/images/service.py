@@ -22,6 +22,7 @@ from jaula.state.records import Status
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
+    from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image, RemovalResult
 
 Document = dict[str, Any]
@@ -82,6 +83,7 @@ class Images:
             "GraphDriver": {"Name": self._services.snapshots.name, "Data": None},
             "RootFS": {"Type": "layers", "Layers": list(image.layers)},
             "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+            "Owner": self._services.images.owner_of(image.id),
         }
 
     def history(self, ref: str) -> Documents:
@@ -136,14 +138,19 @@ class Images:
                 self._services.events.emit("image", verb, image.id, {"name": name})
         return result
 
-    async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
-        """Load images from an archive; yield Docker's messages."""
+    async def load(
+        self, stream: AsyncIterator[bytes], *, quiet: bool, quota: Quota
+    ) -> AsyncIterator[Document]:
+        """Load images from an archive; yield Docker's messages.
+
+        :raises NotAuthorized: when the quota does not allow the images.
+        """
         from jaula.images.archive.load import load
 
         store, gate = self._services.images, self._services.image_policy
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
-            for message in load(store, file, quiet=quiet, admit=gate.check_load):
+            for message in load(store, file, quiet=quiet, admit=gate.check_load, quota=quota):
                 emit(dict(message))
 
         async for message in consume(stream, work):
@@ -179,15 +186,19 @@ class Images:
         tag: str,
         changes: Sequence[str],
         message: str,
+        quota: Quota,
     ) -> AsyncIterator[Document]:
-        """Create an image from the tar of a root file system."""
+        """Create an image from the tar of a root file system.
+
+        :raises NotAuthorized: when the quota does not allow the image.
+        """
         from jaula.images.archive.import_ import import_tar
 
         store = self._services.images
         name = f"{repo}:{tag}" if repo and tag else repo or None
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
-            image = import_tar(store, file, name, changes, message=message)
+            image = import_tar(store, file, name, changes, message=message, quota=quota)
             emit({"status": image.id})
 
         async for document in consume(stream, work):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from jaula.images.build.dockerfile.apply import apply
 from jaula.images.platform import host
 from jaula.images.reference import parse
+from jaula.images.store.quota import Quota
 from jaula.images.store.store import Image, ImageStore
 from jaula.spec.image import (
     LAYER_TAR,
@@ -35,8 +36,11 @@ def import_tar(
     *,
     message: str = "",
     platform: str = "",
+    quota: Quota | None = None,
 ) -> Image:
     """Create an image from the content of an archive. Without ``ref`` it has no name.
+
+    ``quota`` is checked before the image is named.
 
     On an error no part of the image stays in the store.
 
@@ -57,7 +61,8 @@ def import_tar(
             store.layers.extract_plain(blob.file, diff_id)
             blob.commit()
         document = _describe(diff_id, config, message, platform)
-        return store.add(encode(document), [Descriptor(LAYER_TAR, diff_id, size)], names)
+        layers = [Descriptor(LAYER_TAR, diff_id, size)]
+        return store.add(encode(document), layers, names, quota)
     finally:
         lease.close()
         store.collect()

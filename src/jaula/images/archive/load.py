@@ -19,6 +19,7 @@ from jaula.errors import InvalidRequest
 from jaula.images.archive.members import ArchiveMembers
 from jaula.images.platform import select
 from jaula.images.reference import parse
+from jaula.images.store.quota import Footprint, Quota
 from jaula.images.store.store import Image, ImageStore, check_document, short
 from jaula.spec.image import (
     CONFIG,
@@ -69,12 +70,18 @@ class _Shape(msgspec.Struct):
 
 
 def load(
-    store: ImageStore, stream: Source, *, quiet: bool = False, admit: Admit | None = None
+    store: ImageStore,
+    stream: Source,
+    *,
+    quiet: bool = False,
+    admit: Admit | None = None,
+    quota: Quota | None = None,
 ) -> Iterator[Message]:
     """Load every image of an archive and yield Docker's progress messages.
 
     ``quiet`` suppresses the messages about layers. ``admit`` is called with each name and image id
-    and raises an error for an image that the policy refuses.
+    and raises an error for an image that the policy refuses. ``quota`` is checked for all images
+    together before the first one is unpacked, and for each one before it is named.
 
     :raises InvalidRequest: if the archive is damaged, hostile or holds no image.
     """
@@ -86,12 +93,17 @@ def load(
             for image in incoming:
                 for name in image.names:
                     admit(name, image.config)
+        store.check_quota(quota, [archive.footprint(image) for image in incoming])
         for image in incoming:
-            yield from _add(store, archive, image, quiet)
+            yield from _add(store, archive, image, quiet, quota)
 
 
 def _add(
-    store: ImageStore, archive: _Archive, incoming: _LoadedImage, quiet: bool
+    store: ImageStore,
+    archive: _Archive,
+    incoming: _LoadedImage,
+    quiet: bool,
+    quota: Quota | None,
 ) -> Iterator[Message]:
     config = archive.document(incoming.config)
     document = check_document(config, incoming.config)
@@ -113,7 +125,7 @@ def _add(
                     "progressDetail": {"current": size, "total": size},
                     "id": short(diff_id),
                 }
-        image = store.add(config, layers, incoming.names)
+        image = store.add(config, layers, incoming.names, quota)
     yield from _loaded(image, incoming.names)
 
 
@@ -170,6 +182,12 @@ class _Archive:
                 f"the archive lists {len(images)} images, the limit is {_IMAGES_LIMIT}"
             )
         return images
+
+    def footprint(self, image: _LoadedImage) -> Footprint:
+        """Return what an image takes on the disk, without its unpacked layers."""
+        blobs = (image.config, *image.layers)
+        sizes = tuple((digest, self._store.blobs.size(digest) or 0) for digest in blobs)
+        return Footprint(image.config, sizes)
 
     def document(self, digest: str) -> bytes:
         if digest not in self._files.held:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from jaula.images.registry.cancellation import Cancellation
+from jaula.images.store.quota import Quota
 from jaula.images.store.store import Image, ImageStore, Lease
 from jaula.spec.image import (
     CONFIG,
@@ -37,7 +38,9 @@ def is_plain(manifest: Manifest) -> bool:
     return any(layer.media_type in _PLAIN for layer in manifest.layers)
 
 
-def compress_layers(store: ImageStore, image: Image, cancel: Cancellation) -> Image:
+def compress_layers(
+    store: ImageStore, image: Image, cancel: Cancellation, quota: Quota | None = None
+) -> Image:
     """Compress the plain layers of an image and return the image, under the names that it has.
 
     The plain layers become garbage; the caller collects it.
@@ -55,7 +58,7 @@ def compress_layers(store: ImageStore, image: Image, cancel: Cancellation) -> Im
         config = msgspec.structs.replace(manifest.config, media_type=CONFIG)
         document = Manifest(config=config, layers=layers)
         names = [n for n in image.names if n in store.names_of(image.manifest)]
-        return store.adopt(encode(document), MANIFEST, names)
+        return store.adopt(encode(document), MANIFEST, names, quota)
 
 
 def _compress(

@@ -1,7 +1,8 @@
 """Pull one image: manifest, configuration, layers, name.
 
 1. Resolve the reference to a manifest for this platform; an index is followed
-   (:func:`jaula.images.registry.manifest`). The image policy admits it by name and signature.
+   (:func:`jaula.images.registry.manifest`). The image policy admits it by name and signature. Its
+   owner must be allowed to have it, by the sizes that the manifest states.
 2. Fetch the configuration, which lists the diff ids of the layers.
 3. Fetch the layers that the store lacks, some at a time. A layer is downloaded by one thread into a
    file that another thread unpacks while it grows; both check digests
@@ -36,6 +37,7 @@ from jaula.images.registry.manifest import Document
 from jaula.images.registry.progress import Message, ProgressBoard, status
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.transfers import Transfer, as_jaula_error
+from jaula.images.store.quota import Quota, footprint
 from jaula.images.store.store import Image, ImageStore, check_document, short
 from jaula.spec.image import Descriptor, Platform
 
@@ -63,10 +65,12 @@ def pull(
     credentials: Credentials,
     emit: Emit,
     cancel: Cancellation,
+    quota: Quota | None = None,
 ) -> Image:
     """Fetch an image and name it. After a failure only complete layers of other images remain.
 
-    Errors about the name are raised before the first message.
+    Errors about the name and about ``quota`` are raised before the first message. The quota is
+    checked again with the unpacked layers, before the image is named.
 
     :raises NotFound: if the image does not exist.
     :raises Unreachable: if no source is reachable.
@@ -79,6 +83,8 @@ def pull(
     if reference.digest is not None:
         name = f"{reference.repository}@{reference.digest}"
     manifest = remote.manifest.manifest()
+    size = len(remote.manifest.data)
+    client.store.check_quota(quota, (footprint(manifest, remote.manifest.digest, size),))
     on_stored: Callable[[], None] | None = None
     if client.admission is not None:
         on_stored = client.admission.check_pull(
@@ -99,7 +105,7 @@ def pull(
     names = {f"{reference.repository}@{remote.named.digest}", name}
     before = _stored_id(client.store, name)
     pairs = list(zip(manifest.layers, diff_ids, strict=True))
-    image = _fetch(client, remote, config, pairs, names, emit, cancel)
+    image = _fetch(client, remote, config, pairs, names, emit, cancel, quota)
     if on_stored is not None:
         on_stored()
     emit(status(f"Digest: {remote.named.digest}"))
@@ -115,6 +121,7 @@ def pull_all(
     credentials: Credentials,
     emit: Emit,
     cancel: Cancellation,
+    quota: Quota | None = None,
 ) -> list[Image]:
     """Fetch every tag of a repository. The tag of ``reference`` is ignored."""
     if client.admission is not None:
@@ -134,6 +141,7 @@ def pull_all(
             credentials,
             emit,
             cancel,
+            quota,
         )
         for tag in tags
     ]
@@ -192,6 +200,7 @@ def _fetch(
     names: set[str],
     emit: Emit,
     cancel: Cancellation,
+    quota: Quota | None,
 ) -> Image:
     store = client.store
     pins = {remote.manifest.digest, registry_manifest.sha256(config)}
@@ -201,7 +210,7 @@ def _fetch(
             with store.early_writeback():
                 _Layers(client, remote.source, pairs, emit, cancel).fetch()
             store.blobs.put(config)
-            return store.adopt(remote.manifest.data, remote.manifest.media_type, names)
+            return store.adopt(remote.manifest.data, remote.manifest.media_type, names, quota)
     finally:
         store.collect()
 

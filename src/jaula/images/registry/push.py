@@ -20,6 +20,7 @@ from jaula.images.registry.progress import Message, ProgressBoard, amount, statu
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.upload import Upload, UploadResult
 from jaula.images.registry.worker_pool import WorkerPool
+from jaula.images.store.quota import Quota
 from jaula.images.store.store import Image, ImageStore, Lease, short
 from jaula.spec.image import Descriptor
 
@@ -33,14 +34,17 @@ def push(
     credentials: Credentials,
     emit: Emit,
     cancel: Cancellation,
+    quota: Quota | None = None,
 ) -> list[UploadResult]:
     """Push the image of a tag, or of every tag of a repository if ``reference`` has none.
+
+    ``quota`` is for an image that another client removes meanwhile, since the push names it again.
 
     :raises NotFound: if a tag does not exist.
     """
     try:
         with client.store.lease() as lease:
-            return _push_tags(client, reference, credentials, emit, cancel, lease)
+            return _push_tags(client, reference, credentials, emit, cancel, lease, quota)
     finally:
         client.store.collect()  # plain layers that were compressed, or an image removed meanwhile
 
@@ -52,6 +56,7 @@ def _push_tags(
     emit: Emit,
     cancel: Cancellation,
     lease: Lease,
+    quota: Quota | None,
 ) -> list[UploadResult]:
     repository = f"{reference.domain}/{reference.path}"
     emit(status(f"The push refers to repository [{repository}]"))
@@ -66,7 +71,9 @@ def _push_tags(
         except NotFound:
             raise NotFound(f"tag does not exist: {named}") from None
     target = client.repository(reference.domain, reference.path, credentials, cancel)
-    return [_push(client, target, reference, tag, image, emit, cancel) for tag, image in images]
+    return [
+        _push(client, target, reference, tag, image, emit, cancel, quota) for tag, image in images
+    ]
 
 
 def _tags(store: ImageStore, reference: Reference) -> list[str]:
@@ -82,13 +89,14 @@ def _push(
     image: Image,
     emit: Emit,
     cancel: Cancellation,
+    quota: Quota | None,
 ) -> UploadResult:
     store = client.store
     for layer in dict.fromkeys(reversed(image.layers)):
         emit(status("Preparing", short(layer)))
     manifest = store.manifest(image)
     if is_plain(manifest) and not image.digests:
-        image = compress_layers(store, image, cancel)
+        image = compress_layers(store, image, cancel, quota)
         manifest = store.manifest(image)
     with store.lease((image.manifest, *(layer.digest for layer in manifest.layers))):
         upload = Upload(target, store.blobs, cancel)
@@ -103,7 +111,7 @@ def _push(
         data, media_type = store.blobs.document(image.manifest), store.media_type(image)
         upload.manifest(tag, data, media_type)
         pushed = UploadResult(tag, image.manifest, len(data))
-        store.adopt(data, media_type, [f"{reference.repository}@{pushed.digest}"])
+        store.adopt(data, media_type, [f"{reference.repository}@{pushed.digest}"], quota)
     emit(status(f"{tag}: digest: {pushed.digest} size: {pushed.size}"))
     emit({"progressDetail": {}, "aux": {"Tag": tag, "Digest": pushed.digest, "Size": pushed.size}})
     return pushed

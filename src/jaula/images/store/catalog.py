@@ -5,7 +5,8 @@ index has one descriptor for each name of an image. The name is in the annotatio
 ``org.opencontainers.image.ref.name`` in its familiar form (``busybox:latest``), so that ``skopeo
 inspect oci:DIRECTORY:busybox:latest`` finds it. An image without a name has one descriptor without
 the annotation. A name with a digest in place of the tag (``user/app@sha256:...``) is the digest of
-the image in a registry.
+the image in a registry. The annotation ``io.jaula.owner`` is the caller who brought the image, so
+that the owner is written and removed together with the image.
 
 The file is the source of truth. It is written to a temporary name and renamed. The copy in memory
 is replaced as a whole, so readers need no lock.
@@ -36,6 +37,7 @@ from jaula.errors import (
 )
 from jaula.images.reference import Reference, could_be_id, parse
 from jaula.images.store.blobs import BlobStore
+from jaula.images.store.quota import Footprint, footprint
 from jaula.kernel.sync import fsync_paths
 from jaula.spec.image import (
     DOCUMENT_LIMIT,
@@ -53,6 +55,9 @@ from jaula.spec.image import (
     encode,
 )
 from jaula.storage.layers.store import LayerStore
+
+OWNER = "io.jaula.owner"
+"""The annotation of a manifest in the index that has the owner of its image."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +171,7 @@ class NameIndex:
         self.descriptors: tuple[Descriptor, ...] = self._load()
         self.names: dict[str, str] = _names(self.descriptors)
         self._names_of = _by_manifest(self.names)
+        self._owners = _owners(self.descriptors)
 
     def _load(self) -> tuple[Descriptor, ...]:
         try:
@@ -185,6 +191,10 @@ class NameIndex:
     def names_of(self, manifest: str) -> tuple[str, ...]:
         return self._names_of.get(manifest, ())
 
+    def owner_of(self, manifest: str) -> str:
+        """Return the owner of a manifest's image, empty if it has none."""
+        return self._owners.get(manifest, "")
+
     def media_type(self, manifest: str) -> str:
         """Return the media type of a manifest, OCI's if the index does not list it."""
         for descriptor in self.descriptors:
@@ -200,18 +210,29 @@ class NameIndex:
         return [path.name for path in partial]
 
     def set(
-        self, manifest: str, size: int, names: Iterable[str], media_type: str | None = None
+        self,
+        manifest: str,
+        size: int,
+        names: Iterable[str],
+        media_type: str | None = None,
+        owner: str = "",
     ) -> None:
-        """Add names to ``manifest``, of ``size`` bytes. An image that had such a name loses it."""
+        """Add names to ``manifest``, of ``size`` bytes. An image that had such a name loses it.
+
+        A manifest that is listed already keeps its owner.
+        """
         added = set(names)
         if self.is_current(manifest, size, added, media_type):
             return
         kind = media_type or self.media_type(manifest)
         kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in added]
+        owner = self._owners.get(manifest, owner)
+        owned = {OWNER: owner} if owner else {}
         named = [
-            Descriptor(kind, manifest, size, annotations={REF_NAME: name}) for name in sorted(added)
+            Descriptor(kind, manifest, size, annotations={REF_NAME: name, **owned})
+            for name in sorted(added)
         ]
-        self._replace(kept + named, Descriptor(kind, manifest, size))
+        self._replace(kept + named, Descriptor(kind, manifest, size, annotations=owned))
 
     def is_current(
         self, manifest: str, size: int, names: Collection[str], media_type: str | None
@@ -232,7 +253,7 @@ class NameIndex:
 
     def _replace(self, descriptors: list[Descriptor], added: Descriptor | None = None) -> None:
         """Store ``descriptors``. Manifests listed before stay listed, without a name if needed."""
-        listed = {d.digest: Descriptor(d.media_type, d.digest, d.size) for d in self.descriptors}
+        listed = {d.digest: _unnamed(d) for d in self.descriptors}
         if added is not None:
             listed[added.digest] = added
         named = {d.digest for d in descriptors if REF_NAME in d.annotations}
@@ -244,6 +265,16 @@ class NameIndex:
         self.descriptors = descriptors
         self.names = _names(descriptors)
         self._names_of = _by_manifest(self.names)
+        self._owners = _owners(descriptors)
+
+
+def _unnamed(descriptor: Descriptor) -> Descriptor:
+    annotations = {key: v for key, v in descriptor.annotations.items() if key != REF_NAME}
+    return msgspec.structs.replace(descriptor, annotations=annotations)
+
+
+def _owners(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:
+    return {d.digest: d.annotations[OWNER] for d in descriptors if OWNER in d.annotations}
 
 
 def _names(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:
@@ -287,6 +318,7 @@ class CatalogContents(msgspec.Struct, frozen=True):
     document: ImageDocument
     size: int
     blobs: tuple[str, ...]  # digests of the layer blobs
+    footprint: Footprint
 
 
 class _Entries(msgspec.Struct, frozen=True):
@@ -324,7 +356,7 @@ class Catalog:
         ids: dict[str, tuple[str, ...]] = {}
         for manifest in index.manifests():
             try:
-                described = self._describe(manifest)
+                described = self.describe(manifest)
             except JaulaError as error:
                 self.damaged[manifest] = error.message
             else:
@@ -342,12 +374,20 @@ class Catalog:
 
         :raises JaulaError: if the manifest, its configuration or a layer is missing or damaged.
         """
-        contents = self._describe(digest)
-        self._entries = self._entries.with_manifest(digest, contents)
-        self.damaged.pop(digest, None)
+        contents = self.describe(digest)
+        self.insert(digest, contents)
         return contents.id
 
-    def _describe(self, digest: str) -> CatalogContents:
+    def insert(self, digest: str, contents: CatalogContents) -> None:
+        """Add a stored manifest, as :meth:`describe` returned it, to the catalog."""
+        self._entries = self._entries.with_manifest(digest, contents)
+        self.damaged.pop(digest, None)
+
+    def describe(self, digest: str) -> CatalogContents:
+        """Return the image that a stored manifest describes.
+
+        :raises JaulaError: if the manifest, its configuration or a layer is missing or damaged.
+        """
         manifest = self.manifest(digest)
         config = manifest.config
         data = self._blobs.document(config.digest, config.size)
@@ -357,9 +397,14 @@ class Catalog:
                 f"image {config.digest} lists {len(document.rootfs.diff_ids)} layers, "
                 f"its manifest {len(manifest.layers)}"
             )
-        size = sum(self._layers.info(layer).size for layer in document.rootfs.diff_ids)
-        blobs = tuple(layer.digest for layer in manifest.layers)
-        return CatalogContents(config.digest, document, size, blobs)
+        layers = tuple((id, self._layers.info(id).size) for id in document.rootfs.diff_ids)
+        return CatalogContents(
+            id=config.digest,
+            document=document,
+            size=sum(size for _, size in layers),
+            blobs=tuple(layer.digest for layer in manifest.layers),
+            footprint=footprint(manifest, digest, self._blobs.size(digest) or 0, layers),
+        )
 
     def manifest(self, digest: str) -> Manifest:
         """Return a stored manifest, verified."""
@@ -416,7 +461,7 @@ class Catalog:
             self.remove_unnamed(id)
 
     def restore(self, digest: str, before: CatalogContents | None) -> None:
-        """Undo :meth:`read` of a manifest that could not be named. ``before`` was its entry.
+        """Undo :meth:`insert` of a manifest that could not be named. ``before`` was its entry.
 
         A manifest that the index lists stays: it was damaged before, and is intact now.
         """

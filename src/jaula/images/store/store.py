@@ -37,6 +37,7 @@ from jaula.images.reference import familiar, index_name, parse
 from jaula.images.store.blobs import BlobStore
 from jaula.images.store.catalog import (
     Catalog,
+    CatalogContents,
     History,
     Image,
     NameIndex,
@@ -45,6 +46,7 @@ from jaula.images.store.catalog import (
     history,
     short,
 )
+from jaula.images.store.quota import Footprint, Quota, Usage, usage
 from jaula.kernel.sync import sync_file_systems
 from jaula.spec.image import CONFIG, Descriptor, Manifest, decode, encode
 from jaula.storage.errors import file_error
@@ -278,10 +280,42 @@ class ImageStore:
         with self._roots.locked() as roots:
             return roots
 
-    def add(self, config: bytes, layers: Sequence[Descriptor], names: Iterable[str]) -> Image:
+    def usage(self, owner: str, more: Iterable[Footprint] = ()) -> Usage:
+        """Return what the images of an owner take, and ``more`` together with them."""
+        contents = self._catalog.contents
+        owned = [c.footprint for m, c in contents.items() if self._index.owner_of(m) == owner]
+        return usage((*owned, *more))
+
+    def owner_of(self, id: str) -> str:
+        """Return the owner of an image, empty if it has none."""
+        return next((self._index.owner_of(manifest) for manifest in self.manifests_of(id)), "")
+
+    def check_quota(self, quota: Quota | None, images: Iterable[Footprint]) -> None:
+        """Check that the owner may have images that are to arrive. An existing one costs nothing.
+
+        The decision is made again when they are named.
+        """
+        if quota is None:
+            return
+        new = [image for image in images if not self._exists(image)]
+        if new:
+            quota.check(self.usage(quota.owner, new))
+
+    def _exists(self, image: Footprint) -> bool:
+        """Return whether the index lists an image, also a damaged one."""
+        return bool(self.manifests_of(image.image)) or image.manifest in self._index.manifests()
+
+    def add(
+        self,
+        config: bytes,
+        layers: Sequence[Descriptor],
+        names: Iterable[str],
+        quota: Quota | None = None,
+    ) -> Image:
         """Create an image from a configuration and from layer blobs that are stored and unpacked.
 
-        The caller has pinned the layers and their blobs since before it stored them.
+        The caller has pinned the layers and their blobs since before it stored them. The image
+        belongs to the owner of ``quota`` if it does not exist yet. It has no owner without one.
 
         :raises InvalidRequest: if configuration and layers do not match.
         """
@@ -307,14 +341,17 @@ class ImageStore:
             with self._lock:
                 existing = self._catalog.manifests_of(id)
                 digest = existing[-1] if existing else self.blobs.put(manifest)
-                self._name(digest, self.blobs.size(digest) or 0, names)
+                self._name(digest, self.blobs.size(digest) or 0, names, quota=quota)
                 return self._catalog.image(digest)
 
-    def adopt(self, manifest: bytes, media_type: str, names: Iterable[str]) -> Image:
+    def adopt(
+        self, manifest: bytes, media_type: str, names: Iterable[str], quota: Quota | None = None
+    ) -> Image:
         """Store a manifest unchanged. Its configuration and layers must be stored and unpacked.
 
         The caller has pinned them since before it stored them. Names with a digest are Docker's
-        RepoDigests. Other manifests of the same image that have no name are removed.
+        RepoDigests. Other manifests of the same image that have no name are removed. The owner is
+        that of :meth:`add`.
 
         :raises InvalidRequest: if a part is missing.
         """
@@ -328,7 +365,7 @@ class ImageStore:
             if not self._index.is_current(digest, len(manifest), names, media_type):
                 self.sync()
             with self._lock:
-                id = self._name(digest, len(manifest), names, media_type)
+                id = self._name(digest, len(manifest), names, media_type, quota)
                 self._catalog.remove_unnamed(id)
                 return self._catalog.image(digest)
 
@@ -366,20 +403,39 @@ class ImageStore:
             ended.set()
 
     def _name(
-        self, manifest: str, size: int, names: Iterable[str], media_type: str | None = None
+        self,
+        manifest: str,
+        size: int,
+        names: Iterable[str],
+        media_type: str | None = None,
+        quota: Quota | None = None,
     ) -> str:
         """Add a stored manifest to the catalog, then to the index. Return the id of its image."""
         before = self._catalog.contents.get(manifest)
-        id = self._catalog.read(manifest)  # before it is named: an incomplete image gets no name
+        # Before it is named: an incomplete image gets no name.
+        contents = self._catalog.describe(manifest)
+        owner = self._admit(manifest, contents, quota)
+        self._catalog.insert(manifest, contents)
         damaged = [m for m in self._catalog.damaged if self._index.names_of(m)]
         try:
-            self._index.set(manifest, size, names, media_type)
+            self._index.set(manifest, size, names, media_type, owner)
         except BaseException:
             self._catalog.restore(manifest, before)
             raise
         # This image replaces a damaged one that had its names.
         self._catalog.drop_damaged([m for m in damaged if not self._index.names_of(m)])
-        return id
+        return contents.id
+
+    def _admit(self, manifest: str, contents: CatalogContents, quota: Quota | None) -> str:
+        """Return the owner of an image, after the check that the owner of a new one may have it."""
+        if manifests := self.manifests_of(contents.id):
+            return self._index.owner_of(manifests[-1])
+        if manifest in self._index.manifests():  # it was damaged
+            return self._index.owner_of(manifest)
+        if quota is None:
+            return ""
+        quota.check(self.usage(quota.owner, (contents.footprint,)))
+        return quota.owner
 
     def tag(self, source: str, target: str) -> Image:
         """Give an image one more name. An image that had the name loses it."""

@@ -320,6 +320,10 @@ host-ports = []
         'host-ports = ["a-b"]',
         'host-ports = ["1-"]',
         'log-addresses = ["/dev/log"]',
+        'max-images = "many"',
+        'max-images = "5g"',
+        "max-image-size = 5",
+        'max-image-size = "big"',
     ],
 )
 def test_an_invalid_ceiling_is_rejected(line: str) -> None:
@@ -333,6 +337,8 @@ def test_shares_are_read_and_united() -> None:
 [group.developers]
 max-networks = 5
 max-volumes = "unlimited"
+max-images = 6
+max-image-size = "20g"
 
 [group.staff]
 max-networks = 7
@@ -340,9 +346,25 @@ max-containers = 0
 """
     )
     shares = policy.rule_of(caller(1, 5000)).shares
-    assert shares == {**DEFAULT_SHARES, Share.NETWORKS: 5, Share.VOLUMES: UNLIMITED}
+    assert shares == {
+        Share.CONTAINERS: 1000,
+        Share.NETWORKS: 5,
+        Share.VOLUMES: UNLIMITED,
+        Share.IMAGES: 6,
+        Share.IMAGE_SIZE: 20 << 30,
+    }
     both = policy.rule_of(caller(1, 5000, 50)).shares
-    assert both == {Share.CONTAINERS: 1000, Share.NETWORKS: 7, Share.VOLUMES: UNLIMITED}
+    assert both == {
+        **DEFAULT_SHARES,
+        Share.NETWORKS: 7,
+        Share.VOLUMES: UNLIMITED,
+        Share.IMAGES: 1000,
+        Share.IMAGE_SIZE: UNLIMITED,
+    }
+
+
+def test_images_have_default_shares() -> None:
+    assert (DEFAULT_SHARES[Share.IMAGES], DEFAULT_SHARES[Share.IMAGE_SIZE]) == (1000, UNLIMITED)
 
 
 CONTAINERS = """

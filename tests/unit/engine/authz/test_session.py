@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.authz.limits import Share
+from jaula.engine.authz.limits import DEFAULT_SHARES, Share
 from jaula.engine.authz.policy import AccessLevel, Caller, ContainerAccess, Policy, PolicyRule
 from jaula.engine.authz.session import Session
 from jaula.errors import NotAuthorized
+from jaula.images.store.quota import Usage
 from jaula.storage.volumes import Volume
 
 
@@ -67,6 +68,84 @@ def test_a_failed_action_frees_its_reservation() -> None:
     for _ in range(2):
         with pytest.raises(KeyError):
             fail()
+
+
+class Images:
+    """An image store of which every caller has the same."""
+
+    def __init__(self, images: int, size: int) -> None:
+        self.amount = Usage(images, size)
+
+    def usage(self, owner: str) -> Usage:
+        return self.amount
+
+
+def image_sessions(images: int, size: int, *uids: int) -> list[Session]:
+    """Return sessions of users who have these images, and may have 3 and 20 MiB of them."""
+    engine: Any = SimpleNamespace(services=SimpleNamespace(images=Images(images, size)))
+    shares = {**DEFAULT_SHARES, Share.IMAGES: 3, Share.IMAGE_SIZE: 20 << 20}
+    rule = PolicyRule(name="[default]", access=AccessLevel.RUN, shares=shares)
+    log: Any = Log()
+    counter: Counter[tuple[Share, str]] = Counter()
+    policy = Policy(users=dict.fromkeys(uids, rule))
+    return [Session(engine, Caller(uid=uid), policy, log, None, counter) for uid in uids]
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "text"),
+    [
+        (4, 0, "may not have more than 3 images: rule [default] does not allow it"),
+        (1, (20 << 20) + 1, "may not have more than 20MiB of images: rule [default]"),
+    ],
+)
+def test_an_image_above_a_share_is_refused(images: int, size: int, text: str) -> None:
+    (session,) = image_sessions(0, 0, 54001)
+    quota = session.image_quota()
+    assert quota.owner == "54001"
+    quota.check(Usage(3, 20 << 20))
+    with pytest.raises(NotAuthorized) as refused:
+        quota.check(Usage(images, size))
+    assert text in refused.value.message
+    assert refused.value.hint is not None
+    assert f"raise max-{'images' if images > 3 else 'image-size'}" in refused.value.hint
+    more = {Share.IMAGES: 4, Share.IMAGE_SIZE: 1 << 30}
+    rule = PolicyRule(name="[default]", access=AccessLevel.RUN, shares=more)
+    session.follow(Policy(users={54001: rule}))
+    quota.check(Usage(images, size))  # a reload applies to what is under way
+
+
+def test_an_administrator_may_have_any_images() -> None:
+    (session,) = image_sessions(1000, 1 << 40, 5)
+    shares = {Share.IMAGES: 0, Share.IMAGE_SIZE: 0}
+    session.rule = PolicyRule(name="root", access=AccessLevel.ALL, shares=shares)
+    with session.begin("image load", "") as action:
+        action.reserve_image().check(Usage(1000, 1 << 40))
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "refused"),
+    [
+        (2, (20 << 20) - 1, ""),
+        (3, 0, "3 images"),
+        (0, 20 << 20, "20MiB of images"),
+    ],
+)
+def test_a_caller_who_has_its_share_is_refused_before_an_image_arrives(
+    images: int, size: int, refused: str
+) -> None:
+    one, same, other = image_sessions(images, size, 5, 5, 6)
+    with one.begin("image load", "") as action:
+        if refused:
+            with pytest.raises(NotAuthorized, match=refused):
+                action.reserve_image()
+            return
+        action.reserve_image()
+        with pytest.raises(NotAuthorized), same.begin("image load", "") as second:
+            second.reserve_image()
+        with other.begin("image load", "") as third:
+            third.reserve_image()
+    with same.begin("image load", "") as again:
+        again.reserve_image()
 
 
 def test_root_has_no_share() -> None:

@@ -47,8 +47,9 @@ class BuildsApi:
             resolved = resolve(ContainerCreate(cmd=("true",), host_config=host))
             action.authorize(relaxations.of_request(resolved))
             session.check_request(resolved)
+            quota = action.reserve_image()
             progress = self._service.build(
-                options, stream, resolved, owner=session.caller.key, authorize=session.authorize
+                options, stream, resolved, quota=quota, authorize=session.authorize
             )
             async with closing(progress) as messages:
                 async for document in messages:

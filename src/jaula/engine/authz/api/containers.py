@@ -183,7 +183,7 @@ class ContainersApi:
         with self._session.begin("container commit", ref, image=options.repo) as action:
             action.require_control(ref)
             action.require_images()
-            return await self._service.commit(ref, options)
+            return await self._service.commit(ref, options, action.reserve_image())
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
         self._authorize_copy_out(ref)

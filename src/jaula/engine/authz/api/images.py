@@ -29,7 +29,10 @@ async def closing(messages: AsyncIterator[Document]) -> AsyncIterator[AsyncItera
 
 
 class ImagesApi:
-    """Images belong to no owner. Changes need the right to run containers and the images grant."""
+    """Every caller may use all images. Changes need the images grant.
+
+    The owner of an image is the caller whose share of images it takes.
+    """
 
     def __init__(self, engine: Engine, session: Session) -> None:
         self._service = engine.images
@@ -61,7 +64,8 @@ class ImagesApi:
     async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
         with self._session.begin("image load", "") as action:
             action.require_images()
-            async with closing(self._service.load(stream, quiet=quiet)) as progress:
+            messages = self._service.load(stream, quiet=quiet, quota=action.reserve_image())
+            async with closing(messages) as progress:
                 async for document in progress:
                     yield action.check_progress(document)
 
@@ -79,8 +83,9 @@ class ImagesApi:
     ) -> AsyncIterator[Document]:
         with self._session.begin("image import", f"{repo}:{tag}") as action:
             action.require_images()
+            quota = action.reserve_image()
             async with closing(
-                self._service.import_(stream, repo, tag, changes, message)
+                self._service.import_(stream, repo, tag, changes, message, quota)
             ) as progress:
                 async for document in progress:
                     yield action.check_progress(document)

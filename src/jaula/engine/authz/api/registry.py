@@ -36,14 +36,16 @@ class RegistryApi:
     ) -> AsyncIterator[Document]:
         with self._session.begin("image pull", f"{name}:{tag}" if tag else name) as action:
             action.require_images()
-            async with closing(self._service.pull(name, tag, platform, auth)) as progress:
+            quota = self._session.image_quota()
+            async with closing(self._service.pull(name, tag, platform, auth, quota)) as progress:
                 async for document in progress:
                     yield action.check_progress(document)
 
     async def push(self, name: str, tag: str, auth: RegistryAuth | None) -> AsyncIterator[Document]:
         with self._session.begin("image push", f"{name}:{tag}" if tag else name) as action:
             action.require_images()
-            async with closing(self._service.push(name, tag, auth)) as progress:
+            quota = self._session.image_quota()
+            async with closing(self._service.push(name, tag, auth, quota)) as progress:
                 async for document in progress:
                     yield action.check_progress(document)
 

@@ -1,0 +1,65 @@
+"""How much the images of one owner take, and the check of what the owner may have.
+
+An image belongs to the caller who brought it first. An owner's images take what ``system df``
+counts: layers as received and unpacked, configurations and manifests. What several of them have in
+common counts once, and what the images of another owner have too counts for both. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from jaula.spec.image import Manifest
+
+Sizes = tuple[tuple[str, int], ...]
+"""Pairs of digest and bytes."""
+
+
+class Usage(NamedTuple):
+    """The images of one owner: their number, and their bytes."""
+
+    images: int
+    size: int
+
+
+class Quota(NamedTuple):
+    """The owner of an image that arrives, and the check of what this owner would have then.
+
+    ``check`` raises an error if it is too much. It is called in any thread.
+    """
+
+    owner: str
+    check: Callable[[Usage], None]
+
+
+class Footprint(NamedTuple):
+    """What an image takes on the disk. ``layers`` are unpacked, by diff id.
+
+    ``manifest`` is its digest, empty if it is not known yet.
+    """
+
+    image: str
+    blobs: Sizes
+    layers: Sizes = ()
+    manifest: str = ""
+
+
+def footprint(manifest: Manifest, digest: str, size: int, layers: Sizes = ()) -> Footprint:
+    """Return the footprint of an image by its manifest, of ``size`` bytes."""
+    parts = (manifest.config, *manifest.layers)
+    blobs = ((digest, size), *((part.digest, part.size) for part in parts))
+    return Footprint(manifest.config.digest, blobs, layers, digest)
+
+
+def usage(footprints: Sequence[Footprint]) -> Usage:
+    """Return what images take together. An image may have several manifests."""
+    return Usage(
+        images=len({image.image for image in footprints}),
+        size=_total(image.blobs for image in footprints)
+        + _total(image.layers for image in footprints),
+    )
+
+
+def _total(sizes: Iterable[Sizes]) -> int:
+    return sum({digest: size for pairs in sizes for digest, size in pairs}.values())
