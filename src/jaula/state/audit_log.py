@@ -51,7 +51,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first words are kept; ``argv_cut`` and ``asks_cut`` have the number of all words and the SHA-256
     of the words, each followed by a zero byte.
 
-    ``seal`` is the hash of a container's request after a creation or an update.
+    ``seal`` is the hash of a container's request after a creation or an update. ``spec_seal`` is
+    the hash of the spec that the engine has written for a start.
     """
 
     uid: int | None = None
@@ -74,6 +75,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str = ""
     count: int = 0
     seal: str = ""
+    spec_seal: str = ""
     up_to: int = 0
     up_to_hash: str = ""
 

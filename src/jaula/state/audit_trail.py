@@ -12,6 +12,9 @@ at the end of the minute or of the engine. A killed engine loses these counts, a
 **Share.** Each caller but root has a budget of bytes, which refills with time. When it is used up,
 its requests are refused until it refills. Requests that stop or remove something stay possible and
 are counted as above. So a caller alone needs more than a day to fill the files that are kept.
+
+**Lines of the engine** (:meth:`AuditTrail.append_own`) are always written, since evidence depends
+on them. Their bytes are spent of the share of the caller that caused them.
 """
 
 from __future__ import annotations
@@ -159,6 +162,10 @@ class AuditTrail:
         window.last = entry
         if window.count == 1:
             self.on_counted()
+
+    def append_own(self, entry: AuditEntry, caller: str = "") -> None:
+        """Write an entry of the engine itself, and charge it to the share of ``caller``."""
+        self._write(self._done, entry, caller)
 
     def _write(self, log: AuditLog, entry: AuditEntry, caller: str) -> None:
         size = log.append(entry)

@@ -45,16 +45,18 @@ def test_each_change_is_an_entry_and_a_query_is_none(engine: PrivateEngine, busy
     about = [(line["action"], line["status"]) for line in found]
     assert about == [
         ("container create", 200),
+        ("container spec", 200),
         ("container start", 200),
         ("exec create", 200),
         ("exec start", 200),
         ("container remove", 200),
     ]
-    created, started, execed = found[0], found[1], found[2]
+    created, spec, started, execed = found[:4]
     assert created["image"] == busybox
     assert set(created["asks"]) == {"capability=NET_ADMIN", "host-mount=/etc:ro"}
     assert started["name"] == name
-    assert started["object"] == created["object"]
+    assert started["object"] == spec["object"] == created["object"]
+    assert len(spec["spec_seal"]) == 64
     assert execed["argv"] == ["sh", "-c", "true argument"]
     assert {line["uid"] for line in found} == {0}
     assert all(line["pid"] > 0 and line["command"] for line in found)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from harness import containers
+from harness.audits import Audited
 from harness.containers import eventually
 from harness.engine import PROJECT, PrivateEngine
 from harness.terminal import Terminal
+from jaula.audit.model.result import Verdict
 
 IMAGE = "busybox"
 SCRIPT = "trap 'echo ended; exit 3' TERM; echo out; echo err >&2; while :; do sleep 0.1; done"
@@ -288,6 +290,17 @@ def test_info_inspect_and_verify_show_the_runtime(host: PrivateEngine, runtime: 
         assert done.returncode in (0, 1), done.stderr  # 1: some row does not hold, and is named
         rows = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
         assert {"mounts", "masks", "devices"} <= rows, done.stdout
+
+
+def test_seals_of_a_container_of_the_runtime_hold(host: PrivateEngine, runtime: str) -> None:
+    with containers.running(host, IMAGE, flags=flagged(runtime)) as name:
+        assert host.cli("jaula", "restart", "-t", "0", name).returncode == 0
+        rows = Audited(host, name).rows()
+        for row in ("request seal", "spec seal"):
+            assert rows[row].verdict is Verdict.HOLDS, rows[row]
+        path = host.root / "lib/containers" / containers.inspect(host, name)["Id"] / "config.json"
+        path.write_bytes(path.read_bytes() + b" ")
+        assert Audited(host, name).rows()["spec seal"].verdict is Verdict.FAILS
 
 
 def test_nothing_is_mounted_on_the_host(host: PrivateEngine, runtime: str) -> None:

@@ -109,6 +109,20 @@ def test_a_caller_has_a_share_and_root_has_none(tmp_path: Path, clock: Clock) ->
     assert len(lines(tmp_path)) == written + 32
 
 
+def test_lines_of_the_engine_are_written_beyond_the_share_and_charged(
+    tmp_path: Path, clock: Clock
+) -> None:
+    trail = AuditTrail(tmp_path, clock=clock, done_share=Share(1000, 10))
+    for _ in range(20):
+        trail.append_own(entry("container spec"), "5")
+    assert [line["action"] for line in lines(tmp_path)] == ["container spec"] * 20
+    with pytest.raises(TooManyRequests, match="share of the audit log"):
+        trail.check("5")
+    trail.check("6")
+    trail.close()
+    assert audit_log.verify(tmp_path).errors == []
+
+
 def test_refusals_beyond_the_share_are_one_line_a_minute(tmp_path: Path, clock: Clock) -> None:
     trail = AuditTrail(tmp_path, clock=clock, refused_share=Share(1000, 0))
     for number in range(500):

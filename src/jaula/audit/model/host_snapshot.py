@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from jaula.audit.child_process import run_in_child
 from jaula.audit.image_policy import ImagePolicyReader
-from jaula.audit.model import sealed_requests
+from jaula.audit.model import seals
 from jaula.audit.model.host_process import KINDS, HostProcess, read_process
-from jaula.audit.model.sealed_requests import SealedRequests
+from jaula.audit.model.seals import Seals
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.rtnetlink import Link, Rtnetlink
@@ -37,7 +37,7 @@ class HostSnapshot:
         self.proc_root = proc_root
         self._programs: dict[Seccomp, bytes] = {}
         self._derived: dict[str, Any] = {}
-        self._sealed: dict[str, SealedRequests] = {}
+        self._seals: dict[str, Seals] = {}
         self._expected: dict[tuple[object, ...], Rules] = {}
         self.networks: Sequence[Mapping[str, Any]] = ()  # the engine's network documents
         self.image_rules: ImagePolicyReader | None = None
@@ -90,11 +90,11 @@ class HostSnapshot:
         """The namespaces of the verifying process, by entry of /proc/<pid>/ns."""
         return {kind: os.readlink(f"{self.proc_root}/self/ns/{kind}") for kind in KINDS}
 
-    def sealed_requests(self, root: str) -> SealedRequests:
+    def seals(self, root: str) -> Seals:
         """Return the seals in the audit log of the engine with this data directory."""
-        if root not in self._sealed:
-            self._sealed[root] = sealed_requests.read(Path(root, "audit"))
-        return self._sealed[root]
+        if root not in self._seals:
+            self._seals[root] = seals.read(Path(root, "audit"))
+        return self._seals[root]
 
     def program(self, profile: Seccomp) -> bytes:
         """Return the filter that a spec's profile compiles to on this host.

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.spec.api_params import Origin
     from jaula.state.audit_trail import AuditTrail
+    from jaula.state.records import ContainerRecord
 
 log = logging.getLogger("jaula.engine")
 _SYNC_DELAY = 1.0  # seconds until an entry of the audit log is forced to disk
@@ -163,6 +164,7 @@ class Gateway:
         audit_trail.on_counted = self._flush_soon
         self._head_log = head_log
         self._head_interval = head_interval
+        engine.containers.starter.on_spec = self._record_spec
         self._record("engine start")
 
     def _record(self, action: str) -> None:
@@ -176,6 +178,22 @@ class Gateway:
                 name=self._policy.source,
                 status=DONE,
             )
+        )
+
+    def _record_spec(self, record: ContainerRecord, seal: str) -> None:
+        """Log the seal of a spec. A restart by policy has no caller, so the engine logs it."""
+        self._audit_trail.append_own(
+            AuditEntry(
+                uid=os.getuid(),
+                pid=os.getpid(),
+                command="jaula",
+                action="container spec",
+                object=record.id,
+                name=record.name,
+                status=DONE,
+                spec_seal=seal,
+            ),
+            record.owner,
         )
 
     def follow(self, policy: Policy) -> None:

@@ -7,7 +7,8 @@ The order of a start, under the container's lock:
    to its networks, and its ports are published (:mod:`jaula.engine.networks.connect`).
 3. Volumes are mounted, and files are labelled if the host has SELinux.
 4. The OCI spec is built from the resolved request (:mod:`jaula.engine.oci_spec.spec`) and written
-   to the bundle, with ``/etc/hosts`` and the other files of the container.
+   to the bundle, with ``/etc/hosts`` and the other files of the container. Its seal is written to
+   the audit log.
 5. The intent to start is recorded, with the addresses and ids of the container. If the engine ends
    before the answer, the next one takes the container over
    (:mod:`jaula.engine.containers.restore`), so no program runs twice for one request.
@@ -33,6 +34,7 @@ from jaula.engine import oci_runtimes
 from jaula.engine.containers import engine_socket, selinux
 from jaula.engine.containers.log_config import log_options, with_identity
 from jaula.engine.model.container import Container, StateAction, next_status
+from jaula.engine.model.seal import spec_seal
 from jaula.engine.networks import endpoints, etc_files, links
 from jaula.engine.networks.connect import NetworkConnector, StartResources
 from jaula.engine.oci_spec import host, security, spec
@@ -79,6 +81,8 @@ class Starter:
         self._clean_up_container = clean_up
         self._remove_run_dir = remove_run_dir
         self.connector = NetworkConnector(services)
+        self.on_spec: Callable[[ContainerRecord, str], None] = lambda record, seal: None
+        """Logs the seal of a spec that was written for a start."""
 
     async def start(self, container: Container) -> None:
         """Start a container.
@@ -348,6 +352,8 @@ class Starter:
         with open(f"{bundle}/config.json.new", "wb", buffering=0) as file:
             file.write(document)
         os.rename(f"{bundle}/config.json.new", f"{bundle}/config.json")  # inspect and exec read it
+        if not record.build:
+            self.on_spec(record, spec_seal(document))
         driver, options = log_options(services.config, resolved.log)
         return StartRequest(
             container_id=record.id,

@@ -1,8 +1,12 @@
-"""The seal of a container's request: a hash that the audit log keeps and the database does not.
+"""The seals of a container's request and spec: hashes that only the audit log keeps.
 
 The record in the database is what the engine reads at its start. The line of the audit log that
 tells of the creation, or of an update, has the seal of the record at that moment. A record that was
 changed by another program, also while no engine ran, has another seal.
+
+The spec is what the runtime receives and what an exec reads. Each start writes it anew, and nothing
+else does. The line with its seal is written before the runtime is asked. So each program that runs
+has a line, also if the engine is killed at any moment of the start.
 """
 
 from __future__ import annotations
@@ -28,6 +32,11 @@ def request_seal(record: ContainerRecord) -> str:
     members = {name: msgspec.to_builtins(getattr(record, name)) for name in _SEALED}
     text = msgspec.json.encode(_without_defaults(members), order="deterministic")
     return hashlib.sha256(text).hexdigest()
+
+
+def spec_seal(document: bytes) -> str:
+    """Return the SHA-256 of a spec as it is written, in hexadecimal. Pure."""
+    return hashlib.sha256(document).hexdigest()
 
 
 def _without_defaults(node: Any) -> Any:

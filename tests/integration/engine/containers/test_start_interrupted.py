@@ -15,9 +15,11 @@ import pytest
 
 from conftest import load_image
 from harness import leaks
+from harness.audits import Audited
 from harness.containers import eventually, inspect
 from harness.engine import PrivateEngine
 from harness.fault_points import STEPS
+from jaula.audit.model.result import Verdict
 
 SCRIPT = Path(__file__).parents[3] / "harness/fault_points.py"
 AFTER_ANSWER = ("shim has answered", "helper has answered")
@@ -120,6 +122,8 @@ def test_the_next_engine_adopts_a_program_that_runs(faulty: FaultyEngine, step: 
     settings = inspect(faulty, "goes-on")["NetworkSettings"]
     assert f"inet {settings['IPAddress']}/" in address
     assert runs_in(runs) == 1
+    rows = Audited(faulty, "goes-on").rows()
+    assert rows["request seal"].verdict is rows["spec seal"].verdict is Verdict.HOLDS
     faulty.kill()
     faulty.start()  # it was recorded
     assert inspect(faulty, "goes-on")["State"]["Pid"] == state["Pid"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.engine.model.seal import request_seal
+from jaula.engine.model.seal import request_seal, spec_seal
 from jaula.spec.api import ContainerCreate
 from jaula.state.records import ContainerRecord
 
@@ -27,3 +27,9 @@ def test_the_state_of_a_container_does_not_change_the_seal() -> None:
     seal = request_seal(RECORD)
     other = msgspec.structs.replace(RECORD, name="other", pid=5, started_at=7, restart_count=2)
     assert request_seal(other) == seal
+
+
+def test_another_form_of_a_spec_has_another_seal() -> None:
+    """The file is sealed as it is, since the runtime and exec read its bytes."""
+    assert spec_seal(b'{"a":1}') == spec_seal(b'{"a":1}')
+    assert spec_seal(b'{"a": 1}') != spec_seal(b'{"a":1}')
