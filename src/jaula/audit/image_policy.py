@@ -7,19 +7,17 @@ own policy refuses is therefore detected.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jaula.audit.model.image_layout import ImageLayout
 from jaula.errors import InvalidRequest
 from jaula.images.reference import could_be_id, parse
-from jaula.images.store.blobs import hex_of
 from jaula.images.trust.policy import RulesFile, TrustRule, TrustRules, Verdict, verify_stored
 from jaula.images.trust.signature import UnsignedImage
 from jaula.images.trust.signature_store import SignatureStore
-from jaula.spec.image import MANIFESTS, Index, Manifest, decode
 
 
 class ImagePolicyReader:
@@ -28,7 +26,7 @@ class ImagePolicyReader:
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.path = str(document.get("Path") or "")
         self._evidence = Path(str(document.get("Evidence") or "/nonexistent"))
-        self._layout = self._evidence.parent / "images"
+        self._layout = ImageLayout(self._evidence.parent / "images")
 
     @cached_property
     def rules(self) -> TrustRules:
@@ -63,19 +61,4 @@ class ImagePolicyReader:
 
     def _manifests(self, id: str) -> list[str]:
         """Return the digests of the manifests of a configuration."""
-        return [manifest for manifest, config in self._configurations.items() if config == id]
-
-    @cached_property
-    def _configurations(self) -> dict[str, str]:
-        """Configuration digest of each manifest whose blob matches its digest."""
-        data = (self._layout / "index.json").read_bytes()
-        listed = decode(data, Index, "the index of images").manifests
-        configurations = {}
-        for digest in dict.fromkeys(d.digest for d in listed if d.media_type in MANIFESTS):
-            try:
-                blob = (self._layout / "blobs" / "sha256" / hex_of(digest)).read_bytes()
-            except FileNotFoundError:
-                continue
-            if "sha256:" + hashlib.sha256(blob).hexdigest() == digest:
-                configurations[digest] = decode(blob, Manifest, f"manifest {digest}").config.digest
-        return configurations
+        return [m.digest for m in self._layout.manifests if m.intact and m.config == id]

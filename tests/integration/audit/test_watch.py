@@ -89,7 +89,7 @@ def test_a_report_needs_a_row_and_a_verdict(engine: PrivateEngine, shared: Audit
     assert engine.request("POST", path, {"Verdict": "FAILS"}).status == 400
 
 
-@pytest.mark.parametrize("flag", ["--host", "--probe", "--format=html"])
+@pytest.mark.parametrize("flag", ["--contents", "--host", "--probe", "--format=html"])
 def test_flags_that_do_not_fit_are_refused(engine: PrivateEngine, flag: str) -> None:
     done = engine.cli("jaula", "verify", "--watch", "--all", flag)
     assert done.returncode == 1

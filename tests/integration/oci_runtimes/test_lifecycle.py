@@ -292,12 +292,15 @@ def test_info_inspect_and_verify_show_the_runtime(host: PrivateEngine, runtime: 
         assert {"mounts", "masks", "devices"} <= rows, done.stdout
 
 
-def test_seals_of_a_container_of_the_runtime_hold(host: PrivateEngine, runtime: str) -> None:
+def test_seals_and_layers_of_a_container_of_the_runtime_hold(
+    host: PrivateEngine, runtime: str
+) -> None:
     with containers.running(host, IMAGE, flags=flagged(runtime)) as name:
         assert host.cli("jaula", "restart", "-t", "0", name).returncode == 0
         rows = Audited(host, name).rows()
-        for row in ("request seal", "spec seal"):
+        for row in ("request seal", "spec seal", "image documents", "image layers"):
             assert rows[row].verdict is Verdict.HOLDS, rows[row]
+        assert rows["image layers"].effective == "1 layers seen in the root"
         path = host.root / "lib/containers" / containers.inspect(host, name)["Id"] / "config.json"
         path.write_bytes(path.read_bytes() + b" ")
         assert Audited(host, name).rows()["spec seal"].verdict is Verdict.FAILS

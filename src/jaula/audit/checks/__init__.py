@@ -19,6 +19,7 @@ from jaula.audit.checks import (
     firewall,
     hostname,
     id_maps,
+    image_layers,
     image_policy,
     landlock,
     links,
@@ -80,6 +81,7 @@ TABLE: tuple[Check, ...] = (
     Check(open_files.INFO, open_files.check),
     Check(seal.INFO, seal.check),
     Check(profile.INFO, profile.check),
+    Check(image_layers.INFO, image_layers.check),
     Check(image_policy.INFO, image_policy.check),
 )
 """All checks, in the order of the report."""

@@ -1,9 +1,9 @@
 """The audited container: what was requested, and its init process as the kernel shows it.
 
 The request comes from two documents. Of the engine's inspect document only these keys are used:
-``Id``; ``PauseRequested``; ``RequestSeal``; ``ResolvConfPath``; ``State.Pid``; ``GraphDriver``;
-``Mounts[]`` (Type, Source, Destination, RW, Propagation); ``NetworkSettings.Networks.*``
-(IPAddress, IPPrefixLen, MacAddress, EndpointID, Gateway) and
+``Id``; ``Image``; ``PauseRequested``; ``RequestSeal``; ``ResolvConfPath``; ``State.Pid``;
+``GraphDriver``; ``Mounts[]`` (Type, Source, Destination, RW, Propagation);
+``NetworkSettings.Networks.*`` (IPAddress, IPPrefixLen, MacAddress, EndpointID, Gateway) and
 ``NetworkSettings.Ports``; and of ``HostConfig`` Privileged, CapAdd, CapDrop, SecurityOpt,
 UsernsMode, PidMode, IpcMode, UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs, MaskedPaths,
 ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, Memory, MemorySwap, MemoryReservation,

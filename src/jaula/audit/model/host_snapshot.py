@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaula.audit.child_process import run_in_child
 from jaula.audit.image_policy import ImagePolicyReader
 from jaula.audit.model import seals
 from jaula.audit.model.host_process import KINDS, HostProcess, read_process
+from jaula.audit.model.image_layout import ImageLayout
 from jaula.audit.model.seals import Seals
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
@@ -23,6 +24,10 @@ from jaula.network.firewall.bridge_rules import Limits
 from jaula.network.firewall.nftables import FirewallError
 from jaula.security.seccomp import seccomp
 from jaula.spec.runtime import Seccomp
+
+if TYPE_CHECKING:
+    from jaula.images.store.store import ImageStore
+    from jaula.images.store.verify import Verification, VerifiedImage
 
 Derived = TypeVar("Derived")
 
@@ -38,17 +43,20 @@ class HostSnapshot:
         self._programs: dict[Seccomp, bytes] = {}
         self._derived: dict[str, Any] = {}
         self._seals: dict[str, Seals] = {}
+        self._layouts: dict[str, ImageLayout] = {}
+        self._image_stores: dict[str, tuple[ImageStore, Verification]] = {}
         self._expected: dict[tuple[object, ...], Rules] = {}
         self.networks: Sequence[Mapping[str, Any]] = ()  # the engine's network documents
         self.image_rules: ImagePolicyReader | None = None
         self.trace_processes = True  # whether an init process may be stopped briefly
+        self.contents = False  # whether the files of layers are compared with their blobs
 
     def renewed(self) -> HostSnapshot:
         """Return a snapshot that reads the host again; what was compiled for it is kept."""
         renewed = HostSnapshot(self.proc_root)
         renewed._programs, renewed._expected = self._programs, self._expected
         renewed.networks, renewed.image_rules = self.networks, self.image_rules
-        renewed.trace_processes = self.trace_processes
+        renewed.trace_processes, renewed.contents = self.trace_processes, self.contents
         return renewed
 
     @cached_property
@@ -95,6 +103,30 @@ class HostSnapshot:
         if root not in self._seals:
             self._seals[root] = seals.read(Path(root, "audit"))
         return self._seals[root]
+
+    def image_layout(self, root: str) -> ImageLayout:
+        """Return the images of the engine with this data directory."""
+        if root not in self._layouts:
+            self._layouts[root] = ImageLayout(Path(root, "images"))
+        return self._layouts[root]
+
+    def verified_image(self, root: str, id: str) -> VerifiedImage:
+        """Return the problems of an image's blobs and layers, each of which is read once.
+
+        :raises NotFound: when the engine with this data directory has no such image.
+        :raises CorruptState: when its manifest or configuration cannot be read.
+        """
+        from jaula.config import Paths
+        from jaula.images.store.store import ImageStore
+        from jaula.images.store.verify import Verification
+        from jaula.storage.layers.store import LayerStore
+
+        if root not in self._image_stores:
+            paths = Paths(Path(root))
+            store = ImageStore(paths, LayerStore(paths))
+            self._image_stores[root] = (store, Verification(store))
+        store, verification = self._image_stores[root]
+        return verification.run(store.resolve(id))
 
     def program(self, profile: Seccomp) -> bytes:
         """Return the filter that a spec's profile compiles to on this host.

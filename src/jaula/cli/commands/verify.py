@@ -33,9 +33,12 @@ def run(options: Options) -> int:
         )
     selected = bool(options.arguments) or options.on("all") or options.on("host")
     if options.on("watch") and (
-        options.on("host") or options.on("probe") or output_format not in ("table", "json")
+        any(options.on(name) for name in ("contents", "host", "probe"))
+        or output_format not in ("table", "json")
     ):
-        raise UsageError("--watch needs no --host, --probe or --format sarif or html.", status=1)
+        raise UsageError(
+            "--watch needs no --contents, --host, --probe or --format sarif or html.", status=1
+        )
     if not selected and not options.on("list"):
         raise UsageError('"jaula verify" requires a container, --all or --host.', status=1)
 
@@ -86,6 +89,7 @@ def _snapshot(client: Client, options: Options) -> HostSnapshot:
 
     snapshot = HostSnapshot()
     snapshot.trace_processes = not options.on("no-trace")
+    snapshot.contents = options.on("contents")
     snapshot.networks = client.get("/networks")
     snapshot.image_rules = ImagePolicyReader(client.get(POLICY))
     return snapshot
@@ -249,6 +253,7 @@ COMMAND = Command(
     run,
     flags=(
         Flag("all", "a", "bool", "Verify every running container"),
+        Flag("contents", "", "bool", "Compare the files of the image's layers with their blobs"),
         Flag(
             "format",
             "",
@@ -272,22 +277,24 @@ COMMAND = Command(
         "Only the requested values come from the engine; the values in effect are read from "
         "/proc, the cgroups and the packet filter. To read the seccomp filter, the init process "
         "of the container is stopped for less than a millisecond, as a debugger does. With "
-        "--probe, a copy of the container, with read-only volumes and a writable layer of its "
-        "own, runs a small program that attempts forbidden operations. The copy is removed "
-        "afterwards. With --watch, the command stays. It verifies again on a timer and when the "
-        "kernel reports a change of mounts, cgroups or network, uses at most one hundredth of a "
-        "processor, prints each row that starts or ceases to fail, and emits it as the event "
-        "isolation-changed of the container."
+        "--contents, each layer is unpacked to a temporary directory and compared, as by image "
+        "verify, once for all containers. With --probe, a copy of the container, with read-only "
+        "volumes and a writable layer of its own, runs a small program that attempts forbidden "
+        "operations. The copy is removed afterwards. With --watch, the command stays. It "
+        "verifies again on a timer and when the kernel reports a change of mounts, cgroups or "
+        "network, uses at most one hundredth of a processor, prints each row that starts or "
+        "ceases to fail, and emits it as the event isolation-changed of the container."
     ),
     examples=(
         ("Verify a container", "jaula verify web"),
         ("List relaxed checks", "jaula verify web | grep relaxed"),
+        ("Compare the files of all images", "jaula verify --contents --all"),
         ("Attempt forbidden operations", "jaula verify --probe web"),
         ("Write an HTML report", "jaula verify --all --host --format html > report.html"),
         ("Report changes until interrupted", "jaula verify --watch --all"),
         ("Write SARIF for code scanning", "jaula verify --all --format sarif > verify.sarif"),
     ),
     exit_status=(("0", "no row FAILS or is unknown"), ("1", "a row FAILS or is unknown")),
-    see_also=("inspect", "tree", "caps", "check"),
+    see_also=("inspect", "image verify", "tree", "caps", "check"),
     completes="container",
 )
