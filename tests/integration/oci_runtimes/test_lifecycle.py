@@ -300,7 +300,7 @@ def test_seals_and_layers_of_a_container_of_the_runtime_hold(
         rows = Audited(host, name).rows()
         for row in ("request seal", "spec seal", "image documents", "image layers"):
             assert rows[row].verdict is Verdict.HOLDS, rows[row]
-        assert rows["image layers"].effective == "1 layers seen in the root"
+        assert rows["image layers"].effective == "1 layer seen in the root"
         path = host.root / "lib/containers" / containers.inspect(host, name)["Id"] / "config.json"
         path.write_bytes(path.read_bytes() + b" ")
         assert Audited(host, name).rows()["spec seal"].verdict is Verdict.FAILS

@@ -25,7 +25,7 @@ import msgspec
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.image_layout import StoredImage
-from jaula.audit.model.result import Result, verdict_of
+from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.errors import JaulaError
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.paths import RESOLVE, openat2
@@ -68,7 +68,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
 
 
 def _documents(root: str, id: str, image: StoredImage) -> Result:
-    effective = f"configuration and {len(image.manifests)} of its manifests intact"
+    effective = f"configuration and {quantity(len(image.manifests), 'manifest')} intact"
     return Result(
         "image documents", "image", f"image {id[7:19]}", "; ".join(image.problems) or effective,
         f"{root}/images", verdict_of(not image.problems, None),
@@ -83,9 +83,9 @@ def _layers(container: AuditedContainer, root: str, image: StoredImage) -> Resul
         problems, effective = _overlay(container, root, directory, layers)
     else:
         problems = _copy(container, directory)
-        effective = f"a copy of {len(layers)} layers" if layers else "a copy of its layers"
+        effective = "a copy of its layers"
     return Result(
-        "image layers", "image", f"{len(layers)} layers" if layers else "its layers",
+        "image layers", "image", quantity(len(layers), "layer") if layers else "its layers",
         "; ".join(problems) or effective, f"{container.path('mountinfo')}, {root}/layers",
         verdict_of(not problems, None),
     )  # fmt: skip
@@ -106,7 +106,10 @@ def _contents(container: AuditedContainer, root: str, id: str) -> Result:
         told = [f"{d.kind} {d.digest[7:19]} {d.path}: {d.problem}" for d in verified.damages[:3]]
         if more := len(verified.damages) - len(told):
             told.append(f"{more} more")
-        effective = "; ".join(told) or f"{verified.layers} layers, {verified.blobs} blobs intact"
+        effective = (
+            "; ".join(told)
+            or f"{quantity(verified.layers, 'layer')}, {quantity(verified.blobs, 'blob')} intact"
+        )
     except JaulaError as error:
         holds, effective = False, error.message
     return Result(
@@ -141,7 +144,7 @@ def _overlay(
         problems.append("layers.json lists other layers")
     count = lower_count(mount)
     if count not in (0, len(stack)):
-        problems.append(f"the root has {count} layers")
+        problems.append(f"the root has {quantity(count, 'layer')}")
     upper = os.stat(f"{directory}/upper")
     if not same_inode(os.fstat(container.root).st_ino, upper.st_ino):
         problems.append(f"the upper directory is not {directory}/upper")
@@ -162,7 +165,9 @@ def _overlay(
             problems.append(f"layer {layer[7:19]}: {problem}")
         higher.append(path)
     hidden = len(stack) - seen
-    return problems, f"{seen} layers seen in the root" + (f", {hidden} hidden" if hidden else "")
+    return problems, f"{quantity(seen, 'layer')} seen in the root" + (
+        f", {hidden} hidden" if hidden else ""
+    )
 
 
 def _mounted(path: str) -> tuple[str, ...] | None:
