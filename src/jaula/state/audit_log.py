@@ -323,7 +323,7 @@ class AuditLog:
         self._waiting: deque[tuple[int, AuditEntry]] = deque()
         self._lost = 0
         self._written = 0  # bytes since the start
-        self._dirty = False
+        self.is_dirty = False
         self.on_dirty: Callable[[], None] = lambda: None
         self.last = Head()
         try:
@@ -367,7 +367,7 @@ class AuditLog:
         self._write_head()
         for text in repairs:
             self.append(AuditEntry(action="log repair", error=text, status=500))
-        self._dirty = False  # no callback is set yet; the next line syncs these as well
+        self.is_dirty = False  # no callback is set yet; the next line syncs these as well
 
     def _open_file(self, path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -474,8 +474,8 @@ class AuditLog:
         self._written += written
         self.last = Head(self.last.n + 1, line_hash(line))
         self._write_head()
-        if not self._dirty:
-            self._dirty = True
+        if not self.is_dirty:
+            self.is_dirty = True
             self.on_dirty()
 
     def _write_head(self) -> None:
@@ -510,7 +510,7 @@ class AuditLog:
 
     def syncer(self) -> Callable[[], None]:
         """Return a function that syncs everything written so far; any thread may call it."""
-        self._dirty = False
+        self.is_dirty = False
         descriptors = (os.dup(self._log), os.dup(self._head))
 
         def sync() -> None:

@@ -187,7 +187,7 @@ class AuditTrail:
 
     def syncer(self) -> Callable[[], None]:
         """Return a function that syncs everything written so far; any thread may call it."""
-        syncers = [log.syncer() for log in self._budgets]
+        syncers = [log.syncer() for log in self._budgets if log.is_dirty]
 
         def sync() -> None:
             for each in syncers:
