@@ -22,10 +22,13 @@ Measure = Callable[[Sequence[Engine], Rootfs, Namespace], Samples]
 
 
 def _alternate(engines: Sequence[Engine], rounds: int, once: Callable[[Engine], float]) -> Samples:
-    """Run ``rounds`` of each engine in turn, after one uncounted round that warms caches."""
+    """Run ``rounds`` of each engine in turn, after one uncounted round that warms caches.
+
+    Every other round has the reverse order, since an engine may leave work to the next one's time.
+    """
     samples: Samples = {engine.name: [] for engine in engines}
     for number in range(rounds + 1):
-        for engine in engines:
+        for engine in engines if number % 2 else reversed(engines):
             value = once(engine)
             if number:
                 samples[engine.name].append(value)
