@@ -254,8 +254,8 @@ def test_a_step_is_confined_like_a_container(engine: PrivateEngine, busybox: str
 @pytest.mark.parametrize(
     "member",
     [
-        special("../out", tarfile.REGTYPE),
-        special("/../../out", tarfile.REGTYPE),
+        special("../escaped", tarfile.REGTYPE),
+        special("/../../escaped", tarfile.REGTYPE),
         special("device", tarfile.CHRTYPE),
         special("block", tarfile.BLKTYPE),
         special("hard", tarfile.LNKTYPE, "/etc/passwd"),
@@ -269,7 +269,7 @@ def test_a_context_stays_in_its_directory(
     text = f"FROM {busybox}\nCOPY . /context/\n"
     built = builds.build(engine, {"Dockerfile": text, "x": member}, nocache=1)
     assert builds.nothing_left(engine)
-    assert not list(engine.root.glob("**/out"))
+    assert not list(engine.root.glob("**/escaped"))
     if built.image:
         reported = builds.output(
             engine, built.image, "find", "/context", "-type", "c", "-o", "-type", "b"
@@ -360,7 +360,7 @@ def test_a_secret_is_not_in_the_image_cache_or_output(engine: PrivateEngine, bus
     reported += engine.request("GET", "/system/df").body.decode()
     assert secret not in reported
     for path in [*engine.root.rglob("*"), *engine.run.rglob("*")]:
-        if path.is_file() and not path.is_symlink():
+        if not path.is_symlink() and path.is_file():
             assert secret.encode() not in path.read_bytes(), path
 
 

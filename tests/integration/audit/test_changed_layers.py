@@ -90,7 +90,7 @@ def contents(container: Audited) -> Iterator[None]:
 
 def test_the_layers_of_an_image_hold(shared: Audited) -> None:
     rows = shared.rows()
-    assert rows[DOCUMENTS].effective == "configuration and 1 of its manifests intact"
+    assert rows[DOCUMENTS].effective == "configuration and 1 manifest intact"
     assert (rows[LAYERS].requested, rows[LAYERS].effective) == (
         "3 layers",
         "3 layers seen in the root",
