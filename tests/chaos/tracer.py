@@ -172,8 +172,11 @@ class Tracer:
             count = len(calls)
         if self.step == 0 or count != self.step:
             return False
+        # SIGTERM between the two would hide the kill from the report.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
         os.kill(group, signal.SIGKILL)
         self.killed, self.last = group, name
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
         return True
 
 
