@@ -9,7 +9,8 @@ tracer, which prints what it has counted as JSON; the kernel detaches its tracee
 STEP may name a call to count from: ``clone3+1`` is the first call after the first clone3.
 
 Facts about ptrace: SIGKILL at a stop before a system call ends the process without that call. A
-process that is forked can stop before its parent's event names it. ``/proc/PID/syscall`` of a
+process that is forked can stop before its parent's event names it. A parent that is killed at that
+moment has no event. ``/proc/PID/syscall`` of a
 stopped process has the number of its call: a zygote forks shims with fork(3), which is clone(2),
 and sandboxes with clone3(2).
 """
@@ -100,6 +101,8 @@ class Tracer:
             if os.WIFEXITED(status) or os.WIFSIGNALED(status):
                 self._roles.pop(tid, None)
                 self._early.discard(tid)
+                for child in tuple(self._early):
+                    self._resume_orphan(child)
                 continue
             with contextlib.suppress(ProcessLookupError):  # killed in the meantime
                 self._stopped(tid, os.WSTOPSIG(status), status >> 16)
@@ -107,6 +110,7 @@ class Tracer:
     def _stopped(self, tid: int, signum: int, event: int) -> None:
         if event == EVENT_STOP and tid not in self._roles:
             self._early.add(tid)
+            self._resume_orphan(tid)
         elif event == EVENT_STOP and signum in STOP_SIGNALS:
             ptrace(PTRACE_LISTEN, tid)
         elif event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE):
@@ -125,6 +129,18 @@ class Tracer:
     def _resume(self, tid: int, signum: int = 0) -> None:
         counted = self._roles.get(tid) == self.role and not self.killed
         ptrace(PTRACE_SYSCALL if counted else PTRACE_CONT, tid, 0, signum)
+
+    def _resume_orphan(self, child: int) -> None:
+        """Resume a process whose parent was killed before the event that names the child."""
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{child}/status").read_text()
+            group, parent = (
+                int(text.partition(f"\n{key}:")[2].split()[0]) for key in ("Tgid", "PPid")
+            )
+            if group == child and parent not in self._groups.values():
+                self._early.discard(child)
+                self._roles[child], self._groups[child] = "orphan", child
+                self._resume(child)
 
     def _forked(self, tid: int) -> None:
         message = ctypes.c_ulong()
