@@ -470,14 +470,15 @@ class Session:
         """Return the quota of images that the caller brings."""
         return Quota(self.caller.key, self._check_images)
 
-    def _check_images(self, usage: Usage) -> None:
-        """Check that the caller may have images that take this. Safe in any thread.
+    def _check_images(self, usage: Callable[[], Usage]) -> None:
+        """Check that the caller may have images that take ``usage``. Safe in any thread.
 
         :raises NotAuthorized: when it may not.
         """
         if not self.is_admin:
-            self._check_amount(Share.IMAGES, usage.images)
-            self._check_amount(Share.IMAGE_SIZE, usage.size)
+            images, size = usage()
+            self._check_amount(Share.IMAGES, images)
+            self._check_amount(Share.IMAGE_SIZE, size)
 
     def _owned(self, share: Share) -> int:
         """Return how much the caller has of a share."""

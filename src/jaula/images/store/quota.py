@@ -26,11 +26,12 @@ class Usage(NamedTuple):
 class Quota(NamedTuple):
     """The owner of an image that arrives, and the check of what this owner would have then.
 
-    ``check`` raises an error if it is too much. It is called in any thread.
+    ``check`` raises an error if it is too much. It is called in any thread, and calls its argument
+    only if the owner has a limit: that reads the sizes of all images of the owner.
     """
 
     owner: str
-    check: Callable[[Usage], None]
+    check: Callable[[Callable[[], Usage]], None]
 
 
 class Footprint(NamedTuple):

@@ -299,7 +299,7 @@ class ImageStore:
             return
         new = [image for image in images if not self._exists(image)]
         if new:
-            quota.check(self.usage(quota.owner, new))
+            quota.check(lambda: self.usage(quota.owner, new))
 
     def _exists(self, image: Footprint) -> bool:
         """Return whether the index lists an image, also a damaged one."""
@@ -434,7 +434,7 @@ class ImageStore:
             return self._index.owner_of(manifest)
         if quota is None:
             return ""
-        quota.check(self.usage(quota.owner, (contents.footprint,)))
+        quota.check(lambda: self.usage(quota.owner, (contents.footprint,)))
         return quota.owner
 
     def tag(self, source: str, target: str) -> Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ class Owners:
         self.store = ImageStore(paths, LayerStore(paths))
 
     def quota(self, owner: str) -> Quota:
-        def check(usage: Usage) -> None:
+        def check(arriving: Callable[[], Usage]) -> None:
+            usage = arriving()
             if usage.images > self.most.images or usage.size > self.most.size:
                 raise NotAuthorized(f"{owner} has {usage}")
 
