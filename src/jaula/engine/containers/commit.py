@@ -55,10 +55,14 @@ async def commit(
     async with container.lock:  # it must be neither started nor removed during the commit
         if container.id not in services.container_store:
             raise NotFound(f"No such container: {container.name}")
-        async with freeze(container) if options.pause else contextlib.nullcontext():
-            image = await in_thread(
-                _make, services, container.record, config, name or None, options, quota
-            )
+        try:
+            async with freeze(container) if options.pause else contextlib.nullcontext():
+                image = await in_thread(
+                    _make, services, container.record, config, name or None, options, quota
+                )
+        except JaulaError:
+            await in_thread(services.images.collect)  # what was written
+            raise
     attributes = {"comment": options.comment, "imageID": image.id, "imageRef": name}
     services.events.emit(
         "container", "commit", container.id, container.record.event_attributes | attributes
@@ -113,23 +117,7 @@ def _make(
     options: CommitOptions,
     quota: Quota,
 ) -> Image:
-    """Make the image, and remove what was written if it is refused. Runs in a thread."""
-    try:
-        return _add(services, record, config, name, options, quota)
-    except JaulaError:
-        services.images.collect()
-        raise
-
-
-def _add(
-    services: Services,
-    record: ContainerRecord,
-    config: ImageConfig,
-    name: str | None,
-    options: CommitOptions,
-    quota: Quota,
-) -> Image:
-    """Write the layer as a blob, unpack it and add the image's documents."""
+    """Write the layer as a blob, unpack it and add the image's documents. Runs in a thread."""
     store = services.images
     names = [name] if name else []
     created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
