@@ -41,6 +41,15 @@ def build(engine: PrivateEngine) -> str:
     return name
 
 
+def engine_with_container(new_engine: Callable[..., PrivateEngine]) -> tuple[PrivateEngine, str]:
+    """Create the container ``one`` of a built image; return the engine and the image."""
+    engine = new_engine()
+    load_image(engine, "busybox")
+    name = build(engine)
+    assert engine.cli("jaula", "create", "--name", "one", name, "sleep", "600").returncode == 0
+    return engine, name
+
+
 def layer_paths(engine: PrivateEngine, image: str) -> list[Path]:
     """Return the directories of an image's layers, base first."""
     document = engine.request("GET", f"/images/{image}/json").json()
@@ -168,10 +177,7 @@ def test_a_layer_replaced_while_its_container_runs_fails(
 def test_a_layer_replaced_while_no_engine_runs_is_found_by_its_contents(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
-    engine = new_engine()
-    load_image(engine, "busybox")
-    name = build(engine)
-    assert engine.cli("jaula", "create", "--name", "one", name, "sleep", "600").returncode == 0
+    engine, _ = engine_with_container(new_engine)
     engine.stop()
     path = max(engine.root.glob("lib/layers/*/fs/opt")).parent
     other = copy(path)
@@ -235,10 +241,7 @@ def test_a_layer_that_several_containers_share_is_unpacked_once(
 
 def test_another_list_of_layers_fails(new_engine: Callable[..., PrivateEngine]) -> None:
     """The list that a start mounts, changed while no engine runs."""
-    engine = new_engine()
-    load_image(engine, "busybox")
-    name = build(engine)
-    assert engine.cli("jaula", "create", "--name", "one", name, "sleep", "600").returncode == 0
+    engine, _ = engine_with_container(new_engine)
     id = containers.inspect(engine, "one")["Id"]
     engine.stop()
     path = engine.root / "lib" / "containers" / id / "layers.json"
@@ -283,10 +286,7 @@ def test_an_image_that_lost_its_names_is_no_failure(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
     """The engine keeps an image as long as a container has it."""
-    engine = new_engine()
-    load_image(engine, "busybox")
-    name = build(engine)
-    assert engine.cli("jaula", "create", "--name", "one", name, "sleep", "600").returncode == 0
+    engine, name = engine_with_container(new_engine)
     assert engine.cli("jaula", "rmi", "-f", name).returncode == 0
     assert engine.cli("jaula", "image", "prune", "-af").returncode == 0
     assert engine.cli("jaula", "start", "one").returncode == 0
