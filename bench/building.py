@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -141,17 +140,4 @@ def _timed(work: Callable[[], object]) -> float:
 
 def table(results: dict[str, Samples]) -> str:
     """Return a table with the median of each builder, and the ratio of jaula's to the others'."""
-    others = report.with_baseline(results, "docker", "buildah")
-    lines = [
-        " | ".join(["| measure", *others, "jaula", *(f"jaula / {name}" for name in others)]) + " |",
-        "| --- |" + " ---: |" * (2 * len(others) + 1),
-    ]
-    for key, title in TITLES.items():
-        medians = {name: statistics.median(v) for name, v in results[key].items() if v}
-        cells = [f"{medians[n]:.0f}" if n in medians else "" for n in (*others, "jaula")]
-        cells += [
-            f"{medians['jaula'] / medians[n]:.2f}" if {n, "jaula"} <= set(medians) else ""
-            for n in others
-        ]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(report.ratios(TITLES, results, "docker", "buildah")) + "\n"

@@ -44,11 +44,8 @@ def table(results: dict[str, object]) -> str:
 
 
 def _engines(results: dict[str, object]) -> str:
-    others = with_baseline(results, "docker", "podman")
-    lines = [
-        " | ".join(["| measure", *others, "jaula", *(f"{name} : jaula" for name in others)]) + " |",
-        "| --- |" + " ---: |" * (2 * len(others) + 1),
-    ]
+    others = _with_baseline(results, "docker", "podman")
+    lines = _head(*others, "jaula", *(f"{name} : jaula" for name in others))
     for key, title in measures.TITLES.items():
         samples = results.get(key)
         if not isinstance(samples, dict) or key in ("floor", "phases"):
@@ -68,7 +65,28 @@ def _engines(results: dict[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_baseline(results: Mapping[str, object], *others: str) -> tuple[str, ...]:
+def ratios(
+    titles: Mapping[str, str], results: Mapping[str, dict[str, list[float]]], *compared: str
+) -> list[str]:
+    """Return the lines of a table: each engine's median, and jaula's in ratio to the others'."""
+    others = _with_baseline(results, *compared)
+    lines = _head(*others, "jaula", *(f"jaula / {name}" for name in others))
+    for key, title in titles.items():
+        medians = {name: statistics.median(v) for name, v in results[key].items() if v}
+        cells = [f"{medians[n]:.0f}" if n in medians else "" for n in (*others, "jaula")]
+        cells += [
+            f"{medians['jaula'] / medians[n]:.2f}" if {n, "jaula"} <= set(medians) else ""
+            for n in others
+        ]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _head(*columns: str) -> list[str]:
+    return [f"| measure | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
+
+
+def _with_baseline(results: Mapping[str, object], *others: str) -> tuple[str, ...]:
     """Return the engines that jaula is compared with; ``baseline`` if it was measured."""
     measured = [samples for samples in results.values() if isinstance(samples, dict)]
     return (*others, *(("baseline",) if any("baseline" in row for row in measured) else ()))

@@ -164,19 +164,7 @@ def _round_trips() -> float:
 
 def table(results: dict[str, Samples]) -> str:
     """Return a table with the median of each engine, and jaula's ratio to docker's and podman's."""
-    others = report.with_baseline(results, "docker", "podman")
-    lines = [
-        " | ".join(["| measure", *others, "jaula", *(f"jaula / {name}" for name in others)]) + " |",
-        "| --- |" + " ---: |" * (2 * len(others) + 1),
-    ]
-    for key, title in TITLES.items():
-        medians = {name: statistics.median(v) for name, v in results[key].items() if v}
-        cells = [f"{medians[n]:.0f}" if n in medians else "" for n in (*others, "jaula")]
-        cells += [
-            f"{medians['jaula'] / medians[n]:.2f}" if {n, "jaula"} <= set(medians) else ""
-            for n in others
-        ]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    lines = report.ratios(TITLES, results, "docker", "podman")
     trips = statistics.median(results["again"]["round trips"])
     lines += ["", f"One round trip to the registry: {trips:.1f} ms."]
     return "\n".join(lines) + "\n"
