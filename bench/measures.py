@@ -7,8 +7,9 @@ import subprocess
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import clients
@@ -18,6 +19,7 @@ from engines import IMAGE, Engine, Rootfs, parent, pss_bytes, status_bytes
 HERE = Path(__file__).resolve().parent
 Samples = dict[str, list[float]]
 RUNNING = 500  # containers while an engine is started again
+VERIFIED = 100  # containers of one `verify --all`
 Measure = Callable[[Sequence[Engine], Rootfs, Namespace], Samples]
 
 
@@ -132,22 +134,38 @@ def _start_all(engine: Engine, names: Sequence[str]) -> None:
         client.close()
 
 
+@contextmanager
+def _running(engine: Engine, count: int, clients: int) -> Iterator[list[str]]:
+    """Containers that sleep, by their names, started by parallel clients and removed after use."""
+    names = [f"running{number}" for number in range(count)]
+    with ThreadPoolExecutor(clients) as pool:
+        shares = [names[n::clients] for n in range(clients)]
+        for client in [pool.submit(_start_all, engine, share) for share in shares]:
+            client.result()
+    yield names
+    for first in range(0, len(names), 20):
+        engine.remove(*names[first : first + 20])
+
+
 def restart(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
     """Kill of an engine with 500 running containers, until the next one answers (ms)"""
     samples: Samples = {}
     for engine in (e for e in engines if e.socket):
-        names = [f"running{number}" for number in range(RUNNING)]
-        with ThreadPoolExecutor(options.clients) as pool:
-            shares = [names[n :: options.clients] for n in range(options.clients)]
-            for client in [pool.submit(_start_all, engine, share) for share in shares]:
-                client.result()
-        samples[engine.name] = [engine.restart() * 1e3 for _ in range(5)]
-        listed = engine.run("ps", "-q", capture_output=True, text=True).stdout.split()
-        if len(listed) != RUNNING:
-            raise RuntimeError(f"{engine.name}: {len(listed)} of {RUNNING} containers run")
-        for first in range(0, len(names), 20):
-            engine.remove(*names[first : first + 20])
+        with _running(engine, RUNNING, options.clients):
+            samples[engine.name] = [engine.restart() * 1e3 for _ in range(5)]
+            listed = engine.run("ps", "-q", capture_output=True, text=True).stdout.split()
+            if len(listed) != RUNNING:
+                raise RuntimeError(f"{engine.name}: {len(listed)} of {RUNNING} containers run")
     return samples
+
+
+def verify(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """`verify --all` of 100 containers, whole command (ms)"""
+    chosen = [engine for engine in engines if engine.name in ("jaula", "baseline")]
+    with ExitStack() as stack:
+        for engine in chosen:
+            stack.enter_context(_running(engine, VERIFIED, options.clients))
+        return _alternate(chosen, 5, lambda engine: _milliseconds(engine, "verify", "--all"))
 
 
 def monitor_memory(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
@@ -269,6 +287,7 @@ ALL: dict[str, Measure] = {
     "monitor_memory": monitor_memory,
     "burst": burst,
     "restart": restart,
+    "verify": verify,
     "floor": floor,
     "phases": phases,
     **clients.ALL,

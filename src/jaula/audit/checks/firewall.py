@@ -74,7 +74,7 @@ def _bridge(
     expected = container.snapshot.expected(
         bridge, subnet, subnet6(document), limits(document), guard
     )
-    actual = rules(objects)
+    actual = container.snapshot.derived("rules", rules)
     wrong = differences(expected, actual)
     count = sum(len(body) for body in expected.values())
     yield Result(f"firewall{label}", "network", f"{count} chains and rules of {bridge}",

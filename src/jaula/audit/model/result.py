@@ -53,6 +53,8 @@ def verdict_of(holds: bool, relaxed_by: str | None) -> Verdict:
 
 def plain(text: str) -> str:
     """Replace control characters: text from /proc must not control the terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
