@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -540,6 +541,17 @@ def test_a_label_without_its_security_module_is_refused() -> None:
         with pytest.raises(Unsupported, match=text):
             host.check_process(process, none)
     host.check_process(Process("/", apparmor_profile="", selinux_label=""), none)
+
+
+def test_more_mounts_than_the_kernel_permits_are_refused() -> None:
+    spec = decode(json.dumps(GOOD).encode())
+    count = len(spec.mounts)
+    host.check(spec, host.Host(apparmor=False, selinux=False, mount_max=count))
+    with pytest.raises(
+        InvalidRequest, match=rf"^mounts: {count} mounts are more than the"
+    ):
+        host.check(spec, host.Host(apparmor=False, selinux=False, mount_max=count - 1))
+    assert host.detect().mount_max == int(Path("/proc/sys/fs/mount-max").read_text())
 
 
 @pytest.mark.parametrize(("kind", "name"), [("net", "network"), ("ipc", "ipc")])

@@ -1,4 +1,8 @@
-"""Validation that depends on the host: its security modules and its own namespaces."""
+"""Validation that depends on the host: security modules, limits, its own namespaces.
+
+The limit of mounts is the sysctl ``fs.mount-max``, of one mount namespace
+(Documentation/admin-guide/sysctl/fs.rst).
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,19 @@ _LINKS = {"network": "net", "ipc": "ipc", "uts": "uts", "user": "user"}  # names
 
 
 class Host(msgspec.Struct, frozen=True):
-    """Security modules of the host."""
+    """Security modules of the host, and its limit of mounts."""
 
     apparmor: bool
     selinux: bool
+    mount_max: int = 100_000  # the kernel's default
 
 
 def detect() -> Host:
-    """Return whether AppArmor and SELinux are enabled."""
+    """Return the security modules that are enabled, and the limit of mounts."""
     return Host(
-        apparmor=_first_byte("/sys/module/apparmor/parameters/enabled") == b"Y",
+        apparmor=_read("/sys/module/apparmor/parameters/enabled", 1) == b"Y",
         selinux=os.path.exists("/sys/fs/selinux/enforce"),
+        mount_max=int(_read("/proc/sys/fs/mount-max", 32) or 100_000),
     )
 
 
@@ -47,11 +53,18 @@ def check_process(process: Process, host: Host) -> None:
 
 
 def check(spec: Spec, host: Host) -> None:
-    """Validate labels, and refuse sysctls of the host's own namespaces.
+    """Validate labels and the number of mounts, and refuse sysctls of the host's own namespaces.
 
     :raises Unsupported: when a label's security module is not enabled.
-    :raises InvalidRequest: when a sysctl would be written in a host namespace.
+    :raises InvalidRequest: when a sysctl would be written in a host namespace, or a mount namespace
+        cannot hold the mounts.
     """
+    if len(spec.mounts) > host.mount_max:
+        raise refuse(
+            "mounts",
+            f"{len(spec.mounts)} mounts are more than the {host.mount_max} that the kernel permits "
+            "in a mount namespace (sysctl fs.mount-max)",
+        )
     if spec.process is not None:
         check_process(spec.process, host)
     if spec.linux is None or not spec.linux.sysctl:
@@ -74,12 +87,13 @@ def _same(path: str, own_path: str) -> bool:
         raise InvalidRequest(f"linux.namespaces: {quote(path)}: {reason}") from None
 
 
-def _first_byte(path: str) -> bytes:
+def _read(path: str, length: int) -> bytes:
+    """Return the first bytes of a file; nothing if this kernel does not have it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return b""  # this kernel does not have the module
+        return b""
     try:
-        return os.read(fd, 1)
+        return os.read(fd, length)
     finally:
         os.close(fd)
