@@ -547,9 +547,7 @@ def test_more_mounts_than_the_kernel_permits_are_refused() -> None:
     spec = decode(json.dumps(GOOD).encode())
     count = len(spec.mounts)
     host.check(spec, host.Host(apparmor=False, selinux=False, mount_max=count))
-    with pytest.raises(
-        InvalidRequest, match=rf"^mounts: {count} mounts are more than the"
-    ):
+    with pytest.raises(InvalidRequest, match=rf"^mounts: {count} mounts are more than the"):
         host.check(spec, host.Host(apparmor=False, selinux=False, mount_max=count - 1))
     assert host.detect().mount_max == int(Path("/proc/sys/fs/mount-max").read_text())
 
