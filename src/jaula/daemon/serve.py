@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 ReadConfig = Callable[[], "EngineConfig"]
+_SETTLE_TIME = 1.0  # seconds from the first answer until the collector runs, for 30 ms
 
 
 def run(
@@ -41,8 +42,10 @@ def run(
     :raises JaulaError: when the engine cannot start or cannot continue.
     """
     import asyncio
+    import gc
     import logging
 
+    gc.disable()  # what an engine loads at its start stays; see _settle
     process_limits.use_one_arena()
     logging.basicConfig(
         level=logging.DEBUG if config.debug else logging.INFO,
@@ -61,7 +64,6 @@ async def _serve(
     read_config: ReadConfig,
 ) -> None:
     import asyncio
-    import gc
     import logging
     import signal
 
@@ -102,9 +104,6 @@ async def _serve(
 
     zygote = process.pidfd_open(runtime.zygote_pid)
     loop.add_reader(zygote, zygote_ended)
-    gc.collect()
-    gc.freeze()
-    process_limits.trim_heap()
     sockets = engine.services.engine_sockets
     sockets.paths = tuple(str(sock.getsockname()) for sock in unix_sockets)
     server = await api.serve(gateway.enter, unix_sockets)
@@ -115,6 +114,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, reloader.reload)
     gateway.start()
     _notify("READY=1")
+    loop.call_later(_SETTLE_TIME, _settle)
     await stop.wait()
     _notify("STOPPING=1")
     loop.remove_reader(zygote)
@@ -129,6 +129,16 @@ async def _serve(
             hint="start the engine again; containers keep running",
         )
     log.info("engine stopped; containers keep running")
+
+
+def _settle() -> None:
+    """Collect the garbage of the start; later collections ignore what is left of it."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    process_limits.trim_heap()
 
 
 def _head_log(config: EngineConfig, identity: str) -> HeadLog | None:

@@ -55,7 +55,9 @@ async def restore(services: Services, containers: Containers) -> None:
     await _reconnect_all(services, containers, starts)
     await _finish_starts(services, containers, starts)
     living = [c for c in services.container_store if c.live and c.shim is not None]
-    await _restore_frozen(containers, living)
+    await _thaw_commits(containers, living)
+    if living:
+        log.info("%d containers of the previous engine are still running", len(living))
     endpoints = [endpoint for c in living for endpoint in c.record.endpoints]
     try:
         # In this thread: no client is served yet, and the firewall library allocates megabytes
@@ -79,6 +81,7 @@ async def restore(services: Services, containers: Containers) -> None:
     await _finish_removals(services, containers)
     for container in services.container_store:
         await _restart(containers, container)
+    containers.exit_handler.tasks.spawn(_refresh_status(containers, living))
 
 
 async def _reconnect_all(
@@ -144,8 +147,7 @@ async def _adopt(
     if (sock := shim.take_engine_socket()) is not None:
         services.engine_sockets.adopt(container.record, sock)
     containers.watch(container)
-    if container.record.status is Status.RUNNING:
-        log.info("container %s is still running", container.name)
+    log.debug("container %s is still running", container.name)
     if late.is_set():
         await _finish_start(services, containers, container, starts)
 
@@ -216,11 +218,8 @@ async def _finish_start(
     return True
 
 
-async def _restore_frozen(containers: Containers, living: list[Container]) -> None:
-    """Thaw the containers that an interrupted commit has frozen.
-
-    The freezers of all others are compared with their records in the background: 0.1 ms each.
-    """
+async def _thaw_commits(containers: Containers, living: list[Container]) -> None:
+    """Thaw the containers that an interrupted commit has frozen."""
     for container in living:
         if not container.record.frozen_by_commit:
             continue
@@ -228,10 +227,10 @@ async def _restore_frozen(containers: Containers, living: list[Container]) -> No
             await containers.restore_frozen(container)
         except JaulaError as error:
             log.warning("container %s: %s", container.name, error)
-    containers.exit_handler.tasks.spawn(_refresh_status(containers, living))
 
 
 async def _refresh_status(containers: Containers, living: list[Container]) -> None:
+    """Compare the freezers with the records, while clients are served: 0.1 ms each."""
     for container in living:
         containers.refresh_status(container)
         await asyncio.sleep(0)
