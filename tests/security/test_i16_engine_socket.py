@@ -294,6 +294,28 @@ def test_a_container_with_run_has_the_rights_of_a_user_with_run(engine: PrivateE
         assert [reply.status for reply in replies] == [step[0] for step in steps], replies
 
 
+PERL = r"""
+use IO::Socket::UNIX;
+my $made = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "connect: $!\n";
+print $made "GET /containers/json HTTP/1.0\r\n\r\n";
+print while <$made>;
+"""
+
+
+def test_a_program_of_the_image_is_served_with_all_protections(engine: PrivateEngine) -> None:
+    load_image(engine, "debian")
+    words = ("run", "-d", "--name", "reader", "--mount", "type=engine-socket", "debian")
+    assert engine.cli("jaula", *words, "sleep", "600").returncode == 0
+    try:
+        done = engine.cli("jaula", "exec", "reader", "perl", "-e", PERL, TARGET)
+        assert "200 OK" in done.stdout, done.stdout + done.stderr
+        assert '"/reader"' in done.stdout
+        done = engine.cli("jaula", "exec", "reader", "perl", "-e", PERL, "/run/none.sock")
+        assert "connect: No such file" in done.stderr
+    finally:
+        engine.request("DELETE", "/containers/reader?force=1")
+
+
 # -- who may have one ---------------------------------------------------------------------------
 
 
