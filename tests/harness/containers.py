@@ -53,6 +53,11 @@ def inspect(engine: PrivateEngine, name: str) -> dict[str, Any]:
     return document
 
 
+def address(engine: PrivateEngine, name: str, network: str = "bridge") -> str:
+    """Return the IPv4 address of a container on a network."""
+    return str(inspect(engine, name)["NetworkSettings"]["Networks"][network]["IPAddress"])
+
+
 def pid(engine: PrivateEngine, name: str) -> int:
     number = inspect(engine, name)["State"]["Pid"]
     assert number > 0

@@ -1,4 +1,4 @@
-"""The Docker Engine API, versions 1.24 to 1.45, on sockets that the daemon opens.
+"""The Docker Engine API, versions 1.24 to 1.55, on sockets that the daemon opens.
 
 This layer reads requests and writes answers. It checks the form of a request (HTTP, JSON, types,
 sizes). :mod:`jaula.engine` defines what a request means, and every rule about containers.

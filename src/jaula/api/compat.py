@@ -1,22 +1,38 @@
-"""Members of documents that later API versions have removed, for clients of older versions.
+"""Members of documents that depend on the version of the API.
 
-Source: Docker Engine API, "API version history". Version 1.44 removed ``VirtualSize`` and version
-1.45 ``ContainerConfig`` from images. Version 1.42 removed ``KernelMemory`` and version 1.25
-``ExecutionDriver`` from the engine's information.
+The engine returns every member. Here a document loses those that the client's version does not
+have: removed ones for newer clients, added ones for older clients.
+
+Source: Docker Engine API, "API version history".
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+Document = dict[str, Any]
 Version = tuple[int, int]
 
+_NO_EXECUTION_DRIVER = (1, 25)
+_NO_KERNEL_MEMORY = (1, 42)
 _NO_VIRTUAL_SIZE = (1, 44)
 _NO_CONTAINER_CONFIG = (1, 45)
-_NO_KERNEL_MEMORY = (1, 42)
-_NO_EXECUTION_DRIVER = (1, 25)
+_DNS_NAMES = (1, 45)
+_LIST_ANNOTATIONS = (1, 46)
+_GATEWAY_PRIORITY = (1, 48)
+_ENABLE_IPV4 = (1, 48)
+_FIREWALL_BACKEND = (1, 49)
+_DISCOVERED_DEVICES = (1, 50)
+_IMAGE_CONFIG_ONLY = (1, 50)
+_IMAGE_CONTAINERS = (1, 51)
+_NO_LEGACY_FIELDS = (1, 52)
+_HEALTH_SUMMARY = (1, 52)
+_NETWORK_STATUS = (1, 52)
+_OS_TYPE = (1, 52)
+_USAGE = (1, 52)
+_NO_LEGACY_USAGE = (1, 53)
 
-_CONTAINER_CONFIG: dict[str, Any] = {
+_CONTAINER_CONFIG: Document = {
     **dict.fromkeys(("Hostname", "Domainname", "User", "Image", "WorkingDir"), ""),
     **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr"), False),
     **dict.fromkeys(("Tty", "OpenStdin", "StdinOnce"), False),
@@ -24,29 +40,182 @@ _CONTAINER_CONFIG: dict[str, Any] = {
 }
 """The configuration of the container that an image was made from; images do not store it."""
 
+_NOT_OF_IMAGES = (
+    *("Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr"),
+    *("Tty", "OpenStdin", "StdinOnce", "Image"),
+)
+"""Members of an image's ``Config`` that only containers have."""
 
-def image(document: dict[str, Any], version: Version) -> dict[str, Any]:
-    """Complete the answer to ``GET /images/{name}/json``."""
+_OPTIONAL_OF_CONFIG = (
+    *("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"),
+)
+_OPTIONAL_OF_IMAGE = ("Parent", "Comment", "DockerVersion", "Author")
+
+_LEGACY_NETWORK = (
+    *("Bridge", "HairpinMode", "LinkLocalIPv6Address", "LinkLocalIPv6PrefixLen"),
+    *("SecondaryIPAddresses", "SecondaryIPv6Addresses", "EndpointID", "Gateway"),
+    *("GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen", "IPv6Gateway"),
+    "MacAddress",
+)
+"""Members of ``NetworkSettings`` that belong to the default network."""
+
+_LEGACY_USAGE = (
+    *("LayersSize", "LayersReclaimable", "Images", "Containers", "Volumes", "BuildCache"),
+)
+
+
+def _without(document: Document, names: tuple[str, ...]) -> Document:
+    return {key: value for key, value in document.items() if key not in names}
+
+
+def _without_empty(document: Document, names: tuple[str, ...]) -> Document:
+    return {key: value for key, value in document.items() if value or key not in names}
+
+
+# -- containers ----------------------------------------------------------------------------------
+
+
+def container(document: Document, version: Version) -> Document:
+    """Return the answer to ``GET /containers/{id}/json``."""
+    settings = document["NetworkSettings"]
+    if version >= _NO_LEGACY_FIELDS:
+        settings = _without(settings, _LEGACY_NETWORK)
+        document = document | {"Config": _without_empty(document["Config"], ("OnBuild",))}
+    return document | {"NetworkSettings": _networks(settings, version, document["Id"])}
+
+
+def containers(documents: list[Document], version: Version) -> list[Document]:
+    """Return the answer to ``GET /containers/json``."""
+    return [_summary(document, version) for document in documents]
+
+
+def _summary(document: Document, version: Version) -> Document:
+    document = document | {"NetworkSettings": _networks(document["NetworkSettings"], version)}
+    if version < _LIST_ANNOTATIONS:
+        document["HostConfig"] = _without(document["HostConfig"], ("Annotations",))
+    return document if version >= _HEALTH_SUMMARY else _without(document, ("Health",))
+
+
+def _networks(settings: Document, version: Version, container_id: str = "") -> Document:
+    """Return ``NetworkSettings`` with the endpoints of a version.
+
+    Before ``DNSNames``, the aliases of an inspected container had its short id.
+    """
+    endpoints = {name: dict(endpoint) for name, endpoint in settings["Networks"].items()}
+    for endpoint in endpoints.values():
+        if version < _GATEWAY_PRIORITY:
+            endpoint.pop("GwPriority", None)
+        if version < _DNS_NAMES and container_id and endpoint["Aliases"] is not None:
+            endpoint["Aliases"] = [*endpoint["Aliases"], container_id[:12]]
+    return settings | {"Networks": endpoints}
+
+
+def stats(document: Document, version: Version) -> Document:
+    """Return one message of ``GET /containers/{id}/stats``."""
+    return document if version >= _OS_TYPE else _without(document, ("os_type",))
+
+
+# -- images --------------------------------------------------------------------------------------
+
+
+def image(document: Document, version: Version) -> Document:
+    """Return the answer to ``GET /images/{name}/json``."""
     if version < _NO_CONTAINER_CONFIG:
         document = document | {"ContainerConfig": _CONTAINER_CONFIG}
-    return _with_virtual_size(document, version)
+    config = document["Config"]
+    if version >= _IMAGE_CONFIG_ONLY:
+        config = _without(config, _NOT_OF_IMAGES)
+    if version >= _NO_LEGACY_FIELDS:
+        config = _without_empty(config, _OPTIONAL_OF_CONFIG)
+        document = _without_empty(document, _OPTIONAL_OF_IMAGE)
+    return _with_virtual_size(document | {"Config": config}, version)
 
 
-def images(documents: list[dict[str, Any]], version: Version) -> list[dict[str, Any]]:
-    """Complete the answer to ``GET /images/json``, and the images of ``GET /system/df``."""
+def images(documents: list[Document], version: Version) -> list[Document]:
+    """Return the answer to ``GET /images/json``, and the images of ``GET /system/df``."""
     return [_with_virtual_size(document, version) for document in documents]
 
 
-def _with_virtual_size(document: dict[str, Any], version: Version) -> dict[str, Any]:
+def listed_images(documents: list[Document], version: Version) -> list[Document]:
+    """Return the answer to ``GET /images/json``, where older versions count no containers."""
+    if version < _IMAGE_CONTAINERS:
+        documents = [document | {"Containers": -1} for document in documents]
+    return images(documents, version)
+
+
+def _with_virtual_size(document: Document, version: Version) -> Document:
     if version < _NO_VIRTUAL_SIZE:
         return document | {"VirtualSize": document["Size"]}
     return document
 
 
-def info(document: dict[str, Any], version: Version) -> dict[str, Any]:
-    """Complete the answer to ``GET /info``."""
+# -- networks ------------------------------------------------------------------------------------
+
+
+def networks(documents: list[Document], version: Version) -> list[Document]:
+    """Return the answer to ``GET /networks``."""
+    return [network(document, version) for document in documents]
+
+
+def network(document: Document, version: Version) -> Document:
+    """Return the answer to ``GET /networks/{id}``."""
+    unknown = ("EnableIPv4",) if version < _ENABLE_IPV4 else ()
+    if version < _NETWORK_STATUS:
+        unknown = (*unknown, "Status")
+    return _without(document, unknown)
+
+
+# -- the engine ----------------------------------------------------------------------------------
+
+
+def event(document: Document, version: Version) -> Document:
+    """Return one message of ``GET /events``."""
+    if version < _NO_LEGACY_FIELDS:
+        return document
+    return _without(document, ("status", "id", "from"))
+
+
+def info(document: Document, version: Version) -> Document:
+    """Return the answer to ``GET /info``."""
     if version < _NO_KERNEL_MEMORY:
         document = document | {"KernelMemory": False}
     if version < _NO_EXECUTION_DRIVER:
         document = document | {"ExecutionDriver": "<not supported>"}
-    return document
+    removed: tuple[str, ...] = ()
+    if version < _FIREWALL_BACKEND:
+        removed = (*removed, "FirewallBackend")
+    else:
+        document = document | {
+            "RegistryConfig": _without(
+                document["RegistryConfig"],
+                ("AllowNondistributableArtifactsCIDRs", "AllowNondistributableArtifactsHostnames"),
+            ),
+            **{
+                name: _without(document[name], ("Expected",))
+                for name in ("ContainerdCommit", "RuncCommit", "InitCommit")
+            },
+        }
+    if version < _DISCOVERED_DEVICES:
+        removed = (*removed, "DiscoveredDevices")
+    else:
+        removed = (*removed, "BridgeNfIptables", "BridgeNfIp6tables")
+    if version >= _NO_LEGACY_FIELDS:
+        removed = (*removed, "KernelMemoryTCP")
+    return _without(document, removed)
+
+
+def disk_usage(document: Document, version: Version, *, verbose: bool) -> Document:
+    """Return the answer to ``GET /system/df``.
+
+    The ``*Usage`` members list objects only for ``verbose``, which has none of the older members.
+    """
+    legacy = {key: value for key, value in document.items() if key in _LEGACY_USAGE}
+    if "Images" in legacy:
+        legacy["Images"] = images(legacy["Images"], version)
+    if version < _USAGE:
+        return legacy
+    usage = {key: value for key, value in document.items() if key not in _LEGACY_USAGE}
+    if verbose:
+        return usage
+    usage = {key: _without(value, ("Items",)) for key, value in usage.items()}
+    return usage if version >= _NO_LEGACY_USAGE else legacy | usage

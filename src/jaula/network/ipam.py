@@ -18,6 +18,7 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError
 
 Address = IPv4Address | IPv6Address
 Subnet = IPv4Network | IPv6Network
+_MAX_COUNT = 2**64 - 1  # of a JSON member that is a Go uint64
 
 
 def parse_subnet(text: str) -> IPv4Network:
@@ -70,6 +71,17 @@ def mac_from_address(address: Address) -> str:
     A neighbour's ARP entry stays valid when another container gets the address.
     """
     return "02:42:" + address.packed[-4:].hex(":")
+
+
+class AddressUsage(NamedTuple):
+    """Counts of the addresses of a subnet, at most 2**64 - 1 each.
+
+    ``in_use`` includes those that no container can have. ``available`` are in the range that
+    addresses are allocated from.
+    """
+
+    in_use: int
+    available: int
 
 
 class Addresses:
@@ -145,6 +157,15 @@ class Addresses:
 
     def _advance(self) -> None:
         self._next = self._first if self._next >= self._last else self._next + 1
+
+    def usage(self) -> AddressUsage:
+        """Count the addresses that are in use, and those that can be allocated."""
+        unusable = self.subnet.num_addresses - (self._highest - self._lowest + 1)
+        allocated = sum(self._first <= number <= self._last for number in self._taken)
+        available = self._last - self._first + 1 - allocated
+        return AddressUsage(
+            min(unusable + len(self._taken), _MAX_COUNT), min(available, _MAX_COUNT)
+        )
 
     def release(self, address: str) -> None:
         """Release an address. Releasing a free address is not an error."""

@@ -24,7 +24,7 @@ from jaula.network.drivers.bridge import BridgeNetwork
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
 from jaula.network.firewall.nftables import FirewallMonitor, Nft, open_nft
-from jaula.network.ipam import Addresses, Subnet, parse_pools
+from jaula.network.ipam import Addresses, AddressUsage, Subnet, parse_pools
 from jaula.network.network import EndpointRequest
 from jaula.network.networks import BRIDGE, Networks, has_interface
 from jaula.network.port_mapper import PortBinder, PortMapper, PortRequest
@@ -68,6 +68,12 @@ class NetworkManager:
         """
         with self._lock:
             return self._networks.find(network).ensure()
+
+    def address_usage(self, network: str) -> dict[str, AddressUsage]:
+        """Return the usage of a network's addresses by subnet; empty until it is set up."""
+        with self._lock:
+            found = self._networks.find(network)
+            return {str(a.subnet): a.usage() for a in (found.addresses, found.addresses6) if a}
 
     def addresses6(self, network: str = BRIDGE) -> Addresses | None:
         """Return the IPv6 addresses of a network, or None if it has no IPv6."""

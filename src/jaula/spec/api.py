@@ -95,6 +95,7 @@ class VolumeOptions(Document, frozen=True, kw_only=True):
 class TmpfsOptions(Document, frozen=True, kw_only=True):
     size_bytes: Int64 = 0
     mode: UInt32 = 0
+    options: tuple[tuple[str, ...], ...] = ()  # each is (flag,) or (key, value)
 
 
 class Mount(Document, frozen=True, kw_only=True):
@@ -242,8 +243,20 @@ class ContainerCreate(Document, frozen=True, kw_only=True):
 
 
 class ContainerUpdate(Resources, frozen=True, kw_only=True):
-    """``POST /containers/{id}/update``; 0, "" and None leave a limit unchanged."""
+    """``POST /containers/{id}/update``; 0, "" and None leave a limit unchanged.
 
+    An empty list of devices removes the present limits of its kind.
+    """
+
+    blkio_weight_device: tuple[WeightDevice, ...] | None = None  # type: ignore[assignment]
+    blkio_device_read_bps: tuple[ThrottleDevice, ...] | None = None  # type: ignore[assignment]
+    blkio_device_write_bps: tuple[ThrottleDevice, ...] | None = None  # type: ignore[assignment]
+    blkio_device_read_iops: tuple[ThrottleDevice, ...] | None = msgspec.field(  # type: ignore[assignment]
+        name="BlkioDeviceReadIOps", default=None
+    )
+    blkio_device_write_iops: tuple[ThrottleDevice, ...] | None = msgspec.field(  # type: ignore[assignment]
+        name="BlkioDeviceWriteIOps", default=None
+    )
     restart_policy: RestartPolicy = RestartPolicy()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.spec.decode import Document
+from jaula.spec.decode import Document, Int64
 
 
 class EndpointIPAMConfig(Document, frozen=True, kw_only=True):
@@ -23,6 +23,7 @@ class EndpointSettings(Document, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     mac_address: str = ""
     driver_opts: dict[str, str] = {}
+    gw_priority: Int64 = 0  # the network with the highest has the default routes
 
 
 class NetworkingConfig(Document, frozen=True, kw_only=True):
@@ -55,6 +56,7 @@ class NetworkCreate(Document, frozen=True, kw_only=True):
     check_duplicate: bool = False
     driver: str = ""
     scope: str = ""
+    enable_ipv4: bool = msgspec.field(name="EnableIPv4", default=True)
     enable_ipv6: bool = msgspec.field(name="EnableIPv6", default=False)
     ipam: IPAM | None = msgspec.field(name="IPAM", default=None)
     internal: bool = False

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.xdist_group("description"),
 ]
 
-BASE = "http://engine/v1.45"
+BASE = "http://engine/v1.55"
 SECONDS = 10.0  # for a response; a stream may continue
 REGISTRY = ("/images/create", "/images/search", "/distribution", "/images/{name}/push", "/build")
 OF_A_REGISTRY = (*REGISTRY, "/jaula/manifests", "/jaula/signatures", "/auth")

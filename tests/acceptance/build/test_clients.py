@@ -102,7 +102,7 @@ def test_docker_builder_prune_empties_the_cache(engine: PrivateEngine, place: Pa
     pruned = classic(engine, "builder", "prune", "-af")
     assert pruned.returncode == 0, pruned.stderr
     assert "Total reclaimed space" in pruned.stdout
-    assert engine.request("GET", "/system/df").json()["BuildCache"] == []
+    assert engine.request("GET", "/v1.45/system/df").json()["BuildCache"] == []
 
 
 def test_the_python_sdk_builds(engine: PrivateEngine, place: Path, name: str) -> None:

@@ -99,7 +99,7 @@ def test_networks_volumes_and_images_work(engine: PrivateEngine, busybox: str) -
             assert (await network.show())["Labels"] == {"a": "b"}
             assert "aio-volume" in [v["Name"] for v in (await client.volumes.list())["Volumes"]]
             assert (await client.images.inspect(busybox))["Os"] == "linux"
-            assert (await client.version())["ApiVersion"] == "1.45"
+            assert (await client.version())["ApiVersion"] == "1.55"
             assert (await client.system.info())["OSType"] == "linux"
         finally:
             await volume.delete()

@@ -238,7 +238,7 @@ def test_a_container_has_its_own_ids_and_address(host: PrivateEngine, runtime: s
         inside, outside, size = Path(f"/proc/{pid}/uid_map").read_text().split()
         assert (inside, size) == ("0", "65536")
         assert int(outside) >= 2_000_000_000
-        address = containers.inspect(host, name)["NetworkSettings"]["IPAddress"]
+        address = containers.address(host, name)
         assert address in host.cli("jaula", "exec", name, "ip", "addr").stdout
 
 
@@ -264,7 +264,7 @@ def test_a_published_port_reaches_the_container(host: PrivateEngine, runtime: st
 
 def test_a_container_joins_the_network_of_another(host: PrivateEngine, runtime: str) -> None:
     with containers.running(host, IMAGE, flags=flagged(runtime)) as name:
-        address = containers.inspect(host, name)["NetworkSettings"]["IPAddress"]
+        address = containers.address(host, name)
         code, out, output = run(
             host, runtime, "--network", f"container:{name}", IMAGE, "ip", "addr"
         )

@@ -106,13 +106,14 @@ class Containers:
 
     def inspect(self, ref: str, *, size: bool) -> Document:
         self._find(ref)
-        return {"Id": ref, "Size": size}
+        return {"Id": ref, "Size": size, "Config": {}, "NetworkSettings": {"Networks": {}}}
 
     def list(
         self, *, all: bool, limit: int | None, filters: dict[str, Any], size: bool
     ) -> list[Document]:
         self.calls.append(("list", all, limit, filters, size))
-        return [{"Names": [f"/{name}"]} for name in self.known]
+        members = {"HostConfig": {}, "NetworkSettings": {"Networks": {}}}
+        return [{"Names": [f"/{name}"], **members} for name in self.known]
 
     async def top(self, ref: str, ps_args: str) -> Document:
         return {"Titles": [ps_args], "Processes": []}
@@ -254,7 +255,7 @@ class Images:
 
     def inspect(self, ref: str) -> Document:
         self.calls.append(("inspect", ref))
-        return {"Id": ref}
+        return {"Id": ref, "Config": {}}
 
     def history(self, ref: str) -> list[Document]:
         return [{"Id": ref}]
@@ -353,10 +354,11 @@ class System:
         self.watchers = 0
 
     async def info(self) -> Document:
-        return {"ID": "memory"}
+        commits = ("ContainerdCommit", "RuncCommit", "InitCommit", "RegistryConfig")
+        return {"ID": "memory", **{name: {} for name in commits}}
 
     def version(self) -> Document:
-        return {"ApiVersion": "1.45"}
+        return {"ApiVersion": "1.55"}
 
     async def df(self) -> Document:
         return {"LayersSize": 1, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []}

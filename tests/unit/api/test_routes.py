@@ -123,7 +123,7 @@ def test_the_rest_of_the_routes_answer() -> None:
             ("/containers/b/update", {"Memory": 5}, 200),
         ]:
             assert (await client.ask("POST", path, body)).status == status, path
-        usage = await client.ask("GET", "/system/df?type=image&type=volume")
+        usage = await client.ask("GET", "/v1.45/system/df?type=image&type=volume")
         assert sorted(usage.json()) == ["Images", "LayersSize", "Volumes"]
 
     served(test)

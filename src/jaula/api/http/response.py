@@ -127,10 +127,17 @@ async def close(iterator: AsyncIterator[Any]) -> None:
         await aclose()
 
 
-async def json_lines(documents: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
-    """Yield each document as a line. Closing this closes ``documents``."""
+async def json_lines(
+    documents: AsyncIterator[dict[str, Any]],
+    convert: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    separator: bytes = b"",
+) -> AsyncIterator[bytes]:
+    """Yield each document, converted, as a line after ``separator``.
+
+    Closing this closes ``documents``.
+    """
     try:
         async for document in documents:
-            yield encode(document)
+            yield separator + encode(convert(document))
     finally:
         await close(documents)

@@ -19,13 +19,13 @@ from jaula.api.http.errors import PageNotFound
 from jaula.api.http.request import Handler
 from jaula.errors import InvalidRequest
 
-MAXIMUM = (1, 45)
+MAXIMUM = (1, 55)
 MINIMUM = (1, 24)
 
 SERVER = f"jaula/{__version__} (linux)"
 
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
-    (b"Api-Version", b"1.45"),
+    (b"Api-Version", b"1.55"),
     (b"Docker-Experimental", b"false"),
     (b"Ostype", b"linux"),
     (b"Server", SERVER.encode("ascii")),
@@ -94,7 +94,7 @@ class Router:
 
 
 def parse_version(segment: str) -> tuple[int, int] | None:
-    """Return the version in the first segment of a path (``v1.45``); None if it is not one."""
+    """Return the version in the first segment of a path (``v1.55``); None if it is not one."""
     if segment[:1] != "v":
         return None
     major, dot, minor = segment[1:].partition(".")

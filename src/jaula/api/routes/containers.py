@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
+from jaula.api import compat
 from jaula.api.http import response
 from jaula.api.http.request import Query, Request
 from jaula.api.http.response import Answer, Response
@@ -14,7 +13,7 @@ from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange
 from jaula.spec.api_params import CommitOptions
 
-_DNS_NAMES_SINCE = (1, 45)
+_NO_CONTAINER_MAC = (1, 52)  # Config.MacAddress
 _IPC_PRIVATE_SINCE = (1, 40)  # as the default of IpcMode
 _STOP_SIGNAL_SINCE = (1, 42)
 _MAX_EMPTY_BODY = 7  # bytes; too few for a JSON object with a member
@@ -23,6 +22,11 @@ _MAX_EMPTY_BODY = 7  # bytes; too few for a JSON object with a member
 async def create(request: Request) -> Answer:
     """Create a container: ``POST /containers/create``."""
     body = await request.document(ContainerCreate, required=True)
+    if body.mac_address and request.version >= _NO_CONTAINER_MAC:
+        raise InvalidRequest(
+            "container-wide MAC address no longer supported; use endpoint-specific MAC address"
+            " instead"
+        )
     if request.version < _IPC_PRIVATE_SINCE and not body.host_config.ipc_mode:
         host = msgspec.structs.replace(body.host_config, ipc_mode="shareable")
         body = msgspec.structs.replace(body, host_config=host)
@@ -42,22 +46,13 @@ async def list_(request: Request) -> Answer:
     documents = request.engine.containers.list(
         all=query.flag("all"), limit=limit, filters=query.filters(), size=query.flag("size")
     )
-    return response.json(documents)
+    return response.json(compat.containers(documents, request.version))
 
 
 async def inspect(request: Request) -> Answer:
     """Inspect a container: ``GET /containers/{id}/json``."""
     document = request.engine.containers.inspect(request.name, size=request.query.flag("size"))
-    if request.version < _DNS_NAMES_SINCE:
-        _alias_of_id(document)
-    return response.json(document)
-
-
-def _alias_of_id(document: dict[str, Any]) -> None:
-    """Add the short id to the aliases, as before API versions with ``DNSNames``."""
-    for endpoint in document["NetworkSettings"]["Networks"].values():
-        if endpoint["Aliases"] is not None:
-            endpoint["Aliases"].append(document["Id"][:12])
+    return response.json(compat.container(document, request.version))
 
 
 async def start(request: Request) -> Answer:

@@ -19,7 +19,7 @@ async def list_(request: Request) -> Answer:
     documents = request.engine.images.list(
         all=query.flag("all"), filters=query.filters(), digests=query.flag("digests")
     )
-    return response.json(compat.images(documents, request.version))
+    return response.json(compat.listed_images(documents, request.version))
 
 
 async def inspect(request: Request) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaula.api import compat
 from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer
@@ -11,7 +12,9 @@ from jaula.spec.api_networks import NetworkConnect, NetworkCreate, NetworkDiscon
 
 async def list_(request: Request) -> Answer:
     """List networks: ``GET /networks``."""
-    return response.json(request.engine.networks.list(request.query.filters()))
+    return response.json(
+        compat.networks(request.engine.networks.list(request.query.filters()), request.version)
+    )
 
 
 async def create(request: Request) -> Answer:
@@ -22,7 +25,9 @@ async def create(request: Request) -> Answer:
 
 async def inspect(request: Request) -> Answer:
     """Inspect a network: ``GET /networks/{id}``."""
-    return response.json(request.engine.networks.inspect(request.name))
+    return response.json(
+        compat.network(request.engine.networks.inspect(request.name), request.version)
+    )
 
 
 async def remove(request: Request) -> Answer:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from msgspec import structs
 
+from jaula.api import compat
 from jaula.api.http import response
 from jaula.api.http.request import Query, Request
 from jaula.api.http.response import (
@@ -125,7 +127,7 @@ async def stats(request: Request) -> Answer:
     if stream and one_shot:
         raise InvalidRequest("cannot have stream=true and one-shot=true")
     samples = request.engine.containers.stats(request.name, stream=stream, one_shot=one_shot)
-    return StreamResponse(json_lines(samples))
+    return StreamResponse(json_lines(samples, partial(compat.stats, version=request.version)))
 
 
 async def wait(request: Request) -> Answer:

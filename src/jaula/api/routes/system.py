@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from jaula.api import compat
 from jaula.api.http import response
 from jaula.api.http.request import Request
@@ -17,11 +19,15 @@ _PING_HEADERS = (
 )
 
 _DF_SECTIONS = {
-    "container": ("Containers",),
-    "image": ("Images", "LayersSize", "LayersReclaimable"),
-    "volume": ("Volumes",),
-    "build-cache": ("BuildCache", "BuilderSize"),
+    "container": ("Containers", "ContainerUsage"),
+    "image": ("Images", "LayersSize", "LayersReclaimable", "ImageUsage"),
+    "volume": ("Volumes", "VolumeUsage"),
+    "build-cache": ("BuildCache", "BuildCacheUsage"),
 }
+
+_EVENT_TYPES = {"application/x-ndjson": (1, 52), "application/json-seq": (1, 52),
+                "application/jsonl": (1, 53)}  # fmt: skip
+"""Media types of the events that a client can ask for, by the API version that brought them."""
 
 
 async def ping(request: Request) -> Answer:
@@ -52,7 +58,6 @@ async def disk_usage(request: Request) -> Answer:
     ``type`` limits the answer to the members of some kinds of object.
     """
     document = await request.engine.system.df()
-    document["Images"] = compat.images(document["Images"], request.version)
     kinds = request.query.texts("type")
     unknown = [kind for kind in kinds if kind not in _DF_SECTIONS]
     if unknown:
@@ -63,17 +68,31 @@ async def disk_usage(request: Request) -> Answer:
     if kinds:
         members = {member for kind in kinds for member in _DF_SECTIONS[kind]}
         document = {name: value for name, value in document.items() if name in members}
-    return response.json(document)
+    verbose = request.query.flag("verbose")
+    return response.json(compat.disk_usage(document, request.version, verbose=verbose))
 
 
 async def events(request: Request) -> Answer:
-    """Monitor events: ``GET /events``."""
+    """Monitor events: ``GET /events``, as JSON lines or as a JSON text sequence (RFC 7464)."""
     query = request.query
     since, until = query.timestamp("since"), query.timestamp("until")
     if since is not None and until is not None and until < since:
         raise InvalidRequest("`since` time cannot be after `until` time")
     stream = request.engine.system.events(since, until, query.filters())
-    return StreamResponse(json_lines(stream), at_once=True)
+    media_type = _event_type(request)
+    separator = b"\x1e" if media_type == "application/json-seq" else b""
+    lines = json_lines(stream, partial(compat.event, version=request.version), separator)
+    return StreamResponse(lines, media_type.encode("ascii"), at_once=True)
+
+
+def _event_type(request: Request) -> str:
+    """Return the first media type of ``Accept`` that the client's version has, or JSON."""
+    for item in request.header(b"accept").split(","):
+        name, _, parameters = item.partition(";")
+        since = _EVENT_TYPES.get(name.strip().lower())
+        if since is not None and request.version >= since and "q=0" not in parameters.split(";"):
+            return name.strip().lower()
+    return "application/json"
 
 
 async def plugins(request: Request) -> Answer:

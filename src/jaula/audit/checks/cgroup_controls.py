@@ -2,7 +2,7 @@
 
 Evidence: the control files of the cgroup, which hold either what the request says or the kernel's
 default. The requested values are those of the inspect document, because an update changes them and
-not the spec; devices and huge pages are those of the spec, which an update does not change.
+not the spec; huge pages are those of the spec, which an update does not change.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from jaula.audit.model.container import AuditedContainer, integer
 from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.cgroups.v2 import io
 from jaula.spec import cpuset
-from jaula.spec.runtime import BlockIO, Resources, ThrottleDevice
+from jaula.spec.runtime import Resources
 
 RATES = {
-    "read_bps": ("rbps", "throttle_read_bps_device", "BlkioDeviceReadBps"),
-    "write_bps": ("wbps", "throttle_write_bps_device", "BlkioDeviceWriteBps"),
-    "read_iops": ("riops", "throttle_read_iops_device", "BlkioDeviceReadIOps"),
-    "write_iops": ("wiops", "throttle_write_iops_device", "BlkioDeviceWriteIOps"),
+    "read_bps": ("rbps", "BlkioDeviceReadBps"),
+    "write_bps": ("wbps", "BlkioDeviceWriteBps"),
+    "read_iops": ("riops", "BlkioDeviceReadIOps"),
+    "write_iops": ("wiops", "BlkioDeviceWriteIOps"),
 }
-"""v1's name of a rate, v2's, the member of the spec and that of the request."""
+"""v1's name of a rate, v2's, and the member of the request."""
 DEFAULT_WEIGHTS = {"blkio.bfq.weight": 100, "io.bfq.weight": 100, "io.weight": 100}
 
 INFO = CheckInfo(
@@ -45,14 +45,13 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         return
     groups = CgroupDirs(container)
     resources = container.linux.resources or Resources()
-    block = resources.block_io or BlockIO()
     yield from _reservation(container, groups)
     yield from _swappiness(container, groups)
     yield from _oom_killer(container, groups)
     yield from _memory_nodes(container, groups)
     yield from _io_weight(container, groups)
-    yield from _io_device_weights(groups, block)
-    yield from _io_rates(container, groups, block)
+    yield from _io_device_weights(container, groups)
+    yield from _io_rates(container, groups)
     yield from _huge_pages(groups, resources)
     yield from _state(container, groups)
 
@@ -140,7 +139,20 @@ def _io_weight(container: AuditedContainer, groups: CgroupDirs) -> Iterator[Resu
     yield _row("io weight", str(requested or "default"), str(value), path, value == expected)
 
 
-def _io_device_weights(groups: CgroupDirs, block: BlockIO) -> Iterator[Result]:
+def _by_device(container: AuditedContainer, member: str, value: str) -> dict[str, int]:
+    """Return the values of a list of ``HostConfig`` that are not 0, by device number.
+
+    :raises OSError: when the host has no such device any more.
+    """
+    numbers: dict[str, int] = {}
+    for each in container.host_config.get(member) or ():
+        number = os.stat(str(each["Path"])).st_rdev
+        if each[value]:
+            numbers[f"{os.major(number)}:{os.minor(number)}"] = int(each[value])
+    return numbers
+
+
+def _io_device_weights(container: AuditedContainer, groups: CgroupDirs) -> Iterator[Result]:
     actual = _weight_file(groups)
     if actual is None:
         return
@@ -152,29 +164,22 @@ def _io_device_weights(groups: CgroupDirs, block: BlockIO) -> Iterator[Result]:
         text, path = listed
     weights = {key: value for key, value in pairs(text).items() if ":" in key}
     expected = {
-        f"{device.major}:{device.minor}": str(
-            io.weight(device.weight) if name == "io.weight" else device.weight
-        )
-        for device in block.weight_device
-        if device.weight
+        device: str(io.weight(weight) if name == "io.weight" else weight)
+        for device, weight in _by_device(container, "BlkioWeightDevice", "Weight").items()
     }
     yield _row("io device weights", _text(expected), _text(weights), path, weights == expected)
 
 
-def _io_rates(container: AuditedContainer, groups: CgroupDirs, block: BlockIO) -> Iterator[Result]:
+def _io_rates(container: AuditedContainer, groups: CgroupDirs) -> Iterator[Result]:
     """Yield a row for each of the four rates."""
-    for name, (key, member, requested) in RATES.items():
-        throttles: tuple[ThrottleDevice, ...] = getattr(block, member)
-        expected = {f"{t.major}:{t.minor}": str(t.rate) for t in throttles if t.rate}
-        asked = sorted(int(each["Rate"]) for each in container.host_config.get(requested) or ())
-        as_requested = asked == sorted(t.rate for t in throttles)
+    for name, (key, member) in RATES.items():
+        expected = {d: str(rate) for d, rate in _by_device(container, member, "Rate").items()}
         v1 = f"blkio.throttle.{name}_device"
         actual = groups.read("blkio", v1, "io.max")
         if actual is None:
             continue
         rates = pairs(actual[0]) if groups.legacy("blkio") is not None else io_max(actual[0], key)
-        yield _row(f"io {name}", _text(expected), _text(rates), actual[1],
-                   as_requested and rates == expected)  # fmt: skip
+        yield _row(f"io {name}", _text(expected), _text(rates), actual[1], rates == expected)
 
 
 def _huge_pages(groups: CgroupDirs, resources: Resources) -> Iterator[Result]:

@@ -8,9 +8,10 @@ The request comes from two documents. Of the engine's inspect document only thes
 UsernsMode, PidMode, IpcMode, UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs, MaskedPaths,
 ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, Memory, MemorySwap, MemoryReservation,
 MemorySwappiness, OomKillDisable, NanoCpus, CpuQuota, CpuPeriod, CpuShares, CpusetCpus, CpusetMems,
-BlkioWeight, the four BlkioDevice rates, PidsLimit, Sysctls. Of the documents of its exec sessions:
-``Running``, ``Pid`` and ``ProcessConfig.privileged``. The other document is the OCI spec that the
-runtime received. Spec and request are also compared: a spec that is weaker than the request fails.
+BlkioWeight, BlkioWeightDevice, the four BlkioDevice rates, PidsLimit, Sysctls. Of the documents of
+its exec sessions: ``Running``, ``Pid`` and ``ProcessConfig.privileged``. The other document is the
+OCI spec that the runtime received. Spec and request are also compared: a spec that is weaker than
+the request fails.
 
 The effective state is read from /proc and the cgroup file systems, never requested from the engine.
 """

@@ -44,7 +44,7 @@ def _weights(block: BlockIO, current: Reader) -> Iterator[Step]:
         yield FileWrite("blkio.leaf_weight", str(block.leaf_weight), missing=_NO_WEIGHT)
     for device in block.weight_device:
         key = f"{device.major}:{device.minor}"
-        if device.weight:
+        if device.weight is not None:  # 0 removes that of the device
             yield FileWrite(f"{prefix}.weight_device", f"{key} {device.weight}", missing=_NO_WEIGHT)
         if device.leaf_weight:
             leaf = f"{key} {device.leaf_weight}"

@@ -46,6 +46,8 @@ def _weights(block: BlockIO, bfq: bool) -> Iterator[Step]:
         if device.weight:
             value = device.weight if bfq else weight(device.weight)
             yield FileWrite(file, f"{device.major}:{device.minor} {value}", missing=_NO_WEIGHT)
+        elif device.weight == 0:
+            yield FileWrite(file, f"{device.major}:{device.minor} default", missing=_NO_WEIGHT)
     if block.leaf_weight or any(device.leaf_weight for device in block.weight_device):
         yield WriteWarning(_NO_LEAF)
 

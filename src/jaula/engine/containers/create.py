@@ -182,6 +182,18 @@ async def create(
     return ContainerCreated(container_id, warnings)
 
 
+def _ineffective(body: ContainerCreate) -> list[str]:
+    """Return the warnings about members that have no effect, in Docker's words."""
+    host, warnings = body.host_config, []
+    if host.volume_driver and any(mount.type == "volume" for mount in host.mounts):
+        warnings.append(
+            f"WARNING: the container-wide volume-driver configuration is ignored for volumes"
+            f' specified via "mount". Use "--mount type=volume,volume-driver={host.volume_driver}"'
+            " instead"
+        )
+    return warnings
+
+
 def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) -> tuple[str, ...]:
     """Check that a request can be started and return its warnings.
 
@@ -208,6 +220,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     if modes.net.host and not modes.user.host and not services.host.rootless:
         start = oci_spec_host.unprivileged_port_start()
         warnings += port_bindings.host_network_warnings(body.exposed_ports, start)
+    warnings += _ineffective(body)
     health.check(body.healthcheck)
     warnings += health.check_on_failure(body)
     if modes.net.container and body.hostname:

@@ -21,6 +21,8 @@ def summary(services: Services, container: Container) -> dict[str, Any]:
     """Return the summary of one container, without sizes."""
     record = container.record
     mode = record.body.host_config.network_mode
+    annotations = dict(record.resolved.annotations)
+    health = record.health
     return {
         "Id": record.id,
         "Names": [f"/{record.name}"],
@@ -32,11 +34,18 @@ def summary(services: Services, container: Container) -> dict[str, Any]:
         "Labels": dict(record.body.labels),
         "State": str(record.status),
         "Status": status(record, time.time()),
-        "HostConfig": {"NetworkMode": "bridge" if mode in ("", "default") else mode},
+        "HostConfig": {
+            "NetworkMode": "bridge" if mode in ("", "default") else mode,
+            **({"Annotations": annotations} if annotations else {}),
+        },
         "NetworkSettings": {
             "Networks": network_settings.networks(record, services.network_store.id_of)
         },
         "Mounts": mounts(record),
+        "Health": {
+            "Status": "none" if health is None else str(health.status),
+            "FailingStreak": 0 if health is None else health.failing_streak,
+        },
     }
 
 

@@ -67,6 +67,7 @@ def sample(services: Services, container: Container) -> dict[str, Any]:
         "memory_stats": {},
         "name": f"/{record.name}",
         "id": record.id,
+        "os_type": "linux",
     }
     if not container.live:
         return document

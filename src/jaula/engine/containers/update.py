@@ -24,17 +24,18 @@ class Update(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def updated_resources(old: ResourceLimits, update: api.Resources) -> ResourceLimits:
+def updated_resources(old: ResourceLimits, update: ContainerUpdate) -> ResourceLimits:
     """Return the limits with those that an update sets."""
     return msgspec.structs.replace(old, **_changes(update))
 
 
-def _changes(update: api.Resources) -> dict[str, Any]:
+def _changes(update: ContainerUpdate) -> dict[str, Any]:
     """Return the fields that an update sets."""
+    unset = ContainerUpdate()
     changed = {
         field: value
         for field in api.Resources.__struct_fields__
-        if (value := getattr(update, field)) != getattr(api.Resources(), field)
+        if (value := getattr(update, field)) != getattr(unset, field)
     }
     if update.nano_cpus:
         changed |= {"cpu_quota": 0, "cpu_period": 0}
@@ -69,7 +70,7 @@ def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFac
     if update.restart_policy.name:
         host_config = msgspec.structs.replace(host_config, restart_policy=update.restart_policy)
     warnings = resources.check(merged, host)
-    limits = resources.change(update, merged, host)
+    limits = resources.change(update, old, merged, host)
     return Update(
         msgspec.structs.replace(record.body, host_config=host_config),
         msgspec.structs.replace(record.resolved, resources=merged),

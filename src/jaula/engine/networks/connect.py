@@ -1,8 +1,9 @@
 """Connect containers to networks: at a start, and while they run.
 
 A container on the default network gets a sandbox from the pool. One that is only on users' networks
-gets its interfaces at its start. The first network that is not internal has the default routes and
-the published ports.
+gets its interfaces at its start. Of the networks that are not internal, the one with the highest
+priority has the default routes and the published ports. A network that a running container is
+connected to gets them at the next start.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class NetworkConnector:
             network = self._services.network_store.get(self._services.network_store.find(name))
             network_endpoints.check_kind(network)
             internal[name] = network is not None and network.internal
-        first = network_endpoints.gateway_network(internal)
+        first = network_endpoints.gateway_network(internal, networks)
         for name in (first, *(n for n in networks if n != first)):
             await self._join(record, resources, name, networks[name], maps)
         await self._serve_names(record, resources.endpoints, resources.net_fd, new=True)
@@ -185,7 +186,9 @@ class NetworkConnector:
             endpoint = await self._add(record, name, settings, fds["network"])
         finally:
             os.close(fds["network"])
-        endpoints = _ordered([*record.endpoints, endpoint])
+        endpoints = [*record.endpoints, endpoint]
+        if not any(not e.internal for e in record.endpoints):
+            endpoints = _ordered(endpoints, new_networks)
         self._save_endpoints(container, endpoints, networks=new_networks)
         etc_files.add_addresses(services, record, endpoint)
         self.emit(record, (endpoint,), "connect")
@@ -238,7 +241,9 @@ class NetworkConnector:
         if not container.live or removed is None:
             self._save(container, networks=new_networks)
             return
-        remaining = _ordered([e for e in record.endpoints if e.network != name])
+        remaining = [e for e in record.endpoints if e.network != name]
+        if removed == record.endpoint:
+            remaining = _ordered(remaining, new_networks)
         # Saved first: if the engine is killed now, the next one sweeps the interface.
         self._save_endpoints(container, remaining, networks=new_networks)
         fds = join.open_namespaces(container, ("network",))
@@ -313,11 +318,14 @@ class NetworkConnector:
         self.emit(record, record.endpoints, "disconnect")
 
 
-def _ordered(endpoints: list[Endpoint]) -> list[Endpoint]:
+def _ordered(
+    endpoints: list[Endpoint], networks: network_endpoints.NetworkEndpoints
+) -> list[Endpoint]:
     """Return the endpoints, the one with the default routes first."""
     if not endpoints:
         return []
-    first = network_endpoints.gateway_network({e.network: e.internal for e in endpoints})
+    internal = {e.network: e.internal for e in endpoints}
+    first = network_endpoints.gateway_network(internal, networks)
     return sorted(endpoints, key=lambda e: e.network != first)
 
 

@@ -56,6 +56,10 @@ def check(body: NetworkCreate) -> None:
         raise _swarm()
     if body.ipam is not None and body.ipam.driver not in ("", "default"):
         raise NotFound(f'IPAM driver "{body.ipam.driver}" not found')
+    if not body.enable_ipv4:
+        raise InvalidRequest(
+            "a network without IPv4 is not supported", hint="leave out EnableIPv4=false (--ipv4)"
+        )
     if body.config_only:
         return  # the networks that take its settings name the driver
     if body.driver in ("host", "null"):

@@ -151,9 +151,16 @@ def free_interface(taken: Iterable[str]) -> str:
     return f"eth{number}"
 
 
-def gateway_network(internal: dict[str, bool]) -> str:
-    """Return the network that gets the default routes: the first not internal one, else the first.
+def gateway_network(internal: dict[str, bool], networks: NetworkEndpoints) -> str:
+    """Return the network that gets the default routes.
 
-    ``internal`` holds, for each network in order, whether it is internal.
+    It is the one with the highest priority of those that are not internal, else of all; of several,
+    the first. ``internal`` holds, for each network in order, whether it is internal.
     """
-    return next((name for name, inside in internal.items() if not inside), next(iter(internal)))
+    candidates = [name for name, inside in internal.items() if not inside] or list(internal)
+
+    def priority(name: str) -> int:
+        settings = networks.get(name)
+        return settings.gw_priority if settings is not None else 0
+
+    return max(candidates, key=priority)

@@ -67,6 +67,7 @@ def _entry(
         "NetworkID": id_of(name),
         **_addresses(endpoint),
         "DNSNames": list(network_endpoints.dns_names(record, settings)) if own else None,
+        "GwPriority": settings.gw_priority,
     }
 
 

@@ -83,7 +83,25 @@ class Networks:
 
         :raises NotFound: when there is no such network.
         """
-        return self._document(self._services.network_store.find(ref), containers=True)
+        name = self._services.network_store.find(ref)
+        document = self._document(name, containers=True)
+        if status := self._status(name, document):
+            document["Status"] = status
+        return document
+
+    def _status(self, name: str, document: Document) -> Document:
+        """Return the use of the addresses of each subnet."""
+        if not document["IPAM"]["Config"] or document["ConfigOnly"]:
+            return {}
+        usage = self._services.network_manager.address_usage(name)
+        return {
+            "IPAM": {
+                "Subnets": {
+                    subnet: {"IPsInUse": counts.in_use, "DynamicIPsAvailable": counts.available}
+                    for subnet, counts in usage.items()
+                }
+            }
+        }
 
     def _document(self, name: str, *, containers: bool) -> Document:
         network = self._services.network_store.get(name) or self._predefined(name)

@@ -7,6 +7,8 @@ is refused and what is only warned about; runtime-spec ``config-linux.md``, "Con
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import InvalidRequest
@@ -21,6 +23,8 @@ from jaula.spec.runtime import (
     ThrottleDevice,
     WeightDevice,
 )
+
+_Limit = TypeVar("_Limit", api.WeightDevice, api.ThrottleDevice)
 
 MINIMUM_MEMORY = 6 * 1024 * 1024  # bytes
 PERIOD = 100_000  # microseconds; the kernel's default
@@ -160,8 +164,13 @@ def decide(limits: api.Resources, host: HostFacts) -> Resources:
     )
 
 
-def change(limits: api.Resources, merged: api.Resources, host: HostFacts) -> Resources:
-    """Return the limits that an update names, computed from the ``merged`` configuration."""
+def change(
+    limits: api.ContainerUpdate, old: api.Resources, merged: api.Resources, host: HostFacts
+) -> Resources:
+    """Return the limits that an update names, computed from the ``merged`` configuration.
+
+    ``old`` is the configuration before.
+    """
     whole = decide(merged, host)
     memory = limits.memory or limits.memory_swap or limits.memory_reservation
     cpu = (
@@ -177,8 +186,49 @@ def change(limits: api.Resources, merged: api.Resources, host: HostFacts) -> Res
         memory=whole.memory if memory else None,
         cpu=whole.cpu if cpu else None,
         pids=pids if limits.pids_limit is not None else None,
-        block_io=whole.block_io if limits.blkio_weight else None,
+        block_io=_changed_block_io(limits, old),
     )
+
+
+def _changed_block_io(limits: api.ContainerUpdate, old: api.Resources) -> BlockIO | None:
+    """Return the I/O limits to write; the value 0 removes that of a device."""
+    weights = tuple(
+        WeightDevice(*_device(d.path), weight=d.weight)
+        for d in _changed(
+            limits.blkio_weight_device, old.blkio_weight_device, lambda p: api.WeightDevice(path=p)
+        )
+    )
+
+    def throttle(
+        new: tuple[api.ThrottleDevice, ...] | None, present: tuple[api.ThrottleDevice, ...]
+    ) -> tuple[ThrottleDevice, ...]:
+        return _throttle(_changed(new, present, lambda p: api.ThrottleDevice(path=p)))
+
+    block_io = BlockIO(
+        weight=limits.blkio_weight or None,
+        weight_device=weights,
+        throttle_read_bps_device=throttle(limits.blkio_device_read_bps, old.blkio_device_read_bps),
+        throttle_write_bps_device=throttle(
+            limits.blkio_device_write_bps, old.blkio_device_write_bps
+        ),
+        throttle_read_iops_device=throttle(
+            limits.blkio_device_read_iops, old.blkio_device_read_iops
+        ),
+        throttle_write_iops_device=throttle(
+            limits.blkio_device_write_iops, old.blkio_device_write_iops
+        ),
+    )
+    return None if block_io == BlockIO() else block_io
+
+
+def _changed(
+    new: tuple[_Limit, ...] | None, old: tuple[_Limit, ...], removed: Callable[[str], _Limit]
+) -> tuple[_Limit, ...]:
+    """Return what turns the ``old`` list into the ``new`` one; None leaves it unchanged."""
+    if new is None:
+        return ()
+    paths: set[str] = {limit.path for limit in new}
+    return tuple(removed(limit.path) for limit in old if limit.path not in paths) + new
 
 
 def _memory(limits: api.Resources, host: HostFacts) -> Memory | None:

@@ -9,7 +9,7 @@ cache keeps is listed there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaula.images.store.store import Image, ImageStore
 
 Document = dict[str, Any]
+_ACTIVE_STATES = ("running", "paused", "restarting")
 
 
 class ImageUsage:
@@ -103,11 +104,47 @@ class DiskUsage:
             summary["Size"] = usage.size(summary["Id"])
             summary["SharedSize"] = usage.shared(summary["Id"])
         used = {container.record.image for container in services.container_store}
+        whole, unused = usage.whole(), usage.unused(used, services.images.held())
+        cache = self._builds.usage()
+        in_use = [image for image in images if image["Id"] in used]
         return {
-            "LayersSize": usage.whole(),
-            "LayersReclaimable": usage.unused(used, services.images.held()),
+            "LayersSize": whole,
+            "LayersReclaimable": unused,
             "Images": images,
             "Containers": containers,
             "Volumes": volumes,
-            "BuildCache": self._builds.usage(),
+            "BuildCache": cache,
+            "ImageUsage": _usage(images, len(in_use), whole, unused),
+            "ContainerUsage": _usage(
+                containers, *_totals(containers, "SizeRw", lambda c: c["State"] in _ACTIVE_STATES)
+            ),
+            "VolumeUsage": _usage(volumes, *_volume_totals(volumes)),
+            "BuildCacheUsage": _usage(
+                cache, *_totals(cache, "Size", lambda step: step["InUse"] or step["Shared"])
+            ),
         }
+
+
+def _usage(items: list[Document], active: int, size: int, reclaimable: int) -> Document:
+    """Return the usage of one kind of object, sizes in bytes."""
+    return {
+        "ActiveCount": active,
+        "TotalCount": len(items),
+        "TotalSize": size,
+        "Reclaimable": reclaimable,
+        "Items": items,
+    }
+
+
+def _totals(
+    items: list[Document], size: str, is_active: Callable[[Document], bool]
+) -> tuple[int, int, int]:
+    """Return the number of active objects, the size of all, and the size of those not active."""
+    active = [item for item in items if is_active(item)]
+    total = sum(item.get(size, 0) for item in items)
+    return len(active), total, total - sum(item.get(size, 0) for item in active)
+
+
+def _volume_totals(volumes: list[Document]) -> tuple[int, int, int]:
+    rows = [volume["UsageData"] for volume in volumes]
+    return _totals(rows, "Size", lambda row: row["RefCount"] > 0)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.engine.system.disk_usage import DiskUsage
 
-API_VERSION = "1.45"
+API_VERSION = "1.55"
 MINIMUM_API_VERSION = "1.24"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
 
@@ -103,6 +103,7 @@ class System:
             "IPv4Forwarding": _is_enabled("/proc/sys/net/ipv4/ip_forward"),
             "BridgeNfIptables": _is_enabled("/proc/sys/net/bridge/bridge-nf-call-iptables"),
             "BridgeNfIp6tables": _is_enabled("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
+            "FirewallBackend": {"Driver": "nftables"},
             "Debug": services.config.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),

@@ -334,8 +334,14 @@ def _mount_tmpfs(mount: Mount, target: str) -> MountRequest:
     )
     if mount.read_only:
         options.append("ro")
+    for words in tmpfs_options.options if tmpfs_options else ():
+        if len(words) not in (1, 2):
+            raise InvalidRequest(
+                'invalid mount config for type "tmpfs": invalid option array length, must be 1 or 2'
+            )
+        options = _with_tmpfs_option(options, "=".join(words))
     return MountRequest(
-        MountRecord("tmpfs", target, read_only=mount.read_only, options=tuple(options))
+        MountRecord("tmpfs", target, read_only="ro" in options, options=tuple(options))
     )
 
 
@@ -348,18 +354,23 @@ _TMPFS_FLAGS = frozenset(_TMPFS_FLAG_WORDS.split())
 _TMPFS_KEYS = frozenset(["mode", "uid", "gid", "size", "nr_inodes", "nr_blocks", "mpol"])
 
 
+def _with_tmpfs_option(options: list[str], option: str) -> list[str]:
+    """Return mount options with one more, in place of its opposite or of the key's other value."""
+    key, equals, _ = option.partition("=")
+    known = option in _TMPFS_FLAGS or (equals and key in _TMPFS_KEYS)
+    if not known or "," in option:
+        raise InvalidRequest(f'invalid tmpfs option ["{option}"]')
+    if option in ("bind", "rbind", "remount"):
+        raise InvalidRequest(f'invalid tmpfs option ["{option}"]')
+    opposite = option.removeprefix("no") if option.startswith("no") else f"no{option}"
+    kept = [o for o in options if o != opposite and not (equals and o.startswith(f"{key}="))]
+    return kept if option in kept else [*kept, option]
+
+
 def _tmpfs(path: str, text: str) -> MountRequest:
     options = ["nosuid", "nodev", "noexec"]
     for option in text.split(",") if text else ():
-        key, equals, _ = option.partition("=")
-        if option not in _TMPFS_FLAGS and not (equals and key in _TMPFS_KEYS):
-            raise InvalidRequest(f'invalid tmpfs option ["{option}"]')
-        if option in ("bind", "rbind", "remount"):
-            raise InvalidRequest(f'invalid tmpfs option ["{option}"]')
-        opposite = option.removeprefix("no") if option.startswith("no") else f"no{option}"
-        options = [o for o in options if o != opposite]
-        if option not in options:
-            options.append(option)
+        options = _with_tmpfs_option(options, option)
     if not any(o.startswith("mode=") for o in options):
         options.append("mode=1777")
     return MountRequest(

@@ -105,7 +105,7 @@ def test_prune_removes_unshared_steps_and_reports_the_freed_space(
     builds.done(engine, {"Dockerfile": text})
 
     def used() -> dict[str, dict[str, Any]]:
-        found = engine.request("GET", "/system/df").json()["BuildCache"]
+        found = engine.request("GET", "/v1.45/system/df").json()["BuildCache"]
         return {entry["ID"]: entry for entry in found}
 
     before = used()

@@ -36,8 +36,7 @@ def test_a_link_is_a_name_and_variables(engine: PrivateEngine, busybox: str, pro
             *words, "sh", "-c", "ping -c1 -W2 db-1 >/dev/null && env; cat /etc/hosts"
         )
         assert shown.returncode == 0, shown.stderr
-        document = containers.inspect(engine, other)
-        address = document["NetworkSettings"]["IPAddress"]
+        address = containers.address(engine, other)
         assert f"DB_1_PORT_5432_TCP=tcp://{address}:5432" in shown.stdout
         assert f"DB_1_PORT_5432_TCP_ADDR={address}" in shown.stdout
         assert f"{address}\tdb-1" in shown.stdout

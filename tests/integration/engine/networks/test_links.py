@@ -31,7 +31,7 @@ def hosts(engine: PrivateEngine, name: str) -> str:
 
 
 def address(engine: PrivateEngine, name: str) -> str:
-    return str(containers.inspect(engine, name)["NetworkSettings"]["IPAddress"])
+    return containers.address(engine, name)
 
 
 def inode(engine: PrivateEngine, name: str) -> str:

@@ -69,6 +69,35 @@ def test_a_device_is_throttled_as_requested(
     assert free < limited / 2
 
 
+def test_an_update_sets_keeps_and_clears_the_rates_of_a_device(
+    engine: PrivateEngine, busybox: str, device: str
+) -> None:
+    def rates(process: int) -> tuple[str, str]:
+        return (
+            containers.cgroup_file(process, "blkio", "blkio.throttle.write_bps_device", "io.max"),
+            containers.cgroup_file(process, "blkio", "blkio.throttle.read_iops_device", "io.max"),
+        )
+
+    def update(**body: object) -> None:
+        reply = engine.request("POST", f"/containers/{name}/update", body)
+        assert reply.status == 200, reply
+
+    flags = ("--device-write-bps", f"{device}:2mb")
+    with containers.running(engine, busybox, flags=flags) as name:
+        process = containers.pid(engine, name)
+        assert str(2 << 20) in rates(process)[0]
+        update(BlkioDeviceReadIOps=[{"Path": device, "Rate": 77}])
+        assert str(2 << 20) in rates(process)[0]
+        assert "77" in rates(process)[1]
+        update(BlkioDeviceWriteBps=[], BlkioDeviceReadIOps=None)
+        assert str(2 << 20) not in rates(process)[0]
+        assert "77" in rates(process)[1]
+        host = containers.inspect(engine, name)["HostConfig"]
+        assert host["BlkioDeviceWriteBps"] == []
+        assert host["BlkioDeviceReadIOps"] == [{"Path": device, "Rate": 77}]
+        assert engine.cli("jaula", "verify", name).returncode == 0
+
+
 def test_an_invalid_device_is_an_error(engine: PrivateEngine, busybox: str) -> None:
     host = {"BlkioDeviceWriteBps": [{"Path": "/dev/no-such", "Rate": 1 << 20}]}
     body = {"Image": busybox, "Cmd": ["true"], "HostConfig": host}

@@ -63,7 +63,7 @@ def images_on_disk(engine: PrivateEngine) -> int:
 
 
 def usage(engine: PrivateEngine) -> dict[str, Any]:
-    reply = engine.request("GET", "/system/df")
+    reply = engine.request("GET", "/v1.45/system/df")
     assert reply.status == 200
     return dict(reply.json())
 

@@ -40,7 +40,7 @@ def test_the_head_depends_on_upgrade_version_and_terminal(
         assert head.status == status
         assert head.headers["content-type"] == f"application/vnd.docker.{media}"
         assert head.headers.get("upgrade") == ("tcp" if status == 101 else None)
-        assert head.headers["api-version"] == "1.45"
+        assert head.headers["api-version"] == "1.55"
         await eventually(lambda: server.engine.containers.attached)
         descriptor, options = server.engine.containers.attached[0]
         os.close(descriptor)

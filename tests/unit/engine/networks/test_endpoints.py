@@ -136,8 +136,21 @@ def test_interfaces_are_numbered_without_gaps() -> None:
 
 
 def test_the_first_network_that_is_not_internal_leads_outside() -> None:
-    assert network_endpoints.gateway_network({"inner": True, "shop": False, "b": False}) == "shop"
-    assert network_endpoints.gateway_network({"inner": True, "deep": True}) == "inner"
+    networks = {"inner": True, "shop": False, "b": False}
+    assert network_endpoints.gateway_network(networks, {}) == "shop"
+    assert network_endpoints.gateway_network({"inner": True, "deep": True}, {}) == "inner"
+
+
+def test_the_highest_priority_of_networks_that_are_not_internal_leads_outside() -> None:
+    networks = {"inner": True, "shop": False, "b": False}
+    settings = {
+        "inner": EndpointSettings(gw_priority=9),
+        "b": EndpointSettings(gw_priority=1),
+        "shop": EndpointSettings(gw_priority=-1),
+    }
+    assert network_endpoints.gateway_network(networks, settings) == "b"
+    del settings["b"]  # 0 is the default
+    assert network_endpoints.gateway_network(networks, settings) == "b"
 
 
 def test_questions_beyond_the_rate_wait_for_the_next_moment() -> None:
