@@ -73,6 +73,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     images = ImageStore(paths, layers, durable=config.durable)
     images.hold(registry.layers)
     layers.users = registry.users_of
+    layers.mounted_stacks = registry.mounted_stacks
     ranges = _own_ids() if rootless else IdRanges(config.subid_start, config.subid_count)
     binder = None
     if rootless:

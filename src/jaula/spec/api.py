@@ -98,8 +98,12 @@ class TmpfsOptions(Document, frozen=True, kw_only=True):
     options: tuple[tuple[str, ...], ...] = ()  # each is (flag,) or (key, value)
 
 
+class ImageOptions(Document, frozen=True, kw_only=True):
+    subpath: str = ""
+
+
 class Mount(Document, frozen=True, kw_only=True):
-    type: str = ""  # bind, volume, tmpfs, npipe, cluster
+    type: str = ""  # bind, volume, tmpfs, image, engine-socket, npipe, cluster
     source: str = ""
     target: str = ""
     read_only: bool = False
@@ -107,6 +111,7 @@ class Mount(Document, frozen=True, kw_only=True):
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
+    image_options: ImageOptions | None = None
 
 
 class Resources(Document, frozen=True, kw_only=True):

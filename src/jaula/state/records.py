@@ -30,18 +30,20 @@ class Status(StrEnum):
 
 
 ENGINE_SOCKET = "engine-socket"
+IMAGE_MOUNT = "image"
 """The type of a mount of the container's own socket to the engine."""
 
 
 class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One mount that the user or the image requested.
 
-    ``source`` is a host path for binds and volumes, and empty for other types. ``options`` are
+    ``source`` is a host path for binds and volumes, the requested name of an image for images, and
+    empty for other types. ``options`` are
     mount options of the spec in addition to the type's defaults. ``anonymous`` marks a volume that
     was created for this container without a name (removed by ``rm -v``).
     """
 
-    type: str  # bind volume tmpfs engine-socket
+    type: str  # bind volume tmpfs image engine-socket
     destination: str
     source: str = ""
     name: str = ""
@@ -52,8 +54,10 @@ class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     options: tuple[str, ...] = ()
     anonymous: bool = False
     no_copy: bool = False
-    subpath: str = ""  # in the volume; resolved without following symbolic links
+    subpath: str = ""  # in the volume, without following symbolic links; in the image
     mapped: bool = False  # the mount's owners are ids of the container already
+    image: str = ""  # id
+    layers: tuple[str, ...] = ()  # diff ids of the image's layers, base first
 
     @property
     def shared(self) -> bool:
@@ -367,6 +371,16 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
                 hint="remove the container and create it again",
             )
         return self.resolved_request
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Return the ids of the container's image and of the images that are mounted in it."""
+        return (self.image, *(mount.image for mount in self.mounts if mount.image))
+
+    @property
+    def all_layers(self) -> tuple[str, ...]:
+        """Return the diff ids of the layers of all of its images."""
+        return (*self.layers, *(layer for mount in self.mounts for layer in mount.layers))
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

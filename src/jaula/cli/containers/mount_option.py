@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-TYPES = ("bind", "volume", "tmpfs", "engine-socket")
+TYPES = ("bind", "volume", "tmpfs", "image", "engine-socket")
 NAMES = {
     "source": "Source",
     "src": "Source",
@@ -16,7 +16,7 @@ NAMES = {
     "dst": "Target",
     "destination": "Target",
 }
-BOOLEAN_KEYS = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive")
+BOOLEAN_KEYS = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src")
 
 
 def document(word: str) -> dict[str, Any]:
@@ -34,6 +34,8 @@ def document(word: str) -> dict[str, Any]:
     kind = mount["Type"]
     if "Target" not in mount and kind != "engine-socket":  # which has a default
         raise _bad(word, "target is required")
+    if kind == "image" and "Source" not in mount:
+        raise _bad(word, "source is required for an image mount")
     if kind == "bind":
         if "Source" not in mount:
             raise _bad(word, "source is required for a bind mount")
@@ -45,6 +47,7 @@ def document(word: str) -> dict[str, Any]:
         ("VolumeOptions", "volume"),
         ("BindOptions", "bind"),
         ("TmpfsOptions", "tmpfs"),
+        ("ImageOptions", "image"),
     ):
         if key in mount and kind != owner:
             raise _bad(word, f"cannot mix '{owner}-*' options with mount type '{kind}'")
@@ -88,6 +91,8 @@ def _set_field(mount: dict[str, Any], key: str, value: str, word: str) -> None:
         mount.setdefault("BindOptions", {})["Propagation"] = value.lower()
     elif key == "bind-nonrecursive":
         mount.setdefault("BindOptions", {})["NonRecursive"] = _boolean(key, value, word)
+    elif key == "bind-create-src":
+        mount.setdefault("BindOptions", {})["CreateMountpoint"] = _boolean(key, value, word)
     elif key == "bind-recursive":
         _set_recursive(mount.setdefault("BindOptions", {}), value, word)
     elif key == "volume-nocopy":
@@ -103,6 +108,8 @@ def _set_field(mount: dict[str, Any], key: str, value: str, word: str) -> None:
         name, _, text = value.partition("=")
         driver = mount.setdefault("VolumeOptions", {}).setdefault("DriverConfig", {})
         driver.setdefault("Options", {})[name] = text
+    elif key == "image-subpath":
+        mount.setdefault("ImageOptions", {})["Subpath"] = value
     elif key == "tmpfs-size":
         from jaula.spec import units
 

@@ -123,9 +123,9 @@ async def create(
     warnings = check(services, merged, resolved)
     unique_name = name or random_name(services.container_store.names)
     services.container_store.reserve(unique_name, container_id)
+    lease = services.images.lease()
     mounter = VolumeMounter(services)
     directory = services.config.paths.container(container_id)
-    lease = services.images.lease()
     try:
         image = services.images.pin(lease, image.id)  # until the record keeps its layers
         record = ContainerRecord(
@@ -159,7 +159,7 @@ async def create(
         for request in resolved.mounts:
             selinux.check_mount(services, request.mount)
         if resolved.mounts or resolved.volumes_from:
-            mounts = await mounter.create_sources(record)
+            mounts = await mounter.create_sources(record, lease)
             record = msgspec.structs.replace(record, mounts=mounts)
         if services.config.durable and not record.is_transient:
             await in_thread(services.snapshots.sync, container_id)

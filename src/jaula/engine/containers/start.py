@@ -43,6 +43,7 @@ from jaula.engine.secrets import mount
 from jaula.engine.threads import shielded
 from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
+from jaula.engine.volumes.image_mount import mount_images
 from jaula.engine.volumes.mount import emit_mounts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure, resource_error
 from jaula.runtime import client
@@ -58,8 +59,9 @@ if TYPE_CHECKING:
     from jaula.cgroups.protocol import Cgroup
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
+    from jaula.engine.volumes.staged_mounts import StagedMounts
     from jaula.runtime.protocol import Event, ExternalRuntime
-    from jaula.state.records import Namespaces
+    from jaula.state.records import MountRecord, Namespaces
 
 
 class Starter:
@@ -97,6 +99,7 @@ class Starter:
         running_status = next_status(record.status, StateAction.START, container.name)
         resources = StartResources(self._services)
         container.exited.clear()
+        images: StagedMounts | None = None
         try:
             if not record.build:  # the policy decided on a step's base image when the build began
                 self._services.image_policy.check_start(record.image, record.body.image)
@@ -112,7 +115,10 @@ class Starter:
                 record = container.record
             runtime = await self._services.runtime_table.command(resolved.runtime)
             await self._services.volume_mounts.use(record)
-            request = self._prepare(container, joined, resources, runtime)
+            mounts, images = await mount_images(
+                self._services, record, self._maps(record, resources)
+            )
+            request = self._prepare(container, joined, resources, runtime, mounts)
             if self._services.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
             intent = self._record_intent(container, resources)
@@ -128,6 +134,8 @@ class Starter:
             raise
         finally:
             container.starting = None
+            if images is not None:
+                images.detach()
         resources.close_sandbox()
         container.shim = shim
         container.change(
@@ -304,6 +312,7 @@ class Starter:
         joined: dict[str, str],
         resources: StartResources,
         runtime: ExternalRuntime | None,
+        mounts: tuple[MountRecord, ...],
     ) -> StartRequest:
         services, record = self._services, container.record
         body, resolved = record.body, record.resolved
@@ -331,7 +340,7 @@ class Starter:
             external=runtime is not None,
             files=etc_files.write(services, record, resources.endpoints, links.hosts_lines(linked)),
             mounts=(
-                *engine_socket.bind_mounts(record.mounts, engine_socket.path(paths, record.id)),
+                *engine_socket.bind_mounts(mounts, engine_socket.path(paths, record.id)),
                 *mount.mount_secrets(services, record, uids, gids),
             ),
             beneath=record.beneath,

@@ -37,7 +37,7 @@ def _check_record(inputs: FsckInputs, record: ContainerRecord) -> Iterator[Probl
     if record.status in (Status.RUNNING, Status.PAUSED) and record.id not in inputs.alive:
         problem = "its record says that it runs, but its process is unknown"
         yield Problem("container", record.name, problem, "restart the engine")
-    for layer in record.layers:
+    for layer in record.all_layers:
         if not inputs.services.layers.is_on_disk(layer):
             problem = f"the layer {layer} of its image is missing"
             advice = "run `system check --repair`, or pull or load its image again"

@@ -138,7 +138,9 @@ class Fsck:
         from jaula.images.store import repair as store_repair
 
         users = [
-            c.name for c in self._services.container_store if c.live and layer in c.record.layers
+            c.name
+            for c in self._services.container_store
+            if c.live and layer in c.record.all_layers
         ]
         if users:
             raise CorruptState(f"containers run on it: {', '.join(users)}", hint="stop them first")

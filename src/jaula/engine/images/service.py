@@ -42,7 +42,8 @@ class Images:
         """
         users: dict[str, int] = {}
         for container in self._services.container_store:
-            users[container.record.image] = users.get(container.record.image, 0) + 1
+            for image in set(container.record.images):
+                users[image] = users.get(image, 0) + 1
         images = self._services.images.list()
         selected = [i for i in images if matches_filters(i, filters, self._services)]
         patterns = filters.get("reference", ())
@@ -120,7 +121,7 @@ class Images:
             return await asyncio.to_thread(self._services.images.remove, ref)
         in_use = None
         for container in self._services.container_store:
-            if container.record.image != image.id:
+            if image.id not in container.record.images:
                 continue
             if container.record.status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING):
                 in_use = f"image is being used by running container {container.id[:12]}"
@@ -211,7 +212,7 @@ class Images:
         """Remove untagged images, or with ``dangling=false`` all that no container uses."""
         check_prune(filters, "dangling")
         dangling = "dangling" not in filters or _is_true(filters["dangling"])
-        used = {container.record.image for container in self._services.container_store}
+        used = {image for c in self._services.container_store for image in c.record.images}
         deleted: Documents = []
         freed = 0
         for image in self._services.images.list():

@@ -68,12 +68,21 @@ class ContainerStore:
     def layers(self) -> frozenset[str]:
         """Return the diff ids of the layers of all containers. Safe in any thread."""
         containers = (*tuple(self._by_id.values()), *tuple(self._steps.values()))
-        return frozenset(layer for c in containers for layer in c.record.layers)
+        return frozenset(layer for c in containers for layer in c.record.all_layers)
+
+    def mounted_stacks(self) -> frozenset[tuple[str, ...]]:
+        """Return the layers of each image that is mounted in a container. Safe in any thread."""
+        return frozenset(
+            mount.layers
+            for container in tuple(self._by_id.values())
+            for mount in container.record.mounts
+            if mount.layers
+        )
 
     def users_of(self, layer: str) -> list[str]:
         """Return the names of the running containers with a layer. Safe in any thread."""
         containers = (*tuple(self._by_id.values()), *tuple(self._steps.values()))
-        return [c.name for c in containers if c.live and layer in c.record.layers]
+        return [c.name for c in containers if c.live and layer in c.record.all_layers]
 
     def get(self, container_id: str) -> Container | None:
         """Return the container with a full id, or None."""

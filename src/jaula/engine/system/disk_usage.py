@@ -103,7 +103,7 @@ class DiskUsage:
         for summary in images:
             summary["Size"] = usage.size(summary["Id"])
             summary["SharedSize"] = usage.shared(summary["Id"])
-        used = {container.record.image for container in services.container_store}
+        used = {image for c in services.container_store for image in c.record.images}
         whole, unused = usage.whole(), usage.unused(used, services.images.held())
         cache = self._builds.usage()
         in_use = [image for image in images if image["Id"] in used]

@@ -17,12 +17,14 @@ import msgspec
 from jaula.engine.containers import engine_socket
 from jaula.engine.model.container_store import new_id
 from jaula.engine.threads import in_thread
+from jaula.engine.volumes import image_mount
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.kernel.mounts import MOUNT_ATTR
 from jaula.runtime.create import mount_options
 from jaula.runtime.create.mount_options import MountOptions
 from jaula.state.records import (
     ENGINE_SOCKET,
+    IMAGE_MOUNT,
     ContainerRecord,
     MountRecord,
     MountRequest,
@@ -32,6 +34,7 @@ from jaula.state.records import (
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
+    from jaula.images.store.store import Lease
 
 
 class VolumeMounter:
@@ -41,8 +44,12 @@ class VolumeMounter:
         self._services = services
         self._created: list[str] = []
 
-    async def create_sources(self, record: ContainerRecord) -> tuple[MountRecord, ...]:
+    async def create_sources(
+        self, record: ContainerRecord, lease: Lease
+    ) -> tuple[MountRecord, ...]:
         """Create missing sources and return the mount records, ``--volumes-from`` included.
+
+        ``lease`` pins the layers of mounted images until the record keeps them.
 
         :raises InvalidRequest: when a source does not exist and must not be created.
         """
@@ -58,6 +65,8 @@ class VolumeMounter:
                 if mount.anonymous and mount.destination in mounts:
                     continue  # --volumes-from wins over the image's VOLUME
                 mount = await self._volume(record, request)
+            elif mount.type == IMAGE_MOUNT:
+                mount = image_mount.resolve_image(self._services, lease, mount)
             elif mount.type == ENGINE_SOCKET:
                 path = engine_socket.path(self._services.config.paths, record.id)
                 mount = msgspec.structs.replace(mount, source=path)
@@ -93,7 +102,8 @@ class VolumeMounter:
                 m, read_only=source.mode == "ro" or m.read_only, anonymous=False
             )
             for m in mounts
-            if m.type in ("bind", "volume")  # an engine socket is of one container alone
+            if m.type
+            in ("bind", "volume", IMAGE_MOUNT)  # an engine socket is of one container alone
         ]
 
     async def _volume(self, record: ContainerRecord, request: MountRequest) -> MountRecord:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, Mount
-from jaula.state.records import ENGINE_SOCKET, MountRecord, MountRequest
+from jaula.state.records import ENGINE_SOCKET, IMAGE_MOUNT, MountRecord, MountRequest
 
 ENGINE_SOCKET_TARGET = "/var/run/docker.sock"
 """The path of an engine socket whose mount has no target."""
@@ -21,6 +21,7 @@ _CONSISTENCY = ("consistent", "cached", "delegated", "default")
 _LABELS = ("z", "Z")
 _VOLUME_OPTIONS = ("bind", "rprivate", "nosuid", "nodev")  # statement I17
 _SOCKET_OPTIONS = ("bind", "rprivate", "nosuid", "nodev", "noexec")
+_IMAGE_OPTIONS = ("bind", "rprivate", "nosuid", "nodev")
 # Statement I5: writes below /proc must reach the kernel. Files with figures may be replaced.
 _PROC_FILES = frozenset(
     f"/proc/{name}"
@@ -203,6 +204,16 @@ def _check_driver(driver: str) -> None:
 
 
 def _mount(mount: Mount) -> MountRequest:
+    options = {
+        "bind": mount.bind_options,
+        "volume": mount.volume_options,
+        "tmpfs": mount.tmpfs_options,
+        "image": mount.image_options,
+    }
+    if any(value is not None for kind, value in options.items() if kind != mount.type):
+        raise InvalidRequest(
+            f'invalid mount config for type "{mount.type}": options of another type'
+        )
     if mount.type == ENGINE_SOCKET:
         return _mount_engine_socket(mount)
     target = _field(mount, "Target", mount.target)
@@ -214,9 +225,11 @@ def _mount(mount: Mount) -> MountRequest:
             return _mount_volume(mount, target)
         case "tmpfs":
             return _mount_tmpfs(mount, target)
+        case "image":
+            return _mount_image(mount, target)
     raise InvalidRequest(
         f'mount type unknown: "{mount.type}"',
-        hint="must be one of bind, volume, tmpfs and engine-socket",
+        hint="must be one of bind, volume, tmpfs, image and engine-socket",
     )
 
 
@@ -232,8 +245,6 @@ def _mount_engine_socket(mount: Mount) -> MountRequest:
     prefix = f'invalid mount config for type "{ENGINE_SOCKET}"'
     if mount.source:
         raise InvalidRequest(f"{prefix}: field Source must be empty")
-    if mount.bind_options or mount.volume_options or mount.tmpfs_options:
-        raise InvalidRequest(f"{prefix}: options of another type")
     return _engine_socket(
         destination(mount.target or ENGINE_SOCKET_TARGET), read_only=mount.read_only
     )
@@ -252,8 +263,6 @@ def _mount_bind(mount: Mount, target: str) -> MountRequest:
             f"invalid mount config for type \"bind\": invalid mount path: '{source}'"
             " mount path must be absolute"
         )
-    if mount.volume_options or mount.tmpfs_options:
-        raise InvalidRequest('invalid mount config for type "bind": options of another type')
     bind_options = mount.bind_options
     propagation = (bind_options.propagation if bind_options else "") or "rprivate"
     if propagation not in _PROPAGATIONS:
@@ -281,14 +290,14 @@ def _mount_bind(mount: Mount, target: str) -> MountRequest:
 
 def _mount_volume(mount: Mount, target: str) -> MountRequest:
     volume_options = mount.volume_options
-    if mount.bind_options or mount.tmpfs_options:
-        raise InvalidRequest('invalid mount config for type "volume": options of another type')
     if mount.source.startswith("/"):
         raise InvalidRequest(
             f'invalid mount config for type "volume": "{mount.source}" is not a valid volume name',
             hint="for a host directory use type=bind",
         )
-    subpath = _subpath(volume_options.subpath) if volume_options and volume_options.subpath else ""
+    subpath = ""
+    if volume_options and volume_options.subpath:
+        subpath = _subpath("volume", volume_options.subpath)
     driver = volume_options.driver_config if volume_options else None
     _check_driver(driver.name if driver else "")
     return MountRequest(
@@ -309,15 +318,30 @@ def _mount_volume(mount: Mount, target: str) -> MountRequest:
     )
 
 
-def _subpath(text: str) -> str:
-    """Return a normalised path within a volume; links in it are not followed."""
+def _subpath(kind: str, text: str) -> str:
+    """Return a normalised path within a volume or an image."""
     plain = posixpath.normpath(text)
     if text.startswith("/") or plain.split("/")[0] == ".." or "\0" in text:
         raise InvalidRequest(
-            'invalid mount config for type "volume": subpath must be a relative path within'
-            " the volume"
+            f'invalid mount config for type "{kind}": subpath must be a relative path within'
+            f" the {kind}"
         )
     return "" if plain == "." else plain
+
+
+def _mount_image(mount: Mount, target: str) -> MountRequest:
+    source = _field(mount, "Source", mount.source)
+    subpath = mount.image_options.subpath if mount.image_options else ""
+    return MountRequest(
+        MountRecord(
+            IMAGE_MOUNT,
+            target,
+            source=source,
+            read_only=True,
+            options=_IMAGE_OPTIONS,
+            subpath=_subpath("image", subpath) if subpath else "",
+        )
+    )
 
 
 def _mount_tmpfs(mount: Mount, target: str) -> MountRequest:

@@ -166,6 +166,7 @@ class FullCopyDriver(ABC):
     def _unused(self) -> list[str]:
         """Return the names of merged trees that no container uses, and of incomplete ones."""
         used = {path.read_text() for path in self._paths.root.glob("containers/*/chain")}
+        used |= {chain_name(layers) for layers in self._layers.mounted_stacks()}
         now = time.monotonic()
         self._views = {c: at for c, at in self._views.items() if now - at < _VIEW_LIFETIME}
         return [n for n in os.listdir(self._merged) if n not in used and n not in self._views]

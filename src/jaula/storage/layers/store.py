@@ -86,6 +86,7 @@ class LayerStore:
         self._lock = threading.RLock()  # of the cache: it changes together with the directory
         self._damaged: set[str] = set()
         self.users: Callable[[str], Sequence[str]] = lambda diff_id: ()
+        self.mounted_stacks: Callable[[], Collection[tuple[str, ...]]] = lambda: ()
         """Returns the names of running containers with a layer, whose files must stay."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 

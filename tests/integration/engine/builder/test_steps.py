@@ -135,7 +135,7 @@ def test_the_base_s_command_goes_with_a_new_entry_point(
     try:
         text = 'FROM command:1\nENTRYPOINT ["b"]\n'
         config = image(engine, builds.done(engine, {"Dockerfile": text}).image)["Config"]
-        assert (config["Entrypoint"], config["Cmd"]) == (["b"], None)
+        assert (config["Entrypoint"], config.get("Cmd")) == (["b"], None)
         assert image(engine, first.image)["Config"]["Cmd"] == ["a"]
     finally:
         engine.request("DELETE", "/images/command:1?force=1")

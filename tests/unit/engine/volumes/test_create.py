@@ -110,5 +110,6 @@ def test_a_volume_that_another_client_creates_at_the_same_time_is_not_mounted() 
     services: Any = SimpleNamespace(volumes=store)
     body = decode(b'{"Image":"i","HostConfig":{"Binds":["data:/v"]}}', ContainerCreate)
     record: Any = SimpleNamespace(owner="5", resolved=resolve(body))
+    lease: Any = None  # of images, which are not mounted here
     with pytest.raises(Conflict, match="by another client"):
-        asyncio.run(VolumeMounter(services).create_sources(record))
+        asyncio.run(VolumeMounter(services).create_sources(record, lease))

@@ -5,20 +5,14 @@ below a directory of the step in ``run``. The runtime then binds it from there. 
 Dockerfile is looked up once, inside the tree that it belongs to (``RESOLVE_IN_ROOT``). The
 container gets that very file or directory, whatever a parallel step changes.
 
-The mounts exist in the engine's own mount namespace only; they are gone when the engine is killed.
-Their mount points are removed by name and never recursively, since a cache may be mounted there.
-
-Facts about mounts: an overlay cannot be id-mapped, its layers can
-(:mod:`jaula.runtime.create.rootfs`). Linux before 6.15 cannot clone a part of a detached mount, so
-a root is attached before a directory of it is cloned.
+The mounts exist in the engine's own mount namespace only
+(:mod:`jaula.engine.volumes.staged_mounts`).
 """
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jaula.engine.builder.mounts.kinds import (
@@ -31,11 +25,17 @@ from jaula.engine.builder.mounts.kinds import (
 from jaula.engine.oci_spec import security
 from jaula.engine.threads import in_own_thread
 from jaula.engine.volumes import mount_spec
+from jaula.engine.volumes.staged_mounts import (
+    StagedMounts,
+    map_tree,
+    mount_layers,
+    opened,
+    remove_mount_points,
+)
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.kernel import mounts, paths
-from jaula.kernel.mounts import MNT, MOUNT_ATTR
-from jaula.kernel.namespace_threads import in_unshared_thread
-from jaula.runtime.create import id_maps, rootfs
+from jaula.kernel import mounts
+from jaula.kernel.mounts import MOUNT_ATTR
+from jaula.runtime.create import id_maps
 from jaula.security.lsm import selinux
 from jaula.spec.rootfs import OverlayRoot
 from jaula.state.records import MountRecord
@@ -63,26 +63,12 @@ def sweep(paths: Paths) -> None:
     except FileNotFoundError:
         return
     for directory in directories:
-        _remove_mount_points(directory)
+        remove_mount_points(directory)
 
 
 def _attach_root(paths: Paths) -> Path:
     """Return the directory with one directory for each step."""
     return paths.run / "builds"
-
-
-def _remove_mount_points(directory: Path) -> None:
-    """Remove a step's directory, with empty files and directories and nothing else."""
-    try:
-        mount_points = tuple(directory.iterdir())
-    except FileNotFoundError:
-        return
-    for mount_point in mount_points:
-        if mount_point.is_dir():
-            mount_point.rmdir()
-        else:
-            mount_point.unlink()
-    directory.rmdir()
 
 
 class StepMounts:
@@ -91,8 +77,7 @@ class StepMounts:
     def __init__(self, services: Services, mounts: Sequence[StepMount]) -> None:
         self._services = services
         self._mounts = tuple(mounts)
-        self._attached: list[str] = []
-        self._directory: Path | None = None
+        self._staged: StagedMounts | None = None
         for mount in self._mounts:
             if mount.target:
                 mount_spec.destination(mount.target)
@@ -116,11 +101,12 @@ class StepMounts:
                 )
             try:
                 user_fd = sandbox.user_fd if sandbox is not None else None
-                self._directory = _attach_root(self._services.config.paths) / container.id
+                staged = StagedMounts(_attach_root(self._services.config.paths) / container.id)
+                self._staged = staged
                 attacher = MountAttacher(
-                    self._services, container, (uids, gids or uids), user_fd, self._directory
+                    self._services, container, (uids, gids or uids), user_fd, staged
                 )
-                records = await in_own_thread(lambda: attacher.attach(self._mounts, self._attached))
+                records = await in_own_thread(lambda: attacher.attach(self._mounts))
                 container.bundle = attacher.bundle
             finally:
                 if sandbox is not None:
@@ -136,15 +122,13 @@ class StepMounts:
 
     def detach(self) -> None:
         """Unmount everything and remove the mount points. Safe in any thread and repeatedly."""
-        while self._attached:
-            mounts.umount2(self._attached.pop(), MNT.DETACH)
-        if self._directory is not None:
-            _remove_mount_points(self._directory)
-            self._directory = None
+        if self._staged is not None:
+            self._staged.detach()
+            self._staged = None
 
 
 class MountAttacher:
-    """Makes the mounts of one start below ``directory``. Synchronous, for a thread of its own.
+    """Makes the mounts of one start in ``staged``. Synchronous, for a thread of its own.
 
     ``user_fd`` is a user namespace with the ids of ``maps``; None if the mounts need no id map.
     """
@@ -155,12 +139,12 @@ class MountAttacher:
         container: Container,
         maps: IdMaps,
         user_fd: int | None,
-        directory: Path,
+        staged: StagedMounts,
     ) -> None:
         self._maps = maps
         self._user_fd = user_fd
         self._owner = (id_maps.host_id(maps[0], 0), id_maps.host_id(maps[1], 0))
-        self._directory = directory
+        self._staged = staged
         self._container_dir = services.config.paths.container(container.id)
         record = container.record
         label = security.selinux_labels(record.resolved, services.host, record.level).mount
@@ -169,16 +153,13 @@ class MountAttacher:
         if self._label:
             shared = services.host.selinux_types.file._replace(level=selinux.SHARED_LEVEL)
             self._shared_label = str(shared)
-        self._attached: list[str] = []
         self.bundle = ""  # on a tmpfs, if environment variables are secret
 
-    def attach(self, requests: Sequence[StepMount], attached: list[str]) -> tuple[MountRecord, ...]:
-        """Make all mounts. Each mount point is appended to ``attached``, to undo a failure.
+    def attach(self, requests: Sequence[StepMount]) -> tuple[MountRecord, ...]:
+        """Make all mounts.
 
         :raises InvalidRequest: when a mount cannot be made.
         """
-        self._attached = attached
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         records: dict[str, MountRecord] = {}
         if any(isinstance(mount, SecretMount) and mount.variable for mount in requests):
             self.bundle = self._tmpfs("bundle")
@@ -224,27 +205,7 @@ class MountAttacher:
 
     def _bind(self, index: int, mount: BindMount) -> str:
         tree = self._root(index, mount)
-        try:
-            if mount.source.strip("/") in ("", "."):
-                return self._move(tree, self._make_dir(index))
-            whole = self._move(tree, self._make_dir(f"{index}-whole"))
-        finally:
-            os.close(tree)
-        with _opened(whole) as root:
-            try:
-                source = paths.open_in_root(root, mount.source, os.O_PATH)
-            except OSError as error:
-                raise InvalidRequest(
-                    f"{mount.source!r} is not in {mount.title or 'the context'}: {error.strerror}"
-                ) from error
-        try:
-            part = mounts.clone_tree("", dir_fd=source)
-            try:
-                return self._move(part, self._make_mount_point(index, source))
-            finally:
-                os.close(part)
-        finally:
-            os.close(source)
+        return self._staged.move_part(tree, index, mount.source, mount.title or "the context")
 
     def _root(self, index: int, mount: BindMount) -> int:
         upper = work = None
@@ -255,7 +216,7 @@ class MountAttacher:
                 directory.mkdir(mode=0o755)
         lowers = mount.lowers
         if self._label and len(lowers) == 1:  # only an overlay can hide the labels of the files
-            lowers = (*lowers, str(self._make_dir(f"{index}-empty")))
+            lowers = (*lowers, str(self._staged.make_dir(f"{index}-empty")))
         root = OverlayRoot(
             lowers,
             upper,
@@ -264,41 +225,25 @@ class MountAttacher:
             user_xattr=self._user_fd is None and bool(self._maps[0]),
             volatile=True,
         )
-        if upper is None and len(root.lowers) == 1:
-            return self._map(mounts.clone_tree(root.lowers[0]), read_only=True)
-        return in_unshared_thread(
-            lambda: rootfs.mount_root(root, self._user_fd, self._owner, context=self._label)
-        )
+        return mount_layers(root, self._user_fd, self._owner, self._label)
 
     def _cache(self, index: int, mount: CacheMount) -> str:
         if self._label:
-            with _opened(mount.path) as directory:
+            with opened(mount.path) as directory:
                 relabel(directory, self._shared_label)
-        tree = self._map(mounts.clone_tree(mount.path), read_only=not mount.writable)
+        tree = map_tree(mounts.clone_tree(mount.path), self._user_fd, read_only=not mount.writable)
         try:
-            with _opened(mount.path) as directory:
-                return self._move(tree, self._make_mount_point(index, directory))
+            with opened(mount.path) as directory:
+                return self._staged.move(tree, self._staged.make_mount_point(index, directory))
         finally:
             os.close(tree)
-
-    def _map(self, tree: int, *, read_only: bool) -> int:
-        """Id-map a detached mount and set its attributes; return it."""
-        try:
-            if self._user_fd is not None:
-                mounts.idmap(tree, self._user_fd)
-            attributes = MOUNT_ATTR.NOSUID | MOUNT_ATTR.NODEV
-            mounts.mount_setattr(tree, set=attributes | (MOUNT_ATTR.RDONLY if read_only else 0))
-        except BaseException:
-            os.close(tree)
-            raise
-        return tree
 
     # -- single files ------------------------------------------------------------------------
 
     def _secret(self, index: int, mount: SecretMount) -> str:
         directory = self._tmpfs(index, executable=mount.mode & 0o111 != 0)
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-        with _opened(directory) as parent:
+        with opened(directory) as parent:
             descriptor = os.open(_NAME, flags, 0o600, dir_fd=parent)
             with open(descriptor, "wb", buffering=0) as file:
                 file.write(mount.content)
@@ -327,7 +272,7 @@ class MountAttacher:
         except OSError:
             tree = mounts.new_filesystem("tmpfs", options, attributes)
         try:
-            return self._move(tree, self._make_dir(name))
+            return self._staged.move(tree, self._staged.make_dir(name))
         finally:
             os.close(tree)
 
@@ -336,34 +281,3 @@ class MountAttacher:
             return id_maps.host_id(self._maps[0], uid), id_maps.host_id(self._maps[1], gid)
         except JaulaError as error:
             raise InvalidRequest(error.message, hint=error.hint) from None
-
-    # -- mount points ------------------------------------------------------------------------
-
-    def _make_dir(self, name: int | str) -> Path:
-        directory = self._directory / str(name)
-        directory.mkdir(mode=0o700)
-        return directory
-
-    def _make_mount_point(self, index: int, source: int) -> Path:
-        """Create a directory or a file, whichever ``source`` can be mounted on."""
-        if stat.S_ISDIR(os.fstat(source).st_mode):
-            return self._make_dir(index)
-        file = self._directory / str(index)
-        file.touch(mode=0o600)
-        return file
-
-    def _move(self, tree: int, mount_point: Path) -> str:
-        """Attach a detached mount."""
-        mounts.move_mount(tree, str(mount_point))
-        self._attached.append(str(mount_point))
-        return str(mount_point)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[int]:
-    """Open a path of the engine with ``O_PATH``."""
-    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,115 @@
+"""``--mount type=image``: the files of an image, read-only, in a container.
+
+The image is resolved when the container is created, so the container keeps its layers whatever the
+name refers to later. At each start the layers are mounted for the owners of the container's user
+namespace and bound by the runtime (:mod:`jaula.engine.volumes.staged_mounts`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.engine.oci_spec import security
+from jaula.engine.threads import in_own_thread
+from jaula.engine.volumes.staged_mounts import StagedMounts, mount_layers
+from jaula.errors import InvalidRequest, NotFound
+from jaula.runtime.create import id_maps
+from jaula.spec.rootfs import OverlayRoot
+from jaula.state.records import IMAGE_MOUNT, MountRecord
+
+if TYPE_CHECKING:
+    from jaula.engine.model.services import Services
+    from jaula.engine.userns.id_ranges import IdMaps
+    from jaula.images.store.store import Lease
+    from jaula.state.records import ContainerRecord
+
+_DIRECTORY = "images"
+"""Name of the directory of mount points in the run directory of a container."""
+
+
+def resolve_image(services: Services, lease: Lease, mount: MountRecord) -> MountRecord:
+    """Return the mount with the image's id and layers, which ``lease`` pins.
+
+    :raises InvalidRequest: when there is no such image. 404 would make the docker command look for
+        the container's image at a registry.
+    """
+    try:
+        image = services.images.pin(lease, services.images.resolve(mount.source).id)
+    except NotFound as error:
+        raise InvalidRequest(
+            f'invalid mount config for type "image": {error.message}', hint="pull the image first"
+        ) from None
+    services.image_policy.check_run(image, mount.source)
+    return msgspec.structs.replace(mount, image=image.id, layers=tuple(image.layers))
+
+
+async def mount_images(
+    services: Services, record: ContainerRecord, maps: IdMaps
+) -> tuple[tuple[MountRecord, ...], StagedMounts | None]:
+    """Return the mounts of a start with those of images as binds, and what holds these.
+
+    The caller detaches the result when the runtime has bound it.
+
+    :raises InvalidRequest: when an image does not have the path.
+    :raises NotAuthorized: when the image policy does not allow an image any more.
+    """
+    images = [mount for mount in record.mounts if mount.type == IMAGE_MOUNT]
+    if not images:
+        return record.mounts, None
+    for mount in images:
+        services.image_policy.check_start(mount.image, mount.source)
+    staged = StagedMounts(services.config.paths.container_run(record.id) / _DIRECTORY)
+    uids, gids = maps
+    sandbox = None
+    if uids and not services.host.rootless:
+        sandbox = await services.runtime.sandbox(uids, network=False, gid_mappings=gids)
+    try:
+        user_fd = sandbox.user_fd if sandbox is not None else None
+        attach = _Attach(services, record, (uids, gids or uids), user_fd, staged)
+        binds = await in_own_thread(lambda: {m.destination: attach.one(m) for m in images})
+    except BaseException:
+        staged.detach()
+        raise
+    finally:
+        if sandbox is not None:
+            sandbox.close()
+    return tuple(binds.get(mount.destination, mount) for mount in record.mounts), staged
+
+
+class _Attach:
+    """Mounts images in ``staged``. Synchronous, for a thread of its own."""
+
+    def __init__(
+        self,
+        services: Services,
+        record: ContainerRecord,
+        maps: IdMaps,
+        user_fd: int | None,
+        staged: StagedMounts,
+    ) -> None:
+        label = security.selinux_labels(record.resolved, services.host, record.level).mount
+        self._label = (label or None) if services.host.selinux else None
+        self._view = services.snapshots.view
+        self._owner = (id_maps.host_id(maps[0], 0), id_maps.host_id(maps[1], 0))
+        self._user_fd = user_fd
+        self._staged = staged
+        self._count = 0
+
+    def one(self, mount: MountRecord) -> MountRecord:
+        """Mount one image; return the bind mount."""
+        number, self._count = self._count, self._count + 1
+        root = self._view(mount.layers)
+        if self._label and isinstance(root, OverlayRoot) and len(root.lowers) == 1:
+            # Only an overlay can hide the labels of the files, and it needs two layers.
+            empty = str(self._staged.make_dir(f"{number}-empty"))
+            root = msgspec.structs.replace(root, lowers=(*root.lowers, empty))
+        try:
+            tree = mount_layers(root, self._user_fd, self._owner, self._label)
+        except OSError as error:
+            raise InvalidRequest(
+                f"image {mount.source} cannot be mounted: {error.strerror}"
+            ) from error
+        source = self._staged.move_part(tree, number, mount.subpath, f"image {mount.source}")
+        return msgspec.structs.replace(mount, type="bind", source=source, mapped=True)
