@@ -222,7 +222,8 @@ def _devices(resources: Resources) -> Iterator[Privilege]:
     for rule in resources.device_cgroup_rules:
         yield Privilege(Relaxation.DEVICE, rule)
     for request in resources.device_requests:
-        yield Privilege(Relaxation.DEVICE, request.driver or "request")
+        for name in request.device_ids or (request.driver or "gpu",):
+            yield Privilege(Relaxation.DEVICE, name)
 
 
 def _security(requested: Security) -> Iterator[Privilege]:

@@ -74,6 +74,9 @@ def _flags(container: AuditedContainer) -> list[str]:
     if container.privileged and container.text("UsernsMode") == "host":
         flags.append("--privileged")
     flags += [f"--device {d.get('PathOnHost')}" for d in container.host_config.get("Devices") or ()]
+    for request in container.host_config.get("DeviceRequests") or ():
+        names = request.get("DeviceIDs") or ["gpu"]
+        flags += [f"--device {name}" for name in names]
     flags += [f"--device-cgroup-rule {rule!r}" for rule in container.names("DeviceCgroupRules")]
     return flags
 

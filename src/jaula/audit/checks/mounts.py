@@ -94,7 +94,10 @@ def _inventory(container: AuditedContainer) -> Result:
         for mount in container.spec.mounts
         if mount.type == "bind" and clean(mount.destination) not in requested
     ]
-    unexpected_binds = [path for path in extra_binds if not _engine_file(container, path)]
+    of_devices = {clean(m.container_path) for e in container.device_edits for m in e.mounts}
+    unexpected_binds = [
+        path for path in extra_binds if path not in of_devices and not _engine_file(container, path)
+    ]
     effective = quantity(len(container.mounts), "mount")
     if extra:
         effective += f"; not requested: {', '.join(extra)}"

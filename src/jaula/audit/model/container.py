@@ -6,11 +6,11 @@ The request comes from two documents. Of the engine's inspect document only thes
 ``NetworkSettings.Networks.*`` (IPAddress, IPPrefixLen, MacAddress, EndpointID, Gateway) and
 ``NetworkSettings.Ports``; and of ``HostConfig`` Privileged, CapAdd, CapDrop, SecurityOpt,
 UsernsMode, PidMode, IpcMode, UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs, MaskedPaths,
-ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, Memory, MemorySwap, MemoryReservation,
-MemorySwappiness, OomKillDisable, NanoCpus, CpuQuota, CpuPeriod, CpuShares, CpusetCpus, CpusetMems,
-BlkioWeight, BlkioWeightDevice, the four BlkioDevice rates, PidsLimit, Sysctls. Of the documents of
-its exec sessions: ``Running``, ``Pid`` and ``ProcessConfig.privileged``. The other document is the
-OCI spec that the runtime received. Spec and request are also compared: a spec that is weaker than
+ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, DeviceRequests, Memory, MemorySwap,
+MemoryReservation, MemorySwappiness, OomKillDisable, NanoCpus, CpuQuota, CpuPeriod, CpuShares,
+CpusetCpus, CpusetMems, BlkioWeight, BlkioWeightDevice, the four BlkioDevice rates, PidsLimit,
+Sysctls. Of the documents of its exec sessions: ``Running``, ``Pid`` and
+``ProcessConfig.privileged``. The other document is the OCI spec that the runtime received. Spec and request are also compared: a spec that is weaker than
 the request fails.
 
 The effective state is read from /proc and the cgroup file systems, never requested from the engine.
@@ -21,7 +21,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from jaula.audit.model.host_process import KINDS, HostProcess
 from jaula.audit.model.host_snapshot import HostSnapshot
@@ -34,7 +36,11 @@ from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
 from jaula.kernel.paths import open_in_root
 from jaula.rootless import paths
 from jaula.security import capabilities
+from jaula.spec.api import DeviceRequest
 from jaula.spec.runtime import Capabilities, Linux, Process, Spec
+
+if TYPE_CHECKING:
+    from jaula.security.cdi import ContainerEdits
 
 READ_LIMIT = 1 << 20  # bytes of a /proc file
 OCI_NAMES = {"mnt": "mount", "net": "network"}
@@ -140,6 +146,19 @@ class AuditedContainer:
         """The kinds of namespaces that the runtime created for the container."""
         created = {n.type for n in self.linux.namespaces if not n.path}
         return frozenset(kind for kind in KINDS if OCI_NAMES.get(kind, kind) in created)
+
+    @cached_property
+    def device_edits(self) -> tuple[ContainerEdits, ...]:
+        """The edits of the requested CDI devices, from the files that the host has now.
+
+        :raises InvalidRequest: when no file defines one of them any more.
+        """
+        documents = self.host_config.get("DeviceRequests") or ()
+        if not documents:
+            return ()
+        devices = self.snapshot.cdi_devices
+        requests = [msgspec.convert(document, DeviceRequest) for document in documents]
+        return devices.edits(devices.select(requests))
 
     # -- kernel state ------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from jaula.spec.runtime import Seccomp
 if TYPE_CHECKING:
     from jaula.images.store.store import ImageStore
     from jaula.images.store.verify import Verification, VerifiedImage
+    from jaula.security import cdi
 
 Derived = TypeVar("Derived")
 
@@ -47,6 +48,7 @@ class HostSnapshot:
         self._image_stores: dict[str, tuple[ImageStore, Verification]] = {}
         self._expected: dict[tuple[object, ...], Rules] = {}
         self.networks: Sequence[Mapping[str, Any]] = ()  # the engine's network documents
+        self.cdi_directories: Sequence[str] = ()  # of the engine
         self.image_rules: ImagePolicyReader | None = None
         self.trace_processes = True  # whether an init process may be stopped briefly
         self.contents = False  # whether the files of layers are compared with their blobs
@@ -56,6 +58,7 @@ class HostSnapshot:
         renewed = HostSnapshot(self.proc_root)
         renewed._programs, renewed._expected = self._programs, self._expected
         renewed.networks, renewed.image_rules = self.networks, self.image_rules
+        renewed.cdi_directories = self.cdi_directories
         renewed.trace_processes, renewed.contents = self.trace_processes, self.contents
         return renewed
 
@@ -72,6 +75,13 @@ class HostSnapshot:
         ]
         found = (read_process(self.proc_root, pid) for pid in pids)
         return {process.pid: process for process in found if process is not None}
+
+    @cached_property
+    def cdi_devices(self) -> cdi.Devices:
+        """The devices that CDI files of the host define."""
+        from jaula.security import cdi
+
+        return cdi.read(self.cdi_directories)
 
     @cached_property
     def by_cgroup(self) -> dict[tuple[str, str], list[HostProcess]]:

@@ -9,6 +9,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
 
+_FIELDS = {"host": "hosts", "cdi-spec-dir": "cdi_spec_dirs"}
+"""Settings whose flag has another name."""
+
 
 def run(options: Options) -> int:
     """Read the configuration and run the engine."""
@@ -51,7 +54,7 @@ def _config(options: Options) -> EngineConfig:
     }
     settings |= _read_config_file(options)
     for flag in FLAGS:
-        field = "hosts" if flag.name == "host" else flag.name.replace("-", "_")
+        field = _FIELDS.get(flag.name) or flag.name.replace("-", "_")
         if not options.is_set(flag.name) or field == "config_file":
             continue
         if field == "nofile":
@@ -254,6 +257,7 @@ FLAGS = (
     Flag(
         "sandbox-pool", "", "int", "Number of network sandboxes to create in advance", default="4"
     ),
+    Flag("cdi-spec-dir", "", "list", "CDI specification directories to use"),
     Flag("add-runtime", "", "list", "Register an additional OCI compatible runtime (NAME=PATH)"),
     Flag(
         "default-profile",

@@ -91,6 +91,7 @@ def _snapshot(client: Client, options: Options) -> HostSnapshot:
     snapshot.trace_processes = not options.on("no-trace")
     snapshot.contents = options.on("contents")
     snapshot.networks = client.get("/networks")
+    snapshot.cdi_directories = client.get("/info")["CDISpecDirs"]
     snapshot.image_rules = ImagePolicyReader(client.get(POLICY))
     return snapshot
 

@@ -152,8 +152,8 @@ FLAGS = (
     Flag(
         "gpus",
         "",
-        "string",
-        "GPU devices to add to the container (refused: name device nodes with --device)",
+        "list",
+        "GPU devices to add to the container ('all' to pass all GPUs)",
         group=SECURITY,
     ),
     Flag("group-add", "", "list", "Add additional groups to join", group=SECURITY),

@@ -149,8 +149,8 @@ def _boolean(key: str, value: str, word: str) -> bool:
     raise _bad(word, f"invalid value for {key}: {value}")
 
 
-def fields(text: str) -> list[str]:
-    """Split one line of comma-separated values (RFC 4180 quoting).
+def fields(text: str, flag: str = "--mount") -> list[str]:
+    """Split the value of a flag, one line of comma-separated values (RFC 4180 quoting).
 
     :raises UsageError: when a quote is misplaced.
     """
@@ -167,7 +167,7 @@ def fields(text: str) -> list[str]:
                 current += character
         elif character == '"':
             if current:
-                raise _bad(text, "a quote inside an unquoted field")
+                raise _bad(text, "a quote inside an unquoted field", flag)
             quoted = True
         elif character == ",":
             result.append(current)
@@ -176,9 +176,9 @@ def fields(text: str) -> list[str]:
             current += character
         position += 1
     if quoted:
-        raise _bad(text, "a quote is not closed")
+        raise _bad(text, "a quote is not closed", flag)
     return [*result, current]
 
 
-def _bad(word: str, reason: str) -> UsageError:
-    return UsageError(f'invalid argument "{word}" for "--mount" flag: {reason}')
+def _bad(word: str, reason: str, flag: str = "--mount") -> UsageError:
+    return UsageError(f'invalid argument "{word}" for "{flag}" flag: {reason}')

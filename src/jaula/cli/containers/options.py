@@ -150,7 +150,10 @@ def _host(options: Options) -> dict[str, Any]:
     if options.is_set("ulimit"):
         host["Ulimits"] = [ulimit(word) for word in texts("ulimit")]
     if options.is_set("device"):
-        host["Devices"] = [_device(word) for word in texts("device")]
+        cdi = [word for word in texts("device") if _is_cdi_name(word)]
+        host["Devices"] = [_device(word) for word in texts("device") if word not in cdi]
+        if cdi:
+            host["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": cdi}]
     return host
 
 
@@ -352,6 +355,13 @@ def ulimit(word: str) -> dict[str, Any]:
     return {"Name": name, "Soft": low, "Hard": high}
 
 
+def _is_cdi_name(word: str) -> bool:
+    """Return whether a device has the form ``vendor.com/class=name``."""
+    kind, equals, name = word.partition("=")
+    vendor, slash, kind_class = kind.partition("/")
+    return bool(equals and slash and vendor and kind_class and name) and "/" not in kind_class
+
+
 def _device(word: str) -> dict[str, str]:
     parts = word.split(":")
     rights = "rwm"
@@ -385,7 +395,10 @@ def _add_device_limits(options: Options, host: dict[str, Any]) -> None:
             words = options.texts(flag)
             host[name] = [_device_limit(word, flag, member) for word in words]
     if options.is_set("gpus"):
-        host["DeviceRequests"] = [{"Count": -1, "Capabilities": [["gpu"]]}]
+        from jaula.cli.containers import gpus
+
+        requests = [gpus.request(word) for word in options.texts("gpus")]
+        host["DeviceRequests"] = [*requests, *host.get("DeviceRequests", ())]
     content_trust.check(options)
     if options.is_set("link-local-ip"):
         raise UsageError("link-local addresses are not supported; use --ip or --ip6")

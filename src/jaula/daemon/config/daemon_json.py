@@ -145,6 +145,17 @@ def _number(field: str) -> Callable[[str, Any], dict[str, object]]:
     return lambda key, value: {field: read_integer(key, value)}
 
 
+def _directories(field: str) -> Callable[[str, Any], dict[str, object]]:
+    def read(key: str, value: Any) -> dict[str, object]:
+        directories = read_strings(key, value)
+        for directory in directories:
+            if not directory.startswith("/"):
+                raise type_error(key, "absolute paths", directory)
+        return {field: tuple(directories)}
+
+    return read
+
+
 def _flag(key: str, value: object) -> dict[str, object]:
     if not isinstance(value, bool):
         raise type_error(key, "true or false", value)
@@ -231,5 +242,6 @@ SETTINGS: dict[str, Setting] = {
     "audit-head": Setting(("audit-head",), _text("audit_head")),
     "audit-head-interval": Setting(("audit-head-interval",), _number("audit_head_interval")),
     "durability": Setting(("durability",), _text("durability")),
+    "cdi-spec-dirs": Setting(("cdi-spec-dir",), _directories("cdi_spec_dirs")),
     "sandbox-pool": Setting(("sandbox-pool",), _number("sandbox_pool")),
 }

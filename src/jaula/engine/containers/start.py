@@ -54,13 +54,15 @@ from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord, StartIntent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from jaula.cgroups.protocol import Cgroup
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
     from jaula.engine.volumes.staged_mounts import StagedMounts
     from jaula.runtime.protocol import Event, ExternalRuntime
+    from jaula.security.cdi import ContainerEdits
+    from jaula.spec.api import DeviceRequest
     from jaula.state.records import MountRecord, Namespaces
 
 
@@ -327,6 +329,7 @@ class Starter:
         uids, gids = self._maps(record, resources)
         run_dir = paths.container_run(record.id)
         user = self._users.of(record)
+        requests = resolved.resources.device_requests
         inputs = SpecInputs(
             container_id=record.id,
             cgroup_path=cgroup_path(services, record),
@@ -348,6 +351,7 @@ class Starter:
             level=record.level,
             shared_shm=self._shared_shm(record),
             devices=_host_devices() if resolved.security.privileged and modes.user.host else (),
+            edits=_device_edits(services.config.cdi_spec_dirs, requests) if requests else (),
         )
         confinement = security.decide(resolved, inputs.host, external=runtime is not None)
         document = encode(spec.build(body, resolved, inputs, confinement))
@@ -432,6 +436,16 @@ def _root(services: Services, record: ContainerRecord) -> RootSource:
     if record.build and isinstance(root, OverlayRoot):
         return msgspec.structs.replace(root, volatile=True)
     return root
+
+
+def _device_edits(
+    directories: Sequence[str], requests: Sequence[DeviceRequest]
+) -> tuple[ContainerEdits, ...]:
+    """Return what the requested devices need, from the files that the host has now."""
+    from jaula.security import cdi
+
+    devices = cdi.read(directories)
+    return devices.edits(devices.select(requests))
 
 
 def cgroup_path(services: Services, record: ContainerRecord) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from jaula.security.lsm.selinux import Types
 from jaula.spec.runtime import IDMapping
 from jaula.state.records import MountRecord
+
+if TYPE_CHECKING:
+    from jaula.security.cdi import ContainerEdits
 
 
 class HostFacts(msgspec.Struct, frozen=True):
@@ -68,3 +73,4 @@ class SpecInputs(msgspec.Struct, frozen=True):
     level: str = ""  # SELinux level of the container
     shared_shm: str | None = None  # host path of a /dev/shm that containers share
     devices: tuple[str, ...] = ()  # host device nodes that a privileged container gets
+    edits: tuple[ContainerEdits, ...] = ()  # of the requested CDI devices

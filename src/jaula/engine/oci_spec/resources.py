@@ -142,10 +142,10 @@ def _check_others(limits: api.Resources, host: HostFacts) -> list[str]:
             hint="use --device-read-bps, --device-write-bps",
         )
     if limits.device_requests:
-        raise InvalidRequest(
-            "could not select device driver: GPU and other device requests need a driver",
-            hint="name device nodes with --device",
-        )
+        from jaula.security import cdi
+
+        for request in limits.device_requests:
+            cdi.check_request(request)
     rlimits(limits, (0, 0))
     if (limits.blkio_weight or limits.blkio_weight_device) and not host.io_weights:
         reason = "Your kernel does not support Block I/O weight or the cgroup is not mounted."

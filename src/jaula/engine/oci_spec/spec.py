@@ -94,6 +94,10 @@ def build(
             readonly_paths=confinement.readonly,
         ),
     )
+    if inputs.edits:
+        from jaula.security import cdi
+
+        spec = cdi.apply(spec, inputs.edits)
     for module, request in _modules(inputs, confinement):
         spec = module.confine(spec, request)
     return spec

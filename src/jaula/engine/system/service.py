@@ -8,7 +8,7 @@ import platform
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
@@ -119,7 +119,10 @@ class System:
             "Architecture": platform.machine(),
             "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": _registries(services.config.registry),
-            "CDISpecDirs": [],
+            "CDISpecDirs": list(services.config.cdi_spec_dirs),
+            "DiscoveredDevices": await asyncio.to_thread(
+                _discovered_devices, services.config.cdi_spec_dirs
+            ),
             "KernelMemoryTCP": False,
             "NCPU": len(host.online_cpus),
             "MemTotal": host.total_memory,
@@ -187,6 +190,15 @@ class System:
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield past and new events; see :class:`jaula.engine.model.events.EventBus`."""
         return self._services.events.stream(since, until, filters)
+
+
+def _discovered_devices(directories: Sequence[str]) -> list[dict[str, str]]:
+    """Return the devices that CDI files define; the reader is loaded if there is a directory."""
+    if not any(os.path.isdir(directory) for directory in directories):
+        return []
+    from jaula.security import cdi
+
+    return [{"Source": cdi.DRIVER, "ID": name} for name in cdi.read(directories).names]
 
 
 def _registries(config: RegistryConfig) -> dict[str, Any]:
