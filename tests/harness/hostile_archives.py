@@ -132,7 +132,7 @@ def make_canary(tree: Path) -> Path:
 
 
 def fingerprint(top: Path, excluded: str = "") -> dict[str, Any]:
-    """Return all metadata of a tree.
+    """Return all metadata of a tree. A file's content cannot change without its ctime.
 
     The engine's own files, and names that contain ``excluded``, are left out.
     """
@@ -143,14 +143,16 @@ def fingerprint(top: Path, excluded: str = "") -> dict[str, Any]:
         if excluded and excluded in str(path):
             continue
         facts = path.lstat()
-        content = path.read_bytes() if stat.S_ISREG(facts.st_mode) else b""
+        content = ""
         kept: tuple[int, ...] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_rdev)
         if not stat.S_ISDIR(facts.st_mode):
             kept += (facts.st_nlink, facts.st_size)
-            if path.name != "index.json":  # rewritten with the same content
-                kept += (facts.st_mtime_ns,)
+            if path.name == "index.json":  # rewritten with the same content
+                content = digest(path.read_bytes())
+            else:
+                kept += (facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns)
         names = os.listxattr(path, follow_symlinks=False)
-        result[str(path)] = (kept, digest(content), names)
+        result[str(path)] = (kept, content, names)
     return result
 
 

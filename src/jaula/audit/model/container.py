@@ -10,8 +10,8 @@ ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, DeviceRequests, Memory, Memo
 MemoryReservation, MemorySwappiness, OomKillDisable, NanoCpus, CpuQuota, CpuPeriod, CpuShares,
 CpusetCpus, CpusetMems, BlkioWeight, BlkioWeightDevice, the four BlkioDevice rates, PidsLimit,
 Sysctls. Of the documents of its exec sessions: ``Running``, ``Pid`` and
-``ProcessConfig.privileged``. The other document is the OCI spec that the runtime received. Spec and request are also compared: a spec that is weaker than
-the request fails.
+``ProcessConfig.privileged``. The other document is the OCI spec that the runtime received. Spec
+and request are also compared: a spec that is weaker than the request fails.
 
 The effective state is read from /proc and the cgroup file systems, never requested from the engine.
 """

@@ -46,9 +46,14 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> None:
+    """Close the descriptors that tests of other modules have left to the collector."""
+    gc.collect()
+
+
 @pytest.fixture
 def resolve(root: Path) -> Iterator[Resolve]:
-    gc.collect()  # a test before this one may have left descriptors to the collector
     fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
     before = len(os.listdir("/proc/self/fd"))
     yield lambda user, groups=(): resolve_user(fd, user, groups)
