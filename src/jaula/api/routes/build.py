@@ -1,8 +1,8 @@
-"""Builds: ``/build``, the build cache, and the build session of a client.
+"""Builds: ``/build``, the build cache, the build session of a client, and BuildKit's protocol.
 
-Source: Docker Engine API 1.45, ``ImageBuild``, ``BuildPrune``. A request for BuildKit
-(``version=2``) is rejected; the docker command sends one only if ``/_ping`` announces BuildKit.
-``POST /grpc`` and ``/session`` do not exist: a client that gets 404 there works without BuildKit.
+Source: Docker Engine API 1.45, ``ImageBuild``, ``BuildPrune``, ``Session``. ``POST /grpc`` and
+``/session`` leave HTTP/1.1 for gRPC (:mod:`jaula.buildkit`). ``POST /build`` with ``version=2``,
+which clients of Docker 18 to 22 send for BuildKit, is rejected.
 """
 
 from __future__ import annotations
@@ -140,23 +140,61 @@ async def session(request: Request) -> Answer:
     async def take(descriptor: int, early: bytes) -> None:
         await builds.session(id, descriptor, early)
 
-    return HijackResponse(b"", take, lambda error: b"", _HEAD)
+    return HijackResponse(b"", take, lambda error: b"", _head(PROTOCOL))
 
 
-_HEAD = b"\r\n".join(
-    (
-        b"HTTP/1.1 101 Switching Protocols",
-        b"Connection: Upgrade",
-        b"Upgrade: " + PROTOCOL.encode(),
-        *(name + b": " + value for name, value in HEADERS),
-        b"",
-        b"",
+async def grpc(request: Request) -> Answer:
+    """Serve BuildKit's API over gRPC: ``POST /grpc``, upgraded to HTTP/2."""
+    _check_upgrade(request)
+    engine = request.engine
+
+    async def take(descriptor: int, early: bytes) -> None:
+        from jaula.buildkit import server  # loads gRPC and protobuf, which few engines need
+
+        await server.serve(descriptor, early, engine)
+
+    return HijackResponse(b"", take, lambda error: b"", _head(_H2C))
+
+
+async def buildkit_session(request: Request) -> Answer:
+    """Open a session, on which the engine calls the client: ``POST /session``, over HTTP/2."""
+    _check_upgrade(request)
+    id, engine = request.header(b"x-docker-expose-session-uuid"), request.engine
+    engine.builds.check_session(id)
+
+    async def take(descriptor: int, early: bytes) -> None:
+        from jaula.buildkit import server
+
+        await server.serve_session(descriptor, early, engine, id)
+
+    return HijackResponse(b"", take, lambda error: b"", _head(_H2C))
+
+
+def _check_upgrade(request: Request) -> None:
+    if request.header(b"upgrade").lower() != _H2C:
+        raise InvalidRequest("gRPC needs an upgrade", hint=f"send Upgrade: {_H2C}")
+
+
+def _head(protocol: str) -> bytes:
+    return b"\r\n".join(
+        (
+            b"HTTP/1.1 101 Switching Protocols",
+            b"Connection: Upgrade",
+            b"Upgrade: " + protocol.encode(),
+            *(name + b": " + value for name, value in HEADERS),
+            b"",
+            b"",
+        )
     )
-)
+
+
+_H2C = "h2c"
 
 ROUTES: Routes = (
     ("POST", "/build", build),
     ("POST", "/build/prune", prune),
     ("POST", "/build/cancel", cancel),
     ("POST", "/build/session", session),
+    ("POST", "/grpc", grpc),
+    ("POST", "/session", buildkit_session),
 )

@@ -11,6 +11,7 @@ from jaula.engine.builder.cache import BuildCache
 from jaula.engine.builder.client_session import ClientSessions
 from jaula.engine.builder.job import BuildServices, RunningBuilds
 from jaula.engine.builder.mounts.cache_dirs import CacheDirs
+from jaula.engine.builder.result import BuildResults
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Builds:
             cache_dirs=CacheDirs(services.config.paths),
             sessions=self.sessions,
             running=RunningBuilds(),
+            results=BuildResults(),
             cleanups=BackgroundTasks(log, "cleaning up after a build"),
             work=services.config.paths.root / "build" / "work",
         )
@@ -89,6 +91,10 @@ class Builds:
         :raises NotFound: when no build of this id and owner is running.
         """
         self._shared.running.cancel(build_id, owner)
+
+    def release(self, result: str, owner: str) -> None:
+        """Release a result that a build has kept for others."""
+        self._shared.results.release(owner, result)
 
     async def prune(self, options: PruneOptions) -> Document:
         """Remove entries of the build cache and return Docker's answer.
