@@ -19,7 +19,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaula.buildkit.messages import decoder
@@ -35,9 +35,9 @@ from jaula.buildkit.proto import gateway_pb2 as gateway
 from jaula.buildkit.proto import ops_pb2 as ops
 from jaula.buildkit.proto import types_pb2 as types
 from jaula.buildkit.session import LIMITS, ClientSession
-from jaula.buildkit.status import BuildStatus
+from jaula.buildkit.status import BuildStatus, exit_text
 from jaula.engine.threads import shielded
-from jaula.errors import InvalidRequest, JaulaError, Unavailable
+from jaula.errors import InvalidRequest, JaulaError, StepFailed, Unavailable
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import Code, GrpcError
@@ -58,6 +58,7 @@ _MAX_JOBS = 64  # builds of one connection at a time
 _MAX_RESULTS = 256  # of one connection
 _MAX_UNREAD = 4096  # progress messages of a build
 _MAX_REF = 128  # characters
+_SOURCE = "github.com/moby/buildkit/errdefs.Source+json"
 _NANOSECONDS = 1_000_000_000
 
 _FRONTEND_CAPS = (
@@ -68,6 +69,7 @@ _FRONTEND_CAPS = (
     "importcaches",
     "frontend.inputs",
     "frontend.caps",
+    "reference.output",
     "gateway.solve.metadata",
     "gateway.solve.evaluate",
     "gateway.evaluate",
@@ -265,18 +267,18 @@ class _BuildKit:
         self, call: Call, request: control.DiskUsageRequest
     ) -> control.DiskUsageResponse:
         documents = await self._engine.builds.usage()
-        records = [_usage_record(document) for document in documents]
+        filters = _filters(request.filter)
+        records = [
+            _usage_record(document)
+            for document in documents
+            if all(_matches(document, name, values) for name, values in filters.items())
+        ]
         return control.DiskUsageResponse(record=records)
 
     async def _prune(self, call: Call) -> AsyncIterator[control.UsageRecord]:
         request: control.PruneRequest = await call.request()
         before = {str(d["ID"]): d for d in await self._engine.builds.usage()}
-        filters: dict[str, list[str]] = {}
-        for text in request.filter:
-            name, equals, value = text.partition("==")
-            if not equals:
-                name, _, value = text.partition("=")
-            filters.setdefault(name.rstrip("~"), []).append(value)
+        filters = _filters(request.filter)
         if request.keepDuration > 0:
             filters["until"] = [f"{request.keepDuration // _NANOSECONDS}s"]
         keep = request.reservedSpace or request.maxUsedSpace
@@ -324,7 +326,7 @@ class _BuildKit:
                 await job.returned
             error = ""
         except JaulaError as failure:
-            failed = _failure(failure)
+            failed = _failure(failure, job)
             error = failed.message
             raise failed from None
         except GrpcError as failure:
@@ -375,7 +377,7 @@ class _BuildKit:
                 job, request.Frontend, request.FrontendOpt, request.FrontendInputs
             )
         except JaulaError as error:
-            raise _failure(error) from None
+            raise _failure(error, job) from None
         return _solved(result)
 
     async def _run(
@@ -481,13 +483,50 @@ def _solved(result: str) -> gateway.SolveResponse:
     source = ops.Op(source=ops.SourceOp(identifier=RESULT + result)).SerializeToString()
     digest = "sha256:" + hashlib.sha256(source).hexdigest()
     last = ops.Op(inputs=[ops.Input(digest=digest)]).SerializeToString()
-    reference = gateway.Ref(id=result, **{"def": ops.Definition(ops=[source, last])})
+    definition = ops.Definition(ops=[source, last])
+    for operation in (source, last):  # clients expect an entry for each
+        name = "sha256:" + hashlib.sha256(operation).hexdigest()
+        definition.metadata[name].CopyFrom(ops.OpMetadata())
+    reference = gateway.Ref(id=result, **{"def": definition})
     return gateway.SolveResponse(result=gateway.Result(ref=reference))
 
 
-def _failure(error: JaulaError) -> GrpcError:
-    """Return the failure of a build. Clients print the name of any other code before the text."""
-    return GrpcError(Code.UNKNOWN, str(error))
+def _failure(error: JaulaError, job: _Job) -> GrpcError:
+    """Return the failure of a build, with its place in the Dockerfile, in BuildKit's words.
+
+    Clients print the name of any code but UNKNOWN before the text.
+    """
+    text = str(error)
+    if isinstance(error, StepFailed) and error.command:
+        text = exit_text(error.command, error.exit_code)
+    status = types.Status(code=Code.UNKNOWN, message=text)
+    if source := job.status.source_detail():
+        status.details.add(type_url=_SOURCE, value=source)
+    return GrpcError(Code.UNKNOWN, text, status.SerializeToString())
+
+
+def _filters(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Return filters by name. A text has several, in containerd's form: ``NAME==VALUE,...``."""
+    filters: dict[str, list[str]] = {}
+    for text in texts:
+        for part in filter(None, text.split(",")):
+            name, _, value = part.partition("=")
+            filters.setdefault(name.rstrip("~"), []).append(value.removeprefix("="))
+    return filters
+
+
+def _matches(document: Document, name: str, values: list[str]) -> bool:
+    """Return whether an entry of the cache matches one of the values of a filter.
+
+    :raises GrpcError: when the filter is not known.
+    """
+    fields = {"id": "ID", "type": "Type", "description": "Description"}
+    flags = {"inuse": "InUse", "shared": "Shared"}
+    if name in flags:
+        return bool(document[flags[name]])
+    if name not in fields:
+        raise GrpcError(Code.INVALID_ARGUMENT, f"unknown filter {name[:64]!r}")
+    return str(document[fields[name]]) in values
 
 
 def _usage_record(document: Document) -> control.UsageRecord:

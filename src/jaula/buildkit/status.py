@@ -10,7 +10,10 @@ Pure, except for the clock that the caller passes. Source: moby/buildkit ``clien
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
+
+import msgspec
 
 from jaula.buildkit.proto.control_pb2 import StatusResponse, Vertex, VertexStatus
 
@@ -33,6 +36,7 @@ class BuildStatus:
         self._internal = ""  # the key of the last internal vertex
         self._dockerfile = ("Dockerfile", b"")
         self._several = False  # stages
+        self.failed = (0, 0)  # the lines of the step that failed
         self.steps = self.cached = self.warnings = 0
 
     def take(self, message: Document, now: int) -> StatusResponse | None:
@@ -53,6 +57,19 @@ class BuildStatus:
         elif "stream" in message:
             self._log(response, about, str(message["stream"]), now)
         return response if response.ByteSize() else None
+
+    def source_detail(self) -> bytes:
+        """Return the place of the failure in the Dockerfile, which clients print; empty without.
+
+        Source: moby/buildkit ``solver/errdefs`` (``Source``, as JSON).
+        """
+        first, last = self.failed
+        if not first:
+            return b""
+        name, text = self._dockerfile
+        lines = {"start": {"line": first}, "end": {"line": last}}
+        source = {"info": {"filename": name, "data": text}, "ranges": [lines]}
+        return msgspec.json.encode(source)
 
     def close(self, error: str, now: int) -> StatusResponse:
         """Return the end of all vertexes that have not ended, after a failure or cancellation."""
@@ -117,10 +134,17 @@ class BuildStatus:
             stage_name += " " if stage_name else ""
             key = f"step {stage} {about['step']}"
             self._current[stage] = key
-            self._begin(response, key, f"[{stage_name}{place}/{count}] {about['text']}", now)
+            text = str(about["text"])
+            if about.get("word") == "FROM":
+                text = re.sub(r" AS \S+\Z", "", text, flags=re.IGNORECASE)
+            self._begin(response, key, f"[{stage_name}{place}/{count}] {text}", now)
             self.steps += 1
             return
         error = str(about.get("error") or "")
+        if about.get("command"):
+            error = exit_text(str(about["command"]), int(about["code"]))
+        if lines := about.get("location"):
+            self.failed = int(lines["first"]), int(lines["last"])
         hidden = self._hidden.pop(stage, None)
         if hidden is not None:
             if state != "failed":
@@ -194,6 +218,11 @@ class BuildStatus:
         place = warning.ranges.add()
         place.start.line = int(lines.get("first") or 0)
         place.end.line = int(lines.get("last") or 0)
+
+
+def exit_text(command: str, code: int) -> str:
+    """Return BuildKit's words for a program that failed."""
+    return f'process "{command}" did not complete successfully: exit code: {code}'
 
 
 def _is_engine_line(text: str) -> bool:

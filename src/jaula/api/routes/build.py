@@ -67,7 +67,8 @@ def _options(request: Request) -> BuildOptions:
     query = request.query
     if query.text("version") == "2":
         raise InvalidRequest(
-            "this engine builds without BuildKit", hint="set DOCKER_BUILDKIT=0, or use jaula build"
+            "POST /build with version=2 is not supported: BuildKit's clients use POST /grpc",
+            hint="update the client, or set DOCKER_BUILDKIT=0",
         )
     names = tuple(name for name in query.texts("t") if name)
     if len(names) > _MAX_NAMES:
@@ -140,7 +141,7 @@ async def session(request: Request) -> Answer:
     async def take(descriptor: int, early: bytes) -> None:
         await builds.session(id, descriptor, early)
 
-    return HijackResponse(b"", take, lambda error: b"", _head(PROTOCOL))
+    return HijackResponse(b"", take, lambda error: b"", _head(PROTOCOL), until_close=True)
 
 
 async def grpc(request: Request) -> Answer:
@@ -153,7 +154,22 @@ async def grpc(request: Request) -> Answer:
 
         await server.serve(descriptor, early, engine)
 
-    return HijackResponse(b"", take, lambda error: b"", _head(_H2C))
+    return HijackResponse(b"", take, lambda error: b"", _head(_H2C), until_close=True)
+
+
+async def http2(request: Request) -> Answer:
+    """Serve gRPC to a client that begins with HTTP/2: the first line of its preface is a request.
+
+    Source: RFC 9113 section 3.4. Only gRPC is served so; the rest of the API needs HTTP/1.1.
+    """
+    engine = request.engine
+
+    async def take(descriptor: int, early: bytes) -> None:
+        from jaula.buildkit import server
+
+        await server.serve(descriptor, _PREFACE + early, engine)
+
+    return HijackResponse(b"", take, lambda error: b"", b"", until_close=True)
 
 
 async def buildkit_session(request: Request) -> Answer:
@@ -167,7 +183,7 @@ async def buildkit_session(request: Request) -> Answer:
 
         await server.serve_session(descriptor, early, engine, id)
 
-    return HijackResponse(b"", take, lambda error: b"", _head(_H2C))
+    return HijackResponse(b"", take, lambda error: b"", _head(_H2C), until_close=True)
 
 
 def _check_upgrade(request: Request) -> None:
@@ -189,6 +205,7 @@ def _head(protocol: str) -> bytes:
 
 
 _H2C = "h2c"
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
 ROUTES: Routes = (
     ("POST", "/build", build),
@@ -196,5 +213,6 @@ ROUTES: Routes = (
     ("POST", "/build/cancel", cancel),
     ("POST", "/build/session", session),
     ("POST", "/grpc", grpc),
+    ("PRI", "/", http2),
     ("POST", "/session", buildkit_session),
 )

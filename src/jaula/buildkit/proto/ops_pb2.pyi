@@ -17,10 +17,23 @@ class Platform(_message.Message):
     def __init__(self, Architecture: _Optional[str] = ..., OS: _Optional[str] = ..., Variant: _Optional[str] = ...) -> None: ...
 
 class Definition(_message.Message):
-    __slots__ = ("ops",)
+    __slots__ = ("ops", "metadata")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: OpMetadata
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[OpMetadata, _Mapping]] = ...) -> None: ...
     OPS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     ops: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, ops: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    metadata: _containers.MessageMap[str, OpMetadata]
+    def __init__(self, ops: _Optional[_Iterable[bytes]] = ..., metadata: _Optional[_Mapping[str, OpMetadata]] = ...) -> None: ...
+
+class OpMetadata(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Op(_message.Message):
     __slots__ = ("inputs", "source")

@@ -200,7 +200,7 @@ class Build:
         """Find a base image, as an internal step for clients that show these."""
         if self._options.local is None:
             return await self._sources.image(name, platform, channel.put)
-        title = f"load metadata for {parse_reference(name)}"
+        title = f"load metadata for {parse_reference(name).canonical}"
         await channel.put(local_context.started(title))
         try:
             image = await self._sources.image(name, platform, channel.put)

@@ -17,7 +17,7 @@ from jaula.engine.threads import in_thread, produce
 from jaula.errors import InvalidRequest
 from jaula.images.archive.save import layer_chunks
 from jaula.images.archive.write import write_archive
-from jaula.images.reference import familiar
+from jaula.images.reference import familiar, parse
 from jaula.storage.tar.writer import write_tree
 
 if TYPE_CHECKING:
@@ -107,9 +107,9 @@ class Exporter:
         await self._step(title, f"writing image {image.id}")
         response[_CONFIG_DIGEST] = response[_DIGEST] = image.id
         if export.names:
-            response[_NAME] = ",".join(export.names)
+            response[_NAME] = ",".join(parse(name).canonical for name in export.names)
             for name in export.names:
-                await self._step(title, f"naming to {name}")
+                await self._step(title, f"naming to {parse(name).canonical}")
         if export.push:
             await self._push(export, title, response)
         return image
@@ -147,7 +147,7 @@ class Exporter:
         digest = "sha256:" + hashlib.sha256(self._config).hexdigest()
         metadata = {_CONFIG_DIGEST: digest, _DIGEST: digest}
         if export.names:
-            metadata[_NAME] = ",".join(export.names)
+            metadata[_NAME] = ",".join(parse(name).canonical for name in export.names)
         response.update(metadata)
         await self._session.send_file(export.id, metadata, self._image_archive(export))
 

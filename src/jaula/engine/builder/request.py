@@ -86,7 +86,7 @@ async def run_request(
             if text is not None:
                 sources.has_context = False
                 dockerfile = ContextLocation(NAMES[0], text)
-        elif options.local is None:
+        elif options.local is None or options.remote == _FROM_SESSION:
             await unpack_context(stream, context, cancellation)
         if options.local is not None and sources.local is not None:
             async for message in receive_dockerfile(sources.local, options):

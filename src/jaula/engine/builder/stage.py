@@ -16,6 +16,7 @@ from jaula.engine.builder.mounts.attach import StepMounts
 from jaula.engine.builder.mounts.resolve import StepMountRequests
 from jaula.engine.builder.sources import requested_platform
 from jaula.engine.threads import in_own_thread, in_thread, shielded
+from jaula.errors import StepFailed
 from jaula.images.build.copy import CopyOperation, prepare
 from jaula.images.build.dockerfile import ast
 from jaula.images.build.dockerfile.apply import Scope, change, shell_command
@@ -48,6 +49,7 @@ class StageRun:
         self._channel = channel
         self._first = self._number = first
         self._positions = _positions(planned, first)
+        self._instruction: Instruction = planned.stage.base
         self._state = ImageState()
         self._scope = Scope(job.graph)
         name = planned.stage.name.lower()
@@ -78,13 +80,18 @@ class StageRun:
                 await self._run_instruction(instruction)
                 await self._end_step()
         except Exception as error:
-            await self._channel.put_state("failed", error=str(error))
+            lines = msgspec.to_builtins(self._instruction.location)
+            exit_of = {}
+            if isinstance(error, StepFailed):
+                exit_of = {"command": error.command, "code": error.exit_code}
+            await self._channel.put_state("failed", error=str(error), location=lines, **exit_of)
             raise
         finally:
             self._channel.close()
         return StageResult(self._state, self._scope)
 
     async def _begin_step(self, instruction: Instruction) -> None:
+        self._instruction = instruction
         await self._channel.begin_step(
             self._number,
             self._job.step_count,
