@@ -53,7 +53,7 @@ _FIN = Packet(type=Packet.PACKET_FIN).SerializeToString()
 class _Wanted:
     """A file whose content was requested."""
 
-    __slots__ = ("complete", "exists", "mode", "path", "size", "time")
+    __slots__ = ("complete", "exists", "mode", "path", "premade", "size", "time")
 
     def __init__(self, path: bytes, entry: Stat) -> None:
         self.path = path
@@ -61,6 +61,7 @@ class _Wanted:
         self.mode = mode_of(entry.mode)
         self.time = entry.modTime
         self.exists = False
+        self.premade = False  # with another mode
         self.complete = False
 
 
@@ -97,11 +98,13 @@ class FilesReceiver:
         self._levels = [_Level(b"", os.dup(root), old)]
         self._wanted: dict[int, _Wanted] = {}
         self._by_path: dict[bytes, _Wanted] = {}
+        self._parent = b"", os.dup(root)  # the directory of the last file that was opened
         self._open: dict[int, int] = {}  # descriptors of files that are written, oldest first
         self._directories: list[tuple[bytes, int]] = []  # with their times
         self._count = 0
         self._path_bytes = 0
         self._unchecked = 0
+        self._hidden = _hidden_bits()
         self._all_known = False
         self._ending = False
 
@@ -110,6 +113,9 @@ class FilesReceiver:
         for level in self._levels:
             level.close()
         self._levels.clear()
+        if self._parent[1] >= 0:
+            os.close(self._parent[1])
+            self._parent = b"", -1
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
@@ -266,11 +272,11 @@ class FilesReceiver:
             try:
                 _set_xattrs(descriptor, entry)
                 if entry.size == 0:
-                    _complete(descriptor, wanted)
+                    _complete(descriptor, wanted, 0o7777)
                     return
             finally:
                 os.close(descriptor)
-            wanted.exists = True
+            wanted.exists = wanted.premade = True
         self._wanted[number] = self._by_path[path] = wanted
         self._send(Packet(type=Packet.PACKET_REQ, ID=number).SerializeToString())
 
@@ -305,7 +311,7 @@ class FilesReceiver:
         if data:
             _write(descriptor, data)
         if not data or len(data) == wanted.size:
-            _complete(descriptor, wanted)
+            _complete(descriptor, wanted, 0o7777 if wanted.premade else self._hidden)
             wanted.complete = True
             os.close(self._open.pop(number))
 
@@ -314,8 +320,14 @@ class FilesReceiver:
         if not wanted.exists:
             flags |= os.O_CREAT | os.O_EXCL
             wanted.exists = True
-        mode = 0o600 if flags & os.O_CREAT else 0
-        return paths.openat2(self._root, wanted.path, flags, mode, resolve=_BENEATH)
+        directory, _, name = wanted.path.rpartition(b"/")
+        if directory != self._parent[0]:
+            descriptor = paths.openat2(
+                self._root, directory or b".", os.O_PATH | os.O_DIRECTORY, resolve=_BENEATH
+            )
+            os.close(self._parent[1])
+            self._parent = directory, descriptor
+        return os.open(name, flags, wanted.mode & 0o777, dir_fd=self._parent[1])
 
     def _keep_open(self, number: int, descriptor: int) -> None:
         if len(self._open) >= _MAX_OPEN:
@@ -364,6 +376,19 @@ def _write(descriptor: int, data: bytes) -> None:
         written += os.write(descriptor, memoryview(data)[written:])
 
 
-def _complete(descriptor: int, wanted: _Wanted) -> None:
-    os.fchmod(descriptor, wanted.mode)
+def _hidden_bits() -> int:
+    """Return the bits of a mode that a new file does not get: umask(2) and special bits.
+
+    Only a change of the umask returns it, which would concern all threads. proc(5): ``Umask``.
+    """
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("Umask:"):
+                return 0o7000 | int(line.split()[1], 8)
+    return 0o7777
+
+
+def _complete(descriptor: int, wanted: _Wanted, hidden: int) -> None:
+    if wanted.mode & hidden:  # it was not created with this mode
+        os.fchmod(descriptor, wanted.mode)
     os.utime(descriptor, ns=(wanted.time, wanted.time))

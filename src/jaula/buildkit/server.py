@@ -100,11 +100,13 @@ async def serve(descriptor: int, early: bytes, engine: Backend) -> None:
             connection.close()
 
 
-async def serve_session(descriptor: int, early: bytes, engine: Backend, id: str) -> None:
+async def serve_session(
+    descriptor: int, early: bytes, engine: Backend, id: str, shared_key: str
+) -> None:
     """Keep a session of a client until it leaves. This owns ``descriptor``."""
     with socket.socket(fileno=descriptor) as sock:
         channel = Channel(LIMITS)
-        session = ClientSession(engine.builds.owner, channel)
+        session = ClientSession(engine.builds.owner, shared_key, channel)
         with engine.builds.opened_session(id, session):
             running = asyncio.ensure_future(channel.run(sock, early))
             try:

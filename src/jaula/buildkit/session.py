@@ -41,6 +41,7 @@ _CALL_TIMEOUT = 60.0  # seconds for an answer
 _IDLE_TIMEOUT = 120.0  # seconds without a packet of a transfer
 _PROGRESS_INTERVAL = 0.2  # seconds between two reports of a transfer
 _SEND_CHUNK = 1 << 20  # bytes of one message of a file
+_MAX_KEY = 1024  # characters
 _UPLOAD_LIMIT = 64 << 30  # bytes
 _DIFF_COPY, _SEND_DIFF_COPY = (
     "/moby.filesync.v1.FileSync/DiffCopy",
@@ -52,13 +53,18 @@ _HUB, _HUB_HOST = "docker.io", "registry-1.docker.io"
 class ClientSession:
     """One session connection of a client."""
 
-    def __init__(self, owner: str, channel: Channel) -> None:
+    def __init__(self, owner: str, shared_key: str, channel: Channel) -> None:
         self._owner = owner
+        self._shared_key = shared_key[:_MAX_KEY]
         self._channel = channel
 
     @property
     def owner(self) -> str:
         return self._owner
+
+    @property
+    def shared_key(self) -> str:
+        return self._shared_key
 
     def close(self) -> None:
         """End the connection; every request fails."""

@@ -40,6 +40,8 @@ from jaula.grpc.errors import Code, GrpcError, decode_message, parse_code
 
 HIGH_WATER = 1 << 20  # bytes that wait to be sent
 _CHUNK = 1 << 18  # bytes that are read at once
+_FEW, _MANY = 1 << 14, 3 << 16  # bytes of one read, between which a short pause gathers more
+_GATHER_SECONDS = 0.0005
 _FRAME_HEADER = 9  # bytes
 _MAX_FRAME = 16384  # bytes of payload: the default of SETTINGS_MAX_FRAME_SIZE, which is not raised
 _MESSAGE_HEADER = 5  # bytes
@@ -305,12 +307,15 @@ class Connection:
         buffer = bytearray(_CHUNK)
         view = memoryview(buffer)
         data: bytes | memoryview = early
+        size = 0
         try:
             while self._error is None:
                 if data:
                     self._receive(data)
                     self._flush()
                     await self.drain()
+                if _FEW <= size < _MANY:
+                    await asyncio.sleep(_GATHER_SECONDS)
                 size = await loop.sock_recv_into(sock, buffer)
                 if not size:
                     return

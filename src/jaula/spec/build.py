@@ -49,7 +49,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     The remaining options are BuildKit's. ``local`` means that the engine asks the client for the
     context. ``exports`` None means an image in the store. ``no_cache_stages`` are stages that are
     not looked up in the cache. ``result`` is an id under which the result is kept for other builds
-    of the same caller. ``shared_key`` identifies a directory of the client over several builds.
+    of the same caller.
     """
 
     names: tuple[str, ...] = ()
@@ -75,7 +75,6 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     exports: tuple[BuildExport, ...] | None = None
     no_cache_stages: tuple[str, ...] = ()
     result: str = ""
-    shared_key: str = ""
 
 
 class PruneOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -177,11 +177,12 @@ async def buildkit_session(request: Request) -> Answer:
     _check_upgrade(request)
     id, engine = request.header(b"x-docker-expose-session-uuid"), request.engine
     engine.builds.check_session(id)
+    shared_key = request.header(b"x-docker-expose-session-sharedkey")
 
     async def take(descriptor: int, early: bytes) -> None:
         from jaula.buildkit import server
 
-        await server.serve_session(descriptor, early, engine, id)
+        await server.serve_session(descriptor, early, engine, id, shared_key)
 
     return HijackResponse(b"", take, lambda error: b"", _head(_H2C), until_close=True)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaula.engine.builder.cache import BuildCache
     from jaula.engine.builder.client_session import ClientSessions
     from jaula.engine.builder.image_state import ImageState, SourceDateEpoch
+    from jaula.engine.builder.local_directories import LocalDirectoryStore
     from jaula.engine.builder.mounts.cache_dirs import CacheDirs
     from jaula.engine.builder.result import BuildResult, BuildResults
     from jaula.engine.builder.sources import BuildSources
@@ -80,6 +81,7 @@ class BuildServices:
     sessions: ClientSessions
     running: RunningBuilds
     results: BuildResults
+    local_directories: LocalDirectoryStore
     cleanups: BackgroundTasks
     work: Path
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import asyncio
     from pathlib import Path
 
+    from jaula.engine.builder.local_directories import LocalDirectoryStore
     from jaula.engine.builder.session import LocalSession, Report
     from jaula.images.build.context import ContextLocation
     from jaula.spec.build import BuildOptions, LocalDirectories
@@ -32,12 +33,18 @@ class LocalContext:
     """The directories of one client's build. ``directory`` belongs to the build."""
 
     def __init__(
-        self, session: LocalSession, directories: LocalDirectories, directory: Path
+        self,
+        session: LocalSession,
+        directories: LocalDirectories,
+        directory: Path,
+        store: LocalDirectoryStore,
     ) -> None:
         self.session = session
         self.directories = directories
         self.dockerfile: ContextLocation | None = None
         self._directory = directory
+        self._store = store
+        self._received: list[tuple[str, str]] = []  # names and paths
         self._excluded: tuple[str, ...] | None = None
         self._context: asyncio.Task[str] | None = None
 
@@ -119,13 +126,21 @@ class LocalContext:
         async def progress(document: Document) -> None:
             await report({"internal": title, "status": f"transferring {name}:", **document})
 
+        session = self.session
+        previous = self._store.previous(session.owner, session.shared_key, name)
         await report(started(title))
         try:
-            await self.session.receive_directory(name, path, excluded, "", progress)
+            await session.receive_directory(name, path, excluded, previous, progress)
         except Exception as error:
             await report(ended(title, str(error)))
             raise
+        self._received.append((name, path))
         await report(ended(title))
+
+    def keep(self) -> None:
+        """Keep what was received for the next build, when no step uses it any more. Blocks."""
+        for name, path in self._received:
+            self._store.keep(self.session.owner, self.session.shared_key, name, path)
 
     def _new_directory(self, name: str) -> str:
         path = self._directory / f"client-{name}"

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,10 @@ async def run_request(
             cancellation,
             quota,
             shared.results,
+            shared.local_directories,
         )
+        if sources.local is not None:
+            cleanup.before(sources.local.keep)
         if options.remote and options.remote != _FROM_SESSION:
             text = await fetch_context(options.remote, context, remotes, cancellation)
             if text is not None:
@@ -207,9 +210,16 @@ class _Cleanup:
         self.succeeded = False
         self._services = services
         self._directory = directory
+        self._work: list[Callable[[], None]] = []
+
+    def before(self, work: Callable[[], None]) -> None:
+        """Run ``work`` before the build's directory is removed."""
+        self._work.append(work)
 
     def run(self) -> None:
         """Remove the build's directory, and garbage after a failure. Runs in a thread."""
+        for work in self._work:
+            work()
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self.succeeded:
             self._services.images.collect()

@@ -65,7 +65,13 @@ class BuildSession(Protocol):
 
 
 class LocalSession(BuildSession, Protocol):
-    """A session whose client leaves it to the engine what it sends, and can receive results."""
+    """A session whose client leaves it to the engine what it sends, and can receive results.
+
+    ``shared_key`` is the client's key of its directories, the same in each build; '' without one.
+    """
+
+    @property
+    def shared_key(self) -> str: ...
 
     async def receive_files(self, name: str, path: str, only: tuple[str, ...]) -> None:
         """Receive some files of a client's directory, those that exist.

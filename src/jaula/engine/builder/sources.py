@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.builder.cache import StepResult
     from jaula.engine.builder.image_state import StageResult
+    from jaula.engine.builder.local_directories import LocalDirectoryStore
     from jaula.engine.builder.result import BuildResults
     from jaula.engine.builder.session import BuildSession, LocalSession
     from jaula.engine.images.registry import RegistryService
@@ -76,6 +77,7 @@ class BuildSources:
         cancellation: Cancellation,
         quota: Quota,
         results: BuildResults,
+        local_directories: LocalDirectoryStore,
     ) -> None:
         self.session = session
         self.remotes = remotes
@@ -83,7 +85,9 @@ class BuildSources:
         self.has_context = True
         self.local = None
         if options.local is not None and session is not None:
-            self.local = LocalContext(cast("LocalSession", session), options.local, directory)
+            self.local = LocalContext(
+                cast("LocalSession", session), options.local, directory, local_directories
+            )
         self._results = results
         self._services = services
         self._distribution = distribution
