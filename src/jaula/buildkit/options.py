@@ -11,16 +11,16 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto.ops_pb2 import Definition, Op
 from jaula.buildkit.session import UPLOAD_HOST
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.images.reference import parse
 from jaula.spec.api import HostConfig, Ulimit
-from jaula.spec.build import BuildExport, BuildOptions, LocalDirectories
+from jaula.spec.build import BuildExport, BuildOptions, LocalDirectories, is_builtin_frontend
 
 FRONTEND = "dockerfile.v0"
 _GATEWAY = "gateway.v0"
-_OWN = ("docker/dockerfile", "docker.io/docker/dockerfile")
 RESULT = "jaula-result://"
 """The source in a definition that stands for the result of another build."""
 
@@ -115,7 +115,7 @@ def check_frontend(frontend: str, attributes: Mapping[str, str]) -> None:
         image = attributes.get("source", "")
         if not image:
             frontend = f"{_GATEWAY} without an image"
-    if (image and not image.startswith(_OWN)) or frontend not in (FRONTEND, _GATEWAY):
+    if (image and not is_builtin_frontend(image)) or frontend not in (FRONTEND, _GATEWAY):
         raise Unsupported(
             f"the frontend {(image or frontend)[:128]!r} is not supported",
             hint="only dockerfile.v0, which is built in; no image is run as a frontend",
@@ -148,8 +148,12 @@ def result_of(definition: Definition | None) -> str:
 
     :raises Unsupported: when it is another definition: there is no solver.
     """
+    decode = decoder(Op)
     for data in definition.ops if definition is not None else ():
-        operation = Op.FromString(data)
+        try:
+            operation = decode(data)
+        except ValueError:
+            break
         if operation.source.identifier.startswith(RESULT):
             return operation.source.identifier.removeprefix(RESULT)
     raise Unsupported(

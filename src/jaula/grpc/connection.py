@@ -11,8 +11,9 @@ here only.
 
 What a peer can make the engine hold is bounded: ``Limits.window`` bytes of one stream that were
 received and not consumed, about ``Limits.held`` bytes of all streams together, and the bytes that
-wait to be sent. While more than :data:`HIGH_WATER` bytes wait to be sent, nothing is read: a
-peer that makes us answer (PING, SETTINGS, resets) has to read the answers.
+wait to be sent. Messages wait while :data:`HIGH_WATER` bytes are unsent. At four times as many,
+nothing is read: a peer that makes us answer (PING, SETTINGS, resets) has to read the answers.
+Messages alone do not reach that mark, so two such peers do not wait for each other.
 
 Source: RFC 9113 (6.1 DATA, 6.5.2 settings, 6.9 flow control), grpc/grpc ``doc/PROTOCOL-HTTP2.md``.
 CVE-2023-44487 (streams that are opened and reset) is why resets have a rate; CVE-2019-9518 (empty
@@ -254,9 +255,10 @@ class Connection:
         self._window = limits.window  # bytes that the peer may still send
         self._held = 0  # bytes that were received and not consumed
         self._unannounced = 0  # bytes that were received, for which the window was not extended
-        self._pending = bytearray()
+        self._pending = b""  # of an incomplete frame
         self._preface = 0 if accept is None else _PREFACE
         self._out = bytearray()
+        self._unsent = 0  # bytes, those that are being sent included
         self._writable = asyncio.Event()  # bytes wait to be sent
         self._last = asyncio.Event()  # nothing more will be sent
         self._drained = asyncio.Event()
@@ -264,15 +266,21 @@ class Connection:
         self._empty = 0
         self._resets: deque[float] = deque(maxlen=_RESETS)
         self._error: GrpcError | None = None
+        self._reader: asyncio.Task[None] | None = None
         self._begin()
 
     async def run(self, sock: socket.socket, early: bytes = b"") -> None:
         """Carry frames until either side ends the connection. The caller closes the socket."""
         sock.setblocking(False)
-        writer = asyncio.get_running_loop().create_task(self._write(sock))
+        loop = asyncio.get_running_loop()
+        writer = loop.create_task(self._write(sock))
+        self._reader = loop.create_task(self._read(sock, early))
         try:
-            await self._read(sock, early)
+            await asyncio.wait((self._reader,))
+            if not self._reader.cancelled():
+                self._reader.result()
         finally:
+            self._reader.cancel()
             self.close()
             try:
                 await self._send_rest(writer)
@@ -313,7 +321,8 @@ class Connection:
                 if data:
                     self._receive(data)
                     self._flush()
-                    await self.drain()
+                    if self._unsent >= 4 * HIGH_WATER:
+                        await self.drain()
                 if _FEW <= size < _MANY:
                     await asyncio.sleep(_GATHER_SECONDS)
                 size = await loop.sock_recv_into(sock, buffer)
@@ -338,7 +347,8 @@ class Connection:
                 while self._out:
                     out, self._out = self._out, bytearray()
                     await loop.sock_sendall(sock, out)
-                    if len(self._out) < HIGH_WATER:
+                    self._unsent -= len(out)
+                    if self._unsent < HIGH_WATER:
                         self._drained.set()
                 if self._last.is_set():
                     return
@@ -354,31 +364,27 @@ class Connection:
         :raises ProtocolError: when the peer violates HTTP/2.
         :raises GrpcError: when it exceeds a limit.
         """
-        pending = self._pending
-        pending += data
+        pending = self._pending + bytes(data)
         start = 0
         if self._preface:
             start = min(self._preface, len(pending))
-            self._handle(self._h2.receive_data(bytes(pending[:start])))
+            self._handle(self._h2.receive_data(pending[:start]))
             self._preface -= start
         end = len(pending)
         view = memoryview(pending)
-        try:
-            while end - start >= _FRAME_HEADER:
-                size = int.from_bytes(view[start : start + 3])
-                if size > _MAX_FRAME:
-                    raise h2.exceptions.FrameTooLargeError(f"a frame of {size} bytes")
-                after = start + _FRAME_HEADER + size
-                if after > end:
-                    break
-                if view[start + 3] == _DATA:
-                    self._receive_data(view[start:after])
-                else:
-                    self._handle(self._h2.receive_data(bytes(view[start:after])))
-                start = after
-        finally:
-            view.release()
-        del pending[:start]
+        while end - start >= _FRAME_HEADER:
+            size = int.from_bytes(view[start : start + 3])
+            if size > _MAX_FRAME:
+                raise h2.exceptions.FrameTooLargeError(f"a frame of {size} bytes")
+            after = start + _FRAME_HEADER + size
+            if after > end:
+                break
+            if view[start + 3] == _DATA:
+                self._receive_data(view[start:after])
+            else:
+                self._handle(self._h2.receive_data(pending[start:after]))
+            start = after
+        self._pending = pending[start:]
 
     def _receive_data(self, frame: memoryview) -> None:
         flags = frame[4]
@@ -561,6 +567,8 @@ class Connection:
         self._error = self._error or error
         self.closed.set()
         self._drained.set()
+        if self._reader is not None and self._reader is not asyncio.current_task():
+            self._reader.cancel()
         for stream in tuple(self.streams.values()):
             stream.fail(self._error)
 
@@ -586,8 +594,9 @@ class Connection:
 
     def _put(self, data: bytes) -> None:
         self._out += data
+        self._unsent += len(data)
         self._writable.set()
-        if len(self._out) >= HIGH_WATER:
+        if self._unsent >= HIGH_WATER:
             self._drained.clear()
 
 

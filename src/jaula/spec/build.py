@@ -6,6 +6,7 @@ Source: Docker Engine API 1.45, ``ImageBuild``. jaula's own parameters: ``sessio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -75,6 +76,15 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     exports: tuple[BuildExport, ...] | None = None
     no_cache_stages: tuple[str, ...] = ()
     result: str = ""
+
+
+def is_builtin_frontend(image: str) -> bool:
+    """Return whether ``# syntax=`` names Docker's own frontend, whose language is the builder's.
+
+    Pure.
+    """
+    own = r"(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?"
+    return re.fullmatch(own, image, re.ASCII) is not None
 
 
 class PruneOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,6 +41,7 @@ from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Source, plan
 from jaula.images.platform import format_platform
 from jaula.images.reference import parse as parse_reference
+from jaula.spec.build import is_builtin_frontend
 from jaula.spec.image import encode
 from jaula.storage.trees import open_directory
 
@@ -69,9 +69,6 @@ if TYPE_CHECKING:
 
 _NETWORK = "network.host"
 _INSECURE = "security.insecure"
-
-_OWN_SYNTAX = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@\S+)?\Z")
-"""Images of Docker's own frontend, whose language is the builder's."""
 
 log = logging.getLogger("jaula.builds")
 
@@ -315,7 +312,7 @@ def _check_syntax(image: str) -> None:
 
     :raises Unsupported: when it names another one.
     """
-    if image and not _OWN_SYNTAX.match(image):
+    if image and not is_builtin_frontend(image):
         raise Unsupported(
             f"the frontend {image[:128]!r} of '# syntax=' is not supported",
             hint="only docker/dockerfile, which is built in; no image is run as a frontend",
