@@ -97,11 +97,15 @@ class RuntimeFailure(JaulaError):
 
 
 class StepFailed(JaulaError):
-    """A program of a build exited with the status ``exit_code``, which is not 0."""
+    """A program of a build exited with the status ``exit_code``, which is not 0.
 
-    def __init__(self, message: str, code: int) -> None:
+    ``command`` is the program with its arguments, '' if the error is another one.
+    """
+
+    def __init__(self, message: str, code: int, command: str = "") -> None:
         super().__init__(message)
         self.exit_code = code
+        self.command = command
 
 
 class CorruptState(JaulaError):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -34,6 +35,9 @@ from jaula.spec.api_params import (
     WaitResult,
 )
 from jaula.spec.build import BuildOptions, PruneOptions
+
+if TYPE_CHECKING:
+    from jaula.engine.builder.session import BuildSession
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -211,6 +215,13 @@ class Builds(Protocol):
     async def prune(self, options: PruneOptions) -> Document: ...
     def check_session(self, id: str) -> None: ...
     async def session(self, id: str, descriptor: int, early: bytes) -> None: ...
+    @property
+    def owner(self) -> str: ...
+    async def find_session(self, id: str) -> BuildSession: ...
+    def opened_session(self, id: str, session: BuildSession) -> AbstractContextManager[None]: ...
+    async def announce_session(self) -> None: ...
+    def release(self, result: str) -> None: ...
+    async def usage(self) -> Documents: ...
 
 
 class System(Protocol):

@@ -6,11 +6,34 @@ Source: Docker Engine API 1.45, ``ImageBuild``. jaula's own parameters: ``sessio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
 
 from jaula.spec.api import HostConfig, RegistryAuth
+
+
+class LocalDirectories(msgspec.Struct, frozen=True):
+    """The names of the client's directories in its session; '' if the client has none.
+
+    ``context`` is the directory of the context, and ``dockerfile`` that of the Dockerfile.
+    """
+
+    context: str = ""
+    dockerfile: str = ""
+
+
+class BuildExport(msgspec.Struct, frozen=True, kw_only=True):
+    """One output of a build. ``id`` is its number at the client.
+
+    ``kind`` is ``image``, ``local``, ``tar``, ``oci`` or ``docker``. ``push`` pushes an image.
+    """
+
+    kind: str
+    id: int = 0
+    names: tuple[str, ...] = ()
+    push: bool = False
 
 
 class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,8 +43,14 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     ``names`` are the image's names. ``dockerfile`` is '' for the default name. ``remote`` is the
     address of the context if the body does not hold it. ``steps`` requests progress messages for
     each step. ``allow`` lists entitlements, as ``docker buildx build --allow`` does. ``contexts``
-    maps the name of a further context to ``docker-image://NAME`` or an address, or to '' for a
-    directory of the client.
+    maps the name of a further context to ``docker-image://NAME`` or an address, to
+    ``local:DIRECTORY`` of the client, to ``result:ID`` of another build, or to '' for the
+    client's directory of the same name.
+
+    The remaining options are BuildKit's. ``local`` means that the engine asks the client for the
+    context. ``exports`` None means an image in the store. ``no_cache_stages`` are stages that are
+    not looked up in the cache. ``result`` is an id under which the result is kept for other builds
+    of the same caller.
     """
 
     names: tuple[str, ...] = ()
@@ -43,6 +72,19 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     build_id: str = ""
     allow: tuple[str, ...] = ()
     contexts: Mapping[str, str] = {}
+    local: LocalDirectories | None = None
+    exports: tuple[BuildExport, ...] | None = None
+    no_cache_stages: tuple[str, ...] = ()
+    result: str = ""
+
+
+def is_builtin_frontend(image: str) -> bool:
+    """Return whether ``# syntax=`` names Docker's own frontend, whose language is the builder's.
+
+    Pure.
+    """
+    own = r"(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?"
+    return re.fullmatch(own, image, re.ASCII) is not None
 
 
 class PruneOptions(msgspec.Struct, frozen=True, kw_only=True):

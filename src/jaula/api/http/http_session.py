@@ -321,10 +321,14 @@ class HttpSession:
         early, _ = self._parser.trailing_data
         transport.set_write_buffer_limits(high=0)
         await connection.drain()
-        transport.write(answer.head or hijack_head(answer.content_type, upgrade=_upgrades(headers)))
+        head = answer.head
+        if head is None:
+            head = hijack_head(answer.content_type, upgrade=_upgrades(headers))
+        transport.write(head)
         await connection.drain()  # the head is sent before the new owner writes
         descriptor = duplicate_socket(transport)
         connection.phase = Phase.GONE
+        connection.cancel_at_finish = answer.until_close
         last_chunk = b""
         try:
             if buffers_head(headers):

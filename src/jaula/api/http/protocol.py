@@ -124,6 +124,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self.peer: Origin | None = origin
         self.phase = Phase.IDLE
         self.last = False  # no request follows the current one
+        self.cancel_at_finish = False  # the task serves the client itself, on its socket
         self.head_end = inf  # time of the loop at which even the first head must be complete
         self._owner = owner
         self._task: asyncio.Task[None]
@@ -232,6 +233,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self.transport.close()
         elif self.phase in (Phase.IDLE, Phase.STREAM):
             self.transport.abort()
+        elif self.cancel_at_finish:
+            self._task.cancel()
 
     # -- states of a request ----------------------------------------------------------------------
 

@@ -53,13 +53,16 @@ class HijackResponse(msgspec.Struct, frozen=True):
 
     ``take`` gets a duplicate of the socket and the bytes that arrived after the head. It owns the
     descriptor from the call on. ``error_chunk`` is what the client reads if ``take`` raises.
-    ``head`` is the answer to an upgrade to a protocol other than ``tcp``.
+    ``head`` is the answer to an upgrade to a protocol other than ``tcp``; it may be empty.
+    ``until_close`` means that ``take`` serves the client itself, and is cancelled when the server
+    closes.
     """
 
     content_type: bytes
     take: Callable[[int, bytes], Awaitable[None]]
     error_chunk: Callable[[JaulaError], bytes]
     head: bytes | None = None
+    until_close: bool = False
 
 
 class DelegatedResponse(msgspec.Struct, frozen=True):

@@ -1,8 +1,8 @@
-"""Builds: ``/build``, the build cache, and the build session of a client.
+"""Builds: ``/build``, the build cache, the build session of a client, and BuildKit's protocol.
 
-Source: Docker Engine API 1.45, ``ImageBuild``, ``BuildPrune``. A request for BuildKit
-(``version=2``) is rejected; the docker command sends one only if ``/_ping`` announces BuildKit.
-``POST /grpc`` and ``/session`` do not exist: a client that gets 404 there works without BuildKit.
+Source: Docker Engine API 1.45, ``ImageBuild``, ``BuildPrune``, ``Session``. ``POST /grpc`` and
+``/session`` leave HTTP/1.1 for gRPC (:mod:`jaula.buildkit`). ``POST /build`` with ``version=2``,
+which clients of Docker 18 to 22 send for BuildKit, is rejected.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def _options(request: Request) -> BuildOptions:
     query = request.query
     if query.text("version") == "2":
         raise InvalidRequest(
-            "this engine builds without BuildKit", hint="set DOCKER_BUILDKIT=0, or use jaula build"
+            "POST /build with version=2 is not supported: BuildKit's clients use POST /grpc",
+            hint="update the client, or set DOCKER_BUILDKIT=0",
         )
     names = tuple(name for name in query.texts("t") if name)
     if len(names) > _MAX_NAMES:
@@ -140,23 +141,79 @@ async def session(request: Request) -> Answer:
     async def take(descriptor: int, early: bytes) -> None:
         await builds.session(id, descriptor, early)
 
-    return HijackResponse(b"", take, lambda error: b"", _HEAD)
+    return HijackResponse(b"", take, lambda error: b"", _head(PROTOCOL), until_close=True)
 
 
-_HEAD = b"\r\n".join(
-    (
-        b"HTTP/1.1 101 Switching Protocols",
-        b"Connection: Upgrade",
-        b"Upgrade: " + PROTOCOL.encode(),
-        *(name + b": " + value for name, value in HEADERS),
-        b"",
-        b"",
+async def grpc(request: Request) -> Answer:
+    """Serve BuildKit's API over gRPC: ``POST /grpc``, upgraded to HTTP/2."""
+    _check_upgrade(request)
+    engine = request.engine
+
+    async def take(descriptor: int, early: bytes) -> None:
+        from jaula.buildkit import server  # loads gRPC and protobuf, which few engines need
+
+        await server.serve(descriptor, early, engine)
+
+    return HijackResponse(b"", take, lambda error: b"", _head(_H2C), until_close=True)
+
+
+async def http2(request: Request) -> Answer:
+    """Serve gRPC to a client that begins with HTTP/2: the first line of its preface is a request.
+
+    Source: RFC 9113 section 3.4. Only gRPC is served so; the rest of the API needs HTTP/1.1.
+    """
+    engine = request.engine
+
+    async def take(descriptor: int, early: bytes) -> None:
+        from jaula.buildkit import server
+
+        await server.serve(descriptor, _PREFACE + early, engine)
+
+    return HijackResponse(b"", take, lambda error: b"", b"", until_close=True)
+
+
+async def buildkit_session(request: Request) -> Answer:
+    """Open a session, on which the engine calls the client: ``POST /session``, over HTTP/2."""
+    _check_upgrade(request)
+    id, engine = request.header(b"x-docker-expose-session-uuid"), request.engine
+    engine.builds.check_session(id)
+    shared_key = request.header(b"x-docker-expose-session-sharedkey")
+
+    async def take(descriptor: int, early: bytes) -> None:
+        from jaula.buildkit import server
+
+        await server.serve_session(descriptor, early, engine, id, shared_key)
+
+    return HijackResponse(b"", take, lambda error: b"", _head(_H2C), until_close=True)
+
+
+def _check_upgrade(request: Request) -> None:
+    if request.header(b"upgrade").lower() != _H2C:
+        raise InvalidRequest("gRPC needs an upgrade", hint=f"send Upgrade: {_H2C}")
+
+
+def _head(protocol: str) -> bytes:
+    return b"\r\n".join(
+        (
+            b"HTTP/1.1 101 Switching Protocols",
+            b"Connection: Upgrade",
+            b"Upgrade: " + protocol.encode(),
+            *(name + b": " + value for name, value in HEADERS),
+            b"",
+            b"",
+        )
     )
-)
+
+
+_H2C = "h2c"
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
 ROUTES: Routes = (
     ("POST", "/build", build),
     ("POST", "/build/prune", prune),
     ("POST", "/build/cancel", cancel),
     ("POST", "/build/session", session),
+    ("POST", "/grpc", grpc),
+    ("PRI", "/", http2),
+    ("POST", "/session", buildkit_session),
 )

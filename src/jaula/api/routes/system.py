@@ -12,7 +12,7 @@ from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, NotFound
 
 _PING_HEADERS = (
-    (b"Builder-Version", b"1"),
+    (b"Builder-Version", b"2"),
     (b"Cache-Control", b"no-cache, no-store, must-revalidate"),
     (b"Pragma", b"no-cache"),
     (b"Swarm", b"inactive"),

@@ -87,7 +87,7 @@ class ProgressModel:
             self.image = str((message["aux"] or {}).get("ID") or self.image)
         elif "remark" in message:
             remark = message["remark"]
-            line = (remark.get("place") or {}).get("first", 0)
+            line = (remark.get("location") or {}).get("first", 0)
             self._view.text(f"WARN: {remark['rule']}: {remark['message']} (line {line})")
         elif "status" in message:
             self._download(self._steps.get(about.get("step", 0)), message)

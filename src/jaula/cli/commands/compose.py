@@ -37,12 +37,7 @@ def run(options: Options) -> int:
     if not WITHOUT_ENGINE.intersection(options.arguments):
         client.release(client.connection())  # starts an engine if none answers
     selected = resolve_endpoint(Settings.host)
-    environment = dict(os.environ) | {
-        "DOCKER_HOST": client.address.text,
-        "DOCKER_BUILDKIT": os.environ.get(
-            "DOCKER_BUILDKIT", "0"
-        ),  # BuildKit's protocol is not supported
-    }
+    environment = dict(os.environ) | {"DOCKER_HOST": client.address.text}
     environment.pop("DOCKER_CONTEXT", None)
     if selected.security is not None:
         environment |= certificates(selected.security)
@@ -92,9 +87,8 @@ COMMAND = Command(
     run,
     raw=True,
     description=(
-        "Executes the docker compose plugin with this engine in DOCKER_HOST. Builds use the "
-        "classic protocol (DOCKER_BUILDKIT=0). All options are those of compose; 'jaula "
-        "compose --help' lists them."
+        "Executes the docker compose plugin with this engine in DOCKER_HOST. All options are "
+        "those of compose; 'jaula compose --help' lists them."
     ),
     examples=(
         ("Start the services of compose.yaml", "jaula compose up -d"),

@@ -23,26 +23,30 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.engine.builder import local_context
+from jaula.engine.builder.export import Exporter
 from jaula.engine.builder.image_state import SourceDateEpoch, image_document
 from jaula.engine.builder.job import BuildJob
 from jaula.engine.builder.progress import ProgressStream
+from jaula.engine.builder.result import BuildResult
 from jaula.engine.builder.sources import CONTEXT, requested_platform
 from jaula.engine.builder.squash import squash
 from jaula.engine.builder.stage import StageRun
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.engine.threads import in_thread, shielded
-from jaula.errors import InvalidRequest, NotAuthorized, NotFound
+from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unsupported
 from jaula.images.build import context as build_context
 from jaula.images.build.dockerfile.ast import Network, Security
 from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Source, plan
 from jaula.images.platform import format_platform
 from jaula.images.reference import parse as parse_reference
+from jaula.spec.build import is_builtin_frontend
 from jaula.spec.image import encode
 from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterable
     from pathlib import Path
     from typing import Any
 
@@ -50,9 +54,11 @@ if TYPE_CHECKING:
     from jaula.engine.builder.image_state import ImageState, StageResult
     from jaula.engine.builder.job import Authorize
     from jaula.engine.builder.mounts.cache_dirs import CacheDirs
+    from jaula.engine.builder.progress import ProgressChannel
     from jaula.engine.builder.sources import BuildSources
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.services import Services
+    from jaula.images.build.context import ContextLocation
     from jaula.images.build.dockerfile.ast import Run
     from jaula.images.build.dockerfile.stage_graph import StageGraph
     from jaula.images.store.quota import Quota
@@ -99,17 +105,31 @@ class Build:
         self._clock = SourceDateEpoch(options.build_args)
         self._deferred: list[asyncio.Task[None]] = []
 
-    async def run(self, dockerfile: str | None) -> Image:
-        """Run the Dockerfile and return the image; None means the Dockerfile of the context.
+    async def run(self, dockerfile: ContextLocation | None) -> BuildResult:
+        """Run the Dockerfile and return the result; None means the Dockerfile of the context.
 
         :raises Mistake: when the Dockerfile cannot be parsed.
         :raises JaulaError: when a step failed.
         """
+        exporting = None
         try:
             graph = await self._plan(dockerfile)
+            if self._options.exports is not None:
+                exporting = self.progress.add_channel(len(graph.dockerfile.stages), "")
             await self._run_stages(graph)
-            return await self._store_image(graph)
+            state = (await self._sources.stage(graph.stages[-1].stage.index)).state
+            if self._options.squash:
+                state = await in_thread(
+                    squash, self._services, state, self._clock, self._sources.pin
+                )
+            if exporting is None:
+                return BuildResult(
+                    await self._store_image(state, self._options.names), self._options.names
+                )
+            return await self._export(state, exporting)
         finally:
+            if exporting is not None:
+                exporting.close()
             self.progress.complete()
             await shielded(self._finish_deferred())
             self._sources.close()
@@ -125,17 +145,18 @@ class Build:
 
     # -- the plan ------------------------------------------------------------------------------
 
-    async def _plan(self, dockerfile: str | None) -> StageGraph:
+    async def _plan(self, dockerfile: ContextLocation | None) -> StageGraph:
         """Return the stages to run. Base images are fetched here, for their ONBUILD triggers."""
         options = self._options
-        self._sources.has_context = dockerfile is None
-        name, text = options.dockerfile or build_context.NAMES[0], dockerfile or ""
         if dockerfile is None:
-            name, text = await in_thread(self._read_dockerfile)
+            dockerfile = await in_thread(self._read_dockerfile)
+        parsed = parse(dockerfile.text, dockerfile.name)
+        if options.local is not None:
+            _check_syntax(parsed.directives.syntax)
         host_platform = format_platform(requested_platform(""))
         make_plan = partial(
             plan,
-            parse(text, name),
+            parsed,
             target=options.target,
             build_args={name: v for name, v in options.build_args.items() if v is not None},
             platform=options.platform or host_platform,
@@ -149,11 +170,19 @@ class Build:
             for planned in graph.stages:
                 if planned.base.kind is Source.IMAGE:
                     platform = planned.platform or options.platform
-                    image = await self._sources.image(planned.base.name, platform, channel.put)
+                    image = await self._base_image(planned.base.name, platform, channel)
                     if image.config.on_build:
                         triggers[planned.base.name] = image.config.on_build
             if triggers:
                 graph = make_plan(triggers=triggers)
+            if options.local is not None:
+                await channel.put(
+                    {
+                        "dockerfile": dockerfile.name,
+                        "text": dockerfile.text,
+                        "stages": len(parsed.stages),
+                    }
+                )
             await channel.put_warnings(graph.warnings)
             if graph.unused:
                 names = ", ".join(graph.unused)
@@ -164,15 +193,29 @@ class Build:
             channel.close()
         return graph
 
-    def _read_dockerfile(self) -> tuple[str, str]:
-        """Return the name of the Dockerfile in the context, and its text."""
+    async def _base_image(self, name: str, platform: str, channel: ProgressChannel) -> Image:
+        """Find a base image, as an internal step for clients that show these."""
+        if self._options.local is None:
+            return await self._sources.image(name, platform, channel.put)
+        title = f"load metadata for {parse_reference(name).canonical}"
+        await channel.put(local_context.started(title))
+        try:
+            image = await self._sources.image(name, platform, channel.put)
+        except Exception as error:
+            await channel.put(local_context.ended(title, str(error)))
+            raise
+        await channel.put(local_context.ended(title))
+        return image
+
+    def _read_dockerfile(self) -> ContextLocation:
+        """Return the Dockerfile in the context."""
         with open_directory(self._directory / CONTEXT) as context:
             try:
                 file = build_context.dockerfile(context, self._options.dockerfile)
             except NotFound as error:  # 404 is for images
                 raise InvalidRequest(error.message, hint=error.hint) from None
             build_context.remove_ignored(context, file.name, everything=bool(self._options.remote))
-        return file.name, file.text
+        return file
 
     # -- the stages ----------------------------------------------------------------------------
 
@@ -215,16 +258,33 @@ class Build:
 
     # -- the image -----------------------------------------------------------------------------
 
-    async def _store_image(self, graph: StageGraph) -> Image:
-        state = (await self._sources.stage(graph.stages[-1].stage.index)).state
-        if self._options.squash:
-            state = await in_thread(squash, self._services, state, self._clock, self._sources.pin)
+    async def _store_image(self, state: ImageState, tags: Iterable[str]) -> Image:
         blobs = [layer.blob for layer in state.layers]
-        names = [str(parse_reference(name)) for name in self._options.names]
+        names = [str(parse_reference(name)) for name in tags]
         config = encode(self._document(state))
         if (image := self._find_tagged(config, names)) is not None:
             return image
         return await in_thread(self._services.images.add, config, blobs, names, self._quota)
+
+    async def _export(self, state: ImageState, channel: ProgressChannel) -> BuildResult:
+        """Write the result to the destinations of the client."""
+        if self._options.result:
+            self._sources.keep_result(self._options.result, state)
+        exporter = Exporter(
+            self._services,
+            self._sources,
+            state,
+            encode(self._document(state)),
+            channel.put,
+            lambda names: self._store_image(state, names),
+        )
+        image, names, response = None, list[str](), dict[str, str]()
+        for export in self._options.exports or ():
+            stored = await exporter.run(export, response)
+            if stored is not None:
+                image = stored
+                names += export.names
+        return BuildResult(image, tuple(names), response)
 
     def _find_tagged(self, config: bytes, names: list[str]) -> Image | None:
         """Return the image if it exists and has all names already: nothing is written then."""
@@ -245,6 +305,18 @@ async def _run_stage(stage: StageRun, result: asyncio.Future[StageResult]) -> No
     value = await stage.run()
     if not result.done():
         result.set_result(value)
+
+
+def _check_syntax(image: str) -> None:
+    """Check that ``# syntax=`` names Docker's own frontend.
+
+    :raises Unsupported: when it names another one.
+    """
+    if image and not is_builtin_frontend(image):
+        raise Unsupported(
+            f"the frontend {image[:128]!r} of '# syntax=' is not supported",
+            hint="only docker/dockerfile, which is built in; no image is run as a frontend",
+        )
 
 
 # -- entitlements ------------------------------------------------------------------------------

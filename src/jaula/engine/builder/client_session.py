@@ -1,4 +1,4 @@
-"""The engine's end of a build session (:mod:`jaula.spec.build_session`).
+"""jaula's own form of a build session (:mod:`jaula.spec.build_session`), and all open sessions.
 
 A session belongs to the caller that opened it: only a build of the same caller may use it. The data
 of a session is held in memory only.
@@ -10,10 +10,18 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from jaula.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from jaula.spec import build_session as protocol
 from jaula.spec.build_session import SessionRequestKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaula.engine.builder.session import BuildSession
+    from jaula.images.registry.cancellation import Cancellation
 
 _OPEN_TIMEOUT = 5.0  # seconds for a session to be opened after the build that names it
 _SECRET_TIMEOUT = 60.0  # seconds
@@ -167,6 +175,34 @@ class ClientSession:
         finally:
             stream.close()
 
+    async def has_agent(self, id: str) -> bool:
+        """Return True: a client answers when its agent is used."""
+        return True
+
+    async def open_agent(self, id: str) -> SessionStream:
+        """Connect to the client's ssh agent.
+
+        :raises Unavailable: when the session is gone.
+        """
+        return await self.open_stream(SessionRequestKind.SSH, id)
+
+    async def receive_context(self, name: str, path: str, cancel: Cancellation) -> None:
+        """Receive a named context of the client.
+
+        :raises InvalidRequest: when the client does not have it.
+        """
+        from jaula.engine.builder.sources import unpack_context
+
+        stream = await self.open_stream(SessionRequestKind.CONTEXT, name)
+        try:
+            await unpack_context(stream.data(), path, cancel)
+        except NotFound:
+            raise InvalidRequest(
+                f"there is no context {name!r}", hint=f"add --build-context {name}=DIRECTORY"
+            ) from None
+        finally:
+            stream.close()
+
 
 async def _read_secret(stream: SessionStream, id: str) -> bytes:
     content = bytearray()
@@ -183,7 +219,7 @@ class ClientSessions:
     """The build sessions of an engine, by id."""
 
     def __init__(self) -> None:
-        self._sessions: dict[str, ClientSession] = {}
+        self._sessions: dict[str, BuildSession] = {}
         self._added = asyncio.Condition()
 
     async def serve(self, id: str, owner: str, descriptor: int, early: bytes) -> None:
@@ -193,26 +229,41 @@ class ClientSessions:
         :raises Conflict: when the id is in use.
         """
         with socket.socket(fileno=descriptor) as sock:
-            check_id(id)
-            if id in self._sessions:
-                raise Conflict("a session of this id exists already")
-            session = self._sessions[id] = ClientSession(owner)
-            try:
-                async with self._added:
-                    self._added.notify_all()
+            session = ClientSession(owner)
+            with self.opened(id, session):
+                await self.announce()
                 await session.run(sock, early)
-            finally:
-                session.close()
-                self._sessions.pop(id, None)
 
-    async def find(self, id: str, owner: str) -> ClientSession:
+    @contextmanager
+    def opened(self, id: str, session: BuildSession) -> Iterator[None]:
+        """Let builds find a session during the block; close it at the end.
+
+        :raises InvalidRequest: when the id is malformed.
+        :raises Conflict: when the id is in use.
+        """
+        check_id(id)
+        if id in self._sessions:
+            raise Conflict("a session of this id exists already")
+        self._sessions[id] = session
+        try:
+            yield
+        finally:
+            session.close()
+            self._sessions.pop(id, None)
+
+    async def announce(self) -> None:
+        """Wake the builds that wait for a session."""
+        async with self._added:
+            self._added.notify_all()
+
+    async def find(self, id: str, owner: str) -> BuildSession:
         """Return the session of a build; wait a moment for it to be opened.
 
         :raises NotFound: when no session has this id, or it belongs to another caller.
         """
         check_id(id)
 
-        async def wait() -> ClientSession:
+        async def wait() -> BuildSession:
             async with self._added:
                 await self._added.wait_for(lambda: id in self._sessions)
                 return self._sessions[id]
@@ -234,7 +285,11 @@ class ClientSessions:
 def check_id(id: str) -> None:
     """Check that an id is long enough to be impossible to guess.
 
-    :raises InvalidRequest: when it is not 32 to 64 hexadecimal digits.
+    jaula's clients send 32 or more hexadecimal digits, BuildKit's 25 digits of base 36.
+
+    :raises InvalidRequest: when it is not 25 to 64 digits and lower-case letters.
     """
-    if not 32 <= len(id) <= 64 or id.strip("0123456789abcdef"):
-        raise InvalidRequest("the id of a session must be 32 to 64 random hexadecimal digits")
+    if not 25 <= len(id) <= 64 or id.strip("0123456789abcdefghijklmnopqrstuvwxyz"):
+        raise InvalidRequest(
+            "the id of a session must be 25 to 64 random digits and lower-case letters"
+        )

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from jaula.engine.builder.cache import BuildCache
     from jaula.engine.builder.client_session import ClientSessions
     from jaula.engine.builder.image_state import ImageState, SourceDateEpoch
+    from jaula.engine.builder.local_directories import LocalDirectoryStore
     from jaula.engine.builder.mounts.cache_dirs import CacheDirs
+    from jaula.engine.builder.result import BuildResult, BuildResults
     from jaula.engine.builder.sources import BuildSources
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.registry import RegistryService
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from jaula.engine.relaxations import Privilege
     from jaula.images.build.dockerfile.ast import Run
     from jaula.images.build.dockerfile.stage_graph import StageGraph
-    from jaula.images.store.store import Image
     from jaula.spec.api import HostConfig
     from jaula.spec.build import BuildOptions
 
@@ -36,12 +37,12 @@ class RunningBuilds:
     """The builds that run now. A client can cancel a build by the id that it chose."""
 
     def __init__(self) -> None:
-        self._by_id: dict[str, tuple[str, asyncio.Task[Image]]] = {}
+        self._by_id: dict[str, tuple[str, asyncio.Task[BuildResult]]] = {}
         self._tasks = BackgroundTasks()  # the client of a build receives its error
 
     def start(
-        self, work: Coroutine[Any, Any, Image], build_id: str, owner: str
-    ) -> asyncio.Task[Image]:
+        self, work: Coroutine[Any, Any, BuildResult], build_id: str, owner: str
+    ) -> asyncio.Task[BuildResult]:
         """Run a build as a task; ``build_id`` may be empty."""
         task = self._tasks.spawn(work)
         if build_id:
@@ -79,6 +80,8 @@ class BuildServices:
     cache_dirs: CacheDirs
     sessions: ClientSessions
     running: RunningBuilds
+    results: BuildResults
+    local_directories: LocalDirectoryStore
     cleanups: BackgroundTasks
     work: Path
 

@@ -54,11 +54,19 @@ class ProgressChannel:
             self._has_room.clear()
         self._stream.notify()
 
-    async def begin_step(self, number: int, total: int, text: str) -> None:
-        """Send the headline of a step, and start its time."""
+    async def begin_step(
+        self, number: int, total: int, text: str, *, word: str, position: tuple[int, int]
+    ) -> None:
+        """Send the headline of a step, and start its time.
+
+        ``word`` is its instruction. ``position`` is its place among the counted steps of its stage,
+        and their number; zeros if it is not counted.
+        """
         self._step, self._began = number, time.monotonic()
         await self.write(f"Step {number}/{total} : {text}\n")
-        await self.put_state("started", text=text, total=total, name=self.name)
+        await self.put_state(
+            "started", text=text, total=total, name=self.name, word=word, position=position
+        )
 
     async def put_state(self, state: str, **more: object) -> None:
         """Send the state of a step: started, cached, done or failed. Only for steps clients."""

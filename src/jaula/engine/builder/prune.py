@@ -1,7 +1,7 @@
 """The entries of the build cache, for ``system df`` and ``builder prune``.
 
-An entry is a cached step, or a directory of ``RUN --mount=type=cache``. The layer of a step that an
-image has too is shared: it takes no space of its own.
+An entry is a cached step, a directory of ``RUN --mount=type=cache``, or a client's directory. The
+layer of a step that an image has too is shared: it takes no space of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaula.logs import timestamp
 
 if TYPE_CHECKING:
     from jaula.engine.builder.cache import BuildCache
+    from jaula.engine.builder.local_directories import LocalDirectoryStore
     from jaula.engine.builder.mounts.cache_dirs import CacheDirs
     from jaula.images.store.store import ImageStore
     from jaula.spec.build import PruneOptions
@@ -23,10 +24,15 @@ Document = dict[str, Any]
 _FILTERS = frozenset(
     ["until", "id", "parent", "type", "description", "inuse", "shared", "private", "unused-for"]
 )
-_STEP, _CACHE_MOUNT = "regular", "exec.cachemount"  # Docker's types
+_STEP, _CACHE_MOUNT, _LOCAL = "regular", "exec.cachemount", "source.local"  # Docker's types
 
 
-def usage(cache: BuildCache, cache_dirs: CacheDirs, images: ImageStore) -> list[Document]:
+def usage(
+    cache: BuildCache,
+    cache_dirs: CacheDirs,
+    local_directories: LocalDirectoryStore,
+    images: ImageStore,
+) -> list[Document]:
     """Return Docker's documents of all entries, least recently used first. Safe in any thread."""
     image_layers = _layers_of_images(images)
     counted: set[str] = set()
@@ -37,19 +43,31 @@ def usage(cache: BuildCache, cache_dirs: CacheDirs, images: ImageStore) -> list[
     for entry in cache_dirs.list():
         changed = timestamp.format_time(int(entry.modified * 1e9))
         documents.append(
-            {
-                "ID": entry.name,
-                "Type": _CACHE_MOUNT,
-                "Description": f"mount {entry.id}",
-                "InUse": entry.in_use,
-                "Shared": False,
-                "Size": entry.size,
-                "CreatedAt": changed,
-                "LastUsedAt": changed,
-                "UsageCount": 1,
-            }
+            _directory_document(entry.name, f"mount {entry.id}", _CACHE_MOUNT, entry.size, changed)
+            | {"InUse": entry.in_use}
+        )
+    for local in local_directories.list():
+        used = timestamp.format_time(int(local.used * 1e9))
+        documents.append(
+            _directory_document(
+                local.name, f"local source for {local.id}", _LOCAL, local.size, used
+            )
         )
     return sorted(documents, key=lambda document: (document["LastUsedAt"], document["ID"]))
+
+
+def _directory_document(id: str, description: str, kind: str, size: int, used: str) -> Document:
+    return {
+        "ID": id,
+        "Type": kind,
+        "Description": description,
+        "InUse": False,
+        "Shared": False,
+        "Size": size,
+        "CreatedAt": used,
+        "LastUsedAt": used,
+        "UsageCount": 1,
+    }
 
 
 def _layers_of_images(images: ImageStore) -> set[str]:
@@ -72,14 +90,18 @@ def _step_document(key: str, step: BuildStep, image_layers: set[str], *, counted
 
 
 async def prune(
-    cache: BuildCache, cache_dirs: CacheDirs, images: ImageStore, options: PruneOptions
+    cache: BuildCache,
+    cache_dirs: CacheDirs,
+    local_directories: LocalDirectoryStore,
+    images: ImageStore,
+    options: PruneOptions,
 ) -> Document:
     """Remove matching entries until at most ``keep`` bytes are left; return Docker's answer.
 
     :raises InvalidRequest: when a filter is not known.
     """
     check_names(options.filters, _FILTERS)
-    documents = await in_thread(usage, cache, cache_dirs, images)
+    documents = await in_thread(usage, cache, cache_dirs, local_directories, images)
     selected = [document for document in documents if _is_selected(document, options)]
     before = _layer_sizes(cache)
     left = sum(document["Size"] for document in documents if not document["Shared"])
@@ -89,6 +111,9 @@ async def prune(
             break
         if document["Type"] == _CACHE_MOUNT:
             gone = await in_thread(cache_dirs.remove, document["ID"])
+            freed += document["Size"] if gone else 0
+        elif document["Type"] == _LOCAL:
+            gone = await in_thread(local_directories.remove, document["ID"])
             freed += document["Size"] if gone else 0
         else:
             gone = cache.remove(document["ID"])

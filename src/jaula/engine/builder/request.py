@@ -10,18 +10,20 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.builder.build import Build
+from jaula.engine.builder.local_context import receive_dockerfile
 from jaula.engine.builder.mounts.ssh_agent import ssh_agent
 from jaula.engine.builder.sources import CONTEXT, BuildSources, fetch_context, unpack_context
 from jaula.engine.containers import create
 from jaula.engine.networks import endpoints
 from jaula.engine.threads import in_thread
 from jaula.errors import Conflict, InvalidRequest
+from jaula.images.build.context import NAMES, ContextLocation
 from jaula.images.build.remote.git import GitRepositories
 from jaula.images.build.remote.http import Downloads
 from jaula.images.build.remote.remote import RemoteSources
@@ -34,11 +36,11 @@ from jaula.storage.trees import DIRECTORY_FLAGS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jaula.engine.builder.client_session import ClientSession
     from jaula.engine.builder.job import Authorize, BuildServices
+    from jaula.engine.builder.result import BuildResult
+    from jaula.engine.builder.session import BuildSession
     from jaula.engine.model.services import Services
     from jaula.images.store.quota import Quota
-    from jaula.images.store.store import Image
     from jaula.spec.build import BuildOptions
     from jaula.state.records import ResolvedRequest
 
@@ -67,14 +69,32 @@ async def run_request(
         held.callback(cancellation.cancel)
         remotes = _open_remotes(services, options, directory, held, session, cancellation)
         context = str(directory / CONTEXT)
-        dockerfile = None
-        if options.remote and options.remote != _FROM_SESSION:
-            dockerfile = await fetch_context(options.remote, context, remotes, cancellation)
-        else:
-            await unpack_context(stream, context, cancellation)
+        dockerfile: ContextLocation | None = None
         sources = BuildSources(
-            services, shared.distribution, options, directory, session, remotes, cancellation, quota
+            services,
+            shared.distribution,
+            options,
+            directory,
+            session,
+            remotes,
+            cancellation,
+            quota,
+            shared.results,
+            shared.local_directories,
         )
+        if sources.local is not None:
+            cleanup.before(sources.local.keep)
+        if options.remote and options.remote != _FROM_SESSION:
+            text = await fetch_context(options.remote, context, remotes, cancellation)
+            if text is not None:
+                sources.has_context = False
+                dockerfile = ContextLocation(NAMES[0], text)
+        elif options.local is None or options.remote == _FROM_SESSION:
+            await unpack_context(stream, context, cancellation)
+        if options.local is not None and sources.local is not None:
+            async for message in receive_dockerfile(sources.local, options):
+                yield message
+            dockerfile = sources.local.dockerfile or dockerfile
         build = Build(
             services=services,
             containers=shared.containers,
@@ -92,13 +112,13 @@ async def run_request(
             if not options.quiet:
                 yield message
         try:
-            image = await task
+            result = await task
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
             raise Conflict("the build was cancelled") from None
         cleanup.succeeded = True
-        for message in _final_messages(services, options, image):
+        for message in _final_messages(services, options, result):
             yield message
 
 
@@ -126,7 +146,7 @@ def _open_remotes(
     options: BuildOptions,
     directory: Path,
     held: AsyncExitStack,
-    session: ClientSession | None,
+    session: BuildSession | None,
     cancellation: Cancellation,
 ) -> RemoteSources:
     descriptor = os.open(directory, DIRECTORY_FLAGS)
@@ -153,10 +173,17 @@ def _open_remotes(
     return held.enter_context(RemoteSources(descriptor, downloads, repositories))
 
 
-def _final_messages(services: Services, options: BuildOptions, image: Image) -> list[Document]:
-    names = [str(parse(name)) for name in options.names]
+def _final_messages(
+    services: Services, options: BuildOptions, result: BuildResult
+) -> list[Document]:
+    if result.image is None:
+        return [{"result": result.response}]
+    image = result.image
+    names = [str(parse(name)) for name in result.names]
     for name in names:
         services.events.emit("image", "tag", image.id, {"name": name})
+    if options.exports is not None:
+        return [{"result": result.response}]
     if options.quiet:
         return [{"stream": f"{image.id}\n"}]
     messages: list[Document] = [
@@ -167,7 +194,7 @@ def _final_messages(services: Services, options: BuildOptions, image: Image) -> 
     return messages
 
 
-async def _end(task: asyncio.Task[Image], cancellation: Cancellation) -> None:
+async def _end(task: asyncio.Task[BuildResult], cancellation: Cancellation) -> None:
     """Cancel a build whose client is gone, and wait for its end."""
     if not task.done():
         cancellation.cancel()
@@ -183,9 +210,16 @@ class _Cleanup:
         self.succeeded = False
         self._services = services
         self._directory = directory
+        self._work: list[Callable[[], None]] = []
+
+    def before(self, work: Callable[[], None]) -> None:
+        """Run ``work`` before the build's directory is removed."""
+        self._work.append(work)
 
     def run(self) -> None:
         """Remove the build's directory, and garbage after a failure. Runs in a thread."""
+        for work in self._work:
+            work()
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self.succeeded:
             self._services.images.collect()

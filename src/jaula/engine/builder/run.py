@@ -181,7 +181,11 @@ def _check_exit(record: ContainerRecord, command: RunCommand) -> None:
     if record.error:
         raise StepFailed(f"The command {_quoted(command)} cannot be run: {record.error}", code or 1)
     if code:
-        raise StepFailed(f"The command {_quoted(command)} returned a non-zero code: {code}", code)
+        raise StepFailed(
+            f"The command {_quoted(command)} returned a non-zero code: {code}",
+            code,
+            " ".join(command.arguments),
+        )
 
 
 def _quoted(command: RunCommand) -> str:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.builder.cache import BuildCache
 from jaula.engine.builder.client_session import ClientSessions
 from jaula.engine.builder.job import BuildServices, RunningBuilds
+from jaula.engine.builder.local_directories import LocalDirectoryStore
 from jaula.engine.builder.mounts.cache_dirs import CacheDirs
+from jaula.engine.builder.result import BuildResults
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Builds:
             cache_dirs=CacheDirs(services.config.paths),
             sessions=self.sessions,
             running=RunningBuilds(),
+            results=BuildResults(),
+            local_directories=LocalDirectoryStore(services.config.paths),
             cleanups=BackgroundTasks(log, "cleaning up after a build"),
             work=services.config.paths.root / "build" / "work",
         )
@@ -58,6 +62,7 @@ class Builds:
             attach.sweep(paths)
         shutil.rmtree(self._shared.work, ignore_errors=True)
         self._shared.cache_dirs.sweep()
+        self._shared.local_directories.sweep()
 
     async def build(
         self,
@@ -90,6 +95,10 @@ class Builds:
         """
         self._shared.running.cancel(build_id, owner)
 
+    def release(self, result: str, owner: str) -> None:
+        """Release a result that a build has kept for others."""
+        self._shared.results.release(owner, result)
+
     async def prune(self, options: PruneOptions) -> Document:
         """Remove entries of the build cache and return Docker's answer.
 
@@ -98,14 +107,22 @@ class Builds:
         from jaula.engine.builder import prune
 
         shared = self._shared
-        return await prune.prune(shared.cache, shared.cache_dirs, shared.services.images, options)
+        return await prune.prune(
+            shared.cache,
+            shared.cache_dirs,
+            shared.local_directories,
+            shared.services.images,
+            options,
+        )
 
     def usage(self) -> list[Document]:
         """Return Docker's documents of the build cache. Safe in any thread."""
         from jaula.engine.builder import prune
 
         shared = self._shared
-        return prune.usage(shared.cache, shared.cache_dirs, shared.services.images)
+        return prune.usage(
+            shared.cache, shared.cache_dirs, shared.local_directories, shared.services.images
+        )
 
     async def close(self) -> None:
         """End every build and wait until its files are removed."""

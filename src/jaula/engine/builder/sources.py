@@ -10,11 +10,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from jaula.engine.builder import copy
 from jaula.engine.builder.cache import find_in_images
 from jaula.engine.builder.image_state import ImageState, Layer
+from jaula.engine.builder.local_context import LocalContext
 from jaula.engine.threads import feed, in_own_thread, in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build import context
@@ -23,19 +26,20 @@ from jaula.images.build.sources import Tree
 from jaula.images.platform import host
 from jaula.images.reference import parse
 from jaula.images.registry import manifest
-from jaula.spec.build_session import SessionRequestKind
 from jaula.spec.image import Platform
 from jaula.storage.trees import open_directory
 from jaula.tasks import awaited_task
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
     from typing import Any
 
     from jaula.engine.builder.cache import StepResult
-    from jaula.engine.builder.client_session import ClientSession
     from jaula.engine.builder.image_state import StageResult
+    from jaula.engine.builder.local_directories import LocalDirectoryStore
+    from jaula.engine.builder.result import BuildResults
+    from jaula.engine.builder.session import BuildSession, LocalSession
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
     from jaula.images.build.dockerfile.stage_graph import PlannedStage
@@ -50,7 +54,8 @@ if TYPE_CHECKING:
 
 CONTEXT = "context"
 """The directory of the build's own context, in the directory of the build."""
-_IMAGE = "docker-image://"
+_IMAGE, _RESULT, _LOCAL = "docker-image://", "result:", "local:"
+"""The forms of a named context; any other is an address."""
 _HUB = "docker.io"
 _INDEX = "https://index.docker.io/v1/"  # the key of Docker Hub in X-Registry-Config
 
@@ -67,15 +72,23 @@ class BuildSources:
         distribution: RegistryService,
         options: BuildOptions,
         directory: Path,
-        session: ClientSession | None,
+        session: BuildSession | None,
         remotes: RemoteSources,
         cancellation: Cancellation,
         quota: Quota,
+        results: BuildResults,
+        local_directories: LocalDirectoryStore,
     ) -> None:
         self.session = session
         self.remotes = remotes
         self.cancellation = cancellation
         self.has_context = True
+        self.local = None
+        if options.local is not None and session is not None:
+            self.local = LocalContext(
+                cast("LocalSession", session), options.local, directory, local_directories
+            )
+        self._results = results
         self._services = services
         self._distribution = distribution
         self._options = options
@@ -94,6 +107,8 @@ class BuildSources:
             task.cancel()
         for future in self._stages.values():
             future.cancel()
+        if self.local is not None:
+            self.local.close()
         self._lease.close()
 
     # -- stages ----------------------------------------------------------------------------------
@@ -128,12 +143,26 @@ class BuildSources:
                 name,
                 platform,
                 pull=self._options.pull,
-                auths=self._options.auths,
+                auths=self._auth,
                 quota=self._quota,
                 report=report,
             )
             task = self._images[name, platform] = awaited_task(fetch)
         return await asyncio.shield(task)
+
+    async def _auth(self, domain: str) -> RegistryAuth | None:
+        """Return the client's credentials of a registry."""
+        auths = self._options.auths
+        auth = auths.get(domain) or auths.get(_INDEX if domain == _HUB else domain)
+        if auth is None and self.local is not None:
+            auth = await self.local.session.credentials(domain)
+        return auth
+
+    async def push(self, name: str) -> AsyncIterator[dict[str, Any]]:
+        """Push a name with the client's credentials; yield Docker's messages."""
+        auth = await self._auth(parse(name).domain)
+        async for message in self._distribution.push(str(parse(name)), "", auth, self._quota):
+            yield message
 
     async def base_state(self, name: str, platform: str, report: Report) -> ImageState:
         """Return the first state of a stage that is based on an image, and pin its layers.
@@ -147,6 +176,27 @@ class BuildSources:
         """Return the image that a named context refers to, '' if it is a directory."""
         address = self._options.contexts.get(name, "")
         return address.removeprefix(_IMAGE) if address.startswith(_IMAGE) else ""
+
+    def context_result(self, name: str) -> ImageState | None:
+        """Return the result of another build that a named context refers to.
+
+        :raises NotFound: when the other build or its client is gone.
+        """
+        address = self._options.contexts.get(name, "")
+        if not address.startswith(_RESULT):
+            return None
+        state = self._results.find(self._quota.owner, address.removeprefix(_RESULT))
+        self.pin_layers(state.layers)
+        return msgspec.structs.replace(
+            state, base_layers=len(state.layers), base_history=len(state.history)
+        )
+
+    def keep_result(self, id: str, state: ImageState) -> None:
+        """Keep the result of this build for others, beyond the end of the build."""
+        lease = self._services.images.lease()
+        for layer in state.layers:
+            lease.pin(layer.diff_id, layer.blob.digest)
+        self._results.keep(self._quota.owner, id, state, lease.close)
 
     async def step_from_images(self, key: str, report: Report) -> StepResult | None:
         """Return a step of the images of ``--cache-from``; None if they do not have it."""
@@ -178,6 +228,8 @@ class BuildSources:
             case Source.SCRATCH:
                 return ()
             case Source.CONTEXT:
+                if (result := self.context_result(origin.name)) is not None:
+                    return result.diff_ids
                 image = self.context_image(origin.name)
         if not image:
             return None
@@ -193,11 +245,11 @@ class BuildSources:
             return Tree(root, f"stage {name}", keeps_owners=True)
         if not name and not self.has_context:
             return None
-        path = await self.context_path(name)
+        path = await self.context_path(name, report)
         title = f"the context {name}" if name else "the build context"
         return Tree(held.enter_context(open_directory(path)), title)
 
-    async def context_path(self, name: str) -> str:
+    async def context_path(self, name: str, report: Report) -> str:
         """Return the directory of a context; the build's own has an empty name.
 
         :raises InvalidRequest: when the build has no such context.
@@ -205,19 +257,24 @@ class BuildSources:
         if not name:
             if not self.has_context:
                 raise InvalidRequest("this build has no context")
+            if self.local is not None and self.local.directories.context:
+                return await self.local.context(report)
             return str(self._directory / CONTEXT)
         task = self._contexts.get(name)
         if task is None:
-            task = self._contexts[name] = awaited_task(self._receive_context(name))
+            task = self._contexts[name] = awaited_task(self._receive_context(name, report))
         return await asyncio.shield(task)
 
-    async def _receive_context(self, name: str) -> str:
+    async def _receive_context(self, name: str, report: Report) -> str:
         path = self._directory / f"{CONTEXT}-{len(self._contexts)}"
         path.mkdir(mode=0o755)
-        if address := self._options.contexts.get(name):
+        address = self._options.contexts.get(name, "")
+        if address.startswith(_LOCAL) and self.local is not None:
+            await self.local.named(address.removeprefix(_LOCAL), name, str(path), report)
+        elif address:
             await fetch_context(address, str(path), self.remotes, self.cancellation)
         elif self.session is not None:
-            await _context_from_session(self.session, name, str(path), self.cancellation)
+            await self.session.receive_context(name, str(path), self.cancellation)
         else:
             raise InvalidRequest(f"the context {name!r} needs a session of the client")
         return str(path)
@@ -263,24 +320,6 @@ async def fetch_context(
     return await shielded(in_own_thread(work))
 
 
-async def _context_from_session(
-    session: ClientSession, name: str, path: str, cancel: Cancellation
-) -> None:
-    """Receive a named context of the client.
-
-    :raises InvalidRequest: when the client does not have it.
-    """
-    stream = await session.open_stream(SessionRequestKind.CONTEXT, name)
-    try:
-        await unpack_context(stream.data(), path, cancel)
-    except NotFound:
-        raise InvalidRequest(
-            f"there is no context {name!r}", hint=f"add --build-context {name}=DIRECTORY"
-        ) from None
-    finally:
-        stream.close()
-
-
 # -- base images -------------------------------------------------------------------------------
 
 
@@ -296,7 +335,7 @@ async def find_image(
     platform: str,
     *,
     pull: bool,
-    auths: Mapping[str, RegistryAuth],
+    auths: Callable[[str], Awaitable[RegistryAuth | None]],
     quota: Quota,
     report: Report,
 ) -> Image:
@@ -315,8 +354,7 @@ async def find_image(
             services.image_policy.check_run(image, name)
             return image
         await report({"status": f"Unable to find image '{parse(name)}' locally"})
-    domain = parse(name).domain
-    auth = auths.get(domain) or auths.get(_INDEX if domain == _HUB else domain)
+    auth = await auths(parse(name).domain)
     try:
         pull_messages = distribution.pull(str(parse(name)), "", platform or None, auth, quota)
         async for message in pull_messages:

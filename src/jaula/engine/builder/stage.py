@@ -16,6 +16,7 @@ from jaula.engine.builder.mounts.attach import StepMounts
 from jaula.engine.builder.mounts.resolve import StepMountRequests
 from jaula.engine.builder.sources import requested_platform
 from jaula.engine.threads import in_own_thread, in_thread, shielded
+from jaula.errors import StepFailed
 from jaula.images.build.copy import CopyOperation, prepare
 from jaula.images.build.dockerfile import ast
 from jaula.images.build.dockerfile.apply import Scope, change, shell_command
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 Ids = tuple[int, int]
 
+COUNTED = frozenset({"FROM", "RUN", "COPY", "ADD", "WORKDIR"})
+"""The instructions that are steps for BuildKit: those that change files."""
+
 
 class StageRun:
     """One stage of a build. ``first`` is the number of its first step in the whole build."""
@@ -44,13 +48,18 @@ class StageRun:
         self._planned = planned
         self._channel = channel
         self._first = self._number = first
+        self._positions = _positions(planned, first)
+        self._instruction: Instruction = planned.stage.base
         self._state = ImageState()
         self._scope = Scope(job.graph)
+        name = planned.stage.name.lower()
+        filtered = [text.lower() for text in job.options.no_cache_stages]
+        self._no_cache = job.options.no_cache or bool(name and name in filtered)
         self._cache = CacheLookup(
             job.cache,
             owner=job.owner,
             clock=job.clock,
-            no_cache=job.options.no_cache,
+            no_cache=self._no_cache,
             from_images=lambda key: job.sources.step_from_images(key, channel.put),
             keep=job.sources.pin_layers,
             layer_size=lambda diff_id: job.services.layers.info(diff_id).size,
@@ -71,14 +80,25 @@ class StageRun:
                 await self._run_instruction(instruction)
                 await self._end_step()
         except Exception as error:
-            await self._channel.put_state("failed", error=str(error))
+            lines = msgspec.to_builtins(self._instruction.location)
+            exit_of = {}
+            if isinstance(error, StepFailed):
+                exit_of = {"command": error.command, "code": error.exit_code}
+            await self._channel.put_state("failed", error=str(error), location=lines, **exit_of)
             raise
         finally:
             self._channel.close()
         return StageResult(self._state, self._scope)
 
     async def _begin_step(self, instruction: Instruction) -> None:
-        await self._channel.begin_step(self._number, self._job.step_count, instruction.headline)
+        self._instruction = instruction
+        await self._channel.begin_step(
+            self._number,
+            self._job.step_count,
+            instruction.headline,
+            word=instruction.word,
+            position=self._positions.get(self._number, (0, 0)),
+        )
         self._number += 1
         self._cache.cached = False
 
@@ -101,6 +121,8 @@ class StageRun:
                 state = ImageState(platform=requested_platform(platform))
             case Source.IMAGE:
                 state = await sources.base_state(planned.base.name, platform, self._channel.put)
+            case Source.CONTEXT if result := sources.context_result(planned.base.name):
+                state = msgspec.structs.replace(result, command_set=False)
             case Source.CONTEXT if image := sources.context_image(planned.base.name):
                 state = await sources.base_state(image, platform, self._channel.put)
             case Source.CONTEXT:
@@ -114,7 +136,7 @@ class StageRun:
 
     async def _layer_of_context(self, name: str) -> Layer | None:
         """Return the layer of a context directory that is the base of a stage."""
-        path = await self._sources.context_path(name)
+        path = await self._sources.context_path(name, self._channel.put)
 
         def work() -> Layer | None:
             with open_directory(path) as directory:
@@ -137,7 +159,7 @@ class StageRun:
         await self._channel.put_warnings(self._scope.warnings[reported:])
         match instruction:
             case ast.Arg():
-                self._cache.cached = not self._job.options.no_cache  # an ARG makes no layer
+                self._cache.cached = not self._no_cache  # an ARG makes no layer
                 created = state.created or self._job.clock.now()
                 self._state = state.step(instruction.source, created)
             case ast.Run():
@@ -303,6 +325,13 @@ class StageRun:
         prefix = f"|{len(build_args)} {' '.join(build_args)} " if build_args else ""
         text = f"RUN {prefix}{' '.join(arguments)}"
         self._state = state.step(text, created, layer, comment=key_comment(key))
+
+
+def _positions(planned: PlannedStage, first: int) -> dict[int, tuple[int, int]]:
+    """Return place and number of the steps that BuildKit counts, by their number. Pure."""
+    words = ["FROM", *(instruction.word for instruction in planned.instructions)]
+    counted = [first + index for index, word in enumerate(words) if word in COUNTED]
+    return {number: (place, len(counted)) for place, number in enumerate(counted, 1)}
 
 
 async def _no_layer() -> None:

@@ -47,10 +47,10 @@ def _save(store: ImageStore, names: Sequence[str], sink: Sink, lease: Lease) -> 
         images.append(
             (store.config_bytes(image), list(zip(image.layers, sizes, strict=True)), tags)
         )
-    write_archive(sink, images, lambda layer: _chunks(store, sources[layer], layer))
+    write_archive(sink, images, lambda layer: layer_chunks(store, sources[layer], layer))
 
 
-def _chunks(store: ImageStore, blob: str, layer: str) -> Iterator[bytes]:
+def layer_chunks(store: ImageStore, blob: str, layer: str) -> Iterator[bytes]:
     """Yield the uncompressed bytes of a layer.
 
     :raises CorruptState: if their number differs from the one recorded when it was unpacked.

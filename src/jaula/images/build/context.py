@@ -153,14 +153,28 @@ def remove_ignored(directory: int, name: str, *, everything: bool) -> None:
 def _ignore(directory: int, name: str) -> dockerignore.Dockerignore | None:
     """Return the patterns of the ignore file. One specific to the Dockerfile takes precedence."""
     for path in dockerignore.files(name):
-        try:
-            data = paths.read_file_in_root(directory, path, _IGNORE_LIMIT)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                continue
-            raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from None
-        return dockerignore.Dockerignore.read(data.decode("utf-8", "surrogateescape"))
+        if (ignore := _read_ignore(directory, path)) is not None:
+            return ignore
     return None
+
+
+def ignore_patterns(directory: int, path: str) -> tuple[str, ...] | None:
+    """Return the cleaned patterns of an ignore file, in order; None if it does not exist.
+
+    :raises InvalidRequest: if it cannot be read, or a pattern is malformed.
+    """
+    ignore = _read_ignore(directory, path)
+    return None if ignore is None else ignore.texts
+
+
+def _read_ignore(directory: int, path: str) -> dockerignore.Dockerignore | None:
+    try:
+        data = paths.read_file_in_root(directory, path, _IGNORE_LIMIT)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from None
+    return dockerignore.Dockerignore.read(data.decode("utf-8", "surrogateescape"))
 
 
 def _remove(directory: int, path: bytes) -> None:

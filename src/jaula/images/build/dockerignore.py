@@ -65,6 +65,11 @@ class Dockerignore:
     def __bool__(self) -> bool:
         return bool(self._patterns)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The cleaned patterns, in order, exceptions with their ``!``."""
+        return tuple(f"{'!' * p.is_exception}{p.text}" for p in self._patterns)
+
     def excludes_path(self, path: str) -> bool:
         """Return whether ``path``, relative to the root of the context, is excluded."""
         parent, _, _ = path.rpartition("/")

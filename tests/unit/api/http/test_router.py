@@ -61,8 +61,8 @@ def test_a_path_has_its_handler(method: str, path: str, handler: object, name: s
         ("DELETE", "/images/"),
         ("GET", "/jaula"),
         ("GET", "/jaula/containers/a"),
-        ("POST", "/grpc"),
-        ("POST", "/session"),
+        ("GET", "/grpc"),
+        ("GET", "/session"),
     ],
 )
 def test_other_paths_have_no_handler(method: str, path: str) -> None:

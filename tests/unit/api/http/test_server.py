@@ -27,7 +27,7 @@ def test_ping_has_the_headers_for_version_negotiation() -> None:
             assert answer.headers["docker-experimental"] == "false"
             assert answer.headers["ostype"] == "linux"
             assert answer.headers["swarm"] == "inactive"
-            assert answer.headers["builder-version"] == "1"
+            assert answer.headers["builder-version"] == "2"
             assert answer.headers["server"].startswith("jaula/")
             assert answer.headers["cache-control"] == "no-cache, no-store, must-revalidate"
         assert answer.headers["content-length"] == "2"

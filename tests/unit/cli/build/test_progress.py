@@ -65,7 +65,7 @@ def test_every_line_has_the_number_of_its_step() -> None:
 def test_the_image_warnings_and_output_of_the_build() -> None:
     output = io.StringIO()
     model = ProgressModel(PlainView(output))
-    model.take({"remark": {"rule": "StageNameCasing", "message": "m", "place": {"first": 4}}})
+    model.take({"remark": {"rule": "StageNameCasing", "message": "m", "location": {"first": 4}}})
     model.take({"aux": {"ID": "sha256:1"}})
     model.take({"stream": "Successfully built 1\n"})
     assert output.getvalue() == "WARN: StageNameCasing: m (line 4)\nSuccessfully built 1\n"

@@ -129,7 +129,7 @@ def test_only_the_owner_finds_a_session(monkeypatch: pytest.MonkeyPatch) -> None
     asyncio.run(test())
 
 
-@pytest.mark.parametrize("id", ["", "short", "A" * 32, "g" * 32, "a" * 65, "../" * 11])
+@pytest.mark.parametrize("id", ["", "short", "A" * 32, "a-" * 16, "a" * 65, "../" * 11])
 def test_a_session_id_that_is_easy_to_guess_is_rejected(id: str) -> None:
     async def test() -> None:
         with pytest.raises(InvalidRequest):

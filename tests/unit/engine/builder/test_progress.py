@@ -72,7 +72,7 @@ def test_steps_have_their_stage_number_and_state() -> None:
         source = ProgressStream(steps=True)
         channel = source.add_channel(3, "name")
         source.complete()
-        await channel.begin_step(5, 9, "RUN x")
+        await channel.begin_step(5, 9, "RUN x", word="RUN", position=(2, 4))
         await channel.put_state("done")
         channel.close()
         found = [m["jaula"] async for m in source.read()]

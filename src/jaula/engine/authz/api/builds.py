@@ -12,12 +12,15 @@ from jaula.engine.authz.api.images import closing
 from jaula.engine.builder.client_session import check_id
 from jaula.engine.containers.create import with_container_ids
 from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.threads import in_thread
 from jaula.spec.api import ContainerCreate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractContextManager
 
     from jaula.engine.authz.session import Session
+    from jaula.engine.builder.session import BuildSession
     from jaula.engine.engine import Engine
     from jaula.spec.build import BuildOptions, PruneOptions
 
@@ -54,6 +57,28 @@ class BuildsApi:
             async with closing(progress) as messages:
                 async for document in messages:
                     yield document
+
+    @property
+    def owner(self) -> str:
+        return self._session.caller.key
+
+    async def find_session(self, id: str) -> BuildSession:
+        self._session.require_run()
+        return await self._service.sessions.find(id, self._session.caller.key)
+
+    def opened_session(self, id: str, session: BuildSession) -> AbstractContextManager[None]:
+        self._session.require_run()
+        return self._service.sessions.opened(id, session)
+
+    async def announce_session(self) -> None:
+        await self._service.sessions.announce()
+
+    def release(self, result: str) -> None:
+        self._service.release(result, self._session.caller.key)
+
+    async def usage(self) -> list[Document]:
+        self._session.require_read()
+        return await in_thread(self._service.usage)
 
     async def cancel(self, build_id: str) -> None:
         with self._session.begin("image build cancel", build_id, revokes=True) as action:

@@ -112,7 +112,7 @@ class StepMountRequests:
                 case MountKind.SECRET:
                     mounts += await self._secret(mount)
                 case MountKind.SSH:
-                    mounts += self._agent(mount)
+                    mounts += await self._agent(mount)
         if self._instruction.script:
             content = self._instruction.script.encode()
             mounts.append(SecretMount(target=self.script_path, content=content, mode=0o755))
@@ -136,7 +136,7 @@ class StepMountRequests:
     async def _lowers(self, origin: str) -> tuple[tuple[str, ...], str]:
         layers = await self._layers(origin) if origin else None
         if layers is None:
-            path = await self._sources.context_path(origin)
+            path = await self._sources.context_path(origin, self._report)
             return (path,), f"the context {origin}" if origin else "the build context"
         if not layers:
             raise InvalidRequest(f"{origin!r} has no files to mount")
@@ -212,9 +212,9 @@ class StepMountRequests:
             )
         return mounts
 
-    def _agent(self, mount: RunMount) -> list[StepMount]:
+    async def _agent(self, mount: RunMount) -> list[StepMount]:
         session = self._sources.session
-        if session is None:
+        if session is None or not await session.has_agent(mount.id):
             if mount.required:
                 raise NotFound(
                     f"ssh agent {mount.id!r} is required but was not provided",

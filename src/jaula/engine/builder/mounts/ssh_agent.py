@@ -14,13 +14,12 @@ import socket
 from typing import TYPE_CHECKING
 
 from jaula.errors import JaulaError
-from jaula.spec.build_session import SessionRequestKind
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jaula.engine.builder.client_session import ClientSession, SessionStream
+    from jaula.engine.builder.session import AgentStream, BuildSession
 
 log = logging.getLogger("jaula.build")
 
@@ -32,7 +31,7 @@ _MAX_CONNECTIONS = 64  # at a time
 class SshAgent:
     """One forwarded socket."""
 
-    def __init__(self, session: ClientSession, id: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, session: BuildSession, id: str, loop: asyncio.AbstractEventLoop) -> None:
         self._session = session
         self._id = id
         self._loop = loop
@@ -67,7 +66,7 @@ class SshAgent:
     async def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(JaulaError, OSError):
             client.setblocking(False)
-            stream = await self._session.open_stream(SessionRequestKind.SSH, self._id)
+            stream = await self._session.open_agent(self._id)
             try:
                 to_client = asyncio.ensure_future(self._forward(client, stream))
                 try:
@@ -80,7 +79,7 @@ class SshAgent:
             finally:
                 stream.close()
 
-    async def _forward(self, client: socket.socket, stream: SessionStream) -> None:
+    async def _forward(self, client: socket.socket, stream: AgentStream) -> None:
         while data := await self._loop.sock_recv(client, _CHUNK):
             await stream.send(data)
         await stream.end()
@@ -93,7 +92,7 @@ class SshAgent:
 
 
 @contextlib.contextmanager
-def ssh_agent(session: ClientSession, loop: asyncio.AbstractEventLoop, path: str) -> Iterator[None]:
+def ssh_agent(session: BuildSession, loop: asyncio.AbstractEventLoop, path: str) -> Iterator[None]:
     """Serve the client's default agent at a path. For work in another thread than the loop's."""
     agent = SshAgent(session, _DEFAULT_ID, loop)
     agent.listen(path)

@@ -1,0 +1,242 @@
+"""From the options of BuildKit's frontend ``dockerfile.v0`` to the engine's options of a build.
+
+Pure. Source: moby/buildkit ``frontend/dockerui`` and ``frontend/dockerfile`` (the names of the
+options), docker/buildx ``build`` (the values that clients send).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from jaula.buildkit.messages import decoder
+from jaula.buildkit.proto.ops_pb2 import Definition, Op
+from jaula.buildkit.session import UPLOAD_HOST
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.images.reference import parse
+from jaula.spec.api import HostConfig, Ulimit
+from jaula.spec.build import BuildExport, BuildOptions, LocalDirectories, is_builtin_frontend
+
+FRONTEND = "dockerfile.v0"
+_GATEWAY = "gateway.v0"
+RESULT = "jaula-result://"
+"""The source in a definition that stands for the result of another build."""
+
+_UPLOAD = f"http://{UPLOAD_HOST}/"
+_FROM_BODY = "client-session"
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_MAX_OPTIONS = 10_000
+_MAX_NAMES = 128
+
+
+class FrontendRequest(msgspec.Struct, frozen=True):
+    """What a client asks of the frontend. ``upload`` is the path of an uploaded context, or ''."""
+
+    options: BuildOptions
+    upload: str = ""
+
+
+def frontend_request(
+    frontend: str,
+    attributes: Mapping[str, str],
+    inputs: Mapping[str, Definition],
+    *,
+    session: str,
+    entitlements: Iterable[str],
+    exports: tuple[BuildExport, ...],
+    cache_from: tuple[str, ...],
+    result: str,
+) -> FrontendRequest:
+    """Return the engine's options.
+
+    :raises Unsupported: when the frontend or an option is not supported.
+    :raises InvalidRequest: when a value is malformed.
+    """
+    if len(attributes) > _MAX_OPTIONS:
+        raise InvalidRequest(f"more than {_MAX_OPTIONS} options of a build")
+    check_frontend(frontend, attributes)
+    if request := attributes.get("requestid", ""):
+        raise Unsupported(f"unsupported request {request[:64]}")
+    platform = attributes.get("platform", "")
+    if "," in platform:
+        raise Unsupported(
+            f"a build for several platforms ({platform[:128]}) is not supported",
+            hint="build for one platform at a time",
+        )
+    context = attributes.get(attributes.get("contextkey", "context"), "")
+    dockerfile_key = attributes.get("dockerfilekey", "")
+    upload = remote = ""
+    if not context:
+        local = LocalDirectories("context", dockerfile_key or "dockerfile")
+    else:
+        local = LocalDirectories("", dockerfile_key)
+        remote = context
+        if context.startswith(_UPLOAD):
+            upload, remote = context[len(_UPLOAD) - 1 :], _FROM_BODY
+        elif context.startswith("input:"):
+            raise Unsupported("a context that is the result of another build is not supported")
+    no_cache = attributes.get("no-cache")
+    options = BuildOptions(
+        dockerfile=attributes.get("filename", ""),
+        remote=remote,
+        target=attributes.get("target", ""),
+        platform=platform.lower(),
+        build_args={
+            name: value
+            for name, value in _prefixed(attributes, "build-arg:").items()
+            if name != "BUILDKIT_SYNTAX"
+        },
+        labels=_prefixed(attributes, "label:"),
+        cache_from=cache_from,
+        no_cache=no_cache == "",
+        no_cache_stages=tuple(no_cache.split(",")) if no_cache else (),
+        pull=attributes.get("image-resolve-mode") == "pull",
+        steps=True,
+        host=_host(attributes),
+        session=session,
+        allow=tuple(entitlements),
+        contexts=_contexts(attributes, inputs),
+        local=local,
+        exports=exports,
+        result=result,
+    )
+    return FrontendRequest(options, upload)
+
+
+def check_frontend(frontend: str, attributes: Mapping[str, str]) -> None:
+    """Check that a request is for the frontend that is built in.
+
+    :raises Unsupported: when it is for another one, which is named.
+    """
+    image = attributes.get("build-arg:BUILDKIT_SYNTAX", "").partition(" ")[0]
+    if frontend == _GATEWAY:
+        image = attributes.get("source", "")
+        if not image:
+            frontend = f"{_GATEWAY} without an image"
+    if (image and not is_builtin_frontend(image)) or frontend not in (FRONTEND, _GATEWAY):
+        raise Unsupported(
+            f"the frontend {(image or frontend)[:128]!r} is not supported",
+            hint="only dockerfile.v0, which is built in; no image is run as a frontend",
+        )
+
+
+def _prefixed(attributes: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {
+        name[len(prefix) :]: value for name, value in attributes.items() if name.startswith(prefix)
+    }
+
+
+def _contexts(attributes: Mapping[str, str], inputs: Mapping[str, Definition]) -> dict[str, str]:
+    contexts = {}
+    for name, value in _prefixed(attributes, "context:").items():
+        kind, _, rest = value.partition(":")
+        if kind == "input":
+            value = f"result:{result_of(inputs.get(rest))}"
+        elif kind == "oci-layout":
+            raise Unsupported(
+                f"the context {name[:64]!r} is an OCI layout, which is not supported",
+                hint="load it with docker load and use docker-image://NAME",
+            )
+        contexts[name] = value
+    return contexts
+
+
+def result_of(definition: Definition | None) -> str:
+    """Return the id of the result that a definition stands for.
+
+    :raises Unsupported: when it is another definition: there is no solver.
+    """
+    decode = decoder(Op)
+    for data in definition.ops if definition is not None else ():
+        try:
+            operation = decode(data)
+        except ValueError:
+            break
+        if operation.source.identifier.startswith(RESULT):
+            return operation.source.identifier.removeprefix(RESULT)
+    raise Unsupported(
+        "LLB definitions are not supported", hint="this builder reads Dockerfiles only"
+    )
+
+
+def _host(attributes: Mapping[str, str]) -> HostConfig:
+    def number(name: str) -> int:
+        return _number(name, attributes.get(name) or "0")
+
+    network = attributes.get("force-network-mode", "")
+    if network not in ("", "host", "none", "sandbox"):
+        raise InvalidRequest(f"invalid network mode {network[:64]!r}")
+    return HostConfig(
+        network_mode="" if network == "sandbox" else network,
+        cpuset_cpus=attributes.get("cpusetcpus", ""),
+        cpuset_mems=attributes.get("cpusetmems", ""),
+        cgroup_parent=attributes.get("cgroup-parent", ""),
+        extra_hosts=tuple(_extra_hosts(attributes.get("add-hosts", ""))),
+        ulimits=tuple(_ulimits(attributes.get("ulimit", ""))),
+        shm_size=number("shm-size"),
+        memory=number("memory"),
+        memory_swap=number("memswap"),
+        cpu_shares=number("cpushares"),
+        cpu_period=number("cpuperiod"),
+        cpu_quota=number("cpuquota"),
+    )
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidRequest(f"the option {name} is not a number: {text[:32]!r}") from None
+
+
+def _fields(text: str) -> list[str]:
+    """Return the fields of a line of CSV, as Go writes them."""
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise InvalidRequest(f"an option is not valid: {error}") from None
+
+
+def _extra_hosts(text: str) -> Iterable[str]:
+    for field in _fields(text):
+        host, equals, address = field.partition("=")
+        if not equals:
+            raise InvalidRequest(f"invalid host {field[:64]!r}: must be NAME=ADDRESS")
+        yield f"{host}:{address}"
+
+
+def _ulimits(text: str) -> Iterable[Ulimit]:
+    for field in _fields(text):
+        name, _, limits = field.partition("=")
+        soft, _, hard = limits.partition(":")
+        yield Ulimit(name=name, soft=_number("ulimit", soft), hard=_number("ulimit", hard or soft))
+
+
+# -- exports and cache imports ---------------------------------------------------------------------
+
+
+def build_export(number: int, kind: str, attributes: Mapping[str, str]) -> BuildExport:
+    """Return one output of a build.
+
+    :raises InvalidRequest: when a name is not valid.
+    """
+    names = tuple(name for name in attributes.get("name", "").split(",") if name)
+    if len(names) > _MAX_NAMES:
+        raise InvalidRequest(f"{len(names)} names exceed the limit of {_MAX_NAMES}")
+    for name in names:
+        if parse(name).digest is not None:
+            raise InvalidRequest(f"{name!r} has a digest; an image is tagged with a name and a tag")
+    return BuildExport(
+        kind="image" if kind == "moby" else kind,
+        id=number,
+        names=names,
+        # The docker driver of buildx pushes with the API, as it does with Docker.
+        push=kind != "moby" and attributes.get("push", "") in _TRUE,
+    )
+
+
+def is_true(text: str) -> bool:
+    """Return whether a text is one of Go's words for true. Pure."""
+    return text in _TRUE

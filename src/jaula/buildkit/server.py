@@ -1,0 +1,552 @@
+"""The calls of one ``POST /grpc`` connection: ``Control`` and ``LLBBridge``.
+
+A client begins a build with ``Control.Solve`` and names its outputs there. It reads the progress
+from ``Control.Status``. Then it asks for the frontend by ``LLBBridge.Solve``, which runs the build,
+and ends it with ``LLBBridge.Return``: now ``Control.Solve`` is answered. All calls of a build have
+the reference that the client chose, and come over one connection. So builds are known to their
+connection only, and end with it.
+
+Every call needs access to the engine at its time. What a call does is authorized and logged by the
+facade, as for every request.
+
+Source: moby/buildkit ``api/services/control/control.proto``, ``frontend/gateway/pb/gateway.proto``,
+``client/build.go`` (the order of the calls).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from jaula.buildkit.messages import decoder
+from jaula.buildkit.options import (
+    FRONTEND,
+    RESULT,
+    build_export,
+    frontend_request,
+    result_of,
+)
+from jaula.buildkit.proto import control_pb2 as control
+from jaula.buildkit.proto import gateway_pb2 as gateway
+from jaula.buildkit.proto import ops_pb2 as ops
+from jaula.buildkit.proto import types_pb2 as types
+from jaula.buildkit.session import LIMITS, ClientSession
+from jaula.buildkit.status import BuildStatus, exit_text
+from jaula.engine.threads import shielded
+from jaula.errors import InvalidRequest, JaulaError, StepFailed, Unavailable
+from jaula.grpc.client import Channel
+from jaula.grpc.connection import Limits
+from jaula.grpc.errors import Code, GrpcError
+from jaula.grpc.server import Call, Method, Server, Streaming, Unary
+from jaula.images.platform import host
+from jaula.spec.build import PruneOptions
+
+if TYPE_CHECKING:
+    from jaula.buildkit.backend import Backend
+    from jaula.spec.build import BuildExport
+
+Document = dict[str, Any]
+
+_CONTROL, _BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
+_BUILD_ID = "buildkit-controlapi-buildid"
+_JOB_TIMEOUT = 5.0  # seconds for Control.Solve to arrive after a call that names its build
+_MAX_JOBS = 64  # builds of one connection at a time
+_MAX_RESULTS = 256  # of one connection
+_MAX_UNREAD = 4096  # progress messages of a build
+_MAX_REF = 128  # characters
+_SOURCE = "github.com/moby/buildkit/errdefs.Source+json"
+_NANOSECONDS = 1_000_000_000
+
+_FRONTEND_CAPS = (
+    "solve.base",
+    "return",
+    "returnmap",
+    "proto.refarray",
+    "importcaches",
+    "frontend.inputs",
+    "frontend.caps",
+    "reference.output",
+    "gateway.solve.metadata",
+    "gateway.solve.evaluate",
+    "gateway.evaluate",
+)
+_LLB_CAPS = (
+    *("source.image", "source.image.resolvemode"),
+    *("source.local", "source.local.unique", "source.local.sessionid"),
+    *("source.local.includepatterns", "source.local.followpaths"),
+    *("source.local.excludepatterns", "source.local.sharedkeyhint"),
+    *("source.git", "source.http", "source.http.checksum"),
+    *("exec.meta.base", "exec.meta.network", "exec.meta.security", "exec.meta.ulimit"),
+    *("exec.mount.bind", "exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.tmpfs"),
+    *("exec.mount.secret", "exec.mount.ssh", "exec.secretenv", "file.base"),
+    *("constraints", "platform", "meta.ignorecache", "meta.description"),
+    *("exporter.multiple", "exporter.sourcedateepoch"),
+)
+"""What clients ask for before they send an option; no definition is ever solved."""
+
+
+async def serve(descriptor: int, early: bytes, engine: Backend) -> None:
+    """Answer the calls of a connection until the client leaves. This owns ``descriptor``."""
+    with socket.socket(fileno=descriptor) as sock:
+        connection = _BuildKit(engine)
+        server = Server(connection.methods(), Limits(), check=connection.check)
+        try:
+            await server.serve(sock, early)
+        finally:
+            connection.close()
+
+
+async def serve_session(
+    descriptor: int, early: bytes, engine: Backend, id: str, shared_key: str
+) -> None:
+    """Keep a session of a client until it leaves. This owns ``descriptor``."""
+    with socket.socket(fileno=descriptor) as sock:
+        channel = Channel(LIMITS)
+        session = ClientSession(engine.builds.owner, shared_key, channel)
+        with engine.builds.opened_session(id, session):
+            running = asyncio.ensure_future(channel.run(sock, early))
+            try:
+                await engine.builds.announce_session()
+                await asyncio.wait((running,))
+            finally:
+                channel.close()
+                await shielded(asyncio.wait((running,)))
+
+
+class _Job:
+    """One build of a connection."""
+
+    def __init__(self, request: control.SolveRequest, exports: tuple[BuildExport, ...]) -> None:
+        self.request = request
+        self.exports = exports
+        self.status = BuildStatus(request.Ref)
+        self.unread: list[control.StatusResponse] = []
+        self.changed = asyncio.Event()
+        self.room = asyncio.Event()
+        self.room.set()
+        self.response: dict[str, str] = {}
+        self.returned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended = False
+        self.solved = False
+
+    async def report(self, message: Document) -> None:
+        """Add a progress message; wait while the client does not read."""
+        response = self.status.take(message, time.time_ns())
+        if response is None:
+            return
+        await self.room.wait()
+        self._add(response)
+
+    def _add(self, response: control.StatusResponse) -> None:
+        self.unread.append(response)
+        self.changed.set()
+        if len(self.unread) >= _MAX_UNREAD:
+            self.room.clear()
+
+    def fail(self, error: GrpcError) -> None:
+        """End the build with an error, unless it has ended."""
+        if not self.returned.done():
+            self.returned.set_exception(error)
+            self.returned.exception()  # retrieved, in case no call waits for it
+
+    def end(self, error: str) -> None:
+        """Complete the progress."""
+        self._add(self.status.close(error, time.time_ns()))
+        self.ended = True
+        self.room.set()
+        self.changed.set()
+
+    async def read(self) -> AsyncIterator[control.StatusResponse]:
+        """Yield the progress, with what is ready in one message, until the build has ended."""
+        while True:
+            self.changed.clear()
+            unread, self.unread = self.unread, []
+            self.room.set()
+            if unread:
+                first = unread[0]
+                for more in unread[1:]:
+                    first.MergeFrom(more)
+                yield first
+            elif self.ended:
+                return
+            else:
+                await self.changed.wait()
+
+
+class _BuildKit:
+    """The builds of one connection."""
+
+    def __init__(self, engine: Backend) -> None:
+        self._engine = engine
+        self._jobs: dict[str, _Job] = {}
+        self._results: list[str] = []
+        self._added = asyncio.Condition()
+
+    def check(self, path: str) -> None:
+        """Check that the caller may use the engine still."""
+        self._engine.access.require_access(f"POST {path[:200]}")
+
+    def close(self) -> None:
+        """Release the results of builds."""
+        for result in self._results:
+            self._engine.builds.release(result)
+
+    def methods(self) -> Mapping[str, Method]:
+        """Return the handlers by path."""
+        unary: dict[str, tuple[type[Any], Unary]] = {
+            _CONTROL + "Info": (control.InfoRequest, self._info),
+            _CONTROL + "ListWorkers": (control.ListWorkersRequest, self._list_workers),
+            _CONTROL + "DiskUsage": (control.DiskUsageRequest, self._disk_usage),
+            _CONTROL + "Solve": (control.SolveRequest, self._solve),
+            _CONTROL + "UpdateBuildHistory": (
+                control.UpdateBuildHistoryRequest,
+                self._update_history,
+            ),
+            _BRIDGE + "Ping": (gateway.PingRequest, self._ping),
+            _BRIDGE + "Solve": (gateway.SolveRequest, self._bridge_solve),
+            _BRIDGE + "Return": (gateway.ReturnRequest, self._return),
+            _BRIDGE + "Evaluate": (gateway.EvaluateRequest, self._evaluate),
+            _BRIDGE + "Inputs": (gateway.InputsRequest, self._inputs),
+        }
+        streaming: dict[str, tuple[type[Any], Streaming]] = {
+            _CONTROL + "Status": (control.StatusRequest, self._read_status),
+            _CONTROL + "Prune": (control.PruneRequest, self._prune),
+            _CONTROL + "ListenBuildHistory": (control.BuildHistoryRequest, self._history),
+        }
+        methods = {
+            path: Method(decoder(kind), unary=handler) for path, (kind, handler) in unary.items()
+        }
+        methods |= {
+            path: Method(decoder(kind), streaming=handler)
+            for path, (kind, handler) in streaming.items()
+        }
+        return methods
+
+    # -- the engine ------------------------------------------------------------------------------
+
+    async def _info(self, call: Call, request: control.InfoRequest) -> control.InfoResponse:
+        return control.InfoResponse(buildkitVersion=self._version())
+
+    def _version(self) -> types.BuildkitVersion:
+        version = str(self._engine.system.version()["Version"])
+        return types.BuildkitVersion(
+            package="jaula", version=f"v{version}", dockerfileVersion="builtin"
+        )
+
+    async def _list_workers(
+        self, call: Call, request: control.ListWorkersRequest
+    ) -> control.ListWorkersResponse:
+        return control.ListWorkersResponse(record=[await self._worker()])
+
+    async def _worker(self) -> types.WorkerRecord:
+        info = await self._engine.system.info()
+        platform = host()
+        return types.WorkerRecord(
+            ID=str(info.get("ID") or "jaula"),
+            Labels={
+                "org.mobyproject.buildkit.worker.executor": "jaula",
+                "org.mobyproject.buildkit.worker.hostname": str(info.get("Name") or ""),
+                "org.mobyproject.buildkit.worker.network": "sandbox",
+                # buildx asks for exports and cache exports only if there is a snapshotter.
+                "org.mobyproject.buildkit.worker.snapshotter": str(info.get("Driver") or ""),
+                **_host_gateway(info),
+            },
+            platforms=[
+                ops.Platform(
+                    Architecture=platform.architecture, OS=platform.os, Variant=platform.variant
+                )
+            ],
+            BuildkitVersion=self._version(),
+        )
+
+    # -- the cache -------------------------------------------------------------------------------
+
+    async def _disk_usage(
+        self, call: Call, request: control.DiskUsageRequest
+    ) -> control.DiskUsageResponse:
+        documents = await self._engine.builds.usage()
+        filters = _filters(request.filter)
+        records = [
+            _usage_record(document)
+            for document in documents
+            if all(_matches(document, name, values) for name, values in filters.items())
+        ]
+        return control.DiskUsageResponse(record=records)
+
+    async def _prune(self, call: Call) -> AsyncIterator[control.UsageRecord]:
+        request: control.PruneRequest = await call.request()
+        before = {str(d["ID"]): d for d in await self._engine.builds.usage()}
+        filters = _filters(request.filter)
+        if request.keepDuration > 0:
+            filters["until"] = [f"{request.keepDuration // _NANOSECONDS}s"]
+        keep = request.reservedSpace or request.maxUsedSpace
+        answer = await self._engine.builds.prune(
+            PruneOptions(all=request.all, keep=keep, filters=filters)
+        )
+        for id in answer["CachesDeleted"] or ():
+            if (document := before.get(id)) is not None:
+                yield _usage_record(document)
+
+    async def _history(self, call: Call) -> AsyncIterator[control.BuildHistoryEvent]:
+        """Answer with no record: builds are not recorded. A client that listens is kept."""
+        request: control.BuildHistoryRequest = await call.request()
+        if not request.EarlyExit:
+            await asyncio.Event().wait()
+        records: list[control.BuildHistoryEvent] = []
+        for event in records:
+            yield event
+
+    async def _update_history(
+        self, call: Call, request: control.UpdateBuildHistoryRequest
+    ) -> control.UpdateBuildHistoryResponse:
+        raise GrpcError(Code.NOT_FOUND, f"build {request.Ref[:_MAX_REF]} is not recorded")
+
+    # -- a build ---------------------------------------------------------------------------------
+
+    async def _solve(self, call: Call, request: control.SolveRequest) -> control.SolveResponse:
+        if len(self._jobs) >= _MAX_JOBS:
+            raise GrpcError(Code.RESOURCE_EXHAUSTED, "too many builds on one connection")
+        if not request.Ref or len(request.Ref) > _MAX_REF or request.Ref in self._jobs:
+            raise GrpcError(Code.INVALID_ARGUMENT, "the reference of the build is not valid")
+        job = _Job(request, _exports(request))
+        self._jobs[request.Ref] = job
+        async with self._added:
+            self._added.notify_all()
+        error = "canceled"
+        try:
+            if request.Definition.ops:
+                result_of(request.Definition)
+            if request.Frontend:
+                await self._run(
+                    job, request.Frontend, request.FrontendAttrs, request.FrontendInputs
+                )
+            else:
+                await job.returned
+            error = ""
+        except JaulaError as failure:
+            failed = _failure(failure, job)
+            error = failed.message
+            raise failed from None
+        except GrpcError as failure:
+            error = failure.message
+            raise
+        finally:
+            del self._jobs[request.Ref]
+            job.end(error)
+        return control.SolveResponse(ExporterResponse=job.response)
+
+    async def _job(self, ref: str) -> _Job:
+        """Return a build; wait a moment for it to begin.
+
+        :raises GrpcError: when there is no such build.
+        """
+
+        async def wait() -> _Job:
+            async with self._added:
+                await self._added.wait_for(lambda: ref in self._jobs)
+                return self._jobs[ref]
+
+        try:
+            return await asyncio.wait_for(wait(), _JOB_TIMEOUT)
+        except TimeoutError:
+            raise GrpcError(Code.NOT_FOUND, f"no such job {ref[:_MAX_REF]}") from None
+
+    async def _read_status(self, call: Call) -> AsyncIterator[control.StatusResponse]:
+        request: control.StatusRequest = await call.request()
+        job = await self._job(request.Ref)
+        async for response in job.read():
+            yield response
+
+    async def _ping(self, call: Call, request: gateway.PingRequest) -> gateway.PongResponse:
+        return gateway.PongResponse(
+            FrontendAPICaps=[types.APICap(ID=name, Enabled=True) for name in _FRONTEND_CAPS],
+            LLBCaps=[types.APICap(ID=name, Enabled=True) for name in _LLB_CAPS],
+            Workers=[await self._worker()],
+        )
+
+    async def _bridge_solve(
+        self, call: Call, request: gateway.SolveRequest
+    ) -> gateway.SolveResponse:
+        job = await self._job(call.headers.get(_BUILD_ID, ""))
+        if request.Definition.ops:
+            return _solved(result_of(request.Definition))
+        try:
+            result = await self._run(
+                job, request.Frontend, request.FrontendOpt, request.FrontendInputs
+            )
+        except JaulaError as error:
+            raise _failure(error, job) from None
+        return _solved(result)
+
+    async def _run(
+        self,
+        job: _Job,
+        frontend: str,
+        attributes: Mapping[str, str],
+        inputs: Mapping[str, ops.Definition],
+    ) -> str:
+        """Run a build and return the id of its result."""
+        if job.solved:
+            raise InvalidRequest("the build has run already")
+        job.solved = True
+        if len(self._results) >= _MAX_RESULTS:
+            raise Unavailable("too many results on one connection")
+        result = os.urandom(16).hex()
+        self._results.append(result)
+        request = frontend_request(
+            frontend or FRONTEND,
+            attributes,
+            inputs,
+            session=job.request.Session,
+            entitlements=job.request.Entitlements,
+            exports=job.exports,
+            cache_from=_cache_from(job.request, attributes),
+            result=result,
+        )
+        stream: AsyncIterator[bytes] = _nothing()
+        if request.upload:
+            session = await self._engine.builds.find_session(job.request.Session)
+            assert isinstance(session, ClientSession)
+            stream = session.upload(request.upload)
+        messages = self._engine.builds.build(request.options, stream)
+        try:
+            async for message in messages:
+                if "result" in message:
+                    job.response = dict(message["result"])
+                else:
+                    await job.report(message)
+        finally:
+            await messages.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()  # type: ignore[attr-defined]
+        return result
+
+    async def _return(self, call: Call, request: gateway.ReturnRequest) -> gateway.ReturnResponse:
+        job = await self._job(call.headers.get(_BUILD_ID, ""))
+        if request.HasField("error"):
+            status = request.error
+            try:
+                code = Code(status.code)
+            except ValueError:
+                code = Code.UNKNOWN
+            job.fail(GrpcError(code, status.message, status.SerializeToString()))
+        elif not job.returned.done():
+            job.returned.set_result(None)
+        return gateway.ReturnResponse()
+
+    async def _evaluate(
+        self, call: Call, request: gateway.EvaluateRequest
+    ) -> gateway.EvaluateResponse:
+        return gateway.EvaluateResponse()  # a build is evaluated when it is solved
+
+    async def _inputs(self, call: Call, request: gateway.InputsRequest) -> gateway.InputsResponse:
+        return gateway.InputsResponse()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """Yield nothing: the context is not the body of a request."""
+    for chunk in list[bytes]():
+        yield chunk
+
+
+def _exports(request: control.SolveRequest) -> tuple[BuildExport, ...]:
+    """Return the outputs of a request."""
+    if request.Exporters:
+        return tuple(
+            build_export(number, exporter.Type, exporter.Attrs)
+            for number, exporter in enumerate(request.Exporters)
+        )
+    if request.ExporterDeprecated:
+        return (build_export(0, request.ExporterDeprecated, request.ExporterAttrsDeprecated),)
+    return ()
+
+
+def _cache_from(request: control.SolveRequest, attributes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the images whose steps may be used."""
+    import json
+
+    entries = [(entry.Type, entry.Attrs.get("ref", "")) for entry in request.Cache.Imports]
+    if text := attributes.get("cache-imports", ""):
+        try:
+            entries += [(e["Type"], e.get("Attrs", {}).get("ref", "")) for e in json.loads(text)]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvalidRequest(f"cache-imports is not valid: {error}") from None
+    entries += [("registry", ref) for ref in attributes.get("cache-from", "").split(",")]
+    return tuple(dict.fromkeys(ref for kind, ref in entries if kind == "registry" and ref))
+
+
+def _solved(result: str) -> gateway.SolveResponse:
+    """Return the answer of a solved build: a reference, and a definition that stands for it."""
+    import hashlib
+
+    source = ops.Op(source=ops.SourceOp(identifier=RESULT + result)).SerializeToString()
+    digest = "sha256:" + hashlib.sha256(source).hexdigest()
+    last = ops.Op(inputs=[ops.Input(digest=digest)]).SerializeToString()
+    definition = ops.Definition(ops=[source, last])
+    for operation in (source, last):  # clients expect an entry for each
+        name = "sha256:" + hashlib.sha256(operation).hexdigest()
+        definition.metadata[name].CopyFrom(ops.OpMetadata())
+    reference = gateway.Ref(id=result, **{"def": definition})
+    return gateway.SolveResponse(result=gateway.Result(ref=reference))
+
+
+def _failure(error: JaulaError, job: _Job) -> GrpcError:
+    """Return the failure of a build, with its place in the Dockerfile, in BuildKit's words.
+
+    Clients print the name of any code but UNKNOWN before the text.
+    """
+    text = str(error)
+    if isinstance(error, StepFailed) and error.command:
+        text = exit_text(error.command, error.exit_code)
+    status = types.Status(code=Code.UNKNOWN, message=text)
+    if source := job.status.source_detail():
+        status.details.add(type_url=_SOURCE, value=source)
+    return GrpcError(Code.UNKNOWN, text, status.SerializeToString())
+
+
+def _filters(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Return filters by name. A text has several, in containerd's form: ``NAME==VALUE,...``."""
+    filters: dict[str, list[str]] = {}
+    for text in texts:
+        for part in filter(None, text.split(",")):
+            name, _, value = part.partition("=")
+            filters.setdefault(name.rstrip("~"), []).append(value.removeprefix("="))
+    return filters
+
+
+def _matches(document: Document, name: str, values: list[str]) -> bool:
+    """Return whether an entry of the cache matches one of the values of a filter.
+
+    :raises GrpcError: when the filter is not known.
+    """
+    fields = {"id": "ID", "type": "Type", "description": "Description"}
+    flags = {"inuse": "InUse", "shared": "Shared"}
+    if name in flags:
+        return bool(document[flags[name]])
+    if name not in fields:
+        raise GrpcError(Code.INVALID_ARGUMENT, f"unknown filter {name[:64]!r}")
+    return str(document[fields[name]]) in values
+
+
+def _usage_record(document: Document) -> control.UsageRecord:
+    record = control.UsageRecord(
+        ID=str(document["ID"]),
+        InUse=bool(document["InUse"]),
+        Size=int(document["Size"]),
+        UsageCount=int(document["UsageCount"]),
+        Description=str(document["Description"]),
+        RecordType=str(document["Type"]),
+        Shared=bool(document["Shared"]),
+        Mutable=document["Type"] == "exec.cachemount",
+    )
+    record.CreatedAt.FromJsonString(document["CreatedAt"])
+    record.LastUsedAt.FromJsonString(document["LastUsedAt"])
+    return record
+
+
+def _host_gateway(info: Document) -> dict[str, str]:
+    address = str(info.get("HostGatewayIP") or "")
+    return {"org.mobyproject.buildkit.worker.moby.host-gateway-ip": address} if address else {}

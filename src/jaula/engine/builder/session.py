@@ -1,0 +1,108 @@
+"""What the engine asks of the client of a build, whatever form the connection has.
+
+:mod:`.client_session` is jaula's own form. BuildKit's form is in :mod:`jaula.buildkit`. All that a
+session sends is the input of a client: names, sizes and times are checked by its receiver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from jaula.images.registry.cancellation import Cancellation
+    from jaula.spec.api import RegistryAuth
+
+Report = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class AgentStream(Protocol):
+    """A connection to the client's ssh agent."""
+
+    def data(self) -> AsyncIterator[bytes]:
+        """Yield what the agent sends, until it closes its side."""
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes to the agent."""
+
+    async def end(self) -> None:
+        """Tell the agent that no more bytes follow."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class BuildSession(Protocol):
+    """The session of one client. ``owner`` is the key of the caller that opened it."""
+
+    @property
+    def owner(self) -> str: ...
+
+    def close(self) -> None:
+        """End the session; every request that waits for an answer fails."""
+
+    async def secret(self, id: str) -> bytes | None:
+        """Return the bytes of a secret; None if the client does not have it.
+
+        :raises Unavailable: when the client does not answer.
+        :raises InvalidRequest: when the secret is too large.
+        """
+
+    async def has_agent(self, id: str) -> bool:
+        """Return whether the client forwards an ssh agent of this id, as far as it tells."""
+
+    async def open_agent(self, id: str) -> AgentStream:
+        """Connect to the client's ssh agent.
+
+        :raises Unavailable: when the session is gone.
+        """
+
+    async def receive_context(self, name: str, path: str, cancel: Cancellation) -> None:
+        """Receive a directory of the client into an empty directory of the engine.
+
+        :raises InvalidRequest: when the client does not have it, or it is hostile.
+        """
+
+
+class LocalSession(BuildSession, Protocol):
+    """A session whose client leaves it to the engine what it sends, and can receive results.
+
+    ``shared_key`` is the client's key of its directories, the same in each build; '' without one.
+    """
+
+    @property
+    def shared_key(self) -> str: ...
+
+    async def receive_files(self, name: str, path: str, only: tuple[str, ...]) -> None:
+        """Receive some files of a client's directory, those that exist.
+
+        :raises InvalidRequest: when the client does not have the directory.
+        """
+
+    async def receive_directory(
+        self, name: str, path: str, excluded: tuple[str, ...], previous: str, report: Report
+    ) -> None:
+        """Receive a client's directory without the paths that ignore patterns exclude.
+
+        Files that are unchanged since the transfer to ``previous`` are linked from there; '' means
+        that there was none. ``report`` gets the numbers of bytes while they arrive.
+
+        :raises InvalidRequest: when the client does not have it, or it is hostile.
+        """
+
+    async def credentials(self, domain: str) -> RegistryAuth | None:
+        """Return the client's credentials of a registry; None without any."""
+
+    async def send_file(
+        self, export: int, metadata: Mapping[str, str], chunks: AsyncIterator[bytes]
+    ) -> None:
+        """Send a file to the destination of an export.
+
+        :raises InvalidRequest: when the client does not accept it.
+        """
+
+    async def send_directory(self, export: int, root: int) -> None:
+        """Send the files below a directory, a descriptor, to the destination of an export.
+
+        :raises InvalidRequest: when the client does not accept them.
+        """

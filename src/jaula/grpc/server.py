@@ -1,0 +1,206 @@
+"""The server's side of gRPC: from the path of a call to a handler.
+
+A handler gets decoded requests and yields responses. It runs in a task of its own, which is
+cancelled when the client resets the call or the connection ends. A handler raises
+:class:`~jaula.grpc.errors.GrpcError` for a failed call; errors of the engine have a status too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from jaula.errors import JaulaError
+from jaula.grpc.connection import Connection, Limits, Stream
+from jaula.grpc.errors import Code, GrpcError, encode_message
+from jaula.tasks import BackgroundTasks
+
+CONTENT_TYPE = "application/grpc"
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}  # seconds
+_CODES = {
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.NOT_FOUND,
+    409: Code.FAILED_PRECONDITION,
+    501: Code.UNIMPLEMENTED,
+    503: Code.UNAVAILABLE,
+}
+
+_log = logging.getLogger("jaula.grpc")
+
+
+class Message(Protocol):
+    """A message of a protobuf runtime."""
+
+    def SerializeToString(self) -> bytes: ...
+
+
+Decode = Callable[[bytes], Any]
+"""Decodes a request; raises ValueError for bytes that are not one."""
+
+
+class Call:
+    """One call, as its handler sees it. ``headers`` has the metadata of the client."""
+
+    def __init__(self, stream: Stream, decode: Decode) -> None:
+        self.headers: Mapping[str, str] = stream.headers
+        self._stream = stream
+        self._decode = decode
+
+    async def receive(self) -> Any:
+        """Return the next request; None after the last.
+
+        :raises GrpcError: when the bytes are not a request.
+        """
+        data = await self._stream.receive()
+        if data is None:
+            return None
+        try:
+            return self._decode(data)
+        except ValueError as error:
+            raise GrpcError(Code.INVALID_ARGUMENT, f"a request is not valid: {error}") from None
+
+    async def request(self) -> Any:
+        """Return the request of a call that has one.
+
+        :raises GrpcError: when it is missing or not valid.
+        """
+        message = await self.receive()
+        if message is None:
+            raise GrpcError(Code.INVALID_ARGUMENT, "the call has no request")
+        return message
+
+
+Unary = Callable[[Call, Any], Awaitable[Message]]
+Streaming = Callable[[Call], AsyncIterator[Message]]
+
+
+class Method:
+    """A method of a service. ``unary`` answers one request with one response."""
+
+    def __init__(
+        self, decode: Decode, *, unary: Unary | None = None, streaming: Streaming | None = None
+    ) -> None:
+        self.decode = decode
+        self._unary = unary
+        self._streaming = streaming
+
+    async def responses(self, call: Call) -> AsyncIterator[Message]:
+        """Run the handler and yield its responses."""
+        if self._unary is not None:
+            yield await self._unary(call, await call.request())
+            return
+        assert self._streaming is not None
+        async for message in self._streaming(call):
+            yield message
+
+
+class Server:
+    """The calls of one connection. ``methods`` has the handlers by path.
+
+    ``check`` is called with the path of each call before its request is read; it raises an error
+    of the engine if the caller may not make it.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        limits: Limits,
+        check: Callable[[str], None] = lambda path: None,
+    ) -> None:
+        self._methods = methods
+        self._check = check
+        self._tasks = BackgroundTasks(_log, "a call failed")
+        self._connection = Connection(limits, self._accept)
+
+    async def serve(self, sock: socket.socket, early: bytes = b"") -> None:
+        """Answer calls until the client leaves; end those that run then."""
+        try:
+            await self._connection.run(sock, early)
+        finally:
+            await self._tasks.close()
+
+    def _accept(self, stream: Stream) -> None:
+        stream.task = self._tasks.spawn(self._answer(stream))
+
+    async def _answer(self, stream: Stream) -> None:
+        error: GrpcError | None = None
+        begun = False
+        try:
+            method = self._find(stream)
+            async with asyncio.timeout(_timeout(stream.headers)):
+                responses = method.responses(Call(stream, method.decode))
+                try:
+                    async for message in responses:
+                        if not begun:
+                            begun = True
+                            self._connection.send_headers(stream.id, _HEAD)
+                        await stream.send(message.SerializeToString())
+                finally:
+                    await responses.aclose()  # type: ignore[attr-defined]
+        except TimeoutError:
+            error = GrpcError(Code.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+        except GrpcError as failure:
+            error = failure
+        except JaulaError as failure:
+            error = as_grpc_error(failure)
+        except Exception:  # noqa: BLE001 - every exception becomes a status here
+            _log.exception("unexpected error in %s", stream.headers.get(":path"))
+            error = GrpcError(Code.INTERNAL, "internal error, see the log of the engine")
+        finally:
+            self._end(stream, error, begun=begun)
+
+    def _end(self, stream: Stream, error: GrpcError | None, *, begun: bool) -> None:
+        trailers = [] if begun else list(_HEAD)
+        trailers.append(("grpc-status", str(int(error.code if error else Code.OK))))
+        if error is not None:
+            trailers.append(("grpc-message", encode_message(error.message)))
+            if error.details:
+                trailers.append(("grpc-status-details-bin", _base64(error.details)))
+        try:
+            stream.check()
+            self._connection.send_headers(stream.id, trailers, end=True)
+        except GrpcError:
+            pass  # the client has left the call
+        stream.close()
+
+    def _find(self, stream: Stream) -> Method:
+        headers = stream.headers
+        if not headers.get("content-type", "").startswith(CONTENT_TYPE):
+            raise GrpcError(Code.UNIMPLEMENTED, "this connection is for gRPC only")
+        path = headers.get(":path", "")
+        self._check(path)
+        method = self._methods.get(path)
+        if method is None:
+            service, _, name = path.removeprefix("/").rpartition("/")
+            raise GrpcError(
+                Code.UNIMPLEMENTED, f"unknown method {name[:64]} for service {service[:128]}"
+            )
+        return method
+
+
+_HEAD = ((":status", "200"), ("content-type", CONTENT_TYPE))
+
+
+def as_grpc_error(error: JaulaError) -> GrpcError:
+    """Return an error of the engine as the failure of a call. Pure."""
+    return GrpcError(_CODES.get(error.status, Code.UNKNOWN), str(error))
+
+
+def _timeout(headers: Mapping[str, str]) -> float | None:
+    """Return the value of ``grpc-timeout`` in seconds; None without a valid one. Pure."""
+    text = headers.get("grpc-timeout", "")
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit() and len(number) <= 8 and unit in _UNITS):
+        return None
+    return int(number) * _UNITS[unit]
+
+
+def _base64(data: bytes) -> str:
+    import base64
+
+    return base64.b64encode(data).decode().rstrip("=")

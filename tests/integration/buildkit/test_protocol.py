@@ -1,0 +1,314 @@
+"""BuildKit's protocol without its clients: raw calls, hostile sessions, clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from harness.engine import PrivateEngine
+from jaula.buildkit.messages import decoder
+from jaula.buildkit.proto import control_pb2 as control
+from jaula.buildkit.proto import ops_pb2 as ops
+from jaula.buildkit.proto import session_pb2 as pb
+from jaula.grpc.client import Channel
+from jaula.grpc.connection import Limits
+from jaula.grpc.errors import GrpcError
+from jaula.grpc.server import Call, Method, Server
+
+CONTROL = "/moby.buildkit.v1.Control/"
+SYNC = "/moby.filesync.v1.FileSync/DiffCopy"
+
+
+async def upgraded(
+    engine: PrivateEngine, path: str, headers: Mapping[str, str] = {}
+) -> tuple[socket.socket, bytes]:
+    """Return a connection after its upgrade, and the bytes that followed the answer."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, str(engine.socket))
+    lines = [f"POST {path} HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: h2c"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    await loop.sock_sendall(sock, ("\r\n".join(lines) + "\r\n\r\n").encode())
+    data = b""
+    while b"\r\n\r\n" not in data:
+        chunk = await loop.sock_recv(sock, 65536)
+        assert chunk, data
+        data += chunk
+    head, _, early = data.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101"), head
+    return sock, early
+
+
+@asynccontextmanager
+async def control_channel(engine: PrivateEngine, *, prior: bool = False) -> AsyncIterator[Channel]:
+    if prior:
+        sock, early = socket.socket(socket.AF_UNIX), b""
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, str(engine.socket))
+    else:
+        sock, early = await upgraded(engine, "/grpc")
+    with sock:
+        channel = Channel(Limits())
+        running = asyncio.ensure_future(channel.run(sock, early))
+        try:
+            yield channel
+        finally:
+            channel.close()
+            await running
+
+
+@asynccontextmanager
+async def session(engine: PrivateEngine, methods: Mapping[str, Method]) -> AsyncIterator[str]:
+    """Serve the calls of the engine; yield the id of the session."""
+    id = secrets.token_hex(16)
+    headers = {"X-Docker-Expose-Session-Uuid": id, "X-Docker-Expose-Session-Sharedkey": "key"}
+    sock, early = await upgraded(engine, "/session", headers)
+    serving = asyncio.ensure_future(Server(methods, Limits()).serve(sock, early))
+    try:
+        yield id
+    finally:
+        sock.shutdown(socket.SHUT_RDWR)
+        await serving
+        sock.close()
+
+
+Files = Mapping[str, bytes]
+
+
+def directory(files: Files, *, packets: list[pb.Packet] | None = None) -> Method:
+    """Return a file service with one flat directory; or one that sends other packets."""
+
+    async def serve(call: Call) -> AsyncIterator[pb.Packet]:
+        if packets is not None:
+            for packet in packets:
+                yield packet
+            await call.receive()
+            return
+        only = call.headers.get("followpaths")
+        names = sorted(name for name in files if only is None or name == "Dockerfile")
+        for name in names:
+            yield pb.Packet(stat=pb.Stat(path=name.encode(), mode=0o644, size=len(files[name])))
+        yield pb.Packet()
+        while (packet := await call.receive()) is not None:
+            if packet.type == pb.Packet.PACKET_FIN:
+                yield packet
+                return
+            content = files[names[packet.ID]]
+            yield pb.Packet(type=pb.Packet.PACKET_DATA, ID=packet.ID, data=content)
+            yield pb.Packet(type=pb.Packet.PACKET_DATA, ID=packet.ID)
+
+    return Method(decoder(pb.Packet), streaming=serve)
+
+
+def solve(session: str = "", **fields: Any) -> control.SolveRequest:
+    attributes = {"filename": "Dockerfile"}
+    return control.SolveRequest(
+        Ref=secrets.token_hex(8),
+        Session=session,
+        Frontend="dockerfile.v0",
+        FrontendAttrs=attributes,
+        **fields,
+    )
+
+
+async def solved(channel: Channel, request: control.SolveRequest) -> dict[str, str]:
+    answer = await channel.unary(
+        CONTROL + "Solve", request, decoder(control.SolveResponse), timeout=60
+    )
+    return dict(answer.ExporterResponse)
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        await asyncio.wait_for(work(), 60)
+
+    asyncio.run(limited())
+
+
+@pytest.mark.parametrize("prior", [False, True])
+def test_the_engine_tells_its_version(engine: PrivateEngine, prior: bool) -> None:
+    async def work() -> None:
+        async with control_channel(engine, prior=prior) as channel:
+            answer = await channel.unary(
+                CONTROL + "Info", control.InfoRequest(), decoder(control.InfoResponse), 10
+            )
+            assert answer.buildkitVersion.package == "jaula"
+
+    run(work)
+
+
+def test_a_graph_of_operations_is_refused(engine: PrivateEngine) -> None:
+    source = ops.Op(source=ops.SourceOp(identifier="docker-image://x")).SerializeToString()
+    request = control.SolveRequest(Ref="r", Definition=ops.Definition(ops=[source]))
+
+    async def work() -> None:
+        async with control_channel(engine) as channel:
+            with pytest.raises(GrpcError, match="LLB definitions are not supported"):
+                await solved(channel, request)
+
+    run(work)
+
+
+def test_a_build_without_a_session_or_with_a_foreign_one_fails(engine: PrivateEngine) -> None:
+    async def work() -> None:
+        async with control_channel(engine) as channel:
+            with pytest.raises(GrpcError, match="random digits"):
+                await solved(channel, solve("short"))
+            with pytest.raises(GrpcError, match="no such session"):
+                await solved(channel, solve("0" * 32))
+
+    run(work)
+
+
+def test_a_client_made_of_python_builds(engine: PrivateEngine, busybox: str) -> None:
+    text = f"FROM {busybox}\nCOPY a /a\nRUN --mount=type=secret,id=s cat /a /run/secrets/s\n"
+    files = {"Dockerfile": text.encode(), "a": b"x" * 100_000}
+
+    async def secret(call: Call, request: pb.GetSecretRequest) -> pb.GetSecretResponse:
+        return pb.GetSecretResponse(data=b"value of " + request.ID.encode())
+
+    methods = {
+        SYNC: directory(files),
+        "/moby.buildkit.secrets.v1.Secrets/GetSecret": Method(
+            decoder(pb.GetSecretRequest), unary=secret
+        ),
+    }
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            request = solve(id, Exporters=[control.Exporter(Type="image")])
+            status = channel.open(CONTROL + "Status")
+            await status.send(control.StatusRequest(Ref=request.Ref).SerializeToString())
+            status.end()
+            response = await solved(channel, request)
+            image = response["containerimage.config.digest"]
+            assert engine.request("DELETE", f"/images/{image}").status == 200
+            logs = b""
+            while (message := await status.receive()) is not None:
+                for log in control.StatusResponse.FromString(message).logs:
+                    logs += log.msg
+            assert b"value of s" in logs
+            status.close()
+
+    run(work)
+
+
+def stat(path: bytes, mode: int = 0o644, **more: Any) -> pb.Packet:
+    return pb.Packet(stat=pb.Stat(path=path, mode=mode, size=1, **more))
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        [stat(b"../x"), pb.Packet()],
+        [stat(b"/etc/x"), pb.Packet()],
+        [stat(b"b"), stat(b"a")],
+        [stat(b"l", 1 << 27, linkname=b"/etc"), stat(b"l/x"), pb.Packet()],
+        [pb.Packet(type=pb.Packet.PACKET_DATA, ID=7, data=b"x")],
+        [pb.Packet(type=pb.Packet.PACKET_ERR, data=b"no")],
+        [pb.Packet(type=pb.Packet.PACKET_FIN)],
+    ],
+)
+def test_a_hostile_directory_fails_the_build_only(
+    engine: PrivateEngine, packets: list[pb.Packet]
+) -> None:
+    async def work() -> None:
+        methods = {SYNC: directory({}, packets=packets)}
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            with pytest.raises(GrpcError):
+                await solved(channel, solve(id))
+            answer = await channel.unary(
+                CONTROL + "Info", control.InfoRequest(), decoder(control.InfoResponse), 10
+            )
+            assert answer.buildkitVersion.version
+
+    run(work)
+
+
+def test_a_secret_that_is_too_large_fails_the_build(engine: PrivateEngine, busybox: str) -> None:
+    text = f"FROM {busybox}\nRUN --mount=type=secret,id=s true\n".encode()
+
+    async def secret(call: Call, request: pb.GetSecretRequest) -> pb.GetSecretResponse:
+        return pb.GetSecretResponse(data=b"x" * 1_000_000)
+
+    methods = {
+        SYNC: directory({"Dockerfile": text}),
+        "/moby.buildkit.secrets.v1.Secrets/GetSecret": Method(
+            decoder(pb.GetSecretRequest), unary=secret
+        ),
+    }
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            with pytest.raises(GrpcError, match="larger than the limit"):
+                await solved(channel, solve(id))
+
+    run(work)
+
+
+@pytest.mark.parametrize("leave", ["grpc", "session"])
+def test_a_client_that_leaves_in_the_middle_of_a_transfer_leaves_nothing(
+    engine: PrivateEngine, busybox: str, leave: str
+) -> None:
+    text = f"FROM {busybox}\nCOPY . /all\n".encode()
+
+    async def work() -> None:
+        started = asyncio.Event()
+
+        async def endless(call: Call) -> AsyncIterator[pb.Packet]:
+            if "followpaths" in call.headers:
+                async for packet in flat.responses(call):
+                    yield packet  # type: ignore[misc]
+                return
+            yield pb.Packet(stat=pb.Stat(path=b"a", mode=0o644, size=1 << 40))
+            yield pb.Packet()
+            await call.receive()
+            started.set()
+            while True:
+                yield pb.Packet(type=pb.Packet.PACKET_DATA, ID=0, data=b"x" * 30_000)
+
+        flat = directory({"Dockerfile": text})
+        methods = {SYNC: Method(decoder(pb.Packet), streaming=endless)}
+        async with control_channel(engine) as channel:
+            async with session(engine, methods) as id:
+                building = asyncio.ensure_future(solved(channel, solve(id)))
+                await started.wait()
+                await asyncio.sleep(0.2)
+                if leave == "grpc":
+                    channel.close()
+            with pytest.raises(GrpcError):
+                await building
+
+    run(work)
+    place = engine.root / "lib" / "build" / "work"
+    deadline = time.monotonic() + 10
+    while place.exists() and os.listdir(place):
+        assert time.monotonic() < deadline, os.listdir(place)
+        time.sleep(0.05)
+    assert engine.request("GET", "/_ping").status == 200
+
+
+def test_the_engine_stops_while_a_client_is_connected(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
+    own_engine = new_engine()
+
+    async def work() -> None:
+        async with control_channel(own_engine) as channel, session(own_engine, {}):
+            history = channel.open(CONTROL + "ListenBuildHistory")
+            await history.send(control.BuildHistoryRequest().SerializeToString())
+            await asyncio.sleep(0.2)
+            began = time.monotonic()
+            assert await asyncio.to_thread(own_engine.stop) == 0
+            assert time.monotonic() - began < 4
+
+    run(work)

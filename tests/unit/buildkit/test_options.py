@@ -1,0 +1,136 @@
+"""From the options of BuildKit's frontend to those of a build."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jaula.buildkit.options import RESULT, build_export, check_frontend, frontend_request, result_of
+from jaula.buildkit.proto.ops_pb2 import Definition, Op, SourceOp
+from jaula.errors import InvalidRequest, JaulaError, Unsupported
+from jaula.spec.api import Ulimit
+from jaula.spec.build import BuildExport, BuildOptions, LocalDirectories
+
+
+def request(attributes: dict[str, str], **more: Any) -> BuildOptions:
+    arguments: dict[str, Any] = {
+        "session": "s",
+        "entitlements": (),
+        "exports": (),
+        "cache_from": (),
+        "result": "r",
+    }
+    made = frontend_request("dockerfile.v0", attributes, more.pop("inputs", {}), **arguments | more)
+    return made.options
+
+
+def test_the_options_of_a_plain_build() -> None:
+    made = request(
+        {
+            "filename": "Dockerfile",
+            "target": "t",
+            "platform": "linux/AMD64",
+            "build-arg:A": "b",
+            "label:l": "x",
+            "image-resolve-mode": "pull",
+            "no-cache": "one,two",
+            "add-hosts": "a=1.2.3.4,b=::1",
+            "ulimit": "nofile=1:2,core=0:0",
+            "shm-size": "64",
+            "force-network-mode": "none",
+            "frontend.caps": "unknown",
+        }
+    )
+    assert made.local == LocalDirectories("context", "dockerfile")
+    assert (made.dockerfile, made.target, made.platform) == ("Dockerfile", "t", "linux/amd64")
+    assert made.build_args == {"A": "b"} and made.labels == {"l": "x"}
+    assert made.pull and not made.no_cache and made.no_cache_stages == ("one", "two")
+    assert made.host.extra_hosts == ("a:1.2.3.4", "b:::1")
+    assert made.host.ulimits == (
+        Ulimit(name="nofile", soft=1, hard=2),
+        Ulimit(name="core", soft=0, hard=0),
+    )
+    assert (made.host.shm_size, made.host.network_mode) == (64, "none")
+    assert request({"no-cache": ""}).no_cache
+
+
+def test_where_the_context_comes_from() -> None:
+    url = "https://example.org/x.git#main"
+    made = request({"context": url})
+    assert (made.remote, made.local) == (url, LocalDirectories("", ""))
+    made = request({"context": url, "dockerfilekey": "dockerfile"})
+    assert made.local == LocalDirectories("", "dockerfile")
+    made = request({"context:n": "local:n", "context:i": "docker-image://x"})
+    assert made.contexts == {"n": "local:n", "i": "docker-image://x"}
+    upload = frontend_request(
+        "dockerfile.v0",
+        {"context": "http://buildkit-session/abc"},
+        {},
+        session="s",
+        entitlements=(),
+        exports=(),
+        cache_from=(),
+        result="r",
+    )
+    assert upload.upload == "/abc" and upload.options.remote == "client-session"
+
+
+def test_the_result_of_another_target_is_a_context() -> None:
+    source = Op(source=SourceOp(identifier=RESULT + "id")).SerializeToString()
+    definition = Definition(ops=[source, Op().SerializeToString()])
+    made = request({"context:base": "input:k"}, inputs={"k": definition})
+    assert made.contexts == {"base": "result:id"}
+    with pytest.raises(Unsupported, match="LLB"):
+        request({"context:base": "input:other"}, inputs={"k": definition})
+    image = Op(source=SourceOp(identifier="docker-image://x")).SerializeToString()
+    with pytest.raises(Unsupported, match="LLB"):
+        result_of(Definition(ops=[image]))
+    with pytest.raises(Unsupported, match="LLB"):
+        result_of(Definition(ops=[b"\xff\xff garbage"]))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"platform": "linux/amd64,linux/arm64"},
+        {"add-hosts": "nothing"},
+        {"ulimit": "nofile=x:y"},
+        {"ulimit": "nofile"},
+        {"shm-size": "1g"},
+        {"force-network-mode": "mine"},
+        {"context:x": "oci-layout://store@sha256:0"},
+        {"context": "input:x"},
+        {"requestid": "frontend.outline"},
+        {"source": "x/y", "build-arg:BUILDKIT_SYNTAX": "x/y"},
+        {str(n): "" for n in range(20_000)},
+    ],
+)
+def test_what_is_not_supported_is_refused(attributes: dict[str, str]) -> None:
+    with pytest.raises(JaulaError):
+        request(attributes)
+
+
+def test_only_the_own_frontend_is_accepted() -> None:
+    check_frontend("dockerfile.v0", {})
+    check_frontend("gateway.v0", {"source": "docker/dockerfile:1.9"})
+    check_frontend("gateway.v0", {"source": "docker.io/docker/dockerfile"})
+    check_frontend("dockerfile.v0", {"build-arg:BUILDKIT_SYNTAX": "docker/dockerfile:1 x"})
+    for frontend, source in (
+        ("gateway.v0", "evil/frontend:1"),
+        ("gateway.v0", "docker/dockerfile.evil.org/x"),
+        ("gateway.v0", ""),
+        ("other.v0", ""),
+    ):
+        with pytest.raises(Unsupported):
+            check_frontend(frontend, {"source": source})
+
+
+def test_outputs() -> None:
+    made = build_export(2, "moby", {"name": "a:1,b", "push": "true"})
+    assert made == BuildExport(kind="image", id=2, names=("a:1", "b"))  # the client pushes
+    assert build_export(0, "image", {"name": "a", "push": "1"}).push
+    with pytest.raises(InvalidRequest):
+        build_export(0, "image", {"name": "a@sha256:" + "0" * 64})
+    with pytest.raises(InvalidRequest):
+        build_export(0, "image", {"name": "A B"})

@@ -1,0 +1,117 @@
+"""From the messages of a build to BuildKit's progress."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from jaula.buildkit.proto.control_pb2 import StatusResponse
+from jaula.buildkit.status import BuildStatus
+
+
+def taken(status: BuildStatus, *messages: dict[str, Any]) -> StatusResponse:
+    whole = StatusResponse()
+    for number, message in enumerate(messages):
+        if (response := status.take(message, number + 1)) is not None:
+            whole.MergeFrom(response)
+    return whole
+
+
+def step(stage: int, number: int, state: str, **more: Any) -> dict[str, Any]:
+    return {"jaula": {"stage": stage, "step": number, "state": state, "ms": 1} | more}
+
+
+def started(stage: int, number: int, text: str, place: int, **more: Any) -> dict[str, Any]:
+    word = text.split()[0]
+    return step(
+        stage, number, "started", text=text, word=word, position=(place, 3 if place else 0), **more
+    )
+
+
+def test_steps_are_vertexes_with_their_logs() -> None:
+    status = BuildStatus("ref")
+    about = {"stage": 0, "step": 2}
+    response = taken(
+        status,
+        {"dockerfile": "Dockerfile", "text": "FROM a\n", "stages": 2},
+        started(0, 1, "FROM a AS b", 1, name="b"),
+        {"stream": "Step 1/3 : FROM a\n", "jaula": {"stage": 0, "step": 1}},
+        step(0, 1, "done"),
+        started(0, 2, "RUN x", 2, name="b"),
+        {"stream": " ---> Running in a container\n", "jaula": about},
+        {"stream": "hello\n", "jaula": about},
+        {"stream": " ---> 0123456789ab\n", "jaula": about},
+        step(0, 2, "cached"),
+    )
+    names = [vertex.name for vertex in response.vertexes]
+    assert names == ["[b 1/3] FROM a", "[b 1/3] FROM a", "[b 2/3] RUN x", "[b 2/3] RUN x"]
+    assert response.vertexes[-1].cached and response.vertexes[-1].HasField("completed")
+    assert [log.msg for log in response.logs] == [b"hello\n"]
+    assert response.logs[0].vertex == response.vertexes[-1].digest
+    assert (status.steps, status.cached) == (2, 1)
+
+
+def test_a_step_that_changes_no_file_shows_only_when_it_fails() -> None:
+    status = BuildStatus("ref")
+    assert not taken(status, started(0, 2, "ENV A=b", 0), step(0, 2, "done")).ByteSize()
+    response = taken(
+        status,
+        started(0, 3, "USER x", 0),
+        step(0, 3, "failed", error="no such user", location={"first": 3, "last": 4}),
+    )
+    assert response.vertexes[-1].error == "no such user"
+    detail = msgspec.json.decode(status.source_detail())
+    assert detail["ranges"] == [{"start": {"line": 3}, "end": {"line": 4}}]
+
+
+def test_a_failed_program_is_reported_in_buildkits_words() -> None:
+    response = taken(
+        BuildStatus("ref"),
+        started(0, 2, "RUN false", 2),
+        step(0, 2, "failed", error="text", command="/bin/sh -c false", code=1),
+    )
+    expected = 'process "/bin/sh -c false" did not complete successfully: exit code: 1'
+    assert response.vertexes[-1].error == expected
+
+
+def test_transfers_complete_with_their_vertex() -> None:
+    status = BuildStatus("ref")
+    response = taken(
+        status,
+        {"internal": "load build context", "state": "started"},
+        {"internal": "load build context", "status": "transferring context:", "current": 5},
+        {"internal": "load build context", "state": "done", "error": ""},
+    )
+    assert response.vertexes[0].name == "[internal] load build context"
+    assert not response.statuses[0].HasField("completed")
+    assert response.statuses[1].current == 5 and response.statuses[1].HasField("completed")
+
+
+def test_warnings_have_their_place() -> None:
+    remark = {"rule": "StageNameCasing", "message": "m", "location": {"first": 2, "last": 3}}
+    response = taken(
+        BuildStatus("ref"),
+        {"internal": "load build definition from D", "state": "started"},
+        {"dockerfile": "D", "text": "FROM x\n", "stages": 1},
+        {"remark": remark},
+    )
+    warning = response.warnings[0]
+    assert warning.short == b"StageNameCasing: m (line 2)"
+    assert warning.vertex == response.vertexes[0].digest
+    assert warning.info.filename == "D" and warning.ranges[0].start.line == 2
+    assert warning.url.endswith("/stage-name-casing/")
+
+
+def test_what_has_not_ended_is_cancelled_at_the_end() -> None:
+    status = BuildStatus("ref")
+    taken(status, started(0, 1, "RUN x", 1), {"internal": "exporting to image", "state": "started"})
+    closed = status.close("", 9)
+    assert [vertex.error for vertex in closed.vertexes] == ["canceled", "canceled"]
+
+
+def test_digests_differ_between_builds() -> None:
+    digests = {
+        taken(BuildStatus(ref), started(0, 1, "RUN x", 1)).vertexes[0].digest for ref in "ab"
+    }
+    assert len(digests) == 2
