@@ -11,18 +11,26 @@ from jaula.api.http.request import Query, Request
 from jaula.api.http.response import Answer, Response
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, NotFound, Unsupported
-from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange
+from jaula.spec.api import (
+    ContainerCreate,
+    ContainerCreateBody,
+    ContainerUpdate,
+    IsolationChange,
+)
 from jaula.spec.api_params import CommitOptions
 
 _DNS_NAMES_SINCE = (1, 45)
 _IPC_PRIVATE_SINCE = (1, 40)  # as the default of IpcMode
 _STOP_SIGNAL_SINCE = (1, 42)
+_ENDPOINTS_SINCE = (1, 44)  # more than one endpoint at create
 _MAX_EMPTY_BODY = 7  # bytes; too few for a JSON object with a member
 
 
 async def create(request: Request) -> Answer:
     """Create a container: ``POST /containers/create``."""
-    body = await request.document(ContainerCreate, required=True)
+    body = (await request.document(ContainerCreateBody, required=True)).without_old_fields()
+    if request.version < _ENDPOINTS_SINCE:
+        _check_endpoints(body)
     if request.version < _IPC_PRIVATE_SINCE and not body.host_config.ipc_mode:
         host = msgspec.structs.replace(body.host_config, ipc_mode="shareable")
         body = msgspec.structs.replace(body, host_config=host)
@@ -31,6 +39,22 @@ async def create(request: Request) -> Answer:
         body, query.optional("name"), query.optional("platform")
     )
     return response.json({"Id": created.id, "Warnings": created.warnings}, 201)
+
+
+def _check_endpoints(body: ContainerCreate) -> None:
+    """Check what an old API version cannot express.
+
+    :raises InvalidRequest: when the request has several endpoints, or a MAC address without a
+        network of its own.
+    """
+    names = sorted(body.networking_config.endpoints_config)
+    if len(names) > 1:
+        raise InvalidRequest(
+            f"Container cannot be created with multiple network endpoints: {', '.join(names)}"
+        )
+    mode = body.host_config.network_mode
+    if body.mac_address and (mode == "host" or mode.startswith("container:")):
+        raise InvalidRequest("conflicting options: mac-address and the network mode")
 
 
 async def list_(request: Request) -> Answer:

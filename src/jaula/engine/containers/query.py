@@ -14,6 +14,7 @@ from jaula.engine.containers import list as container_list
 from jaula.engine.containers.liveness import while_running
 from jaula.engine.containers.log_config import details
 from jaula.engine.containers.start import log_path
+from jaula.engine.networks import links
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.logs.drivers import READABLE
 from jaula.spec.api_params import LogOptions, SendStream
@@ -63,11 +64,18 @@ class ContainerQueries:
     ) -> Documents:
         """Return Docker's summaries of containers, newest first."""
         selected = container_filters.select(
-            self.services.container_store, all=all, limit=limit, filters=filters
+            self.services.container_store,
+            container_filters.Relations(
+                self.services.network_store.id_of, self.services.images.descendants
+            ),
+            all=all,
+            limit=limit,
+            filters=filters,
         )
         documents = []
+        aliases = links.aliases(self.services)
         for container in selected:
-            document = container_list.summary(self.services, container)
+            document = container_list.summary(self.services, container, aliases)
             if size:
                 written = self.size(container)
                 document["SizeRootFs"] = written + self._image_size(container)
@@ -183,7 +191,7 @@ class ContainerQueries:
         """Return the files of a container that differ from its image."""
         container = self.find(ref)
         changes = await asyncio.to_thread(self.services.snapshots.changes, container.id)
-        return container_list.changes([(change.path, int(change.kind)) for change in changes])
+        return [{"Path": change.path, "Kind": int(change.kind)} for change in changes]
 
     def spec(self, ref: str) -> bytes:
         """Return the OCI runtime spec of the present or the last run.

@@ -1,0 +1,163 @@
+"""Requests that the docker command does not send: the same status, type and body as dockerd's."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from harness.callers.dockerd import BridgedDockerd
+from harness.engine import PrivateEngine
+from harness.transcript import Step, masked
+
+pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("transcript")]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request. ``body`` is sent as JSON unless it is text.
+
+    ``but`` are masks with the reason for the difference.
+    """
+
+    method: str
+    path: str
+    body: Any = None
+    headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
+    but: tuple[tuple[str, str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} {self.body!r} {dict(self.headers)}"
+
+
+ID = ((r'"Warnings":(null|\[.*?\])', "", "warnings may be an empty list"),)
+
+
+def container(version: str = "1.45", but: Any = (), **body: Any) -> Ask:
+    """Return a request that creates ``ans-2``, which is removed after it."""
+    path = f"/v{version}/containers/create?name=ans-2"
+    return Ask("POST", path, {"Image": "busybox"} | body, but=(*ID, *but))
+
+
+def host(version: str = "1.45", but: Any = (), **fields: Any) -> Ask:
+    return container(version, but, HostConfig=fields)
+
+
+def endpoints(version: str, **settings: Any) -> Ask:
+    names = {"EndpointsConfig": settings}
+    mode = {"NetworkMode": next(iter(settings))}
+    return container(version, HostConfig=mode, NetworkingConfig=names)
+
+
+ADDRESS = {"IPAMConfig": {"IPv4Address": "10.231.6.7"}}
+JOINED = {"NetworkMode": "container:ans-1"}
+
+CONTAINERS = (
+    host(Annotations={"": "x"}),
+    container(Cmd=[""]),
+    container(MacAddress="02:42:ac:11:00:05", HostConfig=JOINED, version="1.43"),
+    container(ExposedPorts={"80": {}}, HostConfig=JOINED, Image="absent"),
+    host(NetworkMode="container:ans-1", Links=["a:b"]),
+    host(NetworkMode="host", Links=["a:b"]),
+    endpoints("1.43", **{"ans-net": {}, "bridge": {}}),
+    endpoints("1.44", **{"ans-net": {}, "bridge": {}}),
+    endpoints("1.44", **{"ans-net": ADDRESS}),
+    endpoints("1.44", host=ADDRESS),
+    endpoints("1.44", none=ADDRESS),
+    endpoints("1.44", bridge=ADDRESS),
+    endpoints("1.44", bridge={"Aliases": ["x"]}),
+    endpoints("1.44", **{"ans-net": {"MacAddress": "x"}}),
+    *(
+        Ask("POST", "/v1.45/containers/ans-1/update", body, but=ID)
+        for body in (
+            {"CpuQuota": 5000},
+            {"CpuPeriod": 5000},
+            {"NanoCpus": 500_000_000, "CpuQuota": 40_000},
+            {"NanoCpus": -1},
+            {"PidsLimit": 50},
+        )
+    ),
+)
+
+
+class Engines:
+    """Both engines, with the container ``ans-1`` and the network ``ans-net``."""
+
+    def __init__(self, own: PrivateEngine, dockerd: BridgedDockerd) -> None:
+        address = dockerd.address.removeprefix("unix://")
+        self.sockets = {"own": str(own.socket), "dockerd": str(dockerd.namespaces.path(address))}
+        self.commands: tuple[Callable[..., Any], ...] = (
+            lambda *words: own.cli("docker", *words, check=True),
+            dockerd,
+        )
+
+    def docker(self, *words: str) -> None:
+        for command in self.commands:
+            command(*words)
+
+    def ask(self, ask: Ask) -> dict[str, str]:
+        """Return the masked answer of each engine; a container that it created is removed."""
+        return {name: self._ask(path, ask) for name, path in self.sockets.items()}
+
+    def _ask(self, path: str, ask: Ask) -> str:
+        status, kind, body = self._send(path, ask)
+        if status == 201 and "/containers/create" in ask.path:
+            self._send(path, Ask("DELETE", "/v1.45/containers/ans-2?force=1&v=1"))
+        return masked(f"{status} {kind}\n{body}", Step((), but=ask.but))
+
+    def _send(self, path: str, ask: Ask) -> tuple[int, str, str]:
+        connection = http.client.HTTPConnection("docker", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(30)
+        try:
+            connection.sock.connect(path)
+            text = ask.body if ask.body is None or isinstance(ask.body, str | bytes) else None
+            data = json.dumps(ask.body) if text is None and ask.body is not None else text
+            connection.request(ask.method, ask.path, data, dict(ask.headers))
+            answer = connection.getresponse()
+            kind = answer.getheader("Content-Type", "")
+            return answer.status, kind, answer.read().decode(errors="replace")
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def engines(own: PrivateEngine, dockerd: BridgedDockerd) -> Iterator[Engines]:
+    both = Engines(own, dockerd)
+    both.docker("network", "create", "ans-net")
+    flags = ("--name", "ans-1", "--cpus", "0.5", "--stop-timeout", "0")
+    both.docker("run", "-d", "--init", *flags, "busybox", "sleep", "300")
+    yield both
+    both.docker("rm", "-f", "ans-1")
+    both.docker("network", "rm", "ans-net")
+
+
+def _compare(engines: Engines, asks: tuple[Ask, ...]) -> None:
+    different = []
+    for ask in asks:
+        answers = engines.ask(ask)
+        if answers["own"] != answers["dockerd"]:
+            rows = (f"  {name}: {text!r}" for name, text in answers.items())
+            different.append("\n".join((str(ask), *rows)))
+    assert not different, "\n".join(different)
+
+
+def test_requests_for_containers_have_the_same_answer(engines: Engines) -> None:
+    _compare(engines, CONTAINERS)
+
+
+def test_limits_of_old_bodies_are_read(engines: Engines) -> None:
+    old = {"Memory": 33554432, "MemorySwap": 67108864, "CpuShares": 512, "Cpuset": "0"}
+    create = Ask("POST", "/v1.24/containers/create?name=ans-3", {"Image": "busybox"} | old)
+    for path in engines.sockets.values():
+        status, _, text = engines._send(path, create)
+        assert status == 201, text
+        limits = json.loads(engines._send(path, Ask("GET", "/v1.24/containers/ans-3/json"))[2])
+        engines._send(path, Ask("DELETE", "/v1.24/containers/ans-3"))
+        found = {name: limits["HostConfig"][name] for name in ("Memory", "MemorySwap", "CpuShares")}
+        assert found | {"Cpuset": limits["HostConfig"]["CpusetCpus"]} == old
