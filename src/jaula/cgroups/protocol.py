@@ -234,6 +234,10 @@ class Cgroup(Protocol):
         """Return the number of processes that the OOM killer has killed."""
         ...
 
+    def stopped_by_oom(self) -> bool:
+        """Return whether processes wait for memory because the OOM killer is disabled (v1)."""
+        ...
+
     def peak_memory(self) -> int:
         """Return the peak memory usage in bytes; 0 if the kernel does not record it."""
         ...

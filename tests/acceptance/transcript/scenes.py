@@ -186,6 +186,10 @@ EXEC = Scene(
         step("exec -i t-1 cat", input="typed\n"),
         step("exec -e X=1 -u 33 -w /tmp t-1 sh -c", "echo $X; id -u; pwd"),
         step("exec -d t-1 true"),
+        step("exec t-1 env"),
+        step(f"run -d -t --init --name t-2 --stop-timeout 0 {IMAGE} sleep 300"),
+        step("exec t-2 env"),
+        step("exec -e TERM=x t-2 env"),
         step(
             "exec t-1 nonesuch",
             differs="docker 126 as output; here 127 as error, as from run",
@@ -423,6 +427,8 @@ CONTAINERS = Scene(
         step("cp {here}/file t-1:/app/sub/"),
         step("start -a t-1"),
         step("cp t-1:/app/sub/file {here}/copy"),
+        step("cp t-1:/etc/hostname -", differs="times and modes in the archive"),
+        step("cp {here}/file t-1:/etc/hostname", but=(OWN_WORDS,)),
         step("rm t-1"),
         step(f"run --rm -v tr-v:/etc:nocopy {IMAGE} sh -c", "wc -l /etc/hostname; ls /etc"),
         step(f"run --rm --read-only {IMAGE} sh -c", "for i in hosts hostname; do >/etc/$i; done"),
@@ -565,6 +571,7 @@ EVENTS = Scene(
         step("kill t-5"),
         step("rm t-5"),
         step("volume rm tr-v"),
+        step("events --until 1s --filter container=t-3 --format {{.Action}} --filter event=create"),
         step(f"run --rm {IMAGE} sleep 1.1"),
         step(
             "events --since 60s --until 0s --filter container=t-5 --format {{.Type}}.{{.Action}}",

@@ -91,26 +91,53 @@ class Engines:
     def __init__(self, own: PrivateEngine, dockerd: BridgedDockerd) -> None:
         address = dockerd.address.removeprefix("unix://")
         self.sockets = {"own": str(own.socket), "dockerd": str(dockerd.namespaces.path(address))}
-        self.commands: tuple[Callable[..., Any], ...] = (
-            lambda *words: own.cli("docker", *words, check=True),
-            dockerd,
-        )
+        self._commands: dict[str, Callable[..., Any]] = {
+            self.sockets["own"]: lambda *words: own.cli("docker", *words, check=True),
+            self.sockets["dockerd"]: dockerd,
+        }
 
     def docker(self, *words: str) -> None:
-        for command in self.commands:
-            command(*words)
+        """Run the docker command against both engines."""
+        for path in self._commands:
+            self.docker_of(path, *words)
+
+    def docker_of(self, path: str, *words: str) -> None:
+        """Run the docker command against the engine at a socket."""
+        self._commands[path](*words)
 
     def ask(self, ask: Ask) -> dict[str, str]:
         """Return the masked answer of each engine; a container that it created is removed."""
         return {name: self._ask(path, ask) for name, path in self.sockets.items()}
 
     def _ask(self, path: str, ask: Ask) -> str:
-        status, kind, body = self._send(path, ask)
+        status, kind, body = self.send(path, ask)
         if status == 201 and "/containers/create" in ask.path:
-            self._send(path, Ask("DELETE", "/v1.45/containers/ans-2?force=1&v=1"))
+            self.send(path, Ask("DELETE", "/v1.45/containers/ans-2?force=1&v=1"))
         return masked(f"{status} {kind}\n{body}", Step((), but=ask.but))
 
-    def _send(self, path: str, ask: Ask) -> tuple[int, str, str]:
+    def exec_instance(self, path: str, ref: str, *cmd: str, **body: object) -> str:
+        """Create an exec that attaches both outputs, and return its id."""
+        outputs = {"AttachStdout": True, "AttachStderr": True}
+        ask = Ask("POST", f"/v1.45/containers/{ref}/exec", {"Cmd": cmd} | outputs | body)
+        return str(json.loads(self.send(path, ask)[2])["Id"])
+
+    def hijack(self, path: str, target: str, body: object = None) -> tuple[str, bytes]:
+        """Return the media type and the whole stream of an upgraded request."""
+        data = json.dumps(body or {}).encode()
+        head = f"POST /v1.45{target} HTTP/1.1\r\nHost: docker\r\nContent-Length: {len(data)}\r\n"
+        upgrade = "Content-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(path)
+            client.sendall((head + upgrade).encode() + data)
+            stream = b""
+            while chunk := client.recv(65536):
+                stream += chunk
+        answer, _, output = stream.partition(b"\r\n\r\n")
+        kind = next(line for line in answer.split(b"\r\n") if line.startswith(b"Content-Type:"))
+        return kind.decode(), output
+
+    def send(self, path: str, ask: Ask) -> tuple[int, str, str]:
         connection = http.client.HTTPConnection("docker", timeout=30)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(30)
@@ -155,9 +182,82 @@ def test_limits_of_old_bodies_are_read(engines: Engines) -> None:
     old = {"Memory": 33554432, "MemorySwap": 67108864, "CpuShares": 512, "Cpuset": "0"}
     create = Ask("POST", "/v1.24/containers/create?name=ans-3", {"Image": "busybox"} | old)
     for path in engines.sockets.values():
-        status, _, text = engines._send(path, create)
+        status, _, text = engines.send(path, create)
         assert status == 201, text
-        limits = json.loads(engines._send(path, Ask("GET", "/v1.24/containers/ans-3/json"))[2])
-        engines._send(path, Ask("DELETE", "/v1.24/containers/ans-3"))
+        limits = json.loads(engines.send(path, Ask("GET", "/v1.24/containers/ans-3/json"))[2])
+        engines.send(path, Ask("DELETE", "/v1.24/containers/ans-3"))
         found = {name: limits["HostConfig"][name] for name in ("Memory", "MemorySwap", "CpuShares")}
         assert found | {"Cpuset": limits["HostConfig"]["CpusetCpus"]} == old
+
+
+@pytest.mark.parametrize("start_tty", [True, False])
+@pytest.mark.parametrize("tty", [True, False])
+def test_the_stream_of_an_exec_follows_its_start(
+    engines: Engines, tty: bool, start_tty: bool
+) -> None:
+    results = []
+    for path in engines.sockets.values():
+        line = "echo out; sleep 0.2; echo err >&2"
+        exec_id = engines.exec_instance(path, "ans-1", "sh", "-c", line, Tty=tty)
+        results.append(engines.hijack(path, f"/exec/{exec_id}/start", {"Tty": start_tty}))
+    assert results[0] == results[1]
+
+
+def test_an_exec_ends_with_its_container(engines: Engines) -> None:
+    def life(path: str) -> Iterator[object]:
+        def ask(method: str, target: str, body: object = None) -> tuple[int, str, Any]:
+            status, kind, text = engines.send(path, Ask(method, f"/v1.45{target}", body))
+            return status, kind, json.loads(text) if text.startswith("{") else text
+
+        def state(exec_id: str) -> object:
+            status, _, document = ask("GET", f"/exec/{exec_id}/json")
+            keys = ("Running", "ExitCode", "CanRemove", "message")
+            found = {key: document.get(key) for key in keys}
+            return status, str(found).replace(exec_id, "ID"), document.get("Pid", 0) > 0
+
+        engines.docker_of(path, "run", "-d", "--init", "--name", "ans-3", "busybox", "sleep", "99")
+        ended = engines.exec_instance(path, "ans-3", "sh", "-c", "exit 3")
+        yield state(ended)
+        yield engines.hijack(path, f"/exec/{ended}/start")
+        yield state(ended)
+        running, created = (engines.exec_instance(path, "ans-3", "sleep", "99") for _ in range(2))
+        yield ask("POST", f"/exec/{running}/start", {"Detach": True})
+        yield state(running)
+        ask("POST", "/containers/ans-3/kill")
+        ask("POST", "/containers/ans-3/wait")
+        for again in (False, True):
+            if again:
+                ask("POST", "/containers/ans-3/start")
+            for exec_id in (ended, running, created):
+                yield state(exec_id)
+            for exec_id in (ended, created):
+                status, kind, document = ask("POST", f"/exec/{exec_id}/start", {"Detach": True})
+                yield status, kind, str(document).replace(exec_id, "ID")
+        engines.docker_of(path, "rm", "-f", "ans-3")
+
+    first, second = (list(life(path)) for path in engines.sockets.values())
+    assert first == second
+
+
+def test_outputs_that_do_not_exist_are_the_same(engines: Engines) -> None:
+    engines.docker("run", "--name", "ans-4", "--log-driver", "none", "busybox", "true")
+    flags = ("-d", "-t", "--init", "--name", "ans-3")
+    engines.docker("run", *flags, "busybox", "sh", "-c", "echo out; sleep 99")
+    try:
+        _compare(
+            engines,
+            tuple(
+                Ask("GET", f"/v1.45/containers/{target}")
+                for target in (
+                    *("ans-4/logs?stdout=1", "absent/attach/ws?stream=1"),
+                    *("ans-1/logs", "absent/logs?stdout=1"),
+                )
+            ),
+        )
+        streams = [
+            engines.hijack(path, "/containers/ans-3/attach?logs=1&stderr=1")
+            for path in engines.sockets.values()
+        ]
+        assert streams[0] == streams[1]
+    finally:
+        engines.docker("rm", "-f", "ans-3", "ans-4")

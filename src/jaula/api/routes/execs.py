@@ -20,11 +20,12 @@ async def create(request: Request) -> Answer:
 async def start(request: Request) -> Answer:
     """Start an exec instance: ``POST /exec/{id}/start``.
 
-    A detached start answers when the process runs. Otherwise the connection becomes its streams.
+    A detached start answers when the process runs. Otherwise the connection becomes its streams,
+    framed unless the start (not the exec) has a terminal.
     """
     body = await request.document(ExecStart)
-    execs, exec_id = request.engine.execs, request.name
-    tty = execs.tty(exec_id)
+    execs, exec_id, tty = request.engine.execs, request.name, body.tty
+    execs.check(exec_id)
 
     async def take(descriptor: int | None, early: bytes) -> None:
         await execs.start(exec_id, descriptor, early, body.detach, tty, body.console_size)

@@ -111,6 +111,9 @@ class SystemdCgroup:
     def oom_kills(self) -> int:
         return self._inner.oom_kills()
 
+    def stopped_by_oom(self) -> bool:
+        return self._inner.stopped_by_oom()
+
     def peak_memory(self) -> int:
         return self._inner.peak_memory()
 

@@ -170,6 +170,9 @@ class V2Cgroup:
     def oom_kills(self) -> int:
         return memory.oom_kills(self._read)
 
+    def stopped_by_oom(self) -> bool:
+        return False
+
     def peak_memory(self) -> int:
         return files.number(self._read("memory.peak"))
 

@@ -83,7 +83,7 @@ class ExitHandler:
             pid=0,
             shim_pid=0,
             exit_code=end.exit_code,
-            oom_killed=end.oom_killed,
+            oom_killed=end.oom_killed or record.oom_killed,
             error=end.error,
             health=health.record_at_exit(record.health),
             restart_count=record.restart_count + restart,

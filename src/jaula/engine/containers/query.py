@@ -15,7 +15,7 @@ from jaula.engine.containers.liveness import while_running
 from jaula.engine.containers.log_config import details
 from jaula.engine.containers.start import log_path
 from jaula.engine.networks import links
-from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.errors import Conflict, JaulaError, NotFound, Unsupported
 from jaula.logs.drivers import READABLE
 from jaula.spec.api_params import LogOptions, SendStream
 
@@ -98,7 +98,7 @@ class ContainerQueries:
     async def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
         """Yield stream and text of each stored log record.
 
-        :raises InvalidRequest: when the log driver does not support reading.
+        :raises Unsupported: when the log driver does not support reading.
         """
         from jaula.logs.reader.read import read, read_tail
 
@@ -121,7 +121,7 @@ class ContainerQueries:
 
         Another process reads and sends it.
 
-        :raises InvalidRequest: when the log driver does not support reading.
+        :raises Unsupported: when the log driver does not support reading.
         """
         from jaula.logs.follower import FollowRequest
 
@@ -151,13 +151,13 @@ class ContainerQueries:
     def _log(self, container: Container, options: LogOptions) -> tuple[str, Selection, bytes]:
         """Return the path of a log, what to read of it, and the prefix of each line.
 
-        :raises InvalidRequest: when the log driver does not support reading.
+        :raises Unsupported: when the log driver does not support reading.
         """
         from jaula.logs.entry import Selection
 
         driver = container.record.resolved.log.type or self.services.config.log_driver
         if driver not in READABLE:
-            raise InvalidRequest("configured logging driver does not support reading")
+            raise Unsupported("configured logging driver does not support reading")
         until = None if options.until is None else options.until + 1
         selection = Selection(options.stdout, options.stderr, options.since, until)
         prefix = details(self.services.config, container.record) if options.details else b""

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from jaula.engine.containers.liveness import has_exited, not_running
+from jaula.engine.networks import etc_files
 from jaula.engine.oci_spec.spec import working_directory
 from jaula.engine.secrets import mount as secret_mount
 from jaula.engine.userns import join
@@ -190,7 +192,9 @@ def _stopped(
         tree = mounts.overlay(source.lowers, source.upper, source.work, options=source.options)
     else:
         tree = _temporary_overlay(source)
+    files: dict[str, int] = {}
     try:
+        files = _etc_files(services, record)
         mounts.move_mount(tree, directory)
         root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
         try:
@@ -199,6 +203,8 @@ def _stopped(
                     _mount_volume(services, mount.name)
                 if mount.type in ("bind", "volume"):
                     _attach(root, mount, record.beneath)
+            for destination, file in files.items():
+                _attach_etc_file(root, destination, file)
             if not record.started_at:
                 _make_working_directory(root, record)
             if record.resolved.security.readonly_rootfs:
@@ -207,7 +213,8 @@ def _stopped(
         finally:
             os.close(root)
     finally:
-        os.close(tree)
+        for descriptor in (*files.values(), tree):
+            os.close(descriptor)
 
 
 def _temporary_overlay(source: OverlayRoot) -> int:
@@ -236,6 +243,34 @@ def _mount_volume(services: Services, name: str) -> None:
         mount_volume(services.volumes.get(name))
     except NotFound:
         return  # the user removed it by hand
+
+
+def _etc_files(services: Services, record: ContainerRecord) -> dict[str, int]:
+    """Return detached mounts of the files that the engine made for the last run, by destination.
+
+    They are in the directory over which the root will be mounted.
+    """
+    if not record.started_at:
+        return {}
+    requested = {mount.destination for mount in record.mounts}
+    return {
+        destination: mounts.clone_tree(source)
+        for destination, source in etc_files.written(services, record).items()
+        if destination not in requested
+    }
+
+
+def _attach_etc_file(root: int, destination: str, file: int) -> None:
+    check = functools.partial(_refuse_other_mount, root, destination)
+    try:
+        target = paths.make_file_in_root(root, destination, check=check)
+    except NotADirectoryError:
+        return  # the program has put something else in the place of /etc
+    try:
+        if not stat.S_ISDIR(os.fstat(target).st_mode):
+            mounts.move_mount(file, "", to_fd=target)
+    finally:
+        os.close(target)
 
 
 def _make_working_directory(root: int, record: ContainerRecord) -> None:
