@@ -80,7 +80,7 @@ class NullCgroup:
     def oom_kills(self) -> int:
         return 0
 
-    def stopped_by_oom(self) -> bool:
+    def is_oom(self, kills: int) -> bool:
         return False
 
     def peak_memory(self) -> int:

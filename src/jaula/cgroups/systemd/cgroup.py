@@ -111,8 +111,8 @@ class SystemdCgroup:
     def oom_kills(self) -> int:
         return self._inner.oom_kills()
 
-    def stopped_by_oom(self) -> bool:
-        return self._inner.stopped_by_oom()
+    def is_oom(self, kills: int) -> bool:
+        return self._inner.is_oom(kills)
 
     def peak_memory(self) -> int:
         return self._inner.peak_memory()

@@ -157,8 +157,8 @@ class V1Cgroup:
     def oom_kills(self) -> int:
         return memory.oom_kills(self.reader("memory"))
 
-    def stopped_by_oom(self) -> bool:
-        return memory.stopped_by_oom(self.reader("memory"))
+    def is_oom(self, kills: int) -> bool:
+        return True
 
     def peak_memory(self) -> int:
         return files.number(self.reader("memory")("memory.max_usage_in_bytes"))

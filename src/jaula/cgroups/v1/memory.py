@@ -105,12 +105,6 @@ def oom_kills(read: Reader) -> int:
     return flat_keyed(read("memory.oom_control")).get("oom_kill", 0)
 
 
-def stopped_by_oom(read: Reader) -> bool:
-    """Return whether the OOM killer is disabled and processes wait for memory."""
-    control = flat_keyed(read("memory.oom_control"))
-    return bool(control.get("oom_kill_disable") and control.get("under_oom"))
-
-
 def subscribe_oom(directory: int) -> int | None:
     """Return a non-blocking eventfd, or None if the kernel has no OOM events (PREEMPT_RT)."""
     event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

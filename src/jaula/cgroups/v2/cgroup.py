@@ -170,8 +170,8 @@ class V2Cgroup:
     def oom_kills(self) -> int:
         return memory.oom_kills(self._read)
 
-    def stopped_by_oom(self) -> bool:
-        return False
+    def is_oom(self, kills: int) -> bool:
+        return self.oom_kills() > kills
 
     def peak_memory(self) -> int:
         return files.number(self._read("memory.peak"))

@@ -96,7 +96,6 @@ class Shim:
         self.reaper = Reaper(self.event_loop)
         self.started_at = 0.0
         self.oom_kills_seen = 0
-        self.stopped_by_oom = False
         self.oom_fd: int | None = None
         self.init: ProcessHandle
         self.pidfd = -1
@@ -378,15 +377,12 @@ class Shim:
             os.read(self.oom_fd, 4096)
         except BlockingIOError:
             return
-        kills, stopped = self.cgroup.oom_kills(), self.cgroup.stopped_by_oom()
-        if kills > self.oom_kills_seen or (stopped and not self.stopped_by_oom):
-            self.oom_kills_seen, self.stopped_by_oom = kills, stopped
+        if self.exit_record is not None:
+            self.event_loop.forget(self.oom_fd)
+        elif self.cgroup.is_oom(self.oom_kills_seen):
+            self.oom_kills_seen = max(self.oom_kills_seen + 1, self.cgroup.oom_kills())
             peak, limit = self._memory()
             self.engines.notify(OutOfMemory(peak, limit))
-        elif self.exit_record is not None:
-            self.event_loop.forget(self.oom_fd)
-        else:
-            self.stopped_by_oom = stopped
 
     def _memory(self) -> tuple[int, int]:
         return self.cgroup.peak_memory(), self.init.memory_limit
