@@ -51,7 +51,8 @@ def host(version: str = "1.45", but: Any = (), **fields: Any) -> Ask:
 def endpoints(version: str, **settings: Any) -> Ask:
     names = {"EndpointsConfig": settings}
     mode = {"NetworkMode": next(iter(settings))}
-    return container(version, HostConfig=mode, NetworkingConfig=names)
+    but = ((r"bridge, ans-net", "ans-net, bridge", "the order of a map in Go"),)
+    return container(version, but, HostConfig=mode, NetworkingConfig=names)
 
 
 ADDRESS = {"IPAMConfig": {"IPv4Address": "10.231.6.7"}}
@@ -82,6 +83,64 @@ CONTAINERS = (
             {"PidsLimit": 50},
         )
     ),
+)
+
+
+GO_TYPES = (
+    (
+        r"cannot unmarshal (\w+)[^\"]* into Go [^\"]*",
+        r"cannot unmarshal \1 into ...",
+        "names of Go's structures",
+    ),
+)
+HINT = ((r' \((?:write|add) (?:[^"\\]|\\.)*\)', "", "the engine's own words after Docker's"),)
+SWARM = ((r'manager\. (?:[^"\\]|\\.)*', "manager.", "what to use instead"),)
+BROKEN = (
+    *("{", "[", "[1,]", "tru", "trux", '{"a" 1}', '{"a":1 "b":2}', '{"a":-x}', '{"a":01}', ","),
+    *('{"a":1.x}', '{"a":"\\q"}', '{"a":"\\u12x4"}', '{"a":[1 2]}', "{5:1}", '{"Name":"x"} {}'),
+)
+CREATE, NETWORK = "/v1.45/containers/create", "/v1.45/networks/create"
+
+
+def typed(kind: str, path: str = CREATE) -> Ask:
+    """Return a request with a body of another media type, none if it is empty."""
+    headers = (("Content-Type", kind),) if kind else ()
+    return Ask("POST", path, {"Image": "absent", "Name": "x"}, headers)
+
+
+API = (
+    *(Ask("POST", NETWORK, text) for text in BROKEN),
+    *(
+        Ask("POST", CREATE, body, but=GO_TYPES)
+        for body in (
+            *([], '"x"', {"Image": 5}, {"HostConfig": {"Memory": "x"}}, {"HostConfig": []}),
+            *({"Env": "x"}, {"Labels": ["x"]}, {"HostConfig": {"Memory": 1.5}}, {}, "null"),
+        )
+    ),
+    *(typed(kind) for kind in ("", "text/plain", "application/json;;", "application/json;")),
+    *(typed("text/plain", path) for path in (NETWORK, "/v1.45/volumes/create")),
+    *(
+        Ask("POST", f"/v1.45/{path}", headers=())
+        for path in (
+            *("containers/create", "containers/absent/exec", "exec/absent/start"),
+            *("networks/create", "networks/absent/connect", "networks/absent/disconnect"),
+            *("containers/absent/update", "commit?container=absent"),
+        )
+    ),
+    *(Ask("OPTIONS", path, headers=()) for path in ("/", "/v1.45/containers/json", "/any")),
+    *(
+        Ask("GET", f"/v1.45/{path}", headers=(), but=(*HINT, *SWARM))
+        for path in (
+            *("nonesuch", "swarm", "services", "services/x", "nodes", "tasks", "plugins"),
+            *("plugins/x/json", "containers/x/checkpoints", "events?since=5&until=3"),
+            *("containers/json?filters=x", 'containers/json?filters={"status":5}'),
+            *(f'{kind}?filters={{"dangling":["x"]}}' for kind in ("images/json", "networks")),
+        )
+    ),
+    Ask("POST", '/v1.45/images/prune?filters={"dangling":["x"]}', headers=()),
+    Ask("DELETE", "/v1.45/plugins/x", headers=()),
+    Ask("POST", "/v1.45/swarm/leave", headers=()),
+    Ask("POST", "/v1.45/commit", headers=(), but=HINT),
 )
 
 
@@ -176,6 +235,10 @@ def _compare(engines: Engines, asks: tuple[Ask, ...]) -> None:
 
 def test_requests_for_containers_have_the_same_answer(engines: Engines) -> None:
     _compare(engines, CONTAINERS)
+
+
+def test_other_requests_have_the_same_answer(engines: Engines) -> None:
+    _compare(engines, API)
 
 
 def test_limits_of_old_bodies_are_read(engines: Engines) -> None:

@@ -204,7 +204,7 @@ async def commit(request: Request) -> Answer:
     query = request.query
     ref = query.text("container")
     if not ref:
-        raise InvalidRequest("the parameter container is required", hint="add ?container=NAME")
+        raise InvalidRequest('invalid name or ID supplied: ""', hint="add ?container=NAME")
     body = await request.document(ContainerCreate)
     options = CommitOptions(
         repo=query.text("repo"),
@@ -221,7 +221,10 @@ async def commit(request: Request) -> Answer:
 async def checkpoints(request: Request) -> Answer:
     """Refuse ``/containers/{id}/checkpoints``, which is experimental in Docker and needs CRIU."""
     await request.ignore_body()
-    raise Unsupported("this engine does not support checkpoints")
+    raise Unsupported(
+        "This experimental feature is disabled by default. Start the Docker daemon in experimental"
+        " mode in order to enable it."
+    )
 
 
 async def spec(request: Request) -> Answer:

@@ -8,12 +8,15 @@ from jaula.api.http.response import Answer, HijackResponse
 from jaula.api.http.router import Routes
 from jaula.api.routes.containers import console_size
 from jaula.api.routes.streams import content_type, error_writer
+from jaula.errors import InvalidRequest
 from jaula.spec.api import ExecCreate, ExecStart
 
 
 async def create(request: Request) -> Answer:
     """Create an exec instance: ``POST /containers/{id}/exec``."""
-    body = await request.document(ExecCreate, required=True)
+    body = await request.document(ExecCreate)
+    if not body.cmd:  # as in Docker, before the container is looked up
+        raise InvalidRequest("No exec command specified")
     return response.json({"Id": await request.engine.execs.create(request.name, body)}, 201)
 
 

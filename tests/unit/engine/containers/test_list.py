@@ -174,7 +174,9 @@ def test_a_container_is_found_by_id_name_and_id_prefix(tmp_path: Path) -> None:
         assert registry.find(ref).name == "name1"
     with pytest.raises(InvalidRequest, match="multiple"):
         registry.find("ab")
-    for ref in ("", "nobody", "ff", "AB1", "../ab1"):
+    with pytest.raises(InvalidRequest, match="invalid name or ID"):
+        registry.find("")
+    for ref in ("nobody", "ff", "AB1", "../ab1"):
         with pytest.raises(NotFound, match="No such container"):
             registry.find(ref)
 
