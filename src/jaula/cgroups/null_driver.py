@@ -80,6 +80,9 @@ class NullCgroup:
     def oom_kills(self) -> int:
         return 0
 
+    def is_oom(self, kills: int) -> bool:
+        return False
+
     def peak_memory(self) -> int:
         return 0
 

@@ -234,6 +234,14 @@ class Cgroup(Protocol):
         """Return the number of processes that the OOM killer has killed."""
         ...
 
+    def is_oom(self, kills: int) -> bool:
+        """Return whether a readable :meth:`oom_fd` of a running container means OOM.
+
+        ``kills`` are those that are known. On v1 the notification itself says it: it comes before
+        the kill, and without one if the OOM killer is disabled.
+        """
+        ...
+
     def peak_memory(self) -> int:
         """Return the peak memory usage in bytes; 0 if the kernel does not record it."""
         ...

@@ -134,10 +134,13 @@ def _bind(mount: MountRecord, *, foreign: bool, read_only: bool = False) -> Iter
 
 def of_update(body: Resources) -> tuple[Privilege, ...]:
     """Return the privileges of an update: devices and the cgroup parent are more than limits."""
-    cgroup = (
-        (Privilege(Relaxation.CGROUP_PARENT, body.cgroup_parent),) if body.cgroup_parent else ()
-    )
-    return (*_devices(body), *cgroup)
+    return (*_devices(body), *_cgroup_parent(body.cgroup_parent))
+
+
+def _cgroup_parent(path: str) -> tuple[Privilege, ...]:
+    """Return the privilege of a cgroup parent; a relative one is below the root, too."""
+    name = path if path.startswith("/") else f"/{path}"
+    return (Privilege(Relaxation.CGROUP_PARENT, name),) if path else ()
 
 
 def of_network(body: NetworkCreate) -> tuple[Privilege, ...]:
@@ -287,8 +290,7 @@ def _engine_socket(resolved: ResolvedRequest, entry: str) -> Iterator[Privilege]
 
 
 def _placement(resolved: ResolvedRequest) -> Iterator[Privilege]:
-    if parent := resolved.resources.cgroup_parent:
-        yield Privilege(Relaxation.CGROUP_PARENT, parent)
+    yield from _cgroup_parent(resolved.resources.cgroup_parent)
     if resolved.oom_score_adj < 0:
         yield Privilege(Relaxation.OOM_SCORE, str(resolved.oom_score_adj))
     for name in resolved.annotations:

@@ -66,8 +66,13 @@ def hosts(
 
 
 def container_lines(hostname: str, domain: str, addresses: Iterable[str]) -> list[str]:
-    """Return the lines of /etc/hosts for the container itself."""
-    names = f"{hostname}.{domain} {hostname}" if domain else hostname
+    """Return the lines of /etc/hosts for the container itself.
+
+    As in Docker, a name with dots has its first part as an alias.
+    """
+    full = f"{hostname}.{domain}" if domain else hostname
+    short, dot, _ = full.partition(".")
+    names = f"{full} {hostname if domain else short}" if dot else full
     return [f"{ip}\t{names}\n" for ip in addresses]
 
 

@@ -204,7 +204,10 @@ class ExecExited(msgspec.Struct, frozen=True, tag="exec_exited"):
 
 
 class OutOfMemory(msgspec.Struct, frozen=True, tag="oom"):
-    """The OOM killer killed a process of the container. Values are bytes."""
+    """The container's memory is exhausted. Values are bytes.
+
+    The OOM killer killed a process, or it is disabled and processes wait.
+    """
 
     usage: int
     limit: int

@@ -247,6 +247,33 @@ class ContainerCreate(Document, frozen=True, kw_only=True):
     networking_config: NetworkingConfig = msgspec.field(default_factory=NetworkingConfig)
 
 
+class ContainerCreateBody(ContainerCreate, frozen=True, kw_only=True):
+    """The body of ``POST /containers/create``, with limits where old clients have them.
+
+    A limit of ``HostConfig`` wins. Source: moby ``runconfig.ContainerConfigWrapper``.
+    """
+
+    memory: Int64 = 0
+    memory_swap: Int64 = 0
+    cpu_shares: Int64 = 0
+    cpuset_cpus: str = ""
+    cpuset: str = ""
+    volume_driver: str = ""
+
+    def without_old_fields(self) -> ContainerCreate:
+        """Return the request with every limit in ``HostConfig``."""
+        host = self.host_config
+        limits = {
+            "memory": host.memory or self.memory,
+            "memory_swap": host.memory_swap or self.memory_swap,
+            "cpu_shares": host.cpu_shares or self.cpu_shares,
+            "cpuset_cpus": host.cpuset_cpus or self.cpuset_cpus or self.cpuset,
+            "volume_driver": host.volume_driver or self.volume_driver,
+        }
+        fields = {name: getattr(self, name) for name in ContainerCreate.__struct_fields__}
+        return ContainerCreate(**fields | {"host_config": msgspec.structs.replace(host, **limits)})
+
+
 class ContainerUpdate(Resources, frozen=True, kw_only=True):
     """``POST /containers/{id}/update``; 0, "" and None leave a limit unchanged.
 

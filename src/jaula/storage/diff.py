@@ -19,7 +19,7 @@ def overlay_differences(upper: int, lower_root: int) -> dict[bytes, ChangeKind]:
     """Return the differences of an overlay's upper directory.
 
     ``lower_root`` is a descriptor of the merged layers. Paths are relative. The parent directories
-    of a change are included as modified.
+    of a change are included as modified. The mount points of the engine are not.
     """
     differences: dict[bytes, ChangeKind] = {}
     for path, directory, entries in walk(upper):
@@ -32,11 +32,14 @@ def overlay_differences(upper: int, lower_root: int) -> dict[bytes, ChangeKind]:
                         differences[file] = ChangeKind.DELETED
                 elif lower_status is None:
                     differences[file] = ChangeKind.ADDED
-                elif not (stat.S_ISDIR(status.st_mode) and _same_directory(status, lower_status)):
+                elif not (
+                    stat.S_ISDIR(status.st_mode)
+                    and _same_directory(status, lower_status, times=file not in _PARENTS)
+                ):
                     differences[file] = ChangeKind.MODIFIED
             if lower is not None and path and is_opaque(directory):
                 differences |= _deleted(lower, path, entries)
-    return _with_parents(differences)
+    return _with_parents(_without_mount_points(differences))
 
 
 def tree_differences(tree: int, lower_root: int) -> dict[bytes, ChangeKind]:
@@ -52,7 +55,48 @@ def tree_differences(tree: int, lower_root: int) -> dict[bytes, ChangeKind]:
                     differences[_join(path, name)] = ChangeKind.MODIFIED
             if lower is not None:
                 differences |= _deleted(lower, path, entries)
-    return _with_parents(differences)
+    return _with_parents(_without_mount_points(differences))
+
+
+_MOUNT_POINTS = frozenset(
+    [
+        b"proc",
+        b"sys",
+        b"dev",
+        b"dev/pts",
+        b"dev/shm",
+        b"dev/mqueue",
+        b"dev/console",
+        b"etc/hosts",
+        b"etc/hostname",
+        b"etc/resolv.conf",
+        b"sbin/docker-init",
+    ]
+)
+"""Mount points that a container start creates if the image lacks them."""
+_PARENTS = (b"etc", b"sbin", b"dev")
+"""Directories in which it creates them. Their own owner and mode are the container's."""
+
+
+def _without_mount_points(differences: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
+    """Return the differences without the mount points that a container start created.
+
+    A directory that was created only for such a mount point is left out too.
+    """
+    kept = {
+        path: kind
+        for path, kind in differences.items()
+        if not (kind is ChangeKind.ADDED and path in _MOUNT_POINTS)
+    }
+    for parent in _PARENTS:
+        if kept.get(parent) is not ChangeKind.ADDED:
+            continue
+        below = parent + b"/"
+        if any(path.startswith(below) for path in differences) and not any(
+            path.startswith(below) for path in kept
+        ):
+            del kept[parent]
+    return kept
 
 
 def _with_parents(differences: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
@@ -71,46 +115,6 @@ def sorted_changes(differences: dict[bytes, ChangeKind]) -> list[Change]:
         Change("/" + path.decode(errors="backslashreplace"), kind)
         for path, kind in sorted(differences.items(), key=lambda item: item[0].split(b"/"))
     ]
-
-
-_MOUNT_POINTS = frozenset(
-    [
-        "/proc",
-        "/sys",
-        "/dev",
-        "/dev/pts",
-        "/dev/shm",
-        "/dev/mqueue",
-        "/dev/console",
-        "/etc/hosts",
-        "/etc/hostname",
-        "/etc/resolv.conf",
-        "/sbin/docker-init",
-    ]
-)
-"""Mount points that a container start creates if the image lacks them."""
-
-
-def without_mount_points(changes: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Return ``changes`` without the mount points that a container start created.
-
-    ``changes`` holds paths with Docker's kinds: 0 modified, 1 added, 2 deleted. A directory that
-    changed only because of such a mount point is left out too.
-    """
-    kept = [(path, kind) for path, kind in changes if not (kind == 1 and path in _MOUNT_POINTS)]
-    for parent in ("/etc", "/sbin", "/dev"):
-        if not any(path.startswith(parent + "/") for path, _ in kept) and any(
-            path.startswith(parent + "/") for path, _ in changes
-        ):
-            kept = [(path, kind) for path, kind in kept if path != parent]
-    return kept
-
-
-def layer_differences(differences: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
-    """Return the differences that belong in a layer of an image."""
-    changes = [("/" + os.fsdecode(path), int(kind)) for path, kind in differences.items()]
-    kept = {os.fsencode(path[1:]) for path, _ in without_mount_points(changes)}
-    return {path: kind for path, kind in differences.items() if path in kept}
 
 
 def has_redirects(upper: int) -> bool:
@@ -168,14 +172,16 @@ def _stat(directory: int | None, name: bytes) -> os.stat_result | None:
         return None
 
 
-def _same_directory(one: os.stat_result, other: os.stat_result) -> bool:
-    """Return whether overlayfs copied up a directory only because an entry changed."""
-    return (one.st_mode, one.st_uid, one.st_gid, one.st_mtime_ns) == (
+def _same_directory(one: os.stat_result, other: os.stat_result, *, times: bool) -> bool:
+    """Return whether overlayfs copied up a directory only because an entry changed.
+
+    Without ``times`` only owner and mode count: the engine creates entries in the directory.
+    """
+    return (one.st_mode, one.st_uid, one.st_gid) == (
         other.st_mode,
         other.st_uid,
         other.st_gid,
-        other.st_mtime_ns,
-    )
+    ) and (not times or one.st_mtime_ns == other.st_mtime_ns)
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:

@@ -25,6 +25,15 @@ OWN_WORDS = (
     "the reason is told in the engine's own words, and may be found at create instead of start",
 )
 
+INIT_NAME = (r"docker-init|tini\S*", "init", "the name of the init program")
+
+HINT = (r" \(must be [^)]*\)", "", "the engine's own words after Docker's")
+NO_NUMBER = (
+    r"invalid port '.*|strconv\.ParseUint.*",
+    "not a number",
+    "the reason, which is Go's",
+)
+
 LIFE = Scene(
     "life",
     (
@@ -177,6 +186,10 @@ EXEC = Scene(
         step("exec -i t-1 cat", input="typed\n"),
         step("exec -e X=1 -u 33 -w /tmp t-1 sh -c", "echo $X; id -u; pwd"),
         step("exec -d t-1 true"),
+        step("exec t-1 env"),
+        step(f"run -d -t --init --name t-2 --stop-timeout 0 {IMAGE} sleep 300"),
+        step("exec t-2 env"),
+        step("exec -e TERM=x t-2 env"),
         step(
             "exec t-1 nonesuch",
             differs="docker 126 as output; here 127 as error, as from run",
@@ -406,6 +419,64 @@ UPDATES = Scene(
     ),
 )
 
+CONTAINERS = Scene(
+    "containers",
+    (
+        step(f"create --name t-1 -w /app/sub/ {IMAGE} true"),
+        step("inspect -f {{.Config.WorkingDir}} t-1"),
+        step("cp {here}/file t-1:/app/sub/"),
+        step("start -a t-1"),
+        step("cp t-1:/app/sub/file {here}/copy"),
+        step("cp t-1:/etc/hostname -", differs="times and modes in the archive"),
+        step("cp {here}/file t-1:/etc/hostname", but=(OWN_WORDS,)),
+        step("rm t-1"),
+        step(f"run --rm -v tr-v:/etc:nocopy {IMAGE} sh -c", "wc -l /etc/hostname; ls /etc"),
+        step(f"run --rm --read-only {IMAGE} sh -c", "for i in hosts hostname; do >/etc/$i; done"),
+        step(f"run --name t-1 {IMAGE} sh -c", "chown 33:34 /etc; chmod 750 /etc"),
+        step("diff t-1"),
+        step("commit t-1 tr/new:1"),
+        step("run --rm -v /a/b/c tr/new:1 stat -c", "%n %u:%g %a", "/etc", "/a", "/a/b/c"),
+        step(
+            f"run --rm -h a.b.c -e HOME= -e HOSTNAME=x {IMAGE} sh -c", "env; tail -n 1 /etc/hosts"
+        ),
+        step("rm t-1"),
+        step(f"run -d --init --name t-1 -u 33 --stop-timeout 0 --expose 5432 {IMAGE} sleep 99"),
+        step("top t-1 -o uid,pid,user,comm", but=((r"\d+ {7,}", "PID ", "host"), INIT_NAME)),
+        step(f"create --name t-2 --volumes-from t-1 -v /data --link t-1:al {IMAGE} true"),
+        step("ps --no-trunc --format {{.Names}}|{{.Ports}}"),
+        step("create --name t-3 --volumes-from t-2 tr/new:1 true"),
+        *(
+            step(f"ps -a --filter {text} --format {{{{.Names}}}}", but=(NO_NUMBER,))
+            for text in (
+                *("ancestor=busybox", "ancestor=tr/new:1", "network=bri", "since=t-1", "since="),
+                *("expose=5000-6000", "expose=5432/udp", "expose=x", "publish=1-", "before=t-3"),
+            )
+        ),
+        step("ps --filter since=t-1 --format {{.Names}}"),
+        step("rm -v t-2"),
+        step("volume ls -q --filter dangling=true"),
+        step("rm -v t-3"),
+        step("volume ls -q"),
+        step(f"create --name t-2 --mac-address 02:42:ac:11:00:05 {IMAGE} true"),
+        step("inspect -f {{.Config.MacAddress}}|{{json .NetworkSettings.Networks}} t-2"),
+        *(
+            step(f"run --rm --network container:t-1 {flags} {IMAGE} true")
+            for flags in (
+                *("--dns 1.1.1.1", "--add-host a:1.2.3.4", "--expose 80", "-p 80:80", "-P"),
+                *("-h x", "--ip 1.2.3.4", "--mac-address 02:42:ac:11:00:05"),
+            )
+        ),
+        *(
+            step(f"create -v {spec} {IMAGE} true", but=(HINT,))
+            for spec in (
+                *("tr-v:/x:copy", "tr-v:/x:ro,rw", "tr-v:/x:z,Z", "tr-v:/x:nosuch", "tr-v:/"),
+                *("/tmp:/x:nocopy", "tr-v:x", "tr-v:/x:slave"),
+            )
+        ),
+    ),
+    {"file": "content\n"},
+)
+
 PORTS = Scene(
     "ports",
     (
@@ -500,6 +571,7 @@ EVENTS = Scene(
         step("kill t-5"),
         step("rm t-5"),
         step("volume rm tr-v"),
+        step("events --until 1s --filter container=t-3 --format {{.Action}} --filter event=create"),
         step(f"run --rm {IMAGE} sleep 1.1"),
         step(
             "events --since 60s --until 0s --filter container=t-5 --format {{.Type}}.{{.Action}}",
@@ -553,6 +625,7 @@ SCENES = (
     LINKS,
     VOLUMES,
     UPDATES,
+    CONTAINERS,
     PORTS,
     BAD_INPUT,
     EVENTS,

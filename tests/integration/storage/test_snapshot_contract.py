@@ -151,6 +151,27 @@ def test_changes_are_listed_as_in_docker(snapshots: SnapshotDriver, image: tuple
     assert list(result) == sorted(result)
 
 
+def test_mount_points_of_a_start_are_no_changes(
+    snapshots: SnapshotDriver, image: tuple[str, ...]
+) -> None:
+    snapshots.create(ID, image)
+    with open_root(snapshots.root(ID)) as root:
+        write(root, "etc/hosts", "")
+        os.mkdir("proc", dir_fd=root)
+        os.mkdir("sbin", dir_fd=root)
+        write(root, "sbin/docker-init", "")
+    assert snapshots.changes(ID) == []
+    with open_root(snapshots.root(ID)) as root:
+        os.chmod("etc", 0o700, dir_fd=root)
+        os.chown("sbin", 3, 3, dir_fd=root)
+        write(root, "sbin/own", "")
+    assert {change.path: change.kind for change in snapshots.changes(ID)} == {
+        "/etc": ChangeKind.MODIFIED,
+        "/sbin": ChangeKind.ADDED,
+        "/sbin/own": ChangeKind.ADDED,
+    }
+
+
 def test_a_replaced_directory_lists_its_deleted_entries(
     snapshots: SnapshotDriver, image: tuple[str, ...]
 ) -> None:

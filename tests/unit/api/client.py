@@ -88,6 +88,7 @@ class Client:
     ) -> Answer:
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
+        if body is not None:
             headers = {"Content-Type": "application/json"} | (headers or {})
         self.send(method, path, body, headers)
         return await self.answer(method)

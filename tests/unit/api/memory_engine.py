@@ -237,10 +237,9 @@ class Execs:
     async def resize(self, exec_id: str, h: int, w: int) -> None:
         pass
 
-    def tty(self, exec_id: str) -> bool:
+    def check(self, exec_id: str) -> None:
         if exec_id not in self.known:
             raise NotFound(f"No such exec instance: {exec_id}")
-        return self.known[exec_id].tty
 
 
 class Images:

@@ -19,10 +19,13 @@ from jaula.api.http.response import Answer
 from jaula.errors import InvalidRequest
 from jaula.spec.api_params import Origin
 from jaula.spec.decode import decode
+from jaula.spec.json_syntax import syntax_error
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
 _MAX_PARAMETERS = 1024  # of a query
 _FALSE = frozenset({"", "0", "no", "false", "none"})
+_FILTER_HINT = 'write {"name": ["value"]} or {"name": {"value": true}}'
+_MAX_SCANNED = 64 * 1024  # bytes of a broken document in which the error is looked up
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 _Document = TypeVar("_Document", bound=msgspec.Struct)
@@ -143,21 +146,69 @@ class Query:
         except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
             document = None
         if not isinstance(document, dict):
-            raise InvalidRequest(f"invalid filter: {value[:200]!r} is not a JSON object")
-        return {name: _filter_values(name, values) for name, values in document.items()}
+            raise InvalidRequest("invalid filter", hint=_FILTER_HINT)
+        return {name: _filter_values(values) for name, values in document.items()}
 
 
-def _filter_values(name: str, values: object) -> list[str]:
+def _filter_values(values: object) -> list[str]:
     if isinstance(values, dict) and all(isinstance(v, bool) for v in values.values()):
         return [text for text, enabled in values.items() if enabled]
     if isinstance(values, list) and all(isinstance(v, str) for v in values):
         return list(values)
     if values is None:
         return []
-    raise InvalidRequest(
-        f"invalid filter {name[:80]!r}",
-        hint='write {"name": ["value"]} or {"name": {"value": true}}',
-    )
+    raise InvalidRequest("invalid filter", hint=_FILTER_HINT)
+
+
+def _check_media_type(text: str) -> None:
+    """Check the media type of a body as Docker does; a body without one is an error there, too.
+
+    :raises InvalidRequest: when it is not JSON.
+    """
+    media, _, rest = text.partition(";")
+    media, parameters = media.strip(), [part.strip() for part in rest.split(";")]
+    reason = ""
+    if not media:
+        reason = "mime: no media type"
+    elif any(not name or not equals for name, equals, _ in (p.partition("=") for p in parameters)):
+        reason = "mime: invalid media parameter" if rest.strip() else ""
+    if reason:
+        raise InvalidRequest(f"malformed Content-Type header ({text[:80]}): {reason}")
+    if media.lower() != "application/json":
+        raise InvalidRequest(
+            f"unsupported Content-Type header ({media[:80]}): must be 'application/json'"
+        )
+
+
+_GO_KINDS = {
+    "str": "string",
+    "int": "number",
+    "float": "number",
+    "bool": "bool",
+    "array": "array",
+    "object": "object",
+    "null": "null",
+}
+_GO_TYPES = {"str": "string", "int": "int64", "bool": "bool", "float": "float64"}
+
+
+def _type_error(text: str) -> str:
+    """Return msgspec's error about a member of a wrong type in the words of Go's decoder.
+
+    Go also names its structures, which clients cannot know.
+    """
+    what, _, path = text.partition(" - at `$")
+    expected, _, got = what.partition(", got ")
+    names = expected.removeprefix("Expected ").partition("`")[2].partition("`")[0]
+    kind = _GO_KINDS.get(got.strip("`"), "number")
+    type_name = names.split(" | ")[0]
+    target = _GO_TYPES.get(type_name, type_name)
+    member = path.rstrip("`").lstrip(".").replace("[...]", "")
+    if not expected.startswith("Expected ") or not type_name:
+        return text
+    if not member:
+        return f"json: cannot unmarshal {kind} into Go value of type {target}"
+    return f"json: cannot unmarshal {kind} into Go struct field {member} of type {target}"
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -283,17 +334,14 @@ class Request:
             if required:
                 raise InvalidRequest("invalid JSON: got EOF while reading request body")
             return decode(b"", kind)
-        media, _, _ = self.header(b"content-type").partition(";")
-        if media.strip().lower() not in ("", "application/json"):
-            raise InvalidRequest(
-                f"unsupported Content-Type header ({media[:80]}): must be 'application/json'"
-            )
+        _check_media_type(self.header(b"content-type"))
         try:
             return decode(data, kind)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(f"invalid request body: {error}") from None
+            raise InvalidRequest(f"invalid JSON: {_type_error(str(error))}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"invalid JSON: {error}") from None
+            text = syntax_error(bytes(data)) if len(data) <= _MAX_SCANNED else ""
+            raise InvalidRequest(text or f"invalid JSON: {error}") from None
         except RecursionError:
             raise InvalidRequest("invalid JSON: nested too deep") from None
 

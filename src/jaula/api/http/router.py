@@ -15,8 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jaula import __version__
+from jaula.api.http import response
 from jaula.api.http.errors import PageNotFound
-from jaula.api.http.request import Handler
+from jaula.api.http.request import Handler, Request
+from jaula.api.http.response import Answer
 from jaula.errors import InvalidRequest
 
 MAXIMUM = (1, 55)
@@ -36,6 +38,12 @@ Routes = Iterable[tuple[str, str, Handler]]
 
 PREFIX = "jaula"
 """The first segment of routes that Docker does not have; the second one is the noun."""
+
+
+async def _options(request: Request) -> Answer:
+    """Answer OPTIONS for every path, as Docker does."""
+    await request.ignore_body()
+    return response.OK
 
 
 class Router:
@@ -69,6 +77,8 @@ class Router:
         literal = self._literal.get((method, path))
         if literal is not None:
             return literal, ""
+        if method == "OPTIONS":
+            return _options, ""
         _, *rest = path.split("/")
         noun = rest.pop(0) if rest else ""
         if noun == PREFIX and rest:

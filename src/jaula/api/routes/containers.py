@@ -10,23 +10,31 @@ from jaula.api.http.request import Query, Request
 from jaula.api.http.response import Answer, Response
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, NotFound, Unsupported
-from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange
+from jaula.spec.api import (
+    ContainerCreate,
+    ContainerCreateBody,
+    ContainerUpdate,
+    IsolationChange,
+)
 from jaula.spec.api_params import CommitOptions
 
 _NO_CONTAINER_MAC = (1, 52)  # Config.MacAddress
 _IPC_PRIVATE_SINCE = (1, 40)  # as the default of IpcMode
 _STOP_SIGNAL_SINCE = (1, 42)
+_ENDPOINTS_SINCE = (1, 44)  # more than one endpoint at create
 _MAX_EMPTY_BODY = 7  # bytes; too few for a JSON object with a member
 
 
 async def create(request: Request) -> Answer:
     """Create a container: ``POST /containers/create``."""
-    body = await request.document(ContainerCreate, required=True)
+    body = (await request.document(ContainerCreateBody, required=True)).without_old_fields()
     if body.mac_address and request.version >= _NO_CONTAINER_MAC:
         raise InvalidRequest(
             "container-wide MAC address no longer supported; use endpoint-specific MAC address"
             " instead"
         )
+    if request.version < _ENDPOINTS_SINCE:
+        _check_endpoints(body)
     if request.version < _IPC_PRIVATE_SINCE and not body.host_config.ipc_mode:
         host = msgspec.structs.replace(body.host_config, ipc_mode="shareable")
         body = msgspec.structs.replace(body, host_config=host)
@@ -35,6 +43,22 @@ async def create(request: Request) -> Answer:
         body, query.optional("name"), query.optional("platform")
     )
     return response.json({"Id": created.id, "Warnings": created.warnings}, 201)
+
+
+def _check_endpoints(body: ContainerCreate) -> None:
+    """Check what an old API version cannot express.
+
+    :raises InvalidRequest: when the request has several endpoints, or a MAC address without a
+        network of its own.
+    """
+    names = sorted(body.networking_config.endpoints_config)
+    if len(names) > 1:
+        raise InvalidRequest(
+            f"Container cannot be created with multiple network endpoints: {', '.join(names)}"
+        )
+    mode = body.host_config.network_mode
+    if body.mac_address and (mode == "host" or mode.startswith("container:")):
+        raise InvalidRequest("conflicting options: mac-address and the network mode")
 
 
 async def list_(request: Request) -> Answer:
@@ -175,7 +199,7 @@ async def commit(request: Request) -> Answer:
     query = request.query
     ref = query.text("container")
     if not ref:
-        raise InvalidRequest("the parameter container is required", hint="add ?container=NAME")
+        raise InvalidRequest('invalid name or ID supplied: ""', hint="add ?container=NAME")
     body = await request.document(ContainerCreate)
     options = CommitOptions(
         repo=query.text("repo"),
@@ -192,7 +216,10 @@ async def commit(request: Request) -> Answer:
 async def checkpoints(request: Request) -> Answer:
     """Refuse ``/containers/{id}/checkpoints``, which is experimental in Docker and needs CRIU."""
     await request.ignore_body()
-    raise Unsupported("this engine does not support checkpoints")
+    raise Unsupported(
+        "This experimental feature is disabled by default. Start the Docker daemon in experimental"
+        " mode in order to enable it."
+    )
 
 
 async def spec(request: Request) -> Answer:

@@ -8,23 +8,27 @@ from jaula.api.http.response import Answer, HijackResponse
 from jaula.api.http.router import Routes
 from jaula.api.routes.containers import console_size
 from jaula.api.routes.streams import content_type, error_writer
+from jaula.errors import InvalidRequest
 from jaula.spec.api import ExecCreate, ExecStart
 
 
 async def create(request: Request) -> Answer:
     """Create an exec instance: ``POST /containers/{id}/exec``."""
-    body = await request.document(ExecCreate, required=True)
+    body = await request.document(ExecCreate)
+    if not body.cmd:  # as in Docker, before the container is looked up
+        raise InvalidRequest("No exec command specified")
     return response.json({"Id": await request.engine.execs.create(request.name, body)}, 201)
 
 
 async def start(request: Request) -> Answer:
     """Start an exec instance: ``POST /exec/{id}/start``.
 
-    A detached start answers when the process runs. Otherwise the connection becomes its streams.
+    A detached start answers when the process runs. Otherwise the connection becomes its streams,
+    framed unless the start (not the exec) has a terminal.
     """
     body = await request.document(ExecStart)
-    execs, exec_id = request.engine.execs, request.name
-    tty = execs.tty(exec_id)
+    execs, exec_id, tty = request.engine.execs, request.name, body.tty
+    execs.check(exec_id)
 
     async def take(descriptor: int | None, early: bytes) -> None:
         await execs.start(exec_id, descriptor, early, body.detach, tty, body.console_size)

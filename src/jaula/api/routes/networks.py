@@ -19,7 +19,7 @@ async def list_(request: Request) -> Answer:
 
 async def create(request: Request) -> Answer:
     """Create a network: ``POST /networks/create``."""
-    body = await request.document(NetworkCreate, required=True)
+    body = await request.document(NetworkCreate)
     return response.json(await request.engine.networks.create(body), 201)
 
 
@@ -38,14 +38,14 @@ async def remove(request: Request) -> Answer:
 
 async def connect(request: Request) -> Answer:
     """Connect a container to a network: ``POST /networks/{id}/connect``."""
-    body = await request.document(NetworkConnect, required=True)
+    body = await request.document(NetworkConnect)
     await request.engine.networks.connect(request.name, body)
     return response.OK
 
 
 async def disconnect(request: Request) -> Answer:
     """Disconnect a container from a network: ``POST /networks/{id}/disconnect``."""
-    body = await request.document(NetworkDisconnect, required=True)
+    body = await request.document(NetworkDisconnect)
     await request.engine.networks.disconnect(request.name, body)
     return response.OK
 
@@ -57,6 +57,7 @@ async def prune(request: Request) -> Answer:
 
 ROUTES: Routes = (
     ("GET", "/networks", list_),
+    ("GET", "/networks/", list_),
     ("POST", "/networks/create", create),
     ("POST", "/networks/prune", prune),
     ("GET", "/networks/{id}", inspect),

@@ -9,7 +9,7 @@ from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer, Response, StreamResponse, json_lines
 from jaula.api.http.router import Routes
-from jaula.errors import InvalidRequest, NotFound
+from jaula.errors import InvalidRequest, NotFound, Unsupported
 
 _PING_HEADERS = (
     (b"Builder-Version", b"2"),
@@ -17,6 +17,8 @@ _PING_HEADERS = (
     (b"Pragma", b"no-cache"),
     (b"Swarm", b"inactive"),
 )
+
+_PLUGIN_VERBS = ("enable", "disable", "push", "set", "upgrade")
 
 _DF_SECTIONS = {
     "container": ("Containers", "ContainerUsage"),
@@ -77,7 +79,10 @@ async def events(request: Request) -> Answer:
     query = request.query
     since, until = query.timestamp("since"), query.timestamp("until")
     if since is not None and until is not None and until < since:
-        raise InvalidRequest("`since` time cannot be after `until` time")
+        raise InvalidRequest(
+            f"`since` time ({query.text('since')[:40]}) cannot be after `until` time"
+            f" ({query.text('until')[:40]})"
+        )
     stream = request.engine.system.events(since, until, query.filters())
     media_type = _event_type(request)
     separator = b"\x1e" if media_type == "application/json-seq" else b""
@@ -101,8 +106,18 @@ async def plugins(request: Request) -> Answer:
 
 
 async def plugin(request: Request) -> Answer:
-    """Inspect a plugin: ``GET /plugins/{name...}/json``."""
-    raise NotFound(f"plugin {request.name!r} not found")
+    """Answer for a plugin that is not there: ``GET /plugins/{name...}/json``."""
+    await request.ignore_body()
+    raise NotFound(f'plugin "{request.name[:80]}" not found')
+
+
+async def install_plugin(request: Request) -> Answer:
+    """Refuse to install a plugin: ``POST /plugins/pull``."""
+    raise Unsupported(
+        "this engine has no plugins: its drivers are built in",
+        hint="volumes: type=nfs and other options of the driver local; networks: bridge, macvlan,"
+        " ipvlan; logs: fluentd, gelf, syslog, journald",
+    )
 
 
 ROUTES: Routes = (
@@ -114,4 +129,9 @@ ROUTES: Routes = (
     ("GET", "/events", events),
     ("GET", "/plugins", plugins),
     ("GET", "/plugins/{name...}/json", plugin),
+    ("DELETE", "/plugins/{name...}", plugin),
+    *(("POST", f"/plugins/{{name...}}/{verb}", plugin) for verb in _PLUGIN_VERBS),
+    ("GET", "/plugins/privileges", install_plugin),
+    ("POST", "/plugins/pull", install_plugin),
+    ("POST", "/plugins/create", install_plugin),
 )

@@ -25,6 +25,8 @@ async def attach(request: Request) -> Answer:
     """Attach over a WebSocket (RFC 6455, section 4.2), until one side closes."""
     from jaula.api.http import websocket
 
+    engine, ref = request.engine.containers, request.name
+    engine.tty(ref, control=True)
     if request.header(b"upgrade").lower() != "websocket":
         raise InvalidRequest("this route needs a WebSocket", hint="send Upgrade: websocket")
     if request.header(b"sec-websocket-version") != "13":
@@ -33,9 +35,7 @@ async def attach(request: Request) -> Answer:
     if origin and origin.partition("://")[2] != request.header(b"host"):
         raise NotAuthorized(f"a page of {origin[:80]} may not attach to containers")
     proof = websocket.accept(request.header(b"sec-websocket-key"))
-    engine, ref = request.engine.containers, request.name
     options = structs.replace(attach_options(request.query), framed=False)
-    engine.tty(ref, control=True)
     binary = request.version >= _BINARY_SINCE
 
     async def take(descriptor: int, early: bytes) -> None:

@@ -111,6 +111,9 @@ class SystemdCgroup:
     def oom_kills(self) -> int:
         return self._inner.oom_kills()
 
+    def is_oom(self, kills: int) -> bool:
+        return self._inner.is_oom(kills)
+
     def peak_memory(self) -> int:
         return self._inner.peak_memory()
 

@@ -157,6 +157,9 @@ class V1Cgroup:
     def oom_kills(self) -> int:
         return memory.oom_kills(self.reader("memory"))
 
+    def is_oom(self, kills: int) -> bool:
+        return True
+
     def peak_memory(self) -> int:
         return files.number(self.reader("memory")("memory.max_usage_in_bytes"))
 

@@ -170,6 +170,9 @@ class V2Cgroup:
     def oom_kills(self) -> int:
         return memory.oom_kills(self._read)
 
+    def is_oom(self, kills: int) -> bool:
+        return self.oom_kills() > kills
+
     def peak_memory(self) -> int:
         return files.number(self._read("memory.peak"))
 

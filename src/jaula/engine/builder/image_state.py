@@ -29,7 +29,6 @@ from jaula.spec.image import (
     RootFS,
 )
 from jaula.spec.rootfs import OverlayRoot
-from jaula.storage.diff import layer_differences
 from jaula.storage.drivers.driver import ChangeKind, open_root
 from jaula.storage.layers import commit_layer
 from jaula.storage.layers.store import LayerInfo
@@ -184,7 +183,7 @@ def layer_of_snapshot(
     """
 
     def select(changes: _Changes) -> _Changes:
-        return without_mount_points(layer_differences(changes), mount_points)
+        return without_mount_points(changes, mount_points)
 
     source = services.snapshots.root(snapshot)
     if isinstance(source, OverlayRoot) and source.upper is not None:

@@ -94,7 +94,7 @@ def stream_of(container: Container, options: AttachOptions) -> AttachStream:
     keys = detach_keys.DEFAULT if options.detach_keys is None else options.detach_keys
     return AttachStream(
         stdin=options.stdin and body.open_stdin,
-        stdout=options.stdout or body.tty,
+        stdout=options.stdout,
         stderr=options.stderr,
         framed=options.framed and not body.tty,
         detach_keys=keys,

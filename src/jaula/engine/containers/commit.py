@@ -18,7 +18,6 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build.dockerfile.apply import apply
 from jaula.images.reference import parse
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
-from jaula.storage.diff import layer_differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +124,7 @@ def _make(
         descriptors = list(store.manifest(parent).layers)
         base = parent.document
         diff_ids = list(base.rootfs.diff_ids)
-        changed = services.snapshots.write_layer(record.id, layer_differences, blob.write)
+        changed = services.snapshots.write_layer(record.id, dict, blob.write)
         with store.lease((blob.digest,)):
             if changed:
                 diff_id = blob.digest

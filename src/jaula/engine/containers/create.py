@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform as host_platform
+import posixpath
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -93,6 +94,7 @@ async def create(
     :raises InvalidRequest: when the request is not valid for another reason.
     :raises Unavailable: when the container's directory cannot be created.
     """
+    _check_network_mode(body)
     body = _without_zeros(body)
     body = presets.apply(body, services.config.default_profile, services.host.landlock)
     body = with_keep_id_user(body, owner, rootless=services.host.rootless)
@@ -210,26 +212,23 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
     spec.check_sysctls(resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
-    if resolved.ports and not modes.network:
-        if modes.net.host:
-            warnings.append("Published ports are discarded when using host network mode")
-        elif modes.net.container:
-            raise InvalidRequest(
-                "conflicting options: port publishing and the container type network mode"
-            )
+    if resolved.ports and modes.net.host:
+        warnings.append("Published ports are discarded when using host network mode")
     if modes.net.host and not modes.user.host and not services.host.rootless:
         start = oci_spec_host.unprivileged_port_start()
         warnings += port_bindings.host_network_warnings(body.exposed_ports, start)
     warnings += _ineffective(body)
     health.check(body.healthcheck)
     warnings += health.check_on_failure(body)
-    if modes.net.container and body.hostname:
-        raise InvalidRequest("conflicting options: hostname and the network mode")
     if not modes.uts.private and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the UTS mode")
     for request in resolved.mounts:
         mount_spec.check_propagation(
             request.mount, own_userns=not modes.user.host, external=resolved.external_runtime
+        )
+    if "" in resolved.annotations:
+        raise InvalidRequest(
+            "invalid Annotations: the empty string is not permitted as an annotation key"
         )
     links.check(services, resolved)
     if host.isolation not in ("", "default"):
@@ -238,9 +237,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
         )
     size_limit(host.storage_opt)
     if parent := resolved.resources.cgroup_parent:
-        if not parent.startswith("/"):
-            raise InvalidRequest(f"invalid cgroup parent {parent!r}: not absolute")
-        cgroup_paths.relative(parent.rstrip("/"))
+        cgroup_paths.relative("/" + parent.strip("/"))
     if body.domainname and not _is_host_name(body.domainname):
         raise InvalidRequest(f"invalid domain name: {body.domainname!r}")
     if not -1000 <= resolved.oom_score_adj <= 1000:
@@ -268,6 +265,39 @@ def _without_zeros(body: ContainerCreate) -> ContainerCreate:
     if host.pids_limit != 0:
         return body
     return msgspec.structs.replace(body, host_config=msgspec.structs.replace(host, pids_limit=None))
+
+
+def _check_network_mode(body: ContainerCreate) -> None:
+    """Check what a request may not have with the network of another container or of the host.
+
+    Exposed ports of the image are not conflicts. Source: moby ``runconfig.validateNetMode``.
+
+    :raises InvalidRequest: when options exclude each other.
+    """
+    host = body.host_config
+    kind = host.network_mode.partition(":")[0]
+    if kind not in ("container", "host"):
+        return
+    if host.links:
+        what = "container type network" if kind == "container" else "host type networking"
+        raise InvalidRequest(
+            f"conflicting options: {what} can't be used with links. This would result in undefined"
+            " behavior"
+        )
+    if kind == "host":
+        return
+    for present, what in (
+        (body.hostname, "hostname and the network mode"),
+        (host.dns, "dns and the network mode"),
+        (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (
+            host.port_bindings or host.publish_all_ports,
+            "port publishing and the container type network mode",
+        ),
+        (body.exposed_ports, "port exposing and the container type network mode"),
+    ):
+        if present:
+            raise InvalidRequest(f"conflicting options: {what}")
 
 
 def _check_platform(platform: str | None, image: str) -> None:
@@ -400,13 +430,13 @@ def merge_image_config(body: ContainerCreate, image: ImageConfig) -> ContainerCr
     if entrypoint is None:
         entrypoint = image.entrypoint or None
     elif entrypoint == ("",):
-        entrypoint = ()  # "--entrypoint ''" resets the image's
+        entrypoint = None  # "--entrypoint ''" resets the image's
     return msgspec.structs.replace(
         body,
         env=_merge_env(body.env, image.env),
         cmd=cmd,
         entrypoint=entrypoint,
-        working_dir=body.working_dir or image.working_dir,
+        working_dir=_clean(body.working_dir or image.working_dir),
         user=body.user or image.user,
         labels={**image.labels, **body.labels},
         exposed_ports={**dict.fromkeys(image.exposed_ports, Empty()), **body.exposed_ports},
@@ -415,6 +445,14 @@ def merge_image_config(body: ContainerCreate, image: ImageConfig) -> ContainerCr
         shell=body.shell or image.shell,
         healthcheck=health.merge_image_healthcheck(body.healthcheck, image.healthcheck),
     )
+
+
+def _clean(path: str) -> str:
+    """Return a path as Go's ``filepath.Clean`` does; the empty one stays empty."""
+    if not path:
+        return ""
+    plain = posixpath.normpath(path)
+    return "/" + plain.lstrip("/") if path.startswith("/") else plain
 
 
 def _merge_env(own: tuple[str, ...], image: tuple[str, ...]) -> tuple[str, ...]:

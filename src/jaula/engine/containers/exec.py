@@ -51,6 +51,7 @@ class Exec(msgspec.Struct):
     body: ExecCreate
     cwd: str = ""
     detach_keys: bytes = detach_keys.DEFAULT
+    container_started_at: int = 0  # of the run of the container for which it was created
     running: bool = False
     started: bool = False
     pid: int = 0
@@ -80,7 +81,9 @@ class Execs:
         merge_environment((), body.env)
         cwd = working_directory(body.working_dir) if body.working_dir else ""
         exec_id = exec_id or new_id()
-        self._execs[exec_id] = Exec(exec_id, container, body, cwd, keys)
+        self._execs[exec_id] = Exec(
+            exec_id, container, body, cwd, keys, container.record.started_at
+        )
         container.execs.add(exec_id)
         self._emit(container, f"exec_create: {_command_line(body)}", exec_id)
         return exec_id
@@ -99,9 +102,15 @@ class Execs:
     def find(self, exec_id: str) -> Exec:
         """Return an exec.
 
-        :raises NotFound: when the id is unknown, or the exec ended more than 5 minutes ago.
+        :raises NotFound: when the id is unknown, the exec ended more than 5 minutes ago, or it was
+            not started before the exit of its container.
         """
         execed = self._execs.get(exec_id)
+        if execed is not None and not execed.started:
+            container: Container = execed.container
+            if not container.live or container.record.started_at != execed.container_started_at:
+                self.forget(exec_id)
+                execed = None
         if execed is None:
             raise NotFound(f"No such exec instance: {exec_id}")
         return execed
@@ -119,16 +128,17 @@ class Execs:
     ) -> None:
         """Run the process; ``fd`` is the client's socket, which this method closes.
 
+        ``tty`` is that of the start: without it the output is framed, also that of a terminal. With
+        it the stream is raw and has standard output only, as in Docker.
+        ``framed`` is False for a caller that wants both outputs in one raw stream.
+
         Every failure but 127 leaves the exec with the status 126, as with Docker: it has no 125.
 
         :raises RuntimeFailure: when the program does not exist (127) or cannot be executed (126).
         """
         owned = fd is not None
         try:
-            execed = self.find(exec_id)
-            if execed.started:
-                raise Conflict(f"exec {exec_id} has already run", hint="create another exec")
-            self._check(execed.container)
+            execed = self.check(exec_id)
             container: Container = execed.container
             shim = container.shim
             assert shim is not None
@@ -136,7 +146,7 @@ class Execs:
             async with while_running(container):
                 spec_process = self._process(container, execed)
                 owned = False
-                stream = None if fd is None else _stream(execed, early, framed=framed)
+                stream = None if fd is None else _stream(execed, early, tty=tty, framed=framed)
                 size = console or execed.body.console_size or (0, 0)
                 self._emit(container, f"exec_start: {_command_line(execed.body)}", exec_id)
                 execed.pid = await shim.exec(
@@ -167,8 +177,10 @@ class Execs:
         env = merge_environment(base.env, body.env)
         if body.user and not any(entry.startswith("HOME=") for entry in body.env):
             env = merge_environment(env, (f"HOME={user.home or '/'}",))
-        if body.tty and not any(entry.startswith("TERM=") for entry in env):
-            env = (*env, "TERM=xterm")
+        requested = (*record.body.env, *body.env)
+        if not any(entry.startswith("TERM=") for entry in requested):
+            # The container's own is for its terminal; a container without one has none.
+            env = merge_environment(env, ("TERM=xterm" if body.tty else "TERM",))
         return msgspec.structs.replace(
             base,
             args=body.cmd,
@@ -201,7 +213,7 @@ class Execs:
         execed = self._execs.get(exec_id)
         if execed is None:
             return
-        execed.running, execed.exit_code, execed.pid = False, exit_code, 0
+        execed.running, execed.exit_code = False, exit_code  # the pid stays, as in Docker
         container: Container = execed.container
         container.execs.discard(exec_id)
         self._emit(container, "exec_die", exec_id, exitCode=str(exit_code))
@@ -241,14 +253,22 @@ class Execs:
         """
         execed = self.find(exec_id)
         container: Container = execed.container
+        check_running(container)
         if not execed.running or container.shim is None:
             raise Conflict(f"exec {exec_id} is not running")
         async with while_running(container):
             await container.shim.resize(exec_id, h, w)
 
-    def tty(self, exec_id: str) -> bool:
-        """Return whether the exec has a terminal."""
-        return self.find(exec_id).body.tty
+    def check(self, exec_id: str) -> Exec:
+        """Return an exec that can be started.
+
+        :raises Conflict: when it was started, or its container is paused.
+        """
+        execed = self.find(exec_id)
+        self._check(execed.container)
+        if execed.started:
+            raise Conflict(f"Error: Exec command {exec_id} has already run")
+        return execed
 
 
 def _command_line(body: ExecCreate) -> str:
@@ -256,13 +276,13 @@ def _command_line(body: ExecCreate) -> str:
     return f"{body.cmd[0]} {' '.join(body.cmd[1:])}"
 
 
-def _stream(execed: Exec, early: bytes, *, framed: bool = True) -> AttachStream:
+def _stream(execed: Exec, early: bytes, *, tty: bool, framed: bool) -> AttachStream:
     body = execed.body
     return AttachStream(
         stdin=body.attach_stdin,
-        stdout=body.attach_stdout or body.tty,
-        stderr=body.attach_stderr,
-        framed=framed and not body.tty,
+        stdout=body.attach_stdout,
+        stderr=body.attach_stderr and not tty,
+        framed=framed and not tty,
         detach_keys=execed.detach_keys,
         early=early if body.attach_stdin else b"",
     )

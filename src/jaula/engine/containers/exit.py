@@ -83,7 +83,7 @@ class ExitHandler:
             pid=0,
             shim_pid=0,
             exit_code=end.exit_code,
-            oom_killed=end.oom_killed,
+            oom_killed=end.oom_killed or record.oom_killed,
             error=end.error,
             health=health.record_at_exit(record.health),
             restart_count=record.restart_count + restart,
@@ -253,19 +253,25 @@ class ExitHandler:
         services.container_store.forget(container)
         if volumes:
             for mount in record.mounts:
-                if mount.type == "volume" and mount.anonymous and not self._used(mount.name):
+                if mount.type == "volume" and mount.anonymous:
                     with contextlib.suppress(JaulaError):
-                        services.volumes.remove(mount.name)
+                        self._remove_anonymous(mount.name, record.owner)
         services.events.emit("container", "destroy", container.id, record.event_attributes)
         result = WaitResult(record.exit_code)
         container.notify(("next-exit", "not-running", "removed"), result)
 
-    def _used(self, volume: str) -> bool:
-        return any(
+    def _remove_anonymous(self, volume: str, owner: str) -> None:
+        """Remove an anonymous volume with the last container that has it.
+
+        ``--volumes-from`` may have brought it: a volume of another user stays.
+        """
+        used = any(
             mount.name == volume
             for other in self._services.container_store
             for mount in other.record.mounts
         )
+        if not used and self._services.volumes.get(volume).owner in ("", owner):
+            self._services.volumes.remove(volume)
 
     def _remove_files(self, container_id: str) -> None:
         self._services.snapshots.remove(container_id)

@@ -7,12 +7,12 @@ Source: Docker Engine API 1.45, ``GET /containers/json``. Any value of one filte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.engine.model.filters import Filters, check_names, has_labels
-from jaula.engine.networks import endpoints
-from jaula.engine.networks.port_bindings import parse_port
+from jaula.engine.networks import network_settings
+from jaula.engine.networks.port_bindings import parse_port_range
 from jaula.errors import InvalidRequest, NotFound
 from jaula.state.records import ContainerRecord, Status
 
@@ -41,10 +41,28 @@ _KNOWN = frozenset(
 _ACTIVE = frozenset({Status.RUNNING, Status.PAUSED, Status.RESTARTING})
 
 
+class Relations(NamedTuple):
+    """How containers relate to other objects of the engine.
+
+    ``network_id`` returns the id of a network by name. ``descendants`` returns the ids of an image
+    and of those that were built from it.
+    """
+
+    network_id: Callable[[str], str]
+    descendants: Callable[[str], frozenset[str]]
+
+
 def select(
-    containers: Iterable[Container], *, all: bool, limit: int | None, filters: Filters
+    containers: Iterable[Container],
+    relations: Relations,
+    *,
+    all: bool,
+    limit: int | None,
+    filters: Filters,
 ) -> list[Container]:
     """Return the containers to list, newest first.
+
+    As in Docker, ``before`` and ``since`` select among the running containers without ``all``.
 
     :raises InvalidRequest: when a filter is unknown or a value is not valid.
     :raises NotFound: when ``before`` or ``since`` name no container.
@@ -52,11 +70,8 @@ def select(
     check_names(filters, _KNOWN)
     _check_values(filters)
     ordered = sorted(containers, key=lambda c: (c.record.created, c.id), reverse=True)
-    everything = (
-        all
-        or bool(limit and limit > 0)
-        or bool({"status", "exited", "before", "since"} & filters.keys())
-    )
+    everything = all or bool(limit and limit > 0) or bool({"status", "exited"} & filters.keys())
+    images = frozenset[str]().union(*map(relations.descendants, filters.get("ancestor", ())))
     before, since = _bound(ordered, filters, "before"), _bound(ordered, filters, "since")
     selected = []
     for container in ordered:
@@ -67,7 +82,9 @@ def select(
             continue
         if since is not None and record.created <= since:
             continue
-        if matches(record, filters):
+        if "ancestor" in filters and record.image not in images:
+            continue
+        if matches(record, filters, relations.network_id):
             selected.append(container)
             if limit and 0 < limit <= len(selected):
                 break
@@ -89,6 +106,9 @@ def _check_values(filters: Filters) -> None:
     for value in filters.get("is-task", ()):
         if value not in ("true", "1", "false", "0"):
             raise InvalidRequest(f"invalid filter 'is-task=[{value}]'")
+    for key in ("publish", "expose"):
+        for value in filters.get(key, ()):
+            parse_port_range(key, value)
 
 
 def _bound(ordered: list[Container], filters: Filters, key: str) -> int | None:
@@ -96,18 +116,23 @@ def _bound(ordered: list[Container], filters: Filters, key: str) -> int | None:
     if not values:
         return None
     for container in ordered:
-        if container.name == values[0].removeprefix("/") or container.id.startswith(values[0]):
+        if values[0] and (
+            container.name == values[0].removeprefix("/") or container.id.startswith(values[0])
+        ):
             return container.record.created
     raise NotFound(f"No such container: {values[0]}")
 
 
-def matches(record: ContainerRecord, filters: Filters) -> bool:
-    """Return whether a container passes every filter but ``before`` and ``since``."""
+def matches(record: ContainerRecord, filters: Filters, network_id: Callable[[str], str]) -> bool:
+    """Return whether a container passes every filter but ``before``, ``since`` and ``ancestor``."""
     for key, values in filters.items():
-        if not values or key in ("before", "since"):
+        if not values or key in ("before", "since", "ancestor"):
             continue
         if key == "label":
             if not has_labels(record.body.labels, values):
+                return False
+        elif key == "network":
+            if not _has_network(record, values, network_id):
                 return False
         elif not any(_fits(record, key, value) for value in values):
             return False
@@ -124,20 +149,10 @@ def _fits(record: ContainerRecord, key: str, value: str) -> bool:
             return record.status == value
         case "exited":
             return record.status is Status.EXITED and record.exit_code == int(value)
-        case "ancestor":
-            image = value if ":" in value else f"{value}:latest"
-            named = record.body.image if ":" in record.body.image else f"{record.body.image}:latest"
-            digest = value.removeprefix("sha256:")
-            return named == image or record.image.removeprefix("sha256:").startswith(digest)
-        case "network":
-            return (
-                value in endpoints.settings_of(record)
-                or value == record.body.host_config.network_mode
-            )
         case "volume":
             return any(value in (m.name, m.source, m.destination) for m in record.mounts)
         case "publish" | "expose":
-            return _has_port(record, value, published=key == "publish")
+            return _has_port(record, key, value)
         case "health":
             return value == (str(record.health.status) if record.health else "none")
         case "is-task":
@@ -154,11 +169,22 @@ def _search(pattern: str, text: str) -> bool:
         return pattern in text
 
 
-def _has_port(record: ContainerRecord, value: str, *, published: bool) -> bool:
-    number, protocol = parse_port(value)
-    if published:
-        return any(
-            number in (p.host_port, p.container_port) and p.protocol == protocol
-            for p in record.ports
-        )
-    return (number, protocol) in {parse_port(text) for text in record.body.exposed_ports}
+def _has_network(
+    record: ContainerRecord, values: Iterable[str], network_id: Callable[[str], str]
+) -> bool:
+    """Return whether a value is the name of a network of the container or begins its id."""
+    names = network_settings.networks(record, network_id)
+    return any(
+        value in names or any(value and network_id(name).startswith(value) for name in names)
+        for value in values
+    )
+
+
+def _has_port(record: ContainerRecord, key: str, value: str) -> bool:
+    """Return whether ``ps`` shows a port of the range: ``publish`` on the host, else inside."""
+    first, last, protocol = parse_port_range(key, value)
+    member = "PublicPort" if key == "publish" else "PrivatePort"
+    return any(
+        first <= port.get(member, -1) <= last and port["Type"] == protocol
+        for port in network_settings.listed_ports(record)
+    )

@@ -13,7 +13,7 @@ from jaula.engine.containers import presets
 from jaula.engine.containers.log_config import log_options
 from jaula.engine.containers.start import log_path
 from jaula.engine.model.seal import request_seal
-from jaula.engine.networks import network_settings
+from jaula.engine.networks import links, network_settings
 from jaula.engine.oci_spec.host import refresh
 from jaula.engine.oci_spec.mounts import SHM_SIZE
 from jaula.engine.oci_spec.security import apparmor_profile_name, covered_paths
@@ -226,7 +226,11 @@ def host_config(services: Services, record: ContainerRecord) -> dict[str, Any]:
         "CgroupParent": host.cgroup_parent,
         "Profile": host.profile or presets.DEFAULT,
         "OomKillDisable": bool(host.oom_kill_disable),
-        "Links": [link.qualified(record.name) for link in resolved.links],
+        "Links": [
+            link.qualified(record.name)
+            for link in resolved.links
+            if links.by_address(resolved.namespaces)  # others are those of an endpoint
+        ],
         "MemorySwappiness": None if host.memory_swappiness == -1 else host.memory_swappiness,
     }
     del echo["ProfileKeeps"]  # its effect is in the members that it names
@@ -318,6 +322,8 @@ def config(record: ContainerRecord) -> dict[str, Any]:
         "OnBuild": list(body.on_build) or None,
         "Labels": dict(body.labels),
     }
+    if mac := network_settings.mac_address(record):
+        document["MacAddress"] = mac
     if body.exposed_ports:
         document["ExposedPorts"] = {port: {} for port in body.exposed_ports}
     if body.healthcheck is not None:

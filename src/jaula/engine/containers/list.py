@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.containers.inspect import mounts
@@ -10,22 +11,26 @@ from jaula.engine.networks import network_settings
 from jaula.errors import CorruptState, NotFound
 from jaula.spec.units import human_duration
 from jaula.state.records import ContainerRecord, HealthRecord, HealthStatus, Status
-from jaula.storage.diff import without_mount_points
 
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 
 
-def summary(services: Services, container: Container) -> dict[str, Any]:
-    """Return the summary of one container, without sizes."""
+def summary(
+    services: Services, container: Container, aliases: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Return the summary of one container, without sizes.
+
+    ``aliases`` has the names that links give to containers, by id.
+    """
     record = container.record
     mode = record.body.host_config.network_mode
     annotations = dict(record.resolved.annotations)
     health = record.health
     return {
         "Id": record.id,
-        "Names": [f"/{record.name}"],
+        "Names": [f"/{record.name}", *aliases.get(record.id, ())],
         "Image": _image_name(services, record),
         "ImageID": record.image,
         "Command": command(record.args),
@@ -93,12 +98,3 @@ def status(record: ContainerRecord, now: float) -> str:
             return (
                 f"Exited ({record.exit_code}) {human_duration(now - record.finished_at / 1e9)} ago"
             )
-
-
-def changes(changed: list[tuple[str, int]]) -> list[dict[str, Any]]:
-    """Return the change list without the mount points of the engine's own mounts.
-
-    ``changed`` holds paths with Docker's kinds: 0 modified, 1 added, 2 deleted. Directories that
-    changed only because of those mount points are left out too.
-    """
-    return [{"Path": path, "Kind": kind} for path, kind in without_mount_points(changed)]

@@ -14,7 +14,8 @@ from jaula.engine.containers import list as container_list
 from jaula.engine.containers.liveness import while_running
 from jaula.engine.containers.log_config import details
 from jaula.engine.containers.start import log_path
-from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.engine.networks import links
+from jaula.errors import Conflict, JaulaError, NotFound, Unsupported
 from jaula.logs.drivers import READABLE
 from jaula.spec.api_params import LogOptions, SendStream
 
@@ -63,11 +64,18 @@ class ContainerQueries:
     ) -> Documents:
         """Return Docker's summaries of containers, newest first."""
         selected = container_filters.select(
-            self.services.container_store, all=all, limit=limit, filters=filters
+            self.services.container_store,
+            container_filters.Relations(
+                self.services.network_store.id_of, self.services.images.descendants
+            ),
+            all=all,
+            limit=limit,
+            filters=filters,
         )
         documents = []
+        aliases = links.aliases(self.services)
         for container in selected:
-            document = container_list.summary(self.services, container)
+            document = container_list.summary(self.services, container, aliases)
             if size:
                 written = self.size(container)
                 document["SizeRootFs"] = written + self._image_size(container)
@@ -90,7 +98,7 @@ class ContainerQueries:
     async def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
         """Yield stream and text of each stored log record.
 
-        :raises InvalidRequest: when the log driver does not support reading.
+        :raises Unsupported: when the log driver does not support reading.
         """
         from jaula.logs.reader.read import read, read_tail
 
@@ -113,7 +121,7 @@ class ContainerQueries:
 
         Another process reads and sends it.
 
-        :raises InvalidRequest: when the log driver does not support reading.
+        :raises Unsupported: when the log driver does not support reading.
         """
         from jaula.logs.follower import FollowRequest
 
@@ -143,13 +151,13 @@ class ContainerQueries:
     def _log(self, container: Container, options: LogOptions) -> tuple[str, Selection, bytes]:
         """Return the path of a log, what to read of it, and the prefix of each line.
 
-        :raises InvalidRequest: when the log driver does not support reading.
+        :raises Unsupported: when the log driver does not support reading.
         """
         from jaula.logs.entry import Selection
 
         driver = container.record.resolved.log.type or self.services.config.log_driver
         if driver not in READABLE:
-            raise InvalidRequest("configured logging driver does not support reading")
+            raise Unsupported("configured logging driver does not support reading")
         until = None if options.until is None else options.until + 1
         selection = Selection(options.stdout, options.stderr, options.since, until)
         prefix = details(self.services.config, container.record) if options.details else b""
@@ -183,7 +191,7 @@ class ContainerQueries:
         """Return the files of a container that differ from its image."""
         container = self.find(ref)
         changes = await asyncio.to_thread(self.services.snapshots.changes, container.id)
-        return container_list.changes([(change.path, int(change.kind)) for change in changes])
+        return [{"Path": change.path, "Kind": int(change.kind)} for change in changes]
 
     def spec(self, ref: str) -> bytes:
         """Return the OCI runtime spec of the present or the last run.

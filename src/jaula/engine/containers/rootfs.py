@@ -15,11 +15,15 @@ lock.
 
 from __future__ import annotations
 
+import functools
 import os
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from jaula.engine.containers.liveness import has_exited, not_running
+from jaula.engine.networks import etc_files
+from jaula.engine.oci_spec.spec import working_directory
 from jaula.engine.secrets import mount as secret_mount
 from jaula.engine.userns import join
 from jaula.engine.volumes.mount import mount_volume
@@ -188,7 +192,9 @@ def _stopped(
         tree = mounts.overlay(source.lowers, source.upper, source.work, options=source.options)
     else:
         tree = _temporary_overlay(source)
+    files: dict[str, int] = {}
     try:
+        files = _etc_files(services, record)
         mounts.move_mount(tree, directory)
         root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
         try:
@@ -197,13 +203,18 @@ def _stopped(
                     _mount_volume(services, mount.name)
                 if mount.type in ("bind", "volume"):
                     _attach(root, mount, record.beneath)
+            for destination, file in files.items():
+                _attach_etc_file(root, destination, file)
+            if not record.started_at:
+                _make_working_directory(root, record)
             if record.resolved.security.readonly_rootfs:
                 mounts.mount_setattr(tree, set=MOUNT_ATTR.RDONLY)
             return work(RootfsView(root, ()))
         finally:
             os.close(root)
     finally:
-        os.close(tree)
+        for descriptor in (*files.values(), tree):
+            os.close(descriptor)
 
 
 def _temporary_overlay(source: OverlayRoot) -> int:
@@ -234,6 +245,57 @@ def _mount_volume(services: Services, name: str) -> None:
         return  # the user removed it by hand
 
 
+def _etc_files(services: Services, record: ContainerRecord) -> dict[str, int]:
+    """Return detached mounts of the files that the engine made for the last run, by destination.
+
+    They are in the directory over which the root will be mounted.
+    """
+    if not record.started_at:
+        return {}
+    requested = {mount.destination for mount in record.mounts}
+    return {
+        destination: mounts.clone_tree(source)
+        for destination, source in etc_files.written(services, record).items()
+        if destination not in requested
+    }
+
+
+def _attach_etc_file(root: int, destination: str, file: int) -> None:
+    check = functools.partial(_refuse_other_mount, root, destination)
+    try:
+        target = paths.make_file_in_root(root, destination, check=check)
+    except NotADirectoryError:
+        return  # the program has put something else in the place of /etc
+    try:
+        if not stat.S_ISDIR(os.fstat(target).st_mode):
+            mounts.move_mount(file, "", to_fd=target)
+    finally:
+        os.close(target)
+
+
+def _make_working_directory(root: int, record: ContainerRecord) -> None:
+    """Create the missing working directory of a container that was never started.
+
+    Docker does this when it creates the container. Here the first access to the files does, since
+    most containers are started at once, and the start creates it.
+    """
+    try:
+        check = functools.partial(_refuse_other_mount, root, record.body.working_dir)
+        path = working_directory(record.body.working_dir)
+        os.close(paths.make_directory_in_root(root, path, check=check))
+    except (FileExistsError, NotADirectoryError):
+        pass  # another file has its place, which the start reports
+
+
+def _refuse_other_mount(root: int, path: str, directory: int) -> None:
+    """Check that a directory in which an entry will be created is in the container's root.
+
+    :raises InvalidRequest: when it is below another mount.
+    """
+    if mounts.mount_id(directory) != mounts.mount_id(root):
+        raise InvalidRequest(f"{path}: a symbolic link of the image leads into a bind mount")
+
+
 def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
     """Mount a volume or a host directory at its destination; skip it if its source is gone."""
     from jaula.runtime.create.rootfs import open_source
@@ -243,12 +305,6 @@ def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
     if mount.subpath:
         bound = mount.source.removesuffix(f"/{mount.subpath}")
     recursive = "rbind" in mount.options
-
-    def refuse_bound(directory: int) -> None:
-        if mounts.mount_id(directory) != mounts.mount_id(root):
-            raise InvalidRequest(
-                f"{mount.destination}: a symbolic link of the image leads into a bind mount"
-            )
 
     try:
         tree = open_source(mount.source, bound, recursive=recursive)
@@ -262,7 +318,8 @@ def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
             if os.path.isdir(f"/proc/self/fd/{tree}")
             else paths.make_file_in_root
         )
-        target = make(root, mount.destination, check=refuse_bound)
+        check = functools.partial(_refuse_other_mount, root, mount.destination)
+        target = make(root, mount.destination, check=check)
         try:
             mounts.move_mount(tree, "", to_fd=target)
         finally:

@@ -77,6 +77,7 @@ class Containers(ContainerQueries):
         elif isinstance(event, ExecExited):
             self.on_exec(event.exec_id, event.exit_code)
         elif isinstance(event, OutOfMemory):
+            container.change(oom_killed=True)  # the record of the exit has it, too
             attributes = {"memoryUsage": str(event.usage), "memoryLimit": str(event.limit)}
             self._emit(container, "oom", attributes)
         elif isinstance(event, Detached):

@@ -1,4 +1,9 @@
-"""``docker top``: the output of the host's ``ps``, limited to a container's processes."""
+"""``docker top``: the output of the host's ``ps``, limited to a container's processes.
+
+The host has no names for the ids of a container's user namespace, and ``ps`` truncates their
+numbers. So the columns of users have the ids that the processes have inside, as names of the
+container's passwd file.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,24 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.containers.start import open_cgroup
+from jaula.engine.containers.user_lookup import parse_passwd, read_user_file
+from jaula.engine.userns import join
 from jaula.errors import InvalidRequest, Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 
+_OVERFLOW = 65534  # an id without a mapping
+_USER_COLUMNS = {
+    **dict.fromkeys(("RUSER", "RUID"), 0),
+    **dict.fromkeys(("UID", "USER", "EUSER", "EUID"), 1),
+    **dict.fromkeys(("SUSER", "SUID"), 2),
+    **dict.fromkeys(("FUSER", "FUID"), 3),
+}
+"""The columns of ``ps`` that have a user, by the place of its id in ``/proc/PID/status``."""
 _WORD = re.compile(r"[A-Za-z0-9%:=,+_./-]+", re.ASCII)
 
 
@@ -38,7 +53,75 @@ async def top(services: Services, container: Container, ps_args: str) -> dict[st
         status, output, errors = await _ps(words)
     if status:
         raise InvalidRequest(f"ps: {errors.decode(errors='replace').strip()}")
-    return parse(output.decode(errors="replace"), pids)
+    document = parse(output.decode(errors="replace"), pids)
+    if not container.record.resolved.namespaces.user.host:
+        numeric = not any(word[0] == "-" and {"f", "F"} & set(word) for word in words)
+        name_users(document, user_ids(pids), _names(container), numeric=numeric)
+    return document
+
+
+def _names(container: Container) -> dict[int, str]:
+    """Return the users of the container's passwd file by id, without names that are not plain."""
+    root = join.open_root(container)
+    try:
+        entries = parse_passwd(read_user_file(root, "etc/passwd"))
+        names: dict[int, str] = {}
+        for entry in entries:
+            if _WORD.fullmatch(entry.name):
+                names.setdefault(entry.uid, entry.name)
+        return names
+    except InvalidRequest:
+        return {}  # the container has made the file unreadable, which concerns its names only
+    finally:
+        os.close(root)
+
+
+def user_ids(pids: Iterable[int], proc: str = "/proc") -> dict[int, tuple[int, ...]]:
+    """Return the real, effective, saved and file system uid of each process, as it sees them.
+
+    Processes that have exited are left out.
+    """
+    result = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            with open(f"{proc}/{pid}/status", encoding="utf-8", errors="replace") as file:
+                ids = next(line.split()[1:5] for line in file if line.startswith("Uid:"))
+            with open(f"{proc}/{pid}/uid_map", encoding="ascii") as file:
+                rows = [tuple(map(int, line.split())) for line in file]
+            result[pid] = tuple(_inside(int(text), rows) for text in ids)
+    return result
+
+
+def _inside(uid: int, rows: Iterable[tuple[int, ...]]) -> int:
+    for inside, outside, count in rows:
+        if outside <= uid < outside + count:
+            return uid - outside + inside
+    return _OVERFLOW
+
+
+def name_users(
+    document: dict[str, Any],
+    ids: Mapping[int, tuple[int, ...]],
+    names: Mapping[int, str],
+    *,
+    numeric: bool,
+) -> None:
+    """Replace the users of the rows of :func:`parse` by those of the container.
+
+    ``ids`` has the uids of each process. ``numeric`` says that ``UID`` is a number, as it is
+    without ``-f``.
+    """
+    titles: list[str] = document["Titles"]
+    pid = titles.index("PID")
+    for column, title in enumerate(titles):
+        kind = _USER_COLUMNS.get(title)
+        if kind is None:
+            continue
+        as_number = title.endswith("UID") and (numeric or title != "UID")
+        for row in document["Processes"]:
+            if (uids := ids.get(int(row[pid]))) is not None:
+                uid = uids[kind]
+                row[column] = str(uid) if as_number else names.get(uid, str(uid))
 
 
 def _namespace_pids(init: int) -> set[int]:

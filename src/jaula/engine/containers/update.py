@@ -32,16 +32,41 @@ def updated_resources(old: ResourceLimits, update: ContainerUpdate) -> ResourceL
 def _changes(update: ContainerUpdate) -> dict[str, Any]:
     """Return the fields that an update sets."""
     unset = ContainerUpdate()
-    changed = {
+    return {
         field: value
         for field in api.Resources.__struct_fields__
         if (value := getattr(update, field)) != getattr(unset, field)
     }
-    if update.nano_cpus:
-        changed |= {"cpu_quota": 0, "cpu_period": 0}
-    elif update.cpu_quota or update.cpu_period:
-        changed |= {"nano_cpus": 0}
-    return changed
+
+
+def _check_cpu_time(old: ResourceLimits, update: api.Resources) -> None:
+    """Check that an update has the notation of the present limit of CPU time.
+
+    :raises Conflict: when it has another one.
+    """
+    for new, present, name, other in (
+        (update.nano_cpus, old.cpu_period, "Nano CPUs", "CPU Period"),
+        (update.nano_cpus, old.cpu_quota, "Nano CPUs", "CPU Quota"),
+        (update.cpu_period, old.nano_cpus, "CPU Period", "NanoCPUs"),
+        (update.cpu_quota, old.nano_cpus, "CPU Quota", "NanoCPUs"),
+    ):
+        if new > 0 and present > 0:
+            raise Conflict(
+                f"Conflicting options: {name} cannot be updated as {other} has already been set"
+            )
+
+
+def _check_memory(old: ResourceLimits, update: api.Resources) -> None:
+    """Check that the present limit of memory and swap exceeds a new limit of memory.
+
+    :raises Conflict: when it does not.
+    """
+    swap = old.memory_swap or old.memory * 2
+    if update.memory > 0 and not update.memory_swap and 0 < swap < update.memory:
+        raise Conflict(
+            "Memory limit should be smaller than already set memoryswap limit, update the"
+            " memoryswap at the same time"
+        )
 
 
 def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFacts) -> Update:
@@ -50,19 +75,16 @@ def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFac
     Of the resolved request only the resources change.
 
     :raises InvalidRequest: when the result is not valid.
-    :raises Conflict: when the present memory-swap limit does not allow the memory limit.
+    :raises Conflict: when the present limits do not allow the change.
     """
+    resources.check_cpu_time(update)
     old = record.resolved.resources
+    try:
+        _check_cpu_time(old, update)
+        _check_memory(old, update)
+    except Conflict as error:
+        raise Conflict(f"Cannot update container {record.id}: {error.message}") from None
     changed = _changes(update)
-    if (
-        update.memory > 0
-        and not update.memory_swap
-        and 0 < (old.memory_swap or old.memory * 2) < update.memory
-    ):
-        raise Conflict(
-            "Memory limit should be smaller than already set memoryswap limit, update the"
-            " memoryswap at the same time"
-        )
     if update.memory > 0 and not update.memory_swap and not old.memory_swap and old.memory > 0:
         changed["memory_swap"] = old.memory * 2  # the limit that is in effect stays
     merged = msgspec.structs.replace(old, **changed)

@@ -14,6 +14,7 @@ from jaula.engine.model.filters import (
     has_labels,
     parse_time,
     prune_selects,
+    truth,
 )
 from jaula.engine.threads import consume, produce
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound
@@ -211,7 +212,7 @@ class Images:
     async def prune(self, filters: Filters) -> Document:
         """Remove untagged images, or with ``dangling=false`` all that no container uses."""
         check_prune(filters, "dangling")
-        dangling = "dangling" not in filters or _is_true(filters["dangling"])
+        dangling = "dangling" not in filters or truth("dangling", filters["dangling"])
         used = {image for c in self._services.container_store for image in c.record.images}
         deleted: Documents = []
         freed = 0
@@ -268,21 +269,23 @@ def matches_filters(image: Image, filters: Filters, services: Services) -> bool:
     for key, values in filters.items():
         match key:
             case "dangling":
-                matches = _is_true(values) == (not image.names)
+                matches = truth(key, values) == (not image.names)
             case "label":
                 matches = has_labels(image.config.labels, values)
             case "reference":
                 matches = bool(matching(image.names, values))
             case "before":
-                matches = seconds(image.created) < seconds(
+                matches = _moment(image.created) < _moment(
                     services.images.resolve(values[0]).created
                 )
             case "since":
-                matches = seconds(image.created) > seconds(
+                matches = _moment(image.created) > _moment(
                     services.images.resolve(values[0]).created
                 )
             case "until":
-                matches = all(seconds(image.created) < parse_time(value) for value in values)
+                second, fraction = _moment(image.created)
+                created = second + fraction / 1e9
+                matches = all(created < parse_time(value) for value in values)
             case _:
                 raise InvalidRequest(f"invalid filter '{key}'")
         if not matches:
@@ -290,8 +293,11 @@ def matches_filters(image: Image, filters: Filters, services: Services) -> bool:
     return True
 
 
-def _is_true(values: Sequence[str]) -> bool:
-    return any(value.lower() in ("true", "1", "t") for value in values)
+def _moment(created: str) -> tuple[int, int]:
+    """Return an RFC 3339 time as Unix seconds and nanoseconds; a float has no room for both."""
+    _, point, rest = created.partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))] if point else ""
+    return seconds(created), int(digits[:9].ljust(9, "0"))
 
 
 def seconds(created: str) -> int:

@@ -92,8 +92,10 @@ class ContainerStore:
         """Return the container for ``ref`` (name, id or unique id prefix).
 
         :raises NotFound: when there is none.
-        :raises InvalidRequest: when several ids have the prefix.
+        :raises InvalidRequest: when it is empty, or several ids have the prefix.
         """
+        if not ref:
+            raise InvalidRequest('invalid name or ID supplied: ""')
         plain = ref.removeprefix("/")
         container = self._by_id.get(plain) or self._by_id.get(self.names.get(plain, ""))
         if container is not None:

@@ -114,18 +114,19 @@ class EventBus:
         until: float | None = None,
         filters: Mapping[str, list[str]] | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield events from ``since`` (default: now) to ``until`` (default: forever).
+        """Yield events from ``since`` to ``until`` (default: forever), in seconds of Unix time.
 
-        Both are in seconds of Unix time.
+        Without ``since`` the events begin now, or with the oldest one if there is an end.
         """
         selectors = filters or {}
         queue: asyncio.Queue[Event] = asyncio.Queue(_BACKLOG)
         self._subscribers.add(queue)
         try:
-            if since is not None:
+            if since is not None or until is not None:
                 for event in tuple(self._recent):
                     late = until is not None and event.time / 1e9 > until
-                    if event.time / 1e9 >= since and not late and matches(event, selectors):
+                    early = since is not None and event.time / 1e9 < since
+                    if not early and not late and matches(event, selectors):
                         yield event.document()
             while True:
                 timeout = None if until is None else until - time.time()

@@ -47,7 +47,7 @@ def check(body: NetworkCreate) -> None:
         raise InvalidRequest(
             f"invalid network name ({body.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
             if body.name
-            else "network name cannot be empty"
+            else "invalid name: "
         )
     if body.driver == "overlay":
         raise _swarm()

@@ -20,6 +20,12 @@ from jaula.state.records import ContainerRecord
 DEFAULT = "bridge"
 _WITHOUT_NETWORK = ("host", "none")
 _ID_LENGTH = 64
+_INVALID = "invalid config for network {}: invalid endpoint settings:"
+_NOT_OWN = "user specified IP address is supported on user defined networks only"
+_NO_SUBNET = (
+    "user specified IP address is supported only when connecting to networks with user configured"
+    " subnets"
+)
 
 NetworkEndpoints = dict[str, EndpointSettings]
 
@@ -40,7 +46,8 @@ def select_networks(body: ContainerCreate, find: Callable[[str], str]) -> Networ
     mode = body.host_config.network_mode
     selected: NetworkEndpoints = {}
     for ref, settings in body.networking_config.endpoints_config.items():
-        if ref == mode and shares_network(mode):
+        if shares_network(mode) and shares_network(ref):
+            _check_shared(ref, settings)
             continue
         selected[find(DEFAULT if ref == "default" else ref)] = settings
     if shares_network(mode):
@@ -53,7 +60,26 @@ def select_networks(body: ContainerCreate, find: Callable[[str], str]) -> Networ
     if mode in ("", "default"):
         return selected or {DEFAULT: EndpointSettings()}
     first = find(mode)
+    if selected and first not in selected:
+        return selected  # as in Docker, these replace the one of the mode
     return {first: selected.pop(first, EndpointSettings()), **selected}
+
+
+def _check_shared(name: str, settings: EndpointSettings) -> None:
+    """Check the settings of the network of another container or of the host, or of none.
+
+    :raises InvalidRequest: when they name an address.
+    """
+    if not _has_address(settings):
+        return
+    if name in _WITHOUT_NETWORK:
+        raise InvalidRequest(f"{_INVALID.format(name)}\n* {_NOT_OWN}\n* {_NO_SUBNET}")
+    raise InvalidRequest(f"{_INVALID.format(name)}\n{_NOT_OWN}")
+
+
+def _has_address(settings: EndpointSettings) -> bool:
+    ipam = settings.ipam_config
+    return ipam is not None and bool(ipam.ipv4_address or ipam.ipv6_address)
 
 
 def settings_of(record: ContainerRecord) -> NetworkEndpoints:
@@ -86,7 +112,12 @@ def check(name: str, network: NetworkRecord | None, settings: EndpointSettings) 
     for text in settings.links:
         links.parse(text)
     if network is None and settings.aliases:
-        raise InvalidRequest("network-scoped aliases are only supported for user-defined networks")
+        raise InvalidRequest(
+            f"{_INVALID.format(name)}\n"
+            "network-scoped alias is supported only for containers in user defined networks"
+        )
+    if network is None and _has_address(settings):
+        raise InvalidRequest(f"{_INVALID.format(name)}\n* {_NOT_OWN}\n* {_NO_SUBNET}")
     ipam = settings.ipam_config
     for text, version in ((ipam.ipv4_address, 4), (ipam.ipv6_address, 6)) if ipam else ():
         if not text:
@@ -98,16 +129,14 @@ def check(name: str, network: NetworkRecord | None, settings: EndpointSettings) 
         if not valid:
             raise InvalidRequest(f"invalid IPv{version} address: {text}")
         if network is not None and not network.asked_pools:
-            raise InvalidRequest(
-                "invalid config for network "
-                f"{name}: user specified IP address is supported only when connecting to networks"
-                " with user configured subnets"
-            )
+            raise InvalidRequest(f"{_INVALID.format(name)}\n{_NO_SUBNET}")
     if settings.mac_address:
         try:
             mac_bytes(settings.mac_address)
         except ValueError:
-            raise InvalidRequest(f"invalid MAC address: {settings.mac_address}") from None
+            raise InvalidRequest(
+                f"invalid config for network {name}: invalid MAC address {settings.mac_address}"
+            ) from None
 
 
 def check_kind(network: NetworkRecord | None) -> None:

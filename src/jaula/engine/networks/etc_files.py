@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jaula.engine.oci_spec import spec
-from jaula.errors import InvalidRequest
+from jaula.errors import InvalidRequest, NotFound
 from jaula.network import etc_files
 from jaula.network.dns import resolver_sockets
 from jaula.state.records import ContainerRecord
@@ -150,6 +150,16 @@ def change_hosts(
         file.write(after[first_change:])
         if len(after) < len(before):
             file.truncate(len(after))
+
+
+def written(services: Services, record: ContainerRecord) -> dict[str, str]:
+    """Return the files that were written for the last start, by their path in the container."""
+    try:
+        directory = _directory(services, record)
+    except NotFound:
+        return {}  # the container whose network it had, and whose files they were, is removed
+    files = {f"/etc/{name}": directory / name for name in _NAMES}
+    return {destination: str(path) for destination, path in files.items() if path.exists()}
 
 
 def own_files(services: Services, record: ContainerRecord) -> list[str]:

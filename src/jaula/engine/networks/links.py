@@ -150,6 +150,19 @@ def environment(
     return tuple(variables)
 
 
+def aliases(services: Services) -> dict[str, list[str]]:
+    """Return the names ``/NAME/ALIAS`` that links of other containers give to containers, by id."""
+    names: dict[str, list[str]] = {}
+    for container in services.container_store:
+        record = container.record
+        if not (record.resolved.links and by_address(record.resolved.namespaces)):
+            continue
+        for link in record.resolved.links:
+            if (other := _find(services, link.ref)) is not None:
+                names.setdefault(other.id, []).append(f"/{record.name}/{link.alias}")
+    return {ref: sorted(group) for ref, group in names.items()}
+
+
 # -- running containers --------------------------------------------------------------------------
 
 

@@ -22,6 +22,9 @@ def settings(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
     ``id_of`` returns the id of a network by name. Those members are the default network's.
     """
     endpoint = record.endpoint
+    addresses = _addresses(endpoint if endpoint and endpoint.network == DEFAULT else None)
+    if _is_new(record) and (settings := network_endpoints.settings_of(record).get(DEFAULT)):
+        addresses["MacAddress"] = _requested_mac(record, DEFAULT, settings)
     return {
         "Bridge": "",
         "SandboxID": endpoint.container_id if endpoint else "",
@@ -32,7 +35,7 @@ def settings(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": None,
         "SecondaryIPv6Addresses": None,
-        **_addresses(endpoint if endpoint and endpoint.network == DEFAULT else None),
+        **addresses,
         "Networks": networks(record, id_of),
     }
 
@@ -58,23 +61,52 @@ def _entry(
     settings: EndpointSettings,
     endpoint: Endpoint | None,
 ) -> dict[str, Any]:
-    own = name not in PREDEFINED
+    own, new = name not in PREDEFINED, _is_new(record)
+    addresses = _addresses(endpoint)
+    if new:
+        addresses["MacAddress"] = _requested_mac(record, name, settings)
     return {
         "IPAMConfig": _ipam(settings.ipam_config),
         "Links": list(settings.links) or None,
         "Aliases": list(settings.aliases) if own else None,
         "DriverOpts": dict(settings.driver_opts) or None,
-        "NetworkID": id_of(name),
-        **_addresses(endpoint),
-        "DNSNames": list(network_endpoints.dns_names(record, settings)) if own else None,
+        "NetworkID": "" if new else id_of(name),
+        **addresses,
+        "DNSNames": list(network_endpoints.dns_names(record, settings))
+        if own and not new
+        else None,
         "GwPriority": settings.gw_priority,
     }
 
 
-def _ipam(config: EndpointIPAMConfig | None) -> dict[str, str] | None:
+def _is_new(record: ContainerRecord) -> bool:
+    """Return whether a container was never started: only its request describes its networks."""
+    return not record.started_at and not record.pid
+
+
+def _requested_mac(record: ContainerRecord, name: str, settings: EndpointSettings) -> str:
+    """Return the MAC address that the request has for a network, '' if it has none."""
+    first = next(iter(network_endpoints.settings_of(record)), "")
+    return settings.mac_address or (record.body.mac_address if name == first else "")
+
+
+def mac_address(record: ContainerRecord) -> str:
+    """Return the MAC address of the request, that of the first network unless the body has one.
+
+    Docker's clients send the address in both places.
+    """
+    first = next(iter(network_endpoints.settings_of(record).values()), EndpointSettings())
+    return record.body.mac_address or first.mac_address
+
+
+def _ipam(config: EndpointIPAMConfig | None) -> dict[str, Any] | None:
     if config is None:
         return None
-    addresses = {"IPv4Address": config.ipv4_address, "IPv6Address": config.ipv6_address}
+    addresses = {
+        "IPv4Address": config.ipv4_address,
+        "IPv6Address": config.ipv6_address,
+        "LinkLocalIPs": list(config.link_local_ips),
+    }
     return {key: value for key, value in addresses.items() if value}
 
 

@@ -26,6 +26,28 @@ def parse_port(text: str) -> tuple[int, str]:
     return _number(number, text), protocol
 
 
+def parse_port_range(name: str, text: str) -> tuple[int, int, str]:
+    """Return first and last number and the protocol of ``80``, ``80-90`` or ``80-90/udp``.
+
+    ``name`` is that of the filter with this value, for the error.
+
+    :raises InvalidRequest: when the text is not a port or a range of ports.
+    """
+    numbers, slash, protocol = text.partition("/")
+    first, dash, last = numbers.partition("-")
+    try:
+        low = _number(first, text)
+        high = _number(last, text) if dash else low
+    except InvalidRequest as error:
+        what = f"error while looking up for {name} {text[:40]}"
+        raise InvalidRequest(f"{what}: {error.message}") from None
+    if high < low:
+        raise InvalidRequest(
+            f"error while looking up for {name} {text}: invalid range specified for port"
+        )
+    return low, high, protocol.lower() if slash else "tcp"
+
+
 def port_mappings(body: ContainerCreate) -> tuple[PortMapping, ...]:
     """Return every port that the request publishes.
 

@@ -53,7 +53,20 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 Values = list[str]
 
-_TRUE = ("1", "t", "true")  # strconv.ParseBool, in lower case
+_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")  # strconv.ParseBool, in lower case
+
+
+def _dangling(values: Values) -> bool:
+    """Return the value of the filter ``dangling``.
+
+    :raises InvalidRequest: when it is not a truth value.
+    """
+    texts = [value.lower() for value in values]
+    if len(texts) != 1 or texts[0] not in (*_TRUE, *_FALSE):
+        raise InvalidRequest(
+            'invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")'
+        )
+    return texts[0] in _TRUE
 
 
 class Networks:
@@ -173,7 +186,7 @@ class Networks:
                 kind = "builtin" if document["Name"] in PREDEFINED else "custom"
                 return kind in values
             case "dangling":
-                dangling = any(value.lower() in _TRUE for value in values)
+                dangling = _dangling(values)
                 used = document["Name"] in PREDEFINED or self._used(document["Name"])
                 return dangling != used
             case "label":

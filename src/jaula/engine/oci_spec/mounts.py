@@ -27,11 +27,13 @@ def decide(
     *,
     shm_size: int = 0,
     privileged: bool = False,
+    read_only: bool = False,
     proc: tuple[str, ...] = (),
 ) -> tuple[Mount, ...]:
     """Return every mount in the order in which it is made: parents before children.
 
-    ``proc`` are further options of /proc if that is the container's own.
+    ``proc`` are further options of /proc if that is the container's own. ``read_only`` is that of
+    the root: the engine's files are a part of it.
     """
     requested = {record.destination: record for record in inputs.mounts}
     host_dev = requested.get("/dev")
@@ -45,17 +47,15 @@ def decide(
         if m.destination not in requested
         and not (host_dev is not None and m.destination == QUEUES and not inputs.host.mqueue)
     ]
-    mounts += [
-        _file(destination, source, inputs)
+    more = [_requested(record, inputs) for record in inputs.mounts if record is not host_dev]
+    more += [
+        _file(destination, source, inputs, read_only=read_only)
         for destination, source in inputs.files.items()
         if destination not in requested
     ]
     # Sorted by depth, so that /a exists before /a/b is mounted into it; equals keep their order.
-    mounts += [
-        _requested(record, inputs)
-        for record in sorted(inputs.mounts, key=lambda r: r.destination.rstrip("/").count("/"))
-        if record is not host_dev
-    ]
+    # A volume at /etc has the engine's files mounted on it.
+    mounts += sorted(more, key=lambda m: m.destination.rstrip("/").count("/"))
     return tuple(mounts)
 
 
@@ -111,10 +111,10 @@ def _ipc(modes: Namespaces, inputs: SpecInputs, shm_size: int) -> tuple[Mount, .
     return tuple(mounts)
 
 
-def _file(destination: str, source: str, inputs: SpecInputs) -> Mount:
+def _file(destination: str, source: str, inputs: SpecInputs, *, read_only: bool) -> Mount:
     options = ("bind", "rprivate", "nosuid", "nodev", *(("idmap",) if inputs.id_mapped else ()))
-    if destination == INIT_PATH:
-        options = (*options, "ro")  # a program of the host
+    if read_only or destination == INIT_PATH:  # the latter is a program of the host
+        options = (*options, "ro")
     return Mount(destination, source, "bind", options)
 
 

@@ -27,6 +27,7 @@ from jaula.spec.runtime import (
 _Limit = TypeVar("_Limit", api.WeightDevice, api.ThrottleDevice)
 
 MINIMUM_MEMORY = 6 * 1024 * 1024  # bytes
+MINIMUM_SHARES, MAXIMUM_SHARES = 2, 262_144  # the kernel's, which would change other values
 PERIOD = 100_000  # microseconds; the kernel's default
 
 _RLIMIT_WORDS = """
@@ -85,19 +86,21 @@ def _check_memory(limits: api.Resources, host: HostFacts) -> list[str]:
 
 def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
     count = len(host.online_cpus)
-    if limits.nano_cpus > 0 and (limits.cpu_period > 0 or limits.cpu_quota > 0):
-        option = "CPU Period" if limits.cpu_period > 0 else "CPU Quota"
-        raise InvalidRequest(f"Conflicting options: Nano CPUs and {option} cannot both be set")
+    check_cpu_time(limits)
     if limits.nano_cpus < 0 or limits.nano_cpus > count * 1_000_000_000:
         raise InvalidRequest(
-            f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
+            f"Range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
         )
     if 0 < limits.nano_cpus < 10_000_000:
         raise InvalidRequest(
-            f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
+            f"Range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
         )
     if limits.cpu_shares < 0:
         raise InvalidRequest(f"invalid CPU shares ({limits.cpu_shares}): value must be positive")
+    if 0 < limits.cpu_shares < MINIMUM_SHARES:
+        raise InvalidRequest(f"the minimum allowed cpu-shares is {MINIMUM_SHARES}")
+    if limits.cpu_shares > MAXIMUM_SHARES:
+        raise InvalidRequest(f"the maximum allowed cpu-shares is {MAXIMUM_SHARES}")
     if limits.cpu_period and not 1_000 <= limits.cpu_period <= 1_000_000:
         raise InvalidRequest(
             "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
@@ -112,6 +115,16 @@ def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
             " CONFIG_RT_GROUP_SCHED"
         )
     return []
+
+
+def check_cpu_time(limits: api.Resources) -> None:
+    """Check that CPU time is limited in one notation.
+
+    :raises InvalidRequest: when it is not.
+    """
+    if limits.nano_cpus > 0 and (limits.cpu_period > 0 or limits.cpu_quota > 0):
+        option = "CPU Period" if limits.cpu_period > 0 else "CPU Quota"
+        raise InvalidRequest(f"Conflicting options: Nano CPUs and {option} cannot both be set")
 
 
 def _check_set(what: str, text: str, available: frozenset[int]) -> None:

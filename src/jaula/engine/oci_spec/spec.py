@@ -69,6 +69,7 @@ def build(
             inputs,
             shm_size=resolved.shm_size,
             privileged=resolved.security.privileged,
+            read_only=resolved.security.readonly_rootfs,
             proc=confinement.proc,
         ),
         annotations={**resolved.annotations, **_bounds(inputs), **_optional_id_maps(inputs)},
@@ -262,7 +263,7 @@ def arguments(body: ContainerCreate) -> tuple[str, ...]:
     :raises InvalidRequest: when there is neither.
     """
     joined = (*(body.entrypoint or ()), *(body.cmd or ()))
-    if not joined or not joined[0]:
+    if not joined:
         raise InvalidRequest(
             "no command specified", hint="the image has none; write one after the image's name"
         )

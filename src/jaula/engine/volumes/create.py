@@ -98,9 +98,7 @@ class VolumeMounter:
         except NotFound as error:  # a 404 means a missing image to the docker command
             raise InvalidRequest(error.message) from None
         return [
-            msgspec.structs.replace(
-                m, read_only=source.mode == "ro" or m.read_only, anonymous=False
-            )
+            msgspec.structs.replace(m, read_only=source.mode == "ro" or m.read_only)
             for m in mounts
             if m.type
             in ("bind", "volume", IMAGE_MOUNT)  # an engine socket is of one container alone

@@ -17,8 +17,13 @@ ENGINE_SOCKET_TARGET = "/var/run/docker.sock"
 """The path of an engine socket whose mount has no target."""
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
-_CONSISTENCY = ("consistent", "cached", "delegated", "default")
-_LABELS = ("z", "Z")
+_BIND_OPTIONS = {
+    "access": ("ro", "rw"),
+    "propagation": _PROPAGATIONS,
+    "label": ("z", "Z"),
+    "copy": ("nocopy",),
+    "consistency": ("consistent", "cached", "delegated", "default"),
+}
 _VOLUME_OPTIONS = ("bind", "rprivate", "nosuid", "nodev")  # statement I17
 _SOCKET_OPTIONS = ("bind", "rprivate", "nosuid", "nodev", "noexec")
 _IMAGE_OPTIONS = ("bind", "rprivate", "nosuid", "nodev")
@@ -65,7 +70,7 @@ def mount_requests(
             raise InvalidRequest(f"Duplicate mount point: {target}")
         requests[target] = request
     for path in body.volumes:
-        target = destination(path)
+        target = destination(path if path.startswith("/") else f"/{path}")
         if target not in requests:
             requests[target] = MountRequest(
                 MountRecord(
@@ -109,7 +114,7 @@ def destination(path: str) -> str:
         raise InvalidRequest(f"invalid mount path: '{path}' mount path must be absolute")
     plain = "/" + posixpath.normpath(path).lstrip("/")
     if plain == "/":
-        raise InvalidRequest("invalid volume specification: destination can't be '/'")
+        raise InvalidRequest("invalid specification: destination can't be '/'")
     if (plain == "/proc" or plain.startswith("/proc/")) and plain not in _PROC_FILES:
         raise InvalidRequest(
             f"invalid mount path: '{path}' is in /proc",
@@ -128,19 +133,28 @@ def split_bind(text: str) -> tuple[str, str, str]:
         raise InvalidRequest(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
         return "", parts[0], ""
-    if len(parts) == 2 and not parts[1].startswith("/"):
-        # "/dir:ro" is an anonymous volume with options
-        return "", parts[0], parts[1]
+    if len(parts) == 2 and parts[0].startswith("/") and not parts[1].startswith("/"):
+        return "", parts[0], parts[1]  # "/dir:ro" is an anonymous volume with options
     return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
 
 
 def _bind(text: str, driver: str) -> MountRequest:
     source, target, mode = split_bind(text)
-    target = destination(target)
-    read_only, propagation, no_copy = _bind_options(text, mode)
+    read_only, propagation, no_copy = _bind_options(mode)
+    kind = "bind" if source.startswith("/") else "volume"
+    try:
+        target = destination(target)
+    except InvalidRequest as error:
+        what = f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\""
+        raise InvalidRequest(f"{what}: {error.message}", hint=error.hint) from None
     if source.startswith("/"):
         if "\0" in source:
             raise InvalidRequest("the source of a mount contains a NUL byte")
+        if no_copy:
+            raise InvalidRequest(
+                f"invalid volume specification: '{text}': invalid mount config for type \"bind\":"
+                " field VolumeOptions must not be specified"
+            )
         path = posixpath.normpath("/" + source.lstrip("/"))
         options = ("rbind", propagation or "rprivate", *(("rro",) if read_only else ()))
         return MountRequest(
@@ -157,7 +171,8 @@ def _bind(text: str, driver: str) -> MountRequest:
         )
     if propagation:
         raise InvalidRequest(
-            f"invalid volume specification: '{text}': propagation is for bind mounts"
+            f"invalid volume specification: '{text}': invalid mount config for type \"volume\":"
+            " field BindOptions must not be specified"
         )
     _check_driver(driver)
     if source.startswith(".") or "/" in source:
@@ -181,20 +196,25 @@ def _bind(text: str, driver: str) -> MountRequest:
     )
 
 
-def _bind_options(text: str, mode: str) -> tuple[bool, str, bool]:
+def _bind_options(mode: str) -> tuple[bool, str, bool]:
+    """Return whether the mount is read-only, its propagation, and whether nothing is copied.
+
+    As in Docker, each kind of option may be given once.
+    """
     read_only, propagation, no_copy = False, "", False
+    kinds = []
     for option in mode.split(",") if mode else ():
-        if option in ("ro", "rw"):
-            read_only = option == "ro"
-        elif option in _PROPAGATIONS:
-            propagation = option
-        elif option in ("nocopy", "copy"):
-            no_copy = option == "nocopy"
-        elif option not in _CONSISTENCY and option not in _LABELS:
+        kind = next((kind for kind, words in _BIND_OPTIONS.items() if option in words), "")
+        if not kind or kind in kinds:
             raise InvalidRequest(
-                f"invalid volume specification: '{text}': unknown option {option!r}",
+                f"invalid mode: {mode}",
                 hint="must be one of ro, rw, nocopy, z, Z and the propagation modes",
             )
+        kinds.append(kind)
+        read_only = read_only or option == "ro"
+        no_copy = no_copy or option == "nocopy"
+        if kind == "propagation":
+            propagation = option
     return read_only, propagation, no_copy
 
 

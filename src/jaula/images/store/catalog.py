@@ -125,6 +125,20 @@ def history(image: Image, sizes: Sequence[int]) -> History:
     return items
 
 
+def is_built_from(image: Image, base: Image) -> bool:
+    """Return whether an image has the layers and the history of another one, and more of it.
+
+    No image names its parent, since OCI images have no such field. Entries of the history have
+    their times, so that two images with the same entries have them from one build.
+    """
+    steps, base_steps = image.document.history, base.document.history
+    return (
+        len(steps) > len(base_steps)
+        and steps[: len(base_steps)] == base_steps
+        and image.layers[: len(base.layers)] == base.layers
+    )
+
+
 def check_document(data: bytes, digest: str) -> ImageDocument:
     """Parse an image configuration and check the facts that the engine relies on.
 

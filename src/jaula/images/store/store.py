@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from jaula.config import Paths
-from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.images.reference import familiar, index_name, parse
 from jaula.images.store.blobs import BlobStore
 from jaula.images.store.catalog import (
@@ -44,6 +44,7 @@ from jaula.images.store.catalog import (
     check_document,
     digest_of,
     history,
+    is_built_from,
     short,
 )
 from jaula.images.store.quota import Footprint, Quota, Usage, usage
@@ -181,6 +182,15 @@ class ImageStore:
     def list(self) -> list[Image]:
         """Return all images, newest first."""
         return self._catalog.list()
+
+    def descendants(self, ref: str) -> frozenset[str]:
+        """Return the ids of an image and of those built from it; empty if no image matches."""
+        try:
+            base = self.resolve(ref)
+        except (CorruptState, InvalidRequest, NotFound):
+            return frozenset()  # as in Docker, an absent image has no descendants
+        built = (image.id for image in self.list() if is_built_from(image, base))
+        return frozenset((base.id, *built))
 
     def damaged(self) -> dict[str, str]:
         """Return the manifests in the index that cannot be read, and the reasons."""

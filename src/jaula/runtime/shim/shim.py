@@ -371,19 +371,18 @@ class Shim:
     # exit
 
     def _out_of_memory(self, _: int) -> None:
-        """Report an OOM kill to the engines."""
+        """Report an OOM kill to the engines, or that processes wait for memory instead."""
         assert self.oom_fd is not None
         try:
             os.read(self.oom_fd, 4096)
         except BlockingIOError:
             return
-        kills = self.cgroup.oom_kills()
-        if kills > self.oom_kills_seen:
-            self.oom_kills_seen = kills
+        if self.exit_record is not None:
+            self.event_loop.forget(self.oom_fd)
+        elif self.cgroup.is_oom(self.oom_kills_seen):
+            self.oom_kills_seen = max(self.oom_kills_seen + 1, self.cgroup.oom_kills())
             peak, limit = self._memory()
             self.engines.notify(OutOfMemory(peak, limit))
-        elif self.exit_record is not None:
-            self.event_loop.forget(self.oom_fd)
 
     def _memory(self) -> tuple[int, int]:
         return self.cgroup.peak_memory(), self.init.memory_limit

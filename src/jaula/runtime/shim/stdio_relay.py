@@ -160,7 +160,7 @@ class StdioRelay:
             ):
                 continue
             try:
-                client.queue(framed if client.stream_options.framed and not self.terminal else data)
+                client.queue(framed if client.stream_options.framed else data)
             except OSError:
                 self._disconnect(client)
                 continue

@@ -85,7 +85,7 @@ USE_CASES: dict[str, tuple[UseCase, frozenset[int]]] = {
         ),
         frozenset({200}),
     ),
-    "exec": (run_exec, frozenset({200, 409})),
+    "exec": (run_exec, frozenset({200, 404, 409})),  # 404: its container ended before the start
     "update": (post("update", {"Memory": 64 << 20, "MemorySwap": 128 << 20}), frozenset({200})),
     "export": (get("export"), frozenset({200})),
     "inspect": (get("json?size=1"), frozenset({200})),

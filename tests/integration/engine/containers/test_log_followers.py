@@ -142,7 +142,7 @@ def test_a_driver_that_keeps_no_log_is_an_error_before_the_answer(
 ) -> None:
     with containers.running(engine, busybox, flags=("--log-driver", "none")) as name:
         answer = follow(engine, name)
-        assert answer.status == 400
+        assert answer.status == 501
         assert b"does not support reading" in answer.read()
 
 

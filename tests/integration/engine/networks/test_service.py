@@ -115,7 +115,7 @@ def test_inspect_shows_a_network_as_requested(
 @pytest.mark.parametrize(
     ("fields", "status", "words"),
     [
-        ({"Name": ""}, 400, "network name cannot be empty"),
+        ({"Name": ""}, 400, "invalid name: "),
         ({"Name": "a b"}, 400, "invalid network name (a b)"),
         ({"Name": "bridge"}, 403, "operation is not permitted on predefined bridge network"),
         ({"Driver": "macvlan", "Options": {"parent": "no0"}}, 400, "no0 does not exist"),

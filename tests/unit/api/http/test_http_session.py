@@ -151,7 +151,8 @@ def test_an_exec_that_cannot_start_writes_the_error_to_its_stream() -> None:
     async def test(server: Served) -> None:
         client = await _container(server)
         await client.ask("POST", "/containers/a/exec", {"Cmd": ["missing"], "Tty": True})
-        client.send("POST", "/exec/e1/start", headers=UPGRADE)
+        headers = UPGRADE | {"Content-Type": "application/json"}
+        client.send("POST", "/exec/e1/start", b'{"Tty":true}', headers)
         await client.head()
         assert await client.until_closed() == b"program not found\r\n"
 

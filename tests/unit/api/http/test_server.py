@@ -173,13 +173,20 @@ def test_an_unexpected_exception_is_one_line_for_the_client_and_a_traceback_in_t
     ("body", "needle"),
     [
         (b"{", "invalid JSON"),
-        (b"[]", "invalid request body: Expected `object`"),
-        (b'{"Cmd": 5}', "$.Cmd"),
-        (b'{"HostConfig": {"Memory": "64m"}}', "$.HostConfig.Memory"),
-        (b'{"HostConfig": {"Memory": 99999999999999999999}}', "$.HostConfig.Memory"),
-        (b'{"Env": [null]}', "$.Env[0]"),
+        (b"[]", "json: cannot unmarshal array into Go value of type object"),
+        (b'{"Cmd": 5}', "cannot unmarshal number into Go struct field Cmd of type array"),
+        (
+            b'{"HostConfig": {"Memory": "64m"}}',
+            "cannot unmarshal string into Go struct field HostConfig.Memory of type int64",
+        ),
+        (
+            b'{"HostConfig": {"Memory": 99999999999999999999}}',
+            "cannot unmarshal number into Go struct field HostConfig.Memory of type int64",
+        ),
+        (b'{"Env": [null]}', "Env[0]"),
         (b'{"Image": "\xff"}', "invalid"),
-        (b"{} {}", "invalid JSON"),
+        (b"{} {}", "unexpected content after JSON"),
+        (b'{"a":1,}', "invalid JSON: invalid character '}' looking for beginning of object key"),
         (b'{"a":' * 100_000, "invalid JSON"),
         (b"[" * 100_000 + b"]" * 100_000, "invalid JSON"),
         (b"", "got EOF"),
@@ -204,6 +211,9 @@ def test_a_document_of_another_media_type_is_rejected() -> None:
         )
         assert answer.status == 400
         assert "must be 'application/json'" in answer.message
+        for kind, reason in (("", "no media type"), ("application/json;;", "media parameter")):
+            answer = await client.ask("POST", "/containers/create", b"{}", {"Content-Type": kind})
+            assert (answer.status, reason in answer.message) == (400, True)
 
     served(test)
 

@@ -33,6 +33,12 @@ def record(number: int, **fields: object) -> ContainerRecord:
     return msgspec.structs.replace(made, **fields)
 
 
+RELATIONS = filters.Relations(
+    network_id={"bridge": "b" * 64, "none": "c" * 64}.__getitem__,
+    descendants={"busybox": frozenset({"sha256:abc", "sha256:def"})}.__getitem__,
+)
+
+
 def names(found: list[Container]) -> list[str]:
     return [container.name for container in found]
 
@@ -58,9 +64,13 @@ def some() -> list[Container]:
         ({"label": ["n"]}, ["name3", "name1"]),
         ({"label": ["n=1", "n=3"]}, []),
         ({"id": [f"{3:064x}"]}, ["name3"]),
-        ({"ancestor": ["busybox:latest"]}, ["name3", "name1"]),
-        ({"before": ["name3"]}, ["name2", "name1"]),
-        ({"since": ["name3"]}, ["name4"]),
+        ({"ancestor": ["busybox"]}, ["name3", "name1"]),
+        ({"before": ["name3"]}, ["name1"]),
+        ({"since": ["name1"]}, ["name3"]),
+        ({"since": ["name3"]}, []),
+        ({"network": ["bbbbbb"]}, ["name3", "name1"]),
+        ({"network": ["b"]}, ["name3", "name1"]),
+        ({"network": ["bri"]}, []),
         ({"network": ["bridge"]}, ["name3", "name1"]),
         ({"network": ["none"]}, []),
     ],
@@ -68,21 +78,38 @@ def some() -> list[Container]:
 def test_a_filter_chooses(
     some: list[Container], wanted: dict[str, list[str]], expected: list[str]
 ) -> None:
-    assert names(filters.select(some, all=False, limit=None, filters=wanted)) == expected
+    assert names(filters.select(some, RELATIONS, all=False, limit=None, filters=wanted)) == expected
 
 
 def test_all_and_limit_show_the_newest_first(some: list[Container]) -> None:
-    everything = filters.select(some, all=True, limit=None, filters={})
+    everything = filters.select(some, RELATIONS, all=True, limit=None, filters={})
     assert names(everything) == ["name4", "name3", "name2", "name1"]
-    assert names(filters.select(some, all=False, limit=2, filters={})) == ["name4", "name3"]
+    assert names(filters.select(some, RELATIONS, all=False, limit=2, filters={})) == [
+        "name4",
+        "name3",
+    ]
 
 
 def test_filters_match_published_and_exposed_ports() -> None:
     body = ContainerCreate(image="x", exposed_ports={"80/tcp": Empty()})
-    one = record(1, body=body, ports=(PublishedPort(80, "tcp", "", 8080),))
-    assert filters.matches(one, {"publish": ["8080"]})
-    assert filters.matches(one, {"expose": ["80"]})
-    assert not filters.matches(one, {"publish": ["81"]})
+    one = record(1, body=body, pid=7, ports=(PublishedPort(80, "tcp", "", 8080),))
+
+    def match(**values: str) -> bool:
+        return filters.matches(one, {name: [text] for name, text in values.items()}, str)
+
+    assert match(publish="8080")
+    assert match(publish="8000-8100/tcp")
+    assert match(expose="80")
+    assert match(expose="79-80")
+    assert not match(publish="80"), "the port inside is not the published one"
+    assert not match(publish="8080/udp")
+    assert not match(expose="8080")
+
+
+def test_containers_of_another_image_are_no_descendants(some: list[Container]) -> None:
+    relations = RELATIONS._replace(descendants=lambda ref: frozenset({"sha256:other"}))
+    wanted = {"ancestor": ["busybox"]}
+    assert filters.select(some, relations, all=True, limit=None, filters=wanted) == []
 
 
 @pytest.mark.parametrize(
@@ -90,12 +117,20 @@ def test_filters_match_published_and_exposed_ports() -> None:
 )
 def test_an_unknown_filter_is_refused(some: list[Container], wanted: dict[str, list[str]]) -> None:
     with pytest.raises(InvalidRequest, match="filter"):
-        filters.select(some, all=True, limit=None, filters=wanted)
+        filters.select(some, RELATIONS, all=True, limit=None, filters=wanted)
 
 
 def test_before_and_since_need_an_existing_container(some: list[Container]) -> None:
     with pytest.raises(NotFound):
-        filters.select(some, all=True, limit=None, filters={"before": ["nobody"]})
+        filters.select(some, RELATIONS, all=True, limit=None, filters={"before": ["nobody"]})
+    with pytest.raises(NotFound):
+        filters.select(some, RELATIONS, all=True, limit=None, filters={"since": [""]})
+
+
+@pytest.mark.parametrize("text", ["x", "80-", "90-80", "80-90-95", "0", "70000", ""])
+def test_a_bad_range_of_ports_is_refused(some: list[Container], text: str) -> None:
+    with pytest.raises(InvalidRequest, match="error while looking up for expose"):
+        filters.select(some, RELATIONS, all=True, limit=None, filters={"expose": [text]})
 
 
 def test_the_status_has_the_state_and_its_duration() -> None:
@@ -108,16 +143,6 @@ def test_the_status_has_the_state_and_its_duration() -> None:
     ended = record(1, status=Status.EXITED, exit_code=9, **at)
     assert container_list.status(ended, now) == "Exited (9) 2 minutes ago"
     assert container_list.status(record(1, status=Status.CREATED), now) == "Created"
-
-
-def test_changes_leave_out_the_engines_mount_points() -> None:
-    found = [("/etc", 0), ("/etc/hosts", 1), ("/proc", 1), ("/data", 1), ("/bin/x", 2)]
-    assert container_list.changes(found) == [
-        {"Path": "/data", "Kind": 1},
-        {"Path": "/bin/x", "Kind": 2},
-    ]
-    found.append(("/etc/mine", 1))
-    assert {"Path": "/etc", "Kind": 0} in container_list.changes(found)
 
 
 def test_top_keeps_the_containers_processes() -> None:
@@ -149,7 +174,9 @@ def test_a_container_is_found_by_id_name_and_id_prefix(tmp_path: Path) -> None:
         assert registry.find(ref).name == "name1"
     with pytest.raises(InvalidRequest, match="multiple"):
         registry.find("ab")
-    for ref in ("", "nobody", "ff", "AB1", "../ab1"):
+    with pytest.raises(InvalidRequest, match="invalid name or ID"):
+        registry.find("")
+    for ref in ("nobody", "ff", "AB1", "../ab1"):
         with pytest.raises(NotFound, match="No such container"):
             registry.find(ref)
 

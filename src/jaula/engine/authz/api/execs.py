@@ -63,7 +63,7 @@ class ExecsApi:
         self._session.require_control(self._find(exec_id).container.id)
         await self._service.resize(exec_id, h, w)
 
-    def tty(self, exec_id: str) -> bool:
+    def check(self, exec_id: str) -> None:
         container = self._session.require_control(self._find(exec_id).container.id)
         self._session.require_engine_socket(container)
-        return self._service.tty(exec_id)
+        self._service.check(exec_id)

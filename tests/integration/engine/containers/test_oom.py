@@ -1,0 +1,45 @@
+"""``oom`` events of a container whose memory is exhausted."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from harness.cgroup_hierarchies import mounted_v1
+from harness.engine import PrivateEngine
+
+GROW = 'BEGIN { s = "xxxxxxxx"; while (1) s = s s }'
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        pytest.param(
+            ("--oom-kill-disable",),
+            marks=pytest.mark.skipif("memory" not in mounted_v1(), reason="cgroup v1 only"),
+        ),
+    ],
+)
+def test_exhausted_memory_is_reported_while_the_container_runs(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...]
+) -> None:
+    shell = ("sh", "-c", f"awk '{GROW}'; sleep 99")
+    words = ("-d", "--init", "-m", "20m", "--memory-swap", "20m", *flags)
+    made = engine.cli("docker", "run", *words, busybox, *shell, check=True)
+    ref = made.stdout.strip()
+    try:
+        filters = json.dumps({"container": [ref], "event": ["oom"]})
+        deadline = time.monotonic() + 30
+        events = b""
+        while not events and time.monotonic() < deadline:
+            path = f"/events?until={time.time():.3f}&filters={filters.replace(' ', '%20')}"
+            events = engine.request("GET", path).body
+            time.sleep(0.1)
+        assert json.loads(events.splitlines()[0])["Action"] == "oom"
+        state = engine.request("GET", f"/containers/{ref}/json").json()["State"]
+        assert (state["OOMKilled"], state["Status"]) == (True, "running")
+    finally:
+        engine.cli("docker", "rm", "-f", ref, check=True)
