@@ -20,9 +20,8 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build import context
 from jaula.images.build.dockerfile.stage_graph import Origin, Source
 from jaula.images.build.sources import Tree
-from jaula.images.platform import host
+from jaula.images.platform import host, parse_platform
 from jaula.images.reference import parse
-from jaula.images.registry import manifest
 from jaula.spec.build_session import SessionRequestKind
 from jaula.spec.image import Platform
 from jaula.storage.trees import open_directory
@@ -286,7 +285,7 @@ async def _context_from_session(
 
 def requested_platform(text: str) -> Platform:
     """Parse a platform such as ``linux/arm64``; empty means the platform of this host."""
-    return manifest.parse_platform(text or None) or host()
+    return parse_platform(text or None) or host()
 
 
 async def find_image(
@@ -305,10 +304,10 @@ async def find_image(
     :raises NotFound: when neither the store nor the registry has it.
     :raises ImageRefused: when the operator's image policy does not allow it as a base.
     """
+    wanted = parse_platform(platform or None)
     if not pull:
         try:
-            image = services.images.resolve(name)
-            manifest.check_platform(manifest.parse_platform(platform or None), image.platform, name)
+            image = services.images.resolve(name, wanted)
         except NotFound:
             pass
         else:
@@ -324,7 +323,7 @@ async def find_image(
     except JaulaError as error:
         error.message = f"cannot pull image {name}: {error.message}"
         raise
-    return services.images.resolve(name)
+    return services.images.resolve(name, wanted)
 
 
 def state_of_image(services: Services, image: Image) -> ImageState:
