@@ -112,10 +112,10 @@ def decode_platform(text: str) -> Platform | None:
         return None
     try:
         platform = msgspec.json.decode(text, type=Platform)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise InvalidRequest(f"failed to parse platform: {error}") from None
-    parts = [platform.os or "linux", platform.architecture]
-    return parse_platform("/".join(parts + ([platform.variant] if platform.variant else [])))
+    parts = (platform.os or "linux", platform.architecture, platform.variant)
+    return parse_platform("/".join(part for part in parts if part))
 
 
 def check_platform(requested: Platform | None, actual: Platform, reference: str) -> None:

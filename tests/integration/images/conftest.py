@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 
 from harness import loop_mount
+from harness.index_layouts import index_layout
 from jaula.config import Paths
 from jaula.images.archive.load import load
 from jaula.images.store.store import ImageStore
-from jaula.spec.image import CONFIG, INDEX, LAYER_TAR, MANIFEST
 from jaula.storage.layers.store import LayerStore
 
 Files = dict[str, bytes]
-IN_TOTO = "application/vnd.in-toto+json"
 
 
 def pack(files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> bytes:
@@ -114,61 +113,10 @@ class Maker:
         }
 
     @staticmethod
-    def index(
-        *platforms: str,
-        name: str | None = "multi:1",
-        statement: bytes = b'{"predicateType":"https://slsa.dev/provenance/v1"}',
-        omit: tuple[str, ...] = (),
-    ) -> Files:
-        """Return an OCI layout that names an index with an image for each platform.
-
-        A layer has the name of its platform. Each image has an attestation with ``statement``.
-        The index lists also the platforms ``omit``, of which the layout has nothing.
-        """
-        files: Files = {}
-
-        def add(data: bytes, media_type: str, **more: object) -> dict[str, object]:
-            files[blob(data)] = data
-            return {"mediaType": media_type, "digest": digest(data), "size": len(data)} | more
-
-        manifests = []
-        for platform in (*platforms, *omit):
-            os_name, architecture, *variant = platform.split("/")
-            kept = dict(files)
-            data = Maker.layer(platform)
-            stated = {"os": os_name, "architecture": architecture}
-            stated |= {"variant": variant[0]} if variant else {}
-            document = {
-                "schemaVersion": 2,
-                "mediaType": MANIFEST,
-                "config": add(config(data, **stated), CONFIG),
-                "layers": [add(data, LAYER_TAR)],
-            }
-            image = add(json.dumps(document).encode(), MANIFEST, platform=stated)
-            document["config"] = add(b'{"author":"%s"}' % platform.encode(), CONFIG)
-            annotations = {"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"}
-            body = statement[:-1] + b',"subject":"%s"}' % platform.encode()
-            document["layers"] = [add(body, IN_TOTO, annotations=annotations)]
-            about = {
-                "vnd.docker.reference.type": "attestation-manifest",
-                "vnd.docker.reference.digest": image["digest"],
-            }
-            unknown = {"os": "unknown", "architecture": "unknown"}
-            attestation = add(
-                json.dumps(document).encode(), MANIFEST, platform=unknown, annotations=about
-            )
-            manifests += [image, attestation]
-            if platform in omit:
-                files.clear()
-                files.update(kept)
-        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}
-        named = add(json.dumps(index).encode(), INDEX)
-        if name is not None:
-            named["annotations"] = {"io.containerd.image.name": f"docker.io/library/{name}"}
-        return files | {
-            "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
-            "index.json": json.dumps({"schemaVersion": 2, "manifests": [named]}).encode(),
-        }
+    def index(*platforms: str, name: str | None = "multi:1", omit: tuple[str, ...] = ()) -> Files:
+        """Return an OCI layout that names an index. The layer of a platform has its name."""
+        layers = {platform: Maker.layer(platform) for platform in (*platforms, *omit)}
+        return index_layout(layers, name, omit)
 
 
 @pytest.fixture

@@ -358,9 +358,13 @@ def test_a_plain_image_that_gets_an_index_loses_its_own_unnamed_manifest(
     store: ImageStore, make: Any
 ) -> None:
     files = make.index("linux/amd64", "linux/arm64")
-    single = make.oci(make.layer("linux/amd64"), name="multi:1")
+    layer = make.layer("linux/amd64")
+    config = next(data for data in files.values() if b"amd64" in data and b"diff_ids" in data)
+    listed = [{"Config": "c.json", "RepoTags": ["multi:1"], "Layers": ["l"]}]
+    single = {"c.json": config, "l": layer, "manifest.json": json.dumps(listed).encode()}
     list(load(store, io.BytesIO(make.pack(single))))
     plain = store.resolve("multi:1")
+    assert plain.target == plain.manifest
     list(load(store, io.BytesIO(make.pack(files))))
     image = store.resolve("multi:1")
     assert image.id == plain.id
