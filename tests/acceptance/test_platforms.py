@@ -134,6 +134,40 @@ def test_the_manifests_and_the_tree_show_what_is_stored_and_used(
     assert len(listed) == 1
 
 
+def test_an_image_for_another_machine_is_used_with_a_warning(
+    engine: PrivateEngine, packed: tuple[str, Path]
+) -> None:
+    name, path = packed
+    must(engine, "jaula", "load", "-i", str(path), "--platform", "linux/arm64")
+    done = engine.cli("jaula", "create", name)
+    assert done.returncode == 0
+    assert "platform (linux/arm64/v8) does not match the detected host platform" in done.stderr
+    requested = engine.cli("jaula", "create", "--platform", "linux/arm64", name)
+    assert (requested.returncode, requested.stderr) == (0, "")
+    must(engine, "jaula", "rm", done.stdout.strip(), requested.stdout.strip())
+    must(engine, "jaula", "rmi", name)
+
+
+def test_the_engine_verifies_and_repairs_all_platforms(engine: PrivateEngine, multi: str) -> None:
+    arm = inspect(engine, multi, "--platform", "linux/arm64")
+    container = must(engine, "jaula", "run", "-d", multi, "sleep", "100").strip()
+    try:
+        verified = engine.cli("jaula", "verify", "--contents", container)
+        rows = [row for row in verified.stdout.splitlines() if "image" in row.lower()]
+        assert rows, verified.stdout
+        assert not [row for row in rows if "FAIL" in row.upper() or "manifest names it" in row]
+    finally:
+        must(engine, "jaula", "rm", "-f", container)
+    digits = arm["RootFS"]["Layers"][0].removeprefix("sha256:")
+    program = engine.root / "lib" / "layers" / digits / "fs" / "platform"
+    program.write_bytes(b"changed")
+    assert engine.cli("jaula", "image", "verify", multi).returncode == 1
+    repaired = engine.cli("jaula", "system", "check", "--contents", "--repair")
+    assert digits[:12] in repaired.stdout, repaired.stdout + repaired.stderr
+    assert program.read_bytes() == OTHER.encode()
+    must(engine, "jaula", "image", "verify", multi)
+
+
 def test_one_platform_is_removed_from_the_index(engine: PrivateEngine, multi: str) -> None:
     before = {platform(m): m for m in manifests(engine, multi) if m["Kind"] == "image"}
     removed = must(engine, "jaula", "image", "rm", "--platform", "linux/arm64", multi)

@@ -150,6 +150,7 @@ class Images(Protocol):
         tag: str,
         changes: Sequence[str],
         message: str,
+        platform: Platform | None,
     ) -> AsyncIterator[Document]: ...
     async def prune(self, filters: Filters) -> Document: ...
 

@@ -79,6 +79,15 @@ def prefer(manifests: Sequence[Descriptor]) -> Descriptor:
         return manifests[0]
 
 
+def runs_here(platform: Platform) -> bool:
+    """Return whether this machine runs images for a platform without emulation."""
+    try:
+        select([Descriptor("", "", 0, platform=platform)])
+    except NotFound:
+        return False
+    return True
+
+
 def parse_platform(text: str | None) -> Platform | None:
     """Parse ``os/architecture[/variant]`` or an architecture alone.
 

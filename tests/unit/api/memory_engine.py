@@ -314,6 +314,7 @@ class Images:
         tag: str,
         changes: Sequence[str],
         message: str,
+        platform: Platform | None,
     ) -> AsyncIterator[Document]:
         data = b"".join([chunk async for chunk in stream])
         self.calls.append(("import", repo, tag, tuple(changes), message, data))

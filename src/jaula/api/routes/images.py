@@ -9,7 +9,7 @@ from jaula.api.http.response import Answer, StreamResponse, json_lines
 from jaula.api.http.router import Routes
 from jaula.api.routes import registry
 from jaula.errors import InvalidRequest
-from jaula.images.platform import decode_platform
+from jaula.images.platform import decode_platform, parse_platform
 from jaula.spec.image import Platform
 
 _MAX_NAMES = 1024  # of one archive
@@ -140,7 +140,12 @@ async def create(request: Request) -> Answer:
     elif source == "-":
         repository, changes = query.text("repo"), query.texts("changes")
         progress = images.import_(
-            request.archive(), repository, query.text("tag"), changes, query.text("message")
+            request.archive(),
+            repository,
+            query.text("tag"),
+            changes,
+            query.text("message"),
+            parse_platform(query.text("platform")),
         )
     elif source:
         raise InvalidRequest(

@@ -33,7 +33,7 @@ from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, resource_error
-from jaula.images.platform import parse_platform
+from jaula.images import platform as platforms
 from jaula.network import etc_files
 from jaula.spec import signals, units
 from jaula.spec.api import ContainerCreate, HostConfig
@@ -96,7 +96,7 @@ async def create(
     body = with_keep_id_user(body, owner, rootless=services.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
-    wanted = parse_platform(platform)
+    wanted = platforms.parse_platform(platform)
     image = _find_image(services, body.image, wanted)
     config = ImageConfig() if isinstance(image, NotFound) else image.config
     merged = merge_image_config(body, config)
@@ -117,7 +117,7 @@ async def create(
     services.image_policy.check_run(image, body.image)
     networks = _networks(services, merged)
     container_id = new_id()
-    warnings = check(services, merged, resolved)
+    warnings = (*_platform_warnings(image, wanted), *check(services, merged, resolved))
     unique_name = name or random_name(services.container_store.names)
     services.container_store.reserve(unique_name, container_id)
     mounter = VolumeMounter(services)
@@ -295,6 +295,18 @@ def _check_containers(services: Services, resolved: ResolvedRequest) -> None:
             services.container_store.find(ref)
         except NotFound as error:
             raise InvalidRequest(error.message) from None
+
+
+def _platform_warnings(image: Image, wanted: Platform | None) -> list[str]:
+    """Return Docker's warning about an image for another platform that no request named."""
+    if wanted is not None or not image.platform.architecture or platforms.runs_here(image.platform):
+        return []
+    actual, host = map(platforms.format_platform, (image.platform, platforms.host()))
+    warning = (
+        f"The requested image's platform ({actual}) does not match the detected host platform "
+        f"({host}) and no specific platform was requested"
+    )
+    return [warning]
 
 
 def _find_image(services: Services, ref: str, platform: Platform | None) -> Image | NotFound:

@@ -301,6 +301,7 @@ class Images:
         tag: str,
         changes: Sequence[str],
         message: str,
+        platform: Platform | None,
         quota: Quota,
     ) -> AsyncIterator[Document]:
         """Create an image from the tar of a root file system.
@@ -313,7 +314,9 @@ class Images:
         name = f"{repo}:{tag}" if repo and tag else repo or None
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
-            image = import_tar(store, file, name, changes, message=message, quota=quota)
+            image = import_tar(
+                store, file, name, changes, message=message, platform=platform, quota=quota
+            )
             emit({"status": image.id})
 
         async for document in consume(stream, work):

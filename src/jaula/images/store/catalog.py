@@ -45,7 +45,7 @@ from jaula.errors import (
 from jaula.images import platform as platforms
 from jaula.images.reference import Reference, could_be_id, parse
 from jaula.images.store.blobs import BlobStore
-from jaula.images.store.index import IndexTree, Kind, walk
+from jaula.images.store.index import HELD, IndexTree, Kind, walk
 from jaula.images.store.quota import Footprint, Sizes, footprint
 from jaula.kernel.sync import fsync_paths
 from jaula.spec.image import (
@@ -68,9 +68,6 @@ from jaula.storage.layers.store import LayerStore
 
 OWNER = "io.jaula.owner"
 """The annotation of a manifest in the index that has the owner of its image."""
-
-HELD = "io.jaula.manifests"
-"""The annotation of an index in ``index.json`` that has the digests of its stored manifests."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -386,6 +383,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 Images = list[Image]
+Digests = list[str]
 
 
 class CatalogContents(msgspec.Struct, frozen=True):
@@ -553,7 +551,12 @@ class Catalog:
             self.insert(digest, self.describe(digest))
             return
         index = self.describe_index(digest, self._index.held(digest))
-        self.insert_index(digest, index, {m: self.describe(m) for m in index.images})
+        for manifest in index.images:
+            self._read_again(manifest)
+        intact = {m: self.contents[m] for m in index.images if m not in self.damaged}
+        if not intact:
+            raise CorruptState(self.damaged[index.images[0]])
+        self.insert_index(digest, index, intact)
 
     def insert(self, digest: str, contents: CatalogContents) -> None:
         """Add a stored manifest, as :meth:`describe` returned it, to the catalog."""
@@ -575,9 +578,9 @@ class Catalog:
             self.damaged.pop(intact, None)
 
     def _read_again(self, digest: str) -> None:
-        """Read a manifest of an index that was damaged itself."""
+        """Read a manifest of an index again, which may have been damaged."""
         try:
-            self._entries = self._entries.with_manifest(digest, self.describe(digest))
+            self.insert(digest, self.describe(digest))
         except JaulaError as error:
             self.damaged[digest] = error.message
 
@@ -788,6 +791,13 @@ class Catalog:
         if nameless and len(nameless) < len(targets):
             self._drop({t for t in nameless if self._is_named_elsewhere(t)})
 
+    def drop_unnamed_indexes(self, targets: Collection[str]) -> Digests:
+        """Remove those of some indexes that have no name, and return their digests."""
+        unnamed = [t for t in targets if t in self.indexes and not self._index.names_of(t)]
+        if unnamed:
+            self._drop(unnamed)
+        return unnamed
+
     def _is_named_elsewhere(self, target: str) -> bool:
         entries = self._entries
         images = entries.indexes[target].images if target in entries.indexes else (target,)
@@ -869,6 +879,14 @@ class Catalog:
             return [self._image(entries, target, target)]
         manifests = dict.fromkeys((entries.primaries[target], *entries.indexes[target].images))
         return [self._image(entries, m, target) for m in manifests if m in entries.contents]
+
+    def together(self, image: Image) -> Images:
+        """Return an image, and the others of all indexes that list it."""
+        entries = self._entries
+        indexes = self._indexes_of(entries, image.id)
+        manifests = [m for index in indexes for m in entries.indexes[index].images]
+        distinct = dict.fromkeys((image.manifest, *manifests))
+        return [self._image(entries, m) for m in distinct if m in entries.contents]
 
     def resolve(self, ref: str, platform: Platform | None = None) -> Image:
         """Return the image for ``ref``: a name, an id or a unique id prefix.

@@ -26,6 +26,9 @@ MANIFESTS_LIMIT = 512  # of one index, those of nested indexes included
 _REFERENCE_TYPE = "vnd.docker.reference.type"
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
 
+HELD = "io.jaula.manifests"
+"""The annotation of an index in ``index.json`` that has the digests of its stored manifests."""
+
 Read = Callable[[Descriptor], bytes | None]
 """Return the document that an index lists, verified, or None if it is not stored."""
 

@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from jaula.config import Paths
-from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.images.reference import familiar, index_name, parse
 from jaula.images.store.blobs import BlobStore
 from jaula.images.store.catalog import (
@@ -190,6 +190,10 @@ class ImageStore:
     def images(self, image: Image) -> Images:
         """Return the images that the target of ``image`` has, the one for this machine first."""
         return self._catalog.images(image.target)
+
+    def together(self, image: Image) -> Images:
+        """Return an image, and the others of all indexes that list it."""
+        return self._catalog.together(image)
 
     def index(self, digest: str) -> IndexContents | None:
         """Return an index that is the target of a name, or None if ``digest`` is not one."""
@@ -622,8 +626,12 @@ class ImageStore:
             )
         result = RemovalResult({"Untagged": name} for name in names)
         if remaining or in_use is not None:
+            targets = {self._index.names[name] for name in names}
             self._index.unset(names)
             self._catalog.remove_unnamed(image.id)
+            if in_use is None:  # the image has another name, but the index was removed
+                dropped = self._catalog.drop_unnamed_indexes(targets)
+                result.extend({"Deleted": index} for index in dropped)
             return result
         self._catalog.forget(image.id)
         result.append({"Deleted": image.id})
@@ -690,6 +698,8 @@ class ImageStore:
             parents = self._index.parents(manifest)
             for target in parents if parents and not self._index.lists(manifest) else (manifest,):
                 self._catalog.read(target)
+            if reason := self._catalog.damaged.get(manifest):
+                raise CorruptState(reason)
 
     def needed(self) -> tuple[set[str], set[str]]:
         """Return the diff ids of layers and the digests of blobs that must stay."""

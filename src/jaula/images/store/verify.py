@@ -60,9 +60,9 @@ class Verification:
         """
         store = self._store
         with store.pinned_image(image.id) as image:
-            blobs, images = store.parts(image).blobs, store.images(image)
+            blobs, images = store.parts(image).blobs, store.together(image)
             kinds = dict.fromkeys((m for i in images for m in store.manifests_of(i.id)), "manifest")
-            kinds |= {image.target: "manifest"} | {i.id: "config" for i in images}
+            kinds |= {i.target: "manifest" for i in images} | {i.id: "config" for i in images}
             damages = [
                 damage
                 for blob in sorted(blobs)

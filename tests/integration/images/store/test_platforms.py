@@ -6,11 +6,15 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from jaula.config import Paths
+from jaula.engine.fsck import images
+from jaula.engine.fsck.problem import FsckInputs
+from jaula.engine.system.disk_usage import ImageUsage
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.images import platform as platforms
 from jaula.images.archive.load import load
@@ -19,7 +23,7 @@ from jaula.images.store import repair
 from jaula.images.store.quota import Quota, Usage
 from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Verification
-from jaula.spec.image import INDEX, Platform
+from jaula.spec.image import INDEX, MANIFEST, Platform
 from jaula.storage.layers.store import LayerStore
 
 Loaded = Callable[[bytes], list[str]]
@@ -265,6 +269,22 @@ def test_verification_reads_every_platform(
     assert {damage.kind for damage in verified.damages} == {"blob", "layer"}
 
 
+def test_an_image_that_also_has_a_name_of_its_own_is_verified_with_its_index(
+    store: ImageStore, multi: dict[str, bytes]
+) -> None:
+    image = store.resolve("multi:1")
+    manifest = store.blobs.document(image.manifest)
+    store.adopt(manifest, MANIFEST, ["alone:1"])
+    assert store.resolve("alone:1").target == image.manifest
+    assert Verification(store).run(store.resolve("alone:1")).layers == 2
+    assert len(store.list()) == 1
+    store.remove("multi:1")
+    assert store.index(target(multi)) is None
+    assert store.resolve("alone:1").names == ("alone:1",)
+    with pytest.raises(NotFound):
+        store.resolve("multi:1")
+
+
 def test_a_damaged_platform_hides_no_other(
     store: ImageStore, multi: dict[str, bytes], paths: Paths, loaded: Loaded, make: Any
 ) -> None:
@@ -303,14 +323,43 @@ def test_a_damaged_index_keeps_its_images_until_it_is_loaded_or_removed(
 def test_a_missing_layer_of_an_index_is_repaired(
     store: ImageStore, multi: dict[str, bytes], paths: Paths
 ) -> None:
-    images = store.images(store.resolve("multi:1"))
-    for image in images:
+    before = store.images(store.resolve("multi:1"))
+    for image in before:
         (paths.layers / image.layers[0].removeprefix("sha256:") / "layer.json").unlink()
     again = reopened(paths)
     assert again.damaged().keys() == {target(multi)}
     repair.repair(again, target(multi))
     assert again.damaged() == {}
-    assert again.images(again.resolve("multi:1")) == images
+    assert again.images(again.resolve("multi:1")) == before
+
+
+def test_a_damaged_platform_is_found_and_repaired(
+    store: ImageStore, multi: dict[str, bytes], paths: Paths
+) -> None:
+    arm = store.resolve("multi:1", ARM64)
+    (paths.layers / arm.layers[0].removeprefix("sha256:") / "layer.json").unlink()
+    again = reopened(paths)
+    services: Any = SimpleNamespace(images=again, started_at=0)
+    inputs = FsckInputs(services, (), frozenset(), frozenset())
+    (problem,) = images.check(inputs)
+    assert (problem.area, problem.subject) == ("image", "multi:1")
+    assert problem.repair is not None
+    problem.repair()
+    assert list(images.check(inputs)) == []
+    assert again.resolve("multi:1", ARM64) == arm
+
+
+def test_disk_usage_counts_every_platform_once(
+    store: ImageStore, multi: dict[str, bytes], paths: Paths
+) -> None:
+    image, arm = store.resolve("multi:1"), store.resolve("multi:1", ARM64)
+    usage = ImageUsage(store)
+    layers = sum(store.layers.size(layer) for layer in {*image.layers, *arm.layers})
+    assert usage.whole() == sum(store.blobs.list().values()) + layers
+    assert usage.size(image.id) == usage.whole()
+    assert usage.unused((), ()) == usage.whole()
+    assert usage.unused((arm.id,), ()) == 0
+    assert store.unpacked_size(image) == image.size + arm.size
 
 
 def test_a_pulled_platform_joins_the_index_and_its_bringer_pays(
