@@ -21,6 +21,7 @@ _DNS_NAMES = (1, 45)
 _LIST_ANNOTATIONS = (1, 46)
 _GATEWAY_PRIORITY = (1, 48)
 _ENABLE_IPV4 = (1, 48)
+_DESCRIPTOR = (1, 48)
 _FIREWALL_BACKEND = (1, 49)
 _DISCOVERED_DEVICES = (1, 50)
 _IMAGE_CONFIG_ONLY = (1, 50)
@@ -31,6 +32,7 @@ _NETWORK_STATUS = (1, 52)
 _OS_TYPE = (1, 52)
 _USAGE = (1, 52)
 _NO_LEGACY_USAGE = (1, 53)
+IMAGE_IDENTITY_SINCE = (1, 53)
 
 _CONTAINER_CONFIG: Document = {
     **dict.fromkeys(("Hostname", "Domainname", "User", "Image", "WorkingDir"), ""),
@@ -128,12 +130,12 @@ def image(document: Document, version: Version) -> Document:
     if version >= _NO_LEGACY_FIELDS:
         config = _without_empty(config, _OPTIONAL_OF_CONFIG)
         document = _without_empty(document, _OPTIONAL_OF_IMAGE)
-    return _with_virtual_size(document | {"Config": config}, version)
+    return _versioned(document | {"Config": config}, version)
 
 
 def images(documents: list[Document], version: Version) -> list[Document]:
     """Return the answer to ``GET /images/json``, and the images of ``GET /system/df``."""
-    return [_with_virtual_size(document, version) for document in documents]
+    return [_versioned(document, version) for document in documents]
 
 
 def listed_images(documents: list[Document], version: Version) -> list[Document]:
@@ -143,7 +145,9 @@ def listed_images(documents: list[Document], version: Version) -> list[Document]
     return images(documents, version)
 
 
-def _with_virtual_size(document: Document, version: Version) -> Document:
+def _versioned(document: Document, version: Version) -> Document:
+    if version < _DESCRIPTOR:
+        document = _without(document, ("Descriptor",))
     if version < _NO_VIRTUAL_SIZE:
         return document | {"VirtualSize": document["Size"]}
     return document

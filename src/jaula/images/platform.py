@@ -1,4 +1,4 @@
-"""Select the image for a platform from the manifests of an index.
+"""Platforms: parse them, and select the image for one from the manifests of an index.
 
 Source: opencontainers/image-spec 1.1 ``image-index.md``. Architectures have Go's names.
 """
@@ -6,9 +6,12 @@ Source: opencontainers/image-spec 1.1 ``image-index.md``. Architectures have Go'
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
-from jaula.errors import NotFound
+import msgspec
+
+from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.image import Descriptor, Platform
 
 _ARCHITECTURES = {
@@ -22,6 +25,8 @@ _ARCHITECTURES = {
     "ppc64le": "ppc64le",
     "s390x": "s390x",
 }
+_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
+_PART = re.compile(r"[a-z0-9_-]{1,40}", re.ASCII)
 _DEFAULT_LEVELS = {"arm64": 8, "arm": 7}
 _COMPATIBLE = {"amd64": ("386",), "arm64": ("arm",)}
 
@@ -63,6 +68,78 @@ def select(manifests: Sequence[Descriptor], requested: Platform | None = None) -
     raise NotFound(
         f"no matching manifest for {format_platform(target)} in the manifest list entries",
         hint=f"available platforms: {available or 'none'}"[:600],
+    )
+
+
+def prefer(manifests: Sequence[Descriptor]) -> Descriptor:
+    """Return the best of some manifests for this machine: the first one, if none can run here."""
+    try:
+        return select(manifests)
+    except NotFound:
+        return manifests[0]
+
+
+def runs_here(platform: Platform) -> bool:
+    """Return whether this machine runs images for a platform without emulation."""
+    try:
+        select([Descriptor("", "", 0, platform=platform)])
+    except NotFound:
+        return False
+    return True
+
+
+def parse_platform(text: str | None) -> Platform | None:
+    """Parse ``os/architecture[/variant]`` or an architecture alone.
+
+    :raises InvalidRequest: if ``text`` is not a valid platform.
+    """
+    if not text:
+        return None
+    parts = text.lower().split("/")
+    if len(parts) > 3:
+        raise InvalidRequest(f'"{text[:80]}" is an invalid platform', hint="use os/arch[/variant]")
+    for part in parts:
+        if not _PART.fullmatch(part):
+            raise InvalidRequest(
+                f'"{part[:80]}" is an invalid component of "{text[:80]}"',
+                hint="use os/arch[/variant]",
+            )
+    os_name = parts[0] if len(parts) > 1 or parts[0] == "linux" else "linux"
+    architecture = parts[1] if len(parts) > 1 else ("" if parts[0] == "linux" else parts[0])
+    if not architecture:
+        return None
+    variant = parts[2] if len(parts) > 2 else ""
+    return Platform(_ALIASES.get(architecture, architecture), os_name, variant)
+
+
+def decode_platform(text: str) -> Platform | None:
+    """Decode a platform in JSON, as the parameters of Docker's API have it; None if it is empty.
+
+    :raises InvalidRequest: if ``text`` is not valid.
+    """
+    if not text:
+        return None
+    try:
+        platform = msgspec.json.decode(text, type=Platform)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise InvalidRequest(f"failed to parse platform: {error}") from None
+    parts = (platform.os or "linux", platform.architecture, platform.variant)
+    return parse_platform("/".join(part for part in parts if part))
+
+
+def check_platform(requested: Platform | None, actual: Platform, reference: str) -> None:
+    """Check that an image has the requested platform.
+
+    :raises NotFound: in Docker's words, if it does not.
+    """
+    if requested is None or not actual.architecture:
+        return
+    same = (requested.os, requested.architecture) == (actual.os, actual.architecture)
+    if same and requested.variant in ("", actual.variant or requested.variant):
+        return
+    raise NotFound(
+        f"image with reference {reference} was found but does not match the specified platform: "
+        f"wanted {format_platform(requested)}, actual: {format_platform(actual)}"
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness import loop_mount
+from harness.index_layouts import index_layout
 from jaula.config import Paths
 from jaula.images.archive.load import load
 from jaula.images.store.store import ImageStore
@@ -110,6 +111,12 @@ class Maker:
             "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
             "index.json": json.dumps(index).encode(),
         }
+
+    @staticmethod
+    def index(*platforms: str, name: str | None = "multi:1", omit: tuple[str, ...] = ()) -> Files:
+        """Return an OCI layout that names an index. The layer of a platform has its name."""
+        layers = {platform: Maker.layer(platform) for platform in (*platforms, *omit)}
+        return index_layout(layers, name, omit)
 
 
 @pytest.fixture

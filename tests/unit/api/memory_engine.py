@@ -17,6 +17,7 @@ from jaula.errors import (
     NotModified,
     RuntimeFailure,
 )
+from jaula.images.platform import format_platform
 from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, RegistryAuth, VolumeCreate
 from jaula.spec.api_params import (
     AttachOptions,
@@ -26,6 +27,7 @@ from jaula.spec.api_params import (
     WaitResult,
 )
 from jaula.spec.build import BuildOptions, PruneOptions
+from jaula.spec.image import Platform
 from jaula.storage.path_resolve import PathStat
 
 Document = dict[str, Any]
@@ -242,6 +244,10 @@ class Execs:
             raise NotFound(f"No such exec instance: {exec_id}")
 
 
+def shown(platform: Platform | None) -> str:
+    return format_platform(platform) if platform else ""
+
+
 class Images:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -249,23 +255,46 @@ class Images:
         self.error: Exception | None = None
         self.refuse_after = -1
 
-    def list(self, *, all: bool, filters: dict[str, Any], digests: bool) -> list[Document]:
-        return []
+    def list(self, **options: Any) -> list[Document]:
+        self.calls.append(("list", options["manifests"], options["identity"]))
+        return [{"Id": "x", "Size": 1, "Descriptor": {"digest": "d"}}]
 
-    def inspect(self, ref: str) -> Document:
+    def inspect(
+        self, ref: str, platform: Platform | None, *, manifests: bool, identity: bool
+    ) -> Document:
         self.calls.append(("inspect", ref))
-        return {"Id": ref, "Config": {}}
+        more: Document = {"Identity": {}} if identity else {}
+        if manifests:
+            more["Manifests"] = []
+        return {
+            "Id": ref,
+            "Size": 1,
+            "Config": {},
+            "Platform": shown(platform),
+            "Descriptor": {},
+        } | more
 
-    def history(self, ref: str) -> list[Document]:
-        return [{"Id": ref}]
+    def history(self, ref: str, platform: Platform | None) -> list[Document]:
+        return [{"Id": ref, "Platform": shown(platform)}]
+
+    async def attestations(
+        self, ref: str, platform: Platform | None, types: Sequence[str], *, statement: bool
+    ) -> list[Document]:
+        return [{"For": ref, "Platform": shown(platform), "Types": types, "Statement": statement}]
 
     async def tag(self, ref: str, repo: str, tag: str) -> None:
         self.calls.append(("tag", ref, repo, tag))
 
-    async def remove(self, ref: str, *, force: bool, noprune: bool) -> list[Document]:
+    async def remove(
+        self, ref: str, *, force: bool, noprune: bool, platforms: Sequence[Platform]
+    ) -> list[Document]:
+        self.calls.append(("remove", ref, *map(shown, platforms)))
         return [{"Untagged": ref}]
 
-    async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
+    async def load(
+        self, stream: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[Platform]
+    ) -> AsyncIterator[Document]:
+        self.calls.append(("load", *map(shown, platforms)))
         try:
             async for chunk in stream:
                 self.received += len(chunk)
@@ -276,8 +305,10 @@ class Images:
             raise
         yield {"stream": f"{self.received} bytes"}
 
-    async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
-        self.calls.append(("save", *names))
+    async def save(
+        self, names: Sequence[str], platforms: Sequence[Platform]
+    ) -> AsyncIterator[bytes]:
+        self.calls.append(("save", *names, *map(shown, platforms)))
         if "absent" in names:
             raise NotFound("No such image: absent")
         yield b"tar"
@@ -289,6 +320,7 @@ class Images:
         tag: str,
         changes: Sequence[str],
         message: str,
+        platform: Platform | None,
     ) -> AsyncIterator[Document]:
         data = b"".join([chunk async for chunk in stream])
         self.calls.append(("import", repo, tag, tuple(changes), message, data))

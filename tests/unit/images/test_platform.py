@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.errors import NotFound
+from jaula.errors import InvalidRequest, NotFound
+from jaula.images import platform
 from jaula.images.platform import select
 from jaula.spec.image import (
     MANIFEST,
@@ -25,3 +26,34 @@ def test_the_manifest_of_the_platform_is_chosen() -> None:
     assert select([there[0], Descriptor(MANIFEST, DIGEST, 1)], Platform("arm64", "linux")).digest
     with pytest.raises(NotFound, match="linux/s390x"):
         select(there[:1], Platform("arm64", "linux"))
+
+
+def test_the_best_image_for_this_machine_is_preferred_to_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(platform, "host", lambda: Platform("amd64", "linux"))
+    there = [descriptor("s390x"), descriptor("386"), descriptor("amd64")]
+    assert platform.prefer(there) is there[2]
+    assert platform.prefer(there[:2]) is there[1]
+    assert platform.prefer(there[:1]) is there[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ('{"os":"linux"}', None),
+        ('{"architecture":"aarch64"}', Platform("arm64", "linux")),
+        ('{"os":"linux","architecture":"ARM","variant":"v7"}', Platform("arm", "linux", "v7")),
+    ],
+)
+def test_a_platform_in_json_is_decoded(text: str, expected: Platform | None) -> None:
+    assert platform.decode_platform(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["linux/amd64", "[]", '{"os":1}', '{"architecture":"a/b/c"}', "[" * 100_000, "\ud800"]
+)
+def test_a_malformed_platform_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        platform.decode_platform(text)

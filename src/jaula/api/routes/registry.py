@@ -12,6 +12,7 @@ from jaula.api.http.request import Request
 from jaula.api.http.response import Answer, StreamResponse, json_lines
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest
+from jaula.images.platform import decode_platform
 from jaula.spec.api import ManifestListAdd, RegistryAuth
 from jaula.spec.decode import decode
 
@@ -54,7 +55,10 @@ async def push(request: Request) -> Answer:
     await request.ignore_body()
     request.begin_transfer()
     progress = request.engine.distribution.push(
-        request.name, request.query.text("tag"), auth(request)
+        request.name,
+        request.query.text("tag"),
+        auth(request),
+        decode_platform(request.query.text("platform")),
     )
     return StreamResponse(json_lines(progress), error_chunk=response.progress_error)
 

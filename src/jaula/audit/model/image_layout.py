@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from jaula.errors import InvalidRequest
 from jaula.images.store.blobs import hex_of
+from jaula.images.store.index import HELD
 from jaula.spec.image import DOCUMENT_LIMIT, MANIFESTS, ImageDocument, Index, Manifest, decode
 
 
@@ -45,7 +46,9 @@ class ImageLayout:
 
     @cached_property
     def manifests(self) -> tuple[StoredManifest, ...]:
-        """The manifests that the index lists; none if it is absent.
+        """The manifests that the index lists, and those that the engine holds of image indexes.
+
+        There are none if it is absent.
 
         :raises InvalidRequest: when the index is not valid.
         """
@@ -55,6 +58,7 @@ class ImageLayout:
             return ()
         listed = decode(data, Index, "the index of images").manifests
         digests = dict.fromkeys(d.digest for d in listed if d.media_type in MANIFESTS)
+        digests |= dict.fromkeys(m for d in listed for m in d.annotations.get(HELD, "").split())
         return tuple(self._manifest(digest) for digest in digests)
 
     def image(self, id: str) -> StoredImage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import platform
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
@@ -13,7 +14,8 @@ from jaula.spec import units
 def run(options: Options) -> int:
     """List the history of an image, the newest step first."""
     name = options.arguments[0]
-    rows = Client(Settings.host).get(f"/images/{quote(name, '/:@')}/history") or []
+    path = f"/images/{quote(name, '/:@')}/history"
+    rows = Client(Settings.host).get(path, platform.query(options)) or []
     no_trunc, human = options.on("no-trunc"), options.on("human", True)
     columns: dict[str, output_list.Column] = {
         "ID": (
@@ -70,6 +72,10 @@ COMMAND = Command(
             "human", "H", "bool", "Print sizes and dates in human readable format", default="true"
         ),
         Flag("no-trunc", "", "bool", "Don't truncate output"),
+        platform.flag(
+            'Show history for the given platform. Formatted as "os[/arch[/variant]]" (e.g., '
+            '"linux/amd64")'
+        ),
         Flag("quiet", "q", "bool", "Only show image IDs"),
     ),
     min_args=1,

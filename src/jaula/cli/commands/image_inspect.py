@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Options
+from jaula.cli.images import platform
 from jaula.cli.main import Settings
 from jaula.cli.output import inspect
 
 
 def run(options: Options) -> int:
     """Print the documents of the images."""
-    client = Client(Settings.host)
+    client, query = Client(Settings.host), platform.query(options)
     return inspect.show(
         options.arguments,
         options.text("format"),
-        lambda name: client.get(f"/images/{quote(name, '/:@')}/json"),
+        lambda name: client.get(f"/images/{quote(name, '/:@')}/json", query),
     )
 
 
@@ -22,7 +23,13 @@ COMMAND = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
     "Display detailed information on one or more images",
     run,
-    flags=(inspect.FORMAT,),
+    flags=(
+        inspect.FORMAT,
+        platform.flag(
+            "Inspect a specific platform of the multi-platform image. 'os[/arch[/variant]]': "
+            "Explicit platform (eg. linux/amd64)"
+        ),
+    ),
     min_args=1,
     description="Prints Docker's document of each image as JSON, or the output of a template.",
     examples=(("Inspect an image", "jaula image inspect busybox"),),

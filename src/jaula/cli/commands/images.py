@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import UsageError
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
@@ -23,6 +24,8 @@ def run(options: Options) -> int:
     conditions = options.texts("filter")
     if options.arguments:
         conditions.append("reference=" + options.arguments[0])
+    if options.on("tree"):
+        return _tree(options, conditions)
     query = (
         ("all", options.on("all")),
         ("filters", filters(conditions)),
@@ -57,6 +60,26 @@ def run(options: Options) -> int:
         "VirtualSize": ("SIZE", lambda row: units.human_size(row["Size"])),
     }  # fmt: skip
     output_list.show(rows, columns, default, output_format)
+    return 0
+
+
+def _tree(options: Options, conditions: list[str]) -> int:
+    """Print each image with its platforms.
+
+    :raises UsageError: when another flag changes the table.
+    """
+    from jaula.cli.images.tree import render
+    from jaula.cli.output.terminal import size
+
+    for name in ("quiet", "no-trunc", "digests", "format"):
+        if options.is_set(name):
+            raise UsageError(f"--{name} is not yet supported with --tree", status=1)
+    query = (("all", options.on("all")), ("filters", filters(conditions)), ("manifests", True))
+    images = Client(Settings.host).get("/images/json", query) or []
+    if not options.on("all") and not any(text.startswith("dangling=") for text in conditions):
+        images = [image for image in images if image.get("RepoTags")]
+    for line in render(images, size(1)[1]):
+        print(line)
     return 0
 
 
@@ -105,10 +128,14 @@ COMMAND = Command(
         ),
         Flag("no-trunc", "", "bool", "Don't truncate output"),
         Flag("quiet", "q", "bool", "Only show image IDs"),
+        Flag("tree", "", "bool", "List multi-platform images as a tree"),
     ),
     max_args=1,
     description="Lists the images in the engine, the newest first.",
-    examples=(("Untagged images", "jaula images -f dangling=true"),),
+    examples=(
+        ("Untagged images", "jaula images -f dangling=true"),
+        ("The platforms of each image", "jaula images --tree"),
+    ),
     see_also=("load", "pull", "rmi", "history", "image bootstrap"),
     completes="image",
 )

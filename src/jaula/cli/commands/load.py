@@ -7,13 +7,13 @@ import sys
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError
-from jaula.cli.images import pull
+from jaula.cli.images import platform, pull
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import decode_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
 CHUNK = 1 << 18  # bytes of one read
@@ -26,16 +26,22 @@ def run(options: Options) -> int:
         raise CliError("requested load from stdin, but stdin is empty")
     client = Client(Settings.host)
     with open(path or 0, "rb", buffering=0, closefd=bool(path)) as archive:
-        send(client, archive, quiet=options.on("quiet"))
+        send(client, archive, quiet=options.on("quiet"), platforms=platform.queries(options))
     return 0
 
 
-def send(client: Client, archive: BinaryIO, *, quiet: bool = False) -> None:
-    """POST an archive to the engine.
+def send(
+    client: Client,
+    archive: BinaryIO,
+    *,
+    quiet: bool = False,
+    platforms: Sequence[tuple[str, str]] = (),
+) -> None:
+    """POST an archive to the engine. ``platforms`` are parameters of the request.
 
     :raises CliError: when the engine refuses it.
     """
-    query = (("quiet", "1" if quiet or not sys.stdout.isatty() else "0"),)
+    query = (("quiet", "1" if quiet or not sys.stdout.isatty() else "0"), *platforms)
     response = client.upload("/images/load", query, chunks(archive))
     pull.show_progress(decode_lines(response.chunks()), sys.stdout)
 
@@ -54,12 +60,17 @@ COMMAND = Command(
         Flag(
             "input", "i", "string", "Read from tar archive file, instead of STDIN", completes="file"
         ),
+        platform.flag(
+            "Load only the given platform(s). Formatted as a comma-separated list of "
+            '"os[/arch[/variant]]" (e.g., "linux/amd64,linux/arm64/v8")',
+            "list",
+        ),
         Flag("quiet", "q", "bool", "Suppress the load output"),
     ),
     max_args=0,
     description=(
         "Reads an archive of docker save, jaula save or skopeo (docker-archive: and "
-        "oci-archive:), compressed or not."
+        "oci-archive:), compressed or not. All platforms of an archive are kept."
     ),
     examples=(("Load an image from another host", "ssh host jaula save web | jaula load"),),
     see_also=("save", "import", "images"),

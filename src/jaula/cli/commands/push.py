@@ -6,24 +6,61 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.images import content_trust, pull, registry_auth
+from jaula.cli.images import content_trust, platform, pull, registry_auth
 from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
 
 
 def run(options: Options) -> int:
     """Push the image; with ``--all-tags`` every tag of its repository."""
     image, all_tags = pull.repository_or_tag(options)
     name, tag = pull.split_reference(image)
+    chosen = platform.query(options)
+    if chosen:
+        _note(
+            "Using --platform pushes only the specified platform manifest of a multi-platform image"
+            " index.\nOther components, like attestations, will not be included.\n"
+            "To push the complete multi-platform image, remove the --platform flag.\n"
+        )
     messages = Client(Settings.host).lines(
         "POST",
         f"/images/{quote(name, '/:')}/push",
-        (("tag", "" if all_tags else tag),),
+        (("tag", "" if all_tags else tag), *chosen),
         registry_auth.headers(image),
     )
-    pull.show_progress(messages, sys.stdout, quiet=options.on("quiet"))
+    notes: list[str] = []
+    pull.show_progress(_watched(messages, notes), sys.stdout, quiet=options.on("quiet"))
     if options.on("quiet"):
         print(image if all_tags else pull.with_tag(image))
+    for note in notes:
+        _note(note)
     return 0
+
+
+def _watched(messages: Iterable[dict[str, Any]], notes: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the messages, and add a note for each index that was not pushed as a whole."""
+    for message in messages:
+        aux = message.get("aux") or {}
+        if aux.get("manifestPushedInsteadOfIndex"):
+            notes.append(
+                "Not all multiplatform-content is present and only the available single-platform "
+                "image was pushed\n"
+                f"{aux['originalIndex']['digest']} -> {aux['selectedManifest']['digest']}"
+            )
+        yield message
+
+
+def _note(text: str) -> None:
+    """Print a note as Docker prints it."""
+    header = " Info -> "
+    first, *rest = text.split("\n")
+    print(f"\n{header}{first}")
+    for line in rest:
+        print(" " * len(header) + line)
 
 
 COMMAND = Command(
@@ -33,14 +70,19 @@ COMMAND = Command(
     flags=(
         Flag("all-tags", "a", "bool", "Push all tags of an image to the repository"),
         content_trust.FLAG,
+        platform.flag(
+            "Push a platform-specific manifest as a single-platform image to the registry. Image "
+            "index won't be pushed, meaning that other manifests, including attestations won't be "
+            "preserved. 'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)"
+        ),
         Flag("quiet", "q", "bool", "Suppress verbose output"),
     ),
     min_args=1,
     max_args=1,
     description=(
         "Uploads the layers that the registry does not have, then the manifest. A pulled image "
-        "is pushed unchanged, under the same digest. The layers of a loaded or imported image "
-        "are compressed first."
+        "is pushed unchanged, under the same digest, with its index if the engine has all of it. "
+        "The layers of a loaded or imported image are compressed first."
     ),
     examples=(("Push a tag", "jaula push registry.example.com/team/web:1.0"),),
     see_also=("pull", "login", "tag"),

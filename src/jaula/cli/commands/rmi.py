@@ -5,13 +5,18 @@ from __future__ import annotations
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.for_each import each
+from jaula.cli.images import platform
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Remove the images; print each untagged name and deleted layer."""
     client = Client(Settings.host)
-    query = (("force", options.on("force")), ("noprune", options.on("no-prune")))
+    query = (
+        ("force", options.on("force")),
+        ("noprune", options.on("no-prune")),
+        *platform.queries(options, "platforms"),
+    )
 
     def remove(name: str) -> None:
         for row in client.document("DELETE", f"/images/{quote(name, '/:@')}", query) or ():
@@ -28,6 +33,11 @@ COMMAND = Command(
     flags=(
         Flag("force", "f", "bool", "Force removal of the image"),
         Flag("no-prune", "", "bool", "Do not delete untagged parents"),
+        platform.flag(
+            'Remove only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., '
+            '"linux/amd64")',
+            "list",
+        ),
     ),
     min_args=1,
     description=(

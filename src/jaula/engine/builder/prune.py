@@ -34,7 +34,7 @@ def usage(
     images: ImageStore,
 ) -> list[Document]:
     """Return Docker's documents of all entries, least recently used first. Safe in any thread."""
-    image_layers = _layers_of_images(images)
+    image_layers = images.named_layers()
     counted: set[str] = set()
     documents = []
     for key, step in sorted(cache.all(), key=lambda pair: (pair[1].used_at, pair[0])):
@@ -70,11 +70,9 @@ def _directory_document(id: str, description: str, kind: str, size: int, used: s
     }
 
 
-def _layers_of_images(images: ImageStore) -> set[str]:
-    return {layer for image in images.list() for layer in image.layers}
-
-
-def _step_document(key: str, step: BuildStep, image_layers: set[str], *, counted: bool) -> Document:
+def _step_document(
+    key: str, step: BuildStep, image_layers: frozenset[str], *, counted: bool
+) -> Document:
     """Return the document of a step; ``counted`` means that another step has the same layer."""
     return {
         "ID": key,
@@ -120,7 +118,7 @@ async def prune(
         if gone:
             removed.append(document["ID"])
             left -= 0 if document["Shared"] else document["Size"]
-    kept = _layer_sizes(cache).keys() | _layers_of_images(images)
+    kept = _layer_sizes(cache).keys() | images.named_layers()
     freed += sum(size for layer, size in before.items() if layer not in kept)
     await in_thread(images.collect)
     return {"CachesDeleted": removed or None, "SpaceReclaimed": freed}

@@ -23,9 +23,8 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build import context
 from jaula.images.build.dockerfile.stage_graph import Origin, Source
 from jaula.images.build.sources import Tree
-from jaula.images.platform import host
+from jaula.images.platform import host, parse_platform
 from jaula.images.reference import parse
-from jaula.images.registry import manifest
 from jaula.spec.image import Platform
 from jaula.storage.trees import open_directory
 from jaula.tasks import awaited_task
@@ -325,7 +324,7 @@ async def fetch_context(
 
 def requested_platform(text: str) -> Platform:
     """Parse a platform such as ``linux/arm64``; empty means the platform of this host."""
-    return manifest.parse_platform(text or None) or host()
+    return parse_platform(text or None) or host()
 
 
 async def find_image(
@@ -344,10 +343,10 @@ async def find_image(
     :raises NotFound: when neither the store nor the registry has it.
     :raises ImageRefused: when the operator's image policy does not allow it as a base.
     """
+    wanted = parse_platform(platform or None)
     if not pull:
         try:
-            image = services.images.resolve(name)
-            manifest.check_platform(manifest.parse_platform(platform or None), image.platform, name)
+            image = services.images.resolve(name, wanted)
         except NotFound:
             pass
         else:
@@ -362,7 +361,7 @@ async def find_image(
     except JaulaError as error:
         error.message = f"cannot pull image {name}: {error.message}"
         raise
-    return services.images.resolve(name)
+    return services.images.resolve(name, wanted)
 
 
 def state_of_image(services: Services, image: Image) -> ImageState:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform as host_platform
 import posixpath
 import shutil
 import time
@@ -35,19 +34,18 @@ from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, resource_error
-from jaula.images.registry import manifest
+from jaula.images import platform as platforms
 from jaula.network import etc_files
 from jaula.spec import signals, units
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_params import ContainerCreated
 from jaula.spec.decode import Empty
-from jaula.spec.image import ImageConfig
+from jaula.spec.image import ImageConfig, Platform
 from jaula.state.records import ContainerRecord, ResolvedRequest
 
 if TYPE_CHECKING:
     from jaula.images.store.catalog import Image
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
 _HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
 
 
@@ -100,7 +98,8 @@ async def create(
     body = with_keep_id_user(body, owner, rootless=services.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
-    image = _find_image(services, body.image)
+    wanted = platforms.parse_platform(platform)
+    image = _find_image(services, body.image, wanted)
     config = ImageConfig() if isinstance(image, NotFound) else image.config
     merged = merge_image_config(body, config)
     merged = msgspec.structs.replace(merged, host_config=_with_ids(services, merged.host_config))
@@ -112,17 +111,15 @@ async def create(
     bounds = authorize(resolved)
     _check_containers(services, resolved)
     resolved, merged = mount.resolve_references(services, resolved, merged)
-    _check_platform(platform, body.image)
     if name:
         name = check_name(name)
         services.container_store.check_free(name)
     if isinstance(image, NotFound):
         raise image
-    manifest.check_platform(manifest.parse_platform(platform), image.platform, body.image)
     services.image_policy.check_run(image, body.image)
     networks = _networks(services, merged)
     container_id = new_id()
-    warnings = check(services, merged, resolved)
+    warnings = (*_platform_warnings(image, wanted), *check(services, merged, resolved))
     unique_name = name or random_name(services.container_store.names)
     services.container_store.reserve(unique_name, container_id)
     lease = services.images.lease()
@@ -300,27 +297,6 @@ def _check_network_mode(body: ContainerCreate) -> None:
             raise InvalidRequest(f"conflicting options: {what}")
 
 
-def _check_platform(platform: str | None, image: str) -> None:
-    if not platform:
-        return
-    for part in platform.split("/"):
-        if not part.isascii() or not part.replace("-", "").replace("_", "").isalnum():
-            raise InvalidRequest(
-                f'"{part[:80]}" is an invalid component of "{platform[:80]}"',
-                hint="write OS[/ARCHITECTURE[/VARIANT]]",
-            )
-    machine = host_platform.machine()
-    host = _ARCHITECTURES.get(machine, machine)
-    system, _, architecture = platform.partition("/")
-    if system != "linux" or (
-        architecture and architecture.partition("/")[0] not in (host, machine)
-    ):
-        raise NotFound(
-            f"image with reference {image} was found but does not match the specified platform:"
-            f" wanted {platform}, actual: linux/{host}"
-        )
-
-
 def _with_ids(services: Services, host: HostConfig) -> HostConfig:
     """Return the request with container ids in its modes and the name of the runtime.
 
@@ -364,9 +340,21 @@ def _check_containers(services: Services, resolved: ResolvedRequest) -> None:
             raise InvalidRequest(error.message) from None
 
 
-def _find_image(services: Services, ref: str) -> Image | NotFound:
+def _platform_warnings(image: Image, wanted: Platform | None) -> list[str]:
+    """Return Docker's warning about an image for another platform that no request named."""
+    if wanted is not None or not image.platform.architecture or platforms.runs_here(image.platform):
+        return []
+    actual, host = map(platforms.format_platform, (image.platform, platforms.host()))
+    warning = (
+        f"The requested image's platform ({actual}) does not match the detected host platform "
+        f"({host}) and no specific platform was requested"
+    )
+    return [warning]
+
+
+def _find_image(services: Services, ref: str, platform: Platform | None) -> Image | NotFound:
     try:
-        return services.images.resolve(ref)
+        return services.images.resolve(ref, platform)
     except NotFound as error:
         return error
 

@@ -57,7 +57,7 @@ def summary(
 def _image_name(services: Services, record: ContainerRecord) -> str:
     """Return the name from the request, or the id if the name refers to another image now."""
     try:
-        if services.images.resolve(record.body.image).id == record.image:
+        if record.image in services.images.ids_with(services.images.resolve(record.body.image).id):
             return record.body.image
     except (CorruptState, NotFound):
         pass  # the image is damaged, removed or renamed: the id identifies it

@@ -49,7 +49,8 @@ def _incomplete_image(store: ImageStore, image: Image) -> Iterator[Problem]:
             image = store.pin(lease, image.id)
         except NotFound:
             return  # removed meanwhile
-        yield from _missing_parts(store, image)
+        for each in store.together(image):
+            yield from _missing_parts(store, each)
 
 
 def _missing_parts(store: ImageStore, image: Image) -> Iterator[Problem]:

@@ -144,7 +144,7 @@ class Fsck:
         ]
         if users:
             raise CorruptState(f"containers run on it: {', '.join(users)}", hint="stop them first")
-        for blob, diff_id in store_repair.layer_pairs(self._services.images, image.manifest):
+        for blob, diff_id in store_repair.layer_pairs(self._services.images, image.target):
             if diff_id == layer:
                 store_repair.unpack(self._services.images, blob.digest, layer)
                 return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.client import RegistryClient
     from jaula.images.store.quota import Quota
+    from jaula.spec.image import Platform
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -68,12 +69,12 @@ class RegistryService:
         :raises NotFound: when the registry does not have it.
         :raises Unreachable: when the registry does not answer.
         """
-        from jaula.images.registry import manifest as registry_manifest
+        from jaula.images.platform import parse_platform
         from jaula.images.registry.cancellation import Cancellation
         from jaula.images.registry.pull import pull, pull_all
 
         reference, all_tags = _parse_reference(name, tag)
-        requested = registry_manifest.parse_platform(platform)
+        requested = parse_platform(platform)
         credentials = credentials_for(auth, reference.domain)
         cancel, client = Cancellation(), self.client
 
@@ -88,9 +89,16 @@ class RegistryService:
         self._services.events.emit("image", "pull", pulled, {"name": reference.repository})
 
     async def push(
-        self, name: str, tag: str, auth: RegistryAuth | None, quota: Quota
+        self,
+        name: str,
+        tag: str,
+        auth: RegistryAuth | None,
+        quota: Quota,
+        platform: Platform | None = None,
     ) -> AsyncIterator[Document]:
         """Push an image, or every tag of a repository; yield Docker's messages.
+
+        Of an index it is the image for ``platform``, or the whole index if it is stored.
 
         :raises InvalidRequest: when the reference has a digest.
         """
@@ -107,7 +115,7 @@ class RegistryService:
 
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(reference):
-                push(client, reference, credentials, emit, cancel, quota)
+                push(client, reference, credentials, emit, cancel, quota, platform)
 
         async for message in produce(work, abandon=cancel.cancel):
             yield message

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image, RemovalResult
+    from jaula.spec.image import Platform
 
+Names = list[str]
 Document = dict[str, Any]
 Documents = list[Document]
 
@@ -36,36 +39,110 @@ class Images:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def list(self, *, all: bool, filters: Filters, digests: bool) -> Documents:
+    def list(
+        self,
+        *,
+        all: bool,
+        filters: Filters,
+        digests: bool,
+        manifests: bool = False,
+        identity: bool = False,
+    ) -> Documents:
         """Return Docker's summaries, newest first.
+
+        With ``manifests`` they have the manifests of each image, and with ``identity`` also their
+        identity.
 
         :raises InvalidRequest: when a filter is not known.
         """
-        users: dict[str, int] = {}
-        for container in self._services.container_store:
-            for image in set(container.record.images):
-                users[image] = users.get(image, 0) + 1
+        users = self._users()
         images = self._services.images.list()
         selected = [i for i in images if matches_filters(i, filters, self._services)]
         patterns = filters.get("reference", ())
-        return [self._summary(image, users.get(image.id, 0), patterns) for image in selected]
+        documents = [self._summary(image, users, patterns) for image in selected]
+        if manifests or identity:
+            for image, document in zip(selected, documents, strict=True):
+                document["Manifests"] = self._manifests(image, users, identity=identity)
+        return documents
 
-    def _summary(self, image: Image, containers: int, patterns: Sequence[str] = ()) -> Document:
+    def _users(self) -> dict[str, Names]:
+        """Return the ids of containers by the id of their image."""
+        users: dict[str, Names] = {}
+        for container in self._services.container_store:
+            for image in dict.fromkeys(container.record.images):
+                users.setdefault(image, []).append(container.id)
+        return users
+
+    def _summary(
+        self, image: Image, users: Mapping[str, Names], patterns: Sequence[str] = ()
+    ) -> Document:
+        store = self._services.images
+        together = store.ids_with(image.id)
         return {
             "Id": image.id,
             "ParentId": "",
             "RepoTags": matching(image.names, patterns) if patterns else list(image.names),
             "RepoDigests": list(image.digests),
             "Created": seconds(image.created),
-            "Size": image.size,
+            "Size": store.unpacked_size(image),
             "SharedSize": -1,
             "Labels": dict(image.config.labels),
-            "Containers": containers,
+            "Containers": sum(len(users.get(id, ())) for id in together),
+            "Descriptor": msgspec.to_builtins(store.descriptor(image)),
         }
 
-    def inspect(self, ref: str) -> Document:
-        """Return Docker's document of one image."""
-        image = self._services.images.resolve(ref)
+    def _manifests(
+        self, image: Image, users: Mapping[str, Names], *, identity: bool = False
+    ) -> Documents:
+        from jaula.engine.images import manifests
+
+        store, policy = self._services.images, self._services.image_policy
+        identities = {}
+        if identity:
+            known = {
+                each.manifest: manifests.identity(policy, each) for each in store.images(image)
+            }
+            identities = {manifest: document for manifest, document in known.items() if document}
+        return manifests.summaries(store, image, users, identities)
+
+    async def attestations(
+        self, ref: str, platform: Platform | None, types: Sequence[str], *, statement: bool
+    ) -> Documents:
+        """Return the in-toto statements about an image.
+
+        :raises NotFound: when the image does not exist, or not for the platform.
+        """
+        from jaula.engine.images import manifests
+
+        store = self._services.images
+        return await asyncio.to_thread(
+            manifests.attestations, store, ref, platform, types, statement=statement
+        )
+
+    def inspect(
+        self,
+        ref: str,
+        platform: Platform | None = None,
+        *,
+        manifests: bool = False,
+        identity: bool = False,
+    ) -> Document:
+        """Return Docker's document of one image, of an index the one for ``platform``.
+
+        With ``manifests`` it has the manifests of the image, with ``identity`` its identity.
+        """
+        image = self._services.images.resolve(ref, platform)
+        more: Document = {}
+        if manifests:
+            more["Manifests"] = self._manifests(image, self._users())
+        if identity:
+            from jaula.engine.images.manifests import identity as identity_of
+
+            if known := identity_of(self._services.image_policy, image):
+                more["Identity"] = known
+        return self._document(image) | more
+
+    def _document(self, image: Image) -> Document:
         document = image.document
         config: Document = msgspec.to_builtins(image.config)
         config = _ABSENT_FIELDS | config
@@ -80,16 +157,18 @@ class Images:
             "Author": document.author,
             "Config": config,
             "Architecture": document.architecture,
+            **({"Variant": document.variant} if document.variant else {}),
             "Os": document.os or "linux",
             "Size": image.size,
             "GraphDriver": {"Name": self._services.snapshots.name, "Data": None},
             "RootFS": {"Type": "layers", "Layers": list(image.layers)},
             "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
             "Owner": self._services.images.owner_of(image.id),
+            "Descriptor": msgspec.to_builtins(self._services.images.descriptor(image)),
         }
 
-    def history(self, ref: str) -> Documents:
-        """Return the history of an image, newest step first."""
+    def history(self, ref: str, platform: Platform | None = None) -> Documents:
+        """Return the history of an image, newest step first; of an index that for ``platform``."""
         return [
             {
                 "Id": item.id,
@@ -99,7 +178,7 @@ class Images:
                 "Size": item.size,
                 "Comment": item.comment,
             }
-            for item in self._services.images.history(ref)
+            for item in self._services.images.history(ref, platform)
         ]
 
     async def tag(self, ref: str, repo: str, tag: str) -> None:
@@ -108,12 +187,30 @@ class Images:
         image = self._services.images.tag(ref, name)
         self._services.events.emit("image", "tag", image.id, {"name": name})
 
-    async def remove(self, ref: str, *, force: bool, noprune: bool) -> Documents:
+    async def remove(
+        self, ref: str, *, force: bool, noprune: bool, platforms: Sequence[Platform] = ()
+    ) -> Documents:
         """Remove a tag of an image, or with its last tag the image.
+
+        With ``platforms``, only the images for these are removed from the index.
 
         :raises Conflict: when a container uses it.
         """
+        if platforms:
+            return [dict(step) for step in await self._remove_platforms(ref, platforms)]
         return [dict(step) for step in await self._remove(ref, force=force)]
+
+    async def _remove_platforms(self, ref: str, platforms: Sequence[Platform]) -> RemovalResult:
+        store = self._services.images
+        image = store.resolve(ref)
+        users = self._users()
+
+        def in_use(id: str) -> str | None:
+            return f"container {users[id][0][:12]} is using it" if id in users else None
+
+        result = await asyncio.to_thread(store.remove_platforms, ref, platforms, in_use=in_use)
+        self._services.events.emit("image", "delete", image.id, {"name": ref})
+        return result
 
     async def _remove(self, ref: str, *, force: bool) -> RemovalResult:
         try:
@@ -121,8 +218,9 @@ class Images:
         except CorruptState:
             return await asyncio.to_thread(self._services.images.remove, ref)
         in_use = None
+        together = self._services.images.ids_with(image.id)
         for container in self._services.container_store:
-            if image.id not in container.record.images:
+            if together.isdisjoint(container.record.images):
                 continue
             if container.record.status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING):
                 in_use = f"image is being used by running container {container.id[:12]}"
@@ -141,9 +239,14 @@ class Images:
         return result
 
     async def load(
-        self, stream: AsyncIterator[bytes], *, quiet: bool, quota: Quota
+        self,
+        stream: AsyncIterator[bytes],
+        *,
+        quiet: bool,
+        quota: Quota,
+        platforms: Sequence[Platform] = (),
     ) -> AsyncIterator[Document]:
-        """Load images from an archive; yield Docker's messages.
+        """Load images from an archive, all or those for ``platforms``; yield Docker's messages.
 
         :raises NotAuthorized: when the quota does not allow the images.
         """
@@ -152,7 +255,15 @@ class Images:
         store, gate = self._services.images, self._services.image_policy
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
-            for message in load(store, file, quiet=quiet, admit=gate.check_load, quota=quota):
+            messages = load(
+                store,
+                file,
+                quiet=quiet,
+                admit=gate.check_load,
+                quota=quota,
+                platforms=platforms,
+            )
+            for message in messages:
                 emit(dict(message))
 
         async for message in consume(stream, work):
@@ -166,15 +277,19 @@ class Images:
                 self._services.events.emit("image", "load", loaded, {"name": name})
             yield message
 
-    async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
-        """Yield an archive of images."""
+    async def save(
+        self, names: Sequence[str], platforms: Sequence[Platform] = ()
+    ) -> AsyncIterator[bytes]:
+        """Yield an archive of images, with all platforms of an index or with ``platforms``."""
         from jaula.images.archive.save import save
 
         store = self._services.images
         ids = [store.resolve(name).id for name in names]
+        for name, platform in product(names, platforms):
+            store.resolve(name, platform)  # a missing one is an error before the first byte
 
         def work(emit: Callable[[bytes], None]) -> None:
-            save(store, names, lambda data: emit(bytes(data)))
+            save(store, names, lambda data: emit(bytes(data)), platforms)
 
         for image_id, name in zip(ids, names, strict=True):
             self._services.events.emit("image", "save", image_id, {"name": name})
@@ -188,6 +303,7 @@ class Images:
         tag: str,
         changes: Sequence[str],
         message: str,
+        platform: Platform | None,
         quota: Quota,
     ) -> AsyncIterator[Document]:
         """Create an image from the tar of a root file system.
@@ -200,7 +316,9 @@ class Images:
         name = f"{repo}:{tag}" if repo and tag else repo or None
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
-            image = import_tar(store, file, name, changes, message=message, quota=quota)
+            image = import_tar(
+                store, file, name, changes, message=message, platform=platform, quota=quota
+            )
             emit({"status": image.id})
 
         async for document in consume(stream, work):
@@ -217,7 +335,8 @@ class Images:
         deleted: Documents = []
         freed = 0
         for image in self._services.images.list():
-            if image.id in used or (dangling and image.names):
+            in_use = not used.isdisjoint(self._services.images.ids_with(image.id))
+            if in_use or (dangling and image.names):
                 continue
             if not prune_selects(filters, image.config.labels, seconds(image.created)):
                 continue

@@ -94,8 +94,7 @@ class TrustService:
             image = Descriptor(manifest.media_type, manifest.digest, len(manifest.data))
             signature = Signature(body.payload, body.signature)
             trust_referrers.add(source, image, signature, cancel, referring=body.referring)
-            if manifest.digest in self._services.images.manifests():
-                self._services.image_policy.fetch_signatures(source, manifest.digest, name, cancel)
+            self._services.image_policy.fetch_signatures(source, manifest, name, cancel)
             return {"Descriptor": _descriptor(manifest)}
 
         return await in_cancellable_thread(work)

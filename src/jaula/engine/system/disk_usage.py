@@ -36,8 +36,8 @@ class ImageUsage:
         self._sizes = {content: self._size(*content) for content in self._users}
 
     def _of(self, image: Image) -> set[tuple[str, str]]:
-        blobs = {("blob", digest) for digest in self._store.blobs_with(image)}
-        return blobs | {("layer", layer) for layer in image.layers}
+        parts = self._store.parts(image)
+        return {("blob", d) for d in parts.blobs} | {("layer", layer) for layer in parts.layers}
 
     def _size(self, kind: str, digest: str) -> int:
         if kind == "layer":
@@ -62,7 +62,8 @@ class ImageUsage:
 
         ``used`` are ids of images in use, ``held`` digests that stay for another reason.
         """
-        kept = {content for image in used for content in self._contents.get(image, ())}
+        together = {id for image in used for id in self._store.ids_with(image)}
+        kept = {content for image in together for content in self._contents.get(image, ())}
         return sum(
             size
             for content, size in self._sizes.items()

@@ -20,6 +20,7 @@ from jaula.spec.image import (
     History,
     ImageConfig,
     ImageDocument,
+    Platform,
     RootFS,
     encode,
 )
@@ -35,12 +36,12 @@ def import_tar(
     changes: Sequence[str] = (),
     *,
     message: str = "",
-    platform: str = "",
+    platform: Platform | None = None,
     quota: Quota | None = None,
 ) -> Image:
     """Create an image from the content of an archive. Without ``ref`` it has no name.
 
-    ``quota`` is checked before the image is named.
+    It is for ``platform``, or for this machine. ``quota`` is checked before the image is named.
 
     On an error no part of the image stays in the store.
 
@@ -68,17 +69,17 @@ def import_tar(
         store.collect()
 
 
-def _describe(diff_id: str, config: ImageConfig, message: str, platform: str) -> ImageDocument:
+def _describe(
+    diff_id: str, config: ImageConfig, message: str, platform: Platform | None
+) -> ImageDocument:
     seconds = time.time()
     created = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
     created = created.replace("+00:00", "Z")
-    default = host()
-    os_name, _, rest = platform.partition("/")
-    architecture, _, variant = rest.partition("/")
+    stated = platform or host()
     return ImageDocument(
-        architecture=architecture or default.architecture,
-        os=os_name or default.os,
-        variant=variant if architecture else default.variant,
+        architecture=stated.architecture,
+        os=stated.os,
+        variant=stated.variant,
         created=created,
         comment=message,
         config=config,

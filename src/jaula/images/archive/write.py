@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from jaula.images.platform import host
 from jaula.images.reference import parse
 from jaula.spec.image import (
@@ -33,7 +35,7 @@ from jaula.spec.image import (
 from jaula.storage.tar.entry import DIRECTORY
 from jaula.storage.tar.writer import Sink, TarWriter, new_entry
 
-__all__ = ["PATH", "Sink", "write_archive", "write_image"]
+__all__ = ["PATH", "ArchivedIndex", "Sink", "write_archive", "write_image"]
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -87,6 +89,20 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
+class ArchivedIndex(msgspec.Struct, frozen=True):
+    """An index to write unchanged, with blobs that are written as they are stored.
+
+    ``blobs`` are digests and sizes in bytes, the index among them. ``config`` and ``layers`` are
+    the blobs of the image that stands for it in Docker's format, which has one image for a name.
+    """
+
+    descriptor: Descriptor
+    blobs: tuple[tuple[str, int], ...]
+    config: str
+    layers: tuple[str, ...]
+    names: tuple[str, ...]
+
+
 class _Blobs:
     """The blobs of an archive, each written once, in the order of the calls."""
 
@@ -112,15 +128,32 @@ def blob_name(digest: str) -> str:
     return "blobs/sha256/" + digest.removeprefix("sha256:")
 
 
+def _named(descriptor: Descriptor, names: Sequence[str]) -> list[Descriptor]:
+    """Return a descriptor for each name, or one without a name."""
+    annotations = [
+        {REF_NAME: str(name), "io.containerd.image.name": name.canonical}
+        for name in map(parse, names)
+    ]
+    return [msgspec.structs.replace(descriptor, annotations=each) for each in annotations or [{}]]
+
+
+def _listed(config: str, names: Sequence[str], layers: Sequence[str]) -> ArchiveImage:
+    """Return the entry of an image in ``manifest.json``."""
+    tags = tuple(str(parse(name)) for name in names)
+    return ArchiveImage(blob_name(config), tags, tuple(map(blob_name, layers)))
+
+
 def write_archive(
     sink: Sink,
     images: Sequence[tuple[bytes, Sequence[tuple[str, int]], Sequence[str]]],
     layer: Callable[[str], Iterable[bytes]],
+    indexes: Sequence[ArchivedIndex] = (),
+    blob: Callable[[str], Iterable[bytes]] = lambda digest: (),
 ) -> None:
     """Write images to ``sink``, each as its configuration, its layers and its names.
 
     A layer is ``(diff id, size)``, the size in bytes. ``layer`` returns the uncompressed bytes of a
-    layer by diff id.
+    layer by diff id. ``indexes`` are written after the images; ``blob`` returns a blob of them.
     """
     writer = TarWriter(sink)
     blobs = _Blobs(writer)
@@ -137,23 +170,13 @@ def write_archive(
             )
         )
         digest = blobs.document(manifest)
-        references = [parse(name) for name in names]
-        descriptors += [
-            Descriptor(
-                MANIFEST,
-                digest,
-                len(manifest),
-                annotations={REF_NAME: str(name), "io.containerd.image.name": name.canonical},
-            )
-            for name in references
-        ] or [Descriptor(MANIFEST, digest, len(manifest))]
-        listed.append(
-            ArchiveImage(
-                blob_name(config),
-                tuple(str(name) for name in references),
-                tuple(blob_name(digest) for digest, _ in layers),
-            )
-        )
+        descriptors += _named(Descriptor(MANIFEST, digest, len(manifest)), names)
+        listed.append(_listed(config, names, [digest for digest, _ in layers]))
+    for index in indexes:
+        for digest, size in index.blobs:
+            blobs.add(digest, size, blob(digest))
+        descriptors += _named(index.descriptor, index.names)
+        listed.append(_listed(index.config, index.names, index.layers))
     for name, data in (
         ("index.json", encode(Index(manifests=tuple(descriptors)))),
         ("manifest.json", encode(tuple(listed))),

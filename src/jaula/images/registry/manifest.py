@@ -9,12 +9,11 @@ anything is parsed.
 from __future__ import annotations
 
 import hashlib
-import re
 
 import msgspec
 
-from jaula.errors import InvalidRequest, NotFound, Unsupported
-from jaula.images.platform import format_platform, select
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.images.platform import select
 from jaula.spec.image import (
     CONFIG,
     DOCKER_CONFIG,
@@ -29,7 +28,6 @@ from jaula.spec.image import (
     decode,
 )
 
-_PLATFORM_PART = re.compile(r"[a-z0-9_-]{1,40}", re.ASCII)
 ACCEPTED = ", ".join(sorted(MANIFESTS | INDEXES))
 
 
@@ -138,41 +136,6 @@ def select_manifest(document: Document, platform: Platform | None) -> Descriptor
             "which is not a manifest"
         )
     return selected
-
-
-def parse_platform(text: str | None) -> Platform | None:
-    """Parse ``os/architecture[/variant]`` or an architecture alone.
-
-    :raises InvalidRequest: if ``text`` is not a valid platform.
-    """
-    if not text:
-        return None
-    parts = text.lower().split("/")
-    if len(parts) > 3 or not all(_PLATFORM_PART.fullmatch(part) for part in parts):
-        raise InvalidRequest(f'"{text[:80]}" is an invalid platform', hint="use os/arch[/variant]")
-    os_name = parts[0] if len(parts) > 1 or parts[0] == "linux" else "linux"
-    names = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
-    architecture = parts[1] if len(parts) > 1 else ("" if parts[0] == "linux" else parts[0])
-    if not architecture:
-        return None
-    variant = parts[2] if len(parts) > 2 else ""
-    return Platform(names.get(architecture, architecture), os_name, variant)
-
-
-def check_platform(requested: Platform | None, actual: Platform, reference: str) -> None:
-    """Check that an image has the requested platform.
-
-    :raises NotFound: in Docker's words, if it does not.
-    """
-    if requested is None or not actual.architecture:
-        return
-    same = (requested.os, requested.architecture) == (actual.os, actual.architecture)
-    if same and requested.variant in ("", actual.variant or requested.variant):
-        return
-    raise NotFound(
-        f"image with reference {reference} was found but does not match the specified platform: "
-        f"wanted {format_platform(requested)}, actual: {format_platform(actual)}"
-    )
 
 
 def _layer_error(layer: Descriptor) -> str:

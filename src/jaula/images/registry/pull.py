@@ -7,7 +7,9 @@
 3. Fetch the layers that the store lacks, some at a time. A layer is downloaded by one thread into a
    file that another thread unpacks while it grows; both check digests
    (:mod:`jaula.images.registry.transfers`). Pulls that need the same layer share its transfer.
-4. Store the manifest unchanged and give it its names, in one step.
+4. Store the manifest unchanged and give it its names, in one step. If the names refer to an index,
+   the index is stored unchanged too and gets them. Its other images are not fetched. An index that
+   has been stored before keeps the images of other platforms.
 
 Blobs and layers that arrive are pinned until the image has its name. The messages are dockerd's,
 measured at version 26.
@@ -15,12 +17,14 @@ measured at version 26.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import msgspec
 
-from jaula.errors import CorruptState, InvalidRequest, NotFound
+from jaula.errors import CorruptState, InvalidRequest, NotFound, Unsupported
+from jaula.images.platform import check_platform
 from jaula.images.reference import Reference
 from jaula.images.registry import errors
 from jaula.images.registry import manifest as registry_manifest
@@ -37,13 +41,17 @@ from jaula.images.registry.manifest import Document
 from jaula.images.registry.progress import Message, ProgressBoard, status
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.transfers import Transfer, as_jaula_error
+from jaula.images.store.index import walk
 from jaula.images.store.quota import Quota, footprint
-from jaula.images.store.store import Image, ImageStore, check_document, short
-from jaula.spec.image import Descriptor, Platform
+from jaula.images.store.store import Image, ImageStore, Lease, check_document, short
+from jaula.spec.image import Descriptor, Manifest, Platform, decode
 
 Emit = Callable[[Message], None]
 
 _WAKE = 0.5  # seconds between two checks for cancellation
+_ATTESTATIONS_LIMIT = 4  # of one image
+_STATEMENTS_LIMIT = 16  # of one attestation
+_log = logging.getLogger("jaula.images")
 
 
 class _RemoteImage(msgspec.Struct, frozen=True):
@@ -93,7 +101,7 @@ def pull(
     config = _config(client.store, remote.source, manifest.config, cancel)
     document = check_document(config, manifest.config.digest)
     actual = Platform(document.architecture, document.os or "linux", document.variant)
-    registry_manifest.check_platform(platform, actual, name)
+    check_platform(platform, actual, name)
     diff_ids = document.rootfs.diff_ids
     if len(diff_ids) != len(manifest.layers):
         raise InvalidRequest(
@@ -103,13 +111,17 @@ def pull(
     label = reference.digest or reference.tag
     emit({"status": f"Pulling from {reference.path}", "id": label})
     names = {f"{reference.repository}@{remote.named.digest}", name}
-    before = _stored_id(client.store, name)
+    before = _stored(client.store, name)
     pairs = list(zip(manifest.layers, diff_ids, strict=True))
     image = _fetch(client, remote, config, pairs, names, emit, cancel, quota)
     if on_stored is not None:
         on_stored()
     emit(status(f"Digest: {remote.named.digest}"))
-    outcome = "Image is up to date for" if before == image.id else "Downloaded newer image for"
+    current = (remote.named.digest, image.id) in before or (
+        remote.manifest.digest,
+        image.id,
+    ) in before
+    outcome = "Image is up to date for" if current else "Downloaded newer image for"
     emit(status(f"Status: {outcome} {name}"))
     return image
 
@@ -176,11 +188,12 @@ def _resolve(
     raise AssertionError("the last source responds or raises")
 
 
-def _stored_id(store: ImageStore, name: str) -> str | None:
+def _stored(store: ImageStore, name: str) -> set[tuple[str, str]]:
+    """Return the target of a name with the id of each of its images, empty if there is none."""
     try:
-        return store.resolve(name).id
+        return {(image.target, image.id) for image in store.images(store.resolve(name))}
     except (CorruptState, NotFound):
-        return None
+        return set()
 
 
 def _config(
@@ -203,16 +216,49 @@ def _fetch(
     quota: Quota | None,
 ) -> Image:
     store = client.store
-    pins = {remote.manifest.digest, registry_manifest.sha256(config)}
+    named, manifest = remote.named, remote.manifest
+    pins = {named.digest, manifest.digest, registry_manifest.sha256(config)}
     pins.update(*((layer.digest, diff_id) for layer, diff_id in pairs))
     try:
         with store.lease(pins):
             with store.early_writeback():
                 _Layers(client, remote.source, pairs, emit, cancel).fetch()
             store.blobs.put(config)
-            return store.adopt(remote.manifest.data, remote.manifest.media_type, names, quota)
+            if not named.is_index:
+                return store.adopt(manifest.data, manifest.media_type, names, quota)
+            store.blobs.put(manifest.data)
+            with store.lease() as lease:
+                attestations = _attestations(store, remote, lease, cancel)
+                held = (manifest.digest, *attestations)
+                store.adopt_index(named.data, named.media_type, held, names, quota)
+            return store.resolve(manifest.digest)
     finally:
         store.collect()
+
+
+def _attestations(
+    store: ImageStore, remote: _RemoteImage, lease: Lease, cancel: Cancellation
+) -> list[str]:
+    """Fetch the attestations of an image that its index lists, and return their digests.
+
+    One that the registry does not have or that exceeds a limit is left out: the image runs without.
+    """
+    tree = walk(remote.named.data, remote.named.digest, lambda descriptor: None)
+    listed = [e.descriptor for e in tree.entries if e.subject == remote.manifest.digest]
+    fetched = []
+    for descriptor in listed[:_ATTESTATIONS_LIMIT]:
+        try:
+            document = remote.source.manifest(descriptor.digest, cancel)
+            manifest = decode(document.data, Manifest, f"attestation {descriptor.digest}")
+            parts = (manifest.config, *manifest.layers[:_STATEMENTS_LIMIT])
+            lease.pin(descriptor.digest, *(part.digest for part in parts))
+            for part in parts:
+                store.blobs.put(_config(store, remote.source, part, cancel))
+            if len(parts) == 1 + len(manifest.layers):
+                fetched.append(store.blobs.put(document.data))
+        except (RegistryError, InvalidRequest, Unsupported) as error:
+            _log.warning("the attestation %s is not fetched: %s", descriptor.digest, error)
+    return fetched
 
 
 class _Layers:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
+
 from jaula.errors import JaulaError, NotFound
 from jaula.images.reference import Reference, parse
 from jaula.images.registry.auth.token import Credentials
@@ -22,7 +24,7 @@ from jaula.images.registry.upload import Upload, UploadResult
 from jaula.images.registry.worker_pool import WorkerPool
 from jaula.images.store.quota import Quota
 from jaula.images.store.store import Image, ImageStore, Lease, short
-from jaula.spec.image import Descriptor
+from jaula.spec.image import Descriptor, Platform
 
 Emit = Callable[[Message], None]
 _WAKE = 0.5  # seconds between two checks for new messages
@@ -35,8 +37,12 @@ def push(
     emit: Emit,
     cancel: Cancellation,
     quota: Quota | None = None,
+    platform: Platform | None = None,
 ) -> list[UploadResult]:
     """Push the image of a tag, or of every tag of a repository if ``reference`` has none.
+
+    An index is pushed with all that it lists. If the store lacks a part of it, the image for this
+    machine is pushed alone; with ``platform``, the image for that one.
 
     ``quota`` is for an image that another client removes meanwhile, since the push names it again.
 
@@ -44,7 +50,7 @@ def push(
     """
     try:
         with client.store.lease() as lease:
-            return _push_tags(client, reference, credentials, emit, cancel, lease, quota)
+            return _push_tags(client, reference, credentials, emit, cancel, lease, quota, platform)
     finally:
         client.store.collect()  # plain layers that were compressed, or an image removed meanwhile
 
@@ -57,6 +63,7 @@ def _push_tags(
     cancel: Cancellation,
     lease: Lease,
     quota: Quota | None,
+    platform: Platform | None,
 ) -> list[UploadResult]:
     repository = f"{reference.domain}/{reference.path}"
     emit(status(f"The push refers to repository [{repository}]"))
@@ -67,13 +74,37 @@ def _push_tags(
     for tag in tags:
         named = Reference(reference.domain, reference.path, tag)
         try:
-            images.append((tag, client.store.pin(lease, str(named))))
+            client.store.resolve(str(named))
         except NotFound:
             raise NotFound(f"tag does not exist: {named}") from None
+        images.append((tag, client.store.pin(lease, str(named), platform)))
     target = client.repository(reference.domain, reference.path, credentials, cancel)
-    return [
-        _push(client, target, reference, tag, image, emit, cancel, quota) for tag, image in images
-    ]
+    results = []
+    for tag, image in images:
+        index = client.store.index(image.target)
+        if index is not None and index.is_complete and platform is None:
+            pushed = _push_index(client, target, reference, tag, image, emit, cancel, quota)
+        else:
+            pushed = _push(client, target, reference, tag, image, emit, cancel, quota)
+            if index is not None and platform is None:
+                emit(_pushed_instead(client.store, image))
+        results.append(pushed)
+    return results
+
+
+def _pushed_instead(store: ImageStore, image: Image) -> Message:
+    """Return Docker's message that one image was pushed instead of its whole index."""
+    selected = Descriptor(
+        store.media_type(image), image.manifest, store.blobs.size(image.manifest) or 0
+    )
+    return {
+        "progressDetail": {},
+        "aux": {
+            "manifestPushedInsteadOfIndex": True,
+            "originalIndex": msgspec.to_builtins(store.descriptor(image)),
+            "selectedManifest": msgspec.to_builtins(selected),
+        },
+    }
 
 
 def _tags(store: ImageStore, reference: Reference) -> list[str]:
@@ -95,26 +126,82 @@ def _push(
     for layer in dict.fromkeys(reversed(image.layers)):
         emit(status("Preparing", short(layer)))
     manifest = store.manifest(image)
-    if is_plain(manifest) and not image.digests:
+    if is_plain(manifest) and not image.digests and store.index(image.target) is None:
         image = compress_layers(store, image, cancel, quota)
         manifest = store.manifest(image)
     with store.lease((image.manifest, *(layer.digest for layer in manifest.layers))):
         upload = Upload(target, store.blobs, cancel)
-        distinct = {
-            layer.digest: (layer, diff_id)
-            for layer, diff_id in zip(manifest.layers, image.layers, strict=True)
-        }
-        pairs = list(distinct.values())
-        _Layers(client, upload, reference, pairs, emit, cancel).send()
-        if not upload.has(manifest.config.digest):
-            upload.send(manifest.config, lambda sent: None)
+        _send_blobs(client, upload, reference, image, emit, cancel)
         data, media_type = store.blobs.document(image.manifest), store.media_type(image)
         upload.manifest(tag, data, media_type)
         pushed = UploadResult(tag, image.manifest, len(data))
         store.adopt(data, media_type, [f"{reference.repository}@{pushed.digest}"], quota)
-    emit(status(f"{tag}: digest: {pushed.digest} size: {pushed.size}"))
-    emit({"progressDetail": {}, "aux": {"Tag": tag, "Digest": pushed.digest, "Size": pushed.size}})
+    _report(pushed, emit)
     return pushed
+
+
+def _push_index(
+    client: RegistryClient,
+    target: Repository,
+    reference: Reference,
+    tag: str,
+    image: Image,
+    emit: Emit,
+    cancel: Cancellation,
+    quota: Quota | None,
+) -> UploadResult:
+    """Push an index: each manifest before what lists it, since registries demand this order."""
+    store = client.store
+    index, images = store.index(image.target), store.images(image)
+    if index is None:
+        raise NotFound(f"No such image: {image.target}")  # removed meanwhile
+    for layer in dict.fromkeys(layer for each in images for layer in reversed(each.layers)):
+        emit(status("Preparing", short(layer)))
+    upload = Upload(target, store.blobs, cancel)
+    for each in images:
+        _send_blobs(client, upload, reference, each, emit, cancel)
+        upload.manifest(each.manifest, store.blobs.document(each.manifest), store.media_type(each))
+    for digest in index.artifacts:
+        manifest = store.document(digest)
+        for blob in (manifest.config, *manifest.layers):
+            if not upload.has(blob.digest):
+                upload.send(blob, lambda sent: None)
+        upload.manifest(digest, store.blobs.document(digest), manifest.media_type)
+    for nested in reversed(index.tree.nested):
+        upload.manifest(nested.digest, store.blobs.document(nested.digest), nested.media_type)
+    data, descriptor = store.blobs.document(image.target), store.descriptor(image)
+    upload.manifest(tag, data, descriptor.media_type)
+    pushed = UploadResult(tag, image.target, len(data))
+    held = (*index.images, *index.artifacts)
+    names = [f"{reference.repository}@{pushed.digest}"]
+    store.adopt_index(data, descriptor.media_type, held, names, quota)
+    _report(pushed, emit)
+    return pushed
+
+
+def _send_blobs(
+    client: RegistryClient,
+    upload: Upload,
+    reference: Reference,
+    image: Image,
+    emit: Emit,
+    cancel: Cancellation,
+) -> None:
+    """Upload the layers of an image that the registry lacks, then its configuration."""
+    manifest = client.store.manifest(image)
+    distinct = {
+        layer.digest: (layer, diff_id)
+        for layer, diff_id in zip(manifest.layers, image.layers, strict=True)
+    }
+    _Layers(client, upload, reference, list(distinct.values()), emit, cancel).send()
+    if not upload.has(manifest.config.digest):
+        upload.send(manifest.config, lambda sent: None)
+
+
+def _report(pushed: UploadResult, emit: Emit) -> None:
+    digest, size = pushed.digest, pushed.size
+    emit(status(f"{pushed.tag}: digest: {digest} size: {size}"))
+    emit({"progressDetail": {}, "aux": {"Tag": pushed.tag, "Digest": digest, "Size": size}})
 
 
 class _Layers:

@@ -110,23 +110,27 @@ class BlobStore:
             blob.write(data)
             return blob.commit()
 
-    def document(self, digest: str, size: int | None = None) -> bytes:
+    def document(
+        self, digest: str, size: int | None = None, *, limit: int = DOCUMENT_LIMIT
+    ) -> bytes:
         """Return a small blob after verifying its digest and, unless None, its ``size`` in bytes.
+
+        It has at most ``limit`` bytes.
 
         :raises NotFound: if the blob does not exist.
         :raises CorruptState: if the content does not match.
         """
         try:
             with self.open(digest) as file:
-                data = file.read(DOCUMENT_LIMIT + 1)
+                data = file.read(limit + 1)
         except OSError as error:
             if error.errno not in DAMAGED_DISK:
                 raise
             raise CorruptState(
                 f"blob {digest} cannot be read: {error.strerror}", hint="pull or load it again"
             ) from error
-        if len(data) > DOCUMENT_LIMIT:
-            raise InvalidRequest(f"blob {digest} is larger than {DOCUMENT_LIMIT} bytes")
+        if len(data) > limit:
+            raise InvalidRequest(f"blob {digest} is larger than {limit} bytes")
         if "sha256:" + hashlib.sha256(data).hexdigest() != digest or size not in (None, len(data)):
             raise CorruptState(
                 f"blob {digest} is damaged: its content has another digest or size",

@@ -15,6 +15,13 @@ An image may have several manifests: one that was loaded and, with layers compre
 one that was pulled. It has the names of all of them; each name resolves to its own manifest. A
 manifest that cannot be read is kept apart with the reason, so that one damaged image hides no
 other.
+
+A name may refer to an index, which lists a manifest for each platform. The annotation
+``io.jaula.manifests`` of the index in ``index.json`` has the manifests of it that the store holds.
+It is the only statement about that, so a manifest that is stored for another reason is not taken
+for one, and one that is damaged is known to be missing. Such an index is one image in lists: the
+image for this machine's platform, or the first one. The others are found by name and platform, or
+by their own id.
 """
 
 from __future__ import annotations
@@ -22,7 +29,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,12 +42,15 @@ from jaula.errors import (
     NotFound,
     resource_error,
 )
+from jaula.images import platform as platforms
 from jaula.images.reference import Reference, could_be_id, parse
 from jaula.images.store.blobs import BlobStore
-from jaula.images.store.quota import Footprint, footprint
+from jaula.images.store.index import HELD, IndexTree, Kind, walk
+from jaula.images.store.quota import Footprint, Sizes, footprint
 from jaula.kernel.sync import fsync_paths
 from jaula.spec.image import (
     DOCUMENT_LIMIT,
+    INDEXES,
     LAYERS_LIMIT,
     MANIFEST,
     REF_NAME,
@@ -61,12 +71,16 @@ OWNER = "io.jaula.owner"
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """An image that is ready to run. ``layers`` are diff ids, base first; ``size`` is in bytes."""
+    """An image that is ready to run. ``layers`` are diff ids, base first; ``size`` is in bytes.
+
+    ``target`` is what its name refers to: the manifest, or an index that lists it.
+    """
 
     id: str  # sha256:...
     names: tuple[str, ...]  # familiar, with tag: Docker's RepoTags
     digests: tuple[str, ...] = ()  # Docker's RepoDigests
     manifest: str  # digest of the manifest
+    target: str  # digest of the manifest or of the index
     layers: tuple[str, ...]
     size: int
     document: ImageDocument
@@ -79,13 +93,17 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def platform(self) -> Platform:
         """Return the platform that the image is built for."""
-        document = self.document
-        return Platform(document.architecture, document.os or "linux", document.variant)
+        return platform_of(self.document)
 
     @property
     def created(self) -> str:
         """Return the creation time (RFC 3339), empty if the image does not state it."""
         return self.document.created
+
+
+def platform_of(document: ImageDocument) -> Platform:
+    """Return the platform in an image's configuration."""
+    return Platform(document.architecture, document.os or "linux", document.variant)
 
 
 class HistoryItem(msgspec.Struct, frozen=True):
@@ -183,9 +201,14 @@ class NameIndex:
         if not layout.exists():
             _write(layout, encode(Layout()))
         self.descriptors: tuple[Descriptor, ...] = self._load()
+        self._derive()
+
+    def _derive(self) -> None:
         self.names: dict[str, str] = _names(self.descriptors)
         self._names_of = _by_manifest(self.names)
         self._owners = _owners(self.descriptors)
+        self._held = _held(self.descriptors)
+        self._targets = {d.digest: d.media_type for d in self.descriptors}
 
     def _load(self) -> tuple[Descriptor, ...]:
         try:
@@ -211,10 +234,23 @@ class NameIndex:
 
     def media_type(self, manifest: str) -> str:
         """Return the media type of a manifest, OCI's if the index does not list it."""
-        for descriptor in self.descriptors:
-            if descriptor.digest == manifest:
-                return descriptor.media_type
-        return MANIFEST
+        return self._targets.get(manifest, MANIFEST)
+
+    def lists(self, digest: str) -> bool:
+        """Return whether the file itself lists a manifest or an index."""
+        return digest in self._targets
+
+    def is_index(self, digest: str) -> bool:
+        """Return whether the file lists ``digest`` as an image index."""
+        return self._targets.get(digest) in INDEXES
+
+    def held(self, index: str) -> tuple[str, ...]:
+        """Return the manifests of an image index that the store holds."""
+        return self._held.get(index, ())
+
+    def parents(self, manifest: str) -> tuple[str, ...]:
+        """Return the image indexes of which the store holds a manifest."""
+        return tuple(index for index, held in self._held.items() if manifest in held)
 
     def sweep(self) -> list[str]:
         """Remove temporary files that a crash left. Call this before anything is written."""
@@ -230,32 +266,54 @@ class NameIndex:
         names: Iterable[str],
         media_type: str | None = None,
         owner: str = "",
+        held: Iterable[str] = (),
     ) -> None:
         """Add names to ``manifest``, of ``size`` bytes. An image that had such a name loses it.
 
-        A manifest that is listed already keeps its owner.
+        A manifest that is listed already keeps its owner. With ``held``, it is an index of which
+        the store holds these manifests besides the former ones, and ``owner`` is its owner.
         """
-        added = set(names)
-        if self.is_current(manifest, size, added, media_type):
+        added, held = set(names), tuple(held)
+        if self.is_current(manifest, size, added, media_type, held):
             return
         kind = media_type or self.media_type(manifest)
-        kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in added]
-        owner = self._owners.get(manifest, owner)
-        owned = {OWNER: owner} if owner else {}
-        named = [
-            Descriptor(kind, manifest, size, annotations={REF_NAME: name, **owned})
-            for name in sorted(added)
+        owner = owner if held else self._owners.get(manifest, owner)
+        all_held = tuple(dict.fromkeys((*self.held(manifest), *held)))
+        plain = Descriptor(kind, manifest, size, annotations=_facts(owner, all_held))
+        kept = [
+            _renamed(plain, d.annotations.get(REF_NAME, "")) if d.digest == manifest else d
+            for d in self.descriptors
+            if d.annotations.get(REF_NAME) not in added
         ]
-        self._replace(kept + named, Descriptor(kind, manifest, size, annotations=owned))
+        self._replace(kept + [_renamed(plain, name) for name in sorted(added)], plain)
 
     def is_current(
-        self, manifest: str, size: int, names: Collection[str], media_type: str | None
+        self,
+        manifest: str,
+        size: int,
+        names: Collection[str],
+        media_type: str | None,
+        held: Collection[str] = (),
     ) -> bool:
         """Return whether nothing would change. A needless write would wait for the disk."""
         kind = media_type or self.media_type(manifest)
         listed = [d for d in self.descriptors if d.digest == manifest]
         same = listed and all((d.size, d.media_type) == (size, kind) for d in listed)
+        same = same and set(held) <= set(self.held(manifest))
         return bool(same) and all(self.names.get(name) == manifest for name in names)
+
+    def release(self, index: str, manifests: Collection[str]) -> None:
+        """Record that the store holds these manifests of an index no longer."""
+        held = tuple(digest for digest in self.held(index) if digest not in manifests)
+        facts = _facts(self.owner_of(index), held)
+        self._store(
+            tuple(
+                _renamed(msgspec.structs.replace(d, annotations=facts), d.annotations.get(REF_NAME))
+                if d.digest == index
+                else d
+                for d in self.descriptors
+            )
+        )
 
     def unset(self, names: Collection[str]) -> None:
         """Remove names. The images stay."""
@@ -277,9 +335,25 @@ class NameIndex:
     def _store(self, descriptors: tuple[Descriptor, ...]) -> None:
         _write(self._file, encode(Index(manifests=descriptors)))
         self.descriptors = descriptors
-        self.names = _names(descriptors)
-        self._names_of = _by_manifest(self.names)
-        self._owners = _owners(descriptors)
+        self._derive()
+
+
+def _facts(owner: str, held: tuple[str, ...]) -> dict[str, str]:
+    """Return the annotations of a manifest or an index that are not its name."""
+    facts = {OWNER: owner, HELD: " ".join(held)}
+    return {key: value for key, value in facts.items() if value}
+
+
+def _renamed(descriptor: Descriptor, name: str | None) -> Descriptor:
+    """Return a descriptor without a name, with the name ``name``."""
+    named = descriptor.annotations | ({REF_NAME: name} if name else {})
+    return msgspec.structs.replace(descriptor, annotations=named)
+
+
+def _held(descriptors: tuple[Descriptor, ...]) -> dict[str, tuple[str, ...]]:
+    return {
+        d.digest: tuple(d.annotations[HELD].split()) for d in descriptors if HELD in d.annotations
+    }
 
 
 def _unnamed(descriptor: Descriptor) -> Descriptor:
@@ -323,6 +397,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 Images = list[Image]
+Digests = list[str]
 
 
 class CatalogContents(msgspec.Struct, frozen=True):
@@ -335,24 +410,93 @@ class CatalogContents(msgspec.Struct, frozen=True):
     footprint: Footprint
 
 
-class _Entries(msgspec.Struct, frozen=True):
-    """The images by manifest digest, and the manifest digests of each image id, oldest first."""
+class IndexContents(msgspec.Struct, frozen=True):
+    """An image index: what it lists, and what of that the store holds.
 
-    contents: dict[str, CatalogContents]
-    ids: dict[str, tuple[str, ...]]
+    ``images`` are manifests of images, in the order of the index; the damaged ones are among them.
+    ``blobs`` are the documents of the index itself and its other manifests with all their blobs,
+    such as attestations.
+    """
+
+    tree: IndexTree
+    images: tuple[str, ...]
+    artifacts: tuple[str, ...]
+    blobs: Sizes
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the store holds everything that the index lists."""
+        held = {*self.images, *self.artifacts}
+        return self.tree.is_whole and all(e.descriptor.digest in held for e in self.tree.entries)
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """Everything that an image needs: digests of blobs, and diff ids of layers."""
+
+    blobs: frozenset[str]
+    layers: frozenset[str]
+
+
+class _Entries(msgspec.Struct, frozen=True):
+    """The images by manifest digest, and the manifest digests of each image id, oldest first.
+
+    ``indexes`` are the image indexes, ``parents`` those of each manifest, and ``primaries`` the
+    manifest of each index that stands for it in lists.
+    """
+
+    contents: dict[str, CatalogContents] = {}
+    ids: dict[str, tuple[str, ...]] = {}
+    indexes: dict[str, IndexContents] = {}
+    parents: dict[str, tuple[str, ...]] = {}
+    primaries: dict[str, str] = {}
 
     def with_manifest(self, digest: str, contents: CatalogContents) -> _Entries:
         older = [d for d in self.ids.get(contents.id, ()) if d != digest]
-        return _Entries(
-            self.contents | {digest: contents}, self.ids | {contents.id: (*older, digest)}
+        entries = msgspec.structs.replace(
+            self,
+            contents=self.contents | {digest: contents},
+            ids=self.ids | {contents.id: (*older, digest)},
         )
+        return entries.with_indexes(self.indexes) if digest in self.parents else entries
 
-    def without(self, manifests: Collection[str]) -> _Entries:
-        kept = {id: tuple(d for d in all if d not in manifests) for id, all in self.ids.items()}
+    def with_index(self, digest: str, index: IndexContents) -> _Entries:
+        """Return the entries with an index whose images are among them."""
+        others = {d: other for d, other in self.indexes.items() if d != digest}
+        return self.with_indexes(others | {digest: index})
+
+    def only(self, manifests: Collection[str], indexes: Collection[str]) -> _Entries:
+        """Return the entries without all others."""
+        if len(manifests) == len(self.contents) and len(indexes) == len(self.indexes):
+            return self
+        kept = {id: tuple(d for d in all if d in manifests) for id, all in self.ids.items()}
         return _Entries(
-            {d: contents for d, contents in self.contents.items() if d not in manifests},
+            {d: contents for d, contents in self.contents.items() if d in manifests},
             {id: digests for id, digests in kept.items() if digests},
-        )
+        ).with_indexes({d: index for d, index in self.indexes.items() if d in indexes})
+
+    def with_indexes(self, indexes: dict[str, IndexContents]) -> _Entries:
+        """Return the entries with these indexes instead of the former ones."""
+        parents: dict[str, tuple[str, ...]] = {}
+        for digest, index in indexes.items():
+            for manifest in index.images:
+                parents[manifest] = (*parents.get(manifest, ()), digest)
+        primaries = {}
+        for digest, index in indexes.items():
+            candidates = self.candidates(index)
+            if candidates:
+                primaries[digest] = platforms.prefer(candidates).digest
+        return msgspec.structs.replace(self, indexes=indexes, parents=parents, primaries=primaries)
+
+    def candidates(self, index: IndexContents) -> list[Descriptor]:
+        """Return the manifests of an index that can be run, each with its platform."""
+        found = []
+        for manifest in index.images:
+            entry, contents = index.tree.entry(manifest), self.contents.get(manifest)
+            if entry is not None and contents is not None:
+                stated = entry.descriptor.platform or platform_of(contents.document)
+                known = stated if stated.architecture else None
+                found.append(msgspec.structs.replace(entry.descriptor, platform=known))
+        return found
 
 
 class Catalog:
@@ -365,37 +509,94 @@ class Catalog:
         self._blobs = blobs
         self._layers = layers
         self._index = index
+        self._entries = _Entries()
         self.damaged: dict[str, str] = {}
-        contents: dict[str, CatalogContents] = {}
+        described: dict[str, CatalogContents] = {}
         ids: dict[str, tuple[str, ...]] = {}
-        for manifest in index.manifests():
-            try:
-                described = self.describe(manifest)
-            except JaulaError as error:
-                self.damaged[manifest] = error.message
-            else:
-                contents[manifest] = described
-                ids[described.id] = (*ids.get(described.id, ()), manifest)
-        self._entries = _Entries(contents, ids)
+        for target in index.manifests():
+            for manifest in index.held(target) if index.is_index(target) else (target,):
+                try:
+                    contents = described[manifest] = self.describe(manifest)
+                except JaulaError as error:
+                    self.damaged[manifest] = error.message
+                else:
+                    older = [d for d in ids.get(contents.id, ()) if d != manifest]
+                    ids[contents.id] = (*older, manifest)
+        self._entries = _Entries(described, ids)
+        opened = ((t, self._open_index(t)) for t in index.manifests() if index.is_index(t))
+        self._entries = self._entries.with_indexes({t: index for t, index in opened if index})
+
+    def _open_index(self, digest: str) -> IndexContents | None:
+        """Return an index that ``index.json`` lists, or None if it is damaged.
+
+        The manifests that the store holds of it were read before.
+        """
+        held, index = self._index.held(digest), None
+        try:
+            index = self.describe_index(digest, held)
+            if not any(m in self.contents for m in index.images):
+                reasons = [self.damaged[m] for m in index.images if m in self.damaged]
+                raise CorruptState(reasons[0] if reasons else "none of its images is stored")
+        except JaulaError as error:
+            self.damaged[digest] = error.message
+            index = None
+        # The index stands for its manifests if it is damaged, and artifacts are not images.
+        for manifest in held:
+            if index is None or manifest not in index.images:
+                self.damaged.pop(manifest, None)
+        return index
 
     @property
     def contents(self) -> dict[str, CatalogContents]:
         """Return the images by manifest digest. The dictionary does not change."""
         return self._entries.contents
 
-    def read(self, digest: str) -> str:
-        """Add a stored manifest to the catalog and return the id of its image.
+    @property
+    def indexes(self) -> dict[str, IndexContents]:
+        """Return the image indexes by digest. The dictionary does not change."""
+        return self._entries.indexes
+
+    def read(self, digest: str) -> None:
+        """Add a stored manifest or index to the catalog.
 
         :raises JaulaError: if the manifest, its configuration or a layer is missing or damaged.
         """
-        contents = self.describe(digest)
-        self.insert(digest, contents)
-        return contents.id
+        if not self._index.is_index(digest):
+            self.insert(digest, self.describe(digest))
+            return
+        index = self.describe_index(digest, self._index.held(digest))
+        for manifest in index.images:
+            self._read_again(manifest)
+        intact = {m: self.contents[m] for m in index.images if m not in self.damaged}
+        if not intact:
+            raise CorruptState(self.damaged[index.images[0]])
+        self.insert_index(digest, index, intact)
 
     def insert(self, digest: str, contents: CatalogContents) -> None:
         """Add a stored manifest, as :meth:`describe` returned it, to the catalog."""
         self._entries = self._entries.with_manifest(digest, contents)
         self.damaged.pop(digest, None)
+
+    def insert_index(
+        self, digest: str, index: IndexContents, images: Mapping[str, CatalogContents]
+    ) -> None:
+        """Add a stored index and ``images``, which are some of its manifests, to the catalog."""
+        for manifest in index.images:
+            if manifest not in images and manifest not in self.contents:
+                self._read_again(manifest)
+        entries = self._entries
+        for manifest, contents in images.items():
+            entries = entries.with_manifest(manifest, contents)
+        self._entries = entries.with_index(digest, index)
+        for intact in (digest, *images):
+            self.damaged.pop(intact, None)
+
+    def _read_again(self, digest: str) -> None:
+        """Read a manifest of an index again, which may have been damaged."""
+        try:
+            self.insert(digest, self.describe(digest))
+        except JaulaError as error:
+            self.damaged[digest] = error.message
 
     def describe(self, digest: str) -> CatalogContents:
         """Return the image that a stored manifest describes.
@@ -420,6 +621,41 @@ class Catalog:
             footprint=footprint(manifest, digest, self._blobs.size(digest) or 0, layers),
         )
 
+    def describe_index(self, digest: str, held: Collection[str]) -> IndexContents:
+        """Return the contents of a stored index of which the store holds the manifests ``held``.
+
+        :raises JaulaError: if the index cannot be read, or does not list one of them.
+        """
+        data = self._blobs.document(digest)
+        tree = walk(data, digest, self._nested)
+        sizes: dict[str, int] = {digest: len(data)}
+        sizes |= {nested.digest: nested.size for nested in tree.nested}
+        images, artifacts = [], []
+        for entry in tree.entries:
+            manifest = entry.descriptor.digest
+            if manifest not in held:
+                continue
+            if entry.kind is Kind.IMAGE:
+                images.append(manifest)
+                continue
+            artifacts.append(manifest)
+            sizes |= self.artifact_sizes(manifest)
+        if unlisted := set(held) - {*images, *artifacts}:
+            raise CorruptState(f"index {digest} does not list {min(unlisted)}")
+        return IndexContents(tree, tuple(images), tuple(artifacts), tuple(sizes.items()))
+
+    def _nested(self, descriptor: Descriptor) -> bytes | None:
+        try:
+            return self._blobs.document(descriptor.digest, descriptor.size)
+        except NotFound:
+            return None  # the archive or the pull did not have it
+
+    def artifact_sizes(self, digest: str) -> dict[str, int]:
+        """Return the blobs of a manifest that is not an image, such as an attestation."""
+        manifest = self.manifest(digest)
+        parts = (manifest.config, *manifest.layers)
+        return {digest: self._blobs.size(digest) or 0} | {part.digest: part.size for part in parts}
+
     def manifest(self, digest: str) -> Manifest:
         """Return a stored manifest, verified."""
         manifest = decode(self._blobs.document(digest), Manifest, f"manifest {digest}")
@@ -429,12 +665,43 @@ class Catalog:
             )
         return manifest
 
-    def damaged_parts(self) -> tuple[set[str], set[str]]:
+    def parts(self, image: Image) -> Parts:
+        """Return everything that an image and all indexes that list it need."""
+        entries = self._entries
+        blobs: set[str] = set()
+        layers: set[str] = set()
+        manifests = dict.fromkeys(entries.ids.get(image.id, ()))
+        for index in self._indexes_of(entries, image.id):
+            blobs.update(digest for digest, _ in entries.indexes[index].blobs)
+            manifests |= dict.fromkeys(entries.indexes[index].images)
+        for manifest in manifests:
+            if contents := entries.contents.get(manifest):
+                blobs |= {manifest, contents.id, *contents.blobs}
+                layers.update(contents.document.rootfs.diff_ids)
+        return Parts(frozenset(blobs), frozenset(layers))
+
+    def all_parts(self) -> Parts:
+        """Return what all images need, the damaged ones as far as they can be read."""
+        layers, blobs = self._damaged_parts()
+        for digest, contents in self.contents.items():
+            layers.update(contents.document.rootfs.diff_ids)
+            blobs.update((digest, contents.id, *contents.blobs))
+        for index in self.indexes.values():
+            blobs.update(digest for digest, _ in index.blobs)
+        return Parts(frozenset(blobs), frozenset(layers))
+
+    def _damaged_parts(self) -> tuple[set[str], set[str]]:
         """Return the layers and the blobs of damaged images, as far as they can be read."""
         layers: set[str] = set()
         blobs = set(self.damaged)
-        for digest in self.damaged:
+        damaged = [m for d in self.damaged for m in self._index.held(d)]
+        for digest in (*self.damaged, *damaged):
+            blobs.add(digest)
             with suppress(JaulaError):
+                if self._index.is_index(digest):
+                    tree = walk(self._blobs.document(digest), digest, self._nested)
+                    blobs.update(nested.digest for nested in tree.nested)
+                    continue
                 manifest = self.manifest(digest)
                 stored = {layer.digest for layer in manifest.layers}
                 blobs |= {manifest.config.digest, *stored}
@@ -443,10 +710,32 @@ class Catalog:
                 layers.update(check_document(config, manifest.config.digest).rootfs.diff_ids)
         return layers, blobs
 
+    def footprints(self) -> Iterator[tuple[str, Footprint]]:
+        """Yield each manifest and index that has an owner, and what it takes on the disk."""
+        entries = self._entries
+        for target in self._index.manifests():
+            if target in entries.indexes:
+                yield target, self.index_footprint(target)
+            elif target in entries.contents:
+                yield target, entries.contents[target].footprint
+
+    def index_footprint(self, digest: str) -> Footprint:
+        """Return what an index with all its images takes on the disk. It counts as one image."""
+        entries = self._entries
+        index = entries.indexes[digest]
+        images = [entries.contents[m].footprint for m in index.images if m in entries.contents]
+        blobs = (index.blobs, *(image.blobs for image in images))
+        return Footprint(
+            entries.contents[entries.primaries[digest]].id,
+            tuple(pair for sizes in blobs for pair in sizes),
+            tuple(pair for image in images for pair in image.layers),
+            digest,
+        )
+
     def drop_damaged(self, manifests: Collection[str]) -> None:
         """Remove damaged manifests with all their names."""
         if manifests:
-            self._index.drop(manifests)
+            self._drop(manifests)
         for manifest in manifests:
             self.damaged.pop(manifest, None)
 
@@ -454,20 +743,80 @@ class Catalog:
         """Return the digests of an image's manifests, empty if there is no such image."""
         return self._entries.ids.get(id, ())
 
-    def forget(self, id: str) -> None:
-        """Remove an image with all its manifests and names."""
-        self._drop(self.manifests_of(id))
+    def names_of(self, digest: str) -> tuple[str, ...]:
+        """Return the names of a manifest, and those of the indexes that hold it."""
+        parents = self._index.parents(digest)
+        return tuple(n for d in (digest, *parents) for n in self._index.names_of(d))
 
-    def _drop(self, manifests: Collection[str]) -> None:
-        self._index.drop(manifests)
-        self._entries = self._entries.without(manifests)
+    def owner_of(self, manifest: str) -> str:
+        """Return the owner of a manifest, or else that of an index that holds it."""
+        owners = (self._index.owner_of(d) for d in (manifest, *self._index.parents(manifest)))
+        return next((owner for owner in owners if owner), "")
+
+    def _indexes_of(self, entries: _Entries, id: str) -> tuple[str, ...]:
+        manifests = entries.ids.get(id, ())
+        return tuple(dict.fromkeys(i for m in manifests for i in entries.parents.get(m, ())))
+
+    def _targets_of(self, id: str) -> tuple[str, ...]:
+        """Return what names of an image refer to: its manifests and the indexes that list them."""
+        listed = [m for m in self.manifests_of(id) if self._index.lists(m)]
+        return (*listed, *self._indexes_of(self._entries, id))
+
+    def ids_with(self, id: str) -> frozenset[str]:
+        """Return the ids of an image and of all images that an index has together with it."""
+        entries = self._entries
+        manifests = [m for i in self._indexes_of(entries, id) for m in entries.indexes[i].images]
+        return frozenset(
+            {id, *(entries.contents[m].id for m in manifests if m in entries.contents)}
+        )
+
+    def forget(self, id: str) -> None:
+        """Remove an image with all its manifests, the indexes that list it, and all names."""
+        self._drop(self._targets_of(id))
+
+    def release(self, index: str, manifests: Collection[str]) -> None:
+        """Remove manifests of an index. The index keeps at least one other image."""
+        contents = self.describe_index(index, set(self._index.held(index)) - set(manifests))
+        self._index.release(index, manifests)
+        self._entries = self._entries.with_index(index, contents)
+        self._drop_unlisted()
+
+    def _drop(self, targets: Collection[str]) -> None:
+        self._index.drop(targets)
+        self._drop_unlisted()
+
+    def _drop_unlisted(self) -> None:
+        """Remove the entries that ``index.json`` does not lead to any more."""
+        index = self._index
+        indexes = [digest for digest in self.indexes if index.lists(digest)]
+        images = {m for digest in indexes for m in self.indexes[digest].images}
+        manifests = [m for m in self.contents if index.lists(m) or m in images]
+        self._entries = self._entries.only(frozenset(manifests), frozenset(indexes))
+        for digest in [d for d in self.damaged if not index.lists(d) and not index.parents(d)]:
+            del self.damaged[digest]
 
     def remove_unnamed(self, id: str) -> None:
-        """Remove the unnamed manifests of an image, if another of its manifests has a name."""
-        manifests = self.manifests_of(id)
-        nameless = {m for m in manifests if not self._index.names_of(m)}
-        if nameless and len(nameless) < len(manifests):
-            self._drop(nameless)
+        """Remove the unnamed manifests of an image, if another of its manifests has a name.
+
+        An unnamed index is removed if each of its images has a name elsewhere.
+        """
+        targets = self._targets_of(id)
+        nameless = {t for t in targets if not self._index.names_of(t)}
+        if nameless and len(nameless) < len(targets):
+            self._drop({t for t in nameless if self._is_named_elsewhere(t)})
+
+    def drop_unnamed_indexes(self, targets: Collection[str]) -> Digests:
+        """Remove those of some indexes that have no name, and return their digests."""
+        unnamed = [t for t in targets if t in self.indexes and not self._index.names_of(t)]
+        if unnamed:
+            self._drop(unnamed)
+        return unnamed
+
+    def _is_named_elsewhere(self, target: str) -> bool:
+        entries = self._entries
+        images = entries.indexes[target].images if target in entries.indexes else (target,)
+        ids = {entries.contents[m].id for m in images if m in entries.contents}
+        return all(any(map(self._index.names_of, self._targets_of(id))) for id in ids)
 
     def remove_all_unnamed(self) -> None:
         """Remove the unnamed manifests of every image, as an interrupted change leaves them."""
@@ -479,43 +828,86 @@ class Catalog:
 
         A manifest that the index lists stays: it was damaged before, and is intact now.
         """
-        if before is None and digest not in self._index.manifests():
-            self._entries = self._entries.without((digest,))
+        if before is None and not self._index.lists(digest):
+            self._drop_unlisted()
+
+    def restore_index(self, digest: str, before: IndexContents | None) -> None:
+        """Undo :meth:`insert_index` of an index that could not be named."""
+        if before is None and self._index.is_index(digest):  # it was damaged before
+            before = self._open_index(digest)
+        if before is not None:
+            self._entries = self._entries.with_index(digest, before)
+        self._drop_unlisted()
 
     # -- lookup ---------------------------------------------------------------------------------
 
-    def image(self, manifest: str) -> Image:
+    def image(self, manifest: str, target: str = "") -> Image:
         """Return the image that a manifest describes.
 
         :raises NotFound: if it has been removed.
         """
-        return self._image(self._entries, manifest)
+        return self._image(self._entries, manifest, target)
 
-    def _image(self, entries: _Entries, manifest: str) -> Image:
+    def _image(self, entries: _Entries, manifest: str, target: str = "") -> Image:
         contents = entries.contents.get(manifest)
         if contents is None:
             raise NotFound(f"No such image: {manifest}")
-        names = sorted({n for m in entries.ids[contents.id] for n in self._index.names_of(m)})
+        indexes = self._indexes_of(entries, contents.id)
+        names = {n for d in (*entries.ids[contents.id], *indexes) for n in self._index.names_of(d)}
+        if not target:
+            parents = entries.parents.get(manifest, ())
+            target = parents[-1] if parents and not self._index.lists(manifest) else manifest
         return Image(
             id=contents.id,
-            names=tuple(name for name in names if "@" not in name),
-            digests=tuple(name for name in names if "@" in name),
+            names=tuple(sorted(name for name in names if "@" not in name)),
+            digests=tuple(sorted(name for name in names if "@" in name)),
             manifest=manifest,
+            target=target,
             layers=contents.document.rootfs.diff_ids,
             size=contents.size,
             document=contents.document,
         )
 
     def list(self) -> Images:
-        """Return all images, newest first."""
+        """Return all images, newest first. An index is one image."""
         entries = self._entries
-        images = [self._image(entries, manifests[-1]) for manifests in entries.ids.values()]
+        images = []
+        for manifests in entries.ids.values():
+            shown = [pair for m in manifests for pair in self._shown(entries, m)]
+            if shown:
+                images.append(self._image(entries, *shown[-1]))
         return sorted(images, key=lambda image: (image.created, image.id), reverse=True)
 
-    def resolve(self, ref: str) -> Image:
+    def _shown(self, entries: _Entries, manifest: str) -> Iterator[tuple[str, str]]:
+        """Yield a manifest with each of its targets that it stands for in lists."""
+        if self._index.lists(manifest):
+            yield manifest, manifest
+        for index in entries.parents.get(manifest, ()):
+            if entries.primaries.get(index) == manifest:
+                yield manifest, index
+
+    def images(self, target: str) -> Images:
+        """Return the images of a manifest or an index, the one for this machine first."""
+        entries = self._entries
+        if target not in entries.indexes:
+            return [self._image(entries, target, target)]
+        manifests = dict.fromkeys((entries.primaries[target], *entries.indexes[target].images))
+        return [self._image(entries, m, target) for m in manifests if m in entries.contents]
+
+    def together(self, image: Image) -> Images:
+        """Return an image, and the others of all indexes that list it."""
+        entries = self._entries
+        indexes = self._indexes_of(entries, image.id)
+        manifests = [m for index in indexes for m in entries.indexes[index].images]
+        distinct = dict.fromkeys((image.manifest, *manifests))
+        return [self._image(entries, m) for m in distinct if m in entries.contents]
+
+    def resolve(self, ref: str, platform: Platform | None = None) -> Image:
         """Return the image for ``ref``: a name, an id or a unique id prefix.
 
-        :raises NotFound: if no image matches.
+        Of an index it is the one for ``platform``, or else the best one for this machine.
+
+        :raises NotFound: if no image matches, or not for ``platform``.
         :raises CorruptState: if the image cannot be read.
         :raises InvalidRequest: if an id prefix is ambiguous or ``ref`` is not valid.
         """
@@ -524,8 +916,8 @@ class Catalog:
             raise _damaged_error(ref, reason)
         for id in (ref, "sha256:" + ref):
             if id in entries.ids:
-                return self._image(entries, entries.ids[id][-1])
-        manifest, label = None, ref
+                return self._for_platform(entries, entries.ids[id][-1], platform, ref)
+        target, label = None, ref
         try:
             reference = parse(ref)
         except InvalidRequest:
@@ -533,27 +925,60 @@ class Catalog:
                 raise
         else:
             label = str(reference)
-            manifest = self._index.names.get(label)
-            if manifest is None and reference.digest is not None:
+            target = self._index.names.get(label)
+            if target is None and reference.digest is not None:
                 digest_name = f"{reference.repository}@{reference.digest}"
-                manifest = self._index.names.get(digest_name) or self._by_digest(reference)
-        if manifest is None and could_be_id(ref):
-            manifest = _by_id_prefix(entries, ref)
-        if manifest is None:
+                target = self._index.names.get(digest_name) or self._by_digest(reference)
+        if target is None and could_be_id(ref):
+            target = _by_id_prefix(entries, ref)
+            if target is not None and target not in entries.indexes:
+                return self._for_platform(entries, target, platform, label)
+        if target is None:
             raise NotFound(f"No such image: {label}")
-        if (reason := self.damaged.get(manifest)) is not None:
+        if (reason := self.damaged.get(target)) is not None:
             raise _damaged_error(label, reason)
         current = self._entries  # the name may be newer than the entries read above
-        if manifest not in current.contents:
+        if target in current.indexes:
+            return self._image(current, self._select(current, target, platform, label), target)
+        if target not in current.contents:
             raise NotFound(f"No such image: {label}")
-        return self._image(current, manifest)
+        image = self._image(current, target)
+        platforms.check_platform(platform, image.platform, label)
+        return image
+
+    def _for_platform(
+        self, entries: _Entries, manifest: str, platform: Platform | None, label: str
+    ) -> Image:
+        """Return the image of a manifest, or the one for ``platform`` of its index."""
+        image = self._image(entries, manifest)
+        if image.target in entries.indexes and platform is not None:
+            chosen = self._select(entries, image.target, platform, label)
+            return self._image(entries, chosen, image.target)
+        platforms.check_platform(platform, image.platform, label)
+        return image
+
+    def _select(self, entries: _Entries, index: str, platform: Platform | None, label: str) -> str:
+        contents = entries.indexes[index]
+        if platform is None:
+            return entries.primaries[index]
+        try:
+            return platforms.select(entries.candidates(contents), platform).digest
+        except NotFound:
+            damaged = [m for m in contents.images if m in self.damaged]
+            if damaged:
+                raise _damaged_error(label, self.damaged[damaged[0]]) from None
+            raise NotFound(
+                f"image with reference {label} was found but does not provide the specified "
+                f"platform ({platforms.format_platform(platform)})"
+            ) from None
 
     def _by_digest(self, reference: Reference) -> str | None:
-        for manifest in self._index.manifests():
-            repositories = {parse(name).repository for name in self._index.names_of(manifest)}
-            if manifest == reference.digest and reference.repository in repositories:
-                return manifest
-        return None
+        """Return a manifest or index of the repository by the digest in a reference."""
+        digest = reference.digest
+        if digest is None or not (self._index.lists(digest) or digest in self._entries.parents):
+            return None
+        repositories = {parse(name).repository for name in self.names_of(digest)}
+        return digest if reference.repository in repositories else None
 
 
 def _damaged_error(label: str, reason: str) -> CorruptState:
@@ -564,9 +989,15 @@ def _damaged_error(label: str, reason: str) -> CorruptState:
 
 
 def _by_id_prefix(entries: _Entries, text: str) -> str | None:
-    """Return the manifest of the one image whose id starts with ``text``."""
+    """Return the manifest of the one image whose id starts with ``text``.
+
+    Without such an id it is the one manifest or index whose digest starts with it.
+    """
     prefix = "sha256:" + text.removeprefix("sha256:")
-    matches = [id for id in entries.ids if id.startswith(prefix)]
+    matches = [entries.ids[id][-1] for id in entries.ids if id.startswith(prefix)]
+    if not matches:
+        digests = (*entries.indexes, *entries.contents)
+        matches = [digest for digest in digests if digest.startswith(prefix)]
     if len(matches) > 1:
         raise InvalidRequest(f"image id {text!r} is ambiguous: {len(matches)} images start with it")
-    return entries.ids[matches[0]][-1] if matches else None
+    return matches[0] if matches else None

@@ -14,11 +14,17 @@ from jaula.spec.image import Descriptor, Manifest, decode
 Pairs = list[tuple[Descriptor, str]]
 
 
-def layer_pairs(store: ImageStore, manifest: str) -> Pairs:
+def layer_pairs(store: ImageStore, target: str) -> Pairs:
     """Return the blob and the diff id of each layer of a stored manifest, base first.
+
+    Of an index these are the layers of each image that the store holds.
 
     :raises CorruptState: if manifest or configuration is damaged.
     """
+    return [pair for manifest in store.held_images(target) for pair in _pairs(store, manifest)]
+
+
+def _pairs(store: ImageStore, manifest: str) -> Pairs:
     document = decode(store.blobs.document(manifest), Manifest, f"manifest {manifest}")
     config = document.config
     diff_ids = check_document(

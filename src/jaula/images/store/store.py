@@ -40,7 +40,10 @@ from jaula.images.store.catalog import (
     CatalogContents,
     History,
     Image,
+    Images,
+    IndexContents,
     NameIndex,
+    Parts,
     check_document,
     digest_of,
     history,
@@ -49,7 +52,7 @@ from jaula.images.store.catalog import (
 )
 from jaula.images.store.quota import Footprint, Quota, Usage, usage
 from jaula.kernel.sync import sync_file_systems
-from jaula.spec.image import CONFIG, Descriptor, Manifest, decode, encode
+from jaula.spec.image import CONFIG, Descriptor, Manifest, Platform, decode, encode
 from jaula.storage.errors import file_error
 from jaula.storage.layers.store import LayerStore
 
@@ -171,16 +174,18 @@ class ImageStore:
 
     # -- lookup ---------------------------------------------------------------------------------
 
-    def resolve(self, ref: str) -> Image:
+    def resolve(self, ref: str, platform: Platform | None = None) -> Image:
         """Return the image for ``ref``: a name, an id or a unique id prefix.
 
-        :raises NotFound: if no image matches.
+        Of an index it is the one for ``platform``, or else the best one for this machine.
+
+        :raises NotFound: if no image matches, or not for ``platform``.
         :raises CorruptState: if the image cannot be read.
         """
-        return self._catalog.resolve(ref)
+        return self._catalog.resolve(ref, platform)
 
-    def list(self) -> list[Image]:
-        """Return all images, newest first."""
+    def list(self) -> Images:
+        """Return all images, newest first. An index is one image, whatever it has."""
         return self._catalog.list()
 
     def descendants(self, ref: str) -> frozenset[str]:
@@ -192,17 +197,67 @@ class ImageStore:
         built = (image.id for image in self.list() if is_built_from(image, base))
         return frozenset((base.id, *built))
 
+    def images(self, image: Image) -> Images:
+        """Return the images that the target of ``image`` has, the one for this machine first."""
+        return self._catalog.images(image.target)
+
+    def together(self, image: Image) -> Images:
+        """Return an image, and the others of all indexes that list it."""
+        return self._catalog.together(image)
+
+    def index(self, digest: str) -> IndexContents | None:
+        """Return an index that is the target of a name, or None if ``digest`` is not one."""
+        return self._catalog.indexes.get(digest)
+
+    def held_images(self, target: str) -> tuple[str, ...]:
+        """Return the manifests of images that an index has in the store, damaged or not.
+
+        For a manifest it is the manifest itself.
+
+        :raises JaulaError: if the index cannot be read.
+        """
+        if not self._index.is_index(target):
+            return (target,)
+        return self._catalog.describe_index(target, self._index.held(target)).images
+
+    def ids_with(self, id: str) -> frozenset[str]:
+        """Return the ids of an image and of those that an index has together with it."""
+        return self._catalog.ids_with(id)
+
+    def parts(self, image: Image) -> Parts:
+        """Return all blobs and layers of an image, and of the indexes that list it."""
+        return self._catalog.parts(image)
+
+    def unpacked_size(self, image: Image) -> int:
+        """Return the size in bytes of the unpacked layers of all images of an index."""
+        layers = {layer for each in self._catalog.images(image.target) for layer in each.layers}
+        if len(layers) == len(set(image.layers)):
+            return image.size
+        return sum(self.layers.info(layer).size for layer in layers)
+
+    def named_layers(self) -> frozenset[str]:
+        """Return the diff ids of the layers of all images."""
+        return self._catalog.all_parts().layers
+
     def damaged(self) -> dict[str, str]:
         """Return the manifests in the index that cannot be read, and the reasons."""
         return dict(self._catalog.damaged)
 
     def names_of(self, manifest: str) -> tuple[str, ...]:
-        """Return the names of a manifest, damaged or not."""
-        return self._index.names_of(manifest)
+        """Return the names of a manifest, damaged or not, and of the indexes that have it."""
+        return self._catalog.names_of(manifest)
 
     def manifest(self, image: Image) -> Manifest:
         """Return the manifest of an image, verified."""
         return self._catalog.manifest(image.manifest)
+
+    def document(self, manifest: str) -> Manifest:
+        """Return a stored manifest by its digest, verified: an image's or an attestation's."""
+        return self._catalog.manifest(manifest)
+
+    def content_size(self, manifest: str) -> int:
+        """Return the size in bytes of a manifest with its blobs, as they are in a registry."""
+        return sum(self._catalog.artifact_sizes(manifest).values())
 
     def manifests(self) -> frozenset[str]:
         """Return the digests of the manifests of all images."""
@@ -213,9 +268,12 @@ class ImageStore:
         return self._catalog.manifests_of(id)
 
     def blobs_of(self, name: str) -> tuple[str, ...]:
-        """Return the layer blobs of the manifest with exactly this name, empty if there is none."""
-        contents = self._catalog.contents.get(self._index.names.get(name, ""))
-        return contents.blobs if contents else ()
+        """Return the layer blobs of what has exactly this name, empty if there is none."""
+        target = self._index.names.get(name, "")
+        index = self._catalog.indexes.get(target)
+        manifests = index.images if index else (target,)
+        catalog = self._catalog.contents
+        return tuple(blob for m in manifests if m in catalog for blob in catalog[m].blobs)
 
     def layers_of(self, manifest: str) -> tuple[str, ...]:
         """Return the layer blobs of a manifest, base first.
@@ -227,26 +285,24 @@ class ImageStore:
             raise NotFound(f"No such image: {manifest}")
         return contents.blobs
 
-    def blobs_with(self, image: Image) -> set[str]:
-        """Return all blobs of an image: manifests, configuration and layers."""
-        catalog = self._catalog.contents
-        blobs = {image.id}
-        for manifest in self.manifests_of(image.id):
-            if manifest in catalog:
-                blobs |= {manifest, *catalog[manifest].blobs}
-        return blobs
-
     def config_bytes(self, image: Image) -> bytes:
         """Return the configuration of an image as received, verified."""
         return self.blobs.document(image.id)
 
     def media_type(self, image: Image) -> str:
         """Return the media type of an image's manifest."""
-        return self._index.media_type(image.manifest)
+        index = self._catalog.indexes.get(image.target)
+        entry = index.tree.entry(image.manifest) if index else None
+        return entry.descriptor.media_type if entry else self._index.media_type(image.manifest)
 
-    def history(self, ref: str) -> History:
+    def descriptor(self, image: Image) -> Descriptor:
+        """Return the descriptor of what the name of an image refers to."""
+        size = self.blobs.size(image.target) or 0
+        return Descriptor(self._index.media_type(image.target), image.target, size)
+
+    def history(self, ref: str, platform: Platform | None = None) -> History:
         """Return the build steps of an image, newest first."""
-        with self.pinned_image(ref) as image:
+        with self.pinned_image(ref, platform) as image:
             return history(image, [self.layers.info(layer).size for layer in image.layers])
 
     # -- adding ---------------------------------------------------------------------------------
@@ -257,29 +313,31 @@ class ImageStore:
         lease.pin(*digests)
         return lease
 
-    def pin(self, lease: Lease, ref: str) -> Image:
+    def pin(self, lease: Lease, ref: str, platform: Platform | None = None) -> Image:
         """Return the image for ``ref``, after adding all its parts to a lease.
+
+        These are also the parts of the other images of its index.
 
         :raises NotFound: if no image matches.
         """
         while True:
-            image = self.resolve(ref)
-            contents = self._catalog.contents.get(image.manifest)
-            if contents is None:
-                continue  # removed since, or replaced by another manifest
-            lease.pin(image.manifest, *contents.blobs, *self.blobs_with(image), *image.layers)
+            image = self.resolve(ref, platform)
+            parts = self._catalog.parts(image)
+            lease.pin(*parts.blobs, *parts.layers)
             # Still listed after the pin: no collection has decided about it before.
-            if image.manifest in self._catalog.contents:
+            after = self._catalog.parts(image)
+            listed = image.manifest in self._catalog.contents
+            if listed and after.blobs <= parts.blobs and after.layers <= parts.layers:
                 return image
 
     @contextmanager
-    def pinned_image(self, ref: str) -> Iterator[Image]:
+    def pinned_image(self, ref: str, platform: Platform | None = None) -> Iterator[Image]:
         """Keep an image and all its parts during a ``with`` statement, even if it is removed.
 
         :raises NotFound: if no image matches.
         """
         with self.lease() as lease:
-            yield self.pin(lease, ref)
+            yield self.pin(lease, ref, platform)
 
     def hold(self, holder: Holder) -> None:
         """Ask ``holder`` from now on, from any thread, for more garbage collection roots."""
@@ -292,13 +350,14 @@ class ImageStore:
 
     def usage(self, owner: str, more: Iterable[Footprint] = ()) -> Usage:
         """Return what the images of an owner take, and ``more`` together with them."""
-        contents = self._catalog.contents
-        owned = [c.footprint for m, c in contents.items() if self._index.owner_of(m) == owner]
+        listed = self._catalog.footprints()
+        owned = [footprint for target, footprint in listed if self._index.owner_of(target) == owner]
         return usage((*owned, *more))
 
     def owner_of(self, id: str) -> str:
         """Return the owner of an image, empty if it has none."""
-        return next((self._index.owner_of(manifest) for manifest in self.manifests_of(id)), "")
+        owners = (self._catalog.owner_of(manifest) for manifest in self.manifests_of(id))
+        return next((owner for owner in owners if owner), "")
 
     def check_quota(self, quota: Quota | None, images: Iterable[Footprint]) -> None:
         """Check that the owner may have images that are to arrive. An existing one costs nothing.
@@ -379,6 +438,79 @@ class ImageStore:
                 self._catalog.remove_unnamed(id)
                 return self._catalog.image(digest)
 
+    def adopt_index(
+        self,
+        index: bytes,
+        media_type: str,
+        manifests: Iterable[str],
+        names: Iterable[str],
+        quota: Quota | None = None,
+    ) -> Image:
+        """Store an index unchanged and name it. Return the image for this machine.
+
+        ``manifests`` are those of its manifests that are stored and unpacked, besides the ones that
+        the store holds of this index already. The caller has pinned them with all their parts since
+        before it stored them, and the indexes in this one. An index belongs to the owner of
+        ``quota`` since this call, if it brings an image of the index: the owner is charged for all.
+
+        :raises InvalidRequest: if a part is missing, or the index exceeds a limit.
+        """
+        names, digest = tuple(names), digest_of(index)
+        manifests = tuple(dict.fromkeys(manifests))
+        with self.lease((digest,)):
+            self.blobs.put(index)
+            if not self._index.is_current(digest, len(index), names, media_type, manifests):
+                self.sync()
+            with self._lock:
+                self._name_index(digest, len(index), names, media_type, manifests, quota)
+                for manifest in self._catalog.indexes[digest].images:
+                    if contents := self._catalog.contents.get(manifest):
+                        self._catalog.remove_unnamed(contents.id)
+                return self._catalog.images(digest)[0]
+
+    def _name_index(
+        self,
+        digest: str,
+        size: int,
+        names: Iterable[str],
+        media_type: str,
+        manifests: tuple[str, ...],
+        quota: Quota | None,
+    ) -> None:
+        """Add a stored index and its new manifests to the catalog, then to the index of names."""
+        catalog = self._catalog
+        before = catalog.indexes.get(digest)
+        held = tuple(dict.fromkeys((*self._index.held(digest), *manifests)))
+        described = catalog.describe_index(digest, held)
+        if not described.images:
+            raise InvalidRequest(f"none of the images of index {digest} was supplied")
+        brought = [m for m in described.images if m in manifests]
+        images = {m: catalog.describe(m) for m in brought}  # an incomplete one gets no name
+        for manifest in images:
+            for layer in catalog.manifest(manifest).layers:
+                if self.blobs.size(layer.digest) != layer.size:
+                    raise InvalidRequest(f"layer {layer.digest} of the manifest is not stored")
+        catalog.insert_index(digest, described, images)
+        try:
+            owner = self._index.owner_of(digest)
+            if not self._index.lists(digest) or not set(held) <= set(self._index.held(digest)):
+                owner = quota.owner if quota else ""
+                if quota:
+                    footprint = catalog.index_footprint(digest)
+                    quota.check(lambda: self._usage_with(quota.owner, digest, footprint))
+            damaged = [m for m in catalog.damaged if self._index.names_of(m)]
+            self._index.set(digest, size, names, media_type, owner, held)
+        except BaseException:
+            catalog.restore_index(digest, before)
+            raise
+        catalog.drop_damaged([m for m in damaged if not self._index.names_of(m)])
+
+    def _usage_with(self, owner: str, index: str, footprint: Footprint) -> Usage:
+        """Return what an owner's images take together with an index that may be among them."""
+        listed = [pair for pair in self._catalog.footprints() if pair[0] != index]
+        owned = [other for target, other in listed if self._index.owner_of(target) == owner]
+        return usage((*owned, footprint))
+
     def sync(self) -> None:
         """Write blobs and layers to the disk, before a name or a record refers to them.
 
@@ -439,7 +571,7 @@ class ImageStore:
     def _admit(self, manifest: str, contents: CatalogContents, quota: Quota | None) -> str:
         """Return the owner of an image, after the check that the owner of a new one may have it."""
         if manifests := self.manifests_of(contents.id):
-            return self._index.owner_of(manifests[-1])
+            return self._catalog.owner_of(manifests[-1])
         if manifest in self._index.manifests():  # it was damaged
             return self._index.owner_of(manifest)
         if quota is None:
@@ -454,7 +586,7 @@ class ImageStore:
             raise InvalidRequest(f"{target!r} names a digest; a tag cannot be set on one")
         with self._lock:
             image = self.resolve(source)
-            self._index.set(image.manifest, self.blobs.size(image.manifest) or 0, [str(reference)])
+            self._index.set(image.target, self.blobs.size(image.target) or 0, [str(reference)])
             return self.resolve(image.id)
 
     # -- removal --------------------------------------------------------------------------------
@@ -504,12 +636,58 @@ class ImageStore:
             )
         result = RemovalResult({"Untagged": name} for name in names)
         if remaining or in_use is not None:
+            targets = {self._index.names[name] for name in names}
             self._index.unset(names)
             self._catalog.remove_unnamed(image.id)
+            if in_use is None:  # the image has another name, but the index was removed
+                dropped = self._catalog.drop_unnamed_indexes(targets)
+                result.extend({"Deleted": index} for index in dropped)
             return result
         self._catalog.forget(image.id)
         result.append({"Deleted": image.id})
         return result
+
+    def remove_platforms(
+        self, ref: str, platforms: Sequence[Platform], *, in_use: Callable[[str], str | None]
+    ) -> RemovalResult:
+        """Remove the images for some platforms from the index that ``ref`` names.
+
+        ``in_use`` returns the description of a container that uses an image, by its id.
+
+        :raises NotFound: if the index does not have one of them.
+        :raises Conflict: if a container uses one, or the index would have no image left.
+        """
+        garbage = Garbage()
+        result = RemovalResult()
+        with self._lock:
+            target = self.resolve(ref).target
+            index = self._catalog.indexes.get(target)
+            chosen = {image.manifest: image for image in self._chosen(ref, platforms)}
+            for image in chosen.values():
+                if reason := in_use(image.id):
+                    raise Conflict(
+                        f"unable to delete {short(image.id)} (cannot be forced) - {reason}"
+                    )
+            left = {image.manifest for image in self._catalog.images(target)} - chosen.keys()
+            if index is None or not left:
+                raise Conflict(
+                    f"unable to delete all platforms of {ref}: it would have no image left",
+                    hint=f"remove the image itself: jaula rmi {ref}",
+                )
+            entries = [e for e in index.tree.entries if e.subject in chosen]
+            gone = {*chosen, *(e.descriptor.digest for e in entries)} & {
+                *index.images,
+                *index.artifacts,
+            }
+            self._catalog.release(target, gone)
+            result.extend({"Deleted": manifest} for manifest in chosen)
+            garbage = self.detach(self.candidates())
+        result.extend({"Deleted": layer} for layer, _ in garbage.layers)
+        result.freed = self.delete(garbage)
+        return result
+
+    def _chosen(self, ref: str, platforms: Sequence[Platform]) -> Images:
+        return [self.resolve(ref, platform) for platform in platforms]
 
     def _remove_damaged(self, name: str) -> RemovalResult:
         manifest = self._index.names[name]
@@ -527,21 +705,22 @@ class ImageStore:
         :raises JaulaError: if it is still damaged.
         """
         with self._lock:
-            self._catalog.read(manifest)
+            parents = self._index.parents(manifest)
+            for target in parents if parents and not self._index.lists(manifest) else (manifest,):
+                self._catalog.read(target)
+            if reason := self._catalog.damaged.get(manifest):
+                raise CorruptState(reason)
 
     def needed(self) -> tuple[set[str], set[str]]:
         """Return the diff ids of layers and the digests of blobs that must stay."""
         layers, blobs = self._named()
         held = self.held()
-        return layers | held, blobs | held
+        return {*layers, *held}, {*blobs, *held}
 
-    def _named(self) -> tuple[set[str], set[str]]:
+    def _named(self) -> tuple[frozenset[str], frozenset[str]]:
         """Return the layers and blobs that images need."""
-        layers, blobs = self._catalog.damaged_parts()
-        for digest, contents in self._catalog.contents.items():
-            layers.update(contents.document.rootfs.diff_ids)
-            blobs.update((digest, contents.id, *contents.blobs))
-        return layers, blobs
+        parts = self._catalog.all_parts()
+        return parts.layers, parts.blobs
 
     def candidates(self) -> tuple[Names, Names]:
         """Return all layers and blobs. What arrives later is not among them."""

@@ -43,7 +43,10 @@ class VerifiedImage(msgspec.Struct, frozen=True):
 
 
 class Verification:
-    """Verifies images. Blobs and layers that images share are read once."""
+    """Verifies images. Blobs and layers that images share are read once.
+
+    Of an index, every image that the store holds is verified, and its other manifests.
+    """
 
     def __init__(self, store: ImageStore) -> None:
         self._store = store
@@ -57,11 +60,17 @@ class Verification:
         """
         store = self._store
         with store.pinned_image(image.id) as image:
-            blobs = store.blobs_with(image)
-            damages = [damage for blob in sorted(blobs) for damage in self._blob(image, blob)]
+            blobs, images = store.parts(image).blobs, store.together(image)
+            kinds = dict.fromkeys((m for i in images for m in store.manifests_of(i.id)), "manifest")
+            kinds |= {i.target: "manifest" for i in images} | {i.id: "config" for i in images}
+            damages = [
+                damage
+                for blob in sorted(blobs)
+                for damage in self._blob(blob, kinds.get(blob, "blob"))
+            ]
             count = 0
-            for manifest in store.manifests_of(image.id)[-1:]:
-                for blob, layer in self._pairs(manifest, image):
+            for each in images:
+                for blob, layer in self._pairs(each.manifest, each):
                     count += 1
                     damages += self._layer(blob, layer)
         return VerifiedImage(image, len(blobs), count, tuple(damages))
@@ -69,15 +78,10 @@ class Verification:
     def _pairs(self, manifest: str, image: Image) -> Iterator[tuple[str, str]]:
         return zip(self._store.layers_of(manifest), image.layers, strict=True)
 
-    def _blob(self, image: Image, digest: str) -> Damages:
+    def _blob(self, digest: str, kind: str) -> Damages:
         if digest not in self._blobs:
             problem = self._store.blobs.check(digest)
             self._store.blobs.mark(digest, damaged=bool(problem))
-            kind = "blob"
-            if digest == image.id:
-                kind = "config"
-            elif digest in self._store.manifests_of(image.id):
-                kind = "manifest"
             self._blobs[digest] = (Damage(kind, digest, problem),) if problem else ()
         return self._blobs[digest]
 

@@ -412,14 +412,26 @@ class ImagePolicy:
         raise refusal(str(reference), rule, "; ".join(dict.fromkeys(reasons)))
 
     def fetch_signatures(
-        self, source: Repository, manifest: str, name: str, cancel: Cancellation
+        self, source: Repository, document: Document, name: str, cancel: Cancellation
     ) -> None:
-        """Store the signatures that a registry has for an image that is already stored."""
+        """Store the signatures that a registry has for an image that is already stored.
+
+        Those of an index are stored for each of its images that the store holds.
+        """
         from jaula.images.trust import referrers
 
+        index = self._store.index(document.digest)
+        manifests = index.images if index else (document.digest,)
+        stored = [manifest for manifest in manifests if manifest in self._store.manifests()]
+        if not stored:
+            return
         reference = parse(name)
-        fetched = tuple(referrers.find(source, manifest, cancel))
-        self._keep(manifest, StoredSignature(f"{reference.domain}/{reference.path}", fetched))
+        fetched = tuple(referrers.find(source, document.digest, cancel))
+        signatures = StoredSignature(
+            f"{reference.domain}/{reference.path}", fetched, document.data if index else b""
+        )
+        for manifest in stored:
+            self._keep(manifest, signatures)
 
     def _keep(self, manifest: str, stored: StoredSignature) -> None:
         self.signatures.keep(manifest, stored)

@@ -18,11 +18,15 @@ import pytest
 
 from harness import layers as by_hand
 from harness.engine import PROJECT
+from harness.images import archive as pack
+from harness.images import file
+from harness.index_layouts import index_layout
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
 from jaula.images.archive.load import load
 from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Verification
+from jaula.spec.image import Platform
 from jaula.storage.drivers.table import open_driver
 from jaula.storage.layers.store import LayerStore
 
@@ -124,6 +128,24 @@ def test_a_load_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
         with archive.open("rb") as file:
             list(load(store, file))
         assert names(check_whole(trial, "one:1", "two:1", "new:1")) == {"one:1", "two:1", "new:1"}
+
+
+def test_a_load_of_an_index_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
+    """The index has an image that the store has already, and a new one."""
+    new = by_hand.layer((("new", "n" * 40_000), ("etc/base", "another")))
+    archive = tmp_path / "new.tar"
+    files = index_layout({"linux/amd64": BASE, "linux/arm64": new}, "new:1")
+    archive.write_bytes(pack([file(path, data) for path, data in files.items()]))
+    arm = Platform("arm64", "linux")
+    for trial, _ in sampled(filled, tmp_path, "load", str(archive)):
+        store = check_whole(trial, "one:1", "two:1", "new:1")
+        assert names(store) >= {"one:1", "two:1"}
+        if "new:1" in names(store):
+            assert len(store.images(store.resolve("new:1"))) == 2
+        with archive.open("rb") as data:
+            list(load(store, data))
+        store = check_whole(trial, "one:1", "two:1", "new:1")
+        assert store.resolve("new:1", arm).layers == (by_hand.digest(new),)
 
 
 def test_a_removal_is_complete_or_not_started(filled: Path, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.images import archive, file
+from harness.index_layouts import blob_path, index_layout
 from harness.puller import HELD, Puller
 from harness.scripted_registry import (
     INDEX,
@@ -18,7 +21,9 @@ from harness.scripted_registry import (
     digest,
     layer,
 )
+from jaula.engine.images.manifests import identity
 from jaula.errors import CorruptState, InvalidRequest
+from jaula.images.archive.load import load
 from jaula.images.reference import parse
 from jaula.images.registry import hosts
 from jaula.images.registry.cancellation import Cancellation
@@ -26,7 +31,7 @@ from jaula.images.registry.errors import RegistryError
 from jaula.images.trust import cosign_manifest, keys, referrers, simple_signing
 from jaula.images.trust.policy import ImagePolicy, ImageRefused
 from jaula.images.trust.signature import Signature
-from jaula.spec.image import Descriptor
+from jaula.spec.image import Descriptor, Platform
 
 KEY, STRANGER = keys.generate(), keys.generate("ed25519")
 
@@ -230,6 +235,55 @@ def test_a_signed_index_covers_the_manifests_that_it_lists(signed: Signed) -> No
     signed.pull()
     signed.run()
     signed.run(f"{signed.place}@{digest(index)}")
+
+
+def test_a_platform_that_was_not_pulled_with_its_signature_does_not_run(signed: Signed) -> None:
+    """A signature of one manifest of an index says nothing about the others."""
+    manifest, other = signed.registry.manifest, layer("other")
+    arm = {"architecture": "arm64", "os": "linux"}
+    files = index_layout({"linux/arm64": other}, None)
+    document = next(data for data in files.values() if data.startswith(b'{"schemaVersion"'))
+    index = json.dumps({
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [
+            described(manifest, MANIFEST, platform={"architecture": "amd64", "os": "linux"}),
+            described(document, MANIFEST, platform=arm),
+        ],
+    }).encode()  # fmt: skip
+    signed.registry.send_manifest(index, INDEX)
+    signed.tag(signed.sign(manifest), data=manifest)
+    signed.pull()
+    signed.run()
+    name = {"org.opencontainers.image.ref.name": signed.name}
+    listed = {"mediaType": INDEX, "digest": digest(index), "size": len(index), "annotations": name}
+    files |= {blob_path(index): index, "index.json": json.dumps({"manifests": [listed]}).encode()}
+    packed = io.BytesIO(archive([file(path, data) for path, data in files.items()]))
+    with pytest.raises(ImageRefused):
+        list(load(signed.puller.store, packed, admit=signed.gate.check_load))
+    packed.seek(0)
+    list(load(signed.puller.store, packed))
+    signed.run()
+    image = signed.puller.store.resolve(signed.name, Platform("arm64", "linux"))
+    with pytest.raises(ImageRefused, match="no signatures of it are stored"):
+        signed.gate.check_run(image, signed.name)
+
+
+def test_the_identity_has_the_repository_and_the_verified_signature(signed: Signed) -> None:
+    signed.tag(signed.sign())
+    signed.pull()
+    image = signed.puller.store.resolve(signed.name)
+    known = identity(signed.gate, image)
+    assert known is not None
+    assert known["Pull"] == [{"Repository": signed.place}]
+    (verified,) = known["Signature"]
+    assert verified["Name"] == f"key team.pub ({KEY.public.fingerprint})"
+    assert verified["DockerReference"] == signed.place
+    signed.gate.signatures.path(image.manifest).unlink()
+    (refused,) = (identity(signed.gate, image) or {})["Signature"]
+    assert "no signatures of it are stored" in refused["Error"]
+    signed.rule('"accept"')
+    assert identity(signed.gate, image) == {"Pull": known["Pull"]}
 
 
 def test_an_image_pulled_before_the_rule_must_be_pulled_again(signed: Signed) -> None:

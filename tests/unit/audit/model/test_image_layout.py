@@ -10,8 +10,10 @@ from typing import NamedTuple
 import pytest
 
 from jaula.audit.model.image_layout import ImageLayout
+from jaula.images.store.index import HELD
 from jaula.spec.image import (
     CONFIG,
+    INDEX,
     MANIFEST,
     Descriptor,
     ImageDocument,
@@ -57,6 +59,18 @@ def test_an_intact_image_has_layers_and_no_problem(tmp_path: Path, stored: Store
     assert image.layers == (LAYER,)
     assert image.manifests == (f"sha256:{stored.manifest.name}",)
     assert image.problems == ()
+
+
+def test_an_image_that_an_index_holds_is_named(tmp_path: Path, stored: Stored) -> None:
+    """Of an image index only the manifests count that the engine states to hold."""
+    digest = f"sha256:{stored.manifest.name}"
+    for held, problems in ((digest, ()), ("", ("no manifest names it",))):
+        annotations = {HELD: held} if held else {}
+        named = Descriptor(INDEX, "sha256:" + "2" * 64, 1, annotations=annotations)
+        (tmp_path / "index.json").write_bytes(encode(Index(manifests=(named,))))
+        image = ImageLayout(tmp_path).image(stored.id)
+        assert image.problems == problems
+        assert image.manifests == ((digest,) if held else ())
 
 
 @pytest.mark.parametrize("member", ["config", "manifest"])

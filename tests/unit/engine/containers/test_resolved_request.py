@@ -246,7 +246,7 @@ class Machine:
             self.services, users, nothing, self.registry.save, nothing_later, nothing
         )
 
-    def _image(self, ref: str) -> Any:
+    def _image(self, ref: str, platform: object = None) -> Any:
         if ref not in ("busybox", "sha256:0"):
             raise NotFound(f"No such image: {ref}")
         platform = Platform("", "linux")

@@ -19,6 +19,7 @@ IMAGE = Image(
     id="sha256:" + "ab" * 32,
     names=("web:1",),
     manifest="sha256:" + "cd" * 32,
+    target="sha256:" + "cd" * 32,
     layers=(),
     size=1,
     document=ImageDocument(created="2026-01-02T03:04:05.678901234Z"),

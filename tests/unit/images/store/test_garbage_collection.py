@@ -23,14 +23,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from jaula.config import Paths
-from jaula.errors import NotFound
+from jaula.errors import Conflict, NotFound
 from jaula.images.store.store import Garbage, ImageStore, Lease
-from jaula.spec.image import LAYER_TAR, Descriptor
+from jaula.spec.image import (
+    CONFIG,
+    INDEX,
+    LAYER_TAR,
+    MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+    Platform,
+    encode,
+)
 from jaula.storage.layers.store import LayerInfo, LayerStore
 
 LAYERS = tuple(f"layer {n}".encode() for n in range(2))
 STACKS = ((0,), (0, 1), (1,))
 NAMES = ("a:1", "b:1")
+PLATFORMS = tuple(Platform(name, "linux") for name in ("amd64", "arm64", "s390x"))
 
 
 def digest(data: bytes) -> str:
@@ -44,6 +55,22 @@ def config(layers: Sequence[bytes]) -> bytes:
 
 def descriptors(layers: Sequence[bytes]) -> list[Descriptor]:
     return [Descriptor(LAYER_TAR, digest(layer), len(layer)) for layer in layers]
+
+
+def manifest(layers: Sequence[bytes]) -> bytes:
+    document = config(layers)
+    described = Descriptor(CONFIG, digest(document), len(document))
+    return encode(Manifest(config=described, layers=tuple(descriptors(layers))))
+
+
+def index() -> bytes:
+    """Return an index with each stack as the image for one of the platforms."""
+    documents = [manifest([LAYERS[n] for n in stack]) for stack in STACKS]
+    listed = [
+        Descriptor(MANIFEST, digest(document), len(document), platform=platform)
+        for document, platform in zip(documents, PLATFORMS, strict=True)
+    ]
+    return encode(Index(manifests=tuple(listed)))
 
 
 def opened(directory: Path) -> ImageStore:
@@ -176,6 +203,23 @@ class GarbageCollection(RuleBasedStateMachine):
         if release:
             self.abandon(arrival)
 
+    @precondition(lambda self: self.complete())
+    @rule(data=st.data(), release=st.booleans())
+    def name_index(self, data: st.DataObject, release: bool) -> None:
+        """Name an index that has the image, besides those that the store has of it already."""
+        arrival = data.draw(st.sampled_from(self.complete()))
+        if arrival.layers not in [tuple(LAYERS[n] for n in stack) for stack in STACKS]:
+            return
+        document, described = manifest(arrival.layers), config(arrival.layers)
+        with self.store.lease((digest(document), digest(described))):
+            self.store.blobs.put(described)
+            self.store.blobs.put(document)
+            image = self.store.adopt_index(index(), INDEX, [digest(document)], [arrival.name])
+        assert arrival.name in image.names
+        assert digest(described) in {each.id for each in self.store.images(image)}
+        if release:
+            self.abandon(arrival)
+
     @precondition(lambda self: bool(self.arrivals))
     @rule(data=st.data())
     def fail(self, data: st.DataObject) -> None:
@@ -201,6 +245,11 @@ class GarbageCollection(RuleBasedStateMachine):
     def remove(self, name: str) -> None:
         with contextlib.suppress(NotFound):
             self.store.remove(name)
+
+    @rule(name=st.sampled_from(NAMES), platform=st.sampled_from(PLATFORMS))
+    def remove_platform(self, name: str, platform: Platform) -> None:
+        with contextlib.suppress(NotFound, Conflict):
+            self.store.remove_platforms(name, [platform], in_use=lambda id: None)
 
     @rule(source=st.sampled_from(NAMES), new=st.sampled_from(NAMES))
     def tag(self, source: str, new: str) -> None:
@@ -232,9 +281,10 @@ class GarbageCollection(RuleBasedStateMachine):
     @invariant()
     def images_are_complete(self) -> None:
         for image in self.store.list():
-            for blob in self.store.blobs_with(image):
+            parts = self.store.parts(image)
+            for blob in parts.blobs:
                 assert self.store.blobs.size(blob) is not None
-            for layer in image.layers:
+            for layer in parts.layers:
                 assert self.store.layers.is_on_disk(layer)
                 assert self.store.layers.has(layer)
 
@@ -342,7 +392,7 @@ def test_lookups_during_removals_find_an_image_or_none(store: ImageStore, tmp_pa
             while not ended.is_set():
                 try:
                     for image in store.list():
-                        store.blobs_with(image)
+                        store.parts(image)
                         store.layers_of(image.manifest)
                         store.manifest(image)
                     for name in NAMES:

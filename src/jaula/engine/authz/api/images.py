@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
+    from jaula.spec.image import Platform
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -38,40 +39,73 @@ class ImagesApi:
         self._service = engine.images
         self._session = session
 
-    def list(self, *, all: bool, filters: Filters, digests: bool) -> Documents:
+    def list(
+        self,
+        *,
+        all: bool,
+        filters: Filters,
+        digests: bool,
+        manifests: bool = False,
+        identity: bool = False,
+    ) -> Documents:
         self._session.require_read()
-        return self._service.list(all=all, filters=filters, digests=digests)
+        return self._service.list(
+            all=all, filters=filters, digests=digests, manifests=manifests, identity=identity
+        )
 
-    def inspect(self, ref: str) -> Document:
+    def inspect(
+        self,
+        ref: str,
+        platform: Platform | None = None,
+        *,
+        manifests: bool = False,
+        identity: bool = False,
+    ) -> Document:
         self._session.require_read()
-        return self._service.inspect(ref)
+        return self._service.inspect(ref, platform, manifests=manifests, identity=identity)
 
-    def history(self, ref: str) -> Documents:
+    def history(self, ref: str, platform: Platform | None = None) -> Documents:
         self._session.require_read()
-        return self._service.history(ref)
+        return self._service.history(ref, platform)
+
+    async def attestations(
+        self, ref: str, platform: Platform | None, types: Sequence[str], *, statement: bool
+    ) -> Documents:
+        self._session.require_read()
+        return await self._service.attestations(ref, platform, types, statement=statement)
 
     async def tag(self, ref: str, repo: str, tag: str) -> None:
         with self._session.begin("image tag", f"{ref} {repo}:{tag}") as action:
             action.require_images()
             await self._service.tag(ref, repo, tag)
 
-    async def remove(self, ref: str, *, force: bool, noprune: bool) -> Documents:
+    async def remove(
+        self, ref: str, *, force: bool, noprune: bool, platforms: Sequence[Platform] = ()
+    ) -> Documents:
         with self._session.begin("image remove", ref, revokes=True) as action:
             if not action.may_remove(lambda: self._service.inspect(ref)["Config"]["Labels"]):
                 action.require_images()
-            return await self._service.remove(ref, force=force, noprune=noprune)
+            return await self._service.remove(
+                ref, force=force, noprune=noprune, platforms=platforms
+            )
 
-    async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
+    async def load(
+        self, stream: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[Platform] = ()
+    ) -> AsyncIterator[Document]:
         with self._session.begin("image load", "") as action:
             action.require_images()
-            messages = self._service.load(stream, quiet=quiet, quota=action.reserve_image())
+            messages = self._service.load(
+                stream, quiet=quiet, quota=action.reserve_image(), platforms=platforms
+            )
             async with closing(messages) as progress:
                 async for document in progress:
                     yield action.check_progress(document)
 
-    def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
+    def save(
+        self, names: Sequence[str], platforms: Sequence[Platform] = ()
+    ) -> AsyncIterator[bytes]:
         self._session.require_read()
-        return self._service.save(names)
+        return self._service.save(names, platforms)
 
     async def import_(
         self,
@@ -80,12 +114,13 @@ class ImagesApi:
         tag: str,
         changes: Sequence[str],
         message: str,
+        platform: Platform | None = None,
     ) -> AsyncIterator[Document]:
         with self._session.begin("image import", f"{repo}:{tag}") as action:
             action.require_images()
             quota = action.reserve_image()
             async with closing(
-                self._service.import_(stream, repo, tag, changes, message, quota)
+                self._service.import_(stream, repo, tag, changes, message, platform, quota)
             ) as progress:
                 async for document in progress:
                     yield action.check_progress(document)
