@@ -283,10 +283,14 @@ class _BuildKit:
         filters = _filters(request.filter)
         if request.keepDuration > 0:
             filters["until"] = [f"{request.keepDuration // _NANOSECONDS}s"]
-        keep = request.reservedSpace or request.maxUsedSpace
-        answer = await self._engine.builds.prune(
-            PruneOptions(all=request.all, keep=keep, filters=filters)
+        options = PruneOptions(
+            all=request.all,
+            filters=filters,
+            reserved=request.reservedSpace,
+            maximum=request.maxUsedSpace,
+            free=request.minFreeSpace,
         )
+        answer = await self._engine.builds.prune(options)
         for id in answer["CachesDeleted"] or ():
             if (document := before.get(id)) is not None:
                 yield _usage_record(document)

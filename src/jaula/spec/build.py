@@ -88,8 +88,14 @@ def is_builtin_frontend(image: str) -> bool:
 
 
 class PruneOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """``all`` includes the cache that images share; ``keep`` is the number of bytes to keep."""
+    """``all`` includes the cache that images share. The others are bytes, 0 for not set.
+
+    ``reserved`` is what is kept in any case, ``maximum`` what may be used, and ``free`` what is to
+    be free on the disk.
+    """
 
     all: bool = False
-    keep: int = 0
+    reserved: int = 0
+    maximum: int = 0
+    free: int = 0
     filters: dict[str, list[str]] = {}

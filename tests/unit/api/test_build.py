@@ -120,7 +120,11 @@ def test_the_build_cache_is_pruned_with_the_requested_options() -> None:
         client = await server.client()
         assert (await client.ask("POST", "/build/prune?all=1&keep-storage=5")).status == 200
         options = server.engine.builds.pruned[-1]
-        assert (options.all, options.keep) == (True, 5)
+        assert (options.all, options.reserved) == (True, 5)
+        query = "reserved-space=6&max-used-space=7&min-free-space=8"
+        assert (await client.ask("POST", f"/build/prune?{query}")).status == 200
+        options = server.engine.builds.pruned[-1]
+        assert (options.all, options.reserved, options.maximum, options.free) == (False, 6, 7, 8)
         assert (await client.ask("POST", "/build/cancel")).status == 400
         assert (await client.ask("POST", "/build/cancel?id=x")).status == 404
 

@@ -116,7 +116,9 @@ async def prune(request: Request) -> Answer:
     query = request.query
     options = PruneOptions(
         all=query.flag("all"),
-        keep=query.integer("keep-storage") or query.integer("reserved-space") or 0,
+        reserved=query.integer("reserved-space") or query.integer("keep-storage") or 0,
+        maximum=query.integer("max-used-space") or 0,
+        free=query.integer("min-free-space") or 0,
         filters=query.filters(),
     )
     return response.json(await request.engine.builds.prune(options))

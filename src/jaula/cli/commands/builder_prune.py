@@ -15,9 +15,12 @@ def run(options: Options) -> int:
     if all_entries:
         warning = "This will remove all build cache."
     prune.confirm(warning, force=options.on("force"))
+    reserved = options.number("reserved-space") or options.number("keep-storage")
     query = (
         ("all", all_entries),
-        ("keep-storage", options.number("keep-storage") or ""),
+        ("reserved-space", reserved or ""),
+        ("max-used-space", options.number("max-used-space") or ""),
+        ("min-free-space", options.number("min-free-space") or ""),
         ("filters", filters(options.texts("filter"))),
     )
     answer = Client(Settings.host).document("POST", "/build/prune", query) or {}
@@ -35,6 +38,11 @@ COMMAND = Command(
         Flag("filter", "", "list", "Provide filter values (until=24h, type=regular)"),
         prune.FORCE,
         Flag("keep-storage", "", "size", "Amount of disk space to keep for cache"),
+        Flag("reserved-space", "", "size", "Amount of disk space always allowed to keep for cache"),
+        Flag(
+            "max-used-space", "", "size", "Maximum amount of disk space allowed to keep for cache"
+        ),
+        Flag("min-free-space", "", "size", "Target amount of free disk space after pruning"),
     ),
     max_args=0,
     description=(

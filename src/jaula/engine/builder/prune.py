@@ -93,8 +93,11 @@ async def prune(
     local_directories: LocalDirectoryStore,
     images: ImageStore,
     options: PruneOptions,
+    free: int,
 ) -> Document:
-    """Remove matching entries until at most ``keep`` bytes are left; return Docker's answer.
+    """Remove matching entries until no more than requested is left; return Docker's answer.
+
+    ``free`` are the free bytes of the disk.
 
     :raises InvalidRequest: when a filter is not known.
     """
@@ -103,9 +106,10 @@ async def prune(
     selected = [document for document in documents if _is_selected(document, options)]
     before = _layer_sizes(cache)
     left = sum(document["Size"] for document in documents if not document["Shared"])
+    keep = bytes_to_keep(options, left, free)
     removed, freed = [], 0
     for document in selected:
-        if options.keep and left <= options.keep:
+        if keep and left <= keep:
             break
         if document["Type"] == _CACHE_MOUNT:
             gone = await in_thread(cache_dirs.remove, document["ID"])
@@ -122,6 +126,20 @@ async def prune(
     freed += sum(size for layer, size in before.items() if layer not in kept)
     await in_thread(images.collect)
     return {"CachesDeleted": removed or None, "SpaceReclaimed": freed}
+
+
+def bytes_to_keep(options: PruneOptions, used: int, free: int) -> int:
+    """Return how many bytes of the cache stay, 0 for no limit. Pure.
+
+    ``used`` are the bytes of the cache, ``free`` those of the disk. Source: moby/buildkit
+    ``cache/manager.go`` (``calculateKeepBytes``).
+    """
+    if not (options.reserved or options.maximum or options.free):
+        return 0
+    keep = options.maximum or (used if options.free else 0)
+    if options.free > free:
+        keep = min(keep, used - (options.free - free))
+    return max(keep, options.reserved, 1)
 
 
 def _layer_sizes(cache: BuildCache) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -107,12 +108,14 @@ class Builds:
         from jaula.engine.builder import prune
 
         shared = self._shared
+        disk = os.statvfs(shared.services.config.paths.root)
         return await prune.prune(
             shared.cache,
             shared.cache_dirs,
             shared.local_directories,
             shared.services.images,
             options,
+            disk.f_bavail * disk.f_frsize,
         )
 
     def usage(self) -> list[Document]:
