@@ -2,7 +2,8 @@
 
 ``<volumes>/<name>/_data`` is mounted into containers, ``<volumes>/<name>/volume.json`` stores the
 labels and options. ``<volumes>/<name>/_image`` is the copy of an image's directory while it moves
-into ``_data``, and ``_image.new`` a copy that is not complete. Names follow Docker's grammar (moby
+into ``_data``, or into the directory of it that ``_image.path`` names. ``_image.new`` is a copy that
+is not complete. Names follow Docker's grammar (moby
 ``daemon/names``): ``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255 bytes.
 
 Other users of the host cannot enter the directory of volumes: files in a volume may be set-user-ID
@@ -16,6 +17,8 @@ import os
 import re
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +35,10 @@ from jaula.errors import (
 )
 from jaula.kernel import mountinfo
 from jaula.kernel import paths as kernel_paths
+from jaula.kernel.paths import RESOLVE
 from jaula.kernel.sync import fsync_paths, sync_file_systems
 from jaula.storage.trees import (
+    DIRECTORY_FLAGS,
     copy_metadata,
     copy_tree,
     list_with_prefix,
@@ -51,6 +56,9 @@ _REMOVED = ".gone-"
 _DATA = "_data"
 _IMAGE = "_image"
 _IMAGE_INCOMPLETE = "_image.new"
+_IMAGE_PATH = "_image.path"
+_BENEATH = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
+_MAX_PATH = 4096  # bytes
 
 
 class Volume(msgspec.Struct, frozen=True):
@@ -293,25 +301,36 @@ class VolumeStore:
         removed = remove_with_prefix(self._directory, _INCOMPLETE, _REMOVED)
         for name in os.listdir(self._directory):
             top = self._directory / name
-            if os.path.lexists(top / _IMAGE) or os.path.lexists(top / _IMAGE_INCOMPLETE):
+            if any(
+                map(os.path.lexists, (top / _IMAGE, top / _IMAGE_INCOMPLETE, top / _IMAGE_PATH))
+            ):
                 with open_directory(top) as descriptor:
                     self._finish_copy(descriptor)
         return removed
 
-    def accepts_copy(self, name: str) -> bool:
-        """Return whether :meth:`populate` would change a volume: it has no files, or not all."""
+    def accepts_copy(self, name: str, subpath: str = "") -> bool:
+        """Return whether :meth:`populate` would change a volume: it has no files, or not all.
+
+        ``subpath`` is a directory of the volume that takes its place.
+        """
         if os.path.lexists(self._directory / name / _IMAGE):
             return True
-        with open_directory(self.get(name).path) as directory:
-            return not os.listdir(directory)
+        try:
+            with open_directory(self.get(name).path) as data, _opened(data, subpath) as directory:
+                return not os.listdir(directory)
+        except OSError as error:
+            if error.errno in _NOT_A_DIRECTORY:
+                return False
+            raise
 
-    def populate(self, name: str, root_fd: int, path: str) -> bool:
+    def populate(self, name: str, root_fd: int, path: str, subpath: str = "") -> bool:
         """Copy the image's directory ``path`` into an empty volume. Return whether it was copied.
 
         ``root_fd`` is the image's root (see :func:`jaula.storage.drivers.driver.open_root`). The
-        volume's directory gets the owner and mode of the image's directory. A volume that is not
-        empty is not changed, nor is one for a path that is not a directory of the image. After a
-        crash the volume is still empty, or :meth:`sweep` puts the rest of the files into it.
+        volume's directory gets the owner and mode of the image's directory. With ``subpath`` it is
+        that directory of the volume, which must exist. A directory that is not empty is not
+        changed, nor is one for a path that is not a directory of the image. After a crash it is
+        still empty, or :meth:`sweep` puts the rest of the files into it.
 
         :raises Unavailable: when the disk is full.
         """
@@ -323,7 +342,7 @@ class VolumeStore:
             data = self.get(name).path
             with self._populate_lock, open_directory(self._directory / name) as top:
                 self._finish_copy(top)
-                with open_directory(data) as target:
+                with open_directory(data) as root, _opened(root, subpath) as target:
                     if os.listdir(target):
                         return False
                     if os.fstat(target).st_dev != os.fstat(top).st_dev:  # _data is a link
@@ -332,6 +351,8 @@ class VolumeStore:
                 os.mkdir(_IMAGE_INCOMPLETE, 0o700, dir_fd=top)
                 with open_directory(_IMAGE_INCOMPLETE, dir_fd=top) as copy:
                     copy_tree(source, copy)
+                if subpath:
+                    write_new(top, _IMAGE_PATH, os.fsencode(subpath))
                 if self._durable:
                     sync_file_systems(self._directory)
                 os.rename(_IMAGE_INCOMPLETE, _IMAGE, src_dir_fd=top, dst_dir_fd=top)
@@ -343,7 +364,7 @@ class VolumeStore:
             os.close(source)
 
     def _finish_copy(self, top: int) -> None:
-        """Move the rest of a complete copy into ``_data``, or remove an incomplete one.
+        """Move the rest of a complete copy into its directory, or remove an incomplete one.
 
         A file that a container has made meanwhile stays.
         """
@@ -351,18 +372,56 @@ class VolumeStore:
         try:
             image = os.open(_IMAGE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
         except FileNotFoundError:
+            _unlink(top, _IMAGE_PATH)  # its copy was not complete
             return
         try:
-            with open_directory(_DATA, dir_fd=top) as target:
+            with (
+                open_directory(_DATA, dir_fd=top) as data,
+                _opened(data, _copy_path(top)) as target,
+            ):
                 existing = set(os.listdir(target))
                 for entry in set(os.listdir(image)) - existing:
                     os.rename(entry, entry, src_dir_fd=image, dst_dir_fd=target)
                 copy_metadata(image, target)
+                if self._durable:
+                    os.fsync(target)
+        except OSError as error:
+            if error.errno not in _NOT_A_DIRECTORY:
+                raise  # otherwise the directory was removed meanwhile
         finally:
             os.close(image)
         self._fsync(_DATA, ".", dir_fd=top)
         remove_tree(top, os.fsencode(_IMAGE))
+        _unlink(top, _IMAGE_PATH)
         self._fsync(".", dir_fd=top)
+
+
+_NOT_A_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+@contextmanager
+def _opened(data: int, subpath: str) -> Iterator[int]:
+    """Yield a descriptor of a directory of a volume. No link in its path is followed."""
+    descriptor = kernel_paths.openat2(data, subpath or ".", DIRECTORY_FLAGS, resolve=_BENEATH)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _copy_path(top: int) -> str:
+    """Return the directory of a volume that a complete copy belongs to, '' for the volume."""
+    try:
+        descriptor = os.open(_IMAGE_PATH, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    except FileNotFoundError:
+        return ""
+    with open(descriptor, "rb") as file:
+        return os.fsdecode(file.read(_MAX_PATH))
+
+
+def _unlink(top: int, name: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=top)
 
 
 def check_name(name: str) -> str:

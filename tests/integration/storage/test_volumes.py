@@ -97,11 +97,18 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize("step", range(1, 12))
+@pytest.mark.parametrize("subpath", ["", "of/this"])
 def test_a_killed_fill_leaves_an_empty_or_a_full_volume(
-    volumes: VolumeStore, paths: Paths, image: int, monkeypatch: pytest.MonkeyPatch, step: int
+    volumes: VolumeStore,
+    paths: Paths,
+    image: int,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    subpath: str,
 ) -> None:
     """Each call that changes a name or a file is one place to be killed at."""
-    top = Path(volumes.create("data").volume.path)
+    top = Path(volumes.create("data").volume.path, subpath)
+    top.mkdir(parents=True, exist_ok=True)
     calls = 0
 
     def until_killed(name: str) -> None:
@@ -119,7 +126,7 @@ def test_a_killed_fill_leaves_an_empty_or_a_full_volume(
     for name in ("rename", "mkdir", "link", "fchown", "rmdir"):
         until_killed(name)
     with contextlib.suppress(_Killed):
-        volumes.populate("data", image, "/data")
+        volumes.populate("data", image, "/data", subpath)
     assert calls >= step
     monkeypatch.undo()
 
@@ -128,7 +135,8 @@ def test_a_killed_fill_leaves_an_empty_or_a_full_volume(
     assert sorted(p.name for p in (paths.volumes / "data").iterdir()) == ["_data", "volume.json"]
     names = sorted(p.name for p in top.iterdir())
     assert names in ([], ["file", "sub"])
-    assert again.populate("data", image, "/data") == (not names)
+    assert again.accepts_copy("data", subpath) == (not names)
+    assert again.populate("data", image, "/data", subpath) == (not names)
     facts = top.stat()
     assert (stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid) == (0o1770, 33, 34)
     assert (top / "file").stat().st_ino == (top / "sub/same").stat().st_ino
@@ -145,6 +153,21 @@ def test_a_file_of_a_container_stays_when_a_killed_fill_is_finished(
     volumes.sweep()
     assert sorted(p.name for p in top.iterdir()) == ["file", "sub"]
     assert (top / "file").read_text() == "of a container"
+
+
+@pytest.mark.parametrize("subpath", ["absent", "link", "link/etc", "file", "../other/_data"])
+def test_only_a_directory_of_the_volume_is_filled(
+    volumes: VolumeStore, image: int, subpath: str
+) -> None:
+    top = Path(volumes.create("data").volume.path)
+    other = Path(volumes.create("other").volume.path)
+    (top / "link").symlink_to(other)
+    (top / "file").touch()
+    assert not volumes.accepts_copy("data", subpath)
+    with pytest.raises(OSError, match=r"No such|Not a dir|symbolic|cross-device"):
+        volumes.populate("data", image, "/data", subpath)
+    assert list(other.iterdir()) == []
+    assert sorted(p.name for p in top.parent.iterdir()) == ["_data", "volume.json"]
 
 
 def test_a_volume_is_filled_through_a_link_of_the_image(volumes: VolumeStore, image: int) -> None:

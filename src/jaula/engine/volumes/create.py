@@ -124,8 +124,8 @@ class VolumeMounter:
                     hint="try again",
                 )
         copies = not request.mount.no_copy and not volumes.get(name).options
-        if copies and volumes.accepts_copy(name):
-            await asyncio.to_thread(self._copy_up, record, name, request.mount.destination)
+        if copies and volumes.accepts_copy(name, request.mount.subpath):
+            await asyncio.to_thread(self._copy_up, record, name, request.mount)
         driver_source = parse_driver_options(volumes.get(name).options)
         read_only = request.mount.read_only or not (driver_source is None or driver_source.writable)
         source = str(volumes.path(name))
@@ -133,11 +133,11 @@ class VolumeMounter:
             source = f"{source}/{request.mount.subpath}"
         return msgspec.structs.replace(request.mount, name=name, source=source, read_only=read_only)
 
-    def _copy_up(self, record: ContainerRecord, name: str, destination: str) -> None:
+    def _copy_up(self, record: ContainerRecord, name: str, mount: MountRecord) -> None:
         from jaula.storage.drivers.driver import open_root
 
         with open_root(self._services.snapshots.view(record.layers)) as root:
-            self._services.volumes.populate(name, root, destination)
+            self._services.volumes.populate(name, root, mount.destination, mount.subpath)
 
 
 def _check_source(mount: MountRecord, *, create: bool) -> None:

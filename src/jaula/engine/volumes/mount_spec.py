@@ -330,7 +330,7 @@ def _mount_volume(mount: Mount, target: str) -> MountRequest:
             read_only=mount.read_only,
             options=_VOLUME_OPTIONS,
             anonymous=not mount.source,
-            no_copy=bool(subpath or (volume_options and volume_options.no_copy)),
+            no_copy=bool(volume_options and volume_options.no_copy),
             subpath=subpath,
         ),
         labels=volume_options.labels if volume_options else {},
