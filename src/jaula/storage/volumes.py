@@ -2,9 +2,9 @@
 
 ``<volumes>/<name>/_data`` is mounted into containers, ``<volumes>/<name>/volume.json`` stores the
 labels and options. ``<volumes>/<name>/_image`` is the copy of an image's directory while it moves
-into ``_data``, or into the directory of it that ``_image.path`` names. ``_image.new`` is a copy that
-is not complete. Names follow Docker's grammar (moby
-``daemon/names``): ``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255 bytes.
+into ``_data``, or into the directory of it that ``_image.path`` names. ``_image.new`` is an
+incomplete copy. Names follow Docker's grammar (moby ``daemon/names``):
+``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255 bytes.
 
 Other users of the host cannot enter the directory of volumes: files in a volume may be set-user-ID
 and belong to the host's ids.
@@ -57,6 +57,7 @@ _DATA = "_data"
 _IMAGE = "_image"
 _IMAGE_INCOMPLETE = "_image.new"
 _IMAGE_PATH = "_image.path"
+_COPY_NAMES = (_IMAGE, _IMAGE_INCOMPLETE, _IMAGE_PATH)
 _BENEATH = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
 _MAX_PATH = 4096  # bytes
 
@@ -301,9 +302,7 @@ class VolumeStore:
         removed = remove_with_prefix(self._directory, _INCOMPLETE, _REMOVED)
         for name in os.listdir(self._directory):
             top = self._directory / name
-            if any(
-                map(os.path.lexists, (top / _IMAGE, top / _IMAGE_INCOMPLETE, top / _IMAGE_PATH))
-            ):
+            if any(os.path.lexists(top / entry) for entry in _COPY_NAMES):
                 with open_directory(top) as descriptor:
                     self._finish_copy(descriptor)
         return removed
@@ -319,7 +318,7 @@ class VolumeStore:
             with open_directory(self.get(name).path) as data, _opened(data, subpath) as directory:
                 return not os.listdir(directory)
         except OSError as error:
-            if error.errno in _NOT_A_DIRECTORY:
+            if error.errno in _UNREACHABLE:
                 return False
             raise
 
@@ -386,7 +385,7 @@ class VolumeStore:
                 if self._durable:
                     os.fsync(target)
         except OSError as error:
-            if error.errno not in _NOT_A_DIRECTORY:
+            if error.errno not in _UNREACHABLE:
                 raise  # otherwise the directory was removed meanwhile
         finally:
             os.close(image)
@@ -396,7 +395,7 @@ class VolumeStore:
         self._fsync(".", dir_fd=top)
 
 
-_NOT_A_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_UNREACHABLE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
 
 
 @contextmanager
