@@ -194,7 +194,7 @@ class NameIndex:
         self._names_of = _by_manifest(self.names)
         self._owners = _owners(self.descriptors)
         self._held = _held(self.descriptors)
-        self._targets = {d.digest: d.media_type for d in self.descriptors}
+        self._targets = {d.digest: _plain(d) for d in self.descriptors}
 
     def _load(self) -> tuple[Descriptor, ...]:
         try:
@@ -220,7 +220,11 @@ class NameIndex:
 
     def media_type(self, manifest: str) -> str:
         """Return the media type of a manifest, OCI's if the index does not list it."""
-        return self._targets.get(manifest, MANIFEST)
+        return self._targets[manifest].media_type if manifest in self._targets else MANIFEST
+
+    def descriptor(self, digest: str) -> Descriptor | None:
+        """Return the descriptor of a manifest or an index without annotations, if it is listed."""
+        return self._targets.get(digest)
 
     def lists(self, digest: str) -> bool:
         """Return whether the file itself lists a manifest or an index."""
@@ -228,7 +232,7 @@ class NameIndex:
 
     def is_index(self, digest: str) -> bool:
         """Return whether the file lists ``digest`` as an image index."""
-        return self._targets.get(digest) in INDEXES
+        return digest in self._targets and self._targets[digest].media_type in INDEXES
 
     def held(self, index: str) -> tuple[str, ...]:
         """Return the manifests of an image index that the store holds."""
@@ -322,6 +326,10 @@ class NameIndex:
         _write(self._file, encode(Index(manifests=descriptors)))
         self.descriptors = descriptors
         self._derive()
+
+
+def _plain(descriptor: Descriptor) -> Descriptor:
+    return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
 
 
 def _facts(owner: str, held: tuple[str, ...]) -> dict[str, str]:
@@ -438,50 +446,58 @@ class _Entries(msgspec.Struct, frozen=True):
 
     def with_manifest(self, digest: str, contents: CatalogContents) -> _Entries:
         older = [d for d in self.ids.get(contents.id, ()) if d != digest]
-        entries = msgspec.structs.replace(
+        return msgspec.structs.replace(
             self,
             contents=self.contents | {digest: contents},
             ids=self.ids | {contents.id: (*older, digest)},
-        )
-        return entries.with_indexes(self.indexes) if digest in self.parents else entries
+        )._choose(self.parents.get(digest, ()))
 
     def with_index(self, digest: str, index: IndexContents) -> _Entries:
         """Return the entries with an index whose images are among them."""
         others = {d: other for d, other in self.indexes.items() if d != digest}
-        return self.with_indexes(others | {digest: index})
+        return self.with_indexes(others | {digest: index}, (digest,))
 
     def only(self, manifests: Collection[str], indexes: Collection[str]) -> _Entries:
-        """Return the entries without all others."""
+        """Return the entries without all others. Each index keeps its manifests."""
         if len(manifests) == len(self.contents) and len(indexes) == len(self.indexes):
             return self
         kept = {id: tuple(d for d in all if d in manifests) for id, all in self.ids.items()}
         return _Entries(
             {d: contents for d, contents in self.contents.items() if d in manifests},
             {id: digests for id, digests in kept.items() if digests},
+            primaries={d: m for d, m in self.primaries.items() if d in indexes},
         ).with_indexes({d: index for d, index in self.indexes.items() if d in indexes})
 
-    def with_indexes(self, indexes: dict[str, IndexContents]) -> _Entries:
-        """Return the entries with these indexes instead of the former ones."""
+    def with_indexes(
+        self, indexes: dict[str, IndexContents], changed: Collection[str] = ()
+    ) -> _Entries:
+        """Return the entries with these indexes instead of the former ones.
+
+        ``changed`` are those whose images are others than before.
+        """
         parents: dict[str, tuple[str, ...]] = {}
         for digest, index in indexes.items():
             for manifest in index.images:
                 parents[manifest] = (*parents.get(manifest, ()), digest)
-        primaries = {}
-        for digest, index in indexes.items():
-            candidates = self.candidates(index)
-            if candidates:
-                primaries[digest] = platforms.prefer(candidates).digest
-        return msgspec.structs.replace(self, indexes=indexes, parents=parents, primaries=primaries)
+        entries = msgspec.structs.replace(self, indexes=indexes, parents=parents)
+        return entries._choose(changed)
+
+    def _choose(self, indexes: Collection[str]) -> _Entries:
+        """Choose the manifest that stands for each of ``indexes`` again."""
+        candidates = {digest: self.candidates(self.indexes[digest]) for digest in indexes}
+        chosen = {d: platforms.prefer(there).digest for d, there in candidates.items() if there}
+        return msgspec.structs.replace(self, primaries=self.primaries | chosen) if chosen else self
 
     def candidates(self, index: IndexContents) -> list[Descriptor]:
         """Return the manifests of an index that can be run, each with its platform."""
+        listed = {entry.descriptor.digest: entry.descriptor for entry in index.tree.entries}
         found = []
         for manifest in index.images:
-            entry, contents = index.tree.entry(manifest), self.contents.get(manifest)
-            if entry is not None and contents is not None:
-                stated = entry.descriptor.platform or platform_of(contents.document)
+            descriptor, contents = listed.get(manifest), self.contents.get(manifest)
+            if descriptor is not None and contents is not None:
+                stated = descriptor.platform or platform_of(contents.document)
                 known = stated if stated.architecture else None
-                found.append(msgspec.structs.replace(entry.descriptor, platform=known))
+                found.append(msgspec.structs.replace(descriptor, platform=known))
         return found
 
 
@@ -510,7 +526,8 @@ class Catalog:
                     ids[contents.id] = (*older, manifest)
         self._entries = _Entries(described, ids)
         opened = ((t, self._open_index(t)) for t in index.manifests() if index.is_index(t))
-        self._entries = self._entries.with_indexes({t: index for t, index in opened if index})
+        indexes = {target: contents for target, contents in opened if contents}
+        self._entries = self._entries.with_indexes(indexes, indexes)
 
     def _open_index(self, digest: str) -> IndexContents | None:
         """Return an index that ``index.json`` lists, or None if it is damaged.

@@ -287,8 +287,8 @@ class ImageStore:
 
     def descriptor(self, image: Image) -> Descriptor:
         """Return the descriptor of what the name of an image refers to."""
-        size = self.blobs.size(image.target) or 0
-        return Descriptor(self._index.media_type(image.target), image.target, size)
+        listed = self._index.descriptor(image.target)
+        return listed or Descriptor(self.media_type(image), image.target, 0)  # removed meanwhile
 
     def history(self, ref: str, platform: Platform | None = None) -> History:
         """Return the build steps of an image, newest first."""
@@ -453,9 +453,10 @@ class ImageStore:
                 self.sync()
             with self._lock:
                 self._name_index(digest, len(index), names, media_type, manifests, quota)
-                for manifest in self._catalog.indexes[digest].images:
-                    if contents := self._catalog.contents.get(manifest):
-                        self._catalog.remove_unnamed(contents.id)
+                held = self._catalog.indexes[digest].images
+                catalog = self._catalog.contents
+                for id in dict.fromkeys(catalog[m].id for m in held if m in catalog):
+                    self._catalog.remove_unnamed(id)
                 return self._catalog.images(digest)[0]
 
     def _name_index(
