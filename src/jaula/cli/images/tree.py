@@ -72,7 +72,8 @@ def _view(image: Document) -> tuple[list[str], Row, list[tuple[str, Row]]]:
         for number, (text, row) in enumerate(children, 1)
     ]
     tags = sorted(image.get("RepoTags") or ())
-    return tags, _row(image["Id"], image["Size"], content, in_use), marked
+    # The size of an image is that of its unpacked layers.
+    return tags, _row(image["Id"], image["Size"] + content, content, in_use), marked
 
 
 def _row(identity: str, usage: int, content: int, used: bool) -> Row:

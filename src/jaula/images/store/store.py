@@ -195,6 +195,14 @@ class ImageStore:
         """Return an image, and the others of all indexes that list it."""
         return self._catalog.together(image)
 
+    def common_labels(self, image: Image) -> dict[str, str]:
+        """Return the labels that an image has in common with all others of its indexes.
+
+        A removal of the image removes these too, so a right by one label needs it on all of them.
+        """
+        first, *others = (each.config.labels for each in self.together(image))
+        return {key: v for key, v in first.items() if all(o.get(key) == v for o in others)}
+
     def index(self, digest: str) -> IndexContents | None:
         """Return an index that is the target of a name, or None if ``digest`` is not one."""
         return self._catalog.indexes.get(digest)

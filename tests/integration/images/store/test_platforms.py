@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.index_layouts import index_layout
 from jaula.config import Paths
 from jaula.engine.fsck import images
 from jaula.engine.fsck.problem import FsckInputs
@@ -331,6 +332,21 @@ def test_a_missing_layer_of_an_index_is_repaired(
     repair.repair(again, target(multi))
     assert again.damaged() == {}
     assert again.images(again.resolve("multi:1")) == before
+
+
+def test_labels_of_an_index_are_those_of_all_its_images(store: ImageStore, make: Any) -> None:
+    """A user who may remove images with a label must not remove another one with them."""
+    both = {
+        p: {"config": {"Labels": {"own": "1", "at": p}}} for p in ("linux/amd64", "linux/arm64")
+    }
+    both["linux/arm64"]["config"]["Labels"]["more"] = "1"
+    layers = {platform: make.layer(platform) for platform in both}
+    files = index_layout(layers, "multi:1", more_of=both)
+    list(load(store, io.BytesIO(make.pack(files))))
+    for image in store.images(store.resolve("multi:1")):
+        assert store.common_labels(image) == {"own": "1"}
+    store.remove_platforms("multi:1", [ARM64], in_use=lambda id: None)
+    assert store.common_labels(store.resolve("multi:1")) == {"own": "1", "at": "linux/amd64"}
 
 
 def test_a_damaged_platform_is_found_and_repaired(
