@@ -465,7 +465,10 @@ class ImageStore:
                 catalog = self._catalog.contents
                 for id in dict.fromkeys(catalog[m].id for m in held if m in catalog):
                     self._catalog.remove_unnamed(id)
-                return self._catalog.images(digest)[0]
+                if digest in self._catalog.indexes:
+                    return self._catalog.images(digest)[0]
+                # It has no name, and another index with all its images has one.
+                return self._catalog.resolve(catalog[held[0]].id)
 
     def _name_index(
         self,

@@ -334,6 +334,22 @@ def test_a_missing_layer_of_an_index_is_repaired(
     assert again.images(again.resolve("multi:1")) == before
 
 
+def test_an_unnamed_index_whose_images_all_have_a_name_is_not_kept(
+    store: ImageStore, multi: dict[str, bytes], loaded: Loaded, make: Any
+) -> None:
+    before = store.list()
+    index = json.loads(store.blobs.document(target(multi))) | {"annotations": {"a": "b"}}
+    data = json.dumps(index).encode()
+    named = {"mediaType": INDEX, "digest": make.digest(data), "size": len(data)}
+    files = multi | {make.blob(data): data}
+    files["index.json"] = json.dumps({"manifests": [named]}).encode()
+    (message,) = loaded(make.pack(files))
+    assert message.startswith("Loaded image ID: sha256:")
+    assert store.list() == before
+    assert store.index(make.digest(data)) is None
+    assert store.blobs.size(make.digest(data)) is None
+
+
 def test_labels_of_an_index_are_those_of_all_its_images(store: ImageStore, make: Any) -> None:
     """A user who may remove images with a label must not remove another one with them."""
     both = {
