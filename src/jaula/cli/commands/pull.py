@@ -13,8 +13,8 @@ def run(options: Options) -> int:
     """Pull the image; with ``--all-tags`` every tag of its repository."""
     image, all_tags = pull.repository_or_tag(options)
     quiet = options.on("quiet")
-    client, wanted = Client(Settings.host), platform.requested(options)
-    pull.pull(client, image, wanted, quiet=quiet, output=1, all_tags=all_tags)
+    client, requested = Client(Settings.host), platform.requested(options)
+    pull.pull(client, image, requested, quiet=quiet, output=1, all_tags=all_tags)
     full = image if all_tags else pull.with_tag(image)
     print(full if quiet else _canonical(full))
     return 0

@@ -343,7 +343,7 @@ class Images:
                 continue
             if not all(
                 prune_selects(filters, each.config.labels, seconds(each.created))
-                for each in self._services.images.together(image)
+                for each in self._services.images.with_siblings(image)
             ):
                 continue
             try:

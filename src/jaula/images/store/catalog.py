@@ -491,14 +491,14 @@ class _Entries(msgspec.Struct, frozen=True):
     def candidates(self, index: IndexContents) -> list[Descriptor]:
         """Return the manifests of an index that can be run, each with its platform."""
         listed = {entry.descriptor.digest: entry.descriptor for entry in index.tree.entries}
-        found = []
+        candidates = []
         for manifest in index.images:
             descriptor, contents = listed.get(manifest), self.contents.get(manifest)
             if descriptor is not None and contents is not None:
                 stated = descriptor.platform or platform_of(contents.document)
                 known = stated if stated.architecture else None
-                found.append(msgspec.structs.replace(descriptor, platform=known))
-        return found
+                candidates.append(msgspec.structs.replace(descriptor, platform=known))
+        return candidates
 
 
 class Catalog:
@@ -515,8 +515,17 @@ class Catalog:
         self.damaged: dict[str, str] = {}
         described: dict[str, CatalogContents] = {}
         ids: dict[str, tuple[str, ...]] = {}
+        indexes: dict[str, IndexContents] = {}
         for target in index.manifests():
-            for manifest in index.held(target) if index.is_index(target) else (target,):
+            images: tuple[str, ...] = (target,)
+            if index.is_index(target):
+                try:
+                    indexes[target] = self.describe_index(target, index.held(target))
+                except JaulaError as error:
+                    self.damaged[target] = error.message
+                    continue
+                images = indexes[target].images
+            for manifest in images:
                 try:
                     contents = described[manifest] = self.describe(manifest)
                 except JaulaError as error:
@@ -524,30 +533,12 @@ class Catalog:
                 else:
                     older = [d for d in ids.get(contents.id, ()) if d != manifest]
                     ids[contents.id] = (*older, manifest)
-        self._entries = _Entries(described, ids)
-        opened = ((t, self._open_index(t)) for t in index.manifests() if index.is_index(t))
-        indexes = {target: contents for target, contents in opened if contents}
-        self._entries = self._entries.with_indexes(indexes, indexes)
-
-    def _open_index(self, digest: str) -> IndexContents | None:
-        """Return an index that ``index.json`` lists, or None if it is damaged.
-
-        The manifests that the store holds of it were read before.
-        """
-        held, index = self._index.held(digest), None
-        try:
-            index = self.describe_index(digest, held)
-            if not any(m in self.contents for m in index.images):
-                reasons = [self.damaged[m] for m in index.images if m in self.damaged]
-                raise CorruptState(reasons[0] if reasons else "none of its images is stored")
-        except JaulaError as error:
-            self.damaged[digest] = error.message
-            index = None
-        # The index stands for its manifests if it is damaged, and artifacts are not images.
-        for manifest in held:
-            if index is None or manifest not in index.images:
-                self.damaged.pop(manifest, None)
-        return index
+            if target in indexes and not any(m in described for m in images):
+                # The index stands for its images.
+                del indexes[target]
+                reasons = [self.damaged.pop(m) for m in images]
+                self.damaged[target] = reasons[0] if reasons else "none of its images is stored"
+        self._entries = _Entries(described, ids).with_indexes(indexes, indexes)
 
     @property
     def contents(self) -> dict[str, CatalogContents]:
@@ -627,6 +618,8 @@ class Catalog:
     def describe_index(self, digest: str, held: Collection[str]) -> IndexContents:
         """Return the contents of a stored index of which the store holds the manifests ``held``.
 
+        A manifest that is not an image and cannot be read is added to the damaged ones.
+
         :raises JaulaError: if the index cannot be read, or does not list one of them.
         """
         data = self._blobs.document(digest)
@@ -641,9 +634,14 @@ class Catalog:
             if entry.kind is Kind.IMAGE:
                 images.append(manifest)
                 continue
-            artifacts.append(manifest)
-            sizes |= self.artifact_sizes(manifest)
-        if unlisted := set(held) - {*images, *artifacts}:
+            try:
+                sizes |= self.artifact_sizes(manifest)
+            except JaulaError as error:
+                self.damaged[manifest] = error.message  # the images run without it
+            else:
+                self.damaged.pop(manifest, None)
+                artifacts.append(manifest)
+        if unlisted := set(held) - {entry.descriptor.digest for entry in tree.entries}:
             raise CorruptState(f"index {digest} does not list {min(unlisted)}")
         return IndexContents(tree, tuple(images), tuple(artifacts), tuple(sizes.items()))
 
@@ -836,10 +834,13 @@ class Catalog:
 
     def restore_index(self, digest: str, before: IndexContents | None) -> None:
         """Undo :meth:`insert_index` of an index that could not be named."""
-        if before is None and self._index.is_index(digest):  # it was damaged before
-            before = self._open_index(digest)
         if before is not None:
             self._entries = self._entries.with_index(digest, before)
+        elif self._index.is_index(digest):  # it was damaged before
+            try:
+                self.read(digest)
+            except JaulaError as error:
+                self.damaged[digest] = error.message
         self._drop_unlisted()
 
     # -- lookup ---------------------------------------------------------------------------------
@@ -876,12 +877,12 @@ class Catalog:
         entries = self._entries
         images = []
         for manifests in entries.ids.values():
-            shown = [pair for m in manifests for pair in self._shown(entries, m)]
-            if shown:
-                images.append(self._image(entries, *shown[-1]))
+            pairs = [pair for m in manifests for pair in self._representative(entries, m)]
+            if pairs:
+                images.append(self._image(entries, *pairs[-1]))
         return sorted(images, key=lambda image: (image.created, image.id), reverse=True)
 
-    def _shown(self, entries: _Entries, manifest: str) -> Iterator[tuple[str, str]]:
+    def _representative(self, entries: _Entries, manifest: str) -> Iterator[tuple[str, str]]:
         """Yield a manifest with each of its targets that it stands for in lists."""
         if self._index.lists(manifest):
             yield manifest, manifest
@@ -897,7 +898,7 @@ class Catalog:
         manifests = dict.fromkeys((entries.primaries[target], *entries.indexes[target].images))
         return [self._image(entries, m, target) for m in manifests if m in entries.contents]
 
-    def together(self, image: Image) -> Images:
+    def with_siblings(self, image: Image) -> Images:
         """Return an image, and the others of all indexes that list it."""
         entries = self._entries
         indexes = self._indexes_of(entries, image.id)

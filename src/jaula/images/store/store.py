@@ -191,16 +191,16 @@ class ImageStore:
         """Return the images that the target of ``image`` has, the one for this machine first."""
         return self._catalog.images(image.target)
 
-    def together(self, image: Image) -> Images:
+    def with_siblings(self, image: Image) -> Images:
         """Return an image, and the others of all indexes that list it."""
-        return self._catalog.together(image)
+        return self._catalog.with_siblings(image)
 
     def common_labels(self, image: Image) -> dict[str, str]:
         """Return the labels that an image has in common with all others of its indexes.
 
         A removal of the image removes these too, so a right by one label needs it on all of them.
         """
-        first, *others = (each.config.labels for each in self.together(image))
+        first, *others = (each.config.labels for each in self.with_siblings(image))
         return {key: v for key, v in first.items() if all(o.get(key) == v for o in others)}
 
     def index(self, digest: str) -> IndexContents | None:
@@ -483,6 +483,8 @@ class ImageStore:
         catalog = self._catalog
         before = catalog.indexes.get(digest)
         held = tuple(dict.fromkeys((*self._index.held(digest), *manifests)))
+        for manifest in manifests:
+            catalog.artifact_sizes(manifest)  # one that is not stored gives no name
         described = catalog.describe_index(digest, held)
         if not described.images:
             raise InvalidRequest(f"none of the images of index {digest} was supplied")

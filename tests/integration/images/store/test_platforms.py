@@ -304,6 +304,36 @@ def test_a_damaged_platform_hides_no_other(
     assert again.resolve("multi:1", ARM64) == arm
 
 
+def test_a_damaged_attestation_hides_no_image(
+    store: ImageStore, multi: dict[str, bytes], paths: Paths, make: Any
+) -> None:
+    index = store.index(target(multi))
+    assert index is not None
+    lost = index.artifacts[0]
+    (paths.images / "blobs/sha256" / lost.removeprefix("sha256:")).unlink()
+    again = reopened(paths)
+    assert again.damaged().keys() == {lost}
+    assert len(again.images(again.resolve("multi:1"))) == 2
+    assert again.collect() == []
+    list(load(again, io.BytesIO(make.pack(multi))))
+    assert again.damaged() == {}
+    assert again.index(target(multi)) == index
+
+
+def test_an_attestation_that_is_not_stored_gives_no_name(
+    store: ImageStore, multi: dict[str, bytes]
+) -> None:
+    image = store.resolve("multi:1")
+    index = json.loads(store.blobs.document(image.target))
+    absent = index["manifests"][1] | {"digest": "sha256:" + "0" * 64}
+    index["manifests"].append(absent)
+    held = [image.manifest, absent["digest"]]
+    with pytest.raises(NotFound):
+        store.adopt_index(json.dumps(index).encode(), INDEX, held, ["other:1"])
+    assert store.list() == [image]
+    assert store.damaged() == {}
+
+
 def test_a_damaged_index_keeps_its_images_until_it_is_loaded_or_removed(
     store: ImageStore, multi: dict[str, bytes], paths: Paths, make: Any
 ) -> None:
