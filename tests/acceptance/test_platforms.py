@@ -86,8 +86,7 @@ def test_the_image_for_this_machine_runs_and_another_one_on_request(
 ) -> None:
     for program in ("jaula", "docker"):
         assert must(engine, program, "run", "--rm", multi) == HOST
-        for wanted in ("linux/arm64", OTHER):
-            assert must(engine, program, "run", "--rm", "--platform", wanted, multi) == OTHER
+        assert must(engine, program, "run", "--rm", "--platform", "linux/arm64", multi) == OTHER
     done = engine.cli("jaula", "create", "--pull", "never", "--platform", ABSENT, multi)
     assert done.returncode == 1
     assert f"does not provide the specified platform ({ABSENT})" in done.stderr
@@ -179,6 +178,30 @@ def test_one_platform_is_removed_from_the_index(engine: PrivateEngine, multi: st
     assert "no image left" in refused(engine, "rmi", "--platform", HOST, multi)
     assert must(engine, "jaula", "image", "verify", multi)
     must(engine, "jaula", "rmi", multi)
+
+
+def test_the_default_platform_of_the_environment_is_used(engine: PrivateEngine, multi: str) -> None:
+    env = engine.environment() | {"DOCKER_DEFAULT_PLATFORM": "linux/arm64"}
+    assert must(engine, "jaula", "run", "--rm", multi, env=env) == OTHER
+    words = ("run", "--rm", "--platform", HOST, multi)
+    assert must(engine, "jaula", *words, env=env) == HOST
+    assert inspect(engine, multi)["Architecture"] == "amd64"
+
+
+def test_a_build_is_based_on_the_platform_of_its_from(
+    engine: PrivateEngine, multi: str, tmp_path: Path
+) -> None:
+    steps = f"FROM --platform=linux/arm64 {multi}\nRUN cat /platform > /built\n"
+    (tmp_path / "Dockerfile").write_text(steps + 'CMD ["cat", "/built"]\n')
+    built = containers.unique("built")
+    must(engine, "jaula", "build", "-q", "-t", built, str(tmp_path))
+    try:
+        assert inspect(engine, built)["Architecture"] == "arm64"
+        assert must(engine, "jaula", "run", "--rm", "--platform", "linux/arm64", built) == OTHER
+        arm = inspect(engine, multi, "--platform", "linux/arm64")
+        assert inspect(engine, built)["RootFS"]["Layers"][0] == arm["RootFS"]["Layers"][0]
+    finally:
+        must(engine, "jaula", "rmi", built)
 
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])

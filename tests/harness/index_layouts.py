@@ -20,11 +20,12 @@ def index_layout(
     name: str | None,
     omit: Collection[str] = (),
     more: Mapping[str, object] | None = None,
+    more_of: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Files:
     """Return the files of a layout. ``layers`` has a plain tar for each platform.
 
     The index lists also the platforms ``omit``, of which the layout has nothing else. ``more`` are
-    members of the configuration of each image.
+    members of the configuration of each image, ``more_of`` those of a platform's.
     """
     files: Files = {}
 
@@ -43,10 +44,11 @@ def index_layout(
             "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
             "history": [{"created_by": f"build for {platform}"}],
         }
+        config |= stated | dict(more or {}) | dict((more_of or {}).get(platform, {}))
         document = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": add(json.dumps(config | stated | dict(more or {})).encode(), CONFIG),
+            "config": add(json.dumps(config).encode(), CONFIG),
             "layers": [add(layer, LAYER_TAR)],
         }
         image = add(json.dumps(document).encode(), MANIFEST, platform=stated)

@@ -6,6 +6,7 @@ import os
 
 from jaula.cli.client.client import checked, target
 from jaula.cli.errors import Unreachable, UsageError
+from jaula.cli.images import platform
 from jaula.spec.fast_json import decode_lines, encode
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ def query(options: Options, context: Context, names: list[str]) -> Query:
         ("remote", context.remote),
         ("dockerfile", context.dockerfile),
         ("target", options.text("target")),
-        ("platform", options.text("platform")),
+        ("platform", platform.requested(options)),
         ("buildargs", _json(_build_args(options.texts("build-arg")))),
         ("labels", _json(_pairs(options.texts("label")))),
         ("cachefrom", _json([_cache_image(word) for word in options.texts("cache-from")])),

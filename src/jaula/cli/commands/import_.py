@@ -8,7 +8,7 @@ from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.commands.load import chunks
 from jaula.cli.errors import CliError
-from jaula.cli.images import pull
+from jaula.cli.images import platform, pull
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import decode_lines
 
@@ -24,7 +24,7 @@ def run(options: Options) -> int:
         ("repo", repository),
         ("tag", tag),
         ("message", options.text("message")),
-        ("platform", options.text("platform")),
+        ("platform", platform.requested(options)),
         *(("changes", change) for change in options.texts("change")),
     ]
     client = Client(Settings.host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from jaula.cli.errors import CliError, EngineError
+from jaula.cli.images import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
     image = str(body["Image"])
     if policy == "always":
         _pull(client, options, image)
-    query = (("name", options.text("name")), ("platform", options.text("platform")))
+    query = (("name", options.text("name")), ("platform", platform.requested(options)))
     try:
         answer = client.document("POST", "/containers/create", query, body)
     except EngineError as error:
@@ -70,4 +71,4 @@ def _check_cidfile(path: str) -> None:
 def _pull(client: Client, options: Options, image: str) -> None:
     from jaula.cli.images import pull
 
-    pull.pull(client, image, options.text("platform"), quiet=options.on("quiet"), output=2)
+    pull.pull(client, image, platform.requested(options), quiet=options.on("quiet"), output=2)

@@ -6,6 +6,7 @@ The API has a platform as JSON (Docker Engine API 1.46). The engine checks the n
 from __future__ import annotations
 
 from jaula.cli.command import Flag
+from jaula.cli.environ import text as environment
 from jaula.cli.errors import UsageError
 
 TYPE_CHECKING = False
@@ -18,6 +19,14 @@ _SYSTEMS = ("linux", "windows", "darwin", "freebsd")
 def flag(help: str, kind: str = "string") -> Flag:
     """Return the flag ``--platform``; of kind ``list`` it may be repeated."""
     return Flag("platform", "", kind, help)
+
+
+def requested(options: Options) -> str:
+    """Return the platform for a new image or container: the flag's, or Docker's default for it.
+
+    Commands that show or send a stored image have no default.
+    """
+    return options.text("platform") or environment("DOCKER_DEFAULT_PLATFORM")
 
 
 def encode(text: str) -> str:

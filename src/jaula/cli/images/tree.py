@@ -53,10 +53,11 @@ def render(images: Iterable[Document], width: int) -> Iterator[str]:
 
 def _view(image: Document) -> tuple[list[str], Row, list[tuple[str, Row]]]:
     """Return the names of an image, its values, and a line for each of its platforms."""
-    content, in_use = 0, image.get("Containers", 0) > 0
+    usage, content, in_use = 0, 0, image.get("Containers", 0) > 0
     children: list[tuple[str, Row]] = []
     for manifest in image.get("Manifests") or ():
         size = manifest["Size"]
+        usage += size["Total"]
         content += size["Content"]
         if manifest["Kind"] != "image":
             continue
@@ -72,7 +73,8 @@ def _view(image: Document) -> tuple[list[str], Row, list[tuple[str, Row]]]:
         for number, (text, row) in enumerate(children, 1)
     ]
     tags = sorted(image.get("RepoTags") or ())
-    return tags, _row(image["Id"], image["Size"], content, in_use), marked
+    # The size of an image is that of its unpacked layers.
+    return tags, _row(image["Id"], image["Size"] + content, content, in_use), marked
 
 
 def _row(identity: str, usage: int, content: int, used: bool) -> Row:

@@ -343,10 +343,10 @@ async def find_image(
     :raises NotFound: when neither the store nor the registry has it.
     :raises ImageRefused: when the operator's image policy does not allow it as a base.
     """
-    wanted = parse_platform(platform or None)
+    requested = parse_platform(platform or None)
     if not pull:
         try:
-            image = services.images.resolve(name, wanted)
+            image = services.images.resolve(name, requested)
         except NotFound:
             pass
         else:
@@ -361,7 +361,7 @@ async def find_image(
     except JaulaError as error:
         error.message = f"cannot pull image {name}: {error.message}"
         raise
-    return services.images.resolve(name, wanted)
+    return services.images.resolve(name, requested)
 
 
 def state_of_image(services: Services, image: Image) -> ImageState:

@@ -98,8 +98,8 @@ async def create(
     body = with_keep_id_user(body, owner, rootless=services.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
-    wanted = platforms.parse_platform(platform)
-    image = _find_image(services, body.image, wanted)
+    requested = platforms.parse_platform(platform)
+    image = _find_image(services, body.image, requested)
     config = ImageConfig() if isinstance(image, NotFound) else image.config
     merged = merge_image_config(body, config)
     merged = msgspec.structs.replace(merged, host_config=_with_ids(services, merged.host_config))
@@ -119,7 +119,7 @@ async def create(
     services.image_policy.check_run(image, body.image)
     networks = _networks(services, merged)
     container_id = new_id()
-    warnings = (*_platform_warnings(image, wanted), *check(services, merged, resolved))
+    warnings = (*_platform_warnings(image, requested), *check(services, merged, resolved))
     unique_name = name or random_name(services.container_store.names)
     services.container_store.reserve(unique_name, container_id)
     lease = services.images.lease()
@@ -340,9 +340,13 @@ def _check_containers(services: Services, resolved: ResolvedRequest) -> None:
             raise InvalidRequest(error.message) from None
 
 
-def _platform_warnings(image: Image, wanted: Platform | None) -> list[str]:
+def _platform_warnings(image: Image, requested: Platform | None) -> list[str]:
     """Return Docker's warning about an image for another platform that no request named."""
-    if wanted is not None or not image.platform.architecture or platforms.runs_here(image.platform):
+    if (
+        requested is not None
+        or not image.platform.architecture
+        or platforms.runs_here(image.platform)
+    ):
         return []
     actual, host = map(platforms.format_platform, (image.platform, platforms.host()))
     warning = (

@@ -49,7 +49,7 @@ def _incomplete_image(store: ImageStore, image: Image) -> Iterator[Problem]:
             image = store.pin(lease, image.id)
         except NotFound:
             return  # removed meanwhile
-        for each in store.together(image):
+        for each in store.with_siblings(image):
             yield from _missing_parts(store, each)
 
 

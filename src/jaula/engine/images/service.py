@@ -167,6 +167,11 @@ class Images:
             "Descriptor": msgspec.to_builtins(self._services.images.descriptor(image)),
         }
 
+    def labels(self, ref: str) -> dict[str, str]:
+        """Return the labels that an image and all that a removal takes with it have."""
+        store = self._services.images
+        return store.common_labels(store.resolve(ref))
+
     def history(self, ref: str, platform: Platform | None = None) -> Documents:
         """Return the history of an image, newest step first; of an index that for ``platform``."""
         return [
@@ -338,7 +343,10 @@ class Images:
             in_use = not used.isdisjoint(self._services.images.ids_with(image.id))
             if in_use or (dangling and image.names):
                 continue
-            if not prune_selects(filters, image.config.labels, seconds(image.created)):
+            if not all(
+                prune_selects(filters, each.config.labels, seconds(each.created))
+                for each in self._services.images.with_siblings(image)
+            ):
                 continue
             try:
                 result = await self._remove(image.id, force=True)

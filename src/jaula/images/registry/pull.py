@@ -87,6 +87,8 @@ def pull(
     if client.admission is not None:
         client.admission.check_name(reference)
     remote = _resolve(client, reference, platform, credentials, cancel)
+    if remote.named.is_index:  # one that exceeds the limits is refused before a layer is fetched
+        walk(remote.named.data, remote.named.digest, lambda descriptor: None)
     name = str(reference)
     if reference.digest is not None:
         name = f"{reference.repository}@{reference.digest}"

@@ -208,7 +208,7 @@ class NameIndex:
         self._names_of = _by_manifest(self.names)
         self._owners = _owners(self.descriptors)
         self._held = _held(self.descriptors)
-        self._targets = {d.digest: d.media_type for d in self.descriptors}
+        self._targets = {d.digest: _plain(d) for d in self.descriptors}
 
     def _load(self) -> tuple[Descriptor, ...]:
         try:
@@ -234,7 +234,11 @@ class NameIndex:
 
     def media_type(self, manifest: str) -> str:
         """Return the media type of a manifest, OCI's if the index does not list it."""
-        return self._targets.get(manifest, MANIFEST)
+        return self._targets[manifest].media_type if manifest in self._targets else MANIFEST
+
+    def descriptor(self, digest: str) -> Descriptor | None:
+        """Return the descriptor of a manifest or an index without annotations, if it is listed."""
+        return self._targets.get(digest)
 
     def lists(self, digest: str) -> bool:
         """Return whether the file itself lists a manifest or an index."""
@@ -242,7 +246,7 @@ class NameIndex:
 
     def is_index(self, digest: str) -> bool:
         """Return whether the file lists ``digest`` as an image index."""
-        return self._targets.get(digest) in INDEXES
+        return digest in self._targets and self._targets[digest].media_type in INDEXES
 
     def held(self, index: str) -> tuple[str, ...]:
         """Return the manifests of an image index that the store holds."""
@@ -336,6 +340,10 @@ class NameIndex:
         _write(self._file, encode(Index(manifests=descriptors)))
         self.descriptors = descriptors
         self._derive()
+
+
+def _plain(descriptor: Descriptor) -> Descriptor:
+    return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
 
 
 def _facts(owner: str, held: tuple[str, ...]) -> dict[str, str]:
@@ -452,51 +460,59 @@ class _Entries(msgspec.Struct, frozen=True):
 
     def with_manifest(self, digest: str, contents: CatalogContents) -> _Entries:
         older = [d for d in self.ids.get(contents.id, ()) if d != digest]
-        entries = msgspec.structs.replace(
+        return msgspec.structs.replace(
             self,
             contents=self.contents | {digest: contents},
             ids=self.ids | {contents.id: (*older, digest)},
-        )
-        return entries.with_indexes(self.indexes) if digest in self.parents else entries
+        )._choose(self.parents.get(digest, ()))
 
     def with_index(self, digest: str, index: IndexContents) -> _Entries:
         """Return the entries with an index whose images are among them."""
         others = {d: other for d, other in self.indexes.items() if d != digest}
-        return self.with_indexes(others | {digest: index})
+        return self.with_indexes(others | {digest: index}, (digest,))
 
     def only(self, manifests: Collection[str], indexes: Collection[str]) -> _Entries:
-        """Return the entries without all others."""
+        """Return the entries without all others. Each index keeps its manifests."""
         if len(manifests) == len(self.contents) and len(indexes) == len(self.indexes):
             return self
         kept = {id: tuple(d for d in all if d in manifests) for id, all in self.ids.items()}
         return _Entries(
             {d: contents for d, contents in self.contents.items() if d in manifests},
             {id: digests for id, digests in kept.items() if digests},
+            primaries={d: m for d, m in self.primaries.items() if d in indexes},
         ).with_indexes({d: index for d, index in self.indexes.items() if d in indexes})
 
-    def with_indexes(self, indexes: dict[str, IndexContents]) -> _Entries:
-        """Return the entries with these indexes instead of the former ones."""
+    def with_indexes(
+        self, indexes: dict[str, IndexContents], changed: Collection[str] = ()
+    ) -> _Entries:
+        """Return the entries with these indexes instead of the former ones.
+
+        ``changed`` are those whose images are others than before.
+        """
         parents: dict[str, tuple[str, ...]] = {}
         for digest, index in indexes.items():
             for manifest in index.images:
                 parents[manifest] = (*parents.get(manifest, ()), digest)
-        primaries = {}
-        for digest, index in indexes.items():
-            candidates = self.candidates(index)
-            if candidates:
-                primaries[digest] = platforms.prefer(candidates).digest
-        return msgspec.structs.replace(self, indexes=indexes, parents=parents, primaries=primaries)
+        entries = msgspec.structs.replace(self, indexes=indexes, parents=parents)
+        return entries._choose(changed)
+
+    def _choose(self, indexes: Collection[str]) -> _Entries:
+        """Choose the manifest that stands for each of ``indexes`` again."""
+        candidates = {digest: self.candidates(self.indexes[digest]) for digest in indexes}
+        chosen = {d: platforms.prefer(there).digest for d, there in candidates.items() if there}
+        return msgspec.structs.replace(self, primaries=self.primaries | chosen) if chosen else self
 
     def candidates(self, index: IndexContents) -> list[Descriptor]:
         """Return the manifests of an index that can be run, each with its platform."""
-        found = []
+        listed = {entry.descriptor.digest: entry.descriptor for entry in index.tree.entries}
+        candidates = []
         for manifest in index.images:
-            entry, contents = index.tree.entry(manifest), self.contents.get(manifest)
-            if entry is not None and contents is not None:
-                stated = entry.descriptor.platform or platform_of(contents.document)
+            descriptor, contents = listed.get(manifest), self.contents.get(manifest)
+            if descriptor is not None and contents is not None:
+                stated = descriptor.platform or platform_of(contents.document)
                 known = stated if stated.architecture else None
-                found.append(msgspec.structs.replace(entry.descriptor, platform=known))
-        return found
+                candidates.append(msgspec.structs.replace(descriptor, platform=known))
+        return candidates
 
 
 class Catalog:
@@ -513,8 +529,17 @@ class Catalog:
         self.damaged: dict[str, str] = {}
         described: dict[str, CatalogContents] = {}
         ids: dict[str, tuple[str, ...]] = {}
+        indexes: dict[str, IndexContents] = {}
         for target in index.manifests():
-            for manifest in index.held(target) if index.is_index(target) else (target,):
+            images: tuple[str, ...] = (target,)
+            if index.is_index(target):
+                try:
+                    indexes[target] = self.describe_index(target, index.held(target))
+                except JaulaError as error:
+                    self.damaged[target] = error.message
+                    continue
+                images = indexes[target].images
+            for manifest in images:
                 try:
                     contents = described[manifest] = self.describe(manifest)
                 except JaulaError as error:
@@ -522,29 +547,12 @@ class Catalog:
                 else:
                     older = [d for d in ids.get(contents.id, ()) if d != manifest]
                     ids[contents.id] = (*older, manifest)
-        self._entries = _Entries(described, ids)
-        opened = ((t, self._open_index(t)) for t in index.manifests() if index.is_index(t))
-        self._entries = self._entries.with_indexes({t: index for t, index in opened if index})
-
-    def _open_index(self, digest: str) -> IndexContents | None:
-        """Return an index that ``index.json`` lists, or None if it is damaged.
-
-        The manifests that the store holds of it were read before.
-        """
-        held, index = self._index.held(digest), None
-        try:
-            index = self.describe_index(digest, held)
-            if not any(m in self.contents for m in index.images):
-                reasons = [self.damaged[m] for m in index.images if m in self.damaged]
-                raise CorruptState(reasons[0] if reasons else "none of its images is stored")
-        except JaulaError as error:
-            self.damaged[digest] = error.message
-            index = None
-        # The index stands for its manifests if it is damaged, and artifacts are not images.
-        for manifest in held:
-            if index is None or manifest not in index.images:
-                self.damaged.pop(manifest, None)
-        return index
+            if target in indexes and not any(m in described for m in images):
+                # The index stands for its images.
+                del indexes[target]
+                reasons = [self.damaged.pop(m) for m in images]
+                self.damaged[target] = reasons[0] if reasons else "none of its images is stored"
+        self._entries = _Entries(described, ids).with_indexes(indexes, indexes)
 
     @property
     def contents(self) -> dict[str, CatalogContents]:
@@ -624,6 +632,8 @@ class Catalog:
     def describe_index(self, digest: str, held: Collection[str]) -> IndexContents:
         """Return the contents of a stored index of which the store holds the manifests ``held``.
 
+        A manifest that is not an image and cannot be read is added to the damaged ones.
+
         :raises JaulaError: if the index cannot be read, or does not list one of them.
         """
         data = self._blobs.document(digest)
@@ -638,9 +648,14 @@ class Catalog:
             if entry.kind is Kind.IMAGE:
                 images.append(manifest)
                 continue
-            artifacts.append(manifest)
-            sizes |= self.artifact_sizes(manifest)
-        if unlisted := set(held) - {*images, *artifacts}:
+            try:
+                sizes |= self.artifact_sizes(manifest)
+            except JaulaError as error:
+                self.damaged[manifest] = error.message  # the images run without it
+            else:
+                self.damaged.pop(manifest, None)
+                artifacts.append(manifest)
+        if unlisted := set(held) - {entry.descriptor.digest for entry in tree.entries}:
             raise CorruptState(f"index {digest} does not list {min(unlisted)}")
         return IndexContents(tree, tuple(images), tuple(artifacts), tuple(sizes.items()))
 
@@ -833,10 +848,13 @@ class Catalog:
 
     def restore_index(self, digest: str, before: IndexContents | None) -> None:
         """Undo :meth:`insert_index` of an index that could not be named."""
-        if before is None and self._index.is_index(digest):  # it was damaged before
-            before = self._open_index(digest)
         if before is not None:
             self._entries = self._entries.with_index(digest, before)
+        elif self._index.is_index(digest):  # it was damaged before
+            try:
+                self.read(digest)
+            except JaulaError as error:
+                self.damaged[digest] = error.message
         self._drop_unlisted()
 
     # -- lookup ---------------------------------------------------------------------------------
@@ -873,12 +891,12 @@ class Catalog:
         entries = self._entries
         images = []
         for manifests in entries.ids.values():
-            shown = [pair for m in manifests for pair in self._shown(entries, m)]
-            if shown:
-                images.append(self._image(entries, *shown[-1]))
+            pairs = [pair for m in manifests for pair in self._representative(entries, m)]
+            if pairs:
+                images.append(self._image(entries, *pairs[-1]))
         return sorted(images, key=lambda image: (image.created, image.id), reverse=True)
 
-    def _shown(self, entries: _Entries, manifest: str) -> Iterator[tuple[str, str]]:
+    def _representative(self, entries: _Entries, manifest: str) -> Iterator[tuple[str, str]]:
         """Yield a manifest with each of its targets that it stands for in lists."""
         if self._index.lists(manifest):
             yield manifest, manifest
@@ -894,7 +912,7 @@ class Catalog:
         manifests = dict.fromkeys((entries.primaries[target], *entries.indexes[target].images))
         return [self._image(entries, m, target) for m in manifests if m in entries.contents]
 
-    def together(self, image: Image) -> Images:
+    def with_siblings(self, image: Image) -> Images:
         """Return an image, and the others of all indexes that list it."""
         entries = self._entries
         indexes = self._indexes_of(entries, image.id)

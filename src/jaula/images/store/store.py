@@ -201,9 +201,17 @@ class ImageStore:
         """Return the images that the target of ``image`` has, the one for this machine first."""
         return self._catalog.images(image.target)
 
-    def together(self, image: Image) -> Images:
+    def with_siblings(self, image: Image) -> Images:
         """Return an image, and the others of all indexes that list it."""
-        return self._catalog.together(image)
+        return self._catalog.with_siblings(image)
+
+    def common_labels(self, image: Image) -> dict[str, str]:
+        """Return the labels that an image has in common with all others of its indexes.
+
+        A removal of the image removes these too, so a right by one label needs it on all of them.
+        """
+        first, *others = (each.config.labels for each in self.with_siblings(image))
+        return {key: v for key, v in first.items() if all(o.get(key) == v for o in others)}
 
     def index(self, digest: str) -> IndexContents | None:
         """Return an index that is the target of a name, or None if ``digest`` is not one."""
@@ -297,8 +305,8 @@ class ImageStore:
 
     def descriptor(self, image: Image) -> Descriptor:
         """Return the descriptor of what the name of an image refers to."""
-        size = self.blobs.size(image.target) or 0
-        return Descriptor(self._index.media_type(image.target), image.target, size)
+        listed = self._index.descriptor(image.target)
+        return listed or Descriptor(self.media_type(image), image.target, 0)  # removed meanwhile
 
     def history(self, ref: str, platform: Platform | None = None) -> History:
         """Return the build steps of an image, newest first."""
@@ -463,10 +471,14 @@ class ImageStore:
                 self.sync()
             with self._lock:
                 self._name_index(digest, len(index), names, media_type, manifests, quota)
-                for manifest in self._catalog.indexes[digest].images:
-                    if contents := self._catalog.contents.get(manifest):
-                        self._catalog.remove_unnamed(contents.id)
-                return self._catalog.images(digest)[0]
+                held = self._catalog.indexes[digest].images
+                catalog = self._catalog.contents
+                for id in dict.fromkeys(catalog[m].id for m in held if m in catalog):
+                    self._catalog.remove_unnamed(id)
+                if digest in self._catalog.indexes:
+                    return self._catalog.images(digest)[0]
+                # It has no name, and another index with all its images has one.
+                return self._catalog.resolve(catalog[held[0]].id)
 
     def _name_index(
         self,
@@ -481,6 +493,8 @@ class ImageStore:
         catalog = self._catalog
         before = catalog.indexes.get(digest)
         held = tuple(dict.fromkeys((*self._index.held(digest), *manifests)))
+        for manifest in manifests:
+            catalog.artifact_sizes(manifest)  # one that is not stored gives no name
         described = catalog.describe_index(digest, held)
         if not described.images:
             raise InvalidRequest(f"none of the images of index {digest} was supplied")

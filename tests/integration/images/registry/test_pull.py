@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,9 +12,18 @@ from pathlib import Path
 import pytest
 
 from harness.puller import SHORT, Puller
-from harness.scripted_registry import Request, ScriptedRegistry, digest, layer
-from jaula.errors import JaulaError, NotFound
+from harness.scripted_registry import (
+    INDEX,
+    MANIFEST,
+    Request,
+    ScriptedRegistry,
+    described,
+    digest,
+    layer,
+)
+from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.registry.cancellation import Cancellation, Cancelled
+from jaula.images.store.index import MANIFESTS_LIMIT
 
 BIG = layer("big", 3 << 20)
 SMALL = layer("small")
@@ -350,3 +360,68 @@ def test_an_image_loaded_and_pulled_is_one_image(puller: Puller) -> None:
     assert store.blobs.size(digest(SMALL)) is None
     store.remove(first.id)
     assert puller.left() == []
+
+
+def indexed(registry: ScriptedRegistry, *more: dict[str, object]) -> bytes:
+    """Answer with an index that lists the registry's image and ``more``."""
+    platform = {"architecture": "amd64", "os": "linux"}
+    manifests = [described(registry.manifest, MANIFEST, platform=platform), *more]
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).encode()
+    registry.send_manifest(index, INDEX)
+    return index
+
+
+def test_an_index_that_exceeds_the_limits_is_refused_before_a_blob_is_fetched(
+    puller: Puller,
+) -> None:
+    many = [described(b"%d" % n, MANIFEST) for n in range(MANIFESTS_LIMIT)]
+    with ScriptedRegistry(SMALL) as registry:
+        indexed(registry, *many)
+        with pytest.raises(InvalidRequest, match="the limit is 512"):
+            puller.pull(f"{registry.name}/box:1")
+        assert not registry.asked("/blobs/")
+    assert puller.left() == []
+
+
+def test_an_index_keeps_its_digest_and_lists_what_is_not_stored(puller: Puller) -> None:
+    arm = {"architecture": "arm64", "os": "linux"}
+    with ScriptedRegistry(SMALL) as registry:
+        index = indexed(registry, described(b"arm", MANIFEST, platform=arm))
+        image = puller.pull(f"{registry.name}/box:1")
+        assert image.target == digest(index)
+        assert image.digests == (f"{registry.name}/box@{digest(index)}",)
+        stored = puller.store.index(digest(index))
+        assert stored is not None
+        assert stored.images == (digest(registry.manifest),)
+        assert not stored.is_complete
+        assert puller.store.resolve(f"{registry.name}/box@{digest(index)}") == image
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_an_attestation_is_fetched_if_the_registry_has_it(puller: Puller, present: bool) -> None:
+    statement, config = b'{"predicateType":"x"}', b"{}"
+    attestation = json.dumps({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": described(config, "application/vnd.oci.image.config.v1+json"),
+        "layers": [described(statement, "application/vnd.in-toto+json")],
+    }).encode()  # fmt: skip
+    with ScriptedRegistry(SMALL) as registry:
+        about = {
+            "vnd.docker.reference.type": "attestation-manifest",
+            "vnd.docker.reference.digest": digest(registry.manifest),
+        }
+        unknown = {"architecture": "unknown", "os": "unknown"}
+        index = indexed(
+            registry, described(attestation, MANIFEST, platform=unknown, annotations=about)
+        )
+        registry.blobs |= {digest(statement): statement, digest(config): config}
+        if present:
+            path = f"GET /v2/box/manifests/{digest(attestation)}"
+            registry.scripts[path] = lambda request: request.answer(200, attestation, MANIFEST)
+        puller.pull(f"{registry.name}/box:1")
+        stored = puller.store.index(digest(index))
+        assert stored is not None
+        assert stored.artifacts == ((digest(attestation),) if present else ())
+        assert (puller.store.blobs.size(digest(statement)) is not None) == present
+    assert note(puller) == "small"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.index_layouts import index_layout
 from jaula.config import Paths
 from jaula.engine.fsck import images
 from jaula.engine.fsck.problem import FsckInputs
@@ -303,6 +304,36 @@ def test_a_damaged_platform_hides_no_other(
     assert again.resolve("multi:1", ARM64) == arm
 
 
+def test_a_damaged_attestation_hides_no_image(
+    store: ImageStore, multi: dict[str, bytes], paths: Paths, make: Any
+) -> None:
+    index = store.index(target(multi))
+    assert index is not None
+    lost = index.artifacts[0]
+    (paths.images / "blobs/sha256" / lost.removeprefix("sha256:")).unlink()
+    again = reopened(paths)
+    assert again.damaged().keys() == {lost}
+    assert len(again.images(again.resolve("multi:1"))) == 2
+    assert again.collect() == []
+    list(load(again, io.BytesIO(make.pack(multi))))
+    assert again.damaged() == {}
+    assert again.index(target(multi)) == index
+
+
+def test_an_attestation_that_is_not_stored_gives_no_name(
+    store: ImageStore, multi: dict[str, bytes]
+) -> None:
+    image = store.resolve("multi:1")
+    index = json.loads(store.blobs.document(image.target))
+    absent = index["manifests"][1] | {"digest": "sha256:" + "0" * 64}
+    index["manifests"].append(absent)
+    held = [image.manifest, absent["digest"]]
+    with pytest.raises(NotFound):
+        store.adopt_index(json.dumps(index).encode(), INDEX, held, ["other:1"])
+    assert store.list() == [image]
+    assert store.damaged() == {}
+
+
 def test_a_damaged_index_keeps_its_images_until_it_is_loaded_or_removed(
     store: ImageStore, multi: dict[str, bytes], paths: Paths, make: Any
 ) -> None:
@@ -331,6 +362,37 @@ def test_a_missing_layer_of_an_index_is_repaired(
     repair.repair(again, target(multi))
     assert again.damaged() == {}
     assert again.images(again.resolve("multi:1")) == before
+
+
+def test_an_unnamed_index_whose_images_all_have_a_name_is_not_kept(
+    store: ImageStore, multi: dict[str, bytes], loaded: Loaded, make: Any
+) -> None:
+    before = store.list()
+    index = json.loads(store.blobs.document(target(multi))) | {"annotations": {"a": "b"}}
+    data = json.dumps(index).encode()
+    named = {"mediaType": INDEX, "digest": make.digest(data), "size": len(data)}
+    files = multi | {make.blob(data): data}
+    files["index.json"] = json.dumps({"manifests": [named]}).encode()
+    (message,) = loaded(make.pack(files))
+    assert message.startswith("Loaded image ID: sha256:")
+    assert store.list() == before
+    assert store.index(make.digest(data)) is None
+    assert store.blobs.size(make.digest(data)) is None
+
+
+def test_labels_of_an_index_are_those_of_all_its_images(store: ImageStore, make: Any) -> None:
+    """A user who may remove images with a label must not remove another one with them."""
+    both = {
+        p: {"config": {"Labels": {"own": "1", "at": p}}} for p in ("linux/amd64", "linux/arm64")
+    }
+    both["linux/arm64"]["config"]["Labels"]["more"] = "1"
+    layers = {platform: make.layer(platform) for platform in both}
+    files = index_layout(layers, "multi:1", more_of=both)
+    list(load(store, io.BytesIO(make.pack(files))))
+    for image in store.images(store.resolve("multi:1")):
+        assert store.common_labels(image) == {"own": "1"}
+    store.remove_platforms("multi:1", [ARM64], in_use=lambda id: None)
+    assert store.common_labels(store.resolve("multi:1")) == {"own": "1", "at": "linux/amd64"}
 
 
 def test_a_damaged_platform_is_found_and_repaired(

@@ -13,23 +13,26 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from harness.index_layouts import index_layout
 from harness.puller import Puller
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
-from jaula.errors import NotFound
+from jaula.errors import Conflict, NotFound
 from jaula.images.archive.import_ import import_tar
 from jaula.images.archive.load import load
 from jaula.images.archive.save import save
 from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Verification
-from jaula.spec.image import LAYER_TAR, Descriptor, encode
+from jaula.spec.image import LAYER_TAR, Descriptor, Platform, encode
 from jaula.storage.layers.store import LayerStore
 
 SECONDS = float(os.environ.get("JAULA_RACE_SECONDS", "4"))
 BASE = layer("base", 60_000)
+AMD64, ARM64 = Platform("amd64", "linux"), Platform("arm64", "linux")
 
 
 def commit(store: ImageStore, parent: str, top: bytes, name: str) -> None:
@@ -67,6 +70,8 @@ def test_what_arrives_beside_removals_is_complete(tmp_path: Path, make: Any) -> 
     puller = Puller(tmp_path)
     store = puller.store
     archive = make.pack(make.docker(BASE, layer("loaded"), names=("loaded:1",)))
+    layers = {"linux/amd64": BASE, "linux/arm64": layer("arm")}
+    indexed = make.pack(index_layout(layers, "indexed:1"))
     errors: list[BaseException] = []
     counts: dict[str, int] = {}
     end = time.monotonic() + SECONDS
@@ -83,6 +88,18 @@ def test_what_arrives_beside_removals_is_complete(tmp_path: Path, make: Any) -> 
             list(load(store, io.BytesIO(archive)))
             check(store, "loaded:1")
 
+        def load_index() -> None:
+            only = random.choice(((), (AMD64,), (ARM64,)))
+            list(load(store, io.BytesIO(indexed), platforms=only))
+            for platform in only:
+                check(store, store.resolve("indexed:1", platform).id)
+
+        def remove_platform() -> None:
+            time.sleep(random.random() / 100)
+            with suppress(Conflict):  # it is the last one
+                platform = random.choice((AMD64, ARM64))
+                store.remove_platforms("indexed:1", [platform], in_use=lambda id: None)
+
         def import_layer() -> None:
             check(store, import_tar(store, io.BytesIO(BASE), "imported:1").id)
 
@@ -92,7 +109,7 @@ def test_what_arrives_beside_removals_is_complete(tmp_path: Path, make: Any) -> 
 
         def save_image() -> None:
             digest = hashlib.sha256()
-            save(store, [random.choice((*pulled, "loaded:1"))], digest.update)
+            save(store, [random.choice((*pulled, "loaded:1", "indexed:1"))], digest.update)
 
         def remove() -> None:
             time.sleep(random.random() / 50)
@@ -103,7 +120,8 @@ def test_what_arrives_beside_removals_is_complete(tmp_path: Path, make: Any) -> 
                 try:
                     work()
                 except NotFound as error:
-                    if not error.message.startswith("No such image"):
+                    absent = "No such image", "image with reference indexed:1 was found but"
+                    if not error.message.startswith(absent):
                         errors.append(error)
                 except BaseException as error:  # noqa: BLE001 - reported by the test
                     errors.append(error)
@@ -111,7 +129,7 @@ def test_what_arrives_beside_removals_is_complete(tmp_path: Path, make: Any) -> 
                     counts[name] = counts.get(name, 0) + 1
 
         works = [pull(0), pull(1), load_archive, import_layer, commit_layer, save_image]
-        works += [remove, remove]
+        works += [load_index, remove_platform, remove, remove]
         threads = [
             threading.Thread(target=run, args=(f"{number}", work))
             for number, work in enumerate(works)

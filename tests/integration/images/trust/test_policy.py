@@ -26,8 +26,10 @@ from jaula.errors import CorruptState, InvalidRequest
 from jaula.images.archive.load import load
 from jaula.images.reference import parse
 from jaula.images.registry import hosts
+from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.errors import RegistryError
+from jaula.images.registry.manifest import Document
 from jaula.images.trust import cosign_manifest, keys, referrers, simple_signing
 from jaula.images.trust.policy import ImagePolicy, ImageRefused
 from jaula.images.trust.signature import Signature
@@ -267,6 +269,31 @@ def test_a_platform_that_was_not_pulled_with_its_signature_does_not_run(signed: 
     image = signed.puller.store.resolve(signed.name, Platform("arm64", "linux"))
     with pytest.raises(ImageRefused, match="no signatures of it are stored"):
         signed.gate.check_run(image, signed.name)
+
+
+def test_a_signature_of_an_index_counts_for_the_images_that_are_stored(signed: Signed) -> None:
+    signed.rule('"accept"')
+    manifest = signed.registry.manifest
+    index = json.dumps({
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [
+            described(manifest, MANIFEST, platform={"architecture": "amd64", "os": "linux"})
+        ],
+    }).encode()  # fmt: skip
+    signed.registry.send_manifest(index, INDEX)
+    signed.pull()
+    signed.tag(signed.sign(index), data=index)
+    signed.rule('{ signed-by = ["team.pub"] }')
+    with pytest.raises(ImageRefused):
+        signed.run()
+    document = Document(INDEX, digest(index), index)
+    reference, cancel = parse(signed.name), Cancellation()
+    source = signed.puller.client.repository(
+        reference.domain, reference.path, Credentials(), cancel
+    )
+    signed.gate.fetch_signatures(source, document, signed.name, cancel)
+    signed.run()
 
 
 def test_the_identity_has_the_repository_and_the_verified_signature(signed: Signed) -> None:

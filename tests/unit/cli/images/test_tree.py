@@ -48,7 +48,7 @@ def test_platforms_are_printed_below_their_image() -> None:
     assert lines == [
         "IMAGE               ID             DISK USAGE   CONTENT SIZE   EXTRA",
         "a:2",
-        "b:1                 aaaaaaaaaaaa          5kB            3kB   U    ",
+        "b:1                 aaaaaaaaaaaa          8kB            3kB   U    ",
         "├─ linux/amd64      111111111111          4kB            1kB        ",
         "└─ linux/arm64/v8   222222222222          4kB            1kB   U    ",
         "",

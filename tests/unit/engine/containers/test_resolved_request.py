@@ -246,11 +246,11 @@ class Machine:
             self.services, users, nothing, self.registry.save, nothing_later, nothing
         )
 
-    def _image(self, ref: str, platform: object = None) -> Any:
+    def _image(self, ref: str, platform: Platform | None = None) -> Any:
         if ref not in ("busybox", "sha256:0"):
             raise NotFound(f"No such image: {ref}")
-        platform = Platform("", "linux")
-        return SimpleNamespace(id="sha256:0", config=ImageConfig(), layers=(), platform=platform)
+        actual = Platform("", "linux")
+        return SimpleNamespace(id="sha256:0", config=ImageConfig(), layers=(), platform=actual)
 
     async def _start(self, request: StartRequest, *_: object, engine_socket: int) -> Any:
         self.started.append(request)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.model.filters import Filters
+from jaula.images.platform import format_platform
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -82,8 +83,9 @@ class ImagesApi:
     async def remove(
         self, ref: str, *, force: bool, noprune: bool, platforms: Sequence[Platform] = ()
     ) -> Documents:
-        with self._session.begin("image remove", ref, revokes=True) as action:
-            if not action.may_remove(lambda: self._service.inspect(ref)["Config"]["Labels"]):
+        chosen = "".join(f" {format_platform(platform)}" for platform in platforms)
+        with self._session.begin("image remove", ref + chosen, revokes=True) as action:
+            if not action.may_remove(lambda: self._service.labels(ref)):
                 action.require_images()
             return await self._service.remove(
                 ref, force=force, noprune=noprune, platforms=platforms
