@@ -79,6 +79,7 @@ def _without_empty(document: Document, names: tuple[str, ...]) -> Document:
 
 def container(document: Document, version: Version) -> Document:
     """Return the answer to ``GET /containers/{id}/json``."""
+    document = _with_manifest(document, version)
     settings = document["NetworkSettings"]
     if version >= _NO_LEGACY_FIELDS:
         settings = _without(settings, _LEGACY_NETWORK)
@@ -92,10 +93,19 @@ def containers(documents: list[Document], version: Version) -> list[Document]:
 
 
 def _summary(document: Document, version: Version) -> Document:
+    document = _with_manifest(document, version)
     document = document | {"NetworkSettings": _networks(document["NetworkSettings"], version)}
     if version < _LIST_ANNOTATIONS:
         document["HostConfig"] = _without(document["HostConfig"], ("Annotations",))
     return document if version >= _HEALTH_SUMMARY else _without(document, ("Health",))
+
+
+def _with_manifest(document: Document, version: Version) -> Document:
+    """Return a document without the image's manifest for older versions, or if it is gone."""
+    name = "ImageManifestDescriptor"
+    return (
+        document if version >= _DESCRIPTOR and document.get(name) else _without(document, (name,))
+    )
 
 
 def _networks(settings: Document, version: Version, container_id: str = "") -> Document:

@@ -62,6 +62,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "Args": list(record.args[1:]),
         "State": state(record),
         "Image": record.image,
+        "ImageManifestDescriptor": manifest_descriptor(services, record),
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
         "HostsPath": str(directory / "hosts"),
@@ -96,6 +97,12 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "Config": config(record),
         "NetworkSettings": network_settings.settings(record, services.network_store.id_of),
     }
+
+
+def manifest_descriptor(services: Services, record: ContainerRecord) -> dict[str, Any] | None:
+    """Return the OCI descriptor of the image's manifest; None if the image was removed."""
+    descriptor = services.images.manifest_descriptor(record.image)
+    return None if descriptor is None else msgspec.to_builtins(descriptor)
 
 
 class _Annotated(msgspec.Struct):

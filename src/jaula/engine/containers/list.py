@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.containers.inspect import mounts
+from jaula.engine.containers.inspect import manifest_descriptor, mounts
 from jaula.engine.networks import network_settings
 from jaula.errors import CorruptState, NotFound
 from jaula.spec.units import human_duration
@@ -33,6 +33,7 @@ def summary(
         "Names": [f"/{record.name}", *aliases.get(record.id, ())],
         "Image": _image_name(services, record),
         "ImageID": record.image,
+        "ImageManifestDescriptor": manifest_descriptor(services, record),
         "Command": command(record.args),
         "Created": record.created // 1_000_000_000,
         "Ports": network_settings.listed_ports(record),

@@ -308,6 +308,15 @@ class ImageStore:
         listed = self._index.descriptor(image.target)
         return listed or Descriptor(self.media_type(image), image.target, 0)  # removed meanwhile
 
+    def manifest_descriptor(self, id: str) -> Descriptor | None:
+        """Return the descriptor of the manifest of one image, with its platform; None if absent."""
+        try:
+            image = self.resolve(id)
+        except (CorruptState, NotFound):
+            return None
+        size = self.blobs.size(image.manifest) or 0
+        return Descriptor(self.media_type(image), image.manifest, size, platform=image.platform)
+
     def history(self, ref: str, platform: Platform | None = None) -> History:
         """Return the build steps of an image, newest first."""
         with self.pinned_image(ref, platform) as image:
