@@ -102,10 +102,9 @@ def _summary(document: Document, version: Version) -> Document:
 
 def _with_manifest(document: Document, version: Version) -> Document:
     """Return a document without the image's manifest for older versions, or if it is gone."""
-    name = "ImageManifestDescriptor"
-    return (
-        document if version >= _DESCRIPTOR and document.get(name) else _without(document, (name,))
-    )
+    if version >= _DESCRIPTOR and document.get("ImageManifestDescriptor"):
+        return document
+    return _without(document, ("ImageManifestDescriptor",))
 
 
 def _networks(settings: Document, version: Version, container_id: str = "") -> Document:

@@ -61,6 +61,20 @@ def test_the_list_has_the_health_of_each_container(engine: PrivateEngine, busybo
         assert listed[f"/{other}"] == {"Status": "none", "FailingStreak": 0}
 
 
+def test_a_container_names_the_manifest_of_its_image(engine: PrivateEngine, busybox: str) -> None:
+    with containers.running(engine, busybox) as name:
+        document = engine.request("GET", f"/v1.48/containers/{name}/json").json()
+        descriptor = document["ImageManifestDescriptor"]
+        image = engine.request("GET", f"/v1.48/images/{busybox}/json").json()
+        assert descriptor["digest"] == image["Descriptor"]["digest"]
+        assert descriptor["size"] > 100
+        assert descriptor["platform"]["os"] == "linux"
+        listed = engine.request("GET", "/v1.48/containers/json").json()
+        assert descriptor in [each["ImageManifestDescriptor"] for each in listed]
+        older = engine.request("GET", f"/v1.47/containers/{name}/json").json()
+        assert "ImageManifestDescriptor" not in older
+
+
 def test_a_network_counts_its_addresses(engine: PrivateEngine, busybox: str) -> None:
     name = containers.unique("net")
     pool = {"Subnet": "10.231.7.0/24", "IPRange": "10.231.7.128/28"}
