@@ -27,6 +27,7 @@ from jaula.buildkit.options import (
     FRONTEND,
     RESULT,
     build_export,
+    cache_exports,
     frontend_request,
     result_of,
 )
@@ -37,7 +38,7 @@ from jaula.buildkit.proto import types_pb2 as types
 from jaula.buildkit.session import LIMITS, ClientSession
 from jaula.buildkit.status import BuildStatus, exit_text
 from jaula.engine.threads import shielded
-from jaula.errors import InvalidRequest, JaulaError, StepFailed, Unavailable
+from jaula.errors import InvalidRequest, JaulaError, StepFailed, Unavailable, Unsupported
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import Code, GrpcError
@@ -405,6 +406,7 @@ class _BuildKit:
             entitlements=job.request.Entitlements,
             exports=job.exports,
             cache_from=_cache_from(job.request, attributes),
+            cache_to=cache_exports(job.request.Cache.Exports),
             result=result,
         )
         stream: AsyncIterator[bytes] = _nothing()
@@ -475,6 +477,11 @@ def _cache_from(request: control.SolveRequest, attributes: Mapping[str, str]) ->
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidRequest(f"cache-imports is not valid: {error}") from None
     entries += [("registry", ref) for ref in attributes.get("cache-from", "").split(",")]
+    for kind, _ in entries:
+        if kind != "registry":
+            raise Unsupported(
+                f"--cache-from type={kind[:32]} is not supported", hint="must be registry"
+            )
     return tuple(dict.fromkeys(ref for kind, ref in entries if kind == "registry" and ref))
 
 

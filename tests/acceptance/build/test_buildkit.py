@@ -318,6 +318,31 @@ def test_credentials_of_a_registry_come_over_the_session(
         assert refused.returncode == 1 and "cannot pull image" in refused.stderr
 
 
+def test_the_cache_goes_through_a_registry(docker: Docker, busybox: str, tmp_path: Path) -> None:
+    with Registry(tmp_path / "registry") as registry:
+        cache, image = f"{registry.name}/kit/cache:1", f"{registry.name}/kit/image:1"
+        place = write(
+            tmp_path / "context",
+            f"FROM {busybox} AS tools\nRUN echo {unique('t')} > /tool\n"
+            f"FROM {busybox}\nRUN echo {unique('r')} > /result\nCOPY --from=tools /tool /\n",
+        )
+        exported = ("--cache-to", f"type=registry,ref={cache},mode=max")
+        text = build(docker, *exported, "-t", image, "--push", str(place))
+        assert "exporting cache to registry" in text
+        assert cache not in docker("images", "--digests").stdout
+        for source, cached in ((cache, 3), (image, 2)):
+            docker("rmi", "-f", image)
+            docker("buildx", "prune", "-af")
+            text = build(docker, "--cache-from", source, "-t", image, str(place))
+            assert text.count("CACHED") == cached, text
+            docker("rmi", "-f", source)
+        words = ("--cache-to", f"type=local,dest={tmp_path}/cache")
+        refused = docker("build", *words, str(place))
+        assert refused.returncode == 1 and "must be registry or inline" in refused.stderr
+        broken = f"type=registry,ref={registry.name}:1/x/y:1"
+        assert docker("build", "--cache-to", broken, str(place)).returncode == 1
+
+
 def test_a_client_that_leaves_ends_its_build(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.builder import local_context
+from jaula.engine.builder.cache_export import CacheExporter
 from jaula.engine.builder.export import Exporter
 from jaula.engine.builder.image_state import SourceDateEpoch, image_document
 from jaula.engine.builder.job import BuildJob
@@ -126,7 +127,7 @@ class Build:
                 return BuildResult(
                     await self._store_image(state, self._options.names), self._options.names
                 )
-            return await self._export(state, exporting)
+            return await self._export(graph, state, exporting)
         finally:
             if exporting is not None:
                 exporting.close()
@@ -266,7 +267,9 @@ class Build:
             return image
         return await in_thread(self._services.images.add, config, blobs, names, self._quota)
 
-    async def _export(self, state: ImageState, channel: ProgressChannel) -> BuildResult:
+    async def _export(
+        self, graph: StageGraph, state: ImageState, channel: ProgressChannel
+    ) -> BuildResult:
         """Write the result to the destinations of the client."""
         if self._options.result:
             self._sources.keep_result(self._options.result, state)
@@ -284,7 +287,20 @@ class Build:
             if stored is not None:
                 image = stored
                 names += export.names
+        await self._export_cache(graph, state, channel)
         return BuildResult(image, tuple(names), response)
+
+    async def _export_cache(
+        self, graph: StageGraph, state: ImageState, channel: ProgressChannel
+    ) -> None:
+        if not self._options.cache_to:
+            return
+        exporter = CacheExporter(
+            self._services, self._sources, self._quota, channel.put, self._clock.now()
+        )
+        stages = [(await self._sources.stage(s.stage.index)).state for s in graph.stages]
+        for export in self._options.cache_to:
+            await exporter.run(export, state, stages)
 
     def _find_tagged(self, config: bytes, names: list[str]) -> Image | None:
         """Return the image if it exists and has all names already: nothing is written then."""
