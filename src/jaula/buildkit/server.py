@@ -43,7 +43,8 @@ from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Server, Streaming, Unary
-from jaula.images.platform import host
+from jaula.images.platform import runnable
+from jaula.kernel import binfmt_misc
 from jaula.spec.build import PruneOptions
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ class _BuildKit:
 
     async def _worker(self) -> types.WorkerRecord:
         info = await self._engine.system.info()
-        platform = host()
+        platforms = runnable(binfmt_misc.handlers())
         return types.WorkerRecord(
             ID=str(info.get("ID") or "jaula"),
             Labels={
@@ -260,6 +261,7 @@ class _BuildKit:
                 ops.Platform(
                     Architecture=platform.architecture, OS=platform.os, Variant=platform.variant
                 )
+                for platform in platforms
             ],
             BuildkitVersion=self._version(),
         )

@@ -126,7 +126,18 @@ def test_frontends_and_platforms_that_cannot_run_are_refused_by_name(
     assert "example.org/x" in docker("build", *argument, str(place)).stderr
     two = docker("build", "--platform", "linux/amd64,linux/arm64", str(place))
     assert two.returncode == 1 and "several platforms" in two.stderr
-    assert docker("build", "--platform", "linux/s390x", str(place)).returncode == 1
+    write(
+        tmp_path,
+        f"FROM --platform=$BUILDPLATFORM {busybox} AS made\nRUN echo $TARGETARCH\n"
+        "FROM scratch\nCOPY --from=made /bin/busybox /cross\n",
+    )
+    cross = ("--platform", "linux/s390x", "-t", "cross:1")
+    build(docker, *cross, str(place))
+    assert '"s390x"' in docker("inspect", "cross:1").stdout
+    docker("rmi", "cross:1")
+    write(tmp_path, f"FROM {busybox}\nRUN true\n")
+    foreign = docker("build", "--platform", "linux/s390x", str(place)).stderr
+    assert "programs for linux/s390x cannot run on this machine" in foreign
 
 
 def test_warnings_have_their_lines(docker: Docker, busybox: str, tmp_path: Path) -> None:

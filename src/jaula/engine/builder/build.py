@@ -37,11 +37,12 @@ from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unsupported
 from jaula.images.build import context as build_context
-from jaula.images.build.dockerfile.ast import Network, Security
+from jaula.images.build.dockerfile.ast import Network, Run, Security
 from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Source, plan
-from jaula.images.platform import format_platform
+from jaula.images.platform import format_platform, runnable
 from jaula.images.reference import parse as parse_reference
+from jaula.kernel import binfmt_misc
 from jaula.spec.build import is_builtin_frontend
 from jaula.spec.image import encode
 from jaula.storage.trees import open_directory
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.services import Services
     from jaula.images.build.context import ContextLocation
-    from jaula.images.build.dockerfile.ast import Run
     from jaula.images.build.dockerfile.stage_graph import StageGraph
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
@@ -165,6 +165,8 @@ class Build:
             contexts=tuple(options.contexts),
         )
         graph = make_plan()
+        if options.local is not None:
+            _check_platforms(graph, options.platform)
         channel = self.progress.add_channel(-1, "")
         try:
             triggers = {}
@@ -321,6 +323,22 @@ async def _run_stage(stage: StageRun, result: asyncio.Future[StageResult]) -> No
     value = await stage.run()
     if not result.done():
         result.set_result(value)
+
+
+def _check_platforms(graph: StageGraph, target: str) -> None:
+    """Check that the programs of all stages that have a RUN can run here.
+
+    :raises Unsupported: when neither the processor nor an emulator runs them.
+    """
+    runs = {(p.architecture, p.os) for p in runnable(binfmt_misc.handlers())}
+    for planned in graph.stages:
+        platform = requested_platform(planned.platform or target)
+        has_run = any(isinstance(instruction, Run) for instruction in planned.instructions)
+        if has_run and (platform.architecture, platform.os) not in runs:
+            raise Unsupported(
+                f"programs for {format_platform(platform)} cannot run on this machine",
+                hint="register an emulator with binfmt_misc, for example with qemu-user-static",
+            )
 
 
 def _check_syntax(image: str) -> None:
