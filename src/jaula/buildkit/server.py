@@ -234,7 +234,7 @@ class _BuildKit:
         return control.InfoResponse(buildkitVersion=self._version())
 
     def _version(self) -> types.BuildkitVersion:
-        version = str(self._engine.system.version()["Version"])
+        version = self._engine.builds.worker()["Version"]
         return types.BuildkitVersion(
             package="jaula", version=f"v{version}", dockerfileVersion="builtin"
         )
@@ -242,20 +242,20 @@ class _BuildKit:
     async def _list_workers(
         self, call: Call, request: control.ListWorkersRequest
     ) -> control.ListWorkersResponse:
-        return control.ListWorkersResponse(record=[await self._worker()])
+        return control.ListWorkersResponse(record=[self._worker()])
 
-    async def _worker(self) -> types.WorkerRecord:
-        info = await self._engine.system.info()
+    def _worker(self) -> types.WorkerRecord:
+        worker = self._engine.builds.worker()
         platforms = runnable(binfmt_misc.handlers())
         return types.WorkerRecord(
-            ID=str(info.get("ID") or "jaula"),
+            ID=worker["ID"],
             Labels={
                 "org.mobyproject.buildkit.worker.executor": "jaula",
-                "org.mobyproject.buildkit.worker.hostname": str(info.get("Name") or ""),
+                "org.mobyproject.buildkit.worker.hostname": worker["Name"],
                 "org.mobyproject.buildkit.worker.network": "sandbox",
                 # buildx asks for exports and cache exports only if there is a snapshotter.
-                "org.mobyproject.buildkit.worker.snapshotter": str(info.get("Driver") or ""),
-                **_host_gateway(info),
+                "org.mobyproject.buildkit.worker.snapshotter": worker["Driver"],
+                **_host_gateway(worker["Gateway"]),
             },
             platforms=[
                 ops.Platform(
@@ -368,7 +368,7 @@ class _BuildKit:
         return gateway.PongResponse(
             FrontendAPICaps=[types.APICap(ID=name, Enabled=True) for name in _FRONTEND_CAPS],
             LLBCaps=[types.APICap(ID=name, Enabled=True) for name in _LLB_CAPS],
-            Workers=[await self._worker()],
+            Workers=[self._worker()],
         )
 
     async def _bridge_solve(
@@ -556,6 +556,6 @@ def _usage_record(document: Document) -> control.UsageRecord:
     return record
 
 
-def _host_gateway(info: Document) -> dict[str, str]:
-    address = str(info.get("HostGatewayIP") or "")
+def _host_gateway(address: str) -> dict[str, str]:
+    """Return the label from which clients take the address of ``host-gateway``."""
     return {"org.mobyproject.buildkit.worker.moby.host-gateway-ip": address} if address else {}

@@ -73,6 +73,10 @@ class BuildsApi:
     async def announce_session(self) -> None:
         await self._service.sessions.announce()
 
+    def worker(self) -> Document:
+        self._session.require_read()
+        return self._service.worker()
+
     def release(self, result: str) -> None:
         self._service.release(result, self._session.caller.key)
 
