@@ -160,7 +160,7 @@ class ClientSession:
         async def report(document: Mapping[str, object]) -> None:
             return
 
-        await self.receive_directory(name, path, (), "", report)
+        await self.receive_directory(name, path, (), (), "", report)
 
     async def receive_files(self, name: str, path: str, only: tuple[str, ...]) -> None:
         """Receive some files of a directory, those that exist."""
@@ -171,10 +171,17 @@ class ClientSession:
         await self._receive(name, path, [("followpaths", only)], "", report)
 
     async def receive_directory(
-        self, name: str, path: str, excluded: tuple[str, ...], previous: str, report: Report
+        self,
+        name: str,
+        path: str,
+        only: tuple[str, ...],
+        excluded: tuple[str, ...],
+        previous: str,
+        report: Report,
     ) -> None:
         """Receive a directory without the paths that ignore patterns exclude."""
-        await self._receive(name, path, [("exclude-patterns", excluded)], previous, report)
+        options = [("followpaths", only), ("exclude-patterns", excluded)]
+        await self._receive(name, path, options, previous, report)
 
     async def _receive(
         self,

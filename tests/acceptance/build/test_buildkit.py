@@ -243,6 +243,26 @@ def test_contexts_from_the_standard_input_and_by_name(
     assert "from-other" in text and "none" in text
 
 
+def test_only_what_changed_and_is_used_is_sent(
+    docker: Docker, busybox: str, tmp_path: Path
+) -> None:
+    place = write(tmp_path, f"FROM {busybox}\nCOPY used sub/* /to/\nRUN cat /to/*\n", used="u1\n")
+    (place / "unused").write_bytes(b"x" * 3_000_000)
+    (place / "sub").mkdir()
+    (place / "sub" / "big").write_bytes(b"b" * 500_000)
+
+    def transferred(text: str) -> str:
+        found = re.findall(r"transferring context: (\S+)", text)
+        return found[-1] if found else ""
+
+    assert transferred(build(docker, str(place))).startswith("500")
+    (place / "used").write_text("u2 and more\n")
+    text = build(docker, str(place))
+    assert transferred(text) == "12B" and "u2 and more" in text
+    assert text.count("CACHED") == 0
+    assert "local source for context" in docker("buildx", "du", "--verbose").stdout
+
+
 def test_a_context_from_a_git_repository(docker: Docker, busybox: str, tmp_path: Path) -> None:
     top = tmp_path / "repositories"
     top.mkdir()

@@ -93,8 +93,8 @@ def directory(files: Files, *, packets: list[pb.Packet] | None = None) -> Method
                 yield packet
             await call.receive()
             return
-        only = call.headers.get("followpaths")
-        names = sorted(name for name in files if only is None or name == "Dockerfile")
+        only = call.headers.get("followpaths", "")  # the last of several
+        names = sorted(name for name in files if not only or only.startswith(name))
         for name in names:
             yield pb.Packet(stat=pb.Stat(path=name.encode(), mode=0o644, size=len(files[name])))
         yield pb.Packet()

@@ -186,6 +186,8 @@ class Build:
                         "stages": len(parsed.stages),
                     }
                 )
+            if self._sources.local is not None:
+                self._sources.local.limit(local_context.used_paths(graph))
             await channel.put_warnings(graph.warnings)
             if graph.unused:
                 names = ", ".join(graph.unused)
