@@ -94,7 +94,7 @@ def directory(files: Files, *, packets: list[pb.Packet] | None = None) -> Method
             await call.receive()
             return
         only = call.headers.get("followpaths", "")  # the last of several
-        names = sorted(name for name in files if not only or only.startswith(name))
+        names = sorted(name for name in files if not only or only.lower().startswith(name.lower()))
         for name in names:
             yield pb.Packet(stat=pb.Stat(path=name.encode(), mode=0o644, size=len(files[name])))
         yield pb.Packet()
