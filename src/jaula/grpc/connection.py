@@ -192,6 +192,10 @@ class Stream:
         while data:
             await self._connection.drain()
             self.check()
+            if self.status is not None:  # the peer has ended the call before it read all
+                if self.status.code is Code.OK:
+                    raise GrpcError(Code.CANCELLED, "the peer has ended the call")
+                raise self.status
             room = self._connection.room(self.id)
             if not room:
                 self._can_send.clear()
@@ -228,6 +232,7 @@ class Stream:
         """Note that the peer sends no more."""
         self.remote_open = False
         self._changed.set()
+        self._can_send.set()
 
     def fail(self, error: GrpcError) -> None:
         """End the stream with an error."""
