@@ -283,8 +283,8 @@ def test_patterns_that_are_not_ascii_are_escaped(tmp_path: Path) -> None:
         async def report(document: object) -> None:
             return
 
+        excluded = ("é b", "\udcff")
         with pytest.raises(InvalidRequest):
-            excluded = ("é b", "\udcff")
             await session.receive_directory("context", str(tmp_path), (), excluded, "", report)
         assert headers["exclude-patterns-encoded"] == "1"
         assert headers["exclude-patterns"] == "%FF"
