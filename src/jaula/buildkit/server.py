@@ -19,6 +19,7 @@ import asyncio
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ _CONTROL, _BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LL
 _BUILD_ID = "buildkit-controlapi-buildid"
 _JOB_TIMEOUT = 5.0  # seconds for Control.Solve to arrive after a call that names its build
 _MAX_JOBS = 64  # builds of one connection at a time
+_MAX_ENDED = 4  # builds of one connection that are kept after their end
 _MAX_RESULTS = 256  # of one connection
 _MAX_UNREAD = 4096  # progress messages of a build
 _MAX_REF = 128  # characters
@@ -122,9 +124,10 @@ async def serve_session(
 class _Job:
     """One build of a connection."""
 
-    def __init__(self, request: control.SolveRequest, exports: tuple[BuildExport, ...]) -> None:
+    def __init__(self, request: control.SolveRequest) -> None:
         self.request = request
-        self.exports = exports
+        self.exports: tuple[BuildExport, ...] = ()
+        self.readers = 0  # calls that read the progress
         self.status = BuildStatus(request.Ref)
         self.unread: list[control.StatusResponse] = []
         self.changed = asyncio.Event()
@@ -140,7 +143,10 @@ class _Job:
         response = self.status.take(message, time.time_ns())
         if response is None:
             return
-        await self.room.wait()
+        if self.readers:
+            await self.room.wait()
+        elif len(self.unread) >= _MAX_UNREAD:
+            del self.unread[0]  # no client reads it
         self._add(response)
 
     def _add(self, response: control.StatusResponse) -> None:
@@ -164,6 +170,15 @@ class _Job:
 
     async def read(self) -> AsyncIterator[control.StatusResponse]:
         """Yield the progress, with what is ready in one message, until the build has ended."""
+        self.readers += 1
+        try:
+            async for response in self._read():
+                yield response
+        finally:
+            self.readers -= 1
+            self.room.set()
+
+    async def _read(self) -> AsyncIterator[control.StatusResponse]:
         while True:
             self.changed.clear()
             unread, self.unread = self.unread, []
@@ -185,6 +200,7 @@ class _BuildKit:
     def __init__(self, engine: Backend) -> None:
         self._engine = engine
         self._jobs: dict[str, _Job] = {}
+        self._ended: deque[_Job] = deque(maxlen=_MAX_ENDED)  # a client may still read their end
         self._results: list[str] = []
         self._added = asyncio.Condition()
 
@@ -315,12 +331,12 @@ class _BuildKit:
             raise GrpcError(Code.RESOURCE_EXHAUSTED, "too many builds on one connection")
         if not request.Ref or len(request.Ref) > _MAX_REF or request.Ref in self._jobs:
             raise GrpcError(Code.INVALID_ARGUMENT, "the reference of the build is not valid")
-        job = _Job(request, _exports(request))
-        self._jobs[request.Ref] = job
+        job = self._jobs[request.Ref] = _Job(request)
         async with self._added:
             self._added.notify_all()
         error = "canceled"
         try:
+            job.exports = _exports(request)
             if request.Definition.ops:
                 result_of(request.Definition)
             if request.Frontend:
@@ -338,7 +354,7 @@ class _BuildKit:
             error = failure.message
             raise
         finally:
-            del self._jobs[request.Ref]
+            self._ended.append(self._jobs.pop(request.Ref))
             job.end(error)
         return control.SolveResponse(ExporterResponse=job.response)
 
@@ -360,7 +376,8 @@ class _BuildKit:
 
     async def _read_status(self, call: Call) -> AsyncIterator[control.StatusResponse]:
         request: control.StatusRequest = await call.request()
-        job = await self._job(request.Ref)
+        ended = [job for job in self._ended if job.request.Ref == request.Ref]
+        job = ended[0] if ended else await self._job(request.Ref)
         async for response in job.read():
             yield response
 

@@ -158,6 +158,41 @@ def test_a_graph_of_operations_is_refused(engine: PrivateEngine) -> None:
     run(work)
 
 
+def test_the_progress_of_a_build_that_failed_at_once_is_read(engine: PrivateEngine) -> None:
+    request = solve("0" * 32, Exporters=[control.Exporter(Type="image", Attrs={"name": "A B"})])
+
+    async def work() -> None:
+        async with control_channel(engine) as channel:
+            with pytest.raises(GrpcError, match="invalid reference"):
+                await solved(channel, request)
+            status = channel.open(CONTROL + "Status")
+            await status.send(control.StatusRequest(Ref=request.Ref).SerializeToString())
+            status.end()
+            while await status.receive() is not None:
+                pass
+            status.close()
+
+    run(work)
+
+
+def test_a_push_to_a_registry_is_in_the_audit_log(engine: PrivateEngine, busybox: str) -> None:
+    methods = {SYNC: directory({"Dockerfile": f"FROM {busybox}\nENV A=b\n".encode()})}
+    name = "127.0.0.1:1/kit/x:1"
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            export = control.Exporter(Type="image", Attrs={"name": name, "push": "true"})
+            with pytest.raises(GrpcError):
+                await solved(channel, solve(id, Exporters=[export]))
+
+    run(work)
+    log = "".join(path.read_text() for path in (engine.root / "lib" / "audit").glob("*.log"))
+    lines = [line for line in log.splitlines() if name in line]
+    assert any("image push" in line for line in lines)
+    assert any("image build" in line for line in lines)
+    engine.request("DELETE", f"/images/{name}?force=1")
+
+
 def test_a_build_without_a_session_or_with_a_foreign_one_fails(engine: PrivateEngine) -> None:
     async def work() -> None:
         async with control_channel(engine) as channel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -42,9 +43,15 @@ class BuildsApi:
         self, options: BuildOptions, stream: AsyncIterator[bytes]
     ) -> AsyncIterator[Document]:
         session = self._session
-        image = options.names[0] if options.names else ""
-        with session.begin("image build", image, image=image) as action:
+        exports = options.exports or ()
+        names = (*options.names, *(name for export in exports for name in export.names))
+        image = names[0] if names else ""
+        pushed = [name for export in exports if export.push for name in export.names]
+        pushed += [export.name for export in options.cache_to]
+        with session.begin("image build", image, image=image) as action, ExitStack() as held:
             action.require_images()
+            for name in pushed:
+                held.enter_context(session.begin("image push", name)).require_images()
             host = with_container_ids(session.services, options.host)
             options = msgspec.structs.replace(options, host=host)
             resolved = resolve(ContainerCreate(cmd=("true",), host_config=host))
