@@ -63,6 +63,7 @@ _MAX_RESULTS = 256  # of one connection
 _MAX_UNREAD = 4096  # progress messages of a build
 _MAX_REF = 128  # characters
 _SOURCE = "github.com/moby/buildkit/errdefs.Source+json"
+_RECORDS: tuple[control.BuildHistoryEvent, ...] = ()  # of former builds: none are kept
 _NANOSECONDS = 1_000_000_000
 
 _FRONTEND_CAPS = (
@@ -247,13 +248,8 @@ class _BuildKit:
     # -- the engine ------------------------------------------------------------------------------
 
     async def _info(self, call: Call, request: control.InfoRequest) -> control.InfoResponse:
-        return control.InfoResponse(buildkitVersion=self._version())
-
-    def _version(self) -> types.BuildkitVersion:
         version = self._engine.builds.worker()["Version"]
-        return types.BuildkitVersion(
-            package="jaula", version=f"v{version}", dockerfileVersion="builtin"
-        )
+        return control.InfoResponse(buildkitVersion=_version(version))
 
     async def _list_workers(
         self, call: Call, request: control.ListWorkersRequest
@@ -279,7 +275,7 @@ class _BuildKit:
                 )
                 for platform in platforms
             ],
-            BuildkitVersion=self._version(),
+            BuildkitVersion=_version(worker["Version"]),
         )
 
     # -- the cache -------------------------------------------------------------------------------
@@ -315,8 +311,7 @@ class _BuildKit:
         request: control.BuildHistoryRequest = await call.request()
         if not request.EarlyExit:
             await asyncio.Event().wait()
-        records: list[control.BuildHistoryEvent] = []
-        for event in records:
+        for event in _RECORDS:
             yield event
 
     async def _update_history(
@@ -571,6 +566,10 @@ def _usage_record(document: Document) -> control.UsageRecord:
     record.CreatedAt.FromJsonString(document["CreatedAt"])
     record.LastUsedAt.FromJsonString(document["LastUsedAt"])
     return record
+
+
+def _version(engine: str) -> types.BuildkitVersion:
+    return types.BuildkitVersion(package="jaula", version=f"v{engine}", dockerfileVersion="builtin")
 
 
 def _host_gateway(address: str) -> dict[str, str]:

@@ -393,6 +393,7 @@ class _Transfer:
             outgoing.clear()
 
     def _took(self, size: int, requests: list[bytes]) -> None:
+        self._moved = time.monotonic()  # a slow disk is not a silent client
         self._stream.consume(size)
         if requests:
             self._requests += requests
