@@ -38,6 +38,7 @@ from jaula.buildkit.proto import ops_pb2 as ops
 from jaula.buildkit.proto import types_pb2 as types
 from jaula.buildkit.session import LIMITS, ClientSession
 from jaula.buildkit.status import BuildStatus, exit_text
+from jaula.engine.builder.history import BuildRecord
 from jaula.engine.threads import shielded
 from jaula.errors import InvalidRequest, JaulaError, StepFailed, Unavailable, Unsupported
 from jaula.grpc.client import Channel
@@ -62,8 +63,8 @@ _MAX_ENDED = 4  # builds of one connection that are kept after their end
 _MAX_RESULTS = 256  # of one connection
 _MAX_UNREAD = 4096  # progress messages of a build
 _MAX_REF = 128  # characters
+_MAX_ERROR, _MAX_VALUE, _MAX_VALUES = 1024, 256, 100  # of a record: characters, and options
 _SOURCE = "github.com/moby/buildkit/errdefs.Source+json"
-_RECORDS: tuple[control.BuildHistoryEvent, ...] = ()  # of former builds: none are kept
 _NANOSECONDS = 1_000_000_000
 
 _FRONTEND_CAPS = (
@@ -128,6 +129,8 @@ class _Job:
     def __init__(self, request: control.SolveRequest) -> None:
         self.request = request
         self.exports: tuple[BuildExport, ...] = ()
+        self.attributes: dict[str, str] = {}
+        self.began = time.time_ns()
         self.readers = 0  # calls that read the progress
         self.status = BuildStatus(request.Ref)
         self.unread: list[control.StatusResponse] = []
@@ -155,6 +158,21 @@ class _Job:
         self.changed.set()
         if len(self.unread) >= _MAX_UNREAD:
             self.room.clear()
+
+    def record(self, error: str) -> BuildRecord:
+        """Return the build as a record of the history."""
+        return BuildRecord(
+            ref=self.request.Ref,
+            frontend=FRONTEND,
+            attributes=self.attributes,
+            created=self.began,
+            completed=time.time_ns(),
+            error=error[:_MAX_ERROR],
+            response=self.response,
+            steps=self.status.steps,
+            cached=self.status.cached,
+            warnings=self.status.warnings,
+        )
 
     def fail(self, error: GrpcError) -> None:
         """End the build with an error, unless it has ended."""
@@ -307,17 +325,24 @@ class _BuildKit:
                 yield _usage_record(document)
 
     async def _history(self, call: Call) -> AsyncIterator[control.BuildHistoryEvent]:
-        """Answer with no record: builds are not recorded. A client that listens is kept."""
+        """Yield the builds that have ended; new ones are not told to a client that listens on."""
         request: control.BuildHistoryRequest = await call.request()
+        for record in () if request.ActiveOnly else self._engine.builds.records():
+            if request.Ref in ("", record.ref):
+                yield control.BuildHistoryEvent(
+                    type=control.COMPLETE, record=_history_record(record)
+                )
         if not request.EarlyExit:
             await asyncio.Event().wait()
-        for event in _RECORDS:
-            yield event
 
     async def _update_history(
         self, call: Call, request: control.UpdateBuildHistoryRequest
     ) -> control.UpdateBuildHistoryResponse:
-        raise GrpcError(Code.NOT_FOUND, f"build {request.Ref[:_MAX_REF]} is not recorded")
+        if request.Pinned:
+            raise GrpcError(Code.UNIMPLEMENTED, "builds are kept in memory and cannot be pinned")
+        if request.Delete and not self._engine.builds.remove_record(request.Ref):
+            raise GrpcError(Code.NOT_FOUND, f"build {request.Ref[:_MAX_REF]} is not recorded")
+        return control.UpdateBuildHistoryResponse()
 
     # -- a build ---------------------------------------------------------------------------------
 
@@ -351,6 +376,8 @@ class _BuildKit:
         finally:
             self._ended.append(self._jobs.pop(request.Ref))
             job.end(error)
+            if job.solved and not request.Internal:
+                self._engine.builds.record(job.record(error))
         return control.SolveResponse(ExporterResponse=job.response)
 
     async def _job(self, ref: str) -> _Job:
@@ -408,6 +435,10 @@ class _BuildKit:
         if job.solved:
             raise InvalidRequest("the build has run already")
         job.solved = True
+        job.attributes = {
+            name[:_MAX_VALUE]: value[:_MAX_VALUE]
+            for name, value in list(attributes.items())[:_MAX_VALUES]
+        }
         if len(self._results) >= _MAX_RESULTS:
             raise Unavailable("too many results on one connection")
         result = os.urandom(16).hex()
@@ -526,6 +557,25 @@ def _failure(error: JaulaError, job: _Job) -> GrpcError:
     if source := job.status.source_detail():
         status.details.add(type_url=_SOURCE, value=source)
     return GrpcError(Code.UNKNOWN, text, status.SerializeToString())
+
+
+def _history_record(record: BuildRecord) -> control.BuildHistoryRecord:
+    made = control.BuildHistoryRecord(
+        Ref=record.ref,
+        Frontend=record.frontend,
+        FrontendAttrs=record.attributes,
+        ExporterResponse=record.response,
+        Generation=1,
+        numCachedSteps=record.cached,
+        numTotalSteps=record.steps,
+        numCompletedSteps=record.steps,
+        numWarnings=record.warnings,
+    )
+    made.CreatedAt.FromNanoseconds(record.created)
+    made.CompletedAt.FromNanoseconds(record.completed)
+    if record.error:
+        made.error.code, made.error.message = Code.UNKNOWN, record.error
+    return made
 
 
 def _filters(texts: Iterable[str]) -> dict[str, list[str]]:

@@ -127,6 +127,18 @@ async def solved(channel: Channel, request: control.SolveRequest) -> dict[str, s
     return dict(answer.ExporterResponse)
 
 
+async def history(channel: Channel, ref: str) -> list[control.BuildHistoryRecord]:
+    stream = channel.open(CONTROL + "ListenBuildHistory")
+    asked = control.BuildHistoryRequest(Ref=ref, EarlyExit=True)
+    await stream.send(asked.SerializeToString())
+    stream.end()
+    records = []
+    while (message := await stream.receive()) is not None:
+        records.append(control.BuildHistoryEvent.FromString(message).record)
+    stream.close()
+    return records
+
+
 def run(work: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
         await asyncio.wait_for(work(), 60)
@@ -233,6 +245,13 @@ def test_a_client_made_of_python_builds(engine: PrivateEngine, busybox: str) -> 
                     logs += log.msg
             assert b"value of s" in logs
             status.close()
+            (record,) = await history(channel, request.Ref)
+            assert record.numTotalSteps == 3 and not record.HasField("error")
+            assert record.ExporterResponse["containerimage.config.digest"] == image
+            update = control.UpdateBuildHistoryRequest(Ref=request.Ref, Delete=True)
+            answer = decoder(control.UpdateBuildHistoryResponse)
+            await channel.unary(CONTROL + "UpdateBuildHistory", update, answer, 10)
+            assert await history(channel, request.Ref) == []
 
     run(work)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaula import __version__
 from jaula.engine.builder.cache import BuildCache
 from jaula.engine.builder.client_session import ClientSessions
+from jaula.engine.builder.history import BuildHistory
 from jaula.engine.builder.job import BuildServices, RunningBuilds
 from jaula.engine.builder.local_directories import LocalDirectoryStore
 from jaula.engine.builder.mounts.cache_dirs import CacheDirs
@@ -40,6 +41,7 @@ class Builds:
         self, services: Services, containers: Containers, distribution: RegistryService
     ) -> None:
         self.sessions = ClientSessions()
+        self.history = BuildHistory()
         self._shared = BuildServices(
             services=services,
             containers=containers,

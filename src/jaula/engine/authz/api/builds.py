@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from jaula.engine.authz.session import Session
+    from jaula.engine.builder.history import BuildRecord
     from jaula.engine.builder.session import BuildSession
     from jaula.engine.engine import Engine
     from jaula.spec.build import BuildOptions, PruneOptions
@@ -79,6 +80,17 @@ class BuildsApi:
 
     async def announce_session(self) -> None:
         await self._service.sessions.announce()
+
+    def record(self, record: BuildRecord) -> None:
+        self._service.history.add(self._session.caller.key, record)
+
+    def records(self) -> list[BuildRecord]:
+        self._session.require_read()
+        return self._service.history.list(self._session.caller.key)
+
+    def remove_record(self, ref: str) -> bool:
+        self._session.require_run()
+        return self._service.history.remove(self._session.caller.key, ref)
 
     def worker(self) -> Document:
         self._session.require_read()
