@@ -143,7 +143,7 @@ def test_frontends_and_platforms_that_cannot_run_are_refused_by_name(
 def test_warnings_have_their_lines(docker: Docker, busybox: str, tmp_path: Path) -> None:
     place = write(tmp_path, f"FROM {busybox}\nMAINTAINER me\nCMD echo hi\n")
     text = docker("--debug", "build", "--progress", "plain", str(place)).stderr
-    assert "WARN: MaintainerDeprecated" in text and "(line 2)" in text
+    assert "MaintainerDeprecated" in text and "(line 2)" in text
     assert "   2 | >>> MAINTAINER me" in text
 
 
