@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import report
-from engines import IMAGE, Engine, Podman
+from engines import IMAGE, Engine, Jaula, Podman
 
 Samples = dict[str, list[float]]
 TITLES = {
@@ -41,6 +41,16 @@ RUN chown -R 1000:1000 /app
 USER 1000
 CMD ["sh", "-c", "cat digest"]
 """
+
+
+class DockerOnJaula(Jaula):
+    """jaula, with docker's command as the client."""
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {"DOCKER_CONFIG": str(self.base)}
+
+    def words(self, *words: str) -> list[str]:
+        return ["docker", "-H", f"unix://{self.socket}", *words]
 
 
 class Buildah(Podman):
@@ -138,6 +148,6 @@ def _timed(work: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def table(results: dict[str, Samples]) -> str:
+def table(results: dict[str, Samples], *compared: str) -> str:
     """Return a table with the median of each builder, and the ratio of jaula's to the others'."""
-    return "\n".join(report.ratios(TITLES, results, "docker", "buildah")) + "\n"
+    return "\n".join(report.ratios(TITLES, results, *compared)) + "\n"

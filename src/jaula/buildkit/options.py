@@ -13,11 +13,18 @@ import msgspec
 
 from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto.ops_pb2 import Definition, Op
+from jaula.buildkit.proto.types_pb2 import CacheOptionsEntry
 from jaula.buildkit.session import UPLOAD_HOST
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.images.reference import parse
 from jaula.spec.api import HostConfig, Ulimit
-from jaula.spec.build import BuildExport, BuildOptions, LocalDirectories, is_builtin_frontend
+from jaula.spec.build import (
+    BuildExport,
+    BuildOptions,
+    CacheExport,
+    LocalDirectories,
+    is_builtin_frontend,
+)
 
 FRONTEND = "dockerfile.v0"
 _GATEWAY = "gateway.v0"
@@ -47,6 +54,7 @@ def frontend_request(
     entitlements: Iterable[str],
     exports: tuple[BuildExport, ...],
     cache_from: tuple[str, ...],
+    cache_to: tuple[CacheExport, ...] = (),
     result: str,
 ) -> FrontendRequest:
     """Return the engine's options.
@@ -90,6 +98,7 @@ def frontend_request(
         },
         labels=_prefixed(attributes, "label:"),
         cache_from=cache_from,
+        cache_to=cache_to,
         no_cache=no_cache == "",
         no_cache_stages=tuple(no_cache.split(",")) if no_cache else (),
         pull=attributes.get("image-resolve-mode") == "pull",
@@ -233,8 +242,33 @@ def build_export(number: int, kind: str, attributes: Mapping[str, str]) -> Build
         id=number,
         names=names,
         # The docker driver of buildx pushes with the API, as it does with Docker.
-        push=kind != "moby" and attributes.get("push", "") in _TRUE,
+        push=kind != "moby" and is_true(attributes.get("push", "")),
     )
+
+
+def cache_exports(entries: Iterable[CacheOptionsEntry]) -> tuple[CacheExport, ...]:
+    """Return the cache exports of a request. An image has the keys of its steps in any case.
+
+    :raises Unsupported: when a kind of export is not supported.
+    :raises InvalidRequest: when a name is missing or not valid.
+    """
+    exports = []
+    for entry in entries:
+        if entry.Type == "inline":
+            continue
+        if entry.Type != "registry":
+            raise Unsupported(
+                f"--cache-to type={entry.Type[:32]} is not supported",
+                hint="must be registry or inline",
+            )
+        exports.append(
+            CacheExport(
+                name=str(parse(entry.Attrs.get("ref", ""))),
+                all_stages=entry.Attrs.get("mode", "") == "max",
+                ignore_error=is_true(entry.Attrs.get("ignore-error", "")),
+            )
+        )
+    return tuple(exports)
 
 
 def is_true(text: str) -> bool:

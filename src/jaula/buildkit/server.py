@@ -19,6 +19,7 @@ import asyncio
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from jaula.buildkit.options import (
     FRONTEND,
     RESULT,
     build_export,
+    cache_exports,
     frontend_request,
     result_of,
 )
@@ -36,13 +38,15 @@ from jaula.buildkit.proto import ops_pb2 as ops
 from jaula.buildkit.proto import types_pb2 as types
 from jaula.buildkit.session import LIMITS, ClientSession
 from jaula.buildkit.status import BuildStatus, exit_text
+from jaula.engine.builder.history import BuildRecord
 from jaula.engine.threads import shielded
-from jaula.errors import InvalidRequest, JaulaError, StepFailed, Unavailable
+from jaula.errors import InvalidRequest, JaulaError, StepFailed, Unavailable, Unsupported
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Server, Streaming, Unary
-from jaula.images.platform import host
+from jaula.images.platform import runnable
+from jaula.kernel import binfmt_misc
 from jaula.spec.build import PruneOptions
 
 if TYPE_CHECKING:
@@ -55,9 +59,11 @@ _CONTROL, _BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LL
 _BUILD_ID = "buildkit-controlapi-buildid"
 _JOB_TIMEOUT = 5.0  # seconds for Control.Solve to arrive after a call that names its build
 _MAX_JOBS = 64  # builds of one connection at a time
+_MAX_ENDED = 4  # builds of one connection that are kept after their end
 _MAX_RESULTS = 256  # of one connection
 _MAX_UNREAD = 4096  # progress messages of a build
 _MAX_REF = 128  # characters
+_MAX_ERROR, _MAX_VALUE, _MAX_VALUES = 1024, 256, 100  # of a record: characters, and options
 _SOURCE = "github.com/moby/buildkit/errdefs.Source+json"
 _NANOSECONDS = 1_000_000_000
 
@@ -120,9 +126,12 @@ async def serve_session(
 class _Job:
     """One build of a connection."""
 
-    def __init__(self, request: control.SolveRequest, exports: tuple[BuildExport, ...]) -> None:
+    def __init__(self, request: control.SolveRequest) -> None:
         self.request = request
-        self.exports = exports
+        self.exports: tuple[BuildExport, ...] = ()
+        self.attributes: dict[str, str] = {}
+        self.began = time.time_ns()
+        self.readers = 0  # calls that read the progress
         self.status = BuildStatus(request.Ref)
         self.unread: list[control.StatusResponse] = []
         self.changed = asyncio.Event()
@@ -138,7 +147,10 @@ class _Job:
         response = self.status.take(message, time.time_ns())
         if response is None:
             return
-        await self.room.wait()
+        if self.readers:
+            await self.room.wait()
+        elif len(self.unread) >= _MAX_UNREAD:
+            del self.unread[0]  # no client reads it
         self._add(response)
 
     def _add(self, response: control.StatusResponse) -> None:
@@ -146,6 +158,21 @@ class _Job:
         self.changed.set()
         if len(self.unread) >= _MAX_UNREAD:
             self.room.clear()
+
+    def record(self, error: str) -> BuildRecord:
+        """Return the build as a record of the history."""
+        return BuildRecord(
+            ref=self.request.Ref,
+            frontend=FRONTEND,
+            attributes=self.attributes,
+            created=self.began,
+            completed=time.time_ns(),
+            error=error[:_MAX_ERROR],
+            response=self.response,
+            steps=self.status.steps,
+            cached=self.status.cached,
+            warnings=self.status.warnings,
+        )
 
     def fail(self, error: GrpcError) -> None:
         """End the build with an error, unless it has ended."""
@@ -162,6 +189,15 @@ class _Job:
 
     async def read(self) -> AsyncIterator[control.StatusResponse]:
         """Yield the progress, with what is ready in one message, until the build has ended."""
+        self.readers += 1
+        try:
+            async for response in self._read():
+                yield response
+        finally:
+            self.readers -= 1
+            self.room.set()
+
+    async def _read(self) -> AsyncIterator[control.StatusResponse]:
         while True:
             self.changed.clear()
             unread, self.unread = self.unread, []
@@ -183,6 +219,7 @@ class _BuildKit:
     def __init__(self, engine: Backend) -> None:
         self._engine = engine
         self._jobs: dict[str, _Job] = {}
+        self._ended: deque[_Job] = deque(maxlen=_MAX_ENDED)  # a client may still read their end
         self._results: list[str] = []
         self._added = asyncio.Condition()
 
@@ -229,38 +266,34 @@ class _BuildKit:
     # -- the engine ------------------------------------------------------------------------------
 
     async def _info(self, call: Call, request: control.InfoRequest) -> control.InfoResponse:
-        return control.InfoResponse(buildkitVersion=self._version())
-
-    def _version(self) -> types.BuildkitVersion:
-        version = str(self._engine.system.version()["Version"])
-        return types.BuildkitVersion(
-            package="jaula", version=f"v{version}", dockerfileVersion="builtin"
-        )
+        version = self._engine.builds.worker()["Version"]
+        return control.InfoResponse(buildkitVersion=_version(version))
 
     async def _list_workers(
         self, call: Call, request: control.ListWorkersRequest
     ) -> control.ListWorkersResponse:
-        return control.ListWorkersResponse(record=[await self._worker()])
+        return control.ListWorkersResponse(record=[self._worker()])
 
-    async def _worker(self) -> types.WorkerRecord:
-        info = await self._engine.system.info()
-        platform = host()
+    def _worker(self) -> types.WorkerRecord:
+        worker = self._engine.builds.worker()
+        platforms = runnable(binfmt_misc.handlers())
         return types.WorkerRecord(
-            ID=str(info.get("ID") or "jaula"),
+            ID=worker["ID"],
             Labels={
                 "org.mobyproject.buildkit.worker.executor": "jaula",
-                "org.mobyproject.buildkit.worker.hostname": str(info.get("Name") or ""),
+                "org.mobyproject.buildkit.worker.hostname": worker["Name"],
                 "org.mobyproject.buildkit.worker.network": "sandbox",
                 # buildx asks for exports and cache exports only if there is a snapshotter.
-                "org.mobyproject.buildkit.worker.snapshotter": str(info.get("Driver") or ""),
-                **_host_gateway(info),
+                "org.mobyproject.buildkit.worker.snapshotter": worker["Driver"],
+                **_host_gateway(worker["Gateway"]),
             },
             platforms=[
                 ops.Platform(
                     Architecture=platform.architecture, OS=platform.os, Variant=platform.variant
                 )
+                for platform in platforms
             ],
-            BuildkitVersion=self._version(),
+            BuildkitVersion=_version(worker["Version"]),
         )
 
     # -- the cache -------------------------------------------------------------------------------
@@ -296,18 +329,24 @@ class _BuildKit:
                 yield _usage_record(document)
 
     async def _history(self, call: Call) -> AsyncIterator[control.BuildHistoryEvent]:
-        """Answer with no record: builds are not recorded. A client that listens is kept."""
+        """Yield the builds that have ended; new ones are not told to a client that listens on."""
         request: control.BuildHistoryRequest = await call.request()
+        for record in () if request.ActiveOnly else self._engine.builds.records():
+            if request.Ref in ("", record.ref):
+                yield control.BuildHistoryEvent(
+                    type=control.COMPLETE, record=_history_record(record)
+                )
         if not request.EarlyExit:
             await asyncio.Event().wait()
-        records: list[control.BuildHistoryEvent] = []
-        for event in records:
-            yield event
 
     async def _update_history(
         self, call: Call, request: control.UpdateBuildHistoryRequest
     ) -> control.UpdateBuildHistoryResponse:
-        raise GrpcError(Code.NOT_FOUND, f"build {request.Ref[:_MAX_REF]} is not recorded")
+        if request.Pinned:
+            raise GrpcError(Code.UNIMPLEMENTED, "builds are kept in memory and cannot be pinned")
+        if request.Delete and not self._engine.builds.remove_record(request.Ref):
+            raise GrpcError(Code.NOT_FOUND, f"build {request.Ref[:_MAX_REF]} is not recorded")
+        return control.UpdateBuildHistoryResponse()
 
     # -- a build ---------------------------------------------------------------------------------
 
@@ -316,12 +355,12 @@ class _BuildKit:
             raise GrpcError(Code.RESOURCE_EXHAUSTED, "too many builds on one connection")
         if not request.Ref or len(request.Ref) > _MAX_REF or request.Ref in self._jobs:
             raise GrpcError(Code.INVALID_ARGUMENT, "the reference of the build is not valid")
-        job = _Job(request, _exports(request))
-        self._jobs[request.Ref] = job
+        job = self._jobs[request.Ref] = _Job(request)
         async with self._added:
             self._added.notify_all()
         error = "canceled"
         try:
+            job.exports = _exports(request)
             if request.Definition.ops:
                 result_of(request.Definition)
             if request.Frontend:
@@ -339,8 +378,10 @@ class _BuildKit:
             error = failure.message
             raise
         finally:
-            del self._jobs[request.Ref]
+            self._ended.append(self._jobs.pop(request.Ref))
             job.end(error)
+            if job.solved and not request.Internal:
+                self._engine.builds.record(job.record(error))
         return control.SolveResponse(ExporterResponse=job.response)
 
     async def _job(self, ref: str) -> _Job:
@@ -361,7 +402,8 @@ class _BuildKit:
 
     async def _read_status(self, call: Call) -> AsyncIterator[control.StatusResponse]:
         request: control.StatusRequest = await call.request()
-        job = await self._job(request.Ref)
+        ended = [job for job in self._ended if job.request.Ref == request.Ref]
+        job = ended[0] if ended else await self._job(request.Ref)
         async for response in job.read():
             yield response
 
@@ -369,7 +411,7 @@ class _BuildKit:
         return gateway.PongResponse(
             FrontendAPICaps=[types.APICap(ID=name, Enabled=True) for name in _FRONTEND_CAPS],
             LLBCaps=[types.APICap(ID=name, Enabled=True) for name in _LLB_CAPS],
-            Workers=[await self._worker()],
+            Workers=[self._worker()],
         )
 
     async def _bridge_solve(
@@ -397,6 +439,10 @@ class _BuildKit:
         if job.solved:
             raise InvalidRequest("the build has run already")
         job.solved = True
+        job.attributes = {
+            name[:_MAX_VALUE]: value[:_MAX_VALUE]
+            for name, value in list(attributes.items())[:_MAX_VALUES]
+        }
         if len(self._results) >= _MAX_RESULTS:
             raise Unavailable("too many results on one connection")
         result = os.urandom(16).hex()
@@ -409,6 +455,7 @@ class _BuildKit:
             entitlements=job.request.Entitlements,
             exports=job.exports,
             cache_from=_cache_from(job.request, attributes),
+            cache_to=cache_exports(job.request.Cache.Exports),
             result=result,
         )
         stream: AsyncIterator[bytes] = _nothing()
@@ -479,6 +526,11 @@ def _cache_from(request: control.SolveRequest, attributes: Mapping[str, str]) ->
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidRequest(f"cache-imports is not valid: {error}") from None
     entries += [("registry", ref) for ref in attributes.get("cache-from", "").split(",")]
+    for kind, _ in entries:
+        if kind != "registry":
+            raise Unsupported(
+                f"--cache-from type={kind[:32]} is not supported", hint="must be registry"
+            )
     return tuple(dict.fromkeys(ref for kind, ref in entries if kind == "registry" and ref))
 
 
@@ -509,6 +561,25 @@ def _failure(error: JaulaError, job: _Job) -> GrpcError:
     if source := job.status.source_detail():
         status.details.add(type_url=_SOURCE, value=source)
     return GrpcError(Code.UNKNOWN, text, status.SerializeToString())
+
+
+def _history_record(record: BuildRecord) -> control.BuildHistoryRecord:
+    made = control.BuildHistoryRecord(
+        Ref=record.ref,
+        Frontend=record.frontend,
+        FrontendAttrs=record.attributes,
+        ExporterResponse=record.response,
+        Generation=1,
+        numCachedSteps=record.cached,
+        numTotalSteps=record.steps,
+        numCompletedSteps=record.steps,
+        numWarnings=record.warnings,
+    )
+    made.CreatedAt.FromNanoseconds(record.created)
+    made.CompletedAt.FromNanoseconds(record.completed)
+    if record.error:
+        made.error.code, made.error.message = Code.UNKNOWN, record.error
+    return made
 
 
 def _filters(texts: Iterable[str]) -> dict[str, list[str]]:
@@ -551,6 +622,10 @@ def _usage_record(document: Document) -> control.UsageRecord:
     return record
 
 
-def _host_gateway(info: Document) -> dict[str, str]:
-    address = str(info.get("HostGatewayIP") or "")
+def _version(engine: str) -> types.BuildkitVersion:
+    return types.BuildkitVersion(package="jaula", version=f"v{engine}", dockerfileVersion="builtin")
+
+
+def _host_gateway(address: str) -> dict[str, str]:
+    """Return the label from which clients take the address of ``host-gateway``."""
     return {"org.mobyproject.buildkit.worker.moby.host-gateway-ip": address} if address else {}

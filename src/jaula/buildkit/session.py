@@ -160,7 +160,7 @@ class ClientSession:
         async def report(document: Mapping[str, object]) -> None:
             return
 
-        await self.receive_directory(name, path, (), "", report)
+        await self.receive_directory(name, path, (), (), "", report)
 
     async def receive_files(self, name: str, path: str, only: tuple[str, ...]) -> None:
         """Receive some files of a directory, those that exist."""
@@ -171,10 +171,17 @@ class ClientSession:
         await self._receive(name, path, [("followpaths", only)], "", report)
 
     async def receive_directory(
-        self, name: str, path: str, excluded: tuple[str, ...], previous: str, report: Report
+        self,
+        name: str,
+        path: str,
+        only: tuple[str, ...],
+        excluded: tuple[str, ...],
+        previous: str,
+        report: Report,
     ) -> None:
         """Receive a directory without the paths that ignore patterns exclude."""
-        await self._receive(name, path, [("exclude-patterns", excluded)], previous, report)
+        options = [("followpaths", only), ("exclude-patterns", excluded)]
+        await self._receive(name, path, options, previous, report)
 
     async def _receive(
         self,
@@ -386,6 +393,7 @@ class _Transfer:
             outgoing.clear()
 
     def _took(self, size: int, requests: list[bytes]) -> None:
+        self._moved = time.monotonic()  # a slow disk is not a silent client
         self._stream.consume(size)
         if requests:
             self._requests += requests

@@ -166,7 +166,7 @@ class BuildStatus:
     def _transfer(
         self, response: StatusResponse, vertex: Vertex | None, message: Document, now: int
     ) -> None:
-        if vertex is None:
+        if vertex is None or "status" not in message:
             return
         detail = message.get("progressDetail") or {}
         name = str(message["status"])

@@ -41,8 +41,9 @@ from jaula.grpc.errors import Code, GrpcError, decode_message, parse_code
 
 HIGH_WATER = 1 << 20  # bytes that wait to be sent
 _CHUNK = 1 << 18  # bytes that are read at once
-_FEW, _MANY = 1 << 14, 3 << 16  # bytes of one read, between which a short pause gathers more
-_GATHER_SECONDS = 0.0005
+_FEW, _MANY = 1 << 14, 3 << 16  # bytes of one read, after which a short pause gathers more
+_GATHER_SECONDS, _LATE_SECONDS = 0.0005, 0.002  # of that pause, and of one that took too long
+_BUSY_READS = 128  # reads without a pause after one that took too long
 _FRAME_HEADER = 9  # bytes
 _MAX_FRAME = 16384  # bytes of payload: the default of SETTINGS_MAX_FRAME_SIZE, which is not raised
 _MESSAGE_HEADER = 5  # bytes
@@ -191,6 +192,10 @@ class Stream:
         while data:
             await self._connection.drain()
             self.check()
+            if self.status is not None:  # the peer has ended the call before it read all
+                if self.status.code is Code.OK:
+                    raise GrpcError(Code.CANCELLED, "the peer has ended the call")
+                raise self.status
             room = self._connection.room(self.id)
             if not room:
                 self._can_send.clear()
@@ -227,6 +232,7 @@ class Stream:
         """Note that the peer sends no more."""
         self.remote_open = False
         self._changed.set()
+        self._can_send.set()
 
     def fail(self, error: GrpcError) -> None:
         """End the stream with an error."""
@@ -264,6 +270,7 @@ class Connection:
         self._drained = asyncio.Event()
         self._drained.set()
         self._empty = 0
+        self._busy_reads = 0
         self._resets: deque[float] = deque(maxlen=_RESETS)
         self._error: GrpcError | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -324,7 +331,7 @@ class Connection:
                     if self._unsent >= 4 * HIGH_WATER:
                         await self.drain()
                 if _FEW <= size < _MANY:
-                    await asyncio.sleep(_GATHER_SECONDS)
+                    await self._gather()
                 size = await loop.sock_recv_into(sock, buffer)
                 if not size:
                     return
@@ -338,6 +345,19 @@ class Connection:
             self._error = error
         except OSError as error:
             self._error = ConnectionLost(f"the connection is lost: {error.strerror}")
+
+    async def _gather(self) -> None:
+        """Let the peer fill the socket's buffer, so that fewer reads and threads' turns are needed.
+
+        On a busy machine a pause gives the processor away for much longer. Then there is none.
+        """
+        if self._busy_reads:
+            self._busy_reads -= 1
+            return
+        began = time.monotonic()
+        await asyncio.sleep(_GATHER_SECONDS)
+        if time.monotonic() - began > _LATE_SECONDS:
+            self._busy_reads = _BUSY_READS
 
     async def _write(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()

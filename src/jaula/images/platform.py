@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
 from jaula.errors import InvalidRequest, NotFound
+from jaula.kernel.binfmt_misc import Handler
 from jaula.spec.image import Descriptor, Platform
 
 _ARCHITECTURES = {
@@ -27,6 +29,17 @@ _ARCHITECTURES = {
 }
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
 _PART = re.compile(r"[a-z0-9_-]{1,40}", re.ASCII)
+_ELF = {  # class, byte order and machine of a program: elf(5)
+    "amd64": (2, 1, 62),
+    "386": (1, 1, 3),
+    "arm64": (2, 1, 183),
+    "arm": (1, 1, 40),
+    "riscv64": (2, 1, 243),
+    "ppc64le": (2, 1, 21),
+    "s390x": (2, 2, 22),
+    "mips64le": (2, 1, 8),
+    "loong64": (2, 1, 258),
+}
 _DEFAULT_LEVELS = {"arm64": 8, "arm": 7}
 _COMPATIBLE = {"amd64": ("386",), "arm64": ("arm",)}
 
@@ -36,6 +49,27 @@ def host() -> Platform:
     machine = os.uname().machine
     variant = {"armv7l": "v7", "armv6l": "v6"}.get(machine, "")
     return Platform(_ARCHITECTURES.get(machine, machine), "linux", variant)
+
+
+def runnable(handlers: Sequence[Handler], machine: Platform | None = None) -> tuple[Platform, ...]:
+    """Return the platforms whose programs run on ``machine``, this one if None; it comes first.
+
+    ``handlers`` are those of binfmt_misc that find their interpreter from any root directory.
+    """
+    machine = machine or host()
+    names = dict.fromkeys((machine.architecture, *_COMPATIBLE.get(machine.architecture, ())))
+    for name, header in _ELF.items():
+        if any(handler.fixed and handler.matches(_elf_header(*header)) for handler in handlers):
+            names[name] = None
+    more = [Platform(name, machine.os) for name in names if name != machine.architecture]
+    return (machine, *more)
+
+
+def _elf_header(kind: int, order: int, machine: int) -> bytes:
+    """Return the first 20 bytes of an executable of a machine."""
+    endian: Literal["little", "big"] = "little" if order == 1 else "big"
+    executable = (2).to_bytes(2, endian) + machine.to_bytes(2, endian)
+    return b"\x7fELF" + bytes((kind, order, 1)) + b"\0" * 9 + executable
 
 
 def select(manifests: Sequence[Descriptor], requested: Platform | None = None) -> Descriptor:

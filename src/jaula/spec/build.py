@@ -36,6 +36,17 @@ class BuildExport(msgspec.Struct, frozen=True, kw_only=True):
     push: bool = False
 
 
+class CacheExport(msgspec.Struct, frozen=True, kw_only=True):
+    """An export of a build's cache to the registry, under ``name``.
+
+    ``all_stages`` includes the steps of stages that are not part of the result.
+    """
+
+    name: str
+    all_stages: bool = False
+    ignore_error: bool = False
+
+
 class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of one build.
 
@@ -48,7 +59,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     client's directory of the same name.
 
     The remaining options are BuildKit's. ``local`` means that the engine asks the client for the
-    context. ``exports`` None means an image in the store. ``no_cache_stages`` are stages that are
+    context. ``exports`` None means an image in the store. ``cache_to`` are registries that get the
+    steps. ``no_cache_stages`` are stages that are
     not looked up in the cache. ``result`` is an id under which the result is kept for other builds
     of the same caller.
     """
@@ -74,6 +86,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     contexts: Mapping[str, str] = {}
     local: LocalDirectories | None = None
     exports: tuple[BuildExport, ...] | None = None
+    cache_to: tuple[CacheExport, ...] = ()
     no_cache_stages: tuple[str, ...] = ()
     result: str = ""
 

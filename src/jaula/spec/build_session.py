@@ -1,7 +1,7 @@
 """Protocol of a build session between the engine and the client.
 
-The client sends ``POST /build/session?session=ID`` with ``Upgrade: jaula-build``. ID is 32 to 64
-hexadecimal digits of the client's choice. Then it sends ``POST /build?session=ID``. On the first
+The client sends ``POST /build/session?session=ID`` with ``Upgrade: jaula-build``. ID is 25 to 64
+random digits and lower-case letters. Then it sends ``POST /build?session=ID``. On the first
 connection the engine requests what only the client's machine has: the bytes of a secret, a
 connection to the ssh agent, a directory.
 

@@ -126,13 +126,24 @@ def test_frontends_and_platforms_that_cannot_run_are_refused_by_name(
     assert "example.org/x" in docker("build", *argument, str(place)).stderr
     two = docker("build", "--platform", "linux/amd64,linux/arm64", str(place))
     assert two.returncode == 1 and "several platforms" in two.stderr
-    assert docker("build", "--platform", "linux/s390x", str(place)).returncode == 1
+    write(
+        tmp_path,
+        f"FROM --platform=$BUILDPLATFORM {busybox} AS made\nRUN echo $TARGETARCH\n"
+        "FROM scratch\nCOPY --from=made /bin/busybox /cross\n",
+    )
+    cross = ("--platform", "linux/s390x", "-t", "cross:1")
+    build(docker, *cross, str(place))
+    assert '"s390x"' in docker("inspect", "cross:1").stdout
+    docker("rmi", "cross:1")
+    write(tmp_path, f"FROM {busybox}\nRUN true\n")
+    foreign = docker("build", "--platform", "linux/s390x", str(place)).stderr
+    assert "programs for linux/s390x cannot run on this machine" in foreign
 
 
 def test_warnings_have_their_lines(docker: Docker, busybox: str, tmp_path: Path) -> None:
     place = write(tmp_path, f"FROM {busybox}\nMAINTAINER me\nCMD echo hi\n")
     text = docker("--debug", "build", "--progress", "plain", str(place)).stderr
-    assert "WARN: MaintainerDeprecated" in text and "(line 2)" in text
+    assert "MaintainerDeprecated" in text and "(line 2)" in text
     assert "   2 | >>> MAINTAINER me" in text
 
 
@@ -232,6 +243,26 @@ def test_contexts_from_the_standard_input_and_by_name(
     assert "from-other" in text and "none" in text
 
 
+def test_only_what_changed_and_is_used_is_sent(
+    docker: Docker, busybox: str, tmp_path: Path
+) -> None:
+    place = write(tmp_path, f"FROM {busybox}\nCOPY used sub/* /to/\nRUN cat /to/*\n", used="u1\n")
+    (place / "unused").write_bytes(b"x" * 3_000_000)
+    (place / "sub").mkdir()
+    (place / "sub" / "big").write_bytes(b"b" * 500_000)
+
+    def transferred(text: str) -> str:
+        found = re.findall(r"transferring context: (\S+)", text)
+        return found[-1] if found else ""
+
+    assert transferred(build(docker, str(place))).startswith("500")
+    (place / "used").write_text("u2 and more\n")
+    text = build(docker, str(place))
+    assert transferred(text) == "12B" and "u2 and more" in text
+    assert text.count("CACHED") == 0
+    assert "local source for context" in docker("buildx", "du", "--verbose").stdout
+
+
 def test_a_context_from_a_git_repository(docker: Docker, busybox: str, tmp_path: Path) -> None:
     top = tmp_path / "repositories"
     top.mkdir()
@@ -316,6 +347,31 @@ def test_credentials_of_a_registry_come_over_the_session(
         docker("rmi", remote)
         refused = docker("build", "--pull", str(place))
         assert refused.returncode == 1 and "cannot pull image" in refused.stderr
+
+
+def test_the_cache_goes_through_a_registry(docker: Docker, busybox: str, tmp_path: Path) -> None:
+    with Registry(tmp_path / "registry") as registry:
+        cache, image = f"{registry.name}/kit/cache:1", f"{registry.name}/kit/image:1"
+        place = write(
+            tmp_path / "context",
+            f"FROM {busybox} AS tools\nRUN echo {unique('t')} > /tool\n"
+            f"FROM {busybox}\nRUN echo {unique('r')} > /result\nCOPY --from=tools /tool /\n",
+        )
+        exported = ("--cache-to", f"type=registry,ref={cache},mode=max")
+        text = build(docker, *exported, "-t", image, "--push", str(place))
+        assert "exporting cache to registry" in text
+        assert cache not in docker("images", "--digests").stdout
+        for source, cached in ((cache, 3), (image, 2)):
+            docker("rmi", "-f", image)
+            docker("buildx", "prune", "-af")
+            text = build(docker, "--cache-from", source, "-t", image, str(place))
+            assert text.count("CACHED") == cached, text
+            docker("rmi", "-f", source)
+        words = ("--cache-to", f"type=local,dest={tmp_path}/cache")
+        refused = docker("build", *words, str(place))
+        assert refused.returncode == 1 and "must be registry or inline" in refused.stderr
+        broken = f"type=registry,ref={registry.name}:1/x/y:1"
+        assert docker("build", "--cache-to", broken, str(place)).returncode == 1
 
 
 def test_a_client_that_leaves_ends_its_build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,3 +53,19 @@ def test_several_stages_are_built_without_root(host: RootlessHost) -> None:
     assert host.jaula("run", "--rm", "made:1", *look).stdout == "33:34:640\n5:6:644\n"
     again = host.jaula(*words)
     assert (again.stdout + again.stderr).count("CACHED") >= 8
+
+
+def test_docker_builds_with_buildkit_without_root(host: RootlessHost) -> None:
+    place = host.home / "buildkit"
+    place.mkdir()
+    (place / "Dockerfile").write_text(DOCKERFILE)
+    (place / "file").write_text("content\n")
+    (place / "secret").write_text("12345")
+    os.chown(place, host.uid, host.uid)
+    words = ("build", "--progress", "plain", "-t", "kit:1", "--secret", f"id=s,src={place}/secret")
+    built = host.docker(*words, str(place))
+    assert "naming to docker.io/library/kit:1" in built.stderr, built.stderr
+    look = ("stat", "-c", "%u:%g:%a", "/copied", "/owned")
+    assert host.docker("run", "--rm", "kit:1", *look).stdout == "33:34:640\n5:6:644\n"
+    host.docker(*words, "-o", str(place / "out"), str(place))
+    assert (place / "out" / "owned").stat().st_uid == host.uid

@@ -67,7 +67,9 @@ def devcontainer(engine: PrivateEngine, program: Path, tmp_path: Path) -> Comman
 
 def environment(engine: PrivateEngine, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "home").mkdir(exist_ok=True)
-    return engine.environment() | {"HOME": str(tmp_path / "home")}
+    variables = engine.environment() | {"HOME": str(tmp_path / "home")}
+    del variables["DOCKER_BUILDKIT"]  # it builds with buildx then
+    return variables
 
 
 def workspace(tmp_path: Path, **settings: Any) -> Path:
@@ -147,7 +149,7 @@ def test_an_image_is_built_for_a_workspace(
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(parent.stat().st_mode | 0o011)
     try:
-        assert outcome(devcontainer("up", "--buildkit", "never"))["remoteUser"] == "dev"
+        assert outcome(devcontainer("up"))["remoteUser"] == "dev"
         done = devcontainer("exec", "sh", "-c", "id -un; cat /word; echo mine > mine")
         assert (done.returncode, done.stdout) == (0, "dev\nbuilt\n"), done.stderr
         facts = (place / "mine").stat()
@@ -194,3 +196,24 @@ def test_a_tree_is_copied_in_and_out_unchanged(
         assert (back / "hard").samefile(back / "deep" / "run")
     finally:
         engine.cli("docker", "rm", "-f", name)
+
+
+def test_a_feature_is_built_into_the_image(
+    engine: PrivateEngine, devcontainer: Command, busybox: str, tmp_path: Path
+) -> None:
+    place = workspace(
+        tmp_path, image=busybox, features={"./own": {"word": "given"}}, updateRemoteUserUID=False
+    )
+    own = place / ".devcontainer" / "own"
+    own.mkdir()
+    option = {"type": "string", "default": "none"}
+    feature = {"id": "own", "version": "1.0.0", "name": "own", "options": {"word": option}}
+    (own / "devcontainer-feature.json").write_text(json.dumps(feature))
+    (own / "install.sh").write_text('#!/bin/sh\necho "$WORD" > /from-feature\n')
+    try:
+        outcome(devcontainer("up"))
+        read = devcontainer("exec", "cat", "/from-feature")
+        assert read.stdout == "given\n", read.stderr
+    finally:
+        remove(engine, place)
+        engine.cli("docker", "builder", "prune", "-af")

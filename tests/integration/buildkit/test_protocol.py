@@ -93,8 +93,8 @@ def directory(files: Files, *, packets: list[pb.Packet] | None = None) -> Method
                 yield packet
             await call.receive()
             return
-        only = call.headers.get("followpaths")
-        names = sorted(name for name in files if only is None or name == "Dockerfile")
+        only = call.headers.get("followpaths", "")  # the last of several
+        names = sorted(name for name in files if not only or only.lower().startswith(name.lower()))
         for name in names:
             yield pb.Packet(stat=pb.Stat(path=name.encode(), mode=0o644, size=len(files[name])))
         yield pb.Packet()
@@ -125,6 +125,18 @@ async def solved(channel: Channel, request: control.SolveRequest) -> dict[str, s
         CONTROL + "Solve", request, decoder(control.SolveResponse), timeout=60
     )
     return dict(answer.ExporterResponse)
+
+
+async def history(channel: Channel, ref: str) -> list[control.BuildHistoryRecord]:
+    stream = channel.open(CONTROL + "ListenBuildHistory")
+    asked = control.BuildHistoryRequest(Ref=ref, EarlyExit=True)
+    await stream.send(asked.SerializeToString())
+    stream.end()
+    records = []
+    while (message := await stream.receive()) is not None:
+        records.append(control.BuildHistoryEvent.FromString(message).record)
+    stream.close()
+    return records
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -158,13 +170,46 @@ def test_a_graph_of_operations_is_refused(engine: PrivateEngine) -> None:
     run(work)
 
 
-def test_a_build_without_a_session_or_with_a_foreign_one_fails(engine: PrivateEngine) -> None:
+def test_the_progress_of_a_build_that_failed_at_once_is_read(engine: PrivateEngine) -> None:
+    request = solve("0" * 32, Exporters=[control.Exporter(Type="image", Attrs={"name": "A B"})])
+
+    async def work() -> None:
+        async with control_channel(engine) as channel:
+            with pytest.raises(GrpcError, match="invalid reference"):
+                await solved(channel, request)
+            status = channel.open(CONTROL + "Status")
+            await status.send(control.StatusRequest(Ref=request.Ref).SerializeToString())
+            status.end()
+            while await status.receive() is not None:
+                pass
+            status.close()
+
+    run(work)
+
+
+def test_a_push_to_a_registry_is_in_the_audit_log(engine: PrivateEngine, busybox: str) -> None:
+    methods = {SYNC: directory({"Dockerfile": f"FROM {busybox}\nENV A=b\n".encode()})}
+    name = "127.0.0.1:1/kit/x:1"
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            export = control.Exporter(Type="image", Attrs={"name": name, "push": "true"})
+            with pytest.raises(GrpcError):
+                await solved(channel, solve(id, Exporters=[export]))
+
+    run(work)
+    log = "".join(path.read_text() for path in (engine.root / "lib" / "audit").glob("*.log"))
+    lines = [line for line in log.splitlines() if name in line]
+    assert any("image push" in line for line in lines)
+    assert any("image build" in line for line in lines)
+    engine.request("DELETE", f"/images/{name}?force=1")
+
+
+def test_a_build_without_a_session_fails(engine: PrivateEngine) -> None:
     async def work() -> None:
         async with control_channel(engine) as channel:
             with pytest.raises(GrpcError, match="random digits"):
                 await solved(channel, solve("short"))
-            with pytest.raises(GrpcError, match="no such session"):
-                await solved(channel, solve("0" * 32))
 
     run(work)
 
@@ -198,6 +243,13 @@ def test_a_client_made_of_python_builds(engine: PrivateEngine, busybox: str) -> 
                     logs += log.msg
             assert b"value of s" in logs
             status.close()
+            (record,) = await history(channel, request.Ref)
+            assert record.numTotalSteps == 3 and not record.HasField("error")
+            assert record.ExporterResponse["containerimage.config.digest"] == image
+            update = control.UpdateBuildHistoryRequest(Ref=request.Ref, Delete=True)
+            answer = decoder(control.UpdateBuildHistoryResponse)
+            await channel.unary(CONTROL + "UpdateBuildHistory", update, answer, 10)
+            assert await history(channel, request.Ref) == []
 
     run(work)
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.builder import local_context
+from jaula.engine.builder.cache_export import CacheExporter
 from jaula.engine.builder.export import Exporter
 from jaula.engine.builder.image_state import SourceDateEpoch, image_document
 from jaula.engine.builder.job import BuildJob
@@ -36,11 +37,12 @@ from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unsupported
 from jaula.images.build import context as build_context
-from jaula.images.build.dockerfile.ast import Network, Security
+from jaula.images.build.dockerfile.ast import Network, Run, Security
 from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Source, plan
-from jaula.images.platform import format_platform
+from jaula.images.platform import format_platform, runnable
 from jaula.images.reference import parse as parse_reference
+from jaula.kernel import binfmt_misc
 from jaula.spec.build import is_builtin_frontend
 from jaula.spec.image import encode
 from jaula.storage.trees import open_directory
@@ -59,7 +61,6 @@ if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.services import Services
     from jaula.images.build.context import ContextLocation
-    from jaula.images.build.dockerfile.ast import Run
     from jaula.images.build.dockerfile.stage_graph import StageGraph
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
@@ -126,7 +127,7 @@ class Build:
                 return BuildResult(
                     await self._store_image(state, self._options.names), self._options.names
                 )
-            return await self._export(state, exporting)
+            return await self._export(graph, state, exporting)
         finally:
             if exporting is not None:
                 exporting.close()
@@ -164,6 +165,8 @@ class Build:
             contexts=tuple(options.contexts),
         )
         graph = make_plan()
+        if options.local is not None:
+            _check_platforms(graph, options.platform)
         channel = self.progress.add_channel(-1, "")
         try:
             triggers = {}
@@ -183,6 +186,8 @@ class Build:
                         "stages": len(parsed.stages),
                     }
                 )
+            if self._sources.local is not None:
+                self._sources.local.limit(local_context.used_paths(graph))
             await channel.put_warnings(graph.warnings)
             if graph.unused:
                 names = ", ".join(graph.unused)
@@ -266,7 +271,9 @@ class Build:
             return image
         return await in_thread(self._services.images.add, config, blobs, names, self._quota)
 
-    async def _export(self, state: ImageState, channel: ProgressChannel) -> BuildResult:
+    async def _export(
+        self, graph: StageGraph, state: ImageState, channel: ProgressChannel
+    ) -> BuildResult:
         """Write the result to the destinations of the client."""
         if self._options.result:
             self._sources.keep_result(self._options.result, state)
@@ -284,7 +291,20 @@ class Build:
             if stored is not None:
                 image = stored
                 names += export.names
+        await self._export_cache(graph, state, channel)
         return BuildResult(image, tuple(names), response)
+
+    async def _export_cache(
+        self, graph: StageGraph, state: ImageState, channel: ProgressChannel
+    ) -> None:
+        if not self._options.cache_to:
+            return
+        exporter = CacheExporter(
+            self._services, self._sources, self._quota, channel.put, self._clock.now()
+        )
+        stages = [(await self._sources.stage(s.stage.index)).state for s in graph.stages]
+        for export in self._options.cache_to:
+            await exporter.run(export, state, stages)
 
     def _find_tagged(self, config: bytes, names: list[str]) -> Image | None:
         """Return the image if it exists and has all names already: nothing is written then."""
@@ -305,6 +325,22 @@ async def _run_stage(stage: StageRun, result: asyncio.Future[StageResult]) -> No
     value = await stage.run()
     if not result.done():
         result.set_result(value)
+
+
+def _check_platforms(graph: StageGraph, target: str) -> None:
+    """Check that the programs of all stages that have a RUN can run here.
+
+    :raises Unsupported: when neither the processor nor an emulator runs them.
+    """
+    runs = {(p.architecture, p.os) for p in runnable(binfmt_misc.handlers())}
+    for planned in graph.stages:
+        platform = requested_platform(planned.platform or target)
+        has_run = any(isinstance(instruction, Run) for instruction in planned.instructions)
+        if has_run and (platform.architecture, platform.os) not in runs:
+            raise Unsupported(
+                f"programs for {format_platform(platform)} cannot run on this machine",
+                hint="register an emulator with binfmt_misc, for example with qemu-user-static",
+            )
 
 
 def _check_syntax(image: str) -> None:

@@ -7,6 +7,8 @@ the ignored paths. Each transfer is a step of its own in the client's progress: 
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from jaula.engine.threads import in_thread
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import context as build_context
 from jaula.images.build import dockerignore
+from jaula.images.build.dockerfile import ast
 from jaula.storage.trees import open_directory
 from jaula.tasks import awaited_task
 
@@ -24,9 +27,12 @@ if TYPE_CHECKING:
     from jaula.engine.builder.local_directories import LocalDirectoryStore
     from jaula.engine.builder.session import LocalSession, Report
     from jaula.images.build.context import ContextLocation
+    from jaula.images.build.dockerfile.stage_graph import StageGraph
     from jaula.spec.build import BuildOptions, LocalDirectories
 
 Document = dict[str, Any]
+
+_UNCLEAR = re.compile(r"[$\\\[\]!\"'\s]|\.\.|\*\*")
 
 
 class LocalContext:
@@ -44,6 +50,7 @@ class LocalContext:
         self.dockerfile: ContextLocation | None = None
         self._directory = directory
         self._store = store
+        self._only: tuple[str, ...] = ()
         self._received: list[tuple[str, str]] = []  # names and paths
         self._excluded: tuple[str, ...] | None = None
         self._context: asyncio.Task[str] | None = None
@@ -88,6 +95,10 @@ class LocalContext:
             self._excluded = await in_thread(read)
         return len(self._excluded or ())
 
+    def limit(self, paths: tuple[str, ...]) -> None:
+        """Receive only these paths of the context; all without any."""
+        self._only = paths
+
     async def context(self, report: Report) -> str:
         """Return the directory of the context; it is received once."""
         import asyncio
@@ -104,7 +115,12 @@ class LocalContext:
     async def _receive(self, report: Report) -> str:
         path = self._new_directory("local")
         await self._directory_step(
-            "load build context", self.directories.context, path, self._excluded or (), report
+            "load build context",
+            self.directories.context,
+            path,
+            self._only,
+            self._excluded or (),
+            report,
         )
         return path
 
@@ -118,10 +134,16 @@ class LocalContext:
                 return build_context.ignore_patterns(root, dockerignore.NAME) or ()
 
         excluded = await in_thread(read)
-        await self._directory_step(f"load from {name}", directory, path, excluded, report)
+        await self._directory_step(f"load from {name}", directory, path, (), excluded, report)
 
     async def _directory_step(
-        self, title: str, name: str, path: str, excluded: tuple[str, ...], report: Report
+        self,
+        title: str,
+        name: str,
+        path: str,
+        only: tuple[str, ...],
+        excluded: tuple[str, ...],
+        report: Report,
     ) -> None:
         async def progress(document: Document) -> None:
             await report({"internal": title, "status": f"transferring {name}:", **document})
@@ -130,7 +152,7 @@ class LocalContext:
         previous = self._store.previous(session.owner, session.shared_key, name)
         await report(started(title))
         try:
-            await session.receive_directory(name, path, excluded, previous, progress)
+            await session.receive_directory(name, path, only, excluded, previous, progress)
         except Exception as error:
             await report(ended(title, str(error)))
             raise
@@ -146,6 +168,33 @@ class LocalContext:
         path = self._directory / f"client-{name}"
         path.mkdir(mode=0o755)
         return str(path)
+
+
+def used_paths(graph: StageGraph) -> tuple[str, ...]:
+    """Return the paths of the context that the stages use; none if they may use all of it. Pure.
+
+    Variables and characters that the client reads in another way make it all.
+    """
+    paths: set[str] = set()
+    for planned in graph.stages:
+        for instruction in planned.instructions:
+            match instruction:
+                case ast.Copy(origin="") | ast.Add():
+                    paths.update(instruction.sources)
+                case ast.Run():
+                    bind = ast.MountKind.BIND
+                    own = [m for m in instruction.mounts if m.kind is bind and not m.origin]
+                    paths.update(mount.source or "." for mount in own)
+                case _:
+                    continue
+    cleaned = {posixpath.normpath("/" + path).lstrip("/") for path in paths if not _is_url(path)}
+    if "" in cleaned or any(_UNCLEAR.search(path) for path in paths):
+        return ()
+    return tuple(sorted(cleaned))
+
+
+def _is_url(path: str) -> bool:
+    return "://" in path or path.startswith("git@")
 
 
 async def receive_dockerfile(local: LocalContext, options: BuildOptions) -> AsyncIterator[Document]:

@@ -8,12 +8,15 @@ import shutil
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from jaula import __version__
 from jaula.engine.builder.cache import BuildCache
 from jaula.engine.builder.client_session import ClientSessions
+from jaula.engine.builder.history import BuildHistory
 from jaula.engine.builder.job import BuildServices, RunningBuilds
 from jaula.engine.builder.local_directories import LocalDirectoryStore
 from jaula.engine.builder.mounts.cache_dirs import CacheDirs
 from jaula.engine.builder.result import BuildResults
+from jaula.errors import JaulaError
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ class Builds:
         self, services: Services, containers: Containers, distribution: RegistryService
     ) -> None:
         self.sessions = ClientSessions()
+        self.history = BuildHistory()
         self._shared = BuildServices(
             services=services,
             containers=containers,
@@ -95,6 +99,21 @@ class Builds:
         :raises NotFound: when no build of this id and owner is running.
         """
         self._shared.running.cancel(build_id, owner)
+
+    def worker(self) -> Document:
+        """Return who runs the steps: the engine, its host, and the gateway of the steps."""
+        services = self._shared.services
+        try:
+            gateway = str(services.network_manager.ensure().gateway)
+        except JaulaError:
+            gateway = ""  # the default network does not work, which `info` reports
+        return {
+            "ID": services.identity,
+            "Name": services.host.hostname,
+            "Driver": services.snapshots.name,
+            "Version": __version__,
+            "Gateway": gateway,
+        }
 
     def release(self, result: str, owner: str) -> None:
         """Release a result that a build has kept for others."""

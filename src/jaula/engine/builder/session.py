@@ -80,12 +80,19 @@ class LocalSession(BuildSession, Protocol):
         """
 
     async def receive_directory(
-        self, name: str, path: str, excluded: tuple[str, ...], previous: str, report: Report
+        self,
+        name: str,
+        path: str,
+        only: tuple[str, ...],
+        excluded: tuple[str, ...],
+        previous: str,
+        report: Report,
     ) -> None:
         """Receive a client's directory without the paths that ignore patterns exclude.
 
-        Files that are unchanged since the transfer to ``previous`` are linked from there; '' means
-        that there was none. ``report`` gets the numbers of bytes while they arrive.
+        ``only`` are paths and patterns, to which the transfer is limited; all without any. Files
+        that are unchanged since the transfer to ``previous`` are linked from there; '' means that
+        there was none. ``report`` gets the numbers of bytes while they arrive.
 
         :raises InvalidRequest: when the client does not have it, or it is hostile.
         """

@@ -136,18 +136,21 @@ class BuildSources:
         """Return an image by its name, from the store or from a registry."""
         task = self._images.get((name, platform))
         if task is None:
-            fetch = find_image(
-                self._services,
-                self._distribution,
-                name,
-                platform,
-                pull=self._options.pull,
-                auths=self._auth,
-                quota=self._quota,
-                report=report,
-            )
+            fetch = self._find_image(name, platform, report, pull=self._options.pull)
             task = self._images[name, platform] = awaited_task(fetch)
         return await asyncio.shield(task)
+
+    async def _find_image(self, name: str, platform: str, report: Report, *, pull: bool) -> Image:
+        return await find_image(
+            self._services,
+            self._distribution,
+            name,
+            platform,
+            pull=pull,
+            auths=self._auth,
+            quota=self._quota,
+            report=report,
+        )
 
     async def _auth(self, domain: str) -> RegistryAuth | None:
         """Return the client's credentials of a registry."""
@@ -161,6 +164,12 @@ class BuildSources:
         """Push a name with the client's credentials; yield Docker's messages."""
         auth = await self._auth(parse(name).domain)
         async for message in self._distribution.push(str(parse(name)), "", auth, self._quota):
+            yield message
+
+    async def push_image(self, name: str, image: Image) -> AsyncIterator[dict[str, Any]]:
+        """Push an image under a name that it does not have, with the client's credentials."""
+        auth = await self._auth(parse(name).domain)
+        async for message in self._distribution.push_image(name, image, auth, self._quota):
             yield message
 
     async def base_state(self, name: str, platform: str, report: Report) -> ImageState:
@@ -207,10 +216,24 @@ class BuildSources:
         images = []
         for name in self._options.cache_from:
             try:
-                images.append(await self.base_state(name, self._options.platform, report))
+                images.append(await self._cache_image(name, report))
             except JaulaError as error:  # as Docker: the build continues without it
                 await report({"status": f"cannot use the cache of {name}: {error.message}"})
         return tuple(images)
+
+    async def _cache_image(self, name: str, report: Report) -> ImageState:
+        """Return the state of an image of ``--cache-from``.
+
+        A client of BuildKit's protocol means the registry's, which another machine may have pushed
+        since; the store's is used if the registry does not answer.
+        """
+        if self.local is None:
+            return await self.base_state(name, self._options.platform, report)
+        try:
+            await self._find_image(name, self._options.platform, report, pull=True)
+        except JaulaError:
+            await report({"status": f"using the local image {name} as a cache"})
+        return await self.base_state(name, self._options.platform, report)
 
     # -- files -----------------------------------------------------------------------------------
 

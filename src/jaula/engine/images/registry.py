@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.client import RegistryClient
     from jaula.images.store.quota import Quota
+    from jaula.images.store.store import Image
     from jaula.spec.image import Platform
 
 Document = dict[str, Any]
@@ -120,6 +121,24 @@ class RegistryService:
         async for message in produce(work, abandon=cancel.cancel):
             yield message
         self._services.events.emit("image", "push", str(reference), {"name": reference.repository})
+
+    async def push_image(
+        self, name: str, image: Image, auth: RegistryAuth | None, quota: Quota
+    ) -> AsyncIterator[Document]:
+        """Push an image of the store under a name that it need not have; yield the messages."""
+        from jaula.images.registry.cancellation import Cancellation
+        from jaula.images.registry.push import push_image
+
+        reference = references.parse(name)
+        credentials = credentials_for(auth, reference.domain)
+        cancel, client = Cancellation(), self.client
+
+        def work(emit: Callable[[Document], None]) -> None:
+            with _HubHint(reference):
+                push_image(client, reference, image, credentials, emit, cancel, quota)
+
+        async for message in produce(work, abandon=cancel.cancel):
+            yield message
 
     async def login(self, auth: RegistryAuth) -> Document:
         """Check credentials at a registry; return Docker's answer.

@@ -107,6 +107,23 @@ def _pushed_instead(store: ImageStore, image: Image) -> Message:
     }
 
 
+def push_image(
+    client: RegistryClient,
+    reference: Reference,
+    image: Image,
+    credentials: Credentials,
+    emit: Emit,
+    cancel: Cancellation,
+    quota: Quota | None = None,
+) -> UploadResult:
+    """Push an image of the store under a name that it need not have."""
+    with client.store.lease() as lease:
+        image = client.store.pin(lease, image.id)
+        target = client.repository(reference.domain, reference.path, credentials, cancel)
+        tag = reference.tag or "latest"
+        return _push(client, target, reference, tag, image, emit, cancel, quota)
+
+
 def _tags(store: ImageStore, reference: Reference) -> list[str]:
     names = (parse(name) for image in store.list() for name in image.names)
     return sorted(n.tag for n in names if n.repository == reference.repository and n.tag)

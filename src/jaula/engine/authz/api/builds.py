@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from jaula.engine.authz.session import Session
+    from jaula.engine.builder.history import BuildRecord
     from jaula.engine.builder.session import BuildSession
     from jaula.engine.engine import Engine
     from jaula.spec.build import BuildOptions, PruneOptions
@@ -42,9 +44,15 @@ class BuildsApi:
         self, options: BuildOptions, stream: AsyncIterator[bytes]
     ) -> AsyncIterator[Document]:
         session = self._session
-        image = options.names[0] if options.names else ""
-        with session.begin("image build", image, image=image) as action:
+        exports = options.exports or ()
+        names = (*options.names, *(name for export in exports for name in export.names))
+        image = names[0] if names else ""
+        pushed = [name for export in exports if export.push for name in export.names]
+        pushed += [export.name for export in options.cache_to]
+        with session.begin("image build", image, image=image) as action, ExitStack() as held:
             action.require_images()
+            for name in pushed:
+                held.enter_context(session.begin("image push", name)).require_images()
             host = with_container_ids(session.services, options.host)
             options = msgspec.structs.replace(options, host=host)
             resolved = resolve(ContainerCreate(cmd=("true",), host_config=host))
@@ -72,6 +80,21 @@ class BuildsApi:
 
     async def announce_session(self) -> None:
         await self._service.sessions.announce()
+
+    def record(self, record: BuildRecord) -> None:
+        self._service.history.add(self._session.caller.key, record)
+
+    def records(self) -> list[BuildRecord]:
+        self._session.require_read()
+        return self._service.history.list(self._session.caller.key)
+
+    def remove_record(self, ref: str) -> bool:
+        self._session.require_run()
+        return self._service.history.remove(self._session.caller.key, ref)
+
+    def worker(self) -> Document:
+        self._session.require_read()
+        return self._service.worker()
 
     def release(self, result: str) -> None:
         self._service.release(result, self._session.caller.key)
