@@ -138,6 +138,7 @@ class Images(Protocol):
         tag: str,
         changes: Sequence[str],
         message: str,
+        platform: str | None,
     ) -> AsyncIterator[Document]: ...
     async def prune(self, filters: Filters) -> Document: ...
 

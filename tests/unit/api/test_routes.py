@@ -136,6 +136,7 @@ def test_images_are_saved_by_several_names_and_imported_with_their_changes() -> 
         assert saved.headers["content-type"] == "application/x-tar"
         assert server.engine.images.calls[-1] == ("save", "a", "b", "c")
         path = "/images/create?fromSrc=-&repo=imp&tag=1&message=m&changes=CMD+x&changes=ENV+a%3Db"
+        path += "&platform=linux/s390x"
         assert (await client.ask("POST", path, b"tar")).status == 200
         assert server.engine.images.calls[-1] == (
             "import",
@@ -143,6 +144,7 @@ def test_images_are_saved_by_several_names_and_imported_with_their_changes() -> 
             "1",
             ("CMD x", "ENV a=b"),
             "m",
+            "linux/s390x",
             b"tar",
         )
 

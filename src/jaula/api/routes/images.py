@@ -90,7 +90,12 @@ async def create(request: Request) -> Answer:
     elif source == "-":
         repository, changes = query.text("repo"), query.texts("changes")
         progress = images.import_(
-            request.archive(), repository, query.text("tag"), changes, query.text("message")
+            request.archive(),
+            repository,
+            query.text("tag"),
+            changes,
+            query.text("message"),
+            query.optional("platform"),
         )
     elif source:
         raise InvalidRequest(

@@ -24,7 +24,7 @@ from jaula.state.records import Status
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.store.quota import Quota
-    from jaula.images.store.store import Image, RemovalResult
+    from jaula.images.store.store import Image, ImageStore, RemovalResult
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -39,8 +39,13 @@ class Images:
     def list(self, *, all: bool, filters: Filters, digests: bool) -> Documents:
         """Return Docker's summaries, newest first.
 
-        :raises InvalidRequest: when a filter is not known.
+        :raises InvalidRequest: when a filter is not known, or a time is not one.
+        :raises NotFound: when ``before`` or ``since`` name no image.
         """
+        for ref in (*filters.get("before", ()), *filters.get("since", ())):
+            self._services.images.resolve(ref)
+        for text in filters.get("until", ()):
+            parse_time(text)
         users: dict[str, int] = {}
         for container in self._services.container_store:
             users[container.record.image] = users.get(container.record.image, 0) + 1
@@ -170,7 +175,8 @@ class Images:
         from jaula.images.archive.save import save
 
         store = self._services.images
-        ids = [store.resolve(name).id for name in names]
+        names = [tag for name in names for tag in store.tags_of(name) or (name,)]
+        ids = [_saved_id(store, name) for name in names]
 
         def work(emit: Callable[[bytes], None]) -> None:
             save(store, names, lambda data: emit(bytes(data)))
@@ -187,19 +193,24 @@ class Images:
         tag: str,
         changes: Sequence[str],
         message: str,
+        platform: str | None,
         quota: Quota,
     ) -> AsyncIterator[Document]:
-        """Create an image from the tar of a root file system.
+        """Create an image from the tar of a root file system, for this machine's platform if None.
 
         :raises NotAuthorized: when the quota does not allow the image.
         """
         from jaula.images.archive.import_ import import_tar
+        from jaula.images.registry.manifest import parse_platform
 
+        requested = parse_platform(platform)
         store = self._services.images
         name = f"{repo}:{tag}" if repo and tag else repo or None
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
-            image = import_tar(store, file, name, changes, message=message, quota=quota)
+            image = import_tar(
+                store, file, name, changes, message=message, platform=requested, quota=quota
+            )
             emit({"status": image.id})
 
         async for document in consume(stream, work):
@@ -228,6 +239,17 @@ class Images:
             freed += result.freed
         self._services.events.emit("image", "prune", "", {"reclaimed": str(freed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
+
+
+def _saved_id(store: ImageStore, name: str) -> str:
+    """Return the id of an image to save.
+
+    :raises NotFound: in Docker's words, which have the name without a default tag.
+    """
+    try:
+        return store.resolve(name).id
+    except NotFound:
+        raise NotFound(f"No such image: {name}") from None
 
 
 _ABSENT_FIELDS: Document = {

@@ -80,12 +80,13 @@ class ImagesApi:
         tag: str,
         changes: Sequence[str],
         message: str,
+        platform: str | None,
     ) -> AsyncIterator[Document]:
         with self._session.begin("image import", f"{repo}:{tag}") as action:
             action.require_images()
             quota = action.reserve_image()
             async with closing(
-                self._service.import_(stream, repo, tag, changes, message, quota)
+                self._service.import_(stream, repo, tag, changes, message, platform, quota)
             ) as progress:
                 async for document in progress:
                     yield action.check_progress(document)
