@@ -371,10 +371,15 @@ def check_name(name: str) -> str:
     :raises InvalidRequest: when it is not, in Docker's words.
     """
     if not _NAME.fullmatch(name):
+        if len(name) == 1:
+            raise InvalidRequest(
+                f"create {name}: volume name is too short, names should be at least two"
+                " alphanumeric characters"
+            )
         raise InvalidRequest(
-            f"create {name[:80]}: {name[:80]!r} includes invalid characters "
-            "for a local volume name, only '[a-zA-Z0-9][a-zA-Z0-9_.-]' are allowed",
-            hint="if you intended to pass a host directory, use an absolute path",
+            f'create {name[:80]}: "{name[:80]}" includes invalid characters for a local volume'
+            ' name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host'
+            " directory, use absolute path"
         )
     return name
 

@@ -300,6 +300,16 @@ NETWORKS = Scene(
         step("network rm tr-net"),
         step("network rm tr-net"),
         step("network rm bridge"),
+        step("network create", "tr a/b:c"),
+        step("network inspect -f {{.Name}}", "tr a/b:c"),
+        step("network ls --filter name=tr --format {{.Name}}"),
+        step("network rm", "tr a/b:c"),
+        step("network create", " "),
+        step("network create --ipam-opt a=b tr-net"),
+        step("network inspect -f", "{{json .IPAM.Options}}", "tr-net"),
+        step("network inspect -f", "{{json .IPAM}}", "host", "none"),
+        step("volume create -- -a"),
+        step("volume create a"),
     ),
 )
 

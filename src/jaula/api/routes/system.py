@@ -26,6 +26,13 @@ _DF_SECTIONS = {
 }
 
 
+_DF_ABSENT = {
+    "LayersSize": 0,
+    **dict.fromkeys(("Images", "Containers", "Volumes", "BuildCache")),
+}
+"""What Docker has for kinds of object that were not requested."""
+
+
 async def ping(request: Request) -> Answer:
     """Ping: ``GET /_ping``."""
     await request.engine.system.ping()
@@ -65,6 +72,7 @@ async def disk_usage(request: Request) -> Answer:
     if kinds:
         members = {member for kind in kinds for member in _DF_SECTIONS[kind]}
         document = {name: value for name, value in document.items() if name in members}
+        document = _DF_ABSENT | document
     return response.json(document)
 
 
