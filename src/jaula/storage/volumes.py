@@ -310,15 +310,21 @@ class VolumeStore:
 
         ``root_fd`` is the image's root (see :func:`jaula.storage.drivers.driver.open_root`). The
         volume's directory gets the owner and mode of the image's directory. A volume that is not
-        empty is not changed, nor is one for a path that is not a directory of the image. After a
-        crash the volume is still empty, or :meth:`sweep` puts the rest of the files into it.
+        empty is not changed, nor is one for a path that the image does not have. After a crash the
+        volume is still empty, or :meth:`sweep` puts the rest of the files into it.
 
+        :raises InvalidRequest: when the path is a file of the image.
         :raises Unavailable: when the disk is full.
         """
         try:
             source = kernel_paths.open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return False
+        except NotADirectoryError:
+            raise InvalidRequest(
+                f"cannot mount volume over existing file, file exists {path}",
+                hint="an image or a request names a file as the place of a volume",
+            ) from None
         try:
             data = self.get(name).path
             with self._populate_lock, open_directory(self._directory / name) as top:

@@ -427,6 +427,7 @@ VOLUMES = Scene(
             but=(OWN_WORDS,),
         ),
         step(f"run --rm --mount type=nosuch,target=/x {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm -v /etc/passwd {IMAGE} true", but=(OWN_WORDS,)),
     ),
 )
 
@@ -634,6 +635,11 @@ BUILD = Scene(
         step("build -t tr/bad:1 -f {here}/Bad {here}", but=(OWN_WORDS,)),
         step("build -t tr/bad:1 -f {here}/Fails {here}", but=STEPS),
         step("build -t tr/bad:1 -f {here}/Absent {here}", but=(*STEPS, *ABSENT)),
+        step("network create tr-net"),
+        step("run -d --init --name t-1 --network tr-net --stop-timeout 0 busybox sleep 99"),
+        step("build --no-cache --network tr-net -t tr/bad:1 -f {here}/Names {here}", but=STEPS),
+        step("build -q -t tr/bad:1 -f {here}/Scratch {here}"),
+        step("inspect -f {{.Config.Env}} tr/bad:1"),
         step("builder prune -f", differs="sizes"),
     ),
     {
@@ -643,6 +649,8 @@ BUILD = Scene(
         "Bad": "FROM busybox\nRUNN true\n",
         "Fails": "FROM busybox\nRUN echo before; exit 3\n",
         "Absent": "FROM busybox\nCOPY absent /x\n",
+        "Names": "FROM busybox\nRUN ping -c 1 -W 5 t-1 >/dev/null && echo reached\n",
+        "Scratch": "FROM scratch\nLABEL a=b\n",
     },
 )
 
