@@ -232,6 +232,19 @@ def test_options_of_a_build_are_authorized_like_those_of_a_container(
     assert "Successfully" not in reported
 
 
+def test_a_build_uses_no_network_of_another_user(guarded: PrivateEngine) -> None:
+    made = guarded.request("POST", "/networks/create", {"Name": "of-root"})
+    assert made.status == 201, made
+    try:
+        files = {"Dockerfile": "FROM busybox\nRUN true\n"}
+        reported = ask(guarded, MEMBER, files, networkmode="of-root")
+        assert "Successfully" not in reported
+        assert "Running in" not in reported
+        assert "network" in reported
+    finally:
+        assert guarded.request("DELETE", "/networks/of-root").status == 204
+
+
 def test_a_step_is_confined_like_a_container(engine: PrivateEngine, busybox: str) -> None:
     text = (
         f"FROM {busybox}\nRUN cat /proc/self/uid_map; grep -E 'Cap(Eff|Bnd)|Seccomp:'"

@@ -223,7 +223,7 @@ def disk_usage(document: Document, version: Version, *, verbose: bool) -> Docume
     The ``*Usage`` members list objects only for ``verbose``, which has none of the older members.
     """
     legacy = {key: value for key, value in document.items() if key in _LEGACY_USAGE}
-    if "Images" in legacy:
+    if legacy.get("Images"):
         legacy["Images"] = images(legacy["Images"], version)
     if version < _USAGE:
         return legacy

@@ -18,9 +18,8 @@ import msgspec
 from jaula.engine.networks import links
 from jaula.engine.oci_spec import security
 from jaula.engine.volumes.create import parse_driver_options
+from jaula.logs import address as log_address
 from jaula.logs import options as log_options
-from jaula.logs import syslog_address
-from jaula.logs.syslog_address import SyslogAddress
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor_profile
 from jaula.spec.api import ExecCreate, Resources
@@ -258,7 +257,7 @@ def _logging(resolved: ResolvedRequest) -> Iterator[Privilege]:
     """Yield files of the host that a log driver reads, and the server if it is the host's."""
     for path in log_options.host_files(resolved.log.config):
         yield Privilege(Relaxation.HOST_MOUNT, path, writable=False)
-    address = _syslog_address(resolved)
+    address = log_address.of_options(resolved.log.type, resolved.log.config)
     if address is not None and address.of_host:
         yield Privilege(Relaxation.LOG_ADDRESS, str(address))
 
@@ -268,15 +267,10 @@ def of_log_name(resolved: ResolvedRequest) -> Privilege | None:
 
     Without it the log driver refuses the host's addresses after it has resolved the name.
     """
-    address = _syslog_address(resolved)
+    address = log_address.of_options(resolved.log.type, resolved.log.config)
     if address is None or address.of_host or not address.named:
         return None
     return Privilege(Relaxation.LOG_ADDRESS, str(address))
-
-
-def _syslog_address(resolved: ResolvedRequest) -> SyslogAddress | None:
-    text = resolved.log.config.get(log_options.ADDRESS, "")
-    return syslog_address.parse(text) if text else None
 
 
 def has_engine_socket(resolved: ResolvedRequest) -> bool:

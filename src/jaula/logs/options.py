@@ -25,6 +25,11 @@ TLS_FILES = ("syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key")
 """Options of the syslog driver whose values are paths on the host."""
 
 ADDRESS = "syslog-address"
+ATTRIBUTES = (
+    *("labels", "labels-regex", "env", "env-regex"),
+    "attributes",  # set by the engine: a JSON object made from the container and these options
+)
+"""Options of drivers that add labels and variables of the container."""
 OUTSIDE = "outside-only"
 """Set by the engine: the server's name may not resolve to an address of the host."""
 
@@ -57,6 +62,24 @@ def check_names(driver: str, log_opts: Mapping[str, str], names: Collection[str]
 def host_files(log_opts: Mapping[str, str]) -> tuple[str, ...]:
     """Return the files of the host that a driver reads for these options."""
     return tuple(log_opts[name] for name in TLS_FILES if log_opts.get(name))
+
+
+CACHE = ("cache-disabled", "cache-max-size", "cache-max-file", "cache-compress")
+"""Options of the files that the engine keeps for ``logs`` where the driver cannot be read."""
+
+
+def split_cache(log_opts: Mapping[str, str]) -> tuple[bool, dict[str, str], dict[str, str]]:
+    """Return whether lines are cached, the options of the cache, and those of the driver.
+
+    Source: docker docs "Use docker logs with remote logging drivers". The options of the cache have
+    the names of the driver ``local``.
+
+    :raises InvalidRequest: when ``cache-disabled`` is not a boolean.
+    """
+    cache = {name.removeprefix("cache-"): text for name, text in log_opts.items() if name in CACHE}
+    rest = {name: text for name, text in log_opts.items() if name not in CACHE}
+    disabled = parse_boolean("cache-disabled", cache.pop("disabled", "false"))
+    return not disabled, cache, rest
 
 
 def split_delivery_mode(log_opts: Mapping[str, str]) -> tuple[int, dict[str, str]]:

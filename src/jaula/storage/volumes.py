@@ -328,15 +328,21 @@ class VolumeStore:
         ``root_fd`` is the image's root (see :func:`jaula.storage.drivers.driver.open_root`). The
         volume's directory gets the owner and mode of the image's directory. With ``subpath`` it is
         that directory of the volume, which must exist. A directory that is not empty is not
-        changed, nor is one for a path that is not a directory of the image. After a crash it is
+        changed, nor is one for a path that the image does not have. After a crash it is
         still empty, or :meth:`sweep` puts the rest of the files into it.
 
+        :raises InvalidRequest: when the path is a file of the image.
         :raises Unavailable: when the disk is full.
         """
         try:
             source = kernel_paths.open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return False
+        except NotADirectoryError:
+            raise InvalidRequest(
+                f"cannot mount volume over existing file, file exists {path}",
+                hint="an image or a request names a file as the place of a volume",
+            ) from None
         try:
             data = self.get(name).path
             with self._populate_lock, open_directory(self._directory / name) as top:
@@ -429,10 +435,15 @@ def check_name(name: str) -> str:
     :raises InvalidRequest: when it is not, in Docker's words.
     """
     if not _NAME.fullmatch(name):
+        if len(name) == 1:
+            raise InvalidRequest(
+                f"create {name}: volume name is too short, names should be at least two"
+                " alphanumeric characters"
+            )
         raise InvalidRequest(
-            f"create {name[:80]}: {name[:80]!r} includes invalid characters "
-            "for a local volume name, only '[a-zA-Z0-9][a-zA-Z0-9_.-]' are allowed",
-            hint="if you intended to pass a host directory, use an absolute path",
+            f'create {name[:80]}: "{name[:80]}" includes invalid characters for a local volume'
+            ' name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host'
+            " directory, use absolute path"
         )
     return name
 

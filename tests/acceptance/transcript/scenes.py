@@ -28,11 +28,15 @@ OWN_WORDS = (
 INIT_NAME = (r"docker-init|tini\S*", "init", "the name of the init program")
 
 HINT = (r" \(must be [^)]*\)", "", "the engine's own words after Docker's")
+ONLY = (r" \(only [^)]*\)", "", "the engine's own words after Docker's")
 NO_NUMBER = (
     r"invalid port '.*|strconv\.ParseUint.*",
     "not a number",
     "the reason, which is Go's",
 )
+
+SYSLOG = "--log-opt syslog-address=udp://127.0.0.1:9"
+GELF = "--log-opt gelf-address=udp://127.0.0.1:9"
 
 LIFE = Scene(
     "life",
@@ -174,6 +178,13 @@ FLAGS = Scene(
         step(f"run --rm --log-opt mode=sometimes {IMAGE} echo out"),
         step(f"run --rm --log-opt max-buffer-size=1m {IMAGE} echo out"),
         step(f"run --rm --log-driver local --log-opt mode=non-blocking {IMAGE} echo out"),
+        step(f"run --name t-3 --log-driver syslog {SYSLOG} {IMAGE} echo kept"),
+        step("logs t-3"),
+        step(
+            f"run --name t-4 --log-driver gelf {GELF} --log-opt cache-disabled=true {IMAGE} echo x"
+        ),
+        step("logs t-4"),
+        step(f"run --rm --log-driver nosuch {IMAGE} true", but=(OWN_WORDS,)),
     ),
 )
 
@@ -249,9 +260,21 @@ IMAGES = Scene(
         step(
             "inspect --type image -f", "{{.Os}}/{{.Architecture}}/{{len .RootFS.Layers}}", "busybox"
         ),
-        step("save absent -o {here}/x.tar", but=((":latest", "", "the tag that was looked for"),)),
+        step("save absent -o {here}/x.tar"),
+        step("tag busybox sha256:1"),
+        step("tag busybox tr/x:1"),
+        step("tag busybox tr/x:2"),
+        step("save -o {here}/all.tar tr/x"),
+        step("rmi tr/x:1 tr/x:2"),
+        step("load -i {here}/all.tar"),
+        step("rmi tr/x:2"),
+        step("import --platform linux/s390x {here}/empty tr/new:1"),
+        step("inspect -f {{.Architecture}}|{{.Size}}|{{len .RootFS.Layers}} tr/new:1"),
+        step("import --platform windows/amd64 {here}/empty tr/bad:1", but=(ONLY,)),
+        step(f"create --platform linux/s390x {IMAGE} true", differs="no registry is in reach"),
         step("image prune -f", differs="other tests' images may be there"),
     ),
+    {"empty": ""},
 )
 
 NETWORKS = Scene(
@@ -277,6 +300,16 @@ NETWORKS = Scene(
         step("network rm tr-net"),
         step("network rm tr-net"),
         step("network rm bridge"),
+        step("network create", "tr a/b:c"),
+        step("network inspect -f {{.Name}}", "tr a/b:c"),
+        step("network ls --filter name=tr --format {{.Name}}"),
+        step("network rm", "tr a/b:c"),
+        step("network create", " "),
+        step("network create --ipam-opt a=b tr-net"),
+        step("network inspect -f", "{{json .IPAM.Options}}", "tr-net"),
+        step("network inspect -f", "{{json .IPAM}}", "host", "none"),
+        step("volume create -- -a"),
+        step("volume create a"),
     ),
 )
 
@@ -394,6 +427,7 @@ VOLUMES = Scene(
             but=(OWN_WORDS,),
         ),
         step(f"run --rm --mount type=nosuch,target=/x {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm -v /etc/passwd {IMAGE} true", but=(OWN_WORDS,)),
     ),
 )
 
@@ -601,6 +635,11 @@ BUILD = Scene(
         step("build -t tr/bad:1 -f {here}/Bad {here}", but=(OWN_WORDS,)),
         step("build -t tr/bad:1 -f {here}/Fails {here}", but=STEPS),
         step("build -t tr/bad:1 -f {here}/Absent {here}", but=(*STEPS, *ABSENT)),
+        step("network create tr-net"),
+        step("run -d --init --name t-1 --network tr-net --stop-timeout 0 busybox sleep 99"),
+        step("build --no-cache --network tr-net -t tr/bad:1 -f {here}/Names {here}", but=STEPS),
+        step("build -q -t tr/bad:1 -f {here}/Scratch {here}"),
+        step("inspect -f {{.Config.Env}} tr/bad:1"),
         step("builder prune -f", differs="sizes"),
     ),
     {
@@ -610,6 +649,8 @@ BUILD = Scene(
         "Bad": "FROM busybox\nRUNN true\n",
         "Fails": "FROM busybox\nRUN echo before; exit 3\n",
         "Absent": "FROM busybox\nCOPY absent /x\n",
+        "Names": "FROM busybox\nRUN ping -c 1 -W 5 t-1 >/dev/null && echo reached\n",
+        "Scratch": "FROM scratch\nLABEL a=b\n",
     },
 )
 

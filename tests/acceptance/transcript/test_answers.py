@@ -70,7 +70,6 @@ CONTAINERS = (
     endpoints("1.44", **{"ans-net": ADDRESS}),
     endpoints("1.44", host=ADDRESS),
     endpoints("1.44", none=ADDRESS),
-    endpoints("1.44", bridge=ADDRESS),
     endpoints("1.44", bridge={"Aliases": ["x"]}),
     endpoints("1.44", **{"ans-net": {"MacAddress": "x"}}),
     *(

@@ -170,6 +170,8 @@ def test_images_of_docker_hub_come_from_a_mirror(
         image = engine.request("GET", "/images/box/json").json()
         assert image["RepoTags"] == ["box:latest"]
         assert image["RepoDigests"] == [f"box@{digest(manifest)}"]
+        described = engine.request("GET", "/distribution/box/json").json()
+        assert described["Descriptor"]["digest"] == digest(manifest)
         info = engine.request("GET", "/info").json()
         assert info["RegistryConfig"]["Mirrors"] == [mirror.url]
         assert f"  {mirror.url}" in engine.cli("jaula", "info").stdout.splitlines()

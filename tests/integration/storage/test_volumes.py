@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaula.config import Paths
-from jaula.errors import CorruptState, NotFound
+from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.storage.volumes import VolumeStore
 
 
@@ -196,7 +196,9 @@ def test_a_path_that_is_not_a_directory_of_the_image_is_not_copied(
 ) -> None:
     volumes.create("data")
     assert not volumes.populate("data", image, "/nothing")
-    assert not volumes.populate("data", image, "/file")
+    for path in ("/file", "/file/below"):
+        with pytest.raises(InvalidRequest, match="over existing file"):
+            volumes.populate("data", image, path)
 
 
 def test_a_damaged_document_is_reported(volumes: VolumeStore, paths: Paths) -> None:

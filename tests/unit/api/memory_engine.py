@@ -323,7 +323,7 @@ class Images:
         platform: Platform | None,
     ) -> AsyncIterator[Document]:
         data = b"".join([chunk async for chunk in stream])
-        self.calls.append(("import", repo, tag, tuple(changes), message, data))
+        self.calls.append(("import", repo, tag, tuple(changes), message, platform, data))
         yield {"status": "sha256:0"}
 
     async def pull(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jaula.spec.image import Platform
 from unit.api.client import Served, served
 
 
@@ -124,7 +125,9 @@ def test_the_rest_of_the_routes_answer() -> None:
         ]:
             assert (await client.ask("POST", path, body)).status == status, path
         usage = await client.ask("GET", "/v1.45/system/df?type=image&type=volume")
-        assert sorted(usage.json()) == ["Images", "LayersSize", "Volumes"]
+        keys = ["BuildCache", "Containers", "Images", "LayersSize", "Volumes"]
+        assert sorted(usage.json()) == keys
+        assert usage.json()["Containers"] is None
 
     served(test)
 
@@ -136,6 +139,7 @@ def test_images_are_saved_by_several_names_and_imported_with_their_changes() -> 
         assert saved.headers["content-type"] == "application/x-tar"
         assert server.engine.images.calls[-1] == ("save", "a", "b", "c")
         path = "/images/create?fromSrc=-&repo=imp&tag=1&message=m&changes=CMD+x&changes=ENV+a%3Db"
+        path += "&platform=linux/s390x"
         assert (await client.ask("POST", path, b"tar")).status == 200
         assert server.engine.images.calls[-1] == (
             "import",
@@ -143,6 +147,7 @@ def test_images_are_saved_by_several_names_and_imported_with_their_changes() -> 
             "1",
             ("CMD x", "ENV a=b"),
             "m",
+            Platform("s390x", "linux"),
             b"tar",
         )
 

@@ -160,7 +160,7 @@ async def top(request: Request) -> Answer:
 
 async def changes(request: Request) -> Answer:
     """Get changes on a container's filesystem: ``GET /containers/{id}/changes``."""
-    return response.json(await request.engine.containers.changes(request.name))
+    return response.json(await request.engine.containers.changes(request.name) or None)
 
 
 async def update(request: Request) -> Answer:

@@ -60,8 +60,8 @@ ROUTES: Routes = (
     ("GET", "/networks/", list_),
     ("POST", "/networks/create", create),
     ("POST", "/networks/prune", prune),
-    ("GET", "/networks/{id}", inspect),
-    ("DELETE", "/networks/{id}", remove),
-    ("POST", "/networks/{id}/connect", connect),
-    ("POST", "/networks/{id}/disconnect", disconnect),
+    ("GET", "/networks/{id...}", inspect),
+    ("DELETE", "/networks/{id...}", remove),
+    ("POST", "/networks/{id...}/connect", connect),
+    ("POST", "/networks/{id...}/disconnect", disconnect),
 )

@@ -20,11 +20,14 @@ _Kind = TypeVar("_Kind")
 
 
 def auth(request: Request) -> RegistryAuth | None:
-    """Return the credentials of ``X-Registry-Auth``.
+    """Return the credentials of ``X-Registry-Auth``, None if it is absent or malformed.
 
-    :raises InvalidRequest: when the header is malformed.
+    Docker takes a malformed one for no credentials, too, and old clients rely on it.
     """
-    return decode_header(request, "X-Registry-Auth", RegistryAuth)
+    try:
+        return decode_header(request, "X-Registry-Auth", RegistryAuth)
+    except InvalidRequest:
+        return None
 
 
 def decode_header(request: Request, name: str, kind: type[_Kind]) -> _Kind | None:

@@ -282,7 +282,7 @@ FLAGS = (
         "string",
         "Default driver for container logs",
         default="json-file",
-        completes=("json-file", "local", "journald", "syslog", "none"),
+        completes=("json-file", "local", "journald", "syslog", "fluentd", "gelf", "none"),
     ),
     Flag("log-opt", "", "list", "Default log driver options for containers (KEY=VALUE)"),
     Flag("log-max-size", "", "int", "Size at which a log is rotated (bytes)", default="10000000"),

@@ -19,7 +19,7 @@ NAMESPACES, LIMITS, SECURITY, FILESYSTEM, NETWORK, LOGGING, HEALTH = (
     "Health",
 )
 
-LOG_DRIVERS = ("json-file", "local", "journald", "syslog", "none")
+LOG_DRIVERS = ("json-file", "local", "journald", "syslog", "fluentd", "gelf", "none")
 
 FLAGS = (
     Flag("add-host", "", "list", "Add a custom host-to-IP mapping (host:ip)", group=NETWORK),

@@ -48,7 +48,7 @@ from jaula.engine.authz.policy import (
     entry_title,
 )
 from jaula.errors import InvalidRequest
-from jaula.logs import syslog_address
+from jaula.logs import address as log_address
 from jaula.security import capabilities
 from jaula.spec import units
 
@@ -280,8 +280,7 @@ def _log_addresses(title: str, value: object) -> frozenset[str]:
     """Return the addresses as in privileges, with scheme and port."""
     try:
         return frozenset(
-            text if text == "*" else str(syslog_address.parse(text))
-            for text in _strings(title, value)
+            text if text == "*" else str(log_address.parse(text)) for text in _strings(title, value)
         )
     except InvalidRequest as error:
         raise InvalidRequest(f"{title}: {error.message}", hint=error.hint) from None

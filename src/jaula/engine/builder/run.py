@@ -25,6 +25,7 @@ from jaula.engine.containers import selinux
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model import container_store
 from jaula.engine.model.container import Container
+from jaula.engine.networks import endpoints
 from jaula.engine.oci_spec import spec
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import JaulaError, StepFailed
@@ -141,6 +142,7 @@ async def _create(
         layers=state.diff_ids,
         args=spec.arguments(body),
         hostname=body.hostname or services.host.hostname,
+        networks=endpoints.select_networks(body, services.network_store.find),
         storage_driver=services.snapshots.name,
         level=selinux.take_level(services, container_id, resolved),
         build=command.build,

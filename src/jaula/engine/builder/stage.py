@@ -15,12 +15,14 @@ from jaula.engine.builder.image_state import ImageState, StageResult
 from jaula.engine.builder.mounts.attach import StepMounts
 from jaula.engine.builder.mounts.resolve import StepMountRequests
 from jaula.engine.builder.sources import requested_platform
+from jaula.engine.oci_spec.spec import DEFAULT_PATH
 from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.errors import StepFailed
 from jaula.images.build.copy import CopyOperation, prepare
 from jaula.images.build.dockerfile import ast
 from jaula.images.build.dockerfile.apply import Scope, change, shell_command
 from jaula.images.build.dockerfile.stage_graph import Source
+from jaula.spec.image import ImageConfig
 from jaula.storage.trees import copy_tree, open_directory
 
 if TYPE_CHECKING:
@@ -118,7 +120,9 @@ class StageRun:
                 state = msgspec.structs.replace(base.state, command_set=False)
                 base_scope = base.scope
             case Source.SCRATCH:
-                state = ImageState(platform=requested_platform(platform))
+                # As in Docker: no base image sets a path.
+                config = ImageConfig(env=(f"PATH={DEFAULT_PATH}",))
+                state = ImageState(config=config, platform=requested_platform(platform))
             case Source.IMAGE:
                 state = await sources.base_state(planned.base.name, platform, self._channel.put)
             case Source.CONTEXT if result := sources.context_result(planned.base.name):

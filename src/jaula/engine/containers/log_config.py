@@ -9,7 +9,7 @@ import msgspec
 
 from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest
-from jaula.logs import drivers
+from jaula.logs import address, drivers, timestamp
 from jaula.logs.drivers import remote_base
 from jaula.logs.options import OUTSIDE
 from jaula.spec.api import LogConfig
@@ -65,9 +65,29 @@ def with_identity(driver: str, options: dict[str, str], record: ContainerRecord)
         return options
     tag = expand(options.get("tag") or "{{.ID}}", _words(record))
     identity = {"container-id": record.id, "container-name": record.name, "tag": tag}
-    if record.outside_log and driver == "syslog":
+    if record.outside_log and driver in address.OPTIONS:
         identity[OUTSIDE] = "true"
+    if attached := _remote_attributes(driver, options, record):
+        identity["attributes"] = msgspec.json.encode(attached).decode()
     return options | identity
+
+
+def _remote_attributes(
+    driver: str, options: dict[str, str], record: ContainerRecord
+) -> dict[str, str]:
+    """Return the labels and variables for a log server, with gelf also the container's origin."""
+    if driver not in ("fluentd", "gelf"):
+        return {}
+    selected = attributes({k: v for k, v in options.items() if k != "tag"}, record)
+    if driver == "fluentd":
+        return selected
+    return {
+        "image_id": record.image,
+        "image_name": record.body.image,
+        "command": " ".join(record.args),
+        "created": timestamp.format_time(record.created),
+        **selected,
+    }
 
 
 def attributes(options: dict[str, str], record: ContainerRecord) -> dict[str, str]:

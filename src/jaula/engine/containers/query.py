@@ -12,11 +12,11 @@ from jaula.engine.containers import filters as container_filters
 from jaula.engine.containers import inspect as container_inspect
 from jaula.engine.containers import list as container_list
 from jaula.engine.containers.liveness import while_running
-from jaula.engine.containers.log_config import details
+from jaula.engine.containers.log_config import details, log_options
 from jaula.engine.containers.start import log_path
 from jaula.engine.networks import links
 from jaula.errors import Conflict, JaulaError, NotFound, Unsupported
-from jaula.logs.drivers import READABLE
+from jaula.logs.drivers import readable
 from jaula.spec.api_params import LogOptions, SendStream
 
 if TYPE_CHECKING:
@@ -155,8 +155,7 @@ class ContainerQueries:
         """
         from jaula.logs.entry import Selection
 
-        driver = container.record.resolved.log.type or self.services.config.log_driver
-        if driver not in READABLE:
+        if not readable(*log_options(self.services.config, container.record.resolved.log)):
             raise Unsupported("configured logging driver does not support reading")
         until = None if options.until is None else options.until + 1
         selection = Selection(options.stdout, options.stderr, options.since, until)

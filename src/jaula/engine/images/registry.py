@@ -13,7 +13,7 @@ import msgspec
 
 from jaula.engine.model.filters import Filters
 from jaula.engine.threads import in_own_thread, produce
-from jaula.errors import InvalidRequest
+from jaula.errors import InvalidRequest, JaulaError
 from jaula.images import reference as references
 from jaula.images.reference import DEFAULT_DOMAIN, Reference
 from jaula.spec.api import ManifestListAdd, RegistryAuth
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaula.images.registry.auth.token import Credentials
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.client import RegistryClient
+    from jaula.images.registry.repository import Repository
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
     from jaula.spec.image import Platform
@@ -169,10 +170,9 @@ class RegistryService:
         reference = references.parse(name)
         credentials, client = credentials_for(auth, reference.domain), self.client
         return await in_cancellable_thread(
-            lambda cancel: describe(
-                client.repository(reference.domain, reference.path, credentials, cancel),
-                reference,
-                cancel,
+            lambda cancel: _from_any(
+                client.sources(reference, credentials, cancel),
+                lambda source: describe(source, reference, cancel),
             )
         )
 
@@ -183,10 +183,9 @@ class RegistryService:
         reference = references.parse(name)
         credentials, client = credentials_for(auth, reference.domain), self.client
         return await in_cancellable_thread(
-            lambda cancel: details(
-                client.repository(reference.domain, reference.path, credentials, cancel),
-                reference,
-                cancel,
+            lambda cancel: _from_any(
+                client.sources(reference, credentials, cancel),
+                lambda source: details(source, reference, cancel),
             )
         )
 
@@ -227,9 +226,11 @@ class RegistryService:
 def _parse_reference(name: str, tag: str) -> tuple[Reference, bool]:
     """Parse the name and tag of a request; return whether every tag is meant, too.
 
-    ``tag`` may be a digest, and ``name`` may contain the tag.
+    ``tag`` may be a digest, and ``name`` may contain the tag; the parameter wins.
     """
     if tag:
+        reference = references.parse(name)
+        name = msgspec.structs.replace(reference, tag=None, digest=None).canonical
         separator = "@" if ":" in tag else ":"
         return references.parse(f"{name}{separator}{tag}"), False
     last = name.rpartition("/")[2]
@@ -266,6 +267,16 @@ class _HubHint:
                 "load an archive with 'jaula load -i FILE', or build an image from the package"
                 f" mirror with 'jaula image bootstrap {recipe}'"
             )
+
+
+def _from_any(sources: list[Repository], work: Callable[[Repository], _Result]) -> _Result:
+    """Return the result of the first source that has one: mirrors, then the registry itself."""
+    for mirror in sources[:-1]:
+        try:
+            return work(mirror)
+        except JaulaError:
+            continue  # the registry itself has all images, or the error to report
+    return work(sources[-1])
 
 
 async def in_cancellable_thread(work: Callable[[Cancellation], _Result]) -> _Result:

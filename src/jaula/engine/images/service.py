@@ -25,7 +25,7 @@ from jaula.state.records import Status
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.store.quota import Quota
-    from jaula.images.store.store import Image, RemovalResult
+    from jaula.images.store.store import Image, ImageStore, RemovalResult
     from jaula.spec.image import Platform
 
 Names = list[str]
@@ -53,8 +53,13 @@ class Images:
         With ``manifests`` they have the manifests of each image, and with ``identity`` also their
         identity.
 
-        :raises InvalidRequest: when a filter is not known.
+        :raises InvalidRequest: when a filter is not known, or a time is not one.
+        :raises NotFound: when ``before`` or ``since`` name no image.
         """
+        for ref in (*filters.get("before", ()), *filters.get("since", ())):
+            self._services.images.resolve(ref)
+        for text in filters.get("until", ()):
+            parse_time(text)
         users = self._users()
         images = self._services.images.list()
         selected = [i for i in images if matches_filters(i, filters, self._services)]
@@ -289,7 +294,8 @@ class Images:
         from jaula.images.archive.save import save
 
         store = self._services.images
-        ids = [store.resolve(name).id for name in names]
+        names = [tag for name in names for tag in store.tags_of(name) or (name,)]
+        ids = [_saved_id(store, name) for name in names]
         for name, platform in product(names, platforms):
             store.resolve(name, platform)  # a missing one is an error before the first byte
 
@@ -311,7 +317,7 @@ class Images:
         platform: Platform | None,
         quota: Quota,
     ) -> AsyncIterator[Document]:
-        """Create an image from the tar of a root file system.
+        """Create an image from the tar of a root file system, for this machine's platform if None.
 
         :raises NotAuthorized: when the quota does not allow the image.
         """
@@ -356,6 +362,17 @@ class Images:
             freed += result.freed
         self._services.events.emit("image", "prune", "", {"reclaimed": str(freed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
+
+
+def _saved_id(store: ImageStore, name: str) -> str:
+    """Return the id of an image to save.
+
+    :raises NotFound: in Docker's words, which have the name without a default tag.
+    """
+    try:
+        return store.resolve(name).id
+    except NotFound:
+        raise NotFound(f"No such image: {name}") from None
 
 
 _ABSENT_FIELDS: Document = {

@@ -6,7 +6,6 @@ and have no effect.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Address
@@ -34,8 +33,22 @@ from jaula.spec.network import (
     NetworkRecord,
 )
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME_LIMIT = 255  # characters
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")  # strconv.ParseBool, in lower case
+
+
+def _check_name(name: str) -> None:
+    """Check the name of a network. As in Docker, nearly every text is one.
+
+    :raises InvalidRequest: when it is empty, not printable, or a network mode of containers.
+    """
+    if not name.strip():
+        raise InvalidRequest(f"invalid name: {name}")
+    if not name.isprintable() or len(name) > _NAME_LIMIT or name.startswith("container:"):
+        raise InvalidRequest(
+            f"invalid network name {name[:80]!r}",
+            hint=f"at most {_NAME_LIMIT} printable characters, not a network mode of containers",
+        )
 
 
 def check(body: NetworkCreate) -> None:
@@ -43,12 +56,7 @@ def check(body: NetworkCreate) -> None:
 
     :raises JaulaError: when it cannot.
     """
-    if not _NAME.fullmatch(body.name):
-        raise InvalidRequest(
-            f"invalid network name ({body.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-            if body.name
-            else "invalid name: "
-        )
+    _check_name(body.name)
     if body.driver == "overlay":
         raise _swarm()
     config_only.check(body)
@@ -90,6 +98,7 @@ def network(body: NetworkCreate, identity: str) -> NetworkRecord:
         attachable=body.attachable,
         mtu=_mtu(options.get(MTU_OPTION, "")),
         driver_options=options,
+        ipam_options=body.ipam.options if body.ipam else {},
         labels=body.labels,
         config_from=config_only.config_from(body),
     )

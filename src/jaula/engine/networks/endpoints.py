@@ -116,8 +116,11 @@ def check(name: str, network: NetworkRecord | None, settings: EndpointSettings) 
             f"{_INVALID.format(name)}\n"
             "network-scoped alias is supported only for containers in user defined networks"
         )
-    if network is None and _has_address(settings):
-        raise InvalidRequest(f"{_INVALID.format(name)}\n* {_NOT_OWN}\n* {_NO_SUBNET}")
+    if settings.ipam_config is not None and settings.ipam_config.link_local_ips:
+        raise InvalidRequest(
+            f"{_INVALID.format(name)}\nlink-local addresses are not supported",
+            hint="the firewall accepts one address of each family from an endpoint",
+        )
     ipam = settings.ipam_config
     for text, version in ((ipam.ipv4_address, 4), (ipam.ipv6_address, 6)) if ipam else ():
         if not text:

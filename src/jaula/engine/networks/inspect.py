@@ -23,7 +23,7 @@ def document(network: NetworkRecord, *, past_firewall: bool = False) -> Document
         "EnableIPv6": network.ipv6,
         "IPAM": {
             "Driver": "default",
-            "Options": None if network.name in PREDEFINED else {},
+            "Options": None if network.name in PREDEFINED else dict(network.ipam_options),
             "Config": _pools(network),
         },
         "Internal": network.internal,
@@ -46,7 +46,7 @@ def _options(network: NetworkRecord, past_firewall: bool) -> dict[str, str]:
 def _pools(network: NetworkRecord) -> list[Document] | None:
     """Return the pools; those of a config-only network as requested, null if there are none."""
     pools = [_pool(pool) for pool in network.pools]
-    return pools or (None if network.config_only else [])
+    return pools or (None if network.config_only or network.name in PREDEFINED else [])
 
 
 def _pool(pool: Pool) -> Document:

@@ -99,14 +99,10 @@ def mac_address(record: ContainerRecord) -> str:
     return record.body.mac_address or first.mac_address
 
 
-def _ipam(config: EndpointIPAMConfig | None) -> dict[str, Any] | None:
+def _ipam(config: EndpointIPAMConfig | None) -> dict[str, str] | None:
     if config is None:
         return None
-    addresses = {
-        "IPv4Address": config.ipv4_address,
-        "IPv6Address": config.ipv6_address,
-        "LinkLocalIPs": list(config.link_local_ips),
-    }
+    addresses = {"IPv4Address": config.ipv4_address, "IPv6Address": config.ipv6_address}
     return {key: value for key, value in addresses.items() if value}
 
 

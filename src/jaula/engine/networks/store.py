@@ -60,15 +60,17 @@ class NetworkStore:
         return network.driver if network else PREDEFINED.get(name, "bridge")
 
     def find(self, ref: str) -> str:
-        """Return the name of the network for ``ref`` (name, id or unique id prefix).
+        """Return the name of the network for ``ref`` (id, name or unique id prefix, in this order).
 
         :raises NotFound: when there is none.
         :raises InvalidRequest: when several ids have the prefix.
         """
-        if ref in PREDEFINED or ref in self._by_name:
-            return ref
         ids = {network_id(name): name for name in PREDEFINED}
         ids |= {network.id: network.name for network in self}
+        if ref in ids:  # before a network whose name is the id of another one
+            return ids[ref]
+        if ref in PREDEFINED or ref in self._by_name:
+            return ref
         matches = [name for key, name in ids.items() if ref and key.startswith(ref)]
         if len(matches) > 1:
             raise InvalidRequest(

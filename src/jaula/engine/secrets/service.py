@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.model.filters import Filters, has_labels
@@ -72,10 +73,7 @@ class Secrets:
             )
         if body.templating is not None and body.templating.name:
             raise InvalidRequest("templates are not supported", hint="expand the template first")
-        try:
-            data = base64.b64decode(body.data, validate=True)
-        except (binascii.Error, ValueError):
-            raise InvalidRequest("Data is not base64") from None
+        data = _decoded(body.data)
         record = self._services.secrets.create(self.kind, body.name, body.labels, data, owner)
         self._emit("create", record)
         return record.id
@@ -89,7 +87,11 @@ class Secrets:
         record = self.find(ref)
         if version != record.index:
             raise InvalidRequest("update out of sequence")
-        if body.name not in ("", record.name) or body.data:
+        # Clients such as the docker command send the whole document, with the present data.
+        unchanged = not body.data or hmac.compare_digest(
+            _decoded(body.data), self._services.secrets.data(record)
+        )
+        if body.name not in ("", record.name) or not unchanged:
             raise InvalidRequest(f"only updates to Labels are allowed for a {self.kind}")
         self._emit("update", self._services.secrets.relabel(record, body.labels))
 
@@ -131,3 +133,14 @@ def _fits(record: SecretRecord, key: str, values: list[str]) -> bool:
         case "label":
             return has_labels(record.labels, values)
     raise InvalidRequest(f"invalid filter '{key}'")
+
+
+def _decoded(text: str) -> bytes:
+    """Return the data of a request.
+
+    :raises InvalidRequest: when it is not base64.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("Data is not base64") from None

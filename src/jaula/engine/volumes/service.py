@@ -110,12 +110,12 @@ class Volumes:
             await self.remove(volume.name, force=True)
             removed.append(volume.name)
         self._services.events.emit("volume", "prune", "", {"reclaimed": str(freed)})
-        return {"VolumesDeleted": removed or None, "SpaceReclaimed": freed}
+        return {"VolumesDeleted": removed, "SpaceReclaimed": freed}
 
 
 def _document(volume: Volume) -> Document:
     return {
-        "CreatedAt": volume.created_at,
+        "CreatedAt": volume.created_at.replace("+00:00", "Z"),  # as Go writes UTC
         "Driver": "local",
         "Labels": dict(volume.labels) or None,
         "Mountpoint": volume.path,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from jaula.errors import InvalidRequest
 from jaula.images.build.dockerfile.apply import apply
 from jaula.images.platform import host
 from jaula.images.reference import parse
@@ -48,6 +49,9 @@ def import_tar(
     :raises InvalidRequest: if the archive is damaged or hostile, or a change is not valid.
     """
     names = [str(parse(ref))] if ref else []
+    target = platform or host()
+    if target.os != "linux":
+        raise InvalidRequest("operating system is not supported", hint="only linux is")
     config = apply(ImageConfig(), changes)
     lease = store.lease()
     try:
@@ -61,7 +65,7 @@ def import_tar(
             lease.pin(diff_id)
             store.layers.extract_plain(blob.file, diff_id)
             blob.commit()
-        document = _describe(diff_id, config, message, platform)
+        document = _describe(diff_id, config, message, target)
         layers = [Descriptor(LAYER_TAR, diff_id, size)]
         return store.add(encode(document), layers, names, quota)
     finally:
@@ -69,17 +73,14 @@ def import_tar(
         store.collect()
 
 
-def _describe(
-    diff_id: str, config: ImageConfig, message: str, platform: Platform | None
-) -> ImageDocument:
+def _describe(diff_id: str, config: ImageConfig, message: str, platform: Platform) -> ImageDocument:
     seconds = time.time()
     created = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
     created = created.replace("+00:00", "Z")
-    stated = platform or host()
     return ImageDocument(
-        architecture=stated.architecture,
-        os=stated.os,
-        variant=stated.variant,
+        architecture=platform.architecture,
+        os=platform.os,
+        variant=platform.variant,
         created=created,
         comment=message,
         config=config,

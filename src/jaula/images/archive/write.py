@@ -14,8 +14,10 @@ from typing import BinaryIO
 
 import msgspec
 
+from jaula.errors import InvalidRequest
 from jaula.images.platform import host
 from jaula.images.reference import parse
+from jaula.spec import units
 from jaula.spec.image import (
     CONFIG,
     LAYER_TAR,
@@ -30,6 +32,7 @@ from jaula.spec.image import (
     Layout,
     Manifest,
     RootFS,
+    decode,
     encode,
 )
 from jaula.storage.tar.entry import DIRECTORY
@@ -112,14 +115,14 @@ class _Blobs:
         for directory in ("blobs/", "blobs/sha256/"):
             writer.add(new_entry(directory, DIRECTORY, mode=0o755))
 
-    def add(self, digest: str, size: int, chunks: Iterable[bytes]) -> None:
+    def add(self, digest: str, size: int, chunks: Iterable[bytes], mtime: int = 0) -> None:
         if digest not in self._written:
             self._written.add(digest)
-            self._writer.add(new_entry(blob_name(digest), size=size), chunks)
+            self._writer.add(new_entry(blob_name(digest), size=size, mtime=mtime), chunks)
 
-    def document(self, data: bytes) -> str:
+    def document(self, data: bytes, mtime: int = 0) -> str:
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
-        self.add(digest, len(data), (data,))
+        self.add(digest, len(data), (data,), mtime)
         return digest
 
 
@@ -131,7 +134,7 @@ def blob_name(digest: str) -> str:
 def _named(descriptor: Descriptor, names: Sequence[str]) -> list[Descriptor]:
     """Return a descriptor for each name, or one without a name."""
     annotations = [
-        {REF_NAME: str(name), "io.containerd.image.name": name.canonical}
+        {REF_NAME: name.tag or "", "io.containerd.image.name": name.canonical}
         for name in map(parse, names)
     ]
     return [msgspec.structs.replace(descriptor, annotations=each) for each in annotations or [{}]]
@@ -141,6 +144,14 @@ def _listed(config: str, names: Sequence[str], layers: Sequence[str]) -> Archive
     """Return the entry of an image in ``manifest.json``."""
     tags = tuple(str(parse(name)) for name in names)
     return ArchiveImage(blob_name(config), tags, tuple(map(blob_name, layers)))
+
+
+def _created(document: bytes) -> int:
+    """Return the creation time of an image in seconds since the epoch, 0 if it states none."""
+    try:
+        return max(0, int(units.unix_time(decode(document, ImageDocument, "image").created)))
+    except (InvalidRequest, ValueError):
+        return 0
 
 
 def write_archive(
@@ -153,16 +164,19 @@ def write_archive(
     """Write images to ``sink``, each as its configuration, its layers and its names.
 
     A layer is ``(diff id, size)``, the size in bytes. ``layer`` returns the uncompressed bytes of a
-    layer by diff id. ``indexes`` are written after the images; ``blob`` returns a blob of them.
+    layer by diff id. As in Docker, layers and configurations have the time of their image, the
+    other files that of the epoch, so that the same images give the same archive. ``indexes`` are
+    written after the images; ``blob`` returns a blob of them.
     """
     writer = TarWriter(sink)
     blobs = _Blobs(writer)
     listed: list[ArchiveImage] = []
     descriptors: list[Descriptor] = []
     for document, layers, names in images:
+        created = _created(document)
         for digest, size in layers:
-            blobs.add(digest, size, layer(digest))
-        config = blobs.document(document)
+            blobs.add(digest, size, layer(digest), created)
+        config = blobs.document(document, created)
         manifest = encode(
             Manifest(
                 config=Descriptor(CONFIG, config, len(document)),

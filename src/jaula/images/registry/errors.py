@@ -70,7 +70,12 @@ class _Error(msgspec.Struct, frozen=True):
 
 
 class _Errors(msgspec.Struct, frozen=True):
+    """The errors of the distribution spec, or the members that token servers have instead."""
+
     errors: tuple[_Error, ...] = ()
+    details: str | None = None
+    message: str | None = None
+    error_description: str | None = None  # RFC 6749, section 5.2
 
 
 def printable(text: str) -> str:
@@ -81,15 +86,18 @@ def printable(text: str) -> str:
 def registry_error(status: int, data: bytes) -> RegistryError:
     """Return the error in a response's document, or one from the HTTP status alone."""
     try:
-        errors = msgspec.json.decode(data, type=_Errors).errors
+        document = msgspec.json.decode(data, type=_Errors)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        errors = ()
-    for error in errors:
+        document = _Errors()
+    for error in document.errors:
         if _CODE.fullmatch(error.code.upper()):
             code = error.code.lower()
             return RegistryError(code, printable(error.message or code.replace("_", " ")), status)
+    reason = document.details or document.message or document.error_description
     if status == 401:
-        return RegistryError("unauthorized", "authentication required", status)
+        return RegistryError("unauthorized", printable(reason or "authentication required"), status)
+    if reason:
+        return RegistryError("", printable(reason), status)
     if status == 404:
         return RegistryError("", "not found", status)
     return RegistryError("", f"received unexpected HTTP status: {status_line(status)}", status)

@@ -602,9 +602,25 @@ class ImageStore:
         quota.check(lambda: self.usage(quota.owner, (contents.footprint,)))
         return quota.owner
 
+    def tags_of(self, ref: str) -> tuple[str, ...]:
+        """Return the names with the repository that ``ref`` is; empty if it has a tag or digest."""
+        name = ref.rpartition("/")[2]
+        if ":" in name or "@" in name or (repository := familiar(ref)) is None:
+            return ()
+        prefix = repository.rpartition(":")[0]
+        names = (name for image in self.list() for name in image.names)
+        return tuple(sorted(name for name in names if name.rpartition(":")[0] == prefix))
+
     def tag(self, source: str, target: str) -> Image:
-        """Give an image one more name. An image that had the name loses it."""
+        """Give an image one more name. An image that had the name loses it.
+
+        :raises InvalidRequest: when the name could be confused with an id, or is not valid.
+        """
         reference = parse(target)
+        if reference.repository == "sha256":
+            raise InvalidRequest(
+                "refusing to create an ambiguous tag using digest algorithm as name"
+            )
         if reference.digest is not None:
             raise InvalidRequest(f"{target!r} names a digest; a tag cannot be set on one")
         with self._lock:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 
 from jaula.errors import InvalidRequest
+from jaula.logs.cached_writer import CachedWriter
 from jaula.logs.drivers import local
 from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.drivers.json_file import check as check_json_file
 from jaula.logs.drivers.none import NoneWriter
 from jaula.logs.non_blocking import NonBlockingWriter
-from jaula.logs.options import check_names, split_delivery_mode
+from jaula.logs.options import check_names, split_cache, split_delivery_mode
 from jaula.logs.protocol import LogWriter
 
 
@@ -19,51 +21,52 @@ def _none(path: str, log_opts: Mapping[str, str]) -> LogWriter:
     return NoneWriter()
 
 
-def _journald(path: str, log_opts: Mapping[str, str]) -> LogWriter:
-    from jaula.logs.drivers import journald  # loaded only by shims that use it
+def _sending(driver: str) -> ModuleType:
+    """Return the module of a driver that sends, which only shims that use it load."""
+    from importlib import import_module
 
-    return journald.open_writer(log_opts)
-
-
-def _syslog(path: str, log_opts: Mapping[str, str]) -> LogWriter:
-    from jaula.logs.drivers import syslog
-
-    return syslog.open_writer(log_opts)
+    return import_module(f"jaula.logs.drivers.{driver}")
 
 
 _FILE_DRIVERS: dict[str, Callable[[str, Mapping[str, str]], JsonFileWriter]] = {
     "json-file": JsonFileWriter.from_options,
     "local": local.open_writer,
 }
-_DRIVERS: dict[str, Callable[[str, Mapping[str, str]], LogWriter]] = {
-    **_FILE_DRIVERS,
-    "journald": _journald,
-    "syslog": _syslog,
-    "none": _none,
-}
-
-NAMES = tuple(_DRIVERS)
-READABLE = frozenset(_FILE_DRIVERS)
-"""Drivers whose logs can be read back."""
-SENDING = frozenset({"journald", "syslog"})
+SENDING = ("journald", "syslog", "fluentd", "gelf")
 """Drivers that write the container's identity (:mod:`jaula.logs.drivers.remote_base`)."""
+
+NAMES = (*_FILE_DRIVERS, *SENDING, "none")
+_INSTEAD = {
+    "awslogs": "fluentd with a Fluent Bit whose output is cloudwatch_logs",
+    "gcplogs": "fluentd with a Fluent Bit whose output is stackdriver",
+    "splunk": "fluentd with a Fluent Bit whose output is splunk",
+    "logentries": "syslog with the address of the service",
+    "etwlogs": "journald; ETW is Windows'",
+}
+"""Drivers of Docker that this engine does not have, and what replaces them."""
 
 
 def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter:
     """Return a writer for a container. ``path`` is a host path that the engine chose.
 
-    With ``mode=non-blocking`` a driver that writes files forks.
+    With ``mode=non-blocking`` a driver that writes files forks. A driver that sends also writes a
+    cache, unless ``path`` is empty.
 
     :raises InvalidRequest: when the driver or an option does not exist.
     :raises OSError: when ``path`` cannot be opened.
     """
-    factory = _factory(driver)
-    if driver not in _FILE_DRIVERS:
-        return factory(path, options)
+    _check_name(driver)
+    cached, cache, options = split_cache(options)
+    if driver == "none":
+        return _none(path, options)
+    if driver in SENDING:
+        remote: LogWriter = _sending(driver).open_writer(options)
+        return CachedWriter(remote, local.open_writer(path, cache)) if cached and path else remote
+    factory = _FILE_DRIVERS[driver]
     buffer, own = split_delivery_mode(options)
     if not buffer:
         return factory(path, own)
-    return NonBlockingWriter(lambda: _FILE_DRIVERS[driver](path, own), buffer)
+    return NonBlockingWriter(lambda: factory(path, own), buffer)
 
 
 def validate(driver: str, options: Mapping[str, str]) -> None:
@@ -71,27 +74,28 @@ def validate(driver: str, options: Mapping[str, str]) -> None:
 
     :raises InvalidRequest: when the driver or an option does not exist.
     """
-    _factory(driver)
+    _check_name(driver)
+    _, cache, options = split_cache(options)
+    local.check(cache)
     if driver == "json-file":
         check_json_file(split_delivery_mode(options)[1])
     elif driver == "local":
         local.check(split_delivery_mode(options)[1])
-    elif driver == "journald":
-        from jaula.logs.drivers import journald
-
-        journald.check(options)
-    elif driver == "syslog":
-        from jaula.logs.drivers import syslog
-
-        syslog.check(options)
+    elif driver in SENDING:
+        _sending(driver).check(options)
     else:
         check_names(driver, options, ())
 
 
-def _factory(driver: str) -> Callable[[str, Mapping[str, str]], LogWriter]:
-    try:
-        return _DRIVERS[driver]
-    except KeyError:
+def readable(driver: str, options: Mapping[str, str]) -> bool:
+    """Return whether the log of a container with valid options can be read back."""
+    return driver in _FILE_DRIVERS or (driver in SENDING and split_cache(options)[0])
+
+
+def _check_name(driver: str) -> None:
+    if driver not in NAMES:
+        instead = _INSTEAD.get(driver)
         raise InvalidRequest(
-            f"unknown log driver {driver!r}", hint=f"known are {', '.join(NAMES)}"
-        ) from None
+            f"logger: no log driver named '{driver[:80]}' is registered",
+            hint=f"use {instead}" if instead else f"known are {', '.join(NAMES)}",
+        )

@@ -55,8 +55,8 @@ def open_writer(log_opts: Mapping[str, str], address: str = SOCKET) -> RemoteWri
         )
     )
 
-    def message(stream: str, line: bytes, complete: bool) -> bytes:
+    def message(stream: str, line: bytes, complete: bool) -> tuple[bytes]:
         entry = b"MESSAGE=" + line + b"\nPRIORITY=" + _PRIORITY[stream] + b"\n" + fields
-        return entry if complete else entry + b"CONTAINER_PARTIAL_MESSAGE=true\n"
+        return (entry if complete else entry + b"CONTAINER_PARTIAL_MESSAGE=true\n",)
 
     return RemoteWriter(BufferedSender(connect, limit, stream=False), message)

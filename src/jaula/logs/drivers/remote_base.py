@@ -5,7 +5,9 @@ The engine sets ``container-id`` and ``container-name``, and makes ``tag`` from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
@@ -32,16 +34,21 @@ def buffer_size(driver: str, log_opts: Mapping[str, str]) -> int:
     return options.parse_size("max-buffer-size", log_opts["max-buffer-size"]) or options.BUFFER
 
 
+def attributes(log_opts: Mapping[str, str]) -> dict[str, str]:
+    """Return what the engine has made of a container's labels, variables and names."""
+    text = log_opts.get("attributes", "")
+    return msgspec.json.decode(text, type=dict[str, str]) if text else {}
+
+
+Message = Callable[[str, bytes, bool], Sequence[bytes]]
+"""Returns the messages of a line, from its stream, its text without newline, and whether that is
+complete."""
+
+
 class RemoteWriter:
-    """A :class:`jaula.logs.protocol.LogWriter` that sends each line.
+    """A :class:`jaula.logs.protocol.LogWriter` that sends each line."""
 
-    ``message`` formats a line: it takes the stream, the line without its newline, and whether the
-    line is complete.
-    """
-
-    def __init__(
-        self, sender: BufferedSender, message: Callable[[str, bytes, bool], bytes]
-    ) -> None:
+    def __init__(self, sender: BufferedSender, message: Message) -> None:
         self._sender = sender
         self._message = message
         self._streams = {"stdout": LineBuffer(), "stderr": LineBuffer()}
@@ -63,7 +70,8 @@ class RemoteWriter:
         complete = chunk.endswith(b"\n")
         for line in chunk.removesuffix(b"\n").split(b"\n"):
             if line:
-                self._sender.send(self._message(stream, line, complete))
+                for message in self._message(stream, line, complete):
+                    self._sender.send(message)
 
     def flush(self) -> None:
         if self._closed:

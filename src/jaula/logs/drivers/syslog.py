@@ -8,21 +8,20 @@ messages end in a line feed there too, as in Docker.
 from __future__ import annotations
 
 import os
-import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
-from jaula.logs.buffered_sender import BufferedSender, Transport
-from jaula.logs.drivers.remote_base import COMMON, RemoteWriter, buffer_size
+from jaula.logs.address import TLS, LogAddress
+from jaula.logs.address import parse as parse_address
+from jaula.logs.buffered_sender import BufferedSender
+from jaula.logs.connection import connector
+from jaula.logs.drivers.remote_base import COMMON, Message, RemoteWriter, buffer_size
 from jaula.logs.options import ADDRESS, OUTSIDE, TLS_FILES
-from jaula.logs.syslog_address import TLS, SyslogAddress
-from jaula.logs.syslog_address import parse as parse_address
 from jaula.logs.timestamp import Clock
-from jaula.spec.host_address import is_host_address
 
 _FACILITIES = (
     *("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron"),
@@ -37,7 +36,6 @@ _OPTIONS = (
     *(ADDRESS, "syslog-facility", "syslog-format"),
     *(*TLS_FILES, "syslog-tls-skip-verify"),
 )
-_HANDSHAKE_TIMEOUT = 2.0  # seconds
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -48,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True):
     an address of the host.
     """
 
-    address: SyslogAddress
+    address: LogAddress
     facility: int
     format: str
     limit: int
@@ -108,85 +106,31 @@ def open_writer(log_opts: Mapping[str, str]) -> RemoteWriter:
     """
     settings = check(log_opts)
     stream = settings.address.stream
-    sender = BufferedSender(_connector(settings), settings.limit, stream=stream)
+    connect = connector(
+        settings.address, outside=settings.outside, files=settings.files, verify=settings.verify
+    )
+    sender = BufferedSender(connect, settings.limit, stream=stream)
     tag = log_opts.get("tag", "") or log_opts.get("container-id", "")[:12]
     return RemoteWriter(sender, _formatter(settings, tag, b"\n" if stream else b""))
 
 
-def _connector(settings: Settings) -> Callable[[], Transport]:
-    if settings.address.scheme == TLS:
-        return _tls_connector(settings)
-    return _plain_connector(settings)
-
-
-def _tls_connector(settings: Settings) -> Callable[[], Transport]:
-    from jaula import tls
-    from jaula.logs.tls_sender import TlsSocket
-
-    context = tls.client_context(*settings.files, verify=settings.verify)
-    connect = _plain_connector(settings)
-    name = settings.address.host
-    timeout = _HANDSHAKE_TIMEOUT  # only the first connection waits: later ones are made in write
-
-    def connect_tls() -> TlsSocket:
-        nonlocal timeout
-        sock = TlsSocket(connect(), tls.TlsCodec(context, server=False, name=name))
-        sock.handshake(timeout)
-        timeout = 0.0
-        return sock
-
-    return connect_tls
-
-
-def _plain_connector(settings: Settings) -> Callable[[], socket.socket]:
-    address = settings.address
-    kind = socket.SOCK_STREAM if address.stream else socket.SOCK_DGRAM
-    if address.socket:
-        family, target = socket.AF_UNIX, address.address
-    else:
-        host, _, port = address.address.rpartition(":")
-        resolved = socket.getaddrinfo(host, int(port), type=kind)[0]
-        family, target = resolved[0], resolved[4]  # type: ignore[assignment]
-        if settings.outside and is_host_address(str(resolved[4][0])):
-            raise InvalidRequest(
-                f"the syslog server {address} is {resolved[4][0]}, an address of the host itself",
-                hint=f'the operator may allow it: log-addresses = ["{address}"]',
-            )
-
-    def connect() -> socket.socket:
-        sock = socket.socket(family, kind)
-        try:
-            sock.setblocking(False)
-            try:
-                sock.connect(target)
-            except BlockingIOError:
-                if address.scheme not in ("tcp", TLS):
-                    raise  # the backlog of the listening socket is full
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    return connect
-
-
-def _formatter(settings: Settings, tag: str, end: bytes) -> Callable[[str, bytes, bool], bytes]:
+def _formatter(settings: Settings, tag: str, end: bytes) -> Message:
     clock, pid = Clock(), os.getpid()
     host = os.uname().nodename
     clean = "".join(c if "!" <= c <= "~" else "_" for c in tag)
 
-    def rfc3164(stream: str, line: bytes, complete: bool) -> bytes:
+    def rfc3164(stream: str, line: bytes, complete: bool) -> tuple[bytes]:
         now = time.localtime()
         stamp = f"{_MONTHS[now.tm_mon - 1]} {now.tm_mday:2d} " + time.strftime("%H:%M:%S", now)
         origin = f"{host} " if settings.format else ""
         head = f"<{settings.facility * 8 + _SEVERITY[stream]}>{stamp} {origin}{clean}[{pid}]: "
-        return head.encode() + line + end
+        return (head.encode() + line + end,)
 
-    def rfc5424(stream: str, line: bytes, complete: bool) -> bytes:
+    def rfc5424(stream: str, line: bytes, complete: bool) -> tuple[bytes]:
         stamp = clock.now()
         stamp = stamp[:-4] + "Z" if settings.format == "rfc5424micro" else stamp[:19] + "Z"
         priority = settings.facility * 8 + _SEVERITY[stream]
         head = f"<{priority}>1 {stamp} {host} {clean[:48]} {pid} - - "
-        return head.encode() + line + end
+        return (head.encode() + line + end,)
 
     return rfc5424 if settings.format.startswith("rfc5424") else rfc3164

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import mmap
 import os
 import secrets
@@ -115,9 +116,8 @@ class LayerStore:
         if self.is_intact(diff_id):
             return self.info(diff_id)
         size = os.fstat(tar.fileno()).st_size
-        if not size:
-            raise InvalidRequest("the layer's archive is empty")
-        mapped = mmap.mmap(tar.fileno(), size, access=mmap.ACCESS_READ)
+        # Docker imports and loads an archive of no bytes too, which mmap(2) refuses.
+        mapped = mmap.mmap(tar.fileno(), size, access=mmap.ACCESS_READ) if size else io.BytesIO()
         reader = TarReader(mapped, limits=self._limits)
         try:
             return self._extract(reader, lambda: diff_id, diff_id)

@@ -116,7 +116,9 @@ def test_inspect_shows_a_network_as_requested(
     ("fields", "status", "words"),
     [
         ({"Name": ""}, 400, "invalid name: "),
-        ({"Name": "a b"}, 400, "invalid network name (a b)"),
+        ({"Name": "  "}, 400, "invalid name: "),
+        ({"Name": "a\nb"}, 400, "invalid network name"),
+        ({"Name": "container:x"}, 400, "invalid network name"),
         ({"Name": "bridge"}, 403, "operation is not permitted on predefined bridge network"),
         ({"Driver": "macvlan", "Options": {"parent": "no0"}}, 400, "no0 does not exist"),
         ({"Driver": "overlay"}, 403, "not a swarm manager"),
@@ -514,3 +516,19 @@ def test_a_killed_engine_leaves_only_the_networks_of_its_records(
     for network in engine.request("GET", "/networks").json():
         if network["Name"].startswith("n") and network["Name"] != "none":
             assert engine.request("DELETE", f"/networks/{network['Name']}").status == 204
+
+
+def test_an_id_selects_its_network_before_one_of_that_name(engine: PrivateEngine) -> None:
+    def create(name: str) -> str:
+        reply = engine.request("POST", "/networks/create", {"Name": name})
+        assert reply.status == 201, reply
+        return str(reply.json()["Id"])
+
+    first = create("tn-first")
+    second = create(first)
+    try:
+        assert inspect(engine, first)["Name"] == "tn-first"
+        assert inspect(engine, second)["Name"] == first
+    finally:
+        for key in (first, second):
+            assert engine.request("DELETE", f"/networks/{key}").status == 204

@@ -211,6 +211,11 @@ def test_dockers_commands_have_them(
         engine.request("POST", path, {"Labels": {}}).json()["message"] == "update out of sequence"
     )
     assert engine.request("GET", f"/secrets/{db}").json()["Spec"]["Labels"] == {"c": "d"}
+    for data, status in ((VALUE, 200), (f"{VALUE}x", 400)):
+        index = engine.request("GET", f"/secrets/{db}").json()["Version"]["Index"]
+        body = {"Labels": {}, "Data": base64.b64encode(data.encode()).decode()}
+        path = f"/secrets/{db}/update?version={index}"
+        assert engine.request("POST", path, body).status == status, data
 
 
 def test_the_next_engine_mounts_the_secrets_again(

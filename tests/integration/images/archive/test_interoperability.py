@@ -22,6 +22,8 @@ from jaula.images.archive.load import load
 from jaula.images.archive.save import save
 from jaula.images.bootstrap import build
 from jaula.images.store.store import ImageStore
+from jaula.spec import units
+from jaula.spec.image import Platform
 
 Loaded = Callable[[bytes], list[str]]
 
@@ -88,7 +90,7 @@ def test_skopeo_reads_both_formats_and_the_store(app: ImageStore, tmp_path: Path
     image = app.resolve("app:1")
     for source in (
         f"docker-archive:{archive}:app:1",
-        f"oci-archive:{archive}:app:1",
+        f"oci-archive:{archive}:1",  # as in Docker, the name there is the tag
         f"oci:{tmp_path}/root/images:app:1",
     ):
         result = json.loads(run("skopeo", "inspect", source))
@@ -179,8 +181,36 @@ def test_a_file_system_is_imported(store: ImageStore, make: Any) -> None:
     assert import_tar(store, io.BytesIO(make.layer("1"))).names == ()
 
 
+def test_nothing_is_imported_as_an_empty_layer(store: ImageStore) -> None:
+    image = import_tar(store, io.BytesIO(b""), platform=Platform("s390x", "linux"))
+    assert (image.size, len(image.layers)) == (0, 1)
+    assert image.platform == Platform("s390x", "linux")
+    with pytest.raises(InvalidRequest, match="operating system"):
+        import_tar(store, io.BytesIO(b""), platform=Platform("amd64", "windows"))
+
+
+def test_every_tag_of_a_repository_is_found(app: ImageStore) -> None:
+    app.tag("app:1", "app:2")
+    app.tag("app:1", "registry.test/app:3")
+    assert app.tags_of("app") == ("app:1", "app:2")
+    assert app.tags_of("registry.test/app") == ("registry.test/app:3",)
+    for ref in ("app:1", "absent", app.resolve("app:1").id, "app@sha256:" + "a" * 64):
+        assert app.tags_of(ref) == ()
+    with pytest.raises(InvalidRequest, match="digest algorithm"):
+        app.tag("app:1", "sha256:1")
+
+
+def test_members_have_the_time_of_their_image(app: ImageStore) -> None:
+    with tarfile.open(fileobj=io.BytesIO(saved(app, "app:1"))) as tar:
+        times = {member.name.partition("/")[0]: member.mtime for member in tar}
+        blobs = {m.mtime for m in tar if m.name.startswith("blobs/sha256/")}
+    assert times["manifest.json"] == times["index.json"] == 0
+    created = units.unix_time(app.resolve("app:1").created)
+    assert blobs <= {0, int(created)}
+
+
 def test_a_failed_import_leaves_no_files(store: ImageStore, make: Any, tmp_path: Path) -> None:
-    for data, changes in ((b"no tar" * 200, []), (make.layer("1"), ["RUN x"]), (b"", [])):
+    for data, changes in ((b"no tar" * 200, []), (make.layer("1"), ["RUN x"])):
         with pytest.raises(InvalidRequest):
             import_tar(store, io.BytesIO(data), "imp:1", changes)
     assert list((tmp_path / "root/images/blobs/sha256").iterdir()) == []

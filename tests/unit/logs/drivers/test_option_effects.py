@@ -21,6 +21,19 @@ _SENDING = {
     "container-id": "set by the engine",
     "container-name": "set by the engine",
 }
+_ATTRIBUTES = {
+    **dict.fromkeys(("labels", "labels-regex", "env", "env-regex"), NOTHING),
+    "attributes": "set by the engine",
+}
+_FLUENTD = (
+    *("fluentd-async", "fluentd-async-reconnect-interval", "fluentd-buffer-limit"),
+    *("fluentd-max-retries", "fluentd-request-ack", "fluentd-retry-wait"),
+    *("fluentd-sub-second-precision", "fluentd-write-timeout"),
+)
+_GELF = (
+    *("gelf-compression-type", "gelf-compression-level"),
+    *("gelf-tcp-max-reconnect", "gelf-tcp-reconnect-delay"),
+)
 EFFECTS: dict[str, dict[str, str]] = {
     "none": {},
     "local": _FILES,
@@ -28,6 +41,14 @@ EFFECTS: dict[str, dict[str, str]] = {
     | {"labels": NOTHING, "labels-regex": NOTHING, "env": NOTHING, "env-regex": NOTHING}
     | {"tag": NOTHING, "attributes": "set by the engine"},
     "journald": _SENDING,
+    "fluentd": _SENDING
+    | _ATTRIBUTES
+    | dict.fromkeys(_FLUENTD, NOTHING)
+    | {"fluentd-address": "log-address=tcp://127.0.0.1:1", "outside-only": "set by the engine"},
+    "gelf": _SENDING
+    | _ATTRIBUTES
+    | dict.fromkeys(_GELF, NOTHING)
+    | {"gelf-address": "log-address=tcp://127.0.0.1:1", "outside-only": "set by the engine"},
     "syslog": _SENDING
     | {"syslog-facility": NOTHING, "syslog-format": NOTHING, "syslog-tls-skip-verify": NOTHING}
     | {"outside-only": "set by the engine"}
@@ -61,7 +82,7 @@ def test_every_option_has_a_known_effect(driver: str) -> None:
 def test_an_option_that_touches_the_host_is_a_privilege(
     driver: str, option: str, privilege: str
 ) -> None:
-    value = "tcp://127.0.0.1:1" if option == "syslog-address" else "/file"
+    value = "tcp://127.0.0.1:1" if option.endswith("-address") else "/file"
     log = LogConfig(type=driver, config={option: value})
     resolved = resolve(ContainerCreate(host_config=HostConfig(log_config=log)))
     assert [str(p) for p in relaxations.of_request(resolved)] == [privilege]

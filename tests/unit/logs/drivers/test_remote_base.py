@@ -14,8 +14,8 @@ import pytest
 
 from jaula.engine.containers.log_config import expand
 from jaula.errors import InvalidRequest
-from jaula.logs import NAMES, open_writer, validate
-from jaula.logs.drivers import journald, syslog
+from jaula.logs import NAMES, open_writer, readable, validate
+from jaula.logs.drivers import SENDING, journald, syslog
 from jaula.logs.protocol import LogWriter
 from jaula.logs.reader.read import read
 
@@ -45,9 +45,12 @@ def make(tmp_path: Path, place: str, datagrams: socket.socket) -> Make:
     def one(driver: str) -> LogWriter:
         if driver == "journald":
             return journald.open_writer(IDENTITY, place)
-        options = {}
-        if driver == "syslog":
-            options = {"syslog-address": f"unixgram://{place}"} | IDENTITY
+        addresses = {
+            "syslog": {"syslog-address": f"unixgram://{place}"},
+            "fluentd": {"fluentd-address": "tcp://127.0.0.1:1"},
+            "gelf": {"gelf-address": "udp://127.0.0.1:9"},
+        }
+        options = addresses[driver] | IDENTITY if driver in addresses else {}
         return open_writer(driver, options, str(tmp_path / "log"))
 
     return one
@@ -70,6 +73,39 @@ def test_a_writer_accepts_any_bytes_and_closes_twice(make: Make, driver: str) ->
 def test_an_unknown_option_is_refused(driver: str) -> None:
     with pytest.raises(InvalidRequest, match="unknown log opt"):
         validate(driver, {"no-such": "x"})
+
+
+@pytest.mark.parametrize("driver", ["awslogs", "gcplogs", "splunk", "nosuch"])
+def test_a_driver_that_is_absent_is_refused_with_what_replaces_it(driver: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"no log driver named '{driver}'") as refused:
+        validate(driver, {})
+    assert refused.value.hint
+    assert ("Fluent Bit" in refused.value.hint) == (driver != "nosuch")
+
+
+@pytest.mark.parametrize("driver", [name for name in SENDING if name != "journald"])
+def test_lines_that_are_sent_are_kept_for_readers(make: Make, tmp_path: Path, driver: str) -> None:
+    writer = make(driver)
+    writer.write("stdout", b"one\ntwo\n")
+    writer.close()
+    assert [record.data for record in read(str(tmp_path / "log"))] == [b"one\n", b"two\n"]
+
+
+def test_the_cache_can_be_limited_and_disabled(tmp_path: Path, place: str) -> None:
+    address = {"syslog-address": "udp://127.0.0.1:9"}
+    limited = address | {"cache-max-size": "1k", "cache-max-file": "2", "cache-compress": "false"}
+    writer = open_writer("syslog", limited | IDENTITY, str(tmp_path / "log"))
+    for number in range(100):
+        writer.write("stdout", b"line %d\n" % number)
+    writer.close()
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1"]
+    disabled = address | {"cache-disabled": "true"}
+    assert readable("syslog", limited)
+    assert not readable("syslog", disabled)
+    open_writer("syslog", disabled | IDENTITY, str(tmp_path / "other")).close()
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(InvalidRequest, match="cache-disabled"):
+        validate("syslog", {"cache-disabled": "perhaps"})
 
 
 def test_local_is_read_like_json_file(tmp_path: Path) -> None:

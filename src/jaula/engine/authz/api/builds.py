@@ -55,8 +55,10 @@ class BuildsApi:
                 held.enter_context(session.begin("image push", name)).require_images()
             host = with_container_ids(session.services, options.host)
             options = msgspec.structs.replace(options, host=host)
-            resolved = resolve(ContainerCreate(cmd=("true",), host_config=host))
+            body = ContainerCreate(cmd=("true",), host_config=host)
+            resolved = resolve(body)
             action.authorize(relaxations.of_request(resolved))
+            session.authorize_networks(body, resolved)
             session.check_request(resolved)
             quota = action.reserve_image()
             progress = self._service.build(

@@ -1,0 +1,162 @@
+"""Addresses of log servers, and which of them belong to the host. Pure.
+
+Source: docker docs "Syslog logging driver", "Fluentd logging driver" and "Graylog Extended Format
+logging driver" for ``syslog-address``, ``fluentd-address`` and ``gelf-address``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+
+LOCAL = "/dev/log"
+FLUENTD_PORT = 24224
+OPTIONS = {
+    "syslog": "syslog-address",
+    "fluentd": "fluentd-address",
+    "gelf": "gelf-address",
+}
+"""The option that has the address, by log driver."""
+TLS = "tcp+tls"
+_SCHEMES = ("tcp", TLS, "udp", "unix", "unixgram")
+_MAX_PATH = 107  # bytes of sun_path without its zero, unix(7)
+
+
+class LogAddress(msgspec.Struct, frozen=True):
+    """A server: ``scheme`` is unixgram, unix, udp, tcp or tcp+tls; ``address`` a path or host:port.
+
+    The default is syslog's. Its text is the same for all spellings of an address.
+    """
+
+    scheme: str = "unixgram"
+    address: str = LOCAL
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.address}"
+
+    @property
+    def stream(self) -> bool:
+        """Whether messages are sent on a stream socket."""
+        return self.scheme in ("tcp", TLS, "unix")
+
+    @property
+    def socket(self) -> bool:
+        """Whether the address is the path of a unix socket."""
+        return self.scheme.startswith("unix")
+
+    @property
+    def host(self) -> str:
+        """The host name or IP address, empty for a unix socket."""
+        return "" if self.socket else self.address.rpartition(":")[0]
+
+    @property
+    def of_host(self) -> bool:
+        """Whether the server is the host's: a socket other than the default, or an IP address.
+
+        A name that has to be resolved is not judged here; ``named`` is true for it.
+        """
+        from jaula.spec import host_address
+
+        if self.socket:
+            return self.address != LOCAL
+        if host_address.is_host_name(self.host):
+            return True
+        try:
+            return host_address.is_host_address(self.host)
+        except ValueError:
+            return False
+
+    @property
+    def named(self) -> bool:
+        """Whether only a name server, or the C library, knows the IP address."""
+        import ipaddress
+
+        if self.socket:
+            return False
+        try:
+            ipaddress.ip_address(self.host.partition("%")[0])
+        except ValueError:
+            return True
+        return False
+
+
+def of_options(driver: str, log_opts: Mapping[str, str]) -> LogAddress | None:
+    """Return the server of a log driver with these options; None for the default of syslog.
+
+    Without the name of a driver an option of each driver counts, since the engine's own driver
+    gets them.
+
+    :raises InvalidRequest: when the address is not valid.
+    """
+    for name, option in OPTIONS.items():
+        text = log_opts.get(option, "")
+        if driver not in ("", name) or not (text or driver == "fluentd"):
+            continue
+        return _PARSERS[name](text)
+    return None
+
+
+def parse_fluentd(text: str) -> LogAddress:
+    """Parse ``fluentd-address``; scheme and port are optional.
+
+    :raises InvalidRequest: when it is not valid.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "tcp", text or f"127.0.0.1:{FLUENTD_PORT}"
+    if scheme == "unix":
+        return parse(text)
+    if scheme not in ("tcp", "tls", TLS):
+        raise InvalidRequest(
+            f"invalid fluentd-address {text!r}", hint="tcp://host:24224 or unix:///path"
+        )
+    host, colon, _ = rest.rpartition(":")
+    if not colon or host.endswith(":") or rest.endswith("]"):
+        rest = f"{rest}:{FLUENTD_PORT}"
+    return parse(f"{TLS if scheme == 'tls' else scheme}://{rest}")
+
+
+def parse_gelf(text: str) -> LogAddress:
+    """Parse ``gelf-address``.
+
+    :raises InvalidRequest: when it is not valid, or has no port.
+    """
+    scheme, separator, rest = text.partition("://")
+    host, _, port = rest.rpartition(":")
+    if not separator or scheme not in ("udp", "tcp") or not host or not port:
+        raise InvalidRequest(
+            f"invalid gelf-address {text!r}", hint="udp://host:12201 or tcp://host:12201"
+        )
+    return parse(text)
+
+
+def parse(text: str) -> LogAddress:
+    """Parse ``syslog-address``; empty text is the default socket.
+
+    :raises InvalidRequest: when it is not valid.
+    """
+    if not text:
+        return LogAddress()
+    scheme, separator, address = text.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        raise InvalidRequest(
+            f"invalid log address {text!r}",
+            hint="unix:///dev/log, unixgram:///dev/log, udp://host:514, tcp://host:514 or"
+            " tcp+tls://host:6514",
+        )
+    if scheme.startswith("unix"):
+        if not address.startswith("/") or len(address) > _MAX_PATH:
+            raise InvalidRequest(f"log address {text!r} has no valid socket path")
+        return LogAddress(scheme, address)
+    host, _, port = address.rpartition(":")
+    if not host or host.endswith(":"):
+        host, port = address, "6514" if scheme == TLS else "514"
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise InvalidRequest(f"log address {text!r} has no valid port")
+    return LogAddress(scheme, f"{host.strip('[]')}:{int(port)}")
+
+
+_PARSERS = {"syslog": parse, "fluentd": parse_fluentd, "gelf": parse_gelf}
