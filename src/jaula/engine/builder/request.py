@@ -180,6 +180,8 @@ def _final_messages(
         return [{"result": result.response}]
     image = result.image
     names = [str(parse(name)) for name in result.names]
+    if options.exports is not None:  # as dockerd: not by its classic builder
+        services.events.emit("image", "create", image.id, {"name": image.id})
     for name in names:
         services.events.emit("image", "tag", image.id, {"name": name})
     if options.exports is not None:
