@@ -147,7 +147,7 @@ class Work:
             lambda: ask("POST", "/networks/create", {"Name": network}).json()["Id"],
         )
         name, body = f"box-{tag}", {"Image": "busybox", "Cmd": ["sh", "-c", "echo x >/new; exit 7"]}
-        body["HostConfig"] = {"Binds": [f"filled-{tag}:/etc"]}
+        body["HostConfig"] = {"Binds": [f"filled-{tag}:/usr"]}
         self._do(
             "create",
             "container",

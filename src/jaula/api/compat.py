@@ -225,6 +225,8 @@ def disk_usage(document: Document, version: Version, *, verbose: bool) -> Docume
     legacy = {key: value for key, value in document.items() if key in _LEGACY_USAGE}
     if legacy.get("Images"):
         legacy["Images"] = images(legacy["Images"], version)
+    if legacy.get("Containers"):
+        legacy["Containers"] = containers(legacy["Containers"], version)
     if version < _USAGE:
         return legacy
     usage = {key: value for key, value in document.items() if key not in _LEGACY_USAGE}

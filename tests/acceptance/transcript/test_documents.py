@@ -60,7 +60,10 @@ OPTIONAL = {
         r"\.memory_stats\.(failcnt|stats\..*)": "zeros are told",
         r"\.pids_stats\.limit": "processes are limited by default",
     },
-    "info": {r"\.Runtimes\.\*\.status.*": "jaula-runtime features tells it"},
+    "info": {
+        r"\.Runtimes\.\*\.status.*": "jaula-runtime features tells it",
+        r"\.CDISpecDirs\[\]": "experimental in this version of dockerd",
+    },
     "image": {
         r"\.GraphDriver\.Data\..*": "layers are directories that no program should touch",
         r"\.Owner": "this engine's own",

@@ -119,8 +119,8 @@ def test_the_next_engine_adopts_a_program_that_runs(faulty: FaultyEngine, step: 
     assert start(faulty, "goes-on") == 304
     eventually(lambda: faulty.cli("jaula", "logs", "goes-on").stdout == "output\n", "the log")
     address = faulty.cli("jaula", "exec", "goes-on", "ip", "-4", "addr", "show", "eth0").stdout
-    settings = inspect(faulty, "goes-on")["NetworkSettings"]
-    assert f"inet {settings['IPAddress']}/" in address
+    endpoint = inspect(faulty, "goes-on")["NetworkSettings"]["Networks"]["bridge"]
+    assert f"inet {endpoint['IPAddress']}/" in address
     assert runs_in(runs) == 1
     rows = Audited(faulty, "goes-on").rows()
     assert rows["request seal"].verdict is rows["spec seal"].verdict is Verdict.HOLDS

@@ -442,9 +442,13 @@ def test_networks_names_and_members_survive_a_killed_engine(
         engine.kill()
         engine.start()
         after = inspect(engine, "kept")
-        assert {k: v for k, v in after.items() if k != "Containers"} == {
-            k: v for k, v in before.items() if k != "Containers"
+        counted = ("Containers", "Status")
+        assert {k: v for k, v in after.items() if k not in counted} == {
+            k: v for k, v in before.items() if k not in counted
         }
+        for subnet, counts in after["Status"]["IPAM"]["Subnets"].items():
+            free = before["Status"]["IPAM"]["Subnets"][subnet]
+            assert counts["IPsInUse"] == free["IPsInUse"] + 2
         assert set(endpoints(engine, first)) == {"kept", "bridge"}
         assert endpoints(engine, first)["kept"] == endpoint
         assert endpoint["IPAddress"] in resolves(engine, second, first)
