@@ -605,7 +605,7 @@ EVENTS = Scene(
         step("kill t-5"),
         step("rm t-5"),
         step("volume rm tr-v"),
-        step("events --until 1s --filter container=t-3 --format {{.Action}} --filter event=create"),
+        step("events --until 1s --filter container=t-4 --format {{.Action}} --filter event=create"),
         step(f"run --rm {IMAGE} sleep 1.1"),
         step(
             "events --since 60s --until 0s --filter container=t-5 --format {{.Type}}.{{.Action}}",
