@@ -180,9 +180,9 @@ class _Job:
             self.returned.set_exception(error)
             self.returned.exception()  # retrieved, in case no call waits for it
 
-    def end(self, error: str) -> None:
+    def end(self) -> None:
         """Complete the progress."""
-        self._add(self.status.close(error, time.time_ns()))
+        self._add(self.status.close(time.time_ns()))
         self.ended = True
         self.room.set()
         self.changed.set()
@@ -379,7 +379,7 @@ class _BuildKit:
             raise
         finally:
             self._ended.append(self._jobs.pop(request.Ref))
-            job.end(error)
+            job.end()
             if job.solved and not request.Internal:
                 self._engine.builds.record(job.record(error))
         return control.SolveResponse(ExporterResponse=job.response)

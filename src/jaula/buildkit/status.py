@@ -71,12 +71,15 @@ class BuildStatus:
         source = {"info": {"filename": name, "data": text}, "ranges": [lines]}
         return msgspec.json.encode(source)
 
-    def close(self, error: str, now: int) -> StatusResponse:
-        """Return the end of all vertexes that have not ended, after a failure or cancellation."""
+    def close(self, now: int) -> StatusResponse:
+        """Return the end of all vertexes that have not ended, after a failure or cancellation.
+
+        A vertex that failed has ended with its error. Clients print this text as CANCELED.
+        """
         response = StatusResponse()
         for vertex in self._vertexes.values():
             if not vertex.HasField("completed"):
-                self._complete(response, vertex, now, error="" if error else "canceled")
+                self._complete(response, vertex, now, error="context canceled")
         return response
 
     # -- vertexes --------------------------------------------------------------------------------

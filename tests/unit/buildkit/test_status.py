@@ -106,8 +106,8 @@ def test_warnings_have_their_place() -> None:
 def test_what_has_not_ended_is_cancelled_at_the_end() -> None:
     status = BuildStatus("ref")
     taken(status, started(0, 1, "RUN x", 1), {"internal": "exporting to image", "state": "started"})
-    closed = status.close("", 9)
-    assert [vertex.error for vertex in closed.vertexes] == ["canceled", "canceled"]
+    closed = status.close(9)
+    assert [vertex.error for vertex in closed.vertexes] == ["context canceled", "context canceled"]
 
 
 def test_digests_differ_between_builds() -> None:
