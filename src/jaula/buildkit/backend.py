@@ -45,7 +45,7 @@ class Access(Protocol):
 
 
 class Backend(Protocol):
-    """What the protocol needs of the engine."""
+    """The functions of the engine that the protocol calls."""
 
     @property
     def access(self) -> Access: ...

@@ -1,4 +1,4 @@
-"""From the options of BuildKit's frontend ``dockerfile.v0`` to the engine's options of a build.
+"""Translate the options of BuildKit's frontend ``dockerfile.v0`` to the engine's build options.
 
 Pure. Source: moby/buildkit ``frontend/dockerui`` and ``frontend/dockerfile`` (the names of the
 options), docker/buildx ``build`` (the values that clients send).
@@ -39,7 +39,7 @@ _MAX_NAMES = 128
 
 
 class FrontendRequest(msgspec.Struct, frozen=True):
-    """What a client asks of the frontend. ``upload`` is the path of an uploaded context, or ''."""
+    """Request of a client to the frontend. ``upload`` is the path of an uploaded context, or ''."""
 
     options: BuildOptions
     upload: str = ""

@@ -92,7 +92,7 @@ _LLB_CAPS = (
     *("constraints", "platform", "meta.ignorecache", "meta.description"),
     *("exporter.multiple", "exporter.sourcedateepoch"),
 )
-"""What clients ask for before they send an option; no definition is ever solved."""
+"""Capabilities that clients require before they send an option. No definition is solved."""
 
 
 async def serve(descriptor: int, early: bytes, engine: Backend) -> None:

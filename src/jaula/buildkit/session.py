@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
-from jaula.buildkit.files_receive import FilesReceiver
-from jaula.buildkit.files_send import FilesSender, fin
+from jaula.buildkit.file_receiver import FileReceiver
+from jaula.buildkit.file_sender import FileSender, fin
 from jaula.buildkit.messages import Kind, decoder
 from jaula.buildkit.proto import session_pb2 as pb
 from jaula.engine.threads import in_own_thread, shielded
@@ -156,19 +156,11 @@ class ClientSession:
 
     async def receive_context(self, name: str, path: str, cancel: Cancellation) -> None:
         """Receive a named directory of the client."""
-
-        async def report(document: Mapping[str, object]) -> None:
-            return
-
-        await self.receive_directory(name, path, (), (), "", report)
+        await self.receive_directory(name, path, (), (), "", _no_report)
 
     async def receive_files(self, name: str, path: str, only: tuple[str, ...]) -> None:
         """Receive some files of a directory, those that exist."""
-
-        async def report(document: Mapping[str, object]) -> None:
-            return
-
-        await self._receive(name, path, [("followpaths", only)], "", report)
+        await self._receive(name, path, [("followpaths", only)], "", _no_report)
 
     async def receive_directory(
         self,
@@ -229,7 +221,7 @@ class ClientSession:
     async def send_directory(self, export: int, root: int) -> None:
         """Send the files below a directory, a descriptor, to the destination of an export."""
         stream = self._open(_SEND_DIFF_COPY, [(_EXPORT_ID, str(export))])
-        sender = FilesSender(root)
+        sender = FileSender(root)
         try:
             sending = asyncio.ensure_future(_send_all(stream, sender.entries()))
             try:
@@ -369,7 +361,7 @@ class _Transfer:
                 previous = -1
         try:
             with open_directory(self._path) as root:
-                receiver = FilesReceiver(root, outgoing.append, previous)
+                receiver = FileReceiver(root, outgoing.append, previous)
                 try:
                     self._receive(receiver, outgoing)
                 finally:
@@ -378,7 +370,7 @@ class _Transfer:
             if previous >= 0:
                 os.close(previous)
 
-    def _receive(self, receiver: FilesReceiver, outgoing: list[bytes]) -> None:
+    def _receive(self, receiver: FileReceiver, outgoing: list[bytes]) -> None:
         while not receiver.done:
             messages = self._queue.get()
             if messages is None:
@@ -398,6 +390,10 @@ class _Transfer:
         if requests:
             self._requests += requests
             self._requested.set()
+
+
+async def _no_report(document: Mapping[str, object]) -> None:
+    """Drop the progress of a transfer that no step of the build shows."""
 
 
 async def _receive(stream: Stream) -> bytes | None:

@@ -1,4 +1,4 @@
-"""From the engine's progress messages to the vertexes of BuildKit's progress.
+"""Translate the engine's progress messages to the vertexes of BuildKit's progress.
 
 A vertex is a step that has a digest, which the client only compares. Steps that change no file
 (``ENV``, ``CMD``) are not shown, as in BuildKit; a failure of one is.

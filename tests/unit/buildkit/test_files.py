@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from jaula.buildkit.files_receive import (
+from jaula.buildkit.file_receiver import (
     DEVICE,
     DIRECTORY,
     PIPE,
     SETUID,
     SOCKET,
     SYMLINK,
-    FilesReceiver,
+    FileReceiver,
     mode_of,
 )
-from jaula.buildkit.files_send import FilesSender, fin
+from jaula.buildkit.file_sender import FileSender, fin
 from jaula.buildkit.proto.session_pb2 import Packet, Stat
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 
@@ -50,7 +50,7 @@ class Transfer:
         self.sent: list[bytes] = []
         self._fd = os.open(root, os.O_RDONLY)
         old = -1 if previous is None else os.open(previous, os.O_RDONLY)
-        self.receiver = FilesReceiver(self._fd, self.sent.append, old)
+        self.receiver = FileReceiver(self._fd, self.sent.append, old)
         if old >= 0:
             os.close(old)
 
@@ -271,7 +271,7 @@ def test_a_link_in_the_previous_transfer_is_not_followed(tmp_path: Path) -> None
 def sent(root: Path, answers: Iterable[int]) -> tuple[list[Stat], dict[int, bytes]]:
     descriptor = os.open(root, os.O_RDONLY)
     try:
-        sender = FilesSender(descriptor)
+        sender = FileSender(descriptor)
         packets = [Packet.FromString(message) for message in sender.entries()]
         assert not packets[-1].HasField("stat")
         content = {}
@@ -307,7 +307,7 @@ def test_a_file_that_was_not_offered_or_was_sent_is_refused(tmp_path: Path, numb
     (tmp_path / "d").mkdir()
     (tmp_path / "f").write_text("")
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    sender = FilesSender(descriptor)
+    sender = FileSender(descriptor)
     list(sender.entries())
     if number == 1:
         list(sender.content(Packet(type=Packet.PACKET_REQ, ID=1).SerializeToString()) or ())

@@ -1,4 +1,4 @@
-"""What a build has made, and the results that further builds use."""
+"""Result of a build, and the results that later builds use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class BuildResult(msgspec.Struct, frozen=True):
-    """What a build has made. ``image`` is None if no export stored it, under ``names``.
+    """Result of a build. ``image`` is None if no export stored it, under ``names``.
 
     ``response`` has the values that the client of an export gets, by Docker's keys.
     """

@@ -1,4 +1,4 @@
-"""What the engine asks of the client of a build, whatever form the connection has.
+"""Interface to the client of a build, for every protocol.
 
 :mod:`.client_session` is jaula's own form. BuildKit's form is in :mod:`jaula.buildkit`. All that a
 session sends is the input of a client: names, sizes and times are checked by its receiver.

@@ -34,7 +34,7 @@ Read = Callable[[Descriptor], bytes | None]
 
 
 class Kind(StrEnum):
-    """What a manifest of an index is, in the words of Docker's API."""
+    """Kind of a manifest of an index, by Docker's API names."""
 
     IMAGE = "image"
     ATTESTATION = "attestation"

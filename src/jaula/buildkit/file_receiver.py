@@ -50,7 +50,7 @@ Send = Callable[[bytes], None]
 _FIN = Packet(type=Packet.PACKET_FIN).SerializeToString()
 
 
-class _Wanted:
+class _RequestedFile:
     """A file whose content was requested."""
 
     __slots__ = ("complete", "exists", "mode", "path", "premade", "size", "time")
@@ -82,7 +82,7 @@ class _Level:
             os.close(self.previous)
 
 
-class FilesReceiver:
+class FileReceiver:
     """One transfer into the empty directory ``root``, a descriptor. Runs in one thread.
 
     ``previous`` is the root of the previous transfer, -1 without one. ``send`` sends packets to the
@@ -96,8 +96,8 @@ class FilesReceiver:
         self._send = send
         old = -1 if previous < 0 else os.dup(previous)
         self._levels = [_Level(b"", os.dup(root), old)]
-        self._wanted: dict[int, _Wanted] = {}
-        self._by_path: dict[bytes, _Wanted] = {}
+        self._requested: dict[int, _RequestedFile] = {}
+        self._by_path: dict[bytes, _RequestedFile] = {}
         self._parent = b"", os.dup(root)  # the directory of the last file that was opened
         self._open: dict[int, int] = {}  # descriptors of files that are written, oldest first
         self._directories: list[tuple[bytes, int]] = []  # with their times
@@ -146,7 +146,7 @@ class FilesReceiver:
                 raise Unavailable(f"the client reports: {text}")
             else:
                 raise InvalidRequest(f"the client sent an unexpected packet of type {kind}")
-            if self._all_known and not self._wanted and not self._ending:
+            if self._all_known and not self._requested and not self._ending:
                 self._finish()
         if self.done and not self._ending:
             raise InvalidRequest("the client ended the transfer before all files were sent")
@@ -223,9 +223,9 @@ class FilesReceiver:
 
         Its content may arrive later. A file that is not there yet is made now.
         """
-        wanted = self._by_path.get(target)
-        if wanted is not None and not wanted.exists:
-            os.close(self._create(wanted))
+        requested = self._by_path.get(target)
+        if requested is not None and not requested.exists:
+            os.close(self._create(requested))
         directory, _, last = target.rpartition(b"/")
         try:
             source = paths.openat2(
@@ -265,26 +265,26 @@ class FilesReceiver:
         return True
 
     def _request(self, parent: int, name: bytes, path: bytes, number: int, entry: Stat) -> None:
-        wanted = _Wanted(path, entry)
+        requested = _RequestedFile(path, entry)
         if entry.size == 0 or entry.xattrs:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(name, flags, 0o600, dir_fd=parent)
             try:
                 _set_xattrs(descriptor, entry)
                 if entry.size == 0:
-                    _complete(descriptor, wanted, 0o7777)
+                    _complete(descriptor, requested, 0o7777)
                     return
             finally:
                 os.close(descriptor)
-            wanted.exists = wanted.premade = True
-        self._wanted[number] = self._by_path[path] = wanted
+            requested.exists = requested.premade = True
+        self._requested[number] = self._by_path[path] = requested
         self._send(Packet(type=Packet.PACKET_REQ, ID=number).SerializeToString())
 
     # -- content ---------------------------------------------------------------------------------
 
     def _data(self, number: int, data: bytes) -> None:
-        wanted = self._wanted.get(number)
-        if wanted is None:
+        requested = self._requested.get(number)
+        if requested is None:
             raise InvalidRequest(f"the client sent content for the file {number}, not requested")
         self.bytes += len(data)
         if self.bytes > MAX_BYTES:
@@ -294,40 +294,40 @@ class FilesReceiver:
             if self._unchecked < 0:
                 free_space.check(self._root, len(data))
                 self._unchecked = _SPACE_INTERVAL
-            self._write(number, wanted, data)
+            self._write(number, requested, data)
         except OSError as error:
-            raise file_error(error, f"the client's file {os.fsdecode(wanted.path)!r}") from error
+            raise file_error(error, f"the client's file {os.fsdecode(requested.path)!r}") from error
         if not data:
-            del self._wanted[number], self._by_path[wanted.path]
+            del self._requested[number], self._by_path[requested.path]
 
-    def _write(self, number: int, wanted: _Wanted, data: bytes) -> None:
+    def _write(self, number: int, requested: _RequestedFile, data: bytes) -> None:
         """Append to a file. One that arrives in one piece is not kept open."""
-        if not data and wanted.complete:
+        if not data and requested.complete:
             return
         descriptor = self._open.get(number)
         if descriptor is None:
-            descriptor = self._create(wanted)
+            descriptor = self._create(requested)
             self._keep_open(number, descriptor)
         if data:
             _write(descriptor, data)
-        if not data or len(data) == wanted.size:
-            _complete(descriptor, wanted, 0o7777 if wanted.premade else self._hidden)
-            wanted.complete = True
+        if not data or len(data) == requested.size:
+            _complete(descriptor, requested, 0o7777 if requested.premade else self._hidden)
+            requested.complete = True
             os.close(self._open.pop(number))
 
-    def _create(self, wanted: _Wanted) -> int:
+    def _create(self, requested: _RequestedFile) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        if not wanted.exists:
+        if not requested.exists:
             flags |= os.O_CREAT | os.O_EXCL
-            wanted.exists = True
-        directory, _, name = wanted.path.rpartition(b"/")
+            requested.exists = True
+        directory, _, name = requested.path.rpartition(b"/")
         if directory != self._parent[0]:
             descriptor = paths.openat2(
                 self._root, directory or b".", os.O_PATH | os.O_DIRECTORY, resolve=_BENEATH
             )
             os.close(self._parent[1])
             self._parent = directory, descriptor
-        return os.open(name, flags, wanted.mode & 0o777, dir_fd=self._parent[1])
+        return os.open(name, flags, requested.mode & 0o777, dir_fd=self._parent[1])
 
     def _keep_open(self, number: int, descriptor: int) -> None:
         if len(self._open) >= _MAX_OPEN:
@@ -388,7 +388,7 @@ def _hidden_bits() -> int:
     return 0o7777
 
 
-def _complete(descriptor: int, wanted: _Wanted, hidden: int) -> None:
-    if wanted.mode & hidden:  # it was not created with this mode
-        os.fchmod(descriptor, wanted.mode)
-    os.utime(descriptor, ns=(wanted.time, wanted.time))
+def _complete(descriptor: int, requested: _RequestedFile, hidden: int) -> None:
+    if requested.mode & hidden:  # it was not created with this mode
+        os.fchmod(descriptor, requested.mode)
+    os.utime(descriptor, ns=(requested.time, requested.time))

@@ -1,6 +1,6 @@
 """Send the files of a directory to a client: the sender of fsutil's protocol.
 
-The packets are those of :mod:`.files_receive`. The tree is that of a build stage, so its content is
+The packets are those of :mod:`.file_receiver`. The tree is that of a build stage, so its content is
 hostile: it is walked by descriptors, and no symbolic link is followed. The client's requests are
 input too: a number that was not announced, or that was requested before, ends the transfer.
 """
@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from jaula.buildkit.files_receive import (
+from jaula.buildkit.file_receiver import (
     CHARACTER,
     DEVICE,
     DIRECTORY,
@@ -41,7 +41,7 @@ _KINDS = {
 _SPECIAL = ((stat.S_ISUID, SETUID), (stat.S_ISGID, SETGID), (stat.S_ISVTX, STICKY))
 
 
-class FilesSender:
+class FileSender:
     """The files below ``root``, a descriptor. Runs in one thread at a time."""
 
     def __init__(self, root: int) -> None:
