@@ -13,7 +13,7 @@ import msgspec
 
 from jaula.engine.oci_spec import security
 from jaula.engine.threads import in_own_thread
-from jaula.engine.volumes.staged_mounts import StagedMounts, mount_layers
+from jaula.engine.volumes.staged_mounts import StagedMounts, mount_layers, user_namespace
 from jaula.errors import InvalidRequest, NotFound
 from jaula.runtime.create import id_maps
 from jaula.spec.rootfs import OverlayRoot
@@ -62,19 +62,15 @@ async def mount_images(
         services.image_policy.check_start(mount.image, mount.source)
     staged = StagedMounts(services.config.paths.container_run(record.id) / _DIRECTORY)
     uids, gids = maps
-    sandbox = None
-    if uids and not services.host.rootless:
-        sandbox = await services.runtime.sandbox(uids, network=False, gid_mappings=gids)
     try:
-        user_fd = sandbox.user_fd if sandbox is not None else None
-        attach = _Attach(services, record, (uids, gids or uids), user_fd, staged)
-        binds = await in_own_thread(lambda: {m.destination: attach.one(m) for m in images})
+        async with user_namespace(services, maps) as user_fd:
+            attach = _Attach(services, record, (uids, gids or uids), user_fd, staged)
+            binds = await in_own_thread(
+                lambda: {m.destination: attach.one(n, m) for n, m in enumerate(images)}
+            )
     except BaseException:
         staged.detach()
         raise
-    finally:
-        if sandbox is not None:
-            sandbox.close()
     return tuple(binds.get(mount.destination, mount) for mount in record.mounts), staged
 
 
@@ -95,11 +91,9 @@ class _Attach:
         self._owner = (id_maps.host_id(maps[0], 0), id_maps.host_id(maps[1], 0))
         self._user_fd = user_fd
         self._staged = staged
-        self._count = 0
 
-    def one(self, mount: MountRecord) -> MountRecord:
-        """Mount one image; return the bind mount."""
-        number, self._count = self._count, self._count + 1
+    def one(self, number: int, mount: MountRecord) -> MountRecord:
+        """Mount one image at mount point ``number``; return the bind mount."""
         root = self._view(mount.layers)
         if self._label and isinstance(root, OverlayRoot) and len(root.lowers) == 1:
             # Only an overlay can hide the labels of the files, and it needs two layers.

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest
 from jaula.kernel import mounts, paths
@@ -23,6 +24,24 @@ from jaula.kernel.mounts import MNT, MOUNT_ATTR
 from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.runtime.create import rootfs
 from jaula.spec.rootfs import OverlayRoot, RootSource
+
+if TYPE_CHECKING:
+    from jaula.engine.model.services import Services
+    from jaula.engine.userns.id_ranges import IdMaps
+
+
+@asynccontextmanager
+async def user_namespace(services: Services, maps: IdMaps) -> AsyncIterator[int | None]:
+    """Yield a descriptor of a user namespace with ``maps``; None if mounts need no id map."""
+    uids, gids = maps
+    if not uids or services.host.rootless:
+        yield None
+        return
+    sandbox = await services.runtime.sandbox(uids, network=False, gid_mappings=gids)
+    try:
+        yield sandbox.user_fd
+    finally:
+        sandbox.close()
 
 
 class StagedMounts:

@@ -31,6 +31,7 @@ from jaula.engine.volumes.staged_mounts import (
     mount_layers,
     opened,
     remove_mount_points,
+    user_namespace,
 )
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.kernel import mounts
@@ -94,13 +95,7 @@ class StepMounts:
             if not self._mounts:
                 return
             uids, gids = maps
-            sandbox = None
-            if uids and not self._services.host.rootless:
-                sandbox = await self._services.runtime.sandbox(
-                    uids, network=False, gid_mappings=gids
-                )
-            try:
-                user_fd = sandbox.user_fd if sandbox is not None else None
+            async with user_namespace(self._services, maps) as user_fd:
                 staged = StagedMounts(_attach_root(self._services.config.paths) / container.id)
                 self._staged = staged
                 attacher = MountAttacher(
@@ -108,9 +103,6 @@ class StepMounts:
                 )
                 records = await in_own_thread(lambda: attacher.attach(self._mounts))
                 container.bundle = attacher.bundle
-            finally:
-                if sandbox is not None:
-                    sandbox.close()
             container.transient_env = tuple(
                 f"{m.variable}={m.content.decode(errors='surrogateescape')}"
                 for m in self._mounts
