@@ -20,6 +20,7 @@ from conftest import load_image
 from harness import builds
 from harness.api_user import ApiUser
 from harness.engine import PrivateEngine
+from harness.host_mounts import host_mounts
 
 MEMBER, OTHER, GROUP = 54201, 54202, 54210
 
@@ -93,13 +94,13 @@ def test_mounts_are_nodev_nosuid_and_do_not_propagate(engine: PrivateEngine, bus
         f"FROM {busybox}\nRUN --mount=target=/c --mount=type=cache,target=/k"
         " --mount=type=tmpfs,target=/t grep -E ' /(c|k|t) ' /proc/self/mountinfo\n"
     )
-    before = Path("/proc/self/mountinfo").read_text()
+    before = host_mounts(engine.root, engine.run)
     reported = builds.done(engine, {"Dockerfile": text}, nocache=1).text
     lines = [line for line in reported.splitlines() if " - " in line and line[0].isdigit()]
     assert len(lines) == 3
     for line in lines:
         assert "nosuid" in line and "nodev" in line and "shared:" not in line, line
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert host_mounts(engine.root, engine.run) == before
 
 
 @pytest.mark.parametrize("place", ["/l/x", "/l/directory", "/l/secret", "/p/1/root/x"])

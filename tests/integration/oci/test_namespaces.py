@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.containers import eventually, status
+from harness.host_mounts import host_mounts
 from harness.private_runtime import Config, PrivateRuntime
 
 # type in the document: name in /proc/PID/ns
@@ -265,10 +266,10 @@ def test_without_a_mount_namespace_the_host_s_mounts_stay_unchanged(
     runtime: PrivateRuntime,
 ) -> None:
     kinds = [kind for kind in PLAIN if kind != "mount"]
-    own = Path("/proc/self/mountinfo").read_text()
+    before = host_mounts(runtime.base)
     with runtime.started({"linux": {"namespaces": namespaces(*kinds)}}) as bundle:
         assert {"/", "/proc", "/dev"} <= set(bundle.inside("cut -d' ' -f2 /proc/mounts").split())
-        assert Path("/proc/self/mountinfo").read_text() == own
+        assert host_mounts(runtime.base) == before
 
 
 @pytest.mark.parametrize(

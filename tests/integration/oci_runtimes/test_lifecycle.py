@@ -15,6 +15,7 @@ from harness import containers
 from harness.audits import Audited
 from harness.containers import eventually
 from harness.engine import PROJECT, PrivateEngine
+from harness.host_mounts import host_mounts
 from harness.terminal import Terminal
 from jaula.audit.model.result import Verdict
 
@@ -307,6 +308,6 @@ def test_seals_and_layers_of_a_container_of_the_runtime_hold(
 
 
 def test_nothing_is_mounted_on_the_host(host: PrivateEngine, runtime: str) -> None:
-    before = Path("/proc/self/mountinfo").read_text()
+    before = host_mounts(host.root, host.run)
     with containers.running(host, IMAGE, flags=flagged(runtime)):
-        assert Path("/proc/self/mountinfo").read_text() == before
+        assert host_mounts(host.root, host.run) == before
