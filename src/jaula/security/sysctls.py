@@ -81,8 +81,10 @@ def with_network_defaults(
     requested: Mapping[str, str], gid_mappings: Sequence[IDMapping]
 ) -> dict[str, str]:
     """Return the requested sysctls and the defaults that they do not replace. Pure."""
-    names = {normalize(name) for name in requested}
     defaults = network_defaults(gid_mappings)
+    if not requested:
+        return defaults
+    names = {normalize(name) for name in requested}
     return {
         **{name: value for name, value in defaults.items() if normalize(name) not in names},
         **requested,

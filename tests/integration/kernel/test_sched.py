@@ -30,21 +30,24 @@ def pid() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "policy"),
+    ("scheduler", "policy", "nice"),
     [
-        (Scheduler("SCHED_OTHER", nice=7), os.SCHED_OTHER),
-        (Scheduler("SCHED_BATCH", nice=-3), os.SCHED_BATCH),
-        (Scheduler("SCHED_IDLE"), os.SCHED_IDLE),
+        (Scheduler("SCHED_OTHER", nice=7), os.SCHED_OTHER, 7),
+        (Scheduler("SCHED_BATCH", nice=-3), os.SCHED_BATCH, -3),
+        (Scheduler("SCHED_IDLE"), os.SCHED_IDLE, None),  # the kernel keeps the niceness
     ],
 )
-def test_a_policy_and_its_niceness_are_set(pid: int, wanted: Scheduler, policy: int) -> None:
-    set_limits(pid, Process("/", scheduler=wanted))
+def test_a_policy_and_its_niceness_are_set(
+    pid: int, scheduler: Scheduler, policy: int, nice: int | None
+) -> None:
+    before = os.getpriority(os.PRIO_PROCESS, pid)
+    set_limits(pid, Process("/", scheduler=scheduler))
     assert os.sched_getscheduler(pid) == policy
-    assert os.getpriority(os.PRIO_PROCESS, pid) == wanted.nice
+    assert os.getpriority(os.PRIO_PROCESS, pid) == (before if nice is None else nice)
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "scheduler",
     [
         Scheduler("SCHED_FIFO", priority=5, flags=("SCHED_FLAG_RESET_ON_FORK",)),
         Scheduler("SCHED_RR", priority=9),
@@ -57,26 +60,26 @@ def test_a_policy_and_its_niceness_are_set(pid: int, wanted: Scheduler, policy: 
         ),
     ],
 )
-def test_real_time_policies_are_set_or_named_in_the_error(pid: int, wanted: Scheduler) -> None:
+def test_real_time_policies_are_set_or_named_in_the_error(pid: int, scheduler: Scheduler) -> None:
     try:
-        set_limits(pid, Process("/", scheduler=wanted))
+        set_limits(pid, Process("/", scheduler=scheduler))
     except RuntimeFailure as error:  # a cgroup without a share of real time, or a CPU affinity
         refusal = str(error)
     else:
         refusal = ""
     result = sched.sched_getattr(pid)
     if refusal:
-        assert refusal.startswith(f"process.scheduler: {wanted.policy}: ")
+        assert refusal.startswith(f"process.scheduler: {scheduler.policy}: ")
         assert result.sched_policy == os.SCHED_OTHER
         return
-    assert result.sched_policy == sched.POLICIES[wanted.policy]
-    assert result.sched_priority == wanted.priority
+    assert result.sched_policy == sched.POLICIES[scheduler.policy]
+    assert result.sched_priority == scheduler.priority
     assert (result.sched_runtime, result.sched_deadline, result.sched_period) == (
-        wanted.runtime,
-        wanted.deadline,
-        wanted.period,
+        scheduler.runtime,
+        scheduler.deadline,
+        scheduler.period,
     )
-    assert result.sched_flags == sum(sched.SCHED_FLAGS[flag] for flag in wanted.flags)
+    assert result.sched_flags == sum(sched.SCHED_FLAGS[flag] for flag in scheduler.flags)
 
 
 def test_a_rejected_policy_is_named(pid: int) -> None:

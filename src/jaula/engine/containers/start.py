@@ -173,12 +173,11 @@ class Starter:
             )
         )
         try:
-            await shielded(asyncio.wait((starting,)))
+            return await shielded(starting)
         except asyncio.CancelledError:
             if starting.exception() is None:
                 starting.result().close()
             raise
-        return starting.result()
 
     def _record_intent(self, container: Container, resources: StartResources) -> StartIntent:
         """Write the intent to start; return it. The next engine kills build steps without it.

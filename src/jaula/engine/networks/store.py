@@ -6,6 +6,7 @@ it at its start.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 
@@ -19,6 +20,7 @@ PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
 """Drivers by name."""
 
 
+@functools.lru_cache(maxsize=64)
 def network_id(name: str) -> str:
     """Return the id of a predefined network, which never changes."""
     return hashlib.sha256(f"jaula network {name}".encode()).hexdigest()
