@@ -14,6 +14,7 @@ user namespace that attribute cannot be set; it is ``user.overlay.opaque`` there
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from contextlib import contextmanager
@@ -117,7 +118,8 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
     """Remove the file or directory ``name`` if it exists.
 
     Subdirectories are renamed into the top directory before they are emptied, so neither depth nor
-    path length matters.
+    path length matters. The new names cannot be predicted: a program that owned the tree could
+    have made directories with them, and rename(2) replaces an empty one.
 
     :raises OSError: when something is mounted inside (EXDEV, EBUSY); the mount is not touched.
     """
@@ -129,8 +131,9 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
         return
     top = paths.openat2(parent_fd, name, DIRECTORY_FLAGS, resolve=paths.RESOLVE.NO_XDEV)
     try:
-        serial = 0
-        deeper = _empty(top, top, None)
+        prefix = b".removed-" + os.urandom(8).hex().encode()
+        names = (b"%s-%d" % (prefix, number) for number in itertools.count())
+        deeper = _unlink_files(top)
         while deeper:
             moved: list[bytes] = []
             for directory in deeper:
@@ -138,9 +141,10 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
                     top, directory, DIRECTORY_FLAGS, resolve=paths.RESOLVE.NO_XDEV
                 )
                 try:
-                    for child in _empty(descriptor, top, serial):
-                        moved.append(child)
-                        serial += 1
+                    for child in _unlink_files(descriptor):
+                        name_at_top = next(names)
+                        os.rename(child, name_at_top, src_dir_fd=descriptor, dst_dir_fd=top)
+                        moved.append(name_at_top)
                 finally:
                     os.close(descriptor)
                 os.rmdir(directory, dir_fd=top)
@@ -150,30 +154,18 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
     os.rmdir(name, dir_fd=parent_fd)
 
 
-def _empty(descriptor: int, top: int, serial: int | None) -> list[bytes]:
-    """Unlink all files. Rename the directories into ``top``, and return their new names."""
+def _unlink_files(descriptor: int) -> list[bytes]:
+    """Unlink everything in a directory but its directories, and return the names of these."""
     directories: list[bytes] = []
     with os.scandir(descriptor) as entries:
         listing = [
             (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries
         ]
     for name, is_directory in listing:
-        if not is_directory:
-            os.unlink(name, dir_fd=descriptor)
-        elif serial is None:
+        if is_directory:
             directories.append(name)
         else:
-            while True:
-                target = b".removed-%d-%d" % (serial, len(directories))
-                try:
-                    os.rename(name, target, src_dir_fd=descriptor, dst_dir_fd=top)
-                except OSError as error:
-                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                        raise
-                    serial += 1_000_000
-                    continue
-                directories.append(target)
-                break
+            os.unlink(name, dir_fd=descriptor)
     return directories
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -138,3 +139,36 @@ def test_on_a_full_disk_an_exit_is_handled_and_saved_later(
         engine.start()
         state = containers.inspect(engine, name)["State"]
         assert (state["Status"], state["ExitCode"]) == ("exited", 137)
+
+
+def test_files_that_cannot_be_removed_do_not_stop_the_start(
+    new_engine: NewEngine, busybox_archive: Path
+) -> None:
+    """A mount in a container's directory is removed by no engine, and costs only its container."""
+    engine = new_engine()
+    assert engine.cli("jaula", "load", "-i", str(busybox_archive)).returncode == 0
+    body = {"Image": "busybox", "Cmd": ["true"]}
+    created = engine.request("POST", "/containers/create?name=half", body).json()["Id"]
+    engine.kill()
+    directory = engine.root / "lib/containers"
+    shutil.rmtree(directory / created / "upper")  # as a create that was interrupted
+    unknown = directory / ("5" * 64)  # as a removal that was interrupted
+    places = (directory / created / "busy", unknown / "upper")
+    for place in places:
+        place.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    try:
+        engine.start()
+        state = containers.inspect(engine, "half")["State"]
+        assert (state["Status"], state["Dead"]) == ("dead", True)
+        assert "busy" in state["Error"]
+        assert str(unknown) in engine.log_tail()
+        assert containers.run(engine, "busybox", "echo", "serves").strip() == "serves"
+        engine.kill()
+    finally:
+        for place in places:
+            subprocess.run(["umount", place], check=True)
+    engine.start()
+    assert engine.request("DELETE", "/containers/half").status == 204
+    assert not unknown.exists()
+    assert not (directory / created).exists()

@@ -320,8 +320,17 @@ async def _finish_removals(services: Services, containers: Containers) -> None:
         )
         if removal_interrupted or creation_interrupted:
             container.change(status=Status.DEAD)
-            async with container.lock:
-                await containers.exit_handler.remove(container, volumes=False)
+            await _remove(containers, container, volumes=False)
+
+
+async def _remove(containers: Containers, container: Container, *, volumes: bool) -> None:
+    """Remove a container that does not run. One whose files cannot be removed is dead."""
+    try:
+        async with container.lock:
+            if container.id in containers.services.container_store and not container.live:
+                await containers.exit_handler.remove(container, volumes=volumes)
+    except JaulaError as error:
+        log.warning("%s", error)
 
 
 async def _restart(containers: Containers, container: Container) -> None:
@@ -334,9 +343,7 @@ async def _restart(containers: Containers, container: Container) -> None:
     if not exited or not record.started_at:
         return
     if record.body.host_config.auto_remove:
-        async with container.lock:
-            if container.id in containers.services.container_store and not container.live:
-                await containers.exit_handler.remove(container, volumes=True)
+        await _remove(containers, container, volumes=True)
         return
     if restart_policy.should_restart(
         record.body.host_config.restart_policy,
@@ -356,7 +363,10 @@ async def _start(containers: Containers, container: Container) -> None:
 
 
 def _sweep(services: Services) -> None:
-    """Remove directories without a record: a create or a remove was interrupted."""
+    """Remove directories without a record: a create or a remove was interrupted.
+
+    What cannot be removed stays, and the next engine tries again.
+    """
     paths = services.config.paths
     for parent, remove in (
         (paths.root / "containers", services.snapshots.remove),
@@ -369,13 +379,22 @@ def _sweep(services: Services) -> None:
         for name in names:
             if name in services.container_store:
                 continue
-            if remove is not None:
-                remove(name)
-            shutil.rmtree(parent / name, ignore_errors=True)
-            log.info("swept %s", parent / name)
-    services.snapshots.sweep()
-    services.volumes.sweep()
-    services.images.sweep()
+            try:
+                if remove is not None:
+                    remove(name)
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(parent / name)
+            except (OSError, JaulaError) as error:
+                log.warning(
+                    "%s is left of a container and cannot be removed: %s", parent / name, error
+                )
+            else:
+                log.info("swept %s", parent / name)
+    for store in (services.snapshots, services.volumes, services.images):
+        try:
+            store.sweep()
+        except (OSError, JaulaError) as error:
+            log.warning("incomplete files cannot be removed: %s", error)
 
 
 def _sweep_cgroups(services: Services) -> list[str]:
