@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from jaula.buildkit.file_receiver import (
     CHARACTER,
@@ -22,6 +22,7 @@ from jaula.buildkit.file_receiver import (
     SYMLINK,
 )
 from jaula.buildkit.proto.session_pb2 import Packet, Stat
+from jaula.engine.builder.session import FILE_MODE, ExtraFile
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.kernel import paths
 from jaula.storage.trees import read_xattrs
@@ -42,21 +43,47 @@ _SPECIAL = ((stat.S_ISUID, SETUID), (stat.S_ISGID, SETGID), (stat.S_ISVTX, STICK
 
 
 class FileSender:
-    """The files below ``root``, a descriptor. Runs in one thread at a time."""
+    """The files below ``root``, a descriptor, and further ones. Runs in one thread at a time.
 
-    def __init__(self, root: int) -> None:
+    All are in the directory ``prefix``, which is sent first; '' for none.
+    """
+
+    def __init__(self, root: int, prefix: bytes = b"", extra: Iterable[ExtraFile] = ()) -> None:
         self._root = root
-        self._files: dict[int, bytes] = {}
+        self._prefix = prefix
+        self._extra = sorted(extra, key=lambda file: file.name)
+        self._files: dict[int, bytes | ExtraFile] = {}
         self._links: dict[tuple[int, int], bytes] = {}
 
     def entries(self) -> Iterator[bytes]:
         """Yield the STAT packets of all files, in the order of a walk, and the empty last one."""
-        for number, (path, parent, name, status) in enumerate(_walk(self._root)):
-            if stat.S_ISREG(status.st_mode):
-                self._files[number] = path
-            entry = self._entry(path, parent, name, status)
+        for number, (entry, content) in enumerate(self._stats()):
+            if content is not None:
+                self._files[number] = content
             yield Packet(type=Packet.PACKET_STAT, stat=entry).SerializeToString()
         yield Packet(type=Packet.PACKET_STAT).SerializeToString()
+
+    def _stats(self) -> Iterator[tuple[Stat, bytes | ExtraFile | None]]:
+        """Yield each file, and where its content is, if it is a regular one."""
+        base = self._prefix + b"/" if self._prefix else b""
+        if self._prefix:
+            yield Stat(path=self._prefix, mode=DIRECTORY | 0o755), None
+        replaced = {file.name for file in self._extra}
+        extra = list(reversed(self._extra))
+        for path, parent, name, status in _walk(self._root):
+            top = path.partition(b"/")[0]
+            while extra and extra[-1].name <= top:
+                yield _extra_entry(base, extra[-1]), extra.pop()
+            if top in replaced:
+                continue
+            content = path if stat.S_ISREG(status.st_mode) else None
+            entry = self._entry(path, parent, name, status)
+            entry.path = base + path
+            if entry.linkname and not stat.S_ISLNK(status.st_mode):
+                entry.linkname = base + entry.linkname
+            yield entry, content
+        while extra:
+            yield _extra_entry(base, extra[-1]), extra.pop()
 
     def _entry(self, path: bytes, parent: int, name: bytes, status: os.stat_result) -> Stat:
         mode = status.st_mode & 0o777 | _KINDS[stat.S_IFMT(status.st_mode)]
@@ -107,7 +134,13 @@ class FileSender:
             raise InvalidRequest(f"the client requests the file {packet.ID}, which does not exist")
         return self._read(packet.ID, path)
 
-    def _read(self, number: int, path: bytes) -> Iterator[bytes]:
+    def _read(self, number: int, path: bytes | ExtraFile) -> Iterator[bytes]:
+        if isinstance(path, ExtraFile):
+            for start in range(0, len(path.data), _CHUNK):
+                data = path.data[start : start + _CHUNK]
+                yield Packet(type=Packet.PACKET_DATA, ID=number, data=data).SerializeToString()
+            yield Packet(type=Packet.PACKET_DATA, ID=number).SerializeToString()
+            return
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = paths.openat2(self._root, path, flags, resolve=_BENEATH)
         try:
@@ -116,6 +149,11 @@ class FileSender:
         finally:
             os.close(descriptor)
         yield Packet(type=Packet.PACKET_DATA, ID=number).SerializeToString()
+
+
+def _extra_entry(base: bytes, file: ExtraFile) -> Stat:
+    size = len(file.data)
+    return Stat(path=base + file.name, mode=FILE_MODE, size=size, modTime=file.mtime)
 
 
 def fin() -> bytes:

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from jaula.buildkit.attestations import FALSE, TRUE, attestation_request
 from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto.ops_pb2 import Definition, Op
 from jaula.buildkit.proto.types_pb2 import CacheOptionsEntry
 from jaula.buildkit.session import UPLOAD_HOST
 from jaula.errors import InvalidRequest, Unsupported
+from jaula.images.platform import format_platform, host, normalize, parse_platform
 from jaula.images.reference import parse
 from jaula.spec.api import HostConfig, Ulimit
 from jaula.spec.build import (
@@ -33,9 +35,10 @@ RESULT = "jaula-result://"
 
 _UPLOAD = f"http://{UPLOAD_HOST}/"
 _FROM_BODY = "client-session"
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _MAX_OPTIONS = 10_000
 _MAX_NAMES = 128
+_MAX_PLATFORMS = 32
+_MAX_PREFIX = 200  # characters
 
 
 class FrontendRequest(msgspec.Struct, frozen=True):
@@ -67,12 +70,9 @@ def frontend_request(
     check_frontend(frontend, attributes)
     if request := attributes.get("requestid", ""):
         raise Unsupported(f"unsupported request {request[:64]}")
-    platform = attributes.get("platform", "")
-    if "," in platform:
-        raise Unsupported(
-            f"a build for several platforms ({platform[:128]}) is not supported",
-            hint="build for one platform at a time",
-        )
+    platforms = _platforms(attributes)
+    several = len(platforms) > 1 or is_true(attributes.get("multi-platform", ""))
+    attestations = attestation_request(attributes)
     context = attributes.get(attributes.get("contextkey", "context"), "")
     dockerfile_key = attributes.get("dockerfilekey", "")
     upload = remote = ""
@@ -90,7 +90,10 @@ def frontend_request(
         dockerfile=attributes.get("filename", ""),
         remote=remote,
         target=attributes.get("target", ""),
-        platform=platform.lower(),
+        platform=platforms[0] if len(platforms) == 1 else "",
+        platforms=(platforms or (format_platform(host()),)) if several else (),
+        provenance=attestations.provenance,
+        sbom=attestations.sbom,
         build_args={
             name: value
             for name, value in _prefixed(attributes, "build-arg:").items()
@@ -129,6 +132,15 @@ def check_frontend(frontend: str, attributes: Mapping[str, str]) -> None:
             f"the frontend {(image or frontend)[:128]!r} is not supported",
             hint="only dockerfile.v0, which is built in; no image is run as a frontend",
         )
+
+
+def _platforms(attributes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the platforms of a build, each once, in Docker's notation; none without a request."""
+    texts = [text for text in attributes.get("platform", "").split(",") if text]
+    if len(texts) > _MAX_PLATFORMS:
+        raise InvalidRequest(f"{len(texts)} platforms exceed the limit of {_MAX_PLATFORMS}")
+    parsed = (parse_platform(text) or host() for text in texts)
+    return tuple(dict.fromkeys(format_platform(normalize(platform)) for platform in parsed))
 
 
 def _prefixed(attributes: Mapping[str, str], prefix: str) -> dict[str, str]:
@@ -237,12 +249,19 @@ def build_export(number: int, kind: str, attributes: Mapping[str, str]) -> Build
     for name in names:
         if parse(name).digest is not None:
             raise InvalidRequest(f"{name!r} has a digest; an image is tagged with a name and a tag")
+    split, prefix = attributes.get("platform-split", ""), attributes.get("attestation-prefix", "")
+    if split and split not in TRUE | FALSE:
+        raise InvalidRequest(f"non-bool value for platform-split: {split[:64]!r}")
+    if "/" in prefix or "\0" in prefix or len(prefix) > _MAX_PREFIX:
+        raise InvalidRequest(f"the attestation-prefix {prefix[:64]!r} is not the start of a name")
     return BuildExport(
         kind="image" if kind == "moby" else kind,
         id=number,
         names=names,
-        # The docker driver of buildx pushes with the API, as it does with Docker.
-        push=kind != "moby" and is_true(attributes.get("push", "")),
+        push=is_true(attributes.get("push", "")),
+        artifact=attributes.get("oci-artifact", "") not in FALSE,
+        split=is_true(split) if split else None,
+        attestation_prefix=prefix,
     )
 
 
@@ -273,4 +292,4 @@ def cache_exports(entries: Iterable[CacheOptionsEntry]) -> tuple[CacheExport, ..
 
 def is_true(text: str) -> bool:
     """Return whether a text is one of Go's words for true. Pure."""
-    return text in _TRUE
+    return text in TRUE

@@ -90,7 +90,7 @@ _LLB_CAPS = (
     *("exec.mount.bind", "exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.tmpfs"),
     *("exec.mount.secret", "exec.mount.ssh", "exec.secretenv", "file.base"),
     *("constraints", "platform", "meta.ignorecache", "meta.description"),
-    *("exporter.multiple", "exporter.sourcedateepoch"),
+    *("exporter.multiple", "exporter.sourcedateepoch", "exporter.image.attestations"),
 )
 """Capabilities that clients require before they send an option. No definition is solved."""
 

@@ -12,7 +12,7 @@ import asyncio
 import os
 import queue
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
@@ -30,7 +30,7 @@ from jaula.spec.build_session import SECRET_LIMIT
 from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
-    from jaula.engine.builder.session import Report
+    from jaula.engine.builder.session import ExtraFile, Report
     from jaula.grpc.connection import Stream
     from jaula.grpc.server import Message
     from jaula.images.registry.cancellation import Cancellation
@@ -218,10 +218,12 @@ class ClientSession:
             await chunks.aclose()  # type: ignore[attr-defined]
             stream.close()
 
-    async def send_directory(self, export: int, root: int) -> None:
+    async def send_directory(
+        self, export: int, root: int, prefix: str, files: Sequence[ExtraFile]
+    ) -> None:
         """Send the files below a directory, a descriptor, to the destination of an export."""
         stream = self._open(_SEND_DIFF_COPY, [(_EXPORT_ID, str(export))])
-        sender = FileSender(root)
+        sender = FileSender(root, prefix.encode(), files)
         try:
             sending = asyncio.ensure_future(_send_all(stream, sender.entries()))
             try:

@@ -113,11 +113,13 @@ class BuildStatus:
 
     def _internal_step(self, response: StatusResponse, message: Document, now: int) -> None:
         title = message["internal"]
-        key = f"internal {title}"
+        platform = message.get("platform") or ""
+        key = f"internal {platform} {title}"
         vertex = self._vertexes.get(key)
         state = message.get("state")
         if vertex is None:
-            name = title if title.startswith("exporting") else f"[internal] {title}"
+            prefix = f"[{platform} internal]" if platform else "[internal]"
+            name = title if title.startswith("exporting") else f"{prefix} {title}"
             vertex = self._begin(response, key, name, now)
             self._internal = key
         if state in ("done", "failed"):
@@ -133,8 +135,11 @@ class BuildStatus:
             if not place:
                 self._hidden[stage] = about
                 return
-            stage_name = about.get("name") or (f"stage-{stage}" if self._several else "")
-            stage_name += " " if stage_name else ""
+            stage_name = about.get("name") or (
+                f"stage-{about.get('index', stage)}" if self._several else ""
+            )
+            words = (about.get("platform"), stage_name)
+            stage_name = "".join(f"{word} " for word in words if word)
             key = f"step {stage} {about['step']}"
             self._current[stage] = key
             text = str(about["text"])
@@ -207,7 +212,7 @@ class BuildStatus:
         line = f" (line {lines['first']})" if lines.get("first") else ""
         self.warnings += 1
         definition = next(
-            (v for k, v in self._vertexes.items() if k.startswith("internal load build def")), None
+            (v for k, v in self._vertexes.items() if k.startswith("internal  load build def")), None
         )
         name, text = self._dockerfile
         warning = response.warnings.add(

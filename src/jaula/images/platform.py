@@ -146,6 +146,20 @@ def parse_platform(text: str | None) -> Platform | None:
     return Platform(_ALIASES.get(architecture, architecture), os_name, variant)
 
 
+def normalize(platform: Platform) -> Platform:
+    """Return a platform without a variant that is its architecture's default; ``arm`` gets one.
+
+    Source: containerd/platforms ``normalizeArch``.
+    """
+    if platform.architecture == "arm":
+        variant = platform.variant or "v7"
+        variant = variant if variant.startswith("v") else f"v{variant}"
+    else:
+        default = {"arm64": ("8", "v8"), "amd64": ("v1",)}.get(platform.architecture, ())
+        variant = "" if platform.variant in default else platform.variant
+    return msgspec.structs.replace(platform, variant=variant)
+
+
 def decode_platform(text: str) -> Platform | None:
     """Decode a platform in JSON, as the parameters of Docker's API have it; None if it is empty.
 

@@ -28,12 +28,37 @@ class BuildExport(msgspec.Struct, frozen=True, kw_only=True):
     """One output of a build. ``id`` is its number at the client.
 
     ``kind`` is ``image``, ``local``, ``tar``, ``oci`` or ``docker``. ``push`` pushes an image.
+    ``artifact`` selects the form of an attestation: an OCI artifact, or an image as before OCI 1.1.
+
+    The others are for files. ``split`` is whether each platform has a directory of its own, None
+    for the default: if there are several. ``attestation_prefix`` begins the names of attestations.
     """
 
     kind: str
     id: int = 0
     names: tuple[str, ...] = ()
     push: bool = False
+    artifact: bool = True
+    split: bool | None = None
+    attestation_prefix: str = ""
+
+
+class ProvenanceOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """``--provenance``: an attestation of how the image was built.
+
+    ``version`` is that of SLSA, ``v1`` or ``v0.2``. ``detailed`` (``mode=max``) adds build
+    arguments, labels, secrets by id, and the Dockerfile. ``inline_only`` leaves it out where it
+    would be the only reason for an index. ``arguments`` are the options of the client.
+    """
+
+    version: str = "v1"
+    detailed: bool = True
+    inline_only: bool = False
+    reproducible: bool = False
+    complete: bool = False
+    builder: str = ""
+    filename: str = "provenance.json"
+    arguments: Mapping[str, str] = {}
 
 
 class CacheExport(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +87,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     context. ``exports`` None means an image in the store. ``cache_to`` are registries that get the
     steps. ``no_cache_stages`` are stages that are
     not looked up in the cache. ``result`` is an id under which the result is kept for other builds
-    of the same caller.
+    of the same caller. ``platforms`` are those of an index, each once; empty for one image.
+    ``provenance`` and ``sbom`` request attestations.
     """
 
     names: tuple[str, ...] = ()
@@ -89,6 +115,9 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     cache_to: tuple[CacheExport, ...] = ()
     no_cache_stages: tuple[str, ...] = ()
     result: str = ""
+    platforms: tuple[str, ...] = ()
+    provenance: ProvenanceOptions | None = None
+    sbom: bool = False
 
 
 def is_builtin_frontend(image: str) -> bool:

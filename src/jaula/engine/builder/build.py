@@ -19,13 +19,13 @@ import asyncio
 import hashlib
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from jaula.engine.builder import local_context
+from jaula.engine.builder import attestations, local_context
 from jaula.engine.builder.cache_export import CacheExporter
-from jaula.engine.builder.export import Exporter
+from jaula.engine.builder.export import Exporter, PlatformResult
 from jaula.engine.builder.image_state import SourceDateEpoch, image_document
 from jaula.engine.builder.job import BuildJob
 from jaula.engine.builder.progress import ProgressStream
@@ -42,13 +42,15 @@ from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Source, plan
 from jaula.images.platform import format_platform, runnable
 from jaula.images.reference import parse as parse_reference
+from jaula.images.sbom.formats import BuiltImage
+from jaula.images.store.store import short
 from jaula.kernel import binfmt_misc
 from jaula.spec.build import is_builtin_frontend
 from jaula.spec.image import encode
 from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -60,18 +62,29 @@ if TYPE_CHECKING:
     from jaula.engine.builder.sources import BuildSources
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.services import Services
+    from jaula.images.attestation.statement import Predicate
     from jaula.images.build.context import ContextLocation
+    from jaula.images.build.dockerfile.ast import Dockerfile
     from jaula.images.build.dockerfile.stage_graph import StageGraph
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
     from jaula.spec.api import HostConfig
     from jaula.spec.build import BuildOptions
     from jaula.spec.image import ImageDocument
+    from jaula.state.records import BuildStep
 
 _NETWORK = "network.host"
 _INSECURE = "security.insecure"
 
 log = logging.getLogger("jaula.builds")
+
+
+class PlatformRun(NamedTuple):
+    """The stages of one platform; ``platform`` is '' for that of this host."""
+
+    platform: str
+    graph: StageGraph
+    sources: BuildSources
 
 
 class Build:
@@ -105,6 +118,8 @@ class Build:
         self._sources = sources
         self._clock = SourceDateEpoch(options.build_args)
         self._deferred: list[asyncio.Task[None]] = []
+        self._started = attestations.timestamp()
+        self._dockerfile = build_context.ContextLocation("", "")
 
     async def run(self, dockerfile: ContextLocation | None) -> BuildResult:
         """Run the Dockerfile and return the result; None means the Dockerfile of the context.
@@ -114,26 +129,30 @@ class Build:
         """
         exporting = None
         try:
-            graph = await self._plan(dockerfile)
+            runs = await self._plan(dockerfile)
             if self._options.exports is not None:
-                exporting = self.progress.add_channel(len(graph.dockerfile.stages), "")
-            await self._run_stages(graph)
-            state = (await self._sources.stage(graph.stages[-1].stage.index)).state
-            if self._options.squash:
-                state = await in_thread(
-                    squash, self._services, state, self._clock, self._sources.pin
-                )
+                stages = len(runs) * len(runs[0].graph.dockerfile.stages)
+                exporting = self.progress.add_channel(stages, "")
+            await self._run_stages(runs)
+            states = tuple([await self._result(run) for run in runs])
             if exporting is None:
                 return BuildResult(
-                    await self._store_image(state, self._options.names), self._options.names
+                    await self._store_image(states[0], self._options.names), self._options.names
                 )
-            return await self._export(graph, state, exporting)
+            return await self._export(runs, states, exporting)
         finally:
             if exporting is not None:
                 exporting.close()
             self.progress.complete()
             await shielded(self._finish_deferred())
             self._sources.close()
+
+    async def _result(self, run: PlatformRun) -> ImageState:
+        """Return the state of the target stage."""
+        state = (await run.sources.stage(run.graph.stages[-1].stage.index)).state
+        if self._options.squash:
+            return await in_thread(squash, self._services, state, self._clock, run.sources.pin)
+        return state
 
     def _defer(self, work: Coroutine[Any, Any, None]) -> None:
         """Start work that the end of the build waits for, but no step."""
@@ -146,38 +165,24 @@ class Build:
 
     # -- the plan ------------------------------------------------------------------------------
 
-    async def _plan(self, dockerfile: ContextLocation | None) -> StageGraph:
-        """Return the stages to run. Base images are fetched here, for their ONBUILD triggers."""
+    async def _plan(self, dockerfile: ContextLocation | None) -> list[PlatformRun]:
+        """Return the stages to run for each platform.
+
+        Base images are fetched here, for their ONBUILD triggers.
+        """
         options = self._options
         if dockerfile is None:
             dockerfile = await in_thread(self._read_dockerfile)
         parsed = parse(dockerfile.text, dockerfile.name)
         if options.local is not None:
             _check_syntax(parsed.directives.syntax)
-        host_platform = format_platform(requested_platform(""))
-        make_plan = partial(
-            plan,
-            parsed,
-            target=options.target,
-            build_args={name: v for name, v in options.build_args.items() if v is not None},
-            platform=options.platform or host_platform,
-            build_platform=host_platform,
-            contexts=tuple(options.contexts),
-        )
-        graph = make_plan()
-        if options.local is not None:
-            _check_platforms(graph, options.platform)
         channel = self.progress.add_channel(-1, "")
         try:
-            triggers = {}
-            for planned in graph.stages:
-                if planned.base.kind is Source.IMAGE:
-                    platform = planned.platform or options.platform
-                    image = await self._base_image(planned.base.name, platform, channel)
-                    if image.config.on_build:
-                        triggers[planned.base.name] = image.config.on_build
-            if triggers:
-                graph = make_plan(triggers=triggers)
+            runs = [
+                await self._plan_platform(parsed, platform, channel)
+                for platform in options.platforms or (options.platform,)
+            ]
+            graph = runs[0].graph
             if options.local is not None:
                 await channel.put(
                     {
@@ -187,7 +192,7 @@ class Build:
                     }
                 )
             if self._sources.local is not None:
-                self._sources.local.limit(local_context.used_paths(graph))
+                self._sources.local.limit(local_context.used_paths([r.graph for r in runs]))
             await channel.put_warnings(graph.warnings)
             if graph.unused:
                 names = ", ".join(graph.unused)
@@ -196,20 +201,51 @@ class Build:
                 )
         finally:
             channel.close()
-        return graph
+        self._dockerfile = dockerfile
+        return runs
 
-    async def _base_image(self, name: str, platform: str, channel: ProgressChannel) -> Image:
+    async def _plan_platform(
+        self, parsed: Dockerfile, platform: str, channel: ProgressChannel
+    ) -> PlatformRun:
+        options = self._options
+        host_platform = format_platform(requested_platform(""))
+        sources = self._sources.for_platform(platform) if options.platforms else self._sources
+        make_plan = partial(
+            plan,
+            parsed,
+            target=options.target,
+            build_args={name: v for name, v in options.build_args.items() if v is not None},
+            platform=platform or host_platform,
+            build_platform=host_platform,
+            contexts=tuple(options.contexts),
+        )
+        graph = make_plan()
+        if options.local is not None:
+            _check_platforms(graph, platform)
+        triggers = {}
+        for planned in graph.stages:
+            if planned.base.kind is Source.IMAGE:
+                base_platform = planned.platform or platform
+                image = await self._base_image(sources, planned.base.name, base_platform, channel)
+                if image.config.on_build:
+                    triggers[planned.base.name] = image.config.on_build
+        return PlatformRun(platform, make_plan(triggers=triggers) if triggers else graph, sources)
+
+    async def _base_image(
+        self, sources: BuildSources, name: str, platform: str, channel: ProgressChannel
+    ) -> Image:
         """Find a base image, as an internal step for clients that show these."""
         if self._options.local is None:
-            return await self._sources.image(name, platform, channel.put)
+            return await sources.image(name, platform, channel.put)
         title = f"load metadata for {parse_reference(name).canonical}"
-        await channel.put(local_context.started(title))
+        shown = {"platform": platform if self._options.platforms else ""}
+        await channel.put(local_context.started(title) | shown)
         try:
-            image = await self._sources.image(name, platform, channel.put)
+            image = await sources.image(name, platform, channel.put)
         except Exception as error:
-            await channel.put(local_context.ended(title, str(error)))
+            await channel.put(local_context.ended(title, str(error)) | shown)
             raise
-        await channel.put(local_context.ended(title))
+        await channel.put(local_context.ended(title) | shown)
         return image
 
     def _read_dockerfile(self) -> ContextLocation:
@@ -224,32 +260,39 @@ class Build:
 
     # -- the stages ----------------------------------------------------------------------------
 
-    async def _run_stages(self, graph: StageGraph) -> None:
-        job = BuildJob(
-            id=self._directory.name,
-            services=self._services,
-            containers=self._containers,
-            cache=self._cache,
-            cache_dirs=self._cache_dirs,
-            sources=self._sources,
-            owner=self._quota.owner,
-            authorize=self._authorize,
-            options=self._options,
-            graph=graph,
-            step_count=sum(1 + len(planned.instructions) for planned in graph.stages),
-            clock=self._clock,
-            defer=self._defer,
-            step_options=partial(step_options, options=self._options, authorize=self._authorize),
-            image_id=self._image_id,
-        )
+    async def _run_stages(self, runs: Sequence[PlatformRun]) -> None:
         loop, first, tasks = asyncio.get_running_loop(), 1, []
-        for planned in graph.stages:
-            index = planned.stage.index
-            channel = self.progress.add_channel(index, planned.stage.name)
-            result = self._sources.add_stage(index)
-            stage = StageRun(job, planned, channel, first)
-            tasks.append(loop.create_task(_run_stage(stage, result)))
-            first += 1 + len(planned.instructions)
+        stages = [planned for run in runs for planned in run.graph.stages]
+        made: dict[str, asyncio.Future[BuildStep]] = {}
+        for number, run in enumerate(runs):
+            job = BuildJob(
+                id=self._directory.name,
+                services=self._services,
+                containers=self._containers,
+                cache=self._cache,
+                cache_dirs=self._cache_dirs,
+                sources=run.sources,
+                owner=self._quota.owner,
+                authorize=self._authorize,
+                options=msgspec.structs.replace(self._options, platform=run.platform),
+                graph=run.graph,
+                step_count=sum(1 + len(planned.instructions) for planned in stages),
+                clock=self._clock,
+                defer=self._defer,
+                made=made,
+                step_options=partial(
+                    step_options, options=self._options, authorize=self._authorize
+                ),
+                image_id=self._image_id,
+            )
+            offset = number * len(run.graph.dockerfile.stages)
+            for planned in run.graph.stages:
+                index = planned.stage.index
+                channel = self.progress.add_channel(offset + index, planned.stage.name, index)
+                result = run.sources.add_stage(index)
+                stage = StageRun(job, planned, channel, first)
+                tasks.append(loop.create_task(_run_stage(stage, result)))
+                first += 1 + len(planned.instructions)
         self.progress.complete()
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -272,18 +315,28 @@ class Build:
         return await in_thread(self._services.images.add, config, blobs, names, self._quota)
 
     async def _export(
-        self, graph: StageGraph, state: ImageState, channel: ProgressChannel
+        self, runs: Sequence[PlatformRun], states: tuple[ImageState, ...], channel: ProgressChannel
     ) -> BuildResult:
         """Write the result to the destinations of the client."""
         if self._options.result:
-            self._sources.keep_result(self._options.result, state)
+            self._sources.keep_result(self._options.result, states)
+        results = [
+            PlatformResult(
+                run.platform,
+                state,
+                encode(self._document(state)),
+                partial(self._predicates, run, state),
+            )
+            for run, state in zip(runs, states, strict=True)
+        ]
         exporter = Exporter(
             self._services,
             self._sources,
-            state,
-            encode(self._document(state)),
+            self._options,
+            results,
             channel.put,
-            lambda names: self._store_image(state, names),
+            lambda names: self._store_image(states[0], names),
+            self._quota,
         )
         image, names, response = None, list[str](), dict[str, str]()
         for export in self._options.exports or ():
@@ -291,18 +344,39 @@ class Build:
             if stored is not None:
                 image = stored
                 names += export.names
-        await self._export_cache(graph, state, channel)
+        for run, state in zip(runs[:1], states[:1], strict=True):
+            await self._export_cache(run, state, channel)
         return BuildResult(image, tuple(names), response)
 
+    def _predicates(self, run: PlatformRun, state: ImageState) -> list[Predicate]:
+        """Return the attestations that the client requests. Blocks."""
+        image = BuiltImage(self._image_digest(state), state.created)
+        predicates = []
+        if self._options.sbom:
+            predicates.append(
+                attestations.sbom_predicate(self._services, state, image, self._options)
+            )
+        if self._options.provenance is not None:
+            record = attestations.ProvenanceRecord(
+                invocation=self._directory.name,
+                started=self._started,
+                options=self._options,
+                dockerfile=(self._dockerfile.name, self._dockerfile.text),
+                graph=run.graph,
+                sources=run.sources,
+            )
+            predicates.append(attestations.provenance_predicate(self._options.provenance, record))
+        return predicates
+
     async def _export_cache(
-        self, graph: StageGraph, state: ImageState, channel: ProgressChannel
+        self, run: PlatformRun, state: ImageState, channel: ProgressChannel
     ) -> None:
         if not self._options.cache_to:
             return
         exporter = CacheExporter(
             self._services, self._sources, self._quota, channel.put, self._clock.now()
         )
-        stages = [(await self._sources.stage(s.stage.index)).state for s in graph.stages]
+        stages = [(await run.sources.stage(s.stage.index)).state for s in run.graph.stages]
         for export in self._options.cache_to:
             await exporter.run(export, state, stages)
 
@@ -318,7 +392,10 @@ class Build:
         return image_document(state, dict(self._options.labels), self._clock.now())
 
     def _image_id(self, state: ImageState) -> str:
-        return hashlib.sha256(encode(self._document(state))).hexdigest()[:12]
+        return short(self._image_digest(state))
+
+    def _image_digest(self, state: ImageState) -> str:
+        return "sha256:" + hashlib.sha256(encode(self._document(state))).hexdigest()
 
 
 async def _run_stage(stage: StageRun, result: asyncio.Future[StageResult]) -> None:

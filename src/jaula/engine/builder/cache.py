@@ -15,6 +15,7 @@ was made of the same layers, files and command.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 import time
@@ -224,8 +225,10 @@ class CacheLookup:
         keep: Callable[[tuple[Layer, ...]], None],
         layer_size: Callable[[str], int],
         sync: Callable[[], None],
+        made: dict[str, asyncio.Future[BuildStep]],
     ) -> None:
         self.cached = False
+        self._made = made
         self._cache = cache
         self._owner = owner
         self._clock = clock
@@ -248,6 +251,23 @@ class CacheLookup:
         """
         step = self.find(key)
         if step is None:
+            step = await self._make_once(key, instruction, make)
+        if quick:
+            self._cache.put(
+                owner_key(quick, self._owner), msgspec.structs.replace(step, quick=True)
+            )
+        return self.use(step)
+
+    async def _make_once(
+        self, key: str, instruction: Instruction, make: Callable[[], Awaitable[Layer | None]]
+    ) -> BuildStep:
+        """Make a step. If another platform of the build makes or has made it, share its result."""
+        if (shared := self._made.get(key)) is not None:
+            step = await asyncio.shield(shared)
+            self.cached = True
+            return step
+        future = self._made[key] = asyncio.get_running_loop().create_future()
+        try:
             imported = None if self._no_cache else await self._from_images(key)
             self.cached = imported is not None
             layer, created = imported or (await make(), self._clock.now())
@@ -255,11 +275,16 @@ class CacheLookup:
                 await in_thread(self._sync)  # no record refers to a layer that power can take
             step = self._record(key, instruction, layer, created)
             self._cache.put(owner_key(key, self._owner), step)
-        if quick:
-            self._cache.put(
-                owner_key(quick, self._owner), msgspec.structs.replace(step, quick=True)
-            )
-        return self.use(step)
+        except BaseException as error:
+            del self._made[key]
+            if isinstance(error, Exception):
+                future.set_exception(error)
+                future.exception()  # retrieved, in case no other platform waits for it
+            else:
+                future.cancel()
+            raise
+        future.set_result(step)
+        return step
 
     def find(self, key: str) -> BuildStep | None:
         """Return the stored step of ``key``; None if absent or with ``--no-cache``."""

@@ -3,35 +3,48 @@
 Each output is an internal step in the client's progress. Source of the names in a response:
 moby/buildkit ``exporter/containerimage/exptypes`` (``containerimage.digest`` and others). As in
 moby, the digest of an image in the store is its id; a pushed image has the digest of its manifest.
+An index has its own digest in both cases.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import posixpath
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from jaula.engine.builder import copy
+from jaula.engine.builder.attestations import file_subjects
+from jaula.engine.builder.image_index import BuiltIndex, IndexedImage, store_index, write_index
+from jaula.engine.builder.image_state import ImageState, SourceDateEpoch
 from jaula.engine.builder.local_context import ended, started
+from jaula.engine.builder.session import FILE_MODE, ExtraFile
 from jaula.engine.threads import in_thread, produce
 from jaula.errors import InvalidRequest
-from jaula.images.archive.save import layer_chunks
-from jaula.images.archive.write import write_archive
+from jaula.images.archive.save import blob_chunks, layer_chunks
+from jaula.images.archive.write import ArchivedIndex, write_archive
+from jaula.images.attestation.statement import SPDX, UNKNOWN, Predicate, statement
+from jaula.images.platform import format_platform, normalize
 from jaula.images.reference import familiar, parse
-from jaula.storage.tar.writer import write_tree
+from jaula.storage.tar.entry import DIRECTORY
+from jaula.storage.tar.writer import TarWriter, add_tree, new_entry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator, Sequence
 
-    from jaula.engine.builder.image_state import ImageState
     from jaula.engine.builder.session import LocalSession, Report
     from jaula.engine.builder.sources import BuildSources
     from jaula.engine.model.services import Services
+    from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
-    from jaula.spec.build import BuildExport
+    from jaula.spec.build import BuildExport, BuildOptions
 
 _CONFIG_DIGEST, _DIGEST = "containerimage.config.digest", "containerimage.digest"
+_DESCRIPTOR = "containerimage.descriptor"
 _NAME = "image.name"
 _TITLES = {
     "image": "exporting to image",
@@ -42,24 +55,45 @@ _TITLES = {
 }
 
 
+class PlatformResult(msgspec.Struct, frozen=True):
+    """The result for one platform; ``platform`` is '' if the client did not request one.
+
+    ``config`` is the configuration of its image. ``predicates`` returns its attestations; it
+    blocks.
+    """
+
+    platform: str
+    state: ImageState
+    config: bytes
+    predicates: Callable[[], list[Predicate]]
+
+    @property
+    def directory(self) -> str:
+        """The name of its directory among the exported files."""
+        return format_platform(normalize(self.state.platform)).replace("/", "_")
+
+
 class Exporter:
-    """The outputs of one build. ``config`` is the configuration of its image."""
+    """The outputs of one build. ``store`` stores a single image under names."""
 
     def __init__(
         self,
         services: Services,
         sources: BuildSources,
-        state: ImageState,
-        config: bytes,
+        options: BuildOptions,
+        results: Sequence[PlatformResult],
         report: Report,
         store: Callable[[tuple[str, ...]], Awaitable[Image]],
+        quota: Quota,
     ) -> None:
         self._services = services
         self._sources = sources
-        self._state = state
-        self._config = config
+        self._options = options
+        self._results = results
         self._report = report
         self._store = store
+        self._quota = quota
+        self._made: list[list[Predicate]] | None = None
 
     async def run(self, export: BuildExport, response: dict[str, str]) -> Image | None:
         """Write one output and add its values to ``response``; return the image if it is stored.
@@ -88,11 +122,13 @@ class Exporter:
             case "image":
                 return await self._image(export, title, response)
             case "local":
-                await self._local(export)
+                for result, files in zip(self._results, await self._files(export), strict=True):
+                    await self._local(export, result, files)
             case "tar":
-                await self._session.send_file(export.id, {}, self._tar())
+                tar = self._tar(export, await self._files(export))
+                await self._session.send_file(export.id, {}, tar)
             case _:
-                await self._archive(export, response)
+                await self._archive(export, title, response)
         return None
 
     @property
@@ -101,11 +137,39 @@ class Exporter:
             raise InvalidRequest("this export needs a session of the client")
         return self._sources.local.session
 
+    # -- attestations ----------------------------------------------------------------------------
+
+    def _has_index(self, export: BuildExport) -> bool:
+        """Return whether an image is stored as an index.
+
+        The default provenance of clients is no reason for one in the local store: its layers would
+        be compressed, and no build would end with the image that exists.
+        """
+        provenance = self._options.provenance
+        if self._options.platforms or self._options.sbom:
+            return True
+        if provenance is None:
+            return False
+        return not provenance.inline_only or (export.kind == "image" and export.push)
+
+    async def _predicates(self) -> list[list[Predicate]]:
+        """Return the attestations of each result; they are made once for all outputs."""
+        if self._made is None:
+            self._made = [await in_thread(result.predicates) for result in self._results]
+        return self._made
+
+    # -- images ----------------------------------------------------------------------------------
+
     async def _image(self, export: BuildExport, title: str, response: dict[str, str]) -> Image:
         await self._step(title, "exporting layers")
-        image = await self._store(export.names)
-        await self._step(title, f"writing image {image.id}")
-        response[_CONFIG_DIGEST] = response[_DIGEST] = image.id
+        if self._has_index(export):
+            names = [str(parse(name)) for name in export.names]
+            index = await self._index(export, title, response)
+            image = await in_thread(store_index, self._services.images, index, names, self._quota)
+        else:
+            image = await self._store(export.names)
+            await self._step(title, f"writing image {image.id}")
+            response[_CONFIG_DIGEST] = response[_DIGEST] = image.id
         if export.names:
             response[_NAME] = ",".join(parse(name).canonical for name in export.names)
             for name in export.names:
@@ -113,6 +177,32 @@ class Exporter:
         if export.push:
             await self._push(export, title, response)
         return image
+
+    async def _index(self, export: BuildExport, title: str, response: dict[str, str]) -> BuiltIndex:
+        """Store the blobs of an index."""
+        predicates = await self._predicates()
+        images = [
+            IndexedImage(result.state.platform, result.state, result.config, about)
+            for result, about in zip(self._results, predicates, strict=True)
+        ]
+        index = await in_thread(
+            write_index,
+            self._services.images,
+            self._sources.lease,
+            images,
+            export.names,
+            self._sources.cancellation,
+            artifact=export.artifact,
+        )
+        for entry in index.manifests:
+            is_image = entry.platform != UNKNOWN
+            kind = "manifest" if is_image else "attestation manifest"
+            await self._step(title, f"exporting {kind} {entry.digest}")
+        await self._step(title, f"exporting manifest list {index.descriptor.digest}")
+        descriptor = base64.b64encode(msgspec.json.encode(index.descriptor)).decode()
+        response[_DIGEST], response[_DESCRIPTOR] = index.descriptor.digest, descriptor
+        response.pop(_CONFIG_DIGEST, None)
+        return index
 
     async def _push(self, export: BuildExport, title: str, response: dict[str, str]) -> None:
         for name in export.names:
@@ -125,43 +215,119 @@ class Exporter:
     async def _step(self, title: str, text: str) -> None:
         await self._report({"internal": title, "status": text, "complete": True})
 
-    def _root(self) -> AbstractContextManager[int]:
-        return copy.open_layers(self._services, self._state.diff_ids)
-
-    async def _local(self, export: BuildExport) -> None:
-        opened = self._root()
-        root = await in_thread(opened.__enter__)
-        try:
-            await self._session.send_directory(export.id, root)
-        finally:
-            await in_thread(opened.__exit__, None, None, None)
-
-    def _tar(self) -> AsyncIterator[bytes]:
-        def work(emit: Callable[[bytes], None]) -> None:
-            with self._root() as root:
-                write_tree(root, lambda data: emit(bytes(data)))
-
-        return produce(work)
-
-    async def _archive(self, export: BuildExport, response: dict[str, str]) -> None:
-        digest = "sha256:" + hashlib.sha256(self._config).hexdigest()
-        metadata = {_CONFIG_DIGEST: digest, _DIGEST: digest}
+    async def _archive(self, export: BuildExport, title: str, response: dict[str, str]) -> None:
+        if export.kind == "docker" and self._options.platforms:
+            raise InvalidRequest(
+                "docker exporter does not currently support exporting manifest lists",
+                hint="use the oci exporter",
+            )
+        metadata: dict[str, str] = {}
+        if self._has_index(export):
+            index = await self._index(export, title, metadata)
+            response.pop(_CONFIG_DIGEST, None)
+        else:
+            digest = "sha256:" + hashlib.sha256(self._results[0].config).hexdigest()
+            index, metadata = None, {_CONFIG_DIGEST: digest, _DIGEST: digest}
         if export.names:
             metadata[_NAME] = ",".join(parse(name).canonical for name in export.names)
         response.update(metadata)
-        await self._session.send_file(export.id, metadata, self._image_archive(export))
-
-    def _image_archive(self, export: BuildExport) -> AsyncIterator[bytes]:
-        store, state = self._services.images, self._state
         names = [text for name in export.names if (text := familiar(name))]
+        archive = self._image_archive(names) if index is None else self._index_archive(index, names)
+        await self._session.send_file(export.id, metadata, archive)
+
+    def _index_archive(self, index: BuiltIndex, names: list[str]) -> AsyncIterator[bytes]:
+        archived = ArchivedIndex(
+            index.descriptor, index.blobs, index.config, index.layers, tuple(names)
+        )
+
+        def work(emit: Callable[[Any], None]) -> None:
+            write_archive(
+                lambda data: emit(bytes(data)),
+                (),
+                lambda diff_id: (),
+                [archived],
+                lambda digest: blob_chunks(self._services.images, digest),
+            )
+
+        return produce(work)
+
+    def _image_archive(self, names: list[str]) -> AsyncIterator[bytes]:
+        store, result = self._services.images, self._results[0]
+        state = result.state
         blobs = {layer.diff_id: layer.blob.digest for layer in state.layers}
 
         def work(emit: Callable[[Any], None]) -> None:
             layers = [(diff_id, store.layers.info(diff_id).tar_size) for diff_id in state.diff_ids]
             write_archive(
                 lambda data: emit(bytes(data)),
-                [(self._config, layers, names)],
+                [(result.config, layers, names)],
                 lambda diff_id: layer_chunks(store, blobs[diff_id], diff_id),
             )
+
+        return produce(work)
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def _is_split(self, export: BuildExport) -> bool:
+        """Return whether each platform has a directory of its own."""
+        return bool(self._options.platforms) if export.split is None else export.split
+
+    async def _files(self, export: BuildExport) -> list[list[ExtraFile]]:
+        """Return for each result the files that contain its attestations."""
+        provenance = self._options.provenance
+        if not self._options.sbom and (provenance is None or provenance.inline_only):
+            return [[] for _ in self._results]
+        predicates = await self._predicates()
+        now = time.time_ns()
+        if (epoch := SourceDateEpoch(self._options.build_args).newest) is not None:
+            now = epoch
+
+        def work(result: PlatformResult, about: list[Predicate]) -> list[ExtraFile]:
+            with copy.open_layers(self._services, result.state.diff_ids) as root:
+                subjects = file_subjects(root)
+            suffix = ""
+            if self._options.platforms and not self._is_split(export):
+                suffix = f".{result.directory}"
+            files = []
+            for predicate in about:
+                if predicate.kind != SPDX and provenance is not None and provenance.inline_only:
+                    continue
+                data = msgspec.json.format(msgspec.json.encode(statement(predicate, subjects)))
+                stem, extension = posixpath.splitext(predicate.filename)
+                name = f"{export.attestation_prefix}{stem}{suffix}{extension}"
+                files.append(ExtraFile(name.encode(), data, now))
+            return files
+
+        return [
+            await in_thread(work, result, about)
+            for result, about in zip(self._results, predicates, strict=True)
+        ]
+
+    async def _local(
+        self, export: BuildExport, result: PlatformResult, files: list[ExtraFile]
+    ) -> None:
+        opened = copy.open_layers(self._services, result.state.diff_ids)
+        root = await in_thread(opened.__enter__)
+        prefix = result.directory if self._is_split(export) else ""
+        try:
+            await self._session.send_directory(export.id, root, prefix, files)
+        finally:
+            await in_thread(opened.__exit__, None, None, None)
+
+    def _tar(self, export: BuildExport, files: list[list[ExtraFile]]) -> AsyncIterator[bytes]:
+        def work(emit: Callable[[bytes], None]) -> None:
+            writer = TarWriter(lambda data: emit(bytes(data)))
+            for result, extra in zip(self._results, files, strict=True):
+                prefix = f"{result.directory}/".encode() if self._is_split(export) else b""
+                if prefix:
+                    writer.add(new_entry(prefix, DIRECTORY, mode=0o755))
+                with copy.open_layers(self._services, result.state.diff_ids) as root:
+                    add_tree(writer, root, prefix=prefix)
+                for file in extra:
+                    seconds = file.mtime // 1_000_000_000
+                    name, size = prefix + file.name, len(file.data)
+                    entry = new_entry(name, mode=FILE_MODE, size=size, mtime=seconds)
+                    writer.add(entry, (file.data,))
+            writer.finish()
 
         return produce(work)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaula.images.build.dockerfile.stage_graph import StageGraph
     from jaula.spec.api import HostConfig
     from jaula.spec.build import BuildOptions
+    from jaula.state.records import BuildStep
 
 Authorize = Callable[["tuple[Privilege, ...]"], object]
 """Raises ``NotAuthorized`` for a privilege that the caller's rule does not grant."""
@@ -88,11 +89,12 @@ class BuildServices:
 
 @dataclass(frozen=True)
 class BuildJob:
-    """One build, as its stages see it. ``owner`` is the key of the client that builds.
+    """One platform of a build, as its stages see it.
 
-    ``defer`` runs clean-up that the end of the build waits for, but no step. ``step_options``
-    returns the limits and modes of one RUN. ``image_id`` returns the short id that the image would
-    have if the build ended at a state.
+    ``owner`` is the key of the client that builds. ``made`` has the steps that the build has made,
+    by key, for all its platforms. ``defer`` runs clean-up that the end of the build waits for, but
+    no step. ``step_options`` returns the limits and modes of one RUN. ``image_id`` returns the short
+    id that the image would have if the build ended at a state.
     """
 
     id: str
@@ -108,5 +110,6 @@ class BuildJob:
     step_count: int
     clock: SourceDateEpoch
     defer: Callable[[Coroutine[Any, Any, None]], None]
+    made: dict[str, asyncio.Future[BuildStep]]
     step_options: Callable[[Run], HostConfig]
     image_id: Callable[[ImageState], str]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.threads import in_thread
@@ -95,6 +95,14 @@ class LocalContext:
             self._excluded = await in_thread(read)
         return len(self._excluded or ())
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Return the names of the client's directories that the engine has read."""
+        names = {name for name, _ in self._received}
+        if self.dockerfile is not None:
+            names.add(self.directories.dockerfile)
+        return tuple(sorted(names))
+
     def limit(self, paths: tuple[str, ...]) -> None:
         """Receive only these paths of the context; all without any."""
         self._only = paths
@@ -170,13 +178,13 @@ class LocalContext:
         return str(path)
 
 
-def used_paths(graph: StageGraph) -> tuple[str, ...]:
+def used_paths(graphs: Iterable[StageGraph]) -> tuple[str, ...]:
     """Return the paths of the context that the stages use; none if they may use all of it. Pure.
 
     Variables and characters that the client reads in another way make it all.
     """
     paths: set[str] = set()
-    for planned in graph.stages:
+    for planned in (planned for graph in graphs for planned in graph.stages):
         for instruction in planned.instructions:
             match instruction:
                 case ast.Copy(origin="") | ast.Add():

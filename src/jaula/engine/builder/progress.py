@@ -26,12 +26,16 @@ _MAX_UNREAD = 512  # messages of one channel
 
 
 class ProgressChannel:
-    """The messages of one stage. ``stage`` is its number, -1 for the build as a whole."""
+    """The messages of one stage. ``stage`` is its number, -1 for the build as a whole.
 
-    def __init__(self, stream: ProgressStream, stage: int, name: str) -> None:
+    ``index`` is its number in the Dockerfile, the same for each platform.
+    """
+
+    def __init__(self, stream: ProgressStream, stage: int, name: str, index: int) -> None:
         self._stream = stream
         self.stage = stage
         self.name = name
+        self.index = index
         self.unread: deque[Document] = deque()
         self.closed = False
         self._has_room = asyncio.Event()
@@ -55,17 +59,32 @@ class ProgressChannel:
         self._stream.notify()
 
     async def begin_step(
-        self, number: int, total: int, text: str, *, word: str, position: tuple[int, int]
+        self,
+        number: int,
+        total: int,
+        text: str,
+        *,
+        word: str,
+        position: tuple[int, int],
+        platform: str = "",
     ) -> None:
         """Send the headline of a step, and start its time.
 
         ``word`` is its instruction. ``position`` is its place among the counted steps of its stage,
-        and their number; zeros if it is not counted.
+        and their number; zeros if it is not counted. ``platform`` is '' unless the build has
+        several.
         """
         self._step, self._began = number, time.monotonic()
         await self.write(f"Step {number}/{total} : {text}\n")
         await self.put_state(
-            "started", text=text, total=total, name=self.name, word=word, position=position
+            "started",
+            text=text,
+            total=total,
+            name=self.name,
+            index=self.index,
+            word=word,
+            position=position,
+            platform=platform,
         )
 
     async def put_state(self, state: str, **more: object) -> None:
@@ -100,9 +119,9 @@ class ProgressStream:
         self._changed = asyncio.Event()
         self._complete = False
 
-    def add_channel(self, stage: int, name: str) -> ProgressChannel:
+    def add_channel(self, stage: int, name: str, index: int = -1) -> ProgressChannel:
         """Add a channel. Channels are read in the order in which they were added."""
-        channel = ProgressChannel(self, stage, name)
+        channel = ProgressChannel(self, stage, name, index)
         self._channels.append(channel)
         return channel
 

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.errors import NotFound
+from jaula.images.platform import format_platform, normalize
 
 if TYPE_CHECKING:
     from jaula.engine.builder.image_state import ImageState
     from jaula.images.store.store import Image
+    from jaula.spec.image import Platform
+
+    States = tuple[ImageState, ...]
 
 
 class BuildResult(msgspec.Struct, frozen=True):
@@ -32,21 +36,27 @@ class BuildResults:
     """
 
     def __init__(self) -> None:
-        self._results: dict[tuple[str, str], tuple[ImageState, Callable[[], None]]] = {}
+        self._results: dict[tuple[str, str], tuple[States, Callable[[], None]]] = {}
 
-    def keep(self, owner: str, id: str, state: ImageState, close: Callable[[], None]) -> None:
+    def keep(self, owner: str, id: str, states: States, close: Callable[[], None]) -> None:
         """Keep a result; one of the same id is released."""
         self.release(owner, id)
-        self._results[owner, id] = state, close
+        self._results[owner, id] = states, close
 
-    def find(self, owner: str, id: str) -> ImageState:
-        """Return a result.
+    def find(self, owner: str, id: str, platform: Platform) -> ImageState:
+        """Return a result for a platform. A result that is not an index is for any platform.
 
-        :raises NotFound: when the caller has no result of this id.
+        :raises NotFound: when the caller has no result of this id, or not for the platform.
         """
         if (found := self._results.get((owner, id))) is None:
             raise NotFound("the result of the other build does not exist any more")
-        return found[0]
+        states = found[0]
+        if len(states) == 1:
+            return states[0]
+        for state in states:
+            if normalize(state.platform) == normalize(platform):
+                return state
+        raise NotFound(f"the other build has no image for {format_platform(platform)}")
 
     def release(self, owner: str, id: str) -> None:
         """Release a result, if it exists."""

@@ -6,14 +6,28 @@ session sends is the input of a client: names, sizes and times are checked by it
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from jaula.images.registry.cancellation import Cancellation
     from jaula.spec.api import RegistryAuth
 
 Report = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+FILE_MODE = 0o600
+"""The mode of an :class:`ExtraFile`."""
+
+
+class ExtraFile(msgspec.Struct, frozen=True):
+    """A file that an export adds. ``name`` has no slash; ``mtime`` is in nanoseconds."""
+
+    name: bytes
+    data: bytes
+    mtime: int
 
 
 class AgentStream(Protocol):
@@ -108,8 +122,13 @@ class LocalSession(BuildSession, Protocol):
         :raises InvalidRequest: when the client does not accept it.
         """
 
-    async def send_directory(self, export: int, root: int) -> None:
+    async def send_directory(
+        self, export: int, root: int, prefix: str, files: Sequence[ExtraFile]
+    ) -> None:
         """Send the files below a directory, a descriptor, to the destination of an export.
+
+        They and ``files`` go into the directory ``prefix``, '' for the destination itself. One of
+        ``files`` replaces a file of the same name.
 
         :raises InvalidRequest: when the client does not accept them.
         """

@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from copy import copy as shallow_copy
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -93,19 +94,36 @@ class BuildSources:
         self._options = options
         self._quota = quota
         self._directory = directory
-        self._lease = services.images.lease()
+        self.lease = self._lease = services.images.lease()
         self._images: dict[tuple[str, str], asyncio.Task[Image]] = {}
         self._contexts: dict[str, asyncio.Task[str]] = {}
         self._cache_images: asyncio.Task[tuple[ImageState, ...]] | None = None
         self._stages: dict[int, asyncio.Future[StageResult]] = {}
+        self._views: list[BuildSources] = []
+        self.used: dict[tuple[str, str], Image] = {}
+        """The images that the stages use, by name and platform; '' is the platform of the host."""
+
+    def for_platform(self, platform: str) -> BuildSources:
+        """Return the sources of the stages for one platform of several.
+
+        Contexts and images are fetched once for all platforms. The stages and the images in use are
+        the platform's own. It is closed with the original.
+        """
+        view = shallow_copy(self)
+        view._options = msgspec.structs.replace(self._options, platform=platform)
+        view._cache_images, view._stages, view.used = None, {}, {}
+        self._views.append(view)
+        return view
 
     def close(self) -> None:
         """Cancel what is fetched still, and release all pins."""
-        cache_images = () if self._cache_images is None else (self._cache_images,)
-        for task in (*self._images.values(), *self._contexts.values(), *cache_images):
+        for task in (*self._images.values(), *self._contexts.values()):
             task.cancel()
-        for future in self._stages.values():
-            future.cancel()
+        for view in (self, *self._views):
+            for future in view._stages.values():
+                future.cancel()
+            if view._cache_images is not None:
+                view._cache_images.cancel()
         if self.local is not None:
             self.local.close()
         self._lease.close()
@@ -138,7 +156,8 @@ class BuildSources:
         if task is None:
             fetch = self._find_image(name, platform, report, pull=self._options.pull)
             task = self._images[name, platform] = awaited_task(fetch)
-        return await asyncio.shield(task)
+        image = self.used[name, platform] = await asyncio.shield(task)
+        return image
 
     async def _find_image(self, name: str, platform: str, report: Report, *, pull: bool) -> Image:
         return await find_image(
@@ -193,18 +212,20 @@ class BuildSources:
         address = self._options.contexts.get(name, "")
         if not address.startswith(_RESULT):
             return None
-        state = self._results.find(self._quota.owner, address.removeprefix(_RESULT))
+        platform = requested_platform(self._options.platform)
+        state = self._results.find(self._quota.owner, address.removeprefix(_RESULT), platform)
         self.pin_layers(state.layers)
         return msgspec.structs.replace(
             state, base_layers=len(state.layers), base_history=len(state.history)
         )
 
-    def keep_result(self, id: str, state: ImageState) -> None:
+    def keep_result(self, id: str, states: tuple[ImageState, ...]) -> None:
         """Keep the result of this build for others, beyond the end of the build."""
         lease = self._services.images.lease()
-        for layer in state.layers:
-            lease.pin(layer.diff_id, layer.blob.digest)
-        self._results.keep(self._quota.owner, id, state, lease.close)
+        for state in states:
+            for layer in state.layers:
+                lease.pin(layer.diff_id, layer.blob.digest)
+        self._results.keep(self._quota.owner, id, states, lease.close)
 
     async def step_from_images(self, key: str, report: Report) -> StepResult | None:
         """Return a step of the images of ``--cache-from``; None if they do not have it."""

@@ -22,10 +22,13 @@ from jaula.images.build.copy import CopyOperation, prepare
 from jaula.images.build.dockerfile import ast
 from jaula.images.build.dockerfile.apply import Scope, change, shell_command
 from jaula.images.build.dockerfile.stage_graph import Source
-from jaula.spec.image import ImageConfig
+from jaula.images.platform import format_platform, normalize, parse_platform
+from jaula.spec.image import ImageConfig, Platform
 from jaula.storage.trees import copy_tree, open_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaula.engine.builder.image_state import Layer
     from jaula.engine.builder.job import BuildJob
     from jaula.engine.builder.progress import ProgressChannel
@@ -66,6 +69,7 @@ class StageRun:
             keep=job.sources.pin_layers,
             layer_size=lambda diff_id: job.services.layers.info(diff_id).size,
             sync=job.services.images.sync,
+            made=job.made,
         )
 
     async def run(self) -> StageResult:
@@ -100,9 +104,19 @@ class StageRun:
             instruction.headline,
             word=instruction.word,
             position=self._positions.get(self._number, (0, 0)),
+            platform=self._platform(instruction),
         )
         self._number += 1
         self._cache.cached = False
+
+    def _platform(self, instruction: Instruction) -> str:
+        """Return the platform of a step as BuildKit shows it; '' unless the build has several."""
+        options = self._job.options
+        if not options.platforms:
+            return ""
+        base = normalize(requested_platform(self._planned.platform or options.platform))
+        arguments = {} if instruction.word == "FROM" else self._scope.arguments()
+        return format_platform(base) + target_suffix(base, arguments)
 
     async def _end_step(self) -> None:
         if self._cache.cached and self._number > self._first + 1:
@@ -329,6 +343,28 @@ class StageRun:
         prefix = f"|{len(build_args)} {' '.join(build_args)} " if build_args else ""
         text = f"RUN {prefix}{' '.join(arguments)}"
         self._state = state.step(text, created, layer, comment=key_comment(key))
+
+
+def target_suffix(base: Platform, arguments: Mapping[str, str]) -> str:
+    """Return ``->arm64`` for a step on ``base`` that builds for another platform. Pure.
+
+    Only a stage that declares ``TARGETPLATFORM`` or a part of it is known to build for another.
+    Source: moby/buildkit ``dockerfile2llb`` (``formatTargetPlatform``).
+    """
+    if text := arguments.get("TARGETPLATFORM"):
+        target = parse_platform(text) or base
+    else:
+        target = Platform(
+            arguments.get("TARGETARCH", base.architecture),
+            arguments.get("TARGETOS", base.os),
+            arguments.get("TARGETVARIANT", base.variant),
+        )
+    target = normalize(target)
+    if target.os != base.os:
+        return f"->{format_platform(target)}"
+    if target.architecture == base.architecture:
+        return ""
+    return f"->{target.architecture}" + (f"/{target.variant}" if target.variant else "")
 
 
 def _positions(planned: PlannedStage, first: int) -> dict[int, tuple[int, int]]:

@@ -74,7 +74,7 @@ def _save(
         archived,
         lambda layer: layer_chunks(store, sources[layer], layer),
         indexes,
-        lambda blob: _blob(store, blob),
+        lambda blob: blob_chunks(store, blob),
     )
 
 
@@ -99,7 +99,7 @@ def _index(store: ImageStore, images: Sequence[Image], tags: Sequence[str]) -> A
     )
 
 
-def _blob(store: ImageStore, digest: str) -> Iterator[bytes]:
+def blob_chunks(store: ImageStore, digest: str) -> Iterator[bytes]:
     """Yield the bytes of a blob as it is stored."""
     with store.blobs.open(digest) as file:
         while chunk := file.read(_CHUNK):

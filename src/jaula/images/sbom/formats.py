@@ -10,12 +10,13 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
+
+import msgspec
 
 from jaula import __version__
 from jaula.images.sbom.package import Inventory, Package
 from jaula.images.sbom.spdx_license import is_expression
-from jaula.images.store.store import Image
 
 Document = dict[str, Any]
 
@@ -27,7 +28,23 @@ _ADDRESS = str.maketrans("<>", "()")  # SPDX writes an e-mail address in parenth
 _URL = re.compile(r"https?://[!-~]{1,400}", re.ASCII)
 
 
-def spdx(image: Image, name: str, inventory: Inventory) -> Document:
+class DescribedImage(Protocol):
+    """The image that a document is about; ``created`` is RFC 3339."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def created(self) -> str: ...
+
+
+class BuiltImage(msgspec.Struct, frozen=True):
+    """An image that is not in the store."""
+
+    id: str
+    created: str
+
+
+def spdx(image: DescribedImage, name: str, inventory: Inventory) -> Document:
     """Return an SPDX document: the image, called ``name``, contains the packages."""
     quoted: dict[str, str] = {}
     system = inventory.system
@@ -101,7 +118,7 @@ def spdx(image: Image, name: str, inventory: Inventory) -> Document:
     return document
 
 
-def cyclonedx(image: Image, name: str, inventory: Inventory) -> Document:
+def cyclonedx(image: DescribedImage, name: str, inventory: Inventory) -> Document:
     """Return a CycloneDX document: the packages are components of the image, called ``name``."""
     counts: dict[str, int] = {}
     components = []
@@ -153,7 +170,7 @@ def cyclonedx(image: Image, name: str, inventory: Inventory) -> Document:
     }
 
 
-FORMATS: dict[str, Callable[[Image, str, Inventory], Document]] = {
+FORMATS: dict[str, Callable[[DescribedImage, str, Inventory], Document]] = {
     "spdx": spdx,
     "cyclonedx": cyclonedx,
 }
@@ -163,7 +180,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", name)
 
 
-def _identity(image: Image, name: str, inventory: Inventory) -> uuid.UUID:
+def _identity(image: DescribedImage, name: str, inventory: Inventory) -> uuid.UUID:
     """Return a UUID that depends on the content only."""
     parts = [image.id, name, __version__, *(p.purl(inventory.system) for p in inventory.packages)]
     digest = hashlib.sha256("\n".join(parts).encode()).digest()

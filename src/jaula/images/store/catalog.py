@@ -50,6 +50,7 @@ from jaula.images.store.quota import Footprint, Sizes, footprint
 from jaula.kernel.sync import fsync_paths
 from jaula.spec.image import (
     DOCUMENT_LIMIT,
+    GZIP_LAYERS,
     INDEXES,
     LAYERS_LIMIT,
     MANIFEST,
@@ -679,6 +680,21 @@ class Catalog:
                 f"manifest {digest} has the schema version {manifest.schema_version}, not 2"
             )
         return manifest
+
+    def compressed(self, layers: Collection[str]) -> dict[str, Descriptor]:
+        """Return gzip blobs that images have of some layers, by diff id."""
+        found: dict[str, Descriptor] = {}
+        for digest, contents in self.contents.items():
+            diff_ids = contents.document.rootfs.diff_ids
+            pairs = zip(diff_ids, contents.blobs, strict=True)
+            if not any(d in layers and d not in found and d != blob for d, blob in pairs):
+                continue
+            with suppress(JaulaError):  # removed meanwhile
+                blobs = self.manifest(digest).layers
+                for diff_id, blob in zip(diff_ids, blobs, strict=True):
+                    if diff_id in layers and blob.media_type in GZIP_LAYERS:
+                        found.setdefault(diff_id, blob)
+        return found
 
     def parts(self, image: Image) -> Parts:
         """Return everything that an image and all indexes that list it need."""

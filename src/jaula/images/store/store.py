@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import NamedTuple
@@ -329,6 +329,25 @@ class ImageStore:
         lease = Lease(self._roots)
         lease.pin(*digests)
         return lease
+
+    def put(self, lease: Lease, data: bytes) -> str:
+        """Store a document that a manifest will list, pinned by a lease; return its digest."""
+        digest = digest_of(data)
+        lease.pin(digest)
+        return self.blobs.put(data)
+
+    def compressed(self, lease: Lease, layers: Collection[str]) -> dict[str, Descriptor]:
+        """Return compressed blobs that images have of some layers, by diff id, after pinning them.
+
+        A layer of which no image has one is left out.
+        """
+        found = self._catalog.compressed(layers) if layers else {}
+        lease.pin(*(blob.digest for blob in found.values()))
+        return {
+            layer: blob
+            for layer, blob in found.items()
+            if self.blobs.is_intact(blob.digest, blob.size)
+        }
 
     def pin(self, lease: Lease, ref: str, platform: Platform | None = None) -> Image:
         """Return the image for ``ref``, after adding all its parts to a lease.

@@ -201,19 +201,28 @@ def _header(entry: TarEntry, name: bytes, prefix: bytes, link: bytes, seconds: i
 
 
 def write_tree(root_fd: int, sink: Sink, *, owner: Owner | None = None) -> None:
-    """Write the tree below ``root_fd`` as a complete archive; ``owner`` translates uid and gid.
+    """Write the tree below ``root_fd`` as a complete archive; ``owner`` translates uid and gid."""
+    writer = TarWriter(sink)
+    add_tree(writer, root_fd, owner=owner)
+    writer.finish()
+
+
+def add_tree(
+    writer: TarWriter, root_fd: int, *, owner: Owner | None = None, prefix: bytes = b""
+) -> None:
+    """Write the entries of the tree below ``root_fd``, their names after ``prefix``.
 
     A file that shrinks while it is read is padded with zeros. A file that grows is cut at its
     initial size. So a running container cannot break the archive.
     """
-    writer = TarWriter(sink)
     links: dict[tuple[int, int], bytes] = {}
     for path, directory, entries in walk(root_fd):
         for name, status in entries:
             kind = TAR_TYPES.get(stat.S_IFMT(status.st_mode))
             if kind is None:
                 continue
-            entry = _tree_entry(path + b"/" + name if path else name, kind, status)
+            full = path + b"/" + name if path else name
+            entry = _tree_entry(prefix + full, kind, status)
             if owner is not None:
                 entry.uid, entry.gid = owner(entry.uid, entry.gid)
             if kind != DIRECTORY and status.st_nlink > 1:
@@ -226,7 +235,6 @@ def write_tree(root_fd: int, sink: Sink, *, owner: Owner | None = None) -> None:
                 _add_file(writer, directory, name, entry, owner)
             except FileNotFoundError:
                 continue  # removed meanwhile
-    writer.finish()
 
 
 def _tree_entry(path: bytes, kind: int, status: os.stat_result) -> TarEntry:

@@ -10,7 +10,7 @@ from jaula.images.build.dockerfile.stage_graph import plan
 
 
 def used(text: str) -> tuple[str, ...]:
-    return used_paths(plan(parse(f"FROM base AS one\n{text}\n", "Dockerfile")))
+    return used_paths([plan(parse(f"FROM base AS one\n{text}\n", "Dockerfile"))])
 
 
 def test_the_sources_of_copies_and_mounts_are_used() -> None:

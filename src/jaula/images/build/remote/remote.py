@@ -36,6 +36,8 @@ class RemoteSources:
         self._downloads = cache(downloads)
         self._repositories = cache(repositories)
         self._open: list[int] = []
+        self.fetched: dict[str, str] = {}
+        """The digest of each source that was fetched, by its address: ``sha256:`` or ``sha1:``."""
 
     def __enter__(self) -> RemoteSources:
         return self
@@ -60,6 +62,7 @@ class RemoteSources:
                 raise InvalidRequest(
                     f"{url} has the digest {download.digest}, but {checksum} was requested"
                 )
+            self.fetched[url] = download.digest
             time = download.mtime
             if time is not None:
                 os.utime(target, (time, time))
@@ -73,7 +76,8 @@ class RemoteSources:
         if checksum:
             address = msgspec.structs.replace(address, commit=checksum)
         checkout = self._new(url)
-        self._repositories().check_out(address, checkout.root)
+        commit = self._repositories().check_out(address, checkout.root)
+        self.fetched[url] = f"{'sha256' if len(commit) == 64 else 'sha1'}:{commit}"
         root = os.open(TREE, DIRECTORY_FLAGS, dir_fd=checkout.root)
         self._open.append(root)
         keep = None if keep_git_dir else without_git

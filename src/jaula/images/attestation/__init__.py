@@ -1,0 +1,1 @@
+"""Attestations of images: in-toto statements, SLSA provenance, and their manifests. Pure."""
