@@ -93,8 +93,8 @@ class BuildJob:
 
     ``owner`` is the key of the client that builds. ``made`` has the steps that the build has made,
     by key, for all its platforms. ``defer`` runs clean-up that the end of the build waits for, but
-    no step. ``step_options`` returns the limits and modes of one RUN. ``image_id`` returns the short
-    id that the image would have if the build ended at a state.
+    no step. ``step_options`` returns the limits and modes of one RUN. ``image_id`` returns the
+    short id that the image would have if the build ended at a state.
     """
 
     id: str
