@@ -117,7 +117,7 @@ def _locals(record: ProvenanceRecord) -> tuple[str, ...]:
 
 def _materials(sources: BuildSources) -> tuple[Material, ...]:
     images = {
-        Material(package_url(name, image.platform, image.target), image.target)
+        Material(package_url(name, image.platform), image.target)
         for (name, _), image in sources.used.items()
     }
     fetched = {Material(redact(url), digest) for url, digest in sources.remotes.fetched.items()}

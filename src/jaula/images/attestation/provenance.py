@@ -128,7 +128,7 @@ def provenance(options: ProvenanceOptions, facts: BuildFacts) -> Predicate:
         }
         return Predicate(_KIND_02, content, options.filename)
     metadata = {
-        "invocationId": facts.invocation,
+        "invocationID": facts.invocation,
         "startedOn": times["started"],
         "finishedOn": times["finished"],
         "buildkit_metadata": extension,
