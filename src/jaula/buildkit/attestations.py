@@ -58,7 +58,7 @@ def attestation_request(attributes: Mapping[str, str]) -> AttestationRequest:
             _check_sbom(fields)
             sbom = True
         else:
-            provenance = _provenance(fields, attributes)
+            provenance = _provenance(fields)
     return AttestationRequest(provenance, sbom)
 
 
@@ -111,7 +111,7 @@ def _check_sbom(fields: Mapping[str, str]) -> None:
         )
 
 
-def _provenance(fields: Mapping[str, str], attributes: Mapping[str, str]) -> ProvenanceOptions:
+def _provenance(fields: Mapping[str, str]) -> ProvenanceOptions:
     inline_only = _boolean("provenance", fields, "inline-only")
     known = {
         *("mode", "version", "inline-only", "reproducible", "capture-usage"),
@@ -144,5 +144,4 @@ def _provenance(fields: Mapping[str, str], attributes: Mapping[str, str]) -> Pro
         complete=_boolean("provenance", fields, "complete-materials"),
         builder=fields.get("builder-id", ""),
         filename=filename,
-        arguments=recorded_arguments(attributes),
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from jaula.buildkit.attestations import FALSE, TRUE, attestation_request
+from jaula.buildkit.attestations import FALSE, TRUE, attestation_request, recorded_arguments
 from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto.ops_pb2 import Definition, Op
 from jaula.buildkit.proto.types_pb2 import CacheOptionsEntry
@@ -94,6 +94,7 @@ def frontend_request(
         platforms=(platforms or (format_platform(host()),)) if several else (),
         provenance=attestations.provenance,
         sbom=attestations.sbom,
+        arguments=recorded_arguments(attributes),
         build_args={
             name: value
             for name, value in _prefixed(attributes, "build-arg:").items()

@@ -1,4 +1,4 @@
-"""The calls of one ``POST /grpc`` connection: ``Control`` and ``LLBBridge``.
+"""The calls of one ``POST /grpc`` connection: ``Control``, ``LLBBridge`` and ``Content``.
 
 A client begins a build with ``Control.Solve`` and names its outputs there. It reads the progress
 from ``Control.Status``. Then it asks for the frontend by ``LLBBridge.Solve``, which runs the build,
@@ -32,19 +32,21 @@ from jaula.buildkit.options import (
     frontend_request,
     result_of,
 )
+from jaula.buildkit.proto import content_pb2 as content
 from jaula.buildkit.proto import control_pb2 as control
 from jaula.buildkit.proto import gateway_pb2 as gateway
 from jaula.buildkit.proto import ops_pb2 as ops
 from jaula.buildkit.proto import types_pb2 as types
 from jaula.buildkit.session import LIMITS, ClientSession
 from jaula.buildkit.status import BuildStatus, exit_text
-from jaula.engine.builder.history import BuildRecord
+from jaula.engine.builder.history import Attachment, BuildRecord
 from jaula.engine.threads import shielded
 from jaula.errors import InvalidRequest, JaulaError, StepFailed, Unavailable, Unsupported
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Server, Streaming, Unary
+from jaula.images.attestation.statement import PREDICATE_TYPE, STATEMENT
 from jaula.images.platform import runnable
 from jaula.kernel import binfmt_misc
 from jaula.spec.build import PruneOptions
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 _CONTROL, _BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
+_CONTENT = "/containerd.services.content.v1.Content/"
+_CONTENT_CHUNK = 1 << 18  # bytes of one message
 _BUILD_ID = "buildkit-controlapi-buildid"
 _JOB_TIMEOUT = 5.0  # seconds for Control.Solve to arrive after a call that names its build
 _MAX_JOBS = 64  # builds of one connection at a time
@@ -138,6 +142,7 @@ class _Job:
         self.room = asyncio.Event()
         self.room.set()
         self.response: dict[str, str] = {}
+        self.attachments: tuple[Attachment, ...] = ()
         self.returned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended = False
         self.solved = False
@@ -172,6 +177,7 @@ class _Job:
             steps=self.status.steps,
             cached=self.status.cached,
             warnings=self.status.warnings,
+            attachments=self.attachments,
         )
 
     def fail(self, error: GrpcError) -> None:
@@ -243,6 +249,7 @@ class _BuildKit:
                 control.UpdateBuildHistoryRequest,
                 self._update_history,
             ),
+            _CONTENT + "Info": (content.InfoRequest, self._content_info),
             _BRIDGE + "Ping": (gateway.PingRequest, self._ping),
             _BRIDGE + "Solve": (gateway.SolveRequest, self._bridge_solve),
             _BRIDGE + "Return": (gateway.ReturnRequest, self._return),
@@ -253,6 +260,7 @@ class _BuildKit:
             _CONTROL + "Status": (control.StatusRequest, self._read_status),
             _CONTROL + "Prune": (control.PruneRequest, self._prune),
             _CONTROL + "ListenBuildHistory": (control.BuildHistoryRequest, self._history),
+            _CONTENT + "Read": (content.ReadContentRequest, self._read_content),
         }
         methods = {
             path: Method(decoder(kind), unary=handler) for path, (kind, handler) in unary.items()
@@ -347,6 +355,25 @@ class _BuildKit:
         if request.Delete and not self._engine.builds.remove_record(request.Ref):
             raise GrpcError(Code.NOT_FOUND, f"build {request.Ref[:_MAX_REF]} is not recorded")
         return control.UpdateBuildHistoryResponse()
+
+    def _attachment(self, digest: str) -> Attachment:
+        found = self._engine.builds.attachment(digest)
+        if found is None:
+            raise GrpcError(Code.NOT_FOUND, f"content {digest[:_MAX_REF]}: not found")
+        return found
+
+    async def _content_info(self, call: Call, request: content.InfoRequest) -> content.InfoResponse:
+        size = len(self._attachment(request.digest).data)
+        return content.InfoResponse(info=content.Info(digest=request.digest, size=size))
+
+    async def _read_content(self, call: Call) -> AsyncIterator[content.ReadContentResponse]:
+        request: content.ReadContentRequest = await call.request()
+        data = self._attachment(request.digest).data
+        start = max(0, request.offset)
+        end = start + request.size if request.size > 0 else len(data)
+        for offset in range(start, min(end, len(data)), _CONTENT_CHUNK):
+            part = data[offset : min(offset + _CONTENT_CHUNK, end)]
+            yield content.ReadContentResponse(offset=offset, data=part)
 
     # -- a build ---------------------------------------------------------------------------------
 
@@ -468,6 +495,7 @@ class _BuildKit:
             async for message in messages:
                 if "result" in message:
                     job.response = dict(message["result"])
+                    job.attachments = tuple(message["attachments"])
                 else:
                     await job.report(message)
         finally:
@@ -575,6 +603,14 @@ def _history_record(record: BuildRecord) -> control.BuildHistoryRecord:
         numCompletedSteps=record.steps,
         numWarnings=record.warnings,
     )
+    for attachment in record.attachments:
+        result = made.Results[attachment.platform] if attachment.platform else made.Result
+        result.Attestations.add(
+            media_type=STATEMENT,
+            digest=attachment.digest,
+            size=len(attachment.data),
+            annotations={PREDICATE_TYPE: attachment.kind},
+        )
     made.CreatedAt.FromNanoseconds(record.created)
     made.CompletedAt.FromNanoseconds(record.completed)
     if record.error:

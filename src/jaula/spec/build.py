@@ -48,7 +48,8 @@ class ProvenanceOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     ``version`` is that of SLSA, ``v1`` or ``v0.2``. ``detailed`` (``mode=max``) adds build
     arguments, labels, secrets by id, and the Dockerfile. ``inline_only`` leaves it out where it
-    would be the only reason for an index. ``arguments`` are the options of the client.
+    would be the only reason for an index. ``complete`` refuses a build whose sources are not all
+    recorded.
     """
 
     version: str = "v1"
@@ -58,7 +59,6 @@ class ProvenanceOptions(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = False
     builder: str = ""
     filename: str = "provenance.json"
-    arguments: Mapping[str, str] = {}
 
 
 class CacheExport(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +88,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     steps. ``no_cache_stages`` are stages that are
     not looked up in the cache. ``result`` is an id under which the result is kept for other builds
     of the same caller. ``platforms`` are those of an index, each once; empty for one image.
-    ``provenance`` and ``sbom`` request attestations.
+    ``provenance`` and ``sbom`` request attestations. ``arguments`` are the options of the client,
+    for the provenance.
     """
 
     names: tuple[str, ...] = ()
@@ -118,6 +119,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     platforms: tuple[str, ...] = ()
     provenance: ProvenanceOptions | None = None
     sbom: bool = False
+    arguments: Mapping[str, str] = {}
 
 
 def is_builtin_frontend(image: str) -> bool:

@@ -88,6 +88,7 @@ def provenance_predicate(options: ProvenanceOptions, record: ProvenanceRecord) -
     runs = [i for p in record.graph.stages for i in p.instructions if isinstance(i, Run)]
     network = record.options.host.network_mode != "none"
     facts = BuildFacts(
+        arguments=record.options.arguments,
         materials=_materials(record.sources),
         locals=names,
         secrets=_client_data(runs, MountKind.SECRET),

@@ -26,6 +26,7 @@ import msgspec
 from jaula.engine.builder import attestations, local_context
 from jaula.engine.builder.cache_export import CacheExporter
 from jaula.engine.builder.export import Exporter, PlatformResult
+from jaula.engine.builder.history import Attachment
 from jaula.engine.builder.image_state import SourceDateEpoch, image_document
 from jaula.engine.builder.job import BuildJob
 from jaula.engine.builder.progress import ProgressStream
@@ -45,7 +46,7 @@ from jaula.images.reference import parse as parse_reference
 from jaula.images.sbom.formats import BuiltImage
 from jaula.images.store.store import short
 from jaula.kernel import binfmt_misc
-from jaula.spec.build import is_builtin_frontend
+from jaula.spec.build import ProvenanceOptions, is_builtin_frontend
 from jaula.spec.image import encode
 from jaula.storage.trees import open_directory
 
@@ -344,9 +345,31 @@ class Build:
             if stored is not None:
                 image = stored
                 names += export.names
-        for run, state in zip(runs[:1], states[:1], strict=True):
-            await self._export_cache(run, state, channel)
-        return BuildResult(image, tuple(names), response)
+        await self._export_cache(runs, states, channel)
+        attachments = await in_thread(self._attachments, runs)
+        return BuildResult(image, tuple(names), response, attachments)
+
+    def _attachments(self, runs: Sequence[PlatformRun]) -> tuple[Attachment, ...]:
+        """Return the provenance of each platform for the history, whether requested or not."""
+        requested = self._options.provenance or ProvenanceOptions()
+        options = ProvenanceOptions(builder=requested.builder)
+        made = []
+        for run in runs:
+            predicate = attestations.provenance_predicate(options, self._record(run))
+            data = msgspec.json.encode(predicate.content)
+            platform = run.platform if self._options.platforms else ""
+            made.append(Attachment(platform, predicate.kind, data))
+        return tuple(made)
+
+    def _record(self, run: PlatformRun) -> attestations.ProvenanceRecord:
+        return attestations.ProvenanceRecord(
+            invocation=self._directory.name,
+            started=self._started,
+            options=self._options,
+            dockerfile=(self._dockerfile.name, self._dockerfile.text),
+            graph=run.graph,
+            sources=run.sources,
+        )
 
     def _predicates(self, run: PlatformRun, state: ImageState) -> list[Predicate]:
         """Return the attestations that the client requests. Blocks."""
@@ -357,28 +380,26 @@ class Build:
                 attestations.sbom_predicate(self._services, state, image, self._options)
             )
         if self._options.provenance is not None:
-            record = attestations.ProvenanceRecord(
-                invocation=self._directory.name,
-                started=self._started,
-                options=self._options,
-                dockerfile=(self._dockerfile.name, self._dockerfile.text),
-                graph=run.graph,
-                sources=run.sources,
+            predicates.append(
+                attestations.provenance_predicate(self._options.provenance, self._record(run))
             )
-            predicates.append(attestations.provenance_predicate(self._options.provenance, record))
         return predicates
 
     async def _export_cache(
-        self, run: PlatformRun, state: ImageState, channel: ProgressChannel
+        self, runs: Sequence[PlatformRun], states: Sequence[ImageState], channel: ProgressChannel
     ) -> None:
         if not self._options.cache_to:
             return
         exporter = CacheExporter(
             self._services, self._sources, self._quota, channel.put, self._clock.now()
         )
-        stages = [(await run.sources.stage(s.stage.index)).state for s in run.graph.stages]
+        stages = [
+            (await run.sources.stage(planned.stage.index)).state
+            for run in runs
+            for planned in run.graph.stages
+        ]
         for export in self._options.cache_to:
-            await exporter.run(export, state, stages)
+            await exporter.run(export, states, stages)
 
     def _find_tagged(self, config: bytes, names: list[str]) -> Image | None:
         """Return the image if it exists and has all names already: nothing is written then."""

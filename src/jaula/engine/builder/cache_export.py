@@ -52,7 +52,7 @@ def cache_state(states: Iterable[ImageState], now: str) -> ImageState:
 
 
 class CacheExporter:
-    """The exports of one build's cache. ``result`` is the state of the target stage."""
+    """The exports of one build's cache, for all its platforms."""
 
     def __init__(
         self, services: Services, sources: BuildSources, quota: Quota, report: Report, now: str
@@ -64,16 +64,16 @@ class CacheExporter:
         self._now = now
 
     async def run(
-        self, export: CacheExport, result: ImageState, stages: Iterable[ImageState]
+        self, export: CacheExport, results: Iterable[ImageState], stages: Iterable[ImageState]
     ) -> None:
-        """Push the steps to a registry.
+        """Push the steps to a registry: those of the target stages, or those of all stages.
 
         :raises JaulaError: when the registry does not take them and the export does not ignore it.
         """
         await self._report(started(_TITLE))
         try:
             await self._push(
-                export, cache_state(stages if export.all_stages else [result], self._now)
+                export, cache_state(stages if export.all_stages else results, self._now)
             )
         except JaulaError as error:
             await self._report(ended(_TITLE, str(error)))

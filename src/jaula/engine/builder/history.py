@@ -1,13 +1,35 @@
-"""The last builds of BuildKit's clients, for ``buildx history``. They are kept in memory only."""
+"""The last builds of BuildKit's clients, for ``buildx history``. They are kept in memory only.
+
+A record has the attestations of its build, whether they were requested or not. They are limited in
+bytes: older records lose theirs first.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Mapping
 
 import msgspec
 
 _MAX_RECORDS = 100  # of all callers
+_MAX_BYTES = 16 << 20  # of the attestations of all records
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """An attestation of a build: its predicate type and its predicate.
+
+    ``platform`` is '' if the build had only one result.
+    """
+
+    platform: str
+    kind: str
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        """The digest of the predicate."""
+        return "sha256:" + hashlib.sha256(self.data).hexdigest()
 
 
 class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +48,12 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 0
     cached: int = 0
     warnings: int = 0
+    attachments: tuple[Attachment, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """The size of all attachments."""
+        return sum(len(attachment.data) for attachment in self.attachments)
 
 
 class BuildHistory:
@@ -37,10 +65,22 @@ class BuildHistory:
     def add(self, owner: str, record: BuildRecord) -> None:
         """Add a record; the oldest one may be dropped for it."""
         self._records.append((owner, record))
+        size = 0
+        for index, (key, each) in reversed(list(enumerate(self._records))):
+            size += each.bytes
+            if size > _MAX_BYTES and each.attachments:
+                size -= each.bytes
+                self._records[index] = key, msgspec.structs.replace(each, attachments=())
 
     def list(self, owner: str) -> list[BuildRecord]:
         """Return the records of a caller, oldest first."""
         return [record for key, record in self._records if key == owner]
+
+    def attachment(self, owner: str, digest: str) -> Attachment | None:
+        """Return an attachment of a caller's records by its digest; None if absent."""
+        records = (record for key, record in self._records if key == owner)
+        attachments = (a for record in records for a in record.attachments)
+        return next((a for a in attachments if a.digest == digest), None)
 
     def remove(self, owner: str, ref: str) -> bool:
         """Remove a record of a caller; return whether it existed."""

@@ -176,8 +176,9 @@ def _open_remotes(
 def _final_messages(
     services: Services, options: BuildOptions, result: BuildResult
 ) -> list[Document]:
+    exported = {"result": result.response, "attachments": result.attachments}
     if result.image is None:
-        return [{"result": result.response}]
+        return [exported]
     image = result.image
     names = [str(parse(name)) for name in result.names]
     if options.exports is not None:  # as dockerd: not by its classic builder
@@ -185,7 +186,7 @@ def _final_messages(
     for name in names:
         services.events.emit("image", "tag", image.id, {"name": name})
     if options.exports is not None:
-        return [{"result": result.response}]
+        return [exported]
     if options.quiet:
         return [{"stream": f"{image.id}\n"}]
     messages: list[Document] = [

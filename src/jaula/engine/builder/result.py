@@ -11,6 +11,7 @@ from jaula.errors import NotFound
 from jaula.images.platform import format_platform, normalize
 
 if TYPE_CHECKING:
+    from jaula.engine.builder.history import Attachment
     from jaula.engine.builder.image_state import ImageState
     from jaula.images.store.store import Image
     from jaula.spec.image import Platform
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 class BuildResult(msgspec.Struct, frozen=True):
     """Result of a build. ``image`` is None if no export stored it, under ``names``.
 
-    ``response`` has the values that the client of an export gets, by Docker's keys.
+    ``response`` has the values that the client of an export gets, by Docker's keys. ``attachments``
+    are for the history.
     """
 
     image: Image | None
     names: tuple[str, ...] = ()
     response: Mapping[str, str] = {}
+    attachments: tuple[Attachment, ...] = ()
 
 
 class BuildResults:

@@ -55,10 +55,12 @@ class Step(msgspec.Struct, frozen=True):
 class BuildFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The builder's record of one platform of a build. Times are RFC 3339.
 
-    ``locals`` are the client's directories, ``network`` is whether a step had a network.
-    ``proxies`` are the names of build arguments that may have credentials in an address.
-    """
+    ``arguments`` are the options of the client. ``locals`` are the client's directories,
+    ``arguments`` are the options of the client. ``locals`` are the client's directories, and
+    ``network`` is whether a step had a network. ``proxies`` are the names of build arguments that
+    may have credentials in an address.
 
+    arguments: Mapping[str, str] = {}
     materials: Sequence[Material] = ()
     locals: Sequence[str] = ()
     secrets: Sequence[ClientData] = ()
@@ -90,7 +92,7 @@ def provenance(options: ProvenanceOptions, facts: BuildFacts) -> Predicate:
     source, request, vcs = _request(options, facts)
     complete = not facts.locals
     parameters_complete = options.detailed or not any(
-        name.startswith(_DETAILS) for name in options.arguments
+        name.startswith(_DETAILS) for name in facts.arguments
     )
     extension: Document = {"vcs": vcs} if vcs else {}
     config: Document = {}
@@ -159,7 +161,7 @@ def _request(
     """Return the source of the Dockerfile, the request, and the facts of version control."""
     arguments = {
         name: redact(value) if _is_address(name, facts.proxies) else value
-        for name, value in options.arguments.items()
+        for name, value in facts.arguments.items()
     }
     source: Document = {}
     context = arguments.pop(arguments.get("contextkey") or "context", "")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from jaula.engine.authz.session import Session
-    from jaula.engine.builder.history import BuildRecord
+    from jaula.engine.builder.history import Attachment, BuildRecord
     from jaula.engine.builder.session import BuildSession
     from jaula.engine.engine import Engine
     from jaula.spec.build import BuildOptions, PruneOptions
@@ -89,6 +89,10 @@ class BuildsApi:
     def records(self) -> list[BuildRecord]:
         self._session.require_read()
         return self._service.history.list(self._session.caller.key)
+
+    def attachment(self, digest: str) -> Attachment | None:
+        self._session.require_read()
+        return self._service.history.attachment(self._session.caller.key, digest)
 
     def remove_record(self, ref: str) -> bool:
         self._session.require_run()
