@@ -55,10 +55,10 @@ class Step(msgspec.Struct, frozen=True):
 class BuildFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The builder's record of one platform of a build. Times are RFC 3339.
 
-    ``arguments`` are the options of the client. ``locals`` are the client's directories,
     ``arguments`` are the options of the client. ``locals`` are the client's directories, and
     ``network`` is whether a step had a network. ``proxies`` are the names of build arguments that
     may have credentials in an address.
+    """
 
     arguments: Mapping[str, str] = {}
     materials: Sequence[Material] = ()
