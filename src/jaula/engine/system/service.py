@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 API_VERSION = "1.55"
 MINIMUM_API_VERSION = "1.24"
+_KEEPS_INDEXES = ("driver-type", "io.containerd.snapshotter.v1")
+"""The row of DriverStatus by which clients know a store that keeps images of several platforms."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
 
 _REPEATED = (
@@ -85,7 +87,7 @@ class System:
             + states[Status.DEAD],
             "Images": len(services.images.list()),
             "Driver": services.snapshots.name,
-            "DriverStatus": [list(row) for row in services.snapshots.status()],
+            "DriverStatus": [list(row) for row in (*services.snapshots.status(), _KEEPS_INDEXES)],
             "Plugins": {
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
