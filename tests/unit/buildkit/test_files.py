@@ -21,6 +21,7 @@ from jaula.buildkit.file_receiver import (
 )
 from jaula.buildkit.file_sender import FileSender, fin
 from jaula.buildkit.proto.session_pb2 import Packet, Stat
+from jaula.engine.builder.session import ExtraFile
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 
 TIME = 1_700_000_000_123_456_789
@@ -268,10 +269,12 @@ def test_a_link_in_the_previous_transfer_is_not_followed(tmp_path: Path) -> None
 # -- sending ---------------------------------------------------------------------------------------
 
 
-def sent(root: Path, answers: Iterable[int]) -> tuple[list[Stat], dict[int, bytes]]:
+def sent(
+    root: Path, answers: Iterable[int], prefix: bytes = b"", extra: Iterable[ExtraFile] = ()
+) -> tuple[list[Stat], dict[int, bytes]]:
     descriptor = os.open(root, os.O_RDONLY)
     try:
-        sender = FileSender(descriptor)
+        sender = FileSender(descriptor, prefix, extra)
         packets = [Packet.FromString(message) for message in sender.entries()]
         assert not packets[-1].HasField("stat")
         content = {}
@@ -314,6 +317,23 @@ def test_a_file_that_was_not_offered_or_was_sent_is_refused(tmp_path: Path, numb
     with pytest.raises(InvalidRequest):
         sender.content(Packet(type=Packet.PACKET_REQ, ID=number).SerializeToString())
     os.close(descriptor)
+
+
+def test_further_files_are_sent_in_order_below_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "f").write_text("text")
+    os.link(tmp_path / "d" / "f", tmp_path / "z")
+    (tmp_path / "same").mkdir()
+    (tmp_path / "same" / "below").write_text("replaced")
+    extra = [ExtraFile(b"same", b"new" * 20_000, TIME), ExtraFile(b"a", b"", TIME)]
+    extra.append(ExtraFile(b"zz", b"last", TIME))
+    entries, content = sent(tmp_path, [1, 4, 6], b"p", extra)
+    paths = [b"p", b"p/a", b"p/d", b"p/d/f", b"p/same", b"p/z", b"p/zz"]
+    assert [e.path for e in entries] == paths
+    assert content == {1: b"", 4: b"new" * 20_000, 6: b"last"}
+    assert entries[0].mode & DIRECTORY and entries[4].mode == 0o600
+    assert entries[4].size == 60_000 and entries[4].modTime == TIME
+    assert entries[5].linkname == b"p/d/f"
 
 
 def test_the_last_packet() -> None:

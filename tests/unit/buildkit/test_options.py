@@ -93,7 +93,6 @@ def test_the_result_of_another_target_is_a_context() -> None:
 @pytest.mark.parametrize(
     "attributes",
     [
-        {"platform": "linux/amd64,linux/arm64"},
         {"add-hosts": "nothing"},
         {"ulimit": "nofile=x:y"},
         {"ulimit": "nofile"},
@@ -128,9 +127,46 @@ def test_only_the_own_frontend_is_accepted() -> None:
 
 def test_outputs() -> None:
     made = build_export(2, "moby", {"name": "a:1,b", "push": "true"})
-    assert made == BuildExport(kind="image", id=2, names=("a:1", "b"))  # the client pushes
+    assert made == BuildExport(kind="image", id=2, names=("a:1", "b"), push=True)
     assert build_export(0, "image", {"name": "a", "push": "1"}).push
     with pytest.raises(InvalidRequest):
         build_export(0, "image", {"name": "a@sha256:" + "0" * 64})
     with pytest.raises(InvalidRequest):
         build_export(0, "image", {"name": "A B"})
+
+
+def test_several_platforms_make_an_index() -> None:
+    made = request({"platform": "linux/amd64,linux/arm64/v8,arm,linux/amd64"})
+    assert made.platforms == ("linux/amd64", "linux/arm64", "linux/arm/v7")
+    assert made.platform == ""
+    made = request({"platform": "linux/arm64", "multi-platform": "true"})
+    assert (made.platform, made.platforms) == ("linux/arm64", ("linux/arm64",))
+    assert len(request({"multi-platform": "1"}).platforms) == 1
+    assert request({"platform": "linux/arm64"}).platforms == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["linux/$x", "a/b/c/d", ",".join(f"linux/a{n}" for n in range(33)), "linux/" + "a" * 99]
+)
+def test_platforms_that_are_not_valid_are_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        request({"platform": text})
+
+
+def test_attestations_are_part_of_the_request() -> None:
+    made = request(
+        {"attest:sbom": "", "attest:provenance": "mode=min", "build-arg:A": "b", "platform": "arm"}
+    )
+    assert made.sbom and made.provenance is not None and not made.provenance.detailed
+    assert made.arguments == {"build-arg:A": "b"}
+
+
+def test_the_attributes_of_an_output() -> None:
+    made = build_export(
+        0, "local", {"platform-split": "false", "attestation-prefix": "x-", "oci-artifact": "0"}
+    )
+    assert (made.split, made.attestation_prefix, made.artifact) == (False, "x-", False)
+    assert build_export(0, "moby", {"push": "true"}) == BuildExport(kind="image", push=True)
+    for attributes in ({"platform-split": "x"}, {"attestation-prefix": "../x"}):
+        with pytest.raises(InvalidRequest):
+            build_export(0, "local", attributes)

@@ -201,7 +201,7 @@ def test_a_directory_is_sent_as_it_is_asked_for(tmp_path: Path) -> None:
     async def test(session: ClientSession) -> None:
         root = os.open(tmp_path, os.O_RDONLY)
         try:
-            await session.send_directory(0, root)
+            await session.send_directory(0, root, "", [])
         finally:
             os.close(root)
         assert names == [b"d", b"d/f", b"g"]
@@ -224,7 +224,7 @@ def test_a_directory_is_not_sent_to_a_client_that_asks_for_more(
         root = os.open(tmp_path, os.O_RDONLY)
         try:
             with pytest.raises(JaulaError, match="does not exist"):
-                await session.send_directory(0, root)
+                await session.send_directory(0, root, "", [])
         finally:
             os.close(root)
 

@@ -115,3 +115,28 @@ def test_digests_differ_between_builds() -> None:
         taken(BuildStatus(ref), started(0, 1, "RUN x", 1)).vertexes[0].digest for ref in "ab"
     }
     assert len(digests) == 2
+
+
+def test_steps_and_images_of_several_platforms_name_theirs() -> None:
+    status = BuildStatus("ref")
+    title = "load metadata for docker.io/library/a:latest"
+    images = [
+        {"internal": title, "state": "started", "platform": platform}
+        for platform in ("linux/amd64", "linux/arm64")
+    ]
+    response = taken(
+        status,
+        *images,
+        {"dockerfile": "Dockerfile", "text": "", "stages": 2},
+        started(1, 1, "FROM a", 1, index=1, platform="linux/amd64"),
+        started(3, 3, "RUN x", 2, index=1, platform="linux/amd64->arm64"),
+        started(2, 2, "RUN y", 2, name="b", index=0, platform="linux/arm64"),
+    )
+    assert [vertex.name for vertex in response.vertexes] == [
+        f"[linux/amd64 internal] {title}",
+        f"[linux/arm64 internal] {title}",
+        "[linux/amd64 stage-1 1/3] FROM a",
+        "[linux/amd64->arm64 stage-1 2/3] RUN x",
+        "[linux/arm64 b 2/3] RUN y",
+    ]
+    assert len({vertex.digest for vertex in response.vertexes}) == 5

@@ -6,7 +6,7 @@ import pytest
 
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images import platform
-from jaula.images.platform import select
+from jaula.images.platform import format_platform, normalize, parse_platform, select
 from jaula.spec.image import (
     MANIFEST,
     Descriptor,
@@ -57,3 +57,21 @@ def test_a_platform_in_json_is_decoded(text: str, expected: Platform | None) -> 
 def test_a_malformed_platform_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         platform.decode_platform(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("linux/arm64/v8", "linux/arm64"),
+        ("linux/arm64/v9", "linux/arm64/v9"),
+        ("linux/amd64/v1", "linux/amd64"),
+        ("linux/amd64/v3", "linux/amd64/v3"),
+        ("linux/arm", "linux/arm/v7"),
+        ("linux/arm/6", "linux/arm/v6"),
+        ("linux/s390x", "linux/s390x"),
+    ],
+)
+def test_a_default_variant_is_left_out_except_for_arm(text: str, expected: str) -> None:
+    platform = parse_platform(text)
+    assert platform is not None
+    assert format_platform(normalize(platform)) == expected

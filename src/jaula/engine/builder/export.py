@@ -13,6 +13,7 @@ import hashlib
 import posixpath
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -93,7 +94,7 @@ class Exporter:
         self._report = report
         self._store = store
         self._quota = quota
-        self._made: list[list[Predicate]] | None = None
+        self._made: dict[str, list[Predicate]] = {}
 
     async def run(self, export: BuildExport, response: dict[str, str]) -> Image | None:
         """Write one output and add its values to ``response``; return the image if it is stored.
@@ -152,11 +153,11 @@ class Exporter:
             return False
         return not provenance.inline_only or (export.kind == "image" and export.push)
 
-    async def _predicates(self) -> list[list[Predicate]]:
-        """Return the attestations of each result; they are made once for all outputs."""
-        if self._made is None:
-            self._made = [await in_thread(result.predicates) for result in self._results]
-        return self._made
+    def _predicates(self, result: PlatformResult) -> list[Predicate]:
+        """Return the attestations of a result; they are made once for all outputs. Blocks."""
+        if result.platform not in self._made:
+            self._made[result.platform] = result.predicates()
+        return self._made[result.platform]
 
     # -- images ----------------------------------------------------------------------------------
 
@@ -180,11 +181,12 @@ class Exporter:
 
     async def _index(self, export: BuildExport, title: str, response: dict[str, str]) -> BuiltIndex:
         """Store the blobs of an index."""
-        predicates = await self._predicates()
         images = [
-            IndexedImage(result.state.platform, result.state, result.config, about)
-            for result, about in zip(self._results, predicates, strict=True)
+            IndexedImage(r.state.platform, r.state, r.config, partial(self._predicates, r))
+            for r in self._results
         ]
+        provenance = self._options.provenance
+        default = provenance is not None and provenance.inline_only and not self._options.sbom
         index = await in_thread(
             write_index,
             self._services.images,
@@ -193,6 +195,7 @@ class Exporter:
             export.names,
             self._sources.cancellation,
             artifact=export.artifact,
+            keep=default and export.kind == "image",
         )
         for entry in index.manifests:
             is_image = entry.platform != UNKNOWN
@@ -277,19 +280,18 @@ class Exporter:
         provenance = self._options.provenance
         if not self._options.sbom and (provenance is None or provenance.inline_only):
             return [[] for _ in self._results]
-        predicates = await self._predicates()
         now = time.time_ns()
         if (epoch := SourceDateEpoch(self._options.build_args).newest) is not None:
             now = epoch
 
-        def work(result: PlatformResult, about: list[Predicate]) -> list[ExtraFile]:
+        def work(result: PlatformResult) -> list[ExtraFile]:
             with copy.open_layers(self._services, result.state.diff_ids) as root:
                 subjects = file_subjects(root)
             suffix = ""
             if self._options.platforms and not self._is_split(export):
                 suffix = f".{result.directory}"
             files = []
-            for predicate in about:
+            for predicate in self._predicates(result):
                 if predicate.kind != SPDX and provenance is not None and provenance.inline_only:
                     continue
                 data = msgspec.json.format(msgspec.json.encode(statement(predicate, subjects)))
@@ -298,10 +300,7 @@ class Exporter:
                 files.append(ExtraFile(name.encode(), data, now))
             return files
 
-        return [
-            await in_thread(work, result, about)
-            for result, about in zip(self._results, predicates, strict=True)
-        ]
+        return [await in_thread(work, result) for result in self._results]
 
     async def _local(
         self, export: BuildExport, result: PlatformResult, files: list[ExtraFile]

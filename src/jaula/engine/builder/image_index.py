@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.errors import JaulaError
 from jaula.images.attestation.package_url import package_url
 from jaula.images.attestation.statement import Subject, attestation_manifest, statement
 from jaula.images.platform import normalize
 from jaula.images.registry.compress import compressed_layers
-from jaula.spec.image import CONFIG, INDEX, MANIFEST, Descriptor, Index, Manifest, encode
+from jaula.images.store.index import Kind
+from jaula.spec.image import CONFIG, INDEX, MANIFEST, Descriptor, Index, Manifest, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from jaula.engine.builder.image_state import ImageState
     from jaula.images.attestation.statement import Predicate
@@ -30,12 +32,15 @@ if TYPE_CHECKING:
 
 
 class IndexedImage(msgspec.Struct, frozen=True):
-    """One image of an index. ``config`` is its configuration, ``predicates`` are about it."""
+    """One image of an index. ``config`` is its configuration.
+
+    ``predicates`` returns the attestations about it.
+    """
 
     platform: Platform
     state: ImageState
     config: bytes
-    predicates: Sequence[Predicate]
+    predicates: Callable[[], Sequence[Predicate]]
 
 
 class BuiltIndex(msgspec.Struct, frozen=True):
@@ -61,10 +66,14 @@ def write_index(
     cancel: Cancellation,
     *,
     artifact: bool,
+    keep: bool,
 ) -> BuiltIndex:
-    """Store the blobs of an index, pinned by ``lease``. The statements are about ``names``."""
+    """Store the blobs of an index, pinned by ``lease``. The statements are about ``names``.
+
+    With ``keep``, an index that has the first name and the same images stays, with its
+    attestations.
+    """
     listed: list[Descriptor] = []
-    about: list[Descriptor] = []
     blobs: dict[str, int] = {}
 
     def put(data: bytes) -> str:
@@ -79,12 +88,17 @@ def write_index(
         config = Descriptor(CONFIG, put(image.config), len(image.config))
         data = encode(Manifest(config=config, layers=layers))
         platform = normalize(image.platform)
-        manifest = Descriptor(MANIFEST, put(data), len(data), platform=platform)
-        listed.append(manifest)
+        listed.append(Descriptor(MANIFEST, put(data), len(data), platform=platform))
         configs.append((config.digest, tuple(layer.digest for layer in layers)))
-        if image.predicates:
-            subjects = [Subject(package_url(n, platform), manifest.digest) for n in names]
-            statements = [statement(predicate, subjects) for predicate in image.predicates]
+    if keep and names and (document := _existing(store, lease, listed, names[0])):
+        manifests = decode(document, Index, "the index").manifests
+        descriptor = Descriptor(INDEX, put(document), len(document))
+        return BuiltIndex(descriptor, document, manifests, tuple(blobs.items()), *configs[0])
+    about: list[Descriptor] = []
+    for image, manifest in zip(images, listed, strict=True):
+        if predicates := image.predicates():
+            subjects = [Subject(package_url(n, manifest.platform), manifest.digest) for n in names]
+            statements = [statement(predicate, subjects) for predicate in predicates]
             attestation = attestation_manifest(statements, manifest, artifact=artifact)
             for blob in (*attestation.blobs.values(), attestation.document):
                 put(blob)
@@ -93,6 +107,26 @@ def write_index(
     document = encode(Index(manifests=manifests))
     descriptor = Descriptor(INDEX, put(document), len(document))
     return BuiltIndex(descriptor, document, manifests, tuple(blobs.items()), *configs[0])
+
+
+def _existing(
+    store: ImageStore, lease: Lease, manifests: Sequence[Descriptor], name: str
+) -> bytes | None:
+    """Return the index of a name if it has exactly these images, each with an attestation."""
+    try:
+        target = store.pin(lease, name).target
+        index = store.index(target)
+        if index is None or not index.is_complete:
+            return None
+        digests = [manifest.digest for manifest in manifests]
+        entries = index.tree.entries
+        images = [e.descriptor.digest for e in entries if e.kind is Kind.IMAGE]
+        subjects = [e.subject for e in entries if e.kind is Kind.ATTESTATION]
+        if images != digests or sorted(subjects) != sorted(digests):
+            return None
+        return store.blobs.document(target)
+    except JaulaError:
+        return None  # no image has the name, or it is damaged and is replaced
 
 
 def store_index(

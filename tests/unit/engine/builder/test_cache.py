@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 import pytest
 
 from jaula.engine.builder import cache
-from jaula.engine.builder.image_state import ImageState, Layer
+from jaula.engine.builder.image_state import ImageState, Layer, SourceDateEpoch
+from jaula.errors import StepFailed
+from jaula.images.build.dockerfile.ast import Location, Run
 from jaula.spec.image import LAYER_TAR, Descriptor, ImageConfig, Platform
 
 DIGEST = "sha256:" + "0" * 64
@@ -104,3 +107,98 @@ def test_a_step_is_found_in_the_history_of_an_image() -> None:
     assert cache.find_in_images((), "key") is None
     without = msgspec.structs.replace(state, layers=())
     assert cache.find_in_images((without,), "key") is None
+
+
+class Steps:
+    """A store of steps in memory."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, Any] = {}
+
+    def find(self, key: str, keep: Any) -> Any:
+        return self.steps.get(key)
+
+    def put(self, key: str, step: Any) -> None:
+        self.steps[key] = step
+
+
+def lookup(steps: Steps, made: dict[str, Any], *, no_cache: bool = False) -> cache.CacheLookup:
+    async def from_images(key: str) -> None:
+        return None
+
+    return cache.CacheLookup(
+        steps,  # type: ignore[arg-type]
+        owner="me",
+        clock=SourceDateEpoch({}),
+        no_cache=no_cache,
+        from_images=from_images,
+        keep=lambda layers: None,
+        layer_size=lambda diff_id: 0,
+        sync=lambda: None,
+        made=made,
+    )
+
+
+INSTRUCTION = Run(location=Location(1, 1), source="RUN x", command=("x",), shell_form=True)
+
+
+@pytest.mark.parametrize("no_cache", [False, True])
+def test_platforms_of_a_build_share_the_step_that_one_of_them_makes(no_cache: bool) -> None:
+    calls: list[int] = []
+
+    async def make() -> Layer | None:
+        calls.append(1)
+        await asyncio.sleep(0)
+        return STATE.layers[0]
+
+    async def both() -> list[bool]:
+        steps, made = Steps(), dict[str, Any]()
+        lookups = [lookup(steps, made, no_cache=no_cache) for _ in range(3)]
+        work = [each.get_or_make("key", INSTRUCTION, make) for each in lookups[:2]]
+        results = await asyncio.gather(*work)
+        results.append(await lookups[2].get_or_make("key", INSTRUCTION, make))  # after its end
+        assert all(layer == STATE.layers[0] for layer, _ in results)
+        return [each.cached for each in lookups]
+
+    assert asyncio.run(both()) == [False, True, True]
+    assert calls == [1]
+
+
+def test_a_step_that_fails_fails_for_all_platforms_and_is_made_again_later() -> None:
+    fails = [True]
+
+    async def make() -> Layer | None:
+        await asyncio.sleep(0)
+        if fails:
+            raise StepFailed("no", 3)
+        return None
+
+    async def both() -> None:
+        steps, made = Steps(), dict[str, Any]()
+        work = [lookup(steps, made).get_or_make("key", INSTRUCTION, make) for _ in range(2)]
+        results = await asyncio.gather(*work, return_exceptions=True)
+        assert [type(result) for result in results] == [StepFailed, StepFailed]
+        fails.clear()
+        assert (await lookup(steps, made).get_or_make("key", INSTRUCTION, make))[0] is None
+
+    asyncio.run(both())
+
+
+def test_a_step_whose_maker_is_cancelled_is_not_waited_for_forever() -> None:
+    async def forever() -> Layer | None:
+        await asyncio.Event().wait()
+        return None
+
+    async def both() -> None:
+        steps, made = Steps(), dict[str, Any]()
+        tasks = [
+            asyncio.ensure_future(lookup(steps, made).get_or_make("key", INSTRUCTION, forever))
+            for _ in range(2)
+        ]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        done, _ = await asyncio.wait(tasks, timeout=5)
+        assert len(done) == 2 and made == {}
+
+    asyncio.run(both())
