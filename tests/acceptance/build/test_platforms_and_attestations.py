@@ -322,9 +322,10 @@ def test_the_default_provenance_makes_no_index_of_a_plain_build(
     with Registry(tmp_path / "registry") as registry:
         pushed = f"{registry.name}/{name}"
         build(docker, "--push", "-t", pushed, str(place))
-        shown = docker("buildx", "imagetools", "inspect", pushed, "--format", "{{json .}}").stdout
-        document = json.loads(shown)
-        assert document["provenance"]["SLSA"]["buildDefinition"]["buildType"]
+        inspect = ("buildx", "imagetools", "inspect", pushed, "--format")
+        document = json.loads(docker(*inspect, "{{json .Provenance}}").stdout)
+        assert document["SLSA"]["buildDefinition"]["externalParameters"]["request"]
+        document = json.loads(docker(*inspect, "{{json .}}").stdout)
         kinds = [m["platform"]["architecture"] for m in document["manifest"]["manifests"]]
         assert kinds == [HOST, "unknown"]
         plain = ("--push", "--provenance=false", "-t", pushed)

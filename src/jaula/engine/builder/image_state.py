@@ -126,8 +126,20 @@ def image_document(state: ImageState, labels: dict[str, str], now: str) -> Image
         author=state.author,
         config=config,
         rootfs=RootFS(diff_ids=state.diff_ids),
-        history=state.history,
+        history=(*state.history[: state.base_history], *_dated(state.own_history, now)),
     )
+
+
+def _dated(history: tuple[History, ...], now: str) -> tuple[History, ...]:
+    """Return a history in which each step without a date has that of the next step. Pure.
+
+    An ARG at the start of a stage has none: it is no step of the cache, which keeps dates.
+    """
+    dated = []
+    for step in reversed(history):
+        now = step.created or now
+        dated.append(msgspec.structs.replace(step, created=now))
+    return tuple(reversed(dated))
 
 
 # -- dates -------------------------------------------------------------------------------------

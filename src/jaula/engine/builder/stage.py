@@ -178,8 +178,7 @@ class StageRun:
         match instruction:
             case ast.Arg():
                 self._cache.cached = not self._no_cache  # an ARG makes no layer
-                created = state.created or self._job.clock.now()
-                self._state = state.step(instruction.source, created)
+                self._state = state.step(instruction.source, state.created)
             case ast.Run():
                 await self._run(instruction)
             case ast.Copy() | ast.Add():

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.builder.image_state import SourceDateEpoch, without_mount_points
+from jaula.engine.builder.image_state import (
+    ImageState,
+    SourceDateEpoch,
+    image_document,
+    without_mount_points,
+)
 from jaula.errors import InvalidRequest
+from jaula.spec.image import History
 from jaula.storage.drivers.driver import ChangeKind
 
 ADDED, MODIFIED, DELETED = ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED
@@ -28,6 +34,14 @@ def test_an_empty_mount_point_is_left_out_of_the_layer(
     found: dict[bytes, ChangeKind], points: list[str], left: dict[bytes, ChangeKind]
 ) -> None:
     assert without_mount_points(found, points) == left
+
+
+def test_a_step_without_a_date_has_that_of_the_next_one() -> None:
+    base = ImageState(history=(History(created_by="base"),), base_history=1)
+    state = base.step("ARG a", base.created).step("ARG b", "").step("RUN x", "2026").step("END", "")
+    history = image_document(state, {}, "now").history
+    assert [step.created for step in history] == ["", "2026", "2026", "2026", "now"]
+    assert history[0] is state.history[0]
 
 
 def test_a_fixed_epoch_replaces_every_date() -> None:
