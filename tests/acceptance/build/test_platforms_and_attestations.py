@@ -332,6 +332,10 @@ def test_the_default_provenance_makes_no_index_of_a_plain_build(
         build(docker, *plain, str(place))
         shown = docker("buildx", "imagetools", "inspect", pushed).stdout
         assert "manifest.v1+json" in shown and "unknown" not in shown
+        assert [m["Kind"] for m in manifests(engine, pushed)] == ["image"]
+        identity = docker("inspect", "-f", "{{.Id}}", pushed).stdout.strip()
+        listed = docker("images", "-q", "--no-trunc").stdout.split()
+        assert listed.count(identity) == 2  # one for each name, and none for the former index
         docker("rmi", pushed)
 
 

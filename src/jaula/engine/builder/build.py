@@ -402,12 +402,19 @@ class Build:
             await exporter.run(export, states, stages)
 
     def _find_tagged(self, config: bytes, names: list[str]) -> Image | None:
-        """Return the image if it exists and has all names already: nothing is written then."""
+        """Return the image if it exists and has all names already: nothing is written then.
+
+        The name of an index that has the image is not one of the image alone.
+        """
+        images = self._services.images
         try:
-            image = self._services.images.resolve("sha256:" + hashlib.sha256(config).hexdigest())
+            image = images.resolve("sha256:" + hashlib.sha256(config).hexdigest())
+            if not set(names) <= set(image.names):
+                return None
+            targets = [images.resolve(name).target for name in names]
         except NotFound:
             return None
-        return image if set(names) <= set(image.names) else None
+        return image if all(images.index(target) is None for target in targets) else None
 
     def _document(self, state: ImageState) -> ImageDocument:
         return image_document(state, dict(self._options.labels), self._clock.now())

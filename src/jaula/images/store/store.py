@@ -447,6 +447,7 @@ class ImageStore:
                 existing = self._catalog.manifests_of(id)
                 digest = existing[-1] if existing else self.blobs.put(manifest)
                 self._name(digest, self.blobs.size(digest) or 0, names, quota=quota)
+                self._catalog.remove_unnamed(id)  # such as an index that had one of the names
                 return self._catalog.image(digest)
 
     def adopt(
