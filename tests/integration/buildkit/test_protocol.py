@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import secrets
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from harness.engine import PrivateEngine
 from jaula.buildkit.messages import decoder
+from jaula.buildkit.proto import content_pb2 as content_pb
 from jaula.buildkit.proto import control_pb2 as control
 from jaula.buildkit.proto import ops_pb2 as ops
 from jaula.buildkit.proto import session_pb2 as pb
@@ -23,6 +25,7 @@ from jaula.grpc.connection import Limits
 from jaula.grpc.errors import GrpcError
 from jaula.grpc.server import Call, Method, Server
 
+CONTENT = "/containerd.services.content.v1.Content/"
 CONTROL = "/moby.buildkit.v1.Control/"
 SYNC = "/moby.filesync.v1.FileSync/DiffCopy"
 
@@ -250,6 +253,110 @@ def test_a_client_made_of_python_builds(engine: PrivateEngine, busybox: str) -> 
             answer = decoder(control.UpdateBuildHistoryResponse)
             await channel.unary(CONTROL + "UpdateBuildHistory", update, answer, 10)
             assert await history(channel, request.Ref) == []
+
+    run(work)
+
+
+async def content(channel: Channel, digest: str, offset: int = 0, size: int = 0) -> bytes:
+    stream = channel.open(CONTENT + "Read")
+    request = content_pb.ReadContentRequest(digest=digest, offset=offset, size=size)
+    await stream.send(request.SerializeToString())
+    stream.end()
+    data = b""
+    try:
+        while (message := await stream.receive()) is not None:
+            data += content_pb.ReadContentResponse.FromString(message).data
+    finally:
+        stream.close()
+    return data
+
+
+def test_the_provenance_of_a_build_is_read_from_the_history(engine: PrivateEngine) -> None:
+    methods = {SYNC: directory({"Dockerfile": b"FROM scratch\nCOPY a /a\n", "a": b"x"})}
+    info = decoder(content_pb.InfoResponse)
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            request = solve(id)
+            request.FrontendAttrs["platform"] = "linux/amd64,linux/arm64"
+            await solved(channel, request)
+            (record,) = await history(channel, request.Ref)
+            assert sorted(record.Results) == ["linux/amd64", "linux/arm64"]
+            (described,) = record.Results["linux/arm64"].Attestations
+            asked = content_pb.InfoRequest(digest=described.digest)
+            answer = await channel.unary(CONTENT + "Info", asked, info, 10)
+            data = await content(channel, described.digest)
+            assert len(data) == described.size == answer.info.size
+            assert "sha256:" + hashlib.sha256(data).hexdigest() == described.digest
+            assert b'"buildDefinition"' in data
+            assert await content(channel, described.digest, 5, 7) == data[5:12]
+            assert await content(channel, described.digest, -1, 2**62) == data
+            assert await content(channel, described.digest, 2**62, 1) == b""
+            update = control.UpdateBuildHistoryRequest(Ref=request.Ref, Delete=True)
+            removed = decoder(control.UpdateBuildHistoryResponse)
+            await channel.unary(CONTROL + "UpdateBuildHistory", update, removed, 10)
+            for digest in (described.digest, "", "../../etc/passwd", "sha256:" + "0" * 64):
+                with pytest.raises(GrpcError, match="not found"):
+                    await content(channel, digest)
+                with pytest.raises(GrpcError, match="not found"):
+                    await channel.unary(
+                        CONTENT + "Info", content_pb.InfoRequest(digest=digest), info, 10
+                    )
+
+    run(work)
+
+
+def test_blobs_of_images_are_not_content_of_the_history(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    image = engine.request("GET", f"/images/{busybox}/json").json()["Id"]
+
+    async def work() -> None:
+        async with control_channel(engine) as channel:
+            with pytest.raises(GrpcError, match="not found"):
+                await content(channel, image)
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "text"),
+    [
+        ({"platform": "linux/amd64," * 40}, "exceed the limit"),
+        ({"platform": "linux/amd64,a/b/c/d/e"}, "invalid platform"),
+        ({"platform": "linux/amd64,windows/amd64", "attest:sbom": ""}, "windows"),
+        ({"attest:provenance": "x" * 1_000_000}, "the limit is 4096"),
+        ({"attest:sbom": "generator=example.org/scanner"}, "example.org/scanner"),
+        ({"attest:\u20ac": ""}, "unknown attestation type"),
+    ],
+)
+def test_platforms_and_attestations_that_are_not_valid_leave_no_image(
+    engine: PrivateEngine, attributes: dict[str, str], text: str
+) -> None:
+    methods = {SYNC: directory({"Dockerfile": b"FROM scratch\nCOPY a /a\n", "a": b"x"})}
+    before = engine.request("GET", "/images/json?all=1").json()
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            request = solve(id, Exporters=[control.Exporter(Type="image")])
+            request.FrontendAttrs.update(attributes)
+            with pytest.raises(GrpcError, match=text):
+                await solved(channel, request)
+
+    run(work)
+    assert engine.request("GET", "/images/json?all=1").json() == before
+
+
+def test_several_platforms_are_not_a_docker_archive(engine: PrivateEngine) -> None:
+    methods = {SYNC: directory({"Dockerfile": b"FROM scratch\nCOPY a /a\n", "a": b"x"})}
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            request = solve(id, Exporters=[control.Exporter(Type="docker")])
+            request.FrontendAttrs["platform"] = "linux/amd64,linux/arm64"
+            text = "docker exporter does not currently support exporting manifest lists"
+            with pytest.raises(GrpcError, match=text):
+                await solved(channel, request)
 
     run(work)
 
