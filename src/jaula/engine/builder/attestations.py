@@ -33,7 +33,7 @@ from jaula.storage.tar.writer import read_padded
 from jaula.storage.trees import walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from jaula.engine.builder.image_state import ImageState
     from jaula.engine.builder.sources import BuildSources
@@ -158,25 +158,29 @@ def _origins(instruction: Instruction) -> Iterator[str]:
         yield from (mount.origin for mount in instruction.mounts)
 
 
-def file_subjects(root: int) -> list[Subject]:
-    """Return every regular file below a root, a descriptor, with its digest."""
+def file_subjects(root: int, check: Callable[[], None]) -> list[Subject]:
+    """Return every regular file below a root, a descriptor, with its digest.
+
+    ``check`` is called often, and raises to end the work.
+    """
     subjects = []
     for path, directory, entries in walk(root):
         for name, status in entries:
             if not stat.S_ISREG(status.st_mode):
                 continue
-            digest = _file_digest(directory, name)
+            digest = _file_digest(directory, name, check)
             full = path + b"/" + name if path else name
             subjects.append(Subject(full.decode("utf-8", "replace"), digest))
     return sorted(subjects, key=lambda subject: subject.name)
 
 
-def _file_digest(directory: int, name: bytes) -> str:
+def _file_digest(directory: int, name: bytes, check: Callable[[], None]) -> str:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(name, flags, dir_fd=directory)
     try:
         digest = hashlib.sha256()
         for chunk in read_padded(descriptor, os.fstat(descriptor).st_size):
+            check()
             digest.update(chunk)
         return "sha256:" + digest.hexdigest()
     finally:

@@ -24,7 +24,7 @@ from jaula.engine.builder.image_index import BuiltIndex, IndexedImage, store_ind
 from jaula.engine.builder.image_state import ImageState, SourceDateEpoch
 from jaula.engine.builder.local_context import ended, started
 from jaula.engine.builder.session import FILE_MODE, ExtraFile
-from jaula.engine.threads import in_thread, produce
+from jaula.engine.threads import in_own_thread, in_thread, produce, shielded
 from jaula.errors import InvalidRequest
 from jaula.images.archive.save import blob_chunks, layer_chunks
 from jaula.images.archive.write import ArchivedIndex, write_archive
@@ -187,15 +187,19 @@ class Exporter:
         ]
         provenance = self._options.provenance
         default = provenance is not None and provenance.inline_only and not self._options.sbom
-        index = await in_thread(
-            write_index,
-            self._services.images,
-            self._sources.lease,
-            images,
-            export.names,
-            self._sources.cancellation,
-            artifact=export.artifact,
-            keep=default and export.kind == "image",
+        index = await shielded(
+            in_own_thread(  # compression and scans take long
+                partial(
+                    write_index,
+                    self._services.images,
+                    self._sources.lease,
+                    images,
+                    export.names,
+                    self._sources.cancellation,
+                    artifact=export.artifact,
+                    keep=default and export.kind == "image",
+                )
+            )
         )
         for entry in index.manifests:
             is_image = entry.platform != UNKNOWN
@@ -286,7 +290,7 @@ class Exporter:
 
         def work(result: PlatformResult) -> list[ExtraFile]:
             with copy.open_layers(self._services, result.state.diff_ids) as root:
-                subjects = file_subjects(root)
+                subjects = file_subjects(root, self._sources.cancellation.check)
             suffix = ""
             if self._options.platforms and not self._is_split(export):
                 suffix = f".{result.directory}"
@@ -300,7 +304,7 @@ class Exporter:
                 files.append(ExtraFile(name.encode(), data, now))
             return files
 
-        return [await in_thread(work, result) for result in self._results]
+        return [await shielded(in_own_thread(partial(work, result))) for result in self._results]
 
     async def _local(
         self, export: BuildExport, result: PlatformResult, files: list[ExtraFile]

@@ -15,6 +15,7 @@ from jaula.engine.builder.stage import target_suffix
 from jaula.errors import NotFound
 from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import plan
+from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.spec.image import Platform
 
 AMD64, ARM64 = Platform("amd64", "linux"), Platform("arm64", "linux")
@@ -46,7 +47,11 @@ def test_the_digests_of_files_are_those_of_regular_ones_only(tmp_path: Path) -> 
     os.mkfifo(tmp_path / "pipe")
     root = os.open(tmp_path, os.O_RDONLY)
     try:
-        made = {subject.name: subject.digest for subject in file_subjects(root)}
+        made = {s.name: s.digest for s in file_subjects(root, lambda: None)}
+        cancellation = Cancellation()
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            file_subjects(root, cancellation.check)
     finally:
         os.close(root)
     assert made.keys() == {"d/f", "\N{REPLACEMENT CHARACTER}"}
