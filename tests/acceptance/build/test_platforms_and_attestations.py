@@ -173,6 +173,21 @@ def test_steps_that_platforms_share_run_once(docker: Docker, busybox: str, tmp_p
         assert len(list(target.glob("*/id"))) == 2 and len(ids) == 1
 
 
+def test_the_image_of_a_cross_build_is_for_the_requested_platform(
+    engine: PrivateEngine, docker: Docker, busybox: str, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM --platform=$BUILDPLATFORM {busybox}\nCOPY Dockerfile /\n"
+    )
+    build(docker, "--platform", f"{BOTH},linux/arm/v6", "-t", name, str(tmp_path))
+    images = [m for m in manifests(engine, name) if m["Kind"] == "image"]
+    platforms = [m["ImageData"]["Platform"] for m in images]
+    assert [p["architecture"] for p in platforms] == [HOST, FOREIGN, "arm"]
+    assert platforms[2]["variant"] == "v6"
+    shown = docker("inspect", "-f", "{{.Architecture}}", images[1]["ID"]).stdout.strip()
+    assert shown == FOREIGN
+
+
 def test_only_a_step_that_runs_needs_an_emulator(
     docker: Docker, busybox: str, tmp_path: Path
 ) -> None:

@@ -41,7 +41,7 @@ from jaula.images.build import context as build_context
 from jaula.images.build.dockerfile.ast import Network, Run, Security
 from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Source, plan
-from jaula.images.platform import format_platform, runnable
+from jaula.images.platform import format_platform, normalize, runnable
 from jaula.images.reference import parse as parse_reference
 from jaula.images.sbom.formats import BuiltImage
 from jaula.images.store.store import short
@@ -149,8 +149,16 @@ class Build:
             self._sources.close()
 
     async def _result(self, run: PlatformRun) -> ImageState:
-        """Return the state of the target stage."""
+        """Return the state of the target stage. A requested platform is that of the image.
+
+        The stage may have another one, by ``FROM --platform=$BUILDPLATFORM`` of a cross build.
+        """
         state = (await run.sources.stage(run.graph.stages[-1].stage.index)).state
+        if run.platform:
+            target, base = normalize(requested_platform(run.platform)), state.platform
+            if (target.os, target.architecture) == (base.os, base.architecture):
+                target = msgspec.structs.replace(target, variant=target.variant or base.variant)
+            state = msgspec.structs.replace(state, platform=target)
         if self._options.squash:
             return await in_thread(squash, self._services, state, self._clock, run.sources.pin)
         return state
