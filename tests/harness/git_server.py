@@ -1,4 +1,4 @@
-"""Git repositories and an HTTP server for them on loopback (git-http-backend)."""
+"""Git repositories and HTTP servers for them on loopback: git-http-backend, and plain files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 BACKEND = "/usr/lib/git-core/git-http-backend"
 AUTHOR = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a"}
@@ -87,10 +89,44 @@ class Handler(BaseHTTPRequestHandler):
         return
 
 
+class StaticHandler(SimpleHTTPRequestHandler):
+    """Plain files: "dumb" HTTP. ``requests`` has the paths, with the header Authorization."""
+
+    requests: ClassVar[list[tuple[str, str]]] = []
+
+    def do_GET(self) -> None:
+        self.requests.append((self.path, self.headers.get("Authorization", "")))
+        super().do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
 @contextmanager
 def served(top: Path) -> Iterator[str]:
     """Serve every repository below ``top`` and yield the URL."""
-    handler = type("Served", (Handler,), {"root": top})
+    with _listening(type("Served", (Handler,), {"root": top})) as url:
+        yield url
+
+
+@contextmanager
+def served_as_files(top: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Serve the files below ``top``; yield the URL and the requests that arrive."""
+    requests: list[tuple[str, str]] = []
+    kind = type("Static", (StaticHandler,), {"requests": requests})
+    with _listening(partial(kind, directory=str(top))) as url:
+        yield url, requests
+
+
+def bare(place: Path, target: Path) -> Path:
+    """Copy a repository to ``target``, in the form that a server of plain files needs."""
+    git(place, "clone", "-q", "--bare", str(place), str(target))
+    git(target, "update-server-info")
+    return target
+
+
+@contextmanager
+def _listening(handler: Any) -> Iterator[str]:
     held = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     held.daemon_threads = True
     thread = threading.Thread(target=held.serve_forever)

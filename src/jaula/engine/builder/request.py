@@ -153,9 +153,15 @@ def _open_remotes(
     held.callback(os.close, descriptor)
     config = services.config.registry
     host_network = options.host.network_mode == "host"
-    agent = None
+    agent, loop = None, asyncio.get_running_loop()
     if session is not None:
-        agent = partial(ssh_agent, session, asyncio.get_running_loop())
+        agent = partial(ssh_agent, session, loop)
+
+    def secret(id: str) -> bytes | None:
+        """Return a secret of the client. For the threads of remote sources."""
+        if session is None:
+            return None
+        return asyncio.run_coroutine_threadsafe(session.secret(id), loop).result()
 
     def proxies() -> Proxies:
         return configured_proxies(
@@ -167,7 +173,11 @@ def _open_remotes(
 
     def repositories() -> GitRepositories:
         return GitRepositories(
-            cancellation, host_network=host_network, proxies=proxies(), agent=agent
+            cancellation,
+            host_network=host_network,
+            proxies=proxies(),
+            agent=agent,
+            secret=secret,
         )
 
     return held.enter_context(RemoteSources(descriptor, downloads, repositories))

@@ -1,6 +1,7 @@
 """Check out one commit of a git repository, for ``ADD`` and as a build context.
 
-Only the required commit is fetched, if the server allows that. git(1) runs in a sandbox
+Only the required commit is fetched, if the server allows that. A server of plain files ("dumb"
+HTTP) does not, so the history of the branch or tag is fetched. git(1) runs in a sandbox
 (:mod:`~.git_sandbox`), without hooks, filters and user configuration, and only with allowed
 protocols. Submodules are fetched one by one by the same rules. git does not fetch them, since it
 would follow the configuration of the repository.
@@ -14,12 +15,19 @@ import posixpath
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+
+import msgspec
 
 from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
 from jaula.images.build.remote import git_sandbox, git_url
-from jaula.images.build.remote.git_transport import SOCKET, GitTransport, GitTransports
+from jaula.images.build.remote.git_transport import (
+    SOCKET,
+    GitTransport,
+    GitTransports,
+    authorization_of,
+)
 from jaula.images.build.remote.git_url import GitUrl
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.http.proxy import Proxies
@@ -30,6 +38,8 @@ _TIMEOUT = 600.0  # seconds for one command
 _MAX_DEPTH = 6  # levels of nested submodules
 _MAX_SUBMODULES = 128  # in total
 _ERROR_PREFIXES = ("fatal:", "error:", "remote:", "Host key")
+_NO_SHALLOW = "dumb http transport does not support shallow capabilities"
+_EVERYTHING = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 _OUTPUT_LIMIT = 2000  # bytes of git's error output that are reported
 TREE = "tree"
 """The subdirectory with the checked out files."""
@@ -56,9 +66,15 @@ _SETTINGS = (
 Agent = Callable[[str], AbstractContextManager[None]]
 """Provide the client's ssh agent at a socket path for the duration of the context."""
 
+Secret = Callable[[str], bytes | None]
+"""Return a secret of the client by its id; None if the client does not have it."""
+
 
 class GitRepositories:
-    """Git checkouts of one build. ``agent`` is used for ssh addresses only."""
+    """Git checkouts of one build. ``agent`` is used for ssh addresses only.
+
+    ``secret`` has the client's tokens of git servers, which http addresses need.
+    """
 
     def __init__(
         self,
@@ -67,6 +83,7 @@ class GitRepositories:
         host_network: bool = False,
         proxies: Proxies | None = None,
         agent: Agent | None = None,
+        secret: Secret = lambda id: None,
         user: tuple[int, int] = (NOBODY, NOBODY),
     ) -> None:
         self._cancel = cancel
@@ -74,6 +91,7 @@ class GitRepositories:
             proxies or Proxies("", "", ""), host_network=host_network, agent=agent is not None
         )
         self._agent = agent
+        self._secret = secret
         self._user = user
         self._submodules = 0
 
@@ -105,7 +123,8 @@ class GitRepositories:
             ) from None
         try:
             with self._ssh_agent(directory):
-                commit = self._check_out(address, directory, TREE, 0)
+                authorization = authorization_of(address.url, self._secret)
+                commit = self._check_out(address, directory, TREE, 0, authorization)
         except _Failed as error:
             raise Unavailable(f"{address.url} cannot be checked out: {error.output}") from None
         if not commit.startswith(address.commit):
@@ -123,34 +142,63 @@ class GitRepositories:
             os.chown(SOCKET, *self._user, dir_fd=directory, follow_symlinks=False)
             yield
 
-    def _check_out(self, address: GitUrl, directory: int, path: str, depth: int) -> str:
+    def _check_out(
+        self,
+        address: GitUrl,
+        directory: int,
+        path: str,
+        depth: int,
+        authorization: Mapping[str, str],
+    ) -> str:
         url, transport = address.url, self._transports.to(address.url)
+        variables = {**transport.variables, **authorization}
+        transport = msgspec.structs.replace(transport, variables=variables)
         self._git(directory, path, ["init", "-q"], transport)
         self._git(directory, path, ["remote", "add", "origin", "--", url], transport)
         revision = self._fetch(address, directory, path, transport)
         self._git(directory, path, ["checkout", "-q", "--force", "--detach", revision], transport)
         commit = self._git(directory, path, ["rev-parse", "HEAD"], transport).strip()
-        self._add_submodules(url, directory, path, depth)
+        self._add_submodules(url, directory, path, depth, authorization)
         return commit
 
     def _fetch(self, address: GitUrl, directory: int, path: str, transport: GitTransport) -> str:
         """Fetch the requested ref and return the revision to check out."""
         ref = address.ref or "HEAD"
-        fetch = ["fetch", "-q", "--no-tags", "--no-recurse-submodules", "--depth=1"]
+        fetch = ["fetch", "-q", "--no-recurse-submodules"]
+        is_commit = 8 <= len(ref) <= 64 and set(ref) <= set("0123456789abcdef")
+        complete = False
         try:
-            self._git(directory, path, [*fetch, "origin", "--", ref], transport)
+            self._git(
+                directory, path, [*fetch, "--no-tags", "--depth=1", "origin", "--", ref], transport
+            )
             return "FETCH_HEAD"
         except _Failed as error:
-            if not (8 <= len(ref) <= 64 and set(ref) <= set("0123456789abcdef")):
+            complete = _NO_SHALLOW in error.output
+            if not (complete or is_commit):
                 raise self._fetch_error(address, error) from None
-        everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
-        try:  # the server does not serve single commits
-            fetch_all = ["fetch", "-q", "--no-recurse-submodules", "origin", "--", *everything]
-            self._git(directory, path, fetch_all, transport)
-            verify = ["rev-parse", "-q", "--verify", "--end-of-options", f"{ref}^{{commit}}"]
-            return self._git(directory, path, verify, transport).strip()
+        try:
+            if complete and not is_commit:
+                self._git(directory, path, [*fetch, "--no-tags", "origin", "--", ref], transport)
+                revision = "FETCH_HEAD"
+            else:  # the server does not serve single commits
+                self._git(directory, path, [*fetch, "origin", "--", *_EVERYTHING], transport)
+                verify = ["rev-parse", "-q", "--verify", "--end-of-options", f"{ref}^{{commit}}"]
+                revision = self._git(directory, path, verify, transport).strip()
         except _Failed as error:
             raise self._fetch_error(address, error) from None
+        if complete:
+            self._check_objects(address, directory, path)
+        return revision
+
+    def _check_objects(self, address: GitUrl, directory: int, path: str) -> None:
+        """Check objects that git does not check while it fetches them: those of plain files.
+
+        :raises InvalidRequest: if one is malformed.
+        """
+        try:
+            self._git(directory, path, ["fsck", "--strict", "--no-dangling", "--no-progress"])
+        except _Failed as error:
+            raise InvalidRequest(f"{address.url} has damaged objects: {error.output}") from None
 
     def _fetch_error(self, address: GitUrl, error: _Failed) -> NotFound | Unavailable:
         if "couldn't find remote ref" in error.output or not error.output:
@@ -160,7 +208,9 @@ class GitRepositories:
 
     # -- submodules -----------------------------------------------------------------------------
 
-    def _add_submodules(self, url: str, directory: int, path: str, depth: int) -> None:
+    def _add_submodules(
+        self, url: str, directory: int, path: str, depth: int, authorization: Mapping[str, str]
+    ) -> None:
         """Check out every submodule at the commit that the repository records."""
         staged = self._git(directory, path, ["ls-files", "-z", "--stage"])
         links = {}
@@ -182,7 +232,7 @@ class GitRepositories:
             module = GitUrl(address.url, links[name])
             inner = posixpath.join(path, name)
             self._refuse_links(directory, inner)
-            self._check_out(module, directory, inner, depth + 1)
+            self._check_out(module, directory, inner, depth + 1, authorization)
 
     def _refuse_links(self, directory: int, path: str) -> None:
         resolve = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS

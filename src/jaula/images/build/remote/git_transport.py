@@ -1,14 +1,17 @@
-"""How git connects to a repository: the IP address, a proxy, the client's ssh agent.
+"""How git connects to a repository: the IP address, a proxy, the client's ssh agent and tokens.
 
 The host's loopback and link-local addresses are refused as in :mod:`~.http`. The name is resolved
 here, the address is checked, and git is configured to use exactly that address.
+
+Source of the names of tokens: docker docs, "Build secrets", 'Git authentication for remote
+contexts', and moby/buildkit ``source/git`` (their order, and the repositories that get them).
 """
 
 from __future__ import annotations
 
 import socket
-from base64 import b64decode
-from collections.abc import Mapping
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -22,6 +25,8 @@ from jaula.images.registry.http.url import Url
 SOCKET = "agent"
 """The name of the ssh agent's socket in the sandbox directory."""
 _PORTS = {"http": 80, "https": 443, "git": 9418, "ssh": 22}
+_TOKEN, _HEADER = "GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"
+_GITHUB = ("https://github.com/", "https://www.github.com/")
 _NO_REDIRECTS = ("-c", "http.followRedirects=false")
 _SSH = (
     "ssh -F /dev/null -oBatchMode=yes -oStrictHostKeyChecking=accept-new -oForwardAgent=no"
@@ -73,6 +78,36 @@ class GitTransports:
             return GitTransport()
         netloc = urlsplit(url).netloc
         return GitTransport(("-c", f"url.git://{literal}:{port}/.insteadOf=git://{netloc}/"))
+
+
+def authorization_of(url: str, secret: Callable[[str], bytes | None]) -> Mapping[str, str]:
+    """Return variables that configure the client's token for an address; none without a token.
+
+    git sends it to this repository only, or to all of github.com if it is one of these. The
+    variables are readable for git's own user, other than its arguments.
+
+    :raises InvalidRequest: if the token cannot be the value of a header.
+    """
+    parts = urlsplit(url) if "://" in url else None
+    if parts is None or parts.scheme not in ("http", "https"):
+        return {}
+    host = parts.netloc.rpartition("@")[2]
+    for id in (f"{_HEADER}.{host}", f"{_TOKEN}.{host}", _HEADER, _TOKEN):
+        data = secret(id)
+        if data is None:
+            continue
+        value = data.decode("latin-1").strip()
+        if not (value.isascii() and value.isprintable()):
+            raise InvalidRequest(f"the secret {id} is not a token or the value of a header")
+        if id.startswith(_TOKEN):
+            value = "basic " + b64encode(f"x-access-token:{value}".encode()).decode()
+        scope = next((prefix for prefix in _GITHUB if url.startswith(prefix)), url)
+        return {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"http.{scope}.extraheader",
+            "GIT_CONFIG_VALUE_0": f"Authorization: {value}",
+        }
+    return {}
 
 
 def _resolve(url: str, host: str, port: int) -> str:

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         yield address, top
 
 
-def checked_out(top: Path, text: str, *, host_network: bool = True) -> dict[str, str]:
+def checked_out(
+    top: Path, text: str, *, host_network: bool = True, secrets: Mapping[str, bytes] = {}
+) -> dict[str, str]:
     """Return the working tree of an address, without git's own files."""
     place = top / "out"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        made = GitRepositories(Cancellation(), host_network=host_network)
+        made = GitRepositories(Cancellation(), host_network=host_network, secret=secrets.get)
         made.check_out(parse(text), descriptor)
     finally:
         os.close(descriptor)
@@ -94,6 +97,102 @@ def test_hooks_and_filters_of_a_repository_are_not_run(
     commit(place, {".gitconfig": f"[core]\n\tfsmonitor = touch {mark}\n"})
     assert checked_out(tmp_path, f"{url}/hooks.git")["a"].endswith("x")
     assert not mark.exists()
+
+
+def test_a_repository_is_fetched_from_a_server_of_plain_files(tmp_path: Path) -> None:
+    place = repository(tmp_path, "work", {"a": "1", "d/b": "x"})
+    first = git(place, "rev-parse", "HEAD")
+    git(place, "tag", "-a", "-m", "t", "v1")
+    last = commit(place, {"a": "2"})
+    top = tmp_path / "top"
+    target = git_server.bare(place, top / "plain.git")
+    with git_server.served_as_files(top) as (url, requests):
+        for suffix, content in (
+            ("", "2"),
+            ("#main", "2"),
+            ("#v1", "1"),
+            ("#refs/heads/main", "2"),
+            (f"#{first}", "1"),
+            (f"#{first[:10]}", "1"),
+            (f"?ref=main&commit={last}", "2"),
+        ):
+            assert checked_out(tmp_path, f"{url}/plain.git{suffix}")["a"].endswith(content), suffix
+        git(target, "repack", "-adq")
+        git(target, "update-server-info")
+        assert checked_out(tmp_path, f"{url}/plain.git")["d/b"].endswith("x")
+        for suffix in ("#absent", f"#{last[::-1]}"):
+            with pytest.raises(NotFound):
+                checked_out(tmp_path, f"{url}/plain.git{suffix}")
+        with pytest.raises(InvalidRequest, match="address of the host itself"):
+            checked_out(tmp_path, f"{url}/plain.git", host_network=False)
+        assert not any(header for _, header in requests)
+
+
+def test_a_server_of_plain_files_cannot_name_files_or_other_servers(tmp_path: Path) -> None:
+    """Objects that ``alternates`` would bring are not fetched, and so are missing."""
+    place = repository(tmp_path, "work", {"a": "1"})
+    top = tmp_path / "top"
+    target = git_server.bare(place, top / "plain.git")
+    with git_server.served_as_files(tmp_path / "other") as (other, asked):
+        shutil.copytree(target / "objects", tmp_path / "other" / "objects")
+        shutil.rmtree(target / "objects")
+        (target / "objects" / "info").mkdir(parents=True)
+        for name, text in (
+            ("http-alternates", f"{other}/objects/"),
+            ("alternates", f"{tmp_path}/other/objects"),
+            ("alternates", "/../../../../objects"),
+        ):
+            (target / "objects" / "info" / name).write_text(f"{text}\n")
+            with (
+                git_server.served_as_files(top) as (url, _),
+                pytest.raises(Unavailable, match="cannot be fetched"),
+            ):
+                checked_out(tmp_path, f"{url}/plain.git")
+        assert asked == []
+
+
+def test_malformed_objects_of_a_server_of_plain_files_are_refused(tmp_path: Path) -> None:
+    place = repository(tmp_path, "work", {"a": "1"})
+    blob = git(place, "rev-parse", "HEAD:a")
+    entry = b"100644 .gitmodules/x\0" + bytes.fromhex(blob)
+    body = tmp_path / "tree"
+    body.write_bytes(entry)
+    tree = git(place, "hash-object", "-t", "tree", "-w", "--literally", str(body))
+    made = git(place, "commit-tree", "-m", "x", tree)
+    git(place, "update-ref", "refs/heads/evil", made)
+    top = tmp_path / "top"
+    git_server.bare(place, top / "plain.git")
+    with git_server.served_as_files(top) as (url, _):
+        with pytest.raises(InvalidRequest, match="damaged objects"):
+            checked_out(tmp_path, f"{url}/plain.git#evil")
+        assert checked_out(tmp_path, f"{url}/plain.git")["a"].endswith("1")
+
+
+def test_a_token_of_the_client_goes_to_its_repository_only(tmp_path: Path) -> None:
+    inner = repository(tmp_path, "inner", {"in": "side"})
+    outer = repository(tmp_path, "outer", {"a": ""})
+    git(outer, "submodule", "add", "-q", str(inner), "m")
+    git(outer, "config", "-f", ".gitmodules", "submodule.m.url", "../inner.git")
+    commit(outer, {"b": ""})
+    top = tmp_path / "top"
+    git_server.bare(inner, top / "inner.git")
+    git_server.bare(outer, top / "outer.git")
+    with git_server.served_as_files(top) as (url, requests):
+        host = url.removeprefix("http://")
+        basic = "basic " + b64encode(b"x-access-token:t1").decode()
+        for secrets, expected in (
+            ({"GIT_AUTH_TOKEN": b"t1\n"}, basic),
+            ({"GIT_AUTH_HEADER": b"Bearer x", "GIT_AUTH_TOKEN": b"t1"}, "Bearer x"),
+            ({"GIT_AUTH_HEADER": b"Bearer x", f"GIT_AUTH_TOKEN.{host}": b"t1"}, basic),
+            ({"GIT_AUTH_TOKEN.example.org": b"t1"}, ""),
+        ):
+            requests.clear()
+            result = checked_out(tmp_path, f"{url}/outer.git", secrets=secrets)
+            assert result["m/in"].endswith("side")
+            assert {header for path, header in requests if "outer" in path} == {expected}
+            assert {header for path, header in requests if "inner" in path} == {""}
+        with pytest.raises(InvalidRequest, match="GIT_AUTH_HEADER is not"):
+            checked_out(tmp_path, f"{url}/outer.git", secrets={"GIT_AUTH_HEADER": b"a\r\nX: y"})
 
 
 def test_submodules_are_fetched_too(tmp_path: Path, served: tuple[str, Path]) -> None:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.images.build.remote.git_transport import GitTransports
+from jaula.images.build.remote.git_transport import GitTransports, authorization_of
 from jaula.images.registry.http.proxy import Proxies
 
 NONE = Proxies("", "", "")
@@ -65,3 +65,27 @@ def test_the_agent_is_for_ssh_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     routes = GitTransports(NONE, host_network=False, agent=True)
     assert routes.to("ssh://git@h/r").variables == {"SSH_AUTH_SOCK": "/tmp/agent"}
     assert not routes.to("https://h/r.git").variables
+
+
+@pytest.mark.parametrize(
+    ("url", "scope"),
+    [
+        ("https://git.example.org/a/b.git", "https://git.example.org/a/b.git"),
+        ("https://github.com/a/b.git", "https://github.com/"),
+        ("https://github.com.evil.org/a.git", "https://github.com.evil.org/a.git"),
+        ("http://u@h:8080/a.git", "http://u@h:8080/a.git"),
+        ("git@github.com:a/b.git", ""),
+        ("ssh://h/a.git", ""),
+        ("git://h/a.git", ""),
+    ],
+)
+def test_a_token_has_a_scope(url: str, scope: str) -> None:
+    made = authorization_of(url, {"GIT_AUTH_TOKEN": b"t"}.get)
+    assert made.get("GIT_CONFIG_KEY_0", "") == (f"http.{scope}.extraheader" if scope else "")
+    assert authorization_of(url, lambda id: None) == {}
+
+
+@pytest.mark.parametrize("data", [b"a\nb", b"\xff", b"a\0b"])
+def test_a_token_that_no_header_can_carry_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="is not a token"):
+        authorization_of("https://h/a.git", {"GIT_AUTH_TOKEN": data}.get)
